@@ -1,0 +1,3 @@
+//! The server's executable; everything it does is in the library.
+
+fn main() {}

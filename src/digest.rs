@@ -1,0 +1,94 @@
+//! The message digest: the key under which everything is counted.
+
+use std::fmt;
+
+/// A message's digest as Pyzor clients compute it: the 20 bytes of a SHA-1.
+///
+/// On the wire and in every database it is written as 40 hexadecimal digits; we write lower case
+/// and read either.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 20]);
+
+/// How many characters a digest's text has.
+pub const HEX_LEN: usize = 40;
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+impl Digest {
+    /// The digest with these bytes.
+    pub fn from_bytes(bytes: [u8; 20]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads exactly 40 hexadecimal digits of either case; anything else is no digest.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        let text: &[u8; HEX_LEN] = text.try_into().ok()?;
+        let mut bytes = [0; 20];
+        for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// The digest as 40 lower-case hexadecimal digits.
+    pub fn to_hex(self) -> [u8; HEX_LEN] {
+        hex(&self.0)
+    }
+}
+
+/// The bytes of a SHA-1 as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8; 20]) -> [u8; HEX_LEN] {
+    let mut text = [0; HEX_LEN];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = HEX[usize::from(byte >> 4)];
+        pair[1] = HEX[usize::from(byte & 15)];
+    }
+    text
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upper_case_is_folded() {
+        let upper = Digest::from_hex(b"DA39A3EE5E6B4B0D3255BFEF95601890AFD80709").unwrap();
+        assert_eq!(&upper.to_hex(), b"da39a3ee5e6b4b0d3255bfef95601890afd80709");
+        assert_eq!(upper.to_string(), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
+    }
+
+    #[test]
+    fn anything_but_forty_hexadecimal_digits_is_no_digest() {
+        for text in [
+            "",
+            "da39",
+            "da39a3ee5e6b4b0d3255bfef95601890afd8070",
+            "da39a3ee5e6b4b0d3255bfef95601890afd807099",
+            "ga39a3ee5e6b4b0d3255bfef95601890afd80709",
+            " a39a3ee5e6b4b0d3255bfef95601890afd80709",
+        ] {
+            assert_eq!(Digest::from_hex(text.as_bytes()), None, "{text:?}");
+        }
+    }
+}

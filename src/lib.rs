@@ -1,0 +1,3 @@
+//! pyzord: the counting end of Pyzor, a collaborative spam filter.
+
+pub mod digest;
