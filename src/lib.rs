@@ -1,3 +1,6 @@
 //! pyzord: the counting end of Pyzor, a collaborative spam filter.
 
+pub mod access;
 pub mod digest;
+pub mod protocol;
+pub mod record;
