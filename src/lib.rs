@@ -1,6 +1,8 @@
 //! pyzord: the counting end of Pyzor, a collaborative spam filter.
 
 pub mod access;
+pub mod allowance;
 pub mod digest;
 pub mod protocol;
 pub mod record;
+pub mod storage;
