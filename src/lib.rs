@@ -3,6 +3,9 @@
 pub mod access;
 pub mod allowance;
 pub mod digest;
+pub mod handler;
+pub mod logging;
 pub mod protocol;
 pub mod record;
+pub mod server;
 pub mod storage;
