@@ -540,3 +540,6 @@ fn holder(path: &Path) -> Option<u32> {
         if file.ends_with(&inode) { pid.parse().ok() } else { None }
     })
 }
+
+#[cfg(test)]
+mod tests;
