@@ -158,7 +158,7 @@ mod tests {
             order_chosen: false,
         };
         std::fs::write(&sources.access, "all train : anonymous : allow\n").unwrap();
-        crate::access::load(&sources, None).unwrap().authorizer
+        crate::access::load(&sources, crate::access::Present::default()).unwrap().authorizer
     }
 
     fn step(datagram: &str) -> Option<String> {

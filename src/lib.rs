@@ -5,6 +5,7 @@ pub mod allowance;
 pub mod digest;
 pub mod handler;
 pub mod logging;
+pub mod os;
 pub mod protocol;
 pub mod record;
 pub mod server;

@@ -33,8 +33,15 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// What was loaded, a line each, for the log.
     pub notes: Vec<String>,
-    passwd_exists: bool,
-    access_exists: bool,
+    /// Which files were there.
+    pub present: Present,
+}
+
+/// Which of the two files there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    passwd: bool,
+    access: bool,
 }
 
 /// A file that is there and cannot be read.
@@ -48,15 +55,15 @@ pub struct LoadError {
 
 /// Reads both files, each completely before anything is made of it. A missing file is not an
 /// error: without accounts there is only anonymous, and without rules the default holds; when
-/// `before` had it, there is a warning.
+/// it was present before, there is a warning.
 ///
 /// # Errors
 ///
 /// A file that is there and cannot be read, with which nothing has changed.
-pub fn load(sources: &Sources, before: Option<&Loaded>) -> Result<Loaded, LoadError> {
+pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
     let passwd = read("passwd", &sources.passwd)?;
     let access = read("access", &sources.access)?;
-    let (passwd_exists, access_exists) = (passwd.is_some(), access.is_some());
+    let present = Present { passwd: passwd.is_some(), access: access.is_some() };
     let (mut warnings, mut notes) = (Vec::new(), Vec::new());
 
     let entries = match passwd {
@@ -68,7 +75,7 @@ pub fn load(sources: &Sources, before: Option<&Loaded>) -> Result<Loaded, LoadEr
         }
         None => {
             let text = "Accounts file does not exist - only the anonymous user will be available.";
-            if before.is_some_and(|before| before.passwd_exists) {
+            if before.passwd {
                 warnings.push(format!("{} has vanished. {text}", sources.passwd.display()));
             } else {
                 notes.push(text.to_owned());
@@ -81,7 +88,7 @@ pub fn load(sources: &Sources, before: Option<&Loaded>) -> Result<Loaded, LoadEr
         Some(text) => rules::parse(&text, &name, &mut warnings),
         None => {
             let text = "Using default ACL: the anonymous user may use the check, report, ping, pong and info commands.";
-            if before.is_some_and(|before| before.access_exists) {
+            if before.access {
                 warnings.push(format!("{name} has vanished. {text}"));
             } else {
                 notes.push(text.to_owned());
@@ -106,13 +113,7 @@ pub fn load(sources: &Sources, before: Option<&Loaded>) -> Result<Loaded, LoadEr
         })
         .collect();
     notes.push(summary(&anonymous, &accounts));
-    Ok(Loaded {
-        authorizer: Authorizer { accounts, anonymous },
-        warnings,
-        notes,
-        passwd_exists,
-        access_exists,
-    })
+    Ok(Loaded { authorizer: Authorizer { accounts, anonymous }, warnings, notes, present })
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Option<Vec<u8>>, LoadError> {

@@ -11,7 +11,7 @@ mod signature;
 
 use std::collections::HashMap;
 
-pub use load::{LoadError, Loaded, Sources, load};
+pub use load::{LoadError, Loaded, Present, Sources, load};
 pub use rules::Order;
 pub use signature::KeyHash;
 

@@ -28,7 +28,7 @@ impl Files {
     }
 
     fn load(&self, order: Order) -> Loaded {
-        load(&self.sources(order), None).unwrap()
+        load(&self.sources(order), Present::default()).unwrap()
     }
 }
 
@@ -95,7 +95,7 @@ fn a_chosen_order_needs_no_warning() {
     let files = Files::new(None, Some(b"ping : anonymous : deny\nping : anonymous : allow\n"));
     assert_eq!(files.load(Order::First).warnings.len(), 1);
     let chosen = Sources { order_chosen: true, ..files.sources(Order::First) };
-    assert_eq!(load(&chosen, None).unwrap().warnings, [""; 0]);
+    assert_eq!(load(&chosen, Present::default()).unwrap().warnings, [""; 0]);
 }
 
 #[test]
@@ -176,13 +176,13 @@ fn a_vanished_file_is_a_warning_and_an_unreadable_one_an_error() {
     let before = files.load(Order::First);
     fs::remove_file(files.folder.path().join("passwd")).unwrap();
     fs::remove_file(files.folder.path().join("access")).unwrap();
-    let after = load(&files.sources(Order::First), Some(&before)).unwrap();
+    let after = load(&files.sources(Order::First), before.present).unwrap();
     assert_eq!(after.warnings.len(), 2);
     assert!(after.warnings.iter().all(|warning| warning.contains(" has vanished. ")), "{:?}", after.warnings);
     assert_eq!(rights(&after, ANONYMOUS), "ping pong check info report");
 
     fs::create_dir(files.folder.path().join("access")).unwrap();
-    let error = load(&files.sources(Order::First), Some(&before)).unwrap_err().to_string();
+    let error = load(&files.sources(Order::First), before.present).unwrap_err().to_string();
     assert!(
         error.starts_with("cannot read the access file ") && error.ends_with("it is not a regular file"),
         "{error}"

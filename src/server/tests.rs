@@ -119,12 +119,12 @@ impl Running {
             order: crate::access::Order::First,
             order_chosen: true,
         };
-        let access = crate::access::load(&sources, None).unwrap().authorizer;
+        let access = crate::access::load(&sources, crate::access::Present::default()).unwrap().authorizer;
         let mut server = Server::new(Parts {
             socket,
             access: Arc::new(ArcSwap::from_pointee(access)),
             engine: Arc::new(engine.clone()),
-            usage: UsageLog::default(),
+            usage: UsageLog::none(),
             clock: || Timestamp::from_seconds(1_700_000_000),
         })
         .unwrap();
