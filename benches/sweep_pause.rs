@@ -84,7 +84,8 @@ fn measure(
     client.connect(address)?;
     client.set_read_timeout(Some(Duration::from_secs(10)))?;
     let options = Options { path: path.to_owned(), cleanup_age: age, ..Options::default() };
-    let server = std::thread::spawn(move || serve(listening, &options, stopped).map_err(|error| error.to_string()));
+    let server =
+        std::thread::spawn(move || serve(listening, &options, stopped).map_err(|error| error.to_string()));
 
     let mut waits = Vec::new();
     let start = Instant::now();
@@ -92,7 +93,8 @@ fn measure(
     let mut number = 0;
     loop {
         number = (number + 2 * 7919) % (records & !1);
-        let request = format!("Op: check\nOp-Digest: {}\nThread: {}\nPV: 2.1\n\n", digest(number), number + 1024);
+        let request =
+            format!("Op: check\nOp-Digest: {}\nThread: {}\nPV: 2.1\n\n", digest(number), number + 1024);
         let asked = Instant::now();
         client.send(request.as_bytes())?;
         let length = client.recv(&mut buffer)?;
@@ -109,11 +111,16 @@ fn measure(
     Ok(waits)
 }
 
-fn serve(listening: UdpSocket, options: &Options, stopped: oneshot::Receiver<()>) -> Result<(), Box<dyn Error>> {
+fn serve(
+    listening: UdpSocket,
+    options: &Options,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let engine = pyzord::storage::open("gdbm", options)?;
     let nowhere = Path::new("/nonexistent").to_owned();
-    let sources = Sources { passwd: nowhere.clone(), access: nowhere, order: Order::First, order_chosen: true };
+    let sources =
+        Sources { passwd: nowhere.clone(), access: nowhere, order: Order::First, order_chosen: true };
     let access = pyzord::access::load(&sources, Present::default())?.authorizer;
     runtime.block_on(async {
         let mut server = Server::new(Parts {
