@@ -3,18 +3,23 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+
+use tempfile::TempDir;
 
 use super::{from_hex, hex, run};
 
 /// A gdbm database, looked at and changed with other programs than ours.
 pub(crate) struct Database {
     path: PathBuf,
+    // Lasts as long as the database is looked at, be the server and its homedir gone.
+    _folder: Arc<TempDir>,
 }
 
 impl Database {
-    /// The database in this file, which need not exist yet.
-    pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path }
+    /// The database in this file of the folder; it need not exist yet.
+    pub(super) fn new(path: PathBuf, folder: Arc<TempDir>) -> Self {
+        Self { path, _folder: folder }
     }
 
     /// Stores records through Debian's Python, as the established server does.

@@ -163,7 +163,7 @@ impl Home {
 
     /// The default database here. Its file is locked while a server runs on it.
     pub(crate) fn database(&self) -> Database {
-        Database::at(self.path().join("pyzord.db"))
+        Database::new(self.path().join("pyzord.db"), Arc::clone(&self.folder))
     }
 
     /// Starts a server and waits until it answers; panics when it does not.
