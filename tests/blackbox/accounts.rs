@@ -589,7 +589,7 @@ fn a_file_that_cannot_be_read_leaves_both_as_they_were() {
         assert_eq!(rights(&server, Some(&bob)), "ping");
         home.rewrite("pyzord.passwd", carol.passwd());
         home.rewrite("pyzord.access", "pong : all : allow\n");
-        fs::set_permissions(home.path().join(unreadable), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(home.path().join(unreadable), Permissions::from_mode(0o000)).unwrap();
         server.signal(Signal::SIGUSR1);
         eventually("an error that names the file", || {
             logged(&home.log(), "ERROR", &[unreadable]).then_some(())
