@@ -151,7 +151,6 @@ fn start(settings: &Settings) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    logs.start();
     let outcome = run(settings, &logs, readiness);
     logs.close(LOG_PATIENCE);
     outcome
@@ -229,6 +228,7 @@ async fn serve(settings: &Settings, logs: &Logs, readiness: Option<Readiness>) -
         name = stop_asked(&mut signals) => {
             info!("{name} received. Shutting down.");
             if let Some(readiness) = readiness {
+                say("error", &format_args!("stopped by {name} while it was starting"));
                 readiness.failed();
             }
             return ExitCode::SUCCESS;
@@ -359,7 +359,7 @@ struct Watch {
 
 impl Watch {
     /// Reloads and reopens until the daemon is to end, which it then asks the server for.
-    async fn until_the_end(mut self, stop: oneshot::Sender<()>) -> End {
+    async fn until_the_end(mut self, mut stop: oneshot::Sender<()>) -> End {
         let engine = Arc::clone(&self.engine);
         let failed = engine.failed();
         tokio::pin!(failed);
@@ -372,6 +372,7 @@ impl Watch {
                     error!(critical = true, "{why}");
                     break End::Failed;
                 }
+                () = stop.closed() => break End::Failed,
                 outcome = async {
                     match &mut reloading {
                         Some(task) => task.await,
@@ -403,7 +404,7 @@ impl Watch {
                 reloading = Some(self.reload());
             }
         };
-        // The server has ended by itself if nobody listens.
+        // Nobody listens when the server has ended by itself.
         let _ = stop.send(());
         end
     }
