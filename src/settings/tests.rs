@@ -1,5 +1,11 @@
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
+use super::ini::Document;
+use super::load::is_a_field;
+use super::table::{Effect, Kind, OPTIONS};
+use super::value::Value;
 use super::*;
 
 struct Home {
