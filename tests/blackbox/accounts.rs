@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -487,20 +487,51 @@ fn reload(server: &Server, passwd: &str, access: &str, holds: impl Fn() -> bool)
     eventually("the reload", || holds().then_some(()));
 }
 
-/// Asks as fast as replies come, until told to stop; returns the codes of all replies, each run of
-/// equal ones once.
-fn codes_until(server: &Server, done: &AtomicBool, account: Option<&Account>) -> Vec<i64> {
-    let mut codes = Vec::new();
-    while !done.load(Ordering::Relaxed) {
-        // A request that gets no reply fails here.
-        let reply = match account {
-            Some(account) => server.request_as(account, "ping", &[]),
-            None => server.request("ping", &[]),
-        };
-        codes.push(reply.code());
+/// Requests that flow while the test does something else.
+#[derive(Default)]
+struct Flow {
+    /// How many askers have had a reply.
+    begun: AtomicUsize,
+    /// Whether the askers are to stop.
+    done: AtomicBool,
+}
+
+impl Flow {
+    /// Pings as fast as replies come, until told to stop; returns the codes of all replies, each run of
+    /// equal ones once.
+    fn codes(&self, server: &Server, account: Option<&Account>) -> Vec<i64> {
+        let mut codes = Vec::new();
+        while !self.done.load(Ordering::Relaxed) {
+            // A request that gets no reply fails here.
+            let reply = match account {
+                Some(account) => server.request_as(account, "ping", &[]),
+                None => server.request("ping", &[]),
+            };
+            if codes.is_empty() {
+                self.begun.fetch_add(1, Ordering::Relaxed);
+            }
+            codes.push(reply.code());
+        }
+        codes.dedup();
+        codes
     }
-    codes.dedup();
-    codes
+
+    /// Waits until so many askers have had a reply. They go on as long as what this returns lives, so
+    /// that they end with a test that fails, too.
+    fn wait_for(&self, askers: usize) -> Flowing<'_> {
+        let flowing = Flowing(self);
+        eventually("requests to flow", || (self.begun.load(Ordering::Relaxed) == askers).then_some(()));
+        flowing
+    }
+}
+
+/// While this lives, requests flow.
+struct Flowing<'a>(&'a Flow);
+
+impl Drop for Flowing<'_> {
+    fn drop(&mut self) {
+        self.0.done.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -510,14 +541,14 @@ fn accounts_come_and_go_while_requests_flow_and_none_is_lost() {
     let after = carol.passwd() + &dave.passwd();
     let access = "ping : all anonymous carol dave bob : allow\n";
     let server = Home::new().passwd(&before).access(access).start();
-    let done = AtomicBool::new(false);
-    let flow = |account| codes_until(&server, &done, account);
+    let flow = Flow::default();
 
     thread::scope(|scope| {
-        let leaving = scope.spawn(|| flow(Some(&bob)));
-        let staying = scope.spawn(|| flow(Some(&carol)));
-        let coming = scope.spawn(|| flow(Some(&dave)));
-        let anonymous = scope.spawn(|| flow(None));
+        let leaving = scope.spawn(|| flow.codes(&server, Some(&bob)));
+        let staying = scope.spawn(|| flow.codes(&server, Some(&carol)));
+        let coming = scope.spawn(|| flow.codes(&server, Some(&dave)));
+        let anonymous = scope.spawn(|| flow.codes(&server, None));
+        let flowing = flow.wait_for(4);
         // Nothing changes by this, however often.
         for _ in 0..20 {
             server.signal(Signal::SIGUSR1);
@@ -526,7 +557,7 @@ fn accounts_come_and_go_while_requests_flow_and_none_is_lost() {
         reload(&server, &after, access, || server.request_as(&dave, "ping", &[]).code() == 200);
         assert_eq!(server.request_as(&bob, "ping", &[]).code(), 401);
         assert_eq!(server.request_as(&carol, "ping", &[]).code(), 200);
-        done.store(true, Ordering::Relaxed);
+        drop(flowing);
 
         assert!([vec![200], vec![200, 401]].contains(&leaving.join().unwrap()));
         assert_eq!(staying.join().unwrap(), [200]);
@@ -542,12 +573,13 @@ fn an_account_and_its_right_come_together() {
     }
     let bob = Account::new("bob");
     let server = Home::new().passwd("").access("").start();
-    let done = AtomicBool::new(false);
+    let flow = Flow::default();
     thread::scope(|scope| {
-        let coming = scope.spawn(|| codes_until(&server, &done, Some(&bob)));
+        let coming = scope.spawn(|| flow.codes(&server, Some(&bob)));
+        let flowing = flow.wait_for(1);
         let holds = || server.request_as(&bob, "ping", &[]).code() == 200;
         reload(&server, &bob.passwd(), "ping : bob : allow\n", holds);
-        done.store(true, Ordering::Relaxed);
+        drop(flowing);
         let codes = coming.join().unwrap();
         // Never known yet without a right.
         assert!([vec![401], vec![401, 200]].contains(&codes), "{codes:?}");
