@@ -4,6 +4,7 @@
 mod prepare;
 mod watch;
 
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -17,13 +18,13 @@ use tracing::{error, info, warn};
 
 use self::prepare::{HANDOVER, HANDOVER_STEP, Prepared, StartError, prepare, sources};
 use self::watch::{End, Watch};
-use crate::access::{self, Present};
+use crate::access::{self, Present, Sources};
 use crate::logging::{self, Logs};
 use crate::os::detach::{self, Readiness};
 use crate::os::pidfile::{self, PidFile};
 use crate::os::signals::{self, Intention, Signals};
 use crate::os::{self, privileges};
-use crate::settings::{self, Environment, Failure, Invocation, Settings};
+use crate::settings::{self, Environment, Failure, Invocation, Problem, Settings};
 
 /// The command line was misused.
 const EXIT_USAGE: u8 = 2;
@@ -34,17 +35,23 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 pub fn main() -> ExitCode {
     match settings::load(std::env::args_os().skip(1), &Environment::of_process()) {
         Ok(Invocation::Print(text)) => {
-            // A reader that has gone has seen what it wanted.
-            let _ = io::stdout().write_all(text.as_bytes());
+            print(&text);
             ExitCode::SUCCESS
         }
-        Ok(Invocation::CheckConfig(settings)) => check_config(&settings),
+        Ok(Invocation::CheckConfig(settings)) => {
+            settings.notices.iter().for_each(|notice| say("note", notice));
+            check(&[], &settings.warnings, &sources(&settings))
+        }
         Ok(Invocation::Serve(settings)) => start(&settings),
         Err(Failure::Usage(text)) => {
-            eprint!("{text}");
+            // Nobody may be left to read it.
+            let _ = io::stderr().write_all(text.as_bytes());
             ExitCode::from(EXIT_USAGE)
         }
-        Err(Failure::Configuration { problems, warnings }) => {
+        Err(Failure::Configuration { problems, warnings, check: Some(sources) }) => {
+            check(&problems, &warnings, &sources)
+        }
+        Err(Failure::Configuration { problems, warnings, check: None }) => {
             warnings.iter().for_each(|warning| say("warning", warning));
             problems.iter().for_each(|problem| say("error", problem));
             ExitCode::FAILURE
@@ -52,28 +59,38 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says one thing to a person, before there are logs.
-fn say(what: &str, text: &dyn std::fmt::Display) {
-    eprintln!("pyzord: {what}: {text}");
+/// Says one thing to a person, before there are logs. A standard stream that is gone is no reason
+/// to do anything else.
+fn say(what: &str, text: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "pyzord: {what}: {text}");
 }
 
-/// Loads what a start would load, says what is wrong with it, and starts nothing.
-fn check_config(settings: &Settings) -> ExitCode {
-    settings.warnings.iter().for_each(|warning| say("warning", warning));
-    settings.notices.iter().for_each(|notice| say("note", notice));
-    match access::load(&sources(settings), Present::default()) {
+fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Says what is wrong with the settings, and with the accounts and rights that a start would load.
+fn check(problems: &[Problem], warnings: &[String], sources: &Sources) -> ExitCode {
+    warnings.iter().for_each(|warning| say("warning", warning));
+    problems.iter().for_each(|problem| say("error", problem));
+    let (mut errors, mut count) = (problems.len(), warnings.len());
+    match access::load(sources, Present::default()) {
         Ok(loaded) => {
             loaded.warnings.iter().for_each(|warning| say("warning", warning));
-            let count = settings.warnings.len() + loaded.warnings.len();
-            let warnings = if count == 1 { "1 warning".to_owned() } else { format!("{count} warnings") };
-            println!("pyzord: the configuration has no errors and {warnings}");
-            ExitCode::SUCCESS
+            count += loaded.warnings.len();
         }
         Err(error) => {
             say("error", &error);
-            ExitCode::FAILURE
+            errors += 1;
         }
     }
+    let plural = |number, what| if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") };
+    print(&format!(
+        "pyzord: the configuration has {} and {}\n",
+        plural(errors, "error"),
+        plural(count, "warning")
+    ));
+    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Everything up to the runtime.
@@ -186,7 +203,7 @@ async fn serve(settings: &Settings, logs: &Logs, readiness: Option<Readiness>) -
     };
     info!("Listening on {place}");
     if readiness.is_none() && io::stderr().is_terminal() {
-        eprintln!("pyzord: listening on {place}");
+        let _ = writeln!(io::stderr(), "pyzord: listening on {place}");
     }
     if let Some(Err(error)) = readiness.map(Readiness::ready) {
         error!("cannot detach from the terminal: {error}");

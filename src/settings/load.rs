@@ -10,6 +10,7 @@ use super::ini::Document;
 use super::table::{self, Effect, Kind, OPTIONS, Opt};
 use super::value::{self, Value};
 use super::{Environment, Failure, Invocation, Problem, SECTION, Settings};
+use crate::access::{Order, Sources};
 use crate::storage;
 
 /// The config file's name in the homedir.
@@ -107,10 +108,11 @@ impl<'a> Loader<'a> {
         self.check_concurrency(&values);
         self.check_supported(&values);
         self.tell_what_has_no_effect();
-        if !self.problems.is_empty() {
-            return Err(Failure::Configuration { problems: self.problems, warnings: self.warnings });
-        }
         let check = values.get("check-config") == Some(&Value::Truth(true));
+        if !self.problems.is_empty() {
+            let check = check.then(|| self.sources(&values));
+            return Err(Failure::Configuration { problems: self.problems, warnings: self.warnings, check });
+        }
         values.insert("homedir", Value::Text(self.homedir.display().to_string()));
         let honoured =
             OPTIONS.iter().filter(|option| option.effect == Effect::Honoured && is_a_field(option.key));
@@ -127,8 +129,22 @@ impl<'a> Loader<'a> {
             // The table promises what the fields cannot hold: a defect, but never a silent one.
             Err(error) => {
                 let problem = Problem { place: "settings".to_owned(), option: None, text: error.to_string() };
-                Err(Failure::Configuration { problems: vec![problem], warnings: self.warnings })
+                Err(Failure::Configuration { problems: vec![problem], warnings: self.warnings, check: None })
             }
+        }
+    }
+
+    /// Where accounts and rights would come from if the values that have problems were the defaults.
+    fn sources(&self, values: &BTreeMap<&str, Value>) -> Sources {
+        let file = |key: &str| match values.get(key) {
+            Some(Value::Text(path)) => PathBuf::from(path),
+            _ => self.homedir.join(table::by_key(key).map_or("", |option| option.default)),
+        };
+        Sources {
+            passwd: file("PasswdFile"),
+            access: file("AccessFile"),
+            order: Order::default(),
+            order_chosen: self.given.contains_key("AccessOrder"),
         }
     }
 

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use self::command_line::CommandLine;
 use self::load::{Given, Loader};
-use crate::access::Order;
+use crate::access::{Order, Sources};
 
 /// The section of the config file that is the server's.
 const SECTION: &str = "server";
@@ -108,6 +108,9 @@ pub enum Failure {
         problems: Vec<Problem>,
         /// What is to be looked at besides.
         warnings: Vec<String>,
+        /// With `--check-config`, where accounts and rights would come from, as far as that is
+        /// known, so that their problems can be told as well.
+        check: Option<Sources>,
     },
 }
 

@@ -46,7 +46,7 @@ impl Home {
         let home = self.folder.path().join(".pyzor").display().to_string();
         let clean = |text: String| text.replace(&home, "HOME");
         match self.load(arguments) {
-            Err(Failure::Configuration { problems, warnings }) => (
+            Err(Failure::Configuration { problems, warnings, .. }) => (
                 problems.iter().map(|problem| clean(problem.to_string())).collect(),
                 warnings.into_iter().map(clean).collect(),
             ),
