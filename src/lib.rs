@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod allowance;
+pub mod daemon;
 pub mod digest;
 pub mod handler;
 pub mod logging;
@@ -9,4 +10,5 @@ pub mod os;
 pub mod protocol;
 pub mod record;
 pub mod server;
+pub mod settings;
 pub mod storage;

@@ -1,0 +1,78 @@
+//! gdbm databases, read and written by others.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::{from_hex, hex, run};
+
+/// A gdbm database, looked at and changed with other programs than ours.
+pub(crate) struct Database {
+    path: PathBuf,
+    // Lasts as long as the database is looked at, be the server and its homedir gone.
+    _folder: Arc<TempDir>,
+}
+
+impl Database {
+    /// The database in this file of the folder; it need not exist yet.
+    pub(super) fn new(path: PathBuf, folder: Arc<TempDir>) -> Self {
+        Self { path, _folder: folder }
+    }
+
+    /// Stores records through Debian's Python, as the established server does.
+    pub(crate) fn write<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, records: &[(K, V)]) {
+        const STORE: &str = "
+import dbm.gnu, sys
+with dbm.gnu.open(sys.argv[1], 'c', 0o600) as database:
+    for line in sys.stdin:
+        key, value = line.rstrip('\\n').split(' ')
+        database[bytes.fromhex(key)] = bytes.fromhex(value)
+";
+        let line = |(key, value): &(K, V)| format!("{} {}\n", hex(key.as_ref()), hex(value.as_ref()));
+        let input: String = records.iter().map(line).collect();
+        self.python(STORE, input.as_bytes());
+    }
+
+    /// All records, read through Debian's Python.
+    pub(crate) fn read(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        const DUMP: &str = "
+import dbm.gnu, sys
+with dbm.gnu.open(sys.argv[1], 'r') as database:
+    for key in database.keys():
+        print(key.hex(), database[key].hex())
+";
+        let record = |line: &str| {
+            let (key, value) = line.split_once(' ').unwrap();
+            (from_hex(key), from_hex(value))
+        };
+        self.python(DUMP, b"").lines().map(record).collect()
+    }
+
+    /// The record under this key as text, read through Debian's Python.
+    #[track_caller]
+    pub(crate) fn record(&self, key: &str) -> String {
+        let records = self.read();
+        let value = records.get(key.as_bytes()).unwrap_or_else(|| panic!("no record under {key}"));
+        String::from_utf8_lossy(value).into_owned()
+    }
+
+    fn python(&self, program: &str, input: &[u8]) -> String {
+        let mut python = Command::new("/usr/bin/python3");
+        python.args(["-c", program]).arg(&self.path);
+        let output = run(&mut python, input);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!stderr.contains("No module named"), "{stderr}: run tests/setup.sh");
+        assert!(output.status.success(), "{stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs commands of gdbm's own tool and returns what it prints.
+    pub(crate) fn gdbmtool(&self, commands: &str) -> String {
+        let output = run(Command::new("gdbmtool").args(["-q", "-N"]).arg(&self.path), commands.as_bytes());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}

@@ -1,0 +1,18 @@
+//! Tests through the front door: a server in a process of its own, its files, signals and datagrams.
+//!
+//! The environment variable `PYZORD` names another server to test instead of the one just built. With
+//! `PYZORD=target/interop/bin/pyzord` (made by `tests/setup.sh`) the same tests examine the
+//! established server, which is how we know that they tell the truth. What only ours does asks
+//! [`harness::ours_only`] first.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "clippy's exception for tests does not cover the functions that tests call"
+)]
+
+mod accounts;
+mod engines;
+mod harness;
+mod interop;
+mod wire;
