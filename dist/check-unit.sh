@@ -34,7 +34,8 @@ if ! command -v systemd-analyze >/dev/null; then
         touch "$root/complete"
     fi
     libraries=
-    for directory in "$root"/lib/*-linux-*  "$root"/usr/lib/*-linux-* "$root"/lib/systemd "$root"/usr/lib/systemd; do
+    for directory in "$root"/lib/*-linux-* "$root"/lib/*-linux-*/systemd "$root"/lib/systemd \
+        "$root"/usr/lib/*-linux-* "$root"/usr/lib/*-linux-*/systemd "$root"/usr/lib/systemd; do
         [ ! -d "$directory" ] || libraries="$libraries${libraries:+:}$directory"
     done
     PATH=$root/bin:$root/usr/bin:$PATH
