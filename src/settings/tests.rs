@@ -1,5 +1,11 @@
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
+use super::ini::Document;
+use super::load::is_a_field;
+use super::table::{Effect, Kind, OPTIONS};
+use super::value::Value;
 use super::*;
 
 struct Home {
@@ -40,7 +46,7 @@ impl Home {
         let home = self.folder.path().join(".pyzor").display().to_string();
         let clean = |text: String| text.replace(&home, "HOME");
         match self.load(arguments) {
-            Err(Failure::Configuration { problems, warnings }) => (
+            Err(Failure::Configuration { problems, warnings, .. }) => (
                 problems.iter().map(|problem| clean(problem.to_string())).collect(),
                 warnings.into_iter().map(clean).collect(),
             ),
