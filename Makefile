@@ -17,7 +17,6 @@ unitdir ?= $(prefix)/lib/systemd/system
 sysusersdir ?= $(prefix)/lib/sysusers.d
 INSTALL ?= install
 
-docs := README.md CHANGELOG.md LICENSE config.example $(wildcard docs/*.md)
 scripts := .ci/run $(wildcard tests/*.sh dist/*.sh)
 
 # One after the other, whatever -j says: several of them install packages.
@@ -90,11 +89,12 @@ $(target)/release/pyzord:
 
 install: $(target)/release/pyzord
 	$(INSTALL) -d $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 \
-	    $(DESTDIR)$(docdir) $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir)
+	    $(DESTDIR)$(docdir)/docs $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir)
 	$(INSTALL) -m 755 $(target)/release/pyzord $(DESTDIR)$(sbindir)/pyzord
 	$(INSTALL) -m 644 docs/man/pyzord.8 $(DESTDIR)$(mandir)/man8/pyzord.8
 	$(INSTALL) -m 644 docs/man/pyzord.conf.5 $(DESTDIR)$(mandir)/man5/pyzord.conf.5
-	$(INSTALL) -m 644 $(docs) $(DESTDIR)$(docdir)
+	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE config.example $(DESTDIR)$(docdir)
+	$(INSTALL) -m 644 docs/*.md $(DESTDIR)$(docdir)/docs
 	sed 's|/usr/local/bin/pyzord|$(sbindir)/pyzord|' dist/pyzord.service >$(DESTDIR)$(unitdir)/pyzord.service
 	chmod 644 $(DESTDIR)$(unitdir)/pyzord.service
 	$(INSTALL) -m 644 dist/pyzord.sysusers $(DESTDIR)$(sysusersdir)/pyzord.conf

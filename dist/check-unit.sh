@@ -34,15 +34,16 @@ if ! command -v systemd-analyze >/dev/null; then
         touch "$root/complete"
     fi
     libraries=
-    for directory in "$root"/lib/*-linux-*  "$root"/usr/lib/*-linux-* "$root"/lib/systemd "$root"/usr/lib/systemd; do
+    for directory in "$root"/lib/*-linux-* "$root"/lib/*-linux-*/systemd "$root"/lib/systemd \
+        "$root"/usr/lib/*-linux-* "$root"/usr/lib/*-linux-*/systemd "$root"/usr/lib/systemd; do
         [ ! -d "$directory" ] || libraries="$libraries${libraries:+:}$directory"
     done
     PATH=$root/bin:$root/usr/bin:$PATH
     export LD_LIBRARY_PATH="$libraries" SYSTEMD_UNIT_PATH="$root/lib/systemd/system:$root/usr/lib/systemd/system"
 fi
 
-# The program need not be installed, nor the user exist, for the rest of the unit to be checked.
-sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' dist/pyzord.service >"$work/unit/pyzord.service"
+# The programs need not be installed, nor the user exist, for the rest of the unit to be checked.
+sed 's|^\(Exec[A-Za-z]*=\)[^ ]*|\1/bin/true|' dist/pyzord.service >"$work/unit/pyzord.service"
 mistakes=$(systemd-analyze verify --man=no "$(pwd)/$work/unit/pyzord.service" 2>&1 | grep -F pyzord || true)
 if [ -n "$mistakes" ]; then
     printf '%s\n' "$mistakes" >&2
