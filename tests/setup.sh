@@ -10,7 +10,7 @@ interop=target/interop
 python=/usr/bin/python3
 
 missing=
-for package in gdbmtool python3 python3-gdbm python3-venv util-linux; do
+for package in gdbmtool python3 python3-gdbm python3-venv tzdata util-linux; do
     state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
     [ "$state" = 'install ok installed' ] || missing="$missing $package"
 done

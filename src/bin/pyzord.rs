@@ -1,3 +1,7 @@
 //! The server's executable; everything it does is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pyzord::daemon::main()
+}

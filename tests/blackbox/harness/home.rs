@@ -92,7 +92,7 @@ impl Home {
         self
     }
 
-    /// Sets an environment variable for the server.
+    /// Sets an environment variable for the server. Its time zone is UTC unless set here.
     pub(crate) fn environment(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.environment.push((name, value.into()));
         self
@@ -201,7 +201,7 @@ impl Home {
         }
         command.arg("--").arg(&self.program).arg("--homedir").arg(self.path());
         command.args(["-a", self.address, "-p", &port.to_string()]).args(&self.arguments);
-        command.env_remove("TZ").envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env("TZ", "UTC").envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output("stdout")).stderr(output("stderr"));
         match command.spawn() {
             Err(error) if error.kind() == ErrorKind::NotFound => {

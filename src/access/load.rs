@@ -1,0 +1,197 @@
+//! Reading both files into an [`Authorizer`].
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::passwd::{self, Entry};
+use super::rules::{self, Order, Rule};
+use super::{ANONYMOUS, Account, Authorizer, Rights};
+use crate::protocol::op::Op;
+
+/// Where accounts and rights come from, and how the rules are to be understood.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The passwd file.
+    pub passwd: PathBuf,
+    /// The access file.
+    pub access: PathBuf,
+    /// Which of several matching rules decides.
+    pub order: Order,
+    /// Whether the operator chose the order, so that no warning about it is needed.
+    pub order_chosen: bool,
+}
+
+/// What both files said.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The accounts with their rights.
+    pub authorizer: Authorizer,
+    /// What the operator should look at, a line each.
+    pub warnings: Vec<String>,
+    /// What was loaded, a line each, for the log.
+    pub notes: Vec<String>,
+    /// Which files were there.
+    pub present: Present,
+}
+
+/// Which of the two files there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    passwd: bool,
+    access: bool,
+}
+
+/// A file that is there and cannot be read.
+#[derive(Debug, Error)]
+#[error("cannot read the {what} file {}: {error}", path.display())]
+pub struct LoadError {
+    what: &'static str,
+    path: PathBuf,
+    error: io::Error,
+}
+
+/// Reads both files, each completely before anything is made of it. A missing file is not an
+/// error: without accounts there is only anonymous, and without rules the default holds; when
+/// it was present before, there is a warning.
+///
+/// # Errors
+///
+/// A file that is there and cannot be read, with which nothing has changed.
+pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
+    let passwd = read("passwd", &sources.passwd)?;
+    let access = read("access", &sources.access)?;
+    let present = Present { passwd: passwd.is_some(), access: access.is_some() };
+    let (mut warnings, mut notes) = (Vec::new(), Vec::new());
+
+    let entries = match passwd {
+        Some(text) => {
+            let entries = passwd::parse(&text, &sources.passwd.display().to_string(), &mut warnings);
+            let users: Vec<&str> = entries.iter().map(|entry| entry.user.as_str()).collect();
+            notes.push(format!("Accounts: {}", users.join(",")));
+            entries
+        }
+        None => {
+            let text = "Accounts file does not exist - only the anonymous user will be available.";
+            if before.passwd {
+                warnings.push(format!("{} has vanished. {text}", sources.passwd.display()));
+            } else {
+                notes.push(text.to_owned());
+            }
+            Vec::new()
+        }
+    };
+    let name = sources.access.display().to_string();
+    let rules = match access {
+        Some(text) => rules::parse(&text, &name, &mut warnings),
+        None => {
+            let text = "Using default ACL: the anonymous user may use the check, report, ping and info commands.";
+            if before.access {
+                warnings.push(format!("{name} has vanished. {text}"));
+            } else {
+                notes.push(text.to_owned());
+            }
+            rules::parse(rules::DEFAULT, &name, &mut warnings)
+        }
+    };
+    warn_of_case(&entries, &rules, sources, &mut warnings);
+    if !sources.order_chosen {
+        let users: Vec<&str> =
+            entries.iter().map(|entry| entry.user.as_str()).chain(std::iter::once(ANONYMOUS)).collect();
+        warnings.extend(rules::differences(&rules, &users, &name));
+    }
+
+    let ops = rules::ops_named(&rules);
+    let rights = |user: &str| rights_of(&user.to_lowercase(), &rules, &ops, sources.order);
+    let anonymous = rights(ANONYMOUS);
+    let accounts: HashMap<Box<[u8]>, Account> = entries
+        .iter()
+        .map(|entry| {
+            (entry.user.as_bytes().into(), Account { key: entry.key.clone(), rights: rights(&entry.user) })
+        })
+        .collect();
+    notes.push(summary(&anonymous, &accounts));
+    Ok(Loaded { authorizer: Authorizer { accounts, anonymous }, warnings, notes, present })
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Option<Vec<u8>>, LoadError> {
+    let fail = |error| LoadError { what, path: path.to_owned(), error };
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(error)),
+        // Reading a pipe could wait for ever, reading /dev/null is a way to say "none".
+        Ok(metadata) if !metadata.is_file() && path != Path::new("/dev/null") => {
+            return Err(fail(io::Error::other("it is not a regular file")));
+        }
+        Ok(_) => {}
+    }
+    match std::fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+fn rights_of(user: &str, rules: &[Rule], ops: &[&str], order: Order) -> Rights {
+    let mut rights = Rights::default();
+    for op in ops {
+        if rules::deciding(rules, order, user, op).is_some_and(|rule| rule.allow) {
+            rights.grant(op);
+        }
+    }
+    rights
+}
+
+/// Names that meet only when case is disregarded are matched, and most likely a slip.
+fn warn_of_case(entries: &[Entry], rules: &[Rule], sources: &Sources, warnings: &mut Vec<String>) {
+    let mut folded: HashMap<String, &Entry> = HashMap::new();
+    for entry in entries {
+        match folded.get(&entry.user.to_lowercase()) {
+            Some(other) => warnings.push(format!(
+                "{}:{}: the account '{}' differs only in case from '{}' on line {}; the access file cannot tell them \
+                 apart",
+                sources.passwd.display(),
+                entry.line,
+                entry.user,
+                other.user,
+                other.line
+            )),
+            None => {
+                folded.insert(entry.user.to_lowercase(), entry);
+            }
+        }
+    }
+    let mut warned = HashSet::new();
+    for rule in rules {
+        for written in &rule.written_users {
+            let Some(entry) = folded.get(&written.to_lowercase()) else { continue };
+            if entry.user != *written && warned.insert(written) {
+                warnings.push(format!(
+                    "{}:{}: '{written}' differs in case from the account '{}'; the line applies to it",
+                    sources.access.display(),
+                    rule.line,
+                    entry.user
+                ));
+            }
+        }
+    }
+}
+
+fn summary(anonymous: &Rights, accounts: &HashMap<Box<[u8]>, Account>) -> String {
+    let names = |rights: &Rights| {
+        let ops: Vec<&str> = Op::ALL
+            .into_iter()
+            .filter(|op| rights.operation(op.name().as_bytes()).is_ok())
+            .map(Op::name)
+            .collect();
+        if ops.is_empty() { "nothing".to_owned() } else { ops.join(" ") }
+    };
+    let able = accounts.values().filter(|account| account.rights != Rights::default()).count();
+    format!(
+        "ACL: the anonymous user may use: {}; {able} of {} accounts may use something",
+        names(anonymous),
+        accounts.len()
+    )
+}

@@ -1,0 +1,45 @@
+//! Keys and signatures.
+
+use std::fmt;
+
+use sha1::{Digest as _, Sha1};
+
+use crate::digest::{HEX_LEN, hex};
+use crate::protocol::reply::push_number;
+
+/// What the passwd file's key and the account's name are hashed to; all that signing needs.
+#[derive(Clone)]
+pub struct KeyHash([u8; HEX_LEN]);
+
+impl KeyHash {
+    /// The hash for an account. Upper case in the key does not matter, in the name it does.
+    pub fn new(user: &str, key: &str) -> Self {
+        let mut text = format!("{user}:").into_bytes();
+        text.extend(key.bytes().map(|byte| byte.to_ascii_lowercase()));
+        Self(hex(&Sha1::digest(text).into()))
+    }
+
+    /// The signature of a text signed at this time, in seconds since the epoch.
+    pub fn sign(&self, text: &[u8], time: i64) -> [u8; HEX_LEN] {
+        let mut inner = Vec::with_capacity(20 + 1 + 20 + 1 + HEX_LEN);
+        inner.extend_from_slice(&Sha1::digest(text));
+        inner.push(b':');
+        push_number(&mut inner, time);
+        inner.push(b':');
+        inner.extend_from_slice(&self.0);
+        hex(&Sha1::digest(inner).into())
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHash(…)")
+    }
+}
+
+/// Whether a received signature is the expected one, in a time that does not tell where it
+/// differs.
+pub(super) fn equal(received: &[u8], expected: &[u8; HEX_LEN]) -> bool {
+    received.len() == expected.len()
+        && received.iter().zip(expected).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}

@@ -1,0 +1,153 @@
+//! The two logs, in the line format that operators' tools know.
+//!
+//! The operator's log says what happens to the daemon, through `tracing`. The usage log has a
+//! line a request; see [`UsageLog`]. Neither ever makes the server wait: lines go into bounded
+//! buffers, which threads of their own write, one for each destination, so that a terminal or
+//! pipe that nobody reads does not keep the files from being written.
+
+mod line;
+mod operator;
+mod sink;
+mod usage;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use thiserror::Error;
+use tracing::error;
+use tracing_subscriber::layer::SubscriberExt;
+
+pub use usage::UsageLog;
+
+use self::operator::Operator;
+use self::sink::{Sink, Target};
+
+/// How much may wait to be written to a destination, in bytes. The usage log's lines come in
+/// thousands at a time.
+const OPERATOR_BUFFER: usize = 1 << 20;
+const USAGE_BUFFER: usize = 4 << 20;
+
+/// A log file that cannot be had.
+#[derive(Debug, Error)]
+#[error("cannot open the {what} {}: {error}", path.display())]
+pub struct OpenError {
+    what: &'static str,
+    path: PathBuf,
+    error: io::Error,
+}
+
+/// Both logs.
+#[derive(Clone, Debug)]
+pub struct Logs {
+    operator: Arc<Operator>,
+    usage: Option<Arc<Sink>>,
+}
+
+/// Opens both logs, for appending, and makes the operator's the destination of all `tracing`
+/// events of this process. There are no threads yet, so lines are written at once.
+///
+/// `debug` lowers the operator's log to debug and sends everything to stderr as well.
+///
+/// # Errors
+///
+/// A file that cannot be opened.
+pub fn open(operator: Option<&Path>, usage: Option<&Path>, debug: bool) -> Result<Logs, OpenError> {
+    let sink = |what, path: Option<&Path>, limit| {
+        path.map(|path| Ok(Arc::new(Sink::new(what, Some(path), target(what, path)?, limit)))).transpose()
+    };
+    let file = sink("log file", operator, OPERATOR_BUFFER)?;
+    let usage = sink("usage log file", usage, USAGE_BUFFER)?;
+    let operator = Arc::new(Operator::new(file, debug));
+    let logs = Logs { operator, usage };
+    let subscriber = tracing_subscriber::registry().with(operator::Lines(Arc::clone(&logs.operator)));
+    // Only a second call in one process could find another one, and then that one serves.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(logs)
+}
+
+fn target(what: &'static str, path: &Path) -> Result<Target, OpenError> {
+    // Opening these by name fails when they are sockets, as under systemd.
+    if path == Path::new("/dev/stdout") {
+        return Ok(Target::Stdout);
+    }
+    if path == Path::new("/dev/stderr") {
+        return Ok(Target::Stderr);
+    }
+    append(path).map(Target::File).map_err(|error| OpenError { what, path: path.to_owned(), error })
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    // A pipe without a reader is an error instead of a long wait.
+    let flags = OFlag::O_NONBLOCK.bits();
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+    Ok(file)
+}
+
+impl Logs {
+    /// The descriptors of the open files, which must survive going into the background.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        self.files().filter_map(|sink| sink.descriptor()).collect()
+    }
+
+    /// Starts the threads that write the files.
+    pub fn start(&self) {
+        self.files().for_each(Sink::start);
+    }
+
+    /// Says that the daemon has started: from now on stderr is written by a thread, too, and gets
+    /// warnings only if there is no log file.
+    pub fn serving(&self) {
+        self.operator.serving();
+    }
+
+    /// The usage log, for the one who serves requests.
+    pub fn usage(&self) -> UsageLog {
+        let stderr = self.operator.debugging().then(|| self.operator.stderr());
+        UsageLog::new(self.usage.iter().cloned().chain(stderr).collect())
+    }
+
+    /// Opens the files again, since somebody may have moved them away. One that cannot be opened
+    /// stays as it is.
+    pub fn reopen(&self) {
+        for sink in self.files() {
+            let Some(path) = sink.path() else { continue };
+            match target(sink.what(), path) {
+                Ok(target) => sink.replace(target),
+                Err(error) => error!("{error}; the old one is written on"),
+            }
+        }
+    }
+
+    /// Writes what is left and ends the threads, but waits no longer than this for a destination
+    /// that does not take it.
+    pub fn close(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let stderr = self.operator.stderr();
+        let sinks: Vec<&Sink> = self.files().chain(std::iter::once(&*stderr)).collect();
+        sinks.iter().for_each(|sink| sink.close());
+        sinks.iter().for_each(|sink| sink.wait(deadline));
+    }
+
+    fn files(&self) -> impl Iterator<Item = &Sink> {
+        self.operator.file().into_iter().chain(self.usage.as_deref())
+    }
+}
+
+impl Target {
+    fn descriptor(&self) -> Option<RawFd> {
+        match self {
+            Self::File(file) => Some(file.as_raw_fd()),
+            Self::Stdout | Self::Stderr => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! The operator's log: events of `tracing` as lines for the log file and stderr.
+
+use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+
+use super::OPERATOR_BUFFER;
+use super::line::{Stamp, push_printable};
+use super::sink::{Sink, Target};
+use crate::record::Timestamp;
+
+/// The operator's log.
+#[derive(Debug)]
+pub(super) struct Operator {
+    file: Option<Arc<Sink>>,
+    stderr: Arc<Sink>,
+    debug: bool,
+    serving: AtomicBool,
+    stamp: Mutex<Stamp>,
+}
+
+impl Operator {
+    /// The log with this file, if any.
+    pub(super) fn new(file: Option<Arc<Sink>>, debug: bool) -> Self {
+        Self {
+            file,
+            stderr: Arc::new(Sink::new("stderr", None, Target::Stderr, OPERATOR_BUFFER)),
+            debug,
+            serving: AtomicBool::new(false),
+            stamp: Mutex::new(Stamp::here()),
+        }
+    }
+
+    pub(super) fn file(&self) -> Option<&Sink> {
+        self.file.as_deref()
+    }
+
+    pub(super) fn stderr(&self) -> Arc<Sink> {
+        Arc::clone(&self.stderr)
+    }
+
+    pub(super) fn debugging(&self) -> bool {
+        self.debug
+    }
+
+    pub(super) fn serving(&self) {
+        self.serving.store(true, Ordering::Relaxed);
+        self.stderr.start();
+    }
+
+    fn write(&self, level: Level, text: &EventText) {
+        let name = match level {
+            _ if text.critical => "CRITICAL",
+            Level::ERROR => "ERROR",
+            Level::WARN => "WARNING",
+            Level::INFO => "INFO",
+            _ => "DEBUG",
+        };
+        let mut line = Vec::new();
+        {
+            let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+            if stamp.process() != std::process::id() {
+                // There has been a fork.
+                *stamp = Stamp::here();
+            }
+            stamp.push(&mut line, Timestamp::now(), name);
+        }
+        push_printable(&mut line, &text.text);
+        line.push(b'\n');
+        if let Some(file) = &self.file {
+            file.append(&line);
+        }
+        let serving = self.serving.load(Ordering::Relaxed);
+        let grave = level <= Level::WARN;
+        if self.debug || serving && (text.critical || grave && self.file.is_none()) {
+            self.stderr.append(&line);
+        } else if !serving && grave {
+            // Somebody may be reading, to whom the date says nothing.
+            let mut line = format!("pyzord: {}: ", name.to_lowercase()).into_bytes();
+            push_printable(&mut line, &text.text);
+            line.push(b'\n');
+            self.stderr.append(&line);
+        }
+    }
+}
+
+/// Makes lines of events.
+pub(super) struct Lines(pub(super) Arc<Operator>);
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        // What libraries have to say is for their authors.
+        metadata.target().starts_with("pyzord") && *metadata.level() <= self.level()
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::from_level(self.level()))
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut text = EventText::default();
+        event.record(&mut text);
+        self.0.write(*event.metadata().level(), &text);
+    }
+}
+
+impl Lines {
+    fn level(&self) -> Level {
+        if self.0.debug { Level::DEBUG } else { Level::INFO }
+    }
+}
+
+/// An event's message, and its fields behind it.
+#[derive(Default)]
+struct EventText {
+    text: String,
+    critical: bool,
+}
+
+impl Visit for EventText {
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        if field.name() == "critical" {
+            self.critical = value;
+        } else {
+            self.record_debug(field, &value);
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing into a string cannot fail.
+        if field.name() == "message" {
+            let fields = std::mem::take(&mut self.text);
+            let _ = write!(self.text, "{value:?}{fields}");
+        } else {
+            let _ = write!(self.text, " {}={value:?}", field.name());
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! One destination of log lines: a bounded buffer and the thread that writes it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tracing::{error, warn};
+
+/// How long the thread lets lines gather after a write, so that it is not woken for each.
+const GATHERING: Duration = Duration::from_millis(10);
+
+/// Where lines go.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// A file, or what has a file's name.
+    File(File),
+    /// This process's stdout, whatever that becomes.
+    Stdout,
+    /// This process's stderr, whatever that becomes.
+    Stderr,
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Stdout => {
+                let mut stdout = io::stdout();
+                let written = stdout.write(bytes)?;
+                stdout.flush().map(|()| written)
+            }
+            Self::Stderr => io::stderr().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A destination of lines.
+#[derive(Debug)]
+pub(super) struct Sink {
+    what: &'static str,
+    path: Option<PathBuf>,
+    limit: usize,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: Vec<u8>,
+    /// Lines that found no room.
+    dropped: u64,
+    /// The writer, while no thread has it.
+    writer: Option<Writer>,
+    threaded: bool,
+    /// Whether the thread waits to be woken.
+    idle: bool,
+    closing: bool,
+    ended: bool,
+    replacement: Option<Target>,
+}
+
+impl Sink {
+    /// A destination that may have `limit` bytes waiting. Until it is started, every line is
+    /// written at once.
+    pub(super) fn new(what: &'static str, path: Option<&Path>, target: Target, limit: usize) -> Self {
+        let name = path.map_or_else(|| what.to_owned(), |path| format!("{what} {}", path.display()));
+        let writer = Writer { target, name, torn: false, failing: false, lost: 0 };
+        let state = State { writer: Some(writer), ..State::default() };
+        let shared = Shared { state: Mutex::new(state), ..Shared::default() };
+        Self { what, path: path.map(Path::to_owned), limit, shared: Arc::new(shared) }
+    }
+
+    /// What it is, for people.
+    pub(super) fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// The name that it was opened by.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Its descriptor, before it is started.
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        self.lock().writer.as_ref().and_then(|writer| writer.target.descriptor())
+    }
+
+    /// Adds whole lines. Never waits for a destination once the sink is started.
+    pub(super) fn append(&self, lines: &[u8]) {
+        let mut state = self.lock();
+        if let Some(writer) = &mut state.writer {
+            // There is nobody yet to whom a failure could be told.
+            let _ = writer.write(lines);
+            return;
+        }
+        if state.pending.len() + lines.len() > self.limit {
+            state.dropped += count_lines(lines);
+            return;
+        }
+        state.pending.extend_from_slice(lines);
+        if std::mem::take(&mut state.idle) {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Starts the thread that writes. If there can be none, lines are still written at once.
+    pub(super) fn start(&self) {
+        let mut state = self.lock();
+        let Some(writer) = state.writer.take() else { return };
+        let shared = Arc::clone(&self.shared);
+        // The closure would take the writer along if there is no thread to run it.
+        let slot = Arc::new(Mutex::new(Some(writer)));
+        let given = Arc::clone(&slot);
+        let thread = thread::Builder::new().name("log".to_owned()).spawn(move || {
+            if let Some(writer) = lock(&given).take() {
+                shared.write_until_closed(writer);
+            }
+        });
+        match thread {
+            Ok(_) => state.threaded = true,
+            Err(_) => state.writer = lock(&slot).take(),
+        }
+    }
+
+    /// Writes to this from now on, behind what waits already.
+    pub(super) fn replace(&self, target: Target) {
+        let mut state = self.lock();
+        match &mut state.writer {
+            Some(writer) => writer.target = target,
+            None => state.replacement = Some(target),
+        }
+        self.shared.wake.notify_one();
+    }
+
+    /// Lets the thread end when it has written everything.
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// Waits for that, until the deadline.
+    pub(super) fn wait(&self, deadline: Instant) {
+        let mut state = self.lock();
+        while state.threaded && !state.ended {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.shared.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.shared.state)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn write_until_closed(&self, mut writer: Writer) {
+        let mut lines = Vec::new();
+        loop {
+            let mut state = lock(&self.state);
+            while state.pending.is_empty()
+                && state.dropped == 0
+                && state.replacement.is_none()
+                && !state.closing
+            {
+                state.idle = true;
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.idle = false;
+            lines.clear();
+            std::mem::swap(&mut lines, &mut state.pending);
+            let dropped = std::mem::take(&mut state.dropped);
+            let replacement = state.replacement.take();
+            let closing = state.closing;
+            drop(state);
+
+            let outcome = writer.write(&lines);
+            writer.tell(outcome);
+            if dropped > 0 {
+                warn!("{dropped} lines for the {} were dropped, since it was too slow", writer.name);
+            }
+            if let Some(target) = replacement {
+                writer.target = target;
+                writer.torn = false;
+            }
+            if closing {
+                break;
+            }
+            thread::sleep(GATHERING);
+        }
+        // What came in between, a line about dropped ones for instance.
+        let rest = std::mem::take(&mut lock(&self.state).pending);
+        let _ = writer.write(&rest);
+        lock(&self.state).ended = true;
+        self.ended.notify_all();
+    }
+}
+
+/// Writes lines whole, as far as the destination lets it.
+#[derive(Debug)]
+struct Writer {
+    target: Target,
+    name: String,
+    /// Whether the last line was cut off in the middle.
+    torn: bool,
+    failing: bool,
+    lost: u64,
+}
+
+impl Writer {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        if self.torn {
+            // Whatever comes next must not look like the rest of it.
+            if let Err(error) = self.target.write_all(b"\n") {
+                return self.lose(lines, error);
+            }
+            self.torn = false;
+        }
+        let mut at = 0;
+        while at < lines.len() {
+            match self.target.write(&lines[at..]) {
+                Ok(0) => return self.lose_from(lines, at, io::ErrorKind::WriteZero.into()),
+                Ok(written) => at += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.lose_from(lines, at, error),
+            }
+        }
+        Ok(())
+    }
+
+    fn lose_from(&mut self, lines: &[u8], at: usize, error: io::Error) -> io::Result<()> {
+        self.torn = at > 0 && lines[at - 1] != b'\n';
+        self.lose(&lines[at..], error)
+    }
+
+    fn lose(&mut self, lines: &[u8], error: io::Error) -> io::Result<()> {
+        self.lost += count_lines(lines);
+        Err(error)
+    }
+
+    /// Tells the operator when writing begins to fail, and when it works again.
+    fn tell(&mut self, outcome: io::Result<()>) {
+        match outcome {
+            Err(error) if !self.failing => {
+                self.failing = true;
+                error!(
+                    "cannot write to the {}: {error}; its lines are lost until that works again",
+                    self.name
+                );
+            }
+            Ok(()) if self.failing => {
+                self.failing = false;
+                warn!("the {} can be written again; {} lines were lost", self.name, self.lost);
+                self.lost = 0;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn count_lines(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}

@@ -1,0 +1,116 @@
+//! The usage log: a line a request, formatted here, written elsewhere.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::line::{Stamp, push_escaped};
+use super::sink::Sink;
+use crate::access::ANONYMOUS;
+use crate::protocol::reply::push_number;
+use crate::record::Timestamp;
+
+/// The usage log as the server's loop has it: lines gather in a buffer of its own, which is handed
+/// over once a batch.
+#[derive(Debug)]
+pub struct UsageLog {
+    sinks: Vec<Arc<Sink>>,
+    lines: Vec<u8>,
+    stamp: Stamp,
+}
+
+impl UsageLog {
+    /// A log that goes to all of these; to none, it costs nothing.
+    pub(super) fn new(sinks: Vec<Arc<Sink>>) -> Self {
+        Self { sinks, lines: Vec::new(), stamp: Stamp::here() }
+    }
+
+    /// A log that goes nowhere.
+    pub fn none() -> Self {
+        Self::new(Vec::new())
+    }
+
+    /// Whether lines are wanted at all.
+    pub fn enabled(&self) -> bool {
+        !self.sinks.is_empty()
+    }
+
+    /// Adds the line of a request that was executed: user, peer, operation, digests as a Python
+    /// list or `None`, and the code, which is 200.
+    pub fn executed<'a>(
+        &mut self,
+        user: &[u8],
+        peer: IpAddr,
+        op: &str,
+        digests: impl Iterator<Item = &'a [u8]>,
+    ) {
+        if !self.enabled() {
+            return;
+        }
+        let out = &mut self.lines;
+        self.stamp.push(out, Timestamp::now(), "INFO");
+        push_escaped(out, if user.is_empty() { ANONYMOUS.as_bytes() } else { user }, None);
+        out.push(b',');
+        push_address(out, peer);
+        out.push(b',');
+        out.extend_from_slice(op.as_bytes());
+        out.push(b',');
+        push_list(out, digests);
+        out.extend_from_slice(b",200\n");
+    }
+
+    /// Adds the line of a request that was refused: code and diagnosis.
+    pub fn refused(&mut self, code: u16, diagnosis: &str) {
+        if !self.enabled() {
+            return;
+        }
+        let out = &mut self.lines;
+        self.stamp.push(out, Timestamp::now(), "ERROR");
+        push_number(out, i64::from(code));
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(diagnosis.as_bytes());
+        out.push(b'\n');
+    }
+
+    /// Gives the lines so far to those who write them.
+    pub fn hand_over(&mut self) {
+        if self.lines.is_empty() {
+            return;
+        }
+        for sink in &self.sinks {
+            sink.append(&self.lines);
+        }
+        self.lines.clear();
+    }
+}
+
+fn push_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                push_number(out, i64::from(octet));
+            }
+        }
+        // Writing into a vector cannot fail.
+        IpAddr::V6(address) => {
+            let _ = write!(out, "{address}");
+        }
+    }
+}
+
+/// The texts as Python shows a list of them, or `None` if there is none.
+fn push_list<'a>(out: &mut Vec<u8>, texts: impl Iterator<Item = &'a [u8]>) {
+    let mut separator: &[u8] = b"[";
+    for text in texts {
+        out.extend_from_slice(separator);
+        separator = b", ";
+        let quote = if text.contains(&b'\'') && !text.contains(&b'"') { b'"' } else { b'\'' };
+        out.push(quote);
+        push_escaped(out, text, Some(quote));
+        out.push(quote);
+    }
+    out.extend_from_slice(if separator == b"[" { b"None" } else { b"]" });
+}

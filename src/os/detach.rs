@@ -1,0 +1,138 @@
+//! Going into the background, and telling the process in the foreground how it went.
+#![allow(unsafe_code, reason = "fork is unsafe, and so is closing what somebody else opened")]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
+
+use super::signals;
+
+const READY: u8 = b'r';
+const FAILED: u8 = b'f';
+
+/// The daemon's side of a detaching: what is still to be told to the process that was started.
+#[derive(Debug)]
+pub struct Readiness {
+    pipe: File,
+    output: File,
+}
+
+impl Readiness {
+    /// Lets the terminal go, with stdout and stderr to the file from now on, and lets the process
+    /// that was started end with success.
+    ///
+    /// # Errors
+    ///
+    /// The system's. The caller's descriptors may then still be in use.
+    pub fn ready(mut self) -> io::Result<()> {
+        // Before the word is given: whoever waits for the end of our output, as ssh does, must
+        // not find us still holding it.
+        dup2_stdout(self.output.as_fd())?;
+        dup2_stderr(self.output.as_fd())?;
+        self.tell(READY)
+    }
+
+    /// Lets the process that was started end with failure. The reason has been written to stderr.
+    pub fn failed(mut self) {
+        // Nobody may be left to hear it.
+        let _ = self.tell(FAILED);
+    }
+
+    fn tell(&mut self, word: u8) -> io::Result<()> {
+        match self.pipe.write_all(&[word]) {
+            // The process that was started has been killed, which is no reason to stop.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            outcome => outcome,
+        }
+    }
+}
+
+/// Goes into the background: a new session without a terminal, in `/`, without stdin and without
+/// any inherited descriptor but stdout, stderr and `keep`. Returns in the daemon only, and must be
+/// called before there are threads. The process that was started waits, and ends when the daemon
+/// has told it how it went.
+///
+/// # Errors
+///
+/// The system's, in whichever process met it; the other one ends by itself.
+pub fn detach(output: File, keep: &[RawFd]) -> io::Result<Readiness> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: there is only this thread.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => {
+            drop(writer);
+            // It ends at once, having forked again.
+            while waitpid(child, None) == Err(Errno::EINTR) {}
+            wait_for_word(reader);
+        }
+        ForkResult::Child => {
+            drop(reader);
+            let mut readiness = Readiness { pipe: File::from(writer), output };
+            match leave(&readiness, keep) {
+                Ok(()) => Ok(readiness),
+                Err(error) => {
+                    let _ = readiness.tell(FAILED);
+                    Err(error)
+                }
+            }
+        }
+    }
+}
+
+fn leave(readiness: &Readiness, keep: &[RawFd]) -> io::Result<()> {
+    setsid()?;
+    // A session's leader could get a terminal again by opening one, its child cannot.
+    // SAFETY: there is only this thread.
+    if let ForkResult::Parent { .. } = unsafe { fork() }? {
+        exit(0);
+    }
+    chdir("/")?;
+    dup2_stdin(File::open("/dev/null")?)?;
+    let mut kept: Vec<RawFd> = keep.to_vec();
+    kept.extend([0, 1, 2, readiness.pipe.as_raw_fd(), readiness.output.as_raw_fd()]);
+    close_all_but(kept)
+}
+
+/// Closes every descriptor that is not in the list.
+fn close_all_but(mut kept: Vec<RawFd>) -> io::Result<()> {
+    kept.sort_unstable();
+    kept.push(RawFd::MAX);
+    for pair in kept.windows(2) {
+        let (first, last) = (pair[0] + 1, pair[1] - 1);
+        if first > last {
+            continue;
+        }
+        // SAFETY: these were inherited, or belong to nothing that is used any more: the logs, the
+        // output and the pipe are all that has been opened, and they are kept.
+        if unsafe { libc::close_range(first.unsigned_abs(), last.unsigned_abs(), 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Ends this process as the daemon says.
+fn wait_for_word(pipe: OwnedFd) -> ! {
+    // An impatient person may interrupt the waiting; the daemon is not touched by that.
+    let _ = signals::unblock();
+    let mut word = [0];
+    match File::from(pipe).read_exact(&mut word) {
+        Ok(()) if word[0] == READY => exit(0),
+        Ok(()) => exit(1),
+        Err(_) => {
+            eprintln!("pyzord: error: the daemon died while it was starting");
+            exit(1);
+        }
+    }
+}
+
+/// Ends this process without what the daemon is to do at its end.
+fn exit(code: i32) -> ! {
+    // SAFETY: ends the process and touches no memory of it.
+    unsafe { libc::_exit(code) }
+}

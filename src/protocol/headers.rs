@@ -1,0 +1,290 @@
+//! A datagram as header fields and a body.
+
+use std::ops::Range;
+
+/// Splits datagrams into header fields, keeping its buffers from one datagram to the next.
+#[derive(Debug, Default)]
+pub struct Parser {
+    repaired: Vec<u8>,
+    fields: Vec<Span>,
+}
+
+/// A datagram as header fields and a body.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    text: &'a [u8],
+    fields: &'a [Span],
+    envelope: Option<(usize, usize)>,
+    body: usize,
+}
+
+/// One header field, as received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// The name in the case in which it was sent.
+    pub name: &'a [u8],
+    /// The value without the blanks before it and the line end behind it. A folded value keeps
+    /// its inner line ends and blanks; trailing blanks belong to the value.
+    pub value: &'a [u8],
+}
+
+#[derive(Clone, Debug)]
+struct Span {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+impl Parser {
+    /// Splits a datagram. There is no malformed one: what is no header field begins the body.
+    pub fn parse<'a>(&'a mut self, datagram: &'a [u8]) -> Message<'a> {
+        let text = repair(datagram, &mut self.repaired);
+        let mut rest = Lines { text, at: 0 };
+        self.fields.clear();
+        let mut foldable = false;
+        let mut envelope = None;
+        let mut body = text.len();
+        let mut first = true;
+        while let Some(line) = rest.next() {
+            let bytes = &text[line.start..line.end];
+            let at_first = std::mem::take(&mut first);
+            let was_envelope = envelope.take();
+            match bytes.first() {
+                Some(b' ' | b'\t') => match self.fields.last_mut() {
+                    Some(field) if foldable => field.value.end = line.end,
+                    // Nothing to continue: the line is dropped.
+                    _ => {}
+                },
+                _ if bytes.starts_with(b"From ") => {
+                    // A mailbox's envelope line is passed over, but as the last line of the
+                    // headers it belongs to the body.
+                    foldable = false;
+                    envelope = (!at_first).then_some((line.start, line.end));
+                }
+                _ => match name_length(bytes) {
+                    Some(0) => foldable = false,
+                    Some(length) => {
+                        let value = line.start + length + 1;
+                        let blanks = text[value..line.end]
+                            .iter()
+                            .take_while(|byte| matches!(byte, b' ' | b'\t'))
+                            .count();
+                        self.fields.push(Span {
+                            name: line.start..line.start + length,
+                            value: value + blanks..line.end,
+                        });
+                        foldable = true;
+                    }
+                    None => {
+                        body = if bytes.is_empty() { line.next } else { line.start };
+                        envelope = was_envelope;
+                        break;
+                    }
+                },
+            }
+        }
+        Message { text, fields: &self.fields, envelope, body }
+    }
+}
+
+impl<'a> Message<'a> {
+    /// The header fields in the order received.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+        let text = self.text;
+        self.fields
+            .iter()
+            .map(move |span| Field { name: &text[span.name.clone()], value: &text[span.value.clone()] })
+    }
+
+    /// Writes the text that a signature covers: every field but `Sig`, an empty line and the
+    /// body, with plain line ends and without white space at either end.
+    pub fn write_signed_text(&self, out: &mut Vec<u8>) {
+        out.clear();
+        for field in self.fields() {
+            if field.name.eq_ignore_ascii_case(b"Sig") {
+                continue;
+            }
+            out.extend_from_slice(field.name);
+            out.extend_from_slice(b": ");
+            push_plain_line_ends(out, field.value);
+            out.push(b'\n');
+        }
+        out.push(b'\n');
+        if let Some((start, end)) = self.envelope {
+            out.extend_from_slice(&self.text[start..end]);
+            out.push(b'\n');
+        }
+        push_plain_line_ends(out, &self.text[self.body..]);
+        let end = out.iter().rposition(|byte| !is_blank(*byte)).map_or(0, |last| last + 1);
+        out.truncate(end);
+    }
+}
+
+/// White space as the established server strips it from texts and numbers.
+pub(super) fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r' | 0x1c..=0x1f)
+}
+
+/// Old clients put an empty line between headers: pairs of newlines become one, so three or more
+/// still leave an empty line. Newlines at the very end mean nothing and go first, since every
+/// client sends them and without them hardly any datagram needs a copy.
+fn repair<'a>(datagram: &'a [u8], repaired: &'a mut Vec<u8>) -> &'a [u8] {
+    let end = datagram.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
+    if end == 0 {
+        return &[];
+    }
+    let text = &datagram[..end];
+    if !text.windows(2).any(|pair| pair == b"\n\n") {
+        return text;
+    }
+    repaired.clear();
+    let mut at = 0;
+    while at < text.len() {
+        repaired.push(text[at]);
+        at += if text[at..].starts_with(b"\n\n") { 2 } else { 1 };
+    }
+    repaired
+}
+
+/// The length of the field name that the line begins with, if a colon follows it.
+fn name_length(line: &[u8]) -> Option<usize> {
+    let length = line.iter().position(|byte| !matches!(byte, 0x21..=0x39 | 0x3b..=0x7e))?;
+    (line[length] == b':').then_some(length)
+}
+
+fn push_plain_line_ends(out: &mut Vec<u8>, text: &[u8]) {
+    if !text.contains(&b'\r') {
+        out.extend_from_slice(text);
+        return;
+    }
+    let mut lines = Lines { text, at: 0 };
+    while let Some(line) = lines.next() {
+        out.extend_from_slice(&text[line.start..line.end]);
+        if line.next > line.end {
+            out.push(b'\n');
+        }
+    }
+}
+
+/// Lines ended by LF, CRLF or CR.
+struct Lines<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+/// A line's place in the text: `start..end` without its line end, `next` behind it.
+struct Line {
+    start: usize,
+    end: usize,
+    next: usize,
+}
+
+impl Lines<'_> {
+    fn next(&mut self) -> Option<Line> {
+        let start = self.at;
+        if start >= self.text.len() {
+            return None;
+        }
+        let length = self.text[start..].iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let end = length.map_or(self.text.len(), |length| start + length);
+        let next = match self.text.get(end..) {
+            Some([b'\r', b'\n', ..]) => end + 2,
+            Some([_, ..]) => end + 1,
+            _ => end,
+        };
+        self.at = next;
+        Some(Line { start, end, next })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(datagram: &[u8]) -> Vec<(String, String)> {
+        Parser::default()
+            .parse(datagram)
+            .fields()
+            .map(|field| (field.name.escape_ascii().to_string(), field.value.escape_ascii().to_string()))
+            .collect()
+    }
+
+    fn signed(datagram: &[u8]) -> String {
+        let mut out = Vec::new();
+        Parser::default().parse(datagram).write_signed_text(&mut out);
+        out.escape_ascii().to_string()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn every_kind_of_line_end_ends_a_line() {
+        let expected = pairs(&[("Op", "ping"), ("PV", "2.1")]);
+        for datagram in [
+            &b"Op: ping\nPV: 2.1\n"[..],
+            b"Op: ping\r\nPV: 2.1\r\n",
+            b"Op: ping\rPV: 2.1\r",
+            b"Op: ping\nPV: 2.1",
+        ] {
+            assert_eq!(fields(datagram), expected, "{}", datagram.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn double_newlines_between_headers_are_repaired_and_triple_ones_end_them() {
+        assert_eq!(fields(b"Op: ping\n\nPV: 2.1\n\n"), pairs(&[("Op", "ping"), ("PV", "2.1")]));
+        assert_eq!(fields(b"Op: ping\n\n\nPV: 2.1\n"), pairs(&[("Op", "ping")]));
+        assert_eq!(fields(b"Op: ping\r\n\r\nPV: 2.1\n"), pairs(&[("Op", "ping")]));
+        assert_eq!(fields(b"\nOp: ping\n"), pairs(&[]));
+        assert_eq!(fields(b"\n\nOp: ping\n"), pairs(&[]));
+        assert_eq!(fields(b"\n\n"), pairs(&[]));
+        assert_eq!(fields(b""), pairs(&[]));
+    }
+
+    #[test]
+    fn leading_blanks_of_a_value_go_and_trailing_ones_stay() {
+        assert_eq!(fields(b"Op:ping\nPV:\t2.1 \t\n"), pairs(&[("Op", "ping"), ("PV", "2.1 \\t")]));
+    }
+
+    #[test]
+    fn a_folded_value_keeps_its_line_ends() {
+        assert_eq!(fields(b"Thread: 30\r\n 00\nOp: x\n"), pairs(&[("Thread", "30\\r\\n 00"), ("Op", "x")]));
+        assert_eq!(fields(b" Op: ping\nPV: 2\n"), pairs(&[("PV", "2")]));
+    }
+
+    #[test]
+    fn a_line_that_is_no_header_begins_the_body() {
+        for line in ["Op : ping", "Foo Bar: x", "junk", ">From x", "\u{7f}: x", "\u{e9}: x"] {
+            let datagram = format!("A: 1\n{line}\nB: 2\n");
+            assert_eq!(fields(datagram.as_bytes()), pairs(&[("A", "1")]), "{line}");
+        }
+    }
+
+    #[test]
+    fn nameless_and_envelope_lines_are_passed_over() {
+        assert_eq!(
+            fields(b"From me\nA: 1\n: x\n folded\nFrom you\n folded\nB: 2"),
+            pairs(&[("A", "1"), ("B", "2")])
+        );
+        assert_eq!(signed(b"A: 1\n: x\nFrom you\nB: 2"), "A: 1\\nB: 2");
+    }
+
+    #[test]
+    fn an_envelope_line_that_ends_the_headers_belongs_to_the_body() {
+        assert_eq!(signed(b"A: 1\nFrom you\r\n\r\nbody\n"), "A: 1\\n\\nFrom you\\nbody");
+        assert_eq!(signed(b"A: 1\nFrom you\n"), "A: 1\\n\\nFrom you");
+        assert_eq!(signed(b"From you\nA: 1\n"), "A: 1");
+    }
+
+    #[test]
+    fn the_signed_text_has_every_field_but_the_signature() {
+        assert_eq!(
+            signed(b"op:ping\r\nSIG: 1\r\nEmpty:\r\nX: a\r\n b\r\nsig: 2\r\n\r\n"),
+            "op: ping\\nEmpty: \\nX: a\\n b"
+        );
+        assert_eq!(signed(b"A: 1  \nB: 2 \n\n"), "A: 1  \\nB: 2");
+        assert_eq!(signed(b"A: 1\n\n\nbody\r\nmore\n"), "A: 1\\n\\nbody\\nmore");
+        assert_eq!(signed(b"A: 1\n\nB: 2\n"), "A: 1\\nB: 2");
+    }
+}

@@ -1,0 +1,157 @@
+//! Numbers as the established server reads them, which is as Python does.
+
+use super::headers::is_blank;
+
+/// Why a text is no protocol version that can be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionError {
+    /// It is no number.
+    Malformed,
+    /// It is a number whose whole part is not 2.
+    Unsupported,
+}
+
+/// Checks a protocol version: any decimal number whose whole part is 2.
+///
+/// # Errors
+///
+/// Says whether the text is no number or another version. Infinity is another version.
+pub fn check_version(text: &[u8]) -> Result<(), VersionError> {
+    if text == b"2.1" {
+        return Ok(());
+    }
+    let number = float(text).ok_or(VersionError::Malformed)?;
+    if number.is_nan() {
+        Err(VersionError::Malformed)
+    } else if number.trunc() == 2.0 {
+        Ok(())
+    } else {
+        Err(VersionError::Unsupported)
+    }
+}
+
+/// A whole number: optional sign, leading zeros, single underscores between digits, white space
+/// around it. What exceeds 64 bits becomes the nearest that does not.
+pub fn integer(text: &[u8]) -> Option<i64> {
+    let text = trim(text);
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if !are_digits(digits) {
+        return None;
+    }
+    let magnitude = digits
+        .iter()
+        .filter(|byte| **byte != b'_')
+        .fold(0i64, |number, digit| number.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
+    Some(if negative { -magnitude } else { magnitude })
+}
+
+fn float(text: &[u8]) -> Option<f64> {
+    let text = trim(text);
+    let unsigned = text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text);
+    let word = unsigned.to_ascii_lowercase();
+    let is_word = matches!(word.as_slice(), b"inf" | b"infinity" | b"nan");
+    if !is_word && !is_decimal(&word) {
+        return None;
+    }
+    let plain: String = text.iter().filter(|byte| **byte != b'_').map(|byte| char::from(*byte)).collect();
+    plain.parse().ok()
+}
+
+/// `digits[.digits][e[sign]digits]`, where one of the parts around the point may be missing.
+fn is_decimal(text: &[u8]) -> bool {
+    let (mantissa, exponent) = match text.iter().position(|byte| *byte == b'e') {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    };
+    let (whole, fraction) = match mantissa.iter().position(|byte| *byte == b'.') {
+        Some(at) => (&mantissa[..at], &mantissa[at + 1..]),
+        None => (mantissa, &[][..]),
+    };
+    let exponent =
+        exponent.map(|text| text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text));
+    !(whole.is_empty() && fraction.is_empty())
+        && (whole.is_empty() || are_digits(whole))
+        && (fraction.is_empty() || are_digits(fraction))
+        && exponent.is_none_or(are_digits)
+}
+
+/// One or more digits with at most one underscore between two of them.
+fn are_digits(text: &[u8]) -> bool {
+    !text.is_empty()
+        && text.split(|byte| *byte == b'_').all(|run| !run.is_empty() && run.iter().all(u8::is_ascii_digit))
+}
+
+fn trim(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|byte| !is_blank(*byte)).unwrap_or(text.len());
+    let end = text.iter().rposition(|byte| !is_blank(*byte)).map_or(start, |last| last + 1);
+    &text[start..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_whose_whole_part_is_two_are_served() {
+        for text in [
+            "2", "2.", "2.0", "2.1", "2.9", "+2.1", "002.1", "2e0", "20e-1", "2.1_0", "2_1e-1", " 2.1\n ",
+            "2.1\t",
+        ] {
+            assert_eq!(check_version(text.as_bytes()), Ok(()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn other_versions_are_unsupported() {
+        let nines = "9".repeat(5000);
+        for text in [
+            "1",
+            "1.9999999999",
+            "3.0",
+            ".2",
+            "-2",
+            "-2.1",
+            "2_0",
+            "2.99999999999999999999",
+            "inf",
+            "-inf",
+            "Infinity",
+            "1e400",
+            &nines,
+        ] {
+            assert_eq!(check_version(text.as_bytes()), Err(VersionError::Unsupported), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_malformed() {
+        for text in [
+            "", "abc", "nan", "NaN", "-nan", "0x2", "2,1", "2.1 x", "2.1\0", "2__1", "_2", "2_", "2._1", ".",
+            "e1", "2e", "+-2", "2\u{e9}", "in", "infin",
+        ] {
+            assert_eq!(check_version(text.as_bytes()), Err(VersionError::Malformed), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_read_as_python_reads_them() {
+        for (text, number) in [
+            ("+1795343270", 1_795_343_270),
+            ("01795343270", 1_795_343_270),
+            ("1_795_343_270", 1_795_343_270),
+            (" -5\t", -5),
+            ("-0", 0),
+            ("99999999999999999999", i64::MAX),
+            ("-99999999999999999999", -i64::MAX),
+        ] {
+            assert_eq!(integer(text.as_bytes()), Some(number), "{text:?}");
+        }
+        for text in ["", " ", "abc", "1.5", "1__0", "_1", "1_", "0x1", "--1", "1 0"] {
+            assert_eq!(integer(text.as_bytes()), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Replies as bytes.
+//!
+//! Clients parse them with as little as a regular expression, so the order of the headers (code,
+//! diagnosis, version, thread, then the operation's own), the line ends and the empty line at the
+//! end are part of the protocol.
+
+use crate::record::{Record, Tally, Timestamp};
+
+/// Why a request is answered with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// There is no protocol version.
+    MissingVersion,
+    /// The protocol version is no number.
+    MalformedVersion,
+    /// A digest is not 40 hexadecimal digits.
+    InvalidDigest,
+    /// The account does not exist.
+    UnknownUser,
+    /// The time of signing is missing or no whole number.
+    InvalidTime,
+    /// The time of signing is too far from now.
+    TimeOutOfRange,
+    /// The signature is not that of the account.
+    InvalidSignature,
+    /// The access file does not let the user do this.
+    Forbidden,
+    /// The database cannot be reached or does not accept the change.
+    Unavailable,
+    /// The stored record cannot be decoded.
+    DamagedRecord,
+    /// The access file grants an operation that does not exist.
+    NotImplemented,
+    /// The protocol version is another one.
+    UnsupportedVersion,
+}
+
+impl Refusal {
+    /// The reply's code.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::MissingVersion | Self::MalformedVersion | Self::InvalidDigest => 400,
+            Self::UnknownUser | Self::InvalidTime | Self::TimeOutOfRange | Self::InvalidSignature => 401,
+            Self::Forbidden => 403,
+            Self::Unavailable | Self::DamagedRecord => 500,
+            Self::NotImplemented => 501,
+            Self::UnsupportedVersion => 505,
+        }
+    }
+
+    /// The reply's diagnosis. These texts are fixed: clients print them.
+    pub const fn diagnosis(self) -> &'static str {
+        match self {
+            Self::MissingVersion => "Bad request: Protocol Version not specified in request",
+            Self::MalformedVersion => "Bad request: Invalid Protocol Version",
+            Self::InvalidDigest => "Bad request: Invalid digest",
+            Self::UnknownUser => "Unauthorized: Signature Error: Unknown user.",
+            Self::InvalidTime => "Unauthorized: Signature Error: Invalid timestamp.",
+            Self::TimeOutOfRange => "Unauthorized: Signature Error: Timestamp not within allowed range.",
+            Self::InvalidSignature => "Unauthorized: Signature Error: Invalid signature.",
+            Self::Forbidden => "Forbidden: User is not authorized to request the operation.",
+            Self::Unavailable => "Internal Server Error: Database temporarily unavailable.",
+            Self::DamagedRecord => "Internal Server Error: Damaged record.",
+            Self::NotImplemented => "Not implemented: Requested operation is not implemented.",
+            // Nothing follows the blank: the original says no more.
+            Self::UnsupportedVersion => "Version Not Supported: ",
+        }
+    }
+}
+
+/// What a successful operation answers besides its success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing.
+    Done,
+    /// Both counts, as a check does.
+    Counts(Record),
+    /// All four times and both counts, as an info does.
+    Details(Record),
+}
+
+impl Answer {
+    /// What a pong answers: counts that no message has, without a look into the database.
+    pub const PONG: Self = Self::Counts(Record {
+        reports: Tally { count: i64::MAX, first: None, last: None },
+        whitelists: Tally { count: 0, first: None, last: None },
+    });
+}
+
+/// Appends the reply to a request with this thread.
+pub fn encode(out: &mut Vec<u8>, thread: &[u8], outcome: Result<Answer, Refusal>) {
+    match outcome {
+        Ok(_) => out.extend_from_slice(b"Code: 200\nDiag: OK\nPV: 2.1\nThread: "),
+        Err(refusal) => {
+            out.extend_from_slice(b"Code: ");
+            push_number(out, i64::from(refusal.code()));
+            out.extend_from_slice(b"\nDiag: ");
+            out.extend_from_slice(refusal.diagnosis().as_bytes());
+            out.extend_from_slice(b"\nPV: 2.1\nThread: ");
+        }
+    }
+    push_thread(out, thread);
+    out.push(b'\n');
+    match outcome {
+        Ok(Answer::Done) | Err(_) => {}
+        Ok(Answer::Counts(record)) => push_counts(out, &record),
+        Ok(Answer::Details(record)) => {
+            push_time(out, b"Entered: ", record.reports.first);
+            push_time(out, b"Updated: ", record.reports.last);
+            push_time(out, b"WL-Entered: ", record.whitelists.first);
+            push_time(out, b"WL-Updated: ", record.whitelists.last);
+            push_counts(out, &record);
+        }
+    }
+    out.push(b'\n');
+}
+
+/// Echoes a thread as received, but for the line ends in a folded one, which would read as header
+/// lines of their own or end the headers.
+fn push_thread(out: &mut Vec<u8>, thread: &[u8]) {
+    if !thread.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        out.extend_from_slice(thread);
+        return;
+    }
+    let mut at = 0;
+    while let Some(byte) = thread.get(at) {
+        match byte {
+            b'\r' | b'\n' => out.push(b' '),
+            byte => out.push(*byte),
+        }
+        at += if thread[at..].starts_with(b"\r\n") { 2 } else { 1 };
+    }
+}
+
+fn push_counts(out: &mut Vec<u8>, record: &Record) {
+    out.extend_from_slice(b"Count: ");
+    push_number(out, record.reports.count);
+    out.extend_from_slice(b"\nWL-Count: ");
+    push_number(out, record.whitelists.count);
+    out.push(b'\n');
+}
+
+fn push_time(out: &mut Vec<u8>, name: &[u8], time: Option<Timestamp>) {
+    out.extend_from_slice(name);
+    push_number(out, time.map_or(0, Timestamp::seconds));
+    out.push(b'\n');
+}
+
+/// Appends a number in decimal; the formatting machinery costs several times as much.
+pub(crate) fn push_number(out: &mut Vec<u8>, number: i64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = number.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(thread: &[u8], outcome: Result<Answer, Refusal>) -> String {
+        let mut out = Vec::new();
+        encode(&mut out, thread, outcome);
+        out.escape_ascii().to_string().replace("\\n", "\n")
+    }
+
+    #[test]
+    fn success_names_code_diagnosis_version_and_thread() {
+        assert_eq!(text(b"3000", Ok(Answer::Done)), "Code: 200\nDiag: OK\nPV: 2.1\nThread: 3000\n\n");
+        assert_eq!(text(b"", Ok(Answer::Done)), "Code: 200\nDiag: OK\nPV: 2.1\nThread: \n\n");
+    }
+
+    #[test]
+    fn counts_and_details_follow_in_the_established_order() {
+        let record = Record {
+            reports: Tally {
+                count: 3,
+                first: Some(Timestamp::from_micros(5_900_000)),
+                last: Some(Timestamp::from_seconds(7)),
+            },
+            whitelists: Tally { count: -1, first: None, last: None },
+        };
+        assert_eq!(
+            text(b"1", Ok(Answer::Counts(record))),
+            "Code: 200\nDiag: OK\nPV: 2.1\nThread: 1\nCount: 3\nWL-Count: -1\n\n"
+        );
+        assert_eq!(
+            text(b"1", Ok(Answer::Details(record))),
+            "Code: 200\nDiag: OK\nPV: 2.1\nThread: 1\nEntered: 5\nUpdated: 7\nWL-Entered: 0\nWL-Updated: 0\nCount: 3\nWL-Count: -1\n\n"
+        );
+        assert_eq!(
+            text(b"1", Ok(Answer::PONG)),
+            "Code: 200\nDiag: OK\nPV: 2.1\nThread: 1\nCount: 9223372036854775807\nWL-Count: 0\n\n"
+        );
+    }
+
+    #[test]
+    fn a_refusal_has_no_counts() {
+        assert_eq!(
+            text(b"1", Err(Refusal::UnsupportedVersion)),
+            "Code: 505\nDiag: Version Not Supported: \nPV: 2.1\nThread: 1\n\n"
+        );
+    }
+
+    #[test]
+    fn a_thread_cannot_add_header_lines() {
+        assert_eq!(
+            text(b"30\r\n 00\n\t1\r x", Ok(Answer::Done)),
+            "Code: 200\nDiag: OK\nPV: 2.1\nThread: 30  00 \\t1  x\n\n"
+        );
+        assert_eq!(
+            text(b"\xe9\x0b1 ", Ok(Answer::Done)),
+            "Code: 200\nDiag: OK\nPV: 2.1\nThread: \\xe9\\x0b1 \n\n"
+        );
+    }
+
+    #[test]
+    fn numbers_of_every_size_are_written() {
+        for number in [0, 9, 10, -1, i64::MAX, i64::MIN] {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            assert_eq!(out, number.to_string().as_bytes());
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The header fields of a request that the protocol knows.
+
+use super::headers::Message;
+
+/// A request's known header fields; of repeated ones the first counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    message: Message<'a>,
+    /// The operation's name; none is treated as an empty one.
+    pub op: &'a [u8],
+    /// What the client wants back to tell replies apart; any text.
+    pub thread: &'a [u8],
+    /// The protocol version as text.
+    pub version: Option<&'a [u8]>,
+    /// The account; none is treated as an empty one, which means anonymous.
+    pub user: &'a [u8],
+    /// The time of signing, as text.
+    pub time: Option<&'a [u8]>,
+    /// The signature, as text.
+    pub signature: Option<&'a [u8]>,
+    /// Whether the datagram is itself a reply, since it has a code or a diagnosis.
+    pub is_reply: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Picks the known fields out of a message.
+    pub fn new(message: Message<'a>) -> Self {
+        let (mut op, mut thread, mut version, mut user, mut time, mut signature) =
+            (None, None, None, None, None, None);
+        let mut is_reply = false;
+        for field in message.fields() {
+            let known = match field.name.len() {
+                2 if field.name.eq_ignore_ascii_case(b"Op") => &mut op,
+                2 if field.name.eq_ignore_ascii_case(b"PV") => &mut version,
+                3 if field.name.eq_ignore_ascii_case(b"Sig") => &mut signature,
+                4 if field.name.eq_ignore_ascii_case(b"User") => &mut user,
+                4 if field.name.eq_ignore_ascii_case(b"Time") => &mut time,
+                6 if field.name.eq_ignore_ascii_case(b"Thread") => &mut thread,
+                4 if field.name.eq_ignore_ascii_case(b"Code") || field.name.eq_ignore_ascii_case(b"Diag") => {
+                    is_reply = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            known.get_or_insert(field.value);
+        }
+        Self {
+            message,
+            op: op.unwrap_or_default(),
+            thread: thread.unwrap_or_default(),
+            version,
+            user: user.unwrap_or_default(),
+            time,
+            signature,
+            is_reply,
+        }
+    }
+
+    /// The digests of the request as they were sent, in order.
+    pub fn digests(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
+        self.message
+            .fields()
+            .filter(|field| field.name.eq_ignore_ascii_case(b"Op-Digest"))
+            .map(|field| field.value)
+    }
+
+    /// The message, whose signed text authentication needs.
+    pub fn message(&self) -> &Message<'a> {
+        &self.message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::headers::Parser;
+    use super::*;
+
+    #[test]
+    fn the_first_of_repeated_fields_counts_and_digests_are_collected() {
+        let mut parser = Parser::default();
+        let request = Request::new(
+            parser.parse(b"op: check\nOp: report\nOP-DIGEST: a\nPV: 2.1\nOp-Digest: b\npv: 3\nThread: 1\n"),
+        );
+        assert_eq!(request.op, b"check");
+        assert_eq!(request.version, Some(&b"2.1"[..]));
+        assert_eq!(request.thread, b"1");
+        assert_eq!(request.user, b"");
+        assert_eq!(request.digests().collect::<Vec<_>>(), [b"a", b"b"]);
+        assert!(!request.is_reply);
+    }
+
+    #[test]
+    fn a_code_or_a_diagnosis_marks_a_reply() {
+        let mut parser = Parser::default();
+        assert!(Request::new(parser.parse(b"code: 200\nOp: ping\n")).is_reply);
+        assert!(Request::new(parser.parse(b"Op: ping\nDiag: OK\n")).is_reply);
+    }
+}

@@ -1,0 +1,368 @@
+//! The loop that owns the socket: receives batches, has them decided and stored, and replies.
+//!
+//! Everything runs on one thread. There is no task per datagram: one batch of received datagrams
+//! is one [`Work`], and what a batch wants of the engine is one [`Batch`]. An engine that answers
+//! on the spot is answered for at once; for one that takes its time, a bounded number of batches
+//! is under way while further work waits in a bounded queue.
+
+pub mod socket;
+mod work;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use nix::errno::Errno;
+use nix::sys::socket::SockaddrStorage;
+use tokio::io::Interest;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
+use tracing::{debug, error, info, warn};
+
+use self::socket::{Inbox, Outbox, Sender};
+use self::work::Work;
+use crate::access::Authorizer;
+use crate::allowance::Allowance;
+use crate::handler::{Handler, Step};
+use crate::logging::UsageLog;
+use crate::protocol::reply::{self, Refusal};
+use crate::record::Timestamp;
+use crate::storage::{Batch, Engine, Progress};
+
+/// How many batches an engine may have under way.
+const MAX_UNDER_WAY: usize = 4;
+/// How many requests one batch for the engine may have.
+const MAX_BATCH: usize = 1024;
+/// How many requests may wait for the engine.
+const MAX_WAITING: usize = 8192;
+/// How long a request may wait for the engine. A client gives up after a few seconds, and an old
+/// answer keeps others waiting.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How many batches are received before anything else gets its turn.
+const BATCHES_PER_TURN: usize = 8;
+/// How much of what the socket still holds is answered at the end.
+const BATCHES_AT_END: usize = 64;
+/// How long the end may take.
+const DRAIN_BOUND: Duration = Duration::from_secs(5);
+/// How often the log says what was not answered.
+const COUNTERS_PERIOD: Duration = Duration::from_secs(60);
+
+/// What a server works with.
+pub struct Parts {
+    /// The bound socket, which does not block.
+    pub socket: UdpSocket,
+    /// Accounts and rights; may be swapped at any moment.
+    pub access: Arc<ArcSwap<Authorizer>>,
+    /// The database.
+    pub engine: Arc<dyn Engine>,
+    /// Where a line a request is written.
+    pub usage: UsageLog,
+    /// The clock that requests are judged and counted by.
+    pub clock: fn() -> Timestamp,
+}
+
+/// What was received and not answered, and why. A reply that gets lost on its way is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Datagrams that get no reply by the rules of the protocol.
+    pub ignored: u64,
+    /// Requests that waited too long for the engine.
+    pub shed: u64,
+    /// Replies that the system refused to send.
+    pub unsent: u64,
+    /// Datagrams that the kernel dropped since the socket had no room.
+    pub dropped_by_kernel: u64,
+}
+
+/// The loop and all that it works with.
+pub struct Server {
+    socket: tokio::net::UdpSocket,
+    access: Arc<ArcSwap<Authorizer>>,
+    engine: Arc<dyn Engine>,
+    usage: UsageLog,
+    clock: fn() -> Timestamp,
+    debugging: bool,
+    handler: Handler,
+    inbox: Inbox,
+    outbox: Outbox,
+    sender: Sender<SockaddrStorage>,
+    waiting: VecDeque<Work>,
+    under_way: JoinSet<(Batch, Vec<Work>)>,
+    spare_works: Vec<Work>,
+    spare_batches: Vec<Batch>,
+    counters: Counters,
+    reported: Counters,
+    kernel_drops: u32,
+    complaints: Allowance,
+}
+
+impl Server {
+    /// A server that has not begun.
+    ///
+    /// # Errors
+    ///
+    /// The socket cannot be registered with the runtime.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let Parts { socket, access, engine, usage, clock } = parts;
+        Ok(Self {
+            socket: tokio::net::UdpSocket::from_std(socket)?,
+            access,
+            engine,
+            usage,
+            clock,
+            debugging: tracing::enabled!(tracing::Level::DEBUG),
+            handler: Handler::default(),
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+            sender: Sender::default(),
+            waiting: VecDeque::new(),
+            under_way: JoinSet::new(),
+            spare_works: Vec::new(),
+            spare_batches: Vec::new(),
+            counters: Counters::default(),
+            reported: Counters::default(),
+            kernel_drops: 0,
+            complaints: Allowance::per_minute(10),
+        })
+    }
+
+    /// Serves until `stop` is ready, then finishes what has been received, within a bound.
+    pub async fn serve(&mut self, stop: impl Future<Output = ()>) -> Counters {
+        tokio::pin!(stop);
+        let mut minute = interval(COUNTERS_PERIOD);
+        minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(done) = self.under_way.join_next() => self.take_back(done).await,
+                ready = self.socket.readable() => match ready {
+                    Ok(()) => self.receive(BATCHES_PER_TURN).await,
+                    Err(error) => {
+                        error!("the socket cannot be waited for: {error}");
+                        break;
+                    }
+                },
+                _ = minute.tick() => self.report_counters(),
+            }
+        }
+        self.drain().await;
+        self.report_counters();
+        self.counters
+    }
+
+    /// Answers what the socket holds and what is under way, but for no longer than the bound.
+    async fn drain(&mut self) {
+        let bound = tokio::time::Instant::now() + DRAIN_BOUND;
+        // What has arrived in the meantime is known once the runtime has looked.
+        let _ = timeout(Duration::ZERO, self.socket.readable()).await;
+        self.receive(BATCHES_AT_END).await;
+        while !self.under_way.is_empty() {
+            match timeout_at(bound, self.under_way.join_next()).await {
+                Ok(Some(done)) => self.take_back(done).await,
+                Ok(None) => break,
+                Err(_) => {
+                    let lost: usize = self.waiting.iter().map(Work::len).sum();
+                    warn!(
+                        "the database did not answer in time: {} batches and {lost} requests get no reply",
+                        self.under_way.len()
+                    );
+                    break;
+                }
+            }
+        }
+        self.under_way.shutdown().await;
+    }
+
+    /// Receives and handles up to this many batches.
+    async fn receive(&mut self, batches: usize) {
+        for _ in 0..batches {
+            let received = self
+                .socket
+                .try_io(Interest::READABLE, || self.inbox.receive(&self.socket).map_err(io::Error::from));
+            match received {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    if self.complaints.take(Instant::now()).is_some() {
+                        error!("receiving failed: {error}");
+                    }
+                    // Want of memory, most likely: the next attempt may succeed.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    return;
+                }
+            }
+            let drops = self.inbox.kernel_drops();
+            self.counters.dropped_by_kernel += u64::from(drops.wrapping_sub(self.kernel_drops));
+            self.kernel_drops = drops;
+            let work = self.decide();
+            if work.is_empty() {
+                self.spare_works.push(work);
+            } else {
+                self.waiting.push_back(work);
+                self.dispatch();
+            }
+            self.send().await;
+        }
+    }
+
+    /// Decides on every received datagram: answers those that need no engine, and returns the
+    /// others.
+    fn decide(&mut self) -> Work {
+        let mut work = self.spare_works.pop().unwrap_or_default();
+        work.restart(Instant::now());
+        let access = self.access.load();
+        let now = (self.clock)();
+        for (datagram, peer) in self.inbox.datagrams() {
+            if self.debugging {
+                work::log_received(datagram);
+            }
+            let Some(decision) = self.handler.decide(datagram, peer, now, &access) else {
+                self.counters.ignored += 1;
+                continue;
+            };
+            let request = &decision.request;
+            if self.debugging {
+                work::log_decided(&decision, peer);
+            }
+            match decision.step {
+                Step::Refuse(refusal) => {
+                    if refusal == Refusal::MalformedVersion && self.complaints.take(Instant::now()).is_some()
+                    {
+                        warn!("Invalid PV: {}", request.version.unwrap_or_default().escape_ascii());
+                    }
+                    self.usage.refused(refusal.code(), refusal.diagnosis());
+                    self.outbox.push(peer, |out| reply::encode(out, request.thread, Err(refusal)));
+                }
+                Step::Answer(op, answer) => {
+                    if self.usage.enabled() {
+                        self.usage.executed(request.user, peer.ip(), op.name(), request.digests());
+                    }
+                    self.outbox.push(peer, |out| reply::encode(out, request.thread, Ok(answer)));
+                }
+                Step::LookUp(op, digest) => work.look_up(peer, request, op, digest, self.usage.enabled()),
+                Step::Count(op, kind, digests) => {
+                    work.count(peer, request, op, kind, digests, self.usage.enabled());
+                }
+            }
+        }
+        work
+    }
+
+    /// Hands waiting work to the engine, as far as it takes any, and sheds what waited too long.
+    fn dispatch(&mut self) {
+        while self.under_way.len() < MAX_UNDER_WAY && !self.waiting.is_empty() {
+            self.shed();
+            let mut batch = self.spare_batches.pop().unwrap_or_default();
+            batch.restart((self.clock)());
+            let mut works = Vec::new();
+            let mut requests = 0;
+            while let Some(next) = self.waiting.front()
+                && (requests == 0 || requests + next.len() <= MAX_BATCH)
+                && let Some(mut work) = self.waiting.pop_front()
+            {
+                requests += work.len();
+                work.plan(&mut batch);
+                works.push(work);
+            }
+            if works.is_empty() {
+                self.spare_batches.push(batch);
+                return;
+            }
+            match self.engine.run(batch) {
+                Progress::Done(batch) => self.complete(batch, works),
+                Progress::Later(batch) => {
+                    self.under_way.spawn(async move { (batch.await, works) });
+                }
+            }
+        }
+        self.shed();
+    }
+
+    fn shed(&mut self) {
+        let now = Instant::now();
+        let mut requests: usize = self.waiting.iter().map(Work::len).sum();
+        while let Some(oldest) = self.waiting.front() {
+            if requests <= MAX_WAITING && now.saturating_duration_since(oldest.arrived()) < PATIENCE {
+                break;
+            }
+            requests -= oldest.len();
+            self.counters.shed += oldest.len() as u64;
+            self.spare_works.extend(self.waiting.pop_front());
+        }
+    }
+
+    async fn take_back(&mut self, done: Result<(Batch, Vec<Work>), tokio::task::JoinError>) {
+        match done {
+            Ok((batch, works)) => self.complete(batch, works),
+            Err(error) => error!("a batch for the database was lost: {error}"),
+        }
+        self.dispatch();
+        self.send().await;
+    }
+
+    /// Replies to all requests of a batch.
+    fn complete(&mut self, batch: Batch, works: Vec<Work>) {
+        let limit = self.engine.count_limit();
+        for work in works {
+            for done in work.outcomes(&batch, limit) {
+                match (done.outcome, done.usage) {
+                    (Err(refusal), _) => self.usage.refused(refusal.code(), refusal.diagnosis()),
+                    (Ok(_), Some(usage)) => {
+                        self.usage.executed(usage.user, done.peer.ip(), done.op.name(), usage.digests());
+                    }
+                    (Ok(_), None) => {}
+                }
+                self.outbox.push(done.peer, |out| reply::encode(out, done.thread, done.outcome));
+            }
+            self.spare_works.push(work);
+        }
+        self.spare_works.truncate(MAX_UNDER_WAY);
+        self.spare_batches.push(batch);
+        self.spare_batches.truncate(MAX_UNDER_WAY);
+    }
+
+    async fn send(&mut self) {
+        if self.debugging {
+            for (reply, peer) in self.outbox.replies() {
+                debug!("Sending: '{}' to {peer}", reply.escape_ascii());
+            }
+        }
+        for (peer, error) in self.sender.flush(&self.socket, &mut self.outbox).await {
+            self.counters.unsent += 1;
+            self.tell_unsent(peer, error);
+        }
+        self.usage.hand_over();
+    }
+
+    fn tell_unsent(&mut self, peer: SocketAddr, error: Errno) {
+        // A stranger can cause this with a forged address.
+        debug!("a reply to {peer} could not be sent: {error}");
+    }
+
+    /// Says what was not answered since the last time, if anything.
+    fn report_counters(&mut self) {
+        let Counters { ignored, shed, unsent, dropped_by_kernel } = self.counters;
+        if self.counters == self.reported {
+            return;
+        }
+        let before = std::mem::replace(&mut self.reported, self.counters);
+        let since = |now: u64, then: u64| now - then;
+        info!(
+            "Not answered since the last such line: {} datagrams dropped by the kernel for want of room, {} requests \
+             shed since the database was too slow, {} replies refused by the system, {} datagrams that get no reply",
+            since(dropped_by_kernel, before.dropped_by_kernel),
+            since(shed, before.shed),
+            since(unsent, before.unsent),
+            since(ignored, before.ignored),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

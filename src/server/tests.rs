@@ -1,0 +1,266 @@
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use super::*;
+use crate::digest::Digest;
+use crate::record::{Kind, Record};
+use crate::storage::{BoxFuture, Cursor, Health, Page, StorageError};
+
+const PATIENT: Duration = Duration::from_secs(10);
+
+/// An engine in memory that takes its time, until it is let go.
+#[derive(Clone)]
+struct Slow {
+    records: Arc<Mutex<HashMap<Digest, Record>>>,
+    /// One permit lets one batch through.
+    gate: Arc<Semaphore>,
+    /// How many requests for different digests each batch had.
+    batches: Arc<Mutex<Vec<usize>>>,
+    arrived: Arc<Notify>,
+}
+
+impl Default for Slow {
+    fn default() -> Self {
+        Self {
+            records: Arc::default(),
+            gate: Arc::new(Semaphore::new(0)),
+            batches: Arc::default(),
+            arrived: Arc::default(),
+        }
+    }
+}
+
+impl Engine for Slow {
+    fn describe(&self) -> String {
+        "slow".to_owned()
+    }
+
+    fn run(&self, mut batch: Batch) -> Progress {
+        let this = self.clone();
+        this.batches.lock().unwrap().push(batch.entries().len());
+        this.arrived.notify_one();
+        Progress::Later(Box::pin(async move {
+            this.gate.acquire().await.unwrap().forget();
+            let now = batch.now();
+            let mut records = this.records.lock().unwrap();
+            for entry in batch.entries_mut() {
+                let record = records.entry(entry.digest).or_default();
+                entry.found = Ok(*record);
+                for (kind, amount) in [(Kind::Report, entry.reports), (Kind::Whitelist, entry.whitelists)] {
+                    if amount > 0 {
+                        record.tally_mut(kind).add(amount, now, i64::MAX);
+                    }
+                }
+                (entry.reported, entry.whitelisted) = (Ok(()), Ok(()));
+            }
+            drop(records);
+            batch
+        }))
+    }
+
+    fn count_limit(&self) -> i64 {
+        i64::MAX
+    }
+
+    fn store(&self, _: Digest, _: Record) -> BoxFuture<'_, Result<(), StorageError>> {
+        unreachable!("the server never stores a record whole")
+    }
+
+    fn delete(&self, _: Digest) -> BoxFuture<'_, Result<bool, StorageError>> {
+        unreachable!("the server never deletes")
+    }
+
+    fn scan(&self, _: Option<Cursor>, _: usize) -> BoxFuture<'_, Result<Page, StorageError>> {
+        unreachable!("the server never scans")
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
+        unreachable!("the daemon flushes, not the server")
+    }
+
+    fn health(&self) -> Health {
+        Health::Serving
+    }
+
+    fn failed(&self) -> BoxFuture<'_, String> {
+        Box::pin(std::future::pending())
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Runs a test on one thread, as the server is run.
+fn local(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, test);
+}
+
+/// A server on this task's runtime and a client for it.
+struct Running {
+    client: tokio::net::UdpSocket,
+    engine: Slow,
+    stop: Option<oneshot::Sender<()>>,
+    server: tokio::task::JoinHandle<Counters>,
+}
+
+impl Running {
+    async fn start() -> Self {
+        let socket = socket::bind("127.0.0.1", 0).unwrap();
+        let address = socket::local_address(&socket).unwrap();
+        let engine = Slow::default();
+        let nowhere = std::path::PathBuf::from("/nonexistent");
+        let sources = crate::access::Sources {
+            passwd: nowhere.clone(),
+            access: nowhere,
+            order: crate::access::Order::First,
+            order_chosen: true,
+        };
+        let access = crate::access::load(&sources, crate::access::Present::default()).unwrap().authorizer;
+        let mut server = Server::new(Parts {
+            socket,
+            access: Arc::new(ArcSwap::from_pointee(access)),
+            engine: Arc::new(engine.clone()),
+            usage: UsageLog::none(),
+            clock: || Timestamp::from_seconds(1_700_000_000),
+        })
+        .unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::task::spawn_local(async move {
+            server
+                .serve(async {
+                    let _ = stopped.await;
+                })
+                .await
+        });
+        let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(address).await.unwrap();
+        Self { client, engine, stop: Some(stop), server }
+    }
+
+    async fn send(&self, op: &str, digest: u8, thread: u32) {
+        let digest = format!("{digest:02x}").repeat(20);
+        let text = format!("Op: {op}\nOp-Digest: {digest}\nThread: {thread}\nPV: 2.1\n\n");
+        self.client.send(text.as_bytes()).await.unwrap();
+    }
+
+    /// The next reply's thread and its count, if it has one.
+    async fn reply(&self) -> (u32, Option<i64>) {
+        let mut buffer = [0; 1000];
+        let length = timeout(PATIENT, self.client.recv(&mut buffer)).await.expect("no reply came").unwrap();
+        let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        (value("Thread: ").unwrap().parse().unwrap(), value("Count: ").map(|count| count.parse().unwrap()))
+    }
+
+    async fn batches(&self, number: usize) -> Vec<usize> {
+        loop {
+            let batches = self.engine.batches.lock().unwrap().clone();
+            if batches.len() >= number {
+                return batches;
+            }
+            timeout(PATIENT, self.engine.arrived.notified()).await.expect("no batch came");
+        }
+    }
+}
+
+#[test]
+fn what_needs_no_engine_is_answered_while_the_engine_hangs() {
+    local(async {
+        let running = Running::start().await;
+        running.send("check", 1, 1).await;
+        running.batches(1).await;
+        running.send("ping", 1, 2).await;
+        assert_eq!(running.reply().await, (2, None));
+        running.send("train", 1, 3).await;
+        assert_eq!(running.reply().await, (3, None));
+        running.engine.gate.add_permits(1);
+        assert_eq!(running.reply().await, (1, Some(0)));
+    });
+}
+
+#[test]
+fn requests_wait_while_the_engine_is_busy_and_then_go_as_one_batch() {
+    local(async {
+        let running = Running::start().await;
+        for number in 0..MAX_UNDER_WAY {
+            running.send("report", number as u8, number as u32).await;
+            running.batches(number + 1).await;
+        }
+        for number in 100..120_u32 {
+            running.send("report", 200 + (number % 10) as u8, number).await;
+            running.send("ping", 1, 1000 + number).await;
+            // The ping's reply shows that the report before it has been received.
+            assert_eq!(running.reply().await.0, 1000 + number);
+        }
+        running.engine.gate.add_permits(MAX_UNDER_WAY);
+        let mut threads = Vec::new();
+        for _ in 0..MAX_UNDER_WAY {
+            threads.push(running.reply().await.0);
+        }
+        threads.sort_unstable();
+        assert_eq!(threads, (0..MAX_UNDER_WAY as u32).collect::<Vec<_>>());
+        let batches = running.batches(MAX_UNDER_WAY + 1).await;
+        assert_eq!(batches[MAX_UNDER_WAY..], [10], "twenty reports of ten digests");
+        running.engine.gate.add_permits(1);
+        for number in 100..120 {
+            assert_eq!(running.reply().await.0, number);
+        }
+        let counted: i64 =
+            running.engine.records.lock().unwrap().values().map(|record| record.reports.count).sum();
+        assert_eq!(counted, MAX_UNDER_WAY as i64 + 20);
+    });
+}
+
+#[test]
+fn requests_that_waited_too_long_are_shed_and_counted() {
+    local(async {
+        let mut running = Running::start().await;
+        for number in 0..MAX_UNDER_WAY {
+            running.send("check", number as u8, number as u32).await;
+            running.batches(number + 1).await;
+        }
+        running.send("report", 200, 100).await;
+        running.send("ping", 1, 101).await;
+        assert_eq!(running.reply().await.0, 101);
+        tokio::time::sleep(PATIENCE * 2).await;
+        running.engine.gate.add_permits(100);
+        for _ in 0..MAX_UNDER_WAY {
+            assert!(running.reply().await.0 < 100);
+        }
+        running.send("check", 200, 102).await;
+        assert_eq!(running.reply().await, (102, Some(0)), "the shed report was not counted");
+        running.stop.take().unwrap().send(()).unwrap();
+        let counters = running.server.await.unwrap();
+        assert_eq!(counters, Counters { shed: 1, ..Counters::default() });
+    });
+}
+
+#[test]
+fn the_end_finishes_what_was_received() {
+    local(async {
+        let mut running = Running::start().await;
+        running.send("report", 1, 1).await;
+        running.batches(1).await;
+        running.stop.take().unwrap().send(()).unwrap();
+        running.engine.gate.add_permits(1);
+        assert_eq!(running.reply().await.0, 1);
+        assert_eq!(running.server.await.unwrap(), Counters::default());
+    });
+}
+
+#[test]
+fn replies_are_never_answered() {
+    local(async {
+        let mut running = Running::start().await;
+        running.client.send(b"Code: 200\nDiag: OK\nPV: 2.1\nThread: 1\n\n").await.unwrap();
+        running.client.send(b"").await.unwrap();
+        running.send("ping", 1, 2).await;
+        assert_eq!(running.reply().await.0, 2);
+        running.stop.take().unwrap().send(()).unwrap();
+        assert_eq!(running.server.await.unwrap(), Counters { ignored: 2, ..Counters::default() });
+    });
+}

@@ -1,0 +1,231 @@
+//! The requests of one received batch that need the engine, and what their replies need.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Instant;
+
+use tracing::debug;
+
+use crate::digest::Digest;
+use crate::handler::{Decision, Step, counted, looked_up};
+use crate::protocol::op::Op;
+use crate::protocol::reply::{Answer, Refusal};
+use crate::protocol::request::Request;
+use crate::record::Kind;
+use crate::storage::Batch;
+use crate::storage::batch::{Increment, LookUp};
+
+/// Requests that wait for the engine. All that replies need is copied, into buffers that are used
+/// again, since the received datagrams are overwritten meanwhile.
+#[derive(Debug)]
+pub(super) struct Work {
+    arrived: Instant,
+    text: Vec<u8>,
+    digests: Vec<Digest>,
+    requests: Vec<Pending>,
+    places: Vec<Place>,
+    increments: Vec<Increment>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    peer: SocketAddr,
+    op: Op,
+    thread: Range<usize>,
+    ask: Ask,
+    usage: Option<UsageRanges>,
+}
+
+#[derive(Debug)]
+enum Ask {
+    LookUp(Digest),
+    Count(Kind, Range<usize>),
+}
+
+/// Where in a batch the outcome of a request will be.
+#[derive(Debug)]
+enum Place {
+    LookUp(LookUp),
+    Count(Range<usize>),
+}
+
+#[derive(Debug)]
+struct UsageRanges {
+    user: Range<usize>,
+    digests: Range<usize>,
+}
+
+/// What the usage log says of a request besides its operation and its outcome.
+pub(super) struct Usage<'a> {
+    pub(super) user: &'a [u8],
+    digests: &'a [u8],
+}
+
+impl<'a> Usage<'a> {
+    /// The digests as they were sent.
+    pub(super) fn digests(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
+        self.digests.split(|byte| *byte == b'\n')
+    }
+}
+
+/// A request with its outcome.
+pub(super) struct Done<'a> {
+    pub(super) peer: SocketAddr,
+    pub(super) op: Op,
+    pub(super) thread: &'a [u8],
+    pub(super) outcome: Result<Answer, Refusal>,
+    pub(super) usage: Option<Usage<'a>>,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            arrived: Instant::now(),
+            text: Vec::new(),
+            digests: Vec::new(),
+            requests: Vec::new(),
+            places: Vec::new(),
+            increments: Vec::new(),
+        }
+    }
+}
+
+impl Work {
+    /// Empties it for requests that arrive now.
+    pub(super) fn restart(&mut self, arrived: Instant) {
+        self.arrived = arrived;
+        self.text.clear();
+        self.digests.clear();
+        self.requests.clear();
+    }
+
+    /// When the requests arrived.
+    pub(super) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// How many requests there are.
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether there is no request.
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Adds a request for a record.
+    pub(super) fn look_up(
+        &mut self,
+        peer: SocketAddr,
+        request: &Request<'_>,
+        op: Op,
+        digest: Digest,
+        log: bool,
+    ) {
+        self.push(peer, request, op, Ask::LookUp(digest), log);
+    }
+
+    /// Adds a request to count something.
+    pub(super) fn count(
+        &mut self,
+        peer: SocketAddr,
+        request: &Request<'_>,
+        op: Op,
+        kind: Kind,
+        digests: &[Digest],
+        log: bool,
+    ) {
+        let start = self.digests.len();
+        self.digests.extend_from_slice(digests);
+        self.push(peer, request, op, Ask::Count(kind, start..self.digests.len()), log);
+    }
+
+    fn push(&mut self, peer: SocketAddr, request: &Request<'_>, op: Op, ask: Ask, log: bool) {
+        let thread = self.copy(request.thread);
+        let usage = log.then(|| {
+            let user = self.copy(request.user);
+            let start = self.text.len();
+            for digest in request.digests() {
+                // A folded value must not look like two.
+                self.text.extend(digest.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
+                self.text.push(b'\n');
+            }
+            UsageRanges { user, digests: start..self.text.len().saturating_sub(1).max(start) }
+        });
+        self.requests.push(Pending { peer, op, thread, ask, usage });
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.text.len();
+        self.text.extend_from_slice(bytes);
+        start..self.text.len()
+    }
+
+    /// Asks a batch for everything, behind what it is asked already.
+    pub(super) fn plan(&mut self, batch: &mut Batch) {
+        self.places.clear();
+        self.increments.clear();
+        for request in &self.requests {
+            self.places.push(match &request.ask {
+                Ask::LookUp(digest) => Place::LookUp(batch.look_up(*digest)),
+                Ask::Count(kind, digests) => {
+                    let start = self.increments.len();
+                    let digests = &self.digests[digests.clone()];
+                    self.increments.extend(digests.iter().map(|digest| batch.increment(*digest, *kind)));
+                    Place::Count(start..self.increments.len())
+                }
+            });
+        }
+    }
+
+    /// The requests with their outcomes in a batch that the engine has dealt with. A request for
+    /// several digests succeeds if all of them do.
+    pub(super) fn outcomes<'a>(&'a self, batch: &'a Batch, limit: i64) -> impl Iterator<Item = Done<'a>> {
+        self.requests.iter().zip(&self.places).map(move |(request, place)| {
+            let outcome = match place {
+                Place::LookUp(look_up) => looked_up(request.op, batch.found(*look_up, limit)),
+                Place::Count(range) => {
+                    let mut increments = self.increments[range.clone()].iter();
+                    counted(increments.try_for_each(|increment| batch.counted(*increment)))
+                }
+            };
+            let usage = request.usage.as_ref().map(|ranges| Usage {
+                user: &self.text[ranges.user.clone()],
+                digests: &self.text[ranges.digests.clone()],
+            });
+            Done {
+                peer: request.peer,
+                op: request.op,
+                thread: &self.text[request.thread.clone()],
+                outcome,
+                usage,
+            }
+        })
+    }
+}
+
+/// Says what came in, without its signature.
+pub(super) fn log_received(datagram: &[u8]) {
+    let mut shown = Vec::new();
+    for line in datagram.split_inclusive(|byte| *byte == b'\n' || *byte == b'\r') {
+        let is_signature = line.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"sig:"));
+        shown.extend_from_slice(if is_signature { b"Sig: ...\n" } else { line });
+    }
+    debug!("Received: b'{}'", shown.escape_ascii());
+}
+
+/// Says what is going to be done.
+pub(super) fn log_decided(decision: &Decision<'_>, peer: SocketAddr) {
+    let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+    debug!("Got a {} command from {}", text(decision.request.op), peer.ip());
+    match decision.step {
+        Step::LookUp(Op::Info, digest) => debug!("Request for information about digest {digest}"),
+        Step::LookUp(_, digest) => debug!("Request to check digest {digest}"),
+        Step::Count(op, _, digests) => debug!("Request to {op} digests {digests:?}"),
+        Step::Answer(Op::Pong, _) => {
+            debug!("Request pong for {}", decision.request.digests().next().map(text).unwrap_or_default());
+        }
+        Step::Answer(..) | Step::Refuse(_) => {}
+    }
+}

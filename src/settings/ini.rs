@@ -1,0 +1,299 @@
+//! Config files by the rules of Python's ConfigParser, which deployed ones are written by, and
+//! which no library here follows: continuation lines, no comments behind values, `%(name)s`.
+
+use std::collections::HashMap;
+
+use super::Problem;
+
+/// The section whose values serve in every other one.
+const DEFAULT: &str = "DEFAULT";
+/// How deep references may go.
+const MAX_DEPTH: usize = 10;
+
+/// A value and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Value {
+    /// The option's name as written.
+    pub(super) name: String,
+    /// The text, not yet interpolated.
+    pub(super) text: String,
+    /// The line, from 1.
+    pub(super) line: usize,
+}
+
+/// A config file.
+#[derive(Debug, Default)]
+pub(super) struct Document {
+    sections: HashMap<String, Vec<Value>>,
+}
+
+impl Document {
+    /// Reads a file's text; `name` is what problems call it.
+    pub(super) fn parse(text: &[u8], name: &str) -> Result<Self, Vec<Problem>> {
+        let mut reader = Reader::new(name);
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            match std::str::from_utf8(line) {
+                Ok(line) => reader.line(index + 1, line),
+                Err(_) => reader.problem(index + 1, "the line is not UTF-8"),
+            }
+        }
+        reader.finish()
+    }
+
+    /// The values of a section, in the order of the file.
+    pub(super) fn section(&self, name: &str) -> &[Value] {
+        self.sections.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Replaces the references in a section's text: `%(name)s` by that option of the section, of
+    /// `[DEFAULT]` or of `others`, and `%%` by `%`. Any other `%` stands for itself.
+    pub(super) fn interpolate(
+        &self,
+        section: &str,
+        text: &str,
+        others: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<String, String> {
+        self.resolve(section, text, others, 0)
+    }
+
+    fn resolve(
+        &self,
+        section: &str,
+        text: &str,
+        others: &dyn Fn(&str) -> Option<String>,
+        depth: usize,
+    ) -> Result<String, String> {
+        if depth > MAX_DEPTH {
+            return Err("its references go in a circle, or too deep".to_owned());
+        }
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('%') {
+            out.push_str(&rest[..at]);
+            rest = &rest[at..];
+            if let Some(behind) = rest.strip_prefix("%%") {
+                out.push('%');
+                rest = behind;
+            } else if let Some((name, behind)) =
+                rest.strip_prefix("%(").and_then(|rest| rest.split_once(")s"))
+                && !name.contains(')')
+            {
+                let named = |values: &[Value]| {
+                    values
+                        .iter()
+                        .find(|value| value.name.eq_ignore_ascii_case(name))
+                        .map(|value| value.text.clone())
+                };
+                let found = named(self.section(section))
+                    .or_else(|| named(self.section(DEFAULT)))
+                    .or_else(|| others(name));
+                let Some(found) = found else {
+                    return Err(format!(
+                        "%({name})s refers to an option that is not there; for a plain % write %%"
+                    ));
+                };
+                out.push_str(&self.resolve(section, &found, others, depth + 1)?);
+                rest = behind;
+            } else {
+                out.push('%');
+                rest = &rest[1..];
+            }
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+}
+
+struct Reader<'a> {
+    name: &'a str,
+    document: Document,
+    problems: Vec<Problem>,
+    section: Option<String>,
+    /// Whether there is an option that a continuation line could belong to.
+    option: bool,
+    indent: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(name: &'a str) -> Self {
+        Self {
+            name,
+            document: Document::default(),
+            problems: Vec::new(),
+            section: None,
+            option: false,
+            indent: 0,
+        }
+    }
+
+    fn problem(&mut self, line: usize, text: impl Into<String>) {
+        self.problems.push(Problem {
+            place: format!("{}:{line}", self.name),
+            option: None,
+            text: text.into(),
+        });
+    }
+
+    fn values(&mut self) -> Option<&mut Vec<Value>> {
+        let section = self.section.as_ref()?;
+        Some(self.document.sections.entry(section.clone()).or_default())
+    }
+
+    fn line(&mut self, number: usize, line: &str) {
+        let text = line.trim();
+        if text.starts_with(['#', ';']) {
+            return;
+        }
+        if text.is_empty() {
+            // An empty line within a value belongs to it; at its end it is cut off again.
+            if self.option
+                && let Some(value) = self.values().and_then(|values| values.last_mut())
+            {
+                value.text.push('\n');
+            }
+            return;
+        }
+        let indent = line.chars().take_while(|character| character.is_whitespace()).count();
+        if self.option && indent > self.indent {
+            if let Some(value) = self.values().and_then(|values| values.last_mut()) {
+                value.text.push('\n');
+                value.text.push_str(text);
+            }
+            return;
+        }
+        self.indent = indent;
+        self.option = false;
+        if let Some(section) =
+            text.strip_prefix('[').and_then(|text| text.rsplit_once(']')).map(|(name, _)| name)
+            && !section.is_empty()
+        {
+            self.begin_section(number, section);
+        } else if self.section.is_none() {
+            self.problem(number, "there is text before the first section; options belong under [server]");
+        } else {
+            self.begin_option(number, text);
+        }
+    }
+
+    fn begin_section(&mut self, number: usize, section: &str) {
+        if section != DEFAULT && self.document.sections.contains_key(section) {
+            self.problem(number, format!("the section [{section}] is there twice"));
+        }
+        self.document.sections.entry(section.to_owned()).or_default();
+        self.section = Some(section.to_owned());
+    }
+
+    fn begin_option(&mut self, number: usize, text: &str) {
+        let Some(at) = text.find(['=', ':']) else {
+            return self.problem(number, "expected 'option = value', but there is no '='");
+        };
+        let (name, value) = (text[..at].trim_end(), text[at + 1..].trim_start());
+        if name.is_empty() {
+            return self.problem(number, "there is no option name before the '='");
+        }
+        let value = Value { name: name.to_owned(), text: value.to_owned(), line: number };
+        let Some(values) = self.values() else { return };
+        let earlier = values
+            .iter()
+            .find(|earlier| earlier.name.eq_ignore_ascii_case(&value.name))
+            .map(|value| value.line);
+        values.push(value);
+        self.option = true;
+        if let Some(earlier) = earlier {
+            self.problem(number, format!("the option {name} is there twice, first on line {earlier}"));
+        }
+    }
+
+    fn finish(mut self) -> Result<Document, Vec<Problem>> {
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        for value in self.document.sections.values_mut().flatten() {
+            value.text.truncate(value.text.trim_end().len());
+        }
+        Ok(self.document)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(text: &str) -> Vec<(String, String, usize)> {
+        let document = Document::parse(text.as_bytes(), "config").unwrap();
+        document
+            .section("server")
+            .iter()
+            .map(|value| (value.name.clone(), value.text.clone(), value.line))
+            .collect()
+    }
+
+    fn problems(text: &[u8]) -> Vec<String> {
+        Document::parse(text, "config").unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    fn value(name: &str, text: &str, line: usize) -> (String, String, usize) {
+        (name.to_owned(), text.to_owned(), line)
+    }
+
+    #[test]
+    fn both_separators_and_comment_lines_are_read() {
+        let text = "\u{feff}# comment\n[client]\nPort = 1\n[server]\r\n; comment\nPort = 2 # x\n  # comment\nEngine: gdbm\r\nLogFile =\nurl = a:b=c\n";
+        assert_eq!(
+            values(text),
+            [
+                value("Port", "2 # x", 6),
+                value("Engine", "gdbm", 8),
+                value("LogFile", "", 9),
+                value("url", "a:b=c", 10)
+            ]
+        );
+        assert_eq!(values("[SERVER]\nPort = 1\n"), []);
+    }
+
+    #[test]
+    fn indented_lines_continue_a_value() {
+        assert_eq!(
+            values("[server]\na = 1\n  2\n# no\n\n  3\n\nb = 4\n"),
+            [value("a", "1\n2\n\n3", 2), value("b", "4", 8)]
+        );
+        assert_eq!(values("[server]\n  a = 1\n  b = 2\n"), [value("a", "1", 2), value("b", "2", 3)]);
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_line() {
+        assert_eq!(
+            problems(b"Port = 1\n[server]\nPort\n= 2\nport = 3\nPORT = 4\n\xff\n[server]\n"),
+            [
+                "config:1: there is text before the first section; options belong under [server]",
+                "config:3: expected 'option = value', but there is no '='",
+                "config:4: there is no option name before the '='",
+                "config:6: the option PORT is there twice, first on line 5",
+                "config:7: the line is not UTF-8",
+                "config:8: the section [server] is there twice",
+            ]
+        );
+    }
+
+    #[test]
+    fn references_are_replaced_and_a_lone_percent_sign_is_kept() {
+        let document = Document::parse(
+            b"[DEFAULT]\nbase = /var\nport = 1\n[server]\nPort = 2\nloop = %(loop)s\n",
+            "config",
+        )
+        .unwrap();
+        let others = |name: &str| (name == "engine").then(|| "gdbm".to_owned());
+        let resolved = |text: &str| document.interpolate("server", text, &others);
+        assert_eq!(
+            resolved("%(base)s/%(PORT)s/%(engine)s/100%%/50%/%(x/%").unwrap(),
+            "/var/2/gdbm/100%/50%/%(x/%"
+        );
+        assert_eq!(
+            resolved("%(none)s").unwrap_err(),
+            "%(none)s refers to an option that is not there; for a plain % write %%"
+        );
+        assert!(resolved("%(loop)s").unwrap_err().contains("circle"));
+    }
+}

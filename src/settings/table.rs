@@ -1,0 +1,147 @@
+//! Every option there is, once. The command line, the config file, the defaults, the help, the
+//! example and the manuals are made from this table or checked against it.
+
+/// What an option's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A switch of the command line, without a value.
+    Switch,
+    /// Any text.
+    Text,
+    /// A file; a relative one is in the homedir, `~` and `~user` are expanded. Empty: none.
+    File,
+    /// A path relative to the working directory. Empty: none.
+    Path,
+    /// A whole number from the first to the second, where the command line checks its form itself
+    /// (as for an option that has always been one) or leaves that to the settings.
+    Number(i64, i64, Checked),
+    /// `true`, in any case; everything else is false.
+    Truth,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+/// Who finds out that a value is no number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// The command line, which also admits hexadecimal, octal and binary ones.
+    OnCommandLine,
+    /// The settings.
+    Later,
+}
+
+/// What becomes of an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It does what it says.
+    Honoured,
+    /// It is accepted since deployed configurations have it, and does nothing.
+    None,
+}
+
+/// One option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opt {
+    /// Its name in the config file; for an option of the command line alone, its flag.
+    pub key: &'static str,
+    /// Its name on the command line, without the dashes; none: config file only.
+    pub flag: Option<&'static str>,
+    /// Its short name on the command line.
+    pub short: Option<char>,
+    /// What its value is.
+    pub kind: Kind,
+    /// What holds without it, as the config file would say it.
+    pub default: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+    /// What becomes of it.
+    pub effect: Effect,
+    /// Whether the Python server has it, so that it may be abbreviated.
+    pub established: bool,
+    /// Whether the config file may have it.
+    pub in_file: bool,
+}
+
+use Checked::{Later, OnCommandLine};
+use Effect::{Honoured, None as NoEffect};
+use Kind::{File, Number, Path, Switch, Text, Truth, Word};
+
+const COUNT: (i64, i64) = (0, i32::MAX as i64);
+
+const fn established(key: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Opt {
+    Opt {
+        key,
+        flag: None,
+        short: None,
+        kind,
+        default,
+        help,
+        effect: Honoured,
+        established: true,
+        in_file: true,
+    }
+}
+
+impl Opt {
+    const fn flag(self, flag: &'static str) -> Self {
+        Self { flag: Some(flag), ..self }
+    }
+
+    const fn short(self, short: char) -> Self {
+        Self { short: Some(short), ..self }
+    }
+
+    const fn without_effect(self) -> Self {
+        Self { effect: NoEffect, ..self }
+    }
+
+    const fn recent(self) -> Self {
+        Self { established: false, ..self }
+    }
+
+    const fn command_line_only(self) -> Self {
+        Self { in_file: false, flag: Some(self.key), ..self }
+    }
+}
+
+/// Every option, in the order of the documentation.
+pub const OPTIONS: &[Opt] = &[
+    established("homedir", Path, "", "the folder of config, database, accounts and pid file (default: ~/.pyzor, or /etc/pyzor without HOME)").command_line_only(),
+    established("Port", Number(0, 65535, OnCommandLine), "24441", "the UDP port to listen on; 0: any free one").flag("port").short('p'),
+    established("ListenAddress", Text, "0.0.0.0", "the address to listen on; :: serves IPv6 and IPv4").flag("address").short('a'),
+    established("Engine", Word(&["gdbm", "mysql", "redis", "redis_v0"]), "gdbm", "the storage engine: gdbm (mysql, redis and redis_v0 are not supported yet)").flag("database-engine").short('e'),
+    established("DigestDB", Text, "pyzord.db", "the database, in the engine's form; for gdbm a file").flag("dsn"),
+    established("CleanupAge", Number(0, i64::MAX / 1_000_000, Later), "10368000", "seconds after the last change when a record expires; 0: never").flag("cleanup-age"),
+    established("PasswdFile", File, "pyzord.passwd", "the accounts file").flag("password-file"),
+    established("AccessFile", File, "pyzord.access", "the access file").flag("access-file"),
+    established("AccessOrder", Word(&["first", "last"]), "first", "which matching line of the access file decides: first, as documented, or last, as in the Python server").flag("access-order").recent(),
+    established("PidFile", File, "pyzord.pid", "the pid file, written with --detach").flag("pid-file"),
+    established("LogFile", File, "", "the operator's log").flag("log-file"),
+    established("UsageLogFile", File, "", "the log of all requests").flag("usage-log-file"),
+    established("detach", Path, "", "go into the background, with all output to this file").command_line_only(),
+    established("nice", Number(-40, 40, OnCommandLine), "0", "raise the niceness by this much").command_line_only().short('n'),
+    established("debug", Switch, "", "log everything, also to stderr").command_line_only().short('d'),
+    established("check-config", Switch, "", "check configuration, accounts and access file, report every problem, and start nothing").command_line_only().recent(),
+    established("DBConnections", Number(COUNT.0, COUNT.1, OnCommandLine), "0", "the size of the connection pool, for engines that have one; 0: a sensible one").flag("db-connections"),
+    established("ForwardClientHomeDir", Path, "", "a client's homedir whose servers get every report too (not supported yet)").flag("forward-client-homedir"),
+    established("Threads", Truth, "False", "no effect").flag("threads").without_effect(),
+    established("MaxThreads", Number(COUNT.0, COUNT.1, OnCommandLine), "0", "no effect").flag("max-threads").without_effect(),
+    established("Processes", Truth, "False", "no effect").flag("processes").without_effect(),
+    established("MaxProcesses", Number(COUNT.0, COUNT.1, OnCommandLine), "40", "no effect").flag("max-processes").without_effect(),
+    established("PreFork", Number(i32::MIN as i64, COUNT.1, Later), "0", "no effect").flag("pre-fork").without_effect(),
+    established("Gevent", Truth, "False", "no effect").flag("gevent").without_effect(),
+    established("SentryDSN", Text, "", "no effect").without_effect(),
+    established("SentryLogLevel", Text, "WARN", "no effect").without_effect(),
+    established("UsageSentryDSN", Text, "", "no effect").without_effect(),
+    established("UsageSentryLogLevel", Text, "WARN", "no effect").without_effect(),
+];
+
+/// The option of this key, in any case.
+pub fn by_key(key: &str) -> Option<&'static Opt> {
+    OPTIONS.iter().find(|option| option.in_file && option.key.eq_ignore_ascii_case(key))
+}
+
+/// The option of this flag.
+pub fn by_flag(flag: &str) -> Option<&'static Opt> {
+    OPTIONS.iter().find(|option| option.flag == Some(flag))
+}

@@ -1,0 +1,289 @@
+use std::fs;
+
+use super::*;
+
+struct Home {
+    folder: tempfile::TempDir,
+}
+
+impl Home {
+    fn new(config: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        if let Some(config) = config {
+            fs::create_dir(folder.path().join(".pyzor")).unwrap();
+            fs::write(folder.path().join(".pyzor/config"), config).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn environment(&self) -> Environment {
+        Environment {
+            home: Some(self.folder.path().into()),
+            working_directory: "/work dir".into(),
+            home_of: |user| (user == "spam").then(|| PathBuf::from("/home/spam")),
+        }
+    }
+
+    fn load(&self, arguments: &[&str]) -> Result<Invocation, Failure> {
+        load(arguments.iter().map(OsString::from), &self.environment())
+    }
+
+    fn settings(&self, arguments: &[&str]) -> Settings {
+        match self.load(arguments) {
+            Ok(Invocation::Serve(settings)) => *settings,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Problems and warnings, with the homedir as HOME.
+    fn told(&self, arguments: &[&str]) -> (Vec<String>, Vec<String>) {
+        let home = self.folder.path().join(".pyzor").display().to_string();
+        let clean = |text: String| text.replace(&home, "HOME");
+        match self.load(arguments) {
+            Err(Failure::Configuration { problems, warnings }) => (
+                problems.iter().map(|problem| clean(problem.to_string())).collect(),
+                warnings.into_iter().map(clean).collect(),
+            ),
+            Ok(Invocation::Serve(settings)) => {
+                (Vec::new(), settings.warnings.into_iter().map(clean).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn problems(&self, arguments: &[&str]) -> Vec<String> {
+        self.told(arguments).0
+    }
+}
+
+#[test]
+fn without_anything_the_defaults_hold() {
+    let home = Home::new(None);
+    let settings = home.settings(&[]);
+    let homedir = home.folder.path().join(".pyzor");
+    assert_eq!(settings.homedir, homedir);
+    assert_eq!(
+        (settings.port, settings.listen_address.as_str(), settings.engine.as_str()),
+        (24441, "0.0.0.0", "gdbm")
+    );
+    assert_eq!(settings.digest_db_path, homedir.join("pyzord.db"));
+    assert_eq!(settings.cleanup_age, 10_368_000);
+    assert_eq!(
+        (settings.passwd_file, settings.access_file),
+        (homedir.join("pyzord.passwd"), homedir.join("pyzord.access"))
+    );
+    assert_eq!((settings.access_order, settings.access_order_explicit), (Order::First, false));
+    assert_eq!(settings.pid_file, homedir.join("pyzord.pid"));
+    assert_eq!((settings.log_file, settings.usage_log_file, settings.detach), (None, None, None));
+    assert_eq!((settings.nice, settings.debug, settings.db_connections), (0, false, 0));
+    assert_eq!((settings.warnings, settings.notices), (Vec::<String>::new(), Vec::<String>::new()));
+    assert!(!homedir.exists(), "loading creates nothing");
+}
+
+#[test]
+fn the_homedir_depends_on_home() {
+    let environment = |home: Option<&str>| Environment {
+        home: home.map(Into::into),
+        working_directory: "/cwd".into(),
+        home_of: |_| None,
+    };
+    let homedir =
+        |home, arguments: &[&str]| match load(arguments.iter().map(OsString::from), &environment(home)) {
+            Ok(Invocation::Serve(settings)) => settings.homedir,
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(homedir(None, &[]), Path::new("/etc/pyzor"));
+    assert_eq!(homedir(Some(""), &[]), Path::new("/etc/pyzor"));
+    assert_eq!(homedir(Some("/nobody"), &["--homedir", "x"]), Path::new("/cwd/x"));
+    assert_eq!(homedir(Some("/nobody"), &["--homedir=/x/y/"]), Path::new("/x/y/"));
+}
+
+#[test]
+fn the_command_line_wins_over_the_file() {
+    let home = Home::new(Some("[server]\nport = 1\nListenAddress: ::1\nAccessOrder = last\nLogFile = log\n"));
+    let settings = home.settings(&["-p", "2", "--log-file="]);
+    assert_eq!((settings.port, settings.listen_address.as_str()), (2, "::1"));
+    assert_eq!((settings.access_order, settings.access_order_explicit), (Order::Last, true));
+    assert_eq!(settings.log_file, None);
+}
+
+#[test]
+fn files_are_in_the_homedir_and_tildes_are_expanded() {
+    let home = Home::new(Some(
+        "[server]\nLogFile = ~/a/log\nUsageLogFile = ~spam/usage\nPasswdFile = sub/passwd\nAccessFile = /etc/access\nPidFile = ~nobody-known/pid\nDigestDB = ~/x.db\n",
+    ));
+    let settings = home.settings(&["--detach", "out"]);
+    let folder = home.folder.path();
+    assert_eq!(settings.log_file, Some(folder.join("a/log")));
+    assert_eq!(settings.usage_log_file, Some("/home/spam/usage".into()));
+    assert_eq!(settings.passwd_file, folder.join(".pyzor/sub/passwd"));
+    assert_eq!(settings.access_file, Path::new("/etc/access"));
+    assert_eq!(settings.pid_file, folder.join(".pyzor/~nobody-known/pid"));
+    assert_eq!(settings.digest_db_path, folder.join("x.db"));
+    assert_eq!(settings.detach, Some("/work dir/out".into()));
+}
+
+#[test]
+fn references_and_percent_signs_are_resolved() {
+    let home = Home::new(Some(
+        "[DEFAULT]\nbase = /var/log\nPort = 5\n[server]\nLogFile = %(base)s/pyzord-%(port)s.log\nDigestDB = 100%%-50%.db\n",
+    ));
+    let settings = home.settings(&[]);
+    assert_eq!(settings.log_file, Some("/var/log/pyzord-5.log".into()));
+    assert_eq!(settings.port, 24441, "[DEFAULT] does not replace the built-in defaults");
+    assert_eq!(settings.digest_db, "100%-50%.db");
+    assert_eq!(home.settings(&["--dsn", "a%%b%c"]).digest_db, "a%b%c");
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_their_places() {
+    let home = Home::new(Some(
+        "[server]\nPort = 31310 # x\nEngine = GDBM\nCleanupAge = -1\nAccessOrder = middle\nMaxThreads = -1\nLogFile = %(nothing)s\nPreFork = 1\nThreads = true\nProcesses = TRUE\nDBConnections = many\n",
+    ));
+    assert_eq!(
+        home.problems(&["--port", "70000", "--pre-fork", "abc"]),
+        [
+            "HOME/config:7: LogFile: %(nothing)s refers to an option that is not there; for a plain % write %%",
+            "--port: Port: 70000 is not from 0 to 65535",
+            "HOME/config:3: Engine: there is no 'GDBM'; expected one of: gdbm, mysql, redis, redis_v0",
+            "HOME/config:4: CleanupAge: -1 is less than 0",
+            "HOME/config:5: AccessOrder: there is no 'middle'; expected one of: first, last",
+            "HOME/config:11: DBConnections: 'many' is not a whole number",
+            "HOME/config:6: MaxThreads: -1 is not from 0 to 2147483647",
+            "--pre-fork: PreFork: 'abc' is not a whole number",
+            "HOME/config:10: You cannot use both processes and threads at the same time",
+        ]
+    );
+    assert_eq!(
+        home.problems(&[])[1],
+        "HOME/config:2: Port: '31310 # x' is not a whole number: a comment cannot follow a value, write just 31310"
+    );
+    assert!(home.problems(&[]).contains(&"HOME/config:8: Pre-fork value cannot be lower than 2.".to_owned()));
+}
+
+#[test]
+fn a_broken_file_is_told_with_the_rest() {
+    let home = Home::new(Some("Port = 1\n[server]\nPort\n"));
+    assert_eq!(home.problems(&["-e", "x"]).len(), 3);
+    let home = Home::new(None);
+    fs::create_dir_all(home.folder.path().join(".pyzor/config")).unwrap();
+    assert_eq!(home.problems(&[]), ["HOME/config: cannot read the file: Is a directory (os error 21)"]);
+}
+
+#[test]
+fn questionable_values_are_warned_of() {
+    let home = Home::new(Some(
+        "[server]\nThreads = yes\nGevent = False\nLogFile = usage # c\nProt = 1\nSomething = 1\nSentryDSN = http://key@host/1\n",
+    ));
+    let (problems, warnings) = home.told(&[]);
+    assert_eq!(problems, [""; 0]);
+    assert_eq!(
+        warnings,
+        [
+            "HOME/config:5: unknown option Prot, ignored; did you mean Port?",
+            "HOME/config:6: unknown option Something, ignored",
+            "HOME/config:4: LogFile: 'usage # c' is taken whole as the file's name, since a comment cannot follow a value",
+            "HOME/config:2: Threads: 'yes' counts as false, since only 'true' is true",
+            "SentryDSN: accepted, without effect: nothing is ever sent to Sentry",
+        ]
+    );
+}
+
+#[test]
+fn concurrency_options_are_accepted_without_effect() {
+    let home = Home::new(Some(
+        "[client]\nServersFile = servers\n[server]\nPreFork = 4\nThreads = True\nMaxThreads = 4\nEngine = gdbm\n",
+    ));
+    let settings = home.settings(&["--gevent", "true", "--max-processes", "7"]);
+    assert_eq!(settings.warnings, [""; 0]);
+    assert_eq!(
+        settings.notices,
+        [
+            "Threads, MaxThreads, MaxProcesses, PreFork, Gevent: accepted, without effect: one loop serves all requests"
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_supported_yet_is_the_only_problem_of_deployed_configurations() {
+    let deployed = [
+        "[server]\nEngine = redis\nDigestDB = localhost,6379,s3cret,0\nPreFork = 4\nThreads = True\nMaxThreads = 4\nLogFile = /var/log/pyzord.log\nUsageLogFile = /var/log/usage.log\n",
+        "[client]\nTimeout = 5\n[server]\nEngine = redis\nDigestDB = localhost,6379,s3cret,10\n",
+    ];
+    for config in deployed {
+        let problems = Home::new(Some(config)).problems(&[]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].ends_with("Engine: this version does not support the engine redis yet, only gdbm"),
+            "{problems:?}"
+        );
+        assert!(!problems[0].contains("s3cret"));
+    }
+    let home = Home::new(Some("[server]\nForwardClientHomeDir = /x\n"));
+    assert_eq!(
+        home.problems(&[]),
+        [
+            "HOME/config:2: ForwardClientHomeDir: this version does not support forwarding yet: remove the option"
+        ]
+    );
+    let scrollout =
+        ["--detach", "/dev/null", "--homedir=/var/lib/.pyzor/", "-a", "127.0.0.1", "--cleanup-age=2592000"];
+    let settings = Home::new(None).settings(&scrollout);
+    assert_eq!((settings.cleanup_age, settings.listen_address.as_str()), (2_592_000, "127.0.0.1"));
+    assert_eq!(settings.detach, Some("/dev/null".into()));
+}
+
+#[test]
+fn every_option_of_the_table_is_a_field_with_a_default_that_it_can_hold() {
+    let expected: Vec<&str> = OPTIONS
+        .iter()
+        .filter(|option| option.effect == Effect::Honoured && is_a_field(option.key))
+        .map(|option| option.key)
+        .collect();
+    // Serde names the fields in the message about one that is missing.
+    let mut held = Vec::new();
+    for key in &expected {
+        let mut values: BTreeMap<&str, Value> = expected
+            .iter()
+            .map(|key| {
+                let value = match OPTIONS.iter().find(|option| option.key == *key).unwrap().kind {
+                    Kind::Number(..) => Value::Number(1),
+                    Kind::Switch | Kind::Truth => Value::Truth(true),
+                    Kind::Word(words) => Value::Text(words[0].to_owned()),
+                    _ => Value::Text("x".to_owned()),
+                };
+                (*key, value)
+            })
+            .collect();
+        assert!(Settings::deserialize(value::Map(values.clone())).is_ok());
+        values.remove(key);
+        let optional = matches!(*key, "LogFile" | "UsageLogFile" | "detach");
+        assert_eq!(Settings::deserialize(value::Map(values)).is_err(), !optional, "{key} is no field");
+        held.push(*key);
+    }
+    assert_eq!(held, expected);
+}
+
+#[test]
+fn the_example_has_every_option_with_its_default() {
+    let example = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config.example")).unwrap();
+    assert!(
+        example.lines().all(|line| line.is_empty() || line.starts_with('#') || line == "[server]"),
+        "only comments and the section"
+    );
+    let uncommented: String = example
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(option) if !option.starts_with([' ', '#']) => format!("{option}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let document = Document::parse(uncommented.as_bytes(), "config.example").unwrap();
+    let found: BTreeMap<&str, &str> =
+        document.section(SECTION).iter().map(|value| (value.name.as_str(), value.text.as_str())).collect();
+    let expected: BTreeMap<&str, &str> =
+        OPTIONS.iter().filter(|option| option.in_file).map(|option| (option.key, option.default)).collect();
+    assert_eq!(found, expected);
+    let home = Home::new(Some(&uncommented));
+    assert_eq!(home.told(&[]), (Vec::new(), vec!["SentryLogLevel, UsageSentryLogLevel: accepted, without effect: nothing is ever sent to Sentry".to_owned()]));
+}

@@ -1,0 +1,247 @@
+//! A safe handle on an open GNU dbm file: the one place that calls the C library.
+//!
+//! The library is not thread-safe for one handle: every operation takes `&mut self`, and the
+//! handle may move between threads but not be shared. Names from gdbm.h, 1.23:
+//!
+//! | here | there |
+//! | --- | --- |
+//! | [`Handle::open`] | `gdbm_open`, `gdbm_setopt` (`GDBM_SETCACHESIZE`) |
+//! | [`Handle::fetch`], [`Handle::store`], [`Handle::delete`] | `gdbm_fetch`, `gdbm_store`, `gdbm_delete` |
+//! | [`Handle::first_key`], [`Handle::next_key`] | `gdbm_firstkey`, `gdbm_nextkey` |
+//! | [`Handle::block_size`], [`Handle::needs_recovery`] | `gdbm_setopt` (`GDBM_GETBLOCKSIZE`), `gdbm_needs_recovery` |
+//! | [`Handle::duplicate_descriptor`] | `gdbm_fdesc` |
+//! | [`Handle::close`] | `gdbm_close` |
+#![allow(unsafe_code, reason = "this room wraps a C library")]
+
+use std::ffi::{CStr, CString, c_int};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::NonNull;
+
+use gdbm_sys::{_bindgen_ty_1 as File, GDBM_FILE, datum};
+use thiserror::Error;
+
+/// What gdbm-sys lacks or declares wrongly, as in gdbm.h 1.23.
+mod c {
+    use std::ffi::c_int;
+
+    use gdbm_sys::GDBM_FILE;
+
+    pub(super) const GDBM_CLOEXEC: c_int = 0x0100;
+    pub(super) const GDBM_SETCACHESIZE: c_int = 1;
+    pub(super) const GDBM_GETBLOCKSIZE: c_int = 16;
+
+    unsafe extern "C" {
+        pub(super) fn gdbm_close(file: GDBM_FILE) -> c_int;
+        pub(super) fn gdbm_last_errno(file: GDBM_FILE) -> c_int;
+        pub(super) fn gdbm_needs_recovery(file: GDBM_FILE) -> c_int;
+        pub(super) fn gdbm_check_syserr(error: c_int) -> c_int;
+    }
+}
+
+/// Error numbers of gdbm.h that gdbm-sys lacks: a file that ends too early, and an implausible
+/// header.
+pub(super) const GDBM_FILE_EOF: u32 = 25;
+pub(super) const GDBM_BAD_HEADER: u32 = 33;
+
+/// What the library said, and the system behind it.
+#[derive(Debug, Error)]
+#[error("{text}{}", system.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
+pub(super) struct GdbmError {
+    /// The library's error number.
+    pub(super) number: u32,
+    /// The system's error, where there is one behind it.
+    pub(super) system: Option<io::Error>,
+    text: String,
+}
+
+/// An open database, locked against other writers.
+#[derive(Debug)]
+pub(super) struct Handle {
+    file: NonNull<File>,
+}
+
+// SAFETY: the library keeps no thread-local state for a file but the error number, which is read
+// right behind the failing call on the same thread.
+unsafe impl Send for Handle {}
+
+impl Handle {
+    /// Opens a database for reading and writing, creating it if there is none, with a cache of
+    /// this many blocks. The file is created with mode 0600.
+    pub(super) fn open(path: &Path, cached_blocks: usize) -> Result<Self, GdbmError> {
+        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| GdbmError {
+            number: gdbm_sys::GDBM_FILE_OPEN_ERROR,
+            system: None,
+            text: "the name contains a zero byte".to_owned(),
+        })?;
+        let flags = gdbm_sys::GDBM_WRCREAT as c_int | c::GDBM_CLOEXEC;
+        // SAFETY: the name is a C string that lives during the call, which does not change it;
+        // without a function for fatal errors the library has its own.
+        let file = unsafe { gdbm_sys::gdbm_open(name.as_ptr().cast_mut(), 0, flags, 0o600, None) };
+        let Some(file) = NonNull::new(file) else {
+            let system = io::Error::last_os_error();
+            return Err(error_of(last_open_error(), system));
+        };
+        let mut handle = Self { file };
+        let mut blocks = cached_blocks;
+        handle.option(c::GDBM_SETCACHESIZE, (&raw mut blocks).cast(), size_of::<usize>())?;
+        Ok(handle)
+    }
+
+    /// Reads what is stored under a key into `value`; says whether there is something.
+    pub(super) fn fetch(&mut self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, GdbmError> {
+        let key = borrowed(key)?;
+        // SAFETY: the handle is open and not used elsewhere; the key lives during the call.
+        let found = unsafe { gdbm_sys::gdbm_fetch(self.raw(), key) };
+        self.take(found, value)
+    }
+
+    /// Stores a value under a key, replacing what was there.
+    pub(super) fn store(&mut self, key: &[u8], value: &[u8]) -> Result<(), GdbmError> {
+        let (key, value) = (borrowed(key)?, borrowed(value)?);
+        let mode = gdbm_sys::GDBM_REPLACE as c_int;
+        // SAFETY: the handle is open and not used elsewhere; key and value live during the call.
+        match unsafe { gdbm_sys::gdbm_store(self.raw(), key, value, mode) } {
+            0 => Ok(()),
+            _ => Err(self.last_error()),
+        }
+    }
+
+    /// Deletes a key and what is stored under it; says whether there was something.
+    pub(super) fn delete(&mut self, key: &[u8]) -> Result<bool, GdbmError> {
+        let key = borrowed(key)?;
+        // SAFETY: the handle is open and not used elsewhere; the key lives during the call.
+        if unsafe { gdbm_sys::gdbm_delete(self.raw(), key) } == 0 {
+            return Ok(true);
+        }
+        match self.last_error() {
+            error if error.number == gdbm_sys::GDBM_ITEM_NOT_FOUND => Ok(false),
+            error => Err(error),
+        }
+    }
+
+    /// Reads the first key of the file's own order into `key`; says whether there is one.
+    pub(super) fn first_key(&mut self, key: &mut Vec<u8>) -> Result<bool, GdbmError> {
+        // SAFETY: the handle is open and not used elsewhere.
+        let found = unsafe { gdbm_sys::gdbm_firstkey(self.raw()) };
+        self.take(found, key)
+    }
+
+    /// Replaces `key` by the one behind it; says whether there is one. Without an error there is
+    /// also none when the key itself is gone.
+    pub(super) fn next_key(&mut self, key: &mut Vec<u8>) -> Result<bool, GdbmError> {
+        let before = borrowed(key)?;
+        // SAFETY: the handle is open and not used elsewhere; the key lives during the call, and
+        // the result is memory of its own.
+        let found = unsafe { gdbm_sys::gdbm_nextkey(self.raw(), before) };
+        self.take(found, key)
+    }
+
+    /// The size of the file's blocks, in bytes.
+    pub(super) fn block_size(&mut self) -> Result<usize, GdbmError> {
+        let mut size: c_int = 0;
+        self.option(c::GDBM_GETBLOCKSIZE, (&raw mut size).cast(), size_of::<c_int>())?;
+        Ok(usize::try_from(size).unwrap_or_default())
+    }
+
+    /// Whether the library refuses to go on with this file until it has been recovered.
+    pub(super) fn needs_recovery(&mut self) -> bool {
+        // SAFETY: the handle is open and not used elsewhere.
+        unsafe { c::gdbm_needs_recovery(self.raw()) != 0 }
+    }
+
+    /// Another descriptor of the same open file, which outlives the handle.
+    pub(super) fn duplicate_descriptor(&mut self) -> io::Result<OwnedFd> {
+        // SAFETY: the handle is open and not used elsewhere.
+        let number = unsafe { gdbm_sys::gdbm_fdesc(self.raw()) };
+        // SAFETY: the descriptor belongs to the open handle, which is borrowed as long.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        descriptor.try_clone_to_owned()
+    }
+
+    /// Closes the database, writing what the library still holds.
+    pub(super) fn close(self) -> Result<(), GdbmError> {
+        let handle = std::mem::ManuallyDrop::new(self);
+        // SAFETY: the handle is open and not used afterwards: `drop` does not run.
+        if unsafe { c::gdbm_close(handle.file.as_ptr()) } == 0 {
+            return Ok(());
+        }
+        let system = io::Error::last_os_error();
+        Err(error_of(last_open_error(), system))
+    }
+
+    fn raw(&mut self) -> GDBM_FILE {
+        self.file.as_ptr()
+    }
+
+    fn option(&mut self, option: c_int, value: *mut c_int, size: usize) -> Result<(), GdbmError> {
+        let size = c_int::try_from(size).unwrap_or_default();
+        // SAFETY: the handle is open and not used elsewhere; both callers pass a value of the
+        // type that the option has, and its size.
+        match unsafe { gdbm_sys::gdbm_setopt(self.raw(), option, value, size) } {
+            0 => Ok(()),
+            _ => Err(self.last_error()),
+        }
+    }
+
+    /// Copies memory that the library allocated, and frees it.
+    fn take(&mut self, found: datum, into: &mut Vec<u8>) -> Result<bool, GdbmError> {
+        if found.dptr.is_null() {
+            let error = self.last_error();
+            let nothing = matches!(error.number, gdbm_sys::GDBM_ITEM_NOT_FOUND | gdbm_sys::GDBM_NO_ERROR);
+            return if nothing { Ok(false) } else { Err(error) };
+        }
+        into.clear();
+        let length = usize::try_from(found.dsize).unwrap_or_default();
+        // SAFETY: the library returned this many bytes at this address, which nobody else knows.
+        into.extend_from_slice(unsafe { std::slice::from_raw_parts(found.dptr.cast(), length) });
+        // SAFETY: the library allocated it with malloc and leaves freeing it to the caller.
+        unsafe { libc::free(found.dptr.cast()) };
+        Ok(true)
+    }
+
+    fn last_error(&mut self) -> GdbmError {
+        let system = io::Error::last_os_error();
+        // SAFETY: the handle is open and not used elsewhere.
+        error_of(unsafe { c::gdbm_last_errno(self.raw()) }, system)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: the handle is open and not used afterwards.
+        unsafe { c::gdbm_close(self.file.as_ptr()) };
+    }
+}
+
+/// A key or value as the library takes it; it does not change it, whatever the type says.
+fn borrowed(bytes: &[u8]) -> Result<datum, GdbmError> {
+    match c_int::try_from(bytes.len()) {
+        Ok(dsize) => Ok(datum { dptr: bytes.as_ptr().cast_mut().cast(), dsize }),
+        Err(_) => Err(error_of(gdbm_sys::GDBM_MALLOC_ERROR as c_int, io::Error::other("too long"))),
+    }
+}
+
+/// The thread's last error number, for when there is no handle to ask.
+fn last_open_error() -> c_int {
+    // SAFETY: takes nothing and returns the address of a variable of this thread.
+    let location = unsafe { gdbm_sys::gdbm_errno_location() };
+    // SAFETY: that variable lives as long as the thread.
+    unsafe { *location }
+}
+
+fn error_of(number: c_int, system: io::Error) -> GdbmError {
+    // SAFETY: takes any number and returns the address of a constant C string.
+    let text = unsafe { gdbm_sys::gdbm_strerror(number) };
+    // SAFETY: it is one, and lives as long as the program.
+    let text = unsafe { CStr::from_ptr(text) };
+    // SAFETY: takes any number.
+    let has_system = unsafe { c::gdbm_check_syserr(number) } != 0;
+    GdbmError {
+        number: u32::try_from(number).unwrap_or_default(),
+        system: has_system.then_some(system),
+        text: text.to_string_lossy().into_owned(),
+    }
+}

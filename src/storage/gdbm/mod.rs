@@ -1,0 +1,545 @@
+//! The embedded engine: one GNU dbm file, which belongs to this process alone.
+//!
+//! A look-up or a change takes about a microsecond, less than handing it to another thread would.
+//! So the server's loop itself completes a batch, under a lock that the engine's one thread takes
+//! only for short slices of a sweep. That thread also waits for the disk when the file is synced,
+//! on a descriptor of its own, so that no request has to.
+
+mod codec;
+mod handle;
+mod reserve;
+mod sweep;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use jiff::tz::TimeZone;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use self::codec::{Calendar, Stored};
+use self::handle::{GdbmError, Handle};
+use self::reserve::{News, Reserve};
+use self::sweep::{Sweep, lower_case_digest};
+use super::{
+    Batch, BoxFuture, Cursor, Engine, Entry, Health, OpenError, Options, Page, Progress, StorageError,
+};
+use crate::allowance::Allowance;
+use crate::digest::Digest;
+use crate::record::{Kind, Record, Timestamp};
+
+/// How many blocks of the file the library keeps decoded. Its own choice would grow with the
+/// database without bound.
+const CACHED_BLOCKS: usize = 512;
+/// How often changes are made safe against a crash of the machine.
+const SYNC_PERIOD: Duration = Duration::from_secs(60);
+/// How often expired records are looked for.
+const SWEEP_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a slice of a sweep holds the file, and how long it then leaves it to requests.
+const SLICE: Duration = Duration::from_micros(200);
+const PAUSE: Duration = Duration::from_millis(1);
+/// How many keys are looked at at the start, to tell whether some are no digests.
+const SAMPLE: u32 = 1000;
+
+/// The engine on an open file.
+pub struct Gdbm {
+    shared: Arc<Shared>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    path: PathBuf,
+    age: Option<Duration>,
+    /// None once closed.
+    open: Mutex<Option<Open>>,
+    /// The same open file, to be synced without the lock.
+    file: File,
+    stopping: Mutex<bool>,
+    wake: Condvar,
+    failure: watch::Sender<Option<String>>,
+}
+
+/// An open file and what is needed to use it.
+struct Open {
+    handle: Handle,
+    reserve: Reserve,
+    calendar: Calendar,
+    value: Vec<u8>,
+    text: Vec<u8>,
+    /// Whether something changed since the last sync.
+    dirty: bool,
+    complaints: Allowance,
+}
+
+/// Opens the database for [`super::open`].
+pub(super) fn open(options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
+    Ok(Arc::new(Gdbm::open(&options.path, options.cleanup_age, TimeZone::system())?))
+}
+
+impl Gdbm {
+    /// Opens a database file, creating it if there is none, and starts the thread that syncs it
+    /// and deletes records older than `age`. Dates in the file are of `zone`.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the file and says what to do.
+    pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, OpenError> {
+        let mut handle = Handle::open(path, CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
+        let failed = |error| OpenError::new(format!("cannot use the database {}: {error}", path.display()));
+        let file = File::from(handle.duplicate_descriptor().map_err(failed)?);
+        let reserve = Reserve::new(file.try_clone().map_err(failed)?);
+        let open = Open {
+            handle,
+            reserve,
+            calendar: Calendar::new(zone),
+            value: Vec::new(),
+            text: Vec::new(),
+            // A new file is to be on the disk soon, too.
+            dirty: true,
+            complaints: Allowance::per_minute(10),
+        };
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            age,
+            open: Mutex::new(Some(open)),
+            file,
+            stopping: Mutex::new(false),
+            wake: Condvar::new(),
+            failure: watch::Sender::new(None),
+        });
+        // A full disk is told at the start, not at the first report.
+        if let Some(open) = shared.lock().as_mut() {
+            open.admit(&shared.path);
+        }
+        let keeper = thread::Builder::new().name("gdbm".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.keep()
+        });
+        Ok(Self { keeper: Mutex::new(Some(keeper.map_err(failed)?)), shared })
+    }
+
+    fn stop_keeper(&self) {
+        *lock(&self.shared.stopping) = true;
+        self.shared.wake.notify_all();
+        if let Some(keeper) = lock(&self.keeper).take()
+            && keeper.join().is_err()
+        {
+            error!("the thread that looks after the database {} has died", self.shared.path.display());
+        }
+    }
+
+    fn with_open<T>(
+        &self,
+        operation: impl FnOnce(&mut Open) -> Result<T, GdbmError>,
+    ) -> Result<T, StorageError> {
+        let mut guard = self.shared.lock();
+        let open = guard.as_mut().ok_or(StorageError::Unavailable)?;
+        operation(open).map_err(|error| self.shared.complain(open, &error))
+    }
+}
+
+impl Engine for Gdbm {
+    fn describe(&self) -> String {
+        format!("gdbm, {}", self.shared.path.display())
+    }
+
+    fn run(&self, mut batch: Batch) -> Progress {
+        let now = batch.now();
+        if let Some(open) = self.shared.lock().as_mut() {
+            for entry in batch.entries_mut() {
+                if let Err(error) = self.shared.serve(open, entry, now) {
+                    entry.fail(self.shared.complain(open, &error));
+                }
+            }
+        }
+        Progress::Done(batch)
+    }
+
+    fn count_limit(&self) -> i64 {
+        i64::MAX
+    }
+
+    fn store(&self, digest: Digest, record: Record) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(async move {
+            let mut guard = self.shared.lock();
+            let open = guard.as_mut().ok_or(StorageError::Unavailable)?;
+            if !open.admit(&self.shared.path) {
+                return Err(StorageError::Unavailable);
+            }
+            let stored = Stored::from_record(&record);
+            open.put(&digest.to_hex(), &stored).map_err(|error| self.shared.complain(open, &error))
+        })
+    }
+
+    fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<bool, StorageError>> {
+        Box::pin(async move {
+            self.with_open(|open| {
+                open.dirty = true;
+                open.handle.delete(&digest.to_hex())
+            })
+        })
+    }
+
+    fn scan(&self, from: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page, StorageError>> {
+        Box::pin(async move { self.with_open(|open| open.page(from, limit)) })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(async move {
+            let shared = Arc::clone(&self.shared);
+            match tokio::task::spawn_blocking(move || shared.sync()).await {
+                Ok(true) => Ok(()),
+                _ => Err(StorageError::Unavailable),
+            }
+        })
+    }
+
+    fn health(&self) -> Health {
+        if let Some(why) = self.shared.failure.borrow().clone() {
+            return Health::Failed(why);
+        }
+        match self.shared.lock().as_ref() {
+            None => Health::Away("it has been closed".to_owned()),
+            Some(open) => match open.reserve.refusal() {
+                Some(why) => Health::ReadOnly(why.to_owned()),
+                None => Health::Serving,
+            },
+        }
+    }
+
+    fn failed(&self) -> BoxFuture<'_, String> {
+        let mut failure = self.shared.failure.subscribe();
+        Box::pin(async move {
+            let why = failure.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+            match why {
+                Some(why) => why,
+                // The sender lives as long as the engine, which is borrowed.
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.stop_keeper();
+            if let Some(open) = self.shared.lock().take()
+                && let Err(error) = open.handle.close()
+            {
+                error!("closing the database {} failed: {error}", self.shared.path.display());
+            }
+            self.shared.sync_file();
+        })
+    }
+}
+
+impl Drop for Gdbm {
+    fn drop(&mut self) {
+        self.stop_keeper();
+    }
+}
+
+impl Open {
+    /// Makes room for one change. Says whether it may be made, and tells the operator when that
+    /// changes.
+    fn admit(&mut self, path: &Path) -> bool {
+        let (admitted, news) = self.reserve.admit();
+        let path = path.display();
+        match news {
+            News::None => {}
+            News::Full(why) => error!(
+                "no room for the database {path}: {why}; reports and whitelistings are refused until there is room \
+                 again"
+            ),
+            News::RoomAgain => {
+                warn!("there is room for the database {path} again; reports and whitelistings are accepted");
+            }
+            News::Unsupported(why) => warn!(
+                "the file system of the database {path} cannot reserve blocks ({why}): see that its disk never \
+                 becomes full, since that destroys records"
+            ),
+        }
+        admitted
+    }
+
+    fn put(&mut self, key: &[u8], stored: &Stored) -> Result<(), GdbmError> {
+        stored.encode(&mut self.text, &mut self.calendar);
+        self.dirty = true;
+        self.handle.store(key, &self.text)
+    }
+
+    fn page(&mut self, from: Option<Cursor>, limit: usize) -> Result<Page, GdbmError> {
+        let mut key = Vec::new();
+        let mut more = match from {
+            Some(Cursor(last)) => {
+                key = last;
+                self.handle.next_key(&mut key)?
+            }
+            None => self.handle.first_key(&mut key)?,
+        };
+        let mut page = Page::default();
+        while more {
+            if self.handle.fetch(&key, &mut self.value)? {
+                let record = Stored::decode(&self.value).map(|stored| stored.record(self.calendar.zone()));
+                page.records.push((key.clone(), record.ok_or(StorageError::Damaged)));
+            }
+            if page.records.len() >= limit {
+                page.next = Some(Cursor(key));
+                break;
+            }
+            more = self.handle.next_key(&mut key)?;
+        }
+        Ok(page)
+    }
+
+    /// Says whether one of the first keys is no lower-case digest.
+    fn has_foreign_keys(&mut self) -> Result<bool, GdbmError> {
+        let mut key = Vec::new();
+        let mut more = self.handle.first_key(&mut key)?;
+        for _ in 0..SAMPLE {
+            if !more {
+                break;
+            }
+            if lower_case_digest(&key).is_none() {
+                return Ok(true);
+            }
+            more = self.handle.next_key(&mut key)?;
+        }
+        Ok(false)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+        lock(&self.open)
+    }
+
+    fn serve(&self, open: &mut Open, entry: &mut Entry, now: Timestamp) -> Result<(), GdbmError> {
+        let key = entry.digest.to_hex();
+        let stored = if open.handle.fetch(&key, &mut open.value)? {
+            let Some(stored) = Stored::decode(&open.value) else {
+                entry.fail(StorageError::Damaged);
+                if let Some(withheld) = open.complaints.take(Instant::now()) {
+                    error!(
+                        "the record of {} in {} is damaged{}",
+                        entry.digest,
+                        self.path.display(),
+                        more(withheld)
+                    );
+                }
+                return Ok(());
+            };
+            stored
+        } else {
+            Stored::default()
+        };
+        if entry.look_up {
+            entry.found = Ok(stored.record(open.calendar.zone()));
+        }
+        if !entry.changes() {
+            return Ok(());
+        }
+        let outcome = if open.admit(&self.path) {
+            let mut changed = stored;
+            for (kind, amount) in [(Kind::Report, entry.reports), (Kind::Whitelist, entry.whitelists)] {
+                if amount > 0 {
+                    changed.add(kind, amount, now);
+                }
+            }
+            open.put(&key, &changed).map_err(|error| self.complain(open, &error))
+        } else {
+            Err(StorageError::Unavailable)
+        };
+        (entry.reported, entry.whitelisted) = (outcome, outcome);
+        Ok(())
+    }
+
+    /// Logs an error of the library, and finds out whether it was the last one.
+    fn complain(&self, open: &mut Open, error: &GdbmError) -> StorageError {
+        let path = self.path.display();
+        if open.handle.needs_recovery() {
+            let why = format!(
+                "the database {path} is damaged and needs recovery ({error}): copy the file, run 'gdbmtool {path} \
+                 recover' and start again"
+            );
+            // Only the first reason counts.
+            self.failure.send_if_modified(|failure| {
+                let first = failure.is_none();
+                failure.get_or_insert(why);
+                first
+            });
+        } else if let Some(withheld) = open.complaints.take(Instant::now()) {
+            error!("the database {path}: {error}{}", more(withheld));
+        }
+        StorageError::Unavailable
+    }
+
+    /// What the engine's thread does until the engine is closed.
+    fn keep(&self) {
+        self.look_for_foreign_keys();
+        let mut next_sync = Instant::now() + SYNC_PERIOD;
+        let mut next_sweep = self.age.map(|_| Instant::now());
+        loop {
+            if next_sweep.is_some_and(|next| next <= Instant::now()) {
+                if !self.sweep(&mut next_sync) {
+                    return;
+                }
+                next_sweep = Some(Instant::now() + SWEEP_PERIOD);
+            }
+            let next = next_sweep.map_or(next_sync, |sweep| sweep.min(next_sync));
+            if self.stops_before(next) {
+                return;
+            }
+            self.sync_if_due(&mut next_sync);
+        }
+    }
+
+    /// Waits until then, or until the engine is to be closed, which it tells.
+    fn stops_before(&self, then: Instant) -> bool {
+        let mut stopping = lock(&self.stopping);
+        loop {
+            let left = then.saturating_duration_since(Instant::now());
+            if *stopping || left.is_zero() {
+                return *stopping;
+            }
+            stopping = self.wake.wait_timeout(stopping, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn sync_if_due(&self, next_sync: &mut Instant) {
+        if *next_sync <= Instant::now() {
+            self.sync();
+            *next_sync = Instant::now() + SYNC_PERIOD;
+        }
+    }
+
+    /// Makes all changes so far durable; says whether that was possible.
+    fn sync(&self) -> bool {
+        let dirty = self.lock().as_mut().is_some_and(|open| std::mem::take(&mut open.dirty));
+        if !dirty || self.sync_file() {
+            return true;
+        }
+        if let Some(open) = self.lock().as_mut() {
+            open.dirty = true;
+        }
+        false
+    }
+
+    fn sync_file(&self) -> bool {
+        match self.file.sync_all() {
+            Ok(()) => true,
+            Err(error) => {
+                error!("the database {} could not be written to its disk: {error}", self.path.display());
+                false
+            }
+        }
+    }
+
+    fn look_for_foreign_keys(&self) {
+        let mut guard = self.lock();
+        let Some(open) = guard.as_mut() else { return };
+        match open.has_foreign_keys() {
+            Ok(false) => {}
+            Ok(true) => warn!(
+                "the database {} has keys that are no lower-case digests; they are left alone; pyzor-migrate to \
+                 another database repairs, merges or skips them",
+                self.path.display()
+            ),
+            Err(error) => {
+                self.complain(open, &error);
+            }
+        }
+    }
+
+    /// Deletes expired records. Says whether the engine goes on afterwards.
+    fn sweep(&self, next_sync: &mut Instant) -> bool {
+        let Some(age) = self.age else { return true };
+        let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+        let horizon = Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age));
+        let start = Instant::now();
+        let mut sweep: Option<Sweep> = None;
+        loop {
+            if self.stops_before(Instant::now() + PAUSE) {
+                return false;
+            }
+            self.sync_if_due(next_sync);
+            let mut guard = self.lock();
+            let Some(open) = guard.as_mut() else { return false };
+            let slice = match &mut sweep {
+                Some(sweep) => sweep.slice(open, SLICE),
+                None => open.handle.block_size().map(|size| {
+                    sweep = Some(Sweep::new(horizon, size));
+                    false
+                }),
+            };
+            match slice {
+                Ok(false) => {}
+                Ok(true) => break,
+                Err(error) => {
+                    warn!("looking for expired records in {} ended early: {error}", self.path.display());
+                    self.complain(open, &error);
+                    return true;
+                }
+            }
+        }
+        if let Some(sweep) = sweep {
+            info!(
+                "Expired {} of {} records in {:.1} s; requests were held up for {} us at most; {} damaged records \
+                 and {} foreign keys were left alone",
+                sweep.deleted,
+                sweep.walked(),
+                start.elapsed().as_secs_f64(),
+                sweep.longest.as_micros(),
+                sweep.damaged,
+                sweep.foreign,
+            );
+        }
+        true
+    }
+}
+
+/// A panic of another thread leaves every structure here as usable as an error does.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn more(withheld: u64) -> String {
+    if withheld == 0 { String::new() } else { format!(" (and {withheld} more such lines withheld)") }
+}
+
+/// What a failed opening means and what to do about it.
+fn explain(path: &Path, error: &GdbmError) -> OpenError {
+    let file = path.display();
+    match error.number {
+        gdbm_sys::GDBM_CANT_BE_WRITER | gdbm_sys::GDBM_CANT_BE_READER => {
+            let who =
+                holder(path).map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            OpenError::busy(format!("the database {file} is in use by {who}: stop that first"))
+        }
+        gdbm_sys::GDBM_BAD_MAGIC_NUMBER
+        | handle::GDBM_FILE_EOF
+        | gdbm_sys::GDBM_EMPTY_DATABASE
+        | handle::GDBM_BAD_HEADER => OpenError::new(format!(
+            "{file} is not a GNU dbm database ({error}): move it away, or name another file with DigestDB"
+        )),
+        _ => OpenError::new(format!("cannot open the database {file}: {error}")),
+    }
+}
+
+/// The process that has locked a file, as far as the kernel's list tells.
+fn holder(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+
+    let inode = format!(":{}", std::fs::metadata(path).ok()?.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(4);
+        let (pid, file) = (words.next()?, words.next()?);
+        if file.ends_with(&inode) { pid.parse().ok() } else { None }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn digest(number: u32) -> Digest {
+    // Spread over the whole file, as real digests are.
+    use sha1::Digest as _;
+    Digest::from_bytes(sha1::Sha1::digest(number.to_be_bytes()).into())
+}
+
+fn write(path: &Path, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) {
+    let mut handle = Handle::open(path, 100).unwrap();
+    for (key, value) in records {
+        handle.store(&key, &value).unwrap();
+    }
+    handle.close().unwrap();
+}
+
+fn read(path: &Path) -> BTreeMap<String, String> {
+    let mut handle = Handle::open(path, 100).unwrap();
+    let (mut key, mut value, mut found) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut more = handle.first_key(&mut key).unwrap();
+    while more {
+        assert!(handle.fetch(&key, &mut value).unwrap());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(found.insert(text(&key), text(&value)), None, "met twice");
+        more = handle.next_key(&mut key).unwrap();
+    }
+    found
+}
+
+fn record(days_ago: i64) -> Vec<u8> {
+    let mut stored = Stored::default();
+    stored.add(Kind::Report, 1, Timestamp::from_seconds(Timestamp::now().seconds() - days_ago * 86_400));
+    let mut text = Vec::new();
+    stored.encode(&mut text, &mut Calendar::new(TimeZone::UTC));
+    text
+}
+
+#[test]
+fn a_sweep_deletes_every_expired_record_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    let odd = [
+        (b"".to_vec(), record(100)),
+        (digest(1).to_string().to_uppercase().into_bytes(), record(100)),
+        (b"a mail's subject".to_vec(), record(100)),
+        (digest(900_000).to_hex().to_vec(), b"damaged".to_vec()),
+        (digest(900_001).to_hex().to_vec(), b"1,0,None,None,0,None,None".to_vec()),
+        (digest(900_002).to_hex().to_vec(), b"5,1300000000,1400000000".to_vec()),
+        (
+            digest(900_003).to_hex().to_vec(),
+            b"1,1,2011-01-01 00:00:00,2011-01-01 00:00:00,1,2011-01-01 00:00:00,2999-01-01 00:00:00".to_vec(),
+        ),
+    ];
+    let mixed = (0..20_000)
+        .map(|number| (digest(number).to_hex().to_vec(), record(if number % 3 == 0 { 1 } else { 100 })));
+    write(&path, mixed.chain(odd));
+
+    let month = Duration::from_secs(30 * 86_400);
+    let engine = Gdbm::open(&path, Some(month), TimeZone::UTC).unwrap();
+    let expected = 20_000_usize.div_ceil(3) + 6;
+    let deadline = Instant::now() + PATIENCE;
+    let left = loop {
+        let page = runtime().block_on(engine.scan(None, usize::MAX)).unwrap();
+        if page.records.len() <= expected {
+            break page.records.len();
+        }
+        assert!(Instant::now() < deadline, "{} records are left", page.records.len());
+        thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(left, expected);
+    runtime().block_on(engine.close());
+    let left = read(&path);
+    for number in 0..20_000 {
+        assert_eq!(left.contains_key(&digest(number).to_string()), number % 3 == 0, "{number}");
+    }
+    assert!(left.contains_key("") && left.contains_key("a mail's subject"));
+    assert_eq!(left[&digest(900_000).to_string()], "damaged");
+    assert!(!left.contains_key(&digest(900_002).to_string()), "an expired record of version 0");
+    assert!(left.contains_key(&digest(900_003).to_string()), "whitelisted not long ago");
+}
+
+#[test]
+fn a_record_that_is_reported_while_it_waits_for_its_deletion_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    write(&path, (0..100).map(|number| (digest(number).to_hex().to_vec(), record(100))));
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    let mut guard = engine.shared.lock();
+    let open = guard.as_mut().unwrap();
+    let horizon = Timestamp::from_seconds(Timestamp::now().seconds() - 86_400);
+    let mut sweep = Sweep::new(horizon, 1 << 20);
+    // So large a distance that the walk ends before anything is deleted.
+    while sweep.walked() < 100 {
+        assert!(!sweep.slice(open, Duration::ZERO).unwrap());
+    }
+    let kept = digest(7).to_hex();
+    open.handle.store(&kept, &record(0)).unwrap();
+    while !sweep.slice(open, Duration::from_millis(1)).unwrap() {}
+    drop(guard);
+    assert_eq!((sweep.deleted, sweep.damaged, sweep.foreign), (99, 0, 0));
+    runtime().block_on(engine.close());
+    assert_eq!(read(&path).into_keys().collect::<Vec<_>>(), [digest(7).to_string()]);
+}
+
+#[test]
+fn pages_of_a_scan_meet_every_record_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    let first = Timestamp::from_micros(1_700_000_000_123_456);
+    let runtime = runtime();
+    for number in 0..1000 {
+        let tally = crate::record::Tally { count: i64::from(number), first: Some(first), last: Some(first) };
+        let record = Record { reports: tally, whitelists: crate::record::Tally::default() };
+        runtime.block_on(engine.store(digest(number), record)).unwrap();
+    }
+    assert_eq!(runtime.block_on(engine.delete(digest(5))), Ok(true));
+    assert_eq!(runtime.block_on(engine.delete(digest(5))), Ok(false));
+    let (mut found, mut cursor) = (BTreeMap::new(), None);
+    loop {
+        let page = runtime.block_on(engine.scan(cursor, 7)).unwrap();
+        assert!(page.records.len() <= 7);
+        for (key, record) in page.records {
+            assert_eq!(found.insert(key, record.unwrap().reports), None);
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found.len(), 999);
+    assert_eq!(found[&digest(6).to_hex()[..]].count, 6);
+    assert_eq!(found[&digest(6).to_hex()[..]].last, Some(first));
+    runtime.block_on(engine.flush()).unwrap();
+    runtime.block_on(engine.close());
+    assert_eq!(engine.health(), Health::Away("it has been closed".to_owned()));
+}
+
+#[test]
+fn a_batch_is_looked_up_before_it_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    write(
+        &path,
+        [
+            (digest(1).to_hex().to_vec(), b"5,1300000000,1400000000".to_vec()),
+            (digest(2).to_hex().to_vec(), b"damaged".to_vec()),
+        ],
+    );
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    let mut batch = Batch::default();
+    batch.restart(Timestamp::from_seconds(1_700_000_000));
+    let look_up = batch.look_up(digest(1));
+    let reports = [1, 1, 2, 3].map(|number| batch.increment(digest(number), Kind::Report));
+    let whitelisting = batch.increment(digest(3), Kind::Whitelist);
+    let Progress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
+    assert_eq!(batch.found(look_up, i64::MAX).unwrap().reports.count, 5);
+    assert_eq!(
+        reports.map(|report| batch.counted(report)),
+        [Ok(()), Ok(()), Err(StorageError::Damaged), Ok(())]
+    );
+    assert_eq!(batch.counted(whitelisting), Ok(()));
+    runtime().block_on(engine.close());
+    let found = read(&path);
+    assert_eq!(found[&digest(1).to_string()], "1,7,2011-03-13 07:06:40,2023-11-14 22:13:20,0,None,None");
+    assert_eq!(found[&digest(2).to_string()], "damaged");
+    assert_eq!(
+        found[&digest(3).to_string()],
+        "1,1,2023-11-14 22:13:20,2023-11-14 22:13:20,1,2023-11-14 22:13:20,2023-11-14 22:13:20"
+    );
+}
+
+#[test]
+fn what_cannot_be_opened_is_told_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    let told = |path: &Path| match Gdbm::open(path, None, TimeZone::UTC) {
+        Ok(_) => panic!("it was opened"),
+        Err(error) => (error.to_string().replace(&path.display().to_string(), "FILE"), error.is_busy()),
+    };
+    std::fs::write(&path, "this is no database, but long enough for the header of one\n".repeat(100))
+        .unwrap();
+    let (text, busy) = told(&path);
+    assert_eq!(
+        text,
+        "FILE is not a GNU dbm database (Bad magic number): move it away, or name another file with DigestDB"
+    );
+    assert!(!busy);
+    std::fs::write(&path, "short").unwrap();
+    assert!(told(&path).0.starts_with("FILE is not a GNU dbm database ("), "{:?}", told(&path));
+    assert!(told(&folder.path().join("missing/pyzord.db")).0.contains("No such file or directory"));
+
+    std::fs::write(&path, "").unwrap();
+    let _first = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    let (text, busy) = told(&path);
+    assert_eq!(
+        text,
+        format!("the database FILE is in use by process {}: stop that first", std::process::id())
+    );
+    assert!(busy);
+}

@@ -1,0 +1,163 @@
+//! Storage engines: where records are kept. Speaks of digests and records, never of requests.
+
+pub mod batch;
+pub mod gdbm;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use batch::{Batch, Entry};
+
+use crate::digest::Digest;
+use crate::record::Record;
+
+/// A future that an engine returns.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why something could not be done for one digest. What the operator must know of it has been
+/// logged by the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum StorageError {
+    /// The database cannot be reached, or does not accept the change.
+    #[error("the database is temporarily unavailable")]
+    Unavailable,
+    /// The stored record cannot be decoded.
+    #[error("the stored record is damaged")]
+    Damaged,
+}
+
+/// How an engine deals with a batch.
+pub enum Progress {
+    /// It is done.
+    Done(Batch),
+    /// It will be done; the batch comes back with its outcomes.
+    Later(BoxFuture<'static, Batch>),
+}
+
+/// A place in the middle of a database from which a scan goes on; each engine has its own form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub Vec<u8>);
+
+/// Some records of a database.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Keys as they are in the database, with what is stored under them.
+    pub records: Vec<(Vec<u8>, Result<Record, StorageError>)>,
+    /// Where to go on; none at the end.
+    pub next: Option<Cursor>,
+}
+
+/// How an engine is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It reads and writes.
+    Serving,
+    /// It reads, and refuses changes for the reason given.
+    ReadOnly(String),
+    /// It does neither, for the reason given.
+    Away(String),
+    /// It will never again do either in this process, for the reason given.
+    Failed(String),
+}
+
+/// A store of records.
+///
+/// All engines behave alike: counters stop at [`Engine::count_limit`] instead of failing; a
+/// record expires when neither tally changed for the age given when the engine was opened; a
+/// change that was reported as done has been counted exactly once, and one that was not at most
+/// once.
+pub trait Engine: Send + Sync {
+    /// The engine's name and its database, for people. Never contains a password.
+    fn describe(&self) -> String;
+
+    /// Looks up and counts all that the batch asks for: each entry's look-up first, then its
+    /// increments. What fails for one digest fails for that digest only.
+    fn run(&self, batch: Batch) -> Progress;
+
+    /// The highest count that the engine can hold.
+    fn count_limit(&self) -> i64;
+
+    /// Stores a record whole, replacing what was there.
+    fn store(&self, digest: Digest, record: Record) -> BoxFuture<'_, Result<(), StorageError>>;
+
+    /// Deletes a record; says whether there was one.
+    fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<bool, StorageError>>;
+
+    /// Up to `limit` records from the start or from where an earlier scan stopped. A record that
+    /// is there during the whole of a scan is met, unless others are changed meanwhile.
+    fn scan(&self, from: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page, StorageError>>;
+
+    /// Makes everything that was counted so far durable.
+    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>>;
+
+    /// How the engine is now.
+    fn health(&self) -> Health;
+
+    /// Waits until the engine cannot go on in this process, and says why in one line. Never
+    /// returns while it can.
+    fn failed(&self) -> BoxFuture<'_, String>;
+
+    /// Makes everything durable and ends all background work.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Where an engine's database is, and how to use it.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The database as the settings name it, in the engine's own form. May hold a password.
+    pub dsn: String,
+    /// The same as the absolute path of a file, for engines that use one.
+    pub path: PathBuf,
+    /// After how long without a change a record expires; none: never.
+    pub cleanup_age: Option<Duration>,
+}
+
+/// Why a database could not be opened: one line that says what to do.
+#[derive(Debug, Error)]
+#[error("{text}")]
+pub struct OpenError {
+    text: String,
+    busy: bool,
+}
+
+impl OpenError {
+    fn new(text: String) -> Self {
+        Self { text, busy: false }
+    }
+
+    fn busy(text: String) -> Self {
+        Self { text, busy: true }
+    }
+
+    /// Whether the database is in use by a process that may be about to end.
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+}
+
+type Open = fn(&Options) -> Result<Arc<dyn Engine>, OpenError>;
+
+/// Every engine there is. To add one is to add its file and its line here.
+const DRIVERS: [(&str, Open); 1] = [("gdbm", gdbm::open)];
+
+/// The names of the engines that can be opened.
+pub fn engines() -> impl Iterator<Item = &'static str> {
+    DRIVERS.iter().map(|(name, _)| *name)
+}
+
+/// Opens a database with the engine of this name.
+///
+/// # Errors
+///
+/// One line that names the database and says what to do.
+pub fn open(engine: &str, options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
+    match DRIVERS.iter().find(|(name, _)| *name == engine) {
+        Some((_, open)) => open(options),
+        None => Err(OpenError::new(format!("there is no engine named {engine}"))),
+    }
+}
