@@ -87,7 +87,8 @@ pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
     let rules = match access {
         Some(text) => rules::parse(&text, &name, &mut warnings),
         None => {
-            let text = "Using default ACL: the anonymous user may use the check, report, ping and info commands.";
+            let text =
+                "Using default ACL: the anonymous user may use the check, report, ping and info commands.";
             if before.access {
                 warnings.push(format!("{name} has vanished. {text}"));
             } else {

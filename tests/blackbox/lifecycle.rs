@@ -107,10 +107,12 @@ fn relative_names_are_found_from_the_background() {
     site.home().rewrite("rights.txt", "ping : anonymous : allow\n");
     daemon.signal(Signal::SIGUSR1);
     eventually("the new rights", || (site.caller().answered("ping", &[]).code() == 200).then_some(()));
+    fs::rename(site.path("main.log"), site.path("main.log.1")).unwrap();
     daemon.signal(Signal::SIGHUP);
+    eventually("a new log", || site.path("main.log").exists().then_some(()));
     daemon.stop();
     assert!(site.path("my.db").exists());
-    assert!(site.home().read("main.log").contains("SIGHUP received."));
+    assert!(site.home().read("main.log").contains("Server shutdown."));
     assert!(!site.path("pyzord.pid").exists());
 }
 
@@ -545,11 +547,17 @@ fn hup_opens_the_logs_again_and_reloads() {
     home.rewrite("pyzord.passwd", account.passwd());
     server.signal(Signal::SIGHUP);
     eventually("the new account", || (server.request_as(&account, "ping", &[]).code() == 200).then_some(()));
+    // Lines that were waiting to be written still go to the old files.
     eventually("new logs", || {
+        server.signal(Signal::SIGUSR1);
+        assert_eq!(server.request_as(&account, "ping", &[]).code(), 200);
         let usage = home.read("usage.log").contains("bob,127.0.0.1,ping,None,200");
         (usage && !home.log().is_empty()).then_some(())
     });
-    assert!(!home.read(old).contains("bob,"), "the old usage log is still written");
+    let old_usage = home.read(old);
+    assert_eq!(server.request_as(&account, "report", &[DIGEST]).code(), 200);
+    eventually("a line in the new usage log", || home.read("usage.log").contains(",report,").then_some(()));
+    assert_eq!(home.read(old), old_usage, "the old usage log is still written");
     let mode = fs::metadata(home.path().join("usage.log")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(server.stop().code(), Some(0));
