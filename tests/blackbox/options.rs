@@ -66,6 +66,7 @@ fn misuse_of_the_command_line_is_told_with_the_usage() {
     for (arguments, text) in [
         (&["--nosuch"][..], "no such option: --nosuch"),
         (&["--nosuch=1"], "no such option: --nosuch"),
+        (&["--nosuch", "1"], "no such option: --nosuch"),
         (&["-x"], "no such option: -x"),
         (&["--p", "1"], &format!("ambiguous option: --p ({all_p}?)")),
         (&["-p", "abc"], "option -p: invalid integer value: 'abc'"),

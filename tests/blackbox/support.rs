@@ -430,10 +430,15 @@ impl Ledger {
     /// Enters one report of this digest. What was refused has not been counted.
     pub(crate) fn enter(&mut self, digest: &str, reply: Option<&Reply>) {
         match reply.map(Reply::code) {
-            Some(200) => *self.acknowledged.entry(digest.to_owned()).or_default() += 1,
+            Some(200) => self.acknowledge(digest),
             Some(_) => {}
             None => *self.unknown.entry(digest.to_owned()).or_default() += 1,
         }
+    }
+
+    /// Enters one report that was acknowledged.
+    pub(crate) fn acknowledge(&mut self, digest: &str) {
+        *self.acknowledged.entry(digest.to_owned()).or_default() += 1;
     }
 
     /// Adds what somebody else has entered.
