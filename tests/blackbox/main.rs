@@ -12,7 +12,13 @@
 )]
 
 mod accounts;
+mod deployed;
 mod engines;
+mod faults;
 mod harness;
 mod interop;
+mod lifecycle;
+mod logs;
+mod options;
+mod support;
 mod wire;

@@ -1,0 +1,379 @@
+//! What goes wrong around a server: it is killed, its disk is full, nobody reads what it writes.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+
+use crate::harness::{DIGEST, eventually, ours_only};
+use crate::support::{Caller, Ledger, Running, Site, digest};
+
+#[test]
+fn a_kill_in_the_middle_of_reports_loses_no_acknowledged_one() {
+    const CLIENTS: u32 = 4;
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let mut ledger = Ledger::default();
+    let acknowledged = AtomicI64::new(0);
+    for round in 0..8 {
+        let daemon = site.detach();
+        let done = AtomicBool::new(false);
+        // Later at every round, so that the database is met in different states.
+        let enough = acknowledged.load(Ordering::Relaxed) + 150 + 37 * round;
+        thread::scope(|scope| {
+            let client = |number| {
+                let (site, done, acknowledged) = (&site, &done, &acknowledged);
+                scope.spawn(move || report_until(site, done, acknowledged, number))
+            };
+            let clients: Vec<_> = (0..CLIENTS).map(client).collect();
+            eventually("enough reports", || (acknowledged.load(Ordering::Relaxed) > enough).then_some(()));
+            daemon.signal(Signal::SIGKILL);
+            done.store(true, Ordering::Relaxed);
+            clients.into_iter().for_each(|client| ledger.add(client.join().unwrap()));
+        });
+        // The pid file of the killed one is still there, and the next start works all the same.
+    }
+    site.detach().stop();
+    ledger.compare(&site.stored());
+    assert!(ledger.acknowledged() > 8 * 150);
+}
+
+/// Reports old and new digests until it is over.
+fn report_until(site: &Site, done: &AtomicBool, acknowledged: &AtomicI64, client: u32) -> Ledger {
+    let mut ledger = Ledger::default();
+    let mut caller = site.caller();
+    let mut number = 0;
+    while !done.load(Ordering::Relaxed) {
+        number += 1;
+        let digest = if number % 2 == 0 {
+            digest(number % 20)
+        } else {
+            // One of its own, so that the file grows.
+            let start = u32::try_from(acknowledged.load(Ordering::Relaxed)).unwrap();
+            digest(1_000_000 * (client + 1) + start)
+        };
+        let reply = caller.ask("report", &[&digest], Duration::from_millis(300));
+        ledger.enter(&digest, reply.as_ref());
+        if reply.is_some() {
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    ledger
+}
+
+/// A small disk in the place of a folder, seen only by those who are told.
+struct Disk {
+    holder: Child,
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// A disk of so many KiB in the place of this folder, which stays empty for everybody else.
+    fn new(site: &Site, folder: PathBuf, size: u32) -> Self {
+        // A process holds the mount, which goes with it.
+        let script = "mount -t tmpfs -o size=\"$2\"k,mode=755 test \"$1\" && echo mounted && exec cat";
+        let mut command = site.mark(Command::new("unshare"));
+        command.arg(if Uid::effective().is_root() { "-m" } else { "-rm" }).args(["sh", "-c", script, "sh"]);
+        command.arg(&folder).arg(size.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(
+            line, "mounted\n",
+            "a small disk cannot be mounted: run the tests as root or with user namespaces allowed \
+             (sysctl kernel.unprivileged_userns_clone=1; in a container --cap-add SYS_ADMIN)"
+        );
+        Self { holder, folder }
+    }
+
+    /// The command, run where the disk is seen.
+    fn inside(&self, site: &Site, inner: &Command) -> Command {
+        let mut command = site.mark(Command::new("nsenter"));
+        command.args(["-t", &self.holder.id().to_string(), "-m"]);
+        if !Uid::effective().is_root() {
+            command.args(["-U", "--preserve-credentials"]);
+        }
+        command.arg("--").arg(inner.get_program()).args(inner.get_args());
+        command
+    }
+
+    /// A file on the disk, by a name that works from outside.
+    fn path(&self, name: &str) -> PathBuf {
+        let root = format!("/proc/{}/root", self.holder.id());
+        PathBuf::from(root).join(self.folder.strip_prefix("/").unwrap()).join(name)
+    }
+
+    /// Takes up so many KiB.
+    fn fill(&self, name: &str, size: usize) {
+        fs::write(self.path(name), vec![0; size * 1024]).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// Reports new digests, many at a time, until that is refused. Returns how many there are now.
+fn report_until_refused(caller: &mut Caller, ledger: &mut Ledger, mut next: u32) -> u32 {
+    loop {
+        let digests: Vec<String> = (next..next + 100).map(digest).collect();
+        next += 100;
+        let names: Vec<&str> = digests.iter().map(String::as_str).collect();
+        let code = caller.answered("report", &names).code();
+        for name in names {
+            if code == 200 {
+                ledger.acknowledge(name);
+            } else {
+                // Some of them may have found room.
+                ledger.enter(name, None);
+            }
+        }
+        if code == 500 {
+            return next;
+        }
+        assert_eq!(code, 200);
+        assert!(next < 1_000_000, "the disk does not get full");
+    }
+}
+
+#[test]
+fn a_full_disk_loses_no_acknowledged_report_and_is_survived() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let disk = Disk::new(&site, site.home().path(), 16 * 1024);
+    fs::copy(site.path("pyzord.access"), disk.path("pyzord.access")).unwrap();
+    disk.fill("ballast", 6 * 1024);
+    let log = site.folder().join("main.log");
+    let mut command = site.command();
+    command.arg("--log-file").arg(&log);
+    let mut server = Running::start(&site, disk.inside(&site, &command));
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+
+    let mut ledger = Ledger::default();
+    let next = report_until_refused(&mut caller, &mut ledger, 0);
+    assert!(next > 1000, "only {next} digests fit");
+    // Reading goes on, and single reports are refused in the same words.
+    for number in [0, 1, next / 2] {
+        assert_eq!(caller.count(&digest(number)), 1);
+    }
+    let refused = caller.answered("report", &[&digest(next)]);
+    assert_eq!(refused.header("Diag").unwrap(), "Internal Server Error: Database temporarily unavailable.");
+    assert_eq!(caller.answered("ping", &[]).code(), 200);
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.lines().any(|line| line.contains(" ERROR ") || line.contains(" WARNING ")), "{text}");
+    assert!(text.lines().count() < 50, "a line for each refusal: {text}");
+
+    // With room again, service goes on by itself; and so it does a second time.
+    fs::remove_file(disk.path("ballast")).unwrap();
+    let reported = digest(next + 1);
+    eventually("reports", || (caller.answered("report", &[&reported]).code() == 200).then_some(()));
+    ledger.acknowledge(&reported);
+    let next = report_until_refused(&mut caller, &mut ledger, next + 2);
+    assert_eq!(caller.count(&digest(next / 2)), 1);
+
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    fs::copy(disk.path("pyzord.db"), site.path("pyzord.db")).unwrap();
+    let stored = site.stored();
+    ledger.compare(&stored);
+    let count = site.home().database().gdbmtool("count\n");
+    assert!(count.contains(&stored.len().to_string()), "{count}");
+}
+
+#[test]
+fn a_kill_on_a_full_disk_loses_no_acknowledged_report() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let disk = Disk::new(&site, site.home().path(), 8 * 1024);
+    fs::copy(site.path("pyzord.access"), disk.path("pyzord.access")).unwrap();
+    let mut server = Running::start(&site, disk.inside(&site, &site.command()));
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+    let mut ledger = Ledger::default();
+    report_until_refused(&mut caller, &mut ledger, 0);
+    server.daemon().signal(Signal::SIGKILL);
+    server.ended();
+    // It starts on the full disk, and reads.
+    let mut server = Running::start(&site, disk.inside(&site, &site.command()));
+    server.serves(&mut caller);
+    assert_eq!(caller.count(&digest(7)), 1);
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    fs::copy(disk.path("pyzord.db"), site.path("pyzord.db")).unwrap();
+    ledger.compare(&site.stored());
+}
+
+#[test]
+fn logs_on_a_full_disk_hold_nothing_up() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let logs = site.folder().join("log");
+    fs::create_dir(&logs).unwrap();
+    let disk = Disk::new(&site, logs.clone(), 64);
+    let mut command = site.command();
+    command.arg("--log-file").arg(logs.join("main.log")).arg("--usage-log-file").arg(logs.join("usage.log"));
+    let mut server = Running::start(&site, disk.inside(&site, &command));
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+    for number in 0..2000 {
+        assert_eq!(caller.answered("report", &[&digest(number % 10)]).code(), 200);
+    }
+    eventually("a full disk", || {
+        (fs::metadata(disk.path("usage.log")).unwrap().len() > 50_000).then_some(())
+    });
+    // Once there is room, whole lines are written again.
+    OpenOptions::new().write(true).truncate(true).open(disk.path("usage.log")).unwrap();
+    eventually("usage lines", || {
+        assert_eq!(caller.answered("ping", &[]).code(), 200);
+        fs::read_to_string(disk.path("usage.log")).unwrap().contains(",ping,None,200\n").then_some(())
+    });
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    let expected: BTreeMap<String, i64> = (0..10).map(|number| (digest(number), 200)).collect();
+    assert_eq!(site.stored(), expected);
+}
+
+#[test]
+fn a_log_that_always_fails_holds_nothing_up() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let mut command = site.command();
+    command.args(["--usage-log-file", "/dev/full"]);
+    let mut server = Running::start(&site, command);
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+    for _ in 0..500 {
+        assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
+    }
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    let log = site.home().log();
+    assert_eq!(log.lines().filter(|line| line.contains("/dev/full")).count(), 1, "{log}");
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_nothing_up() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    for name in ["main.pipe", "usage.pipe"] {
+        assert!(Command::new("mkfifo").arg(site.path(name)).status().unwrap().success());
+    }
+    let open = |name| {
+        // Both ways, so that opening does not wait for the other end.
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(site.path(name))
+            .unwrap()
+    };
+    let _readers = [open("main.pipe"), open("usage.pipe")];
+    let mut command = site.command();
+    command.args(["-d", "--log-file", "main.pipe", "--usage-log-file", "usage.pipe"]);
+    let mut server = Running::start(&site, command);
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+    // A pipe holds 64 KiB.
+    for _ in 0..2000 {
+        assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
+    }
+    server.daemon().signal(Signal::SIGHUP);
+    assert_eq!(caller.count(DIGEST), 2000);
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_holds_nothing_up() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let mut command = site.command();
+    command.arg("-d");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    drop(command);
+    let mut caller = site.caller();
+    eventually("a reply", || caller.ask("ping", &[], Duration::from_millis(100)));
+    for _ in 0..2000 {
+        assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM)
+        .unwrap();
+    let status = eventually("its end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    drop(reader);
+}
+
+#[test]
+fn a_reader_of_standard_error_that_goes_away_harms_nothing() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let mut command = site.command();
+    command.arg("-d");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    drop(command);
+    drop(reader);
+    let mut caller = site.caller();
+    eventually("a reply", || caller.ask("ping", &[], Duration::from_millis(100)));
+    for _ in 0..50 {
+        assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM)
+        .unwrap();
+    let status = eventually("its end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_damaged_record_fails_alone() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let sound = format!("1,{},2020-01-01 00:00:00,2026-11-01 00:00:00,0,None,None", 7);
+    site.home().database().write(&[(digest(1), "garbage"), (digest(2), sound.as_str())]);
+    let daemon = site.detach();
+    let mut caller = site.caller();
+    let reply = caller.answered("check", &[&digest(1)]);
+    assert_eq!(reply.header("Diag").unwrap(), "Internal Server Error: Damaged record.");
+    assert_eq!(caller.answered("report", &[&digest(2), &digest(1), &digest(3)]).code(), 500);
+    assert_eq!((caller.count(&digest(2)), caller.count(&digest(3))), (8, 1));
+    for _ in 0..100 {
+        assert_eq!(caller.answered("report", &[&digest(1)]).code(), 500);
+    }
+    daemon.stop();
+    let log = site.home().log();
+    let lines = log.lines().filter(|line| line.contains(&digest(1))).count();
+    assert!((1..50).contains(&lines), "{log}");
+    assert_eq!(site.home().database().record(&digest(1)), "garbage");
+}

@@ -1,0 +1,741 @@
+//! How a server starts, goes into the background, takes signals and ends.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Uid, getsid};
+
+use crate::harness::{Account, DIGEST, Home, eventually, ours_only};
+use crate::support::{Ledger, Running, Site, digest, finish};
+
+#[test]
+fn detaching_returns_when_the_daemon_answers() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    for round in 0..5 {
+        let daemon = site.detach();
+        assert_eq!(site.caller().answered("report", &[DIGEST]).code(), 200);
+        assert_eq!(site.home().read("pyzord.pid"), format!("{}\n", daemon.pid()));
+        assert_eq!(site.processes(), [daemon.pid()]);
+        assert_eq!(site.caller().count(DIGEST), round + 1);
+        daemon.stop();
+        assert!(!site.path("pyzord.pid").exists());
+    }
+}
+
+#[test]
+fn a_daemon_keeps_nothing_of_its_caller() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    // Descriptor 77 is the caller's pipe, at whose end `finish` waits for the daemon to let it go.
+    let daemon = site.detach_with(site.under("exec \"$@\" 77>&1 78</etc/hostname", true));
+    let descriptors = daemon.descriptors();
+    for number in 0..=2 {
+        assert_eq!(descriptors[&number], "/dev/null", "{descriptors:?}");
+    }
+    assert!(!descriptors.contains_key(&77) && !descriptors.contains_key(&78), "{descriptors:?}");
+    assert!(!descriptors.values().any(|target| target.starts_with("pipe:")), "{descriptors:?}");
+    assert_eq!(fs::read_link(daemon.proc("cwd")).unwrap().to_str(), Some("/"));
+    assert_eq!(daemon.stat(7), 0, "it has a terminal");
+    let session = getsid(Some(daemon.pid())).unwrap();
+    assert_ne!(session, getsid(None).unwrap());
+    assert_ne!(session, daemon.pid(), "a session's leader can get a terminal by opening one");
+    daemon.stop();
+}
+
+#[test]
+fn files_are_for_their_owner_alone_whatever_the_umask() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let daemon = site.detach_with(site.under("umask 0; exec \"$@\"", true));
+    for name in ["pyzord.db", "pyzord.pid", "pyzord.log", "usage.log"] {
+        let mode = fs::metadata(site.path(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    daemon.stop();
+}
+
+#[test]
+fn a_missing_homedir_is_created_for_its_owner_alone() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let homedir = site.folder().join("created");
+    let mut command = site.under("umask 0; exec \"$@\"", true);
+    command.arg("--homedir").arg(&homedir);
+    let finished = finish(command);
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
+    assert_eq!(fs::metadata(&homedir).unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(homedir.join("pyzord.pid").exists());
+}
+
+#[test]
+fn relative_names_are_found_from_the_background() {
+    if !ours_only() {
+        return;
+    }
+    let account = Account::new("bob");
+    let site = Site::new();
+    site.home().rewrite("accounts.txt", account.passwd());
+    site.home().rewrite("rights.txt", "check : bob : allow\n");
+    site.home()
+        .rewrite("config", "[server]\nLogFile = main.log\nPasswdFile = accounts.txt\nDigestDB = my.db\n");
+    let mut command = site.bare();
+    command.current_dir(site.folder()).args(["--homedir", "home", "-a", "127.0.0.1", "--detach", "output"]);
+    command.args(["-p", &site.port().to_string(), "--access-file", "rights.txt"]);
+    let daemon = site.detach_with(command);
+    assert_eq!(fs::read_to_string(site.folder().join("output")).unwrap(), "");
+    let rights = [("check", 403), ("ping", 403)];
+    for (operation, code) in rights {
+        assert_eq!(site.caller().answered(operation, &[DIGEST]).code(), code);
+    }
+    // Reloading finds them, too.
+    site.home().rewrite("rights.txt", "ping : anonymous : allow\n");
+    daemon.signal(Signal::SIGUSR1);
+    eventually("the new rights", || (site.caller().answered("ping", &[]).code() == 200).then_some(()));
+    fs::rename(site.path("main.log"), site.path("main.log.1")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    eventually("a new log", || site.path("main.log").exists().then_some(()));
+    daemon.stop();
+    assert!(site.path("my.db").exists());
+    assert!(site.home().read("main.log").contains("Server shutdown."));
+    assert!(!site.path("pyzord.pid").exists());
+}
+
+#[test]
+fn the_homedir_may_be_the_working_directory() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let mut command = site.bare();
+    command.current_dir(site.home().path()).args(["--homedir=.", "-a", "127.0.0.1", "--detach=/dev/null"]);
+    command.args(["-p", &site.port().to_string()]);
+    let daemon = site.detach_with(command);
+    assert_eq!(site.caller().answered("ping", &[]).code(), 200);
+    daemon.stop();
+    assert!(!site.path("pyzord.pid").exists());
+}
+
+#[test]
+fn term_and_int_end_it_safely() {
+    if !ours_only() {
+        return;
+    }
+    for (signal, name) in [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT")] {
+        let site = Site::new();
+        let daemon = site.detach();
+        let mut caller = site.caller();
+        for number in 0..100 {
+            assert_eq!(caller.answered("report", &[&digest(number)]).code(), 200);
+        }
+        daemon.signal(signal);
+        daemon.ended();
+        assert!(!site.path("pyzord.pid").exists());
+        assert_eq!(site.stored().len(), 100);
+        let log = site.home().log();
+        let last: Vec<&str> = log.lines().rev().take(2).collect();
+        assert!(last[1].ends_with(&format!(" INFO {name} received. Shutting down.")), "{log}");
+        assert!(last[0].ends_with(" INFO Server shutdown."), "{log}");
+    }
+}
+
+#[test]
+fn in_the_foreground_term_and_int_end_it_with_success() {
+    if !ours_only() {
+        return;
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let site = Site::new();
+        let mut server = Running::start(&site, site.command());
+        server.serves(&mut site.caller());
+        assert!(!site.path("pyzord.pid").exists(), "a pid file is for the background");
+        server.daemon().signal(signal);
+        assert_eq!(server.ended().code(), Some(0));
+        assert_eq!(site.home().stderr(), "");
+    }
+}
+
+#[test]
+fn what_had_arrived_before_the_end_is_answered() {
+    if !ours_only() {
+        return;
+    }
+    const REQUESTS: u32 = 100;
+    let site = Site::new();
+    let daemon = site.detach();
+    let caller = site.caller();
+    // While it stands still, requests gather in its socket.
+    daemon.signal(Signal::SIGSTOP);
+    for number in 0..REQUESTS {
+        caller.send("report", &[&digest(number)], 2000 + number);
+    }
+    daemon.signal(Signal::SIGTERM);
+    daemon.signal(Signal::SIGCONT);
+    for _ in 0..REQUESTS {
+        let reply = caller.receive(Duration::from_secs(10)).expect("a reply to everything that had arrived");
+        assert_eq!(reply.code(), 200);
+    }
+    daemon.ended();
+    assert_eq!(site.stored().len(), 100);
+}
+
+#[test]
+fn stopping_under_load_keeps_every_acknowledged_report() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    for _ in 0..3 {
+        let before = if site.path("pyzord.db").exists() { site.stored() } else { Default::default() };
+        let daemon = site.detach();
+        let done = AtomicBool::new(false);
+        let ledger = thread::scope(|scope| {
+            let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| report_until(&site, &done))).collect();
+            eventually("some reports", || {
+                (site.caller().count(&digest(3)) > before_count(&before, 3) + 20).then_some(())
+            });
+            daemon.stop();
+            done.store(true, Ordering::Relaxed);
+            let mut ledger = Ledger::default();
+            clients.into_iter().for_each(|client| ledger.add(client.join().unwrap()));
+            ledger
+        });
+        let mut stored = site.stored();
+        stored
+            .iter_mut()
+            .for_each(|(digest, count)| *count -= before.get(digest).copied().unwrap_or_default());
+        assert!(ledger.acknowledged() > 20);
+        ledger.compare(&stored);
+    }
+}
+
+fn before_count(before: &std::collections::BTreeMap<String, i64>, number: u32) -> i64 {
+    before.get(&digest(number)).copied().unwrap_or_default()
+}
+
+fn report_until(site: &Site, done: &AtomicBool) -> Ledger {
+    let mut ledger = Ledger::default();
+    let mut caller = site.caller();
+    for number in (0..7).cycle() {
+        if done.load(Ordering::Relaxed) {
+            break;
+        }
+        let reply = caller.ask("report", &[&digest(number)], Duration::from_millis(300));
+        ledger.enter(&digest(number), reply.as_ref());
+        if reply.is_none() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    ledger
+}
+
+/// Starts a server and sends it a signal as soon as it can take one, or a little later.
+fn signalled_while_starting(signal: Signal, pause: Duration) -> (Site, Running) {
+    let site = Site::new();
+    let server = Running::start(&site, site.command());
+    // From the log file on signals wait until there is somebody to take them; before it, the process
+    // may not have reached its main yet.
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !site.path("pyzord.log").exists() {
+        assert!(Instant::now() < deadline, "no log file");
+        std::hint::spin_loop();
+    }
+    let start = Instant::now();
+    while start.elapsed() < pause {
+        std::hint::spin_loop();
+    }
+    server.daemon().signal(signal);
+    (site, server)
+}
+
+/// Pauses that hit every part of a start.
+fn pauses() -> impl Iterator<Item = Duration> {
+    (0..24).map(|step| Duration::from_micros(step * step * 15))
+}
+
+#[test]
+fn a_stop_at_any_moment_of_the_start_is_a_safe_stop() {
+    if !ours_only() {
+        return;
+    }
+    for pause in pauses() {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let (site, mut server) = signalled_while_starting(signal, pause);
+            assert_eq!(server.ended().code(), Some(0), "{signal} after {pause:?}");
+            assert_eq!(site.home().stderr(), "");
+        }
+    }
+}
+
+#[test]
+fn a_reload_at_any_moment_of_the_start_harms_nothing() {
+    if !ours_only() {
+        return;
+    }
+    for pause in pauses() {
+        for signal in [Signal::SIGUSR1, Signal::SIGHUP] {
+            let (site, mut server) = signalled_while_starting(signal, pause);
+            server.serves(&mut site.caller());
+            server.daemon().signal(Signal::SIGTERM);
+            assert_eq!(server.ended().code(), Some(0), "{signal} after {pause:?}");
+        }
+    }
+}
+
+#[test]
+fn starting_twice_names_the_one_that_runs() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let daemon = site.detach();
+    let running = format!("already running (pid {})", daemon.pid());
+    finish(site.detached()).expect_line(&[&running]);
+    assert_eq!(site.home().read("pyzord.pid"), format!("{}\n", daemon.pid()));
+    assert_eq!(site.caller().answered("ping", &[]).code(), 200);
+    // On another port it is the same: the pid file belongs to the homedir.
+    let mut elsewhere = site.detached();
+    elsewhere.args(["-p", "0"]);
+    finish(elsewhere).expect_line(&[&running]);
+    assert_eq!(site.processes(), [daemon.pid()]);
+    daemon.stop();
+}
+
+#[test]
+fn a_stale_pid_file_is_replaced() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let dead = {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    };
+    let foreign = std::process::id();
+    for content in
+        [format!("{dead}\n"), format!("{foreign}\n"), "1\n".into(), String::new(), "x".repeat(9000)]
+    {
+        site.home().rewrite("pyzord.pid", content);
+        let daemon = site.detach();
+        assert_eq!(site.processes(), [daemon.pid()]);
+        daemon.stop();
+        assert!(!site.path("pyzord.pid").exists());
+    }
+}
+
+/// Asserts that `--detach` fails with one line that has these texts in it and leaves nothing behind.
+#[track_caller]
+fn expect_failure(site: &Site, command: Command, texts: &[&str]) {
+    finish(command).expect_line(texts);
+    site.expect_nobody();
+    assert!(!site.path("pyzord.pid").is_file(), "the pid file is left");
+}
+
+#[test]
+fn a_taken_port_fails_the_start() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let _taken = UdpSocket::bind(("127.0.0.1", site.port())).unwrap();
+    expect_failure(&site, site.detached(), &[&format!("127.0.0.1:{}", site.port())]);
+    assert!(site.home().log().contains(&site.port().to_string()), "the log says nothing");
+}
+
+#[test]
+fn a_garbage_database_fails_the_start_and_is_left_alone() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    for garbage in ["nonsense".repeat(5000), "short".into()] {
+        site.home().rewrite("pyzord.db", &garbage);
+        expect_failure(&site, site.detached(), &[site.path("pyzord.db").to_str().unwrap()]);
+        assert_eq!(site.home().read("pyzord.db"), garbage);
+    }
+}
+
+#[test]
+fn an_empty_database_file_is_a_new_database() {
+    let site = Site::new();
+    site.home().rewrite("pyzord.db", "");
+    let mut server = Running::start(&site, site.command());
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+    assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
+    assert_eq!(caller.count(DIGEST), 1);
+}
+
+#[test]
+fn a_database_that_somebody_else_has_open_fails_the_start() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    site.detach().stop();
+    let mut python = site.mark(Command::new("/usr/bin/python3"));
+    python.args(["-c", "import dbm.gnu, sys\nd = dbm.gnu.open(sys.argv[1], 'w')\nprint('open', flush=True)\nsys.stdin.read()"]);
+    let mut holder =
+        python.arg(site.path("pyzord.db")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "open\n", "run tests/setup.sh");
+    let path = site.path("pyzord.db");
+    finish(site.detached()).expect_line(&[path.to_str().unwrap(), &format!("process {}", holder.id())]);
+    assert!(!site.path("pyzord.pid").exists());
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    site.detach().stop();
+}
+
+#[test]
+fn bad_settings_fail_the_start() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    site.home().rewrite("config", "[server]\nCleanupAge = long\n");
+    expect_failure(&site, site.detached(), &["config", "2", "CleanupAge", "long"]);
+    assert!(!site.path("pyzord.db").exists());
+}
+
+#[test]
+fn files_that_cannot_be_written_fail_the_start() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let nowhere = site.folder().join("missing/file");
+    let nowhere = nowhere.to_str().unwrap();
+    for option in ["--pid-file", "--log-file", "--usage-log-file", "--dsn", "--detach"] {
+        let mut command = site.detached();
+        command.args([option, nowhere]);
+        expect_failure(&site, command, &[nowhere]);
+    }
+    // A folder in their place.
+    let folder = site.folder().join("in-the-way");
+    fs::create_dir(&folder).unwrap();
+    let folder = folder.to_str().unwrap();
+    for option in [
+        "--pid-file",
+        "--log-file",
+        "--usage-log-file",
+        "--dsn",
+        "--detach",
+        "--password-file",
+        "--access-file",
+    ] {
+        let mut command = site.detached();
+        command.args([option, folder]);
+        expect_failure(&site, command, &[folder]);
+    }
+}
+
+#[test]
+fn an_address_of_nobody_fails_the_start() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    // 192.0.2.0/24 is for documentation and belongs to nobody.
+    let mut command = site.detached();
+    command.args(["-a", "192.0.2.1"]);
+    expect_failure(&site, command, &["192.0.2.1"]);
+}
+
+#[test]
+fn a_homedir_that_cannot_be_created_fails_the_start() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    for (homedir, there) in [("missing/home", false), ("a-file", true)] {
+        let homedir = site.folder().join(homedir);
+        if there {
+            fs::write(&homedir, "").unwrap();
+        }
+        let mut command = site.detached();
+        command.arg("--homedir").arg(&homedir);
+        expect_failure(&site, command, &[homedir.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn a_killed_daemon_is_replaced_at_once() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    for (round, remove) in [(1, true), (2, false), (3, true), (4, false)] {
+        let daemon = site.detach();
+        let mut caller = site.caller();
+        assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
+        assert_eq!(caller.count(DIGEST), round);
+        // Not waiting for its end is the point: this is what restart scripts do.
+        daemon.signal(Signal::SIGKILL);
+        if remove {
+            fs::remove_file(site.path("pyzord.pid")).unwrap();
+        }
+    }
+    assert_eq!(site.detach_after_kill(), 4);
+}
+
+impl Site {
+    /// Starts once more and returns the count of the digest.
+    fn detach_after_kill(&self) -> i64 {
+        let daemon = self.detach();
+        let count = self.caller().count(DIGEST);
+        daemon.stop();
+        count
+    }
+}
+
+#[test]
+fn a_start_waits_for_the_one_that_is_stopping() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let mut daemon = site.detach();
+    for round in 0..5 {
+        assert_eq!(site.caller().answered("report", &[DIGEST]).code(), 200);
+        daemon.signal(Signal::SIGTERM);
+        let next = site.detach();
+        assert_ne!(next.pid(), daemon.pid());
+        daemon.ended();
+        assert_eq!(
+            site.home().read("pyzord.pid"),
+            format!("{}\n", next.pid()),
+            "the old one took the new pid file away"
+        );
+        assert_eq!(site.caller().count(DIGEST), round + 1);
+        daemon = next;
+    }
+    daemon.stop();
+}
+
+#[test]
+fn hup_opens_the_logs_again_and_reloads() {
+    if !ours_only() {
+        return;
+    }
+    let account = Account::new("bob");
+    let home = Home::new().passwd("").access("ping report : anonymous bob : allow\n");
+    let server = home.start();
+    assert_eq!(server.request("ping", &[]).code(), 200);
+    let old = "usage.log.1";
+    eventually("the first usage line", || home.read("usage.log").contains(",ping,").then_some(()));
+    for name in ["pyzord.log", "usage.log"] {
+        fs::rename(home.path().join(name), home.path().join(format!("{name}.1"))).unwrap();
+    }
+    home.rewrite("pyzord.passwd", account.passwd());
+    server.signal(Signal::SIGHUP);
+    eventually("the new account", || (server.request_as(&account, "ping", &[]).code() == 200).then_some(()));
+    // Lines that were waiting to be written still go to the old files.
+    eventually("new logs", || {
+        server.signal(Signal::SIGUSR1);
+        assert_eq!(server.request_as(&account, "ping", &[]).code(), 200);
+        let usage = home.read("usage.log").contains("bob,127.0.0.1,ping,None,200");
+        (usage && !home.log().is_empty()).then_some(())
+    });
+    let old_usage = home.read(old);
+    assert_eq!(server.request_as(&account, "report", &[DIGEST]).code(), 200);
+    eventually("a line in the new usage log", || home.read("usage.log").contains(",report,").then_some(()));
+    assert_eq!(home.read(old), old_usage, "the old usage log is still written");
+    let mode = fs::metadata(home.path().join("usage.log")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(server.stop().code(), Some(0));
+    assert!(home.log().contains("Server shutdown."));
+    assert!(!home.read("pyzord.log.1").contains("Server shutdown."));
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_again_is_written_on() {
+    if !ours_only() {
+        return;
+    }
+    let home = Home::open();
+    let server = home.start();
+    let log = home.path().join("pyzord.log");
+    fs::rename(&log, home.path().join("moved")).unwrap();
+    fs::create_dir(&log).unwrap();
+    server.signal(Signal::SIGHUP);
+    eventually("an error in the old log", || {
+        let text = home.read("moved");
+        text.lines().any(|line| line.contains(" ERROR ") && line.contains("pyzord.log")).then_some(())
+    });
+    assert_eq!(server.request("ping", &[]).code(), 200);
+    assert_eq!(server.stop().code(), Some(0));
+    assert!(home.read("moved").contains("Server shutdown."));
+}
+
+#[test]
+fn a_storm_of_signals_under_load_loses_no_reply() {
+    if !ours_only() {
+        return;
+    }
+    const REPORTS: u32 = 1500;
+    let site = Site::new();
+    let daemon = site.detach();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            let mut signals = 0;
+            while !done.load(Ordering::Relaxed) {
+                daemon.signal(if signals % 2 == 0 { Signal::SIGUSR1 } else { Signal::SIGHUP });
+                signals += 1;
+                thread::sleep(Duration::from_micros(300));
+            }
+            signals
+        });
+        let mut caller = site.caller();
+        for number in 0..REPORTS {
+            assert_eq!(caller.answered("report", &[&digest(number % 10)]).code(), 200);
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(storm.join().unwrap() > 20);
+    });
+    daemon.stop();
+    assert_eq!(site.stored().values().sum::<i64>(), i64::from(REPORTS));
+    assert_eq!(site.home().read("usage.log").lines().count(), REPORTS as usize);
+}
+
+#[test]
+fn a_new_account_works_and_a_removed_one_stops_while_requests_flow() {
+    if !ours_only() {
+        return;
+    }
+    let (old, new) = (Account::new("old"), Account::new("new"));
+    let home = Home::new().access("all : all anonymous : allow\n").passwd(old.passwd());
+    let server = home.start();
+    assert_eq!(server.request_as(&old, "report", &[DIGEST]).code(), 200);
+    assert_eq!(server.request_as(&new, "report", &[DIGEST]).code(), 401);
+    home.rewrite("pyzord.passwd", new.passwd());
+    server.signal(Signal::SIGUSR1);
+    let mut anonymous = 0;
+    eventually("the new account", || {
+        assert_eq!(server.request("report", &[DIGEST]).code(), 200);
+        anonymous += 1;
+        (server.request_as(&new, "ping", &[]).code() == 200).then_some(())
+    });
+    assert_eq!(server.request_as(&old, "report", &[DIGEST]).code(), 401);
+    assert_eq!(server.request("check", &[DIGEST]).counts().0, anonymous + 1);
+}
+
+#[test]
+fn niceness_is_added() {
+    let site = Site::new();
+    let own = Site::own_niceness();
+    let mut command = site.command();
+    command.args(["--nice", "5"]);
+    let mut server = Running::start(&site, command);
+    server.serves(&mut site.caller());
+    assert_eq!(server.daemon().stat(19), (own + 5).min(19));
+}
+
+impl Site {
+    fn own_niceness() -> i64 {
+        let line = fs::read_to_string("/proc/self/stat").unwrap();
+        line.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap()
+    }
+}
+
+#[test]
+fn a_refused_niceness_is_a_warning() {
+    if !ours_only() {
+        return;
+    }
+    let home = Home::open().unprivileged().arguments(&["--nice", "-5"]);
+    let server = home.start();
+    assert_eq!(server.request("ping", &[]).code(), 200);
+    let log = home.log();
+    assert!(log.lines().any(|line| line.contains(" WARNING ") && line.contains("nice")), "{log}");
+    assert!(home.stderr().contains("nice"));
+    if Uid::effective().is_root() {
+        drop(server);
+        let home = Home::open().arguments(&["--nice", "-1"]);
+        let _server = home.start();
+        assert!(!home.log().contains("WARNING"));
+    }
+}
+
+#[test]
+fn closed_standard_descriptors_do_no_harm() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let script = "exec \"$@\" <&- >&- 2>&-";
+    let mut server = Running::start(&site, {
+        let mut command = site.under(script, false);
+        command.arg("-d");
+        command
+    });
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+    assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
+    let descriptors = server.daemon().descriptors();
+    for number in 0..=2 {
+        assert_eq!(descriptors.get(&number).map(String::as_str), Some("/dev/null"), "{descriptors:?}");
+    }
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    assert_eq!(site.stored(), [(DIGEST.to_owned(), 1)].into());
+
+    let daemon = site.detach_with(site.under(script, true));
+    assert_eq!(site.caller().count(DIGEST), 1);
+    assert!((0..=2).all(|number| daemon.descriptors()[&number] == "/dev/null"));
+    daemon.stop();
+    assert_eq!(site.stored(), [(DIGEST.to_owned(), 1)].into());
+}
+
+#[test]
+fn what_a_daemon_prints_goes_to_the_file_of_detach() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let output = site.folder().join("output");
+    fs::write(&output, "older\n").unwrap();
+    let mut command = site.command();
+    command.arg("-d").arg("--detach").arg(&output);
+    let finished = finish(command);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_eq!(site.caller().answered("ping", &[]).code(), 200);
+    let text = || fs::read_to_string(&output).unwrap();
+    eventually("debugging lines", || text().contains(" DEBUG ").then_some(()));
+    assert!(text().starts_with("older\n"));
+    site.daemon().stop();
+}
+
+#[test]
+fn the_usage_log_may_be_the_output_of_the_process() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let mut command = site.command();
+    command.args(["--log-file", "/dev/stderr", "--usage-log-file", "/dev/stdout"]);
+    let mut server = Running::start(&site, command);
+    server.serves(&mut site.caller());
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    assert!(fs::read_to_string(site.folder().join("stdout")).unwrap().contains(",ping,None,200"));
+    assert!(site.home().stderr().contains("Server shutdown."));
+}
