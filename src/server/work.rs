@@ -208,9 +208,18 @@ impl Work {
 /// Says what came in, without its signature.
 pub(super) fn log_received(datagram: &[u8]) {
     let mut shown = Vec::new();
+    let mut in_signature = false;
     for line in datagram.split_inclusive(|byte| *byte == b'\n' || *byte == b'\r') {
-        let is_signature = line.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"sig:"));
-        shown.extend_from_slice(if is_signature { b"Sig: ...\n" } else { line });
+        let continues = matches!(line.first(), Some(b' ' | b'\t'));
+        in_signature = match line.get(..4) {
+            _ if continues => in_signature,
+            name => name.is_some_and(|name| name.eq_ignore_ascii_case(b"sig:")),
+        };
+        if !in_signature {
+            shown.extend_from_slice(line);
+        } else if !continues {
+            shown.extend_from_slice(b"Sig: ...\n");
+        }
     }
     debug!("Received: b'{}'", shown.escape_ascii());
 }
@@ -222,7 +231,10 @@ pub(super) fn log_decided(decision: &Decision<'_>, peer: SocketAddr) {
     match decision.step {
         Step::LookUp(Op::Info, digest) => debug!("Request for information about digest {digest}"),
         Step::LookUp(_, digest) => debug!("Request to check digest {digest}"),
-        Step::Count(op, _, digests) => debug!("Request to {op} digests {digests:?}"),
+        Step::Count(op, _, digests) => {
+            let digests: Vec<String> = digests.iter().map(|digest| format!("'{digest}'")).collect();
+            debug!("Request to {op} digests [{}]", digests.join(", "));
+        }
         Step::Answer(Op::Pong, _) => {
             debug!("Request pong for {}", decision.request.digests().next().map(text).unwrap_or_default());
         }

@@ -26,12 +26,15 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
     let arguments = arguments
         .map_err(|argument| mistake(&format!("the argument {} is not UTF-8", argument.to_string_lossy())))?;
-    let arguments = normalize(arguments).map_err(|text| mistake(&text))?;
+    let (arguments, unexpected) = normalize(arguments).map_err(|text| mistake(&text))?;
     let mut command = command();
     let matches = match command.try_get_matches_from_mut(arguments) {
         Ok(matches) => matches,
         Err(error) => return Err(mistake(&explain(&error))),
     };
+    if let Some(argument) = unexpected {
+        return Err(mistake(&format!("unexpected argument: '{}'", argument.escape_debug())));
+    }
     if matches.get_flag("help") {
         return Ok(CommandLine::Print(command.render_help().to_string()));
     }
@@ -117,13 +120,16 @@ fn explain(error: &clap::Error) -> String {
 }
 
 /// Rewrites the arguments so that there is one way to say everything: flags whole, and each value
-/// joined to its flag, whatever it begins with.
-fn normalize(arguments: Vec<String>) -> Result<Vec<String>, String> {
+/// joined to its flag, whatever it begins with. The first argument that belongs to no flag, if any,
+/// comes apart: a mistake in a flag is told before it.
+fn normalize(arguments: Vec<String>) -> Result<(Vec<String>, Option<String>), String> {
     let mut out = Vec::new();
+    let mut unexpected = None;
     let mut rest = arguments.into_iter();
     while let Some(argument) = rest.next() {
         if argument == "--" {
-            return rest.next().map_or(Ok(out), |argument| Err(unexpected(&argument)));
+            unexpected = unexpected.or_else(|| rest.next());
+            break;
         } else if let Some(long) = argument.strip_prefix("--") {
             let (typed, value) = match long.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
@@ -161,10 +167,10 @@ fn normalize(arguments: Vec<String>) -> Result<Vec<String>, String> {
                 break;
             }
         } else {
-            return Err(unexpected(&argument));
+            unexpected.get_or_insert(argument);
         }
     }
-    Ok(out)
+    Ok((out, unexpected))
 }
 
 fn takes_value(option: &Opt) -> bool {
@@ -173,10 +179,6 @@ fn takes_value(option: &Opt) -> bool {
 
 fn requires(typed: &str) -> String {
     format!("{typed} option requires 1 argument")
-}
-
-fn unexpected(argument: &str) -> String {
-    format!("unexpected argument: '{}'", argument.escape_debug())
 }
 
 fn takes_none(name: &str) -> String {
@@ -297,6 +299,7 @@ mod tests {
     fn mistakes_are_told_as_optparse_does() {
         assert_eq!(told(&["--nosuch"]), "no such option: --nosuch");
         assert_eq!(told(&["--nosuch=1"]), "no such option: --nosuch");
+        assert_eq!(told(&["start", "--nosuch", "1"]), "no such option: --nosuch");
         assert_eq!(told(&["-x"]), "no such option: -x");
         assert_eq!(
             told(&["--p", "1"]),

@@ -318,3 +318,60 @@ fn the_reference_has_every_option_with_its_flags_and_default() {
         assert!(found.iter().any(|line| line.starts_with(&row)), "there is no row {row}");
     }
 }
+
+#[test]
+fn the_manual_pages_have_every_option_with_its_default() {
+    let page =
+        |name: &str| fs::read_to_string(format!("{}/docs/man/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let (daemon, file) = (page("pyzord.8"), page("pyzord.conf.5"));
+    let flags_of = |line: &str| {
+        let words = line.replace(" Ns = Ns", "").replace(',', " ");
+        let flags: Vec<String> = words
+            .split_whitespace()
+            .skip_while(|word| *word != "Fl")
+            .filter(|word| !matches!(*word, "Fl" | "Ar" | "number" | "text" | "file" | "path" | "word"))
+            .map(|word| format!("-{word}"))
+            .collect();
+        flags
+    };
+    let described: Vec<Vec<String>> =
+        daemon.lines().filter(|line| line.starts_with(".It Fl")).map(flags_of).collect();
+    let mut expected =
+        vec![vec!["-h".to_owned(), "--help".to_owned()], vec!["-V".to_owned(), "--version".to_owned()]];
+    expected.extend(OPTIONS.iter().filter(|option| option.flag.is_some()).map(|option| {
+        let mut flags = flags(option);
+        flags.reverse();
+        flags
+    }));
+    let sorted = |mut list: Vec<Vec<String>>| {
+        list.sort();
+        list
+    };
+    assert_eq!(sorted(described), sorted(expected));
+
+    let keys: Vec<&str> = file
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm ")?.split_once(" = "))
+        .map(|(key, _)| key)
+        .collect();
+    let expected: Vec<&str> =
+        OPTIONS.iter().filter(|option| option.in_file).map(|option| option.key).collect();
+    let sorted = |mut list: Vec<&str>| {
+        list.sort_unstable();
+        list.join(" ")
+    };
+    assert_eq!(sorted(keys), sorted(expected));
+    for option in OPTIONS.iter().filter(|option| option.in_file) {
+        let begin = file.find(&format!(".It Cm {} = ", option.key)).unwrap();
+        let item = &file[begin..];
+        let item = &item[..item[1..].find("\n.It ").or_else(|| item.find("\n.El")).unwrap_or(item.len())];
+        let default = if option.default.is_empty() { "none" } else { option.default };
+        if option.effect == Effect::Honoured {
+            assert!(
+                item.contains(&format!("Default: {default}")),
+                "{}: no default {default} in {item}",
+                option.key
+            );
+        }
+    }
+}
