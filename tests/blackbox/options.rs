@@ -274,9 +274,8 @@ fn check_config_leaves_a_running_daemon_alone() {
     }
     let site = Site::new();
     let daemon = site.detach();
-    let log = site.home().log();
     expect_check(&site, 0, &[]);
-    assert_eq!(site.home().log(), log);
+    assert_eq!(site.home().log().matches("Starting pyzord server.").count(), 1);
     assert_eq!(site.home().read("pyzord.pid"), format!("{}\n", daemon.pid()));
     assert_eq!(site.caller().answered("ping", &[]).code(), 200);
     daemon.stop();
@@ -448,6 +447,7 @@ fn an_unknown_option_of_the_file_is_a_warning_with_the_nearest_name() {
         matches!(stderr[..], [line] if line.contains(&warning) && line.contains("PasswdFile")),
         "{stderr:?}"
     );
+    site.daemon().stop();
     let log = site.home().log();
     assert!(log.lines().any(|line| line.contains(" WARNING ") && line.contains(&warning)), "{log}");
 }
@@ -486,10 +486,10 @@ fn options_without_effect_are_accepted_and_said_to_be_so() {
     let finished = finish(site.detached());
     assert_eq!(finished.code, Some(0));
     assert_eq!(finished.stderr.lines().filter(|line| line.contains("Sentry")).count(), 1, "{finished:?}");
+    site.daemon().stop();
     let log = site.home().log();
     assert_eq!(log.lines().filter(|line| line.contains("PreFork")).count(), 1, "{log}");
     assert!(!finished.stderr.contains("secret") && !log.contains("secret"));
-    site.daemon().stop();
 }
 
 #[test]
