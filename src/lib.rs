@@ -1,4 +1,24 @@
 //! pyzord: the counting end of Pyzor, a collaborative spam filter.
+//!
+//! A mail host turns each message into a digest and asks, with one UDP datagram, how often others
+//! reported or whitelisted it. This is the map of what happens then.
+//!
+//! # A datagram's way
+//!
+//! [`server`] owns the socket and receives datagrams in batches. For each, [`handler`] says what
+//! is to become of it: [`protocol`] makes header fields and a request of the bytes, [`access`]
+//! knows the accounts and who may do what. What needs no database is answered at once; the rest
+//! is merged by digest into a [`storage::Batch`], for which the engine finds or counts
+//! [`record`]s by their [`digest`]s. The outcomes become replies, which leave in batches, too.
+//!
+//! # Start and stop
+//!
+//! [`daemon`] puts the rooms together: [`settings`] from command line and config file, [`logging`],
+//! and what the operating system has to do with it, in [`os`]. [`allowance`] bounds the log lines
+//! that strangers can cause.
+//!
+//! Rooms know those below them only: `daemon`, `server`, `handler`, then `access`, `storage` and
+//! `protocol`, then `record` and `digest`.
 
 pub mod access;
 pub mod allowance;

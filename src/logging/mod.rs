@@ -50,7 +50,9 @@ pub struct Logs {
 }
 
 /// Opens both logs, for appending, and makes the operator's the destination of all `tracing`
-/// events of this process. There are no threads yet, so lines are written at once.
+/// events of this process. Until [`Logs::serving`], lines are written at once: there may be no
+/// thread before the daemon has gone into the background, and a start that fails must not leave
+/// its reason behind in a buffer.
 ///
 /// `debug` lowers the operator's log to debug and sends everything to stderr as well.
 ///
@@ -96,14 +98,10 @@ impl Logs {
         self.files().filter_map(|sink| sink.descriptor()).collect()
     }
 
-    /// Starts the threads that write the files.
-    pub fn start(&self) {
-        self.files().for_each(Sink::start);
-    }
-
-    /// Says that the daemon has started: from now on stderr is written by a thread, too, and gets
-    /// warnings only if there is no log file.
+    /// Says that the daemon has started. From now on threads write the lines, so that nobody waits
+    /// for a destination, and stderr gets warnings only if there is no log file.
     pub fn serving(&self) {
+        self.files().for_each(Sink::start);
         self.operator.serving();
     }
 

@@ -125,7 +125,7 @@ fn wait_for_word(pipe: OwnedFd) -> ! {
         Ok(()) if word[0] == READY => exit(0),
         Ok(()) => exit(1),
         Err(_) => {
-            eprintln!("pyzord: error: the daemon died while it was starting");
+            let _ = writeln!(io::stderr(), "pyzord: error: the daemon died while it was starting");
             exit(1);
         }
     }

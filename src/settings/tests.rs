@@ -1,5 +1,11 @@
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
+use super::ini::Document;
+use super::load::is_a_field;
+use super::table::{Effect, Kind, OPTIONS};
+use super::value::Value;
 use super::*;
 
 struct Home {
@@ -40,7 +46,7 @@ impl Home {
         let home = self.folder.path().join(".pyzor").display().to_string();
         let clean = |text: String| text.replace(&home, "HOME");
         match self.load(arguments) {
-            Err(Failure::Configuration { problems, warnings }) => (
+            Err(Failure::Configuration { problems, warnings, .. }) => (
                 problems.iter().map(|problem| clean(problem.to_string())).collect(),
                 warnings.into_iter().map(clean).collect(),
             ),
@@ -286,4 +292,29 @@ fn the_example_has_every_option_with_its_default() {
     assert_eq!(found, expected);
     let home = Home::new(Some(&uncommented));
     assert_eq!(home.told(&[]), (Vec::new(), vec!["SentryLogLevel, UsageSentryLogLevel: accepted, without effect: nothing is ever sent to Sentry".to_owned()]));
+}
+
+/// How the documentation names an option's flags: `--port`, `-p`.
+fn flags(option: &table::Opt) -> Vec<String> {
+    let long = option.flag.map(|flag| format!("--{flag}"));
+    let short = option.short.map(|short| format!("-{short}"));
+    long.into_iter().chain(short).collect()
+}
+
+#[test]
+fn the_reference_has_every_option_with_its_flags_and_default() {
+    let reference =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+    let found: Vec<&str> =
+        reference.lines().filter(|line| line.starts_with("| `") || line.starts_with("| – |")).collect();
+    assert_eq!(found.len(), OPTIONS.len(), "a row for each option and no other");
+    for option in OPTIONS {
+        let key = if option.in_file { format!("`{}`", option.key) } else { "–".to_owned() };
+        let flags = flags(option).iter().map(|flag| format!("`{flag}`")).collect::<Vec<_>>().join(", ");
+        let flags = if flags.is_empty() { "–" } else { &flags };
+        let default =
+            if option.default.is_empty() { "none".to_owned() } else { format!("`{}`", option.default) };
+        let row = format!("| {key} | {flags} | {default} | ");
+        assert!(found.iter().any(|line| line.starts_with(&row)), "there is no row {row}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -25,19 +25,31 @@ fn rights(server: &Server, account: Option<&Account>) -> String {
     allowed.copied().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a line of the operator log at this level has all these parts.
-fn logged(log: &str, level: &str, parts: &[&str]) -> bool {
+/// Waits for a line of the operator log at this level with all these parts. A server need not write
+/// its log before it answers, only before it ends.
+#[track_caller]
+fn assert_logged(home: &Home, level: &str, parts: &[&str]) {
     let level = format!(" {level} ");
-    log.lines().any(|line| line.contains(&level) && parts.iter().all(|part| line.contains(part)))
+    let told = |line: &str| line.contains(&level) && parts.iter().all(|part| line.contains(part));
+    eventually(&format!("{level}of {parts:?}"), || home.log().lines().any(told).then_some(()));
 }
 
 /// Asserts that both the operator log and standard error have a warning with all these parts.
 #[track_caller]
 fn assert_warned(home: &Home, parts: &[&str]) {
-    assert!(logged(&home.log(), "WARNING", parts), "no warning of {parts:?}\n{}", home.log());
+    assert_logged(home, "WARNING", parts);
     let stderr = home.stderr();
     let told = stderr.lines().any(|line| parts.iter().all(|part| line.contains(part)));
     assert!(told, "not on stderr: {parts:?}\n{stderr}");
+}
+
+/// Stops the server and asserts that it had nothing to warn of.
+#[track_caller]
+fn assert_no_warning(server: Server) {
+    let home = server.home().clone();
+    assert!(server.stop().success());
+    assert!(!home.log().contains("WARNING"), "{}", home.log());
+    assert_eq!(home.stderr(), "");
 }
 
 // Signatures.
@@ -209,6 +221,7 @@ fn bad_lines_of_the_passwd_file_are_named_and_skipped() {
     for line in 2..=6 {
         assert_warned(&home, &[&format!("pyzord.passwd:{line}:")]);
     }
+    server.stop();
     assert!(!home.everything_said().contains("pyzord.passwd:1:"));
     assert!(!home.everything_said().contains("pyzord.passwd:7:"));
 }
@@ -266,13 +279,10 @@ fn without_files_anonymous_may_do_all_but_whitelist() {
     assert_eq!(rights(&server, None), "ping pong check info report");
     let bob = Account::new("bob");
     assert_eq!(server.request_as(&bob, "ping", &[]).code(), 401);
-    let log = server.home().log();
-    assert!(
-        logged(&log, "INFO", &["Accounts file does not exist - only the anonymous user will be available."]),
-        "{log}"
-    );
+    let accounts = "Accounts file does not exist - only the anonymous user will be available.";
+    assert_logged(server.home(), "INFO", &[accounts]);
     let default = "Using default ACL: the anonymous user may use the check, report, ping and info commands.";
-    assert!(logged(&log, "INFO", &[default]), "{log}");
+    assert_logged(server.home(), "INFO", &[default]);
 }
 
 #[test]
@@ -357,7 +367,7 @@ fn bad_lines_of_the_access_file_are_skipped() {
     for line in
         ["nonsense", "report : anonymous", "check : anonymous : perhaps", "info : anonymous : allow # why"]
     {
-        assert!(logged(&home.log(), "WARNING", &["Invalid ACL line", line]), "{line}\n{}", home.log());
+        assert_logged(&home, "WARNING", &["Invalid ACL line", line]);
     }
 }
 
@@ -376,6 +386,7 @@ fn bad_lines_of_the_access_file_are_named() {
     for line in [2, 3, 5, 6] {
         assert_warned(&home, &[&format!("pyzord.access:{line}:")]);
     }
+    server.stop();
     for line in [1, 4, 7] {
         assert!(!home.everything_said().contains(&format!("pyzord.access:{line}:")));
     }
@@ -415,6 +426,7 @@ fn the_first_matching_line_decides_and_differences_are_warned_of() {
     // Each warning names the lines, the user and the operation, and says whether a right has grown.
     assert_warned(&home, &["ping", "bob", "pyzord.access:1", "2"]);
     assert_warned(&home, &["whitelist", "bob", "pyzord.access:2", "3"]);
+    server.stop();
     for line in home.log().lines().filter(|line| line.contains(" WARNING ")) {
         let wider = line.to_lowercase().contains("wider");
         assert_eq!(wider, line.contains("whitelist"), "{line}");
@@ -428,7 +440,7 @@ fn the_last_matching_line_decides_when_asked_for() {
     let order = if ours() { "AccessOrder = last\n" } else { "" };
     let server = home.config(order).start();
     assert_eq!(rights(&server, Some(&bob)), "ping pong check info report");
-    assert!(!server.home().log().contains("WARNING"), "{}", server.home().log());
+    assert_no_warning(server);
 }
 
 #[test]
@@ -449,7 +461,7 @@ fn a_chosen_order_is_not_warned_of() {
     let (home, bob) = ambiguous();
     let server = home.config("AccessOrder = first\n").start();
     assert_eq!(rights(&server, Some(&bob)), "pong check info report whitelist");
-    assert!(!server.home().log().contains("WARNING"), "{}", server.home().log());
+    assert_no_warning(server);
 }
 
 #[test]
@@ -462,8 +474,7 @@ fn rules_that_both_orders_read_alike_are_not_warned_of() {
     assert_eq!(rights(&server, Some(&bob)), "ping pong");
     assert_eq!(rights(&server, Some(&carol)), "check");
     assert_eq!(rights(&server, None), "");
-    assert!(!home.log().contains("WARNING"), "{}", home.log());
-    assert_eq!(home.stderr(), "");
+    assert_no_warning(server);
 }
 
 // Reading them again.
@@ -476,20 +487,51 @@ fn reload(server: &Server, passwd: &str, access: &str, holds: impl Fn() -> bool)
     eventually("the reload", || holds().then_some(()));
 }
 
-/// Asks as fast as replies come, until told to stop; returns the codes of all replies, each run of
-/// equal ones once.
-fn codes_until(server: &Server, done: &AtomicBool, account: Option<&Account>) -> Vec<i64> {
-    let mut codes = Vec::new();
-    while !done.load(Ordering::Relaxed) {
-        // A request that gets no reply fails here.
-        let reply = match account {
-            Some(account) => server.request_as(account, "ping", &[]),
-            None => server.request("ping", &[]),
-        };
-        codes.push(reply.code());
+/// Requests that flow while the test does something else.
+#[derive(Default)]
+struct Flow {
+    /// How many askers have had a reply.
+    begun: AtomicUsize,
+    /// Whether the askers are to stop.
+    done: AtomicBool,
+}
+
+impl Flow {
+    /// Pings as fast as replies come, until told to stop; returns the codes of all replies, each run of
+    /// equal ones once.
+    fn codes(&self, server: &Server, account: Option<&Account>) -> Vec<i64> {
+        let mut codes = Vec::new();
+        while !self.done.load(Ordering::Relaxed) {
+            // A request that gets no reply fails here.
+            let reply = match account {
+                Some(account) => server.request_as(account, "ping", &[]),
+                None => server.request("ping", &[]),
+            };
+            if codes.is_empty() {
+                self.begun.fetch_add(1, Ordering::Relaxed);
+            }
+            codes.push(reply.code());
+        }
+        codes.dedup();
+        codes
     }
-    codes.dedup();
-    codes
+
+    /// Waits until so many askers have had a reply. They go on as long as what this returns lives, so
+    /// that they end with a test that fails, too.
+    fn wait_for(&self, askers: usize) -> Flowing<'_> {
+        let flowing = Flowing(self);
+        eventually("requests to flow", || (self.begun.load(Ordering::Relaxed) == askers).then_some(()));
+        flowing
+    }
+}
+
+/// While this lives, requests flow.
+struct Flowing<'a>(&'a Flow);
+
+impl Drop for Flowing<'_> {
+    fn drop(&mut self) {
+        self.0.done.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -499,14 +541,14 @@ fn accounts_come_and_go_while_requests_flow_and_none_is_lost() {
     let after = carol.passwd() + &dave.passwd();
     let access = "ping : all anonymous carol dave bob : allow\n";
     let server = Home::new().passwd(&before).access(access).start();
-    let done = AtomicBool::new(false);
-    let flow = |account| codes_until(&server, &done, account);
+    let flow = Flow::default();
 
     thread::scope(|scope| {
-        let leaving = scope.spawn(|| flow(Some(&bob)));
-        let staying = scope.spawn(|| flow(Some(&carol)));
-        let coming = scope.spawn(|| flow(Some(&dave)));
-        let anonymous = scope.spawn(|| flow(None));
+        let leaving = scope.spawn(|| flow.codes(&server, Some(&bob)));
+        let staying = scope.spawn(|| flow.codes(&server, Some(&carol)));
+        let coming = scope.spawn(|| flow.codes(&server, Some(&dave)));
+        let anonymous = scope.spawn(|| flow.codes(&server, None));
+        let flowing = flow.wait_for(4);
         // Nothing changes by this, however often.
         for _ in 0..20 {
             server.signal(Signal::SIGUSR1);
@@ -515,7 +557,7 @@ fn accounts_come_and_go_while_requests_flow_and_none_is_lost() {
         reload(&server, &after, access, || server.request_as(&dave, "ping", &[]).code() == 200);
         assert_eq!(server.request_as(&bob, "ping", &[]).code(), 401);
         assert_eq!(server.request_as(&carol, "ping", &[]).code(), 200);
-        done.store(true, Ordering::Relaxed);
+        drop(flowing);
 
         assert!([vec![200], vec![200, 401]].contains(&leaving.join().unwrap()));
         assert_eq!(staying.join().unwrap(), [200]);
@@ -531,12 +573,13 @@ fn an_account_and_its_right_come_together() {
     }
     let bob = Account::new("bob");
     let server = Home::new().passwd("").access("").start();
-    let done = AtomicBool::new(false);
+    let flow = Flow::default();
     thread::scope(|scope| {
-        let coming = scope.spawn(|| codes_until(&server, &done, Some(&bob)));
+        let coming = scope.spawn(|| flow.codes(&server, Some(&bob)));
+        let flowing = flow.wait_for(1);
         let holds = || server.request_as(&bob, "ping", &[]).code() == 200;
         reload(&server, &bob.passwd(), "ping : bob : allow\n", holds);
-        done.store(true, Ordering::Relaxed);
+        drop(flowing);
         let codes = coming.join().unwrap();
         // Never known yet without a right.
         assert!([vec![401], vec![401, 200]].contains(&codes), "{codes:?}");
@@ -553,7 +596,7 @@ fn permissions_change_at_a_reload() {
     {
         reload(&server, &bob.passwd(), access, || rights(&server, Some(&bob)) == wanted);
     }
-    assert!(logged(&server.home().log(), "INFO", &["SIGUSR1 received. Reloading configuration."]));
+    assert_logged(server.home(), "INFO", &["SIGUSR1 received. Reloading configuration."]);
 }
 
 #[test]
@@ -572,8 +615,8 @@ fn files_that_vanish_before_a_reload_give_way_to_the_default() {
     eventually("no account", || (server.request_as(&bob, "ping", &[]).code() == 401).then_some(()));
     assert_eq!(rights(&server, None), default);
     if ours() {
-        assert!(logged(&home.log(), "WARNING", &["pyzord.access", "vanished"]), "{}", home.log());
-        assert!(logged(&home.log(), "WARNING", &["pyzord.passwd", "vanished"]), "{}", home.log());
+        assert_logged(&home, "WARNING", &["pyzord.access", "vanished"]);
+        assert_logged(&home, "WARNING", &["pyzord.passwd", "vanished"]);
     }
 }
 
@@ -591,9 +634,7 @@ fn a_file_that_cannot_be_read_leaves_both_as_they_were() {
         home.rewrite("pyzord.access", "pong : all : allow\n");
         fs::set_permissions(home.path().join(unreadable), Permissions::from_mode(0o000)).unwrap();
         server.signal(Signal::SIGUSR1);
-        eventually("an error that names the file", || {
-            logged(&home.log(), "ERROR", &[unreadable]).then_some(())
-        });
+        assert_logged(&home, "ERROR", &[unreadable]);
         assert_eq!(rights(&server, Some(&bob)), "ping");
         assert_eq!(server.request_as(&carol, "ping", &[]).code(), 401);
         // Once it can be read again, both take effect.
@@ -616,8 +657,6 @@ fn a_folder_in_place_of_a_file_leaves_both_as_they_were() {
     fs::remove_file(home.path().join("pyzord.access")).unwrap();
     fs::create_dir(home.path().join("pyzord.access")).unwrap();
     server.signal(Signal::SIGUSR1);
-    eventually("an error that names the file", || {
-        logged(&home.log(), "ERROR", &["pyzord.access"]).then_some(())
-    });
+    assert_logged(&home, "ERROR", &["pyzord.access"]);
     assert_eq!(rights(&server, Some(&bob)), "ping");
 }

@@ -172,6 +172,7 @@ for number in range(10):
     let expected = "200 1 2\n".repeat(5) + &"200 1 0\n".repeat(5);
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     // Both batches came as one request each.
+    server.stop();
     let usage = home.read("usage.log");
     let batches = usage.lines().filter(|line| line.contains("report") || line.contains("whitelist"));
     assert_eq!(batches.count(), 2, "{usage}");

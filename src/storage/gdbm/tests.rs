@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use super::sweep::Sweep;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);

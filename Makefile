@@ -1,0 +1,120 @@
+# make run, make test: see README.md. make help lists the rest.
+
+CARGO ?= cargo
+# The oldest Rust that builds this, as Cargo.toml says.
+rust_version := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+target := $(or $(CARGO_TARGET_DIR),target)
+
+prefix ?= /usr/local
+exec_prefix ?= $(prefix)
+bindir ?= $(exec_prefix)/bin
+# Where pyzord goes: beside the client, as with the Python server, unless somebody wants it in an sbin.
+sbindir ?= $(bindir)
+datarootdir ?= $(prefix)/share
+docdir ?= $(datarootdir)/doc/pyzord
+mandir ?= $(datarootdir)/man
+unitdir ?= $(prefix)/lib/systemd/system
+sysusersdir ?= $(prefix)/lib/sysusers.d
+INSTALL ?= install
+
+scripts := .ci/run $(wildcard tests/*.sh dist/*.sh)
+
+# One after the other, whatever -j says: several of them install packages.
+.NOTPARALLEL:
+.DEFAULT_GOAL := build
+.PHONY: build run test lint rust build-packages lint-packages test-packages install uninstall clean help
+
+# Installs the Debian packages named in $$missing, if any.
+define install_missing
+[ -z "$$missing" ] && exit 0; \
+command -v apt-get >/dev/null || { echo "make: please install what Debian calls$$missing" >&2; exit 1; }; \
+as_root=; \
+if [ "$$(id -u)" -ne 0 ]; then \
+    command -v sudo >/dev/null || { echo "make: as root, please run: apt-get install$$missing" >&2; exit 1; }; \
+    as_root=sudo; \
+fi; \
+echo "installing$$missing"; \
+$$as_root apt-get update -qq && \
+$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-remove --no-install-recommends $$missing
+endef
+
+build: rust build-packages
+	$(CARGO) build --locked --release
+
+# The directory var is this server's homedir. The shell gives way to the server, so that signals reach it.
+run: build
+	exec $(target)/release/pyzord --homedir var --address 127.0.0.1 --port 24441
+
+# What takes little time comes first, and the tests through the front door last.
+test: rust lint build-packages test-packages
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --doc
+	$(CARGO) test --locked --lib --bins --tests
+
+lint: rust lint-packages
+	$(CARGO) fmt --check
+	shellcheck $(scripts)
+	mandoc -T lint -W warning docs/man/pyzord.8 docs/man/pyzord.conf.5
+	dist/check-unit.sh
+
+rust:
+	@command -v $(CARGO) >/dev/null || { \
+	    echo "make: there is no $(CARGO) in PATH: install Rust $(rust_version) or newer, for instance from https://rustup.rs" >&2; \
+	    exit 1; }
+	@have=$$($(CARGO) --version | cut -d' ' -f2); \
+	[ "$$(printf '%s\n' $(rust_version) "$$have" | sort -V | head -n 1)" = $(rust_version) ] || { \
+	    echo "make: Rust $(rust_version) or newer is needed, and $(CARGO) is $$have: see https://rustup.rs" >&2; \
+	    exit 1; }
+
+# Whether something is missing is found out by trying, which works on systems other than Debian, too.
+build-packages:
+	@missing=; \
+	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	echo '#include <gdbm.h>' | cc -E -x c - >/dev/null 2>&1 || missing="$$missing libgdbm-dev"; \
+	$(install_missing)
+
+lint-packages:
+	@missing=; \
+	for command in mandoc shellcheck; do \
+	    command -v $$command >/dev/null || missing="$$missing $$command"; \
+	done; \
+	$(install_missing)
+
+test-packages:
+	tests/setup.sh
+
+# Installs what has been built, so that "make" can be run by anybody and "make install" by root.
+$(target)/release/pyzord:
+	$(MAKE) build
+
+install: $(target)/release/pyzord
+	$(INSTALL) -d $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 \
+	    $(DESTDIR)$(docdir)/docs $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir)
+	$(INSTALL) -m 755 $(target)/release/pyzord $(DESTDIR)$(sbindir)/pyzord
+	$(INSTALL) -m 644 docs/man/pyzord.8 $(DESTDIR)$(mandir)/man8/pyzord.8
+	$(INSTALL) -m 644 docs/man/pyzord.conf.5 $(DESTDIR)$(mandir)/man5/pyzord.conf.5
+	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE config.example $(DESTDIR)$(docdir)
+	$(INSTALL) -m 644 docs/*.md $(DESTDIR)$(docdir)/docs
+	sed 's|/usr/local/bin/pyzord|$(sbindir)/pyzord|' dist/pyzord.service >$(DESTDIR)$(unitdir)/pyzord.service
+	chmod 644 $(DESTDIR)$(unitdir)/pyzord.service
+	$(INSTALL) -m 644 dist/pyzord.sysusers $(DESTDIR)$(sysusersdir)/pyzord.conf
+
+# Leaves configuration, accounts, databases and the user pyzord alone.
+uninstall:
+	rm -f $(DESTDIR)$(sbindir)/pyzord $(DESTDIR)$(mandir)/man8/pyzord.8 $(DESTDIR)$(mandir)/man5/pyzord.conf.5 \
+	    $(DESTDIR)$(unitdir)/pyzord.service $(DESTDIR)$(sysusersdir)/pyzord.conf
+	rm -rf $(DESTDIR)$(docdir)
+
+# Leaves the directory var alone, which holds the database of "make run".
+clean:
+	$(CARGO) clean
+
+help:
+	@echo 'make            build the server'
+	@echo 'make run        build it and run it on 127.0.0.1:24441, with its files in ./var'
+	@echo 'make test       install what the tests need and run everything that is checked'
+	@echo 'make lint       only what is checked quickly: format, scripts, manual pages, systemd unit'
+	@echo 'make install    install what was built; DESTDIR, prefix, bindir, sbindir, mandir, docdir, unitdir'
+	@echo '                and sysusersdir are honoured (prefix is /usr/local, sbindir is bindir)'
+	@echo 'make uninstall  remove what make install put there, with the same variables'
+	@echo 'make clean      remove what was built'

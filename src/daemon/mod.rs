@@ -1,0 +1,250 @@
+//! The daemon from its command line to its end: puts the rooms together, in an order in which
+//! nothing that must not survive a fork exists before it, and no signal can come too early.
+
+mod prepare;
+mod watch;
+
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use self::prepare::{HANDOVER, HANDOVER_STEP, Prepared, StartError, prepare, sources};
+use self::watch::{End, Watch};
+use crate::access::{self, Present, Sources};
+use crate::logging::{self, Logs};
+use crate::os::detach::{self, Readiness};
+use crate::os::pidfile::{self, PidFile};
+use crate::os::signals::{self, Intention, Signals};
+use crate::os::{self, privileges};
+use crate::settings::{self, Environment, Failure, Invocation, Problem, Settings};
+
+/// The command line was misused.
+const EXIT_USAGE: u8 = 2;
+/// How long the logs may take to be written at the end.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Runs the program `pyzord`.
+pub fn main() -> ExitCode {
+    match settings::load(std::env::args_os().skip(1), &Environment::of_process()) {
+        Ok(Invocation::Print(text)) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Ok(Invocation::CheckConfig(settings)) => {
+            settings.notices.iter().for_each(|notice| say("note", notice));
+            check(&[], &settings.warnings, &sources(&settings))
+        }
+        Ok(Invocation::Serve(settings)) => start(&settings),
+        Err(Failure::Usage(text)) => {
+            // Nobody may be left to read it.
+            let _ = io::stderr().write_all(text.as_bytes());
+            ExitCode::from(EXIT_USAGE)
+        }
+        Err(Failure::Configuration { problems, warnings, check: Some(sources) }) => {
+            check(&problems, &warnings, &sources)
+        }
+        Err(Failure::Configuration { problems, warnings, check: None }) => {
+            warnings.iter().for_each(|warning| say("warning", warning));
+            problems.iter().for_each(|problem| say("error", problem));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says one thing to a person, before there are logs. A standard stream that is gone is no reason
+/// to do anything else.
+fn say(what: &str, text: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "pyzord: {what}: {text}");
+}
+
+fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Says what is wrong with the settings, and with the accounts and rights that a start would load.
+fn check(problems: &[Problem], warnings: &[String], sources: &Sources) -> ExitCode {
+    warnings.iter().for_each(|warning| say("warning", warning));
+    problems.iter().for_each(|problem| say("error", problem));
+    let (mut errors, mut count) = (problems.len(), warnings.len());
+    match access::load(sources, Present::default()) {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| say("warning", warning));
+            count += loaded.warnings.len();
+        }
+        Err(error) => {
+            say("error", &error);
+            errors += 1;
+        }
+    }
+    let plural = |number, what| if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") };
+    print(&format!(
+        "pyzord: the configuration has {} and {}\n",
+        plural(errors, "error"),
+        plural(count, "warning")
+    ));
+    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Everything up to the runtime.
+fn start(settings: &Settings) -> ExitCode {
+    os::restrict_umask();
+    if let Err(error) = create_homedir(&settings.homedir) {
+        say("error", &error);
+        return ExitCode::FAILURE;
+    }
+    // From here on a signal waits until there is somebody to take it.
+    if let Err(error) = signals::block() {
+        say("error", &StartError::System(error));
+        return ExitCode::FAILURE;
+    }
+    let logs =
+        match logging::open(settings.log_file.as_deref(), settings.usage_log_file.as_deref(), settings.debug)
+        {
+            Ok(logs) => logs,
+            Err(error) => {
+                say("error", &error);
+                return ExitCode::FAILURE;
+            }
+        };
+    if let Err(error) = privileges::nice(settings.nice) {
+        warn!("the niceness {} was refused: {error}", settings.nice);
+    }
+    let readiness = match detach(settings, &logs) {
+        Ok(readiness) => readiness,
+        Err(error) => {
+            error!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = run(settings, &logs, readiness);
+    logs.close(LOG_PATIENCE);
+    outcome
+}
+
+fn create_homedir(path: &Path) -> Result<(), StartError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(StartError::Homedir { path: path.display().to_string(), error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Goes into the background if that is asked for, once it is clear that no other daemon has the
+/// pid file.
+fn detach(settings: &Settings, logs: &Logs) -> Result<Option<Readiness>, StartError> {
+    let Some(path) = &settings.detach else { return Ok(None) };
+    let deadline = Instant::now() + HANDOVER;
+    while let Err(error) = pidfile::check(&settings.pid_file) {
+        if !error.is_busy() || Instant::now() >= deadline {
+            return Err(error.into());
+        }
+        std::thread::sleep(HANDOVER_STEP);
+    }
+    let output: File = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| StartError::Output { path: path.display().to_string(), error })?;
+    detach::detach(output, &logs.descriptors()).map(Some).map_err(StartError::Detach)
+}
+
+/// Everything from the runtime on.
+fn run(settings: &Settings, logs: &Logs, readiness: Option<Readiness>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed_start(StartError::System(error), readiness),
+    };
+    let outcome = runtime.block_on(serve(settings, logs, readiness));
+    // A file that cannot be read right now must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn failed_start(error: StartError, readiness: Option<Readiness>) -> ExitCode {
+    error!("{error}");
+    if let Some(readiness) = readiness {
+        readiness.failed();
+    }
+    ExitCode::FAILURE
+}
+
+async fn serve(settings: &Settings, logs: &Logs, readiness: Option<Readiness>) -> ExitCode {
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return failed_start(error.into(), readiness),
+    };
+    info!("Starting pyzord server.");
+    settings.warnings.iter().for_each(|warning| warn!("{warning}"));
+    settings.notices.iter().for_each(|notice| info!("{notice}"));
+    let prepared = tokio::select! {
+        prepared = prepare(settings, logs, readiness.is_some()) => prepared,
+        name = stop_asked(&mut signals) => {
+            info!("{name} received. Shutting down.");
+            if let Some(readiness) = readiness {
+                say("error", &format_args!("stopped by {name} while it was starting"));
+                readiness.failed();
+            }
+            return ExitCode::SUCCESS;
+        }
+    };
+    let Prepared { engine, mut server, present, access, pid_file, place } = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return failed_start(error, readiness),
+    };
+    info!("Listening on {place}");
+    if readiness.is_none() && io::stderr().is_terminal() {
+        let _ = writeln!(io::stderr(), "pyzord: listening on {place}");
+    }
+    if let Some(Err(error)) = readiness.map(Readiness::ready) {
+        error!("cannot detach from the terminal: {error}");
+    }
+    logs.serving();
+
+    let (stop, stopped) = oneshot::channel();
+    let watch = Watch {
+        signals,
+        sources: sources(settings),
+        present,
+        access,
+        logs: logs.clone(),
+        engine: Arc::clone(&engine),
+    };
+    let watch = tokio::spawn(watch.until_the_end(stop));
+    let stopped = async move {
+        // A watch that has died cannot ask any more; without one the daemon would never end.
+        let _ = stopped.await;
+    };
+    server.serve(stopped).await;
+    engine.close().await;
+    if let Some(Err(error)) = pid_file.map(PidFile::remove) {
+        warn!("the pid file {} stays: {error}", settings.pid_file.display());
+    }
+    let end = watch.await.unwrap_or_else(|error| {
+        error!("the watch over signals has died: {error}");
+        End::Failed
+    });
+    info!("Server shutdown.");
+    match end {
+        End::Asked => ExitCode::SUCCESS,
+        End::Failed => ExitCode::FAILURE,
+    }
+}
+
+async fn stop_asked(signals: &mut Signals) -> &'static str {
+    loop {
+        // Before anything is loaded there is nothing to reload.
+        if let Intention::Stop(name) = signals.next().await {
+            return name;
+        }
+    }
+}

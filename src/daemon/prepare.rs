@@ -1,0 +1,122 @@
+//! What must be had before the daemon serves, and what it means when it cannot.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+
+use super::watch::tell;
+use crate::access::{self, Authorizer, LoadError, Present, Sources};
+use crate::logging::Logs;
+use crate::os::pidfile::{PidFile, PidFileError};
+use crate::record::Timestamp;
+use crate::server::socket::{BindError, bind, local_address};
+use crate::server::{Parts, Server};
+use crate::settings::Settings;
+use crate::storage::{self, Engine, OpenError};
+
+/// What a dying process may still hold, a lock or the port, is waited for so long.
+pub(super) const HANDOVER: Duration = Duration::from_secs(2);
+/// How often it is tried again.
+pub(super) const HANDOVER_STEP: Duration = Duration::from_millis(50);
+
+/// Why the daemon did not start: one line for the operator.
+#[derive(Debug, Error)]
+pub(super) enum StartError {
+    #[error("cannot create the homedir {path}: {error}")]
+    Homedir { path: String, error: io::Error },
+    #[error("cannot write to the file {path} of --detach: {error}")]
+    Output { path: String, error: io::Error },
+    #[error("cannot detach from the terminal: {0}")]
+    Detach(io::Error),
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Access(#[from] LoadError),
+}
+
+/// All that serving needs, once it could be had.
+pub(super) struct Prepared {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) server: Server,
+    pub(super) present: Present,
+    pub(super) access: Arc<ArcSwap<Authorizer>>,
+    pub(super) pid_file: Option<PidFile>,
+    pub(super) place: String,
+}
+
+/// Opens the database, binds the socket, reads accounts and access, and writes the pid file.
+pub(super) async fn prepare(
+    settings: &Settings,
+    logs: &Logs,
+    detached: bool,
+) -> Result<Prepared, StartError> {
+    let options = storage::Options {
+        dsn: settings.digest_db.clone(),
+        path: settings.digest_db_path.clone(),
+        cleanup_age: (settings.cleanup_age > 0).then(|| Duration::from_secs(settings.cleanup_age)),
+    };
+    let engine = hand_over(OpenError::is_busy, || storage::open(&settings.engine, &options)).await?;
+    let prepared = prepare_rest(settings, logs, detached, &engine).await;
+    if prepared.is_err() {
+        engine.close().await;
+    }
+    prepared
+}
+
+async fn prepare_rest(
+    settings: &Settings,
+    logs: &Logs,
+    detached: bool,
+    engine: &Arc<dyn Engine>,
+) -> Result<Prepared, StartError> {
+    let in_use = |error: &BindError| matches!(error, BindError::InUse { .. });
+    let socket = hand_over(in_use, || bind(&settings.listen_address, settings.port)).await?;
+    let place = format!("{} (UDP), engine {}", local_address(&socket)?, engine.describe());
+    let loaded = access::load(&sources(settings), Present::default())?;
+    tell(&loaded);
+    let present = loaded.present;
+    let access = Arc::new(ArcSwap::from_pointee(loaded.authorizer));
+    let pid_file = match detached {
+        true => Some(hand_over(PidFileError::is_busy, || PidFile::write(&settings.pid_file)).await?),
+        false => None,
+    };
+    let server = Server::new(Parts {
+        socket,
+        access: Arc::clone(&access),
+        engine: Arc::clone(engine),
+        usage: logs.usage(),
+        clock: Timestamp::now,
+    })?;
+    Ok(Prepared { engine: Arc::clone(engine), server, present, access, pid_file, place })
+}
+
+/// Tries until what a dying process still holds is free, within a bound.
+async fn hand_over<T, E>(is_held: impl Fn(&E) -> bool, attempt: impl Fn() -> Result<T, E>) -> Result<T, E> {
+    let deadline = Instant::now() + HANDOVER;
+    loop {
+        match attempt() {
+            Err(error) if is_held(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(HANDOVER_STEP).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+/// Where accounts and rights come from.
+pub(super) fn sources(settings: &Settings) -> Sources {
+    Sources {
+        passwd: settings.passwd_file.clone(),
+        access: settings.access_file.clone(),
+        order: settings.access_order,
+        order_chosen: settings.access_order_explicit,
+    }
+}

@@ -1,0 +1,113 @@
+//! Beside the server: signals, reloading, the engine's health.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
+use tracing::{error, info, warn};
+
+use crate::access::{self, Authorizer, LoadError, Loaded, Present, Sources};
+use crate::logging::Logs;
+use crate::os::signals::{Intention, Signals};
+use crate::storage::Engine;
+
+/// What ended the service.
+pub(super) enum End {
+    /// A signal.
+    Asked,
+    /// Something without which it cannot go on.
+    Failed,
+}
+
+/// Takes signals and watches over the engine, beside the server.
+pub(super) struct Watch {
+    pub(super) signals: Signals,
+    pub(super) sources: Sources,
+    /// Which files there were when they were loaded last.
+    pub(super) present: Present,
+    pub(super) access: Arc<ArcSwap<Authorizer>>,
+    pub(super) logs: Logs,
+    pub(super) engine: Arc<dyn Engine>,
+}
+
+impl Watch {
+    /// Reloads and reopens until the daemon is to end, which it then asks the server for.
+    pub(super) async fn until_the_end(mut self, mut stop: oneshot::Sender<()>) -> End {
+        let engine = Arc::clone(&self.engine);
+        let failed = engine.failed();
+        tokio::pin!(failed);
+        let mut reloading: Option<JoinHandle<Result<Loaded, LoadError>>> = None;
+        let mut reload_again = false;
+        let end = loop {
+            tokio::select! {
+                biased;
+                why = &mut failed => {
+                    error!(critical = true, "{why}");
+                    break End::Failed;
+                }
+                () = stop.closed() => break End::Failed,
+                outcome = async {
+                    match &mut reloading {
+                        Some(task) => task.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    reloading = None;
+                    self.take(outcome);
+                }
+                intention = self.signals.next() => match intention {
+                    Intention::Stop(name) => {
+                        info!("{name} received. Shutting down.");
+                        break End::Asked;
+                    }
+                    Intention::Reload => {
+                        info!("SIGUSR1 received. Reloading configuration.");
+                        reload_again = true;
+                    }
+                    Intention::Reopen => {
+                        info!("SIGHUP received. Reopening log files and reloading configuration.");
+                        self.logs.reopen();
+                        reload_again = true;
+                    }
+                },
+            }
+            // A signal during a reload may mean that a file has changed since it was read.
+            if reload_again && reloading.is_none() {
+                reload_again = false;
+                reloading = Some(self.reload());
+            }
+        };
+        // Nobody listens when the server has ended by itself.
+        let _ = stop.send(());
+        end
+    }
+
+    fn reload(&self) -> JoinHandle<Result<Loaded, LoadError>> {
+        let (sources, before) = (self.sources.clone(), self.present);
+        // Reading may take long, on a network's file system for instance.
+        tokio::task::spawn_blocking(move || access::load(&sources, before))
+    }
+
+    /// Puts what was reloaded into force, or says why it is not.
+    fn take(&mut self, outcome: Result<Result<Loaded, LoadError>, JoinError>) {
+        match outcome {
+            Ok(Ok(loaded)) => {
+                tell(&loaded);
+                self.present = loaded.present;
+                self.access.store(Arc::new(loaded.authorizer));
+                info!("The accounts and the access rules have been reloaded.");
+            }
+            Ok(Err(error)) => error!("{error}; the accounts and rules in force stay as they were"),
+            Err(error) => {
+                error!("reloading failed: {error}; the accounts and rules in force stay as they were");
+            }
+        }
+    }
+}
+
+/// Tells the operator what was loaded.
+pub(super) fn tell(loaded: &Loaded) {
+    loaded.notes.iter().for_each(|note| info!("{note}"));
+    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+}
