@@ -739,3 +739,27 @@ fn the_usage_log_may_be_the_output_of_the_process() {
     assert!(fs::read_to_string(site.folder().join("stdout")).unwrap().contains(",ping,None,200"));
     assert!(site.home().stderr().contains("Server shutdown."));
 }
+
+#[test]
+fn on_a_terminal_one_line_says_where_it_listens() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let server = site.command();
+    let words: Vec<_> = std::iter::once(server.get_program()).chain(server.get_args()).collect();
+    let line = words.join(std::ffi::OsStr::new(" "));
+    // script gives its command a terminal, and copies what is written to that.
+    let mut command = site.mark(Command::new("script"));
+    command.args(["-q", "-e", "-c"]).arg(line).arg("/dev/null");
+    let mut terminal = Running::start(&site, command);
+    terminal.serves(&mut site.caller());
+    let output = || fs::read_to_string(site.folder().join("stdout")).unwrap();
+    let text = eventually("a line on the terminal", || Some(output()).filter(|text| text.ends_with('\n')));
+    let place = format!("127.0.0.1:{}", site.port());
+    let database = site.path("pyzord.db");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    for part in [place.as_str(), "gdbm", database.to_str().unwrap()] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+}
