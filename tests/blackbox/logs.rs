@@ -105,7 +105,9 @@ fn the_operator_log_tells_start_accounts_and_stop() {
     let server = home.start();
     let port = server.port();
     assert_eq!(server.stop().code(), Some(0));
-    let lines = messages(&home.log());
+    // What the engine does by itself is told whenever it is done.
+    let mut lines = messages(&home.log());
+    lines.retain(|line| !line.starts_with("INFO Expired "));
     assert_eq!(lines[0], "INFO Starting pyzord server.");
     assert!(lines.contains(&"INFO Accounts: bob,eve".to_owned()), "{lines:#?}");
     let listening = lines.iter().find(|line| line.contains("Listening on")).unwrap();
@@ -229,8 +231,9 @@ fn secrets_are_in_no_log() {
     assert_eq!(server.stop().code(), Some(0));
     let said = home.everything_said().to_lowercase();
     assert!(said.contains("received: "), "{said}");
-    for secret in secrets {
-        assert!(!said.contains(&secret.to_lowercase()), "{secret} is in the logs:\n{said}");
+    for secret in secrets.iter().map(|secret| secret.to_lowercase()) {
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains(&secret)).collect();
+        assert!(lines.is_empty(), "{secret} is in the logs: {lines:#?}");
     }
 }
 
@@ -242,11 +245,11 @@ fn without_log_files_what_matters_goes_to_standard_error() {
     let home = Home::open().file("config", "[server]\n").passwd("bob\n");
     let server = home.start();
     server.request("ping", &[]);
-    home.rewrite("pyzord.passwd", "eve\n");
+    home.rewrite("pyzord.passwd", "\n\neve\n");
     server.signal(nix::sys::signal::Signal::SIGUSR1);
-    eventually("a warning", || home.stderr().contains("eve").then_some(()));
+    eventually("a warning", || home.stderr().contains("pyzord.passwd:3: ").then_some(()));
     assert_eq!(server.stop().code(), Some(0));
-    assert!(home.stderr().contains("bob"));
+    assert!(home.stderr().contains("pyzord.passwd:1: "));
     assert!(!home.stderr().contains("ping"));
     assert!(!home.path().join("pyzord.log").exists());
 }

@@ -274,9 +274,8 @@ fn check_config_leaves_a_running_daemon_alone() {
     }
     let site = Site::new();
     let daemon = site.detach();
-    let log = site.home().log();
     expect_check(&site, 0, &[]);
-    assert_eq!(site.home().log(), log);
+    assert_eq!(site.home().log().matches("Starting pyzord server.").count(), 1);
     assert_eq!(site.home().read("pyzord.pid"), format!("{}\n", daemon.pid()));
     assert_eq!(site.caller().answered("ping", &[]).code(), 200);
     daemon.stop();
@@ -297,7 +296,8 @@ fn check_config_tells_every_problem_with_file_and_line() {
     let mut command = site.bare();
     command.arg("--check-config").arg("--homedir").arg(site.home().path());
     let finished = finish(command);
-    assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""));
+    assert_eq!(finished.code, Some(1));
+    assert!(finished.stdout.contains("3 errors and 1 warning"), "{finished:#?}");
     assert_eq!(finished.stderr.lines().count(), lines.len(), "{finished:#?}");
     for line in lines {
         assert!(finished.stderr.lines().any(|found| found.starts_with(&line)), "no {line}: {finished:#?}");
@@ -448,6 +448,7 @@ fn an_unknown_option_of_the_file_is_a_warning_with_the_nearest_name() {
         matches!(stderr[..], [line] if line.contains(&warning) && line.contains("PasswdFile")),
         "{stderr:?}"
     );
+    site.daemon().stop();
     let log = site.home().log();
     assert!(log.lines().any(|line| line.contains(" WARNING ") && line.contains(&warning)), "{log}");
 }
@@ -486,10 +487,10 @@ fn options_without_effect_are_accepted_and_said_to_be_so() {
     let finished = finish(site.detached());
     assert_eq!(finished.code, Some(0));
     assert_eq!(finished.stderr.lines().filter(|line| line.contains("Sentry")).count(), 1, "{finished:?}");
+    site.daemon().stop();
     let log = site.home().log();
     assert_eq!(log.lines().filter(|line| line.contains("PreFork")).count(), 1, "{log}");
     assert!(!finished.stderr.contains("secret") && !log.contains("secret"));
-    site.daemon().stop();
 }
 
 #[test]
