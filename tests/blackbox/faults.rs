@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
 use crate::harness::{DIGEST, eventually, ours_only};
-use crate::support::{Caller, Ledger, Running, Site, digest};
+use crate::support::{Caller, Ledger, Over, Running, Site, digest};
 
 #[test]
 fn a_kill_in_the_middle_of_reports_loses_no_acknowledged_one() {
@@ -27,18 +27,22 @@ fn a_kill_in_the_middle_of_reports_loses_no_acknowledged_one() {
     let acknowledged = AtomicI64::new(0);
     for round in 0..8 {
         let daemon = site.detach();
-        let done = AtomicBool::new(false);
+        let over = Over::default();
         // Later at every round, so that the database is met in different states.
         let enough = acknowledged.load(Ordering::Relaxed) + 150 + 37 * round;
         thread::scope(|scope| {
+            let guard = over.guard();
             let client = |number| {
-                let (site, done, acknowledged) = (&site, &done, &acknowledged);
-                scope.spawn(move || report_until(site, done, acknowledged, number))
+                let (site, over, acknowledged) = (&site, &over, &acknowledged);
+                scope.spawn(move || report_until(site, over, acknowledged, number))
             };
             let clients: Vec<_> = (0..CLIENTS).map(client).collect();
-            eventually("enough reports", || (acknowledged.load(Ordering::Relaxed) > enough).then_some(()));
+            eventually("enough reports", || {
+                assert_eq!(site.processes(), [daemon.pid()], "the daemon has ended by itself");
+                (acknowledged.load(Ordering::Relaxed) > enough).then_some(())
+            });
             daemon.signal(Signal::SIGKILL);
-            done.store(true, Ordering::Relaxed);
+            drop(guard);
             clients.into_iter().for_each(|client| ledger.add(client.join().unwrap()));
         });
         // The pid file of the killed one is still there, and the next start works all the same.
@@ -48,12 +52,38 @@ fn a_kill_in_the_middle_of_reports_loses_no_acknowledged_one() {
     assert!(ledger.acknowledged() > 8 * 150);
 }
 
+#[test]
+fn a_file_that_a_kill_left_longer_than_its_header_says_is_served() {
+    if !ours_only() {
+        return;
+    }
+    // gdbm makes the file longer first and notes that in its header later. A kill in between, of which
+    // one in a hundred comes under load, leaves a file that gdbm will not open before its recovery.
+    let site = Site::new();
+    let daemon = site.detach();
+    let mut caller = site.caller();
+    for number in 0..300 {
+        assert_eq!(caller.answered("report", &[&digest(number)]).code(), 200);
+    }
+    daemon.signal(Signal::SIGKILL);
+    daemon.ended();
+    let file = OpenOptions::new().write(true).open(site.path("pyzord.db")).unwrap();
+    let block = 4096;
+    file.set_len(file.metadata().unwrap().len() + block).unwrap();
+    let daemon = site.detach();
+    for number in [0, 150, 299] {
+        assert_eq!(site.caller().count(&digest(number)), 1);
+    }
+    daemon.stop();
+    assert_eq!(site.stored().len(), 300);
+}
+
 /// Reports old and new digests until it is over.
-fn report_until(site: &Site, done: &AtomicBool, acknowledged: &AtomicI64, client: u32) -> Ledger {
+fn report_until(site: &Site, over: &Over, acknowledged: &AtomicI64, client: u32) -> Ledger {
     let mut ledger = Ledger::default();
     let mut caller = site.caller();
     let mut number = 0;
-    while !done.load(Ordering::Relaxed) {
+    while !over.is_over() {
         number += 1;
         let digest = if number % 2 == 0 {
             digest(number % 20)

@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getsid};
 
 use crate::harness::{Account, DIGEST, Home, eventually, ours_only};
-use crate::support::{Ledger, Running, Site, digest, finish};
+use crate::support::{Ledger, Over, Running, Site, digest, finish};
 
 #[test]
 fn detaching_returns_when_the_daemon_answers() {
@@ -207,14 +206,15 @@ fn stopping_under_load_keeps_every_acknowledged_report() {
     for _ in 0..3 {
         let before = if site.path("pyzord.db").exists() { site.stored() } else { Default::default() };
         let daemon = site.detach();
-        let done = AtomicBool::new(false);
+        let over = Over::default();
         let ledger = thread::scope(|scope| {
-            let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| report_until(&site, &done))).collect();
+            let guard = over.guard();
+            let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| report_until(&site, &over))).collect();
             eventually("some reports", || {
                 (site.caller().count(&digest(3)) > before_count(&before, 3) + 20).then_some(())
             });
             daemon.stop();
-            done.store(true, Ordering::Relaxed);
+            drop(guard);
             let mut ledger = Ledger::default();
             clients.into_iter().for_each(|client| ledger.add(client.join().unwrap()));
             ledger
@@ -232,11 +232,11 @@ fn before_count(before: &std::collections::BTreeMap<String, i64>, number: u32) -
     before.get(&digest(number)).copied().unwrap_or_default()
 }
 
-fn report_until(site: &Site, done: &AtomicBool) -> Ledger {
+fn report_until(site: &Site, over: &Over) -> Ledger {
     let mut ledger = Ledger::default();
     let mut caller = site.caller();
     for number in (0..7).cycle() {
-        if done.load(Ordering::Relaxed) {
+        if over.is_over() {
             break;
         }
         let reply = caller.ask("report", &[&digest(number)], Duration::from_millis(300));
@@ -597,11 +597,12 @@ fn a_storm_of_signals_under_load_loses_no_reply() {
     const REPORTS: u32 = 1500;
     let site = Site::new();
     let daemon = site.detach();
-    let done = AtomicBool::new(false);
+    let over = Over::default();
     thread::scope(|scope| {
+        let guard = over.guard();
         let storm = scope.spawn(|| {
             let mut signals = 0;
-            while !done.load(Ordering::Relaxed) {
+            while !over.is_over() {
                 daemon.signal(if signals % 2 == 0 { Signal::SIGUSR1 } else { Signal::SIGHUP });
                 signals += 1;
                 thread::sleep(Duration::from_micros(300));
@@ -612,7 +613,7 @@ fn a_storm_of_signals_under_load_loses_no_reply() {
         for number in 0..REPORTS {
             assert_eq!(caller.answered("report", &[&digest(number % 10)]).code(), 200);
         }
-        done.store(true, Ordering::Relaxed);
+        drop(guard);
         assert!(storm.join().unwrap() > 20);
     });
     daemon.stop();

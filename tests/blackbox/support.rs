@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -298,9 +298,35 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the server's end so far: {:?}", self.child.try_wait());
+        }
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Tells others that it is over when this goes, by a failure of the test too, so that nobody is waited
+/// for in vain.
+#[derive(Default)]
+pub(crate) struct Over(AtomicBool);
+
+impl Over {
+    /// Whether it is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// What ends it.
+    pub(crate) fn guard(&self) -> impl Drop + '_ {
+        struct Guard<'a>(&'a AtomicBool);
+        impl Drop for Guard<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        Guard(&self.0)
     }
 }
 
@@ -375,7 +401,11 @@ impl Caller {
         loop {
             let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
             self.socket.set_read_timeout(Some(left)).unwrap();
-            let length = self.socket.recv(&mut buffer).ok()?;
+            let length = match self.socket.recv(&mut buffer) {
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => return None,
+            };
             let reply = Reply(buffer[..length].to_vec());
             if reply.number("Thread") == i64::from(self.thread) {
                 return Some(reply);
@@ -404,8 +434,13 @@ impl Caller {
     pub(crate) fn receive(&self, patience: Duration) -> Option<Reply> {
         self.socket.set_read_timeout(Some(patience)).unwrap();
         let mut buffer = [0; 8192];
-        let length = self.socket.recv(&mut buffer).ok()?;
-        Some(Reply(buffer[..length].to_vec()))
+        loop {
+            match self.socket.recv(&mut buffer) {
+                Ok(length) => return Some(Reply(buffer[..length].to_vec())),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
     }
 }
 
