@@ -194,8 +194,10 @@ impl Shared {
             let closing = state.closing;
             drop(state);
 
-            let outcome = writer.write(&lines);
-            writer.tell(outcome);
+            if !lines.is_empty() {
+                let outcome = writer.write(&lines);
+                writer.tell(outcome);
+            }
             if dropped > 0 {
                 warn!("{dropped} lines for the {} were dropped, since it was too slow", writer.name);
             }
@@ -210,7 +212,9 @@ impl Shared {
         }
         // What came in between, a line about dropped ones for instance.
         let rest = std::mem::take(&mut lock(&self.state).pending);
-        let _ = writer.write(&rest);
+        if !rest.is_empty() {
+            let _ = writer.write(&rest);
+        }
         lock(&self.state).ended = true;
         self.ended.notify_all();
     }
@@ -229,9 +233,6 @@ struct Writer {
 
 impl Writer {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        if lines.is_empty() {
-            return Ok(());
-        }
         if self.torn {
             // Whatever comes next must not look like the rest of it.
             if let Err(error) = self.target.write_all(b"\n") {

@@ -61,9 +61,32 @@ impl Stored {
         next().is_none().then_some(Self { reports, whitelists })
     }
 
+    /// Reads a stored text of version 1 at the beginning of some bytes, where it is as we and the
+    /// established server write it, and nothing says where it ends.
+    pub(super) fn decode_prefix(bytes: &[u8]) -> Option<Self> {
+        let mut at = bytes.starts_with(b"1,").then_some(2)?;
+        for _tally in 0..2 {
+            let digits =
+                bytes.get(at..)?.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'-').count();
+            at += digits;
+            for _date in 0..2 {
+                at += 1;
+                at += date_length(bytes.get(at..)?)?;
+            }
+            at += 1;
+        }
+        // The last separator is not there.
+        Self::decode(bytes.get(..at - 1)?)
+    }
+
     /// The record with its times, local ones taken as of this zone.
     pub(super) fn record(&self, zone: &TimeZone) -> Record {
         Record { reports: self.reports.tally(zone), whitelists: self.whitelists.tally(zone) }
+    }
+
+    /// Both counts together, which only ever grow.
+    pub(super) fn total(&self) -> i128 {
+        i128::from(self.reports.count) + i128::from(self.whitelists.count)
     }
 
     /// What to store for a record.
@@ -242,6 +265,23 @@ fn date(text: &[u8]) -> Option<When> {
     date.ok().map(When::Local)
 }
 
+/// The length of the date that some bytes begin with, in the form in which it is written.
+fn date_length(bytes: &[u8]) -> Option<usize> {
+    const WHOLE: usize = "YYYY-MM-DD HH:MM:SS".len();
+    const FRACTION: usize = ".ffffff".len();
+    if bytes.starts_with(b"None") {
+        return Some(4);
+    }
+    let whole = bytes.get(..WHOLE)?;
+    if whole[4] != b'-' || whole[13] != b':' {
+        return None;
+    }
+    let fraction = bytes.get(WHOLE..WHOLE + FRACTION);
+    let has_fraction =
+        fraction.is_some_and(|text| text[0] == b'.' && text[1..].iter().all(u8::is_ascii_digit));
+    Some(if has_fraction { WHOLE + FRACTION } else { WHOLE })
+}
+
 fn numbers(text: &[u8], separator: u8) -> Option<[i32; 3]> {
     let mut parts = text.split(|byte| *byte == separator);
     let numbers = [number(parts.next()?)?, number(parts.next()?)?, number(parts.next()?)?];
@@ -352,6 +392,28 @@ mod tests {
         ] {
             let stored = Stored::decode(format!("1,{text},None,None,0,None,None").as_bytes()).unwrap();
             assert_eq!(stored.reports.count, count, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_found_at_the_beginning_of_others() {
+        for text in [
+            "1,1,2026-11-22 10:26:46.605606,2026-11-22 10:26:46,0,None,None",
+            "1,0,None,None,12,2026-11-22 10:26:46.605606,2026-11-22 10:26:46",
+            "1,9223372036854775807,None,None,0,2026-11-22 10:26:46,2026-11-22 10:26:46.605606",
+        ] {
+            let whole = Stored::decode(text.as_bytes());
+            assert!(whole.is_some());
+            for behind in ["", "00aa", ",", ".", ".12", "None", "1,1"] {
+                assert_eq!(
+                    Stored::decode_prefix(format!("{text}{behind}").as_bytes()),
+                    whole,
+                    "{text}{behind}"
+                );
+            }
+            for length in 0..text.len() - "10:26:46.605606".len() {
+                assert_eq!(Stored::decode_prefix(&text.as_bytes()[..length]), None);
+            }
         }
     }
 

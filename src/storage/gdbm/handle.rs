@@ -5,19 +5,20 @@
 //!
 //! | here | there |
 //! | --- | --- |
-//! | [`Handle::open`] | `gdbm_open`, `gdbm_setopt` (`GDBM_SETCACHESIZE`) |
+//! | [`Handle::open`], [`Handle::keep_cached`] | `gdbm_open`, `gdbm_setopt` (`GDBM_SETCACHESIZE`) |
 //! | [`Handle::fetch`], [`Handle::store`], [`Handle::delete`] | `gdbm_fetch`, `gdbm_store`, `gdbm_delete` |
 //! | [`Handle::first_key`], [`Handle::next_key`] | `gdbm_firstkey`, `gdbm_nextkey` |
 //! | [`Handle::block_size`], [`Handle::needs_recovery`] | `gdbm_setopt` (`GDBM_GETBLOCKSIZE`), `gdbm_needs_recovery` |
+//! | [`Handle::recover`] | `gdbm_recover` (`GDBM_RCVR_FORCE`, `GDBM_RCVR_BACKUP`) |
 //! | [`Handle::duplicate_descriptor`] | `gdbm_fdesc` |
 //! | [`Handle::close`] | `gdbm_close` |
 #![allow(unsafe_code, reason = "this room wraps a C library")]
 
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, OsStr, c_int};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
 use gdbm_sys::{_bindgen_ty_1 as File, GDBM_FILE, datum};
@@ -25,19 +26,38 @@ use thiserror::Error;
 
 /// What gdbm-sys lacks or declares wrongly, as in gdbm.h 1.23.
 mod c {
-    use std::ffi::c_int;
+    use std::ffi::{c_char, c_int, c_void};
 
     use gdbm_sys::GDBM_FILE;
 
     pub(super) const GDBM_CLOEXEC: c_int = 0x0100;
     pub(super) const GDBM_SETCACHESIZE: c_int = 1;
     pub(super) const GDBM_GETBLOCKSIZE: c_int = 16;
+    pub(super) const GDBM_RCVR_BACKUP: c_int = 0x10;
+    pub(super) const GDBM_RCVR_FORCE: c_int = 0x20;
+
+    /// `gdbm_recovery`: the first fields are read only with flags that we do not set.
+    #[repr(C)]
+    pub(super) struct Recovery {
+        pub(super) errfun: *const c_void,
+        pub(super) data: *mut c_void,
+        pub(super) max_failed_keys: usize,
+        pub(super) max_failed_buckets: usize,
+        pub(super) max_failures: usize,
+        pub(super) recovered_keys: usize,
+        pub(super) recovered_buckets: usize,
+        pub(super) failed_keys: usize,
+        pub(super) failed_buckets: usize,
+        pub(super) duplicate_keys: usize,
+        pub(super) backup_name: *mut c_char,
+    }
 
     unsafe extern "C" {
         pub(super) fn gdbm_close(file: GDBM_FILE) -> c_int;
         pub(super) fn gdbm_last_errno(file: GDBM_FILE) -> c_int;
         pub(super) fn gdbm_needs_recovery(file: GDBM_FILE) -> c_int;
         pub(super) fn gdbm_check_syserr(error: c_int) -> c_int;
+        pub(super) fn gdbm_recover(file: GDBM_FILE, recovery: *mut Recovery, flags: c_int) -> c_int;
     }
 }
 
@@ -57,6 +77,17 @@ pub(super) struct GdbmError {
     text: String,
 }
 
+/// What a recovery brought.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    /// How many records are in the new file.
+    pub(super) records: usize,
+    /// How many records and buckets could not be read.
+    pub(super) failures: usize,
+    /// The file as it was.
+    pub(super) backup: PathBuf,
+}
+
 /// An open database, locked against other writers.
 #[derive(Debug)]
 pub(super) struct Handle {
@@ -68,9 +99,8 @@ pub(super) struct Handle {
 unsafe impl Send for Handle {}
 
 impl Handle {
-    /// Opens a database for reading and writing, creating it if there is none, with a cache of
-    /// this many blocks. The file is created with mode 0600.
-    pub(super) fn open(path: &Path, cached_blocks: usize) -> Result<Self, GdbmError> {
+    /// Opens a database for reading and writing, creating it if there is none, with mode 0600.
+    pub(super) fn open(path: &Path) -> Result<Self, GdbmError> {
         let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| GdbmError {
             number: gdbm_sys::GDBM_FILE_OPEN_ERROR,
             system: None,
@@ -84,10 +114,49 @@ impl Handle {
             let system = io::Error::last_os_error();
             return Err(error_of(last_open_error(), system));
         };
-        let mut handle = Self { file };
-        let mut blocks = cached_blocks;
-        handle.option(c::GDBM_SETCACHESIZE, (&raw mut blocks).cast(), size_of::<usize>())?;
-        Ok(handle)
+        Ok(Self { file })
+    }
+
+    /// Lets the library keep this many blocks of the file decoded, and no more.
+    pub(super) fn keep_cached(&mut self, blocks: usize) -> Result<(), GdbmError> {
+        let mut blocks = blocks;
+        self.option(c::GDBM_SETCACHESIZE, (&raw mut blocks).cast(), size_of::<usize>())
+    }
+
+    /// Replaces the file by a new one with all records that can be read, and keeps the old one
+    /// beside it. The handle then is on the new one.
+    pub(super) fn recover(&mut self) -> Result<Recovered, GdbmError> {
+        let mut recovery = c::Recovery {
+            errfun: std::ptr::null(),
+            data: std::ptr::null_mut(),
+            max_failed_keys: 0,
+            max_failed_buckets: 0,
+            max_failures: 0,
+            recovered_keys: 0,
+            recovered_buckets: 0,
+            failed_keys: 0,
+            failed_buckets: 0,
+            duplicate_keys: 0,
+            backup_name: std::ptr::null_mut(),
+        };
+        let flags = c::GDBM_RCVR_FORCE | c::GDBM_RCVR_BACKUP;
+        // SAFETY: the handle is open and not used elsewhere; the structure is that of gdbm.h and
+        // lives during the call.
+        if unsafe { c::gdbm_recover(self.raw(), &raw mut recovery, flags) } != 0 {
+            return Err(self.last_error());
+        }
+        let backup = if recovery.backup_name.is_null() {
+            PathBuf::new()
+        } else {
+            // SAFETY: the library set it to a C string of its own.
+            let name = unsafe { CStr::from_ptr(recovery.backup_name) };
+            let backup = PathBuf::from(OsStr::from_bytes(name.to_bytes()));
+            // SAFETY: it was allocated with malloc and leaves freeing it to the caller.
+            unsafe { libc::free(recovery.backup_name.cast()) };
+            backup
+        };
+        let failures = recovery.failed_keys + recovery.failed_buckets;
+        Ok(Recovered { records: recovery.recovered_keys, failures, backup })
     }
 
     /// Reads what is stored under a key into `value`; says whether there is something.

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use super::sweep::Sweep;
-use super::{Shared, lock};
-use crate::record::Timestamp;
+use super::sweep::{Sweep, SweepError, Walk, lower_case_digest};
+use super::{Shared, horizon, lock};
 
 /// How often changes are made safe against a crash of the machine.
 const SYNC_PERIOD: Duration = Duration::from_secs(60);
@@ -16,6 +15,19 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a slice of a sweep holds the file, and how long it then leaves it to requests.
 const SLICE: Duration = Duration::from_micros(200);
 const PAUSE: Duration = Duration::from_millis(1);
+/// How soon a sweep that had to be given up is begun again.
+const SWEEP_RETRY: Duration = Duration::from_secs(10 * 60);
+/// How many keys are looked at at the start, to tell whether some are no digests.
+const SAMPLE: u32 = 1000;
+
+/// How a sweep ended.
+enum Swept {
+    Done,
+    /// Something was in its way that may pass.
+    GivenUp,
+    /// The engine is to be closed.
+    Stopped,
+}
 
 impl Shared {
     /// What the engine's thread does until the engine is closed.
@@ -25,10 +37,11 @@ impl Shared {
         let mut next_sweep = self.age.map(|_| Instant::now());
         loop {
             if next_sweep.is_some_and(|next| next <= Instant::now()) {
-                if !self.sweep(&mut next_sync) {
-                    return;
-                }
-                next_sweep = Some(Instant::now() + SWEEP_PERIOD);
+                next_sweep = match self.sweep(&mut next_sync) {
+                    Swept::Done => Some(Instant::now() + SWEEP_PERIOD),
+                    Swept::GivenUp => Some(Instant::now() + SWEEP_RETRY),
+                    Swept::Stopped => return,
+                };
             }
             let next = next_sweep.map_or(next_sync, |sweep| sweep.min(next_sync));
             if self.stops_before(next) {
@@ -59,6 +72,7 @@ impl Shared {
 
     /// Makes all changes so far durable; says whether that was possible.
     pub(super) fn sync(&self) -> bool {
+        let _syncing = lock(&self.syncing);
         let dirty = self.lock().as_mut().is_some_and(|open| std::mem::take(&mut open.dirty));
         if !dirty || self.sync_file() {
             return true;
@@ -79,39 +93,52 @@ impl Shared {
         }
     }
 
+    /// Looks whether some of the first keys are no lower-case digests, a slice at a time: each may
+    /// have to be fetched from the disk.
     fn look_for_foreign_keys(&self) {
-        let mut guard = self.lock();
-        let Some(open) = guard.as_mut() else { return };
-        match open.has_foreign_keys() {
-            Ok(false) => {}
-            Ok(true) => warn!(
-                "the database {} has keys that are no lower-case digests; they are left alone; pyzor-migrate to \
-                 another database repairs, merges or skips them",
-                self.path.display()
-            ),
-            Err(error) => {
-                self.complain(open, &error);
+        let mut walk = Walk::default();
+        let mut left = SAMPLE;
+        while left > 0 && !self.stops_before(Instant::now() + PAUSE) {
+            let mut guard = self.lock();
+            let Some(open) = guard.as_mut() else { return };
+            let start = Instant::now();
+            while left > 0 && start.elapsed() < SLICE {
+                match walk.next(&mut open.handle) {
+                    Ok(Some(key)) if lower_case_digest(key).is_some() => left -= 1,
+                    Ok(Some(_)) => {
+                        warn!(
+                            "the database {} has keys that are no lower-case digests; they are left alone; \
+                             pyzor-migrate to another database repairs, merges or skips them",
+                            self.path.display()
+                        );
+                        return;
+                    }
+                    Ok(None) => return,
+                    Err(error) => {
+                        self.complain(open, &error);
+                        return;
+                    }
+                }
             }
         }
     }
 
-    /// Deletes expired records. Says whether the engine goes on afterwards.
-    fn sweep(&self, next_sync: &mut Instant) -> bool {
-        let Some(age) = self.age else { return true };
-        let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-        let horizon = Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age));
+    /// Deletes expired records.
+    fn sweep(&self, next_sync: &mut Instant) -> Swept {
+        let Some(age) = self.age else { return Swept::Done };
+        let horizon = horizon(age);
         let start = Instant::now();
         let mut sweep: Option<Sweep> = None;
         loop {
             if self.stops_before(Instant::now() + PAUSE) {
-                return false;
+                return Swept::Stopped;
             }
             self.sync_if_due(next_sync);
             let mut guard = self.lock();
-            let Some(open) = guard.as_mut() else { return false };
+            let Some(open) = guard.as_mut() else { return Swept::Stopped };
             let slice = match &mut sweep {
-                Some(sweep) => sweep.slice(open, SLICE),
-                None => open.handle.block_size().map(|size| {
+                Some(sweep) => sweep.slice(open, &self.path, SLICE),
+                None => open.handle.block_size().map_err(SweepError::from).map(|size| {
                     sweep = Some(Sweep::new(horizon, size));
                     false
                 }),
@@ -120,9 +147,11 @@ impl Shared {
                 Ok(false) => {}
                 Ok(true) => break,
                 Err(error) => {
-                    warn!("looking for expired records in {} ended early: {error}", self.path.display());
-                    self.complain(open, &error);
-                    return true;
+                    warn!("looking for expired records in {} was given up: {error}", self.path.display());
+                    if let SweepError::Gdbm(error) = error {
+                        self.complain(open, &error);
+                    }
+                    return Swept::GivenUp;
                 }
             }
         }
@@ -138,6 +167,6 @@ impl Shared {
                 sweep.foreign,
             );
         }
-        true
+        Swept::Done
     }
 }

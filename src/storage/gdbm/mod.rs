@@ -6,9 +6,12 @@
 //! on a descriptor of its own, so that no request has to.
 
 mod codec;
+mod directory;
 mod explain;
 mod handle;
 mod keeper;
+mod marker;
+mod recovery;
 mod reserve;
 mod sweep;
 
@@ -23,10 +26,11 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use self::codec::{Calendar, Stored};
+use self::directory::Directory;
 use self::explain::explain;
 use self::handle::{GdbmError, Handle};
+use self::marker::Marker;
 use self::reserve::{News, Reserve};
-use self::sweep::lower_case_digest;
 use super::{
     Batch, BoxFuture, Cursor, Engine, Entry, Health, OpenError, Options, Page, Progress, StorageError,
 };
@@ -37,9 +41,6 @@ use crate::record::{Kind, Record, Timestamp};
 /// How many blocks of the file the library keeps decoded. Its own choice would grow with the
 /// database without bound.
 const CACHED_BLOCKS: usize = 512;
-/// How many keys are looked at at the start, to tell whether some are no digests.
-const SAMPLE: u32 = 1000;
-
 /// The engine on an open file.
 pub struct Gdbm {
     shared: Arc<Shared>,
@@ -48,6 +49,7 @@ pub struct Gdbm {
 
 struct Shared {
     path: PathBuf,
+    marker: Marker,
     age: Option<Duration>,
     /// None once closed.
     open: Mutex<Option<Open>>,
@@ -56,12 +58,15 @@ struct Shared {
     stopping: Mutex<bool>,
     wake: Condvar,
     failure: watch::Sender<Option<String>>,
+    /// Held while changes are made durable, so that nobody takes those under way for done.
+    syncing: Mutex<()>,
 }
 
 /// An open file and what is needed to use it.
 struct Open {
     handle: Handle,
     reserve: Reserve,
+    directory: Directory,
     calendar: Calendar,
     value: Vec<u8>,
     text: Vec<u8>,
@@ -83,13 +88,18 @@ impl Gdbm {
     ///
     /// One line that names the file and says what to do.
     pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, OpenError> {
-        let mut handle = Handle::open(path, CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
+        let start = Instant::now();
+        let marker = Marker::of(path);
+        let opened = || Handle::open(path).map_err(|error| explain(path, &error));
+        let (mut handle, recovered) = recovery::recover_if_needed(opened()?, path, &marker, opened)?;
+        handle.keep_cached(CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
         let failed = |error| OpenError::new(format!("cannot use the database {}: {error}", path.display()));
         let file = File::from(handle.duplicate_descriptor().map_err(failed)?);
         let reserve = Reserve::new(file.try_clone().map_err(failed)?);
-        let open = Open {
+        let mut open = Open {
             handle,
             reserve,
+            directory: Directory::new(file.try_clone().map_err(failed)?),
             calendar: Calendar::new(zone),
             value: Vec::new(),
             text: Vec::new(),
@@ -97,19 +107,29 @@ impl Gdbm {
             dirty: true,
             complaints: Allowance::per_minute(10),
         };
+        // A full disk is told at the start, not at the first report.
+        open.admit(path);
+        if let Some(recovered) = recovered {
+            recovery::complete(&mut open, path, &recovered, age.map(horizon), start)?;
+        }
+        if let Err(error) = marker.set() {
+            warn!(
+                "{} cannot be written: {error}; if this process is killed, the next start will not know that the \
+                 database needs repair",
+                marker.path().display()
+            );
+        }
         let shared = Arc::new(Shared {
             path: path.to_owned(),
+            marker,
             age,
             open: Mutex::new(Some(open)),
             file,
             stopping: Mutex::new(false),
             wake: Condvar::new(),
             failure: watch::Sender::new(None),
+            syncing: Mutex::new(()),
         });
-        // A full disk is told at the start, not at the first report.
-        if let Some(open) = shared.lock().as_mut() {
-            open.admit(&shared.path);
-        }
         let keeper = thread::Builder::new().name("gdbm".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || shared.keep()
@@ -125,15 +145,6 @@ impl Gdbm {
         {
             error!("the thread that looks after the database {} has died", self.shared.path.display());
         }
-    }
-
-    fn with_open<T>(
-        &self,
-        operation: impl FnOnce(&mut Open) -> Result<T, GdbmError>,
-    ) -> Result<T, StorageError> {
-        let mut guard = self.shared.lock();
-        let open = guard.as_mut().ok_or(StorageError::Unavailable)?;
-        operation(open).map_err(|error| self.shared.complain(open, &error))
     }
 }
 
@@ -162,25 +173,34 @@ impl Engine for Gdbm {
         Box::pin(async move {
             let mut guard = self.shared.lock();
             let open = guard.as_mut().ok_or(StorageError::Unavailable)?;
-            if !open.admit(&self.shared.path) {
+            let key = digest.to_hex();
+            if !open.admit(&self.shared.path) || self.shared.would_burst(open, &key) {
                 return Err(StorageError::Unavailable);
             }
             let stored = Stored::from_record(&record);
-            open.put(&digest.to_hex(), &stored).map_err(|error| self.shared.complain(open, &error))
+            open.put(&key, &stored).map_err(|error| self.shared.complain(open, &error))
         })
     }
 
     fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<bool, StorageError>> {
         Box::pin(async move {
-            self.with_open(|open| {
-                open.dirty = true;
-                open.handle.delete(&digest.to_hex())
-            })
+            let mut guard = self.shared.lock();
+            let open = guard.as_mut().ok_or(StorageError::Unavailable)?;
+            // Even a deletion can make the file grow.
+            if !open.admit(&self.shared.path) {
+                return Err(StorageError::Unavailable);
+            }
+            open.dirty = true;
+            open.handle.delete(&digest.to_hex()).map_err(|error| self.shared.complain(open, &error))
         })
     }
 
     fn scan(&self, from: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page, StorageError>> {
-        Box::pin(async move { self.with_open(|open| open.page(from, limit)) })
+        Box::pin(async move {
+            let mut guard = self.shared.lock();
+            let open = guard.as_mut().ok_or(StorageError::Unavailable)?;
+            open.page(from, limit).map_err(|error| self.shared.complain(open, &error))
+        })
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
@@ -221,12 +241,17 @@ impl Engine for Gdbm {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.stop_keeper();
-            if let Some(open) = self.shared.lock().take()
-                && let Err(error) = open.handle.close()
-            {
-                error!("closing the database {} failed: {error}", self.shared.path.display());
+            let Some(open) = self.shared.lock().take() else { return };
+            let path = self.shared.path.display();
+            if let Err(error) = open.handle.close() {
+                error!("closing the database {path} failed: {error}");
+                return;
             }
-            self.shared.sync_file();
+            if self.shared.sync_file()
+                && let Err(error) = self.shared.marker.clear()
+            {
+                warn!("{} cannot be removed: {error}", self.shared.marker.path().display());
+            }
         })
     }
 }
@@ -289,22 +314,6 @@ impl Open {
         }
         Ok(page)
     }
-
-    /// Says whether one of the first keys is no lower-case digest.
-    fn has_foreign_keys(&mut self) -> Result<bool, GdbmError> {
-        let mut key = Vec::new();
-        let mut more = self.handle.first_key(&mut key)?;
-        for _ in 0..SAMPLE {
-            if !more {
-                break;
-            }
-            if lower_case_digest(&key).is_none() {
-                return Ok(true);
-            }
-            more = self.handle.next_key(&mut key)?;
-        }
-        Ok(false)
-    }
 }
 
 impl Shared {
@@ -314,7 +323,8 @@ impl Shared {
 
     fn serve(&self, open: &mut Open, entry: &mut Entry, now: Timestamp) -> Result<(), GdbmError> {
         let key = entry.digest.to_hex();
-        let stored = if open.handle.fetch(&key, &mut open.value)? {
+        let known = open.handle.fetch(&key, &mut open.value)?;
+        let stored = if known {
             let Some(stored) = Stored::decode(&open.value) else {
                 entry.fail(StorageError::Damaged);
                 if let Some(withheld) = open.complaints.take(Instant::now()) {
@@ -337,7 +347,9 @@ impl Shared {
         if !entry.changes() {
             return Ok(());
         }
-        let outcome = if open.admit(&self.path) {
+        let outcome = if !known && self.would_burst(open, &key) {
+            Err(StorageError::Unavailable)
+        } else if open.admit(&self.path) {
             let mut changed = stored;
             for (kind, amount) in [(Kind::Report, entry.reports), (Kind::Whitelist, entry.whitelists)] {
                 if amount > 0 {
@@ -350,6 +362,20 @@ impl Shared {
         };
         (entry.reported, entry.whitelisted) = (outcome, outcome);
         Ok(())
+    }
+
+    /// Whether a new key would blow the file's directory up, as chosen digests do.
+    fn would_burst(&self, open: &mut Open, key: &[u8]) -> bool {
+        let why = match open.directory.would_burst(key) {
+            Ok(false) => return false,
+            Ok(true) => "it collides with too many others, which somebody must have chosen".to_owned(),
+            Err(error) => format!("the directory cannot be read: {error}"),
+        };
+        if let Some(withheld) = open.complaints.take(Instant::now()) {
+            let (key, path) = (key.escape_ascii(), self.path.display());
+            warn!("the digest {key} is not stored in {path}: {why}{}", more(withheld));
+        }
+        true
     }
 
     /// Logs an error of the library, and finds out whether it was the last one.
@@ -371,6 +397,12 @@ impl Shared {
         }
         StorageError::Unavailable
     }
+}
+
+/// The moment before which a last change has expired.
+fn horizon(age: Duration) -> Timestamp {
+    let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age))
 }
 
 /// A panic of another thread leaves every structure here as usable as an error does.

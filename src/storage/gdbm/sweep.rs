@@ -1,11 +1,14 @@
 //! Walking a database in bounded slices: expiry, and the look for foreign keys.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use thiserror::Error;
 
 use super::Open;
 use super::codec::Stored;
-use super::handle::GdbmError;
+use super::handle::{GdbmError, Handle};
 use crate::digest::Digest;
 use crate::record::Timestamp;
 
@@ -20,7 +23,7 @@ const ELEMENT_SIZE: usize = 16;
 /// when it has met more keys since than a bucket can hold.
 pub(super) struct Sweep {
     horizon: Timestamp,
-    position: Position,
+    walk: Walk,
     walked: u64,
     expired: VecDeque<(u64, Digest)>,
     distance: u64,
@@ -34,11 +37,53 @@ pub(super) struct Sweep {
     pub(super) longest: Duration,
 }
 
+/// Why a sweep cannot go on.
+#[derive(Debug, Error)]
+pub(super) enum SweepError {
+    /// The library says so.
+    #[error("{0}")]
+    Gdbm(#[from] GdbmError),
+    /// Deleting makes the file grow, and its disk is full.
+    #[error("there is no room on its disk, which even deleting needs")]
+    NoRoom,
+}
+
+/// A walk over all keys, in the file's own order.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    position: Position,
+}
+
 /// How far a walk has come.
+#[derive(Debug, Default)]
 enum Position {
+    #[default]
     Start,
     At(Vec<u8>),
     End,
+}
+
+impl Walk {
+    /// The next key; none at the end.
+    pub(super) fn next(&mut self, handle: &mut Handle) -> Result<Option<&[u8]>, GdbmError> {
+        let (key, found) = match std::mem::take(&mut self.position) {
+            Position::Start => {
+                let mut key = Vec::new();
+                let found = handle.first_key(&mut key)?;
+                (key, found)
+            }
+            Position::At(mut key) => {
+                let found = handle.next_key(&mut key)?;
+                (key, found)
+            }
+            Position::End => (Vec::new(), false),
+        };
+        self.position = if found { Position::At(key) } else { Position::End };
+        match &self.position {
+            Position::At(key) => Ok(Some(key)),
+            _ => Ok(None),
+        }
+    }
 }
 
 impl Sweep {
@@ -46,7 +91,7 @@ impl Sweep {
     pub(super) fn new(horizon: Timestamp, block_size: usize) -> Self {
         Self {
             horizon,
-            position: Position::Start,
+            walk: Walk::default(),
             walked: 0,
             expired: VecDeque::new(),
             distance: (block_size / ELEMENT_SIZE) as u64 + 1,
@@ -63,13 +108,18 @@ impl Sweep {
     }
 
     /// Goes on for about `bound`. Says whether the walk is finished.
-    pub(super) fn slice(&mut self, open: &mut Open, bound: Duration) -> Result<bool, GdbmError> {
+    pub(super) fn slice(
+        &mut self,
+        open: &mut Open,
+        path: &Path,
+        bound: Duration,
+    ) -> Result<bool, SweepError> {
         let start = Instant::now();
         let finished = loop {
-            if self.delete_one(open, self.distance)? {
+            if self.delete_one(open, path, self.distance)? {
                 // One operation at a time: each may have to wait for the disk.
             } else if !self.walk_one(open)? {
-                while start.elapsed() < bound && self.delete_one(open, 0)? {}
+                while start.elapsed() < bound && self.delete_one(open, path, 0)? {}
                 break self.expired.is_empty();
             }
             if start.elapsed() >= bound {
@@ -81,26 +131,12 @@ impl Sweep {
     }
 
     /// Looks at one more record; says whether there was one.
-    fn walk_one(&mut self, open: &mut Open) -> Result<bool, GdbmError> {
-        let (key, found) = match std::mem::replace(&mut self.position, Position::End) {
-            Position::Start => {
-                let mut key = Vec::new();
-                let found = open.handle.first_key(&mut key)?;
-                (key, found)
-            }
-            Position::At(mut key) => {
-                let found = open.handle.next_key(&mut key)?;
-                (key, found)
-            }
-            Position::End => return Ok(false),
-        };
-        if !found {
-            return Ok(false);
-        }
+    fn walk_one(&mut self, open: &mut Open) -> Result<bool, SweepError> {
+        let Some(key) = self.walk.next(&mut open.handle)? else { return Ok(false) };
         self.walked += 1;
-        match lower_case_digest(&key) {
+        match lower_case_digest(key) {
             None => self.foreign += 1,
-            Some(_) if !open.handle.fetch(&key, &mut open.value)? => {}
+            Some(_) if !open.handle.fetch(key, &mut open.value)? => {}
             Some(digest) => match Stored::decode(&open.value) {
                 None => self.damaged += 1,
                 Some(stored) if self.is_expired(open, &stored) => {
@@ -109,13 +145,12 @@ impl Sweep {
                 Some(_) => {}
             },
         }
-        self.position = Position::At(key);
         Ok(true)
     }
 
     /// Deletes the oldest expired record if the walk is `distance` keys behind it; says whether
     /// there was one so far back.
-    fn delete_one(&mut self, open: &mut Open, distance: u64) -> Result<bool, GdbmError> {
+    fn delete_one(&mut self, open: &mut Open, path: &Path, distance: u64) -> Result<bool, SweepError> {
         let Some((_, digest)) =
             self.expired.front().copied().filter(|(met, _)| self.walked - met >= distance)
         else {
@@ -126,6 +161,9 @@ impl Sweep {
         // It may have been reported in the meantime.
         let still = open.handle.fetch(&key, &mut open.value)?
             && Stored::decode(&open.value).is_some_and(|stored| self.is_expired(open, &stored));
+        if still && !open.admit(path) {
+            return Err(SweepError::NoRoom);
+        }
         if still && open.handle.delete(&key)? {
             self.deleted += 1;
             open.dirty = true;

@@ -16,7 +16,7 @@ fn digest(number: u32) -> Digest {
 }
 
 fn write(path: &Path, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) {
-    let mut handle = Handle::open(path, 100).unwrap();
+    let mut handle = Handle::open(path).unwrap();
     for (key, value) in records {
         handle.store(&key, &value).unwrap();
     }
@@ -24,7 +24,7 @@ fn write(path: &Path, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) {
 }
 
 fn read(path: &Path) -> BTreeMap<String, String> {
-    let mut handle = Handle::open(path, 100).unwrap();
+    let mut handle = Handle::open(path).unwrap();
     let (mut key, mut value, mut found) = (Vec::new(), Vec::new(), BTreeMap::new());
     let mut more = handle.first_key(&mut key).unwrap();
     while more {
@@ -100,11 +100,11 @@ fn a_record_that_is_reported_while_it_waits_for_its_deletion_stays() {
     let mut sweep = Sweep::new(horizon, 1 << 20);
     // So large a distance that the walk ends before anything is deleted.
     while sweep.walked() < 100 {
-        assert!(!sweep.slice(open, Duration::ZERO).unwrap());
+        assert!(!sweep.slice(open, &path, Duration::ZERO).unwrap());
     }
     let kept = digest(7).to_hex();
     open.handle.store(&kept, &record(0)).unwrap();
-    while !sweep.slice(open, Duration::from_millis(1)).unwrap() {}
+    while !sweep.slice(open, &path, Duration::from_millis(1)).unwrap() {}
     drop(guard);
     assert_eq!((sweep.deleted, sweep.damaged, sweep.foreign), (99, 0, 0));
     runtime().block_on(engine.close());
@@ -207,4 +207,149 @@ fn what_cannot_be_opened_is_told_in_one_line() {
         format!("the database FILE is in use by process {}: stop that first", std::process::id())
     );
     assert!(busy);
+}
+
+/// Digests whose hashes are equal: the hash adds up characters shifted by a number that repeats
+/// every 24, so that two of them can change places.
+fn colliding(number: usize) -> impl Iterator<Item = Digest> {
+    (0..number).map(|number| {
+        let mut text = *b"0123456789abcdef01234567fedcba9876543210";
+        for place in (0..16).filter(|place| number >> place & 1 == 1) {
+            text.swap(place, place + 24);
+        }
+        Digest::from_hex(&text).unwrap()
+    })
+}
+
+fn report(engine: &Gdbm, digests: impl IntoIterator<Item = Digest>) -> Vec<Result<(), StorageError>> {
+    let mut batch = Batch::default();
+    batch.restart(Timestamp::now());
+    let increments: Vec<_> =
+        digests.into_iter().map(|digest| batch.increment(digest, Kind::Report)).collect();
+    let Progress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
+    increments.into_iter().map(|increment| batch.counted(increment)).collect()
+}
+
+#[test]
+fn digests_that_were_chosen_to_collide_are_refused_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    let outcomes = report(&engine, colliding(300));
+    let stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert!((100..300).contains(&stored), "{stored}");
+    assert_eq!(engine.health(), Health::Serving);
+    assert!(report(&engine, (0..100).map(digest)).iter().all(Result::is_ok));
+    assert!(
+        report(&engine, colliding(stored)).iter().all(Result::is_ok),
+        "those that are stored are still counted"
+    );
+    runtime().block_on(engine.close());
+    assert!(std::fs::metadata(&path).unwrap().len() < 4 << 20);
+    assert_eq!(read(&path).len(), stored + 100);
+}
+
+#[test]
+fn digests_that_nobody_chose_are_never_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    for start in (0..30_000).step_by(1000) {
+        assert!(report(&engine, (start..start + 1000).map(digest)).iter().all(Result::is_ok));
+    }
+}
+
+/// A file as a process leaves it that is killed when it has made the file longer and not yet
+/// written the header.
+fn cut_off(path: &Path, tail: &[u8]) {
+    let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
+    std::io::Write::write_all(&mut file, tail).unwrap();
+    assert!(Handle::open(path).unwrap().needs_recovery());
+}
+
+#[test]
+fn a_file_that_was_cut_off_in_a_change_is_mended_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    write(&path, (0..5000).map(|number| (digest(number).to_hex().to_vec(), record(1))));
+    let before = read(&path);
+    cut_off(&path, &[0; 4096]);
+    let engine = Gdbm::open(&path, Some(Duration::from_secs(30 * 86_400)), TimeZone::UTC).unwrap();
+    assert!(report(&engine, [digest(5000)]).iter().all(Result::is_ok));
+    runtime().block_on(engine.close());
+    let mut after = read(&path);
+    after.remove(&digest(5000).to_string()).unwrap();
+    assert_eq!(after, before);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the backup is left");
+}
+
+#[test]
+fn records_that_a_recovery_does_not_find_are_put_back_from_the_remains() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    let old = (digest(2).to_hex().to_vec(), record(100));
+    write(&path, [(digest(1).to_hex().to_vec(), record(1))]);
+    let mut tail = vec![0; 100];
+    for (key, text) in [
+        (
+            digest(3).to_hex().to_vec(),
+            b"1,4,2999-01-01 00:00:00.000001,2999-01-01 00:00:00,0,None,None".to_vec(),
+        ),
+        (
+            digest(3).to_hex().to_vec(),
+            b"1,5,2999-01-01 00:00:00.000001,2999-01-01 00:00:00,0,None,None".to_vec(),
+        ),
+        (
+            digest(3).to_hex().to_vec(),
+            b"1,3,2999-01-01 00:00:00.000001,2999-01-01 00:00:00,0,None,None".to_vec(),
+        ),
+        // Known, with another count: this is an older version.
+        (digest(1).to_hex().to_vec(), b"1,99,2999-01-01 00:00:00,2999-01-01 00:00:00,0,None,None".to_vec()),
+        // Deleted, since it had expired.
+        old,
+    ] {
+        tail.extend(key);
+        tail.extend(text);
+    }
+    tail.resize(8192, b'f');
+    cut_off(&path, &tail);
+    let before = record(1);
+    let engine = Gdbm::open(&path, Some(Duration::from_secs(30 * 86_400)), TimeZone::UTC).unwrap();
+    runtime().block_on(engine.close());
+    let after = read(&path);
+    assert_eq!(after.len(), 2, "{after:?}");
+    assert_eq!(
+        after[&digest(3).to_string()],
+        "1,5,2999-01-01 00:00:00.000001,2999-01-01 00:00:00,0,None,None"
+    );
+    assert_eq!(
+        after[&digest(1).to_string()].split(',').nth(1),
+        std::str::from_utf8(&before).unwrap().split(',').nth(1)
+    );
+}
+
+#[test]
+fn remains_that_lie_across_two_parts_of_a_file_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    write(&path, [(digest(1).to_hex().to_vec(), record(1))]);
+    let size = std::fs::metadata(&path).unwrap().len();
+    let record =
+        [&digest(3).to_hex()[..], b"1,4,2999-01-01 00:00:00.000001,2999-01-01 00:00:00,0,None,None"].concat();
+    let boundary = usize::try_from((1 << 20) - size).unwrap();
+    for before in [
+        boundary - record.len() - 1,
+        boundary - record.len(),
+        boundary - 41,
+        boundary - 40,
+        boundary - 20,
+        boundary,
+    ] {
+        let copy = folder.path().join("copy");
+        std::fs::copy(&path, &copy).unwrap();
+        cut_off(&copy, &[vec![b' '; before], record.clone(), vec![b' '; 100]].concat());
+        let engine = Gdbm::open(&copy, None, TimeZone::UTC).unwrap();
+        runtime().block_on(engine.close());
+        assert!(read(&copy).contains_key(&digest(3).to_string()), "{before}");
+    }
 }

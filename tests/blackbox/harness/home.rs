@@ -63,11 +63,13 @@ impl Home {
 
     /// Writes a file of the homedir that a server may be using.
     pub(crate) fn rewrite(&self, name: &str, content: impl AsRef<[u8]>) {
-        let path = self.path().join(name);
-        fs::write(&path, content).unwrap();
+        // A reload that is still under way must not find half of it.
+        let (path, new) = (self.path().join(name), self.path().join(format!("{name}.new")));
+        fs::write(&new, content).unwrap();
         if let Some(user) = self.user {
-            chown(&path, Some(user), Some(user)).unwrap();
+            chown(&new, Some(user), Some(user)).unwrap();
         }
+        fs::rename(&new, &path).unwrap();
     }
 
     /// Sets the settings of the `[server]` section, one a line, beside the two log files.
