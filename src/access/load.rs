@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::passwd::{self, Entry};
-use super::rules::{self, Order, Rule};
+use super::rules::{self, Order, Rule, User};
 use super::{ANONYMOUS, Account, Authorizer, Rights};
 use crate::protocol::op::Op;
 
@@ -105,7 +105,7 @@ pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
     }
 
     let ops = rules::ops_named(&rules);
-    let rights = |user: &str| rights_of(&user.to_lowercase(), &rules, &ops, sources.order);
+    let rights = |user: &str| rights_of(&User::new(user), &rules, &ops, sources.order);
     let anonymous = rights(ANONYMOUS);
     let accounts: HashMap<Box<[u8]>, Account> = entries
         .iter()
@@ -135,7 +135,7 @@ fn read(what: &'static str, path: &Path) -> Result<Option<Vec<u8>>, LoadError> {
     }
 }
 
-fn rights_of(user: &str, rules: &[Rule], ops: &[&str], order: Order) -> Rights {
+fn rights_of(user: &User, rules: &[Rule], ops: &[&str], order: Order) -> Rights {
     let mut rights = Rights::default();
     for op in ops {
         if rules::deciding(rules, order, user, op).is_some_and(|rule| rule.allow) {

@@ -31,6 +31,20 @@ pub(super) struct Rule {
     pub(super) allow: bool,
 }
 
+/// A user as rules look for one.
+#[derive(Debug)]
+pub(super) struct User {
+    folded: String,
+    anonymous: bool,
+}
+
+impl User {
+    /// The user of this name, in the case that accounts and requests have it in.
+    pub(super) fn new(name: &str) -> Self {
+        Self { folded: name.to_lowercase(), anonymous: name == ANONYMOUS }
+    }
+}
+
 /// What holds when there is no access file.
 pub(super) const DEFAULT: &[u8] = b"check report ping pong info : anonymous : allow\n";
 
@@ -39,9 +53,11 @@ impl Rule {
         self.ops.iter().any(|name| name == op) || self.all_ops && Op::from_name(op.as_bytes()).is_some()
     }
 
-    /// `user` is in lower case.
-    fn names_user(&self, user: &str) -> bool {
-        self.users.iter().any(|name| name == user) || self.all_users && user != ANONYMOUS
+    fn names_user(&self, user: &User) -> bool {
+        // An account that is called Anonymous is not the anonymous user.
+        let named =
+            self.users.iter().any(|name| *name == user.folded && (name == ANONYMOUS) == user.anonymous);
+        named || self.all_users && !user.anonymous
     }
 }
 
@@ -50,7 +66,11 @@ pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<
     let mut rules = Vec::new();
     for line in significant(file) {
         let mut skip = |why: String| {
-            let shown = line.text.map(|text| format!(" {}", quoted(text.trim()))).unwrap_or_default();
+            // A line of the wrong file may hold a key, and keys are in no log.
+            let shown = match line.text {
+                Some(text) if !may_hold_key(text) => format!(" {}", quoted(text.trim())),
+                _ => String::new(),
+            };
             warnings.push(format!("{name}:{}: Invalid ACL line{shown}, skipped: {why}", line.number));
         };
         let Some(text) = line.text else {
@@ -80,6 +100,13 @@ pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<
         let (all_users, written_users) = list(users);
         let folded = |names: &[String]| names.iter().map(|name| name.to_lowercase()).collect::<Vec<_>>();
         let (ops, users) = (folded(&ops), folded(&written_users));
+        if allow && (all_ops && !ops.is_empty() || all_users && !users.is_empty()) {
+            warnings.push(format!(
+                "{name}:{}: 'all' beside other words of a list means all here, but was a name like any other in the \
+                 Python server: the rights are WIDER than under the Python server",
+                line.number
+            ));
+        }
         for (what, empty) in
             [("commands", !all_ops && ops.is_empty()), ("usernames", !all_users && users.is_empty())]
         {
@@ -95,6 +122,11 @@ pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<
     rules
 }
 
+/// Whether a text has a word as long as a key, or longer.
+fn may_hold_key(text: &str) -> bool {
+    text.split(|character: char| !character.is_ascii_alphanumeric()).any(|word| word.len() >= 40)
+}
+
 /// Splits a list at white space and takes the keyword `all`, in any case, out of it.
 fn list(text: &str) -> (bool, Vec<String>) {
     let (all, names): (Vec<&str>, Vec<&str>) =
@@ -102,9 +134,9 @@ fn list(text: &str) -> (bool, Vec<String>) {
     (!all.is_empty(), names.into_iter().map(str::to_owned).collect())
 }
 
-/// The rule that decides whether the user (in lower case) may use the operation; none: it is the
-/// implicit final one, which denies.
-pub(super) fn deciding<'a>(rules: &'a [Rule], order: Order, user: &str, op: &str) -> Option<&'a Rule> {
+/// The rule that decides whether the user may use the operation; none: it is the implicit final
+/// one, which denies.
+pub(super) fn deciding<'a>(rules: &'a [Rule], order: Order, user: &User, op: &str) -> Option<&'a Rule> {
     let matches = |rule: &&Rule| rule.names_user(user) && rule.names_op(op);
     match order {
         Order::First => rules.iter().find(matches),
@@ -136,10 +168,10 @@ pub(super) fn differences(rules: &[Rule], users: &[&str], name: &str) -> Vec<Str
     let ops = ops_named(rules);
     let mut found: Vec<Difference<'_>> = Vec::new();
     for user in users {
-        let folded = user.to_lowercase();
+        let who = User::new(user);
         for op in &ops {
-            let first = deciding(rules, Order::First, &folded, op);
-            let last = deciding(rules, Order::Last, &folded, op);
+            let first = deciding(rules, Order::First, &who, op);
+            let last = deciding(rules, Order::Last, &who, op);
             let (Some(first), Some(last)) = (first, last) else { continue };
             if first.allow == last.allow {
                 continue;

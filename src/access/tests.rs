@@ -102,6 +102,11 @@ fn a_chosen_order_needs_no_warning() {
 fn all_is_a_keyword_inside_a_list_and_never_means_anonymous() {
     let passwd = format!("bob : {KEY}\n");
     let loaded = Files::new(Some(passwd.as_bytes()), Some(b"check ALL : all : allow\n")).load(Order::First);
+    assert!(
+        loaded.warnings.len() == 1 && loaded.warnings[0].contains("access:1: 'all' beside other words"),
+        "{:?}",
+        loaded.warnings
+    );
     assert_eq!(rights(&loaded, "bob"), "ping pong check info report whitelist");
     assert_eq!(rights(&loaded, ANONYMOUS), "");
     let loaded =
@@ -130,6 +135,25 @@ fn names_in_the_access_file_match_in_any_case_with_a_warning() {
         loaded.warnings[0]
             .ends_with("access:1: 'upper' differs in case from the account 'Upper'; the line applies to it")
     );
+}
+
+#[test]
+fn an_account_called_anonymous_in_another_case_is_an_account() {
+    let passwd = format!("Anonymous : {KEY}\n");
+    let access = b"ping : all : allow\npong : anonymous : allow\n";
+    let loaded = Files::new(Some(passwd.as_bytes()), Some(access)).load(Order::First);
+    assert_eq!(
+        (rights(&loaded, "Anonymous"), rights(&loaded, ANONYMOUS)),
+        ("ping".to_owned(), "pong".to_owned())
+    );
+}
+
+#[test]
+fn a_key_in_the_wrong_file_is_not_told() {
+    let access = format!("bob : {KEY}\n");
+    let loaded = Files::new(None, Some(access.as_bytes())).load(Order::First);
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(!loaded.warnings[0].contains(KEY), "{}", loaded.warnings[0]);
 }
 
 #[test]

@@ -119,8 +119,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// White space as the established server strips it from texts and numbers.
-pub(super) fn is_blank(byte: u8) -> bool {
+/// White space as the established server strips it from texts.
+fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r' | 0x1c..=0x1f)
 }
 

@@ -1,7 +1,5 @@
 //! Numbers as the established server reads them, which is as Python does.
 
-use super::headers::is_blank;
-
 /// Why a text is no protocol version that can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionError {
@@ -85,9 +83,11 @@ fn are_digits(text: &[u8]) -> bool {
         && text.split(|byte| *byte == b'_').all(|run| !run.is_empty() && run.iter().all(u8::is_ascii_digit))
 }
 
+/// Without the white space that numbers may have around them, which is less than texts may have.
 fn trim(text: &[u8]) -> &[u8] {
-    let start = text.iter().position(|byte| !is_blank(*byte)).unwrap_or(text.len());
-    let end = text.iter().rposition(|byte| !is_blank(*byte)).map_or(start, |last| last + 1);
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
+    let start = text.iter().position(|byte| !is_blank(byte)).unwrap_or(text.len());
+    let end = text.iter().rposition(|byte| !is_blank(byte)).map_or(start, |last| last + 1);
     &text[start..end]
 }
 
@@ -130,8 +130,28 @@ mod tests {
     #[test]
     fn what_is_no_number_is_malformed() {
         for text in [
-            "", "abc", "nan", "NaN", "-nan", "0x2", "2,1", "2.1 x", "2.1\0", "2__1", "_2", "2_", "2._1", ".",
-            "e1", "2e", "+-2", "2\u{e9}", "in", "infin",
+            "",
+            "abc",
+            "nan",
+            "NaN",
+            "-nan",
+            "0x2",
+            "2,1",
+            "2.1 x",
+            "2.1\0",
+            "2__1",
+            "_2",
+            "2_",
+            "2._1",
+            ".",
+            "e1",
+            "2e",
+            "+-2",
+            "2.1\u{1f}",
+            "\u{1c}2.1",
+            "2\u{e9}",
+            "in",
+            "infin",
         ] {
             assert_eq!(check_version(text.as_bytes()), Err(VersionError::Malformed), "{text:?}");
         }
