@@ -25,6 +25,7 @@ pub mod allowance;
 pub mod daemon;
 pub mod digest;
 pub mod handler;
+mod lines;
 pub mod logging;
 pub mod os;
 pub mod protocol;

@@ -14,18 +14,7 @@ pub(super) struct Line<'a> {
 /// has its `#` as the very first character; a byte order mark is passed over.
 pub(super) fn significant(file: &[u8]) -> impl Iterator<Item = Line<'_>> {
     let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
-    let mut rest = Some(file);
-    let lines = std::iter::from_fn(move || {
-        let text = rest?;
-        let Some(end) = text.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
-            rest = None;
-            return Some(text);
-        };
-        let next = if text[end..].starts_with(b"\r\n") { end + 2 } else { end + 1 };
-        rest = Some(&text[next..]);
-        Some(&text[..end])
-    });
-    lines
+    crate::lines::of(file)
         .enumerate()
         .filter(|(_, line)| !line.starts_with(b"#") && !line.trim_ascii().is_empty())
         .map(|(index, line)| Line { number: index + 1, text: std::str::from_utf8(line).ok() })

@@ -186,9 +186,10 @@ async fn serve(settings: &Settings, logs: &Logs, readiness: Option<Readiness>) -
     info!("Starting pyzord server.");
     settings.warnings.iter().for_each(|warning| warn!("{warning}"));
     settings.notices.iter().for_each(|notice| info!("{notice}"));
+    let mut reload_at_once = false;
     let prepared = tokio::select! {
         prepared = prepare(settings, logs, readiness.is_some()) => prepared,
-        name = stop_asked(&mut signals) => {
+        name = stop_asked(&mut signals, &mut reload_at_once) => {
             info!("{name} received. Shutting down.");
             if let Some(readiness) = readiness {
                 say("error", &format_args!("stopped by {name} while it was starting"));
@@ -213,6 +214,7 @@ async fn serve(settings: &Settings, logs: &Logs, readiness: Option<Readiness>) -
     let (stop, stopped) = oneshot::channel();
     let watch = Watch {
         signals,
+        reload_at_once,
         sources: sources(settings),
         present,
         access,
@@ -240,11 +242,13 @@ async fn serve(settings: &Settings, logs: &Logs, readiness: Option<Readiness>) -
     }
 }
 
-async fn stop_asked(signals: &mut Signals) -> &'static str {
+/// The name of the signal to stop. Others before it are remembered: what they want read again may
+/// have been read already, or not.
+async fn stop_asked(signals: &mut Signals, reload: &mut bool) -> &'static str {
     loop {
-        // Before anything is loaded there is nothing to reload.
-        if let Intention::Stop(name) = signals.next().await {
-            return name;
+        match signals.next().await {
+            Intention::Stop(name) => return name,
+            Intention::Reload | Intention::Reopen => *reload = true,
         }
     }
 }

@@ -85,10 +85,6 @@ async fn prepare_rest(
     tell(&loaded);
     let present = loaded.present;
     let access = Arc::new(ArcSwap::from_pointee(loaded.authorizer));
-    let pid_file = match detached {
-        true => Some(hand_over(PidFileError::is_busy, || PidFile::write(&settings.pid_file)).await?),
-        false => None,
-    };
     let server = Server::new(Parts {
         socket,
         access: Arc::clone(&access),
@@ -96,6 +92,10 @@ async fn prepare_rest(
         usage: logs.usage(),
         clock: Timestamp::now,
     })?;
+    let pid_file = match detached {
+        true => Some(hand_over(PidFileError::is_busy, || PidFile::write(&settings.pid_file)).await?),
+        false => None,
+    };
     Ok(Prepared { engine: Arc::clone(engine), server, present, access, pid_file, place })
 }
 

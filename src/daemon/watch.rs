@@ -23,6 +23,8 @@ pub(super) enum End {
 /// Takes signals and watches over the engine, beside the server.
 pub(super) struct Watch {
     pub(super) signals: Signals,
+    /// Whether a signal asked for a reload before there was anything to reload.
+    pub(super) reload_at_once: bool,
     pub(super) sources: Sources,
     /// Which files there were when they were loaded last.
     pub(super) present: Present,
@@ -38,8 +40,14 @@ impl Watch {
         let failed = engine.failed();
         tokio::pin!(failed);
         let mut reloading: Option<JoinHandle<Result<Loaded, LoadError>>> = None;
-        let mut reload_again = false;
+        let mut reload_again = self.reload_at_once;
+        let mut reopen_again = false;
         let end = loop {
+            // A signal during a reload may mean that a file has changed since it was read.
+            if reload_again && reloading.is_none() {
+                reloading = Some(self.reload(std::mem::take(&mut reopen_again)));
+                reload_again = false;
+            }
             tokio::select! {
                 biased;
                 why = &mut failed => {
@@ -67,15 +75,10 @@ impl Watch {
                     }
                     Intention::Reopen => {
                         info!("SIGHUP received. Reopening log files and reloading configuration.");
-                        self.logs.reopen();
+                        reopen_again = true;
                         reload_again = true;
                     }
                 },
-            }
-            // A signal during a reload may mean that a file has changed since it was read.
-            if reload_again && reloading.is_none() {
-                reload_again = false;
-                reloading = Some(self.reload());
             }
         };
         // Nobody listens when the server has ended by itself.
@@ -83,10 +86,15 @@ impl Watch {
         end
     }
 
-    fn reload(&self) -> JoinHandle<Result<Loaded, LoadError>> {
-        let (sources, before) = (self.sources.clone(), self.present);
-        // Reading may take long, on a network's file system for instance.
-        tokio::task::spawn_blocking(move || access::load(&sources, before))
+    fn reload(&self, reopen: bool) -> JoinHandle<Result<Loaded, LoadError>> {
+        let (logs, sources, before) = (self.logs.clone(), self.sources.clone(), self.present);
+        // Opening and reading may take long, on a network's file system for instance.
+        tokio::task::spawn_blocking(move || {
+            if reopen {
+                logs.reopen();
+            }
+            access::load(&sources, before)
+        })
     }
 
     /// Puts what was reloaded into force, or says why it is not.

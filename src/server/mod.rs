@@ -200,11 +200,17 @@ impl Server {
             let drops = self.inbox.kernel_drops();
             self.counters.dropped_by_kernel += u64::from(drops.wrapping_sub(self.kernel_drops));
             self.kernel_drops = drops;
-            let work = self.decide();
+            let mut work = self.decide();
             if work.is_empty() {
                 self.spare_works.push(work);
             } else {
+                work.wait_from(Instant::now());
                 self.waiting.push_back(work);
+                // Only an engine that takes its time makes anything wait, not this process when it
+                // has to: what has just been received is not old.
+                if !self.under_way.is_empty() {
+                    self.shed();
+                }
                 self.dispatch();
             }
             self.send().await;
@@ -215,7 +221,7 @@ impl Server {
     /// others.
     fn decide(&mut self) -> Work {
         let mut work = self.spare_works.pop().unwrap_or_default();
-        work.restart(Instant::now());
+        work.restart();
         let access = self.access.load();
         let now = (self.clock)();
         for (datagram, peer) in self.inbox.datagrams() {
@@ -254,10 +260,9 @@ impl Server {
         work
     }
 
-    /// Hands waiting work to the engine, as far as it takes any, and sheds what waited too long.
+    /// Hands waiting work to the engine, as far as it takes any.
     fn dispatch(&mut self) {
         while self.under_way.len() < MAX_UNDER_WAY && !self.waiting.is_empty() {
-            self.shed();
             let mut batch = self.spare_batches.pop().unwrap_or_default();
             batch.restart((self.clock)());
             let mut works = Vec::new();
@@ -281,20 +286,21 @@ impl Server {
                 }
             }
         }
-        self.shed();
     }
 
+    /// Gives up what has waited too long for the engine, and what is too much.
     fn shed(&mut self) {
         let now = Instant::now();
         let mut requests: usize = self.waiting.iter().map(Work::len).sum();
         while let Some(oldest) = self.waiting.front() {
-            if requests <= MAX_WAITING && now.saturating_duration_since(oldest.arrived()) < PATIENCE {
+            if requests <= MAX_WAITING && now.saturating_duration_since(oldest.waiting_since()) < PATIENCE {
                 break;
             }
             requests -= oldest.len();
             self.counters.shed += oldest.len() as u64;
             self.spare_works.extend(self.waiting.pop_front());
         }
+        self.spare_works.truncate(MAX_UNDER_WAY);
     }
 
     async fn take_back(&mut self, done: Result<(Batch, Vec<Work>), tokio::task::JoinError>) {
@@ -302,6 +308,7 @@ impl Server {
             Ok((batch, works)) => self.complete(batch, works),
             Err(error) => error!("a batch for the database was lost: {error}"),
         }
+        self.shed();
         self.dispatch();
         self.send().await;
     }

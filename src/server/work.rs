@@ -19,7 +19,8 @@ use crate::storage::batch::{Increment, LookUp};
 /// again, since the received datagrams are overwritten meanwhile.
 #[derive(Debug)]
 pub(super) struct Work {
-    arrived: Instant,
+    /// Since when it waits for the engine.
+    waiting: Instant,
     text: Vec<u8>,
     digests: Vec<Digest>,
     requests: Vec<Pending>,
@@ -80,7 +81,7 @@ pub(super) struct Done<'a> {
 impl Default for Work {
     fn default() -> Self {
         Self {
-            arrived: Instant::now(),
+            waiting: Instant::now(),
             text: Vec::new(),
             digests: Vec::new(),
             requests: Vec::new(),
@@ -91,17 +92,21 @@ impl Default for Work {
 }
 
 impl Work {
-    /// Empties it for requests that arrive now.
-    pub(super) fn restart(&mut self, arrived: Instant) {
-        self.arrived = arrived;
+    /// Empties it for other requests.
+    pub(super) fn restart(&mut self) {
         self.text.clear();
         self.digests.clear();
         self.requests.clear();
     }
 
-    /// When the requests arrived.
-    pub(super) fn arrived(&self) -> Instant {
-        self.arrived
+    /// Says that it begins to wait for the engine.
+    pub(super) fn wait_from(&mut self, now: Instant) {
+        self.waiting = now;
+    }
+
+    /// Since when it waits for the engine.
+    pub(super) fn waiting_since(&self) -> Instant {
+        self.waiting
     }
 
     /// How many requests there are.

@@ -32,14 +32,14 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Ok(matches) => matches,
         Err(error) => return Err(mistake(&explain(&error))),
     };
-    if let Some(argument) = unexpected {
-        return Err(mistake(&format!("unexpected argument: '{}'", argument.escape_debug())));
-    }
     if matches.get_flag("help") {
         return Ok(CommandLine::Print(command.render_help().to_string()));
     }
     if matches.get_flag("version") {
         return Ok(CommandLine::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+    if let Some(argument) = unexpected {
+        return Err(mistake(&format!("unexpected argument: '{}'", argument.escape_debug())));
     }
     let given = OPTIONS.iter().filter_map(|option| {
         let flag = option.flag?;
@@ -136,6 +136,11 @@ fn normalize(arguments: Vec<String>) -> Result<(Vec<String>, Option<String>), St
                 None => (long, None),
             };
             let name = unabbreviated(typed)?;
+            if name == "help" && value.is_none() {
+                // It is shown at once, whatever comes behind it.
+                out.push("--help".to_owned());
+                return Ok((out, None));
+            }
             match by_flag(name) {
                 Some(option) if takes_value(option) => {
                     let value =
@@ -154,6 +159,10 @@ fn normalize(arguments: Vec<String>) -> Result<(Vec<String>, Option<String>), St
         } else if argument.len() > 1 && argument.starts_with('-') {
             let mut letters = argument[1..].chars();
             while let Some(letter) = letters.next() {
+                if letter == 'h' {
+                    out.push("-h".to_owned());
+                    return Ok((out, None));
+                }
                 let option = OPTIONS.iter().find(|option| option.short == Some(letter));
                 let Some(option) = option.filter(|option| takes_value(option)) else {
                     out.push(format!("-{letter}"));
@@ -319,6 +328,8 @@ mod tests {
     fn help_and_version_are_printed() {
         let version = format!("pyzord {}\n", env!("CARGO_PKG_VERSION"));
         assert_eq!(parsed(&["-V"]), Ok(CommandLine::Print(version.clone())));
+        assert!(matches!(parsed(&["x", "--help", "--nosuch"]), Ok(CommandLine::Print(_))));
+        assert_eq!(parsed(&["--version", "x"]), Ok(CommandLine::Print(version.clone())));
         assert_eq!(parsed(&["--vers"]), Ok(CommandLine::Print(version)));
         let Ok(CommandLine::Print(help)) = parsed(&["--help"]) else { panic!() };
         assert!(

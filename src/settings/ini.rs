@@ -17,7 +17,7 @@ pub(super) struct Value {
     pub(super) name: String,
     /// The text, not yet interpolated.
     pub(super) text: String,
-    /// The line, from 1.
+    /// The line, from 1; 0 if it is not the file's.
     pub(super) line: usize,
 }
 
@@ -32,8 +32,7 @@ impl Document {
     pub(super) fn parse(text: &[u8], name: &str) -> Result<Self, Vec<Problem>> {
         let mut reader = Reader::new(name);
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
+        for (index, line) in crate::lines::of(text).enumerate() {
             match std::str::from_utf8(line) {
                 Ok(line) => reader.line(index + 1, line),
                 Err(_) => reader.problem(index + 1, "the line is not UTF-8"),
@@ -47,8 +46,15 @@ impl Document {
         self.sections.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// Sets a value that counts more than the file's.
+    pub(super) fn set(&mut self, section: &str, name: &str, text: &str) {
+        let values = self.sections.entry(section.to_owned()).or_default();
+        values.retain(|value| !value.name.eq_ignore_ascii_case(name));
+        values.push(Value { name: name.to_owned(), text: text.to_owned(), line: 0 });
+    }
+
     /// Replaces the references in a section's text: `%(name)s` by that option of the section, of
-    /// `[DEFAULT]` or of `others`, and `%%` by `%`. Any other `%` stands for itself.
+    /// `others` or of `[DEFAULT]`, and `%%` by `%`. Any other `%` stands for itself.
     pub(super) fn interpolate(
         &self,
         section: &str,
@@ -87,8 +93,8 @@ impl Document {
                         .map(|value| value.text.clone())
                 };
                 let found = named(self.section(section))
-                    .or_else(|| named(self.section(DEFAULT)))
-                    .or_else(|| others(name));
+                    .or_else(|| others(name))
+                    .or_else(|| named(self.section(DEFAULT)));
                 let Some(found) = found else {
                     return Err(format!(
                         "%({name})s refers to an option that is not there; for a plain % write %%"
@@ -251,6 +257,10 @@ mod tests {
             ]
         );
         assert_eq!(values("[SERVER]\nPort = 1\n"), []);
+        assert_eq!(
+            values("[server]\rPort = 1\rEngine = x"),
+            [value("Port", "1", 2), value("Engine", "x", 3)]
+        );
     }
 
     #[test]

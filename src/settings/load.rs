@@ -20,26 +20,27 @@ const SYSTEM_HOMEDIR: &str = "/etc/pyzor";
 
 /// A value and who gave it.
 #[derive(Clone, Debug)]
-pub(super) struct Given {
-    pub(super) place: String,
-    pub(super) text: String,
-    pub(super) in_file: bool,
+struct Given {
+    place: String,
+    text: String,
+    in_file: bool,
 }
 
 /// All that is known of the settings so far, and all that is wrong with them.
 pub(super) struct Loader<'a> {
     environment: &'a Environment,
     homedir: PathBuf,
-    pub(super) given: BTreeMap<&'static str, Given>,
+    command_line: Vec<(&'static Opt, String)>,
+    given: BTreeMap<&'static str, Given>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
     notices: Vec<String>,
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(environment: &'a Environment, given: &[(&'static Opt, String)]) -> Self {
-        let named =
-            given.iter().find(|(option, _)| option.key == "homedir").map(|(_, path)| PathBuf::from(path));
+    pub(super) fn new(environment: &'a Environment, command_line: Vec<(&'static Opt, String)>) -> Self {
+        let named = command_line.iter().find(|(option, _)| option.key == "homedir");
+        let named = named.map(|(_, path)| PathBuf::from(path));
         let homedir = named.unwrap_or_else(|| match &environment.home {
             Some(home) if !home.is_empty() => Path::new(home).join(".pyzor"),
             _ => PathBuf::from(SYSTEM_HOMEDIR),
@@ -47,6 +48,7 @@ impl<'a> Loader<'a> {
         Self {
             environment,
             homedir: environment.working_directory.join(homedir),
+            command_line,
             given: BTreeMap::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
@@ -59,34 +61,81 @@ impl<'a> Loader<'a> {
         self.problems.push(Problem { place: place.into(), option, text: text.into() });
     }
 
-    pub(super) fn read_file(&mut self) {
+    /// Reads the file, and then takes all values, of the file and of the command line.
+    pub(super) fn read(&mut self) {
+        self.check_homedir();
         let path = self.homedir.join(FILE);
         let name = path.display().to_string();
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => return,
-            Err(error) => return self.problem(name, None, format!("cannot read the file: {error}")),
-        };
-        match Document::parse(&text, &name) {
-            Ok(document) => self.take_values(&document, &name),
-            Err(problems) => self.problems.extend(problems),
+        let mut document = Document::default();
+        match std::fs::read(&path) {
+            Ok(text) => match Document::parse(&text, &name) {
+                Ok(parsed) => document = parsed,
+                Err(problems) => self.problems.extend(problems),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // That it is no folder has been told.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+            Err(error) => self.problem(name.clone(), None, format!("cannot read the file: {error}")),
+        }
+        // Before anything is resolved, since references see what counts in the end.
+        for (option, text) in &self.command_line {
+            if option.in_file {
+                document.set(SECTION, option.key, text);
+            }
+        }
+        self.take_values(&document, &name);
+        for (option, text) in std::mem::take(&mut self.command_line) {
+            let place = format!("--{}", option.flag.unwrap_or_default());
+            if option.in_file {
+                self.take(&document, option, place, &text, false);
+            } else {
+                self.given.insert(option.key, Given { place, text, in_file: false });
+            }
+        }
+    }
+
+    /// Says what would keep a start from making the homedir, if it is not there.
+    fn check_homedir(&mut self) {
+        let named = self
+            .command_line
+            .iter()
+            .find(|(option, _)| option.key == "homedir")
+            .map(|(_, text)| text.as_str());
+        if named == Some("") {
+            return self.problem("--homedir", None, "the name of the homedir is empty");
+        }
+        let homedir = self.homedir.display().to_string();
+        if self.homedir.is_dir() {
+        } else if self.homedir.exists() {
+            self.problem(homedir, None, "the homedir is not a folder");
+        } else if self.homedir.parent().is_some_and(Path::is_dir) {
+            self.notices.push(format!("the homedir {homedir} is not there and will be created"));
+        } else {
+            self.problem(
+                homedir,
+                None,
+                "the homedir cannot be created, since the folder that it is to be in is not there",
+            );
         }
     }
 
     fn take_values(&mut self, document: &Document, name: &str) {
-        let default = |key: &str| table::by_key(key).map(|option| option.default.to_owned());
-        for value in document.section(SECTION) {
+        for value in document.section(SECTION).iter().filter(|value| value.line > 0) {
             let place = format!("{name}:{}", value.line);
-            let Some(option) = table::by_key(&value.name) else {
-                self.warnings.push(unknown(&place, &value.name));
-                continue;
-            };
-            match document.interpolate(SECTION, &value.text, &default) {
-                Ok(text) => {
-                    self.given.insert(option.key, Given { place, text, in_file: true });
-                }
-                Err(text) => self.problem(place, Some(option.key), text),
+            match table::by_key(&value.name) {
+                Some(option) => self.take(document, option, place, &value.text, true),
+                None => self.warnings.push(unknown(&place, &value.name)),
             }
+        }
+    }
+
+    fn take(&mut self, document: &Document, option: &'static Opt, place: String, text: &str, in_file: bool) {
+        let default = |key: &str| table::by_key(key).map(|option| option.default.to_owned());
+        match document.interpolate(SECTION, text, &default) {
+            Ok(text) => {
+                self.given.insert(option.key, Given { place, text, in_file });
+            }
+            Err(text) => self.problem(place, Some(option.key), text),
         }
     }
 
@@ -101,6 +150,11 @@ impl<'a> Loader<'a> {
             match self.value(option, &given) {
                 Ok(value) => {
                     values.insert(option.key, value);
+                }
+                Err(text) if self.was_never_looked_at(option) => {
+                    let (place, key, default) = (given.place, option.key, option.default);
+                    self.warnings.push(format!("{place}: {key}: {text}; taken as {default}"));
+                    values.insert(option.key, Value::Number(default.parse().unwrap_or_default()));
                 }
                 Err(text) => self.problem(given.place, Some(option.key), text),
             }
@@ -134,6 +188,17 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// Whether the Python server starts with a bad value of this option, since it looks at it only
+    /// when it has use for it.
+    fn was_never_looked_at(&self, option: &Opt) -> bool {
+        let is_true = |key| self.given.get(key).is_some_and(|given| given.text.eq_ignore_ascii_case("true"));
+        match option.key {
+            "MaxThreads" | "DBConnections" => !is_true("Threads"),
+            "MaxProcesses" => true,
+            _ => false,
+        }
+    }
+
     /// Where accounts and rights would come from if the values that have problems were the defaults.
     fn sources(&self, values: &BTreeMap<&str, Value>) -> Sources {
         let file = |key: &str| match values.get(key) {
@@ -160,11 +225,13 @@ impl<'a> Loader<'a> {
             Kind::Number(lowest, highest, _) => {
                 let number =
                     crate::protocol::number::integer(text.as_bytes()).ok_or_else(|| no_number(text))?;
-                if number < lowest || number > highest {
-                    return Err(match highest {
-                        highest if highest > i64::from(i32::MAX) => format!("{number} is less than {lowest}"),
-                        highest => format!("{number} is not from {lowest} to {highest}"),
-                    });
+                // More seconds than the clock can hold are as good as that many.
+                let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
+                if number < lowest {
+                    return Err(format!("{number} is less than {lowest}"));
+                }
+                if number > highest {
+                    return Err(format!("{number} is more than {highest}"));
                 }
                 Ok(Value::Number(number))
             }

@@ -12,10 +12,11 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+use nix::unistd::{Uid, User};
 use serde::Deserialize;
 
 use self::command_line::CommandLine;
-use self::load::{Given, Loader};
+use self::load::Loader;
 use crate::access::{Order, Sources};
 
 /// The section of the config file that is the server's.
@@ -138,7 +139,7 @@ pub struct Environment {
     pub home: Option<OsString>,
     /// The working directory.
     pub working_directory: PathBuf,
-    /// The homes of other users.
+    /// The homes of other users; of the empty name, of this one.
     pub home_of: fn(&str) -> Option<PathBuf>,
 }
 
@@ -148,7 +149,13 @@ impl Environment {
         Self {
             home: std::env::var_os("HOME"),
             working_directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
-            home_of: |user| nix::unistd::User::from_name(user).ok().flatten().map(|user| user.dir),
+            home_of: |user| {
+                let user = match user {
+                    "" => User::from_uid(Uid::effective()),
+                    user => User::from_name(user),
+                };
+                user.ok().flatten().map(|user| user.dir)
+            },
         }
     }
 
@@ -157,7 +164,8 @@ impl Environment {
         let Some(rest) = path.strip_prefix('~') else { return path.into() };
         let (user, below) = rest.split_once('/').unwrap_or((rest, ""));
         let home = match user {
-            "" => self.home.as_ref().map(PathBuf::from),
+            // Without HOME, as for a service, the user's own home serves.
+            "" => self.home.as_ref().map(PathBuf::from).or_else(|| (self.home_of)("")),
             user => (self.home_of)(user),
         };
         match home {
@@ -182,13 +190,8 @@ pub fn load(
         Ok(CommandLine::Run(given)) => given,
         Err(text) => return Err(Failure::Usage(text)),
     };
-    let mut loader = Loader::new(environment, &given);
-    loader.read_file();
-    for (option, text) in given {
-        // Existing command lines double the sign that introduces a reference in a file.
-        let place = format!("--{}", option.flag.unwrap_or_default());
-        loader.given.insert(option.key, Given { place, text: text.replace("%%", "%"), in_file: false });
-    }
+    let mut loader = Loader::new(environment, given);
+    loader.read();
     loader.finish()
 }
 

@@ -119,7 +119,7 @@ pub const OPTIONS: &[Opt] = &[
     established("LogFile", File, "", "the operator's log").flag("log-file"),
     established("UsageLogFile", File, "", "the log of all requests").flag("usage-log-file"),
     established("detach", Path, "", "go into the background, with all output to this file").command_line_only(),
-    established("nice", Number(-40, 40, OnCommandLine), "0", "raise the niceness by this much").command_line_only().short('n'),
+    established("nice", Number(i32::MIN as i64, i32::MAX as i64, OnCommandLine), "0", "raise the niceness by this much").command_line_only().short('n'),
     established("debug", Switch, "", "log everything, also to stderr").command_line_only().short('d'),
     established("check-config", Switch, "", "check configuration, accounts and access file, report every problem, and start nothing").command_line_only().recent(),
     established("DBConnections", Number(COUNT.0, COUNT.1, OnCommandLine), "0", "the size of the connection pool, for engines that have one; 0: a sensible one").flag("db-connections"),

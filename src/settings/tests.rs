@@ -82,7 +82,11 @@ fn without_anything_the_defaults_hold() {
     assert_eq!(settings.pid_file, homedir.join("pyzord.pid"));
     assert_eq!((settings.log_file, settings.usage_log_file, settings.detach), (None, None, None));
     assert_eq!((settings.nice, settings.debug, settings.db_connections), (0, false, 0));
-    assert_eq!((settings.warnings, settings.notices), (Vec::<String>::new(), Vec::<String>::new()));
+    assert_eq!(settings.warnings, [""; 0]);
+    assert_eq!(
+        settings.notices,
+        [format!("the homedir {} is not there and will be created", homedir.display())]
+    );
     assert!(!homedir.exists(), "loading creates nothing");
 }
 
@@ -90,7 +94,7 @@ fn without_anything_the_defaults_hold() {
 fn the_homedir_depends_on_home() {
     let environment = |home: Option<&str>| Environment {
         home: home.map(Into::into),
-        working_directory: "/cwd".into(),
+        working_directory: "/usr".into(),
         home_of: |_| None,
     };
     let homedir =
@@ -100,8 +104,8 @@ fn the_homedir_depends_on_home() {
         };
     assert_eq!(homedir(None, &[]), Path::new("/etc/pyzor"));
     assert_eq!(homedir(Some(""), &[]), Path::new("/etc/pyzor"));
-    assert_eq!(homedir(Some("/nobody"), &["--homedir", "x"]), Path::new("/cwd/x"));
-    assert_eq!(homedir(Some("/nobody"), &["--homedir=/x/y/"]), Path::new("/x/y/"));
+    assert_eq!(homedir(Some("/nobody"), &["--homedir", "x"]), Path::new("/usr/x"));
+    assert_eq!(homedir(Some("/nobody"), &["--homedir=/usr/y/"]), Path::new("/usr/y/"));
 }
 
 #[test]
@@ -130,12 +134,56 @@ fn files_are_in_the_homedir_and_tildes_are_expanded() {
 }
 
 #[test]
+fn references_see_the_command_line_and_then_the_defaults() {
+    let home = Home::new(Some(
+        "[DEFAULT]\nPort = 7\nbase = x\n[server]\nLogFile = /%(Port)s%(base)s%(DigestDB)s\nUsageLogFile = %(nothing)s\n",
+    ));
+    let settings = home.settings(&[
+        "-p",
+        "99",
+        "--dsn",
+        "%(base)s.db",
+        "--usage-log-file",
+        "/%(Engine)s",
+        "--detach",
+        "/50%%",
+    ]);
+    assert_eq!(settings.log_file, Some("/99xx.db".into()));
+    assert_eq!(settings.usage_log_file, Some("/gdbm".into()));
+    assert_eq!(settings.detach, Some("/50%%".into()), "that is no option of the file");
+}
+
+#[test]
+fn a_homedir_that_cannot_be_is_told() {
+    let home = Home::new(None);
+    assert_eq!(home.problems(&["--homedir", ""]), ["--homedir: the name of the homedir is empty"]);
+    let told = home.problems(&["--homedir", "/nonexistent/a/b"]);
+    assert_eq!(
+        told,
+        [
+            "/nonexistent/a/b: the homedir cannot be created, since the folder that it is to be in is not there"
+        ]
+    );
+    assert_eq!(home.problems(&["--homedir", "/dev/null"]), ["/dev/null: the homedir is not a folder"]);
+}
+
+#[test]
+fn values_that_the_python_server_never_looks_at_do_not_stop_the_start() {
+    let bad = "MaxThreads = abc\nMaxProcesses = -3\nDBConnections =\n";
+    let (problems, warnings) = Home::new(Some(&format!("[server]\n{bad}"))).told(&[]);
+    assert_eq!(problems, [""; 0]);
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    let (problems, warnings) = Home::new(Some(&format!("[server]\nThreads = True\n{bad}"))).told(&[]);
+    assert_eq!((problems.len(), warnings.len()), (2, 1), "{problems:?}");
+}
+
+#[test]
 fn references_and_percent_signs_are_resolved() {
     let home = Home::new(Some(
         "[DEFAULT]\nbase = /var/log\nPort = 5\n[server]\nLogFile = %(base)s/pyzord-%(port)s.log\nDigestDB = 100%%-50%.db\n",
     ));
     let settings = home.settings(&[]);
-    assert_eq!(settings.log_file, Some("/var/log/pyzord-5.log".into()));
+    assert_eq!(settings.log_file, Some("/var/log/pyzord-24441.log".into()));
     assert_eq!(settings.port, 24441, "[DEFAULT] does not replace the built-in defaults");
     assert_eq!(settings.digest_db, "100%-50%.db");
     assert_eq!(home.settings(&["--dsn", "a%%b%c"]).digest_db, "a%b%c");
@@ -150,12 +198,12 @@ fn all_problems_are_told_at_once_with_their_places() {
         home.problems(&["--port", "70000", "--pre-fork", "abc"]),
         [
             "HOME/config:7: LogFile: %(nothing)s refers to an option that is not there; for a plain % write %%",
-            "--port: Port: 70000 is not from 0 to 65535",
+            "--port: Port: 70000 is more than 65535",
             "HOME/config:3: Engine: there is no 'GDBM'; expected one of: gdbm, mysql, redis, redis_v0",
             "HOME/config:4: CleanupAge: -1 is less than 0",
             "HOME/config:5: AccessOrder: there is no 'middle'; expected one of: first, last",
             "HOME/config:11: DBConnections: 'many' is not a whole number",
-            "HOME/config:6: MaxThreads: -1 is not from 0 to 2147483647",
+            "HOME/config:6: MaxThreads: -1 is less than 0",
             "--pre-fork: PreFork: 'abc' is not a whole number",
             "HOME/config:10: You cannot use both processes and threads at the same time",
         ]

@@ -366,7 +366,7 @@ fn broken_config_files_are_told_with_the_line() {
         ("[server]\n# comment\nPort = 65536\n", 3),
         ("[server]\nPort = -1\n", 2),
         ("[server]\nCleanupAge = 1d\n", 2),
-        ("[server]\nMaxThreads = -1\n", 2),
+        ("[server]\nThreads = true\nMaxThreads = -1\n", 3),
         ("[server]\nPreFork = 1\n", 2),
         ("[server]\nPreFork = abc\n", 2),
         ("[server]\nEngine = oracle\n", 2),
@@ -395,7 +395,6 @@ fn bad_values_of_the_command_line_name_their_option() {
         ("--cleanup-age", "long"),
         ("--database-engine", "GDBM"),
         ("--pre-fork", "1"),
-        ("--max-processes", "-3"),
         ("--access-order", "middle"),
         ("--forward-client-homedir", "client"),
     ] {
@@ -412,7 +411,7 @@ fn all_problems_are_told_at_once() {
     let site = Site::new();
     config(&site, "Port = x\nCleanupAge = y\nPidFile = p\n");
     let mut command = site.bare();
-    command.arg("--homedir").arg(site.home().path()).args(["--max-threads", "-1", "--detach", "/dev/null"]);
+    command.arg("--homedir").arg(site.home().path()).args(["--pre-fork", "1", "--detach", "/dev/null"]);
     let finished = finish(command);
     assert_eq!(finished.code, Some(1));
     let file = site.path("config");
@@ -421,7 +420,7 @@ fn all_problems_are_told_at_once() {
     for place in [
         format!("{}:2: Port: ", file.display()),
         format!("{}:3: CleanupAge: ", file.display()),
-        "--max-threads: ".into(),
+        "--pre-fork: ".into(),
     ] {
         assert!(
             lines.iter().any(|line| line.starts_with(&format!("pyzord: error: {place}"))),
