@@ -230,6 +230,43 @@ fn a_full_disk_loses_no_acknowledged_report_and_is_survived() {
     assert!(count.contains(&stored.len().to_string()), "{count}");
 }
 
+/// Deleting can make the file grow, so that a sweep on a full disk would damage it.
+#[test]
+fn expiry_on_a_full_disk_is_given_up_and_harms_nothing() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let old = "1,1,2011-11-22 10:26:46,2011-11-22 10:26:46,0,None,None";
+    let records: Vec<(String, &str)> = (0..10_000).map(|number| (digest(number), old)).collect();
+    site.home().database().write(&records);
+    let database = fs::read(site.path("pyzord.db")).unwrap();
+    let access = fs::read(site.path("pyzord.access")).unwrap();
+    fs::remove_file(site.path("pyzord.db")).unwrap();
+
+    let size = u32::try_from(database.len() / 1024).unwrap();
+    let disk = Disk::new(&site, site.home().path(), size + 1024);
+    fs::write(disk.path("pyzord.access"), access).unwrap();
+    fs::write(disk.path("pyzord.db"), &database).unwrap();
+    let log = site.folder().join("main.log");
+    let mut command = site.command();
+    command.arg("--log-file").arg(&log);
+    let mut server = Running::start(&site, disk.inside(&site, &command));
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+    eventually("the sweep is given up", || {
+        let text = fs::read_to_string(&log).unwrap();
+        text.contains("was given up: there is no room on its disk").then_some(())
+    });
+    for number in [0, 5000, 9999] {
+        assert_eq!(caller.count(&digest(number)), 1);
+    }
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    fs::copy(disk.path("pyzord.db"), site.path("pyzord.db")).unwrap();
+    assert_eq!(site.stored().len(), records.len());
+}
+
 #[test]
 fn a_kill_on_a_full_disk_loses_no_acknowledged_report() {
     if !ours_only() {
