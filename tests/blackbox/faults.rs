@@ -26,7 +26,7 @@ fn a_kill_in_the_middle_of_reports_loses_no_acknowledged_one() {
     let mut ledger = Ledger::default();
     let acknowledged = AtomicI64::new(0);
     for round in 0..8 {
-        let daemon = site.detach();
+        let daemon = site.detach_killed();
         let over = Over::default();
         // Later at every round, so that the database is met in different states.
         let enough = acknowledged.load(Ordering::Relaxed) + 150 + 37 * round;
@@ -47,7 +47,7 @@ fn a_kill_in_the_middle_of_reports_loses_no_acknowledged_one() {
         });
         // The pid file of the killed one is still there, and the next start works all the same.
     }
-    site.detach().stop();
+    site.detach_killed().stop();
     ledger.compare(&site.stored());
     assert!(ledger.acknowledged() > 8 * 150);
 }

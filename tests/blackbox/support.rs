@@ -106,6 +106,15 @@ impl Site {
         self.detach_with(self.detached())
     }
 
+    /// The same after a kill, which may have cut a bucket off in the middle: the repair then says so.
+    #[track_caller]
+    pub(crate) fn detach_killed(&self) -> Daemon {
+        let finished = finish(self.detached());
+        let told = finished.stderr.is_empty() || finished.stderr.contains("the file as it was is kept");
+        assert!(finished.code == Some(0) && told, "{finished:#?}{}", self.home.everything_said());
+        self.daemon()
+    }
+
     /// The same with another command.
     #[track_caller]
     pub(crate) fn detach_with(&self, command: Command) -> Daemon {

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use thiserror::Error;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::Open;
 use super::codec::Stored;
@@ -118,8 +118,9 @@ pub(super) fn complete(
         start.elapsed().as_secs_f64(),
     );
     if recovered.failures > 0 {
-        error!(
-            "{} parts of the database {path} could not be read; the file as it was is kept: {backup}",
+        warn!(
+            "{} parts of the database {path} could not be read; what was in them has been put back as far as it was \
+             found elsewhere; the file as it was is kept: {backup}",
             recovered.failures
         );
     } else if let Err(error) = std::fs::remove_file(&recovered.backup) {
