@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
 use super::table::{Checked, Kind, OPTIONS, Opt, by_flag};
+use crate::protocol::number::integer;
 
 const PROGRAM: &str = "pyzord";
 const USAGE: &str = "pyzord [options]";
@@ -223,24 +224,32 @@ fn joined(option: &Opt, typed: &str, value: &str) -> Result<String, String> {
     Ok(format!("--{flag}={value}"))
 }
 
-/// A number as optparse reads it: `0x`, `0b` and `0o` or a leading zero name the base.
+/// A number as optparse reads it: `0x`, `0b`, `0o` or a leading zero at the very beginning name the
+/// base, single underscores may part digits. What exceeds 64 bits becomes the nearest that does not,
+/// for the check of the range to refuse.
 fn number(text: &str) -> Option<i64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let (sign, digits) = match lower.strip_prefix('-') {
-        Some(digits) => (-1, digits),
-        None => (1, lower.strip_prefix('+').unwrap_or(&lower)),
-    };
-    let based = |prefix: &str, base| digits.strip_prefix(prefix).map(|digits| (digits, base));
-    let (digits, base) = based("0x", 16)
-        .or_else(|| based("0b", 2))
-        .or_else(|| based("0o", 8))
-        .or_else(|| based("0", 8).filter(|(digits, _)| !digits.is_empty()))
-        .unwrap_or((digits, 10));
-    // The standard library would admit a second sign here.
-    if !digits.starts_with(|first: char| first.is_ascii_alphanumeric()) {
-        return None;
+    let prefix = text.get(..2).unwrap_or_default().to_ascii_lowercase();
+    match prefix.as_str() {
+        "0x" => digits(text[2..].trim_end(), 16),
+        "0b" if text.len() == 2 => Some(0),
+        "0b" => digits(text[2..].trim_end(), 2),
+        "0o" => digits(text[2..].trim_end(), 8),
+        _ if text.starts_with('0') => digits(text.trim_end(), 8),
+        _ => integer(text.as_bytes()),
     }
-    i64::from_str_radix(digits, base).ok().map(|number| sign * number)
+}
+
+/// Digits of a base without a sign. An underscore may follow what named the base.
+fn digits(text: &str, base: u32) -> Option<i64> {
+    text.strip_prefix('_').unwrap_or(text).split('_').try_fold(0i64, |number, group| {
+        if group.is_empty() {
+            return None;
+        }
+        group.chars().try_fold(number, |number, digit| {
+            let digit = i64::from(digit.to_digit(base)?);
+            Some(number.saturating_mul(i64::from(base)).saturating_add(digit))
+        })
+    })
 }
 
 #[cfg(test)]
@@ -357,10 +366,23 @@ mod tests {
             ("0o17", Some(15)),
             ("017", Some(15)),
             ("0", Some(0)),
+            ("00", Some(0)),
+            ("0b", Some(0)),
             ("-5", Some(-5)),
+            ("-017", Some(-17)),
+            (" 017", Some(17)),
+            ("1_0", Some(10)),
+            ("0_17", Some(15)),
+            ("0x_7a_4e ", Some(31310)),
+            ("99999999999999999999", Some(i64::MAX)),
             ("", None),
             ("09", None),
-            ("1_0", None),
+            ("0x", None),
+            ("0o", None),
+            ("1__0", None),
+            ("0x1_", None),
+            ("-0x5", None),
+            ("+0x5", None),
             ("--5", None),
             ("0x-5", None),
         ] {

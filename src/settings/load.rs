@@ -17,6 +17,8 @@ use crate::storage;
 const FILE: &str = "config";
 /// The homedir of who has no home.
 const SYSTEM_HOMEDIR: &str = "/etc/pyzor";
+/// Options whose text may hold a password.
+const SECRET: [&str; 3] = ["DigestDB", "SentryDSN", "UsageSentryDSN"];
 
 /// A value and who gave it.
 #[derive(Clone, Debug)]
@@ -105,7 +107,10 @@ impl<'a> Loader<'a> {
             return self.problem("--homedir", None, "the name of the homedir is empty");
         }
         let homedir = self.homedir.display().to_string();
-        if self.homedir.is_dir() {
+        if self.homedir.to_str().is_none() {
+            // As text it would be another one.
+            self.problem(homedir, None, "the name of the homedir is not UTF-8");
+        } else if self.homedir.is_dir() {
         } else if self.homedir.exists() {
             self.problem(homedir, None, "the homedir is not a folder");
         } else if self.homedir.parent().is_some_and(Path::is_dir) {
@@ -135,6 +140,12 @@ impl<'a> Loader<'a> {
             Ok(text) => {
                 self.given.insert(option.key, Given { place, text, in_file });
             }
+            // What looks like a name could be a part of the password.
+            Err(_) if SECRET.contains(&option.key) => self.problem(
+                place,
+                Some(option.key),
+                "a %(name)s in it refers to nothing, or in a circle; for a plain % write %%",
+            ),
             Err(text) => self.problem(place, Some(option.key), text),
         }
     }
@@ -159,6 +170,7 @@ impl<'a> Loader<'a> {
                 Err(text) => self.problem(given.place, Some(option.key), text),
             }
         }
+        self.question_database(&values);
         self.check_concurrency(&values);
         self.check_supported(&values);
         self.tell_what_has_no_effect();
@@ -247,7 +259,7 @@ impl<'a> Loader<'a> {
                 Err("a path cannot contain a zero byte".to_owned())
             }
             Kind::File => {
-                if given.in_file && (text.contains(" #") || text.contains(" ;")) {
+                if given.in_file && has_comment(text) {
                     self.warnings.push(format!(
                         "{}: {}: '{}' is taken whole as the file's name, since a comment cannot follow a value",
                         given.place,
@@ -266,6 +278,22 @@ impl<'a> Loader<'a> {
             return Value::Text(String::new());
         }
         Value::Text(base.join(path).display().to_string())
+    }
+
+    /// A comment behind the name of the database's file becomes a part of that name, and the server
+    /// would begin with an empty database.
+    fn question_database(&mut self, values: &BTreeMap<&str, Value>) {
+        let is_file = values.get("Engine") == Some(&Value::Text("gdbm".to_owned()));
+        let given = self.given.get("DigestDB").filter(|given| given.in_file && has_comment(&given.text));
+        if let Some(given) = given
+            && is_file
+        {
+            // The text is not told: without its engine's line it may be another engine's, with a password.
+            self.warnings.push(format!(
+                "{}: DigestDB: the value is taken whole as the file's name, since a comment cannot follow a value",
+                given.place
+            ));
+        }
     }
 
     fn question_truth(&mut self, option: &Opt, given: &Given) {
@@ -342,6 +370,11 @@ impl<'a> Loader<'a> {
     fn place_of(&self, key: &str) -> String {
         self.given.get(key).map_or_else(|| "the default".to_owned(), |given| given.place.clone())
     }
+}
+
+/// Whether something in a value looks like a comment behind it.
+fn has_comment(text: &str) -> bool {
+    text.match_indices(['#', ';']).any(|(at, _)| text[..at].ends_with(char::is_whitespace))
 }
 
 /// Whether an honoured option is a field of [`Settings`]; the others have been acted upon.

@@ -164,6 +164,8 @@ impl Environment {
         let Some(rest) = path.strip_prefix('~') else { return path.into() };
         let (user, below) = rest.split_once('/').unwrap_or((rest, ""));
         let home = match user {
+            // As in Python, an empty HOME is the root of the file system.
+            "" if self.home.as_ref().is_some_and(|home| home.is_empty()) => Some("/".into()),
             // Without HOME, as for a service, the user's own home serves.
             "" => self.home.as_ref().map(PathBuf::from).or_else(|| (self.home_of)("")),
             user => (self.home_of)(user),

@@ -154,6 +154,35 @@ fn references_see_the_command_line_and_then_the_defaults() {
 }
 
 #[test]
+fn a_missing_reference_does_not_tell_a_password() {
+    let dsn = "localhost,6379,x%(s3cret)s,0";
+    let home = Home::new(Some(&format!("[server]\nSentryDSN = {dsn}\nUsageSentryDSN = {dsn}\n")));
+    let problems = home.problems(&["--dsn", dsn]);
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert!(problems.iter().all(|problem| !problem.contains("s3cret")), "{problems:?}");
+}
+
+#[test]
+fn a_homedir_that_is_not_utf8_is_not_mistaken_for_another() {
+    use std::os::unix::ffi::OsStringExt;
+    let home = Some(OsString::from_vec(b"/home/caf\xe9".to_vec()));
+    let environment = Environment { home, working_directory: "/".into(), home_of: |_| None };
+    let Err(Failure::Configuration { problems, .. }) = load([], &environment) else { panic!() };
+    assert!(problems[0].to_string().ends_with(": the name of the homedir is not UTF-8"), "{problems:?}");
+}
+
+#[test]
+fn a_tilde_depends_on_home_and_then_on_the_account() {
+    let expanded = |home: Option<&str>| {
+        let home_of = |user: &str| user.is_empty().then(|| PathBuf::from("/root"));
+        Environment { home: home.map(Into::into), working_directory: "/".into(), home_of }.expand("~/log")
+    };
+    assert_eq!(expanded(Some("/home/x")), Path::new("/home/x/log"));
+    assert_eq!(expanded(Some("")), Path::new("/log"));
+    assert_eq!(expanded(None), Path::new("/root/log"));
+}
+
+#[test]
 fn a_homedir_that_cannot_be_is_told() {
     let home = Home::new(None);
     assert_eq!(home.problems(&["--homedir", ""]), ["--homedir: the name of the homedir is empty"]);
@@ -175,6 +204,9 @@ fn values_that_the_python_server_never_looks_at_do_not_stop_the_start() {
     assert_eq!(warnings.len(), 3, "{warnings:?}");
     let (problems, warnings) = Home::new(Some(&format!("[server]\nThreads = True\n{bad}"))).told(&[]);
     assert_eq!((problems.len(), warnings.len()), (2, 1), "{problems:?}");
+    let large = "MaxThreads = 9999999999\nMaxProcesses = 9999999999\nPreFork = 9999999999\n";
+    let settings = Home::new(Some(&format!("[server]\nThreads = True\n{large}"))).settings(&[]);
+    assert_eq!(settings.warnings, [""; 0]);
 }
 
 #[test]
@@ -227,7 +259,7 @@ fn a_broken_file_is_told_with_the_rest() {
 #[test]
 fn questionable_values_are_warned_of() {
     let home = Home::new(Some(
-        "[server]\nThreads = yes\nGevent = False\nLogFile = usage # c\nProt = 1\nSomething = 1\nSentryDSN = http://key@host/1\n",
+        "[server]\nThreads = yes\nGevent = False\nLogFile = usage\t# c\nProt = 1\nSomething = 1\nSentryDSN = http://key@host/1\nDigestDB = x.db ; mine\nPasswdFile = a#b\n",
     ));
     let (problems, warnings) = home.told(&[]);
     assert_eq!(problems, [""; 0]);
@@ -236,8 +268,9 @@ fn questionable_values_are_warned_of() {
         [
             "HOME/config:5: unknown option Prot, ignored; did you mean Port?",
             "HOME/config:6: unknown option Something, ignored",
-            "HOME/config:4: LogFile: 'usage # c' is taken whole as the file's name, since a comment cannot follow a value",
+            "HOME/config:4: LogFile: 'usage\\t# c' is taken whole as the file's name, since a comment cannot follow a value",
             "HOME/config:2: Threads: 'yes' counts as false, since only 'true' is true",
+            "HOME/config:8: DigestDB: the value is taken whole as the file's name, since a comment cannot follow a value",
             "SentryDSN: accepted, without effect: nothing is ever sent to Sentry",
         ]
     );
