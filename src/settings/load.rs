@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::ini::Document;
-use super::table::{self, Effect, Kind, OPTIONS, Opt};
+use super::table::{self, Effect, OPTIONS, Opt};
 use super::value::{self, Value};
 use super::{Environment, Failure, Invocation, Problem, SECTION, Settings};
 use crate::access::{Order, Sources};
-use crate::storage;
 
 /// The config file's name in the homedir.
 const FILE: &str = "config";
@@ -22,21 +21,21 @@ const SECRET: [&str; 3] = ["DigestDB", "SentryDSN", "UsageSentryDSN"];
 
 /// A value and who gave it.
 #[derive(Clone, Debug)]
-struct Given {
-    place: String,
-    text: String,
-    in_file: bool,
+pub(super) struct Given {
+    pub(super) place: String,
+    pub(super) text: String,
+    pub(super) in_file: bool,
 }
 
 /// All that is known of the settings so far, and all that is wrong with them.
 pub(super) struct Loader<'a> {
-    environment: &'a Environment,
-    homedir: PathBuf,
+    pub(super) environment: &'a Environment,
+    pub(super) homedir: PathBuf,
     command_line: Vec<(&'static Opt, String)>,
-    given: BTreeMap<&'static str, Given>,
+    pub(super) given: BTreeMap<&'static str, Given>,
     problems: Vec<Problem>,
-    warnings: Vec<String>,
-    notices: Vec<String>,
+    pub(super) warnings: Vec<String>,
+    pub(super) notices: Vec<String>,
 }
 
 impl<'a> Loader<'a> {
@@ -58,7 +57,12 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn problem(&mut self, place: impl Into<String>, option: Option<&str>, text: impl Into<String>) {
+    pub(super) fn problem(
+        &mut self,
+        place: impl Into<String>,
+        option: Option<&str>,
+        text: impl Into<String>,
+    ) {
         let option = option.map(str::to_owned);
         self.problems.push(Problem { place: place.into(), option, text: text.into() });
     }
@@ -200,17 +204,6 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Whether the Python server starts with a bad value of this option, since it looks at it only
-    /// when it has use for it.
-    fn was_never_looked_at(&self, option: &Opt) -> bool {
-        let is_true = |key| self.given.get(key).is_some_and(|given| given.text.eq_ignore_ascii_case("true"));
-        match option.key {
-            "MaxThreads" | "DBConnections" => !is_true("Threads"),
-            "MaxProcesses" => true,
-            _ => false,
-        }
-    }
-
     /// Where accounts and rights would come from if the values that have problems were the defaults.
     fn sources(&self, values: &BTreeMap<&str, Value>) -> Sources {
         let file = |key: &str| match values.get(key) {
@@ -225,172 +218,14 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn value(&mut self, option: &'static Opt, given: &Given) -> Result<Value, String> {
-        let text = given.text.as_str();
-        match option.kind {
-            Kind::Text => Ok(Value::Text(text.to_owned())),
-            Kind::Switch => Ok(Value::Truth(!text.is_empty())),
-            Kind::Truth => {
-                self.question_truth(option, given);
-                Ok(Value::Truth(text.eq_ignore_ascii_case("true")))
-            }
-            Kind::Number(lowest, highest, _) => {
-                let number =
-                    crate::protocol::number::integer(text.as_bytes()).ok_or_else(|| no_number(text))?;
-                // More seconds than the clock can hold are as good as that many.
-                let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
-                if number < lowest {
-                    return Err(format!("{number} is less than {lowest}"));
-                }
-                if number > highest {
-                    return Err(format!("{number} is more than {highest}"));
-                }
-                Ok(Value::Number(number))
-            }
-            Kind::Word(words) => match words.iter().find(|word| **word == text) {
-                Some(word) => Ok(Value::Text((*word).to_owned())),
-                None => Err(format!(
-                    "there is no '{}'; expected one of: {}",
-                    text.escape_debug(),
-                    words.join(", ")
-                )),
-            },
-            Kind::File | Kind::Path if text.contains('\0') => {
-                Err("a path cannot contain a zero byte".to_owned())
-            }
-            Kind::File => {
-                if given.in_file && has_comment(text) {
-                    self.warnings.push(format!(
-                        "{}: {}: '{}' is taken whole as the file's name, since a comment cannot follow a value",
-                        given.place,
-                        option.key,
-                        text.escape_debug()
-                    ));
-                }
-                Ok(self.path(text, self.environment.expand(text), &self.homedir))
-            }
-            Kind::Path => Ok(self.path(text, text.into(), &self.environment.working_directory)),
-        }
-    }
-
-    fn path(&self, text: &str, path: PathBuf, base: &Path) -> Value {
-        if text.is_empty() {
-            return Value::Text(String::new());
-        }
-        Value::Text(base.join(path).display().to_string())
-    }
-
-    /// A comment behind the name of the database's file becomes a part of that name, and the server
-    /// would begin with an empty database.
-    fn question_database(&mut self, values: &BTreeMap<&str, Value>) {
-        let is_file = values.get("Engine") == Some(&Value::Text("gdbm".to_owned()));
-        let given = self.given.get("DigestDB").filter(|given| given.in_file && has_comment(&given.text));
-        if let Some(given) = given
-            && is_file
-        {
-            // The text is not told: without its engine's line it may be another engine's, with a password.
-            self.warnings.push(format!(
-                "{}: DigestDB: the value is taken whole as the file's name, since a comment cannot follow a value",
-                given.place
-            ));
-        }
-    }
-
-    fn question_truth(&mut self, option: &Opt, given: &Given) {
-        let text = given.text.to_ascii_lowercase();
-        if matches!(text.as_str(), "true" | "false" | "" | "0" | "no" | "off") {
-            return;
-        }
-        self.warnings.push(format!(
-            "{}: {}: '{}' counts as false, since only 'true' is true",
-            given.place,
-            option.key,
-            given.text.escape_debug()
-        ));
-    }
-
-    /// Deployed configurations set several of these at once, which is fine as far as it was.
-    fn check_concurrency(&mut self, values: &BTreeMap<&str, Value>) {
-        let is_true = |key| values.get(key) == Some(&Value::Truth(true));
-        if is_true("Threads") && is_true("Processes") {
-            let place = self.place_of("Processes");
-            self.problem(place, None, "You cannot use both processes and threads at the same time");
-        }
-        if let Some(Value::Number(number)) = values.get("PreFork")
-            && (*number == 1 || *number < 0)
-        {
-            let place = self.place_of("PreFork");
-            self.problem(place, None, "Pre-fork value cannot be lower than 2.");
-        }
-    }
-
-    fn check_supported(&mut self, values: &BTreeMap<&str, Value>) {
-        if let Some(Value::Text(engine)) = values.get("Engine")
-            && !storage::engines().any(|known| known == engine)
-        {
-            let engines: Vec<&str> = storage::engines().collect();
-            let (place, text) = (
-                self.place_of("Engine"),
-                format!("this version does not support the engine {engine} yet, only {}", engines.join(", ")),
-            );
-            self.problem(place, Some("Engine"), text);
-        }
-        if let Some(Value::Text(path)) = values.get("ForwardClientHomeDir")
-            && !path.is_empty()
-        {
-            let place = self.place_of("ForwardClientHomeDir");
-            self.problem(
-                place,
-                Some("ForwardClientHomeDir"),
-                "this version does not support forwarding yet: remove the option",
-            );
-        }
-    }
-
-    fn tell_what_has_no_effect(&mut self) {
-        let given = |sentry: bool| {
-            let options = OPTIONS.iter().filter(|option| option.effect == Effect::None);
-            let wanted = options.filter(|option| option.key.contains("Sentry") == sentry);
-            wanted
-                .filter(|option| self.given.get(option.key).is_some_and(|given| !given.text.is_empty()))
-                .map(|option| option.key)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let (concurrency, sentry) = (given(false), given(true));
-        if !concurrency.is_empty() {
-            self.notices
-                .push(format!("{concurrency}: accepted, without effect: one loop serves all requests"));
-        }
-        if !sentry.is_empty() {
-            self.warnings.push(format!("{sentry}: accepted, without effect: nothing is ever sent to Sentry"));
-        }
-    }
-
-    fn place_of(&self, key: &str) -> String {
+    pub(super) fn place_of(&self, key: &str) -> String {
         self.given.get(key).map_or_else(|| "the default".to_owned(), |given| given.place.clone())
     }
-}
-
-/// Whether something in a value looks like a comment behind it.
-fn has_comment(text: &str) -> bool {
-    text.match_indices(['#', ';']).any(|(at, _)| text[..at].ends_with(char::is_whitespace))
 }
 
 /// Whether an honoured option is a field of [`Settings`]; the others have been acted upon.
 pub(super) fn is_a_field(key: &str) -> bool {
     !matches!(key, "check-config" | "ForwardClientHomeDir")
-}
-
-fn no_number(text: &str) -> String {
-    let leading: String = text.chars().take_while(char::is_ascii_digit).collect();
-    let hint = match text[leading.len()..].trim_start().chars().next() {
-        Some('#' | ';') if !leading.is_empty() => {
-            format!(": a comment cannot follow a value, write just {leading}")
-        }
-        _ => String::new(),
-    };
-    format!("'{}' is not a whole number{hint}", text.escape_debug())
 }
 
 fn unknown(place: &str, name: &str) -> String {

@@ -2,6 +2,7 @@
 //!
 //! Every problem is found before any is reported, each a line that names its place.
 
+mod checks;
 mod command_line;
 mod ini;
 mod load;

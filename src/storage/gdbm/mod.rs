@@ -11,6 +11,7 @@ mod explain;
 mod handle;
 mod keeper;
 mod marker;
+mod open;
 mod recovery;
 mod reserve;
 mod sweep;
@@ -30,7 +31,8 @@ use self::directory::Directory;
 use self::explain::explain;
 use self::handle::{GdbmError, Handle};
 use self::marker::Marker;
-use self::reserve::{News, Reserve};
+use self::open::Open;
+use self::reserve::Reserve;
 use super::{
     Batch, BoxFuture, Cursor, Engine, Entry, Health, OpenError, Options, Page, Progress, StorageError,
 };
@@ -60,19 +62,6 @@ struct Shared {
     failure: watch::Sender<Option<String>>,
     /// Held while changes are made durable, so that nobody takes those under way for done.
     syncing: Mutex<()>,
-}
-
-/// An open file and what is needed to use it.
-struct Open {
-    handle: Handle,
-    reserve: Reserve,
-    directory: Directory,
-    calendar: Calendar,
-    value: Vec<u8>,
-    text: Vec<u8>,
-    /// Whether something changed since the last sync.
-    dirty: bool,
-    complaints: Allowance,
 }
 
 /// Opens the database for [`super::open`].
@@ -259,60 +248,6 @@ impl Engine for Gdbm {
 impl Drop for Gdbm {
     fn drop(&mut self) {
         self.stop_keeper();
-    }
-}
-
-impl Open {
-    /// Makes room for one change. Says whether it may be made, and tells the operator when that
-    /// changes.
-    fn admit(&mut self, path: &Path) -> bool {
-        let (admitted, news) = self.reserve.admit();
-        let path = path.display();
-        match news {
-            News::None => {}
-            News::Full(why) => error!(
-                "no room for the database {path}: {why}; reports and whitelistings are refused until there is room \
-                 again"
-            ),
-            News::RoomAgain => {
-                warn!("there is room for the database {path} again; reports and whitelistings are accepted");
-            }
-            News::Unsupported(why) => warn!(
-                "the file system of the database {path} cannot reserve blocks ({why}): see that its disk never \
-                 becomes full, since that destroys records"
-            ),
-        }
-        admitted
-    }
-
-    fn put(&mut self, key: &[u8], stored: &Stored) -> Result<(), GdbmError> {
-        stored.encode(&mut self.text, &mut self.calendar);
-        self.dirty = true;
-        self.handle.store(key, &self.text)
-    }
-
-    fn page(&mut self, from: Option<Cursor>, limit: usize) -> Result<Page, GdbmError> {
-        let mut key = Vec::new();
-        let mut more = match from {
-            Some(Cursor(last)) => {
-                key = last;
-                self.handle.next_key(&mut key)?
-            }
-            None => self.handle.first_key(&mut key)?,
-        };
-        let mut page = Page::default();
-        while more {
-            if self.handle.fetch(&key, &mut self.value)? {
-                let record = Stored::decode(&self.value).map(|stored| stored.record(self.calendar.zone()));
-                page.records.push((key.clone(), record.ok_or(StorageError::Damaged)));
-            }
-            if page.records.len() >= limit {
-                page.next = Some(Cursor(key));
-                break;
-            }
-            more = self.handle.next_key(&mut key)?;
-        }
-        Ok(page)
     }
 }
 
