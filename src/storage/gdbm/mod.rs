@@ -236,7 +236,9 @@ impl Engine for Gdbm {
                 error!("closing the database {path} failed: {error}");
                 return;
             }
+            // What is damaged is to be repaired by the next start.
             if self.shared.sync_file()
+                && self.shared.failure.borrow().is_none()
                 && let Err(error) = self.shared.marker.clear()
             {
                 warn!("{} cannot be removed: {error}", self.shared.marker.path().display());
@@ -318,8 +320,8 @@ impl Shared {
         let path = self.path.display();
         if open.handle.needs_recovery() {
             let why = format!(
-                "the database {path} is damaged and needs recovery ({error}): copy the file, run 'gdbmtool {path} \
-                 recover' and start again"
+                "the database {path} is damaged ({error}): the server ends, and its next start repairs the file; \
+                 should that not help, copy the file and run 'gdbmtool {path} recover'"
             );
             // Only the first reason counts.
             self.failure.send_if_modified(|failure| {

@@ -353,3 +353,38 @@ fn remains_that_lie_across_two_parts_of_a_file_are_found() {
         assert!(read(&copy).contains_key(&digest(3).to_string()), "{before}");
     }
 }
+
+#[test]
+fn a_bucket_that_is_damaged_while_it_is_served_ends_the_engine_and_is_mended_by_the_next_start() {
+    use std::os::unix::fs::FileExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    write(&path, (0..5000).map(|number| (digest(number).to_hex().to_vec(), record(1))));
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    // The bucket that the directory names last, which nobody has looked at yet.
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let long = |at| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        u64::from_ne_bytes(bytes)
+    };
+    let (directory, size) = (long(8), long(16) & 0xffff_ffff);
+    file.write_all_at(&[0xff; 112], long(directory + size - 8)).unwrap();
+
+    let outcomes = report(&engine, (0..5000).map(digest));
+    assert!(outcomes.iter().any(Result::is_err), "nobody met the damage");
+    let why = runtime().block_on(engine.failed());
+    assert!(why.contains("its next start repairs the file"), "{why}");
+    assert!(matches!(engine.health(), Health::Failed(_)));
+    runtime().block_on(engine.close());
+
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    assert_eq!(engine.health(), Health::Serving);
+    assert!(report(&engine, (0..5000).map(digest)).iter().all(Result::is_ok));
+    runtime().block_on(engine.close());
+    let after = read(&path);
+    assert_eq!(after.len(), 5000);
+    let counts = |text: &String| text.split(',').nth(1).unwrap().parse::<u32>().unwrap();
+    assert!(after.values().all(|text| counts(text) >= 2), "a record was lost and begun anew");
+}
