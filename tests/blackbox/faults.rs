@@ -1,6 +1,6 @@
 //! What goes wrong around a server: it is killed, its disk is full, nobody reads what it writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
-use crate::harness::{DIGEST, eventually, ours_only};
+use crate::harness::{DIGEST, Home, eventually, ours_only};
 use crate::support::{Caller, Ledger, Over, Running, Site, digest};
 
 #[test]
@@ -446,4 +446,31 @@ fn a_damaged_record_fails_alone() {
     let lines = log.lines().filter(|line| line.contains(&digest(1))).count();
     assert!((1..50).contains(&lines), "{log}");
     assert_eq!(site.home().database().record(&digest(1)), "garbage");
+}
+
+/// The file format adds up a key's characters, each shifted by a number that repeats every 24, so
+/// that anybody can make digests whose hashes are equal. Enough of them once stopped the server.
+#[test]
+fn digests_that_were_chosen_to_collide_harm_nobody_else() {
+    if !ours_only() {
+        return;
+    }
+    let server = Home::new().start();
+    let chosen: Vec<String> = (0..300)
+        .map(|number| {
+            let mut text = *b"0123456789abcdef01234567fedcba9876543210";
+            (0..16).filter(|place| number >> place & 1 == 1).for_each(|place| text.swap(place, place + 24));
+            String::from_utf8(text.to_vec()).unwrap()
+        })
+        .collect();
+    let codes: BTreeSet<i64> =
+        chosen.iter().map(|digest| server.request("report", &[digest]).code()).collect();
+    assert_eq!(codes, BTreeSet::from([200, 500]), "the first are stored, the last refused");
+    assert_eq!(server.request("report", &[DIGEST]).code(), 200);
+    assert_eq!(server.request("check", &[DIGEST]).counts(), (1, 0));
+    assert_eq!(server.request("check", &[&chosen[0]]).counts(), (1, 0));
+    assert_eq!(server.request("report", &[&chosen[0]]).code(), 200, "what is stored is still counted");
+    let size = fs::metadata(server.home().path().join("pyzord.db")).unwrap().len();
+    assert!(size < 4 << 20, "the file has grown to {size} bytes");
+    assert_eq!(server.stop().code(), Some(0));
 }
