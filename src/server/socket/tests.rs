@@ -5,6 +5,8 @@ use tokio::net::UnixDatagram;
 
 use super::*;
 
+const PATIENCE: Duration = Duration::from_secs(10);
+
 fn pair() -> (UdpSocket, UdpSocket) {
     let server = bind("127.0.0.1", 0).unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -120,7 +122,7 @@ async fn a_full_send_buffer_is_waited_for() {
         while received.len() < texts.len() {
             // Let the writer run into the full buffer first.
             tokio::task::yield_now().await;
-            let length = reader.recv(&mut buffer).await.unwrap();
+            let length = timeout(PATIENCE, reader.recv(&mut buffer)).await.expect("nothing comes").unwrap();
             received.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
         }
         received
