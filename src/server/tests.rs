@@ -99,6 +99,32 @@ fn local(test: impl Future<Output = ()>) {
     tokio::task::LocalSet::new().block_on(&runtime, test);
 }
 
+/// A server that has not begun, a client for it, and its engine.
+async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
+    let socket = socket::bind("127.0.0.1", 0).unwrap();
+    let address = socket::local_address(&socket).unwrap();
+    let engine = Slow::default();
+    let nowhere = std::path::PathBuf::from("/nonexistent");
+    let sources = crate::access::Sources {
+        passwd: nowhere.clone(),
+        access: nowhere,
+        order: crate::access::Order::First,
+        order_chosen: true,
+    };
+    let access = crate::access::load(&sources, crate::access::Present::default()).unwrap().authorizer;
+    let server = Server::new(Parts {
+        socket,
+        access: Arc::new(ArcSwap::from_pointee(access)),
+        engine: Arc::new(engine.clone()),
+        usage: UsageLog::none(),
+        clock: || Timestamp::from_seconds(1_700_000_000),
+    })
+    .unwrap();
+    let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(address).await.unwrap();
+    (server, client, engine)
+}
+
 /// A server on this task's runtime and a client for it.
 struct Running {
     client: tokio::net::UdpSocket,
@@ -109,25 +135,7 @@ struct Running {
 
 impl Running {
     async fn start() -> Self {
-        let socket = socket::bind("127.0.0.1", 0).unwrap();
-        let address = socket::local_address(&socket).unwrap();
-        let engine = Slow::default();
-        let nowhere = std::path::PathBuf::from("/nonexistent");
-        let sources = crate::access::Sources {
-            passwd: nowhere.clone(),
-            access: nowhere,
-            order: crate::access::Order::First,
-            order_chosen: true,
-        };
-        let access = crate::access::load(&sources, crate::access::Present::default()).unwrap().authorizer;
-        let mut server = Server::new(Parts {
-            socket,
-            access: Arc::new(ArcSwap::from_pointee(access)),
-            engine: Arc::new(engine.clone()),
-            usage: UsageLog::none(),
-            clock: || Timestamp::from_seconds(1_700_000_000),
-        })
-        .unwrap();
+        let (mut server, client, engine) = prepared().await;
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::task::spawn_local(async move {
             server
@@ -136,8 +144,6 @@ impl Running {
                 })
                 .await
         });
-        let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        client.connect(address).await.unwrap();
         Self { client, engine, stop: Some(stop), server }
     }
 
@@ -249,6 +255,23 @@ fn the_end_finishes_what_was_received() {
         running.engine.gate.add_permits(1);
         assert_eq!(running.reply().await.0, 1);
         assert_eq!(running.server.await.unwrap(), Counters::default());
+    });
+}
+
+#[test]
+fn what_the_socket_holds_at_the_end_is_answered() {
+    local(async {
+        let (mut server, client, _engine) = prepared().await;
+        for number in 0..200 {
+            let request = format!("Op: ping\nThread: {number}\nPV: 2.1\n\n");
+            client.send(request.as_bytes()).await.unwrap();
+        }
+        let counters = server.serve(std::future::ready(())).await;
+        assert_eq!(counters, Counters::default());
+        let mut buffer = [0; 1000];
+        for _ in 0..200 {
+            timeout(PATIENT, client.recv(&mut buffer)).await.expect("a ping was not answered").unwrap();
+        }
     });
 }
 

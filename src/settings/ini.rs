@@ -46,6 +46,11 @@ impl Document {
         self.sections.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// A section of that name in another case, if there is one.
+    pub(super) fn other_case_of(&self, name: &str) -> Option<&str> {
+        self.sections.keys().find(|key| key.eq_ignore_ascii_case(name) && *key != name).map(String::as_str)
+    }
+
     /// Sets a value that counts more than the file's.
     pub(super) fn set(&mut self, section: &str, name: &str, text: &str) {
         let values = self.sections.entry(section.to_owned()).or_default();

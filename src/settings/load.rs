@@ -129,6 +129,10 @@ impl<'a> Loader<'a> {
     }
 
     fn take_values(&mut self, document: &Document, name: &str) {
+        if let Some(other) = document.other_case_of(SECTION) {
+            self.warnings
+                .push(format!("{name}: the section [{other}] is not read; the server's is [{SECTION}]"));
+        }
         for value in document.section(SECTION).iter().filter(|value| value.line > 0) {
             let place = format!("{name}:{}", value.line);
             match table::by_key(&value.name) {

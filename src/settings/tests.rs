@@ -277,6 +277,13 @@ fn questionable_values_are_warned_of() {
 }
 
 #[test]
+fn a_section_in_another_case_is_warned_of() {
+    let (problems, warnings) = Home::new(Some("[Server]\nPort = 1\n")).told(&[]);
+    assert_eq!(problems, [""; 0]);
+    assert_eq!(warnings, ["HOME/config: the section [Server] is not read; the server's is [server]"]);
+}
+
+#[test]
 fn concurrency_options_are_accepted_without_effect() {
     let home = Home::new(Some(
         "[client]\nServersFile = servers\n[server]\nPreFork = 4\nThreads = True\nMaxThreads = 4\nEngine = gdbm\n",

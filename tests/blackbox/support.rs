@@ -115,6 +115,13 @@ impl Site {
         self.daemon()
     }
 
+    /// The same with a command that makes it say everything.
+    #[track_caller]
+    pub(crate) fn detach_with_debug(&self, command: Command) -> Daemon {
+        assert_eq!(finish(command).code, Some(0), "{}", self.home.everything_said());
+        self.daemon()
+    }
+
     /// The same with another command.
     #[track_caller]
     pub(crate) fn detach_with(&self, command: Command) -> Daemon {

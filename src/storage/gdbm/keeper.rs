@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::sweep::{Sweep, SweepError, Walk, lower_case_digest};
 use super::{Shared, horizon, lock};
@@ -63,7 +63,7 @@ impl Shared {
         }
     }
 
-    fn sync_if_due(&self, next_sync: &mut Instant) {
+    pub(super) fn sync_if_due(&self, next_sync: &mut Instant) {
         if *next_sync <= Instant::now() {
             self.sync();
             *next_sync = Instant::now() + SYNC_PERIOD;
@@ -85,7 +85,10 @@ impl Shared {
 
     pub(super) fn sync_file(&self) -> bool {
         match self.file.sync_all() {
-            Ok(()) => true,
+            Ok(()) => {
+                debug!("The database has been written to its disk.");
+                true
+            }
             Err(error) => {
                 error!("the database {} could not be written to its disk: {error}", self.path.display());
                 false

@@ -78,6 +78,11 @@ impl Gdbm {
     /// One line that names the file and says what to do.
     pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, OpenError> {
         let start = Instant::now();
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            // A pipe would be waited for, for ever.
+            let path = path.display();
+            return Err(OpenError::new(format!("cannot open the database {path}: it is not a regular file")));
+        }
         let marker = Marker::of(path);
         let opened = || Handle::open(path).map_err(|error| explain(path, &error));
         let (mut handle, recovered) = recovery::recover_if_needed(opened()?, path, &marker, opened)?;

@@ -388,3 +388,30 @@ fn a_bucket_that_is_damaged_while_it_is_served_ends_the_engine_and_is_mended_by_
     let counts = |text: &String| text.split(',').nth(1).unwrap().parse::<u32>().unwrap();
     assert!(after.values().all(|text| counts(text) >= 2), "a record was lost and begun anew");
 }
+
+#[test]
+fn what_has_changed_is_synced_when_it_is_due() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Gdbm::open(&folder.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
+    let is_dirty = || engine.shared.lock().as_ref().unwrap().dirty;
+    assert!(report(&engine, [digest(1)]).iter().all(Result::is_ok));
+    assert!(is_dirty());
+    let mut later = Instant::now() + Duration::from_secs(60);
+    engine.shared.sync_if_due(&mut later);
+    assert!(is_dirty(), "it was not due");
+    let mut due = Instant::now();
+    engine.shared.sync_if_due(&mut due);
+    assert!(!is_dirty());
+    assert!(due > Instant::now() + Duration::from_secs(30), "the next one is not planned");
+}
+
+#[test]
+fn a_database_that_is_no_file_is_refused_without_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for path in [path.as_path(), folder.path()] {
+        let Err(error) = Gdbm::open(path, None, TimeZone::UTC) else { panic!("it was opened") };
+        assert!(error.to_string().ends_with("it is not a regular file"), "{error}");
+    }
+}
