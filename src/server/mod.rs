@@ -11,12 +11,11 @@ mod work;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use nix::errno::Errno;
 use nix::sys::socket::SockaddrStorage;
 use tokio::io::Interest;
 use tokio::task::JoinSet;
@@ -275,10 +274,6 @@ impl Server {
                 work.plan(&mut batch);
                 works.push(work);
             }
-            if works.is_empty() {
-                self.spare_batches.push(batch);
-                return;
-            }
             match self.engine.run(batch) {
                 Progress::Done(batch) => self.complete(batch, works),
                 Progress::Later(batch) => {
@@ -342,14 +337,10 @@ impl Server {
         }
         for (peer, error) in self.sender.flush(&self.socket, &mut self.outbox).await {
             self.counters.unsent += 1;
-            self.tell_unsent(peer, error);
+            // A stranger can cause this with a forged address.
+            debug!("a reply to {peer} could not be sent: {error}");
         }
         self.usage.hand_over();
-    }
-
-    fn tell_unsent(&mut self, peer: SocketAddr, error: Errno) {
-        // A stranger can cause this with a forged address.
-        debug!("a reply to {peer} could not be sent: {error}");
     }
 
     /// Says what was not answered since the last time, if anything.

@@ -385,6 +385,21 @@ fn a_taken_port_fails_the_start() {
     assert!(site.home().log().contains(&site.port().to_string()), "the log says nothing");
 }
 
+/// The database is open by then, and must be closed like at any other stop.
+#[test]
+fn a_stop_while_the_port_is_waited_for_closes_the_database() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let _taken = UdpSocket::bind(("127.0.0.1", site.port())).unwrap();
+    let mut server = Running::start(&site, site.command());
+    eventually("the database is open", || site.path("pyzord.db.open").exists().then_some(()));
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    assert!(!site.path("pyzord.db.open").exists(), "the next start would repair it");
+}
+
 #[test]
 fn a_garbage_database_fails_the_start_and_is_left_alone() {
     if !ours_only() {

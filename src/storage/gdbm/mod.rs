@@ -43,6 +43,7 @@ use crate::record::{Kind, Record, Timestamp};
 /// How many blocks of the file the library keeps decoded. Its own choice would grow with the
 /// database without bound.
 const CACHED_BLOCKS: usize = 512;
+
 /// The engine on an open file.
 pub struct Gdbm {
     shared: Arc<Shared>,
@@ -129,6 +130,24 @@ impl Gdbm {
             move || shared.keep()
         });
         Ok(Self { keeper: Mutex::new(Some(keeper.map_err(failed)?)), shared })
+    }
+
+    /// Closes the file, unless that has been done.
+    fn close_once(&self) {
+        self.stop_keeper();
+        let Some(open) = self.shared.lock().take() else { return };
+        let path = self.shared.path.display();
+        if let Err(error) = open.handle.close() {
+            error!("closing the database {path} failed: {error}");
+            return;
+        }
+        // What is damaged is to be repaired by the next start.
+        if self.shared.sync_file()
+            && self.shared.failure.borrow().is_none()
+            && let Err(error) = self.shared.marker.clear()
+        {
+            warn!("{} cannot be removed: {error}", self.shared.marker.path().display());
+        }
     }
 
     fn stop_keeper(&self) {
@@ -233,28 +252,14 @@ impl Engine for Gdbm {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            self.stop_keeper();
-            let Some(open) = self.shared.lock().take() else { return };
-            let path = self.shared.path.display();
-            if let Err(error) = open.handle.close() {
-                error!("closing the database {path} failed: {error}");
-                return;
-            }
-            // What is damaged is to be repaired by the next start.
-            if self.shared.sync_file()
-                && self.shared.failure.borrow().is_none()
-                && let Err(error) = self.shared.marker.clear()
-            {
-                warn!("{} cannot be removed: {error}", self.shared.marker.path().display());
-            }
-        })
+        Box::pin(async move { self.close_once() })
     }
 }
 
 impl Drop for Gdbm {
+    /// A start that is given up drops the engine in the middle of something else.
     fn drop(&mut self) {
-        self.stop_keeper();
+        self.close_once();
     }
 }
 
