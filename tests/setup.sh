@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what the tests need on Debian: gdbm's own tool, Debian's Python with its gdbm module, and,
-# in target/interop, the established Python client and server that ours is compared with.
+# Installs what the tests need on Debian: gdbm's own tool, the servers of Redis and MariaDB without their
+# services, Debian's Python with its modules for all three, and, in target/interop, the established
+# Python client and server that ours is compared with.
 # Leaves no service running or enabled. Quick when there is nothing to do.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,7 +11,10 @@ interop=target/interop
 python=/usr/bin/python3
 
 missing=
-for package in gdbmtool python3 python3-gdbm python3-venv tzdata util-linux; do
+# redis-tools holds the server as well, under another name; the package redis-server would only add the
+# service. Likewise mariadb-server-core and mariadb-server.
+for package in gdbmtool mariadb-client-core mariadb-server-core openssl python3 python3-gdbm python3-mysqldb \
+    python3-redis python3-venv redis-tools tzdata util-linux; do
     state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
     [ "$state" = 'install ok installed' ] || missing="$missing $package"
 done
@@ -22,6 +26,12 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing
 fi
+
+# The program goes by its name: it is the server, or the sentinel, where it is called so.
+mkdir -p target/servers
+for name in redis-server redis-sentinel; do
+    ln -sf /usr/bin/redis-check-rdb "target/servers/$name"
+done
 
 # The stamp is written last, so that an interrupted run is begun anew. The virtual environment holds
 # its own absolute path, so a moved folder needs another one.

@@ -2,10 +2,12 @@
 //! when the test is over.
 
 mod account;
+mod certificate;
 mod client;
 mod database;
 mod home;
 mod server;
+mod service;
 
 use std::env;
 use std::io::{ErrorKind, Write};
@@ -15,10 +17,12 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) use account::Account;
+pub(crate) use certificate::Certificate;
 pub(crate) use client::Client;
 pub(crate) use database::Database;
 pub(crate) use home::Home;
 pub(crate) use server::{Reply, Server, ask_on};
+pub(crate) use service::{Service, free_tcp_port};
 
 /// How long anything may take before a test gives up; far beyond what a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -1,0 +1,134 @@
+//! Private servers of others: in a folder of their own, on a free port of the loopback device, and gone
+//! with the test or with the process of all tests, whichever ends first and however.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// A server that can be killed, stopped, continued and started again on its data.
+pub(crate) struct Service {
+    folder: TempDir,
+    program: &'static str,
+    arguments: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Service {
+    /// A service that has not been started, and an empty folder for it.
+    pub(crate) fn new(program: &'static str) -> Self {
+        let folder = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
+        Self { folder, program, arguments: Vec::new(), child: None }
+    }
+
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Sets its command line, from the next start on.
+    pub(crate) fn set_arguments(&mut self, arguments: Vec<String>) {
+        self.arguments = arguments;
+    }
+
+    /// Starts it, and waits until `ready` says so.
+    #[track_caller]
+    pub(crate) fn start(&mut self, ready: impl Fn() -> bool) {
+        assert!(self.child.is_none(), "it runs");
+        let output = fs::OpenOptions::new().create(true).append(true).open(self.output()).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", self.program]).args(&self.arguments);
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command.stdout(output.try_clone().unwrap()).stderr(output);
+        self.child = Some(spawn(command));
+        super::eventually(&format!("{} to be ready", self.program), || {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                panic!(
+                    "{} has ended: {status}\n{}\nrun tests/setup.sh if it is missing",
+                    self.program,
+                    self.said()
+                );
+            }
+            ready().then_some(())
+        });
+    }
+
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.output()).unwrap_or_default()).into_owned()
+    }
+
+    fn output(&self) -> PathBuf {
+        self.folder.path().join("output")
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it does not run");
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Kills it on the spot, with no chance to write anything.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- {}\n{}", self.program, self.said());
+        }
+        self.kill();
+    }
+}
+
+/// Starts a process from a thread that lasts as long as this process: the kernel sends the signal of
+/// `--pdeathsig` when the thread ends that started the process, be it the whole process or not.
+fn spawn(command: Command) -> Child {
+    type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
+    static SPAWNER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, orders) = mpsc::channel::<Order>();
+        thread::spawn(move || {
+            for (mut command, child) in orders {
+                // Whoever ordered it waits for it.
+                let _ = child.send(command.spawn());
+            }
+        });
+        Mutex::new(sender)
+    });
+    let (sender, child) = mpsc::channel();
+    spawner.lock().unwrap().send((command, sender)).unwrap();
+    match child.recv().unwrap() {
+        Err(error) if error.kind() == ErrorKind::NotFound => panic!("setpriv is missing: run tests/setup.sh"),
+        spawned => spawned.unwrap(),
+    }
+}
+
+/// A TCP port of 127.0.0.1 that is free now, and 10,000 above it another one: the nodes of a Redis
+/// Cluster talk to each other there. Below the range from which the kernel takes ports by itself.
+pub(crate) fn free_tcp_port() -> u16 {
+    const RANGE: u16 = 6000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        // Runs of the tests at the same time begin at different places.
+        let start = u16::try_from(process::id() * 97 % u32::from(RANGE)).unwrap();
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % RANGE;
+        let port = 14_000 + (start + step) % RANGE;
+        if [port, port + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+            return port;
+        }
+    }
+}
