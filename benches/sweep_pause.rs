@@ -117,12 +117,12 @@ fn serve(
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let engine = pyzord::storage::open("gdbm", options)?;
     let nowhere = Path::new("/nonexistent").to_owned();
     let sources =
         Sources { passwd: nowhere.clone(), access: nowhere, order: Order::First, order_chosen: true };
     let access = pyzord::access::load(&sources, Present::default())?.authorizer;
     runtime.block_on(async {
+        let engine = pyzord::storage::open("gdbm", options).await?;
         let mut server = Server::new(Parts {
             socket: listening,
             access: Arc::new(ArcSwap::from_pointee(access)),

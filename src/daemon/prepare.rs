@@ -63,6 +63,7 @@ pub(super) async fn prepare(
         dsn: settings.digest_db.clone(),
         path: settings.digest_db_path.clone(),
         cleanup_age: (settings.cleanup_age > 0).then(|| Duration::from_secs(settings.cleanup_age)),
+        connections: (settings.db_connections > 0).then_some(settings.db_connections as usize),
     };
     let engine = hand_over(OpenError::is_busy, || storage::open(&settings.engine, &options)).await?;
     let prepared = prepare_rest(settings, logs, detached, &engine).await;
@@ -79,7 +80,7 @@ async fn prepare_rest(
     engine: &Arc<dyn Engine>,
 ) -> Result<Prepared, StartError> {
     let in_use = |error: &BindError| matches!(error, BindError::InUse { .. });
-    let socket = hand_over(in_use, || bind(&settings.listen_address, settings.port)).await?;
+    let socket = hand_over(in_use, || async { bind(&settings.listen_address, settings.port) }).await?;
     let place = format!("{} (UDP), engine {}", local_address(&socket)?, engine.describe());
     let loaded = access::load(&sources(settings), Present::default())?;
     tell(&loaded);
@@ -93,17 +94,22 @@ async fn prepare_rest(
         clock: Timestamp::now,
     })?;
     let pid_file = match detached {
-        true => Some(hand_over(PidFileError::is_busy, || PidFile::write(&settings.pid_file)).await?),
+        true => {
+            Some(hand_over(PidFileError::is_busy, || async { PidFile::write(&settings.pid_file) }).await?)
+        }
         false => None,
     };
     Ok(Prepared { engine: Arc::clone(engine), server, present, access, pid_file, place })
 }
 
 /// Tries until what a dying process still holds is free, within a bound.
-async fn hand_over<T, E>(is_held: impl Fn(&E) -> bool, attempt: impl Fn() -> Result<T, E>) -> Result<T, E> {
+async fn hand_over<T, E, F: Future<Output = Result<T, E>>>(
+    is_held: impl Fn(&E) -> bool,
+    attempt: impl Fn() -> F,
+) -> Result<T, E> {
     let deadline = Instant::now() + HANDOVER;
     loop {
-        match attempt() {
+        match attempt().await {
             Err(error) if is_held(&error) && Instant::now() < deadline => {
                 tokio::time::sleep(HANDOVER_STEP).await;
             }
@@ -111,6 +117,7 @@ async fn hand_over<T, E>(is_held: impl Fn(&E) -> bool, attempt: impl Fn() -> Res
         }
     }
 }
+
 /// Where accounts and rights come from.
 pub(super) fn sources(settings: &Settings) -> Sources {
     Sources {

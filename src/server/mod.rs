@@ -30,10 +30,8 @@ use crate::handler::{Handler, Step};
 use crate::logging::UsageLog;
 use crate::protocol::reply::{self, Refusal};
 use crate::record::Timestamp;
-use crate::storage::{Batch, Engine, Progress};
+use crate::storage::{Batch, Engine, Health, Progress};
 
-/// How many batches an engine may have under way.
-const MAX_UNDER_WAY: usize = 4;
 /// How many requests one batch for the engine may have.
 const MAX_BATCH: usize = 1024;
 /// How many requests may wait for the engine.
@@ -91,6 +89,9 @@ pub struct Server {
     sender: Sender<SockaddrStorage>,
     waiting: VecDeque<Work>,
     under_way: JoinSet<(Batch, Vec<Work>)>,
+    max_under_way: usize,
+    /// When the engine last answered anything that it had been given time for.
+    answered: Instant,
     spare_works: Vec<Work>,
     spare_batches: Vec<Batch>,
     counters: Counters,
@@ -107,6 +108,7 @@ impl Server {
     /// The socket cannot be registered with the runtime.
     pub fn new(parts: Parts) -> io::Result<Self> {
         let Parts { socket, access, engine, usage, clock } = parts;
+        let max_under_way = engine.batches_at_a_time().max(1);
         Ok(Self {
             socket: tokio::net::UdpSocket::from_std(socket)?,
             access,
@@ -120,6 +122,8 @@ impl Server {
             sender: Sender::default(),
             waiting: VecDeque::new(),
             under_way: JoinSet::new(),
+            max_under_way,
+            answered: Instant::now(),
             spare_works: Vec::new(),
             spare_batches: Vec::new(),
             counters: Counters::default(),
@@ -261,7 +265,7 @@ impl Server {
 
     /// Hands waiting work to the engine, as far as it takes any.
     fn dispatch(&mut self) {
-        while self.under_way.len() < MAX_UNDER_WAY && !self.waiting.is_empty() {
+        while self.under_way.len() < self.max_under_way && !self.waiting.is_empty() {
             let mut batch = self.spare_batches.pop().unwrap_or_default();
             batch.restart((self.clock)());
             let mut works = Vec::new();
@@ -283,19 +287,22 @@ impl Server {
         }
     }
 
-    /// Gives up what has waited too long for the engine, and what is too much.
+    /// Gives up what has waited too long for the engine, and what is too much. While the engine says
+    /// nothing at all it may have gone, and whoever waits gets a refusal as soon as that is known.
     fn shed(&mut self) {
         let now = Instant::now();
+        let is_silent = now.saturating_duration_since(self.answered) >= PATIENCE;
         let mut requests: usize = self.waiting.iter().map(Work::len).sum();
         while let Some(oldest) = self.waiting.front() {
-            if requests <= MAX_WAITING && now.saturating_duration_since(oldest.waiting_since()) < PATIENCE {
+            let is_old = !is_silent && now.saturating_duration_since(oldest.waiting_since()) >= PATIENCE;
+            if requests <= MAX_WAITING && !is_old {
                 break;
             }
             requests -= oldest.len();
             self.counters.shed += oldest.len() as u64;
             self.spare_works.extend(self.waiting.pop_front());
         }
-        self.spare_works.truncate(MAX_UNDER_WAY);
+        self.spare_works.truncate(self.max_under_way);
     }
 
     async fn take_back(&mut self, done: Result<(Batch, Vec<Work>), tokio::task::JoinError>) {
@@ -303,7 +310,11 @@ impl Server {
             Ok((batch, works)) => self.complete(batch, works),
             Err(error) => error!("a batch for the database was lost: {error}"),
         }
-        self.shed();
+        // From an engine that is away everybody gets a refusal at once.
+        if !matches!(self.engine.health(), Health::Away(_)) {
+            self.shed();
+            self.answered = Instant::now();
+        }
         self.dispatch();
         self.send().await;
     }
@@ -324,9 +335,9 @@ impl Server {
             }
             self.spare_works.push(work);
         }
-        self.spare_works.truncate(MAX_UNDER_WAY);
+        self.spare_works.truncate(self.max_under_way);
         self.spare_batches.push(batch);
-        self.spare_batches.truncate(MAX_UNDER_WAY);
+        self.spare_batches.truncate(self.max_under_way);
     }
 
     async fn send(&mut self) {

@@ -120,15 +120,13 @@ impl Loader<'_> {
     }
 
     pub(super) fn check_supported(&mut self, values: &BTreeMap<&str, Value>) {
-        if let Some(Value::Text(engine)) = values.get("Engine")
-            && !storage::engines().any(|known| known == engine)
+        if let (Some(Value::Text(engine)), Some(Value::Text(dsn))) =
+            (values.get("Engine"), values.get("DigestDB"))
+            && let Err(text) =
+                storage::check(engine, &storage::Options { dsn: dsn.clone(), ..storage::Options::default() })
         {
-            let engines: Vec<&str> = storage::engines().collect();
-            let (place, text) = (
-                self.place_of("Engine"),
-                format!("this version does not support the engine {engine} yet, only {}", engines.join(", ")),
-            );
-            self.problem(place, Some("Engine"), text);
+            let place = self.place_of("DigestDB");
+            self.problem(place, Some("DigestDB"), format!("{text} (Engine is {engine})"));
         }
         if let Some(Value::Text(path)) = values.get("ForwardClientHomeDir")
             && !path.is_empty()

@@ -299,32 +299,41 @@ fn concurrency_options_are_accepted_without_effect() {
 }
 
 #[test]
-fn what_is_not_supported_yet_is_the_only_problem_of_deployed_configurations() {
+fn deployed_configurations_are_accepted() {
     let deployed = [
         "[server]\nEngine = redis\nDigestDB = localhost,6379,s3cret,0\nPreFork = 4\nThreads = True\nMaxThreads = 4\nLogFile = /var/log/pyzord.log\nUsageLogFile = /var/log/usage.log\n",
-        "[client]\nTimeout = 5\n[server]\nEngine = redis\nDigestDB = localhost,6379,s3cret,10\n",
+        "[client]\nTimeout = 5\n[server]\nEngine = redis\nDigestDB = localhost,6379,,10\n",
     ];
     for config in deployed {
-        let problems = Home::new(Some(config)).problems(&[]);
-        assert_eq!(problems.len(), 1, "{problems:?}");
-        assert!(
-            problems[0].ends_with("Engine: this version does not support the engine redis yet, only gdbm"),
-            "{problems:?}"
-        );
-        assert!(!problems[0].contains("s3cret"));
+        assert_eq!(Home::new(Some(config)).settings(&[]).engine, "redis");
     }
-    let home = Home::new(Some("[server]\nForwardClientHomeDir = /x\n"));
-    assert_eq!(
-        home.problems(&[]),
-        [
-            "HOME/config:2: ForwardClientHomeDir: this version does not support forwarding yet: remove the option"
-        ]
-    );
     let scrollout =
         ["--detach", "/dev/null", "--homedir=/var/lib/.pyzor/", "-a", "127.0.0.1", "--cleanup-age=2592000"];
     let settings = Home::new(None).settings(&scrollout);
     assert_eq!((settings.cleanup_age, settings.listen_address.as_str()), (2_592_000, "127.0.0.1"));
     assert_eq!(settings.detach, Some("/dev/null".into()));
+}
+
+#[test]
+fn a_database_that_its_engine_cannot_mean_is_told_without_repeating_it() {
+    for (engine, database, problem) in [
+        ("redis", "s3cret.db", "expected host,port,password,database, as in localhost,6379,,0, or a URL"),
+        ("redis_v0", "h,x,s3cret,0", "the second part, the port, must be a number from 1 to 65535"),
+        ("redis", "rediss://u:s3cret@h/0?s3cret=1", "the URL has an unknown parameter"),
+    ] {
+        let config = format!("[server]\nDigestDB = {database}\nEngine = {engine}\n");
+        let problems = Home::new(Some(&config)).problems(&[]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with(&format!("HOME/config:2: DigestDB: {problem}")), "{problems:?}");
+        assert!(!problems[0].contains("s3cret"), "{problems:?}");
+    }
+}
+
+#[test]
+fn forwarding_is_not_supported_yet() {
+    let home = Home::new(Some("[server]\nForwardClientHomeDir = /x\n"));
+    let problem = "HOME/config:2: ForwardClientHomeDir: this version does not support forwarding yet: remove the option";
+    assert_eq!(home.problems(&[]), [problem]);
 }
 
 #[test]

@@ -94,6 +94,12 @@ impl Batch {
         &mut self.entries
     }
 
+    /// What is asked for this digest; nothing if it is none of the batch.
+    pub fn entry_mut(&mut self, digest: &Digest) -> Option<&mut Entry> {
+        let place = *self.places.get(digest)?;
+        self.entries.get_mut(place as usize)
+    }
+
     /// Asks for a digest's record as it is after everything asked so far.
     pub fn look_up(&mut self, digest: Digest) -> LookUp {
         let place = self.place(digest);

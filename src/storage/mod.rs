@@ -1,7 +1,12 @@
 //! Storage engines: where records are kept. Speaks of digests and records, never of requests.
 
 pub mod batch;
+mod dsn;
 pub mod gdbm;
+pub mod mysql;
+mod presence;
+pub mod redis;
+mod start;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -79,6 +84,11 @@ pub trait Engine: Send + Sync {
     /// increments. What fails for one digest fails for that digest only.
     fn run(&self, batch: Batch) -> Progress;
 
+    /// How many batches it is given at a time, as long as it has not answered them.
+    fn batches_at_a_time(&self) -> usize {
+        4
+    }
+
     /// The highest count that the engine can hold.
     fn count_limit(&self) -> i64;
 
@@ -115,6 +125,8 @@ pub struct Options {
     pub path: PathBuf,
     /// After how long without a change a record expires; none: never.
     pub cleanup_age: Option<Duration>,
+    /// How many connections an engine with a pool has at most; none: as many as it thinks fit.
+    pub connections: Option<usize>,
 }
 
 /// Why a database could not be opened: one line that says what to do.
@@ -140,24 +152,44 @@ impl OpenError {
     }
 }
 
-type Open = fn(&Options) -> Result<Arc<dyn Engine>, OpenError>;
+/// What opening an engine gives.
+type Opened<'a> = BoxFuture<'a, Result<Arc<dyn Engine>, OpenError>>;
 
-/// Every engine there is. To add one is to add its file and its line here.
-const DRIVERS: [(&str, Open); 1] = [("gdbm", gdbm::open)];
-
-/// The names of the engines that can be opened.
-pub fn engines() -> impl Iterator<Item = &'static str> {
-    DRIVERS.iter().map(|(name, _)| *name)
+/// How one engine is opened.
+struct Driver {
+    name: &'static str,
+    /// Whether the database's name makes sense, without looking for the database.
+    check: fn(&Options) -> Result<(), String>,
+    open: fn(&Options) -> Opened<'_>,
 }
 
-/// Opens a database with the engine of this name.
+/// Every engine there is. To add one is to add its file and its line here.
+const DRIVERS: [Driver; 4] = [
+    Driver { name: "gdbm", check: |_| Ok(()), open: gdbm::open },
+    Driver { name: "mysql", check: mysql::check, open: mysql::open },
+    Driver { name: "redis", check: redis::check, open: redis::open },
+    Driver { name: "redis_v0", check: redis::check, open: redis::open_v0 },
+];
+
+fn driver(engine: &str) -> Result<&'static Driver, String> {
+    let known = DRIVERS.iter().find(|driver| driver.name == engine);
+    known.ok_or_else(|| format!("there is no engine named {engine}"))
+}
+
+/// Whether an engine is there and the database's name makes sense for it.
+///
+/// # Errors
+///
+/// What is wrong, without repeating the name, which may hold a password.
+pub fn check(engine: &str, options: &Options) -> Result<(), String> {
+    (driver(engine)?.check)(options)
+}
+
+/// Opens a database with the engine of this name. One on another machine is waited for.
 ///
 /// # Errors
 ///
 /// One line that names the database and says what to do.
-pub fn open(engine: &str, options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
-    match DRIVERS.iter().find(|(name, _)| *name == engine) {
-        Some((_, open)) => open(options),
-        None => Err(OpenError::new(format!("there is no engine named {engine}"))),
-    }
+pub async fn open(engine: &str, options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
+    (driver(engine).map_err(OpenError::new)?.open)(options).await
 }

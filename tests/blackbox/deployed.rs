@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::harness::{DIGEST, Home, eventually, ours_only};
-use crate::support::{Running, Site, finish};
+use crate::support::{Running, Site};
 
 /// The site's program under the arguments of a deployed command line, with the words `HOMEDIR` and
 /// `PORT` replaced by the site's.
@@ -69,26 +69,6 @@ fn the_container_with_workers_and_threads_starts() {
     assert!(fs::read_to_string(logs.join("pyzord.log")).unwrap().contains("Starting"));
     server.daemon().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-}
-
-#[test]
-fn the_container_with_redis_is_told_that_it_has_to_wait() {
-    if !ours_only() {
-        return;
-    }
-    let site = Site::new();
-    create_logs(&site);
-    site.home().rewrite("config", container_config(&site, "redis\nDigestDB = localhost,6379,secret,10"));
-    let finished = finish(deployed(&site, "--homedir=HOMEDIR/"));
-    assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""));
-    // Beside that it may say what has no effect.
-    let errors: Vec<&str> = finished.stderr.lines().filter(|line| !line.contains(" warning: ")).collect();
-    let place = format!("pyzord: error: {}:4: Engine: ", site.path("config").display());
-    assert!(
-        matches!(errors[..], [line] if line.starts_with(&place) && line.contains("redis")),
-        "{finished:?}"
-    );
-    assert!(!finished.stderr.contains("secret"));
 }
 
 #[test]
@@ -157,20 +137,6 @@ fn the_unit_of_start_stop_daemon_starts_reloads_and_stops() {
     kill("TERM");
     daemon.ended();
     assert!(!site.path("pyzord.pid").exists());
-}
-
-#[test]
-fn the_unit_with_mysql_is_told_that_it_has_to_wait() {
-    if !ours_only() {
-        return;
-    }
-    let site = Site::new();
-    let line =
-        "-e mysql --dsn localhost,user,secret,pyzor,digests --homedir HOMEDIR --detach /dev/null -p PORT";
-    let finished = finish(deployed(&site, line));
-    finished.expect_line(&["mysql", "not support"]);
-    assert!(!finished.stderr.contains("secret"));
-    site.expect_nobody();
 }
 
 #[test]

@@ -34,9 +34,9 @@ use self::marker::Marker;
 use self::open::Open;
 use self::reserve::Reserve;
 use super::{
-    Batch, BoxFuture, Cursor, Engine, Entry, Health, OpenError, Options, Page, Progress, StorageError,
+    Batch, BoxFuture, Cursor, Engine, Entry, Health, OpenError, Opened, Options, Page, Progress, StorageError,
 };
-use crate::allowance::Allowance;
+use crate::allowance::{Allowance, more};
 use crate::digest::Digest;
 use crate::record::{Kind, Record, Timestamp};
 
@@ -66,8 +66,11 @@ struct Shared {
 }
 
 /// Opens the database for [`super::open`].
-pub(super) fn open(options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
-    Ok(Arc::new(Gdbm::open(&options.path, options.cleanup_age, TimeZone::system())?))
+pub(super) fn open(options: &Options) -> Opened<'_> {
+    Box::pin(async {
+        let engine = Gdbm::open(&options.path, options.cleanup_age, TimeZone::system())?;
+        Ok(Arc::new(engine) as Arc<dyn Engine>)
+    })
 }
 
 impl Gdbm {
@@ -355,10 +358,6 @@ fn horizon(age: Duration) -> Timestamp {
 /// A panic of another thread leaves every structure here as usable as an error does.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn more(withheld: u64) -> String {
-    if withheld == 0 { String::new() } else { format!(" (and {withheld} more such lines withheld)") }
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ impl Certificate {
     pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
         let certificate = Self { folder };
-        let elliptic = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
         certificate.openssl("-keyout ca.key -out ca.pem -subj /CN=authority");
         certificate.openssl(
             "-keyout server.key -out server.pem -subj /CN=localhost -CA ca.pem -CAkey ca.key \

@@ -1,0 +1,182 @@
+//! Names of databases on servers, as far as both such engines write them alike: parts between
+//! commas, or a URL. Their texts may hold passwords, so no error repeats any of them.
+
+use percent_encoding::percent_decode_str;
+use thiserror::Error;
+
+/// What is wrong with the name of a database.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub(super) struct DsnError(pub(super) String);
+
+impl DsnError {
+    pub(super) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+/// A URL, `scheme://user:password@host:port,host:port/path/path?name=value`, with what was encoded
+/// by `%` decoded. The standard's own have one host only, those of clusters several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Url {
+    pub(super) user: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) hosts: Vec<Host>,
+    /// The parts of the path that are not empty.
+    pub(super) path: Vec<String>,
+    query: Vec<(String, String)>,
+}
+
+/// A host's name or address, and a port of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Host {
+    pub(super) name: String,
+    pub(super) port: Option<u16>,
+}
+
+/// The scheme of a URL; none of what is not one.
+pub(super) fn scheme(dsn: &str) -> Option<&str> {
+    let (scheme, _) = dsn.split_once("://")?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    (!scheme.is_empty() && scheme.bytes().all(fits)).then_some(scheme)
+}
+
+impl Url {
+    /// Takes a URL apart.
+    pub(super) fn parse(dsn: &str) -> Result<Self, DsnError> {
+        let rest = dsn.split_once("://").map_or(dsn, |(_, rest)| rest);
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        // A password with an @ of its own is forgiven.
+        let (login, hosts) = match authority.rsplit_once('@') {
+            Some((login, hosts)) => (Some(login), hosts),
+            None => (None, authority),
+        };
+        let (mut user, mut password) = (None, None);
+        if let Some(login) = login {
+            let (name, secret) = login.split_once(':').map_or((login, None), |(name, key)| (name, Some(key)));
+            user = Some(decode(name)?).filter(|name| !name.is_empty());
+            password = secret.map(decode).transpose()?;
+        }
+        let hosts = hosts.split(',').filter(|host| !host.is_empty()).map(Host::parse);
+        let query = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(value)?))
+        });
+        Ok(Self {
+            user,
+            password,
+            hosts: hosts.collect::<Result<_, _>>()?,
+            path: path.split('/').filter(|part| !part.is_empty()).map(decode).collect::<Result<_, _>>()?,
+            query: query.collect::<Result<_, DsnError>>()?,
+        })
+    }
+
+    /// Takes a parameter out; the last one of a name counts.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        let value = self.query.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value.clone());
+        self.query.retain(|(given, _)| given != name);
+        value
+    }
+
+    /// Takes out a parameter that says yes or no.
+    pub(super) fn take_truth(&mut self, name: &str) -> Result<Option<bool>, DsnError> {
+        match self.take(name).as_deref() {
+            None => Ok(None),
+            Some("yes" | "true" | "1") => Ok(Some(true)),
+            Some("no" | "false" | "0") => Ok(Some(false)),
+            Some(_) => Err(DsnError::new(format!("the URL's {name} must be yes or no"))),
+        }
+    }
+
+    /// Refuses parameters that nobody has taken.
+    pub(super) fn finish(&self, known: &str) -> Result<(), DsnError> {
+        match self.query.first() {
+            None => Ok(()),
+            // A misplaced password may look like a name.
+            Some(_) => Err(DsnError::new(format!("the URL has an unknown parameter; known are {known}"))),
+        }
+    }
+}
+
+impl Host {
+    /// Reads `name`, `name:port`, `[v6]:port` or a bare IPv6 address.
+    pub(super) fn parse(text: &str) -> Result<Self, DsnError> {
+        let wrong = || DsnError::new("the port must be a number from 1 to 65535");
+        let number = |port: &str| port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong);
+        if let Some((name, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            let port = match rest.strip_prefix(':') {
+                Some(port) => Some(number(port)?),
+                None if rest.is_empty() => None,
+                None => return Err(wrong()),
+            };
+            return Ok(Self { name: name.to_owned(), port });
+        }
+        match text.split_once(':') {
+            Some((_, rest)) if rest.contains(':') => Ok(Self { name: text.to_owned(), port: None }),
+            Some((name, port)) => Ok(Self { name: decode(name)?, port: Some(number(port)?) }),
+            None => Ok(Self { name: decode(text)?, port: None }),
+        }
+    }
+}
+
+fn decode(text: &str) -> Result<String, DsnError> {
+    match percent_decode_str(text).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(_) => Err(DsnError::new("the URL is not UTF-8 when decoded")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str, port: Option<u16>) -> Host {
+        Host { name: name.to_owned(), port }
+    }
+
+    #[test]
+    fn a_url_is_taken_apart_and_decoded() {
+        let mut url =
+            Url::parse("redis://me%40x:p%2fw%25@[::1]:7000,b,c:1/a%2Fb//2?ca=/x%20y&verify=no").unwrap();
+        assert_eq!((url.user.as_deref(), url.password.as_deref()), (Some("me@x"), Some("p/w%")));
+        assert_eq!(url.hosts, [host("::1", Some(7000)), host("b", None), host("c", Some(1))]);
+        assert_eq!(url.path, ["a/b", "2"]);
+        assert_eq!(url.take("ca").as_deref(), Some("/x y"));
+        assert!(url.finish("").is_err());
+        assert_eq!(url.take_truth("verify"), Ok(Some(false)));
+        assert_eq!(url.finish(""), Ok(()));
+    }
+
+    #[test]
+    fn parts_of_a_login_may_be_missing() {
+        for (dsn, user, password) in [
+            ("redis://h", None, None),
+            ("redis://u@h", Some("u"), None),
+            ("redis://:p@h", None, Some("p")),
+            ("redis://u:@h", Some("u"), Some("")),
+            ("redis://u:p@q@h", Some("u"), Some("p@q")),
+        ] {
+            let url = Url::parse(dsn).unwrap();
+            assert_eq!((url.user.as_deref(), url.password.as_deref()), (user, password), "{dsn}");
+            assert_eq!(url.hosts, [host("h", None)], "{dsn}");
+        }
+    }
+
+    #[test]
+    fn hosts_have_ports_or_not() {
+        assert_eq!(Host::parse("h:1").unwrap(), host("h", Some(1)));
+        assert_eq!(Host::parse("fe80::1").unwrap(), host("fe80::1", None));
+        assert_eq!(Host::parse("[fe80::1]").unwrap(), host("fe80::1", None));
+        for wrong in ["h:", "h:0", "h:65536", "h:x", "[::1]x", "[::1]:"] {
+            assert!(Host::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_a_url_has_a_scheme() {
+        assert_eq!(scheme("redis+unix:///x"), Some("redis+unix"));
+        assert_eq!(scheme("localhost,6379,a://b,0"), None);
+        assert_eq!(scheme("pyzord.db"), None);
+    }
+}

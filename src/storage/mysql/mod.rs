@@ -1,0 +1,408 @@
+//! The engine on a table of MySQL or MariaDB.
+//!
+//! A batch is one query for all its look-ups and one statement for all its increments of either kind,
+//! each rows at a time where there are many. An increment is repeated only when the server has said
+//! that nothing of its statement was done.
+
+mod place;
+mod pool;
+mod sweep;
+mod table;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Row, ServerError};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tracing::{error, warn};
+
+use self::place::{Failure, Place};
+use self::pool::Pool;
+use self::table::{Table, decode};
+use super::presence::{LIMIT, Link, keep};
+use super::start::{Attempt, wait_for};
+use super::{
+    Batch, BoxFuture, Cursor, Engine, Health, OpenError, Opened, Options, Page, Progress, StorageError,
+};
+use crate::allowance::{Allowance, more};
+use crate::digest::Digest;
+use crate::record::{Kind, Record, Timestamp};
+
+/// How many connections there are when nobody says.
+const CONNECTIONS: usize = 4;
+/// How often a statement is repeated that others were in the way of, before its rows go one by one.
+const REPETITIONS: u32 = 3;
+/// How long to wait before that, more with each time.
+const BACK_OFF: Duration = Duration::from_millis(3);
+
+/// The engine on a table.
+pub struct MySql {
+    shared: Arc<Shared>,
+    connections: usize,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+struct Shared {
+    pool: Arc<Pool>,
+    table: Table,
+    complaints: Mutex<Complaints>,
+}
+
+struct Complaints {
+    allowance: Allowance,
+    /// Why a change was refused last; none since one was accepted.
+    refusal: Option<String>,
+}
+
+/// Why a batch cannot go on.
+enum Trouble {
+    /// The store has gone, or what was sent to it is in doubt.
+    Lost(String),
+    /// The server has refused one statement, and has done nothing of it.
+    Refused(ServerError),
+}
+
+/// Opens the database for [`super::open`].
+pub(super) fn open(options: &Options) -> Opened<'_> {
+    Box::pin(async { Ok(Arc::new(MySql::open(options).await?) as Arc<dyn Engine>) })
+}
+
+/// Whether `DigestDB` names a place.
+pub(super) fn check(options: &Options) -> Result<(), String> {
+    Place::parse(&options.dsn).map(|_| ()).map_err(|error| error.0)
+}
+
+impl MySql {
+    async fn open(options: &Options) -> Result<Self, OpenError> {
+        let place =
+            Place::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
+        let name = format!("the MySQL server {}", place.describe());
+        let (connection, table) = wait_for(&name, || async {
+            let mut connection = place.connect().await?;
+            let table = Table::inspect(&mut connection, &place).await?;
+            Table::probe(&mut connection, &place).await?;
+            Ok((connection, table))
+        })
+        .await?;
+        let connections = options.connections.unwrap_or(CONNECTIONS);
+        let pool = Arc::new(Pool::new(place, connection, connections));
+        let complaints = Mutex::new(Complaints { allowance: Allowance::per_minute(10), refusal: None });
+        let shared = Arc::new(Shared { pool, table, complaints });
+        let tasks = vec![
+            tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
+            tokio::spawn(sweep::keep(Arc::clone(&shared), options.cleanup_age)).abort_handle(),
+        ];
+        Ok(Self { shared, connections, tasks: Mutex::new(tasks) })
+    }
+
+    fn stop(&self) {
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+
+    /// Runs something else than a batch.
+    async fn on_connection<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Conn) -> Result<T, Error>,
+    ) -> Result<T, StorageError> {
+        let presence = self.shared.pool.presence();
+        let Some(epoch) = presence.epoch() else { return Err(StorageError::Unavailable) };
+        let attempt = async {
+            let mut lease = self.shared.pool.take().await.map_err(|failure| Trouble::Lost(failure.why))?;
+            let outcome = work(&mut lease.connection).await.map_err(Trouble::from);
+            if !matches!(outcome, Err(Trouble::Lost(_))) {
+                lease.put_back();
+            }
+            outcome
+        };
+        match timeout(LIMIT, attempt).await {
+            Ok(Ok(done)) => {
+                presence.seen();
+                return Ok(done);
+            }
+            Ok(Err(Trouble::Refused(error))) => self.shared.refused(epoch, &error),
+            Ok(Err(Trouble::Lost(why))) => presence.lost(epoch, &why),
+            Err(_) => presence.timed_out(epoch),
+        }
+        Err(StorageError::Unavailable)
+    }
+}
+
+impl Drop for MySql {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Engine for MySql {
+    fn describe(&self) -> String {
+        format!("mysql, {}", self.shared.pool.place.describe())
+    }
+
+    fn run(&self, mut batch: Batch) -> Progress {
+        let Some(epoch) = self.shared.pool.presence().epoch() else { return Progress::Done(batch) };
+        let shared = Arc::clone(&self.shared);
+        Progress::Later(Box::pin(async move {
+            let presence = shared.pool.presence();
+            match timeout(LIMIT, shared.serve(&mut batch, epoch)).await {
+                Ok(Ok(())) => presence.seen(),
+                Ok(Err(why)) => presence.lost(epoch, &why),
+                Err(_) => presence.timed_out(epoch),
+            }
+            batch
+        }))
+    }
+
+    fn batches_at_a_time(&self) -> usize {
+        self.connections
+    }
+
+    fn count_limit(&self) -> i64 {
+        self.shared.table.limit()
+    }
+
+    fn store(&self, digest: Digest, record: Record) -> BoxFuture<'_, Result<(), StorageError>> {
+        let statement = self.shared.table.store(digest, &record);
+        Box::pin(self.on_connection(async move |connection| connection.query_drop(statement).await))
+    }
+
+    fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<bool, StorageError>> {
+        let statement = self.shared.table.delete(digest);
+        Box::pin(self.on_connection(async move |connection| {
+            connection.query_drop(statement).await?;
+            Ok(connection.affected_rows() > 0)
+        }))
+    }
+
+    fn scan(&self, from: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page, StorageError>> {
+        let query = self.shared.table.page(limit);
+        let from = from.map(|cursor| String::from_utf8_lossy(&cursor.0).into_owned()).unwrap_or_default();
+        Box::pin(self.on_connection(async move |connection| {
+            let rows: Vec<Row> = connection.exec(query, (from,)).await?;
+            let records: Vec<_> = rows
+                .into_iter()
+                .map(decode)
+                .map(|(key, record)| (key, record.ok_or(StorageError::Damaged)))
+                .collect();
+            let next = records.last().filter(|_| records.len() == limit).map(|(key, _)| Cursor(key.clone()));
+            Ok(Page { records, next })
+        }))
+    }
+
+    /// What the server has accepted is as durable as it makes things.
+    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn health(&self) -> Health {
+        if let Some(why) = self.shared.pool.presence().why_away() {
+            return Health::Away(why);
+        }
+        match &self.shared.complaints().refusal {
+            Some(why) => Health::ReadOnly(why.clone()),
+            None => Health::Serving,
+        }
+    }
+
+    /// A store elsewhere may always come back.
+    fn failed(&self) -> BoxFuture<'_, String> {
+        Box::pin(std::future::pending())
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.stop();
+            self.shared.pool.close().await;
+        })
+    }
+}
+
+impl Shared {
+    /// Does all that a batch asks. Fails when nobody can tell what became of the rest.
+    async fn serve(&self, batch: &mut Batch, epoch: u64) -> Result<(), String> {
+        let mut lease = self.pool.take().await.map_err(|failure| failure.why)?;
+        let connection = &mut lease.connection;
+        self.look_up(connection, batch, epoch).await?;
+        for kind in [Kind::Report, Kind::Whitelist] {
+            let mut rows: Vec<(Digest, u32)> = batch
+                .entries()
+                .iter()
+                .map(|entry| match kind {
+                    Kind::Report => (entry.digest, entry.reports),
+                    Kind::Whitelist => (entry.digest, entry.whitelists),
+                })
+                .filter(|(_, amount)| *amount > 0)
+                .collect();
+            // Whoever locks rows in one order never waits for somebody who waits for him.
+            rows.sort_unstable();
+            for rows in rows.chunks(self.table.rows) {
+                self.count(connection, batch, kind, rows, epoch).await?;
+            }
+        }
+        lease.put_back();
+        Ok(())
+    }
+
+    async fn look_up(&self, connection: &mut Conn, batch: &mut Batch, epoch: u64) -> Result<(), String> {
+        let wanted: Vec<Digest> =
+            batch.entries().iter().filter(|entry| entry.look_up).map(|entry| entry.digest).collect();
+        for digests in wanted.chunks(self.table.rows) {
+            let rows: Vec<Row> = match connection.query(self.table.look_up(digests.iter().copied())).await {
+                Ok(rows) => rows,
+                Err(error) => match Trouble::from(error) {
+                    Trouble::Lost(why) => return Err(why),
+                    Trouble::Refused(error) => {
+                        self.refused(epoch, &error);
+                        continue;
+                    }
+                },
+            };
+            for digest in digests {
+                if let Some(entry) = batch.entry_mut(digest) {
+                    entry.found = Ok(Record::default());
+                }
+            }
+            for (key, record) in rows.into_iter().map(decode) {
+                // Most collations ignore case.
+                let Some(digest) = Digest::from_hex(&key) else { continue };
+                if let Some(entry) = batch.entry_mut(&digest) {
+                    entry.found = record.ok_or_else(|| self.damaged(digest));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts for some digests, whose rows are in order.
+    async fn count(
+        &self,
+        connection: &mut Conn,
+        batch: &mut Batch,
+        kind: Kind,
+        rows: &[(Digest, u32)],
+        epoch: u64,
+    ) -> Result<(), String> {
+        let now = batch.now();
+        let mut accept = |rows: &[(Digest, u32)]| {
+            for (digest, _) in rows {
+                if let Some(entry) = batch.entry_mut(digest) {
+                    match kind {
+                        Kind::Report => entry.reported = Ok(()),
+                        Kind::Whitelist => entry.whitelisted = Ok(()),
+                    }
+                }
+            }
+            self.complaints().refusal = None;
+        };
+        match self.upsert(connection, kind, rows, now).await {
+            Ok(()) => accept(rows),
+            Err(Trouble::Lost(why)) => return Err(why),
+            Err(Trouble::Refused(error)) if rows.len() > 1 && self.is_of_one_row(&error) => {
+                for row in rows.chunks(1) {
+                    match self.upsert(connection, kind, row, now).await {
+                        Ok(()) => accept(row),
+                        Err(Trouble::Lost(why)) => return Err(why),
+                        Err(Trouble::Refused(error)) => self.refused(epoch, &error),
+                    }
+                }
+            }
+            Err(Trouble::Refused(error)) => self.refused(epoch, &error),
+        }
+        Ok(())
+    }
+
+    /// Counts by one statement, which is repeated when others were in its way.
+    async fn upsert(
+        &self,
+        connection: &mut Conn,
+        kind: Kind,
+        rows: &[(Digest, u32)],
+        now: Timestamp,
+    ) -> Result<(), Trouble> {
+        let statement = self.table.count(kind, rows, now);
+        let mut repetition = 0;
+        loop {
+            match connection.query_drop(&statement).await.map_err(Trouble::from) {
+                Err(Trouble::Refused(error)) if is_conflict(&error) && self.table.is_transactional => {
+                    if repetition == REPETITIONS {
+                        return Err(Trouble::Refused(error));
+                    }
+                }
+                outcome => return outcome,
+            }
+            repetition += 1;
+            tokio::time::sleep(BACK_OFF * repetition + BACK_OFF.mul_f64(sweep::random_share())).await;
+        }
+    }
+
+    /// Whether a statement for many rows failed for one of them, and has done nothing of the others.
+    fn is_of_one_row(&self, error: &ServerError) -> bool {
+        const ROW_ERRORS: [u16; 2] = [1265, 1366];
+        let of_data = matches!(error.state.get(..2), Some("22" | "23")) || ROW_ERRORS.contains(&error.code);
+        self.table.is_transactional && (of_data || is_conflict(error))
+    }
+
+    /// Takes note of a refusal, and logs it.
+    fn refused(&self, epoch: u64, error: &ServerError) {
+        if is_absence(error.code) {
+            self.pool.presence().lost(epoch, &error.to_string());
+            return;
+        }
+        let mut complaints = self.complaints();
+        complaints.refusal = Some(error.to_string());
+        if let Some(withheld) = complaints.allowance.take(Instant::now()) {
+            let name = self.pool.presence().name();
+            warn!("{name} refused a statement: {error}{}", more(withheld));
+        }
+    }
+
+    fn damaged(&self, digest: Digest) -> StorageError {
+        if let Some(withheld) = self.complaints().allowance.take(Instant::now()) {
+            error!("the record of {digest} in {} is damaged{}", self.pool.place.describe(), more(withheld));
+        }
+        StorageError::Damaged
+    }
+
+    fn complaints(&self) -> std::sync::MutexGuard<'_, Complaints> {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether others were in the way of a statement, of which nothing was done then.
+fn is_conflict(error: &ServerError) -> bool {
+    const DEADLOCK: u16 = 1213;
+    const LOCK_WAIT_TIMEOUT: u16 = 1205;
+    const CHANGED_MEANWHILE: u16 = 1020;
+    [DEADLOCK, LOCK_WAIT_TIMEOUT, CHANGED_MEANWHILE].contains(&error.code)
+}
+
+/// Whether a refusal means that the server does not serve at all.
+fn is_absence(code: u16) -> bool {
+    matches!(
+        code,
+        1040 // too many connections
+        | 1044 | 1045 | 1049 // no access any more, no database any more
+        | 1047 // a node of Galera that has lost the others
+        | 1053 // it is ending
+        | 1146 // no table any more
+        | 1927 | 4031 // it has closed the connection
+    )
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Server(error) => Self::Refused(error),
+            error => Self::Lost(Failure::of(&error).why),
+        }
+    }
+}
+
+impl From<Failure> for Attempt {
+    fn from(failure: Failure) -> Self {
+        if failure.is_final { Self::Final(failure.why) } else { Self::Passing(failure.why) }
+    }
+}

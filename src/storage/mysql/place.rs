@@ -1,0 +1,370 @@
+//! Where a table is, as `DigestDB` names it, and how a connection to its server is made.
+
+use std::path::{Path, PathBuf};
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Opts, OptsBuilder, SslOpts};
+
+use crate::storage::dsn::{self, DsnError, Host, Url};
+
+const PORT: u16 = 3306;
+/// Where a server on the same machine listens, on Debian, on Red Hat and as built from source.
+const SOCKETS: [&str; 3] = ["/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"];
+/// What a URL may ask for behind its `?`.
+const PARAMETERS: &str = "ca, socket, tls and verify";
+/// Set for every connection: a statement that nobody waits for any more is to end soon. Not every
+/// server knows it.
+const SETUP: &str = "SET SESSION innodb_lock_wait_timeout = 1";
+
+/// Where the records are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    server: Server,
+    user: String,
+    password: String,
+    database: String,
+    /// The database that has the table, where it is not the one of the connection.
+    other_database: Option<String>,
+    table: String,
+    tls: Option<Tls>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Server {
+    Tcp(String, u16),
+    Socket(PathBuf),
+    /// `localhost`: by one of the usual sockets, or by TCP.
+    Local,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Tls {
+    /// The file of the certificates to trust; none: those that the system trusts.
+    authorities: Option<PathBuf>,
+    verify: bool,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) why: String,
+    /// Whether waiting cannot help.
+    pub(super) is_final: bool,
+}
+
+impl Place {
+    /// Reads `host,user,password,database,table` or a URL.
+    pub(super) fn parse(dsn: &str) -> Result<Self, DsnError> {
+        match dsn::scheme(dsn) {
+            Some("mysql" | "mariadb") => Self::parse_url(dsn),
+            Some(_) => Err(DsnError::new("the URL must begin with mysql://")),
+            None => Self::parse_parts(dsn),
+        }
+    }
+
+    fn parse_parts(dsn: &str) -> Result<Self, DsnError> {
+        let parts: Vec<&str> = dsn.split(',').collect();
+        let [host, user, password, database, table] = parts.as_slice() else {
+            return Err(DsnError::new(
+                "expected the five parts host,user,password,database,table, or a URL such as \
+                 mysql://user:password@host/database/table, in which a comma of the password is written %2C",
+            ));
+        };
+        let server = match host.trim() {
+            "" | "localhost" => Server::Local,
+            path if path.starts_with('/') => Server::Socket(path.into()),
+            host => Server::of(Host::parse(host)?),
+        };
+        Self::new(server, user.trim(), password, database.trim(), table.trim(), None)
+    }
+
+    fn parse_url(dsn: &str) -> Result<Self, DsnError> {
+        let mut url = Url::parse(dsn)?;
+        let (tls, verify, authorities) = (url.take_truth("tls")?, url.take_truth("verify")?, url.take("ca"));
+        let socket = url.take("socket");
+        url.finish(PARAMETERS)?;
+        if tls == Some(false) && (verify.is_some() || authorities.is_some()) {
+            return Err(DsnError::new("ca and verify are for TLS, and tls is no"));
+        }
+        let tls = (tls == Some(true) || verify.is_some() || authorities.is_some())
+            .then(|| Tls { authorities: authorities.map(PathBuf::from), verify: verify.unwrap_or(true) });
+        let server = match (socket, url.hosts.as_slice()) {
+            (Some(path), _) if path.starts_with('/') => Server::Socket(path.into()),
+            (Some(_), _) => return Err(DsnError::new("the socket must be an absolute path")),
+            (None, []) => Server::Local,
+            (None, [host]) if host.name == "localhost" && host.port.is_none() && tls.is_none() => {
+                Server::Local
+            }
+            (None, [host]) => Server::of(host.clone()),
+            (None, _) => return Err(DsnError::new("the URL must name one host")),
+        };
+        let [database, table] = url.path.as_slice() else {
+            return Err(DsnError::new("the URL's path must be /database/table"));
+        };
+        Self::new(
+            server,
+            url.user.as_deref().unwrap_or_default(),
+            url.password.as_deref().unwrap_or_default(),
+            database,
+            table,
+            tls,
+        )
+    }
+
+    fn new(
+        server: Server,
+        user: &str,
+        password: &str,
+        database: &str,
+        table: &str,
+        tls: Option<Tls>,
+    ) -> Result<Self, DsnError> {
+        let mut names = identifiers(table).ok_or_else(|| DsnError::new("the table's name is malformed"))?;
+        let table = names.pop().filter(|name| !name.is_empty());
+        let table = table.ok_or_else(|| DsnError::new("the last part, the table, is empty"))?;
+        let other_database = names.pop();
+        if !names.is_empty() || other_database.as_ref().is_some_and(String::is_empty) {
+            return Err(DsnError::new("the table's name is malformed"));
+        }
+        if database.is_empty() {
+            return Err(DsnError::new("the database's name is empty"));
+        }
+        Ok(Self {
+            server,
+            user: user.to_owned(),
+            password: password.to_owned(),
+            database: database.to_owned(),
+            other_database,
+            table,
+            tls,
+        })
+    }
+
+    /// The place for people, without a password.
+    pub(super) fn describe(&self) -> String {
+        let server = match &self.server {
+            Server::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            Server::Tcp(host, port) => format!("{host}:{port}"),
+            Server::Socket(path) => path.display().to_string(),
+            Server::Local => "localhost".to_owned(),
+        };
+        let (database, table) = self.names();
+        format!("{server}, table {database}.{table}")
+    }
+
+    /// The table as statements name it.
+    pub(super) fn quoted_table(&self) -> String {
+        let quote = |name: &str| format!("`{}`", name.replace('`', "``"));
+        let (database, table) = self.names();
+        format!("{}.{}", quote(database), quote(table))
+    }
+
+    /// The names of the table's database and of the table.
+    pub(super) fn names(&self) -> (&str, &str) {
+        (self.other_database.as_ref().unwrap_or(&self.database), &self.table)
+    }
+
+    /// A new connection. Takes as long as it takes.
+    pub(super) async fn connect(&self) -> Result<Conn, Failure> {
+        let servers: Vec<Server> = match &self.server {
+            Server::Local => {
+                let there = SOCKETS.iter().filter(|path| Path::new(path).exists());
+                let sockets = there.map(|path| Server::Socket(path.into()));
+                sockets.chain([Server::Tcp("localhost".to_owned(), PORT)]).collect()
+            }
+            server => vec![server.clone()],
+        };
+        let mut last = Failure { why: "there is no server to try".to_owned(), is_final: false };
+        for server in servers {
+            match Conn::new(self.options(&server)?).await {
+                Ok(mut connection) => {
+                    return match connection.query_drop(SETUP).await {
+                        Ok(()) | Err(Error::Server(_)) => Ok(connection),
+                        Err(error) => Err(Failure::of(&error)),
+                    };
+                }
+                Err(error) => last = Failure::of(&error),
+            }
+            if last.is_final {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    fn options(&self, server: &Server) -> Result<Opts, Failure> {
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let mut options = OptsBuilder::default()
+            .user(some(&self.user))
+            .pass(some(&self.password))
+            .db_name(Some(&self.database))
+            // The server's own idea of its socket may be another machine's.
+            .prefer_socket(false);
+        match server {
+            Server::Tcp(host, port) => options = options.ip_or_hostname(host).tcp_port(*port),
+            Server::Socket(path) => options = options.socket(path.to_str()),
+            Server::Local => {}
+        }
+        if let Some(tls) = &self.tls {
+            options = options.ssl_opts(tls.options()?);
+        }
+        Ok(options.into())
+    }
+}
+
+impl Server {
+    fn of(host: Host) -> Self {
+        Self::Tcp(host.name, host.port.unwrap_or(PORT))
+    }
+}
+
+impl Tls {
+    fn options(&self) -> Result<SslOpts, Failure> {
+        let roots: Vec<Vec<u8>> = match &self.authorities {
+            Some(path) => {
+                let text = std::fs::read(path).map_err(|error| Failure {
+                    why: format!("cannot read the certificates to trust in {}: {error}", path.display()),
+                    is_final: true,
+                })?;
+                vec![text]
+            }
+            None => {
+                let system = rustls_native_certs::load_native_certs();
+                system.certs.into_iter().map(|certificate| certificate.to_vec()).collect()
+            }
+        };
+        if roots.is_empty() && self.verify {
+            return Err(Failure {
+                why:
+                    "the system has no certificates to trust: install ca-certificates, or name some with ca="
+                        .to_owned(),
+                is_final: true,
+            });
+        }
+        Ok(SslOpts::default()
+            .with_root_certs(roots.into_iter().map(Into::into).collect())
+            .with_disable_built_in_roots(true)
+            .with_danger_accept_invalid_certs(!self.verify)
+            .with_danger_skip_domain_validation(!self.verify))
+    }
+}
+
+impl Failure {
+    /// What the library says.
+    pub(super) fn of(error: &Error) -> Self {
+        const REFUSALS: [u16; 7] = [
+            1044, // no access to the database
+            1045, // no access with this password
+            1049, // no such database
+            1130, // no access from this machine
+            1251, // no common way to authenticate
+            1698, // no access
+            3159, // no access without TLS
+        ];
+        let (why, is_final) = match error {
+            Error::Server(error) => (error.to_string(), REFUSALS.contains(&error.code)),
+            Error::Driver(error) => {
+                use mysql_async::DriverError::{
+                    CleartextPluginDisabled, NoClientSslFlagFromServer, UnknownAuthPlugin,
+                };
+                let is_final = matches!(
+                    error,
+                    CleartextPluginDisabled | NoClientSslFlagFromServer | UnknownAuthPlugin { .. }
+                );
+                (error.to_string(), is_final)
+            }
+            error => (error.to_string(), error.to_string().contains("certificate")),
+        };
+        Self { why, is_final }
+    }
+}
+
+/// The names in `name` or `name.name`, each of which may be quoted as in SQL.
+fn identifiers(text: &str) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    loop {
+        if let Some(quoted) = rest.strip_prefix('`') {
+            let mut name = String::new();
+            rest = quoted;
+            loop {
+                let (part, behind) = rest.split_once('`')?;
+                name.push_str(part);
+                match behind.strip_prefix('`') {
+                    Some(behind) => {
+                        name.push('`');
+                        rest = behind;
+                    }
+                    None => {
+                        rest = behind;
+                        break;
+                    }
+                }
+            }
+            names.push(name);
+        } else {
+            let end = rest.find('.').unwrap_or(rest.len());
+            names.push(rest[..end].to_owned());
+            rest = &rest[end..];
+        }
+        match rest.strip_prefix('.') {
+            Some(behind) => rest = behind,
+            None if rest.is_empty() => return Some(names),
+            None => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(dsn: &str) -> Place {
+        Place::parse(dsn).unwrap()
+    }
+
+    #[test]
+    fn the_five_parts_are_read() {
+        assert_eq!(
+            place("localhost,user,password,pyzor,digests").describe(),
+            "localhost, table pyzor.digests"
+        );
+        assert_eq!(place("db:3307,u,p,a,b").server, Server::Tcp("db".to_owned(), 3307));
+        assert_eq!(place("[::1]:3307,u,p,a,b").describe(), "[::1]:3307, table a.b");
+        assert_eq!(place("/run/x.sock,u,,a,b").server, Server::Socket("/run/x.sock".into()));
+        for wrong in ["pyzord.db", "h,u,p,a", "h,u,p,a,b,c", "h,u,p,,b", "h,u,p,a,", "h:x,u,p,a,b"] {
+            assert!(Place::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_read() {
+        let url = place("mysql://me%40x:p%2Cw@h:3307/a%2Db/t?ca=/x.pem&verify=no");
+        assert_eq!((url.user.as_str(), url.password.as_str()), ("me@x", "p,w"));
+        assert_eq!(url.server, Server::Tcp("h".to_owned(), 3307));
+        assert_eq!(url.quoted_table(), "`a-b`.`t`");
+        assert_eq!(url.tls, Some(Tls { authorities: Some("/x.pem".into()), verify: false }));
+        assert_eq!(place("mysql://u@localhost/a/b").server, Server::Local);
+        assert_eq!(place("mysql://u@/a/b?socket=/s").server, Server::Socket("/s".into()));
+        for wrong in ["mysql://h/a", "mysql://h/a/b?x=1", "pg://h/a/b", "mysql://h/a/b?tls=no&verify=yes"] {
+            assert!(Place::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn table_names_are_quoted() {
+        for (table, quoted) in [
+            ("digests", "`a`.`digests`"),
+            ("my-table", "`a`.`my-table`"),
+            ("other.digests", "`other`.`digests`"),
+            ("`my.table`", "`a`.`my.table`"),
+            ("`o``x`.`t`", "`o``x`.`t`"),
+            ("x`y", "`a`.`x``y`"),
+        ] {
+            assert_eq!(place(&format!("h,u,p,a,{table}")).quoted_table(), quoted);
+        }
+        for wrong in ["a.b.c", "`a", "`a`b", ".b", "a."] {
+            assert!(Place::parse(&format!("h,u,p,a,{wrong}")).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The table of records: its shape, and the statements on it.
+
+use std::fmt::Write as _;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Row, Value};
+
+use super::place::{Failure, Place};
+use crate::digest::{Digest, HEX_LEN};
+use crate::record::{Kind, Record, Tally, Timestamp};
+
+const NO_SUCH_TABLE: u16 = 1146;
+/// The largest count of an `int(11)`.
+const INT: i64 = i32::MAX as i64;
+/// How many rows one statement has at most.
+const MAX_ROWS: usize = 1000;
+/// Room for a statement's text that is not rows, and for one row of the longest kind.
+const FRAME: usize = 900;
+const ROW: usize = 120;
+
+/// What is known of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    name: String,
+    /// The largest counts of the two columns.
+    limits: [i64; 2],
+    /// Whether a statement that failed has changed nothing.
+    pub(super) is_transactional: bool,
+    /// How many rows a statement may have.
+    pub(super) rows: usize,
+}
+
+impl Table {
+    /// Looks at the table; makes it if it is not there.
+    pub(super) async fn inspect(connection: &mut Conn, place: &Place) -> Result<Self, Failure> {
+        let name = place.quoted_table();
+        let columns = match columns(connection, &name).await {
+            Err(Error::Server(error)) if error.code == NO_SUCH_TABLE => {
+                create(connection, &name).await?;
+                columns(connection, &name).await
+            }
+            columns => columns,
+        };
+        let columns = columns.map_err(|error| Failure::of(&error))?;
+        let kind = |wanted: &str| {
+            columns
+                .iter()
+                .find(|(column, _)| column.eq_ignore_ascii_case(wanted))
+                .map(|(_, kind)| kind.as_str())
+        };
+        let wanted = ["digest", "r_count", "wl_count", "r_entered", "wl_entered", "r_updated", "wl_updated"];
+        if let Some(missing) = wanted.into_iter().find(|column| kind(column).is_none()) {
+            return Err(Failure { why: format!("the table {name} has no column {missing}"), is_final: true });
+        }
+        let failure = |error| Failure::of(&error);
+        if !is_unique(connection, &name).await.map_err(failure)? {
+            let why = format!(
+                "the table {name} may have several rows for one digest, whose counts would be wrong: run ALTER TABLE \
+                 {name} ADD PRIMARY KEY (digest)"
+            );
+            return Err(Failure { why, is_final: true });
+        }
+        let packet: Option<u64> =
+            connection.query_first("SELECT @@max_allowed_packet").await.map_err(failure)?;
+        let packet = packet.map_or(usize::MAX, |packet| usize::try_from(packet).unwrap_or(usize::MAX));
+        Ok(Self {
+            limits: ["r_count", "wl_count"].map(|column| kind(column).map_or(INT, limit)),
+            is_transactional: is_transactional(connection, place).await.map_err(failure)?,
+            rows: (packet.saturating_sub(FRAME + 2 * name.len()) / ROW).clamp(1, MAX_ROWS),
+            name,
+        })
+    }
+
+    /// Sees whether the table can be read.
+    pub(super) async fn probe(connection: &mut Conn, place: &Place) -> Result<(), Failure> {
+        let probe = format!("SELECT r_count, wl_updated FROM {} WHERE digest = ''", place.quoted_table());
+        connection.query_drop(probe).await.map_err(|error| Failure::of(&error))
+    }
+
+    /// The largest count of a record of either kind.
+    pub(super) fn limit(&self) -> i64 {
+        self.limits[0].min(self.limits[1])
+    }
+
+    /// Looks digests up.
+    pub(super) fn look_up(&self, digests: impl Iterator<Item = Digest>) -> String {
+        format!("SELECT {COLUMNS} FROM {} WHERE digest IN ({})", self.name, list(digests))
+    }
+
+    /// Counts amounts for digests, all at one moment.
+    ///
+    /// Assignments run from left to right and see what those before them did, so the first time, which
+    /// depends on the count, comes before it.
+    pub(super) fn count(&self, kind: Kind, rows: &[(Digest, u32)], now: Timestamp) -> String {
+        let (name, other, limit) = match kind {
+            Kind::Report => ("r", "wl", self.limits[0]),
+            Kind::Whitelist => ("wl", "r", self.limits[1]),
+        };
+        let mut sql = format!(
+            "INSERT INTO {} (digest, {name}_count, {other}_count, {name}_entered, {name}_updated) VALUES ",
+            self.name
+        );
+        let now = now.seconds();
+        for (at, (digest, amount)) in rows.iter().enumerate() {
+            let amount = i64::from(*amount).min(limit);
+            let separator = if at == 0 { "" } else { "," };
+            let _ =
+                write!(sql, "{separator}('{digest}',{amount},0,FROM_UNIXTIME({now}),FROM_UNIXTIME({now}))");
+        }
+        let count = format!("COALESCE({name}_count, 0)");
+        let _ = write!(
+            sql,
+            " ON DUPLICATE KEY UPDATE {name}_entered = IF({count} = 0 OR COALESCE(UNIX_TIMESTAMP({name}_entered), 0) \
+             = 0, VALUES({name}_entered), {name}_entered), {name}_updated = VALUES({name}_updated), {other}_count = \
+             COALESCE({other}_count, 0), {name}_count = IF({count} > {limit} - VALUES({name}_count), GREATEST({count}, \
+             {limit}), {count} + VALUES({name}_count))"
+        );
+        sql
+    }
+
+    /// Stores a record whole; counts stop at what the columns hold.
+    pub(super) fn store(&self, digest: Digest, record: &Record) -> String {
+        let time = |time: Option<Timestamp>| match time {
+            Some(time) => format!("FROM_UNIXTIME({})", time.seconds()),
+            None => "NULL".to_owned(),
+        };
+        let Record { reports, whitelists } = record;
+        format!(
+            "INSERT INTO {} (digest, r_count, wl_count, r_entered, wl_entered, r_updated, wl_updated) VALUES \
+             ('{digest}', {}, {}, {}, {}, {}, {}) ON DUPLICATE KEY UPDATE r_count = VALUES(r_count), wl_count = \
+             VALUES(wl_count), r_entered = VALUES(r_entered), wl_entered = VALUES(wl_entered), r_updated = \
+             VALUES(r_updated), wl_updated = VALUES(wl_updated)",
+            self.name,
+            reports.count.min(self.limits[0]),
+            whitelists.count.min(self.limits[1]),
+            time(reports.first),
+            time(whitelists.first),
+            time(reports.last),
+            time(whitelists.last),
+        )
+    }
+
+    /// Deletes a record.
+    pub(super) fn delete(&self, digest: Digest) -> String {
+        format!("DELETE FROM {} WHERE digest = '{digest}'", self.name)
+    }
+
+    /// Reads rows behind a key, whose value is to be given, in the order of the keys.
+    pub(super) fn page(&self, limit: usize) -> String {
+        format!("SELECT {COLUMNS} FROM {} WHERE digest > ? ORDER BY digest LIMIT {limit}", self.name)
+    }
+
+    /// Reads keys behind a key, whose value is to be given, with whether their records changed last
+    /// before `horizon`. Locks nothing.
+    pub(super) fn ages(&self, horizon: Timestamp, limit: usize) -> String {
+        format!(
+            "SELECT digest, {} FROM {} WHERE digest > ? ORDER BY digest LIMIT {limit}",
+            expired(horizon),
+            self.name
+        )
+    }
+
+    /// Deletes those of some records that changed last before `horizon`, still. By their keys, since
+    /// a range would lock all of it.
+    pub(super) fn expire(&self, digests: &[Digest], horizon: Timestamp) -> String {
+        let list = list(digests.iter().copied());
+        format!("DELETE FROM {} WHERE digest IN ({list}) AND {}", self.name, expired(horizon))
+    }
+}
+
+/// The columns of a record, times as seconds since the epoch, which no time zone can skew.
+const COLUMNS: &str = "digest, r_count, UNIX_TIMESTAMP(r_entered), UNIX_TIMESTAMP(r_updated), wl_count, \
+                       UNIX_TIMESTAMP(wl_entered), UNIX_TIMESTAMP(wl_updated)";
+
+/// Whether a record has a time and changed last before `horizon`.
+fn expired(horizon: Timestamp) -> String {
+    let last = "GREATEST(COALESCE(UNIX_TIMESTAMP(r_updated), 0), COALESCE(UNIX_TIMESTAMP(wl_updated), 0))";
+    format!("{last} BETWEEN 1 AND {}", horizon.seconds() - 1)
+}
+
+fn list(digests: impl Iterator<Item = Digest>) -> String {
+    let mut list = String::with_capacity(MAX_ROWS * (HEX_LEN + 3));
+    for digest in digests {
+        let separator = if list.is_empty() { "" } else { "," };
+        let _ = write!(list, "{separator}'{digest}'");
+    }
+    list
+}
+
+/// The key and the record of a row of [`COLUMNS`].
+pub(super) fn decode(row: Row) -> (Vec<u8>, Option<Record>) {
+    let mut values = row.unwrap().into_iter();
+    let key = match values.next() {
+        Some(Value::Bytes(key)) => key,
+        _ => Vec::new(),
+    };
+    let mut next = || values.next().and_then(|value| number(&value));
+    let mut tally = || {
+        let (count, first, last) = (next()?, next()?, next()?);
+        let time = |seconds: i64| (seconds != 0).then(|| Timestamp::from_seconds(seconds));
+        // The established server fills in the times of the other tally, too.
+        Some(match count {
+            0 => Tally::default(),
+            count => Tally { count, first: time(first), last: time(last) },
+        })
+    };
+    let record = tally().and_then(|reports| Some(Record { reports, whitelists: tally()? }));
+    (key, record)
+}
+
+/// A whole number, with its fraction cut off; that of nothing is 0.
+fn number(value: &Value) -> Option<i64> {
+    match value {
+        Value::NULL => Some(0),
+        Value::Int(number) => Some(*number),
+        Value::UInt(number) => Some(i64::try_from(*number).unwrap_or(i64::MAX)),
+        Value::Bytes(text) => {
+            let text = std::str::from_utf8(text).ok()?;
+            let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
+            match whole.parse::<i128>() {
+                Ok(number) => Some(i64::try_from(number).unwrap_or(i64::MAX)),
+                Err(_) => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+async fn columns(connection: &mut Conn, name: &str) -> Result<Vec<(String, String)>, Error> {
+    let rows: Vec<Row> = connection.query(format!("SHOW COLUMNS FROM {name}")).await?;
+    let text = |row: &Row, at| row.get::<String, usize>(at).unwrap_or_default();
+    Ok(rows.iter().map(|row| (text(row, 0), text(row, 1))).collect())
+}
+
+/// Whether there can be only one row for a digest.
+async fn is_unique(connection: &mut Conn, name: &str) -> Result<bool, Error> {
+    let rows: Vec<Row> = connection.query(format!("SHOW INDEX FROM {name}")).await?;
+    let text = |row: &Row, column: &str| row.get::<String, &str>(column).unwrap_or_default();
+    let parts = |key: &str| rows.iter().filter(|row| text(row, "Key_name") == key).count();
+    Ok(rows.iter().any(|row| {
+        text(row, "Non_unique") == "0"
+            && text(row, "Column_name").eq_ignore_ascii_case("digest")
+            && parts(&text(row, "Key_name")) == 1
+    }))
+}
+
+async fn is_transactional(connection: &mut Conn, place: &Place) -> Result<bool, Error> {
+    let (database, table) = place.names();
+    let question = "SELECT e.TRANSACTIONS FROM information_schema.TABLES t JOIN information_schema.ENGINES e ON \
+                    e.ENGINE = t.ENGINE WHERE t.TABLE_SCHEMA = ? AND t.TABLE_NAME = ?";
+    let answer: Option<String> = connection.exec_first(question, (database, table)).await?;
+    Ok(answer.as_deref() == Some("YES"))
+}
+
+/// The schema of the manual; a primary key is never NULL, which newer servers want to be told.
+fn schema(name: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {name} (`digest` char(40) NOT NULL, `r_count` int(11) default NULL, `wl_count` \
+         int(11) default NULL, `r_entered` datetime default NULL, `wl_entered` datetime default NULL, `r_updated` \
+         datetime default NULL, `wl_updated` datetime default NULL, PRIMARY KEY (`digest`))"
+    )
+}
+
+async fn create(connection: &mut Conn, name: &str) -> Result<(), Failure> {
+    let statement = schema(name);
+    match connection.query_drop(&statement).await {
+        Ok(()) => {
+            tracing::info!("The table {name} was not there and has been created.");
+            Ok(())
+        }
+        Err(Error::Server(error)) => Err(Failure {
+            why: format!(
+                "the table {name} is not there, and may not be created ({error}): as another account, run: {statement};"
+            ),
+            is_final: true,
+        }),
+        Err(error) => Err(Failure::of(&error)),
+    }
+}
+
+/// The largest number that a column of this type holds.
+fn limit(kind: &str) -> i64 {
+    let kind = kind.to_ascii_lowercase();
+    let is_unsigned = kind.contains("unsigned");
+    let name = kind.split(|byte: char| !byte.is_ascii_alphabetic()).next().unwrap_or_default();
+    let bits = match name {
+        "tinyint" => 8,
+        "smallint" => 16,
+        "mediumint" => 24,
+        "bigint" => return i64::MAX,
+        _ => 32,
+    };
+    (1 << (if is_unsigned { bits } else { bits - 1 })) - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_limits_the_count() {
+        for (kind, expected) in [
+            ("int(11)", INT),
+            ("int", INT),
+            ("int(10) unsigned", 4_294_967_295),
+            ("bigint(20)", i64::MAX),
+            ("bigint(20) unsigned", i64::MAX),
+            ("MEDIUMINT(9)", 8_388_607),
+            ("smallint(5) unsigned", 65_535),
+            ("tinyint(4)", 127),
+        ] {
+            assert_eq!(limit(kind), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_all_columns_are_read() {
+        let bytes = |text: &str| Value::Bytes(text.as_bytes().to_vec());
+        for (value, expected) in [
+            (Value::NULL, Some(0)),
+            (bytes("17"), Some(17)),
+            (bytes("-3"), Some(-3)),
+            (bytes("1795343207.999999"), Some(1_795_343_207)),
+            (bytes("18446744073709551615"), Some(i64::MAX)),
+            (Value::UInt(u64::MAX), Some(i64::MAX)),
+            (bytes("x"), None),
+        ] {
+            assert_eq!(number(&value), expected, "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The two forms of records in a Redis: a hash of seconds since the epoch, and, before that, a text of
+//! local dates.
+
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use redis::{Cmd, Pipeline, Value};
+use sha1::Digest as _;
+
+use crate::digest::{Digest, hex};
+use crate::protocol::number::integer;
+use crate::record::{Record, Tally, Timestamp};
+use crate::storage::StorageError;
+
+const FIELDS: [&str; 6] = ["r_count", "r_entered", "r_updated", "wl_count", "wl_entered", "wl_updated"];
+const DATE: &str = "%Y-%m-%d %H:%M:%S";
+/// Redis fails beyond what milliseconds in 64 bits can hold; this is 30,000 years.
+const LONGEST: u64 = 1_000_000_000_000;
+
+/// How records are stored.
+#[derive(Debug)]
+pub(super) struct Form {
+    kind: Kind,
+    script: String,
+    hash: String,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// As the established server does.
+    Hash,
+    /// As its engine `redis_v0` does; dates are of this time zone.
+    Text(TimeZone),
+}
+
+impl Form {
+    /// Hashes, the form of the engine `redis`.
+    pub(super) fn hash() -> Self {
+        Self::new(Kind::Hash, include_str!("hash.lua"))
+    }
+
+    /// Texts, the form of the engine `redis_v0`.
+    pub(super) fn text(zone: TimeZone) -> Self {
+        Self::new(Kind::Text(zone), include_str!("text.lua"))
+    }
+
+    fn new(kind: Kind, script: &str) -> Self {
+        let script = format!("{}\n{script}", include_str!("counting.lua"));
+        let hash = hex(&sha1::Sha1::digest(&script).into());
+        Self { kind, hash: String::from_utf8_lossy(&hash).into_owned(), script }
+    }
+
+    /// The engine's name.
+    pub(super) fn engine(&self) -> &'static str {
+        match self.kind {
+            Kind::Hash => "redis",
+            Kind::Text(_) => "redis_v0",
+        }
+    }
+
+    /// What is before the digest in a key.
+    pub(super) fn prefix(&self) -> &'static str {
+        match self.kind {
+            Kind::Hash => "pyzord.digest_v1.",
+            Kind::Text(_) => "pyzord.digest.",
+        }
+    }
+
+    /// A digest's key.
+    pub(super) fn key(&self, digest: Digest) -> Vec<u8> {
+        [self.prefix().as_bytes(), &digest.to_hex()].concat()
+    }
+
+    /// What of a key is behind the prefix.
+    pub(super) fn rest<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+        key.strip_prefix(self.prefix().as_bytes()).unwrap_or(key)
+    }
+
+    /// The script that counts.
+    pub(super) fn script(&self) -> &str {
+        &self.script
+    }
+
+    /// The command that looks a record up.
+    pub(super) fn look_up(&self, key: &[u8]) -> Cmd {
+        match self.kind {
+            Kind::Hash => redis::cmd("HMGET").arg(key).arg(&FIELDS).take(),
+            Kind::Text(_) => redis::cmd("GET").arg(key).take(),
+        }
+    }
+
+    /// A moment as a script gets it.
+    pub(super) fn moment(&self, time: Timestamp) -> String {
+        match &self.kind {
+            Kind::Hash => time.seconds().to_string(),
+            Kind::Text(zone) => date(zone, time),
+        }
+    }
+
+    /// The command that counts reports and whitelistings; `moment` is the present one. The record
+    /// expires after so many seconds, or never.
+    pub(super) fn count(&self, key: &[u8], amounts: [u32; 2], moment: &str, age: Option<u64>) -> Cmd {
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(&self.hash).arg(1).arg(key).arg(amounts[0]).arg(amounts[1]).arg(moment);
+        cmd.arg(age.map_or(0, |age| age.min(LONGEST)));
+        cmd
+    }
+
+    /// The commands that store a record whole, with nothing of an older one left. It expires so many
+    /// seconds after its last change, or never.
+    pub(super) fn store(&self, key: &[u8], record: &Record, age: Option<u64>) -> Pipeline {
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().cmd("DEL").arg(key);
+        let tallies = [record.reports, record.whitelists];
+        match &self.kind {
+            Kind::Hash => {
+                let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::seconds);
+                let values = tallies.map(|tally| [tally.count, seconds(tally.first), seconds(tally.last)]);
+                pipeline.cmd("HSET").arg(key);
+                for (field, value) in FIELDS.iter().zip(values.as_flattened()) {
+                    pipeline.arg(field).arg(value);
+                }
+            }
+            Kind::Text(zone) => {
+                let text = |time: Option<Timestamp>| time.map(|time| date(zone, time)).unwrap_or_default();
+                let values = tallies
+                    .map(|tally| format!("{},{},{}", tally.count, text(tally.first), text(tally.last)));
+                pipeline.cmd("SET").arg(key).arg(values.join(","));
+            }
+        }
+        if let (Some(age), Some(last)) = (age, record.last_change()) {
+            pipeline.cmd("EXPIREAT").arg(key).arg(last.seconds().saturating_add_unsigned(age.min(LONGEST)));
+        }
+        pipeline
+    }
+
+    /// The record in the reply to a look-up; none where nothing is stored.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be decoded.
+    pub(super) fn decode(&self, reply: &Value) -> Result<Option<Record>, StorageError> {
+        let record = match (&self.kind, reply) {
+            (_, Value::Nil) => return Ok(None),
+            (Kind::Hash, Value::Array(values)) if values.iter().all(|value| *value == Value::Nil) => {
+                return Ok(None);
+            }
+            (Kind::Hash, Value::Array(values)) => decode_hash(values),
+            (Kind::Text(zone), Value::BulkString(text)) => decode_text(text, zone),
+            _ => None,
+        };
+        record.map(Some).ok_or(StorageError::Damaged)
+    }
+}
+
+fn decode_hash(values: &[Value]) -> Option<Record> {
+    let mut numbers = [0; 6];
+    for (number, value) in numbers.iter_mut().zip(values) {
+        match value {
+            Value::Nil => {}
+            Value::BulkString(text) => *number = integer(text)?,
+            _ => return None,
+        }
+    }
+    let time = |seconds| (seconds != 0).then(|| Timestamp::from_seconds(seconds));
+    let tally =
+        |at: usize| Tally { count: numbers[at], first: time(numbers[at + 1]), last: time(numbers[at + 2]) };
+    Some(Record { reports: tally(0), whitelists: tally(3) })
+}
+
+fn decode_text(text: &[u8], zone: &TimeZone) -> Option<Record> {
+    let mut fields = text.split(|byte| *byte == b',');
+    let mut tally = || {
+        let count = integer(fields.next()?)?;
+        let mut time = || match fields.next()? {
+            b"" => Some(None),
+            text => {
+                let date = DateTime::strptime(DATE, text).ok()?;
+                let time = zone.to_timestamp(date).ok();
+                Some(time.map(|time| Timestamp::from_seconds(time.as_second())))
+            }
+        };
+        Some(Tally { count, first: time()?, last: time()? })
+    };
+    // What comes behind the sixth is nothing to the established server either.
+    Some(Record { reports: tally()?, whitelists: tally()? })
+}
+
+fn date(zone: &TimeZone, time: Timestamp) -> String {
+    // A moment beyond the calendar can only come from a foreign program.
+    let time = jiff::Timestamp::from_second(time.seconds()).unwrap_or_default();
+    zone.to_datetime(time).strftime(DATE).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn tally(count: i64, first: Option<i64>, last: Option<i64>) -> Tally {
+        Tally { count, first: first.map(Timestamp::from_seconds), last: last.map(Timestamp::from_seconds) }
+    }
+
+    #[test]
+    fn a_hash_is_decoded_with_zero_and_nothing_as_no_time() {
+        let form = Form::hash();
+        let reply = [bulk("5"), bulk("100"), bulk("-7"), Value::Nil, bulk("0"), Value::Nil];
+        let record = form.decode(&Value::Array(reply.to_vec())).unwrap().unwrap();
+        assert_eq!(record.reports, tally(5, Some(100), Some(-7)));
+        assert_eq!(record.whitelists, Tally::default());
+        assert_eq!(form.decode(&Value::Array(vec![Value::Nil; 6])), Ok(None));
+        let damaged = [bulk("x"), Value::Nil, Value::Nil, Value::Nil, Value::Nil, Value::Nil];
+        assert_eq!(form.decode(&Value::Array(damaged.to_vec())), Err(StorageError::Damaged));
+    }
+
+    #[test]
+    fn a_text_has_local_dates_or_none() {
+        let form = Form::text(TimeZone::get("America/New_York").unwrap());
+        let record =
+            form.decode(&bulk("3,2026-11-22 05:37:12,2026-11-22 05:37:13,0,,,more")).unwrap().unwrap();
+        assert_eq!(record.reports, tally(3, Some(1_795_343_832), Some(1_795_343_833)));
+        assert_eq!(record.whitelists, Tally::default());
+        assert_eq!(form.moment(Timestamp::from_seconds(1_795_343_832)), "2026-11-22 05:37:12");
+        for damaged in ["", "1,,,2,", "1,2026-11-22 05:37:12.5,,0,,", "1,yesterday,,0,,", "x,,,0,,"] {
+            assert_eq!(form.decode(&bulk(damaged)), Err(StorageError::Damaged), "{damaged:?}");
+        }
+        assert_eq!(form.decode(&Value::Nil), Ok(None));
+    }
+}

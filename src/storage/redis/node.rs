@@ -1,0 +1,217 @@
+//! One Redis server and the connection to it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, Value};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
+
+use super::place::{Access, Address, Failure, Place, Servers};
+use crate::storage::BoxFuture;
+use crate::storage::presence::{Link, Presence, keep};
+
+/// A key under which nothing is ever stored: taking the time to live from it is a change that changes
+/// nothing, and needs no right that counting does not need.
+const NO_KEY: &str = "pyzord.probe";
+
+/// A server, by itself or of a cluster.
+pub(super) struct Node {
+    route: Route,
+    script: String,
+    presence: Presence,
+    connection: Mutex<Option<MultiplexedConnection>>,
+    keeper: Mutex<Option<AbortHandle>>,
+}
+
+/// How the server is found.
+enum Route {
+    To(Address, Access),
+    /// Whom the sentinels name.
+    Master {
+        sentinels: Vec<Address>,
+        service: String,
+        sentinel_access: Access,
+        access: Access,
+    },
+}
+
+impl Node {
+    /// The one server of a place; none for a cluster, which has many.
+    pub(super) fn of_place(place: &Place, script: &str) -> Option<Arc<Self>> {
+        let access = place.access.clone();
+        let route = match &place.servers {
+            Servers::One(address) => Route::To(address.clone(), access),
+            Servers::Sentinels { sentinels, service, access: sentinel_access } => Route::Master {
+                sentinels: sentinels.clone(),
+                service: service.clone(),
+                sentinel_access: sentinel_access.clone(),
+                access,
+            },
+            Servers::Cluster(_) => return None,
+        };
+        Some(Self::new(route, format!("the Redis server {}", place.describe()), script))
+    }
+
+    /// One server of a cluster.
+    pub(super) fn of_cluster(address: Address, access: &Access, script: &str) -> Arc<Self> {
+        let name = format!("the Redis Cluster's node {address}");
+        Self::new(Route::To(address, access.clone()), name, script)
+    }
+
+    fn new(route: Route, name: String, script: &str) -> Arc<Self> {
+        Arc::new(Self {
+            route,
+            script: script.to_owned(),
+            presence: Presence::new(name),
+            connection: Mutex::new(None),
+            keeper: Mutex::new(None),
+        })
+    }
+
+    /// Makes the first connection.
+    pub(super) async fn open(&self) -> Result<(), Failure> {
+        let connection = self.attempt().await?;
+        self.put(connection);
+        Ok(())
+    }
+
+    /// From here on a task sees to it that there is a connection. A node that could not be reached
+    /// counts as away.
+    pub(super) fn keep(self: &Arc<Self>, unreachable: Option<&str>) {
+        if let Some(why) = unreachable
+            && let Some(epoch) = self.presence.epoch()
+        {
+            self.presence.lost(epoch, why);
+        }
+        let keeper = tokio::spawn(keep(Arc::downgrade(self))).abort_handle();
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+    }
+
+    /// What is known of the server.
+    pub(super) fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    /// Where it is; none where sentinels know it.
+    pub(super) fn address(&self) -> Option<&Address> {
+        match &self.route {
+            Route::To(address, _) => Some(address),
+            Route::Master { .. } => None,
+        }
+    }
+
+    /// Sends all commands at once and returns as many replies, some of which may be errors. Returns
+    /// nothing when it is not known what became of them, which has been logged.
+    pub(super) async fn run(&self, pipeline: &Pipeline, deadline: Instant) -> Option<Vec<Value>> {
+        let epoch = self.presence.epoch()?;
+        let Some(mut connection) = self.connection() else {
+            self.presence.lost(epoch, "there is no connection");
+            return None;
+        };
+        let replies = connection.send_packed_commands(pipeline, 0, pipeline.len());
+        match timeout_at(deadline, replies).await {
+            Ok(Ok(replies)) => {
+                self.presence.seen();
+                Some(replies)
+            }
+            Ok(Err(error)) => {
+                self.presence.lost(epoch, &error.to_string());
+                None
+            }
+            Err(_) => {
+                self.presence.timed_out(epoch);
+                None
+            }
+        }
+    }
+
+    fn connection(&self) -> Option<MultiplexedConnection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn put(&self, connection: MultiplexedConnection) {
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+    }
+
+    /// A connection that has been seen to work.
+    async fn attempt(&self) -> Result<MultiplexedConnection, Failure> {
+        let mut connection = match &self.route {
+            Route::To(address, access) => access.connect(address).await?,
+            Route::Master { sentinels, service, sentinel_access, access } => {
+                let master = ask_sentinels(sentinels, service, sentinel_access).await?;
+                access.connect(&master).await?
+            }
+        };
+        probe(&mut connection).await?;
+        let loaded = redis::cmd("SCRIPT").arg("LOAD").arg(&self.script).query_async(&mut connection).await;
+        loaded.map_err(|error| Failure::of(&error)).map(|()| connection)
+    }
+}
+
+impl Link for Node {
+    fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async {
+            let mut connection = self.connection().ok_or_else(|| "there is no connection".to_owned())?;
+            probe(&mut connection).await.map_err(|failure| failure.why)
+        })
+    }
+
+    fn connect(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { self.open().await.map_err(|failure| failure.why) })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            keeper.abort();
+        }
+    }
+}
+
+/// Finds out whether a server accepts changes.
+async fn probe(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
+    let reply = connection.send_packed_command(redis::cmd("PERSIST").arg(NO_KEY)).await;
+    match reply.map_err(|error| Failure::of(&error))? {
+        Value::ServerError(error) => match error.code() {
+            // Another node of the cluster has that key.
+            "MOVED" | "ASK" => Ok(()),
+            // It reads; what it refuses is told with each refusal.
+            "MISCONF" | "NOREPLICAS" | "OOM" => Ok(()),
+            _ => Err(Failure::of_reply(&Value::ServerError(error))
+                .unwrap_or_else(|| Failure::passing("the server refuses".to_owned()))),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// The first answer of a sentinel that knows the service's master.
+async fn ask_sentinels(sentinels: &[Address], service: &str, access: &Access) -> Result<Address, Failure> {
+    let mut last = None;
+    for sentinel in sentinels {
+        let asked = async {
+            let mut connection = access.connect(sentinel).await?;
+            let mut question = redis::cmd("SENTINEL");
+            question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+            let answer: Option<(String, u16)> =
+                question.query_async(&mut connection).await.map_err(|error| Failure::of(&error))?;
+            let unknown = || Failure::passing(format!("it knows no master of {service}"));
+            answer.map(|(host, port)| Address::Tcp(host, port)).ok_or_else(unknown)
+        };
+        // One that hangs must not keep the others from being asked.
+        let limit = Instant::now() + super::SENTINEL_LIMIT;
+        match timeout_at(limit, asked).await {
+            Ok(Ok(master)) => return Ok(master),
+            Ok(Err(failure)) => {
+                last = Some(Failure { why: format!("the sentinel {sentinel}: {}", failure.why), ..failure });
+            }
+            Err(_) => last = Some(Failure::passing(format!("the sentinel {sentinel} does not answer"))),
+        }
+    }
+    Err(last.unwrap_or_else(|| Failure::passing("there is no sentinel".to_owned())))
+}

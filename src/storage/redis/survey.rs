@@ -1,0 +1,192 @@
+//! Finding the servers at the start, keeping track of a cluster, and a look at what is stored.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tracing::{error, info, warn};
+
+use super::Shared;
+use super::node::Node;
+use super::place::{Access, Address, Failure, Place, Servers};
+use super::topology::{Topology, shares};
+use crate::storage::OpenError;
+use crate::storage::presence::LIMIT;
+use crate::storage::start::{Attempt, wait_for};
+
+/// How often a cluster is asked who has which slots, without a reason; and how soon with one.
+const SURVEY_PERIOD: Duration = Duration::from_secs(60);
+const SURVEY_STEP: Duration = Duration::from_millis(250);
+/// How much of a database is looked at at the start, a page at a time, and how long others then have it.
+const SAMPLE_PAGES: usize = 100;
+const SAMPLE_PAGE: usize = 1000;
+const SAMPLE_PAUSE: Duration = Duration::from_millis(5);
+/// What the established server's former engine has before each digest.
+const DEPRECATED_PREFIX: &str = "pyzord.digest.";
+
+/// Finds all servers of a place, waiting for them if need be. Says whether they are a cluster.
+pub(super) async fn open(place: &Place, script: &str) -> Result<(Topology, bool), OpenError> {
+    let name = format!("the Redis of {}", place.describe());
+    match Node::of_place(place, script) {
+        Some(node) => {
+            wait_for(&name, || async { node.open().await.map_err(Attempt::from) }).await?;
+            node.keep(None);
+            Ok((Topology::one(node), false))
+        }
+        None => {
+            let topology = wait_for(&name, || first_survey(place, script)).await?;
+            Ok((topology, true))
+        }
+    }
+}
+
+impl From<Failure> for Attempt {
+    fn from(failure: Failure) -> Self {
+        if failure.is_final { Self::Final(failure.why) } else { Self::Passing(failure.why) }
+    }
+}
+
+/// Asks one of the named nodes, and connects to all those that it names.
+async fn first_survey(place: &Place, script: &str) -> Result<Topology, Attempt> {
+    let Servers::Cluster(seeds) = &place.servers else {
+        return Err(Attempt::Final("it is no cluster".to_owned()));
+    };
+    let mut last = Attempt::Passing("no node is named".to_owned());
+    for seed in seeds {
+        let node = Node::of_cluster(seed.clone(), &place.access, script);
+        match timeout(LIMIT, node.open()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => {
+                last = failure.into();
+                continue;
+            }
+            Err(_) => {
+                last = Attempt::Passing(format!("{seed} does not answer"));
+                continue;
+            }
+        }
+        match shares(&node, Instant::now() + LIMIT).await {
+            Ok(shares) => {
+                let known = |address: &Address| acquainted(address, Some(&node), &place.access, script);
+                let topology = Topology::cluster(&shares, known);
+                for node in topology.nodes() {
+                    if Some(seed) != node.address() {
+                        node.open().await?;
+                    }
+                }
+                topology.nodes().iter().for_each(|node| node.keep(None));
+                return Ok(topology);
+            }
+            Err(why) => last = Attempt::Passing(format!("{seed}: {why}")),
+        }
+    }
+    Err(last)
+}
+
+fn acquainted(address: &Address, known: Option<&Arc<Node>>, access: &Access, script: &str) -> Arc<Node> {
+    match known {
+        Some(node) if node.address() == Some(address) => Arc::clone(node),
+        _ => Node::of_cluster(address.clone(), access, script),
+    }
+}
+
+/// Keeps track of who has which slots.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    let mut next = Instant::now() + SURVEY_PERIOD;
+    loop {
+        let asked = timeout(SURVEY_STEP, shared.stale.notified()).await.is_ok();
+        let topology = shared.topology.load_full();
+        let missing = topology.nodes().iter().any(|node| node.presence().epoch().is_none());
+        if !asked && !missing && Instant::now() < next {
+            continue;
+        }
+        survey(&shared, &topology).await;
+        next = Instant::now() + SURVEY_PERIOD;
+        // However many requests are referred, one survey serves them all.
+        tokio::time::sleep(SURVEY_STEP / 5).await;
+    }
+}
+
+async fn survey(shared: &Shared, topology: &Topology) {
+    for asked in topology.nodes().iter().filter(|node| node.presence().epoch().is_some()) {
+        let Ok(shares) = shares(asked, Instant::now() + LIMIT).await else { continue };
+        let known = |address: &Address| {
+            acquainted(address, topology.node(address), &shared.place.access, shared.form.script())
+        };
+        let found = Topology::cluster(&shares, known);
+        if found.is_like(topology) {
+            return;
+        }
+        for node in found.nodes() {
+            if node.address().is_some_and(|address| topology.node(address).is_some()) {
+                continue;
+            }
+            match timeout(LIMIT, node.open()).await {
+                Ok(Ok(())) => node.keep(None),
+                Ok(Err(failure)) => node.keep(Some(&failure.why)),
+                Err(_) => node.keep(Some("it does not answer in time")),
+            }
+        }
+        let names = |topology: &Topology| {
+            topology.nodes().iter().filter_map(|node| node.address()).map(ToString::to_string).collect()
+        };
+        let (before, now): (BTreeSet<String>, BTreeSet<String>) = (names(topology), names(&found));
+        if before != now {
+            info!("The Redis Cluster's nodes are now {}", now.into_iter().collect::<Vec<_>>().join(", "));
+        }
+        shared.topology.store(Arc::new(found));
+        return;
+    }
+}
+
+/// Looks at some keys, and says when there are some that this engine does not serve.
+pub(super) async fn look_for_foreign_keys(shared: Arc<Shared>) {
+    let place = shared.place.describe();
+    let deprecated = match shared.form.prefix() == DEPRECATED_PREFIX {
+        true => 0,
+        false => sample(&shared, DEPRECATED_PREFIX, |_| true).await,
+    };
+    if deprecated > 0 {
+        error!(
+            critical = true,
+            "You have {deprecated} records in the deprecated version of the redis engine."
+        );
+        error!(
+            critical = true,
+            "Please migrate the records with: 'pyzor-migrate --delete --se=redis_v0 --sd=<dsn> --de=redis --dd=<dsn>', \
+             both being the DigestDB of this server"
+        );
+    }
+    let foreign = sample(&shared, shared.form.prefix(), |key| !is_digest(shared.form.rest(key))).await;
+    if foreign > 0 {
+        warn!(
+            "the database {place} has keys that are no lower-case digests, {foreign} of those looked at; they are \
+             left alone; pyzor-migrate to another database repairs, merges or skips them"
+        );
+    }
+}
+
+fn is_digest(key: &[u8]) -> bool {
+    crate::digest::Digest::from_hex(key).is_some_and(|digest| digest.to_hex() == key)
+}
+
+/// How many of the first keys with a prefix are such.
+async fn sample(shared: &Shared, prefix: &str, is_such: impl Fn(&[u8]) -> bool) -> usize {
+    let topology = shared.topology.load_full();
+    let mut count = 0;
+    for node in topology.nodes() {
+        let mut cursor = "0".to_owned();
+        for _ in 0..SAMPLE_PAGES / topology.nodes().len().max(1) {
+            let page = shared.scan_keys(node, prefix, &cursor, SAMPLE_PAGE, Instant::now() + LIMIT).await;
+            let Ok((next, keys)) = page else { return count };
+            count += keys.iter().filter(|key| is_such(key)).count();
+            if next == "0" {
+                break;
+            }
+            cursor = next;
+            tokio::time::sleep(SAMPLE_PAUSE).await;
+        }
+    }
+    count
+}

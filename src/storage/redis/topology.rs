@@ -1,0 +1,167 @@
+//! Which server has which keys.
+
+use std::sync::Arc;
+
+use redis::Value;
+use tokio::time::Instant;
+
+use super::node::Node;
+use super::place::Address;
+
+/// Into so many slots a cluster divides its keys.
+const SLOTS: usize = 16_384;
+
+/// All servers, and what each of them has.
+pub(super) struct Topology {
+    nodes: Vec<Arc<Node>>,
+    /// For each slot the place in `nodes`; empty where one server has everything.
+    slots: Vec<Option<u16>>,
+}
+
+/// Ranges of slots and who has them, as a node tells them.
+pub(super) type Shares = Vec<(usize, usize, Address)>;
+
+impl Topology {
+    /// One server, which has everything.
+    pub(super) fn one(node: Arc<Node>) -> Self {
+        Self { nodes: vec![node], slots: Vec::new() }
+    }
+
+    /// A cluster of those who have a share. Nodes that are known already are used further.
+    pub(super) fn cluster(shares: &Shares, known: impl Fn(&Address) -> Arc<Node>) -> Self {
+        let mut topology = Self { nodes: Vec::new(), slots: vec![None; SLOTS] };
+        for (first, last, address) in shares {
+            let has = |node: &Arc<Node>| node.address() == Some(address);
+            let place = topology.nodes.iter().position(has).unwrap_or_else(|| {
+                topology.nodes.push(known(address));
+                topology.nodes.len() - 1
+            });
+            // No cluster has more nodes than slots.
+            let place = u16::try_from(place).ok();
+            if let Some(range) = topology.slots.get_mut(*first..=*last) {
+                range.fill(place);
+            }
+        }
+        topology
+    }
+
+    /// All servers.
+    pub(super) fn nodes(&self) -> &[Arc<Node>] {
+        &self.nodes
+    }
+
+    /// The server of this address.
+    pub(super) fn node(&self, address: &Address) -> Option<&Arc<Node>> {
+        self.nodes.iter().find(|node| node.address() == Some(address))
+    }
+
+    /// The server that has a key; none where nobody has its slot.
+    pub(super) fn route(&self, key: &[u8]) -> Option<&Arc<Node>> {
+        if self.slots.is_empty() {
+            return self.nodes.first();
+        }
+        let place = self.slots[usize::from(crc16(key)) % SLOTS]?;
+        self.nodes.get(usize::from(place))
+    }
+
+    /// Whether the same servers have the same slots.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.slots == other.slots
+            && self.nodes.len() == other.nodes.len()
+            && self.nodes.iter().zip(&other.nodes).all(|(one, another)| Arc::ptr_eq(one, another))
+    }
+}
+
+/// Asks a node who has which slots.
+pub(super) async fn shares(node: &Node, deadline: Instant) -> Result<Shares, String> {
+    let mut question = redis::pipe();
+    question.cmd("CLUSTER").arg("SLOTS");
+    let replies = node.run(&question, deadline).await.ok_or("it does not answer")?;
+    let Some(Address::Tcp(asked, _)) = node.address() else {
+        return Err("it is no node of a cluster".to_owned());
+    };
+    match replies.as_slice() {
+        [Value::ServerError(error)] => Err(redis::RedisError::from(error.clone()).to_string()),
+        [Value::Array(ranges)] => {
+            let shares: Option<Shares> = ranges.iter().map(|range| share(range, asked)).collect();
+            match shares {
+                Some(shares) if !shares.is_empty() => Ok(shares),
+                Some(_) => Err("the cluster has no slots yet".to_owned()),
+                None => Err("it tells its slots in an unknown way".to_owned()),
+            }
+        }
+        _ => Err("it tells its slots in an unknown way".to_owned()),
+    }
+}
+
+/// `[first, last, [host, port, …], replicas …]`; a node that does not know its own address leaves the
+/// host out.
+fn share(range: &Value, asked: &str) -> Option<(usize, usize, Address)> {
+    let Value::Array(parts) = range else { return None };
+    let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = parts.as_slice() else {
+        return None;
+    };
+    let [host, Value::Int(port), ..] = master.as_slice() else { return None };
+    let host = match host {
+        Value::BulkString(host) if !host.is_empty() => String::from_utf8(host.clone()).ok()?,
+        _ => asked.to_owned(),
+    };
+    let address = Address::Tcp(host, u16::try_from(*port).ok()?);
+    Some((usize::try_from(*first).ok()?, usize::try_from(*last).ok()?, address))
+}
+
+/// CRC-16/XMODEM, by which the cluster's specification assigns slots. Our keys have no braces, so all
+/// of a key counts.
+fn crc16(key: &[u8]) -> u16 {
+    key.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+        })
+    })
+}
+
+/// The address in `slot host:port`, to which a node refers for a key; a host that is left out is the
+/// node's own.
+pub(super) fn referred(text: &str, node: &Node) -> Option<Address> {
+    let (_slot, address) = text.split_once(' ')?;
+    let (host, port) = address.rsplit_once(':')?;
+    let host = match (host, node.address()?) {
+        ("", Address::Tcp(own, _)) => own.clone(),
+        (host, _) => host.to_owned(),
+    };
+    Some(Address::Tcp(host, port.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::place::Access;
+    use super::*;
+
+    #[test]
+    fn keys_are_assigned_as_the_specification_says() {
+        // Its own example.
+        assert_eq!(crc16(b"123456789"), 0x31C3);
+    }
+
+    #[test]
+    fn a_cluster_routes_by_slot() {
+        let address = |port| Address::Tcp("h".to_owned(), port);
+        let node = |address: &Address| Node::of_cluster(address.clone(), &Access::default(), "");
+        let shares = vec![(0, 5000, address(1)), (5001, 16_383, address(2))];
+        let topology = Topology::cluster(&shares, node);
+        assert_eq!(topology.nodes().len(), 2);
+        // The slot of this key is 12739.
+        assert_eq!(topology.route(b"123456789").unwrap().address(), Some(&address(2)));
+        let partial = Topology::cluster(&vec![(0, 10, address(1))], node);
+        assert!(partial.route(b"123456789").is_none());
+    }
+
+    #[test]
+    fn a_referral_names_an_address() {
+        let node = Node::of_cluster(Address::Tcp("own".to_owned(), 1), &Access::default(), "");
+        assert_eq!(referred("3999 h:7", &node), Some(Address::Tcp("h".to_owned(), 7)));
+        assert_eq!(referred("3999 :7", &node), Some(Address::Tcp("own".to_owned(), 7)));
+        assert_eq!(referred("3999 ::1:7", &node), Some(Address::Tcp("::1".to_owned(), 7)));
+        assert_eq!(referred("rubbish", &node), None);
+    }
+}
