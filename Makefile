@@ -22,7 +22,7 @@ scripts := .ci/run $(wildcard tests/*.sh dist/*.sh)
 # One after the other, whatever -j says: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: build run test lint rust build-packages lint-packages test-packages install uninstall clean help
+.PHONY: build run test outages pauses lint rust build-packages lint-packages test-packages install uninstall clean help
 
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
@@ -50,6 +50,13 @@ test: rust lint build-packages test-packages
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked --doc
 	$(CARGO) test --locked --lib --bins --tests
+
+# Measurements, which take minutes; what they print is in docs/mysql.md and docs/redis.md.
+outages: rust build-packages test-packages
+	PYZORD_OUTAGES=20 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 comes_back
+
+pauses: rust build-packages test-packages
+	PYZORD_PAUSE_RECORDS=1000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 expire_from
 
 lint: rust lint-packages
 	$(CARGO) fmt --check
@@ -113,6 +120,8 @@ help:
 	@echo 'make            build the server'
 	@echo 'make run        build it and run it on 127.0.0.1:24441, with its files in ./var'
 	@echo 'make test       install what the tests need and run everything that is checked'
+	@echo 'make outages    kill and stop database servers under load, again and again, and print what was measured'
+	@echo 'make pauses     let a million records expire under load, and print what was measured'
 	@echo 'make lint       only what is checked quickly: format, scripts, manual pages, systemd unit'
 	@echo 'make install    install what was built; DESTDIR, prefix, bindir, sbindir, mandir, docdir, unitdir'
 	@echo '                and sysusersdir are honoured (prefix is /usr/local, sbindir is bindir)'

@@ -20,5 +20,7 @@ mod interop;
 mod lifecycle;
 mod logs;
 mod options;
+mod outages;
+mod pauses;
 mod support;
 mod wire;

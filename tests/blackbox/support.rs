@@ -146,9 +146,7 @@ impl Site {
 
     /// A caller of whatever listens on the port.
     pub(crate) fn caller(&self) -> Caller {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.connect(("127.0.0.1", self.port)).unwrap();
-        Caller { socket, thread: 1024 }
+        Caller::to(self.port)
     }
 
     /// How often each digest has been reported, according to the database.
@@ -407,6 +405,13 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// A caller of what listens on this port of 127.0.0.1.
+    pub(crate) fn to(port: u16) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(("127.0.0.1", port)).unwrap();
+        Self { socket, thread: 1024 }
+    }
+
     /// Asks and waits so long for the reply to this very request.
     pub(crate) fn ask(&mut self, operation: &str, digests: &[&str], patience: Duration) -> Option<Reply> {
         self.thread += 1;
@@ -485,6 +490,18 @@ impl Ledger {
             Some(_) => {}
             None => *self.unknown.entry(digest.to_owned()).or_default() += 1,
         }
+    }
+
+    /// Enters one report of this digest to a server whose database is elsewhere: what it refused may have
+    /// been counted, since nobody could tell.
+    pub(crate) fn enter_doubtful(&mut self, digest: &str, reply: Option<&Reply>) {
+        let refused = reply.is_some_and(|reply| reply.code() != 200);
+        self.enter(digest, reply.filter(|_| !refused));
+    }
+
+    /// How many reports are neither known to have been counted nor known not to have been.
+    pub(crate) fn doubtful(&self) -> i64 {
+        self.unknown.values().sum()
     }
 
     /// Enters one report that was acknowledged.

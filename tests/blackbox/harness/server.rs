@@ -57,6 +57,11 @@ impl Server {
         self.port
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it lives.
     pub(crate) fn home(&self) -> &Home {
         &self.home

@@ -1,0 +1,438 @@
+//! Databases on servers that go away and come back, under a steady load of reports.
+//!
+//! `make outages` runs the same with many more outages and prints what it measured.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::UdpSocket;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Home, Service, eventually, free_tcp_port, ours_only, run};
+use crate::support::{Caller, Ledger, digest};
+
+/// No request may wait longer for its reply.
+const LONGEST: Duration = Duration::from_secs(2);
+/// So many callers report so many digests.
+const CALLERS: u32 = 4;
+const DIGESTS: u32 = 100;
+
+/// A database server that a test ill-treats.
+pub(crate) trait Store: Send {
+    /// One that runs and loses nothing that it has acknowledged.
+    fn start() -> Self;
+
+    /// The settings of a server that uses it.
+    fn settings(&self) -> String;
+
+    /// The process.
+    fn service(&mut self) -> &mut Service;
+
+    /// Starts it again on its data and waits until it accepts work.
+    fn restart(&mut self);
+
+    /// How often each digest has been reported.
+    fn stored(&self) -> BTreeMap<String, i64>;
+}
+
+/// A Redis that writes each change to its disk before it acknowledges it.
+pub(crate) struct Redis {
+    service: Service,
+    port: u16,
+}
+
+impl Redis {
+    /// Runs a command of its own client.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
+        cli(self.port, arguments)
+    }
+}
+
+fn cli(port: u16, arguments: &[&str]) -> String {
+    let output = run(Command::new("redis-cli").args(["-p", &port.to_string()]).args(arguments), b"");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl Store for Redis {
+    fn start() -> Self {
+        let mut service = Service::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-server"));
+        let port = free_tcp_port();
+        let arguments = format!("--port {port} --bind 127.0.0.1 --appendonly yes --appendfsync always");
+        service.set_arguments(arguments.split(' ').map(str::to_owned).collect());
+        let mut redis = Self { service, port };
+        redis.restart();
+        redis
+    }
+
+    fn settings(&self) -> String {
+        format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n", self.port)
+    }
+
+    fn service(&mut self) -> &mut Service {
+        &mut self.service
+    }
+
+    fn restart(&mut self) {
+        let port = self.port;
+        self.service.start(|| cli(port, &["ping"]) == "PONG\n");
+    }
+
+    fn stored(&self) -> BTreeMap<String, i64> {
+        let prefix = "pyzord.digest_v1.";
+        let keys = self.cli(&["--scan", "--pattern", &format!("{prefix}*")]);
+        let count = |key: &str| self.cli(&["hget", key, "r_count"]).trim().parse().unwrap();
+        keys.lines().map(|key| (key.strip_prefix(prefix).unwrap().to_owned(), count(key))).collect()
+    }
+}
+
+/// A MariaDB that writes each change to its disk before it acknowledges it.
+pub(crate) struct MariaDb {
+    service: Service,
+    port: u16,
+}
+
+impl MariaDb {
+    /// Runs statements in its own client.
+    pub(crate) fn sql(&self, statement: &str) -> String {
+        let socket = self.service.folder().join("socket");
+        sql(&socket, statement).unwrap_or_else(|| panic!("{statement} failed"))
+    }
+}
+
+fn sql(socket: &std::path::Path, statement: &str) -> Option<String> {
+    let mut client = Command::new("mariadb");
+    client.args(["--no-defaults", "-u", "root", "--batch", "--skip-column-names", "--socket"]).arg(socket);
+    let output = run(client.args(["-e", statement]), b"");
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+impl Store for MariaDb {
+    fn start() -> Self {
+        let mut service = Service::new("/usr/sbin/mariadbd");
+        let folder = service.folder().display().to_string();
+        let port = free_tcp_port();
+        let mut install = Command::new("mariadb-install-db");
+        install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+        install.args([
+            "--skip-name-resolve",
+            "--innodb-log-file-size=8M",
+            &format!("--datadir={folder}/data"),
+        ]);
+        let installed = run(install.arg("--user=root"), b"");
+        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+        let arguments = format!(
+            "--no-defaults --user=root --datadir={folder}/data --socket={folder}/socket --pid-file={folder}/pid \
+             --port={port} --bind-address=127.0.0.1 --innodb-log-file-size=8M --innodb-buffer-pool-size=16M \
+             --innodb-flush-log-at-trx-commit=1"
+        );
+        service.set_arguments(arguments.split_whitespace().map(str::to_owned).collect());
+        let mut mariadb = Self { service, port };
+        mariadb.restart();
+        mariadb.sql("CREATE DATABASE pyzor; CREATE USER pyzor@localhost IDENTIFIED BY 'secret'; GRANT ALL ON pyzor.* TO pyzor@localhost");
+        mariadb
+    }
+
+    fn settings(&self) -> String {
+        format!("Engine = mysql\nDigestDB = 127.0.0.1:{},pyzor,secret,pyzor,digests\n", self.port)
+    }
+
+    fn service(&mut self) -> &mut Service {
+        &mut self.service
+    }
+
+    fn restart(&mut self) {
+        let socket = self.service.folder().join("socket");
+        self.service.start(|| sql(&socket, "SELECT 1").is_some());
+    }
+
+    fn stored(&self) -> BTreeMap<String, i64> {
+        let rows = self.sql("SELECT digest, r_count FROM pyzor.digests");
+        let row = |line: &str| {
+            let (digest, count) = line.split_once('\t').unwrap();
+            (digest.to_owned(), count.parse().unwrap())
+        };
+        rows.lines().map(row).collect()
+    }
+}
+
+/// How a database goes away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outage {
+    /// It is killed, and started again on its data.
+    Kill,
+    /// It hangs for a while, with its connections open.
+    Hang,
+}
+
+/// What callers and observers have seen.
+#[derive(Default)]
+struct Seen {
+    ledger: Mutex<Ledger>,
+    over: AtomicBool,
+    acknowledged: AtomicU64,
+    refused: AtomicU64,
+    longest: Mutex<Duration>,
+    longest_ping: Mutex<Duration>,
+}
+
+impl Seen {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    fn note(longest: &Mutex<Duration>, taken: Duration) {
+        let mut longest = longest.lock().unwrap();
+        *longest = (*longest).max(taken);
+    }
+
+    /// Reports one digest after the other until it is over.
+    fn report(&self, mut caller: Caller, first: u32) {
+        let mut ledger = Ledger::default();
+        for number in first.. {
+            if self.is_over() {
+                break;
+            }
+            let digest = digest(number % DIGESTS);
+            let asked = Instant::now();
+            let reply = caller.ask("report", &[&digest], LONGEST * 2);
+            Self::note(&self.longest, asked.elapsed());
+            ledger.enter_doubtful(&digest, reply.as_ref());
+            match reply.map(|reply| reply.code()) {
+                Some(200) => self.acknowledged.fetch_add(1, Ordering::Relaxed),
+                // As a client does, who has other mails to look at.
+                _ => {
+                    thread::sleep(Duration::from_millis(1));
+                    self.refused.fetch_add(1, Ordering::Relaxed)
+                }
+            };
+        }
+        self.ledger.lock().unwrap().add(ledger);
+    }
+
+    fn ping(&self, mut caller: Caller) {
+        while !self.is_over() {
+            let asked = Instant::now();
+            caller.answered("ping", &[]);
+            Self::note(&self.longest_ping, asked.elapsed());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until something has happened so often more.
+    fn await_more(&self, what: &str, counter: &AtomicU64, more: u64) {
+        let goal = counter.load(Ordering::Relaxed) + more;
+        eventually(what, || (counter.load(Ordering::Relaxed) >= goal).then_some(()));
+    }
+}
+
+/// Ends the load whatever becomes of the test.
+struct Ends<'a>(&'a Seen);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+}
+
+fn outages() -> u32 {
+    std::env::var("PYZORD_OUTAGES").map_or(2, |number| number.parse().unwrap())
+}
+
+fn comes_back<S: Store>(outage: Outage) {
+    if !ours_only() {
+        return;
+    }
+    let mut store = S::start();
+    let home = Home::open().config(&store.settings());
+    let server = home.start();
+    let caller = || Caller::to(server.port());
+    let seen = Seen::default();
+    let mut resumed = Vec::new();
+    thread::scope(|scope| {
+        let _ends = Ends(&seen);
+        for number in 0..CALLERS {
+            let (caller, seen) = (caller(), &seen);
+            scope.spawn(move || seen.report(caller, number * DIGESTS / CALLERS));
+        }
+        let (pinger, observer) = (caller(), &seen);
+        scope.spawn(move || observer.ping(pinger));
+        for _ in 0..outages() {
+            seen.await_more("reports that count", &seen.acknowledged, 200);
+            match outage {
+                Outage::Kill => store.service().kill(),
+                Outage::Hang => store.service().signal(Signal::SIGSTOP),
+            }
+            seen.await_more("refusals", &seen.refused, 100);
+            match outage {
+                Outage::Kill => store.restart(),
+                Outage::Hang => store.service().signal(Signal::SIGCONT),
+            }
+            let back = Instant::now();
+            seen.await_more("reports that count again", &seen.acknowledged, 1);
+            resumed.push(back.elapsed());
+        }
+        seen.await_more("reports that count", &seen.acknowledged, 200);
+    });
+    let memory = peak_memory(server.pid());
+    assert!(server.stop().success());
+
+    let ledger = seen.ledger.into_inner().unwrap();
+    ledger.compare(&store.stored());
+    let (longest, longest_ping) =
+        (seen.longest.into_inner().unwrap(), seen.longest_ping.into_inner().unwrap());
+    assert!(longest <= LONGEST, "a report waited for {longest:?}");
+    assert!(longest_ping <= LONGEST, "a ping waited for {longest_ping:?}");
+    let log = home.log();
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count() as u32;
+    assert_eq!((lines(" is away: "), lines(" is back after ")), (outages(), outages()));
+    resumed.sort_unstable();
+    println!(
+        "{} outages: {} reports acknowledged, {} refused or unanswered, {} stored; longest wait of a report {} ms, of \
+         a ping {} ms; back after {} ms (median), {} ms (longest); peak memory {} MiB",
+        outages(),
+        ledger.acknowledged(),
+        ledger.doubtful(),
+        store.stored().values().sum::<i64>(),
+        longest.as_millis(),
+        longest_ping.as_millis(),
+        resumed[resumed.len() / 2].as_millis(),
+        resumed[resumed.len() - 1].as_millis(),
+        memory / 1024,
+    );
+}
+
+/// The largest size that a process ever had in memory, in KiB.
+fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn redis_that_is_killed_comes_back_with_every_report() {
+    comes_back::<Redis>(Outage::Kill);
+}
+
+#[test]
+fn redis_that_hangs_comes_back_with_every_report() {
+    comes_back::<Redis>(Outage::Hang);
+}
+
+#[test]
+fn mariadb_that_is_killed_comes_back_with_every_report() {
+    comes_back::<MariaDb>(Outage::Kill);
+}
+
+#[test]
+fn mariadb_that_hangs_comes_back_with_every_report() {
+    comes_back::<MariaDb>(Outage::Hang);
+}
+
+/// The memory of a server whose database hangs while requests pour in.
+fn is_bounded<S: Store>() {
+    const FLOOD: u32 = 200_000;
+    if !ours_only() {
+        return;
+    }
+    let mut store = S::start();
+    let home = Home::open().config(&store.settings());
+    let server = home.start();
+    let mut caller = Caller::to(server.port());
+    assert_eq!(caller.answered("report", &[&digest(1)]).code(), 200);
+    let before = peak_memory(server.pid());
+    store.service().signal(Signal::SIGSTOP);
+    let flood = UdpSocket::bind("127.0.0.1:0").unwrap();
+    flood.connect(("127.0.0.1", server.port())).unwrap();
+    for number in 0..FLOOD {
+        let request = format!("Op: report\nOp-Digest: {}\nPV: 2.1\nThread: 2000\n\n", digest(number));
+        flood.send(request.as_bytes()).unwrap();
+        if number % 20_000 == 0 {
+            // One may find no room among so many.
+            eventually("a ping", || caller.ask("ping", &[], Duration::from_millis(100)));
+        }
+    }
+    let grown = peak_memory(server.pid()) - before;
+    store.service().signal(Signal::SIGCONT);
+    eventually("the database to be back", || {
+        let reply = caller.ask("report", &[&digest(1)], LONGEST)?;
+        (reply.code() == 200).then_some(())
+    });
+    assert!(grown < 32 * 1024, "it grew by {grown} KiB");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_flood_while_redis_hangs_does_not_grow_the_server() {
+    is_bounded::<Redis>();
+}
+
+#[test]
+fn a_flood_while_mariadb_hangs_does_not_grow_the_server() {
+    is_bounded::<MariaDb>();
+}
+
+/// Starts a server whose database is not there.
+fn is_waited_for(settings: &str, name: &str) {
+    if !ours_only() {
+        return;
+    }
+    let home = Home::open().config(settings);
+    let start = Instant::now();
+    let status = home.try_start().err().expect("a server without a database");
+    assert_eq!(status.code(), Some(1));
+    assert!(start.elapsed() >= Duration::from_secs(9), "it gave up too soon");
+    let stderr = home.stderr();
+    let waiting = stderr.lines().filter(|line| line.contains("waiting for ") && line.contains(name)).count();
+    assert!((8..=10).contains(&waiting), "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.contains(name) && last.contains("could not be reached within 10 seconds"), "{stderr}");
+    assert!(!home.everything_said().contains("secret"));
+}
+
+#[test]
+fn a_redis_that_is_not_there_at_the_start_is_waited_for() {
+    let port = free_tcp_port();
+    is_waited_for(&format!("Engine = redis\nDigestDB = 127.0.0.1,{port},secret,0\n"), &port.to_string());
+}
+
+#[test]
+fn a_mysql_that_is_not_there_at_the_start_is_waited_for() {
+    let port = free_tcp_port();
+    is_waited_for(
+        &format!("Engine = mysql\nDigestDB = 127.0.0.1:{port},u,secret,pyzor,d\n"),
+        &port.to_string(),
+    );
+}
+
+/// Starts a server before its database.
+fn starts_later<S: Store>() {
+    if !ours_only() {
+        return;
+    }
+    let mut store = S::start();
+    let home = Home::open().config(&store.settings());
+    store.service().kill();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually("a server that waits", || home.stderr().contains("waiting for ").then_some(()));
+            store.restart();
+        });
+        let server = home.start();
+        assert_eq!(Caller::to(server.port()).answered("report", &[&digest(1)]).code(), 200);
+    });
+}
+
+#[test]
+fn a_server_that_starts_before_its_redis_serves_in_the_end() {
+    starts_later::<Redis>();
+}
+
+#[test]
+fn a_server_that_starts_before_its_mariadb_serves_in_the_end() {
+    starts_later::<MariaDb>();
+}
