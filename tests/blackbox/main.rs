@@ -22,5 +22,6 @@ mod logs;
 mod options;
 mod outages;
 mod pauses;
+mod storage;
 mod support;
 mod wire;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::place::{Failure, Place};
@@ -25,7 +25,10 @@ pub(super) struct Pool {
     pub(super) place: Place,
     presence: Presence,
     idle: Mutex<Vec<Idle>>,
+    limit: usize,
     permits: Semaphore,
+    /// Tells that somebody does not use his connection any more.
+    returned: Notify,
 }
 
 struct Idle {
@@ -39,6 +42,16 @@ pub(super) struct Lease<'a> {
     pub(super) connection: Conn,
     pool: &'a Pool,
     _permit: SemaphorePermit<'a>,
+    _returned: Returned<'a>,
+}
+
+/// Tells others when it goes.
+struct Returned<'a>(&'a Notify);
+
+impl Drop for Returned<'_> {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
 }
 
 impl Pool {
@@ -46,18 +59,30 @@ impl Pool {
     pub(super) fn new(place: Place, first: Conn, limit: usize) -> Self {
         let presence = Presence::new(format!("the MySQL server {}", place.describe()));
         let idle = Mutex::new(vec![Idle { connection: first, used: Instant::now() }]);
-        Self { place, presence, idle, permits: Semaphore::new(limit) }
+        Self { place, presence, idle, limit, permits: Semaphore::new(limit), returned: Notify::new() }
     }
 
     /// A connection for oneself. Takes as long as it takes.
     pub(super) async fn take(&self) -> Result<Lease<'_>, Failure> {
         let closed = |_| Failure { why: "the engine has been closed".to_owned(), is_final: true };
         let permit = self.permits.acquire().await.map_err(closed)?;
-        let connection = match self.pop() {
-            Some(idle) => idle.connection,
-            None => self.place.connect().await?,
-        };
-        Ok(Lease { connection, pool: self, _permit: permit })
+        loop {
+            let returned = self.returned.notified();
+            let connection = match self.pop() {
+                Some(idle) => idle.connection,
+                None => match self.place.connect().await {
+                    Ok(connection) => connection,
+                    // A server may have no room for one more, and serve those that there are.
+                    Err(_) if self.permits.available_permits() + 1 < self.limit => {
+                        returned.await;
+                        continue;
+                    }
+                    Err(failure) => return Err(failure),
+                },
+            };
+            let _returned = Returned(&self.returned);
+            return Ok(Lease { connection, pool: self, _permit: permit, _returned });
+        }
     }
 
     /// Takes leave of the server.

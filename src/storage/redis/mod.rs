@@ -53,6 +53,8 @@ struct Shared {
     topology: ArcSwap<Topology>,
     /// Asks for a look at who has which slots.
     stale: Notify,
+    /// Nodes that others have referred to since the last such look.
+    acquaintances: Mutex<Vec<Arc<Node>>>,
     complaints: Mutex<Complaints>,
 }
 
@@ -105,6 +107,7 @@ impl Redis {
             age: options.cleanup_age.map(|age| age.as_secs()),
             topology: ArcSwap::from_pointee(topology),
             stale: Notify::new(),
+            acquaintances: Mutex::new(Vec::new()),
             complaints: Mutex::new(Complaints { allowance: Allowance::per_minute(10), refusal: None }),
         });
         let mut tasks = vec![tokio::spawn(survey::look_for_foreign_keys(Arc::clone(&shared))).abort_handle()];
@@ -118,6 +121,7 @@ impl Redis {
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
+        self.shared.topology.load().nodes().iter().for_each(|node| node.stop());
     }
 }
 
@@ -354,24 +358,39 @@ impl Shared {
             self.stale.notify_one();
         }
         let address = referred(details?, from)?;
-        let topology = self.topology.load_full();
-        match topology.node(&address) {
-            Some(node) => Some(Arc::clone(node)),
+        match self.known(&address) {
+            Some(node) => Some(node),
             None => self.acquaint(address, deadline).await,
         }
+    }
+
+    /// The node of this address, if there is a connection to it.
+    fn known(&self, address: &Address) -> Option<Arc<Node>> {
+        let has = |node: &&Arc<Node>| node.address() == Some(address);
+        if let Some(node) = self.topology.load().nodes().iter().find(has) {
+            return Some(Arc::clone(node));
+        }
+        self.acquaintances().iter().find(has).cloned()
     }
 
     /// A connection to a node that has just joined; the next survey will find it, too.
     async fn acquaint(&self, address: Address, deadline: Instant) -> Option<Arc<Node>> {
         let node = Node::of_cluster(address, &self.place.access, self.form.script());
         match tokio::time::timeout_at(deadline, node.open()).await {
-            Ok(Ok(())) => Some(node),
+            Ok(Ok(())) => {
+                self.acquaintances().push(Arc::clone(&node));
+                Some(node)
+            }
             Ok(Err(failure)) => {
                 self.refused(&format!("{}: {}", node.presence().name(), failure.why));
                 None
             }
             Err(_) => None,
         }
+    }
+
+    fn acquaintances(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Node>>> {
+        self.acquaintances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note of a refusal, and logs it.
@@ -466,7 +485,7 @@ fn by_node(tasks: Vec<Task>) -> Vec<Vec<Task>> {
 
 /// Whether a refusal means that the server does not serve at all.
 fn is_absence(code: &str) -> bool {
-    matches!(code, "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" | "BUSY" | "NOAUTH" | "NOPERM")
+    matches!(code, "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" | "BUSY")
 }
 
 fn cursor_of(place: usize, cursor: &str) -> Cursor {

@@ -88,6 +88,13 @@ impl Node {
         *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
     }
 
+    /// Nothing is done for the connection any more.
+    pub(super) fn stop(&self) {
+        if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            keeper.abort();
+        }
+    }
+
     /// What is known of the server.
     pub(super) fn presence(&self) -> &Presence {
         &self.presence
@@ -124,6 +131,11 @@ impl Node {
                 None
             }
         }
+    }
+
+    /// Whether there has been a connection.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection().is_some()
     }
 
     fn connection(&self) -> Option<MultiplexedConnection> {
@@ -168,9 +180,7 @@ impl Link for Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            keeper.abort();
-        }
+        self.stop();
     }
 }
 

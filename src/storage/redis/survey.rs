@@ -112,7 +112,8 @@ async fn survey(shared: &Shared, topology: &Topology) {
     for asked in topology.nodes().iter().filter(|node| node.presence().epoch().is_some()) {
         let Ok(shares) = shares(asked, Instant::now() + LIMIT).await else { continue };
         let known = |address: &Address| {
-            acquainted(address, topology.node(address), &shared.place.access, shared.form.script())
+            let known = shared.known(address);
+            acquainted(address, known.as_ref(), &shared.place.access, shared.form.script())
         };
         let found = Topology::cluster(&shares, known);
         if found.is_like(topology) {
@@ -122,7 +123,8 @@ async fn survey(shared: &Shared, topology: &Topology) {
             if node.address().is_some_and(|address| topology.node(address).is_some()) {
                 continue;
             }
-            match timeout(LIMIT, node.open()).await {
+            let connected = node.is_connected();
+            match timeout(LIMIT, async { if connected { Ok(()) } else { node.open().await } }).await {
                 Ok(Ok(())) => node.keep(None),
                 Ok(Err(failure)) => node.keep(Some(&failure.why)),
                 Err(_) => node.keep(Some("it does not answer in time")),
@@ -136,6 +138,7 @@ async fn survey(shared: &Shared, topology: &Topology) {
             info!("The Redis Cluster's nodes are now {}", now.into_iter().collect::<Vec<_>>().join(", "));
         }
         shared.topology.store(Arc::new(found));
+        shared.acquaintances().clear();
         return;
     }
 }
