@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::UdpSocket;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Home, Service, eventually, free_tcp_port, ours_only, run};
+use crate::harness::{Home, MariaDb, Redis, Service, eventually, free_tcp_port, ours_only};
 use crate::support::{Caller, Ledger, digest};
 
 /// No request may wait longer for its reply.
@@ -40,46 +39,21 @@ pub(crate) trait Store: Send {
     fn stored(&self) -> BTreeMap<String, i64>;
 }
 
-/// A Redis that writes each change to its disk before it acknowledges it.
-pub(crate) struct Redis {
-    service: Service,
-    port: u16,
-}
-
-impl Redis {
-    /// Runs a command of its own client.
-    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
-        cli(self.port, arguments)
-    }
-}
-
-fn cli(port: u16, arguments: &[&str]) -> String {
-    let output = run(Command::new("redis-cli").args(["-p", &port.to_string()]).args(arguments), b"");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 impl Store for Redis {
     fn start() -> Self {
-        let mut service = Service::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-server"));
-        let port = free_tcp_port();
-        let arguments = format!("--port {port} --bind 127.0.0.1 --appendonly yes --appendfsync always");
-        service.set_arguments(arguments.split(' ').map(str::to_owned).collect());
-        let mut redis = Self { service, port };
-        redis.restart();
-        redis
+        Self::start()
     }
 
     fn settings(&self) -> String {
-        format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n", self.port)
+        format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n", self.port())
     }
 
     fn service(&mut self) -> &mut Service {
-        &mut self.service
+        self.service()
     }
 
     fn restart(&mut self) {
-        let port = self.port;
-        self.service.start(|| cli(port, &["ping"]) == "PONG\n");
+        self.restart();
     }
 
     fn stored(&self) -> BTreeMap<String, i64> {
@@ -90,64 +64,21 @@ impl Store for Redis {
     }
 }
 
-/// A MariaDB that writes each change to its disk before it acknowledges it.
-pub(crate) struct MariaDb {
-    service: Service,
-    port: u16,
-}
-
-impl MariaDb {
-    /// Runs statements in its own client.
-    pub(crate) fn sql(&self, statement: &str) -> String {
-        let socket = self.service.folder().join("socket");
-        sql(&socket, statement).unwrap_or_else(|| panic!("{statement} failed"))
-    }
-}
-
-fn sql(socket: &std::path::Path, statement: &str) -> Option<String> {
-    let mut client = Command::new("mariadb");
-    client.args(["--no-defaults", "-u", "root", "--batch", "--skip-column-names", "--socket"]).arg(socket);
-    let output = run(client.args(["-e", statement]), b"");
-    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
-}
-
 impl Store for MariaDb {
     fn start() -> Self {
-        let mut service = Service::new("/usr/sbin/mariadbd");
-        let folder = service.folder().display().to_string();
-        let port = free_tcp_port();
-        let mut install = Command::new("mariadb-install-db");
-        install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        install.args([
-            "--skip-name-resolve",
-            "--innodb-log-file-size=8M",
-            &format!("--datadir={folder}/data"),
-        ]);
-        let installed = run(install.arg("--user=root"), b"");
-        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
-        let arguments = format!(
-            "--no-defaults --user=root --datadir={folder}/data --socket={folder}/socket --pid-file={folder}/pid \
-             --port={port} --bind-address=127.0.0.1 --innodb-log-file-size=8M --innodb-buffer-pool-size=16M \
-             --innodb-flush-log-at-trx-commit=1"
-        );
-        service.set_arguments(arguments.split_whitespace().map(str::to_owned).collect());
-        let mut mariadb = Self { service, port };
-        mariadb.restart();
-        mariadb.sql("CREATE DATABASE pyzor; CREATE USER pyzor@localhost IDENTIFIED BY 'secret'; GRANT ALL ON pyzor.* TO pyzor@localhost");
-        mariadb
+        Self::start()
     }
 
     fn settings(&self) -> String {
-        format!("Engine = mysql\nDigestDB = 127.0.0.1:{},pyzor,secret,pyzor,digests\n", self.port)
+        format!("Engine = mysql\nDigestDB = 127.0.0.1:{},pyzor,secret,pyzor,digests\n", self.port())
     }
 
     fn service(&mut self) -> &mut Service {
-        &mut self.service
+        self.service()
     }
 
     fn restart(&mut self) {
-        let socket = self.service.folder().join("socket");
-        self.service.start(|| sql(&socket, "SELECT 1").is_some());
+        self.restart();
     }
 
     fn stored(&self) -> BTreeMap<String, i64> {

@@ -5,8 +5,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Home, ours_only, unix_time};
-use crate::outages::{MariaDb, Redis, Store};
+use crate::harness::{Home, MariaDb, Redis, ours_only, unix_time};
+use crate::outages::Store;
 use crate::support::{Caller, digest};
 
 /// What is reported and checked meanwhile, and does not expire.

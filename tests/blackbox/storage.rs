@@ -8,8 +8,8 @@ use pyzord::digest::Digest;
 use pyzord::record::{Record, Tally, Timestamp};
 use pyzord::storage::{self, Engine, Options};
 
-use crate::harness::{Home, ours_only};
-use crate::outages::{MariaDb, Redis, Store};
+use crate::harness::{Home, MariaDb, Redis, ours_only};
+use crate::outages::Store;
 
 const RECORDS: u64 = 2500;
 

@@ -1,6 +1,6 @@
 //! Where a table is, as `DigestDB` names it, and how a connection to its server is made.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder, SslOpts};
@@ -8,6 +8,9 @@ use mysql_async::{Conn, Error, Opts, OptsBuilder, SslOpts};
 use crate::storage::dsn::{self, DsnError, Host, Url};
 
 const PORT: u16 = 3306;
+/// What the library of the established server looks at for another port and another socket.
+const PORT_VARIABLE: &str = "MYSQL_TCP_PORT";
+const SOCKET_VARIABLE: &str = "MYSQL_UNIX_PORT";
 /// Where a server on the same machine listens, on Debian, on Red Hat and as built from source.
 const SOCKETS: [&str; 3] = ["/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"];
 /// What a URL may ask for behind its `?`.
@@ -168,9 +171,13 @@ impl Place {
     pub(super) async fn connect(&self) -> Result<Conn, Failure> {
         let servers: Vec<Server> = match &self.server {
             Server::Local => {
-                let there = SOCKETS.iter().filter(|path| Path::new(path).exists());
-                let sockets = there.map(|path| Server::Socket(path.into()));
-                sockets.chain([Server::Tcp("localhost".to_owned(), PORT)]).collect()
+                let named = std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from);
+                let usual = SOCKETS.iter().map(PathBuf::from);
+                let there = named.into_iter().chain(usual).filter(|path| path.exists());
+                there
+                    .map(Server::Socket)
+                    .chain([Server::Tcp("localhost".to_owned(), default_port())])
+                    .collect()
             }
             server => vec![server.clone()],
         };
@@ -214,8 +221,12 @@ impl Place {
 
 impl Server {
     fn of(host: Host) -> Self {
-        Self::Tcp(host.name, host.port.unwrap_or(PORT))
+        Self::Tcp(host.name, host.port.unwrap_or_else(default_port))
     }
+}
+
+fn default_port() -> u16 {
+    std::env::var(PORT_VARIABLE).ok().and_then(|port| port.parse().ok()).unwrap_or(PORT)
 }
 
 impl Tls {

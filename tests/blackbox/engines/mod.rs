@@ -3,6 +3,8 @@
 //! An engine joins the battery by one line at the end of this file.
 
 mod gdbm;
+mod mysql;
+mod redis;
 
 use std::thread;
 
@@ -281,33 +283,35 @@ fn nothing_expires_with_a_cleanup_age_of_0<S: Store>() {
 
 /// The tests of one engine. An engine that has no such thing as a sweep takes part without it.
 macro_rules! battery {
-    ($engine:ident, $store:ty $(, $sweep:ident)?) => {
-        battery!(@tests $engine, $store,
-            changes_are_counted_and_dated
-            whitelistings_alone_are_counted
-            repeated_digests_count_each_time
-            reports_from_many_clients_are_all_counted
-            counts_stay_at_their_limit
-            records_of_the_established_server_are_served_and_changed
-            a_database_passes_between_the_two_servers
-            nothing_expires_with_a_cleanup_age_of_0
-        );
-        $(battery!(@$sweep $engine, $store);)?
-    };
-    (@sweeps $engine:ident, $store:ty) => {
-        battery!(@tests sweep, $store,
-            records_expire_when_their_reports_are_old
-            either_tally_keeps_a_record_from_expiring
-        );
-    };
-    (@tests $module:ident, $store:ty, $($test:ident)+) => {
-        mod $module {
-            $(#[test]
-            fn $test() {
-                super::$test::<$store>();
-            })+
+    ($engine:ident, $store:ty $(, $sweeps:ident)?) => {
+        mod $engine {
+            battery!(@tests $store,
+                changes_are_counted_and_dated
+                whitelistings_alone_are_counted
+                repeated_digests_count_each_time
+                reports_from_many_clients_are_all_counted
+                counts_stay_at_their_limit
+                records_of_the_established_server_are_served_and_changed
+                a_database_passes_between_the_two_servers
+                nothing_expires_with_a_cleanup_age_of_0
+            );
+            $(mod $sweeps {
+                battery!(@tests $store,
+                    records_expire_when_their_reports_are_old
+                    either_tally_keeps_a_record_from_expiring
+                );
+            })?
         }
+    };
+    (@tests $store:ty, $($test:ident)+) => {
+        $(#[test]
+        fn $test() {
+            crate::engines::$test::<$store>();
+        })+
     };
 }
 
 battery!(on_gdbm, crate::engines::gdbm::Gdbm, sweeps);
+battery!(on_redis, crate::engines::redis::Hashes);
+battery!(on_redis_v0, crate::engines::redis::Texts);
+battery!(on_mysql, crate::engines::mysql::MySql, sweeps);

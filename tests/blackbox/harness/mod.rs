@@ -6,6 +6,8 @@ mod certificate;
 mod client;
 mod database;
 mod home;
+mod mariadb;
+mod redis;
 mod server;
 mod service;
 
@@ -21,6 +23,8 @@ pub(crate) use certificate::Certificate;
 pub(crate) use client::Client;
 pub(crate) use database::Database;
 pub(crate) use home::Home;
+pub(crate) use mariadb::MariaDb;
+pub(crate) use redis::Redis;
 pub(crate) use server::{Reply, Server, ask_on};
 pub(crate) use service::{Service, free_tcp_port};
 
