@@ -21,6 +21,14 @@ impl MySql {
 
 impl Store for MySql {
     const LIMIT: i64 = 2_147_483_647;
+    /// An increment beyond the limit is an error to MariaDB. And the first change of one tally is a date
+    /// of the other one as well.
+    const ONLY_OURS: &[&str] = &[
+        "counts_stay_at_their_limit",
+        "changes_are_counted_and_dated",
+        "whitelistings_alone_are_counted",
+        "records_of_the_established_server_are_served_and_changed",
+    ];
 
     fn new() -> Self {
         let mariadb = MariaDb::with("--default-time-zone=+00:00");

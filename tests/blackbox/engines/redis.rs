@@ -26,6 +26,8 @@ pub(super) fn key(digest: &str) -> String {
 
 impl Store for Hashes {
     const LIMIT: i64 = i64::MAX;
+    /// An increment beyond the limit is an error to Redis.
+    const ONLY_OURS: &[&str] = &["counts_stay_at_their_limit"];
 
     fn new() -> Self {
         Self(Arc::new(Redis::start()))
@@ -78,6 +80,9 @@ pub(super) struct Texts(Arc<Redis>);
 
 impl Store for Texts {
     const LIMIT: i64 = i64::MAX;
+    /// With a `CleanupAge` of 0 it wants every record to expire after 0 seconds, which is an error.
+    const ONLY_OURS: &[&str] =
+        &["counts_stay_at_their_limit", "records_of_the_established_server_are_served_and_changed"];
 
     fn new() -> Self {
         Self(Arc::new(Redis::start()))
