@@ -20,7 +20,7 @@ pub(super) struct Node {
     route: Route,
     script: String,
     presence: Presence,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    connection: Mutex<Option<(MultiplexedConnection, Address)>>,
     keeper: Mutex<Option<AbortHandle>>,
 }
 
@@ -72,7 +72,7 @@ impl Node {
     /// Makes the first connection.
     pub(super) async fn open(&self) -> Result<(), Failure> {
         let connection = self.attempt().await?;
-        self.put(connection);
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl Node {
     /// nothing when it is not known what became of them, which has been logged.
     pub(super) async fn run(&self, pipeline: &Pipeline, deadline: Instant) -> Option<Vec<Value>> {
         let epoch = self.presence.epoch()?;
-        let Some(mut connection) = self.connection() else {
+        let Some((mut connection, _)) = self.connection() else {
             self.presence.lost(epoch, "there is no connection");
             return None;
         };
@@ -138,26 +138,22 @@ impl Node {
         self.connection().is_some()
     }
 
-    fn connection(&self) -> Option<MultiplexedConnection> {
+    fn connection(&self) -> Option<(MultiplexedConnection, Address)> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn put(&self, connection: MultiplexedConnection) {
-        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
-    }
-
-    /// A connection that has been seen to work.
-    async fn attempt(&self) -> Result<MultiplexedConnection, Failure> {
-        let mut connection = match &self.route {
-            Route::To(address, access) => access.connect(address).await?,
+    /// A connection that has been seen to work, and to whom it is.
+    async fn attempt(&self) -> Result<(MultiplexedConnection, Address), Failure> {
+        let (address, access) = match &self.route {
+            Route::To(address, access) => (address.clone(), access),
             Route::Master { sentinels, service, sentinel_access, access } => {
-                let master = ask_sentinels(sentinels, service, sentinel_access).await?;
-                access.connect(&master).await?
+                (ask_sentinels(sentinels, service, sentinel_access).await?, access)
             }
         };
+        let mut connection = access.connect(&address).await?;
         probe(&mut connection).await?;
         let loaded = redis::cmd("SCRIPT").arg("LOAD").arg(&self.script).query_async(&mut connection).await;
-        loaded.map_err(|error| Failure::of(&error)).map(|()| connection)
+        loaded.map_err(|error| Failure::of(&error)).map(|()| (connection, address))
     }
 }
 
@@ -168,8 +164,17 @@ impl Link for Node {
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
-            let mut connection = self.connection().ok_or_else(|| "there is no connection".to_owned())?;
-            probe(&mut connection).await.map_err(|failure| failure.why)
+            let (mut connection, address) =
+                self.connection().ok_or_else(|| "there is no connection".to_owned())?;
+            probe(&mut connection).await.map_err(|failure| failure.why)?;
+            // A master that was replaced goes on as if nothing had happened, and what it is told is lost.
+            if let Route::Master { sentinels, service, sentinel_access, .. } = &self.route
+                && let Ok(master) = ask_sentinels(sentinels, service, sentinel_access).await
+                && master != address
+            {
+                return Err(format!("the sentinels name another master, {master}"));
+            }
+            Ok(())
         })
     }
 

@@ -235,11 +235,18 @@ impl std::fmt::Display for Address {
 impl Access {
     /// A new connection to this server. Takes as long as it takes.
     pub(super) async fn connect(&self, address: &Address) -> Result<MultiplexedConnection, Failure> {
-        match self.open(address, self.password.as_deref()).await {
+        let roots = match self.tls.as_ref().and_then(|tls| tls.authorities.as_deref()) {
+            Some(path) => Some(fs::read(path).map_err(|error| Failure {
+                why: format!("cannot read the certificates to trust in {}: {error}", path.display()),
+                is_final: true,
+            })?),
+            None => None,
+        };
+        match self.open(address, self.password.as_deref(), roots.clone()).await {
             // As with the established server's library.
             Err(error) if self.user.is_none() && wants_no_password(&error) => {
                 warn!("the Redis server {address} needs no password, and the one of DigestDB is not sent");
-                self.open(address, None).await.map_err(|error| Failure::of(&error))
+                self.open(address, None, roots).await.map_err(|error| Failure::of(&error))
             }
             opened => opened.map_err(|error| Failure::of(&error)),
         }
@@ -249,6 +256,7 @@ impl Access {
         &self,
         address: &Address,
         password: Option<&str>,
+        root_cert: Option<Vec<u8>>,
     ) -> Result<MultiplexedConnection, RedisError> {
         let addr = match (address, &self.tls) {
             (Address::Unix(path), _) => ConnectionAddr::Unix(path.clone()),
@@ -271,25 +279,12 @@ impl Access {
         let info = addr.into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp);
         let client = match &self.tls {
             None => Client::open(info)?,
-            Some(tls) => {
-                let root_cert = match &tls.authorities {
-                    Some(path) => Some(read_authorities(path)?),
-                    None => None,
-                };
-                Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?
-            }
+            Some(_) => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?,
         };
         // Who asks has set a limit, for all of it.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         client.get_multiplexed_async_connection_with_config(&config).await
     }
-}
-
-fn read_authorities(path: &PathBuf) -> Result<Vec<u8>, RedisError> {
-    fs::read(path).map_err(|error| {
-        let detail = format!("the file {}: {error}", path.display());
-        RedisError::from((ErrorKind::InvalidClientConfig, "cannot read the certificates to trust", detail))
-    })
 }
 
 fn wants_no_password(error: &RedisError) -> bool {
