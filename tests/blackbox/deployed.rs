@@ -1,12 +1,12 @@
-//! Command lines and configurations that are in use, as their owners wrote them; where they name an
-//! engine that is still to come, with gdbm in its place.
+//! Command lines and configurations that are in use, as their owners wrote them, but for the ports and
+//! sockets of their databases.
 
 use std::fs;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{DIGEST, Home, eventually, ours_only};
+use crate::harness::{DIGEST, Home, MariaDb, Redis, eventually, ours_only};
 use crate::support::{Running, Site};
 
 /// The site's program under the arguments of a deployed command line, with the words `HOMEDIR` and
@@ -49,14 +49,13 @@ fn create_logs(site: &Site) {
     }
 }
 
-#[test]
-fn the_container_with_workers_and_threads_starts() {
+fn the_container_starts(engine: &str) {
     if !ours_only() {
         return;
     }
     let site = Site::new();
     create_logs(&site);
-    site.home().rewrite("config", container_config(&site, "gdbm\nDigestDB = pyzord.db"));
+    site.home().rewrite("config", container_config(&site, engine));
     let mut server = Running::start(&site, deployed(&site, "--homedir=HOMEDIR/"));
     let mut caller = site.caller();
     server.serves(&mut caller);
@@ -69,6 +68,18 @@ fn the_container_with_workers_and_threads_starts() {
     assert!(fs::read_to_string(logs.join("pyzord.log")).unwrap().contains("Starting"));
     server.daemon().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
+fn the_container_with_workers_and_threads_starts() {
+    the_container_starts("gdbm\nDigestDB = pyzord.db");
+}
+
+#[test]
+fn the_container_with_redis_starts() {
+    let redis = Redis::with("--requirepass secret", &["-a", "secret", "--no-auth-warning"]);
+    the_container_starts(&format!("redis\nDigestDB = 127.0.0.1,{},secret,10", redis.port()));
+    assert_eq!(redis.cli(&["-n", "10", "hget", &format!("pyzord.digest_v1.{DIGEST}"), "r_count"]), "1\n");
 }
 
 #[test]
@@ -137,6 +148,24 @@ fn the_unit_of_start_stop_daemon_starts_reloads_and_stops() {
     kill("TERM");
     daemon.ended();
     assert!(!site.path("pyzord.pid").exists());
+}
+
+#[test]
+fn the_unit_with_mysql_starts() {
+    if !ours_only() {
+        return;
+    }
+    let mariadb = MariaDb::start();
+    let site = Site::new();
+    let line =
+        "-e mysql --dsn localhost,pyzor,secret,pyzor,digests --homedir HOMEDIR --detach /dev/null -p PORT";
+    let mut command = deployed(&site, line);
+    command.env("MYSQL_UNIX_PORT", mariadb.socket());
+    let daemon = site.detach_with(command);
+    assert_eq!(site.caller().answered("report", &[DIGEST]).code(), 200);
+    daemon.signal(Signal::SIGTERM);
+    daemon.ended();
+    assert_eq!(mariadb.sql("SELECT digest, r_count FROM pyzor.digests"), format!("{DIGEST}\t1\n"));
 }
 
 #[test]

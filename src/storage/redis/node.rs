@@ -19,6 +19,7 @@ const NO_KEY: &str = "pyzord.probe";
 pub(super) struct Node {
     route: Route,
     script: String,
+    is_of_cluster: bool,
     presence: Presence,
     connection: Mutex<Option<(MultiplexedConnection, Address)>>,
     keeper: Mutex<Option<AbortHandle>>,
@@ -50,19 +51,20 @@ impl Node {
             },
             Servers::Cluster(_) => return None,
         };
-        Some(Self::new(route, format!("the Redis server {}", place.describe()), script))
+        Some(Self::new(route, format!("the Redis server {}", place.describe()), script, false))
     }
 
     /// One server of a cluster.
     pub(super) fn of_cluster(address: Address, access: &Access, script: &str) -> Arc<Self> {
         let name = format!("the Redis Cluster's node {address}");
-        Self::new(Route::To(address, access.clone()), name, script)
+        Self::new(Route::To(address, access.clone()), name, script, true)
     }
 
-    fn new(route: Route, name: String, script: &str) -> Arc<Self> {
+    fn new(route: Route, name: String, script: &str, is_of_cluster: bool) -> Arc<Self> {
         Arc::new(Self {
             route,
             script: script.to_owned(),
+            is_of_cluster,
             presence: Presence::new(name),
             connection: Mutex::new(None),
             keeper: Mutex::new(None),
@@ -151,7 +153,10 @@ impl Node {
             }
         };
         let mut connection = access.connect(&address).await?;
-        probe(&mut connection).await?;
+        if probe(&mut connection).await? == Answer::Elsewhere && !self.is_of_cluster {
+            let why = format!("it is a node of a cluster: write DigestDB = redis+cluster://{address}");
+            return Err(Failure { why, is_final: true });
+        }
         let loaded = redis::cmd("SCRIPT").arg("LOAD").arg(&self.script).query_async(&mut connection).await;
         loaded.map_err(|error| Failure::of(&error)).map(|()| (connection, address))
     }
@@ -166,7 +171,7 @@ impl Link for Node {
         Box::pin(async {
             let (mut connection, address) =
                 self.connection().ok_or_else(|| "there is no connection".to_owned())?;
-            probe(&mut connection).await.map_err(|failure| failure.why)?;
+            let _ = probe(&mut connection).await.map_err(|failure| failure.why)?;
             // A master that was replaced goes on as if nothing had happened, and what it is told is lost.
             if let Route::Master { sentinels, service, sentinel_access, .. } = &self.route
                 && let Ok(master) = ask_sentinels(sentinels, service, sentinel_access).await
@@ -189,19 +194,26 @@ impl Drop for Node {
     }
 }
 
+/// How a server that accepts changes takes one.
+#[derive(PartialEq, Eq)]
+enum Answer {
+    Done,
+    /// Another node of the cluster has that key.
+    Elsewhere,
+}
+
 /// Finds out whether a server accepts changes.
-async fn probe(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
+async fn probe(connection: &mut MultiplexedConnection) -> Result<Answer, Failure> {
     let reply = connection.send_packed_command(redis::cmd("PERSIST").arg(NO_KEY)).await;
     match reply.map_err(|error| Failure::of(&error))? {
         Value::ServerError(error) => match error.code() {
-            // Another node of the cluster has that key.
-            "MOVED" | "ASK" => Ok(()),
+            "MOVED" | "ASK" => Ok(Answer::Elsewhere),
             // It reads; what it refuses is told with each refusal.
-            "MISCONF" | "NOREPLICAS" | "OOM" => Ok(()),
+            "MISCONF" | "NOREPLICAS" | "OOM" => Ok(Answer::Done),
             _ => Err(Failure::of_reply(&Value::ServerError(error))
                 .unwrap_or_else(|| Failure::passing("the server refuses".to_owned()))),
         },
-        _ => Ok(()),
+        _ => Ok(Answer::Done),
     }
 }
 

@@ -303,7 +303,8 @@ impl Failure {
         let is_final = match error.kind() {
             ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => true,
             ErrorKind::Io => is_certificate(error),
-            _ => matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "ERR")),
+            _ if error.to_string().contains("max number of clients") => false,
+            _ => matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" | "ERR")),
         };
         Self { why: error.to_string(), is_final }
     }

@@ -78,6 +78,9 @@ async fn first_survey(place: &Place, script: &str) -> Result<Topology, Attempt> 
                 topology.nodes().iter().for_each(|node| node.keep(None));
                 return Ok(topology);
             }
+            Err(why) if why.contains("cluster support disabled") => {
+                return Err(Attempt::Final(format!("{seed} is no node of a cluster: write redis://{seed}")));
+            }
             Err(why) => last = Attempt::Passing(format!("{seed}: {why}")),
         }
     }
