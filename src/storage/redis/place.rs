@@ -242,14 +242,21 @@ impl Access {
             })?),
             None => None,
         };
-        match self.open(address, self.password.as_deref(), roots.clone()).await {
-            // As with the established server's library.
-            Err(error) if self.user.is_none() && wants_no_password(&error) => {
-                warn!("the Redis server {address} needs no password, and the one of DigestDB is not sent");
-                self.open(address, None, roots).await.map_err(|error| Failure::of(&error))
-            }
-            opened => opened.map_err(|error| Failure::of(&error)),
+        let error = match self.open(address, self.password.as_deref(), roots.clone()).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        // As with the established server's library, a password that nobody asked for is no failure.
+        if error.kind() == ErrorKind::AuthenticationFailed
+            && self.user.is_none()
+            && let Ok(mut connection) = self.open(address, None, roots).await
+            && let Ok(reply) = connection.send_packed_command(&redis::cmd("PING")).await
+            && !matches!(&reply, Value::ServerError(error) if error.code() == "NOAUTH")
+        {
+            warn!("the Redis server {address} needs no password, and the one of DigestDB is not used");
+            return Ok(connection);
         }
+        Err(Failure::of(&error))
     }
 
     async fn open(
@@ -285,11 +292,6 @@ impl Access {
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         client.get_multiplexed_async_connection_with_config(&config).await
     }
-}
-
-fn wants_no_password(error: &RedisError) -> bool {
-    let text = error.to_string();
-    text.contains("without any password configured") || text.contains("no password is set")
 }
 
 impl Failure {

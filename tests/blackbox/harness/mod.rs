@@ -24,7 +24,7 @@ pub(crate) use client::Client;
 pub(crate) use database::Database;
 pub(crate) use home::Home;
 pub(crate) use mariadb::MariaDb;
-pub(crate) use redis::Redis;
+pub(crate) use redis::{Redis, RedisCluster, Sentinel};
 pub(crate) use server::{Reply, Server, ask_on};
 pub(crate) use service::{Service, free_tcp_port};
 

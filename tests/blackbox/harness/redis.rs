@@ -81,5 +81,153 @@ impl Redis {
 fn cli(port: u16, client: &[String], command: &[&str]) -> String {
     let mut program = Command::new("redis-cli");
     let output = run(program.args(["-p", &port.to_string()]).args(client).args(command), b"");
-    String::from_utf8(output.stdout).unwrap()
+    // What DUMP gives is no text.
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Three nodes of a cluster, each with a third of the slots.
+pub(crate) struct RedisCluster {
+    nodes: Vec<Redis>,
+}
+
+impl RedisCluster {
+    /// One that serves; the first node says that it listens on this port, if any.
+    pub(crate) fn start(announced: Option<u16>) -> Self {
+        const SLOTS: [&str; 3] = ["0 5460", "5461 10922", "10923 16383"];
+        let mut nodes = Vec::new();
+        for (number, slots) in SLOTS.iter().enumerate() {
+            let port = free_tcp_port();
+            let announce = match announced {
+                Some(port) if number == 0 => format!("--cluster-announce-port {port}"),
+                _ => String::new(),
+            };
+            let node = Redis::at(
+                port,
+                &format!(
+                    "--port {port} --cluster-enabled yes --cluster-node-timeout 60000 \
+                     --cluster-announce-ip 127.0.0.1 {announce}"
+                ),
+                &[],
+            );
+            let slots: Vec<&str> = slots.split(' ').collect();
+            node.cli(&["cluster", "addslotsrange", slots[0], slots[1]]);
+            node.cli(&["cluster", "set-config-epoch", &(number + 1).to_string()]);
+            nodes.push(node);
+        }
+        for other in &nodes[1..] {
+            let (port, bus) = (nodes[0].port(), nodes[0].port() + 10_000);
+            other.cli(&["cluster", "meet", "127.0.0.1", &port.to_string(), &bus.to_string()]);
+        }
+        let cluster = Self { nodes };
+        let knows_all = |node: &Redis| {
+            node.cli(&["cluster", "info"]).contains("cluster_state:ok")
+                && node.cli(&["cluster", "slots"]).matches("127.0.0.1").count() == 3
+        };
+        super::eventually("the cluster", || cluster.nodes.iter().all(knows_all).then_some(()));
+        cluster
+    }
+
+    /// Its nodes.
+    pub(crate) fn nodes(&self) -> &[Redis] {
+        &self.nodes
+    }
+
+    /// `DigestDB` for it.
+    pub(crate) fn dsn(&self) -> String {
+        let hosts: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+        format!("redis+cluster://{}", hosts.join(","))
+    }
+
+    /// The place of the node that has a key.
+    pub(crate) fn owner(&self, key: &str) -> usize {
+        let has = |node: &Redis| !node.cli(&["exists", key]).contains("MOVED");
+        self.nodes.iter().position(has).unwrap()
+    }
+
+    /// A field of a hash, from the node that has it.
+    pub(crate) fn field(&self, key: &str, field: &str) -> String {
+        self.nodes[self.owner(key)].cli(&["hget", key, field]).trim().to_owned()
+    }
+
+    /// Begins to move a key's slot from one node to another.
+    pub(crate) fn begin_to_move(&self, key: &str, from: usize, to: usize) {
+        let slot = self.slot(key);
+        self.nodes[to].cli(&["cluster", "setslot", &slot, "importing", &self.id(from)]);
+        self.nodes[from].cli(&["cluster", "setslot", &slot, "migrating", &self.id(to)]);
+    }
+
+    /// Moves a key itself.
+    pub(crate) fn move_key(&self, key: &str, from: usize, to: usize) {
+        let port = self.nodes[to].port().to_string();
+        let moved = self.nodes[from].cli(&["migrate", "127.0.0.1", &port, key, "0", "5000"]);
+        assert!(moved.starts_with("OK"), "{moved}");
+    }
+
+    /// Finishes the move of a key's slot.
+    pub(crate) fn finish_to_move(&self, key: &str, to: usize) {
+        let (slot, id) = (self.slot(key), self.id(to));
+        for node in &self.nodes {
+            node.cli(&["cluster", "setslot", &slot, "node", &id]);
+        }
+    }
+
+    fn slot(&self, key: &str) -> String {
+        self.nodes[0].cli(&["cluster", "keyslot", key]).trim().to_owned()
+    }
+
+    fn id(&self, node: usize) -> String {
+        self.nodes[node].cli(&["cluster", "myid"]).trim().to_owned()
+    }
+}
+
+/// A master, a replica, and a sentinel that looks after them as the service `counts`.
+pub(crate) struct Sentinel {
+    servers: [Redis; 2],
+    sentinel: Redis,
+}
+
+impl Sentinel {
+    /// One that knows both.
+    pub(crate) fn start() -> Self {
+        let master = Redis::start();
+        let port = free_tcp_port();
+        let replica = Redis::at(port, &format!("--port {port} --replicaof 127.0.0.1 {}", master.port()), &[]);
+        let port = free_tcp_port();
+        let mut service = Service::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-sentinel"));
+        let config = service.folder().join("config");
+        let monitored = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor counts 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds counts 1000\nsentinel failover-timeout counts 3000\n",
+            master.port()
+        );
+        std::fs::write(&config, monitored).unwrap();
+        service.set_arguments(vec![config.display().to_string()]);
+        let mut sentinel = Redis { service, port, client: Vec::new() };
+        sentinel.restart();
+        let this = Self { servers: [master, replica], sentinel };
+        super::eventually("a sentinel that knows the replica", || {
+            let replicas = this.sentinel.cli(&["sentinel", "replicas", "counts"]);
+            (replicas.contains("\nslave\n") && replicas.contains("master-link-status\nok")).then_some(())
+        });
+        this
+    }
+
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.sentinel.port()
+    }
+
+    /// Makes the other server the master, and waits until the sentinel says that it is.
+    pub(crate) fn fail_over(&self) {
+        let before = self.master().port();
+        assert_eq!(self.sentinel.cli(&["sentinel", "failover", "counts"]), "OK\n");
+        super::eventually("another master", || (self.master().port() != before).then_some(()));
+    }
+
+    /// The master according to the sentinel.
+    pub(crate) fn master(&self) -> &Redis {
+        let answer = self.sentinel.cli(&["sentinel", "get-master-addr-by-name", "counts"]);
+        let port: u16 = answer.lines().last().unwrap().parse().unwrap();
+        self.servers.iter().find(|server| server.port() == port).unwrap()
+    }
 }
