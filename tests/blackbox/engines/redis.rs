@@ -506,6 +506,10 @@ fn redis_is_found_in_every_way_that_a_dsn_can_say() {
 
 #[test]
 fn a_password_that_nobody_asked_for_is_forgiven() {
+    // The established server does so with newer versions of its library than Debian's.
+    if !ours_only() {
+        return;
+    }
     let redis = Redis::start();
     let server = home(&format!("127.0.0.1,{},unasked,0", redis.port()), "").start();
     done(&server, "report", DIGEST);
