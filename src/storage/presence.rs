@@ -167,3 +167,97 @@ async fn retry<L: Link>(link: &Arc<L>) {
         Err(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// A store that fails to be reached some times, and then is.
+    struct Fake {
+        presence: Presence,
+        failures: AtomicU32,
+        attempts: AtomicU32,
+    }
+
+    impl Link for Fake {
+        fn presence(&self) -> &Presence {
+            &self.presence
+        }
+
+        fn check(&self) -> BoxFuture<'_, Result<(), String>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn connect(&self) -> BoxFuture<'_, Result<(), String>> {
+            Box::pin(async {
+                self.attempts.fetch_add(1, Ordering::Relaxed);
+                match self.failures.load(Ordering::Relaxed) {
+                    0 => Ok(()),
+                    left => {
+                        self.failures.store(left - 1, Ordering::Relaxed);
+                        Err(format!("{left} attempts too early"))
+                    }
+                }
+            })
+        }
+    }
+
+    fn presence() -> Presence {
+        Presence::new("the store".to_owned())
+    }
+
+    #[test]
+    fn only_the_first_loss_counts() {
+        let presence = presence();
+        let epoch = presence.epoch().unwrap();
+        presence.lost(epoch, "one");
+        presence.lost(epoch, "another");
+        assert_eq!((presence.epoch(), presence.why_away().as_deref()), (None, Some("one")));
+    }
+
+    #[test]
+    fn what_failed_on_former_connections_tells_nothing() {
+        let presence = presence();
+        let before = presence.epoch().unwrap();
+        presence.lost(before, "gone");
+        presence.back();
+        presence.lost(before, "late");
+        assert!(presence.epoch().is_some_and(|epoch| epoch != before));
+    }
+
+    #[test]
+    fn one_slow_thing_is_no_absence_while_others_are_answered() {
+        let presence = presence();
+        let epoch = presence.epoch().unwrap();
+        presence.seen();
+        presence.timed_out(epoch);
+        assert_eq!(presence.epoch(), Some(epoch));
+        presence.lock().seen = Instant::now() - RECENT;
+        presence.timed_out(epoch);
+        assert_eq!(presence.epoch(), None);
+    }
+
+    #[test]
+    fn one_task_alone_brings_it_back() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let fake = Arc::new(Fake {
+                presence: presence(),
+                failures: AtomicU32::new(2),
+                attempts: AtomicU32::new(0),
+            });
+            let keeper = tokio::spawn(keep(Arc::downgrade(&fake)));
+            for _ in 0..100 {
+                fake.presence.lost(0, "gone");
+            }
+            while fake.presence.epoch().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!(fake.attempts.load(Ordering::Relaxed), 3);
+            drop(fake);
+            keeper.await.unwrap();
+        });
+    }
+}
