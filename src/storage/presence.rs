@@ -101,8 +101,8 @@ impl Presence {
         self.lost.notify_one();
     }
 
-    /// Takes note that something took too long.
-    pub(super) fn timed_out(&self, epoch: u64) {
+    /// Takes note that something took too long. Says whether the store is there all the same.
+    pub(super) fn timed_out(&self, epoch: u64) -> bool {
         let mut state = self.lock();
         if state.seen.elapsed() < RECENT {
             if let Some(withheld) = state.slow.take(Instant::now()) {
@@ -112,10 +112,11 @@ impl Presence {
                     more(withheld)
                 );
             }
-            return;
+            return true;
         }
         drop(state);
         self.lost(epoch, "it does not answer in time");
+        false
     }
 
     fn back(&self) {
@@ -150,7 +151,9 @@ async fn check<L: Link>(link: &Arc<L>, epoch: u64) {
     match timeout(LIMIT, link.check()).await {
         Ok(Ok(())) => presence.seen(),
         Ok(Err(why)) => presence.lost(epoch, &why),
-        Err(_) => presence.timed_out(epoch),
+        Err(_) => {
+            presence.timed_out(epoch);
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod place;
 mod pool;
+mod suspects;
 mod sweep;
 mod table;
 
@@ -20,6 +21,7 @@ use tracing::{error, warn};
 
 use self::place::{Failure, Place};
 use self::pool::Pool;
+use self::suspects::{Suspects, Treatment};
 use self::table::{Table, decode};
 use super::presence::{LIMIT, Link, keep};
 use super::start::{Attempt, wait_for};
@@ -47,6 +49,7 @@ pub struct MySql {
 struct Shared {
     pool: Arc<Pool>,
     table: Table,
+    suspects: Mutex<Suspects>,
     complaints: Mutex<Complaints>,
 }
 
@@ -89,7 +92,7 @@ impl MySql {
         let connections = options.connections.unwrap_or(CONNECTIONS);
         let pool = Arc::new(Pool::new(place, connection, connections));
         let complaints = Mutex::new(Complaints { allowance: Allowance::per_minute(10), refusal: None });
-        let shared = Arc::new(Shared { pool, table, complaints });
+        let shared = Arc::new(Shared { pool, table, suspects: Mutex::default(), complaints });
         let tasks = vec![
             tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
             tokio::spawn(sweep::keep(Arc::clone(&shared), options.cleanup_age)).abort_handle(),
@@ -125,7 +128,9 @@ impl MySql {
             }
             Ok(Err(Trouble::Refused(error))) => self.shared.refused(epoch, &error),
             Ok(Err(Trouble::Lost(why))) => presence.lost(epoch, &why),
-            Err(_) => presence.timed_out(epoch),
+            Err(_) => {
+                presence.timed_out(epoch);
+            }
         }
         Err(StorageError::Unavailable)
     }
@@ -147,10 +152,12 @@ impl Engine for MySql {
         let shared = Arc::clone(&self.shared);
         Progress::Later(Box::pin(async move {
             let presence = shared.pool.presence();
-            match timeout(LIMIT, shared.serve(&mut batch, epoch)).await {
+            let mut under_way = Vec::new();
+            match timeout(LIMIT, shared.serve(&mut batch, epoch, &mut under_way)).await {
                 Ok(Ok(())) => presence.seen(),
                 Ok(Err(why)) => presence.lost(epoch, &why),
-                Err(_) => presence.timed_out(epoch),
+                Err(_) if presence.timed_out(epoch) => shared.suspects().blame(&under_way, Instant::now()),
+                Err(_) => {}
             }
             batch
         }))
@@ -221,8 +228,9 @@ impl Engine for MySql {
 }
 
 impl Shared {
-    /// Does all that a batch asks. Fails when nobody can tell what became of the rest.
-    async fn serve(&self, batch: &mut Batch, epoch: u64) -> Result<(), String> {
+    /// Does all that a batch asks; `under_way` are the digests that are being counted. Fails when nobody
+    /// can tell what became of the rest.
+    async fn serve(&self, batch: &mut Batch, epoch: u64, under_way: &mut Vec<Digest>) -> Result<(), String> {
         let mut lease = self.pool.take().await.map_err(|failure| failure.why)?;
         let connection = &mut lease.connection;
         self.look_up(connection, batch, epoch).await?;
@@ -238,12 +246,41 @@ impl Shared {
                 .collect();
             // Whoever locks rows in one order never waits for somebody who waits for him.
             rows.sort_unstable();
-            for rows in rows.chunks(self.table.rows) {
+            let alone = self.set_apart(&mut rows);
+            for rows in rows.chunks(self.table.rows).chain(alone.chunks(1)) {
+                under_way.clear();
+                under_way.extend(rows.iter().map(|(digest, _)| *digest));
                 self.count(connection, batch, kind, rows, epoch).await?;
+                if let [(digest, _)] = rows {
+                    self.suspects().clear(digest);
+                }
             }
+            under_way.clear();
         }
         lease.put_back();
         Ok(())
+    }
+
+    /// Takes out the rows that may be locked, and returns those of them that are to be tried.
+    fn set_apart(&self, rows: &mut Vec<(Digest, u32)>) -> Vec<(Digest, u32)> {
+        let mut suspects = self.suspects();
+        let mut alone = Vec::new();
+        if !suspects.is_empty() {
+            let now = Instant::now();
+            rows.retain(|row| match suspects.treatment(&row.0, now) {
+                Treatment::Together => true,
+                Treatment::Alone => {
+                    alone.push(*row);
+                    false
+                }
+                Treatment::Refused => false,
+            });
+        }
+        alone
+    }
+
+    fn suspects(&self) -> std::sync::MutexGuard<'_, Suspects> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn look_up(&self, connection: &mut Conn, batch: &mut Batch, epoch: u64) -> Result<(), String> {
