@@ -1,9 +1,15 @@
 //! Private MariaDB servers.
 
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::thread;
 
-use super::{Service, free_tcp_port, run};
+use nix::unistd::Uid;
+
+use super::{PATIENCE, Service, free_tcp_port, run};
 
 /// A MariaDB that writes each change to its disk before it acknowledges it, with a database `pyzor` that
 /// belongs to the user `pyzor` with the password `secret`.
@@ -18,24 +24,31 @@ impl MariaDb {
         Self::with("")
     }
 
-    /// One with further options.
+    /// One with further options, separated by blanks.
     pub(crate) fn with(options: &str) -> Self {
         let mut service = Service::new("/usr/sbin/mariadbd");
         let folder = service.folder().display().to_string();
+        assert!(
+            folder.len() < 90,
+            "no socket can have so long a path: set TMPDIR to a shorter one than {folder}"
+        );
         let port = free_tcp_port();
+        // A server that starts clears the folder for temporary tables of what others seem to have left, so
+        // each needs one of its own.
+        fs::create_dir(service.folder().join("tmp")).unwrap();
+        // A server of root's does not run as root unless it is told to.
+        let user = if Uid::effective().is_root() { "--user=root" } else { "" };
+        let data = format!(
+            "--no-defaults --datadir={folder}/data --tmpdir={folder}/tmp --innodb-log-file-size=8M {user}"
+        );
         let mut install = Command::new("mariadb-install-db");
-        install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        install.args([
-            "--skip-name-resolve",
-            "--innodb-log-file-size=8M",
-            &format!("--datadir={folder}/data"),
-        ]);
-        let installed = run(install.arg("--user=root"), b"");
+        install.args(data.split_whitespace());
+        install.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
+        let installed = run(&mut install, b"");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
         let arguments = format!(
-            "--no-defaults --user=root --datadir={folder}/data --socket={folder}/socket --pid-file={folder}/pid \
-             --port={port} --bind-address=127.0.0.1 --innodb-log-file-size=8M --innodb-buffer-pool-size=16M \
-             --innodb-flush-log-at-trx-commit=1 {options}"
+            "{data} --socket={folder}/socket --pid-file={folder}/pid --port={port} --bind-address=127.0.0.1 \
+             --innodb-buffer-pool-size=16M --innodb-flush-log-at-trx-commit=1 --default-time-zone=+00:00 {options}"
         );
         service.set_arguments(arguments.split_whitespace().map(str::to_owned).collect());
         let mut mariadb = Self { service, port };
@@ -45,6 +58,19 @@ impl MariaDb {
              GRANT ALL ON pyzor.* TO pyzor@localhost",
         );
         mariadb
+    }
+
+    /// One that all tests share that only want a database of their own in it, and that is left alone by
+    /// all of them. It goes with the last who uses it.
+    pub(crate) fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<MariaDb>> = Mutex::new(Weak::new());
+        // Whoever could not start it has left nothing behind.
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let mariadb = Arc::new(Self::with("--innodb-flush-log-at-trx-commit=0"));
+            *shared = Arc::downgrade(&mariadb);
+            mariadb
+        })
     }
 
     /// Its port.
@@ -68,30 +94,48 @@ impl MariaDb {
         self.service.start(|| sql(&socket, "SELECT 1").is_ok());
     }
 
-    /// Runs statements in its own client and returns the rows, a line each.
+    /// Runs statements in its own client, as root, and returns the rows, a line each.
     #[track_caller]
     pub(crate) fn sql(&self, statements: &str) -> String {
         sql(&self.socket(), statements).unwrap_or_else(|error| panic!("{statements}: {error}"))
     }
 
-    /// The client itself.
-    pub(crate) fn client(&self) -> Command {
-        client(&self.socket())
+    /// Runs statements in a client that then stays, with what they have locked.
+    #[track_caller]
+    pub(crate) fn hold(&self, statements: &str) -> Held {
+        let mut client = client(&self.socket());
+        client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = client.spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        // Its input stays open until it goes.
+        let mut held = Held(child);
+        let (sender, done) = mpsc::channel();
+        thread::spawn(move || {
+            let is_done = output.lines().map_while(Result::ok).any(|line| line == "held");
+            // Nobody may listen any more.
+            let _ = sender.send(is_done);
+        });
+        writeln!(held.0.stdin.as_mut().unwrap(), "{statements}; SELECT 'held';").unwrap();
+        assert_eq!(done.recv_timeout(PATIENCE), Ok(true), "{statements}");
+        held
+    }
+}
+
+/// A client that stays connected until this goes, and then rolls back.
+pub(crate) struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
 fn client(socket: &Path) -> Command {
     let mut client = Command::new("mariadb");
-    client.args([
-        "--no-defaults",
-        "-u",
-        "root",
-        "--batch",
-        "--skip-column-names",
-        "--unbuffered",
-        "--socket",
-    ]);
-    client.arg(socket);
+    client.args(["--no-defaults", "-u", "root", "--batch", "--skip-column-names", "--unbuffered"]);
+    client.arg("--socket").arg(socket);
     client
 }
 
