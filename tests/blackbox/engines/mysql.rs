@@ -1,21 +1,82 @@
-//! MySQL and MariaDB: the table of the manual, and other tables that there are.
+//! MySQL and MariaDB: the table of the manual here, and in the modules below the ways to a table, tables
+//! that are not quite the manual's, and several who use one table at a time.
+
+mod crowds;
+mod places;
+mod tables;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Record, Store, Tally};
 use crate::harness::{Home, MariaDb};
 
-/// The manual's own statement.
-const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS `digests` (`digest` char(40) default NULL, `r_count` int(11) default \
-                      NULL, `wl_count` int(11) default NULL, `r_entered` datetime default NULL, `wl_entered` datetime \
-                      default NULL, `r_updated` datetime default NULL, `wl_updated` datetime default NULL, PRIMARY KEY \
-                      (`digest`))";
+/// What is between the parentheses of the manual's own statement.
+const COLUMNS: &str = "`digest` char(40) default NULL, `r_count` int(11) default NULL, `wl_count` int(11) default NULL, \
+                       `r_entered` datetime default NULL, `wl_entered` datetime default NULL, `r_updated` datetime \
+                       default NULL, `wl_updated` datetime default NULL, PRIMARY KEY (`digest`)";
 
-/// A MariaDB with a table of the manual.
-pub(super) struct MySql(MariaDb);
+/// The password of every user here.
+const PASSWORD: &str = "secret";
+
+/// A database of its own in a MariaDB, and a user of the same name whose it is.
+pub(super) struct MySql {
+    mariadb: Arc<MariaDb>,
+    name: String,
+}
 
 impl MySql {
-    /// The server.
-    pub(super) fn mariadb(&self) -> &MariaDb {
-        &self.0
+    /// An empty database without a table, in the MariaDB that tests share.
+    fn bare() -> Self {
+        Self::within(MariaDb::shared())
+    }
+
+    /// An empty database without a table.
+    fn within(mariadb: Arc<MariaDb>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("pyzor_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        mariadb.sql(&format!(
+            "CREATE DATABASE {name}; CREATE USER {name} IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON {name}.* TO {name}"
+        ));
+        Self { mariadb, name }
+    }
+
+    /// A database with the table of the manual, in this MariaDB.
+    fn with_table_in(mariadb: Arc<MariaDb>) -> Self {
+        Self::within(mariadb).table(COLUMNS)
+    }
+
+    /// Makes the table of these columns, with what follows the parentheses.
+    fn table(self, columns: &str) -> Self {
+        self.shaped(&format!("({columns})"))
+    }
+
+    /// Makes the table by what follows its name.
+    fn shaped(self, shape: &str) -> Self {
+        self.sql(&format!("CREATE TABLE digests {shape}"));
+        self
+    }
+
+    /// Runs statements in the database, as root.
+    #[track_caller]
+    fn sql(&self, statements: &str) -> String {
+        self.mariadb.sql(&format!("USE {}; {statements}", self.name))
+    }
+
+    /// Some columns of a digest's row, separated by tabs.
+    #[track_caller]
+    fn row(&self, columns: &str, digest: &str) -> String {
+        self.sql(&format!("SELECT {columns} FROM digests WHERE digest = '{digest}'")).trim_end().to_owned()
+    }
+
+    /// A homedir that names a database in this way.
+    fn home_at(&self, dsn: &str, settings: &str) -> Home {
+        Home::open().config(&format!("Engine = mysql\nDigestDB = {dsn}\n{settings}"))
+    }
+
+    /// A URL that leads to a table or whatever else is behind the server's address.
+    fn url(&self, rest: &str) -> String {
+        format!("mysql://{}:{PASSWORD}@127.0.0.1:{}/{rest}", self.name, self.mariadb.port())
     }
 }
 
@@ -31,38 +92,35 @@ impl Store for MySql {
     ];
 
     fn new() -> Self {
-        let mariadb = MariaDb::with("--default-time-zone=+00:00");
-        mariadb.sql(&format!("USE pyzor; {SCHEMA}"));
-        Self(mariadb)
+        Self::with_table_in(MariaDb::shared())
     }
 
     fn home(&self, settings: &str) -> Home {
-        let settings = format!("Engine = mysql\nDigestDB = localhost,pyzor,secret,pyzor,digests\n{settings}");
+        let name = &self.name;
+        let home = self.home_at(&format!("localhost,{name},{PASSWORD},{name},digests"), settings);
         // The established server has no other way to be told than the variable of its library.
-        let socket = self.0.socket().display().to_string();
-        Home::open().config(&settings).environment("MYSQL_UNIX_PORT", socket)
+        home.environment("MYSQL_UNIX_PORT", self.mariadb.socket().display().to_string())
     }
 
     fn plant(&self, _home: &Home, records: &[(&str, Record)]) {
-        for (digest, (reports, whitelistings)) in records {
+        let row = |(digest, (reports, whitelistings)): &(&str, Record)| {
             // With the first report it fills in the times of the other tally, too.
             let first = reports.first.or(whitelistings.first).unwrap();
-            let times = |tally: &Tally| [tally.first.unwrap_or(first), tally.last.unwrap_or(first)];
-            let ([r_entered, r_updated], [wl_entered, wl_updated]) = (times(reports), times(whitelistings));
-            self.0.sql(&format!(
-                "INSERT INTO pyzor.digests (digest, r_count, wl_count, r_entered, r_updated, wl_entered, wl_updated) \
-                 VALUES ('{digest}', {}, {}, FROM_UNIXTIME({r_entered}), FROM_UNIXTIME({r_updated}), \
-                 FROM_UNIXTIME({wl_entered}), FROM_UNIXTIME({wl_updated}))",
-                reports.count, whitelistings.count,
-            ));
-        }
+            let times = [reports.first, reports.last, whitelistings.first, whitelistings.last];
+            let times = times.map(|time| format!("FROM_UNIXTIME({})", time.unwrap_or(first))).join(", ");
+            format!("('{digest}', {}, {}, {times})", reports.count, whitelistings.count)
+        };
+        let rows: Vec<_> = records.iter().map(row).collect();
+        self.sql(&format!(
+            "INSERT INTO digests (digest, r_count, wl_count, r_entered, r_updated, wl_entered, wl_updated) VALUES {}",
+            rows.join(", ")
+        ));
     }
 
     fn record(&self, _home: &Home, digest: &str) -> Option<Record> {
-        let row = self.0.sql(&format!(
-            "SELECT r_count, UNIX_TIMESTAMP(r_entered), UNIX_TIMESTAMP(r_updated), wl_count, \
-             UNIX_TIMESTAMP(wl_entered), UNIX_TIMESTAMP(wl_updated) FROM pyzor.digests WHERE digest = '{digest}'"
-        ));
+        let columns = "r_count, UNIX_TIMESTAMP(r_entered), UNIX_TIMESTAMP(r_updated), wl_count, \
+                       UNIX_TIMESTAMP(wl_entered), UNIX_TIMESTAMP(wl_updated)";
+        let row = self.row(columns, digest);
         let fields: Vec<Option<i64>> = row.split_whitespace().map(|field| field.parse().ok()).collect();
         if fields.is_empty() {
             return None;

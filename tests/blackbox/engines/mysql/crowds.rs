@@ -1,0 +1,164 @@
+//! Several who use one table at a time, and what is in their way.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{COLUMNS, MySql};
+use crate::engines::{Store, digests, done};
+use crate::harness::{DIGEST, Home, MariaDb, Server, eventually, interop, ours_only};
+
+/// How many digests a datagram has room for, whose largest size is 8192 bytes.
+const FULL: u32 = 150;
+
+/// The requests of one caller: `rounds` times all digests, each time in another order, reported and
+/// whitelisted.
+fn call(server: &Server, digests: &[String], rounds: usize, caller: usize) {
+    for round in 0..rounds {
+        let mut order: Vec<&str> = digests.iter().map(String::as_str).collect();
+        order.rotate_left((round * 7 + caller * 5) % digests.len());
+        if (round + caller) % 2 == 1 {
+            order.reverse();
+        }
+        let operation = if round % 2 == 0 { "report" } else { "whitelist" };
+        let reply = server.request(operation, &order);
+        assert_eq!(reply.code(), 200, "{operation}: {}", reply.0.escape_ascii());
+    }
+}
+
+/// Lets callers of all these servers report and whitelist the same digests, and compares the counts.
+fn everything_is_counted(store: &MySql, servers: &[&Server], callers: usize, rounds: usize) {
+    let digests = digests(30);
+    thread::scope(|scope| {
+        for server in servers {
+            for caller in 0..callers {
+                let digests = &digests;
+                scope.spawn(move || call(server, digests, rounds, caller));
+            }
+        }
+    });
+    let expected = servers.len() * callers * rounds / 2;
+    let mut rows = String::new();
+    for digest in &digests {
+        let _ = writeln!(rows, "{digest}\t{expected}\t{expected}");
+    }
+    assert_eq!(store.sql("SELECT digest, r_count, wl_count FROM digests ORDER BY digest"), rows);
+    for server in servers {
+        let expected = i64::try_from(expected).unwrap();
+        assert_eq!(done(server, "check", &digests[29]).counts(), (expected, expected));
+    }
+}
+
+#[test]
+fn two_servers_count_the_same_digests_at_once() {
+    for shape in ["", "ENGINE=MyISAM"] {
+        let store = MySql::bare().shaped(&format!("({COLUMNS}) {shape}"));
+        let homes: [Home; 2] = std::array::from_fn(|_| store.home("DBConnections = 8\n"));
+        let servers = homes.each_ref().map(Home::start);
+        everything_is_counted(&store, &servers.each_ref(), 4, 20);
+    }
+}
+
+#[test]
+fn a_server_of_the_other_kind_counts_along() {
+    let store = MySql::new();
+    let ours = store.home("").start();
+    let established = store.home("").program(interop("pyzord")).start();
+    everything_is_counted(&store, &[&ours, &established], 3, 20);
+}
+
+#[test]
+fn one_connection_is_enough_for_many_callers() {
+    let store = MySql::new();
+    let server = store.home("DBConnections = 1\n").start();
+    everything_is_counted(&store, &[&server], 8, 10);
+}
+
+#[test]
+fn a_full_datagram_of_digests_is_counted() {
+    let store = MySql::new();
+    let server = store.home("").start();
+    let digests = digests(FULL);
+    let digests: Vec<&str> = digests.iter().map(String::as_str).collect();
+    for operation in ["report", "whitelist", "report"] {
+        assert_eq!(server.request(operation, &digests).code(), 200);
+    }
+    let counted = "SELECT COUNT(*) FROM digests WHERE r_count = 2 AND wl_count = 1";
+    assert_eq!(store.sql(counted), format!("{FULL}\n"));
+    assert_eq!(store.sql("SELECT COUNT(*) FROM digests"), format!("{FULL}\n"));
+}
+
+#[test]
+fn a_server_that_takes_small_packets_only_is_given_small_ones() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::with_table_in(Arc::new(MariaDb::with("--net-buffer-length=1024")));
+    let digests = digests(FULL);
+    let digests: Vec<&str> = digests.iter().map(String::as_str).collect();
+    for (round, size) in [1024, 4096, 16_384].into_iter().enumerate() {
+        // For connections from now on.
+        store.sql(&format!("SET GLOBAL max_allowed_packet = {size}"));
+        let server = store.home("").start();
+        assert_eq!(server.request("report", &digests).code(), 200, "{size}");
+        assert_eq!(done(&server, "check", digests[0]).counts(), (i64::try_from(round).unwrap() + 1, 0));
+        assert!(server.stop().success());
+    }
+    assert_eq!(store.sql("SELECT COUNT(*) FROM digests WHERE r_count = 3"), format!("{FULL}\n"));
+}
+
+#[test]
+fn a_row_that_another_has_locked_is_refused_in_time_and_counts_again_later() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    let home = store.home("");
+    let server = home.start();
+    let other = "b".repeat(40);
+    done(&server, "report", DIGEST);
+    done(&server, "report", &other);
+    let refusal = "Code: 500\nDiag: Internal Server Error: Database temporarily unavailable.\nPV: 2.1\nThread: 3000\n\n";
+
+    let held = store.mariadb.hold(&format!(
+        "USE {}; BEGIN; SELECT r_count FROM digests WHERE digest = '{DIGEST}' FOR UPDATE",
+        store.name
+    ));
+    let start = Instant::now();
+    let reply = server.request("report", &[DIGEST]);
+    assert_eq!(String::from_utf8_lossy(&reply.0), refusal);
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_millis(1500), "{waited:?}");
+    // Reading waits for nobody, and neither do the others.
+    assert_eq!(done(&server, "check", DIGEST).counts(), (1, 0));
+    done(&server, "report", &other);
+    assert_eq!(done(&server, "check", &other).counts(), (2, 0));
+    drop(held);
+
+    eventually("the row to be free", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
+    // What was refused may have been counted once, since nobody knows what became of it.
+    let (count, _) = done(&server, "check", DIGEST).counts();
+    assert!((2..=3).contains(&count), "{count}");
+}
+
+#[test]
+fn a_table_that_may_only_be_read_is_read() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    let home = store.home("CleanupAge = 0\n");
+    done(&home.start(), "report", DIGEST);
+    let name = &store.name;
+    store.sql(&format!("REVOKE ALL ON {name}.* FROM {name}; GRANT SELECT ON {name}.digests TO {name}"));
+    let server = home.start();
+    assert_eq!(done(&server, "check", DIGEST).counts(), (1, 0));
+    assert_eq!(server.request("report", &[DIGEST]).code(), 500);
+    eventually("a line in the log", || home.log().contains("denied").then_some(()));
+    // Connections that there are learn of new rights to a table at once; of those to a whole database they
+    // would not.
+    store.sql(&format!("GRANT INSERT, UPDATE ON {name}.digests TO {name}"));
+    eventually("the right to write", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
+    assert_eq!(done(&server, "check", DIGEST).counts(), (2, 0));
+}
