@@ -34,6 +34,8 @@ use crate::record::{Kind, Record, Timestamp};
 
 /// How many connections there are when nobody says.
 const CONNECTIONS: usize = 4;
+const COMMAND_DENIED: u16 = 1142;
+const COLUMN_DENIED: u16 = 1143;
 /// How often a statement is repeated that others were in the way of, before its rows go one by one.
 const REPETITIONS: u32 = 3;
 /// How long to wait before that, more with each time.
@@ -57,6 +59,8 @@ struct Complaints {
     allowance: Allowance,
     /// Why a change was refused last; none since one was accepted.
     refusal: Option<String>,
+    /// Whether one was refused for want of a right.
+    is_denied: bool,
 }
 
 /// Why a batch cannot go on.
@@ -91,7 +95,8 @@ impl MySql {
         .await?;
         let connections = options.connections.unwrap_or(CONNECTIONS);
         let pool = Arc::new(Pool::new(place, connection, connections));
-        let complaints = Mutex::new(Complaints { allowance: Allowance::per_minute(10), refusal: None });
+        let complaints = Complaints { allowance: Allowance::per_minute(10), refusal: None, is_denied: false };
+        let complaints = Mutex::new(complaints);
         let shared = Arc::new(Shared { pool, table, suspects: Mutex::default(), complaints });
         let tasks = vec![
             tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
@@ -185,7 +190,7 @@ impl Engine for MySql {
     }
 
     fn scan(&self, from: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page, StorageError>> {
-        let query = self.shared.table.page(limit);
+        let query = self.shared.table.page(limit, from.is_none());
         let from = from.map(|cursor| String::from_utf8_lossy(&cursor.0).into_owned()).unwrap_or_default();
         Box::pin(self.on_connection(async move |connection| {
             let rows: Vec<Row> = connection.exec(query, (from,)).await?;
@@ -257,7 +262,12 @@ impl Shared {
             }
             under_way.clear();
         }
-        lease.put_back();
+        // A right that is granted later is not had by connections that there are.
+        if std::mem::take(&mut self.complaints().is_denied) {
+            self.pool.forget();
+        } else {
+            lease.put_back();
+        }
         Ok(())
     }
 
@@ -390,6 +400,7 @@ impl Shared {
         }
         let mut complaints = self.complaints();
         complaints.refusal = Some(error.to_string());
+        complaints.is_denied |= matches!(error.code, COMMAND_DENIED | COLUMN_DENIED);
         if let Some(withheld) = complaints.allowance.take(Instant::now()) {
             let name = self.pool.presence().name();
             warn!("{name} refused a statement: {error}{}", more(withheld));

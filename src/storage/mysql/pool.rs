@@ -94,6 +94,11 @@ impl Pool {
         }
     }
 
+    /// Closes the connections that wait for work.
+    pub(super) fn forget(&self) {
+        self.lock().clear();
+    }
+
     fn pop(&self) -> Option<Idle> {
         self.lock().pop()
     }

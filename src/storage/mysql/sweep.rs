@@ -158,7 +158,7 @@ async fn look_for_foreign_keys(shared: &Shared) -> Result<(), String> {
     limited(async {
         let mut lease = shared.pool.take().await.map_err(|failure| failure.why)?;
         let rows: Vec<Row> =
-            lease.connection.exec(shared.table.page(SAMPLE), (String::new(),)).await.map_err(text)?;
+            lease.connection.exec(shared.table.page(SAMPLE, true), (String::new(),)).await.map_err(text)?;
         lease.put_back();
         foreign =
             rows.into_iter().filter(|row| Digest::from_hex(&super::decode(row.clone()).0).is_none()).count();

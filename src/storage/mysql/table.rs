@@ -16,7 +16,7 @@ const INT: i64 = i32::MAX as i64;
 const MAX_ROWS: usize = 1000;
 /// Room for a statement's text that is not rows, and for one row of the longest kind.
 const FRAME: usize = 900;
-const ROW: usize = 120;
+const ROW: usize = 180;
 
 /// What is known of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(super) struct Table {
     name: String,
     /// The largest counts of the two columns.
     limits: [i64; 2],
+    /// Whether a new row must have all its times, as the established server fills them in.
+    wants_all_times: bool,
     /// Whether a statement that failed has changed nothing.
     pub(super) is_transactional: bool,
     /// How many rows a statement may have.
@@ -42,14 +44,9 @@ impl Table {
             columns => columns,
         };
         let columns = columns.map_err(|error| Failure::of(&error))?;
-        let kind = |wanted: &str| {
-            columns
-                .iter()
-                .find(|(column, _)| column.eq_ignore_ascii_case(wanted))
-                .map(|(_, kind)| kind.as_str())
-        };
-        let wanted = ["digest", "r_count", "wl_count", "r_entered", "wl_entered", "r_updated", "wl_updated"];
-        if let Some(missing) = wanted.into_iter().find(|column| kind(column).is_none()) {
+        let column = |wanted: &str| columns.iter().find(|column| column.name.eq_ignore_ascii_case(wanted));
+        let wanted = [&["digest", "r_count", "wl_count"][..], &TIMES].concat();
+        if let Some(missing) = wanted.into_iter().find(|name| column(name).is_none()) {
             return Err(Failure { why: format!("the table {name} has no column {missing}"), is_final: true });
         }
         let failure = |error| Failure::of(&error);
@@ -64,7 +61,9 @@ impl Table {
             connection.query_first("SELECT @@max_allowed_packet").await.map_err(failure)?;
         let packet = packet.map_or(usize::MAX, |packet| usize::try_from(packet).unwrap_or(usize::MAX));
         Ok(Self {
-            limits: ["r_count", "wl_count"].map(|column| kind(column).map_or(INT, limit)),
+            limits: ["r_count", "wl_count"]
+                .map(|name| column(name).map_or(INT, |column| limit(&column.kind))),
+            wants_all_times: TIMES.iter().any(|name| column(name).is_some_and(|column| column.is_demanded)),
             is_transactional: is_transactional(connection, place).await.map_err(failure)?,
             rows: (packet.saturating_sub(FRAME + 2 * name.len()) / ROW).clamp(1, MAX_ROWS),
             name,
@@ -96,16 +95,20 @@ impl Table {
             Kind::Report => ("r", "wl", self.limits[0]),
             Kind::Whitelist => ("wl", "r", self.limits[1]),
         };
+        let now = format!("FROM_UNIXTIME({})", now.seconds());
+        // With a count of 0 they are no times of anything.
+        let (other_columns, other_times) = match self.wants_all_times {
+            true => (format!(",{other}_entered,{other}_updated"), format!(",{now},{now}")),
+            false => (String::new(), String::new()),
+        };
         let mut sql = format!(
-            "INSERT INTO {} (digest, {name}_count, {other}_count, {name}_entered, {name}_updated) VALUES ",
+            "INSERT INTO {} (digest,{name}_count,{other}_count,{name}_entered,{name}_updated{other_columns}) VALUES ",
             self.name
         );
-        let now = now.seconds();
         for (at, (digest, amount)) in rows.iter().enumerate() {
             let amount = i64::from(*amount).min(limit);
             let separator = if at == 0 { "" } else { "," };
-            let _ =
-                write!(sql, "{separator}('{digest}',{amount},0,FROM_UNIXTIME({now}),FROM_UNIXTIME({now}))");
+            let _ = write!(sql, "{separator}('{digest}',{amount},0,{now},{now}{other_times})");
         }
         let count = format!("COALESCE({name}_count, 0)");
         let _ = write!(
@@ -145,9 +148,11 @@ impl Table {
         format!("DELETE FROM {} WHERE digest = '{digest}'", self.name)
     }
 
-    /// Reads rows behind a key, whose value is to be given, in the order of the keys.
-    pub(super) fn page(&self, limit: usize) -> String {
-        format!("SELECT {COLUMNS} FROM {} WHERE digest > ? ORDER BY digest LIMIT {limit}", self.name)
+    /// Reads rows behind a key, whose value is to be given, in the order of the keys; with `from_start`
+    /// from that key on.
+    pub(super) fn page(&self, limit: usize, from_start: bool) -> String {
+        let behind = if from_start { ">=" } else { ">" };
+        format!("SELECT {COLUMNS} FROM {} WHERE digest {behind} ? ORDER BY digest LIMIT {limit}", self.name)
     }
 
     /// Reads keys behind a key, whose value is to be given, with whether their records changed last
@@ -167,6 +172,8 @@ impl Table {
         format!("DELETE FROM {} WHERE digest IN ({list}) AND {}", self.name, expired(horizon))
     }
 }
+
+const TIMES: [&str; 4] = ["r_entered", "wl_entered", "r_updated", "wl_updated"];
 
 /// The columns of a record, times as seconds since the epoch, which no time zone can skew.
 const COLUMNS: &str = "digest, r_count, UNIX_TIMESTAMP(r_entered), UNIX_TIMESTAMP(r_updated), wl_count, \
@@ -226,10 +233,23 @@ fn number(value: &Value) -> Option<i64> {
     }
 }
 
-async fn columns(connection: &mut Conn, name: &str) -> Result<Vec<(String, String)>, Error> {
+/// One column of the table.
+struct Column {
+    name: String,
+    kind: String,
+    /// Whether every new row must name a value for it.
+    is_demanded: bool,
+}
+
+async fn columns(connection: &mut Conn, name: &str) -> Result<Vec<Column>, Error> {
     let rows: Vec<Row> = connection.query(format!("SHOW COLUMNS FROM {name}")).await?;
-    let text = |row: &Row, at| row.get::<String, usize>(at).unwrap_or_default();
-    Ok(rows.iter().map(|row| (text(row, 0), text(row, 1))).collect())
+    let text = |row: &Row, at: usize| row.get::<Option<String>, usize>(at).flatten();
+    let column = |row: &Row| Column {
+        name: text(row, 0).unwrap_or_default(),
+        kind: text(row, 1).unwrap_or_default(),
+        is_demanded: text(row, 2).as_deref() == Some("NO") && text(row, 4).is_none(),
+    };
+    Ok(rows.iter().map(column).collect())
 }
 
 /// Whether there can be only one row for a digest.

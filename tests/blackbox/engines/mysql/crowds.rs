@@ -157,8 +157,48 @@ fn a_table_that_may_only_be_read_is_read() {
     assert_eq!(server.request("report", &[DIGEST]).code(), 500);
     eventually("a line in the log", || home.log().contains("denied").then_some(()));
     // Connections that there are learn of new rights to a table at once; of those to a whole database they
-    // would not.
-    store.sql(&format!("GRANT INSERT, UPDATE ON {name}.digests TO {name}"));
-    eventually("the right to write", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
-    assert_eq!(done(&server, "check", DIGEST).counts(), (2, 0));
+    // never do.
+    for (count, place) in [(2, format!("{name}.digests")), (3, format!("{name}.*"))] {
+        store.sql(&format!("GRANT INSERT, UPDATE ON {place} TO {name}"));
+        eventually("the right to write", || {
+            (server.request("report", &[DIGEST]).code() == 200).then_some(())
+        });
+        assert_eq!(done(&server, "check", DIGEST).counts(), (count, 0));
+        store.sql(&format!("REVOKE INSERT, UPDATE ON {place} FROM {name}"));
+        eventually("the right to be gone", || {
+            (server.request("whitelist", &[DIGEST]).code() == 500).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_row_that_another_has_locked_keeps_nobody_else_waiting() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    let server = store.home("").start();
+    let others = digests(20);
+    done(&server, "report", DIGEST);
+    let _held = store.mariadb.hold(&format!(
+        "USE {}; BEGIN; SELECT r_count FROM digests WHERE digest = '{DIGEST}' FOR UPDATE",
+        store.name
+    ));
+    let mut all: Vec<&str> = others.iter().map(String::as_str).collect();
+    all.push(DIGEST);
+    // One statement for all of them hangs, and nobody can tell for which.
+    assert_eq!(server.request("report", &all).code(), 500);
+    // So each goes alone, the others first or not, until it is clear.
+    eventually("the others to be counted", || {
+        server.request("report", &all);
+        let counted = |digest: &String| done(&server, "check", digest).counts().0 > 0;
+        others.iter().all(counted).then_some(())
+    });
+    let before: Vec<i64> = others.iter().map(|digest| done(&server, "check", digest).counts().0).collect();
+    for _ in 0..20 {
+        assert_eq!(server.request("report", &all).code(), 500);
+    }
+    for (digest, before) in others.iter().zip(before) {
+        assert_eq!(done(&server, "check", digest).counts().0, before + 20, "{digest}");
+    }
 }

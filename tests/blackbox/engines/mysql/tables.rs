@@ -22,6 +22,7 @@ fn tables_of_other_shapes_are_served() {
         shape("char(40)", "char(64)"),
         shape("datetime default NULL", "timestamp NULL default NULL"),
         shape("datetime default NULL", zero),
+        shape("datetime default NULL", "datetime NOT NULL"),
         shape("datetime", "datetime(6)"),
         shape("PRIMARY KEY", "UNIQUE KEY"),
         shape("PRIMARY KEY (`digest`)", "id int AUTO_INCREMENT PRIMARY KEY, UNIQUE (digest)"),
