@@ -1,8 +1,13 @@
 //! Names of databases on servers, as far as both such engines write them alike: parts between
 //! commas, or a URL. Their texts may hold passwords, so no error repeats any of them.
 
+use std::fs;
+use std::path::PathBuf;
+
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
+
+use super::start::Failure;
 
 /// What is wrong with the name of a database.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -25,6 +30,26 @@ pub(super) struct Url {
     /// The parts of the path that are not empty.
     pub(super) path: Vec<String>,
     query: Vec<(String, String)>,
+}
+
+/// How a server proves who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tls {
+    /// The file of the certificates to trust; none: those that the system trusts.
+    pub(super) authorities: Option<PathBuf>,
+    /// Whether it has to.
+    pub(super) verify: bool,
+}
+
+impl Tls {
+    /// The certificates to trust, where a file is named for them.
+    pub(super) fn read_authorities(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(path) = &self.authorities else { return Ok(None) };
+        let failure = |error| {
+            Failure::fatal(format!("cannot read the certificates to trust in {}: {error}", path.display()))
+        };
+        fs::read(path).map(Some).map_err(failure)
+    }
 }
 
 /// A host's name or address, and a port of it.

@@ -6,6 +6,7 @@ pub mod gdbm;
 pub mod mysql;
 mod presence;
 pub mod redis;
+mod refusals;
 mod start;
 
 use std::future::Future;

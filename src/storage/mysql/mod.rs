@@ -10,6 +10,7 @@ mod suspects;
 mod sweep;
 mod table;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,18 +18,17 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, ServerError};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use tracing::{error, warn};
 
-use self::place::{Failure, Place};
+use self::place::{Place, failure_of};
 use self::pool::Pool;
 use self::suspects::{Suspects, Treatment};
 use self::table::{Table, decode};
 use super::presence::{LIMIT, Link, keep};
-use super::start::{Attempt, wait_for};
+use super::refusals::Refusals;
+use super::start::wait_for;
 use super::{
     Batch, BoxFuture, Cursor, Engine, Health, OpenError, Opened, Options, Page, Progress, StorageError,
 };
-use crate::allowance::{Allowance, more};
 use crate::digest::Digest;
 use crate::record::{Kind, Record, Timestamp};
 
@@ -52,15 +52,9 @@ struct Shared {
     pool: Arc<Pool>,
     table: Table,
     suspects: Mutex<Suspects>,
-    complaints: Mutex<Complaints>,
-}
-
-struct Complaints {
-    allowance: Allowance,
-    /// Why a change was refused last; none since one was accepted.
-    refusal: Option<String>,
-    /// Whether one was refused for want of a right.
-    is_denied: bool,
+    refusals: Refusals,
+    /// Whether something was refused for want of a right.
+    is_denied: AtomicBool,
 }
 
 /// Why a batch cannot go on.
@@ -95,9 +89,13 @@ impl MySql {
         .await?;
         let connections = options.connections.unwrap_or(CONNECTIONS);
         let pool = Arc::new(Pool::new(place, connection, connections));
-        let complaints = Complaints { allowance: Allowance::per_minute(10), refusal: None, is_denied: false };
-        let complaints = Mutex::new(complaints);
-        let shared = Arc::new(Shared { pool, table, suspects: Mutex::default(), complaints });
+        let shared = Arc::new(Shared {
+            pool,
+            table,
+            suspects: Mutex::default(),
+            refusals: Refusals::new(name),
+            is_denied: AtomicBool::new(false),
+        });
         let tasks = vec![
             tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
             tokio::spawn(sweep::keep(Arc::clone(&shared), options.cleanup_age)).abort_handle(),
@@ -213,8 +211,8 @@ impl Engine for MySql {
         if let Some(why) = self.shared.pool.presence().why_away() {
             return Health::Away(why);
         }
-        match &self.shared.complaints().refusal {
-            Some(why) => Health::ReadOnly(why.clone()),
+        match self.shared.refusals.last() {
+            Some(why) => Health::ReadOnly(why),
             None => Health::Serving,
         }
     }
@@ -263,7 +261,7 @@ impl Shared {
             under_way.clear();
         }
         // A right that is granted later is not had by connections that there are.
-        if std::mem::take(&mut self.complaints().is_denied) {
+        if self.is_denied.swap(false, Ordering::Relaxed) {
             self.pool.forget();
         } else {
             lease.put_back();
@@ -316,7 +314,7 @@ impl Shared {
                 // Most collations ignore case.
                 let Some(digest) = Digest::from_hex(&key) else { continue };
                 if let Some(entry) = batch.entry_mut(&digest) {
-                    entry.found = record.ok_or_else(|| self.damaged(digest));
+                    entry.found = record.ok_or_else(|| self.refusals.damaged(digest));
                 }
             }
         }
@@ -342,7 +340,7 @@ impl Shared {
                     }
                 }
             }
-            self.complaints().refusal = None;
+            self.refusals.accepted();
         };
         match self.upsert(connection, kind, rows, now).await {
             Ok(()) => accept(rows),
@@ -398,24 +396,10 @@ impl Shared {
             self.pool.presence().lost(epoch, &error.to_string());
             return;
         }
-        let mut complaints = self.complaints();
-        complaints.refusal = Some(error.to_string());
-        complaints.is_denied |= matches!(error.code, COMMAND_DENIED | COLUMN_DENIED);
-        if let Some(withheld) = complaints.allowance.take(Instant::now()) {
-            let name = self.pool.presence().name();
-            warn!("{name} refused a statement: {error}{}", more(withheld));
+        if matches!(error.code, COMMAND_DENIED | COLUMN_DENIED) {
+            self.is_denied.store(true, Ordering::Relaxed);
         }
-    }
-
-    fn damaged(&self, digest: Digest) -> StorageError {
-        if let Some(withheld) = self.complaints().allowance.take(Instant::now()) {
-            error!("the record of {digest} in {} is damaged{}", self.pool.place.describe(), more(withheld));
-        }
-        StorageError::Damaged
-    }
-
-    fn complaints(&self) -> std::sync::MutexGuard<'_, Complaints> {
-        self.complaints.lock().unwrap_or_else(PoisonError::into_inner)
+        self.refusals.refused(&error.to_string());
     }
 }
 
@@ -444,13 +428,7 @@ impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error {
             Error::Server(error) => Self::Refused(error),
-            error => Self::Lost(Failure::of(&error).why),
+            error => Self::Lost(failure_of(&error).why),
         }
-    }
-}
-
-impl From<Failure> for Attempt {
-    fn from(failure: Failure) -> Self {
-        if failure.is_final { Self::Final(failure.why) } else { Self::Passing(failure.why) }
     }
 }

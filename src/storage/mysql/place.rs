@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder, SslOpts};
 
-use crate::storage::dsn::{self, DsnError, Host, Url};
+use crate::storage::dsn::{self, DsnError, Host, Tls, Url};
+use crate::storage::start::Failure;
 
 const PORT: u16 = 3306;
 /// What the library of the established server looks at for another port and another socket.
@@ -38,21 +39,6 @@ enum Server {
     Socket(PathBuf),
     /// `localhost`: by one of the usual sockets, or by TCP.
     Local,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Tls {
-    /// The file of the certificates to trust; none: those that the system trusts.
-    authorities: Option<PathBuf>,
-    verify: bool,
-}
-
-/// Why there is no connection.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) why: String,
-    /// Whether waiting cannot help.
-    pub(super) is_final: bool,
 }
 
 impl Place {
@@ -181,16 +167,16 @@ impl Place {
             }
             server => vec![server.clone()],
         };
-        let mut last = Failure { why: "there is no server to try".to_owned(), is_final: false };
+        let mut last = Failure::passing("there is no server to try");
         for server in servers {
             match Conn::new(self.options(&server)?).await {
                 Ok(mut connection) => {
                     return match connection.query_drop(SETUP).await {
                         Ok(()) | Err(Error::Server(_)) => Ok(connection),
-                        Err(error) => Err(Failure::of(&error)),
+                        Err(error) => Err(failure_of(&error)),
                     };
                 }
-                Err(error) => last = Failure::of(&error),
+                Err(error) => last = failure_of(&error),
             }
             if last.is_final {
                 break;
@@ -213,7 +199,7 @@ impl Place {
             Server::Local => {}
         }
         if let Some(tls) = &self.tls {
-            options = options.ssl_opts(tls.options()?);
+            options = options.ssl_opts(tls_options(tls)?);
         }
         Ok(options.into())
     }
@@ -229,65 +215,52 @@ fn default_port() -> u16 {
     std::env::var(PORT_VARIABLE).ok().and_then(|port| port.parse().ok()).unwrap_or(PORT)
 }
 
-impl Tls {
-    fn options(&self) -> Result<SslOpts, Failure> {
-        let roots: Vec<Vec<u8>> = match &self.authorities {
-            Some(path) => {
-                let text = std::fs::read(path).map_err(|error| Failure {
-                    why: format!("cannot read the certificates to trust in {}: {error}", path.display()),
-                    is_final: true,
-                })?;
-                vec![text]
-            }
-            None => {
-                let system = rustls_native_certs::load_native_certs();
-                system.certs.into_iter().map(|certificate| certificate.to_vec()).collect()
-            }
-        };
-        if roots.is_empty() && self.verify {
-            return Err(Failure {
-                why:
-                    "the system has no certificates to trust: install ca-certificates, or name some with ca="
-                        .to_owned(),
-                is_final: true,
-            });
+fn tls_options(tls: &Tls) -> Result<SslOpts, Failure> {
+    let roots: Vec<Vec<u8>> = match tls.read_authorities()? {
+        Some(text) => vec![text],
+        None => {
+            let system = rustls_native_certs::load_native_certs();
+            system.certs.into_iter().map(|certificate| certificate.to_vec()).collect()
         }
-        Ok(SslOpts::default()
-            .with_root_certs(roots.into_iter().map(Into::into).collect())
-            .with_disable_built_in_roots(true)
-            .with_danger_accept_invalid_certs(!self.verify)
-            .with_danger_skip_domain_validation(!self.verify))
+    };
+    if roots.is_empty() && tls.verify {
+        return Err(Failure::fatal(
+            "the system has no certificates to trust: install ca-certificates, or name some with ca=",
+        ));
     }
+    Ok(SslOpts::default()
+        .with_root_certs(roots.into_iter().map(Into::into).collect())
+        .with_disable_built_in_roots(true)
+        .with_danger_accept_invalid_certs(!tls.verify)
+        .with_danger_skip_domain_validation(!tls.verify))
 }
 
-impl Failure {
-    /// What the library says.
-    pub(super) fn of(error: &Error) -> Self {
-        const REFUSALS: [u16; 7] = [
-            1044, // no access to the database
-            1045, // no access with this password
-            1049, // no such database
-            1130, // no access from this machine
-            1251, // no common way to authenticate
-            1698, // no access
-            3159, // no access without TLS
-        ];
-        let (why, is_final) = match error {
-            Error::Server(error) => (error.to_string(), REFUSALS.contains(&error.code)),
-            Error::Driver(error) => {
-                use mysql_async::DriverError::{
-                    CleartextPluginDisabled, NoClientSslFlagFromServer, UnknownAuthPlugin,
-                };
-                let is_final = matches!(
-                    error,
-                    CleartextPluginDisabled | NoClientSslFlagFromServer | UnknownAuthPlugin { .. }
-                );
-                (error.to_string(), is_final)
-            }
-            error => (error.to_string(), error.to_string().contains("certificate")),
-        };
-        Self { why, is_final }
-    }
+/// Why there is no connection, as the library says.
+pub(super) fn failure_of(error: &Error) -> Failure {
+    const REFUSALS: [u16; 7] = [
+        1044, // no access to the database
+        1045, // no access with this password
+        1049, // no such database
+        1130, // no access from this machine
+        1251, // no common way to authenticate
+        1698, // no access
+        3159, // no access without TLS
+    ];
+    let (why, is_final) = match error {
+        Error::Server(error) => (error.to_string(), REFUSALS.contains(&error.code)),
+        Error::Driver(error) => {
+            use mysql_async::DriverError::{
+                CleartextPluginDisabled, NoClientSslFlagFromServer, UnknownAuthPlugin,
+            };
+            let is_final = matches!(
+                error,
+                CleartextPluginDisabled | NoClientSslFlagFromServer | UnknownAuthPlugin { .. }
+            );
+            (error.to_string(), is_final)
+        }
+        error => (error.to_string(), error.to_string().contains("certificate")),
+    };
+    Failure { why, is_final }
 }
 
 /// The names in `name` or `name.name`, each of which may be quoted as in SQL.

@@ -8,10 +8,11 @@ use mysql_async::prelude::Queryable;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::place::{Failure, Place};
+use super::place::Place;
 use super::table::Table;
 use crate::storage::BoxFuture;
 use crate::storage::presence::{Link, Presence};
+use crate::storage::start::Failure;
 
 /// What may be used without having been looked at; the server may close what nobody uses.
 const FRESH: Duration = Duration::from_millis(400);
@@ -64,7 +65,7 @@ impl Pool {
 
     /// A connection for oneself. Takes as long as it takes.
     pub(super) async fn take(&self) -> Result<Lease<'_>, Failure> {
-        let closed = |_| Failure { why: "the engine has been closed".to_owned(), is_final: true };
+        let closed = |_| Failure::fatal("the engine has been closed");
         let permit = self.permits.acquire().await.map_err(closed)?;
         loop {
             let returned = self.returned.notified();

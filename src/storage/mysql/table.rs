@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 
-use super::place::{Failure, Place};
+use super::place::{Place, failure_of};
 use crate::digest::{Digest, HEX_LEN};
 use crate::record::{Kind, Record, Tally, Timestamp};
+use crate::storage::start::Failure;
 
 const NO_SUCH_TABLE: u16 = 1146;
 /// The largest count of an `int(11)`.
@@ -43,19 +44,19 @@ impl Table {
             }
             columns => columns,
         };
-        let columns = columns.map_err(|error| Failure::of(&error))?;
+        let columns = columns.map_err(|error| failure_of(&error))?;
         let column = |wanted: &str| columns.iter().find(|column| column.name.eq_ignore_ascii_case(wanted));
         let wanted = [&["digest", "r_count", "wl_count"][..], &TIMES].concat();
         if let Some(missing) = wanted.into_iter().find(|name| column(name).is_none()) {
-            return Err(Failure { why: format!("the table {name} has no column {missing}"), is_final: true });
+            return Err(Failure::fatal(format!("the table {name} has no column {missing}")));
         }
-        let failure = |error| Failure::of(&error);
+        let failure = |error| failure_of(&error);
         if !is_unique(connection, &name).await.map_err(failure)? {
             let why = format!(
                 "the table {name} may have several rows for one digest, whose counts would be wrong: run ALTER TABLE \
                  {name} ADD PRIMARY KEY (digest)"
             );
-            return Err(Failure { why, is_final: true });
+            return Err(Failure::fatal(why));
         }
         let packet: Option<u64> =
             connection.query_first("SELECT @@max_allowed_packet").await.map_err(failure)?;
@@ -73,7 +74,7 @@ impl Table {
     /// Sees whether the table can be read.
     pub(super) async fn probe(connection: &mut Conn, place: &Place) -> Result<(), Failure> {
         let probe = format!("SELECT r_count, wl_updated FROM {} WHERE digest = ''", place.quoted_table());
-        connection.query_drop(probe).await.map_err(|error| Failure::of(&error))
+        connection.query_drop(probe).await.map_err(|error| failure_of(&error))
     }
 
     /// The largest count of a record of either kind.
@@ -294,7 +295,7 @@ async fn create(connection: &mut Conn, name: &str) -> Result<(), Failure> {
             ),
             is_final: true,
         }),
-        Err(error) => Err(Failure::of(&error)),
+        Err(error) => Err(failure_of(&error)),
     }
 }
 

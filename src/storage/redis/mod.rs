@@ -20,17 +20,16 @@ use redis::Value;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use tracing::{error, warn};
 
 use self::form::Form;
 use self::node::Node;
 use self::place::{Address, Place};
 use self::topology::{Topology, referred};
 use super::presence::LIMIT;
+use super::refusals::Refusals;
 use super::{
     Batch, BoxFuture, Cursor, Engine, Entry, Health, OpenError, Opened, Options, Page, Progress, StorageError,
 };
-use crate::allowance::{Allowance, more};
 use crate::digest::Digest;
 use crate::record::Record;
 
@@ -55,13 +54,7 @@ struct Shared {
     stale: Notify,
     /// Nodes that others have referred to since the last such look.
     acquaintances: Mutex<Vec<Arc<Node>>>,
-    complaints: Mutex<Complaints>,
-}
-
-struct Complaints {
-    allowance: Allowance,
-    /// Why changes were refused last; none since one was accepted.
-    refusal: Option<String>,
+    refusals: Refusals,
 }
 
 /// One command for one digest of a batch.
@@ -101,6 +94,7 @@ impl Redis {
         let place =
             Place::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
         let (topology, cluster) = survey::open(&place, form.script()).await?;
+        let refusals = Refusals::new(format!("the Redis of {}", place.describe()));
         let shared = Arc::new(Shared {
             place,
             form,
@@ -108,7 +102,7 @@ impl Redis {
             topology: ArcSwap::from_pointee(topology),
             stale: Notify::new(),
             acquaintances: Mutex::new(Vec::new()),
-            complaints: Mutex::new(Complaints { allowance: Allowance::per_minute(10), refusal: None }),
+            refusals,
         });
         let mut tasks = vec![tokio::spawn(survey::look_for_foreign_keys(Arc::clone(&shared))).abort_handle()];
         if cluster {
@@ -157,11 +151,11 @@ impl Engine for Redis {
             let node = topology.route(&key).ok_or(StorageError::Unavailable)?;
             let replies =
                 node.run(&pipeline, Instant::now() + LIMIT).await.ok_or(StorageError::Unavailable)?;
-            match replies.iter().find_map(place::Failure::of_reply) {
+            match replies.iter().find_map(place::refusal) {
                 None => Ok(()),
                 Some(failure) => {
                     self.shared.stale.notify_one();
-                    Err(self.shared.refused(&failure.why))
+                    Err(self.shared.refusals.refused(&failure.why))
                 }
             }
         })
@@ -179,9 +173,9 @@ impl Engine for Redis {
             match replies.as_slice() {
                 [Value::Int(deleted)] => Ok(*deleted > 0),
                 replies => {
-                    let why = replies.iter().find_map(place::Failure::of_reply).map(|failure| failure.why);
+                    let why = replies.iter().find_map(place::refusal).map(|failure| failure.why);
                     self.shared.stale.notify_one();
-                    Err(self.shared.refused(&why.unwrap_or_else(|| "an unknown reply".to_owned())))
+                    Err(self.shared.refusals.refused(&why.unwrap_or_else(|| "an unknown reply".to_owned())))
                 }
             }
         })
@@ -203,8 +197,8 @@ impl Engine for Redis {
             Some(why) if away.all(|why| why.is_some()) => return Health::Away(why),
             _ => {}
         }
-        match &self.shared.complaints().refusal {
-            Some(why) => Health::ReadOnly(why.clone()),
+        match self.shared.refusals.last() {
+            Some(why) => Health::ReadOnly(why),
             None => Health::Serving,
         }
     }
@@ -315,7 +309,7 @@ impl Shared {
                         task.node.presence().lost(epoch, &why);
                         self.stale.notify_one();
                     }
-                    Err(self.refused(&why))
+                    Err(self.refusals.refused(&why))
                 }
             },
             (Step::LookUp, reply) => {
@@ -323,25 +317,18 @@ impl Shared {
                 entry.found.map(|_| ())
             }
             (Step::Count, Value::Int(1)) => {
-                self.complaints().refusal = None;
+                self.refusals.accepted();
                 Ok(())
             }
             (Step::Count, Value::Int(0)) => Err(StorageError::Damaged),
-            (Step::Count, _) => Err(self.refused("an unknown reply of the script")),
+            (Step::Count, _) => Err(self.refusals.refused("an unknown reply of the script")),
         };
         match task.step {
             Step::LookUp => entry.found = outcome.and(entry.found),
             Step::Count => (entry.reported, entry.whitelisted) = (outcome, outcome),
         }
-        if outcome == Err(StorageError::Damaged)
-            && let Some(withheld) = self.complaints().allowance.take(std::time::Instant::now())
-        {
-            error!(
-                "the record of {} in {} is damaged{}",
-                entry.digest,
-                task.node.presence().name(),
-                more(withheld)
-            );
+        if outcome == Err(StorageError::Damaged) {
+            self.refusals.damaged(entry.digest);
         }
         None
     }
@@ -382,7 +369,7 @@ impl Shared {
                 Some(node)
             }
             Ok(Err(failure)) => {
-                self.refused(&format!("{}: {}", node.presence().name(), failure.why));
+                self.refusals.refused(&format!("{}: {}", node.presence().name(), failure.why));
                 None
             }
             Err(_) => None,
@@ -391,20 +378,6 @@ impl Shared {
 
     fn acquaintances(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Node>>> {
         self.acquaintances.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes note of a refusal, and logs it.
-    fn refused(&self, why: &str) -> StorageError {
-        let mut complaints = self.complaints();
-        complaints.refusal = Some(why.to_owned());
-        if let Some(withheld) = complaints.allowance.take(std::time::Instant::now()) {
-            warn!("the Redis of {} refused a command: {why}{}", self.place.describe(), more(withheld));
-        }
-        StorageError::Unavailable
-    }
-
-    fn complaints(&self) -> std::sync::MutexGuard<'_, Complaints> {
-        self.complaints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Some keys of one server after the other, and what is under them.
@@ -428,7 +401,7 @@ impl Shared {
                 let record = match reply {
                     Value::ServerError(error) if error.code() == "WRONGTYPE" => Err(StorageError::Damaged),
                     Value::ServerError(error) => {
-                        return Err(self.refused(&redis::RedisError::from(error).to_string()));
+                        return Err(self.refusals.refused(&redis::RedisError::from(error).to_string()));
                     }
                     reply => match self.form.decode(&reply) {
                         // It has expired in the meantime.
@@ -467,7 +440,7 @@ impl Shared {
             .arg(limit.max(1));
         let mut replies = node.run(&pipeline, deadline).await.ok_or(StorageError::Unavailable)?;
         let reply = replies.pop().unwrap_or(Value::Nil);
-        redis::from_redis_value(reply).map_err(|error| self.refused(&error.to_string()))
+        redis::from_redis_value(reply).map_err(|error| self.refusals.refused(&error.to_string()))
     }
 }
 

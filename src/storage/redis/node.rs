@@ -7,9 +7,10 @@ use redis::{Pipeline, Value};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::place::{Access, Address, Failure, Place, Servers};
+use super::place::{Access, Address, Place, Servers, failure_of, refusal};
 use crate::storage::BoxFuture;
 use crate::storage::presence::{Link, Presence, keep};
+use crate::storage::start::Failure;
 
 /// A key under which nothing is ever stored: taking the time to live from it is a change that changes
 /// nothing, and needs no right that counting does not need.
@@ -155,10 +156,10 @@ impl Node {
         let mut connection = access.connect(&address).await?;
         if probe(&mut connection).await? == Answer::Elsewhere && !self.is_of_cluster {
             let why = format!("it is a node of a cluster: write DigestDB = redis+cluster://{address}");
-            return Err(Failure { why, is_final: true });
+            return Err(Failure::fatal(why));
         }
         let loaded = redis::cmd("SCRIPT").arg("LOAD").arg(&self.script).query_async(&mut connection).await;
-        loaded.map_err(|error| Failure::of(&error)).map(|()| (connection, address))
+        loaded.map_err(|error| failure_of(&error)).map(|()| (connection, address))
     }
 }
 
@@ -205,14 +206,16 @@ enum Answer {
 /// Finds out whether a server accepts changes.
 async fn probe(connection: &mut MultiplexedConnection) -> Result<Answer, Failure> {
     let reply = connection.send_packed_command(redis::cmd("PERSIST").arg(NO_KEY)).await;
-    match reply.map_err(|error| Failure::of(&error))? {
-        Value::ServerError(error) => match error.code() {
-            "MOVED" | "ASK" => Ok(Answer::Elsewhere),
-            // It reads; what it refuses is told with each refusal.
-            "MISCONF" | "NOREPLICAS" | "OOM" => Ok(Answer::Done),
-            _ => Err(Failure::of_reply(&Value::ServerError(error))
-                .unwrap_or_else(|| Failure::passing("the server refuses".to_owned()))),
-        },
+    match reply.map_err(|error| failure_of(&error))? {
+        Value::ServerError(error) => {
+            match error.code() {
+                "MOVED" | "ASK" => Ok(Answer::Elsewhere),
+                // It reads; what it refuses is told with each refusal.
+                "MISCONF" | "NOREPLICAS" | "OOM" => Ok(Answer::Done),
+                _ => Err(refusal(&Value::ServerError(error))
+                    .unwrap_or_else(|| Failure::passing("the server refuses"))),
+            }
+        }
         _ => Ok(Answer::Done),
     }
 }
@@ -226,7 +229,7 @@ async fn ask_sentinels(sentinels: &[Address], service: &str, access: &Access) ->
             let mut question = redis::cmd("SENTINEL");
             question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
             let answer: Option<(String, u16)> =
-                question.query_async(&mut connection).await.map_err(|error| Failure::of(&error))?;
+                question.query_async(&mut connection).await.map_err(|error| failure_of(&error))?;
             let unknown = || Failure::passing(format!("it knows no master of {service}"));
             answer.map(|(host, port)| Address::Tcp(host, port)).ok_or_else(unknown)
         };
@@ -240,5 +243,5 @@ async fn ask_sentinels(sentinels: &[Address], service: &str, access: &Access) ->
             Err(_) => last = Some(Failure::passing(format!("the sentinel {sentinel} does not answer"))),
         }
     }
-    Err(last.unwrap_or_else(|| Failure::passing("there is no sentinel".to_owned())))
+    Err(last.unwrap_or_else(|| Failure::passing("there is no sentinel")))
 }

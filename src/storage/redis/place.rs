@@ -1,6 +1,5 @@
 //! Where a Redis is, as `DigestDB` names it, and how a connection to it is made.
 
-use std::fs;
 use std::path::PathBuf;
 
 use redis::aio::MultiplexedConnection;
@@ -10,7 +9,8 @@ use redis::{
 };
 use tracing::warn;
 
-use crate::storage::dsn::{self, DsnError, Host, Url};
+use crate::storage::dsn::{self, DsnError, Host, Tls, Url};
+use crate::storage::start::Failure;
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26_379;
@@ -52,21 +52,6 @@ pub(super) struct Access {
     password: Option<String>,
     database: i64,
     tls: Option<Tls>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Tls {
-    /// The file of the certificates to trust; none: those that the system trusts.
-    authorities: Option<PathBuf>,
-    verify: bool,
-}
-
-/// Why there is no connection.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) why: String,
-    /// Whether waiting cannot help.
-    pub(super) is_final: bool,
 }
 
 impl Place {
@@ -235,11 +220,8 @@ impl std::fmt::Display for Address {
 impl Access {
     /// A new connection to this server. Takes as long as it takes.
     pub(super) async fn connect(&self, address: &Address) -> Result<MultiplexedConnection, Failure> {
-        let roots = match self.tls.as_ref().and_then(|tls| tls.authorities.as_deref()) {
-            Some(path) => Some(fs::read(path).map_err(|error| Failure {
-                why: format!("cannot read the certificates to trust in {}: {error}", path.display()),
-                is_final: true,
-            })?),
+        let roots = match &self.tls {
+            Some(tls) => tls.read_authorities()?,
             None => None,
         };
         let error = match self.open(address, self.password.as_deref(), roots.clone()).await {
@@ -256,7 +238,7 @@ impl Access {
             warn!("the Redis server {address} needs no password, and the one of DigestDB is not used");
             return Ok(connection);
         }
-        Err(Failure::of(&error))
+        Err(failure_of(&error))
     }
 
     async fn open(
@@ -294,29 +276,22 @@ impl Access {
     }
 }
 
-impl Failure {
-    /// That waiting may help.
-    pub(super) fn passing(why: String) -> Self {
-        Self { why, is_final: false }
-    }
+/// Why there is no connection, as the library says.
+pub(super) fn failure_of(error: &RedisError) -> Failure {
+    let is_final = match error.kind() {
+        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => true,
+        ErrorKind::Io => is_certificate(error),
+        _ if error.to_string().contains("max number of clients") => false,
+        _ => matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" | "ERR")),
+    };
+    Failure { why: error.to_string(), is_final }
+}
 
-    /// What the library says.
-    pub(super) fn of(error: &RedisError) -> Self {
-        let is_final = match error.kind() {
-            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => true,
-            ErrorKind::Io => is_certificate(error),
-            _ if error.to_string().contains("max number of clients") => false,
-            _ => matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" | "ERR")),
-        };
-        Self { why: error.to_string(), is_final }
-    }
-
-    /// What the server replies.
-    pub(super) fn of_reply(reply: &Value) -> Option<Self> {
-        match reply {
-            Value::ServerError(error) => Some(Self::of(&RedisError::from(error.clone()))),
-            _ => None,
-        }
+/// What a server replied when it refused.
+pub(super) fn refusal(reply: &Value) -> Option<Failure> {
+    match reply {
+        Value::ServerError(error) => Some(failure_of(&RedisError::from(error.clone()))),
+        _ => None,
     }
 }
 

@@ -9,11 +9,11 @@ use tracing::{error, info, warn};
 
 use super::Shared;
 use super::node::Node;
-use super::place::{Access, Address, Failure, Place, Servers};
+use super::place::{Access, Address, Place, Servers};
 use super::topology::{Topology, shares};
 use crate::storage::OpenError;
 use crate::storage::presence::LIMIT;
-use crate::storage::start::{Attempt, wait_for};
+use crate::storage::start::{Failure, wait_for};
 
 /// How often a cluster is asked who has which slots, without a reason; and how soon with one.
 const SURVEY_PERIOD: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ pub(super) async fn open(place: &Place, script: &str) -> Result<(Topology, bool)
     let name = format!("the Redis of {}", place.describe());
     match Node::of_place(place, script) {
         Some(node) => {
-            wait_for(&name, || async { node.open().await.map_err(Attempt::from) }).await?;
+            wait_for(&name, || node.open()).await?;
             node.keep(None);
             Ok((Topology::one(node), false))
         }
@@ -41,28 +41,22 @@ pub(super) async fn open(place: &Place, script: &str) -> Result<(Topology, bool)
     }
 }
 
-impl From<Failure> for Attempt {
-    fn from(failure: Failure) -> Self {
-        if failure.is_final { Self::Final(failure.why) } else { Self::Passing(failure.why) }
-    }
-}
-
 /// Asks one of the named nodes, and connects to all those that it names.
-async fn first_survey(place: &Place, script: &str) -> Result<Topology, Attempt> {
+async fn first_survey(place: &Place, script: &str) -> Result<Topology, Failure> {
     let Servers::Cluster(seeds) = &place.servers else {
-        return Err(Attempt::Final("it is no cluster".to_owned()));
+        return Err(Failure::fatal("it is no cluster"));
     };
-    let mut last = Attempt::Passing("no node is named".to_owned());
+    let mut last = Failure::passing("no node is named");
     for seed in seeds {
         let node = Node::of_cluster(seed.clone(), &place.access, script);
         match timeout(LIMIT, node.open()).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => {
-                last = failure.into();
+                last = failure;
                 continue;
             }
             Err(_) => {
-                last = Attempt::Passing(format!("{seed} does not answer"));
+                last = Failure::passing(format!("{seed} does not answer"));
                 continue;
             }
         }
@@ -79,9 +73,9 @@ async fn first_survey(place: &Place, script: &str) -> Result<Topology, Attempt> 
                 return Ok(topology);
             }
             Err(why) if why.contains("cluster support disabled") => {
-                return Err(Attempt::Final(format!("{seed} is no node of a cluster: write redis://{seed}")));
+                return Err(Failure::fatal(format!("{seed} is no node of a cluster: write redis://{seed}")));
             }
-            Err(why) => last = Attempt::Passing(format!("{seed}: {why}")),
+            Err(why) => last = Failure::passing(format!("{seed}: {why}")),
         }
     }
     Err(last)
