@@ -34,8 +34,11 @@ use crate::storage::{Batch, Engine, Health, Progress};
 
 /// How many requests one batch for the engine may have.
 const MAX_BATCH: usize = 1024;
-/// How many requests may wait for the engine.
+/// How many digests these may name, beyond what is received at once.
+const MAX_BATCH_DIGESTS: usize = 8192;
+/// How many requests may wait for the engine, and how many digests these may name.
 const MAX_WAITING: usize = 8192;
+const MAX_WAITING_DIGESTS: usize = 65_536;
 /// How long a request may wait for the engine. A client gives up after a few seconds, and an old
 /// answer keeps others waiting.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -267,14 +270,17 @@ impl Server {
     fn dispatch(&mut self) {
         while self.under_way.len() < self.max_under_way && !self.waiting.is_empty() {
             let mut batch = self.spare_batches.pop().unwrap_or_default();
-            batch.restart((self.clock)());
+            let oldest = self.waiting.front().map_or_else(Instant::now, Work::waiting_since);
+            batch.restart((self.clock)(), oldest);
             let mut works = Vec::new();
-            let mut requests = 0;
+            let (mut requests, mut digests) = (0, 0);
             while let Some(next) = self.waiting.front()
-                && (requests == 0 || requests + next.len() <= MAX_BATCH)
+                && (requests == 0
+                    || (requests + next.len() <= MAX_BATCH && digests + next.digests() <= MAX_BATCH_DIGESTS))
                 && let Some(mut work) = self.waiting.pop_front()
             {
                 requests += work.len();
+                digests += work.digests();
                 work.plan(&mut batch);
                 works.push(work);
             }
@@ -293,12 +299,14 @@ impl Server {
         let now = Instant::now();
         let is_silent = now.saturating_duration_since(self.answered) >= PATIENCE;
         let mut requests: usize = self.waiting.iter().map(Work::len).sum();
+        let mut digests: usize = self.waiting.iter().map(Work::digests).sum();
         while let Some(oldest) = self.waiting.front() {
             let is_old = !is_silent && now.saturating_duration_since(oldest.waiting_since()) >= PATIENCE;
-            if requests <= MAX_WAITING && !is_old {
+            if requests <= MAX_WAITING && digests <= MAX_WAITING_DIGESTS && !is_old {
                 break;
             }
             requests -= oldest.len();
+            digests -= oldest.digests();
             self.counters.shed += oldest.len() as u64;
             self.spare_works.extend(self.waiting.pop_front());
         }

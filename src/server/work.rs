@@ -114,6 +114,12 @@ impl Work {
         self.requests.len()
     }
 
+    /// How many digests the requests name.
+    pub(super) fn digests(&self) -> usize {
+        // Those of look-ups are with their requests.
+        self.digests.len() + self.requests.len()
+    }
+
     /// Whether there is no request.
     pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty()

@@ -5,6 +5,7 @@
 //! batch. A look-up that came behind some of them is answered from the record plus those.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use super::StorageError;
 use crate::digest::Digest;
@@ -64,14 +65,22 @@ pub struct Batch {
     entries: Vec<Entry>,
     places: HashMap<Digest, u32>,
     now: Timestamp,
+    since: Option<Instant>,
 }
 
 impl Batch {
-    /// Empties the batch for new requests, which all count as made at `now`.
-    pub fn restart(&mut self, now: Timestamp) {
+    /// Empties the batch for new requests, which all count as made at `now`; the oldest of them came at
+    /// `since`.
+    pub fn restart(&mut self, now: Timestamp, since: Instant) {
         self.entries.clear();
         self.places.clear();
         self.now = now;
+        self.since = Some(since);
+    }
+
+    /// When the oldest request came.
+    pub fn since(&self) -> Instant {
+        self.since.unwrap_or_else(Instant::now)
     }
 
     /// Whether nothing is asked.
@@ -181,7 +190,7 @@ mod tests {
 
     fn batch() -> Batch {
         let mut batch = Batch::default();
-        batch.restart(NOW);
+        batch.restart(NOW, Instant::now());
         batch
     }
 

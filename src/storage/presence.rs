@@ -16,10 +16,20 @@ use crate::allowance::{Allowance, more};
 
 /// How long a request may wait for the store, a little less than the second that it may take.
 pub(super) const LIMIT: Duration = Duration::from_millis(900);
+/// What is left of that at least for who has waited before, for other things.
+const LEAST: Duration = Duration::from_millis(100);
 /// How often a store that is there is looked at, which also keeps idle connections in use.
 const CHECK_PERIOD: Duration = Duration::from_millis(500);
 /// How soon a store that is away is tried again.
 const RETRY_PERIOD: Duration = Duration::from_millis(150);
+/// A store that is lost again so soon after its return is given time before the next attempt, more with
+/// each time.
+const SETTLED: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long a store is away when that is said once more, with what keeps it away by then, and how often
+/// after that.
+const FIRST_REMINDER: Duration = Duration::from_secs(5);
+const REMINDER: Duration = Duration::from_secs(60);
 /// A store that answered something so recently is there, though it takes its time over another thing.
 const RECENT: Duration = Duration::from_millis(700);
 
@@ -52,25 +62,37 @@ struct State {
     epoch: u64,
     /// When it last answered.
     seen: Instant,
+    /// When it came back last, and how long to wait should it go again at once.
+    returned: Option<Instant>,
+    pause: Duration,
     slow: Allowance,
+    losses: Allowance,
 }
 
 #[derive(Debug)]
 struct Away {
     why: String,
     since: Instant,
+    /// Whether that has been said.
+    is_told: bool,
+    /// Whether it has been tried to reach it.
+    is_tried: bool,
+    reminder: Instant,
 }
 
 impl Presence {
     /// A store that is there.
     pub(super) fn new(name: String) -> Self {
-        let state = State { away: None, epoch: 0, seen: Instant::now(), slow: Allowance::per_minute(10) };
+        let state = State {
+            away: None,
+            epoch: 0,
+            seen: Instant::now(),
+            returned: None,
+            pause: Duration::ZERO,
+            slow: Allowance::per_minute(10),
+            losses: Allowance::per_minute(60),
+        };
         Self { name, state: Mutex::new(state), lost: Notify::new() }
-    }
-
-    /// The store's name.
-    pub(super) fn name(&self) -> &str {
-        &self.name
     }
 
     /// The number of the present connections; none while the store is away.
@@ -95,16 +117,29 @@ impl Presence {
         if state.away.is_some() || state.epoch != epoch {
             return;
         }
-        error!("{} is away: {why}; what needs it is refused until it is back", self.name);
-        state.away = Some(Away { why: why.to_owned(), since: Instant::now() });
+        let now = Instant::now();
+        let withheld = state.losses.take(now);
+        if let Some(withheld) = withheld {
+            let more = more(withheld);
+            error!("{} is away: {why}; what needs it is refused until it is back{more}", self.name);
+        }
+        state.pause = match state.returned {
+            Some(returned) if now.saturating_duration_since(returned) < SETTLED => {
+                (state.pause * 2).clamp(RETRY_PERIOD, LONGEST_PAUSE)
+            }
+            _ => Duration::ZERO,
+        };
+        let (why, is_told) = (why.to_owned(), withheld.is_some());
+        state.away = Some(Away { why, since: now, is_told, is_tried: false, reminder: now + FIRST_REMINDER });
         drop(state);
         self.lost.notify_one();
     }
 
-    /// Takes note that something took too long. Says whether the store is there all the same.
-    pub(super) fn timed_out(&self, epoch: u64) -> bool {
+    /// Takes note that something was not done in the time given. Says whether the store is there all the
+    /// same.
+    pub(super) fn timed_out(&self, epoch: u64, given: Duration) -> bool {
         let mut state = self.lock();
-        if state.seen.elapsed() < RECENT {
+        if state.seen.elapsed() < RECENT || given < LIMIT / 2 {
             if let Some(withheld) = state.slow.take(Instant::now()) {
                 warn!(
                     "{} answers, but did not finish something in time, whose requests were refused{}",
@@ -119,18 +154,46 @@ impl Presence {
         false
     }
 
+    /// How long to wait before the first attempt to reach a store that has been lost.
+    fn first_pause(&self) -> Duration {
+        let mut state = self.lock();
+        let pause = state.pause;
+        let is_first = state.away.as_mut().is_some_and(|away| !std::mem::replace(&mut away.is_tried, true));
+        if is_first { pause } else { Duration::ZERO }
+    }
+
     fn back(&self) {
         let mut state = self.lock();
         state.epoch += 1;
         state.seen = Instant::now();
-        if let Some(away) = state.away.take() {
+        state.returned = Some(state.seen);
+        if let Some(away) = state.away.take()
+            && away.is_told
+        {
             warn!("{} is back after {:.1} s", self.name, away.since.elapsed().as_secs_f64());
         }
+    }
+
+    /// Takes note that an attempt to reach the store has failed.
+    fn still_lost(&self, why: String) {
+        let mut state = self.lock();
+        let Some(away) = &mut state.away else { return };
+        let now = Instant::now();
+        if away.is_told && now >= away.reminder {
+            away.reminder = now + REMINDER;
+            error!("{} is still away after {} s: {why}", self.name, away.since.elapsed().as_secs());
+        }
+        away.why = why;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How much of the time that a request may wait is left to one that came at `since`.
+pub(super) fn time_left(since: Instant) -> Duration {
+    LIMIT.saturating_sub(since.elapsed()).max(LEAST)
 }
 
 /// Looks after a store as long as anybody uses it.
@@ -152,22 +215,22 @@ async fn check<L: Link>(link: &Arc<L>, epoch: u64) {
         Ok(Ok(())) => presence.seen(),
         Ok(Err(why)) => presence.lost(epoch, &why),
         Err(_) => {
-            presence.timed_out(epoch);
+            presence.timed_out(epoch, LIMIT);
         }
     }
 }
 
 async fn retry<L: Link>(link: &Arc<L>) {
     let presence = link.presence();
+    let pause = presence.first_pause();
+    tokio::time::sleep(pause).await;
     match timeout(LIMIT, link.connect()).await {
         Ok(Ok(())) => presence.back(),
         Ok(Err(why)) => {
-            if let Some(away) = &mut presence.lock().away {
-                away.why = why;
-            }
+            presence.still_lost(why);
             tokio::time::sleep(RETRY_PERIOD).await;
         }
-        Err(_) => {}
+        Err(_) => presence.still_lost("it does not answer in time".to_owned()),
     }
 }
 
@@ -235,11 +298,27 @@ mod tests {
         let presence = presence();
         let epoch = presence.epoch().unwrap();
         presence.seen();
-        presence.timed_out(epoch);
+        presence.timed_out(epoch, LIMIT);
         assert_eq!(presence.epoch(), Some(epoch));
         presence.lock().seen = Instant::now() - RECENT;
-        presence.timed_out(epoch);
+        presence.timed_out(epoch, LEAST);
+        assert_eq!(presence.epoch(), Some(epoch));
+        presence.timed_out(epoch, LIMIT);
         assert_eq!(presence.epoch(), None);
+    }
+
+    #[test]
+    fn one_that_goes_again_and_again_is_given_more_time_each_time() {
+        let presence = presence();
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            presence.lost(presence.epoch().unwrap(), "gone");
+            pauses.push(presence.first_pause());
+            assert_eq!(presence.first_pause(), Duration::ZERO, "only before the first attempt");
+            presence.back();
+        }
+        let pauses: Vec<u128> = pauses.iter().map(Duration::as_millis).collect();
+        assert_eq!(pauses, [0, 150, 300, 600, 1000, 1000]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(super) async fn wait_for<T, F: Future<Output = Result<T, Failure>>>(
             Ok(Err(Failure { why, .. })) => why,
             Err(_) => "it does not answer".to_owned(),
         };
-        if step >= end {
+        if Instant::now() >= end {
             return Err(OpenError::new(format!(
                 "{name} could not be reached within {} seconds: {why}",
                 PATIENCE.as_secs()

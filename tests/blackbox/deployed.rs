@@ -77,6 +77,9 @@ fn the_container_with_workers_and_threads_starts() {
 
 #[test]
 fn the_container_with_redis_starts() {
+    if !ours_only() {
+        return;
+    }
     let redis = Redis::with("--requirepass secret", &["-a", "secret", "--no-auth-warning"]);
     the_container_starts(&format!("redis\nDigestDB = 127.0.0.1,{},secret,10", redis.port()));
     assert_eq!(redis.cli(&["-n", "10", "hget", &format!("pyzord.digest_v1.{DIGEST}"), "r_count"]), "1\n");

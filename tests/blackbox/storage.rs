@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyzord::digest::Digest;
-use pyzord::record::{Record, Tally, Timestamp};
-use pyzord::storage::{self, Engine, Options};
+use pyzord::record::{Kind, Record, Tally, Timestamp};
+use pyzord::storage::{self, Batch, Engine, Options, Progress, StorageError};
 
 use crate::harness::{Home, MariaDb, Redis, ours_only};
 use crate::outages::Store;
@@ -108,6 +108,72 @@ fn of_redis_v0() {
 fn of_mysql() {
     let store = MariaDb::start();
     records_are_stored_walked_through_and_deleted("mysql", &dsn(&store.settings()));
+}
+
+/// Stores records beside look-ups, each of which must get its own record.
+async fn stores_beside_look_ups(engine: &Arc<dyn Engine>) {
+    const EACH: u64 = 300;
+    for number in 0..EACH {
+        engine.store(digest(number), record(number)).await.unwrap();
+    }
+    let stores = async {
+        for number in 0..EACH {
+            engine.store(digest(EACH + number), record(number)).await.unwrap();
+        }
+    };
+    let look_ups = async {
+        for number in 0..EACH {
+            let mut batch = Batch::default();
+            batch.restart(Timestamp::now(), Instant::now());
+            let look_up = batch.look_up(digest(number));
+            let increment = batch.increment(digest(2 * EACH + number), Kind::Report);
+            let batch = match engine.run(batch) {
+                Progress::Done(batch) => batch,
+                Progress::Later(batch) => batch.await,
+            };
+            assert_eq!(batch.found(look_up, i64::MAX), Ok(record(number)));
+            assert_eq!(batch.counted(increment), Ok(()));
+        }
+    };
+    futures_util::future::join(stores, look_ups).await;
+    assert_eq!(walk(engine).await.len() as u64, 3 * EACH);
+}
+
+#[test]
+fn a_store_does_not_disturb_what_goes_on_beside_it() {
+    if !ours_only() {
+        return;
+    }
+    let (redis, mariadb) = (Redis::start(), MariaDb::start());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for (name, options) in [
+            ("redis", dsn(&redis.settings())),
+            ("redis_v0", dsn(&redis.settings())),
+            ("mysql", dsn(&mariadb.settings())),
+        ] {
+            let engine = storage::open(name, &options).await.unwrap();
+            stores_beside_look_ups(&engine).await;
+            engine.close().await;
+        }
+    });
+}
+
+#[test]
+fn a_store_that_redis_refuses_has_failed() {
+    if !ours_only() {
+        return;
+    }
+    let redis = Redis::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let engine = storage::open("redis", &dsn(&redis.settings())).await.unwrap();
+        redis.cli(&["set", &format!("pyzord.digest_v1.{}", digest(1)), "a text in its place"]);
+        assert_eq!(engine.store(digest(1), record(1)).await, Ok(()));
+        redis.cli(&["config", "set", "maxmemory", "1"]);
+        assert_eq!(engine.store(digest(2), record(2)).await, Err(StorageError::Unavailable));
+        assert_eq!(walk(&engine).await.len(), 1);
+    });
 }
 
 #[test]

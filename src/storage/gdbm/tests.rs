@@ -158,7 +158,7 @@ fn a_batch_is_looked_up_before_it_is_counted() {
     );
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
     let mut batch = Batch::default();
-    batch.restart(Timestamp::from_seconds(1_700_000_000));
+    batch.restart(Timestamp::from_seconds(1_700_000_000), Instant::now());
     let look_up = batch.look_up(digest(1));
     let reports = [1, 1, 2, 3].map(|number| batch.increment(digest(number), Kind::Report));
     let whitelisting = batch.increment(digest(3), Kind::Whitelist);
@@ -223,7 +223,7 @@ fn colliding(number: usize) -> impl Iterator<Item = Digest> {
 
 fn report(engine: &Gdbm, digests: impl IntoIterator<Item = Digest>) -> Vec<Result<(), StorageError>> {
     let mut batch = Batch::default();
-    batch.restart(Timestamp::now());
+    batch.restart(Timestamp::now(), Instant::now());
     let increments: Vec<_> =
         digests.into_iter().map(|digest| batch.increment(digest, Kind::Report)).collect();
     let Progress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };

@@ -23,7 +23,7 @@ use self::place::{Place, failure_of};
 use self::pool::Pool;
 use self::suspects::{Suspects, Treatment};
 use self::table::{Table, decode};
-use super::presence::{LIMIT, Link, keep};
+use super::presence::{LIMIT, Link, keep, time_left};
 use super::refusals::Refusals;
 use super::start::wait_for;
 use super::{
@@ -132,7 +132,7 @@ impl MySql {
             Ok(Err(Trouble::Refused(error))) => self.shared.refused(epoch, &error),
             Ok(Err(Trouble::Lost(why))) => presence.lost(epoch, &why),
             Err(_) => {
-                presence.timed_out(epoch);
+                presence.timed_out(epoch, LIMIT);
             }
         }
         Err(StorageError::Unavailable)
@@ -156,10 +156,13 @@ impl Engine for MySql {
         Progress::Later(Box::pin(async move {
             let presence = shared.pool.presence();
             let mut under_way = Vec::new();
-            match timeout(LIMIT, shared.serve(&mut batch, epoch, &mut under_way)).await {
+            let given = time_left(batch.since());
+            match timeout(given, shared.serve(&mut batch, epoch, &mut under_way)).await {
                 Ok(Ok(())) => presence.seen(),
                 Ok(Err(why)) => presence.lost(epoch, &why),
-                Err(_) if presence.timed_out(epoch) => shared.suspects().blame(&under_way, Instant::now()),
+                Err(_) if presence.timed_out(epoch, given) => {
+                    shared.suspects().blame(&under_way, Instant::now());
+                }
                 Err(_) => {}
             }
             batch

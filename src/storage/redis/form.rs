@@ -3,7 +3,7 @@
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 use sha1::Digest as _;
 
 use crate::digest::{Digest, hex};
@@ -22,6 +22,7 @@ pub(super) struct Form {
     kind: Kind,
     script: String,
     hash: String,
+    storing: &'static str,
 }
 
 #[derive(Debug)]
@@ -35,18 +36,18 @@ enum Kind {
 impl Form {
     /// Hashes, the form of the engine `redis`.
     pub(super) fn hash() -> Self {
-        Self::new(Kind::Hash, include_str!("hash.lua"))
+        Self::new(Kind::Hash, include_str!("hash.lua"), include_str!("store_hash.lua"))
     }
 
     /// Texts, the form of the engine `redis_v0`.
     pub(super) fn text(zone: TimeZone) -> Self {
-        Self::new(Kind::Text(zone), include_str!("text.lua"))
+        Self::new(Kind::Text(zone), include_str!("text.lua"), include_str!("store_text.lua"))
     }
 
-    fn new(kind: Kind, script: &str) -> Self {
+    fn new(kind: Kind, script: &str, storing: &'static str) -> Self {
         let script = format!("{}\n{script}", include_str!("counting.lua"));
         let hash = hex(&sha1::Sha1::digest(&script).into());
-        Self { kind, hash: String::from_utf8_lossy(&hash).into_owned(), script }
+        Self { kind, hash: String::from_utf8_lossy(&hash).into_owned(), script, storing }
     }
 
     /// The engine's name.
@@ -105,32 +106,31 @@ impl Form {
         cmd
     }
 
-    /// The commands that store a record whole, with nothing of an older one left. It expires so many
-    /// seconds after its last change, or never.
-    pub(super) fn store(&self, key: &[u8], record: &Record, age: Option<u64>) -> Pipeline {
-        let mut pipeline = redis::pipe();
-        pipeline.atomic().cmd("DEL").arg(key);
+    /// The command that stores a record whole. It expires so many seconds after its last change, or never.
+    pub(super) fn store(&self, key: &[u8], record: &Record, age: Option<u64>) -> Cmd {
+        let mut cmd = redis::cmd("EVAL");
+        cmd.arg(self.storing).arg(1).arg(key);
+        match (age, record.last_change()) {
+            (Some(age), Some(last)) => cmd.arg(last.seconds().saturating_add_unsigned(age.min(LONGEST))),
+            _ => cmd.arg(0),
+        };
         let tallies = [record.reports, record.whitelists];
         match &self.kind {
             Kind::Hash => {
                 let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::seconds);
                 let values = tallies.map(|tally| [tally.count, seconds(tally.first), seconds(tally.last)]);
-                pipeline.cmd("HSET").arg(key);
                 for (field, value) in FIELDS.iter().zip(values.as_flattened()) {
-                    pipeline.arg(field).arg(value);
+                    cmd.arg(field).arg(value);
                 }
             }
             Kind::Text(zone) => {
                 let text = |time: Option<Timestamp>| time.map(|time| date(zone, time)).unwrap_or_default();
                 let values = tallies
                     .map(|tally| format!("{},{},{}", tally.count, text(tally.first), text(tally.last)));
-                pipeline.cmd("SET").arg(key).arg(values.join(","));
+                cmd.arg(values.join(","));
             }
         }
-        if let (Some(age), Some(last)) = (age, record.last_change()) {
-            pipeline.cmd("EXPIREAT").arg(key).arg(last.seconds().saturating_add_unsigned(age.min(LONGEST)));
-        }
-        pipeline
+        cmd
     }
 
     /// The record in the reply to a look-up; none where nothing is stored.

@@ -22,10 +22,10 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use self::form::Form;
-use self::node::Node;
+use self::node::{Node, is_of_no_slot};
 use self::place::{Address, Place};
 use self::topology::{Topology, referred};
-use super::presence::LIMIT;
+use super::presence::{LIMIT, time_left};
 use super::refusals::Refusals;
 use super::{
     Batch, BoxFuture, Cursor, Engine, Entry, Health, OpenError, Opened, Options, Page, Progress, StorageError,
@@ -33,8 +33,8 @@ use super::{
 use crate::digest::Digest;
 use crate::record::Record;
 
-/// How long one sentinel may take to answer, so that others can be asked in time.
-const SENTINEL_LIMIT: Duration = Duration::from_millis(300);
+/// How long a node that another one referred to may take to be connected to.
+const ACQUAINTANCE_LIMIT: Duration = Duration::from_millis(300);
 /// How often a command is sent at most: referred from node to node, and once more when a server did
 /// not know the script.
 const ROUNDS: usize = 5;
@@ -116,6 +116,7 @@ impl Redis {
             task.abort();
         }
         self.shared.topology.load().nodes().iter().for_each(|node| node.stop());
+        self.shared.acquaintances().drain(..).for_each(|node| node.stop());
     }
 }
 
@@ -146,7 +147,8 @@ impl Engine for Redis {
     fn store(&self, digest: Digest, record: Record) -> BoxFuture<'_, Result<(), StorageError>> {
         Box::pin(async move {
             let key = self.shared.form.key(digest);
-            let pipeline = self.shared.form.store(&key, &record, self.shared.age);
+            let mut pipeline = redis::pipe();
+            pipeline.add_command(self.shared.form.store(&key, &record, self.shared.age));
             let topology = self.shared.topology.load_full();
             let node = topology.route(&key).ok_or(StorageError::Unavailable)?;
             let replies =
@@ -241,7 +243,7 @@ impl Shared {
     }
 
     async fn serve(&self, mut batch: Batch, mut tasks: Vec<Task>) -> Batch {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + time_left(batch.since());
         let moment = self.form.moment(batch.now());
         for _ in 0..ROUNDS {
             let groups = by_node(std::mem::take(&mut tasks));
@@ -303,7 +305,9 @@ impl Shared {
                 "WRONGTYPE" => Err(StorageError::Damaged),
                 code => {
                     let why = redis::RedisError::from(error.clone()).to_string();
-                    if is_absence(code)
+                    if is_of_no_slot(error.details()) {
+                        self.stale.notify_one();
+                    } else if is_absence(code)
                         && let Some(epoch) = task.node.presence().epoch()
                     {
                         task.node.presence().lost(epoch, &why);
@@ -353,27 +357,25 @@ impl Shared {
 
     /// The node of this address, if there is a connection to it.
     fn known(&self, address: &Address) -> Option<Arc<Node>> {
-        let has = |node: &&Arc<Node>| node.address() == Some(address);
-        if let Some(node) = self.topology.load().nodes().iter().find(has) {
+        if let Some(node) = self.topology.load().node(address) {
             return Some(Arc::clone(node));
         }
-        self.acquaintances().iter().find(has).cloned()
+        self.acquaintances().iter().find(|node| node.address() == Some(address)).cloned()
     }
 
-    /// A connection to a node that has just joined; the next survey will find it, too.
+    /// A connection to a node that has just joined; the next survey will find it, too. One that cannot be
+    /// reached is away, so that it is not tried for each digest.
     async fn acquaint(&self, address: Address, deadline: Instant) -> Option<Arc<Node>> {
         let node = Node::of_cluster(address, &self.place.access, self.form.script());
-        match tokio::time::timeout_at(deadline, node.open()).await {
-            Ok(Ok(())) => {
-                self.acquaintances().push(Arc::clone(&node));
-                Some(node)
-            }
-            Ok(Err(failure)) => {
-                self.refusals.refused(&format!("{}: {}", node.presence().name(), failure.why));
-                None
-            }
-            Err(_) => None,
-        }
+        let limit = deadline.min(Instant::now() + ACQUAINTANCE_LIMIT);
+        let unreachable = match tokio::time::timeout_at(limit, node.open()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(failure.why),
+            Err(_) => Some("it does not answer in time".to_owned()),
+        };
+        node.keep(unreachable.as_deref());
+        self.acquaintances().push(Arc::clone(&node));
+        unreachable.is_none().then_some(node)
     }
 
     fn acquaintances(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Node>>> {
@@ -440,6 +442,9 @@ impl Shared {
             .arg(limit.max(1));
         let mut replies = node.run(&pipeline, deadline).await.ok_or(StorageError::Unavailable)?;
         let reply = replies.pop().unwrap_or(Value::Nil);
+        if let Some(failure) = place::refusal(&reply) {
+            return Err(self.refusals.refused(&failure.why));
+        }
         redis::from_redis_value(reply).map_err(|error| self.refusals.refused(&error.to_string()))
     }
 }

@@ -1,11 +1,13 @@
 //! One Redis server and the connection to it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::place::{Access, Address, Place, Servers, failure_of, refusal};
 use crate::storage::BoxFuture;
@@ -15,6 +17,8 @@ use crate::storage::start::Failure;
 /// A key under which nothing is ever stored: taking the time to live from it is a change that changes
 /// nothing, and needs no right that counting does not need.
 const NO_KEY: &str = "pyzord.probe";
+/// How long one sentinel may take to answer.
+const SENTINEL_LIMIT: Duration = Duration::from_millis(300);
 
 /// A server, by itself or of a cluster.
 pub(super) struct Node {
@@ -87,8 +91,8 @@ impl Node {
         {
             self.presence.lost(epoch, why);
         }
-        let keeper = tokio::spawn(keep(Arc::downgrade(self))).abort_handle();
-        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        keeper.get_or_insert_with(|| tokio::spawn(keep(Arc::downgrade(self))).abort_handle());
     }
 
     /// Nothing is done for the connection any more.
@@ -114,6 +118,9 @@ impl Node {
     /// Sends all commands at once and returns as many replies, some of which may be errors. Returns
     /// nothing when it is not known what became of them, which has been logged.
     pub(super) async fn run(&self, pipeline: &Pipeline, deadline: Instant) -> Option<Vec<Value>> {
+        // A transaction has other replies than commands, and the next one would get those left over.
+        debug_assert!(!pipeline.is_transaction());
+        let given = deadline.saturating_duration_since(Instant::now());
         let epoch = self.presence.epoch()?;
         let Some((mut connection, _)) = self.connection() else {
             self.presence.lost(epoch, "there is no connection");
@@ -130,7 +137,7 @@ impl Node {
                 None
             }
             Err(_) => {
-                self.presence.timed_out(epoch);
+                self.presence.timed_out(epoch, given);
                 None
             }
         }
@@ -150,11 +157,17 @@ impl Node {
         let (address, access) = match &self.route {
             Route::To(address, access) => (address.clone(), access),
             Route::Master { sentinels, service, sentinel_access, access } => {
-                (ask_sentinels(sentinels, service, sentinel_access).await?, access)
+                let known = self.connection().map(|(_, address)| address);
+                match (ask_sentinels(sentinels, service, sentinel_access).await, known) {
+                    (Ok(master), _) => (master, access),
+                    // The sentinels may have gone and the master not; that it takes changes shows that it is one.
+                    (Err(_), Some(known)) => (known, access),
+                    (Err(failure), None) => return Err(failure),
+                }
             }
         };
         let mut connection = access.connect(&address).await?;
-        if probe(&mut connection).await? == Answer::Elsewhere && !self.is_of_cluster {
+        if check_rights(&mut connection).await? == Answer::Elsewhere && !self.is_of_cluster {
             let why = format!("it is a node of a cluster: write DigestDB = redis+cluster://{address}");
             return Err(Failure::fatal(why));
         }
@@ -173,6 +186,7 @@ impl Link for Node {
             let (mut connection, address) =
                 self.connection().ok_or_else(|| "there is no connection".to_owned())?;
             let _ = probe(&mut connection).await.map_err(|failure| failure.why)?;
+            self.presence.seen();
             // A master that was replaced goes on as if nothing had happened, and what it is told is lost.
             if let Route::Master { sentinels, service, sentinel_access, .. } = &self.route
                 && let Ok(master) = ask_sentinels(sentinels, service, sentinel_access).await
@@ -210,6 +224,8 @@ async fn probe(connection: &mut MultiplexedConnection) -> Result<Answer, Failure
         Value::ServerError(error) => {
             match error.code() {
                 "MOVED" | "ASK" => Ok(Answer::Elsewhere),
+                // Of a cluster that serves what it has.
+                "CLUSTERDOWN" if is_of_no_slot(error.details()) => Ok(Answer::Elsewhere),
                 // It reads; what it refuses is told with each refusal.
                 "MISCONF" | "NOREPLICAS" | "OOM" => Ok(Answer::Done),
                 _ => Err(refusal(&Value::ServerError(error))
@@ -220,28 +236,44 @@ async fn probe(connection: &mut MultiplexedConnection) -> Result<Answer, Failure
     }
 }
 
-/// The first answer of a sentinel that knows the service's master.
-async fn ask_sentinels(sentinels: &[Address], service: &str, access: &Access) -> Result<Address, Failure> {
-    let mut last = None;
-    for sentinel in sentinels {
-        let asked = async {
-            let mut connection = access.connect(sentinel).await?;
-            let mut question = redis::cmd("SENTINEL");
-            question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
-            let answer: Option<(String, u16)> =
-                question.query_async(&mut connection).await.map_err(|error| failure_of(&error))?;
-            let unknown = || Failure::passing(format!("it knows no master of {service}"));
-            answer.map(|(host, port)| Address::Tcp(host, port)).ok_or_else(unknown)
-        };
-        // One that hangs must not keep the others from being asked.
-        let limit = Instant::now() + super::SENTINEL_LIMIT;
-        match timeout_at(limit, asked).await {
-            Ok(Ok(master)) => return Ok(master),
-            Ok(Err(failure)) => {
-                last = Some(Failure { why: format!("the sentinel {sentinel}: {}", failure.why), ..failure });
-            }
-            Err(_) => last = Some(Failure::passing(format!("the sentinel {sentinel} does not answer"))),
+/// Whether a node says that nobody has a key's slot, rather than that the cluster does not serve.
+pub(super) fn is_of_no_slot(details: Option<&str>) -> bool {
+    details.is_some_and(|details| details.contains("slot not served"))
+}
+
+/// Finds out, besides, whether the account has a right without which a record would be changed by half.
+async fn check_rights(connection: &mut MultiplexedConnection) -> Result<Answer, Failure> {
+    let answer = probe(connection).await?;
+    let reply = connection.send_packed_command(redis::cmd("EXPIRE").arg(NO_KEY).arg(1)).await;
+    match reply.map_err(|error| failure_of(&error))? {
+        Value::ServerError(error) if error.code() == "NOPERM" => {
+            Err(failure_of(&redis::RedisError::from(error)))
         }
+        _ => Ok(answer),
     }
-    Err(last.unwrap_or_else(|| Failure::passing("there is no sentinel")))
+}
+
+/// Asks all sentinels at once, and takes the first answer of one that knows the service's master.
+async fn ask_sentinels(sentinels: &[Address], service: &str, access: &Access) -> Result<Address, Failure> {
+    let ask = |sentinel| async move {
+        match timeout(SENTINEL_LIMIT, ask_sentinel(sentinel, service, access)).await {
+            Ok(Ok(master)) => Ok(master),
+            Ok(Err(failure)) => {
+                Err(Failure { why: format!("the sentinel {sentinel}: {}", failure.why), ..failure })
+            }
+            Err(_) => Err(Failure::passing(format!("the sentinel {sentinel} does not answer"))),
+        }
+    };
+    let asked = sentinels.iter().map(|sentinel| Box::pin(ask(sentinel)));
+    select_ok(asked).await.map(|(master, _)| master)
+}
+
+async fn ask_sentinel(sentinel: &Address, service: &str, access: &Access) -> Result<Address, Failure> {
+    let mut connection = access.connect(sentinel).await?;
+    let mut question = redis::cmd("SENTINEL");
+    question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+    let answer: Option<(String, u16)> =
+        question.query_async(&mut connection).await.map_err(|error| failure_of(&error))?;
+    let unknown = || Failure::passing(format!("it knows no master of {service}"));
+    answer.map(|(host, port)| Address::Tcp(host, port)).ok_or_else(unknown)
 }

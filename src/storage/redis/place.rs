@@ -1,6 +1,7 @@
 //! Where a Redis is, as `DigestDB` names it, and how a connection to it is made.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -233,9 +234,14 @@ impl Access {
             && self.user.is_none()
             && let Ok(mut connection) = self.open(address, None, roots).await
             && let Ok(reply) = connection.send_packed_command(&redis::cmd("PING")).await
-            && !matches!(&reply, Value::ServerError(error) if error.code() == "NOAUTH")
+            && needs_no_password(&reply)
         {
-            warn!("the Redis server {address} needs no password, and the one of DigestDB is not used");
+            static TOLD: Mutex<Vec<Address>> = Mutex::new(Vec::new());
+            let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+            if !told.contains(address) {
+                told.push(address.clone());
+                warn!("the Redis server {address} needs no password, and the one of DigestDB is not used");
+            }
             return Ok(connection);
         }
         Err(failure_of(&error))
@@ -273,6 +279,14 @@ impl Access {
         // Who asks has set a limit, for all of it.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         client.get_multiplexed_async_connection_with_config(&config).await
+    }
+}
+
+fn needs_no_password(reply: &Value) -> bool {
+    match reply {
+        Value::SimpleString(pong) => pong == "PONG",
+        Value::ServerError(error) => error.code() == "NOPERM",
+        _ => false,
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{join_all, select_ok};
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use super::Shared;
 use super::node::Node;
 use super::place::{Access, Address, Place, Servers};
-use super::topology::{Topology, shares};
+use super::topology::{Shares, Topology, shares};
 use crate::storage::OpenError;
 use crate::storage::presence::LIMIT;
 use crate::storage::start::{Failure, wait_for};
@@ -18,6 +19,8 @@ use crate::storage::start::{Failure, wait_for};
 /// How often a cluster is asked who has which slots, without a reason; and how soon with one.
 const SURVEY_PERIOD: Duration = Duration::from_secs(60);
 const SURVEY_STEP: Duration = Duration::from_millis(250);
+/// How long one node may take to say who has which slots.
+const SEED_LIMIT: Duration = Duration::from_millis(800);
 /// How much of a database is looked at at the start, a page at a time, and how long others then have it.
 const SAMPLE_PAGES: usize = 100;
 const SAMPLE_PAGE: usize = 1000;
@@ -43,42 +46,51 @@ pub(super) async fn open(place: &Place, script: &str) -> Result<(Topology, bool)
 
 /// Asks one of the named nodes, and connects to all those that it names.
 async fn first_survey(place: &Place, script: &str) -> Result<Topology, Failure> {
+    let (node, shares) = ask_seeds(place, script).await?;
+    let known = |address: &Address| acquainted(address, Some(&node), &place.access, script);
+    let topology = Topology::cluster(&shares, known);
+    connect(topology.nodes()).await;
+    Ok(topology)
+}
+
+/// A named node that answers, and who it says has which slots.
+async fn ask_seeds(place: &Place, script: &str) -> Result<(Arc<Node>, Shares), Failure> {
     let Servers::Cluster(seeds) = &place.servers else {
         return Err(Failure::fatal("it is no cluster"));
     };
-    let mut last = Failure::passing("no node is named");
-    for seed in seeds {
+    let ask = |seed: Address| {
         let node = Node::of_cluster(seed.clone(), &place.access, script);
-        match timeout(LIMIT, node.open()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => {
-                last = failure;
-                continue;
-            }
-            Err(_) => {
-                last = Failure::passing(format!("{seed} does not answer"));
-                continue;
-            }
+        async move {
+            let asked = async {
+                node.open().await?;
+                shares(&node, Instant::now() + SEED_LIMIT).await
+            };
+            let failure = match timeout(SEED_LIMIT, asked).await {
+                Ok(Ok(shares)) => return Ok((Arc::clone(&node), shares)),
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::passing("it does not answer"),
+            };
+            Err(Failure { why: format!("{seed}: {}", failure.why), ..failure })
         }
-        match shares(&node, Instant::now() + LIMIT).await {
-            Ok(shares) => {
-                let known = |address: &Address| acquainted(address, Some(&node), &place.access, script);
-                let topology = Topology::cluster(&shares, known);
-                for node in topology.nodes() {
-                    if Some(seed) != node.address() {
-                        node.open().await?;
-                    }
-                }
-                topology.nodes().iter().for_each(|node| node.keep(None));
-                return Ok(topology);
-            }
-            Err(why) if why.contains("cluster support disabled") => {
-                return Err(Failure::fatal(format!("{seed} is no node of a cluster: write redis://{seed}")));
-            }
-            Err(why) => last = Failure::passing(format!("{seed}: {why}")),
-        }
-    }
-    Err(last)
+    };
+    select_ok(seeds.iter().map(|seed| Box::pin(ask(seed.clone())))).await.map(|(answer, _)| answer)
+}
+
+/// Connects to those nodes to which there is no connection yet, all at once, and looks after all of them.
+async fn connect(nodes: &[Arc<Node>]) {
+    let attempts = nodes.iter().map(|node| async move {
+        let unreachable = match timeout(LIMIT, async {
+            if node.is_connected() { Ok(()) } else { node.open().await }
+        })
+        .await
+        {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(failure.why),
+            Err(_) => Some("it does not answer in time".to_owned()),
+        };
+        node.keep(unreachable.as_deref());
+    });
+    join_all(attempts).await;
 }
 
 fn acquainted(address: &Address, known: Option<&Arc<Node>>, access: &Access, script: &str) -> Arc<Node> {
@@ -106,27 +118,16 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 }
 
 async fn survey(shared: &Shared, topology: &Topology) {
-    for asked in topology.nodes().iter().filter(|node| node.presence().epoch().is_some()) {
-        let Ok(shares) = shares(asked, Instant::now() + LIMIT).await else { continue };
-        let known = |address: &Address| {
-            let known = shared.known(address);
-            acquainted(address, known.as_ref(), &shared.place.access, shared.form.script())
-        };
-        let found = Topology::cluster(&shares, known);
-        if found.is_like(topology) {
-            return;
-        }
-        for node in found.nodes() {
-            if node.address().is_some_and(|address| topology.node(address).is_some()) {
-                continue;
-            }
-            let connected = node.is_connected();
-            match timeout(LIMIT, async { if connected { Ok(()) } else { node.open().await } }).await {
-                Ok(Ok(())) => node.keep(None),
-                Ok(Err(failure)) => node.keep(Some(&failure.why)),
-                Err(_) => node.keep(Some("it does not answer in time")),
-            }
-        }
+    let Some(shares) = ask_anybody(shared, topology).await else { return };
+    let known = |address: &Address| {
+        let known = shared.known(address);
+        acquainted(address, known.as_ref(), &shared.place.access, shared.form.script())
+    };
+    let found = Topology::cluster(&shares, known);
+    if !found.is_like(topology) {
+        let is_new = |node: &&Arc<Node>| !topology.nodes().iter().any(|known| Arc::ptr_eq(known, node));
+        let new: Vec<Arc<Node>> = found.nodes().iter().filter(is_new).cloned().collect();
+        connect(&new).await;
         let names = |topology: &Topology| {
             topology.nodes().iter().filter_map(|node| node.address()).map(ToString::to_string).collect()
         };
@@ -135,9 +136,20 @@ async fn survey(shared: &Shared, topology: &Topology) {
             info!("The Redis Cluster's nodes are now {}", now.into_iter().collect::<Vec<_>>().join(", "));
         }
         shared.topology.store(Arc::new(found));
-        shared.acquaintances().clear();
-        return;
     }
+    // Those that have slots by now are among the others; any one else is met again when it is referred to.
+    shared.acquaintances().clear();
+}
+
+/// Who has which slots, according to any node that answers, or else to one of those named at the start:
+/// a whole cluster may have moved.
+async fn ask_anybody(shared: &Shared, topology: &Topology) -> Option<Shares> {
+    for node in topology.nodes().iter().filter(|node| node.presence().epoch().is_some()) {
+        if let Ok(shares) = shares(node, Instant::now() + SEED_LIMIT).await {
+            return Some(shares);
+        }
+    }
+    ask_seeds(&shared.place, shared.form.script()).await.ok().map(|(_, shares)| shares)
 }
 
 /// Looks at some keys, and says when there are some that this engine does not serve.

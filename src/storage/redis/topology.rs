@@ -6,7 +6,8 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::node::Node;
-use super::place::Address;
+use super::place::{Address, refusal};
+use crate::storage::start::Failure;
 
 /// Into so many slots a cluster divides its keys.
 const SLOTS: usize = 16_384;
@@ -73,24 +74,27 @@ impl Topology {
 }
 
 /// Asks a node who has which slots.
-pub(super) async fn shares(node: &Node, deadline: Instant) -> Result<Shares, String> {
+pub(super) async fn shares(node: &Node, deadline: Instant) -> Result<Shares, Failure> {
     let mut question = redis::pipe();
     question.cmd("CLUSTER").arg("SLOTS");
-    let replies = node.run(&question, deadline).await.ok_or("it does not answer")?;
-    let Some(Address::Tcp(asked, _)) = node.address() else {
-        return Err("it is no node of a cluster".to_owned());
+    let replies =
+        node.run(&question, deadline).await.ok_or_else(|| Failure::passing("it does not answer"))?;
+    let Some(Address::Tcp(asked, port)) = node.address() else {
+        return Err(Failure::fatal("it is no node of a cluster"));
     };
+    let unknown = || Failure::passing("it tells its slots in an unknown way");
     match replies.as_slice() {
-        [Value::ServerError(error)] => Err(redis::RedisError::from(error.clone()).to_string()),
-        [Value::Array(ranges)] => {
-            let shares: Option<Shares> = ranges.iter().map(|range| share(range, asked)).collect();
-            match shares {
-                Some(shares) if !shares.is_empty() => Ok(shares),
-                Some(_) => Err("the cluster has no slots yet".to_owned()),
-                None => Err("it tells its slots in an unknown way".to_owned()),
-            }
+        [Value::ServerError(error)]
+            if error.details().is_some_and(|text| text.contains("support disabled")) =>
+        {
+            Err(Failure::fatal(format!("it is no node of a cluster: write redis://{asked}:{port}")))
         }
-        _ => Err("it tells its slots in an unknown way".to_owned()),
+        [reply @ Value::ServerError(_)] => Err(refusal(reply).unwrap_or_else(unknown)),
+        [Value::Array(ranges)] if ranges.is_empty() => Err(Failure::passing("the cluster has no slots yet")),
+        [Value::Array(ranges)] => {
+            ranges.iter().map(|range| share(range, asked)).collect::<Option<_>>().ok_or_else(unknown)
+        }
+        _ => Err(unknown()),
     }
 }
 

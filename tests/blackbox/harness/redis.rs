@@ -171,7 +171,13 @@ impl RedisCluster {
         }
     }
 
-    fn slot(&self, key: &str) -> String {
+    /// Kills a node.
+    pub(crate) fn kill(&mut self, node: usize) {
+        self.nodes[node].service().kill();
+    }
+
+    /// The slot of a key.
+    pub(crate) fn slot(&self, key: &str) -> String {
         self.nodes[0].cli(&["cluster", "keyslot", key]).trim().to_owned()
     }
 
@@ -215,6 +221,16 @@ impl Sentinel {
     /// Its port.
     pub(crate) fn port(&self) -> u16 {
         self.sentinel.port()
+    }
+
+    /// The servers, the first master first.
+    pub(crate) fn servers(&self) -> &[Redis] {
+        &self.servers
+    }
+
+    /// Sends the sentinel a signal.
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        self.sentinel.service.signal(signal);
     }
 
     /// Makes the other server the master, and waits until the sentinel says that it is.
