@@ -240,7 +240,8 @@ impl Sentinel {
     ) -> Self {
         let server = |role: &str| {
             let port = free_tcp_port();
-            Redis::at(port, &format!("{} {role}", options(port)), client)
+            // A replica gets its first copy at once.
+            Redis::at(port, &format!("--repl-diskless-sync-delay 0 {} {role}", options(port)), client)
         };
         let master = server("");
         let replica = server(&format!("--replicaof 127.0.0.1 {}", master.port()));
@@ -271,8 +272,21 @@ impl Sentinel {
         self.sentinel.port()
     }
 
-    /// Makes the other server the master, and waits until the sentinel says that it is.
+    /// Waits until the replica has all that the master has. `WAIT` knows only of what the same connection
+    /// has changed.
+    pub(crate) fn await_replica(&self) {
+        super::eventually("the replica to have everything", || {
+            let info = self.master().cli(&["info", "replication"]);
+            let after = |mark: &str| Some(info.split_once(mark)?.1.split([',', '\r']).next()?.to_owned());
+            (after("state=")? == "online" && after(",offset=")? == after("master_repl_offset:")?)
+                .then_some(())
+        });
+    }
+
+    /// Makes the other server the master, with all that this one has, and waits until the sentinel says that
+    /// it is.
     pub(crate) fn fail_over(&self) {
+        self.await_replica();
         let before = self.master().port();
         assert_eq!(self.sentinel.cli(&["sentinel", "failover", "counts"]), "OK\n");
         self.await_other(before);
