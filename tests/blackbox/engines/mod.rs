@@ -5,6 +5,7 @@
 mod gdbm;
 mod mysql;
 mod redis;
+mod redis_places;
 
 use std::thread;
 

@@ -93,38 +93,64 @@ pub(crate) struct RedisCluster {
 impl RedisCluster {
     /// One that serves; the first node says that it listens on this port, if any.
     pub(crate) fn start(announced: Option<u16>) -> Self {
+        Self::with(announced, |port| format!("--port {port}"), &[])
+    }
+
+    /// One whose nodes have these options, by the port of each, and whose own client needs these.
+    pub(crate) fn with(announced: Option<u16>, options: impl Fn(u16) -> String, client: &[&str]) -> Self {
         const SLOTS: [&str; 3] = ["0 5460", "5461 10922", "10923 16383"];
         let mut nodes = Vec::new();
         for (number, slots) in SLOTS.iter().enumerate() {
-            let port = free_tcp_port();
             let announce = match announced {
                 Some(port) if number == 0 => format!("--cluster-announce-port {port}"),
                 _ => String::new(),
             };
-            let node = Redis::at(
-                port,
-                &format!(
-                    "--port {port} --cluster-enabled yes --cluster-node-timeout 60000 \
-                     --cluster-announce-ip 127.0.0.1 {announce}"
-                ),
-                &[],
-            );
+            let port = free_tcp_port();
+            let node = Self::node(port, &format!("{} {announce}", options(port)), client);
             let slots: Vec<&str> = slots.split(' ').collect();
             node.cli(&["cluster", "addslotsrange", slots[0], slots[1]]);
             node.cli(&["cluster", "set-config-epoch", &(number + 1).to_string()]);
             nodes.push(node);
         }
-        for other in &nodes[1..] {
-            let (port, bus) = (nodes[0].port(), nodes[0].port() + 10_000);
-            other.cli(&["cluster", "meet", "127.0.0.1", &port.to_string(), &bus.to_string()]);
-        }
         let cluster = Self { nodes };
-        let knows_all = |node: &Redis| {
-            node.cli(&["cluster", "info"]).contains("cluster_state:ok")
-                && node.cli(&["cluster", "slots"]).matches("127.0.0.1").count() == 3
-        };
-        super::eventually("the cluster", || cluster.nodes.iter().all(knows_all).then_some(()));
+        cluster.nodes[1..].iter().for_each(|other| cluster.introduce(other));
+        cluster.await_all();
         cluster
+    }
+
+    /// One more node, which has no slots yet; its place.
+    pub(crate) fn join(&mut self) -> usize {
+        let port = free_tcp_port();
+        let node = Self::node(port, &format!("--port {port}"), &[]);
+        self.introduce(&node);
+        self.nodes.push(node);
+        self.await_all();
+        self.nodes.len() - 1
+    }
+
+    fn node(port: u16, options: &str, client: &[&str]) -> Redis {
+        // None is given up for dead while a test lets it hang, nor is one degraded when its last slot goes.
+        let cluster = "--cluster-enabled yes --cluster-node-timeout 60000 --cluster-announce-ip 127.0.0.1 \
+                       --cluster-allow-replica-migration no";
+        Redis::at(port, &format!("{cluster} {options}"), client)
+    }
+
+    fn introduce(&self, other: &Redis) {
+        let port = self.nodes[0].port();
+        let (port, bus) = (port.to_string(), (port + 10_000).to_string());
+        assert_eq!(other.cli(&["cluster", "meet", "127.0.0.1", &port, &bus]), "OK\n");
+    }
+
+    fn await_all(&self) {
+        let count = self.nodes.len();
+        let knows_all = |node: &Redis| {
+            let info = node.cli(&["cluster", "info"]);
+            info.contains("cluster_state:ok")
+                && info.contains(&format!("cluster_known_nodes:{count}\r"))
+                && node.cli(&["cluster", "slots"]).matches("127.0.0.1").count() == 3
+                && !node.cli(&["cluster", "nodes"]).contains("handshake")
+        };
+        super::eventually("the cluster", || self.nodes.iter().all(knows_all).then_some(()));
     }
 
     /// Its nodes.
@@ -132,10 +158,20 @@ impl RedisCluster {
         &self.nodes
     }
 
+    /// The process of one.
+    pub(crate) fn service(&mut self, node: usize) -> &mut Service {
+        self.nodes[node].service()
+    }
+
     /// `DigestDB` for it.
     pub(crate) fn dsn(&self) -> String {
+        format!("redis+cluster://{}", self.hosts())
+    }
+
+    /// All nodes, as a URL names them.
+    pub(crate) fn hosts(&self) -> String {
         let hosts: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-        format!("redis+cluster://{}", hosts.join(","))
+        hosts.join(",")
     }
 
     /// The place of the node that has a key.
@@ -163,11 +199,13 @@ impl RedisCluster {
         assert!(moved.starts_with("OK"), "{moved}");
     }
 
-    /// Finishes the move of a key's slot.
+    /// Finishes the move of a key's slot. Who takes it learns that first, or it would refer back those whom
+    /// the former owner refers to it.
     pub(crate) fn finish_to_move(&self, key: &str, to: usize) {
         let (slot, id) = (self.slot(key), self.id(to));
-        for node in &self.nodes {
-            node.cli(&["cluster", "setslot", &slot, "node", &id]);
+        let others = (0..self.nodes.len()).filter(|node| *node != to);
+        for node in std::iter::once(to).chain(others) {
+            self.nodes[node].cli(&["cluster", "setslot", &slot, "node", &id]);
         }
     }
 
@@ -195,20 +233,37 @@ pub(crate) struct Sentinel {
 impl Sentinel {
     /// One that knows both.
     pub(crate) fn start() -> Self {
-        let master = Redis::start();
-        let port = free_tcp_port();
-        let replica = Redis::at(port, &format!("--port {port} --replicaof 127.0.0.1 {}", master.port()), &[]);
+        Self::with(|port| format!("--port {port}"), &[], |port| format!("port {port}\n"), &[])
+    }
+
+    /// One that knows both; the servers have these options, by the port of each, and the sentinel has these
+    /// lines in its config, by its port. Their own clients need these.
+    pub(crate) fn with(
+        options: impl Fn(u16) -> String,
+        client: &[&str],
+        lines: impl Fn(u16) -> String,
+        its_client: &[&str],
+    ) -> Self {
+        let server = |role: &str| {
+            let port = free_tcp_port();
+            // A replica gets its first copy at once.
+            Redis::at(port, &format!("--repl-diskless-sync-delay 0 {} {role}", options(port)), client)
+        };
+        let master = server("");
+        let replica = server(&format!("--replicaof 127.0.0.1 {}", master.port()));
         let port = free_tcp_port();
         let mut service = Service::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-sentinel"));
         let config = service.folder().join("config");
         let monitored = format!(
-            "port {port}\nbind 127.0.0.1\nsentinel monitor counts 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds counts 1000\nsentinel failover-timeout counts 3000\n",
-            master.port()
+            "bind 127.0.0.1\nsentinel monitor counts 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds counts 1000\nsentinel failover-timeout counts 3000\n{}",
+            master.port(),
+            lines(port)
         );
         std::fs::write(&config, monitored).unwrap();
         service.set_arguments(vec![config.display().to_string()]);
-        let mut sentinel = Redis { service, port, client: Vec::new() };
+        let client = its_client.iter().map(ToString::to_string).collect();
+        let mut sentinel = Redis { service, port, client };
         sentinel.restart();
         let this = Self { servers: [master, replica], sentinel };
         super::eventually("a sentinel that knows the replica", || {
@@ -233,17 +288,51 @@ impl Sentinel {
         self.sentinel.service.signal(signal);
     }
 
-    /// Makes the other server the master, and waits until the sentinel says that it is.
+    /// Waits until the replica has all that the master has. `WAIT` knows only of what the same connection
+    /// has changed.
+    pub(crate) fn await_replica(&self) {
+        super::eventually("the replica to have everything", || {
+            let info = self.master().cli(&["info", "replication"]);
+            let after = |mark: &str| Some(info.split_once(mark)?.1.split([',', '\r']).next()?.to_owned());
+            (after("state=")? == "online" && after(",offset=")? == after("master_repl_offset:")?)
+                .then_some(())
+        });
+    }
+
+    /// Makes the other server the master, with all that this one has, and waits until the sentinel says that
+    /// it is.
     pub(crate) fn fail_over(&self) {
+        self.await_replica();
         let before = self.master().port();
         assert_eq!(self.sentinel.cli(&["sentinel", "failover", "counts"]), "OK\n");
+        self.await_other(before);
+    }
+
+    /// Waits until the sentinel says that another server than the one of this port is the master.
+    pub(crate) fn await_other(&self, before: u16) {
         super::eventually("another master", || (self.master().port() != before).then_some(()));
     }
 
     /// The master according to the sentinel.
     pub(crate) fn master(&self) -> &Redis {
+        let place = self.master_place();
+        &self.servers[place]
+    }
+
+    /// The process of the master according to the sentinel.
+    pub(crate) fn master_service(&mut self) -> &mut Service {
+        let place = self.master_place();
+        self.servers[place].service()
+    }
+
+    /// The server on this port.
+    pub(crate) fn server(&mut self, port: u16) -> &mut Redis {
+        self.servers.iter_mut().find(|server| server.port() == port).unwrap()
+    }
+
+    fn master_place(&self) -> usize {
         let answer = self.sentinel.cli(&["sentinel", "get-master-addr-by-name", "counts"]);
         let port: u16 = answer.lines().last().unwrap().parse().unwrap();
-        self.servers.iter().find(|server| server.port() == port).unwrap()
+        self.servers.iter().position(|server| server.port() == port).unwrap()
     }
 }
