@@ -2,6 +2,7 @@
 //! that are not quite the manual's, and several who use one table at a time.
 
 mod crowds;
+mod logins;
 mod places;
 mod tables;
 

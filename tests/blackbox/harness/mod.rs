@@ -7,6 +7,7 @@ mod client;
 mod database;
 mod home;
 mod mariadb;
+pub(crate) mod mysql8;
 mod redis;
 mod server;
 mod service;

@@ -1,0 +1,401 @@
+//! A peer that lets clients in as MySQL 8 does, by `caching_sha2_password`, and passes what they then say
+//! on to a MariaDB, which does not know that way. MySQL 8 itself is not in Debian.
+//!
+//! Follows the description of the protocol in MySQL's source documentation: "Protocol::HandshakeV10",
+//! "Protocol::AuthSwitchRequest" and "Caching_sha2_password information".
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::{Certificate, MariaDb, free_tcp_port, run};
+
+/// Who is let in.
+pub(crate) const USER: &str = "counter";
+pub(crate) const PASSWORD: &str = "secret, of 20 letters";
+
+const CACHING: &str = "caching_sha2_password";
+const NATIVE: &str = "mysql_native_password";
+const NONCE: [u8; 20] = *b"0123456789abcdefghij";
+
+const CONNECT_WITH_DB: u32 = 1 << 3;
+const SSL: u32 = 1 << 11;
+/// What MySQL 8 can, as far as MariaDB can it, too.
+const CAPABILITIES: u32 = 0x1 // as MySQL
+    | 0x2 | 0x4 | CONNECT_WITH_DB
+    | 1 << 9 // the protocol of today
+    | 1 << 13 // transactions
+    | 1 << 15 // safe authentication
+    | 1 << 16 | 1 << 17 | 1 << 18 // several statements and results
+    | 1 << 19 | 1 << 21 // authentication by plugins
+    | 1 << 24; // no EOF packets
+
+/// How the peer lets clients in.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// Whether it has seen the account's password since it started, and needs only a proof.
+    pub(crate) is_cached: bool,
+    /// Whether it begins with the other plugin and then changes its mind.
+    pub(crate) switches: bool,
+    /// Whether it offers TLS.
+    pub(crate) tls: bool,
+}
+
+/// The peer; it goes with the process of the tests.
+pub(crate) struct MySql8 {
+    port: u16,
+    shared: Arc<Shared>,
+    mariadb: MariaDb,
+}
+
+struct Shared {
+    manner: Manner,
+    folder: TempDir,
+    certificate: Certificate,
+    mariadb: PathBuf,
+    /// How often somebody was let in by the proof, by the encrypted password and by the plain one.
+    proofs: AtomicU32,
+    encrypted: AtomicU32,
+    plain: AtomicU32,
+    /// What went wrong with a client, other than that it left.
+    faults: Mutex<Vec<String>>,
+}
+
+impl MySql8 {
+    /// One that runs, before a MariaDB with the database `pyzor`.
+    pub(crate) fn start(manner: Manner) -> Self {
+        // It may have been done by another test.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mariadb = MariaDb::start();
+        let folder = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
+        let mut openssl = Command::new("openssl");
+        let made = run(openssl.args(["genrsa", "-out", "key.pem", "2048"]).current_dir(folder.path()), b"");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let socket = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let shared = Arc::new(Shared {
+            manner,
+            folder,
+            certificate: Certificate::new(),
+            mariadb: mariadb.socket(),
+            proofs: AtomicU32::new(0),
+            encrypted: AtomicU32::new(0),
+            plain: AtomicU32::new(0),
+            faults: Mutex::default(),
+        });
+        let port = free_tcp_port();
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let (by_tcp, by_socket) = (Arc::clone(&shared), Arc::clone(&shared));
+        thread::spawn(move || {
+            listener.incoming().flatten().for_each(|client| Shared::admit(&by_tcp, Wire::Tcp(client)));
+        });
+        thread::spawn(move || {
+            socket.incoming().flatten().for_each(|client| Shared::admit(&by_socket, Wire::Socket(client)));
+        });
+        Self { port, shared, mariadb }
+    }
+
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.shared.folder.path().join("socket")
+    }
+
+    /// Whose certificate its own is signed by.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.shared.certificate.authority()
+    }
+
+    /// The MariaDB behind it.
+    pub(crate) fn mariadb(&self) -> &MariaDb {
+        &self.mariadb
+    }
+
+    /// In which ways somebody was let in: by the proof, by the encrypted password, by the plain one.
+    pub(crate) fn ways(&self) -> [bool; 3] {
+        let faults = self.shared.faults.lock().unwrap();
+        assert!(faults.is_empty(), "{faults:?}");
+        [&self.shared.proofs, &self.shared.encrypted, &self.shared.plain]
+            .map(|count| count.load(Ordering::SeqCst) > 0)
+    }
+}
+
+/// A client's connection.
+enum Wire {
+    Tcp(TcpStream),
+    Socket(UnixStream),
+    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
+}
+
+impl Wire {
+    fn set_read_timeout(&self, limit: Duration) -> std::io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(Some(limit)),
+            Self::Socket(stream) => stream.set_read_timeout(Some(limit)),
+            Self::Tls(stream) => stream.sock.set_read_timeout(Some(limit)),
+        }
+    }
+
+    /// Whether nobody else can listen.
+    fn is_safe(&self) -> bool {
+        !matches!(self, Self::Tcp(_))
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Socket(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(buffer),
+            Self::Socket(stream) => stream.write(buffer),
+            Self::Tls(stream) => stream.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.flush(),
+            Self::Socket(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+/// A packet's number and content.
+fn receive(stream: &mut impl Read) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut header = [0; 4];
+    stream.read_exact(&mut header)?;
+    let length = u32::from_le_bytes([header[0], header[1], header[2], 0]);
+    let mut content = vec![0; length as usize];
+    stream.read_exact(&mut content)?;
+    Ok((header[3], content))
+}
+
+fn send(stream: &mut impl Write, number: u8, content: &[u8]) -> std::io::Result<()> {
+    let mut packet = u32::try_from(content.len()).unwrap().to_le_bytes();
+    packet[3] = number;
+    stream.write_all(&[&packet, content].concat())?;
+    stream.flush()
+}
+
+/// A client's answer to the greeting.
+struct Login {
+    capabilities: u32,
+    user: String,
+    proof: Vec<u8>,
+    database: String,
+}
+
+impl Login {
+    fn parse(content: &[u8]) -> Self {
+        let capabilities = u32::from_le_bytes(content[..4].try_into().unwrap());
+        let mut rest = &content[32..];
+        let mut text = || {
+            let end = rest.iter().position(|byte| *byte == 0).unwrap();
+            let text = String::from_utf8(rest[..end].to_vec()).unwrap();
+            rest = &rest[end + 1..];
+            text
+        };
+        let user = text();
+        let length = usize::from(rest[0]);
+        let proof = rest[1..=length].to_vec();
+        rest = &rest[1 + length..];
+        let text = || {
+            let end = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
+            String::from_utf8(rest[..end].to_vec()).unwrap()
+        };
+        let database = if capabilities & CONNECT_WITH_DB == 0 { String::new() } else { text() };
+        Self { capabilities, user, proof, database }
+    }
+}
+
+impl Shared {
+    fn admit(shared: &Arc<Self>, client: Wire) {
+        let shared = Arc::clone(shared);
+        thread::spawn(move || {
+            if let Err(error) = shared.serve(client)
+                && !matches!(
+                    error.kind(),
+                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+                )
+            {
+                shared.faults.lock().unwrap().push(error.to_string());
+            }
+        });
+    }
+
+    fn serve(&self, mut client: Wire) -> std::io::Result<()> {
+        client.set_read_timeout(Duration::from_secs(10))?;
+        let first = if self.manner.switches { NATIVE } else { CACHING };
+        let capabilities = CAPABILITIES | if self.manner.tls { SSL } else { 0 };
+        let [low, lower, high, higher] = capabilities.to_le_bytes();
+        let greeting: [&[u8]; 10] = [
+            b"\x0a8.0.36\0",
+            &[1, 0, 0, 0],
+            &NONCE[..8],
+            &[0, low, lower, 255, 2, 0, high, higher, 21],
+            &[0; 10],
+            &NONCE[8..],
+            b"\0",
+            first.as_bytes(),
+            b"\0",
+            b"",
+        ];
+        send(&mut client, 0, &greeting.concat())?;
+        let (mut number, mut answer) = receive(&mut client)?;
+        if answer.len() == 32 {
+            // It wants to go on in TLS.
+            let Wire::Tcp(stream) = client else { return Err(ErrorKind::InvalidData.into()) };
+            client = Wire::Tls(Box::new(StreamOwned::new(self.tls(), stream)));
+            (number, answer) = receive(&mut client)?;
+        }
+        let mut login = Login::parse(&answer);
+        if self.manner.switches {
+            let switch = [b"\xfe", CACHING.as_bytes(), b"\0", &NONCE, b"\0"].concat();
+            send(&mut client, number + 1, &switch)?;
+            (number, login.proof) = receive(&mut client)?;
+        }
+        let number = match self.authenticate(&mut client, number, &login)? {
+            (number, true) => number,
+            (number, false) => {
+                return send(
+                    &mut client,
+                    number,
+                    b"\xff\x15\x04#28000Access denied for user (using password: YES)",
+                );
+            }
+        };
+        let mut server = self.log_in(&login)?;
+        send(&mut client, number, &[0, 0, 0, 2, 0, 0, 0])?;
+        relay(&mut client, &mut server)
+    }
+
+    fn tls(&self) -> ServerConnection {
+        let certificate = CertificateDer::from_pem_file(self.certificate.server()).unwrap();
+        let key = PrivateKeyDer::from_pem_file(self.certificate.key()).unwrap();
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key);
+        ServerConnection::new(Arc::new(config.unwrap())).unwrap()
+    }
+
+    /// The number of the next packet, and whether it is the user.
+    fn authenticate(&self, client: &mut Wire, number: u8, login: &Login) -> std::io::Result<(u8, bool)> {
+        let is_user = login.user == USER;
+        if self.manner.is_cached {
+            let proven = is_user && login.proof == proof(PASSWORD.as_bytes());
+            if proven {
+                self.proofs.fetch_add(1, Ordering::SeqCst);
+                send(client, number + 1, b"\x01\x03")?;
+            }
+            return Ok((number + if proven { 2 } else { 1 }, proven));
+        }
+        // Only who knows the password itself can be known from now on.
+        send(client, number + 1, b"\x01\x04")?;
+        let (number, answer) = receive(client)?;
+        let wanted = [PASSWORD.as_bytes(), b"\0"].concat();
+        if client.is_safe() {
+            self.plain.fetch_add(1, Ordering::SeqCst);
+            return Ok((number + 1, is_user && answer == wanted));
+        }
+        if answer != [2] {
+            return Err(std::io::Error::other("a password on a wire that others can read"));
+        }
+        let key = self.openssl(&["rsa", "-in", "key.pem", "-pubout"], b"");
+        send(client, number + 1, &[b"\x01", key.as_slice()].concat())?;
+        let (number, answer) = receive(client)?;
+        let padding = ["-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha1"];
+        let masked =
+            self.openssl(&[&["pkeyutl", "-decrypt", "-inkey", "key.pem"], &padding[..]].concat(), &answer);
+        let password: Vec<u8> =
+            masked.iter().zip(NONCE.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        self.encrypted.fetch_add(1, Ordering::SeqCst);
+        Ok((number + 1, is_user && password == wanted))
+    }
+
+    fn openssl(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        let output = run(Command::new("openssl").args(arguments).current_dir(self.folder.path()), input);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// A connection to the MariaDB, as its root, in the way that the client has asked for.
+    fn log_in(&self, login: &Login) -> std::io::Result<UnixStream> {
+        let mut server = UnixStream::connect(&self.mariadb)?;
+        server.set_read_timeout(Some(Duration::from_secs(10)))?;
+        receive(&mut server)?;
+        let capabilities = login.capabilities & CAPABILITIES;
+        let mut answer = [capabilities.to_le_bytes(), (1_u32 << 24).to_le_bytes()].concat();
+        answer.push(45);
+        answer.extend([0; 23]);
+        answer.extend(b"root\0\0");
+        if capabilities & CONNECT_WITH_DB != 0 {
+            answer.extend(login.database.as_bytes());
+            answer.push(0);
+        }
+        answer.extend(NATIVE.as_bytes());
+        answer.push(0);
+        send(&mut server, 1, &answer)?;
+        match receive(&mut server)?.1.as_slice() {
+            [0, ..] => Ok(server),
+            refusal => Err(std::io::Error::other(refusal.escape_ascii().to_string())),
+        }
+    }
+}
+
+/// SHA256(password) XOR SHA256(SHA256(SHA256(password)), nonce).
+fn proof(password: &[u8]) -> Vec<u8> {
+    let once = Sha256::digest(password);
+    let twice = Sha256::digest(once);
+    let mask = Sha256::new().chain_update(twice).chain_update(NONCE).finalize();
+    once.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect()
+}
+
+/// Passes everything on, both ways, until one of them leaves.
+fn relay(client: &mut Wire, server: &mut UnixStream) -> std::io::Result<()> {
+    const TURN: Duration = Duration::from_millis(1);
+    client.set_read_timeout(TURN)?;
+    server.set_read_timeout(Some(TURN))?;
+    let mut buffer = [0; 65_536];
+    let nothing =
+        |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    loop {
+        match client.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => server.write_all(&buffer[..length])?,
+            Err(error) if nothing(&error) => {}
+            Err(error) => return Err(error),
+        }
+        match server.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => {
+                client.write_all(&buffer[..length])?;
+                client.flush()?;
+            }
+            Err(error) if nothing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
