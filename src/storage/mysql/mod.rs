@@ -36,6 +36,8 @@ use crate::record::{Kind, Record, Timestamp};
 const CONNECTIONS: usize = 4;
 const COMMAND_DENIED: u16 = 1142;
 const COLUMN_DENIED: u16 = 1143;
+const READ_ONLY: u16 = 1290;
+const READ_ONLY_MODE: u16 = 1836;
 /// How often a statement is repeated that others were in the way of, before its rows go one by one.
 const REPETITIONS: u32 = 3;
 /// How long to wait before that, more with each time.
@@ -53,7 +55,7 @@ struct Shared {
     table: Table,
     suspects: Mutex<Suspects>,
     refusals: Refusals,
-    /// Whether something was refused for want of a right.
+    /// Whether something was refused that another connection might do.
     is_denied: AtomicBool,
 }
 
@@ -263,7 +265,8 @@ impl Shared {
             }
             under_way.clear();
         }
-        // A right that is granted later is not had by connections that there are.
+        // A right that is granted later is not had by connections that there are, and a server that takes
+        // no changes any more may have been replaced under its name.
         if self.is_denied.swap(false, Ordering::Relaxed) {
             self.pool.forget();
         } else {
@@ -399,7 +402,7 @@ impl Shared {
             self.pool.presence().lost(epoch, &error.to_string());
             return;
         }
-        if matches!(error.code, COMMAND_DENIED | COLUMN_DENIED) {
+        if matches!(error.code, COMMAND_DENIED | COLUMN_DENIED | READ_ONLY | READ_ONLY_MODE) {
             self.is_denied.store(true, Ordering::Relaxed);
         }
         self.refusals.refused(&error.to_string());

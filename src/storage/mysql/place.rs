@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts, OptsBuilder, SslOpts};
+use mysql_async::{Conn, Error, IoError, Opts, OptsBuilder, SslOpts};
 
 use crate::storage::dsn::{self, DsnError, Host, Tls, Url};
 use crate::storage::start::Failure;
@@ -237,11 +237,13 @@ fn tls_options(tls: &Tls) -> Result<SslOpts, Failure> {
 
 /// Why there is no connection, as the library says.
 pub(super) fn failure_of(error: &Error) -> Failure {
-    const REFUSALS: [u16; 7] = [
+    const REFUSALS: [u16; 9] = [
         1044, // no access to the database
         1045, // no access with this password
         1049, // no such database
         1130, // no access from this machine
+        1142, // no right to the table
+        1143, // no right to a column
         1251, // no common way to authenticate
         1698, // no access
         3159, // no access without TLS
@@ -258,9 +260,15 @@ pub(super) fn failure_of(error: &Error) -> Failure {
             );
             (error.to_string(), is_final)
         }
-        error => (error.to_string(), error.to_string().contains("certificate")),
+        Error::Io(IoError::Io(error)) => (error.to_string(), is_of_certificate(&error.to_string())),
+        error => (error.to_string(), is_of_certificate(&error.to_string())),
     };
     Failure { why, is_final }
+}
+
+/// Whether one side does not take the other's certificate, which another attempt does not change.
+fn is_of_certificate(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("certificate")
 }
 
 /// The names in `name` or `name.name`, each of which may be quoted as in SQL.

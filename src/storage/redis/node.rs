@@ -167,7 +167,8 @@ impl Node {
             }
         };
         let mut connection = access.connect(&address).await?;
-        if check_rights(&mut connection).await? == Answer::Elsewhere && !self.is_of_cluster {
+        check_rights(&mut connection).await?;
+        if !self.is_of_cluster && has_others(&mut connection).await? {
             let why = format!("it is a node of a cluster: write DigestDB = redis+cluster://{address}");
             return Err(Failure::fatal(why));
         }
@@ -185,7 +186,7 @@ impl Link for Node {
         Box::pin(async {
             let (mut connection, address) =
                 self.connection().ok_or_else(|| "there is no connection".to_owned())?;
-            let _ = probe(&mut connection).await.map_err(|failure| failure.why)?;
+            probe(&mut connection).await.map_err(|failure| failure.why)?;
             self.presence.seen();
             // A master that was replaced goes on as if nothing had happened, and what it is told is lost.
             if let Route::Master { sentinels, service, sentinel_access, .. } = &self.route
@@ -209,30 +210,22 @@ impl Drop for Node {
     }
 }
 
-/// How a server that accepts changes takes one.
-#[derive(PartialEq, Eq)]
-enum Answer {
-    Done,
-    /// Another node of the cluster has that key.
-    Elsewhere,
-}
-
 /// Finds out whether a server accepts changes.
-async fn probe(connection: &mut MultiplexedConnection) -> Result<Answer, Failure> {
+async fn probe(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
     let reply = connection.send_packed_command(redis::cmd("PERSIST").arg(NO_KEY)).await;
     match reply.map_err(|error| failure_of(&error))? {
         Value::ServerError(error) => {
             match error.code() {
-                "MOVED" | "ASK" => Ok(Answer::Elsewhere),
-                // Of a cluster that serves what it has.
-                "CLUSTERDOWN" if is_of_no_slot(error.details()) => Ok(Answer::Elsewhere),
+                // Another node of the cluster has that key, or none of a cluster that serves what it has.
+                "MOVED" | "ASK" => Ok(()),
+                "CLUSTERDOWN" if is_of_no_slot(error.details()) => Ok(()),
                 // It reads; what it refuses is told with each refusal.
-                "MISCONF" | "NOREPLICAS" | "OOM" => Ok(Answer::Done),
+                "MISCONF" | "NOREPLICAS" | "OOM" => Ok(()),
                 _ => Err(refusal(&Value::ServerError(error))
                     .unwrap_or_else(|| Failure::passing("the server refuses"))),
             }
         }
-        _ => Ok(Answer::Done),
+        _ => Ok(()),
     }
 }
 
@@ -242,15 +235,29 @@ pub(super) fn is_of_no_slot(details: Option<&str>) -> bool {
 }
 
 /// Finds out, besides, whether the account has a right without which a record would be changed by half.
-async fn check_rights(connection: &mut MultiplexedConnection) -> Result<Answer, Failure> {
-    let answer = probe(connection).await?;
+async fn check_rights(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
+    probe(connection).await?;
     let reply = connection.send_packed_command(redis::cmd("EXPIRE").arg(NO_KEY).arg(1)).await;
     match reply.map_err(|error| failure_of(&error))? {
         Value::ServerError(error) if error.code() == "NOPERM" => {
             Err(failure_of(&redis::RedisError::from(error)))
         }
-        _ => Ok(answer),
+        _ => Ok(()),
     }
+}
+
+/// Whether other servers have some of the keys, as in a cluster.
+async fn has_others(connection: &mut MultiplexedConnection) -> Result<bool, Failure> {
+    // Those of one slot say nothing of the others; so many are of as many slots all over the range.
+    const KEYS: usize = 24;
+    let mut probes = Pipeline::with_capacity(KEYS);
+    for number in 0..KEYS {
+        probes.cmd("PERSIST").arg(format!("{NO_KEY}.{number}"));
+    }
+    let replies = connection.send_packed_commands(&probes, 0, KEYS).await;
+    let is_elsewhere =
+        |reply: &Value| matches!(reply, Value::ServerError(error) if matches!(error.code(), "MOVED" | "ASK"));
+    Ok(replies.map_err(|error| failure_of(&error))?.iter().any(is_elsewhere))
 }
 
 /// Asks all sentinels at once, and takes the first answer of one that knows the service's master.

@@ -311,5 +311,5 @@ pub(super) fn refusal(reply: &Value) -> Option<Failure> {
 
 /// Whether somebody else's certificate was shown, which another attempt does not change.
 fn is_certificate(error: &RedisError) -> bool {
-    error.to_string().contains("certificate")
+    error.to_string().to_ascii_lowercase().contains("certificate")
 }
