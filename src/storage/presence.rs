@@ -24,8 +24,8 @@ const CHECK_PERIOD: Duration = Duration::from_millis(500);
 const RETRY_PERIOD: Duration = Duration::from_millis(150);
 /// A store that is lost again so soon after its return is given time before the next attempt, more with
 /// each time.
-const SETTLED: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const SETTLED: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How long a store is away when that is said once more, with what keeps it away by then, and how often
 /// after that.
 const FIRST_REMINDER: Duration = Duration::from_secs(5);
@@ -318,7 +318,7 @@ mod tests {
             presence.back();
         }
         let pauses: Vec<u128> = pauses.iter().map(Duration::as_millis).collect();
-        assert_eq!(pauses, [0, 150, 300, 600, 1000, 1000]);
+        assert_eq!(pauses, [0, 150, 300, 500, 500, 500]);
     }
 
     #[test]

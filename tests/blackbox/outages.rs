@@ -206,6 +206,8 @@ fn comes_back<S: Store>(outage: Outage) {
             let back = Instant::now();
             seen.await_more("reports that count again", &seen.acknowledged, 1);
             resumed.push(back.elapsed());
+            // A database that goes again at once is given more time with each time.
+            thread::sleep(Duration::from_millis(1200));
         }
         seen.await_more("reports that count", &seen.acknowledged, 200);
     });
