@@ -38,7 +38,7 @@ pub(super) trait Link: Send + Sync + 'static {
     /// What is known of the store.
     fn presence(&self) -> &Presence;
 
-    /// Finds out whether the connections in use still work.
+    /// Finds out whether the connections in use still work; takes note of it where they do.
     fn check(&self) -> BoxFuture<'_, Result<(), String>>;
 
     /// Puts a new connection that works in the place of all others.
@@ -212,7 +212,7 @@ async fn check<L: Link>(link: &Arc<L>, epoch: u64) {
         return;
     }
     match timeout(LIMIT, link.check()).await {
-        Ok(Ok(())) => presence.seen(),
+        Ok(Ok(())) => {}
         Ok(Err(why)) => presence.lost(epoch, &why),
         Err(_) => {
             presence.timed_out(epoch, LIMIT);

@@ -1,6 +1,7 @@
 //! Reaching a store on another machine, and waiting for it at the start, when it may be starting, too.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -10,8 +11,10 @@ use super::OpenError;
 
 /// How long the store is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often that is said, and the store tried at least.
+/// How often that is said.
 const STEP: Duration = Duration::from_secs(1);
+/// How long one attempt may take.
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// Why a store cannot be reached.
 #[derive(Debug)]
@@ -34,21 +37,30 @@ impl Failure {
     }
 }
 
-/// Tries until the store is there, once a second and with a line in the log for each time.
+/// Tries until the store is there, with a line in the log for each second.
 pub(super) async fn wait_for<T, F: Future<Output = Result<T, Failure>>>(
     name: &str,
     attempt: impl Fn() -> F,
 ) -> Result<T, OpenError> {
     let end = Instant::now() + PATIENCE;
     loop {
-        let step = Instant::now() + STEP;
-        let why = match timeout_at(step, attempt()).await {
-            Ok(Ok(reached)) => return Ok(reached),
-            Ok(Err(Failure { why, is_final: true })) => {
-                return Err(OpenError::new(format!("cannot use {name}: {why}")));
+        let started = Instant::now();
+        let mut attempt = pin!(attempt());
+        let mut step = started + STEP;
+        let why = loop {
+            match timeout_at(step, attempt.as_mut()).await {
+                Ok(Ok(reached)) => return Ok(reached),
+                Ok(Err(Failure { why, is_final: true })) => {
+                    return Err(OpenError::new(format!("cannot use {name}: {why}")));
+                }
+                Ok(Err(Failure { why, .. })) => break why,
+                // It may be far away, but not that far.
+                Err(_) if step >= end || step >= started + LONGEST => break "it does not answer".to_owned(),
+                Err(_) => {
+                    warn!("waiting for {name}: it does not answer");
+                    step += STEP;
+                }
             }
-            Ok(Err(Failure { why, .. })) => why,
-            Err(_) => "it does not answer".to_owned(),
         };
         if Instant::now() >= end {
             return Err(OpenError::new(format!(

@@ -10,7 +10,7 @@ mod suspects;
 mod sweep;
 mod table;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,12 @@ use tokio::time::timeout;
 use self::place::{Place, failure_of};
 use self::pool::Pool;
 use self::suspects::{Suspects, Treatment};
-use self::table::{Table, decode};
+use self::table::{Table, decode, digest_of};
 use super::presence::{LIMIT, Link, keep, time_left};
 use super::refusals::Refusals;
 use super::start::wait_for;
 use super::{
-    Batch, BoxFuture, Cursor, Engine, Health, OpenError, Opened, Options, Page, Progress, StorageError,
+    Batch, BoxFuture, Cursor, Engine, Entry, Health, OpenError, Opened, Options, Page, Progress, StorageError,
 };
 use crate::digest::Digest;
 use crate::record::{Kind, Record, Timestamp};
@@ -38,6 +38,9 @@ const COMMAND_DENIED: u16 = 1142;
 const COLUMN_DENIED: u16 = 1143;
 const READ_ONLY: u16 = 1290;
 const READ_ONLY_MODE: u16 = 1836;
+const READ_ONLY_TRANSACTION: u16 = 1792;
+/// How the library says that a statement is more than the server takes.
+const TOO_LARGE: &str = "max_allowed_packet";
 /// How often a statement is repeated that others were in the way of, before its rows go one by one.
 const REPETITIONS: u32 = 3;
 /// How long to wait before that, more with each time.
@@ -57,6 +60,37 @@ struct Shared {
     refusals: Refusals,
     /// Whether something was refused that another connection might do.
     is_denied: AtomicBool,
+    /// When there were other connections for that reason last.
+    renewed: Mutex<Option<Instant>>,
+    /// How many rows a statement may have by now; servers may come to take smaller ones.
+    rows: AtomicUsize,
+    patience: Mutex<Patience>,
+}
+
+/// Whether the table lets anything be counted at all.
+#[derive(Debug, Default)]
+struct Patience {
+    /// How many batches in a row could count nothing in time.
+    failures: u32,
+    tried: Option<Instant>,
+}
+
+impl Patience {
+    /// After so many nothing is tried but once in a while, so that look-ups need not wait for counts.
+    const FAILURES: u32 = 3;
+    const RETRY: Duration = Duration::from_secs(1);
+
+    /// Whether to try to count.
+    fn is_given(&mut self, now: Instant) -> bool {
+        if self.failures < Self::FAILURES {
+            return true;
+        }
+        let is_due = self.tried.is_none_or(|tried| now.saturating_duration_since(tried) >= Self::RETRY);
+        if is_due {
+            self.tried = Some(now);
+        }
+        is_due
+    }
 }
 
 /// Why a batch cannot go on.
@@ -91,12 +125,16 @@ impl MySql {
         .await?;
         let connections = options.connections.unwrap_or(CONNECTIONS);
         let pool = Arc::new(Pool::new(place, connection, connections));
+        let rows = table.rows;
         let shared = Arc::new(Shared {
             pool,
             table,
             suspects: Mutex::default(),
             refusals: Refusals::new(name),
             is_denied: AtomicBool::new(false),
+            renewed: Mutex::new(None),
+            rows: AtomicUsize::new(rows),
+            patience: Mutex::default(),
         });
         let tasks = vec![
             tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
@@ -161,9 +199,14 @@ impl Engine for MySql {
             let given = time_left(batch.since());
             match timeout(given, shared.serve(&mut batch, epoch, &mut under_way)).await {
                 Ok(Ok(())) => presence.seen(),
+                // The library has not sent it.
+                Ok(Err(why)) if why.contains(TOO_LARGE) => shared.shrink(&why),
                 Ok(Err(why)) => presence.lost(epoch, &why),
                 Err(_) if presence.timed_out(epoch, given) => {
-                    shared.suspects().blame(&under_way, Instant::now());
+                    // What one row that is known to be locked does says nothing of the table.
+                    if shared.suspects().blame(&under_way, Instant::now()) {
+                        shared.patience().failures += 1;
+                    }
                 }
                 Err(_) => {}
             }
@@ -242,6 +285,11 @@ impl Shared {
         let mut lease = self.pool.take().await.map_err(|failure| failure.why)?;
         let connection = &mut lease.connection;
         self.look_up(connection, batch, epoch).await?;
+        if batch.entries().iter().any(Entry::changes) && !self.patience().is_given(Instant::now()) {
+            self.refusals.refused("nothing could be counted lately, as if somebody held the table locked");
+            lease.put_back();
+            return Ok(());
+        }
         for kind in [Kind::Report, Kind::Whitelist] {
             let mut rows: Vec<(Digest, u32)> = batch
                 .entries()
@@ -255,7 +303,7 @@ impl Shared {
             // Whoever locks rows in one order never waits for somebody who waits for him.
             rows.sort_unstable();
             let alone = self.set_apart(&mut rows);
-            for rows in rows.chunks(self.table.rows).chain(alone.chunks(1)) {
+            for rows in rows.chunks(self.rows()).chain(alone.chunks(1)) {
                 under_way.clear();
                 under_way.extend(rows.iter().map(|(digest, _)| *digest));
                 self.count(connection, batch, kind, rows, epoch).await?;
@@ -267,7 +315,7 @@ impl Shared {
         }
         // A right that is granted later is not had by connections that there are, and a server that takes
         // no changes any more may have been replaced under its name.
-        if self.is_denied.swap(false, Ordering::Relaxed) {
+        if self.is_denied.swap(false, Ordering::Relaxed) && self.may_renew() {
             self.pool.forget();
         } else {
             lease.put_back();
@@ -293,6 +341,32 @@ impl Shared {
         alone
     }
 
+    /// Sends smaller statements from now on.
+    fn shrink(&self, why: &str) {
+        self.rows.store((self.rows() / 2).max(1), Ordering::Relaxed);
+        self.refusals.refused(why);
+    }
+
+    /// Whether it is long enough ago that all connections were replaced.
+    fn may_renew(&self) -> bool {
+        const PERIOD: Duration = Duration::from_secs(1);
+        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = renewed.is_none_or(|renewed| renewed.elapsed() >= PERIOD);
+        if may {
+            *renewed = Some(Instant::now());
+        }
+        may
+    }
+
+    /// How many rows a statement may have.
+    fn rows(&self) -> usize {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    fn patience(&self) -> std::sync::MutexGuard<'_, Patience> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn suspects(&self) -> std::sync::MutexGuard<'_, Suspects> {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -300,7 +374,7 @@ impl Shared {
     async fn look_up(&self, connection: &mut Conn, batch: &mut Batch, epoch: u64) -> Result<(), String> {
         let wanted: Vec<Digest> =
             batch.entries().iter().filter(|entry| entry.look_up).map(|entry| entry.digest).collect();
-        for digests in wanted.chunks(self.table.rows) {
+        for digests in wanted.chunks(self.rows()) {
             let rows: Vec<Row> = match connection.query(self.table.look_up(digests.iter().copied())).await {
                 Ok(rows) => rows,
                 Err(error) => match Trouble::from(error) {
@@ -318,7 +392,7 @@ impl Shared {
             }
             for (key, record) in rows.into_iter().map(decode) {
                 // Most collations ignore case.
-                let Some(digest) = Digest::from_hex(&key) else { continue };
+                let Some(digest) = digest_of(&key) else { continue };
                 if let Some(entry) = batch.entry_mut(&digest) {
                     entry.found = record.ok_or_else(|| self.refusals.damaged(digest));
                 }
@@ -347,6 +421,7 @@ impl Shared {
                 }
             }
             self.refusals.accepted();
+            self.patience().failures = 0;
         };
         match self.upsert(connection, kind, rows, now).await {
             Ok(()) => accept(rows),
@@ -402,7 +477,10 @@ impl Shared {
             self.pool.presence().lost(epoch, &error.to_string());
             return;
         }
-        if matches!(error.code, COMMAND_DENIED | COLUMN_DENIED | READ_ONLY | READ_ONLY_MODE) {
+        if matches!(
+            error.code,
+            COMMAND_DENIED | COLUMN_DENIED | READ_ONLY | READ_ONLY_MODE | READ_ONLY_TRANSACTION
+        ) {
             self.is_denied.store(true, Ordering::Relaxed);
         }
         self.refusals.refused(&error.to_string());

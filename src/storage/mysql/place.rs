@@ -16,9 +16,11 @@ const SOCKET_VARIABLE: &str = "MYSQL_UNIX_PORT";
 const SOCKETS: [&str; 3] = ["/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"];
 /// What a URL may ask for behind its `?`.
 const PARAMETERS: &str = "ca, socket, tls and verify";
-/// Set for every connection: a statement that nobody waits for any more is to end soon. Not every
-/// server knows it.
-const SETUP: &str = "SET SESSION innodb_lock_wait_timeout = 1";
+/// Without this a server that is told so keeps what was counted to the connection that counted it.
+const COMMIT: &str = "autocommit = 1";
+/// What is set besides, where the server knows it: a statement that nobody waits for any more is to end
+/// soon, and no mode is to change what statements mean.
+const HABITS: [&str; 3] = ["innodb_lock_wait_timeout = 1", "lock_wait_timeout = 1", "sql_mode = ''"];
 
 /// Where the records are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,10 +173,8 @@ impl Place {
         for server in servers {
             match Conn::new(self.options(&server)?).await {
                 Ok(mut connection) => {
-                    return match connection.query_drop(SETUP).await {
-                        Ok(()) | Err(Error::Server(_)) => Ok(connection),
-                        Err(error) => Err(failure_of(&error)),
-                    };
+                    set_up(&mut connection).await.map_err(|error| failure_of(&error))?;
+                    return Ok(connection);
                 }
                 Err(error) => last = failure_of(&error),
             }
@@ -203,6 +203,22 @@ impl Place {
         }
         Ok(options.into())
     }
+}
+
+async fn set_up(connection: &mut Conn) -> Result<(), Error> {
+    // At once, since the way may be long.
+    match connection.query_drop(format!("SET SESSION {COMMIT}, {}", HABITS.join(", "))).await {
+        Err(Error::Server(_)) => {}
+        done => return done,
+    }
+    connection.query_drop(format!("SET SESSION {COMMIT}")).await?;
+    for habit in HABITS {
+        match connection.query_drop(format!("SET SESSION {habit}")).await {
+            Ok(()) | Err(Error::Server(_)) => {}
+            lost => return lost,
+        }
+    }
+    Ok(())
 }
 
 impl Server {

@@ -1,5 +1,6 @@
 //! Connections to one server, as many as are used at a time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Idle>>,
     limit: usize,
     permits: Semaphore,
+    /// How many idle ones are being looked at.
+    looked_at: AtomicUsize,
     /// Tells that somebody does not use his connection any more.
     returned: Notify,
 }
@@ -55,12 +58,37 @@ impl Drop for Returned<'_> {
     }
 }
 
+/// Idle connections that are being looked at; tells others when that is over.
+struct LookedAt<'a>(&'a Pool, usize);
+
+impl<'a> LookedAt<'a> {
+    fn new(pool: &'a Pool, count: usize) -> Self {
+        pool.looked_at.fetch_add(count, Ordering::SeqCst);
+        Self(pool, count)
+    }
+}
+
+impl Drop for LookedAt<'_> {
+    fn drop(&mut self) {
+        self.0.looked_at.fetch_sub(self.1, Ordering::SeqCst);
+        self.0.returned.notify_waiters();
+    }
+}
+
 impl Pool {
     /// A pool of at most this many connections, one of which is there already.
     pub(super) fn new(place: Place, first: Conn, limit: usize) -> Self {
         let presence = Presence::new(format!("the MySQL server {}", place.describe()));
         let idle = Mutex::new(vec![Idle { connection: first, used: Instant::now() }]);
-        Self { place, presence, idle, limit, permits: Semaphore::new(limit), returned: Notify::new() }
+        Self {
+            place,
+            presence,
+            idle,
+            limit,
+            permits: Semaphore::new(limit),
+            looked_at: AtomicUsize::new(0),
+            returned: Notify::new(),
+        }
     }
 
     /// A connection for oneself. Takes as long as it takes.
@@ -74,16 +102,25 @@ impl Pool {
                 None => match self.place.connect().await {
                     Ok(connection) => connection,
                     // A server may have no room for one more, and serve those that there are.
-                    Err(_) if self.permits.available_permits() + 1 < self.limit => {
+                    Err(_) if self.has_others() => {
                         returned.await;
                         continue;
                     }
-                    Err(failure) => return Err(failure),
+                    // Somebody may have put one back meanwhile.
+                    Err(failure) => match self.pop() {
+                        Some(idle) => idle.connection,
+                        None => return Err(failure),
+                    },
                 },
             };
             let _returned = Returned(&self.returned);
             return Ok(Lease { connection, pool: self, _permit: permit, _returned });
         }
+    }
+
+    /// Whether there are connections that may be put back.
+    fn has_others(&self) -> bool {
+        self.permits.available_permits() + 1 < self.limit || self.looked_at.load(Ordering::SeqCst) > 0
     }
 
     /// Takes leave of the server.
@@ -138,14 +175,26 @@ impl Link for Pool {
             if stale.is_empty() && !self.lock().is_empty() {
                 return Ok(());
             }
+            // Whatever becomes of them, those who wait for one are told.
+            let _looked_at = LookedAt::new(self, stale.len());
             let pings = stale.into_iter().map(|mut connection| async move {
                 matches!(timeout(PING_LIMIT, connection.ping()).await, Ok(Ok(()))).then_some(connection)
             });
             let alive: Vec<Conn> =
                 futures_util::future::join_all(pings).await.into_iter().flatten().collect();
-            if alive.is_empty() && self.lock().is_empty() {
+            if !alive.is_empty() {
+                self.presence.seen();
+            } else if self.lock().is_empty() {
                 // The server has closed them, or it has gone: a new one tells which.
-                return self.connect().await;
+                return match self.connect().await {
+                    Ok(()) => {
+                        self.presence.seen();
+                        Ok(())
+                    }
+                    // It may have no room for one more; those in use will tell.
+                    Err(_) if self.permits.available_permits() < self.limit => Ok(()),
+                    lost => lost,
+                };
             }
             alive.into_iter().for_each(|connection| self.push(connection));
             Ok(())
@@ -154,6 +203,8 @@ impl Link for Pool {
 
     fn connect(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
+            // Those that there are may take up all the room that the server has for this account.
+            self.forget();
             let mut connection = self.place.connect().await.map_err(|failure| failure.why)?;
             Table::probe(&mut connection, &self.place).await.map_err(|failure| failure.why)?;
             let mut idle = self.lock();

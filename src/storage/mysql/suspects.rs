@@ -18,7 +18,11 @@ const MOST: usize = 4096;
 
 /// What is known of digests that may be locked.
 #[derive(Debug, Default)]
-pub(super) struct Suspects(HashMap<Digest, Suspicion>);
+pub(super) struct Suspects {
+    known: HashMap<Digest, Suspicion>,
+    /// When a locked row was tried last; while many are locked, each trial may take as long as it may.
+    tried: Option<Instant>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
@@ -38,39 +42,46 @@ pub(super) enum Treatment {
 }
 
 impl Suspects {
-    /// Takes note of the rows of a statement that did not finish.
-    pub(super) fn blame(&mut self, digests: &[Digest], now: Instant) {
-        self.0.retain(|_, suspicion| !suspicion.is_over(now));
+    /// Takes note of the rows of a statement that did not finish; says whether that is news.
+    pub(super) fn blame(&mut self, digests: &[Digest], now: Instant) -> bool {
+        self.known.retain(|_, suspicion| !suspicion.is_over(now));
         let is_confirmed = digests.len() == 1;
+        let is_news = digests.iter().any(|digest| !self.known.contains_key(digest));
         for digest in digests {
-            if self.0.len() < MOST || self.0.contains_key(digest) {
-                self.0.insert(*digest, Suspicion { since: now, is_confirmed });
+            if self.known.len() < MOST || self.known.contains_key(digest) {
+                self.known.insert(*digest, Suspicion { since: now, is_confirmed });
             }
         }
+        is_news
     }
 
     /// Takes note that a digest has been counted.
     pub(super) fn clear(&mut self, digest: &Digest) {
-        self.0.remove(digest);
+        if self.known.remove(digest).is_some_and(|suspicion| suspicion.is_confirmed) {
+            // Who has let this one go may have let others go as well.
+            self.known.values_mut().for_each(|suspicion| suspicion.is_confirmed = false);
+        }
     }
 
     /// Whether nobody is suspect.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.known.is_empty()
     }
 
     /// What to do with a digest.
     pub(super) fn treatment(&mut self, digest: &Digest, now: Instant) -> Treatment {
-        match self.0.get_mut(digest) {
+        let is_due = self.tried.is_none_or(|tried| now.saturating_duration_since(tried) >= RETRY);
+        match self.known.get_mut(digest) {
             None => Treatment::Together,
             Some(suspicion) if suspicion.is_over(now) => {
-                self.0.remove(digest);
+                self.known.remove(digest);
                 Treatment::Together
             }
             Some(Suspicion { is_confirmed: false, .. }) => Treatment::Alone,
-            Some(suspicion) if now.saturating_duration_since(suspicion.since) >= RETRY => {
+            Some(suspicion) if is_due && now.saturating_duration_since(suspicion.since) >= RETRY => {
                 // One trial is enough, however many batches ask.
                 suspicion.since = now;
+                self.tried = Some(now);
                 Treatment::Alone
             }
             Some(_) => Treatment::Refused,
@@ -126,6 +137,6 @@ mod tests {
             })
             .collect();
         suspects.blame(&digests, Instant::now());
-        assert_eq!(suspects.0.len(), MOST);
+        assert_eq!(suspects.known.len(), MOST);
     }
 }

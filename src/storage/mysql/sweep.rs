@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row};
+use mysql_async::{Conn, Params, Row, Value};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::Shared;
+use super::table::{decode_age, digest_of};
 use crate::digest::Digest;
 use crate::record::Timestamp;
 use crate::storage::presence::{LIMIT, Link};
@@ -79,12 +80,12 @@ fn random() -> u64 {
 async fn sweep(shared: &Shared, age: Duration) -> Result<Walked, String> {
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
     let horizon = Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age));
-    let middle = format!("{:016x}", random());
+    let middle = format!("{:016x}", random()).into_bytes();
     let mut connection =
         limited(async { shared.pool.place.connect().await.map_err(|failure| failure.why) }).await?;
     let mut walked = Walked::default();
     walk(shared, &mut connection, horizon, middle.clone(), None, &mut walked).await?;
-    walk(shared, &mut connection, horizon, String::new(), Some(middle), &mut walked).await?;
+    walk(shared, &mut connection, horizon, Vec::new(), Some(middle), &mut walked).await?;
     // It has done its work.
     let _ = limited(async { connection.disconnect().await.map_err(|error| error.to_string()) }).await;
     Ok(walked)
@@ -94,30 +95,28 @@ async fn walk(
     shared: &Shared,
     connection: &mut Conn,
     horizon: Timestamp,
-    mut from: String,
-    end: Option<String>,
+    mut from: Vec<u8>,
+    end: Option<Vec<u8>>,
     walked: &mut Walked,
 ) -> Result<(), String> {
     loop {
-        let query = shared.table.ages(horizon, SLICE);
-        let rows: Vec<(String, bool)> = timed(walked, async {
-            connection.exec(query, (&from,)).await.map_err(|error| error.to_string())
+        let query = shared.table.ages(horizon, SLICE, end.is_some());
+        let bounds: Vec<Value> =
+            [Some(from.clone()), end.clone()].into_iter().flatten().map(Value::from).collect();
+        let rows: Vec<Row> = timed(walked, async {
+            connection.exec(query, Params::Positional(bounds)).await.map_err(|error| error.to_string())
         })
         .await?;
+        let rows: Vec<(Vec<u8>, bool)> = rows.into_iter().map(decode_age).collect();
+        walked.records += rows.len() as u64;
         let is_last = rows.len() < SLICE;
-        let is_behind = |key: &str| end.as_deref().is_some_and(|end| key.to_ascii_lowercase().as_str() > end);
         if let Some((key, _)) = rows.last() {
             from.clone_from(key);
         }
-        let within: Vec<_> = rows.into_iter().filter(|(key, _)| !is_behind(key)).collect();
-        walked.records += within.len() as u64;
-        let expired: Vec<Digest> = within
-            .iter()
-            .filter(|(_, is_expired)| *is_expired)
-            // What is no digest is left alone.
-            .filter_map(|(key, _)| Digest::from_hex(key.as_bytes()))
-            .collect();
-        for digests in expired.chunks(DELETED_AT_ONCE) {
+        // What is no digest is left alone.
+        let expired: Vec<Digest> =
+            rows.iter().filter(|(_, is_expired)| *is_expired).filter_map(|(key, _)| digest_of(key)).collect();
+        for digests in expired.chunks(DELETED_AT_ONCE.min(shared.rows())) {
             let statement = shared.table.expire(digests, horizon);
             let deleted = timed(walked, async {
                 connection.query_drop(statement).await.map_err(|error| error.to_string())?;
@@ -125,7 +124,7 @@ async fn walk(
             });
             walked.deleted += deleted.await?;
         }
-        if is_last || is_behind(&from) {
+        if is_last {
             return Ok(());
         }
     }
@@ -160,8 +159,7 @@ async fn look_for_foreign_keys(shared: &Shared) -> Result<(), String> {
         let rows: Vec<Row> =
             lease.connection.exec(shared.table.page(SAMPLE, true), (String::new(),)).await.map_err(text)?;
         lease.put_back();
-        foreign =
-            rows.into_iter().filter(|row| Digest::from_hex(&super::decode(row.clone()).0).is_none()).count();
+        foreign = rows.into_iter().filter(|row| digest_of(&super::decode(row.clone()).0).is_none()).count();
         Ok(())
     })
     .await?;

@@ -50,6 +50,13 @@ impl Table {
         if let Some(missing) = wanted.into_iter().find(|name| column(name).is_none()) {
             return Err(Failure::fatal(format!("the table {name} has no column {missing}")));
         }
+        if let Some(narrow) =
+            column("digest").filter(|column| width(&column.kind).is_some_and(|width| width < HEX_LEN))
+        {
+            let why =
+                format!("the column digest of the table {name} is {}, too narrow for 40 digits", narrow.kind);
+            return Err(Failure::fatal(why));
+        }
         let failure = |error| failure_of(&error);
         if !is_unique(connection, &name).await.map_err(failure)? {
             let why = format!(
@@ -126,6 +133,8 @@ impl Table {
     pub(super) fn store(&self, digest: Digest, record: &Record) -> String {
         let time = |time: Option<Timestamp>| match time {
             Some(time) => format!("FROM_UNIXTIME({})", time.seconds()),
+            // With a count of 0 it is no time of anything.
+            None if self.wants_all_times => "FROM_UNIXTIME(1)".to_owned(),
             None => "NULL".to_owned(),
         };
         let Record { reports, whitelists } = record;
@@ -156,11 +165,13 @@ impl Table {
         format!("SELECT {COLUMNS} FROM {} WHERE digest {behind} ? ORDER BY digest LIMIT {limit}", self.name)
     }
 
-    /// Reads keys behind a key, whose value is to be given, with whether their records changed last
-    /// before `horizon`. Locks nothing.
-    pub(super) fn ages(&self, horizon: Timestamp, limit: usize) -> String {
+    /// Reads keys behind one and up to another one, whose values are to be given, with whether their
+    /// records changed last before `horizon`. Locks nothing. What is up to a key only the server knows,
+    /// which has an order of its own; without an end there is one value only.
+    pub(super) fn ages(&self, horizon: Timestamp, limit: usize, has_end: bool) -> String {
+        let end = if has_end { " AND digest <= ?" } else { "" };
         format!(
-            "SELECT digest, {} FROM {} WHERE digest > ? ORDER BY digest LIMIT {limit}",
+            "SELECT digest, {} FROM {} WHERE digest > ?{end} ORDER BY digest LIMIT {limit}",
             expired(horizon),
             self.name
         )
@@ -195,13 +206,30 @@ fn list(digests: impl Iterator<Item = Digest>) -> String {
     list
 }
 
+/// The key of a row and whether it has expired, as [`Table::ages`] has them.
+pub(super) fn decode_age(row: Row) -> (Vec<u8>, bool) {
+    let mut values = row.unwrap().into_iter();
+    let key = key(values.next());
+    (key, values.next().and_then(|value| number(&value)) == Some(1))
+}
+
+/// A key; what a wide column has behind it is nothing.
+fn key(value: Option<Value>) -> Vec<u8> {
+    match value {
+        Some(Value::Bytes(key)) => key,
+        _ => Vec::new(),
+    }
+}
+
+/// The digest that a key is, of either case. Some modes fill keys up to the width of their column.
+pub(super) fn digest_of(key: &[u8]) -> Option<Digest> {
+    Digest::from_hex(key.trim_ascii_end())
+}
+
 /// The key and the record of a row of [`COLUMNS`].
 pub(super) fn decode(row: Row) -> (Vec<u8>, Option<Record>) {
     let mut values = row.unwrap().into_iter();
-    let key = match values.next() {
-        Some(Value::Bytes(key)) => key,
-        _ => Vec::new(),
-    };
+    let key = key(values.next());
     let mut next = || values.next().and_then(|value| number(&value));
     let mut tally = || {
         let (count, first, last) = (next()?, next()?, next()?);
@@ -242,13 +270,21 @@ struct Column {
     is_demanded: bool,
 }
 
+/// What is at a place of a row, where it is something.
+fn text(row: &Row, at: Option<usize>) -> Option<String> {
+    match row.as_ref(at?)? {
+        Value::NULL => None,
+        Value::Bytes(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        other => Some(other.as_sql(true)),
+    }
+}
+
 async fn columns(connection: &mut Conn, name: &str) -> Result<Vec<Column>, Error> {
     let rows: Vec<Row> = connection.query(format!("SHOW COLUMNS FROM {name}")).await?;
-    let text = |row: &Row, at: usize| row.get::<Option<String>, usize>(at).flatten();
     let column = |row: &Row| Column {
-        name: text(row, 0).unwrap_or_default(),
-        kind: text(row, 1).unwrap_or_default(),
-        is_demanded: text(row, 2).as_deref() == Some("NO") && text(row, 4).is_none(),
+        name: text(row, Some(0)).unwrap_or_default(),
+        kind: text(row, Some(1)).unwrap_or_default(),
+        is_demanded: text(row, Some(2)).as_deref() == Some("NO") && text(row, Some(4)).is_none(),
     };
     Ok(rows.iter().map(column).collect())
 }
@@ -256,7 +292,9 @@ async fn columns(connection: &mut Conn, name: &str) -> Result<Vec<Column>, Error
 /// Whether there can be only one row for a digest.
 async fn is_unique(connection: &mut Conn, name: &str) -> Result<bool, Error> {
     let rows: Vec<Row> = connection.query(format!("SHOW INDEX FROM {name}")).await?;
-    let text = |row: &Row, column: &str| row.get::<String, &str>(column).unwrap_or_default();
+    let text = |row: &Row, column: &str| {
+        text(row, row.columns_ref().iter().position(|named| named.name_str() == column)).unwrap_or_default()
+    };
     let parts = |key: &str| rows.iter().filter(|row| text(row, "Key_name") == key).count();
     Ok(rows.iter().any(|row| {
         text(row, "Non_unique") == "0"
@@ -297,6 +335,11 @@ async fn create(connection: &mut Conn, name: &str) -> Result<(), Failure> {
         }),
         Err(error) => Err(failure_of(&error)),
     }
+}
+
+/// How many characters a column of this type holds, where its name tells.
+fn width(kind: &str) -> Option<usize> {
+    kind.split_once('(')?.1.split_once(')')?.0.parse().ok()
 }
 
 /// The largest number that a column of this type holds.

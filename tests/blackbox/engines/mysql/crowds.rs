@@ -164,7 +164,8 @@ fn a_table_that_may_only_be_read_is_read() {
             (server.request("report", &[DIGEST]).code() == 200).then_some(())
         });
         assert_eq!(done(&server, "check", DIGEST).counts(), (count, 0));
-        store.sql(&format!("REVOKE INSERT, UPDATE ON {place} FROM {name}"));
+        // Connections that there are keep a right to a whole database for as long as they last.
+        store.sql(&format!("REVOKE INSERT, UPDATE ON {place} FROM {name}; KILL USER {name}"));
         eventually("the right to be gone", || {
             (server.request("whitelist", &[DIGEST]).code() == 500).then_some(())
         });
@@ -201,4 +202,90 @@ fn a_row_that_another_has_locked_keeps_nobody_else_waiting() {
     for (digest, before) in others.iter().zip(before) {
         assert_eq!(done(&server, "check", digest).counts().0, before + 20, "{digest}");
     }
+}
+
+/// Asks for these operations one after the other and returns the codes of the replies.
+fn codes(server: &Server, operation: &str, digests: &[String]) -> Vec<i64> {
+    digests.iter().map(|digest| server.request(operation, &[digest]).code()).collect()
+}
+
+#[test]
+fn a_locked_table_keeps_look_ups_from_waiting() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    let server = store.home("").start();
+    let digests = digests(40);
+    let all: Vec<&str> = digests.iter().map(String::as_str).collect();
+    assert_eq!(server.request("report", &all).code(), 200);
+    let held = store.mariadb.hold(&format!("USE {}; LOCK TABLES digests READ", store.name));
+    // Three that wait in vain, and from then on nobody does but one a second.
+    assert_eq!(codes(&server, "report", &digests[..3]), [500; 3]);
+    let start = Instant::now();
+    assert_eq!(codes(&server, "report", &digests), [500; 40]);
+    assert!(start.elapsed() < Duration::from_secs(5), "each waits for itself: {:?}", start.elapsed());
+    assert_eq!(codes(&server, "check", &digests), [200; 40]);
+    drop(held);
+    for digest in &digests {
+        eventually("counting again", || (server.request("report", &[digest]).code() == 200).then_some(()));
+    }
+}
+
+#[test]
+fn a_server_with_room_for_few_connections_is_used_with_few() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    let name = &store.name;
+    store.mariadb.sql(&format!("ALTER USER {name} WITH MAX_USER_CONNECTIONS 2"));
+    let home = store.home("DBConnections = 8\nCleanupAge = 0\n");
+    let server = home.start();
+    let digests = digests(4);
+    thread::scope(|scope| {
+        for caller in 0..8 {
+            let (server, digests) = (&server, &digests);
+            scope.spawn(move || call(server, digests, 50, caller));
+        }
+    });
+    let counts: i64 = digests.iter().map(|digest| done(&server, "check", digest).counts().0).sum();
+    // Every other round is one of whitelistings.
+    assert_eq!(counts, 8 * 25 * 4);
+    assert!(!home.log().contains(" is away: "), "{}", home.log());
+}
+
+#[test]
+fn a_server_that_takes_smaller_packets_by_now_is_given_smaller_ones() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::within(Arc::new(MariaDb::start())).table(COLUMNS);
+    let home = store.home("");
+    let server = home.start();
+    let digests = digests(120);
+    let all: Vec<&str> = digests.iter().map(String::as_str).collect();
+    assert_eq!(server.request("report", &all).code(), 200);
+    store.mariadb.sql(&format!("SET GLOBAL max_allowed_packet = 2048; KILL USER {}", store.name));
+    eventually("smaller statements", || (server.request("report", &all).code() == 200).then_some(()));
+    assert!(home.log().matches(" is away: ").count() <= 1, "{}", home.log());
+}
+
+#[test]
+fn a_server_that_takes_no_changes_is_asked_who_has_its_name_by_now() {
+    if !ours_only() {
+        return;
+    }
+    let (first, second) = (MariaDb::start(), MariaDb::start());
+    let link = second.socket().with_file_name("current");
+    std::os::unix::fs::symlink(first.socket(), &link).unwrap();
+    let dsn = format!("{},pyzor,secret,pyzor,digests", link.display());
+    let server = Home::open().config(&format!("Engine = mysql\nDigestDB = {dsn}\n")).start();
+    done(&server, "report", DIGEST);
+    second.sql(&format!("USE pyzor; CREATE TABLE digests ({})", COLUMNS));
+    first.sql("SET GLOBAL read_only = 1");
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(second.socket(), &link).unwrap();
+    eventually("the other server", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
+    assert_eq!(second.sql("SELECT r_count FROM pyzor.digests"), "1\n");
 }

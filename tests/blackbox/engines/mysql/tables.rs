@@ -374,3 +374,92 @@ fn a_record_that_is_reported_while_it_expires_stays_with_its_new_report() {
         assert!(["1", "8"].contains(&count.as_str()), "{count:?}");
     }
 }
+
+#[test]
+fn what_is_acknowledged_is_committed_whatever_the_server_is_told() {
+    if !ours_only() {
+        return;
+    }
+    let mariadb = Arc::new(MariaDb::with("--autocommit=0"));
+    let store = MySql::within(Arc::clone(&mariadb)).table(COLUMNS);
+    let server = store.home("CleanupAge = 0\n").start();
+    for count in 1..=3 {
+        done(&server, "report", DIGEST);
+        assert_eq!(store.row("r_count", DIGEST), count.to_string());
+    }
+    drop(server);
+    assert_eq!(store.row("r_count", DIGEST), "3");
+    store.sql("UPDATE digests SET r_updated = NOW() - INTERVAL 200 DAY; COMMIT");
+    let server = store.home("").start();
+    eventually("expiry", || store.sql("SELECT COUNT(*) FROM digests").starts_with('0').then_some(()));
+    drop(server);
+}
+
+#[test]
+fn no_mode_of_the_server_changes_what_is_read_and_expires() {
+    if !ours_only() {
+        return;
+    }
+    for (mode, columns) in [
+        ("EMPTY_STRING_IS_NULL", COLUMNS.to_owned()),
+        ("PAD_CHAR_TO_FULL_LENGTH", COLUMNS.replace("char(40)", "char(64)")),
+        (
+            "ANSI_QUOTES,NO_BACKSLASH_ESCAPES,NO_ZERO_DATE,NO_ZERO_IN_DATE,STRICT_ALL_TABLES",
+            COLUMNS.to_owned(),
+        ),
+        ("ORACLE", COLUMNS.to_owned()),
+    ] {
+        let mariadb = Arc::new(MariaDb::with(&format!("--sql-mode={mode}")));
+        let store = MySql::within(mariadb).table(&columns);
+        store.sql(
+            "INSERT INTO digests (digest, r_count, wl_count, r_entered, r_updated) SELECT SHA1(seq), 1, 0, NOW() - \
+             INTERVAL 200 DAY, NOW() - INTERVAL 199 DAY FROM seq_1_to_3000",
+        );
+        let server = store.home("").start();
+        eventually(mode, || store.sql("SELECT COUNT(*) FROM digests").starts_with('0').then_some(()));
+        done(&server, "report", DIGEST);
+        done(&server, "report", DIGEST);
+        assert_eq!(done(&server, "check", DIGEST).counts(), (2, 0), "{mode}");
+    }
+}
+
+#[test]
+fn every_expired_record_goes_whatever_the_order_of_the_keys() {
+    if !ours_only() {
+        return;
+    }
+    for shape in [
+        format!("({COLUMNS}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
+        format!("({COLUMNS}) CHARACTER SET latin1 COLLATE latin1_swedish_ci"),
+        format!("({})", COLUMNS.replace("char(40)", "varbinary(60)")),
+    ] {
+        let store = MySql::bare().shaped(&shape);
+        // Upper-case keys and such as are no text are among them.
+        store.sql(
+            "INSERT INTO digests (digest, r_count, wl_count, r_entered, r_updated) SELECT IF(seq % 2, \
+             UPPER(SHA1(seq)), SHA1(seq)), 1, 0, NOW() - INTERVAL 200 DAY, NOW() - INTERVAL 199 DAY FROM seq_1_to_3000",
+        );
+        if shape.contains("varbinary") {
+            store.sql("INSERT INTO digests (digest, r_count, r_updated) VALUES (X'FF41', 1, NOW() - INTERVAL 199 DAY)");
+        }
+        for _ in 0..3 {
+            let home = store.home("");
+            let _server = home.start();
+            eventually("the sweep", || home.log().contains(" INFO Expired ").then_some(()));
+        }
+        let left = store
+            .sql("SELECT COUNT(*) FROM digests WHERE CONVERT(digest USING latin1) COLLATE latin1_bin REGEXP '^[0-9a-f]{40}$'");
+        assert_eq!(left, "0\n", "{shape}");
+    }
+}
+
+#[test]
+fn a_column_that_is_too_narrow_for_a_digest_is_refused() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::bare().shaped(&format!("({})", COLUMNS.replace("char(40)", "char(32)")));
+    let home = store.home("");
+    assert_eq!(home.try_start().err().expect("a server").code(), Some(1));
+    assert!(home.stderr().contains("too narrow"), "{}", home.stderr());
+}
