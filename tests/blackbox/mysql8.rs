@@ -45,12 +45,10 @@ fn another_password_is_refused_in_one_line_whatever_the_plugin() {
     if !ours_only() {
         return;
     }
-    for plugin in [Plugin::Caching, Plugin::Native] {
-        for (switches, is_cached) in [(false, false), (false, true), (true, false), (true, true)] {
-            let peer = MySql8::start(Manner { plugin, switches, is_cached, tls: false });
-            let home = home(&peer, "secret, but another", "");
-            expect_refusal(&peer, &home, &["Access denied"]);
-        }
+    for (plugin, switches) in [(Plugin::Caching, true), (Plugin::Native, false), (Plugin::Native, true)] {
+        // A wrong proof leads on to the password itself.
+        let peer = MySql8::start(Manner { plugin, switches, is_cached: true, tls: false });
+        expect_refusal(&peer, &home(&peer, "secret, but another", ""), &["Access denied"]);
     }
 }
 
