@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -81,18 +81,21 @@ pub(crate) struct Manner {
     pub(crate) tls: bool,
 }
 
-/// The peer; it goes with the process of the tests.
+/// The peer. Its files go with it, and nobody comes in any more.
 pub(crate) struct MySql8 {
     port: u16,
     shared: Arc<Shared>,
+    folder: TempDir,
+    certificate: Certificate,
     mariadb: MariaDb,
 }
 
 struct Shared {
     manner: Manner,
-    folder: TempDir,
-    certificate: Certificate,
+    folder: PathBuf,
+    tls: Arc<ServerConfig>,
     mariadb: PathBuf,
+    is_over: AtomicBool,
     /// How many nonces there have been.
     nonces: AtomicU32,
     /// How many clients are here.
@@ -116,11 +119,13 @@ impl MySql8 {
         let made = run(openssl.args(["genrsa", "-out", "key.pem", "2048"]).current_dir(folder.path()), b"");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let socket = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let certificate = Certificate::new();
         let shared = Arc::new(Shared {
             manner,
-            folder,
-            certificate: Certificate::new(),
+            folder: folder.path().to_owned(),
+            tls: tls(&certificate),
             mariadb: mariadb.socket(),
+            is_over: AtomicBool::new(false),
             nonces: AtomicU32::new(0),
             clients: AtomicUsize::new(0),
             proofs: AtomicU32::new(0),
@@ -131,13 +136,9 @@ impl MySql8 {
         let port = free_tcp_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let (by_tcp, by_socket) = (Arc::clone(&shared), Arc::clone(&shared));
-        thread::spawn(move || {
-            listener.incoming().flatten().for_each(|client| Shared::admit(&by_tcp, Wire::Tcp(client)));
-        });
-        thread::spawn(move || {
-            socket.incoming().flatten().for_each(|client| Shared::admit(&by_socket, Wire::Socket(client)));
-        });
-        Self { port, shared, mariadb }
+        thread::spawn(move || by_tcp.admit(listener.incoming().flatten().map(Wire::Tcp)));
+        thread::spawn(move || by_socket.admit(socket.incoming().flatten().map(Wire::Socket)));
+        Self { port, shared, folder, certificate, mariadb }
     }
 
     /// Its port.
@@ -147,12 +148,12 @@ impl MySql8 {
 
     /// Its socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.shared.folder.path().join("socket")
+        self.folder.path().join("socket")
     }
 
     /// Whose certificate its own is signed by.
     pub(crate) fn authority(&self) -> PathBuf {
-        self.shared.certificate.authority()
+        self.certificate.authority()
     }
 
     /// The MariaDB behind it.
@@ -171,6 +172,21 @@ impl MySql8 {
         [&self.shared.proofs, &self.shared.encrypted, &self.shared.plain]
             .map(|count| count.load(Ordering::SeqCst) > 0)
     }
+}
+
+impl Drop for MySql8 {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        // Somebody must come for them to see it; nobody else is waited for.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = UnixStream::connect(self.socket());
+    }
+}
+
+fn tls(certificate: &Certificate) -> Arc<ServerConfig> {
+    let chain = vec![CertificateDer::from_pem_file(certificate.server()).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(certificate.key()).unwrap();
+    Arc::new(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap())
 }
 
 /// A client's connection.
@@ -274,20 +290,26 @@ impl Login {
 }
 
 impl Shared {
-    fn admit(shared: &Arc<Self>, client: Wire) {
-        let shared = Arc::clone(shared);
-        shared.clients.fetch_add(1, Ordering::SeqCst);
-        thread::spawn(move || {
-            let _here = Here(&shared.clients);
-            if let Err(error) = shared.serve(client)
-                && !matches!(
-                    error.kind(),
-                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-                )
-            {
-                shared.faults.lock().unwrap().push(error.to_string());
+    /// Serves each client in a thread of its own, until the peer goes.
+    fn admit(self: Arc<Self>, clients: impl Iterator<Item = Wire>) {
+        for client in clients {
+            if self.is_over.load(Ordering::SeqCst) {
+                return;
             }
-        });
+            let shared = Arc::clone(&self);
+            shared.clients.fetch_add(1, Ordering::SeqCst);
+            thread::spawn(move || {
+                let _here = Here(&shared.clients);
+                if let Err(error) = shared.serve(client)
+                    && !matches!(
+                        error.kind(),
+                        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+                    )
+                {
+                    shared.faults.lock().unwrap().push(error.to_string());
+                }
+            });
+        }
     }
 
     fn serve(&self, mut client: Wire) -> std::io::Result<()> {
@@ -319,7 +341,8 @@ impl Shared {
         if answer.len() == 32 {
             // It wants to go on in TLS.
             let Wire::Tcp(stream) = client else { return Err(ErrorKind::InvalidData.into()) };
-            client = Wire::Tls(Box::new(StreamOwned::new(self.tls(), stream)));
+            let tls = ServerConnection::new(Arc::clone(&self.tls)).unwrap();
+            client = Wire::Tls(Box::new(StreamOwned::new(tls, stream)));
             (number, answer) = receive(&mut client)?;
         }
         let mut login = Login::parse(&answer, nonce);
@@ -342,13 +365,6 @@ impl Shared {
         let mut server = self.log_in(&login)?;
         send(&mut client, number, &[0, 0, 0, 2, 0, 0, 0])?;
         relay(&mut client, &mut server)
-    }
-
-    fn tls(&self) -> ServerConnection {
-        let certificate = CertificateDer::from_pem_file(self.certificate.server()).unwrap();
-        let key = PrivateKeyDer::from_pem_file(self.certificate.key()).unwrap();
-        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key);
-        ServerConnection::new(Arc::new(config.unwrap())).unwrap()
     }
 
     /// A nonce that nobody has had.
@@ -398,7 +414,7 @@ impl Shared {
     }
 
     fn openssl(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-        let output = run(Command::new("openssl").args(arguments).current_dir(self.folder.path()), input);
+        let output = run(Command::new("openssl").args(arguments).current_dir(&self.folder), input);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     }
