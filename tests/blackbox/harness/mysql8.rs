@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -17,10 +17,11 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{Certificate, MariaDb, free_tcp_port, run};
+use super::{Certificate, MariaDb, eventually, free_tcp_port, hex, run};
 
 /// Who is let in.
 pub(crate) const USER: &str = "counter";
@@ -28,7 +29,10 @@ pub(crate) const PASSWORD: &str = "secret, of 20 letters";
 
 const CACHING: &str = "caching_sha2_password";
 const NATIVE: &str = "mysql_native_password";
-const NONCE: [u8; 20] = *b"0123456789abcdefghij";
+const CLEAR: &str = "mysql_clear_password";
+
+/// What a client's proof is made for; another one in each greeting and each change of mind.
+type Nonce = [u8; 20];
 
 const CONNECT_WITH_DB: u32 = 1 << 3;
 const SSL: u32 = 1 << 11;
@@ -42,30 +46,61 @@ const CAPABILITIES: u32 = 0x1 // as MySQL
     | 1 << 19 | 1 << 21 // authentication by plugins
     | 1 << 24; // no EOF packets
 
+/// The plugin that knows the account's password.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Plugin {
+    /// That of MySQL 8.
+    #[default]
+    Caching,
+    /// That of MariaDB and of older MySQL.
+    Native,
+    /// One that wants the password as it is, on whatever wire. The peer never begins with it.
+    Clear,
+}
+
+impl Plugin {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Caching => CACHING,
+            Self::Native => NATIVE,
+            Self::Clear => CLEAR,
+        }
+    }
+}
+
 /// How the peer lets clients in.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Manner {
+    /// What the account needs.
+    pub(crate) plugin: Plugin,
     /// Whether it has seen the account's password since it started, and needs only a proof.
     pub(crate) is_cached: bool,
-    /// Whether it begins with the other plugin and then changes its mind.
+    /// Whether it begins with another plugin and then changes its mind.
     pub(crate) switches: bool,
     /// Whether it offers TLS.
     pub(crate) tls: bool,
 }
 
-/// The peer; it goes with the process of the tests.
+/// The peer. Its files go with it, and nobody comes in any more.
 pub(crate) struct MySql8 {
     port: u16,
     shared: Arc<Shared>,
+    folder: TempDir,
+    certificate: Certificate,
     mariadb: MariaDb,
 }
 
 struct Shared {
     manner: Manner,
-    folder: TempDir,
-    certificate: Certificate,
+    folder: PathBuf,
+    tls: Arc<ServerConfig>,
     mariadb: PathBuf,
-    /// How often somebody was let in by the proof, by the encrypted password and by the plain one.
+    is_over: AtomicBool,
+    /// How many nonces there have been.
+    nonces: AtomicU32,
+    /// How many clients are here.
+    clients: AtomicUsize,
+    /// How often somebody was let in by a proof, by the encrypted password and by the plain one.
     proofs: AtomicU32,
     encrypted: AtomicU32,
     plain: AtomicU32,
@@ -84,11 +119,15 @@ impl MySql8 {
         let made = run(openssl.args(["genrsa", "-out", "key.pem", "2048"]).current_dir(folder.path()), b"");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let socket = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let certificate = Certificate::new();
         let shared = Arc::new(Shared {
             manner,
-            folder,
-            certificate: Certificate::new(),
+            folder: folder.path().to_owned(),
+            tls: tls(&certificate),
             mariadb: mariadb.socket(),
+            is_over: AtomicBool::new(false),
+            nonces: AtomicU32::new(0),
+            clients: AtomicUsize::new(0),
             proofs: AtomicU32::new(0),
             encrypted: AtomicU32::new(0),
             plain: AtomicU32::new(0),
@@ -97,13 +136,9 @@ impl MySql8 {
         let port = free_tcp_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let (by_tcp, by_socket) = (Arc::clone(&shared), Arc::clone(&shared));
-        thread::spawn(move || {
-            listener.incoming().flatten().for_each(|client| Shared::admit(&by_tcp, Wire::Tcp(client)));
-        });
-        thread::spawn(move || {
-            socket.incoming().flatten().for_each(|client| Shared::admit(&by_socket, Wire::Socket(client)));
-        });
-        Self { port, shared, mariadb }
+        thread::spawn(move || by_tcp.admit(listener.incoming().flatten().map(Wire::Tcp)));
+        thread::spawn(move || by_socket.admit(socket.incoming().flatten().map(Wire::Socket)));
+        Self { port, shared, folder, certificate, mariadb }
     }
 
     /// Its port.
@@ -113,12 +148,12 @@ impl MySql8 {
 
     /// Its socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.shared.folder.path().join("socket")
+        self.folder.path().join("socket")
     }
 
     /// Whose certificate its own is signed by.
     pub(crate) fn authority(&self) -> PathBuf {
-        self.shared.certificate.authority()
+        self.certificate.authority()
     }
 
     /// The MariaDB behind it.
@@ -126,13 +161,32 @@ impl MySql8 {
         &self.mariadb
     }
 
-    /// In which ways somebody was let in: by the proof, by the encrypted password, by the plain one.
+    /// In which ways somebody was let in: by a proof, by the encrypted password, by the plain one. Waits
+    /// until all clients have left, so that all is known that went wrong with them.
     pub(crate) fn ways(&self) -> [bool; 3] {
+        eventually("the last client to leave", || {
+            (self.shared.clients.load(Ordering::SeqCst) == 0).then_some(())
+        });
         let faults = self.shared.faults.lock().unwrap();
         assert!(faults.is_empty(), "{faults:?}");
         [&self.shared.proofs, &self.shared.encrypted, &self.shared.plain]
             .map(|count| count.load(Ordering::SeqCst) > 0)
     }
+}
+
+impl Drop for MySql8 {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        // Somebody must come for them to see it; nobody else is waited for.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = UnixStream::connect(self.socket());
+    }
+}
+
+fn tls(certificate: &Certificate) -> Arc<ServerConfig> {
+    let chain = vec![CertificateDer::from_pem_file(certificate.server()).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(certificate.key()).unwrap();
+    Arc::new(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap())
 }
 
 /// A client's connection.
@@ -207,11 +261,13 @@ struct Login {
     capabilities: u32,
     user: String,
     proof: Vec<u8>,
+    /// What the proof is to be made for.
+    nonce: Nonce,
     database: String,
 }
 
 impl Login {
-    fn parse(content: &[u8]) -> Self {
+    fn parse(content: &[u8], nonce: Nonce) -> Self {
         let capabilities = u32::from_le_bytes(content[..4].try_into().unwrap());
         let mut rest = &content[32..];
         let mut text = || {
@@ -229,39 +285,54 @@ impl Login {
             String::from_utf8(rest[..end].to_vec()).unwrap()
         };
         let database = if capabilities & CONNECT_WITH_DB == 0 { String::new() } else { text() };
-        Self { capabilities, user, proof, database }
+        Self { capabilities, user, proof, nonce, database }
     }
 }
 
 impl Shared {
-    fn admit(shared: &Arc<Self>, client: Wire) {
-        let shared = Arc::clone(shared);
-        thread::spawn(move || {
-            if let Err(error) = shared.serve(client)
-                && !matches!(
-                    error.kind(),
-                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-                )
-            {
-                shared.faults.lock().unwrap().push(error.to_string());
+    /// Serves each client in a thread of its own, until the peer goes.
+    fn admit(self: Arc<Self>, clients: impl Iterator<Item = Wire>) {
+        for client in clients {
+            if self.is_over.load(Ordering::SeqCst) {
+                return;
             }
-        });
+            let shared = Arc::clone(&self);
+            shared.clients.fetch_add(1, Ordering::SeqCst);
+            thread::spawn(move || {
+                let _here = Here(&shared.clients);
+                if let Err(error) = shared.serve(client)
+                    && !matches!(
+                        error.kind(),
+                        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+                    )
+                {
+                    shared.faults.lock().unwrap().push(error.to_string());
+                }
+            });
+        }
     }
 
     fn serve(&self, mut client: Wire) -> std::io::Result<()> {
         client.set_read_timeout(Duration::from_secs(10))?;
-        let first = if self.manner.switches { NATIVE } else { CACHING };
+        let plugin = self.manner.plugin;
+        let switches = self.manner.switches || plugin == Plugin::Clear;
+        let first = match plugin {
+            plugin if !switches => plugin,
+            Plugin::Caching => Plugin::Native,
+            Plugin::Native | Plugin::Clear => Plugin::Caching,
+        };
+        let nonce = self.nonce();
         let capabilities = CAPABILITIES | if self.manner.tls { SSL } else { 0 };
         let [low, lower, high, higher] = capabilities.to_le_bytes();
         let greeting: [&[u8]; 10] = [
             b"\x0a8.0.36\0",
             &[1, 0, 0, 0],
-            &NONCE[..8],
+            &nonce[..8],
             &[0, low, lower, 255, 2, 0, high, higher, 21],
             &[0; 10],
-            &NONCE[8..],
+            &nonce[8..],
             b"\0",
-            first.as_bytes(),
+            first.name().as_bytes(),
             b"\0",
             b"",
         ];
@@ -270,12 +341,14 @@ impl Shared {
         if answer.len() == 32 {
             // It wants to go on in TLS.
             let Wire::Tcp(stream) = client else { return Err(ErrorKind::InvalidData.into()) };
-            client = Wire::Tls(Box::new(StreamOwned::new(self.tls(), stream)));
+            let tls = ServerConnection::new(Arc::clone(&self.tls)).unwrap();
+            client = Wire::Tls(Box::new(StreamOwned::new(tls, stream)));
             (number, answer) = receive(&mut client)?;
         }
-        let mut login = Login::parse(&answer);
-        if self.manner.switches {
-            let switch = [b"\xfe", CACHING.as_bytes(), b"\0", &NONCE, b"\0"].concat();
+        let mut login = Login::parse(&answer, nonce);
+        if switches {
+            login.nonce = self.nonce();
+            let switch = [b"\xfe", plugin.name().as_bytes(), b"\0", &login.nonce, b"\0"].concat();
             send(&mut client, number + 1, &switch)?;
             (number, login.proof) = receive(&mut client)?;
         }
@@ -294,34 +367,42 @@ impl Shared {
         relay(&mut client, &mut server)
     }
 
-    fn tls(&self) -> ServerConnection {
-        let certificate = CertificateDer::from_pem_file(self.certificate.server()).unwrap();
-        let key = PrivateKeyDer::from_pem_file(self.certificate.key()).unwrap();
-        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key);
-        ServerConnection::new(Arc::new(config.unwrap())).unwrap()
+    /// A nonce that nobody has had.
+    fn nonce(&self) -> Nonce {
+        let number = self.nonces.fetch_add(1, Ordering::SeqCst);
+        let digits = hex(&Sha256::digest(number.to_be_bytes()));
+        digits.as_bytes()[..20].try_into().unwrap()
     }
 
     /// The number of the next packet, and whether it is the user.
     fn authenticate(&self, client: &mut Wire, number: u8, login: &Login) -> std::io::Result<(u8, bool)> {
         let is_user = login.user == USER;
-        if self.manner.is_cached {
-            let proven = is_user && login.proof == proof(PASSWORD.as_bytes());
-            if proven {
-                self.proofs.fetch_add(1, Ordering::SeqCst);
-                send(client, number + 1, b"\x01\x03")?;
+        let decide = |number: u8, is_proven: bool, way: &AtomicU32| {
+            let is_let_in = is_user && is_proven;
+            way.fetch_add(is_let_in.into(), Ordering::SeqCst);
+            Ok((number, is_let_in))
+        };
+        match self.manner.plugin {
+            Plugin::Caching => {}
+            Plugin::Native => {
+                return decide(number + 1, login.proof == native_proof(&login.nonce), &self.proofs);
             }
-            return Ok((number + if proven { 2 } else { 1 }, proven));
+            Plugin::Clear => return Err(disclosed()),
         }
-        // Only who knows the password itself can be known from now on.
+        if self.manner.is_cached && is_user && login.proof == caching_proof(&login.nonce) {
+            send(client, number + 1, b"\x01\x03")?;
+            return decide(number + 2, true, &self.proofs);
+        }
+        // Only who knows the password itself can be known from now on. MySQL goes on like this after a
+        // wrong proof, too.
         send(client, number + 1, b"\x01\x04")?;
         let (number, answer) = receive(client)?;
         let wanted = [PASSWORD.as_bytes(), b"\0"].concat();
         if client.is_safe() {
-            self.plain.fetch_add(1, Ordering::SeqCst);
-            return Ok((number + 1, is_user && answer == wanted));
+            return decide(number + 1, answer == wanted, &self.plain);
         }
         if answer != [2] {
-            return Err(std::io::Error::other("a password on a wire that others can read"));
+            return Err(disclosed());
         }
         let key = self.openssl(&["rsa", "-in", "key.pem", "-pubout"], b"");
         send(client, number + 1, &[b"\x01", key.as_slice()].concat())?;
@@ -329,14 +410,11 @@ impl Shared {
         let padding = ["-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha1"];
         let masked =
             self.openssl(&[&["pkeyutl", "-decrypt", "-inkey", "key.pem"], &padding[..]].concat(), &answer);
-        let password: Vec<u8> =
-            masked.iter().zip(NONCE.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
-        self.encrypted.fetch_add(1, Ordering::SeqCst);
-        Ok((number + 1, is_user && password == wanted))
+        decide(number + 1, xor(&masked, &login.nonce) == wanted, &self.encrypted)
     }
 
     fn openssl(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-        let output = run(Command::new("openssl").args(arguments).current_dir(self.folder.path()), input);
+        let output = run(Command::new("openssl").args(arguments).current_dir(&self.folder), input);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     }
@@ -365,12 +443,37 @@ impl Shared {
     }
 }
 
+/// What a client does that sends a password where others can read it.
+fn disclosed() -> std::io::Error {
+    std::io::Error::other("a password on a wire that others can read")
+}
+
 /// SHA256(password) XOR SHA256(SHA256(SHA256(password)), nonce).
-fn proof(password: &[u8]) -> Vec<u8> {
-    let once = Sha256::digest(password);
-    let twice = Sha256::digest(once);
-    let mask = Sha256::new().chain_update(twice).chain_update(NONCE).finalize();
-    once.iter().zip(mask).map(|(byte, mask)| byte ^ mask).collect()
+fn caching_proof(nonce: &Nonce) -> Vec<u8> {
+    let once = Sha256::digest(PASSWORD);
+    let mask = Sha256::new().chain_update(Sha256::digest(once)).chain_update(nonce).finalize();
+    xor(&once, &mask)
+}
+
+/// SHA1(password) XOR SHA1(nonce, SHA1(SHA1(password))).
+fn native_proof(nonce: &Nonce) -> Vec<u8> {
+    let sha1 = |content: &[u8]| <Sha1 as sha1::Digest>::digest(content).to_vec();
+    let once = sha1(PASSWORD.as_bytes());
+    xor(&once, &sha1(&[nonce.as_slice(), &sha1(&once)].concat()))
+}
+
+/// Bytes with a mask that is repeated as often as is needed.
+fn xor(bytes: &[u8], mask: &[u8]) -> Vec<u8> {
+    bytes.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect()
+}
+
+/// A client that is here until this goes.
+struct Here<'a>(&'a AtomicUsize);
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Passes everything on, both ways, until one of them leaves.
