@@ -4,9 +4,11 @@
 //! until a new connection has shown that it works. In between nobody waits for it: requests are
 //! refused at once, and one task alone tries.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{error, warn};
@@ -199,9 +201,16 @@ pub(super) fn time_left(since: Instant) -> Duration {
 /// Looks after a store as long as anybody uses it.
 pub(super) async fn keep<L: Link>(link: Weak<L>) {
     while let Some(link) = link.upgrade() {
-        match link.presence().epoch() {
-            Some(epoch) => check(&link, epoch).await,
-            None => retry(&link).await,
+        let step = async {
+            match link.presence().epoch() {
+                Some(epoch) => check(&link, epoch).await,
+                None => retry(&link).await,
+            }
+        };
+        // Without this task a store that has been lost would never be back, whatever a library does.
+        if AssertUnwindSafe(step).catch_unwind().await.is_err() {
+            error!("looking after {} has failed and is begun again", link.presence().name);
+            tokio::time::sleep(RETRY_PERIOD).await;
         }
     }
 }

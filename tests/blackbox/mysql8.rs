@@ -4,7 +4,7 @@
 use std::thread;
 
 use crate::harness::mysql8::{Manner, MySql8, PASSWORD, Plugin, USER};
-use crate::harness::{DIGEST, Home, ours_only};
+use crate::harness::{DIGEST, Home, eventually, ours_only};
 
 /// A homedir that leads to the peer by TCP.
 fn home(peer: &MySql8, password: &str, settings: &str) -> Home {
@@ -85,4 +85,35 @@ fn reports_of_many_clients_are_all_counted() {
     let rows = peer.mariadb().sql("SELECT digest, r_count, wl_count FROM pyzor.digests ORDER BY digest");
     assert_eq!(rows, format!("{other}\t200\t0\n{DIGEST}\t200\t200\n"));
     assert_eq!(peer.ways(), [false, true, false]);
+}
+
+#[test]
+fn a_server_that_has_had_no_key_for_a_while_is_found_again() {
+    if !ours_only() {
+        return;
+    }
+    let peer = MySql8::start(Manner::default());
+    let server = home(&peer, PASSWORD, "").start();
+    assert_eq!(server.request("report", &[DIGEST]).code(), 200);
+    peer.set_keyless(true);
+    eventually("a refusal", || (server.request("check", &[DIGEST]).code() == 500).then_some(()));
+    eventually("a second attempt", || (peer.broken_keys() > 1).then_some(()));
+    peer.set_keyless(false);
+    eventually("the server's return", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
+    assert_eq!(server.request("check", &[DIGEST]).counts(), (1, 0));
+    assert!(server.stop().success());
+    assert_eq!(peer.ways(), [false, true, false]);
+}
+
+#[test]
+fn a_password_too_long_for_the_key_is_refused_at_the_start() {
+    if !ours_only() {
+        return;
+    }
+    let peer = MySql8::start(Manner::default());
+    let home = home(&peer, &format!("secret{}", "x".repeat(214)), "");
+    assert_eq!(home.try_start().err().expect("a server").code(), Some(1), "{}", home.everything_said());
+    let said = home.stderr();
+    assert!(said.lines().any(|line| line.contains("cannot use the MySQL server")), "{said}");
+    assert!(!home.everything_said().contains("secret"));
 }

@@ -1,7 +1,9 @@
 //! Where a table is, as `DigestDB` names it, and how a connection to its server is made.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 
+use futures_util::FutureExt as _;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, IoError, Opts, OptsBuilder, SslOpts};
 
@@ -171,7 +173,15 @@ impl Place {
         };
         let mut last = Failure::passing("there is no server to try");
         for server in servers {
-            match Conn::new(self.options(&server)?).await {
+            // The library panics over a server's key that is none, and over a password too long for it.
+            let login = AssertUnwindSafe(Conn::new(self.options(&server)?)).catch_unwind().await;
+            let login = login.map_err(|_| {
+                Failure::fatal(
+                    "the password cannot be encrypted for it: its key is malformed, or the password is longer than \
+                     about 200 bytes; with TLS none is needed",
+                )
+            })?;
+            match login {
                 Ok(mut connection) => {
                     set_up(&mut connection).await.map_err(|error| failure_of(&error))?;
                     return Ok(connection);

@@ -96,6 +96,11 @@ struct Shared {
     tls: Arc<ServerConfig>,
     mariadb: PathBuf,
     is_over: AtomicBool,
+    /// Whether it gives something else as its key, and how often it has.
+    is_keyless: AtomicBool,
+    broken_keys: AtomicU32,
+    /// How often all clients have been sent away.
+    dismissals: AtomicU32,
     /// How many nonces there have been.
     nonces: AtomicU32,
     /// How many clients are here.
@@ -126,6 +131,9 @@ impl MySql8 {
             tls: tls(&certificate),
             mariadb: mariadb.socket(),
             is_over: AtomicBool::new(false),
+            is_keyless: AtomicBool::new(false),
+            broken_keys: AtomicU32::new(0),
+            dismissals: AtomicU32::new(0),
             nonces: AtomicU32::new(0),
             clients: AtomicUsize::new(0),
             proofs: AtomicU32::new(0),
@@ -159,6 +167,17 @@ impl MySql8 {
     /// The MariaDB behind it.
     pub(crate) fn mariadb(&self) -> &MariaDb {
         &self.mariadb
+    }
+
+    /// From now on it gives something else as its key, or the key again; sends everybody away.
+    pub(crate) fn set_keyless(&self, is_keyless: bool) {
+        self.shared.is_keyless.store(is_keyless, Ordering::SeqCst);
+        self.shared.dismissals.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often somebody was given something else as a key.
+    pub(crate) fn broken_keys(&self) -> u32 {
+        self.shared.broken_keys.load(Ordering::SeqCst)
     }
 
     /// In which ways somebody was let in: by a proof, by the encrypted password, by the plain one. Waits
@@ -313,6 +332,7 @@ impl Shared {
     }
 
     fn serve(&self, mut client: Wire) -> std::io::Result<()> {
+        let dismissals = self.dismissals.load(Ordering::SeqCst);
         client.set_read_timeout(Duration::from_secs(10))?;
         let plugin = self.manner.plugin;
         let switches = self.manner.switches || plugin == Plugin::Clear;
@@ -364,7 +384,7 @@ impl Shared {
         };
         let mut server = self.log_in(&login)?;
         send(&mut client, number, &[0, 0, 0, 2, 0, 0, 0])?;
-        relay(&mut client, &mut server)
+        relay(&mut client, &mut server, || self.dismissals.load(Ordering::SeqCst) > dismissals)
     }
 
     /// A nonce that nobody has had.
@@ -404,7 +424,11 @@ impl Shared {
         if answer != [2] {
             return Err(disclosed());
         }
-        let key = self.openssl(&["rsa", "-in", "key.pem", "-pubout"], b"");
+        let mut key = self.openssl(&["rsa", "-in", "key.pem", "-pubout"], b"");
+        if self.is_keyless.load(Ordering::SeqCst) {
+            self.broken_keys.fetch_add(1, Ordering::SeqCst);
+            key = b"no key".to_vec();
+        }
         send(client, number + 1, &[b"\x01", key.as_slice()].concat())?;
         let (number, answer) = receive(client)?;
         let padding = ["-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha1"];
@@ -476,8 +500,8 @@ impl Drop for Here<'_> {
     }
 }
 
-/// Passes everything on, both ways, until one of them leaves.
-fn relay(client: &mut Wire, server: &mut UnixStream) -> std::io::Result<()> {
+/// Passes everything on, both ways, until one of them leaves or the client has to.
+fn relay(client: &mut Wire, server: &mut UnixStream, is_over: impl Fn() -> bool) -> std::io::Result<()> {
     const TURN: Duration = Duration::from_millis(1);
     client.set_read_timeout(TURN)?;
     server.set_read_timeout(Some(TURN))?;
@@ -485,6 +509,9 @@ fn relay(client: &mut Wire, server: &mut UnixStream) -> std::io::Result<()> {
     let nothing =
         |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
     loop {
+        if is_over() {
+            return Ok(());
+        }
         match client.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(length) => server.write_all(&buffer[..length])?,
