@@ -9,96 +9,35 @@ mod pool;
 mod suspects;
 mod sweep;
 mod table;
+mod work;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Row, ServerError};
+use mysql_async::{Conn, Error, Row};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use self::place::{Place, failure_of};
+use self::place::Place;
 use self::pool::Pool;
-use self::suspects::{Suspects, Treatment};
-use self::table::{Table, decode, digest_of};
+use self::table::{Table, decode};
+use self::work::{Shared, Trouble};
 use super::presence::{LIMIT, Link, keep, time_left};
-use super::refusals::Refusals;
 use super::start::wait_for;
 use super::{
-    Batch, BoxFuture, Cursor, Engine, Entry, Health, OpenError, Opened, Options, Page, Progress, StorageError,
+    Batch, BoxFuture, Cursor, Engine, Health, OpenError, Opened, Options, Page, Progress, StorageError,
 };
 use crate::digest::Digest;
-use crate::record::{Kind, Record, Timestamp};
+use crate::record::Record;
 
 /// How many connections there are when nobody says.
 const CONNECTIONS: usize = 4;
-const COMMAND_DENIED: u16 = 1142;
-const COLUMN_DENIED: u16 = 1143;
-const READ_ONLY: u16 = 1290;
-const READ_ONLY_MODE: u16 = 1836;
-const READ_ONLY_TRANSACTION: u16 = 1792;
-/// How the library says that a statement is more than the server takes.
-const TOO_LARGE: &str = "max_allowed_packet";
-/// How often a statement is repeated that others were in the way of, before its rows go one by one.
-const REPETITIONS: u32 = 3;
-/// How long to wait before that, more with each time.
-const BACK_OFF: Duration = Duration::from_millis(3);
 
 /// The engine on a table.
 pub struct MySql {
     shared: Arc<Shared>,
     connections: usize,
     tasks: Mutex<Vec<AbortHandle>>,
-}
-
-struct Shared {
-    pool: Arc<Pool>,
-    table: Table,
-    suspects: Mutex<Suspects>,
-    refusals: Refusals,
-    /// Whether something was refused that another connection might do.
-    is_denied: AtomicBool,
-    /// When there were other connections for that reason last.
-    renewed: Mutex<Option<Instant>>,
-    /// How many rows a statement may have by now; servers may come to take smaller ones.
-    rows: AtomicUsize,
-    patience: Mutex<Patience>,
-}
-
-/// Whether the table lets anything be counted at all.
-#[derive(Debug, Default)]
-struct Patience {
-    /// How many batches in a row could count nothing in time.
-    failures: u32,
-    tried: Option<Instant>,
-}
-
-impl Patience {
-    /// After so many nothing is tried but once in a while, so that look-ups need not wait for counts.
-    const FAILURES: u32 = 3;
-    const RETRY: Duration = Duration::from_secs(1);
-
-    /// Whether to try to count.
-    fn is_given(&mut self, now: Instant) -> bool {
-        if self.failures < Self::FAILURES {
-            return true;
-        }
-        let is_due = self.tried.is_none_or(|tried| now.saturating_duration_since(tried) >= Self::RETRY);
-        if is_due {
-            self.tried = Some(now);
-        }
-        is_due
-    }
-}
-
-/// Why a batch cannot go on.
-enum Trouble {
-    /// The store has gone, or what was sent to it is in doubt.
-    Lost(String),
-    /// The server has refused one statement, and has done nothing of it.
-    Refused(ServerError),
 }
 
 /// Opens the database for [`super::open`].
@@ -125,17 +64,7 @@ impl MySql {
         .await?;
         let connections = options.connections.unwrap_or(CONNECTIONS);
         let pool = Arc::new(Pool::new(place, connection, connections));
-        let rows = table.rows;
-        let shared = Arc::new(Shared {
-            pool,
-            table,
-            suspects: Mutex::default(),
-            refusals: Refusals::new(name),
-            is_denied: AtomicBool::new(false),
-            renewed: Mutex::new(None),
-            rows: AtomicUsize::new(rows),
-            patience: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(pool, table, name));
         let tasks = vec![
             tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
             tokio::spawn(sweep::keep(Arc::clone(&shared), options.cleanup_age)).abort_handle(),
@@ -199,15 +128,9 @@ impl Engine for MySql {
             let given = time_left(batch.since());
             match timeout(given, shared.serve(&mut batch, epoch, &mut under_way)).await {
                 Ok(Ok(())) => presence.seen(),
-                // The library has not sent it.
-                Ok(Err(why)) if why.contains(TOO_LARGE) => shared.shrink(&why),
+                Ok(Err(why)) if shared.was_too_large(&why) => {}
                 Ok(Err(why)) => presence.lost(epoch, &why),
-                Err(_) if presence.timed_out(epoch, given) => {
-                    // What one row that is known to be locked does says nothing of the table.
-                    if shared.suspects().blame(&under_way, Instant::now()) {
-                        shared.patience().failures += 1;
-                    }
-                }
+                Err(_) if presence.timed_out(epoch, given) => shared.was_slow(&under_way),
                 Err(_) => {}
             }
             batch
@@ -275,244 +198,5 @@ impl Engine for MySql {
             self.stop();
             self.shared.pool.close().await;
         })
-    }
-}
-
-impl Shared {
-    /// Does all that a batch asks; `under_way` are the digests that are being counted. Fails when nobody
-    /// can tell what became of the rest.
-    async fn serve(&self, batch: &mut Batch, epoch: u64, under_way: &mut Vec<Digest>) -> Result<(), String> {
-        let mut lease = self.pool.take().await.map_err(|failure| failure.why)?;
-        let connection = &mut lease.connection;
-        self.look_up(connection, batch, epoch).await?;
-        if batch.entries().iter().any(Entry::changes) && !self.patience().is_given(Instant::now()) {
-            self.refusals.refused("nothing could be counted lately, as if somebody held the table locked");
-            lease.put_back();
-            return Ok(());
-        }
-        for kind in [Kind::Report, Kind::Whitelist] {
-            let mut rows: Vec<(Digest, u32)> = batch
-                .entries()
-                .iter()
-                .map(|entry| match kind {
-                    Kind::Report => (entry.digest, entry.reports),
-                    Kind::Whitelist => (entry.digest, entry.whitelists),
-                })
-                .filter(|(_, amount)| *amount > 0)
-                .collect();
-            // Whoever locks rows in one order never waits for somebody who waits for him.
-            rows.sort_unstable();
-            let alone = self.set_apart(&mut rows);
-            for rows in rows.chunks(self.rows()).chain(alone.chunks(1)) {
-                under_way.clear();
-                under_way.extend(rows.iter().map(|(digest, _)| *digest));
-                self.count(connection, batch, kind, rows, epoch).await?;
-                if let [(digest, _)] = rows {
-                    self.suspects().clear(digest);
-                }
-            }
-            under_way.clear();
-        }
-        // A right that is granted later is not had by connections that there are, and a server that takes
-        // no changes any more may have been replaced under its name.
-        if self.is_denied.swap(false, Ordering::Relaxed) && self.may_renew() {
-            self.pool.forget();
-        } else {
-            lease.put_back();
-        }
-        Ok(())
-    }
-
-    /// Takes out the rows that may be locked, and returns those of them that are to be tried.
-    fn set_apart(&self, rows: &mut Vec<(Digest, u32)>) -> Vec<(Digest, u32)> {
-        let mut suspects = self.suspects();
-        let mut alone = Vec::new();
-        if !suspects.is_empty() {
-            let now = Instant::now();
-            rows.retain(|row| match suspects.treatment(&row.0, now) {
-                Treatment::Together => true,
-                Treatment::Alone => {
-                    alone.push(*row);
-                    false
-                }
-                Treatment::Refused => false,
-            });
-        }
-        alone
-    }
-
-    /// Sends smaller statements from now on.
-    fn shrink(&self, why: &str) {
-        self.rows.store((self.rows() / 2).max(1), Ordering::Relaxed);
-        self.refusals.refused(why);
-    }
-
-    /// Whether it is long enough ago that all connections were replaced.
-    fn may_renew(&self) -> bool {
-        const PERIOD: Duration = Duration::from_secs(1);
-        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = renewed.is_none_or(|renewed| renewed.elapsed() >= PERIOD);
-        if may {
-            *renewed = Some(Instant::now());
-        }
-        may
-    }
-
-    /// How many rows a statement may have.
-    fn rows(&self) -> usize {
-        self.rows.load(Ordering::Relaxed)
-    }
-
-    fn patience(&self) -> std::sync::MutexGuard<'_, Patience> {
-        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn suspects(&self) -> std::sync::MutexGuard<'_, Suspects> {
-        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn look_up(&self, connection: &mut Conn, batch: &mut Batch, epoch: u64) -> Result<(), String> {
-        let wanted: Vec<Digest> =
-            batch.entries().iter().filter(|entry| entry.look_up).map(|entry| entry.digest).collect();
-        for digests in wanted.chunks(self.rows()) {
-            let rows: Vec<Row> = match connection.query(self.table.look_up(digests.iter().copied())).await {
-                Ok(rows) => rows,
-                Err(error) => match Trouble::from(error) {
-                    Trouble::Lost(why) => return Err(why),
-                    Trouble::Refused(error) => {
-                        self.refused(epoch, &error);
-                        continue;
-                    }
-                },
-            };
-            for digest in digests {
-                if let Some(entry) = batch.entry_mut(digest) {
-                    entry.found = Ok(Record::default());
-                }
-            }
-            for (key, record) in rows.into_iter().map(decode) {
-                // Most collations ignore case.
-                let Some(digest) = digest_of(&key) else { continue };
-                if let Some(entry) = batch.entry_mut(&digest) {
-                    entry.found = record.ok_or_else(|| self.refusals.damaged(digest));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts for some digests, whose rows are in order.
-    async fn count(
-        &self,
-        connection: &mut Conn,
-        batch: &mut Batch,
-        kind: Kind,
-        rows: &[(Digest, u32)],
-        epoch: u64,
-    ) -> Result<(), String> {
-        let now = batch.now();
-        let mut accept = |rows: &[(Digest, u32)]| {
-            for (digest, _) in rows {
-                if let Some(entry) = batch.entry_mut(digest) {
-                    match kind {
-                        Kind::Report => entry.reported = Ok(()),
-                        Kind::Whitelist => entry.whitelisted = Ok(()),
-                    }
-                }
-            }
-            self.refusals.accepted();
-            self.patience().failures = 0;
-        };
-        match self.upsert(connection, kind, rows, now).await {
-            Ok(()) => accept(rows),
-            Err(Trouble::Lost(why)) => return Err(why),
-            Err(Trouble::Refused(error)) if rows.len() > 1 && self.is_of_one_row(&error) => {
-                for row in rows.chunks(1) {
-                    match self.upsert(connection, kind, row, now).await {
-                        Ok(()) => accept(row),
-                        Err(Trouble::Lost(why)) => return Err(why),
-                        Err(Trouble::Refused(error)) => self.refused(epoch, &error),
-                    }
-                }
-            }
-            Err(Trouble::Refused(error)) => self.refused(epoch, &error),
-        }
-        Ok(())
-    }
-
-    /// Counts by one statement, which is repeated when others were in its way.
-    async fn upsert(
-        &self,
-        connection: &mut Conn,
-        kind: Kind,
-        rows: &[(Digest, u32)],
-        now: Timestamp,
-    ) -> Result<(), Trouble> {
-        let statement = self.table.count(kind, rows, now);
-        let mut repetition = 0;
-        loop {
-            match connection.query_drop(&statement).await.map_err(Trouble::from) {
-                Err(Trouble::Refused(error)) if is_conflict(&error) && self.table.is_transactional => {
-                    if repetition == REPETITIONS {
-                        return Err(Trouble::Refused(error));
-                    }
-                }
-                outcome => return outcome,
-            }
-            repetition += 1;
-            tokio::time::sleep(BACK_OFF * repetition + BACK_OFF.mul_f64(sweep::random_share())).await;
-        }
-    }
-
-    /// Whether a statement for many rows failed for one of them, and has done nothing of the others.
-    fn is_of_one_row(&self, error: &ServerError) -> bool {
-        const ROW_ERRORS: [u16; 2] = [1265, 1366];
-        let of_data = matches!(error.state.get(..2), Some("22" | "23")) || ROW_ERRORS.contains(&error.code);
-        self.table.is_transactional && (of_data || is_conflict(error))
-    }
-
-    /// Takes note of a refusal, and logs it.
-    fn refused(&self, epoch: u64, error: &ServerError) {
-        if is_absence(error.code) {
-            self.pool.presence().lost(epoch, &error.to_string());
-            return;
-        }
-        if matches!(
-            error.code,
-            COMMAND_DENIED | COLUMN_DENIED | READ_ONLY | READ_ONLY_MODE | READ_ONLY_TRANSACTION
-        ) {
-            self.is_denied.store(true, Ordering::Relaxed);
-        }
-        self.refusals.refused(&error.to_string());
-    }
-}
-
-/// Whether others were in the way of a statement, of which nothing was done then.
-fn is_conflict(error: &ServerError) -> bool {
-    const DEADLOCK: u16 = 1213;
-    const LOCK_WAIT_TIMEOUT: u16 = 1205;
-    const CHANGED_MEANWHILE: u16 = 1020;
-    [DEADLOCK, LOCK_WAIT_TIMEOUT, CHANGED_MEANWHILE].contains(&error.code)
-}
-
-/// Whether a refusal means that the server does not serve at all.
-fn is_absence(code: u16) -> bool {
-    matches!(
-        code,
-        1040 // too many connections
-        | 1044 | 1045 | 1049 // no access any more, no database any more
-        | 1047 // a node of Galera that has lost the others
-        | 1053 // it is ending
-        | 1146 // no table any more
-        | 1927 | 4031 // it has closed the connection
-    )
-}
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Server(error) => Self::Refused(error),
-            error => Self::Lost(failure_of(&error).why),
-        }
     }
 }

@@ -9,8 +9,8 @@ use mysql_async::{Conn, Params, Row, Value};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::Shared;
 use super::table::{decode_age, digest_of};
+use super::work::Shared;
 use crate::digest::Digest;
 use crate::record::Timestamp;
 use crate::storage::presence::{LIMIT, Link};

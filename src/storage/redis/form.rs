@@ -216,6 +216,11 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_is_seconds() {
+        assert_eq!(Form::hash().moment(Timestamp::from_micros(1_999_999)), "1");
+    }
+
+    #[test]
     fn a_text_has_local_dates_or_none() {
         let form = Form::text(TimeZone::get("America/New_York").unwrap());
         let record =

@@ -8,10 +8,10 @@ use futures_util::future::{join_all, select_ok};
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
-use super::Shared;
 use super::node::Node;
 use super::place::{Access, Address, Place, Servers};
 use super::topology::{Shares, Topology, shares};
+use super::work::Shared;
 use crate::storage::OpenError;
 use crate::storage::presence::LIMIT;
 use crate::storage::start::{Failure, wait_for};

@@ -1,0 +1,239 @@
+//! What a batch asks of the servers: which commands, to whom, and what their replies mean.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use redis::Value;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::form::Form;
+use super::node::{Node, is_of_no_slot};
+use super::place::{Address, Place};
+use super::topology::{Topology, referred};
+use crate::storage::presence::time_left;
+use crate::storage::refusals::Refusals;
+use crate::storage::{Batch, Entry, StorageError};
+
+/// How long a node that another one referred to may take to be connected to.
+const ACQUAINTANCE_LIMIT: Duration = Duration::from_millis(300);
+/// How often a command is sent at most: referred from node to node, and once more when a server did
+/// not know the script.
+const ROUNDS: usize = 5;
+
+/// The servers and all that is known of them.
+pub(super) struct Shared {
+    pub(super) place: Place,
+    pub(super) form: Form,
+    pub(super) age: Option<u64>,
+    pub(super) topology: ArcSwap<Topology>,
+    /// Asks for a look at who has which slots.
+    pub(super) stale: Notify,
+    /// Nodes that others have referred to since the last such look.
+    pub(super) acquaintances: Mutex<Vec<Arc<Node>>>,
+    pub(super) refusals: Refusals,
+}
+
+/// One command for one digest of a batch.
+pub(super) struct Task {
+    entry: usize,
+    step: Step,
+    node: Arc<Node>,
+    /// Whether the node was told by another one to take it.
+    asking: bool,
+    /// Whether the node did not know the script.
+    unscripted: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    LookUp,
+    Count,
+}
+
+impl Shared {
+    /// What to send for a batch; nothing for what cannot be had now.
+    pub(super) fn plan(&self, batch: &Batch) -> Vec<Task> {
+        let topology = self.topology.load();
+        let mut tasks = Vec::new();
+        for (at, entry) in batch.entries().iter().enumerate() {
+            let Some(node) = topology.route(&self.form.key(entry.digest)) else {
+                self.stale.notify_one();
+                continue;
+            };
+            if node.presence().epoch().is_none() {
+                continue;
+            }
+            let steps = [(Step::LookUp, entry.look_up), (Step::Count, entry.changes())];
+            for (step, _) in steps.into_iter().filter(|(_, wanted)| *wanted) {
+                tasks.push(Task {
+                    entry: at,
+                    step,
+                    node: Arc::clone(node),
+                    asking: false,
+                    unscripted: false,
+                });
+            }
+        }
+        tasks
+    }
+
+    pub(super) async fn serve(&self, mut batch: Batch, mut tasks: Vec<Task>) -> Batch {
+        let deadline = Instant::now() + time_left(batch.since());
+        let moment = self.form.moment(batch.now());
+        for _ in 0..ROUNDS {
+            let groups = by_node(std::mem::take(&mut tasks));
+            let entries = batch.entries();
+            let runs = groups.iter().map(|group| self.run_group(group, entries, &moment, deadline));
+            let replies = join_all(runs).await;
+            for (group, replies) in groups.into_iter().zip(replies) {
+                for (task, reply) in group.into_iter().zip(replies.unwrap_or_default()) {
+                    tasks
+                        .extend(self.take(&mut batch.entries_mut()[task.entry], task, reply, deadline).await);
+                }
+            }
+            if tasks.is_empty() {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Sends the commands for one server; the replies are in the order of the tasks.
+    async fn run_group(
+        &self,
+        group: &[Task],
+        entries: &[Entry],
+        moment: &str,
+        deadline: Instant,
+    ) -> Option<Vec<Value>> {
+        let mut pipeline = redis::Pipeline::with_capacity(group.len());
+        let mut wanted = Vec::with_capacity(group.len());
+        if group.iter().any(|task| task.unscripted) {
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(self.form.script());
+        }
+        for task in group {
+            if task.asking {
+                pipeline.cmd("ASKING");
+            }
+            let entry = &entries[task.entry];
+            let key = self.form.key(entry.digest);
+            wanted.push(pipeline.len());
+            pipeline.add_command(match task.step {
+                Step::LookUp => self.form.look_up(&key),
+                Step::Count => self.form.count(&key, [entry.reports, entry.whitelists], moment, self.age),
+            });
+        }
+        let mut replies = group.first()?.node.run(&pipeline, deadline).await?;
+        Some(wanted.into_iter().filter_map(|at| Some(std::mem::take(replies.get_mut(at)?))).collect())
+    }
+
+    /// Takes one reply; returns what is to be sent again, since it was not done.
+    async fn take(&self, entry: &mut Entry, task: Task, reply: Value, deadline: Instant) -> Option<Task> {
+        let outcome = match (task.step, reply) {
+            (_, Value::ServerError(error)) => match error.code() {
+                "NOSCRIPT" => return Some(Task { unscripted: true, ..task }),
+                "MOVED" | "ASK" => {
+                    let asking = error.code() == "ASK";
+                    let node = self.refer(&task.node, error.details(), asking, deadline).await?;
+                    return Some(Task { node, asking, ..task });
+                }
+                "WRONGTYPE" => Err(StorageError::Damaged),
+                code => {
+                    let why = redis::RedisError::from(error.clone()).to_string();
+                    if is_of_no_slot(error.details()) {
+                        self.stale.notify_one();
+                    } else if is_absence(code)
+                        && let Some(epoch) = task.node.presence().epoch()
+                    {
+                        task.node.presence().lost(epoch, &why);
+                        self.stale.notify_one();
+                    }
+                    Err(self.refusals.refused(&why))
+                }
+            },
+            (Step::LookUp, reply) => {
+                entry.found = self.form.decode(&reply).map(Option::unwrap_or_default);
+                entry.found.map(|_| ())
+            }
+            (Step::Count, Value::Int(1)) => {
+                self.refusals.accepted();
+                Ok(())
+            }
+            (Step::Count, Value::Int(0)) => Err(StorageError::Damaged),
+            (Step::Count, _) => Err(self.refusals.refused("an unknown reply of the script")),
+        };
+        match task.step {
+            Step::LookUp => entry.found = outcome.and(entry.found),
+            Step::Count => (entry.reported, entry.whitelisted) = (outcome, outcome),
+        }
+        if outcome == Err(StorageError::Damaged) {
+            self.refusals.damaged(entry.digest);
+        }
+        None
+    }
+
+    /// The node to which another one refers for a key.
+    async fn refer(
+        &self,
+        from: &Node,
+        details: Option<&str>,
+        asking: bool,
+        deadline: Instant,
+    ) -> Option<Arc<Node>> {
+        if !asking {
+            self.stale.notify_one();
+        }
+        let address = referred(details?, from)?;
+        match self.known(&address) {
+            Some(node) => Some(node),
+            None => self.acquaint(address, deadline).await,
+        }
+    }
+
+    /// The node of this address, if there is a connection to it.
+    pub(super) fn known(&self, address: &Address) -> Option<Arc<Node>> {
+        if let Some(node) = self.topology.load().node(address) {
+            return Some(Arc::clone(node));
+        }
+        self.acquaintances().iter().find(|node| node.address() == Some(address)).cloned()
+    }
+
+    /// A connection to a node that has just joined; the next survey will find it, too. One that cannot be
+    /// reached is away, so that it is not tried for each digest.
+    async fn acquaint(&self, address: Address, deadline: Instant) -> Option<Arc<Node>> {
+        let node = Node::of_cluster(address, &self.place.access, self.form.script());
+        let limit = deadline.min(Instant::now() + ACQUAINTANCE_LIMIT);
+        let unreachable = match tokio::time::timeout_at(limit, node.open()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(failure.why),
+            Err(_) => Some("it does not answer in time".to_owned()),
+        };
+        node.keep(unreachable.as_deref());
+        self.acquaintances().push(Arc::clone(&node));
+        unreachable.is_none().then_some(node)
+    }
+
+    pub(super) fn acquaintances(&self) -> MutexGuard<'_, Vec<Arc<Node>>> {
+        self.acquaintances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The tasks of each server together.
+fn by_node(tasks: Vec<Task>) -> Vec<Vec<Task>> {
+    let mut groups: Vec<Vec<Task>> = Vec::new();
+    for task in tasks {
+        match groups.iter_mut().find(|group| Arc::ptr_eq(&group[0].node, &task.node)) {
+            Some(group) => group.push(task),
+            None => groups.push(vec![task]),
+        }
+    }
+    groups
+}
+
+/// Whether a refusal means that the server does not serve at all.
+fn is_absence(code: &str) -> bool {
+    matches!(code, "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" | "BUSY")
+}
