@@ -6,6 +6,7 @@
 
 mod place;
 mod pool;
+mod schema;
 mod suspects;
 mod sweep;
 mod table;
