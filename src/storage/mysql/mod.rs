@@ -128,7 +128,7 @@ impl Engine for MySql {
             let mut under_way = Vec::new();
             let given = time_left(batch.since());
             match timeout(given, shared.serve(&mut batch, epoch, &mut under_way)).await {
-                Ok(Ok(())) => presence.seen(),
+                Ok(Ok(())) => {}
                 Ok(Err(why)) if shared.was_too_large(&why) => {}
                 Ok(Err(why)) => presence.lost(epoch, &why),
                 Err(_) if presence.timed_out(epoch, given) => shared.was_slow(&under_way),

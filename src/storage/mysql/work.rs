@@ -121,11 +121,19 @@ impl Shared {
         epoch: u64,
         under_way: &mut Vec<Digest>,
     ) -> Result<(), String> {
+        let mut counts = batch.entries().iter().any(Entry::changes);
+        if counts && !self.patience().is_given(Instant::now()) {
+            self.refusals.refused("nothing could be counted lately, as if somebody held the table locked");
+            counts = false;
+        }
+        // What asks for nothing must not make a server seem to be there that has gone meanwhile.
+        if !counts && !batch.entries().iter().any(|entry| entry.look_up) {
+            return Ok(());
+        }
         let mut lease = self.pool.take().await.map_err(|failure| failure.why)?;
         let connection = &mut lease.connection;
         self.look_up(connection, batch, epoch).await?;
-        if batch.entries().iter().any(Entry::changes) && !self.patience().is_given(Instant::now()) {
-            self.refusals.refused("nothing could be counted lately, as if somebody held the table locked");
+        if !counts {
             lease.put_back();
             return Ok(());
         }
@@ -209,7 +217,10 @@ impl Shared {
             batch.entries().iter().filter(|entry| entry.look_up).map(|entry| entry.digest).collect();
         for digests in wanted.chunks(self.rows()) {
             let rows: Vec<Row> = match connection.query(self.table.look_up(digests.iter().copied())).await {
-                Ok(rows) => rows,
+                Ok(rows) => {
+                    self.pool.presence().seen();
+                    rows
+                }
                 Err(error) => match Trouble::from(error) {
                     Trouble::Lost(why) => return Err(why),
                     Trouble::Refused(error) => {
@@ -284,7 +295,11 @@ impl Shared {
         let statement = self.table.count(kind, rows, now);
         let mut repetition = 0;
         loop {
-            match connection.query_drop(&statement).await.map_err(Trouble::from) {
+            let outcome = connection.query_drop(&statement).await.map_err(Trouble::from);
+            if !matches!(outcome, Err(Trouble::Lost(_))) {
+                self.pool.presence().seen();
+            }
+            match outcome {
                 Err(Trouble::Refused(error)) if is_conflict(&error) && self.table.is_transactional => {
                     if repetition == REPETITIONS {
                         return Err(Trouble::Refused(error));

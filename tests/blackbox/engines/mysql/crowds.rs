@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::{COLUMNS, MySql};
 use crate::engines::{Store, digests, done};
 use crate::harness::{DIGEST, Home, MariaDb, Server, eventually, interop, ours_only};
+use crate::support::Over;
 
 /// How many digests a datagram has room for, whose largest size is 8192 bytes.
 const FULL: u32 = 150;
@@ -288,4 +291,36 @@ fn a_server_that_takes_no_changes_is_asked_who_has_its_name_by_now() {
     std::os::unix::fs::symlink(second.socket(), &link).unwrap();
     eventually("the other server", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
     assert_eq!(second.sql("SELECT r_count FROM pyzor.digests"), "1\n");
+}
+
+#[test]
+fn a_server_that_hangs_while_its_table_is_locked_is_away_all_the_same() {
+    if !ours_only() {
+        return;
+    }
+    let mut mariadb = MariaDb::start();
+    mariadb.sql(&format!("USE pyzor; CREATE TABLE digests ({COLUMNS})"));
+    let dsn = format!("127.0.0.1:{},pyzor,secret,pyzor,digests", mariadb.port());
+    let home = Home::open().config(&format!("Engine = mysql\nDigestDB = {dsn}\nCleanupAge = 0\n"));
+    let server = home.start();
+    let _held = mariadb.hold("USE pyzor; LOCK TABLES digests READ");
+    assert_eq!(codes(&server, "report", &digests(3)), [500; 3]);
+    // Those that are refused without asking the server say nothing of it, however many they are.
+    let over = Over::default();
+    thread::scope(|scope| {
+        let _guard = over.guard();
+        scope.spawn(|| {
+            let socket = server.socket();
+            let report = format!("Op: report\nOp-Digest: {DIGEST}\nPV: 2.1\nThread: 3000\n\n");
+            while !over.is_over() {
+                socket.send(report.as_bytes()).unwrap();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        eventually("refusals", || home.log().contains("nothing could be counted lately").then_some(()));
+        mariadb.service().signal(Signal::SIGSTOP);
+        eventually("the server to be away", || home.log().contains(" is away: ").then_some(()));
+    });
+    mariadb.service().signal(Signal::SIGCONT);
+    eventually("its return", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
 }
