@@ -27,6 +27,7 @@ pub mod digest;
 pub mod handler;
 mod lines;
 pub mod logging;
+mod optparse;
 pub mod os;
 pub mod protocol;
 pub mod record;

@@ -1,13 +1,11 @@
-//! The command line, by the rules of Python's optparse, which deployed ones are written by:
-//! abbreviations, values that begin with a dash, its texts for mistakes.
+//! The command line of the server, whose options are those of the table.
 
 use std::ffi::OsString;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
-use super::table::{Checked, Kind, OPTIONS, Opt, by_flag};
-use crate::protocol::number::integer;
+use super::table::{Checked, Kind, OPTIONS, Opt};
+use crate::optparse::{Flag, Value, explain, normalize};
 
 const PROGRAM: &str = "pyzord";
 const USAGE: &str = "pyzord [options]";
@@ -27,7 +25,7 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
     let arguments = arguments
         .map_err(|argument| mistake(&format!("the argument {} is not UTF-8", argument.to_string_lossy())))?;
-    let (arguments, unexpected) = normalize(arguments).map_err(|text| mistake(&text))?;
+    let (arguments, unexpected) = normalize(&flags(), arguments).map_err(|text| mistake(&text))?;
     let mut command = command();
     let matches = match command.try_get_matches_from_mut(arguments) {
         Ok(matches) => matches,
@@ -51,6 +49,18 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Some((option, value))
     });
     Ok(CommandLine::Run(given.collect()))
+}
+
+fn flags() -> Vec<Flag> {
+    let flag = |option: &Opt| {
+        let value = match option.kind {
+            Kind::Switch => Value::None,
+            Kind::Number(_, _, Checked::OnCommandLine) => Value::Number,
+            _ => Value::Text,
+        };
+        Some(Flag { long: option.flag?, short: option.short, value, may_be_abbreviated: option.established })
+    };
+    OPTIONS.iter().filter_map(flag).collect()
 }
 
 fn mistake(text: &str) -> String {
@@ -107,149 +117,6 @@ fn placeholder(kind: Kind) -> &'static str {
         Kind::Truth => "true|false",
         Kind::Word(_) => "WORD",
     }
-}
-
-fn explain(error: &clap::Error) -> String {
-    let argument = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(text)) => text.split('=').next().unwrap_or_default().to_owned(),
-        _ => String::new(),
-    };
-    match error.kind() {
-        ErrorKind::UnknownArgument => format!("no such option: {argument}"),
-        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
-    }
-}
-
-/// Rewrites the arguments so that there is one way to say everything: flags whole, and each value
-/// joined to its flag, whatever it begins with. The first argument that belongs to no flag, if any,
-/// comes apart: a mistake in a flag is told before it.
-fn normalize(arguments: Vec<String>) -> Result<(Vec<String>, Option<String>), String> {
-    let mut out = Vec::new();
-    let mut unexpected = None;
-    let mut rest = arguments.into_iter();
-    while let Some(argument) = rest.next() {
-        if argument == "--" {
-            unexpected = unexpected.or_else(|| rest.next());
-            break;
-        } else if let Some(long) = argument.strip_prefix("--") {
-            let (typed, value) = match long.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (long, None),
-            };
-            let name = unabbreviated(typed)?;
-            if name == "help" && value.is_none() {
-                // It is shown at once, whatever comes behind it.
-                out.push("--help".to_owned());
-                return Ok((out, None));
-            }
-            match by_flag(name) {
-                Some(option) if takes_value(option) => {
-                    let value =
-                        value.or_else(|| rest.next()).ok_or_else(|| requires(&format!("--{name}")))?;
-                    out.push(joined(option, &format!("--{name}"), &value)?);
-                }
-                Some(_) if value.is_some() => return Err(takes_none(name)),
-                None if value.is_some() && matches!(name, "help" | "version") => {
-                    return Err(takes_none(name));
-                }
-                _ => out.push(match value {
-                    Some(value) => format!("--{name}={value}"),
-                    None => format!("--{name}"),
-                }),
-            }
-        } else if argument.len() > 1 && argument.starts_with('-') {
-            let mut letters = argument[1..].chars();
-            while let Some(letter) = letters.next() {
-                if letter == 'h' {
-                    out.push("-h".to_owned());
-                    return Ok((out, None));
-                }
-                let option = OPTIONS.iter().find(|option| option.short == Some(letter));
-                let Some(option) = option.filter(|option| takes_value(option)) else {
-                    out.push(format!("-{letter}"));
-                    continue;
-                };
-                let attached = letters.as_str().to_owned();
-                let value = if attached.is_empty() { rest.next() } else { Some(attached) };
-                let typed = format!("-{letter}");
-                let value = value.ok_or_else(|| requires(&typed))?;
-                out.push(joined(option, &typed, &value)?);
-                break;
-            }
-        } else {
-            unexpected.get_or_insert(argument);
-        }
-    }
-    Ok((out, unexpected))
-}
-
-fn takes_value(option: &Opt) -> bool {
-    option.kind != Kind::Switch
-}
-
-fn requires(typed: &str) -> String {
-    format!("{typed} option requires 1 argument")
-}
-
-fn takes_none(name: &str) -> String {
-    format!("--{name} option does not take a value")
-}
-
-/// The whole name of an established option that may be abbreviated; any other name as it is.
-fn unabbreviated(typed: &str) -> Result<&str, String> {
-    if by_flag(typed).is_some() || typed.is_empty() {
-        return Ok(typed);
-    }
-    let known = OPTIONS.iter().filter(|option| option.established).filter_map(|option| option.flag);
-    let mut candidates: Vec<&str> =
-        known.chain(["help", "version"]).filter(|flag| flag.starts_with(typed)).collect();
-    candidates.sort_unstable();
-    match candidates[..] {
-        [] => Ok(typed),
-        [one] => Ok(one),
-        _ => {
-            let candidates: Vec<String> = candidates.iter().map(|flag| format!("--{flag}")).collect();
-            Err(format!("ambiguous option: --{typed} ({}?)", candidates.join(", ")))
-        }
-    }
-}
-
-fn joined(option: &Opt, typed: &str, value: &str) -> Result<String, String> {
-    let flag = option.flag.unwrap_or_default();
-    if let Kind::Number(_, _, Checked::OnCommandLine) = option.kind {
-        let number = number(value)
-            .ok_or_else(|| format!("option {typed}: invalid integer value: '{}'", value.escape_debug()))?;
-        return Ok(format!("--{flag}={number}"));
-    }
-    Ok(format!("--{flag}={value}"))
-}
-
-/// A number as optparse reads it: `0x`, `0b`, `0o` or a leading zero at the very beginning name the
-/// base, single underscores may part digits. What exceeds 64 bits becomes the nearest that does not,
-/// for the check of the range to refuse.
-fn number(text: &str) -> Option<i64> {
-    let prefix = text.get(..2).unwrap_or_default().to_ascii_lowercase();
-    match prefix.as_str() {
-        "0x" => digits(text[2..].trim_end(), 16),
-        "0b" if text.len() == 2 => Some(0),
-        "0b" => digits(text[2..].trim_end(), 2),
-        "0o" => digits(text[2..].trim_end(), 8),
-        _ if text.starts_with('0') => digits(text.trim_end(), 8),
-        _ => integer(text.as_bytes()),
-    }
-}
-
-/// Digits of a base without a sign. An underscore may follow what named the base.
-fn digits(text: &str, base: u32) -> Option<i64> {
-    text.strip_prefix('_').unwrap_or(text).split('_').try_fold(0i64, |number, group| {
-        if group.is_empty() {
-            return None;
-        }
-        group.chars().try_fold(number, |number, digit| {
-            let digit = i64::from(digit.to_digit(base)?);
-            Some(number.saturating_mul(i64::from(base)).saturating_add(digit))
-        })
-    })
 }
 
 #[cfg(test)]
@@ -354,39 +221,6 @@ mod tests {
                     "{flag} is not in\n{help}"
                 );
             }
-        }
-    }
-
-    #[test]
-    fn numbers_have_the_bases_of_optparse() {
-        for (text, expected) in [
-            ("31310", Some(31310)),
-            ("0x7A4E", Some(31310)),
-            ("0b101", Some(5)),
-            ("0o17", Some(15)),
-            ("017", Some(15)),
-            ("0", Some(0)),
-            ("00", Some(0)),
-            ("0b", Some(0)),
-            ("-5", Some(-5)),
-            ("-017", Some(-17)),
-            (" 017", Some(17)),
-            ("1_0", Some(10)),
-            ("0_17", Some(15)),
-            ("0x_7a_4e ", Some(31310)),
-            ("99999999999999999999", Some(i64::MAX)),
-            ("", None),
-            ("09", None),
-            ("0x", None),
-            ("0o", None),
-            ("1__0", None),
-            ("0x1_", None),
-            ("-0x5", None),
-            ("+0x5", None),
-            ("--5", None),
-            ("0x-5", None),
-        ] {
-            assert_eq!(number(text), expected, "{text:?}");
         }
     }
 }

@@ -140,8 +140,3 @@ pub const OPTIONS: &[Opt] = &[
 pub fn by_key(key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| option.in_file && option.key.eq_ignore_ascii_case(key))
 }
-
-/// The option of this flag.
-pub fn by_flag(flag: &str) -> Option<&'static Opt> {
-    OPTIONS.iter().find(|option| option.flag == Some(flag))
-}
