@@ -17,8 +17,8 @@ use pyzord::digest::Digest;
 use pyzord::logging::{self, UsageLog};
 use pyzord::record::{Record, Tally, Timestamp};
 use pyzord::server::{Parts, Server, socket};
-use pyzord::storage::gdbm::Gdbm;
-use pyzord::storage::{Engine, Options};
+use pyzord::storage::Options;
+use pyzord::storage::bulk::{self, Purpose, Put};
 use sha1::Digest as _;
 use tokio::sync::oneshot;
 
@@ -56,16 +56,19 @@ fn digest(number: u32) -> Digest {
 }
 
 fn fill(runtime: &tokio::runtime::Runtime, path: &Path, records: u32) -> Result<(), Box<dyn Error>> {
-    let engine = Gdbm::open(path, None, jiff::tz::TimeZone::system())?;
+    let options = Options { path: path.to_owned(), ..Options::default() };
     let now = Timestamp::now();
     let old = Timestamp::from_seconds(now.seconds() - 100 * 86_400);
     runtime.block_on(async {
-        for number in 0..records {
-            let time = Some(if number % 2 == 0 { now } else { old });
+        let whole = bulk::open("gdbm", &options, Purpose::Fill).await?;
+        let put = |number: u32| {
+            let time = Some(if number.is_multiple_of(2) { now } else { old });
             let reports = Tally { count: 1, first: time, last: time };
-            engine.store(digest(number), Record { reports, whitelists: Tally::default() }).await?;
-        }
-        engine.close().await;
+            let record = Record { reports, whitelists: Tally::default() };
+            Put { digest: digest(number), record, expires: None, held: None }
+        };
+        whole.store((0..records).map(put).collect()).await?;
+        whole.close().await?;
         Ok(())
     })
 }

@@ -27,6 +27,7 @@ pub mod digest;
 pub mod handler;
 mod lines;
 pub mod logging;
+pub mod migrate;
 mod optparse;
 pub mod os;
 pub mod protocol;

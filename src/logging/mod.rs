@@ -25,6 +25,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 pub use usage::UsageLog;
 
+pub(crate) use self::operator::EventText;
 use self::operator::Operator;
 use self::sink::{Sink, Target};
 

@@ -117,8 +117,8 @@ impl Lines {
 
 /// An event's message, and its fields behind it.
 #[derive(Default)]
-struct EventText {
-    text: String,
+pub(crate) struct EventText {
+    pub(crate) text: String,
     critical: bool,
 }
 

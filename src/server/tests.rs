@@ -6,7 +6,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use super::*;
 use crate::digest::Digest;
 use crate::record::{Kind, Record};
-use crate::storage::{BoxFuture, Cursor, Health, Page, StorageError};
+use crate::storage::{BoxFuture, Health, StorageError};
 
 const PATIENT: Duration = Duration::from_secs(10);
 /// How many batches the engine here takes at a time.
@@ -64,18 +64,6 @@ impl Engine for Slow {
 
     fn count_limit(&self) -> i64 {
         i64::MAX
-    }
-
-    fn store(&self, _: Digest, _: Record) -> BoxFuture<'_, Result<(), StorageError>> {
-        unreachable!("the server never stores a record whole")
-    }
-
-    fn delete(&self, _: Digest) -> BoxFuture<'_, Result<bool, StorageError>> {
-        unreachable!("the server never deletes")
-    }
-
-    fn scan(&self, _: Option<Cursor>, _: usize) -> BoxFuture<'_, Result<Page, StorageError>> {
-        unreachable!("the server never scans")
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {

@@ -161,7 +161,7 @@ impl Environment {
     }
 
     /// The path with `~` or `~user` at its beginning replaced, as far as that is known.
-    fn expand(&self, path: &str) -> PathBuf {
+    pub(crate) fn expand(&self, path: &str) -> PathBuf {
         let Some(rest) = path.strip_prefix('~') else { return path.into() };
         let (user, below) = rest.split_once('/').unwrap_or((rest, ""));
         let home = match user {

@@ -1,6 +1,7 @@
 //! Storage engines: where records are kept. Speaks of digests and records, never of requests.
 
 pub mod batch;
+pub mod bulk;
 mod dsn;
 pub mod gdbm;
 pub mod mysql;
@@ -18,9 +19,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use batch::{Batch, Entry};
-
-use crate::digest::Digest;
-use crate::record::Record;
+use bulk::{Bulk, Purpose};
 
 /// A future that an engine returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -48,15 +47,6 @@ pub enum Progress {
 /// A place in the middle of a database from which a scan goes on; each engine has its own form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(pub Vec<u8>);
-
-/// Some records of a database.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// Keys as they are in the database, with what is stored under them.
-    pub records: Vec<(Vec<u8>, Result<Record, StorageError>)>,
-    /// Where to go on; none at the end.
-    pub next: Option<Cursor>,
-}
 
 /// How an engine is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,16 +83,6 @@ pub trait Engine: Send + Sync {
     /// The highest count that the engine can hold.
     fn count_limit(&self) -> i64;
 
-    /// Stores a record whole, replacing what was there.
-    fn store(&self, digest: Digest, record: Record) -> BoxFuture<'_, Result<(), StorageError>>;
-
-    /// Deletes a record; says whether there was one.
-    fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<bool, StorageError>>;
-
-    /// Up to `limit` records from the start or from where an earlier scan stopped. A record that
-    /// is there during the whole of a scan is met, unless others are changed meanwhile.
-    fn scan(&self, from: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page, StorageError>>;
-
     /// Makes everything that was counted so far durable.
     fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>>;
 
@@ -135,26 +115,45 @@ pub struct Options {
 #[error("{text}")]
 pub struct OpenError {
     text: String,
-    busy: bool,
+    cause: Cause,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Cause {
+    Any,
+    Busy,
+    Absent,
 }
 
 impl OpenError {
     fn new(text: String) -> Self {
-        Self { text, busy: false }
+        Self { text, cause: Cause::Any }
     }
 
     fn busy(text: String) -> Self {
-        Self { text, busy: true }
+        Self { text, cause: Cause::Busy }
+    }
+
+    fn absent(text: String) -> Self {
+        Self { text, cause: Cause::Absent }
     }
 
     /// Whether the database is in use by a process that may be about to end.
     pub fn is_busy(&self) -> bool {
-        self.busy
+        self.cause == Cause::Busy
+    }
+
+    /// Whether there is no such database where one could be.
+    pub fn is_absent(&self) -> bool {
+        self.cause == Cause::Absent
     }
 }
 
 /// What opening an engine gives.
 type Opened<'a> = BoxFuture<'a, Result<Arc<dyn Engine>, OpenError>>;
+
+/// The same for work on all of it.
+type OpenedBulk<'a> = BoxFuture<'a, Result<Arc<dyn Bulk>, OpenError>>;
 
 /// How one engine is opened.
 struct Driver {
@@ -162,14 +161,15 @@ struct Driver {
     /// Whether the database's name makes sense, without looking for the database.
     check: fn(&Options) -> Result<(), String>,
     open: fn(&Options) -> Opened<'_>,
+    open_bulk: fn(&Options, Purpose) -> OpenedBulk<'_>,
 }
 
 /// Every engine there is. To add one is to add its file and its line here.
 const DRIVERS: [Driver; 4] = [
-    Driver { name: "gdbm", check: |_| Ok(()), open: gdbm::open },
-    Driver { name: "mysql", check: mysql::check, open: mysql::open },
-    Driver { name: "redis", check: redis::check, open: redis::open },
-    Driver { name: "redis_v0", check: redis::check, open: redis::open_v0 },
+    Driver { name: "gdbm", check: |_| Ok(()), open: gdbm::open, open_bulk: gdbm::open_bulk },
+    Driver { name: "mysql", check: mysql::check, open: mysql::open, open_bulk: mysql::open_bulk },
+    Driver { name: "redis", check: redis::check, open: redis::open, open_bulk: redis::open_bulk },
+    Driver { name: "redis_v0", check: redis::check, open: redis::open_v0, open_bulk: redis::open_bulk_v0 },
 ];
 
 fn driver(engine: &str) -> Result<&'static Driver, String> {

@@ -1,12 +1,12 @@
-//! Engines as a program uses them that moves records: stored, deleted and walked through one by one.
+//! Databases as a whole, as a program uses them that moves records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use pyzord::digest::Digest;
-use pyzord::record::{Kind, Record, Tally, Timestamp};
-use pyzord::storage::{self, Batch, Engine, Options, Progress, StorageError};
+use pyzord::record::{Record, Tally, Timestamp};
+use pyzord::storage::Options;
+use pyzord::storage::bulk::{self, Addition, Bulk, Item, Outcome, Purpose, Put};
 
 use crate::harness::{Home, MariaDb, Redis, ours_only};
 use crate::outages::Store;
@@ -36,17 +36,38 @@ fn record(number: u64) -> Record {
 }
 
 /// All records of a database, met page by page.
-async fn walk(engine: &Arc<dyn Engine>) -> BTreeMap<Vec<u8>, Record> {
+async fn walk(whole: &Arc<dyn Bulk>) -> BTreeMap<Vec<u8>, Item> {
     let mut all = BTreeMap::new();
     let mut from = None;
     loop {
-        let page = engine.scan(from, 100).await.unwrap();
-        all.extend(page.records.into_iter().map(|(key, record)| (key, record.unwrap())));
+        let page = whole.scan(from, 100).await.unwrap();
+        all.extend(page.items.into_iter().map(|item| (item.key.clone(), item)));
         match page.next {
             Some(next) => from = Some(next),
             None => return all,
         }
     }
+}
+
+/// The same without what the engine makes of them.
+async fn records(whole: &Arc<dyn Bulk>) -> BTreeMap<Vec<u8>, Record> {
+    walk(whole).await.into_iter().map(|(key, item)| (key, item.record.unwrap())).collect()
+}
+
+fn put(number: u64, record: Record) -> Put {
+    Put { digest: digest(number), record, expires: None, held: None }
+}
+
+fn addition(number: u64, record: Record, seen: Option<Item>) -> Addition {
+    Addition { digest: digest(number), record, seen, expires: None }
+}
+
+fn key(number: u64) -> Vec<u8> {
+    digest(number).to_hex().to_vec()
+}
+
+fn all_done(outcomes: &[Outcome]) -> bool {
+    outcomes.iter().all(|outcome| *outcome == Outcome::Done)
 }
 
 fn records_are_stored_walked_through_and_deleted(name: &str, options: &Options) {
@@ -55,28 +76,73 @@ fn records_are_stored_walked_through_and_deleted(name: &str, options: &Options) 
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let engine = storage::open(name, options).await.unwrap();
-        assert!(walk(&engine).await.is_empty());
-        let mut expected = BTreeMap::new();
-        for number in 0..RECORDS {
-            engine.store(digest(number), record(number + 1)).await.unwrap();
-            engine.store(digest(number), record(number)).await.unwrap();
-            expected.insert(digest(number).to_hex().to_vec(), record(number));
-        }
-        assert!(walk(&engine).await == expected, "not what was stored");
-        for number in (0..RECORDS).step_by(2) {
-            assert_eq!(engine.delete(digest(number)).await, Ok(true));
-            assert_eq!(engine.delete(digest(number)).await, Ok(false));
-            expected.remove(digest(number).to_hex().as_slice());
-        }
-        assert!(walk(&engine).await == expected, "not what was left");
+        let whole = bulk::open(name, options, Purpose::Fill).await.unwrap();
+        assert!(walk(&whole).await.is_empty());
+        let former = (0..RECORDS).map(|number| put(number, record(number + 1))).collect();
+        assert!(all_done(&whole.store(former).await.unwrap()));
+        let puts = (0..RECORDS).map(|number| put(number, record(number))).collect();
+        assert!(all_done(&whole.store(puts).await.unwrap()));
+        let mut expected: BTreeMap<_, _> = (0..RECORDS).map(|number| (key(number), record(number))).collect();
+        assert!(records(&whole).await == expected, "not what was stored");
+        let found = whole.read(vec![key(1), key(RECORDS), key(0)]).await.unwrap();
+        let found: Vec<Option<Record>> =
+            found.into_iter().map(|item| item.map(|item| item.record.unwrap())).collect();
+        assert_eq!(found, [Some(record(1)), None, Some(record(0))]);
+
+        let items = walk(&whole).await;
+        let even: Vec<Item> = (0..RECORDS).step_by(2).map(|number| items[&key(number)].clone()).collect();
+        whole.store(vec![put(0, record(9))]).await.unwrap();
+        let outcomes = whole.delete(even.clone()).await.unwrap();
+        assert_eq!(outcomes[0], Outcome::Changed);
+        assert!(all_done(&outcomes[1..]));
+        expected.retain(|key, _| !even.iter().any(|item| item.key == *key));
+        expected.insert(key(0), record(9));
+        assert!(records(&whole).await == expected, "not what was left");
+
         // More than a narrow engine counts to.
         let full = Record { reports: tally(i64::MAX, 1, 2), whitelists: Tally::default() };
-        engine.store(digest(0), full).await.unwrap();
-        let count = walk(&engine).await[digest(0).to_hex().as_slice()].reports.count;
-        assert_eq!(count, engine.count_limit());
-        engine.flush().await.unwrap();
-        engine.close().await;
+        whole.store(vec![put(0, full)]).await.unwrap();
+        assert_eq!(records(&whole).await[&key(0)], whole.clamp(&full));
+        whole.sync().await.unwrap();
+        whole.close().await.unwrap();
+    });
+}
+
+fn records_are_added(name: &str, options: &Options) {
+    if !ours_only() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let whole = bulk::open(name, options, Purpose::Fill).await.unwrap();
+        let there = [
+            Record { reports: tally(5, 1000, 2000), whitelists: Tally::default() },
+            Record { reports: Tally::default(), whitelists: tally(7, 1000, 2000) },
+            Record { reports: tally(3, 1000, 2000), whitelists: tally(2, 1000, 2000) },
+        ];
+        whole.store((0..3).map(|at| put(at, there[at as usize])).collect()).await.unwrap();
+        let new = Record { reports: tally(10, 500, 1500), whitelists: tally(20, 1500, 2500) };
+        let seen = whole.read((0..4).map(key).collect()).await.unwrap();
+        let additions: Vec<_> =
+            seen.iter().enumerate().map(|(at, seen)| addition(at as u64, new, seen.clone())).collect();
+        assert!(all_done(&whole.add(additions.clone()).await.unwrap()));
+        let mut expected = BTreeMap::new();
+        for (number, there) in there.iter().chain([&Record::default()]).enumerate() {
+            expected.insert(key(number as u64), bulk::united(there, &new));
+        }
+        assert_eq!(records(&whole).await, expected);
+        // An engine that compares refuses, since by now there is something else; the others add again.
+        let changed = whole.add(additions[..1].to_vec()).await.unwrap();
+        let compares = name.starts_with("redis");
+        assert_eq!(changed, [if compares { Outcome::Changed } else { Outcome::Done }]);
+        let count = if compares { 15 } else { 25 };
+        assert_eq!(records(&whole).await[&key(0)].reports.count, count);
+        // Counts stop at the limit.
+        let full = Record { reports: tally(i64::MAX, 1, 2), whitelists: Tally::default() };
+        let seen = whole.read(vec![key(0)]).await.unwrap().remove(0);
+        whole.add(vec![addition(0, full, seen)]).await.unwrap();
+        assert_eq!(records(&whole).await[&key(0)].reports.count, whole.clamp(&full).reports.count);
+        whole.close().await.unwrap();
     });
 }
 
@@ -84,6 +150,8 @@ fn records_are_stored_walked_through_and_deleted(name: &str, options: &Options) 
 fn of_gdbm() {
     let home = Home::new();
     let options = Options { path: home.path().join("pyzord.db"), ..Options::default() };
+    records_are_added("gdbm", &options);
+    std::fs::remove_file(&options.path).unwrap();
     records_are_stored_walked_through_and_deleted("gdbm", &options);
 }
 
@@ -96,104 +164,22 @@ fn dsn(settings: &str) -> Options {
 fn of_redis() {
     let store = Redis::start();
     records_are_stored_walked_through_and_deleted("redis", &dsn(&store.settings()));
+    store.cli(&["flushall"]);
+    records_are_added("redis", &dsn(&store.settings()));
 }
 
 #[test]
 fn of_redis_v0() {
     let store = Redis::start();
     records_are_stored_walked_through_and_deleted("redis_v0", &dsn(&store.settings()));
+    store.cli(&["flushall"]);
+    records_are_added("redis_v0", &dsn(&store.settings()));
 }
 
 #[test]
 fn of_mysql() {
     let store = MariaDb::start();
     records_are_stored_walked_through_and_deleted("mysql", &dsn(&store.settings()));
-}
-
-/// Stores records beside look-ups, each of which must get its own record.
-async fn stores_beside_look_ups(engine: &Arc<dyn Engine>) {
-    const EACH: u64 = 300;
-    for number in 0..EACH {
-        engine.store(digest(number), record(number)).await.unwrap();
-    }
-    let stores = async {
-        for number in 0..EACH {
-            engine.store(digest(EACH + number), record(number)).await.unwrap();
-        }
-    };
-    let look_ups = async {
-        for number in 0..EACH {
-            let mut batch = Batch::default();
-            batch.restart(Timestamp::now(), Instant::now());
-            let look_up = batch.look_up(digest(number));
-            let increment = batch.increment(digest(2 * EACH + number), Kind::Report);
-            let batch = match engine.run(batch) {
-                Progress::Done(batch) => batch,
-                Progress::Later(batch) => batch.await,
-            };
-            assert_eq!(batch.found(look_up, i64::MAX), Ok(record(number)));
-            assert_eq!(batch.counted(increment), Ok(()));
-        }
-    };
-    futures_util::future::join(stores, look_ups).await;
-    assert_eq!(walk(engine).await.len() as u64, 3 * EACH);
-}
-
-#[test]
-fn a_store_does_not_disturb_what_goes_on_beside_it() {
-    if !ours_only() {
-        return;
-    }
-    let (redis, mariadb) = (Redis::start(), MariaDb::start());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        for (name, options) in [
-            ("redis", dsn(&redis.settings())),
-            ("redis_v0", dsn(&redis.settings())),
-            ("mysql", dsn(&mariadb.settings())),
-        ] {
-            let engine = storage::open(name, &options).await.unwrap();
-            stores_beside_look_ups(&engine).await;
-            engine.close().await;
-        }
-    });
-}
-
-#[test]
-fn a_store_that_redis_refuses_has_failed() {
-    if !ours_only() {
-        return;
-    }
-    let redis = Redis::start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let engine = storage::open("redis", &dsn(&redis.settings())).await.unwrap();
-        redis.cli(&["set", &format!("pyzord.digest_v1.{}", digest(1)), "a text in its place"]);
-        assert_eq!(engine.store(digest(1), record(1)).await, Ok(()));
-        redis.cli(&["config", "set", "maxmemory", "1"]);
-        assert_eq!(engine.store(digest(2), record(2)).await, Err(StorageError::Unavailable));
-        assert_eq!(walk(&engine).await.len(), 1);
-    });
-}
-
-#[test]
-fn a_record_stored_in_redis_expires_its_age_after_its_last_change() {
-    if !ours_only() {
-        return;
-    }
-    let store = Redis::start();
-    let options = Options { cleanup_age: Some(Duration::from_secs(1_000_000)), ..dsn(&store.settings()) };
-    let now = Timestamp::now().seconds();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let engine = storage::open("redis", &options).await.unwrap();
-        let old = Record { reports: tally(1, 1, now - 2_000_000), whitelists: Tally::default() };
-        let both = Record { reports: tally(1, 1, now - 2_000_000), whitelists: tally(1, 1, now - 600_000) };
-        engine.store(digest(1), old).await.unwrap();
-        engine.store(digest(2), both).await.unwrap();
-        assert_eq!(walk(&engine).await.len(), 1);
-    });
-    let key = format!("pyzord.digest_v1.{}", digest(2));
-    let left: i64 = store.cli(&["ttl", &key]).trim().parse().unwrap();
-    assert!((399_900..=400_000).contains(&left), "{left}");
+    store.sql("DELETE FROM pyzor.digests");
+    records_are_added("mysql", &dsn(&store.settings()));
 }

@@ -71,7 +71,7 @@ impl Directory {
 }
 
 /// The hash of the file format.
-fn hash(key: &[u8]) -> u32 {
+pub(super) fn hash(key: &[u8]) -> u32 {
     const MASK: u32 = 0x7fff_ffff;
     let length = u32::try_from(key.len()).unwrap_or_default();
     let sum = key.iter().enumerate().fold(0x238f_13af_u32.wrapping_mul(length), |sum, (index, byte)| {

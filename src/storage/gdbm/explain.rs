@@ -1,5 +1,6 @@
 //! What a failed opening means, and what to do about it.
 
+use std::io;
 use std::path::Path;
 
 use super::handle::{self, GdbmError};
@@ -20,6 +21,9 @@ pub(super) fn explain(path: &Path, error: &GdbmError) -> OpenError {
         | handle::GDBM_BAD_HEADER => OpenError::new(format!(
             "{file} is not a GNU dbm database ({error}): move it away, or name another file with DigestDB"
         )),
+        _ if error.system.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => {
+            OpenError::absent(format!("cannot open the database {file}: {error}"))
+        }
         _ => OpenError::new(format!("cannot open the database {file}: {error}")),
     }
 }

@@ -5,9 +5,10 @@
 //!
 //! | here | there |
 //! | --- | --- |
-//! | [`Handle::open`], [`Handle::keep_cached`] | `gdbm_open`, `gdbm_setopt` (`GDBM_SETCACHESIZE`) |
+//! | [`Handle::open`], [`Handle::open_to_read`], [`Handle::keep_cached`] | `gdbm_open`, `gdbm_setopt` (`GDBM_SETCACHESIZE`) |
 //! | [`Handle::fetch`], [`Handle::store`], [`Handle::delete`] | `gdbm_fetch`, `gdbm_store`, `gdbm_delete` |
 //! | [`Handle::first_key`], [`Handle::next_key`] | `gdbm_firstkey`, `gdbm_nextkey` |
+//! | [`Handle::count`] | `gdbm_count` |
 //! | [`Handle::block_size`], [`Handle::needs_recovery`] | `gdbm_setopt` (`GDBM_GETBLOCKSIZE`), `gdbm_needs_recovery` |
 //! | [`Handle::recover`] | `gdbm_recover` (`GDBM_RCVR_FORCE`, `GDBM_RCVR_BACKUP`) |
 //! | [`Handle::duplicate_descriptor`] | `gdbm_fdesc` |
@@ -57,6 +58,7 @@ mod c {
         pub(super) fn gdbm_last_errno(file: GDBM_FILE) -> c_int;
         pub(super) fn gdbm_needs_recovery(file: GDBM_FILE) -> c_int;
         pub(super) fn gdbm_check_syserr(error: c_int) -> c_int;
+        pub(super) fn gdbm_count(file: GDBM_FILE, count: *mut u64) -> c_int;
         pub(super) fn gdbm_recover(file: GDBM_FILE, recovery: *mut Recovery, flags: c_int) -> c_int;
     }
 }
@@ -101,12 +103,21 @@ unsafe impl Send for Handle {}
 impl Handle {
     /// Opens a database for reading and writing, creating it if there is none, with mode 0600.
     pub(super) fn open(path: &Path) -> Result<Self, GdbmError> {
+        Self::open_as(path, gdbm_sys::GDBM_WRCREAT)
+    }
+
+    /// Opens a database for reading.
+    pub(super) fn open_to_read(path: &Path) -> Result<Self, GdbmError> {
+        Self::open_as(path, gdbm_sys::GDBM_READER)
+    }
+
+    fn open_as(path: &Path, mode: u32) -> Result<Self, GdbmError> {
         let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| GdbmError {
             number: gdbm_sys::GDBM_FILE_OPEN_ERROR,
             system: None,
             text: "the name contains a zero byte".to_owned(),
         })?;
-        let flags = gdbm_sys::GDBM_WRCREAT as c_int | c::GDBM_CLOEXEC;
+        let flags = mode as c_int | c::GDBM_CLOEXEC;
         // SAFETY: the name is a C string that lives during the call, which does not change it;
         // without a function for fatal errors the library has its own.
         let file = unsafe { gdbm_sys::gdbm_open(name.as_ptr().cast_mut(), 0, flags, 0o600, None) };
@@ -206,6 +217,16 @@ impl Handle {
         // the result is memory of its own.
         let found = unsafe { gdbm_sys::gdbm_nextkey(self.raw(), before) };
         self.take(found, key)
+    }
+
+    /// How many records there are.
+    pub(super) fn count(&mut self) -> Result<u64, GdbmError> {
+        let mut count = 0;
+        // SAFETY: the handle is open and not used elsewhere; the number lives during the call.
+        match unsafe { c::gdbm_count(self.raw(), &raw mut count) } {
+            0 => Ok(count),
+            _ => Err(self.last_error()),
+        }
     }
 
     /// The size of the file's blocks, in bytes.

@@ -5,6 +5,7 @@
 //! only for short slices of a sweep. That thread also waits for the disk when the file is synced,
 //! on a descriptor of its own, so that no request has to.
 
+mod bulk;
 mod codec;
 mod directory;
 mod explain;
@@ -17,6 +18,7 @@ mod reserve;
 mod sweep;
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -26,19 +28,15 @@ use jiff::tz::TimeZone;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use self::codec::{Calendar, Stored};
-use self::directory::Directory;
+pub(super) use self::bulk::open_bulk;
+use self::codec::Stored;
 use self::explain::explain;
 use self::handle::{GdbmError, Handle};
 use self::marker::Marker;
 use self::open::Open;
-use self::reserve::Reserve;
-use super::{
-    Batch, BoxFuture, Cursor, Engine, Entry, Health, OpenError, Opened, Options, Page, Progress, StorageError,
-};
-use crate::allowance::{Allowance, more};
-use crate::digest::Digest;
-use crate::record::{Kind, Record, Timestamp};
+use super::{Batch, BoxFuture, Engine, Entry, Health, OpenError, Opened, Options, Progress, StorageError};
+use crate::allowance::more;
+use crate::record::{Kind, Timestamp};
 
 /// How many blocks of the file the library keeps decoded. Its own choice would grow with the
 /// database without bound.
@@ -81,42 +79,7 @@ impl Gdbm {
     ///
     /// One line that names the file and says what to do.
     pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, OpenError> {
-        let start = Instant::now();
-        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            // A pipe would be waited for, for ever.
-            let path = path.display();
-            return Err(OpenError::new(format!("cannot open the database {path}: it is not a regular file")));
-        }
-        let marker = Marker::of(path);
-        let opened = || Handle::open(path).map_err(|error| explain(path, &error));
-        let (mut handle, recovered) = recovery::recover_if_needed(opened()?, path, &marker, opened)?;
-        handle.keep_cached(CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
-        let failed = |error| OpenError::new(format!("cannot use the database {}: {error}", path.display()));
-        let file = File::from(handle.duplicate_descriptor().map_err(failed)?);
-        let reserve = Reserve::new(file.try_clone().map_err(failed)?);
-        let mut open = Open {
-            handle,
-            reserve,
-            directory: Directory::new(file.try_clone().map_err(failed)?),
-            calendar: Calendar::new(zone),
-            value: Vec::new(),
-            text: Vec::new(),
-            // A new file is to be on the disk soon, too.
-            dirty: true,
-            complaints: Allowance::per_minute(10),
-        };
-        // A full disk is told at the start, not at the first report.
-        open.admit(path);
-        if let Some(recovered) = recovered {
-            recovery::complete(&mut open, path, &recovered, age.map(horizon), start)?;
-        }
-        if let Err(error) = marker.set() {
-            warn!(
-                "{} cannot be written: {error}; if this process is killed, the next start will not know that the \
-                 database needs repair",
-                marker.path().display()
-            );
-        }
+        let (open, marker, file) = open_file(path, zone, age.map(horizon), CACHED_BLOCKS)?;
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             marker,
@@ -132,7 +95,8 @@ impl Gdbm {
             let shared = Arc::clone(&shared);
             move || shared.keep()
         });
-        Ok(Self { keeper: Mutex::new(Some(keeper.map_err(failed)?)), shared })
+        let keeper = keeper.map_err(|error| cannot_use(path, &error))?;
+        Ok(Self { keeper: Mutex::new(Some(keeper)), shared })
     }
 
     /// Closes the file, unless that has been done.
@@ -183,40 +147,6 @@ impl Engine for Gdbm {
 
     fn count_limit(&self) -> i64 {
         i64::MAX
-    }
-
-    fn store(&self, digest: Digest, record: Record) -> BoxFuture<'_, Result<(), StorageError>> {
-        Box::pin(async move {
-            let mut guard = self.shared.lock();
-            let open = guard.as_mut().ok_or(StorageError::Unavailable)?;
-            let key = digest.to_hex();
-            if !open.admit(&self.shared.path) || self.shared.would_burst(open, &key) {
-                return Err(StorageError::Unavailable);
-            }
-            let stored = Stored::from_record(&record);
-            open.put(&key, &stored).map_err(|error| self.shared.complain(open, &error))
-        })
-    }
-
-    fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<bool, StorageError>> {
-        Box::pin(async move {
-            let mut guard = self.shared.lock();
-            let open = guard.as_mut().ok_or(StorageError::Unavailable)?;
-            // Even a deletion can make the file grow.
-            if !open.admit(&self.shared.path) {
-                return Err(StorageError::Unavailable);
-            }
-            open.dirty = true;
-            open.handle.delete(&digest.to_hex()).map_err(|error| self.shared.complain(open, &error))
-        })
-    }
-
-    fn scan(&self, from: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page, StorageError>> {
-        Box::pin(async move {
-            let mut guard = self.shared.lock();
-            let open = guard.as_mut().ok_or(StorageError::Unavailable)?;
-            open.page(from, limit).map_err(|error| self.shared.complain(open, &error))
-        })
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
@@ -347,6 +277,49 @@ impl Shared {
         }
         StorageError::Unavailable
     }
+}
+
+/// Opens a database file for changes, creating it if there is none, and puts its marker there. What a
+/// killed process left behind is mended, but for records that changed last before `horizon`.
+fn open_file(
+    path: &Path,
+    zone: TimeZone,
+    horizon: Option<Timestamp>,
+    cached_blocks: usize,
+) -> Result<(Open, Marker, File), OpenError> {
+    let start = Instant::now();
+    check_kind(path)?;
+    let marker = Marker::of(path);
+    let opened = || Handle::open(path).map_err(|error| explain(path, &error));
+    let (mut handle, recovered) = recovery::recover_if_needed(opened()?, path, &marker, opened)?;
+    handle.keep_cached(cached_blocks).map_err(|error| explain(path, &error))?;
+    let (mut open, file) = Open::new(handle, zone).map_err(|error| cannot_use(path, &error))?;
+    // A full disk is told at the start, not at the first report.
+    open.admit(path);
+    if let Some(recovered) = recovered {
+        recovery::complete(&mut open, path, &recovered, horizon, start)?;
+    }
+    if let Err(error) = marker.set() {
+        warn!(
+            "{} cannot be written: {error}; if this process is killed, the next start will not know that the \
+             database needs repair",
+            marker.path().display()
+        );
+    }
+    Ok((open, marker, file))
+}
+
+/// A pipe would be waited for, for ever.
+fn check_kind(path: &Path) -> Result<(), OpenError> {
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let path = path.display();
+        return Err(OpenError::new(format!("cannot open the database {path}: it is not a regular file")));
+    }
+    Ok(())
+}
+
+fn cannot_use(path: &Path, error: &io::Error) -> OpenError {
+    OpenError::new(format!("cannot use the database {}: {error}", path.display()))
 }
 
 /// The moment before which a last change has expired.

@@ -1,7 +1,10 @@
 //! One open database file: everything that is done under the lock.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
+use jiff::tz::TimeZone;
 use tracing::{error, warn};
 
 use super::codec::{Calendar, Stored};
@@ -9,7 +12,6 @@ use super::directory::Directory;
 use super::handle::{GdbmError, Handle};
 use super::reserve::{News, Reserve};
 use crate::allowance::Allowance;
-use crate::storage::{Cursor, Page, StorageError};
 
 /// An open file and what is needed to use it.
 pub(super) struct Open {
@@ -25,6 +27,23 @@ pub(super) struct Open {
 }
 
 impl Open {
+    /// An open file whose dates are of this zone, and another descriptor of it.
+    pub(super) fn new(mut handle: Handle, zone: TimeZone) -> io::Result<(Self, File)> {
+        let file = File::from(handle.duplicate_descriptor()?);
+        let open = Self {
+            handle,
+            reserve: Reserve::new(file.try_clone()?),
+            directory: Directory::new(file.try_clone()?),
+            calendar: Calendar::new(zone),
+            value: Vec::new(),
+            text: Vec::new(),
+            // A new file is to be on the disk soon, too.
+            dirty: true,
+            complaints: Allowance::per_minute(10),
+        };
+        Ok((open, file))
+    }
+
     /// Makes room for one change. Says whether it may be made, and tells the operator when that
     /// changes.
     pub(super) fn admit(&mut self, path: &Path) -> bool {
@@ -51,29 +70,5 @@ impl Open {
         stored.encode(&mut self.text, &mut self.calendar);
         self.dirty = true;
         self.handle.store(key, &self.text)
-    }
-
-    pub(super) fn page(&mut self, from: Option<Cursor>, limit: usize) -> Result<Page, GdbmError> {
-        let mut key = Vec::new();
-        let mut more = match from {
-            Some(Cursor(last)) => {
-                key = last;
-                self.handle.next_key(&mut key)?
-            }
-            None => self.handle.first_key(&mut key)?,
-        };
-        let mut page = Page::default();
-        while more {
-            if self.handle.fetch(&key, &mut self.value)? {
-                let record = Stored::decode(&self.value).map(|stored| stored.record(self.calendar.zone()));
-                page.records.push((key.clone(), record.ok_or(StorageError::Damaged)));
-            }
-            if page.records.len() >= limit {
-                page.next = Some(Cursor(key));
-                break;
-            }
-            more = self.handle.next_key(&mut key)?;
-        }
-        Ok(page)
     }
 }

@@ -14,7 +14,7 @@ use crate::record::Timestamp;
 
 /// The smallest size of a key's place in a bucket of the file format; a bucket of one block holds
 /// no more keys than fit by it.
-const ELEMENT_SIZE: usize = 16;
+pub(super) const ELEMENT_SIZE: usize = 16;
 
 /// One walk through a whole database that deletes what has expired.
 ///

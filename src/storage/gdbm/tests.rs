@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 
+use super::codec::Calendar;
 use super::sweep::Sweep;
 use super::*;
+use crate::digest::Digest;
+use crate::storage::bulk::{self, Item, Outcome, Purpose, Put};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -69,11 +72,11 @@ fn a_sweep_deletes_every_expired_record_and_nothing_else() {
     let expected = 20_000_usize.div_ceil(3) + 6;
     let deadline = Instant::now() + PATIENCE;
     let left = loop {
-        let page = runtime().block_on(engine.scan(None, usize::MAX)).unwrap();
-        if page.records.len() <= expected {
-            break page.records.len();
+        let left = engine.shared.lock().as_mut().unwrap().handle.count().unwrap();
+        if left <= expected as u64 {
+            break left as usize;
         }
-        assert!(Instant::now() < deadline, "{} records are left", page.records.len());
+        assert!(Instant::now() < deadline, "{left} records are left");
         thread::sleep(Duration::from_millis(10));
     };
     assert_eq!(left, expected);
@@ -112,37 +115,50 @@ fn a_record_that_is_reported_while_it_waits_for_its_deletion_stays() {
 }
 
 #[test]
-fn pages_of_a_scan_meet_every_record_once() {
+fn what_is_deleted_during_a_scan_does_not_hide_anything() {
+    const RECORDS: u32 = 5000;
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
-    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
-    let first = Timestamp::from_micros(1_700_000_000_123_456);
+    let options = Options { path: folder.path().join("pyzord.db"), ..Options::default() };
+    write(&options.path, (0..RECORDS).map(|number| (digest(number).to_hex().to_vec(), record(1))));
     let runtime = runtime();
-    for number in 0..1000 {
-        let tally = crate::record::Tally { count: i64::from(number), first: Some(first), last: Some(first) };
-        let record = Record { reports: tally, whitelists: crate::record::Tally::default() };
-        runtime.block_on(engine.store(digest(number), record)).unwrap();
-    }
-    assert_eq!(runtime.block_on(engine.delete(digest(5))), Ok(true));
-    assert_eq!(runtime.block_on(engine.delete(digest(5))), Ok(false));
-    let (mut found, mut cursor) = (BTreeMap::new(), None);
-    loop {
-        let page = runtime.block_on(engine.scan(cursor, 7)).unwrap();
-        assert!(page.records.len() <= 7);
-        for (key, record) in page.records {
-            assert_eq!(found.insert(key, record.unwrap().reports), None);
+    runtime.block_on(async {
+        let whole = bulk::open("gdbm", &options, Purpose::Empty).await.unwrap();
+        let (mut found, mut cursor) = (BTreeMap::new(), None);
+        loop {
+            let page = whole.scan(cursor, 7).await.unwrap();
+            assert!(page.items.len() <= 7);
+            for item in &page.items {
+                assert_eq!(found.insert(item.key.clone(), item.clone()), None, "met twice");
+            }
+            assert!(whole.delete(page.items).await.unwrap().iter().all(|outcome| *outcome == Outcome::Done));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
         }
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    assert_eq!(found.len(), 999);
-    assert_eq!(found[&digest(6).to_hex()[..]].count, 6);
-    assert_eq!(found[&digest(6).to_hex()[..]].last, Some(first));
-    runtime.block_on(engine.flush()).unwrap();
-    runtime.block_on(engine.close());
-    assert_eq!(engine.health(), Health::Away("it has been closed".to_owned()));
+        assert_eq!(found.len(), RECORDS as usize);
+        whole.close().await.unwrap();
+    });
+    assert_eq!(read(&options.path).len(), 0);
+}
+
+#[test]
+fn only_what_is_still_there_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { path: folder.path().join("pyzord.db"), ..Options::default() };
+    write(&options.path, (0..2).map(|number| (digest(number).to_hex().to_vec(), record(1))));
+    runtime().block_on(async {
+        let whole = bulk::open("gdbm", &options, Purpose::Empty).await.unwrap();
+        let items: Vec<Item> = whole.scan(None, 10).await.unwrap().items;
+        let changed = items[0].clone();
+        let digest = Digest::from_hex(&changed.key).unwrap();
+        let put = Put { digest, record: crate::record::Record::default(), expires: None, held: None };
+        assert_eq!(whole.store(vec![put]).await.unwrap(), [Outcome::Done]);
+        assert_eq!(whole.delete(items).await.unwrap(), [Outcome::Changed, Outcome::Done]);
+        assert!(whole.read(vec![changed.key]).await.unwrap()[0].is_some());
+        whole.close().await.unwrap();
+    });
+    assert_eq!(read(&options.path).len(), 1);
 }
 
 #[test]
@@ -263,7 +279,7 @@ fn digests_that_nobody_chose_are_never_refused() {
 /// written the header.
 fn cut_off(path: &Path, tail: &[u8]) {
     let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
-    std::io::Write::write_all(&mut file, tail).unwrap();
+    io::Write::write_all(&mut file, tail).unwrap();
     assert!(Handle::open(path).unwrap().needs_recovery());
 }
 

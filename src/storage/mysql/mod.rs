@@ -4,6 +4,7 @@
 //! each rows at a time where there are many. An increment is repeated only when the server has said
 //! that nothing of its statement was done.
 
+mod bulk;
 mod place;
 mod pool;
 mod schema;
@@ -14,22 +15,16 @@ mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Row};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use self::place::Place;
 use self::pool::Pool;
-use self::table::{Table, decode};
-use self::work::{Shared, Trouble};
-use super::presence::{LIMIT, Link, keep, time_left};
-use super::start::wait_for;
-use super::{
-    Batch, BoxFuture, Cursor, Engine, Health, OpenError, Opened, Options, Page, Progress, StorageError,
-};
-use crate::digest::Digest;
-use crate::record::Record;
+use self::table::Table;
+use self::work::Shared;
+use super::presence::{Link, keep, time_left};
+use super::start::{Failure, wait_for};
+use super::{Batch, BoxFuture, Engine, Health, OpenError, Opened, Options, Progress, StorageError};
 
 /// How many connections there are when nobody says.
 const CONNECTIONS: usize = 4;
@@ -40,6 +35,8 @@ pub struct MySql {
     connections: usize,
     tasks: Mutex<Vec<AbortHandle>>,
 }
+
+pub(super) use self::bulk::open_bulk;
 
 /// Opens the database for [`super::open`].
 pub(super) fn open(options: &Options) -> Opened<'_> {
@@ -58,7 +55,8 @@ impl MySql {
         let name = format!("the MySQL server {}", place.describe());
         let (connection, table) = wait_for(&name, || async {
             let mut connection = place.connect().await?;
-            let table = Table::inspect(&mut connection, &place).await?;
+            let table = Table::inspect(&mut connection, &place, true).await?;
+            let table = table.ok_or_else(|| Failure::passing("the table has gone again"))?;
             Table::probe(&mut connection, &place).await?;
             Ok((connection, table))
         })
@@ -77,35 +75,6 @@ impl MySql {
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
-    }
-
-    /// Runs something else than a batch.
-    async fn on_connection<T>(
-        &self,
-        work: impl AsyncFnOnce(&mut Conn) -> Result<T, Error>,
-    ) -> Result<T, StorageError> {
-        let presence = self.shared.pool.presence();
-        let Some(epoch) = presence.epoch() else { return Err(StorageError::Unavailable) };
-        let attempt = async {
-            let mut lease = self.shared.pool.take().await.map_err(|failure| Trouble::Lost(failure.why))?;
-            let outcome = work(&mut lease.connection).await.map_err(Trouble::from);
-            if !matches!(outcome, Err(Trouble::Lost(_))) {
-                lease.put_back();
-            }
-            outcome
-        };
-        match timeout(LIMIT, attempt).await {
-            Ok(Ok(done)) => {
-                presence.seen();
-                return Ok(done);
-            }
-            Ok(Err(Trouble::Refused(error))) => self.shared.refused(epoch, &error),
-            Ok(Err(Trouble::Lost(why))) => presence.lost(epoch, &why),
-            Err(_) => {
-                presence.timed_out(epoch, LIMIT);
-            }
-        }
-        Err(StorageError::Unavailable)
     }
 }
 
@@ -144,34 +113,6 @@ impl Engine for MySql {
 
     fn count_limit(&self) -> i64 {
         self.shared.table.limit()
-    }
-
-    fn store(&self, digest: Digest, record: Record) -> BoxFuture<'_, Result<(), StorageError>> {
-        let statement = self.shared.table.store(digest, &record);
-        Box::pin(self.on_connection(async move |connection| connection.query_drop(statement).await))
-    }
-
-    fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<bool, StorageError>> {
-        let statement = self.shared.table.delete(digest);
-        Box::pin(self.on_connection(async move |connection| {
-            connection.query_drop(statement).await?;
-            Ok(connection.affected_rows() > 0)
-        }))
-    }
-
-    fn scan(&self, from: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page, StorageError>> {
-        let query = self.shared.table.page(limit, from.is_none());
-        let from = from.map(|cursor| String::from_utf8_lossy(&cursor.0).into_owned()).unwrap_or_default();
-        Box::pin(self.on_connection(async move |connection| {
-            let rows: Vec<Row> = connection.exec(query, (from,)).await?;
-            let records: Vec<_> = rows
-                .into_iter()
-                .map(decode)
-                .map(|(key, record)| (key, record.ok_or(StorageError::Damaged)))
-                .collect();
-            let next = records.last().filter(|_| records.len() == limit).map(|(key, _)| Cursor(key.clone()));
-            Ok(Page { records, next })
-        }))
     }
 
     /// What the server has accepted is as durable as it makes things.

@@ -4,20 +4,23 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 
 use super::place::{Place, failure_of};
-use super::table::{FRAME, MAX_ROWS, ROW, Table};
+use super::table::{FRAME, LONG_ROW, MAX_ROWS, ROW, Table};
 use crate::digest::HEX_LEN;
 use crate::storage::start::Failure;
 
 const NO_SUCH_TABLE: u16 = 1146;
-/// The largest count of an `int(11)`.
-const INT: i64 = i32::MAX as i64;
 const TIMES: [&str; 4] = ["r_entered", "wl_entered", "r_updated", "wl_updated"];
 
 impl Table {
-    /// Looks at the table; makes it if it is not there.
-    pub(super) async fn inspect(connection: &mut Conn, place: &Place) -> Result<Self, Failure> {
+    /// Looks at the table. If it is not there it is made, where that is wanted.
+    pub(super) async fn inspect(
+        connection: &mut Conn,
+        place: &Place,
+        may_create: bool,
+    ) -> Result<Option<Self>, Failure> {
         let name = place.quoted_table();
         let columns = match columns(connection, &name).await {
+            Err(Error::Server(error)) if error.code == NO_SUCH_TABLE && !may_create => return Ok(None),
             Err(Error::Server(error)) if error.code == NO_SUCH_TABLE => {
                 create(connection, &name).await?;
                 columns(connection, &name).await
@@ -48,14 +51,16 @@ impl Table {
         let packet: Option<u64> =
             connection.query_first("SELECT @@max_allowed_packet").await.map_err(failure)?;
         let packet = packet.map_or(usize::MAX, |packet| usize::try_from(packet).unwrap_or(usize::MAX));
-        Ok(Self {
-            limits: ["r_count", "wl_count"]
-                .map(|name| column(name).map_or(INT, |column| limit(&column.kind))),
+        let counts = ["r_count", "wl_count"].map(|name| column(name).map_or("int", |column| &column.kind));
+        Ok(Some(Self {
+            limits: counts.map(limit),
+            floors: counts.map(floor),
             wants_all_times: TIMES.iter().any(|name| column(name).is_some_and(|column| column.is_demanded)),
             is_transactional: is_transactional(connection, place).await.map_err(failure)?,
             rows: (packet.saturating_sub(FRAME + 2 * name.len()) / ROW).clamp(1, MAX_ROWS),
+            long_rows: (packet.saturating_sub(4 * FRAME + 2 * name.len()) / LONG_ROW).clamp(1, MAX_ROWS),
             name,
-        })
+        }))
     }
 
     /// Sees whether the table can be read.
@@ -160,9 +165,17 @@ fn limit(kind: &str) -> i64 {
     (1 << (if is_unsigned { bits } else { bits - 1 })) - 1
 }
 
+/// The smallest number that a column of this type holds.
+fn floor(kind: &str) -> i64 {
+    if kind.to_ascii_lowercase().contains("unsigned") { 0 } else { -limit(kind) - 1 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The largest count of an `int(11)`.
+    const INT: i64 = i32::MAX as i64;
 
     #[test]
     fn a_column_limits_the_count() {
@@ -177,6 +190,8 @@ mod tests {
             ("tinyint(4)", 127),
         ] {
             assert_eq!(limit(kind), expected, "{kind}");
+            let lowest = if kind.contains("unsigned") { 0 } else { -expected - 1 };
+            assert_eq!(floor(kind), lowest, "{kind}");
         }
     }
 }

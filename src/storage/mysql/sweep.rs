@@ -9,7 +9,7 @@ use mysql_async::{Conn, Params, Row, Value};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::table::{decode_age, digest_of};
+use super::table::{decode_age, decode_held, digest_of};
 use super::work::Shared;
 use crate::digest::Digest;
 use crate::record::Timestamp;
@@ -159,7 +159,7 @@ async fn look_for_foreign_keys(shared: &Shared) -> Result<(), String> {
         let rows: Vec<Row> =
             lease.connection.exec(shared.table.page(SAMPLE, true), (String::new(),)).await.map_err(text)?;
         lease.put_back();
-        foreign = rows.into_iter().filter(|row| digest_of(&super::decode(row.clone()).0).is_none()).count();
+        foreign = rows.into_iter().filter(|row| digest_of(&decode_held(row.clone()).key).is_none()).count();
         Ok(())
     })
     .await?;

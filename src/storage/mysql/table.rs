@@ -6,12 +6,15 @@ use mysql_async::{Row, Value};
 
 use crate::digest::{Digest, HEX_LEN};
 use crate::record::{Kind, Record, Tally, Timestamp};
+use crate::storage::bulk::{Item, map_tallies, map_times};
 
 /// How many rows one statement has at most.
 pub(super) const MAX_ROWS: usize = 1000;
 /// Room for a statement's text that is not rows, and for one row of the longest kind.
 pub(super) const FRAME: usize = 900;
 pub(super) const ROW: usize = 180;
+/// Room for one row with all that a record has, or for a key with all that was read of it.
+pub(super) const LONG_ROW: usize = 320;
 
 /// What is known of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,12 +22,15 @@ pub(super) struct Table {
     pub(super) name: String,
     /// The largest counts of the two columns.
     pub(super) limits: [i64; 2],
+    /// The smallest ones.
+    pub(super) floors: [i64; 2],
     /// Whether a new row must have all its times, as the established server fills them in.
     pub(super) wants_all_times: bool,
     /// Whether a statement that failed has changed nothing.
     pub(super) is_transactional: bool,
-    /// How many rows a statement may have.
+    /// How many rows a statement may have, and how many with all that a record has.
     pub(super) rows: usize,
+    pub(super) long_rows: usize,
 }
 
 impl Table {
@@ -73,40 +79,115 @@ impl Table {
         sql
     }
 
-    /// Stores a record whole; counts stop at what the columns hold.
-    pub(super) fn store(&self, digest: Digest, record: &Record) -> String {
-        let time = |time: Option<Timestamp>| match time {
-            Some(time) => format!("FROM_UNIXTIME({})", time.seconds()),
-            // With a count of 0 it is no time of anything.
-            None if self.wants_all_times => "FROM_UNIXTIME(1)".to_owned(),
-            None => "NULL".to_owned(),
-        };
-        let Record { reports, whitelists } = record;
-        format!(
-            "INSERT INTO {} (digest, r_count, wl_count, r_entered, wl_entered, r_updated, wl_updated) VALUES \
-             ('{digest}', {}, {}, {}, {}, {}, {}) ON DUPLICATE KEY UPDATE r_count = VALUES(r_count), wl_count = \
-             VALUES(wl_count), r_entered = VALUES(r_entered), wl_entered = VALUES(wl_entered), r_updated = \
-             VALUES(r_updated), wl_updated = VALUES(wl_updated)",
-            self.name,
-            reports.count.min(self.limits[0]),
-            whitelists.count.min(self.limits[1]),
-            time(reports.first),
-            time(whitelists.first),
-            time(reports.last),
-            time(whitelists.last),
-        )
+    /// Stores records whole, which are such as the columns hold.
+    pub(super) fn store(&self, rows: &[(Digest, Record)]) -> String {
+        let mut sql = self.insert(rows);
+        for (at, column) in COLUMN_NAMES.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "," };
+            let _ = write!(sql, "{separator} {column} = VALUES({column})");
+        }
+        sql
     }
 
-    /// Deletes a record.
-    pub(super) fn delete(&self, digest: Digest) -> String {
-        format!("DELETE FROM {} WHERE digest = '{digest}'", self.name)
+    /// Adds records: counts stop at what the columns hold, the first of all times is the first, and the
+    /// last of all the last. Assignments run from left to right, so times, which depend on counts, come
+    /// before them.
+    pub(super) fn add(&self, rows: &[(Digest, Record)]) -> String {
+        let mut sql = self.insert(rows);
+        let mut separator = "";
+        for (name, limit) in ["r", "wl"].into_iter().zip(self.limits) {
+            let count = format!("COALESCE({name}_count, 0)");
+            for (time, order) in [("entered", "<"), ("updated", ">")] {
+                let column = format!("{name}_{time}");
+                let _ = write!(
+                    sql,
+                    "{separator} {column} = IF(VALUES({name}_count) <> 0 AND COALESCE(UNIX_TIMESTAMP(VALUES({column})), \
+                     0) <> 0 AND ({count} = 0 OR COALESCE(UNIX_TIMESTAMP({column}), 0) = 0 OR \
+                     UNIX_TIMESTAMP(VALUES({column})) {order} UNIX_TIMESTAMP({column})), VALUES({column}), {column})"
+                );
+                separator = ",";
+            }
+            let _ = write!(
+                sql,
+                ", {name}_count = IF(VALUES({name}_count) > 0 AND {count} > {limit} - VALUES({name}_count), \
+                 GREATEST({count}, {limit}), {count} + VALUES({name}_count))"
+            );
+        }
+        sql
+    }
+
+    fn insert(&self, rows: &[(Digest, Record)]) -> String {
+        let time = |sql: &mut String, time: Option<Timestamp>| {
+            let _ = match time {
+                Some(time) => write!(sql, ",FROM_UNIXTIME({})", time.seconds()),
+                // With a count of 0 it is no time of anything.
+                None if self.wants_all_times => write!(sql, ",FROM_UNIXTIME(1)"),
+                None => write!(sql, ",NULL"),
+            };
+        };
+        let mut sql = String::with_capacity(FRAME + rows.len() * LONG_ROW);
+        let _ = write!(sql, "INSERT INTO {} (digest,{}) VALUES ", self.name, COLUMN_NAMES.join(","));
+        for (at, (digest, record)) in rows.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "," };
+            let _ = write!(sql, "{separator}('{digest}'");
+            for tally in [record.reports, record.whitelists] {
+                let _ = write!(sql, ",{}", tally.count);
+                time(&mut sql, tally.first);
+                time(&mut sql, tally.last);
+            }
+            sql.push(')');
+        }
+        sql.push_str(" ON DUPLICATE KEY UPDATE");
+        sql
+    }
+
+    /// The nearest record that can be stored.
+    pub(super) fn clamp(&self, record: &Record) -> Record {
+        // What every server converts; 0 is no time at all.
+        const TIMES: (i64, i64) = (1, i32::MAX as i64);
+        let time = |time: Timestamp| Some(Timestamp::from_seconds(time.seconds().clamp(TIMES.0, TIMES.1)));
+        map_tallies(record, |at, tally| {
+            let count = tally.count.clamp(self.floors[at], self.limits[at]);
+            map_times(&Tally { count, ..*tally }, time)
+        })
+    }
+
+    /// Deletes records that are still what they were.
+    pub(super) fn delete(&self, items: &[Item]) -> String {
+        let keys = literals(items.iter().map(|item| item.key.as_slice()));
+        let mut sql = format!(
+            "DELETE FROM {} WHERE digest IN ({keys}) AND CONCAT_WS('|',HEX(digest),{}) IN (",
+            self.name,
+            held()
+        );
+        for (at, item) in items.iter().enumerate() {
+            let separator = if at == 0 { "'" } else { ",'" };
+            sql.push_str(separator);
+            push_hex(&mut sql, &item.key);
+            // Numbers only, as the server has told them.
+            sql.push('|');
+            sql.push_str(&String::from_utf8_lossy(&item.held));
+            sql.push('\'');
+        }
+        sql.push(')');
+        sql
     }
 
     /// Reads rows behind a key, whose value is to be given, in the order of the keys; with `from_start`
     /// from that key on.
     pub(super) fn page(&self, limit: usize, from_start: bool) -> String {
         let behind = if from_start { ">=" } else { ">" };
-        format!("SELECT {COLUMNS} FROM {} WHERE digest {behind} ? ORDER BY digest LIMIT {limit}", self.name)
+        format!(
+            "SELECT digest,CONCAT_WS('|',{}) FROM {} WHERE digest {behind} ? ORDER BY digest LIMIT {limit}",
+            held(),
+            self.name
+        )
+    }
+
+    /// Reads the rows of some keys.
+    pub(super) fn read<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> String {
+        let keys = literals(keys);
+        format!("SELECT digest,CONCAT_WS('|',{}) FROM {} WHERE digest IN ({keys})", held(), self.name)
     }
 
     /// Reads keys behind one and up to another one, whose values are to be given, with whether their
@@ -126,6 +207,45 @@ impl Table {
     pub(super) fn expire(&self, digests: &[Digest], horizon: Timestamp) -> String {
         let list = list(digests.iter().copied());
         format!("DELETE FROM {} WHERE digest IN ({list}) AND {}", self.name, expired(horizon))
+    }
+}
+
+/// The columns of a record.
+const COLUMN_NAMES: [&str; 6] = ["r_count", "r_entered", "r_updated", "wl_count", "wl_entered", "wl_updated"];
+
+/// The same as expressions of which each has a text; where there is nothing, `N`.
+fn held() -> String {
+    let text = |name: &&str| match name.ends_with("_count") {
+        true => format!("IFNULL({name},'N')"),
+        false => format!("IFNULL(UNIX_TIMESTAMP({name}),'N')"),
+    };
+    COLUMN_NAMES.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// A list of texts.
+fn literals<'a>(keys: impl Iterator<Item = &'a [u8]>) -> String {
+    let mut list = String::with_capacity(MAX_ROWS * (HEX_LEN + 3));
+    for key in keys {
+        if !list.is_empty() {
+            list.push(',');
+        }
+        match std::str::from_utf8(key) {
+            Ok(key) if key.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                let _ = write!(list, "'{key}'");
+            }
+            _ => {
+                list.push_str("_utf8mb4 X'");
+                push_hex(&mut list, key);
+                list.push('\'');
+            }
+        }
+    }
+    list
+}
+
+fn push_hex(sql: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        let _ = write!(sql, "{byte:02X}");
     }
 }
 
@@ -172,7 +292,11 @@ pub(super) fn digest_of(key: &[u8]) -> Option<Digest> {
 pub(super) fn decode(row: Row) -> (Vec<u8>, Option<Record>) {
     let mut values = row.unwrap().into_iter();
     let key = key(values.next());
-    let mut next = || values.next().and_then(|value| number(&value));
+    (key, record(|| values.next().and_then(|value| number(&value))))
+}
+
+/// The record that six numbers are.
+fn record(mut next: impl FnMut() -> Option<i64>) -> Option<Record> {
     let mut tally = || {
         let (count, first, last) = (next()?, next()?, next()?);
         let time = |seconds: i64| (seconds != 0).then(|| Timestamp::from_seconds(seconds));
@@ -182,8 +306,26 @@ pub(super) fn decode(row: Row) -> (Vec<u8>, Option<Record>) {
             count => Tally { count, first: time(first), last: time(last) },
         })
     };
-    let record = tally().and_then(|reports| Some(Record { reports, whitelists: tally()? }));
-    (key, record)
+    Some(Record { reports: tally()?, whitelists: tally()? })
+}
+
+/// The key and the record of a row of [`Table::page`] or [`Table::read`].
+pub(super) fn decode_held(row: Row) -> Item {
+    let mut values = row.unwrap().into_iter();
+    let key = key(values.next());
+    let held = match values.next() {
+        Some(Value::Bytes(held)) => held,
+        _ => Vec::new(),
+    };
+    let record = {
+        let mut texts = held.split(|byte| *byte == b'|').map(|text| match text {
+            b"N" => Some(0),
+            text => number(&Value::Bytes(text.to_vec())),
+        });
+        record(|| texts.next().flatten())
+    };
+    let record = record.ok_or_else(|| format!("cannot decode '{}'", held.escape_ascii()));
+    Item { key, held, record }
 }
 
 /// A whole number, with its fraction cut off; that of nothing is 0.

@@ -314,9 +314,7 @@ impl Shared {
 
     /// Whether a statement for many rows failed for one of them, and has done nothing of the others.
     fn is_of_one_row(&self, error: &ServerError) -> bool {
-        const ROW_ERRORS: [u16; 2] = [1265, 1366];
-        let of_data = matches!(error.state.get(..2), Some("22" | "23")) || ROW_ERRORS.contains(&error.code);
-        self.table.is_transactional && (of_data || is_conflict(error))
+        self.table.is_transactional && (is_of_data(error) || is_conflict(error))
     }
 
     /// Takes note of a refusal, and logs it.
@@ -335,8 +333,14 @@ impl Shared {
     }
 }
 
+/// Whether a statement failed for what was to be stored.
+pub(super) fn is_of_data(error: &ServerError) -> bool {
+    const ROW_ERRORS: [u16; 2] = [1265, 1366];
+    matches!(error.state.get(..2), Some("22" | "23")) || ROW_ERRORS.contains(&error.code)
+}
+
 /// Whether others were in the way of a statement, of which nothing was done then.
-fn is_conflict(error: &ServerError) -> bool {
+pub(super) fn is_conflict(error: &ServerError) -> bool {
     const DEADLOCK: u16 = 1213;
     const LOCK_WAIT_TIMEOUT: u16 = 1205;
     const CHANGED_MEANWHILE: u16 = 1020;

@@ -20,9 +20,23 @@ const LONGEST: u64 = 1_000_000_000_000;
 #[derive(Debug)]
 pub(super) struct Form {
     kind: Kind,
-    script: String,
+    counting: Script,
+    swapping: Script,
+}
+
+/// What the server runs by itself.
+#[derive(Debug)]
+struct Script {
+    text: String,
+    /// By which it is called.
     hash: String,
-    storing: &'static str,
+}
+
+impl Script {
+    fn new(text: String) -> Self {
+        let hash = hex(&sha1::Sha1::digest(&text).into());
+        Self { hash: String::from_utf8_lossy(&hash).into_owned(), text }
+    }
 }
 
 #[derive(Debug)]
@@ -36,18 +50,20 @@ enum Kind {
 impl Form {
     /// Hashes, the form of the engine `redis`.
     pub(super) fn hash() -> Self {
-        Self::new(Kind::Hash, include_str!("hash.lua"), include_str!("store_hash.lua"))
+        Self::new(Kind::Hash, include_str!("hash.lua"), include_str!("swap_hash.lua"))
     }
 
     /// Texts, the form of the engine `redis_v0`.
     pub(super) fn text(zone: TimeZone) -> Self {
-        Self::new(Kind::Text(zone), include_str!("text.lua"), include_str!("store_text.lua"))
+        Self::new(Kind::Text(zone), include_str!("text.lua"), include_str!("swap_text.lua"))
     }
 
-    fn new(kind: Kind, script: &str, storing: &'static str) -> Self {
-        let script = format!("{}\n{script}", include_str!("counting.lua"));
-        let hash = hex(&sha1::Sha1::digest(&script).into());
-        Self { kind, hash: String::from_utf8_lossy(&hash).into_owned(), script, storing }
+    fn new(kind: Kind, counting: &str, swapping: &str) -> Self {
+        Self {
+            kind,
+            counting: Script::new(format!("{}\n{counting}", include_str!("counting.lua"))),
+            swapping: Script::new(swapping.to_owned()),
+        }
     }
 
     /// The engine's name.
@@ -78,7 +94,12 @@ impl Form {
 
     /// The script that counts.
     pub(super) fn script(&self) -> &str {
-        &self.script
+        &self.counting.text
+    }
+
+    /// The script that replaces or deletes what it is given.
+    pub(super) fn swapping_script(&self) -> &str {
+        &self.swapping.text
     }
 
     /// The command that looks a record up.
@@ -101,19 +122,49 @@ impl Form {
     /// expires after so many seconds, or never.
     pub(super) fn count(&self, key: &[u8], amounts: [u32; 2], moment: &str, age: Option<u64>) -> Cmd {
         let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&self.hash).arg(1).arg(key).arg(amounts[0]).arg(amounts[1]).arg(moment);
+        cmd.arg(&self.counting.hash).arg(1).arg(key).arg(amounts[0]).arg(amounts[1]).arg(moment);
         cmd.arg(age.map_or(0, |age| age.min(LONGEST)));
         cmd
     }
 
-    /// The command that stores a record whole. It expires so many seconds after its last change, or never.
-    pub(super) fn store(&self, key: &[u8], record: &Record, age: Option<u64>) -> Cmd {
-        let mut cmd = redis::cmd("EVAL");
-        cmd.arg(self.storing).arg(1).arg(key);
-        match (age, record.last_change()) {
-            (Some(age), Some(last)) => cmd.arg(last.seconds().saturating_add_unsigned(age.min(LONGEST))),
-            _ => cmd.arg(0),
+    /// The commands that store a record whole, which expires at that moment or never.
+    pub(super) fn store(&self, key: &[u8], record: &Record, expires: Option<Timestamp>) -> Vec<Cmd> {
+        let mut store = match &self.kind {
+            Kind::Hash => redis::cmd("HSET"),
+            Kind::Text(_) => redis::cmd("SET"),
         };
+        store.arg(key);
+        self.push_values(&mut store, record);
+        let expiry = match (&self.kind, expires) {
+            (_, Some(moment)) => redis::cmd("EXPIREAT").arg(key).arg(moment.seconds()).take(),
+            // A text that is replaced has none any more.
+            (Kind::Text(_), None) => return vec![store],
+            (Kind::Hash, None) => redis::cmd("PERSIST").arg(key).take(),
+        };
+        vec![store, expiry]
+    }
+
+    /// The command that puts a record in the place of what was found, if it is still that.
+    pub(super) fn replace(
+        &self,
+        key: &[u8],
+        held: &[u8],
+        record: &Record,
+        expires: Option<Timestamp>,
+    ) -> Cmd {
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(&self.swapping.hash).arg(1).arg(key).arg(held);
+        cmd.arg(expires.map_or(0, Timestamp::seconds));
+        self.push_values(&mut cmd, record);
+        cmd
+    }
+
+    /// The command that deletes what was found, if it is still that.
+    pub(super) fn delete(&self, key: &[u8], held: &[u8]) -> Cmd {
+        redis::cmd("EVALSHA").arg(&self.swapping.hash).arg(1).arg(key).arg(held).take()
+    }
+
+    fn push_values(&self, cmd: &mut Cmd, record: &Record) {
         let tallies = [record.reports, record.whitelists];
         match &self.kind {
             Kind::Hash => {
@@ -130,7 +181,56 @@ impl Form {
                 cmd.arg(values.join(","));
             }
         }
-        cmd
+    }
+
+    /// What was found by a look-up, as the script compares it; none where nothing is stored.
+    pub(super) fn held(&self, reply: &Value) -> Option<Vec<u8>> {
+        match reply {
+            Value::BulkString(text) => Some(text.clone()),
+            Value::Array(values) if values.iter().any(|value| *value != Value::Nil) => {
+                let mut held = Vec::new();
+                for value in values {
+                    match value {
+                        Value::BulkString(text) => {
+                            held.extend_from_slice(format!("={}:", text.len()).as_bytes());
+                            held.extend_from_slice(text);
+                        }
+                        _ => held.push(b'-'),
+                    }
+                }
+                Some(held)
+            }
+            _ => None,
+        }
+    }
+
+    /// The same of what is not there.
+    pub(super) fn held_of_nothing(&self) -> Vec<u8> {
+        match self.kind {
+            Kind::Hash => vec![b'-'; FIELDS.len()],
+            Kind::Text(_) => Vec::new(),
+        }
+    }
+
+    /// A moment as a record of this form gives it back.
+    pub(super) fn read_back(&self, time: Timestamp) -> Option<Timestamp> {
+        match &self.kind {
+            Kind::Hash => Some(time.seconds()).filter(|seconds| *seconds != 0).map(Timestamp::from_seconds),
+            Kind::Text(zone) => {
+                let moment = jiff::Timestamp::from_second(time.seconds()).ok()?;
+                let moment = zone.to_timestamp(zone.to_datetime(moment)).ok()?;
+                Some(Timestamp::from_seconds(moment.as_second()))
+            }
+        }
+    }
+
+    /// The nearest moment that a record of this form can have.
+    pub(super) fn clamp(&self, time: Timestamp) -> Timestamp {
+        match &self.kind {
+            Kind::Hash => time,
+            // The calendar's own limits, a day inside, whatever the time zone.
+            Kind::Text(_) => Timestamp::from_seconds(time.seconds().clamp(-62_135_510_400, 253_402_214_400)),
+        }
     }
 
     /// The record in the reply to a look-up; none where nothing is stored.

@@ -4,6 +4,7 @@
 //! all that is to be counted for a digest is one run of a script, which changes all of a record or
 //! nothing. No increment is ever repeated unless the server said that it did not do it.
 
+mod bulk;
 mod form;
 mod node;
 mod place;
@@ -16,21 +17,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::tz::TimeZone;
-use redis::Value;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use self::form::Form;
+use self::node::Role;
 use self::place::Place;
 use self::work::Shared;
-use super::presence::LIMIT;
+use super::bulk::Purpose;
 use super::refusals::Refusals;
 use super::{
-    Batch, BoxFuture, Cursor, Engine, Health, OpenError, Opened, Options, Page, Progress, StorageError,
+    Batch, BoxFuture, Engine, Health, OpenError, Opened, OpenedBulk, Options, Progress, StorageError,
 };
-use crate::digest::Digest;
-use crate::record::Record;
 
 /// The engine on a Redis.
 pub struct Redis {
@@ -48,6 +46,16 @@ pub(super) fn open_v0(options: &Options) -> Opened<'_> {
     Box::pin(Redis::open(options, Form::text(TimeZone::system())))
 }
 
+/// Opens the database for [`super::bulk::open`], with records as hashes.
+pub(super) fn open_bulk(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
+    Box::pin(bulk::Whole::open(options, purpose, Form::hash()))
+}
+
+/// The same with records as texts.
+pub(super) fn open_bulk_v0(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
+    Box::pin(bulk::Whole::open(options, purpose, Form::text(TimeZone::system())))
+}
+
 /// Whether `DigestDB` names a place.
 pub(super) fn check(options: &Options) -> Result<(), String> {
     Place::parse(&options.dsn).map(|_| ()).map_err(|error| error.0)
@@ -57,7 +65,7 @@ impl Redis {
     async fn open(options: &Options, form: Form) -> Result<Arc<dyn Engine>, OpenError> {
         let place =
             Place::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
-        let (topology, cluster) = survey::open(&place, form.script()).await?;
+        let (topology, cluster) = survey::open(&place, &Role::Change(form.script().to_owned())).await?;
         let refusals = Refusals::new(format!("the Redis of {}", place.describe()));
         let shared = Arc::new(Shared {
             place,
@@ -106,49 +114,6 @@ impl Engine for Redis {
 
     fn count_limit(&self) -> i64 {
         i64::MAX
-    }
-
-    fn store(&self, digest: Digest, record: Record) -> BoxFuture<'_, Result<(), StorageError>> {
-        Box::pin(async move {
-            let key = self.shared.form.key(digest);
-            let mut pipeline = redis::pipe();
-            pipeline.add_command(self.shared.form.store(&key, &record, self.shared.age));
-            let topology = self.shared.topology.load_full();
-            let node = topology.route(&key).ok_or(StorageError::Unavailable)?;
-            let replies =
-                node.run(&pipeline, Instant::now() + LIMIT).await.ok_or(StorageError::Unavailable)?;
-            match replies.iter().find_map(place::refusal) {
-                None => Ok(()),
-                Some(failure) => {
-                    self.shared.stale.notify_one();
-                    Err(self.shared.refusals.refused(&failure.why))
-                }
-            }
-        })
-    }
-
-    fn delete(&self, digest: Digest) -> BoxFuture<'_, Result<bool, StorageError>> {
-        Box::pin(async move {
-            let key = self.shared.form.key(digest);
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("DEL").arg(&key);
-            let topology = self.shared.topology.load_full();
-            let node = topology.route(&key).ok_or(StorageError::Unavailable)?;
-            let replies =
-                node.run(&pipeline, Instant::now() + LIMIT).await.ok_or(StorageError::Unavailable)?;
-            match replies.as_slice() {
-                [Value::Int(deleted)] => Ok(*deleted > 0),
-                replies => {
-                    let why = replies.iter().find_map(place::refusal).map(|failure| failure.why);
-                    self.shared.stale.notify_one();
-                    Err(self.shared.refusals.refused(&why.unwrap_or_else(|| "an unknown reply".to_owned())))
-                }
-            }
-        })
-    }
-
-    fn scan(&self, from: Option<Cursor>, limit: usize) -> BoxFuture<'_, Result<Page, StorageError>> {
-        Box::pin(async move { self.shared.scan(from, limit).await })
     }
 
     /// Redis alone knows when it writes to its disk.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, Value};
+use redis::{Pipeline, RedisError, Value};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -23,11 +23,20 @@ const SENTINEL_LIMIT: Duration = Duration::from_millis(300);
 /// A server, by itself or of a cluster.
 pub(super) struct Node {
     route: Route,
-    script: String,
+    role: Role,
     is_of_cluster: bool,
     presence: Presence,
     connection: Mutex<Option<(MultiplexedConnection, Address)>>,
     keeper: Mutex<Option<AbortHandle>>,
+}
+
+/// What a server is wanted for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// To be read.
+    Read,
+    /// To be changed, with this script, too.
+    Change(String),
 }
 
 /// How the server is found.
@@ -44,7 +53,7 @@ enum Route {
 
 impl Node {
     /// The one server of a place; none for a cluster, which has many.
-    pub(super) fn of_place(place: &Place, script: &str) -> Option<Arc<Self>> {
+    pub(super) fn of_place(place: &Place, role: &Role) -> Option<Arc<Self>> {
         let access = place.access.clone();
         let route = match &place.servers {
             Servers::One(address) => Route::To(address.clone(), access),
@@ -56,19 +65,19 @@ impl Node {
             },
             Servers::Cluster(_) => return None,
         };
-        Some(Self::new(route, format!("the Redis server {}", place.describe()), script, false))
+        Some(Self::new(route, format!("the Redis server {}", place.describe()), role, false))
     }
 
     /// One server of a cluster.
-    pub(super) fn of_cluster(address: Address, access: &Access, script: &str) -> Arc<Self> {
+    pub(super) fn of_cluster(address: Address, access: &Access, role: &Role) -> Arc<Self> {
         let name = format!("the Redis Cluster's node {address}");
-        Self::new(Route::To(address, access.clone()), name, script, true)
+        Self::new(Route::To(address, access.clone()), name, role, true)
     }
 
-    fn new(route: Route, name: String, script: &str, is_of_cluster: bool) -> Arc<Self> {
+    fn new(route: Route, name: String, role: &Role, is_of_cluster: bool) -> Arc<Self> {
         Arc::new(Self {
             route,
-            script: script.to_owned(),
+            role: role.clone(),
             is_of_cluster,
             presence: Presence::new(name),
             connection: Mutex::new(None),
@@ -143,6 +152,19 @@ impl Node {
         }
     }
 
+    /// The same without a thought for who else is served: who asks decides what to do when there are no
+    /// replies.
+    pub(super) async fn exchange(&self, pipeline: &Pipeline, limit: Duration) -> Result<Vec<Value>, Failure> {
+        debug_assert!(!pipeline.is_transaction());
+        let (mut connection, _) =
+            self.connection().ok_or_else(|| Failure::passing("there is no connection"))?;
+        let replies = connection.send_packed_commands(pipeline, 0, pipeline.len());
+        match timeout(limit, replies).await {
+            Ok(replies) => replies.map_err(|error| failure_of(&error)),
+            Err(_) => Err(Failure::passing(format!("no answer within {} s", limit.as_secs()))),
+        }
+    }
+
     /// Whether there has been a connection.
     pub(super) fn is_connected(&self) -> bool {
         self.connection().is_some()
@@ -167,13 +189,19 @@ impl Node {
             }
         };
         let mut connection = access.connect(&address).await?;
-        check_rights(&mut connection).await?;
-        if !self.is_of_cluster && has_others(&mut connection).await? {
+        if self.role != Role::Read {
+            check_rights(&mut connection).await?;
+        }
+        if !self.is_of_cluster && has_others(&mut connection, &self.role).await? {
             let why = format!("it is a node of a cluster: write DigestDB = redis+cluster://{address}");
             return Err(Failure::fatal(why));
         }
-        let loaded = redis::cmd("SCRIPT").arg("LOAD").arg(&self.script).query_async(&mut connection).await;
-        loaded.map_err(|error| failure_of(&error)).map(|()| (connection, address))
+        if let Role::Change(script) = &self.role {
+            let loaded: Result<(), RedisError> =
+                redis::cmd("SCRIPT").arg("LOAD").arg(script).query_async(&mut connection).await;
+            loaded.map_err(|error| failure_of(&error))?;
+        }
+        Ok((connection, address))
     }
 }
 
@@ -239,20 +267,20 @@ async fn check_rights(connection: &mut MultiplexedConnection) -> Result<(), Fail
     probe(connection).await?;
     let reply = connection.send_packed_command(redis::cmd("EXPIRE").arg(NO_KEY).arg(1)).await;
     match reply.map_err(|error| failure_of(&error))? {
-        Value::ServerError(error) if error.code() == "NOPERM" => {
-            Err(failure_of(&redis::RedisError::from(error)))
-        }
+        Value::ServerError(error) if error.code() == "NOPERM" => Err(failure_of(&RedisError::from(error))),
         _ => Ok(()),
     }
 }
 
 /// Whether other servers have some of the keys, as in a cluster.
-async fn has_others(connection: &mut MultiplexedConnection) -> Result<bool, Failure> {
+async fn has_others(connection: &mut MultiplexedConnection, role: &Role) -> Result<bool, Failure> {
     // Those of one slot say nothing of the others; so many are of as many slots all over the range.
     const KEYS: usize = 24;
+    // The second needs a right that reading does not need, but does not change anything either.
+    let command = if *role == Role::Read { "EXISTS" } else { "PERSIST" };
     let mut probes = Pipeline::with_capacity(KEYS);
     for number in 0..KEYS {
-        probes.cmd("PERSIST").arg(format!("{NO_KEY}.{number}"));
+        probes.cmd(command).arg(format!("{NO_KEY}.{number}"));
     }
     let replies = connection.send_packed_commands(&probes, 0, KEYS).await;
     let is_elsewhere =

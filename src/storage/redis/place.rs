@@ -198,6 +198,13 @@ impl Place {
     }
 }
 
+impl Access {
+    /// The number of the database.
+    pub(super) fn database(&self) -> i64 {
+        self.database
+    }
+}
+
 fn number(text: &str, what: &str) -> Result<i64, DsnError> {
     match text {
         "" => Ok(0),

@@ -8,7 +8,7 @@ use futures_util::future::{join_all, select_ok};
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
-use super::node::Node;
+use super::node::{Node, Role};
 use super::place::{Access, Address, Place, Servers};
 use super::topology::{Shares, Topology, shares};
 use super::work::Shared;
@@ -29,37 +29,37 @@ const SAMPLE_PAUSE: Duration = Duration::from_millis(5);
 const DEPRECATED_PREFIX: &str = "pyzord.digest.";
 
 /// Finds all servers of a place, waiting for them if need be. Says whether they are a cluster.
-pub(super) async fn open(place: &Place, script: &str) -> Result<(Topology, bool), OpenError> {
+pub(super) async fn open(place: &Place, role: &Role) -> Result<(Topology, bool), OpenError> {
     let name = format!("the Redis of {}", place.describe());
-    match Node::of_place(place, script) {
+    match Node::of_place(place, role) {
         Some(node) => {
             wait_for(&name, || node.open()).await?;
             node.keep(None);
             Ok((Topology::one(node), false))
         }
         None => {
-            let topology = wait_for(&name, || first_survey(place, script)).await?;
+            let topology = wait_for(&name, || first_survey(place, role)).await?;
             Ok((topology, true))
         }
     }
 }
 
 /// Asks one of the named nodes, and connects to all those that it names.
-async fn first_survey(place: &Place, script: &str) -> Result<Topology, Failure> {
-    let (node, shares) = ask_seeds(place, script).await?;
-    let known = |address: &Address| acquainted(address, Some(&node), &place.access, script);
+async fn first_survey(place: &Place, role: &Role) -> Result<Topology, Failure> {
+    let (node, shares) = ask_seeds(place, role).await?;
+    let known = |address: &Address| acquainted(address, Some(&node), &place.access, role);
     let topology = Topology::cluster(&shares, known);
     connect(topology.nodes()).await;
     Ok(topology)
 }
 
 /// A named node that answers, and who it says has which slots.
-async fn ask_seeds(place: &Place, script: &str) -> Result<(Arc<Node>, Shares), Failure> {
+pub(super) async fn ask_seeds(place: &Place, role: &Role) -> Result<(Arc<Node>, Shares), Failure> {
     let Servers::Cluster(seeds) = &place.servers else {
         return Err(Failure::fatal("it is no cluster"));
     };
     let ask = |seed: Address| {
-        let node = Node::of_cluster(seed.clone(), &place.access, script);
+        let node = Node::of_cluster(seed.clone(), &place.access, role);
         async move {
             let asked = async {
                 node.open().await?;
@@ -93,10 +93,10 @@ async fn connect(nodes: &[Arc<Node>]) {
     join_all(attempts).await;
 }
 
-fn acquainted(address: &Address, known: Option<&Arc<Node>>, access: &Access, script: &str) -> Arc<Node> {
+fn acquainted(address: &Address, known: Option<&Arc<Node>>, access: &Access, role: &Role) -> Arc<Node> {
     match known {
         Some(node) if node.address() == Some(address) => Arc::clone(node),
-        _ => Node::of_cluster(address.clone(), access, script),
+        _ => Node::of_cluster(address.clone(), access, role),
     }
 }
 
@@ -121,7 +121,7 @@ async fn survey(shared: &Shared, topology: &Topology) {
     let Some(shares) = ask_anybody(shared, topology).await else { return };
     let known = |address: &Address| {
         let known = shared.known(address);
-        acquainted(address, known.as_ref(), &shared.place.access, shared.form.script())
+        acquainted(address, known.as_ref(), &shared.place.access, &shared.role())
     };
     let found = Topology::cluster(&shares, known);
     if !found.is_like(topology) {
@@ -149,7 +149,7 @@ async fn ask_anybody(shared: &Shared, topology: &Topology) -> Option<Shares> {
             return Some(shares);
         }
     }
-    ask_seeds(&shared.place, shared.form.script()).await.ok().map(|(_, shares)| shares)
+    ask_seeds(&shared.place, &shared.role()).await.ok().map(|(_, shares)| shares)
 }
 
 /// Looks at some keys, and says when there are some that this engine does not serve.

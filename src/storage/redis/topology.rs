@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use redis::Value;
+use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
 use super::node::Node;
@@ -75,15 +75,24 @@ impl Topology {
 
 /// Asks a node who has which slots.
 pub(super) async fn shares(node: &Node, deadline: Instant) -> Result<Shares, Failure> {
+    let replies = node.run(&question(), deadline).await;
+    told(node, &replies.ok_or_else(|| Failure::passing("it does not answer"))?)
+}
+
+/// Asks a node who has which slots.
+pub(super) fn question() -> Pipeline {
     let mut question = redis::pipe();
     question.cmd("CLUSTER").arg("SLOTS");
-    let replies =
-        node.run(&question, deadline).await.ok_or_else(|| Failure::passing("it does not answer"))?;
+    question
+}
+
+/// What a node has told of that.
+pub(super) fn told(node: &Node, replies: &[Value]) -> Result<Shares, Failure> {
     let Some(Address::Tcp(asked, port)) = node.address() else {
         return Err(Failure::fatal("it is no node of a cluster"));
     };
     let unknown = || Failure::passing("it tells its slots in an unknown way");
-    match replies.as_slice() {
+    match replies {
         [Value::ServerError(error)]
             if error.details().is_some_and(|text| text.contains("support disabled")) =>
         {
@@ -138,6 +147,7 @@ pub(super) fn referred(text: &str, node: &Node) -> Option<Address> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::node::Role;
     use super::super::place::Access;
     use super::*;
 
@@ -150,7 +160,7 @@ mod tests {
     #[test]
     fn a_cluster_routes_by_slot() {
         let address = |port| Address::Tcp("h".to_owned(), port);
-        let node = |address: &Address| Node::of_cluster(address.clone(), &Access::default(), "");
+        let node = |address: &Address| Node::of_cluster(address.clone(), &Access::default(), &Role::Read);
         let shares = vec![(0, 5000, address(1)), (5001, 16_383, address(2))];
         let topology = Topology::cluster(&shares, node);
         assert_eq!(topology.nodes().len(), 2);
@@ -162,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_referral_names_an_address() {
-        let node = Node::of_cluster(Address::Tcp("own".to_owned(), 1), &Access::default(), "");
+        let node = Node::of_cluster(Address::Tcp("own".to_owned(), 1), &Access::default(), &Role::Read);
         assert_eq!(referred("3999 h:7", &node), Some(Address::Tcp("h".to_owned(), 7)));
         assert_eq!(referred("3999 :7", &node), Some(Address::Tcp("own".to_owned(), 7)));
         assert_eq!(referred("3999 ::1:7", &node), Some(Address::Tcp("::1".to_owned(), 7)));

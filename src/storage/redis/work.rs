@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::form::Form;
-use super::node::{Node, is_of_no_slot};
+use super::node::{Node, Role, is_of_no_slot};
 use super::place::{Address, Place};
 use super::topology::{Topology, referred};
 use crate::storage::presence::time_left;
@@ -54,6 +54,11 @@ enum Step {
 }
 
 impl Shared {
+    /// What servers are wanted for.
+    pub(super) fn role(&self) -> Role {
+        Role::Change(self.form.script().to_owned())
+    }
+
     /// What to send for a batch; nothing for what cannot be had now.
     pub(super) fn plan(&self, batch: &Batch) -> Vec<Task> {
         let topology = self.topology.load();
@@ -204,7 +209,7 @@ impl Shared {
     /// A connection to a node that has just joined; the next survey will find it, too. One that cannot be
     /// reached is away, so that it is not tried for each digest.
     async fn acquaint(&self, address: Address, deadline: Instant) -> Option<Arc<Node>> {
-        let node = Node::of_cluster(address, &self.place.access, self.form.script());
+        let node = Node::of_cluster(address, &self.place.access, &self.role());
         let limit = deadline.min(Instant::now() + ACQUAINTANCE_LIMIT);
         let unreachable = match tokio::time::timeout_at(limit, node.open()).await {
             Ok(Ok(())) => None,

@@ -1,0 +1,7 @@
+//! The executable that moves records between databases; everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pyzord::migrate::main()
+}

@@ -1,0 +1,377 @@
+//! What of each key has been moved: on disk, so that whoever goes on after an interruption adds nothing
+//! twice, however large the databases are.
+//!
+//! Before a record is added to one in the destination, the journal holds how the destination was and what
+//! will be added, and afterwards that it was. After a kill in between, the destination itself tells.
+
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use thiserror::Error;
+
+use crate::digest::Digest;
+use crate::record::{Record, Tally, Timestamp};
+
+/// What the library says went wrong.
+type Trouble = Box<dyn std::error::Error>;
+
+/// The version of this format.
+const FORMAT: &str = "pyzor-migrate 1";
+/// How much memory the journal may take.
+const CACHE: usize = 64 << 20;
+
+/// A count with the moment of its first change, which tells whether it is still the same one: what was
+/// deleted and then counted anew has a later one.
+type Counted = (i64, Option<i64>);
+/// Counts of reports and of whitelistings.
+type Pair = (i64, i64);
+/// Both tallies of a key.
+type Both = (Counted, Counted);
+
+const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
+const MOVED: TableDefinition<'_, &[u8], Both> = TableDefinition::new("moved");
+/// Of each digest that is just being added to: the counts that were in the destination, and those added.
+const DOUBTS: TableDefinition<'_, &[u8], (Pair, Pair)> = TableDefinition::new("doubts");
+/// Of each key that is just being moved, what will have been moved.
+const UNDER_WAY: TableDefinition<'_, &[u8], Both> = TableDefinition::new("under way");
+
+/// Why a journal cannot be used.
+#[derive(Debug, Error)]
+#[error("the journal {}: {why}", path.display())]
+pub(super) struct JournalError {
+    path: PathBuf,
+    why: String,
+}
+
+/// An open journal, which nobody else has.
+pub(super) struct Journal {
+    path: PathBuf,
+    database: Database,
+}
+
+/// What is known of a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved(Both);
+
+/// A key of the source and its digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) digest: Digest,
+    pub(super) key: Vec<u8>,
+}
+
+/// A digest that is just being added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Doubt {
+    pub(super) digest: Digest,
+    /// The counts of reports and of whitelistings that the destination had.
+    pub(super) before: (i64, i64),
+    /// Those that are added.
+    pub(super) added: (i64, i64),
+}
+
+impl Moved {
+    /// All of a record.
+    pub(super) fn all_of(record: &Record) -> Self {
+        let counted = |tally: &Tally| (tally.count, tally.first.map(Timestamp::micros));
+        Self((counted(&record.reports), counted(&record.whitelists)))
+    }
+
+    /// What is in a record beyond this; none if nothing is.
+    pub(super) fn rest_of(&self, record: &Record) -> Option<Record> {
+        let tally = |tally: &Tally, (count, first): Counted| {
+            if tally.first.map(Timestamp::micros) == first {
+                Tally { count: tally.count.saturating_sub(count).max(0), ..*tally }
+            } else {
+                *tally
+            }
+        };
+        let rest = Record {
+            reports: tally(&record.reports, self.0.0),
+            whitelists: tally(&record.whitelists, self.0.1),
+        };
+        (rest.reports.count != 0 || rest.whitelists.count != 0).then_some(rest)
+    }
+
+    /// The counts of reports and of whitelistings.
+    pub(super) fn counts(&self) -> (i64, i64) {
+        (self.0.0.0, self.0.1.0)
+    }
+}
+
+/// The name under which a key is in the journal: one digest's keys are neighbours.
+fn name(place: &Place) -> Vec<u8> {
+    let hex = place.digest.to_hex();
+    let odd: &[u8] = if place.key == hex { b"" } else { &place.key };
+    [&hex, odd].concat()
+}
+
+impl Journal {
+    /// Opens the journal of moving from one database to the other in one way, or begins it.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the file.
+    pub(super) fn open(
+        path: &Path,
+        source: &str,
+        destination: &str,
+        way: &str,
+    ) -> Result<Self, JournalError> {
+        let fail = |why: String| JournalError { path: path.to_owned(), why };
+        let database = redb::Builder::new().set_cache_size(CACHE).create(path).map_err(|error| {
+            fail(match error {
+                redb::DatabaseError::DatabaseAlreadyOpen => "another run is using it".to_owned(),
+                redb::DatabaseError::Storage(redb::StorageError::Io(error))
+                    if error.kind() == std::io::ErrorKind::InvalidData =>
+                {
+                    "this file is no journal of pyzor-migrate; it is left as it is".to_owned()
+                }
+                error => error.to_string(),
+            })
+        })?;
+        let journal = Self { path: path.to_owned(), database };
+        let about = [("format", FORMAT), ("source", source), ("destination", destination), ("way", way)];
+        let differing = journal.write(|transaction| {
+            transaction.open_table(MOVED)?;
+            transaction.open_table(DOUBTS)?;
+            transaction.open_table(UNDER_WAY)?;
+            let mut table = transaction.open_table(ABOUT)?;
+            let mut differing = None;
+            for (name, value) in about {
+                let known = table.get(name)?.map(|known| known.value().to_owned());
+                match known {
+                    None => {
+                        table.insert(name, value)?;
+                    }
+                    Some(known) if known != value => differing = differing.or(Some((name, known))),
+                    Some(_) => {}
+                }
+            }
+            Ok(differing)
+        })?;
+        match differing {
+            None => Ok(journal),
+            Some((name, known)) => Err(fail(format!("it is of another migration, whose {name} is: {known}"))),
+        }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether nothing is in it.
+    pub(super) fn is_empty(&self) -> Result<bool, JournalError> {
+        self.read(|transaction| {
+            let is_empty =
+                |table| -> Result<bool, Trouble> { Ok(transaction.open_table(table)?.is_empty()?) };
+            Ok(is_empty(MOVED)? && is_empty(UNDER_WAY)?)
+        })
+    }
+
+    /// What is known of each of these keys.
+    pub(super) fn moved(&self, places: &[Place]) -> Result<Vec<Option<Moved>>, JournalError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(MOVED)?;
+            places
+                .iter()
+                .map(|place| Ok(table.get(name(place).as_slice())?.map(|moved| Moved(moved.value()))))
+                .collect()
+        })
+    }
+
+    /// Of which of these digests any key is known.
+    pub(super) fn touched(&self, digests: &[Digest]) -> Result<Vec<bool>, JournalError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(MOVED)?;
+            let is_touched = |digest: &Digest| {
+                let hex = digest.to_hex();
+                let first = table.range(hex.as_slice()..)?.next().transpose()?;
+                Ok(first.is_some_and(|(name, _)| name.value().starts_with(&hex)))
+            };
+            digests.iter().map(is_touched).collect()
+        })
+    }
+
+    /// Takes note of what is about to be done, durably.
+    pub(super) fn begin(&self, doubts: &[Doubt], under_way: &[(Place, Moved)]) -> Result<(), JournalError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(DOUBTS)?;
+            for doubt in doubts {
+                table.insert(doubt.digest.to_hex().as_slice(), (doubt.before, doubt.added))?;
+            }
+            let mut table = transaction.open_table(UNDER_WAY)?;
+            for (place, moved) in under_way {
+                table.insert(name(place).as_slice(), moved.0)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes note of what has been done, and that nothing else is under way, durably.
+    pub(super) fn finish(&self, done: &[(Place, Moved)]) -> Result<(), JournalError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(MOVED)?;
+            for (place, moved) in done {
+                table.insert(name(place).as_slice(), moved.0)?;
+            }
+            drop(table);
+            clear(transaction)
+        })
+    }
+
+    /// What was under way when a former run was interrupted.
+    pub(super) fn doubts(&self) -> Result<Vec<Doubt>, JournalError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(DOUBTS)?;
+            let mut doubts = Vec::new();
+            for entry in table.iter()? {
+                let (digest, counts) = entry?;
+                let (before, added) = counts.value();
+                if let Some(digest) = Digest::from_hex(digest.value()) {
+                    doubts.push(Doubt { digest, before, added });
+                }
+            }
+            Ok(doubts)
+        })
+    }
+
+    /// Of what was under way, that for these digests has been done, and nothing else.
+    pub(super) fn settle(&self, done: &[Digest]) -> Result<(), JournalError> {
+        self.write(|transaction| {
+            let mut moved = transaction.open_table(MOVED)?;
+            let under_way = transaction.open_table(UNDER_WAY)?;
+            for digest in done {
+                let hex = digest.to_hex();
+                for entry in under_way.range(hex.as_slice()..)? {
+                    let (name, counted) = entry?;
+                    if !name.value().starts_with(&hex) {
+                        break;
+                    }
+                    moved.insert(name.value(), counted.value())?;
+                }
+            }
+            drop((moved, under_way));
+            clear(transaction)
+        })
+    }
+
+    /// Removes the journal.
+    pub(super) fn remove(self) -> Result<(), JournalError> {
+        let Self { path, database } = self;
+        drop(database);
+        std::fs::remove_file(&path).map_err(|error| JournalError { path, why: error.to_string() })
+    }
+
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&redb::ReadTransaction) -> Result<T, Trouble>,
+    ) -> Result<T, JournalError> {
+        let read = || work(&self.database.begin_read()?);
+        read().map_err(|error| self.failed(&error))
+    }
+
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, Trouble>,
+    ) -> Result<T, JournalError> {
+        let write = || {
+            let transaction = self.database.begin_write()?;
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        };
+        write().map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &Trouble) -> JournalError {
+        JournalError { path: self.path.clone(), why: error.to_string() }
+    }
+}
+
+/// Nothing is under way any more.
+fn clear(transaction: &WriteTransaction) -> Result<(), Trouble> {
+    transaction.delete_table(DOUBTS)?;
+    transaction.delete_table(UNDER_WAY)?;
+    transaction.open_table(DOUBTS)?;
+    transaction.open_table(UNDER_WAY)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(number: u8) -> Digest {
+        Digest::from_bytes([number; 20])
+    }
+
+    fn place(number: u8, key: &str) -> Place {
+        let digest = digest(number);
+        let key = if key.is_empty() { digest.to_hex().to_vec() } else { key.as_bytes().to_vec() };
+        Place { digest, key }
+    }
+
+    fn record(count: i64, first: i64) -> Record {
+        let first = Some(Timestamp::from_seconds(first));
+        Record { reports: Tally { count, first, last: first }, whitelists: Tally::default() }
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Journal {
+        Journal::open(&folder.path().join("j"), "a", "b", "merge").unwrap()
+    }
+
+    #[test]
+    fn only_what_came_since_is_the_rest() {
+        let moved = Moved::all_of(&record(5, 100));
+        assert_eq!(moved.rest_of(&record(5, 100)), None);
+        assert_eq!(moved.rest_of(&record(8, 100)), Some(record(3, 100)));
+        assert_eq!(moved.rest_of(&record(2, 200)), Some(record(2, 200)), "deleted and counted anew");
+        assert_eq!(Moved::default().rest_of(&record(5, 100)), Some(record(5, 100)));
+    }
+
+    #[test]
+    fn what_was_moved_is_known_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let (regular, odd) = (place(7, ""), place(7, "odd"));
+        let moved = Moved::all_of(&record(5, 100));
+        let journal = open(&folder);
+        journal.finish(&[(odd.clone(), moved)]).unwrap();
+        drop(journal);
+        let journal = open(&folder);
+        assert_eq!(journal.moved(&[regular, odd]).unwrap(), [None, Some(moved)]);
+        assert_eq!(journal.touched(&[digest(6), digest(7), digest(8)]).unwrap(), [false, true, false]);
+    }
+
+    #[test]
+    fn what_was_under_way_is_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let doubts = [1, 2].map(|number| Doubt { digest: digest(number), before: (1, 0), added: (5, 0) });
+        let moved = Moved::all_of(&record(5, 100));
+        let places = [place(1, ""), place(1, "odd"), place(2, "")];
+        let journal = open(&folder);
+        journal.begin(&doubts, &places.clone().map(|place| (place, moved))).unwrap();
+        drop(journal);
+        let journal = open(&folder);
+        assert_eq!(journal.doubts().unwrap(), doubts);
+        journal.settle(&[digest(1)]).unwrap();
+        assert_eq!(journal.moved(&places).unwrap(), [Some(moved), Some(moved), None]);
+        assert_eq!(journal.doubts().unwrap(), []);
+    }
+
+    #[test]
+    fn a_journal_of_something_else_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        drop(open(&folder));
+        let refused = |source, way| Journal::open(&path, source, "b", way).err().unwrap().to_string();
+        assert!(refused("x", "merge").ends_with("it is of another migration, whose source is: a"));
+        assert!(refused("a", "move").ends_with("it is of another migration, whose way is: merge"));
+        let other = folder.path().join("other");
+        std::fs::write(&other, "my precious notes\n".repeat(1000)).unwrap();
+        let error = Journal::open(&other, "a", "b", "merge").err().unwrap().to_string();
+        assert!(error.ends_with("this file is no journal of pyzor-migrate; it is left as it is"), "{error}");
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "my precious notes\n".repeat(1000));
+    }
+}

@@ -1,0 +1,357 @@
+//! `pyzor-migrate`: moves the records of one database to another one, of any engine.
+//!
+//! Without a journal records are copied: stored in the destination, whatever is there. With one they are
+//! moved or merged: the journal knows what of each key has been moved, so that whatever is interrupted can
+//! be run again, and what a server counts into the source meanwhile is added.
+
+mod compare;
+mod journal;
+mod keys;
+mod options;
+mod progress;
+mod spool;
+mod stop;
+mod transfer;
+mod verify;
+
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use sha1::Digest as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use self::journal::Journal;
+use self::options::{End, Invocation, Mistake, Options, Verify};
+use self::progress::{Counts, Progress, Warnings, complain};
+use self::stop::Stop;
+use self::transfer::{Failure, Transfer};
+use self::verify::{Findings, Verification};
+use crate::settings::Environment;
+use crate::storage::bulk::{self, Bulk, Purpose};
+
+/// The command line was misused.
+const EXIT_USAGE: u8 = 2;
+
+/// Runs the program `pyzor-migrate`.
+pub fn main() -> ExitCode {
+    // TLS is to use this one, whatever other is compiled in; that another is installed already cannot be.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let environment = Environment::of_process();
+    let options = match options::parse(std::env::args_os().skip(1), &environment) {
+        Ok(Invocation::Run(options)) => options,
+        Ok(Invocation::Print(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(Mistake::Usage(text)) => {
+            let _ = io::stderr().write_all(text.as_bytes());
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Err(Mistake::Established(text)) => {
+            let _ = writeln!(io::stdout(), "{text}");
+            return ExitCode::FAILURE;
+        }
+        Err(Mistake::Database(text)) => {
+            complain("error", &text);
+            return ExitCode::FAILURE;
+        }
+    };
+    crate::os::restrict_umask();
+    let warnings = tracing_subscriber::registry().with(Warnings { quiet: options.quiet });
+    // Nobody else in this process has set another one.
+    let _ = tracing::subscriber::set_global_default(warnings);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain("error", &error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(run(&options, &environment));
+    // A server that does not answer must not keep the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            complain("error", &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what is asked; says whether all of it went well. An error is one of the start.
+async fn run(options: &Options, environment: &Environment) -> Result<bool, String> {
+    let stop = Stop::on_signals().map_err(|error| error.to_string())?;
+    refuse_same_file(&options.source, &options.destination)?;
+    let changes = options.verify != Verify::Only && !options.dry_run;
+    let (reading, writing) = match (changes, options.delete) {
+        (false, _) => (Purpose::Look, Purpose::Look),
+        (true, false) => (Purpose::Read, Purpose::Fill),
+        (true, true) => (Purpose::Empty, Purpose::Fill),
+    };
+    let opening = async {
+        let source = open(&options.source, reading).await?.ok_or("the source has gone")?;
+        let destination =
+            match bulk::open(&options.destination.engine, &options.destination.options, writing).await {
+                Ok(destination) => Some(destination),
+                Err(error) if error.is_absent() && options.dry_run => None,
+                Err(error) => {
+                    close(&source).await;
+                    return Err(error.to_string());
+                }
+            };
+        Ok((source, destination))
+    };
+    let mut waiting = stop.clone();
+    let (source, destination) = tokio::select! {
+        opened = opening => opened?,
+        name = waiting.wanted() => return Err(format!("interrupted by {name}")),
+    };
+    let outcome = work(options, environment, &source, destination.as_ref(), stop).await;
+    let mut went_well = true;
+    for end in [Some(&source), destination.as_ref()].into_iter().flatten() {
+        went_well &= close(end).await;
+    }
+    Ok(outcome? && went_well)
+}
+
+async fn open(end: &End, purpose: Purpose) -> Result<Option<Arc<dyn Bulk>>, String> {
+    bulk::open(&end.engine, &end.options, purpose).await.map(Some).map_err(|error| error.to_string())
+}
+
+async fn close(end: &Arc<dyn Bulk>) -> bool {
+    let closed = end.close().await;
+    if let Err(error) = &closed {
+        complain("error", error);
+    }
+    closed.is_ok()
+}
+
+async fn work(
+    options: &Options,
+    environment: &Environment,
+    source: &Arc<dyn Bulk>,
+    destination: Option<&Arc<dyn Bulk>>,
+    stop: Stop,
+) -> Result<bool, String> {
+    if let Some(destination) = destination {
+        refuse_same_database(source.as_ref(), destination.as_ref()).await?;
+    }
+    let progress = Progress::new(options.quiet);
+    if let (Verify::Only, Some(destination)) = (options.verify, destination) {
+        let mut counts = Counts::default();
+        let found = compare(options, source, destination, &progress, stop, &mut counts, false).await;
+        progress.end();
+        return Ok(match found {
+            Ok(findings) => {
+                tell_findings(&progress, &findings);
+                tell_rest(&progress, options, &counts, source, Some(destination));
+                findings.differing == 0 && counts.failed == 0
+            }
+            Err(failure) => {
+                complain("error", &failure);
+                false
+            }
+        });
+    }
+    let (journal, is_own) = journal(options, environment, source.as_ref(), destination)?;
+    let mut transfer =
+        Transfer::new(options, Arc::clone(source), destination.cloned(), journal, &progress, stop.clone());
+    let moved = transfer.run().await;
+    progress.end();
+    let mut counts = transfer.counts;
+    if let Err(failure) = &moved {
+        complain("error", failure);
+    }
+    let is_complete = moved.is_ok();
+    tell(&progress, options, &counts, is_complete);
+    tell_rest(&progress, options, &counts, source, destination);
+    let mut went_well = is_complete && counts.failed == 0 && counts.left == 0;
+    if let Some(journal) = transfer.journal.take() {
+        if is_own && went_well {
+            journal.remove().map_err(|error| error.to_string())?;
+        } else if is_own {
+            let path = journal.path().display();
+            complain(
+                "note",
+                &format_args!("what has been moved is remembered in {path}: run the same command again"),
+            );
+        }
+    }
+    if is_complete
+        && options.verify == Verify::Afterwards
+        && !options.delete
+        && let Some(destination) = destination
+    {
+        let found = compare(options, source, destination, &progress, stop, &mut counts, true).await;
+        progress.end();
+        match found {
+            Ok(findings) => {
+                tell_findings(&progress, &findings);
+                went_well &= findings.differing == 0;
+            }
+            Err(failure) => {
+                complain("error", &failure);
+                went_well = false;
+            }
+        }
+    }
+    Ok(went_well)
+}
+
+async fn compare(
+    options: &Options,
+    source: &Arc<dyn Bulk>,
+    destination: &Arc<dyn Bulk>,
+    progress: &Progress,
+    stop: Stop,
+    counts: &mut Counts,
+    is_told: bool,
+) -> Result<Findings, Failure> {
+    let verification = Verification {
+        source: Arc::clone(source),
+        destination: Arc::clone(destination),
+        progress,
+        stop,
+        merged: options.merge,
+        horizon: transfer::horizon(options),
+        is_told,
+    };
+    verification.run(counts).await
+}
+
+/// The lines at the end of which scripts know the first.
+fn tell(progress: &Progress, options: &Options, counts: &Counts, is_complete: bool) {
+    let Counts { transferred, failed, .. } = counts;
+    match (options.dry_run, is_complete) {
+        (true, true) => progress.say(&format_args!(
+            "Dry run complete, {transferred} records would be transferred, {failed} records failed"
+        )),
+        (_, is_complete) => {
+            let what = if is_complete { "complete" } else { "incomplete" };
+            progress.say(&format_args!(
+                "Migration {what}, {transferred} records transferred successfully, {failed} records failed"
+            ));
+        }
+    }
+}
+
+fn tell_rest(
+    progress: &Progress,
+    options: &Options,
+    counts: &Counts,
+    source: &Arc<dyn Bulk>,
+    destination: Option<&Arc<dyn Bulk>>,
+) {
+    let say = |count: u64, text: &str| {
+        if count > 0 {
+            progress.say(&format_args!("{count} {text}"));
+        }
+    };
+    say(counts.skipped, "keys skipped: not digests");
+    say(counts.expired, "records left out: expired");
+    say(counts.known, "records had been transferred before");
+    if options.dry_run {
+        let what = if options.merge { "added to" } else { "put in the place of" };
+        say(counts.met, &format!("records would be {what} ones that are there"));
+        if options.delete {
+            say(counts.transferred, "records would be deleted from the source");
+        }
+        say(counts.clamped, "records would be clamped to what the destination can hold");
+    } else {
+        say(counts.deleted, "records deleted from the source");
+        say(
+            counts.left,
+            "records left in the source, where they are changed again and again: stop what counts there",
+        );
+        say(counts.clamped, "records clamped to what the destination can hold");
+    }
+    let to_redis = destination.is_some_and(|destination| destination.engine().starts_with("redis"));
+    if to_redis && options.cleanup_age.is_none() && options.verify != Verify::Only {
+        let would = if options.dry_run { "would have" } else { "have" };
+        progress.say(&format_args!(
+            "The records {would} no TTL and do not expire before they are reported again; --cleanup-age gives them one"
+        ));
+    }
+    let _ = source;
+}
+
+fn tell_findings(progress: &Progress, findings: &Findings) {
+    let Findings { compared, differing } = findings;
+    progress.say(&format_args!("Verification complete, {compared} records compared, {differing} differ"));
+}
+
+/// Opens the journal, if one is needed; says whether nobody has named it.
+fn journal(
+    options: &Options,
+    environment: &Environment,
+    source: &dyn Bulk,
+    destination: Option<&Arc<dyn Bulk>>,
+) -> Result<(Option<Journal>, bool), String> {
+    let Some(destination) = destination.filter(|_| !options.dry_run) else { return Ok((None, false)) };
+    if !options.merge && !options.delete {
+        return match options.journal {
+            Some(_) => Err("--journal is for --merge and --delete: a copy needs none".to_owned()),
+            None => Ok((None, false)),
+        };
+    }
+    let (from, to) = (source.describe(), destination.describe());
+    let way = if options.merge { "adding" } else { "replacing" };
+    let path = match &options.journal {
+        Some(path) => path.clone(),
+        None => own_journal(environment, &from, &to)?,
+    };
+    let journal = Journal::open(&path, &from, &to, way).map_err(|error| error.to_string())?;
+    Ok((Some(journal), options.journal.is_none()))
+}
+
+/// Where a move remembers what it has done when nobody names a file.
+fn own_journal(environment: &Environment, from: &str, to: &str) -> Result<PathBuf, String> {
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = state.unwrap_or_else(|| environment.expand("~/.local/state"));
+    if !state.is_absolute() {
+        return Err(
+            "--delete keeps a journal, and there is no home for it: name a file with --journal".to_owned()
+        );
+    }
+    let folder = state.join("pyzor-migrate");
+    let failed = |error: io::Error| {
+        format!("--delete keeps a journal in {}: {error}; name a file with --journal", folder.display())
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+    let name = crate::digest::hex(&sha1::Sha1::digest(format!("{from}\n{to}")).into());
+    Ok(folder.join(format!("{}.journal", String::from_utf8_lossy(&name))))
+}
+
+/// Two names of one file would wait for each other's lock.
+fn refuse_same_file(source: &End, destination: &End) -> Result<(), String> {
+    let identity = |end: &End| {
+        let path: &Path = &end.options.path;
+        let metadata = std::fs::metadata(path).ok().filter(|_| end.engine == "gdbm")?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    match identity(source) {
+        Some(file) if identity(destination) == Some(file) => {
+            Err(format!("source and destination are the same database, {}", source.options.path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn refuse_same_database(source: &dyn Bulk, destination: &dyn Bulk) -> Result<(), String> {
+    if source.engine() != destination.engine() {
+        return Ok(());
+    }
+    let now = crate::record::Timestamp::now().micros();
+    let token = format!("pyzor-migrate.{}.{now}", std::process::id());
+    let there = destination.identity(&token, true).await.map_err(|error| error.to_string())?;
+    let here = source.identity(&token, false).await.map_err(|error| error.to_string())?;
+    match here.iter().any(|name| there.contains(name)) {
+        true => Err(format!("source and destination are the same database, {}", source.describe())),
+        false => Ok(()),
+    }
+}

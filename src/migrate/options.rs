@@ -1,0 +1,368 @@
+//! The command line of `pyzor-migrate`: the established one's options, and those of ours.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::optparse::{Flag, Value, explain, normalize};
+use crate::settings::Environment;
+use crate::storage::{self, bulk};
+
+const PROGRAM: &str = "pyzor-migrate";
+const USAGE: &str = "pyzor-migrate --se ENGINE --sd DSN --de ENGINE --dd DSN [options]";
+const ABOUT: &str =
+    "Move the records of a Pyzor database to another one, of any engine: gdbm, mysql, redis or redis_v0.";
+/// The longest that `--cleanup-age` may be, as with the server's `CleanupAge`.
+const LONGEST_AGE: i64 = i32::MAX as i64;
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) source: End,
+    pub(super) destination: End,
+    /// Whether what has been moved is deleted from the source.
+    pub(super) delete: bool,
+    /// Whether counts are added to those in the destination.
+    pub(super) merge: bool,
+    /// Where to remember what has been moved.
+    pub(super) journal: Option<PathBuf>,
+    /// How old a record may be.
+    pub(super) cleanup_age: Option<Duration>,
+    pub(super) verify: Verify,
+    /// Whether nothing is to be written.
+    pub(super) dry_run: bool,
+    /// Whether progress is not shown.
+    pub(super) quiet: bool,
+}
+
+/// A database.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    pub(super) engine: String,
+    pub(super) options: storage::Options,
+}
+
+/// Whether source and destination are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verify {
+    No,
+    Afterwards,
+    Only,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(super) enum Invocation {
+    /// To print this and end.
+    Print(String),
+    /// To work.
+    Run(Box<Options>),
+}
+
+/// What is wrong with the command line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Mistake {
+    /// It makes no sense: to be printed on the standard error.
+    Usage(String),
+    /// What the established program prints on its standard output.
+    Established(String),
+    /// A database cannot be what is named: one line.
+    Database(String),
+}
+
+/// One option: its flag, its names and the help.
+struct Opt {
+    flag: Flag,
+    alias: Option<&'static str>,
+    placeholder: &'static str,
+    help: &'static str,
+}
+
+const fn opt(long: &'static str, value: Value, placeholder: &'static str, help: &'static str) -> Opt {
+    Opt { flag: Flag { long, short: None, value, may_be_abbreviated: true }, alias: None, placeholder, help }
+}
+
+impl Opt {
+    const fn alias(mut self, alias: &'static str) -> Self {
+        self.alias = Some(alias);
+        self
+    }
+
+    const fn short(mut self, short: char) -> Self {
+        self.flag.short = Some(short);
+        self
+    }
+}
+
+const OPTIONS: &[Opt] = &[
+    opt("source-engine", Value::Text, "ENGINE", "the engine of the database to read").alias("se"),
+    opt(
+        "source-dsn",
+        Value::Text,
+        "DSN",
+        "the database to read, as DigestDB names it, or @FILE with that in its first line",
+    )
+    .alias("sd"),
+    opt("destination-engine", Value::Text, "ENGINE", "the engine of the database to write").alias("de"),
+    opt("destination-dsn", Value::Text, "DSN", "the database to write, or @FILE").alias("dd"),
+    opt("delete", Value::None, "", "delete from the source what the destination has accepted"),
+    opt(
+        "merge",
+        Value::None,
+        "",
+        "add counts to those in the destination instead of replacing them; needs --journal",
+    ),
+    opt(
+        "journal",
+        Value::Text,
+        "FILE",
+        "remember in this file what has been moved, so that a rerun adds nothing twice",
+    ),
+    opt(
+        "cleanup-age",
+        Value::Number,
+        "SECONDS",
+        "leave out records that changed last longer ago, and let those in Redis expire at that age",
+    ),
+    opt(
+        "verify",
+        Value::None,
+        "",
+        "compare source and destination afterwards, or with --delete before each deletion",
+    ),
+    opt("verify-only", Value::None, "", "compare source and destination, and change nothing"),
+    opt("dry-run", Value::None, "", "read everything, write nothing, and say what would happen"),
+    opt("quiet", Value::None, "", "do not show progress").short('q'),
+];
+
+/// Reads the arguments behind the program's name.
+pub(super) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &Environment,
+) -> Result<Invocation, Mistake> {
+    let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
+    // It may be a DSN with a password.
+    let arguments = arguments.map_err(|_| usage("an argument is not UTF-8"))?;
+    let (arguments, unexpected) = normalize(&flags(), arguments).map_err(|text| usage(&text))?;
+    let mut command = command();
+    let given = command.try_get_matches_from_mut(arguments).map_err(|error| usage(&explain(&error)))?;
+    if given.get_flag("help") {
+        return Ok(Invocation::Print(command.render_help().to_string()));
+    }
+    if given.get_flag("version") {
+        return Ok(Invocation::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+    if unexpected.is_some() {
+        // It may be a part of a DSN, with the password.
+        return Err(usage("there is an argument that belongs to no option; a DSN with blanks needs quotes"));
+    }
+    options(&given, environment).map(Box::new).map(Invocation::Run)
+}
+
+fn options(given: &ArgMatches, environment: &Environment) -> Result<Options, Mistake> {
+    let text = |name: &str| given.get_one::<String>(name).cloned();
+    let has = |name: &str| given.get_flag(name);
+    let (delete, merge, dry_run) = (has("delete"), has("merge"), has("dry-run"));
+    let verify = match (has("verify"), has("verify-only")) {
+        (_, true) => Verify::Only,
+        (true, false) => Verify::Afterwards,
+        (false, false) => Verify::No,
+    };
+    let cleanup_age = text("cleanup-age").map(|age| age.parse::<i64>().unwrap_or(-1));
+    if cleanup_age.is_some_and(|age| !(0..=LONGEST_AGE).contains(&age)) {
+        return Err(usage(&format!("option --cleanup-age: must be from 0 (no age) to {LONGEST_AGE}")));
+    }
+    for (wrong, text) in [
+        (verify == Verify::Only && delete, "--verify-only changes nothing: leave --delete out"),
+        (verify == Verify::Only && dry_run, "--verify-only and --dry-run cannot be combined"),
+        (verify == Verify::Afterwards && dry_run, "--dry-run leaves nothing to verify: use --verify-only"),
+    ] {
+        if wrong {
+            return Err(usage(text));
+        }
+    }
+    let ends =
+        (text("source-engine"), text("source-dsn"), text("destination-engine"), text("destination-dsn"));
+    let (Some(se), Some(sd), Some(de), Some(dd)) = ends else {
+        return Err(Mistake::Established("options --se/--sd/--de/--dd are required".to_owned()));
+    };
+    for (engine, which) in [(&se, "source"), (&de, "destination")] {
+        if !bulk::is_engine(engine) {
+            let engine = engine.escape_debug();
+            return Err(Mistake::Established(format!("Unsupported {which} engine: {engine}")));
+        }
+    }
+    if merge && verify != Verify::Only && !dry_run && text("journal").is_none() {
+        return Err(usage("--merge needs --journal FILE, without which a rerun would add records twice"));
+    }
+    Ok(Options {
+        source: end(se, &sd, ("source", "--sd"), environment)?,
+        destination: end(de, &dd, ("destination", "--dd"), environment)?,
+        delete,
+        merge,
+        journal: text("journal").map(|path| environment.expand(&path)),
+        cleanup_age: cleanup_age
+            .and_then(|age| u64::try_from(age).ok())
+            .filter(|age| *age > 0)
+            .map(Duration::from_secs),
+        verify,
+        dry_run,
+        quiet: has("quiet"),
+    })
+}
+
+/// Reads the name of a database, and sees whether it makes sense.
+fn end(
+    engine: String,
+    dsn: &str,
+    (which, option): (&str, &str),
+    environment: &Environment,
+) -> Result<End, Mistake> {
+    let dsn = match dsn.strip_prefix('@') {
+        Some(file) => first_line(&environment.expand(file))
+            .map_err(|why| Mistake::Database(format!("{option}: cannot read a DSN from {file}: {why}")))?,
+        None => dsn.to_owned(),
+    };
+    if dsn.trim().is_empty() {
+        return Err(Mistake::Database(format!("the {which}'s DSN ({option}) is empty")));
+    }
+    let path = environment.expand(&dsn);
+    // By one name, wherever the program is started.
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let path = match (path.parent().map(Path::canonicalize), path.file_name()) {
+        (Some(Ok(folder)), Some(name)) => folder.join(name),
+        _ => path,
+    };
+    let options = storage::Options { dsn, path, ..storage::Options::default() };
+    storage::check(&engine, &options)
+        .map_err(|why| Mistake::Database(format!("the {which}'s DSN ({option}): {why}")))?;
+    Ok(End { engine, options })
+}
+
+fn first_line(path: &Path) -> Result<String, String> {
+    const LONGEST: u64 = 4096;
+    let mut line = String::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mut reader = BufReader::new(std::io::Read::take(file, LONGEST));
+    reader.read_line(&mut line).map_err(|error| error.to_string())?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn usage(text: &str) -> Mistake {
+    Mistake::Usage(format!("Usage: {USAGE}\n\n{PROGRAM}: error: {text}\n"))
+}
+
+fn flags() -> Vec<Flag> {
+    let names = |option: &Opt| {
+        let alias = option.alias.map(|long| Flag { long, short: None, ..option.flag });
+        [Some(option.flag), alias].into_iter().flatten().collect::<Vec<_>>()
+    };
+    OPTIONS.iter().flat_map(names).collect()
+}
+
+fn command() -> Command {
+    let argument = |option: &Opt| {
+        let mut argument = Arg::new(option.flag.long).long(option.flag.long).help(option.help);
+        if let Some(alias) = option.alias {
+            argument = argument.visible_alias(alias);
+        }
+        if let Some(short) = option.flag.short {
+            argument = argument.short(short);
+        }
+        match option.flag.value {
+            Value::None => argument.action(ArgAction::SetTrue),
+            _ => argument.action(ArgAction::Set).value_name(option.placeholder).num_args(1),
+        }
+    };
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    Command::new(PROGRAM)
+        .about(ABOUT)
+        .override_usage(USAGE)
+        .help_template("Usage: {usage}\n\n{about}\n\nOptions:\n{options}\n")
+        .disable_help_flag(true)
+        .no_binary_name(true)
+        .args_override_self(true)
+        .args(OPTIONS.iter().map(argument))
+        .arg(switch("help", "show this help and exit").short('h'))
+        .arg(switch("version", "show the version and exit").short('V'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Invocation, Mistake> {
+        parse(line.split(' ').map(OsString::from), &Environment::of_process())
+    }
+
+    fn run(line: &str) -> Options {
+        match parsed(line).unwrap() {
+            Invocation::Run(options) => *options,
+            Invocation::Print(text) => panic!("{text}"),
+        }
+    }
+
+    fn usage_error(line: &str) -> String {
+        match parsed(line).unwrap_err() {
+            Mistake::Usage(text) => text.split("error: ").nth(1).unwrap().trim_end().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const ENDS: &str = "--se gdbm --sd /x/a --de redis --dd localhost,6379,secret,0";
+
+    #[test]
+    fn both_names_of_each_end_are_read() {
+        let options =
+            run("--source-engine=gdbm --source-d /x/a --destination-engine redis --destination-dsn h,1,,2");
+        assert_eq!((options.source.engine.as_str(), options.destination.engine.as_str()), ("gdbm", "redis"));
+        assert_eq!(options.destination.options.dsn, "h,1,,2");
+        let options = run(&format!("{ENDS} --delete -q --cleanup-age 017"));
+        assert_eq!(options.source.options.path, Path::new("/x/a"));
+        assert!(options.delete && options.quiet && !options.merge);
+        assert_eq!(options.cleanup_age, Some(Duration::from_secs(15)));
+        assert_eq!(run(&format!("{ENDS} --cleanup-age=0")).cleanup_age, None);
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_told_in_the_established_words() {
+        let told = |line| match parsed(line).unwrap_err() {
+            Mistake::Established(text) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told("--se gdbm"), "options --se/--sd/--de/--dd are required");
+        assert_eq!(told("--se foo --sd x --de gdbm --dd y"), "Unsupported source engine: foo");
+        assert_eq!(told("--se gdbm --sd x --de foo --dd y"), "Unsupported destination engine: foo");
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for (more, expected) in [
+            ("--merge", "--merge needs --journal FILE, without which a rerun would add records twice"),
+            ("--verify-only --delete", "--verify-only changes nothing: leave --delete out"),
+            ("--verify --dry-run", "--dry-run leaves nothing to verify: use --verify-only"),
+            ("--cleanup-age -1", "option --cleanup-age: must be from 0 (no age) to 2147483647"),
+            ("--cleanup-age x", "option --cleanup-age: invalid integer value: 'x'"),
+            ("--nosuch", "no such option: --nosuch"),
+            ("more", "there is an argument that belongs to no option; a DSN with blanks needs quotes"),
+        ] {
+            assert_eq!(usage_error(&format!("{ENDS} {more}")), expected, "{more}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_dsn_is_not_repeated() {
+        let mistake = parsed("--se redis --sd secret --de gdbm --dd x").unwrap_err();
+        let Mistake::Database(text) = mistake else { panic!("{mistake:?}") };
+        assert!(
+            text.starts_with("the source's DSN (--sd): expected host,port") && !text.contains("secret"),
+            "{text}"
+        );
+    }
+}

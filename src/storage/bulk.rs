@@ -1,0 +1,179 @@
+//! Databases as a whole, for a program that moves records: nothing is served meanwhile, batches are
+//! large, and an answer may take its time.
+//!
+//! What goes wrong with one record is told with it. What goes wrong with the database ends the work:
+//! whoever moves records begins again later, and nothing has been lost.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::{BoxFuture, Cursor, OpenError, Options, driver};
+use crate::digest::Digest;
+use crate::record::{Record, Tally, Timestamp};
+
+/// What is stored under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The key as it is in the database, without what all keys begin with.
+    pub key: Vec<u8>,
+    /// What was found there, in a form of the engine's own, from which it tells whether it still is.
+    pub held: Vec<u8>,
+    /// The same as a record, or why it is none.
+    pub record: Result<Record, String>,
+}
+
+/// Some items of a database.
+#[derive(Debug, Default)]
+pub struct Items {
+    /// What was found.
+    pub items: Vec<Item>,
+    /// Where to go on; none at the end.
+    pub next: Option<Cursor>,
+}
+
+/// A record to be stored.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// Its digest.
+    pub digest: Digest,
+    /// The record.
+    pub record: Record,
+    /// When it is to expire, where the engine lets records expire by themselves; none: never.
+    pub expires: Option<Timestamp>,
+    /// What held it in a database of the same engine, which may be more exact than the record.
+    pub held: Option<Vec<u8>>,
+}
+
+/// A record to be added to what is stored.
+#[derive(Clone, Debug)]
+pub struct Addition {
+    /// Its digest.
+    pub digest: Digest,
+    /// The counts to add; times before the first or behind the last that are stored replace them.
+    pub record: Record,
+    /// What was found under the digest when it was looked at last.
+    pub seen: Option<Item>,
+    /// As with [`Put::expires`], for what the sum is.
+    pub expires: Option<Timestamp>,
+}
+
+/// What became of one change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was made.
+    Done,
+    /// It was not, since something else is stored by now.
+    Changed,
+    /// It was not, for this reason, which is one of this record alone.
+    Refused(String),
+}
+
+/// Why no more work can be done on a database: one line that names it, without a password.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct BulkError(pub String);
+
+/// What is to be done with a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be looked at, and not to be touched in any way.
+    Look,
+    /// To be read; what a killed process left behind may be mended.
+    Read,
+    /// To be read, and records to be deleted.
+    Empty,
+    /// To be written to; it is created if it is not there.
+    Fill,
+}
+
+/// Work on a database under way or done.
+pub type Work<'a, T> = BoxFuture<'a, Result<T, BulkError>>;
+
+/// A database as a whole. All batches may have any size.
+pub trait Bulk: Send + Sync {
+    /// The engine's name.
+    fn engine(&self) -> &'static str;
+
+    /// The database, for people. Never contains a password.
+    fn describe(&self) -> String;
+
+    /// Names of which another database has one if, and only if, it is the same. The token is known to
+    /// nobody else; the database that is asked first may leave it with its server, for the other to find.
+    fn identity(&self, token: &str, first: bool) -> Work<'_, Vec<String>>;
+
+    /// About how many records there are; none if that would take long to find out.
+    fn estimate(&self) -> Work<'_, Option<u64>>;
+
+    /// Whether times are whole seconds, so that two changes can have the same one.
+    fn has_whole_seconds(&self) -> bool;
+
+    /// The nearest record that can be stored, as far as limits of numbers are concerned.
+    fn clamp(&self, record: &Record) -> Record;
+
+    /// What reading gives back of records that have been stored.
+    fn read_back(&self, records: Vec<Record>) -> Work<'_, Vec<Record>>;
+
+    /// Some items from the start or from where an earlier scan stopped. What is there during the whole
+    /// of a scan is met, some of it twice.
+    fn scan(&self, from: Option<Cursor>, limit: usize) -> Work<'_, Items>;
+
+    /// What is stored under each of these keys.
+    fn read(&self, keys: Vec<Vec<u8>>) -> Work<'_, Vec<Option<Item>>>;
+
+    /// Stores records, replacing what is there.
+    fn store(&self, records: Vec<Put>) -> Work<'_, Vec<Outcome>>;
+
+    /// Adds records, each at once or not at all. An engine that compares first tells
+    /// [`Outcome::Changed`] where something else is stored than was seen.
+    fn add(&self, additions: Vec<Addition>) -> Work<'_, Vec<Outcome>>;
+
+    /// Deletes items that are still what they were.
+    fn delete(&self, items: Vec<Item>) -> Work<'_, Vec<Outcome>>;
+
+    /// Makes everything that was done durable, as far as the engine leaves that to others.
+    fn sync(&self) -> Work<'_, ()>;
+
+    /// Ends all work. What is not closed may have to be mended by the next who opens it.
+    fn close(&self) -> Work<'_, ()>;
+}
+
+/// Opens a database for work on all of it.
+///
+/// # Errors
+///
+/// One line that names the database and says what to do.
+pub async fn open(engine: &str, options: &Options, purpose: Purpose) -> Result<Arc<dyn Bulk>, OpenError> {
+    (driver(engine).map_err(OpenError::new)?.open_bulk)(options, purpose).await
+}
+
+/// Whether there is an engine of this name.
+pub fn is_engine(name: &str) -> bool {
+    driver(name).is_ok()
+}
+
+/// Two tallies of one digest as one.
+pub fn united(one: &Record, another: &Record) -> Record {
+    let tally = |one: &Tally, another: &Tally| Tally {
+        count: one.count.saturating_add(another.count),
+        first: match (one.first, another.first) {
+            (Some(one), Some(another)) => Some(one.min(another)),
+            (one, another) => one.or(another),
+        },
+        last: one.last.max(another.last),
+    };
+    Record {
+        reports: tally(&one.reports, &another.reports),
+        whitelists: tally(&one.whitelists, &another.whitelists),
+    }
+}
+
+/// A record with both tallies changed in the same way.
+pub(super) fn map_tallies(record: &Record, mut change: impl FnMut(usize, &Tally) -> Tally) -> Record {
+    Record { reports: change(0, &record.reports), whitelists: change(1, &record.whitelists) }
+}
+
+/// A tally with its times changed in the same way.
+pub(super) fn map_times(tally: &Tally, change: impl Fn(Timestamp) -> Option<Timestamp>) -> Tally {
+    Tally { count: tally.count, first: tally.first.and_then(&change), last: tally.last.and_then(&change) }
+}

@@ -1,0 +1,409 @@
+//! A database file as a whole.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use super::codec::Stored;
+use super::directory::hash;
+use super::explain::explain;
+use super::handle::{GdbmError, Handle};
+use super::marker::Marker;
+use super::open::Open;
+use super::sweep::ELEMENT_SIZE;
+use super::{cannot_use, check_kind, lock, open_file};
+use crate::record::{Record, Timestamp};
+use crate::storage::bulk::{
+    Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies, map_times, united,
+};
+use crate::storage::{Cursor, OpenError, OpenedBulk, Options};
+
+/// How many blocks of the file the library keeps decoded: 64 MiB in blocks of the usual size. Records
+/// come in any order, so that more of them is less work.
+const CACHED_BLOCKS: usize = 16_384;
+
+/// A whole file.
+struct Whole {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    zone: TimeZone,
+    /// None for a file that is only read.
+    marker: Option<Marker>,
+    file: File,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// None once closed.
+    open: Option<Open>,
+    /// How many keys the scan under way has met; none while there is none under way.
+    walked: Option<u64>,
+    /// What is to be deleted when the scan has left it behind, with how far it was when that was asked.
+    ///
+    /// Deleting moves other keys within their bucket, and a scan of that bucket would miss some.
+    doomed: Vec<(u64, Item)>,
+    /// How many keys a scan must have met behind a key to have left its bucket.
+    distance: u64,
+}
+
+/// Opens a file for [`crate::storage::bulk::open`].
+pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
+    Box::pin(async move {
+        let path = options.path.clone();
+        let opened = tokio::task::spawn_blocking(move || Whole::open(&path, purpose, TimeZone::system()));
+        let whole =
+            opened.await.unwrap_or_else(|_| Err(OpenError::new("the opening has died".to_owned())))?;
+        Ok(Arc::new(whole) as Arc<dyn Bulk>)
+    })
+}
+
+impl Whole {
+    fn open(path: &Path, purpose: Purpose, zone: TimeZone) -> Result<Self, OpenError> {
+        let (mut open, marker, file) = match purpose {
+            Purpose::Look | Purpose::Read => match open_to_read(path, &zone)? {
+                (open, file, true) => (open, None, file),
+                (open, _, false) if purpose == Purpose::Read => {
+                    drop(open);
+                    open_to_write(path, &zone)?
+                }
+                _ => {
+                    return Err(OpenError::new(format!(
+                        "the database {} was not closed by the process that had it, which must have been killed: \
+                         start and stop pyzord on it, which repairs it, first",
+                        path.display()
+                    )));
+                }
+            },
+            Purpose::Empty => {
+                // Nothing is to be created.
+                drop(open_to_read(path, &zone)?);
+                open_to_write(path, &zone)?
+            }
+            Purpose::Fill => open_to_write(path, &zone)?,
+        };
+        let block = open.handle.block_size().map_err(|error| explain(path, &error))?;
+        let state = State {
+            open: Some(open),
+            walked: None,
+            doomed: Vec::new(),
+            distance: (block / ELEMENT_SIZE) as u64 + 1,
+        };
+        let shared = Shared { path: path.to_owned(), zone, marker, file, state: Mutex::new(state) };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Does something with the open file, in a thread that may wait for the disk.
+    fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared, &mut State) -> Result<T, BulkError> + Send + 'static,
+    ) -> Work<'_, T> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || {
+                let mut state = lock(&shared.state);
+                work(&shared, &mut state)
+            });
+            done.await.unwrap_or_else(|error| Err(BulkError(format!("the work on a file has died: {error}"))))
+        })
+    }
+}
+
+/// Opens a file for reading only; says whether it is sound.
+fn open_to_read(path: &Path, zone: &TimeZone) -> Result<(Open, File, bool), OpenError> {
+    check_kind(path)?;
+    let mut handle = Handle::open_to_read(path).map_err(|error| explain(path, &error))?;
+    handle.keep_cached(CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
+    let sound = !handle.needs_recovery() && !Marker::of(path).is_set();
+    let (open, file) = Open::new(handle, zone.clone()).map_err(|error| cannot_use(path, &error))?;
+    Ok((open, file, sound))
+}
+
+fn open_to_write(path: &Path, zone: &TimeZone) -> Result<(Open, Option<Marker>, File), OpenError> {
+    let is_new = !path.exists();
+    let (open, marker, file) = open_file(path, zone.clone(), None, CACHED_BLOCKS)?;
+    if is_new {
+        // What will be in the file is no good without its name.
+        sync_folder(path).map_err(|error| cannot_use(path, &error))?;
+    }
+    Ok((open, Some(marker), file))
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+impl Shared {
+    fn failed(&self, open: &mut Open, error: &GdbmError) -> BulkError {
+        let path = self.path.display();
+        let advice = if open.handle.needs_recovery() { "; the next run repairs it" } else { "" };
+        BulkError(format!("the database {path}: {error}{advice}"))
+    }
+
+    fn item(&self, open: &mut Open, key: &[u8]) -> Result<Option<Item>, BulkError> {
+        match open.handle.fetch(key, &mut open.value) {
+            Ok(false) => Ok(None),
+            Ok(true) => {
+                let held = open.value.clone();
+                let record = match Stored::decode(&held) {
+                    Some(stored) => Ok(stored.record(&self.zone)),
+                    None => Err(format!("cannot decode '{}'", excerpt(&held))),
+                };
+                Ok(Some(Item { key: key.to_vec(), held, record }))
+            }
+            Err(error) => Err(self.failed(open, &error)),
+        }
+    }
+
+    fn page(&self, state: &mut State, from: Option<Cursor>, limit: usize) -> Result<Items, BulkError> {
+        let open = state.open.as_mut().ok_or_else(|| self.closed())?;
+        let mut key = Vec::new();
+        let mut walked = state.walked.filter(|_| from.is_some()).unwrap_or(0);
+        let found = match from {
+            Some(Cursor(last)) => {
+                key = last;
+                open.handle.next_key(&mut key)
+            }
+            None => open.handle.first_key(&mut key),
+        };
+        let mut more = found.map_err(|error| self.failed(open, &error))?;
+        let mut page = Items::default();
+        while more {
+            walked += 1;
+            page.items.extend(self.item(open, &key)?);
+            if page.items.len() >= limit {
+                page.next = Some(Cursor(key));
+                break;
+            }
+            more = open.handle.next_key(&mut key).map_err(|error| self.failed(open, &error))?;
+        }
+        state.walked = page.next.as_ref().map(|_| walked);
+        self.delete_doomed(state, state.walked)?;
+        Ok(page)
+    }
+
+    /// Deletes what a scan that has met so many keys has left behind, or everything without one.
+    fn delete_doomed(&self, state: &mut State, walked: Option<u64>) -> Result<(), BulkError> {
+        let State { open, doomed, distance, .. } = state;
+        let open = open.as_mut().ok_or_else(|| self.closed())?;
+        let is_behind = |at: u64| walked.is_none_or(|walked| walked >= at + *distance);
+        let end = doomed.partition_point(|(at, _)| is_behind(*at));
+        for (_, item) in doomed.drain(..end) {
+            // Nobody else can have changed it but we ourselves.
+            if !open.handle.fetch(&item.key, &mut open.value).map_err(|error| self.failed(open, &error))?
+                || open.value != item.held
+            {
+                continue;
+            }
+            self.admit(open)?;
+            open.dirty = true;
+            open.handle.delete(&item.key).map_err(|error| self.failed(open, &error))?;
+        }
+        Ok(())
+    }
+
+    fn admit(&self, open: &mut Open) -> Result<(), BulkError> {
+        if open.admit(&self.path) {
+            return Ok(());
+        }
+        let why = open.reserve.refusal().unwrap_or_default().to_owned();
+        Err(BulkError(format!("there is no room for the database {}: {why}", self.path.display())))
+    }
+
+    fn put(&self, open: &mut Open, key: &[u8], stored: &Stored) -> Result<Outcome, BulkError> {
+        let known = open.handle.fetch(key, &mut open.value).map_err(|error| self.failed(open, &error))?;
+        if !known {
+            match open.directory.would_burst(key) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let why = "it collides with too many others, which somebody must have chosen";
+                    return Ok(Outcome::Refused(why.to_owned()));
+                }
+                Err(error) => return Err(BulkError(format!("{}: {error}", self.path.display()))),
+            }
+        }
+        self.admit(open)?;
+        match open.put(key, stored) {
+            Ok(()) => Ok(Outcome::Done),
+            Err(error) => Err(self.failed(open, &error)),
+        }
+    }
+
+    fn closed(&self) -> BulkError {
+        BulkError(format!("the database {} has been closed", self.path.display()))
+    }
+}
+
+/// The beginning of something, for people.
+fn excerpt(bytes: &[u8]) -> String {
+    const LONGEST: usize = 100;
+    let more = if bytes.len() > LONGEST { "…" } else { "" };
+    format!("{}{more}", bytes[..bytes.len().min(LONGEST)].escape_ascii())
+}
+
+/// Puts changes into the order of the file, in which neighbours are in one block; says which was where.
+fn in_order<T>(changes: Vec<T>, key: impl Fn(&T) -> [u8; 40]) -> Vec<(usize, T)> {
+    let mut ordered: Vec<(usize, T)> = changes.into_iter().enumerate().collect();
+    ordered.sort_by_cached_key(|(_, change)| hash(&key(change)));
+    ordered
+}
+
+impl Bulk for Whole {
+    fn engine(&self) -> &'static str {
+        "gdbm"
+    }
+
+    fn describe(&self) -> String {
+        format!("gdbm, {}", self.shared.path.display())
+    }
+
+    fn identity(&self, _token: &str, _first: bool) -> Work<'_, Vec<String>> {
+        Box::pin(async {
+            let metadata = self.shared.file.metadata();
+            let metadata = metadata.map_err(|error| {
+                BulkError(format!("the database {}: {error}", self.shared.path.display()))
+            })?;
+            Ok(vec![format!("file {}:{}", metadata.dev(), metadata.ino())])
+        })
+    }
+
+    fn estimate(&self) -> Work<'_, Option<u64>> {
+        self.work(|shared, state| {
+            let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
+            open.handle.count().map(Some).map_err(|error| shared.failed(open, &error))
+        })
+    }
+
+    fn has_whole_seconds(&self) -> bool {
+        false
+    }
+
+    fn clamp(&self, record: &Record) -> Record {
+        // The calendar's own limits, a day inside, whatever the time zone.
+        const RANGE: (i64, i64) = (-62_135_510_400_000_000, 253_402_214_400_000_000);
+        let time = |time: Timestamp| Some(Timestamp::from_micros(time.micros().clamp(RANGE.0, RANGE.1)));
+        map_tallies(record, |_, tally| map_times(tally, time))
+    }
+
+    fn read_back(&self, records: Vec<Record>) -> Work<'_, Vec<Record>> {
+        let local = |time: Timestamp| {
+            let moment = jiff::Timestamp::from_microsecond(time.micros()).ok()?;
+            let date: DateTime = self.shared.zone.to_datetime(moment);
+            let moment = self.shared.zone.to_timestamp(date).ok()?;
+            Some(Timestamp::from_micros(moment.as_microsecond()))
+        };
+        let back = |record: &Record| map_tallies(&self.clamp(record), |_, tally| map_times(tally, local));
+        let records = records.iter().map(back).collect();
+        Box::pin(async { Ok(records) })
+    }
+
+    fn scan(&self, from: Option<Cursor>, limit: usize) -> Work<'_, Items> {
+        self.work(move |shared, state| shared.page(state, from, limit.max(1)))
+    }
+
+    fn read(&self, keys: Vec<Vec<u8>>) -> Work<'_, Vec<Option<Item>>> {
+        self.work(move |shared, state| {
+            let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
+            keys.iter().map(|key| shared.item(open, key)).collect()
+        })
+    }
+
+    fn store(&self, records: Vec<Put>) -> Work<'_, Vec<Outcome>> {
+        self.work(move |shared, state| {
+            let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
+            let mut outcomes = vec![Outcome::Changed; records.len()];
+            for (at, put) in in_order(records, |put| put.digest.to_hex()) {
+                let stored = put.held.as_deref().and_then(Stored::decode);
+                let stored = stored.unwrap_or_else(|| Stored::from_record(&put.record));
+                outcomes[at] = shared.put(open, &put.digest.to_hex(), &stored)?;
+            }
+            Ok(outcomes)
+        })
+    }
+
+    fn add(&self, additions: Vec<Addition>) -> Work<'_, Vec<Outcome>> {
+        self.work(move |shared, state| {
+            let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
+            let mut outcomes = vec![Outcome::Changed; additions.len()];
+            for (at, addition) in in_order(additions, |addition| addition.digest.to_hex()) {
+                let key = addition.digest.to_hex();
+                let there = match shared.item(open, &key)? {
+                    None => Record::default(),
+                    Some(Item { record: Ok(record), .. }) => record,
+                    Some(Item { record: Err(why), .. }) => {
+                        outcomes[at] = Outcome::Refused(format!("in the destination: {why}"));
+                        continue;
+                    }
+                };
+                let sum = Stored::from_record(&united(&there, &addition.record));
+                outcomes[at] = shared.put(open, &key, &sum)?;
+            }
+            Ok(outcomes)
+        })
+    }
+
+    fn delete(&self, items: Vec<Item>) -> Work<'_, Vec<Outcome>> {
+        self.work(move |shared, state| {
+            let mut outcomes = Vec::with_capacity(items.len());
+            let walked = state.walked;
+            for item in items {
+                let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
+                let still = shared.item(open, &item.key)?;
+                if still.as_ref().is_some_and(|still| still.held != item.held) {
+                    outcomes.push(Outcome::Changed);
+                    continue;
+                }
+                outcomes.push(Outcome::Done);
+                state.doomed.push((walked.unwrap_or_default(), item));
+            }
+            shared.delete_doomed(state, walked)?;
+            Ok(outcomes)
+        })
+    }
+
+    fn sync(&self) -> Work<'_, ()> {
+        // Beside a scan, which need not wait for the disk.
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let path = shared.path.clone();
+            let synced = tokio::task::spawn_blocking(move || shared.file.sync_all()).await;
+            match synced {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => {
+                    Err(BulkError(format!("{} cannot be written to its disk: {error}", path.display())))
+                }
+                Err(error) => Err(BulkError(format!("the work on a file has died: {error}"))),
+            }
+        })
+    }
+
+    fn close(&self) -> Work<'_, ()> {
+        self.work(|shared, state| {
+            if state.open.is_none() {
+                return Ok(());
+            }
+            let deleted = shared.delete_doomed(state, None);
+            let Some(mut open) = state.open.take() else { return deleted };
+            let is_sound = !open.handle.needs_recovery();
+            let failed =
+                |why: String| BulkError(format!("closing the database {}: {why}", shared.path.display()));
+            open.handle.close().map_err(|error| failed(error.to_string()))?;
+            if let Some(marker) = shared.marker.as_ref().filter(|_| is_sound) {
+                shared
+                    .file
+                    .sync_all()
+                    .and_then(|()| marker.clear())
+                    .map_err(|error| failed(error.to_string()))?;
+            }
+            deleted
+        })
+    }
+}
