@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::task::block_in_place;
+use tokio::task::{JoinHandle, block_in_place};
 
 use super::compare::{difference, lacks};
 use super::journal::{Doubt, Journal, JournalError, Moved, Place};
@@ -64,6 +64,14 @@ pub(super) struct Transfer<'a> {
     /// Before that a last change was too long ago.
     pub(super) horizon: Option<Timestamp>,
     round: Round,
+    /// A batch of a copy that is being written, while the next one is prepared.
+    writing: Option<Writing>,
+}
+
+/// The keys of a batch, and what becomes of them.
+struct Writing {
+    keys: Vec<Vec<u8>>,
+    outcomes: JoinHandle<Result<Vec<Outcome>, BulkError>>,
 }
 
 /// One look through the source.
@@ -158,11 +166,18 @@ impl<'a> Transfer<'a> {
             spool: Spool::default(),
             horizon: horizon(options),
             round: Round::default(),
+            writing: None,
         }
     }
 
-    /// Moves everything.
+    /// Moves everything, and finishes what it has begun when it is interrupted.
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
+        let done = self.run_on().await;
+        let written = self.written().await;
+        done.and(written)
+    }
+
+    async fn run_on(&mut self) -> Result<(), Failure> {
         let total = if self.progress.wants_total() { self.source.estimate().await? } else { None };
         self.progress.begin("copying", total);
         self.round.is_rerun = self.settle().await?;
@@ -201,6 +216,8 @@ impl<'a> Transfer<'a> {
             }
             self.stop.check()?;
         }
+        self.written().await?;
+        self.progress.transferred(self.counts.transferred);
         for _ in 0..ATTEMPTS {
             if self.round.again.is_empty() {
                 break;
@@ -309,7 +326,17 @@ impl<'a> Transfer<'a> {
         let puts: Vec<Put> = regular.into_iter().map(put).collect();
         let clamped = puts.iter().filter(|put| is_clamped(destination.as_ref(), &put.record)).count();
         self.counts.clamped += clamped as u64;
-        let outcomes = destination.store(puts).await?;
+        self.written().await?;
+        let outcomes = tokio::spawn(async move { destination.store(puts).await });
+        self.writing = Some(Writing { keys, outcomes });
+        Ok(())
+    }
+
+    /// Waits for the batch that is being written.
+    async fn written(&mut self) -> Result<(), Failure> {
+        let Some(Writing { keys, outcomes }) = self.writing.take() else { return Ok(()) };
+        let outcomes =
+            outcomes.await.map_err(|error| BulkError(format!("the writing has died: {error}")))??;
         for (key, outcome) in keys.iter().zip(outcomes) {
             self.take(&[key], outcome);
         }

@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How many keys a server is asked for at once, during which it does nothing else.
 const SCANNED: usize = 1000;
 /// How many changes are sent at once, and how often, before the first replies are there.
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 500;
 const AHEAD: usize = 4;
 /// How long a server that is busy with itself is waited for, and how often.
 const PAUSE: Duration = Duration::from_millis(200);
