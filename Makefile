@@ -61,7 +61,7 @@ pauses: rust build-packages test-packages
 lint: rust lint-packages
 	$(CARGO) fmt --check
 	shellcheck $(scripts)
-	mandoc -T lint -W warning docs/man/pyzord.8 docs/man/pyzord.conf.5
+	mandoc -T lint -W warning docs/man/*.[158]
 	dist/check-unit.sh
 
 rust:
@@ -95,9 +95,12 @@ $(target)/release/pyzord:
 	$(MAKE) build
 
 install: $(target)/release/pyzord
-	$(INSTALL) -d $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 \
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir) \
+	    $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 \
 	    $(DESTDIR)$(docdir)/docs $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir)
 	$(INSTALL) -m 755 $(target)/release/pyzord $(DESTDIR)$(sbindir)/pyzord
+	$(INSTALL) -m 755 $(target)/release/pyzor-migrate $(DESTDIR)$(bindir)/pyzor-migrate
+	$(INSTALL) -m 644 docs/man/pyzor-migrate.1 $(DESTDIR)$(mandir)/man1/pyzor-migrate.1
 	$(INSTALL) -m 644 docs/man/pyzord.8 $(DESTDIR)$(mandir)/man8/pyzord.8
 	$(INSTALL) -m 644 docs/man/pyzord.conf.5 $(DESTDIR)$(mandir)/man5/pyzord.conf.5
 	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE config.example $(DESTDIR)$(docdir)
@@ -108,7 +111,8 @@ install: $(target)/release/pyzord
 
 # Leaves configuration, accounts, databases and the user pyzord alone.
 uninstall:
-	rm -f $(DESTDIR)$(sbindir)/pyzord $(DESTDIR)$(mandir)/man8/pyzord.8 $(DESTDIR)$(mandir)/man5/pyzord.conf.5 \
+	rm -f $(DESTDIR)$(sbindir)/pyzord $(DESTDIR)$(bindir)/pyzor-migrate $(DESTDIR)$(mandir)/man1/pyzor-migrate.1 \
+	    $(DESTDIR)$(mandir)/man8/pyzord.8 $(DESTDIR)$(mandir)/man5/pyzord.conf.5 \
 	    $(DESTDIR)$(unitdir)/pyzord.service $(DESTDIR)$(sysusersdir)/pyzord.conf
 	rm -rf $(DESTDIR)$(docdir)
 

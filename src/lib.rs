@@ -17,7 +17,9 @@
 //! and what the operating system has to do with it, in [`os`]. [`allowance`] bounds the log lines
 //! that strangers can cause.
 //!
-//! Rooms know those below them only: `daemon`, `server`, `handler`, then `access`, `storage` and
+//! [`migrate`] is the other program: it moves records between databases as a whole.
+//!
+//! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, then `access`, `storage` and
 //! `protocol`, then `record` and `digest`.
 
 pub mod access;

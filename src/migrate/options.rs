@@ -357,6 +357,21 @@ mod tests {
     }
 
     #[test]
+    fn every_option_is_in_the_help_and_the_manual() {
+        let manual = include_str!("../../docs/man/pyzor-migrate.1");
+        let Invocation::Print(help) = parsed("--help").unwrap() else { panic!("no help") };
+        for option in OPTIONS {
+            for name in [Some(option.flag.long), option.alias].into_iter().flatten() {
+                assert!(
+                    help.contains(&format!("--{name}")) || help.contains(name),
+                    "{name} is not in\n{help}"
+                );
+                assert!(manual.contains(&format!("Fl -{name}")), "{name} is not in the manual");
+            }
+        }
+    }
+
+    #[test]
     fn a_malformed_dsn_is_not_repeated() {
         let mistake = parsed("--se redis --sd secret --de gdbm --dd x").unwrap_err();
         let Mistake::Database(text) = mistake else { panic!("{mistake:?}") };
