@@ -149,7 +149,7 @@ async fn work(
         return Ok(match found {
             Ok(findings) => {
                 tell_findings(&progress, &findings);
-                tell_rest(&progress, options, &counts, source, Some(destination));
+                tell_rest(&progress, options, &counts, Some(destination));
                 findings.differing == 0 && counts.failed == 0
             }
             Err(failure) => {
@@ -169,7 +169,7 @@ async fn work(
     }
     let is_complete = moved.is_ok();
     tell(&progress, options, &counts, is_complete);
-    tell_rest(&progress, options, &counts, source, destination);
+    tell_rest(&progress, options, &counts, destination);
     let mut went_well = is_complete && counts.failed == 0 && counts.left == 0;
     if let Some(journal) = transfer.journal.take() {
         if is_own && went_well {
@@ -240,13 +240,7 @@ fn tell(progress: &Progress, options: &Options, counts: &Counts, is_complete: bo
     }
 }
 
-fn tell_rest(
-    progress: &Progress,
-    options: &Options,
-    counts: &Counts,
-    source: &Arc<dyn Bulk>,
-    destination: Option<&Arc<dyn Bulk>>,
-) {
+fn tell_rest(progress: &Progress, options: &Options, counts: &Counts, destination: Option<&Arc<dyn Bulk>>) {
     let say = |count: u64, text: &str| {
         if count > 0 {
             progress.say(&format_args!("{count} {text}"));
@@ -277,7 +271,6 @@ fn tell_rest(
             "The records {would} no TTL and do not expire before they are reported again; --cleanup-age gives them one"
         ));
     }
-    let _ = source;
 }
 
 fn tell_findings(progress: &Progress, findings: &Findings) {

@@ -23,9 +23,12 @@ use crate::storage::bulk::{
 };
 use crate::storage::{Cursor, OpenError, OpenedBulk, Options};
 
-/// How many blocks of the file the library keeps decoded: 64 MiB in blocks of the usual size. Records
+/// How many blocks of the file the library keeps decoded: 32 MiB in blocks of the usual size. Records
 /// come in any order, so that more of them is less work.
-const CACHED_BLOCKS: usize = 16_384;
+const CACHED_BLOCKS: usize = 8192;
+/// Up to which size a file is mapped into memory, which is quicker. A larger one would fill the memory, at
+/// least in appearance; and one that grows has to be mapped anew all the time.
+const LARGEST_MAPPED: u64 = 256 << 20;
 
 /// A whole file.
 struct Whole {
@@ -50,6 +53,8 @@ struct State {
     ///
     /// Deleting moves other keys within their bucket, and a scan of that bucket would miss some.
     doomed: Vec<(u64, Item)>,
+    /// Whether the file is mapped into memory.
+    is_mapped: bool,
     /// How many keys a scan must have met behind a key to have left its bucket.
     distance: u64,
 }
@@ -94,6 +99,7 @@ impl Whole {
             open: Some(open),
             walked: None,
             doomed: Vec::new(),
+            is_mapped: true,
             distance: (block / ELEMENT_SIZE) as u64 + 1,
         };
         let shared = Shared { path: path.to_owned(), zone, marker, file, state: Mutex::new(state) };
@@ -109,6 +115,7 @@ impl Whole {
         Box::pin(async move {
             let done = tokio::task::spawn_blocking(move || {
                 let mut state = lock(&shared.state);
+                shared.bound_memory(&mut state)?;
                 work(&shared, &mut state)
             });
             done.await.unwrap_or_else(|error| Err(BulkError(format!("the work on a file has died: {error}"))))
@@ -146,6 +153,16 @@ impl Shared {
         let path = self.path.display();
         let advice = if open.handle.needs_recovery() { "; the next run repairs it" } else { "" };
         BulkError(format!("the database {path}: {error}{advice}"))
+    }
+
+    fn bound_memory(&self, state: &mut State) -> Result<(), BulkError> {
+        if let Some(open) = state.open.as_mut().filter(|_| state.is_mapped)
+            && self.file.metadata().is_ok_and(|metadata| metadata.len() > LARGEST_MAPPED)
+        {
+            open.handle.unmap().map_err(|error| self.failed(open, &error))?;
+            state.is_mapped = false;
+        }
+        Ok(())
     }
 
     fn item(&self, open: &mut Open, key: &[u8]) -> Result<Option<Item>, BulkError> {

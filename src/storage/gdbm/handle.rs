@@ -5,7 +5,8 @@
 //!
 //! | here | there |
 //! | --- | --- |
-//! | [`Handle::open`], [`Handle::open_to_read`], [`Handle::keep_cached`] | `gdbm_open`, `gdbm_setopt` (`GDBM_SETCACHESIZE`) |
+//! | [`Handle::open`], [`Handle::open_to_read`] | `gdbm_open` |
+//! | [`Handle::keep_cached`], [`Handle::unmap`] | `gdbm_setopt` (`GDBM_SETCACHESIZE`, `GDBM_SETMMAP`) |
 //! | [`Handle::fetch`], [`Handle::store`], [`Handle::delete`] | `gdbm_fetch`, `gdbm_store`, `gdbm_delete` |
 //! | [`Handle::first_key`], [`Handle::next_key`] | `gdbm_firstkey`, `gdbm_nextkey` |
 //! | [`Handle::count`] | `gdbm_count` |
@@ -33,6 +34,7 @@ mod c {
 
     pub(super) const GDBM_CLOEXEC: c_int = 0x0100;
     pub(super) const GDBM_SETCACHESIZE: c_int = 1;
+    pub(super) const GDBM_SETMMAP: c_int = 7;
     pub(super) const GDBM_GETBLOCKSIZE: c_int = 16;
     pub(super) const GDBM_RCVR_BACKUP: c_int = 0x10;
     pub(super) const GDBM_RCVR_FORCE: c_int = 0x20;
@@ -132,6 +134,12 @@ impl Handle {
     pub(super) fn keep_cached(&mut self, blocks: usize) -> Result<(), GdbmError> {
         let mut blocks = blocks;
         self.option(c::GDBM_SETCACHESIZE, (&raw mut blocks).cast(), size_of::<usize>())
+    }
+
+    /// From here on the library uses system calls, and does not map the file into memory.
+    pub(super) fn unmap(&mut self) -> Result<(), GdbmError> {
+        let mut mapped: c_int = 0;
+        self.option(c::GDBM_SETMMAP, &raw mut mapped, size_of::<c_int>())
     }
 
     /// Replaces the file by a new one with all records that can be read, and keeps the old one
@@ -268,7 +276,7 @@ impl Handle {
 
     fn option(&mut self, option: c_int, value: *mut c_int, size: usize) -> Result<(), GdbmError> {
         let size = c_int::try_from(size).unwrap_or_default();
-        // SAFETY: the handle is open and not used elsewhere; both callers pass a value of the
+        // SAFETY: the handle is open and not used elsewhere; all callers pass a value of the
         // type that the option has, and its size.
         match unsafe { gdbm_sys::gdbm_setopt(self.raw(), option, value, size) } {
             0 => Ok(()),
