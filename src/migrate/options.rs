@@ -164,7 +164,8 @@ pub(super) fn parse(
 }
 
 fn options(given: &ArgMatches, environment: &Environment) -> Result<Options, Mistake> {
-    let text = |name: &str| given.get_one::<String>(name).cloned();
+    // As in the established program, nothing is as good as missing.
+    let text = |name: &str| given.get_one::<String>(name).cloned().filter(|text| !text.is_empty());
     let has = |name: &str| given.get_flag(name);
     let (delete, merge, dry_run) = (has("delete"), has("merge"), has("dry-run"));
     let verify = match (has("verify"), has("verify-only")) {

@@ -99,8 +99,17 @@ impl Progress {
 
     /// Names a record that could not be moved.
     pub(super) fn failed(&self, key: &[u8], why: &str) {
-        self.say(&format_args!("Record {} failed: {why}", key.escape_ascii()));
+        self.say(&format_args!("Record {} failed: {why}", printable(key)));
     }
+}
+
+/// A key with everything but printable ASCII escaped.
+fn printable(key: &[u8]) -> String {
+    let printable = |byte: &u8| match byte {
+        b' '..=b'~' => char::from(*byte).to_string(),
+        byte => format!("\\x{byte:02x}"),
+    };
+    key.iter().map(printable).collect()
 }
 
 /// Says something on the standard error.

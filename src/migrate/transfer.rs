@@ -266,6 +266,7 @@ impl<'a> Transfer<'a> {
                 Ok(record) if self.is_expired(record) => self.counts.expired += u64::from(is_first),
                 Ok(record) => {
                     let record = *record;
+                    self.counts.clamped += u64::from(is_first && is_saturated(&item, &record));
                     candidates.push(Candidate { digest, is_odd, item, record });
                 }
                 Err(why) if is_first => {
@@ -451,7 +452,9 @@ impl<'a> Transfer<'a> {
                     self.counts.known += u64::from(is_first && self.round.is_rerun);
                 }
                 if self.options.delete {
-                    match self.is_young(&candidate.record) {
+                    // What is as it was in the round before has not changed since, whatever its time says.
+                    let has_settled = !self.round.is_first && !is_put;
+                    match self.is_young(&candidate.record) && !has_settled {
                         true => self.round.young += 1,
                         false => to_delete.push(candidate.item),
                     }
@@ -667,6 +670,13 @@ fn is_clamped(destination: &dyn Bulk, record: &Record) -> bool {
     differs(&record.reports, &clamped.reports) || differs(&record.whitelists, &clamped.whitelists)
 }
 
+/// Whether the source has a count that no database of ours can hold.
+fn is_saturated(item: &Item, record: &Record) -> bool {
+    const LIMIT: &[u8] = b"9223372036854775807";
+    let full = [record.reports, record.whitelists].iter().filter(|tally| tally.count == i64::MAX).count();
+    full > 0 && item.held.windows(LIMIT.len()).filter(|text| *text == LIMIT).count() < full
+}
+
 /// All records of each digest as one, with the one under its own key; none where there is nothing any more.
 pub(super) async fn totals(source: &dyn Bulk, groups: &[Group]) -> Result<Vec<Option<Record>>, BulkError> {
     let keys: Vec<Vec<u8>> = groups.iter().map(|group| group.digest.to_hex().to_vec()).collect();
@@ -709,6 +719,7 @@ fn step(mut members: Vec<(Candidate, Option<Moved>)>, found: Option<Item>, desti
         }
         Some(Item { record: Err(why), .. }) => Verdict::Fail(format!("in the destination: {why}")),
         Some(Item { record: Ok(there), .. }) => {
+            let was_moved = members.iter().any(|(_, known)| known.is_some());
             let counts = members.iter().filter_map(|(_, known)| known.as_ref().map(Moved::counts));
             let moved = counts.fold(Record::default(), |mut all, (reports, whitelists)| {
                 all.reports.count = all.reports.count.saturating_add(reports);
@@ -716,7 +727,10 @@ fn step(mut members: Vec<(Candidate, Option<Moved>)>, found: Option<Item>, desti
                 all
             });
             let moved = destination.clamp(&moved);
-            if there.reports.count < moved.reports.count || there.whitelists.count < moved.whitelists.count {
+            if was_moved
+                && (there.reports.count < moved.reports.count
+                    || there.whitelists.count < moved.whitelists.count)
+            {
                 Verdict::Fail("the destination has less than was moved there before".to_owned())
             } else {
                 match sum(&members) {

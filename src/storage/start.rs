@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::warn;
 
 use super::OpenError;
@@ -34,6 +34,19 @@ impl Failure {
     /// One that will not.
     pub(super) fn fatal(why: impl Into<String>) -> Self {
         Self { why: why.into(), is_final: true }
+    }
+}
+
+/// Tries once, for somebody who waits for the outcome.
+pub(super) async fn reach<T>(
+    name: &str,
+    attempt: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, OpenError> {
+    match timeout(LONGEST, attempt).await {
+        Ok(reached) => {
+            reached.map_err(|failure| OpenError::new(format!("cannot use {name}: {}", failure.why)))
+        }
+        Err(_) => Err(OpenError::new(format!("cannot use {name}: it does not answer"))),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use super::codec::Stored;
+use super::codec::{Stored, in_calendar};
 use super::directory::hash;
 use super::explain::explain;
 use super::handle::{GdbmError, Handle};
@@ -304,9 +304,7 @@ impl Bulk for Whole {
     }
 
     fn clamp(&self, record: &Record) -> Record {
-        // The calendar's own limits, a day inside, whatever the time zone.
-        const RANGE: (i64, i64) = (-62_135_510_400_000_000, 253_402_214_400_000_000);
-        let time = |time: Timestamp| Some(Timestamp::from_micros(time.micros().clamp(RANGE.0, RANGE.1)));
+        let time = |time: Timestamp| Some(in_calendar(&self.shared.zone, time));
         map_tallies(record, |_, tally| map_times(tally, time))
     }
 
@@ -334,6 +332,11 @@ impl Bulk for Whole {
     }
 
     fn store(&self, records: Vec<Put>) -> Work<'_, Vec<Outcome>> {
+        let clamped = |mut put: Put| {
+            put.record = self.clamp(&put.record);
+            put
+        };
+        let records: Vec<Put> = records.into_iter().map(clamped).collect();
         self.work(move |shared, state| {
             let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
             let mut outcomes = vec![Outcome::Changed; records.len()];
@@ -347,6 +350,11 @@ impl Bulk for Whole {
     }
 
     fn add(&self, additions: Vec<Addition>) -> Work<'_, Vec<Outcome>> {
+        let clamped = |mut addition: Addition| {
+            addition.record = self.clamp(&addition.record);
+            addition
+        };
+        let additions: Vec<Addition> = additions.into_iter().map(clamped).collect();
         self.work(move |shared, state| {
             let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
             let mut outcomes = vec![Outcome::Changed; additions.len()];

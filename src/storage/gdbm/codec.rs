@@ -151,6 +151,17 @@ impl When {
     }
 }
 
+/// The nearest moment whose local date has a year of four digits.
+pub(in crate::storage) fn in_calendar(zone: &TimeZone, time: Timestamp) -> Timestamp {
+    // A day inside, whatever the time zone; the library has its own end, which is before that of the year.
+    const FIRST: i64 = -62_135_510_400;
+    const LAST: i64 = 253_402_120_800;
+    match jiff::Timestamp::from_second(time.seconds()) {
+        Ok(moment) if zone.to_datetime(moment).year() >= 1 => time,
+        _ => Timestamp::from_seconds(time.seconds().clamp(FIRST, LAST)),
+    }
+}
+
 /// Writes moments as local dates. Most are of the same second, so that one is kept.
 #[derive(Debug)]
 pub(super) struct Calendar {

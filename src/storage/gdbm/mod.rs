@@ -30,6 +30,7 @@ use tracing::{error, warn};
 
 pub(super) use self::bulk::open_bulk;
 use self::codec::Stored;
+pub(super) use self::codec::in_calendar;
 use self::explain::explain;
 use self::handle::{GdbmError, Handle};
 use self::marker::Marker;

@@ -18,7 +18,7 @@ use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies,
 };
-use crate::storage::start::wait_for;
+use crate::storage::start::reach;
 use crate::storage::{Cursor, OpenError, OpenedBulk, Options};
 
 /// How long a statement may take before the server counts as gone.
@@ -43,7 +43,7 @@ pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> Open
     Box::pin(async move {
         let place = Place::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
         let name = format!("the MySQL server {}", place.describe());
-        let opened = wait_for(&name, || async {
+        let opened = reach(&name, async {
             let mut scanning = place.connect().await?;
             let table = Table::inspect(&mut scanning, &place, purpose == Purpose::Fill).await?;
             if table.is_some() {

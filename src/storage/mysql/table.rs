@@ -146,9 +146,10 @@ impl Table {
         // What every server converts; 0 is no time at all.
         const TIMES: (i64, i64) = (1, i32::MAX as i64);
         let time = |time: Timestamp| Some(Timestamp::from_seconds(time.seconds().clamp(TIMES.0, TIMES.1)));
-        map_tallies(record, |at, tally| {
-            let count = tally.count.clamp(self.floors[at], self.limits[at]);
-            map_times(&Tally { count, ..*tally }, time)
+        map_tallies(record, |at, tally| match tally.count.clamp(self.floors[at], self.limits[at]) {
+            // Nobody takes its times for any.
+            0 => Tally::default(),
+            count => map_times(&Tally { count, ..*tally }, time),
         })
     }
 

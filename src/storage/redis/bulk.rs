@@ -18,7 +18,7 @@ use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies, map_times, united,
 };
 use crate::storage::presence::Link as _;
-use crate::storage::start::{Failure, wait_for};
+use crate::storage::start::{Failure, reach};
 use crate::storage::{Cursor, OpenError, Options};
 
 /// How long a server may take to answer before it counts as gone.
@@ -107,10 +107,10 @@ impl Whole {
         let name = format!("the Redis of {}", place.describe());
         let topology = match Node::of_place(&place, &role) {
             Some(node) => {
-                wait_for(&name, || node.open()).await?;
+                reach(&name, node.open()).await?;
                 Topology::one(node)
             }
-            None => wait_for(&name, || cluster(&place, &role)).await?,
+            None => reach(&name, cluster(&place, &role)).await?,
         };
         Ok(Arc::new(Self { place, form, role, topology: Mutex::new(Arc::new(topology)) }))
     }

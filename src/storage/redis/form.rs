@@ -10,6 +10,7 @@ use crate::digest::{Digest, hex};
 use crate::protocol::number::integer;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::StorageError;
+use crate::storage::gdbm::in_calendar;
 
 const FIELDS: [&str; 6] = ["r_count", "r_entered", "r_updated", "wl_count", "wl_entered", "wl_updated"];
 const DATE: &str = "%Y-%m-%d %H:%M:%S";
@@ -228,8 +229,7 @@ impl Form {
     pub(super) fn clamp(&self, time: Timestamp) -> Timestamp {
         match &self.kind {
             Kind::Hash => time,
-            // The calendar's own limits, a day inside, whatever the time zone.
-            Kind::Text(_) => Timestamp::from_seconds(time.seconds().clamp(-62_135_510_400, 253_402_214_400)),
+            Kind::Text(zone) => in_calendar(zone, time),
         }
     }
 

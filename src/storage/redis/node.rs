@@ -283,6 +283,17 @@ async fn has_others(connection: &mut MultiplexedConnection, role: &Role) -> Resu
         probes.cmd(command).arg(format!("{NO_KEY}.{number}"));
     }
     let replies = connection.send_packed_commands(&probes, 0, KEYS).await;
+    let refused = |reply: &Value| match reply {
+        // Who may not ask may still read.
+        Value::ServerError(error) => !matches!(error.code(), "MOVED" | "ASK" | "NOPERM" | "CLUSTERDOWN"),
+        _ => false,
+    };
+    if *role == Role::Read
+        && let Ok(replies) = &replies
+        && let Some(reply) = replies.iter().find(|reply| refused(reply))
+    {
+        return Err(refusal(reply).unwrap_or_else(|| Failure::passing("the server refuses")));
+    }
     let is_elsewhere =
         |reply: &Value| matches!(reply, Value::ServerError(error) if matches!(error.code(), "MOVED" | "ASK"));
     Ok(replies.map_err(|error| failure_of(&error))?.iter().any(is_elsewhere))
