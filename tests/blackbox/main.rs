@@ -19,6 +19,7 @@ mod harness;
 mod interop;
 mod lifecycle;
 mod logs;
+mod migrate;
 mod mysql8;
 mod options;
 mod outages;

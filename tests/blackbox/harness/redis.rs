@@ -69,6 +69,21 @@ impl Redis {
         output
     }
 
+    /// Runs commands of its own client, one a line, in which texts in quotes may have bytes as `\xNN`.
+    #[track_caller]
+    pub(crate) fn feed(&self, commands: &str) -> String {
+        let mut program = Command::new("redis-cli");
+        program.args(["-p", &self.port.to_string()]).args(&self.client);
+        let output = String::from_utf8_lossy(&run(&mut program, commands.as_bytes()).stdout).into_owned();
+        let failed = output.lines().find(|line| {
+            ["ERR ", "WRONGTYPE ", "NOAUTH ", "READONLY ", "Invalid "]
+                .iter()
+                .any(|mark| line.starts_with(mark))
+        });
+        assert!(failed.is_none(), "{failed:?}");
+        output
+    }
+
     /// The fields of a hash.
     #[track_caller]
     pub(crate) fn hash(&self, key: &str) -> std::collections::BTreeMap<String, String> {

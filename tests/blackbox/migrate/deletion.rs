@@ -1,0 +1,189 @@
+//! Moving records instead of copying them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::sides::{Gdbm, Hashes, MySql, Texts};
+use super::{Content, Place, Record, SECOND, Side, Tally, Told, digest, tally};
+use crate::harness::{eventually, unix_time};
+
+#[test]
+fn young_records_are_moved_too() {
+    for source in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
+        let (destination, place) = (Gdbm::new(), Place::new());
+        let now = unix_time() * SECOND;
+        // Those of somebody whose clock is ahead do not get old for a while.
+        let times = [now, now - SECOND, now + 3600 * SECOND, now - 5000 * SECOND];
+        let digests: Vec<String> = (0..4).map(digest).collect();
+        let record = |time| Record { reports: tally(5, time, time), ..Record::default() };
+        let records: Vec<_> = digests.iter().map(String::as_str).zip(times.into_iter().map(record)).collect();
+        source.plant(&records, "UTC");
+        let finished = place.migrate(source, &destination, &["--delete"]);
+        let expected = Told { complete: Some((4, 0)), deleted: 4, ..Told::default() };
+        assert_eq!(finished.migrated(), expected, "{finished:?}");
+        assert_eq!(source.all(), Content::new(), "{}", source.engine());
+        assert_eq!(destination.all(), destination.showing(&records, "UTC"), "{}", source.engine());
+        assert!(place.kept().is_empty(), "{:?}", place.kept());
+    }
+}
+
+#[test]
+fn a_source_that_is_counted_into_meanwhile_loses_nothing() {
+    for (source, destination) in [
+        (&Hashes::new() as &dyn Side, &Gdbm::new() as &dyn Side),
+        (&Texts::new(), &MySql::new()),
+        (&MySql::new(), &Hashes::new()),
+    ] {
+        let place = Place::new();
+        let digests: Vec<String> = (0..2000).map(digest).collect();
+        let records: Vec<_> =
+            digests.iter().map(|digest| (digest.as_str(), Record::reported(1000))).collect();
+        source.plant(&records, "UTC");
+        let server =
+            crate::harness::Home::open().config(&format!("CleanupAge = 0\n{}", source.settings())).start();
+        let mut counted = vec![1000_i64; 40];
+        let mut migration = place.command(&[
+            "--se",
+            source.engine(),
+            "--sd",
+            &source.dsn(),
+            "--de",
+            destination.engine(),
+            "--dd",
+            &destination.dsn(),
+            "--delete",
+        ]);
+        migration.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut migration = migration.spawn().unwrap();
+        let status = eventually("the end of the migration", || {
+            for (digest, count) in digests.iter().zip(&mut counted) {
+                if server.request("report", &[digest]).code() == 200 {
+                    *count += 1;
+                }
+            }
+            migration.try_wait().unwrap()
+        });
+        assert_eq!(status.code(), Some(0));
+        assert!(server.stop().success());
+        // What has been counted since is moved by the last run, on top of what is there.
+        let options = ["--delete", "--merge", "--journal=rest"];
+        let finished = place.migrate(source, destination, &options);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert_eq!(source.all(), Content::new());
+        let back = Gdbm::new();
+        place.migrate(destination, &back, &[]).migrated();
+        let all = back.all();
+        assert_eq!(all.len(), 2000);
+        for (at, digest) in digests.iter().enumerate() {
+            let count: i64 = all[digest].split(',').nth(1).unwrap().parse().unwrap();
+            assert_eq!(count, counted.get(at).copied().unwrap_or(1000), "{} {digest}", source.engine());
+        }
+    }
+}
+
+#[test]
+fn a_journal_of_ones_own_is_used_and_none_elsewhere() {
+    let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::new());
+    source.plant(&[(&digest(1), Record::full(5))], "UTC");
+    let finished = place.migrate(&source, &destination, &["--delete", "--journal", "journal"]);
+    assert_eq!(finished.migrated(), Told { complete: Some((1, 0)), deleted: 1, ..Told::default() });
+    assert!(place.kept().is_empty(), "{:?}", place.kept());
+    assert_eq!(destination.all(), destination.showing(&[(&digest(1), Record::full(5))], "UTC"));
+}
+
+#[test]
+fn a_copy_keeps_nothing_for_another_run() {
+    let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::new());
+    source.plant(&[(&digest(1), Record::full(5))], "UTC");
+    let names = || fs::read_dir(place.state()).unwrap().count() + fs::read_dir(place.home()).unwrap().count();
+    place.migrate(&source, &destination, &["--verify"]);
+    place.migrate(&source, &destination, &["--dry-run", "--delete"]);
+    assert_eq!(names(), 0);
+}
+
+#[test]
+fn a_journal_is_kept_in_the_home_where_nothing_else_is_said() {
+    let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::new());
+    source.plant(&[(&digest(1), Record::full(5))], "UTC");
+    // Where it may not be kept nothing is moved.
+    fs::write(place.home().join(".local"), "no folder").unwrap();
+    let (from, to) = (source.dsn(), destination.dsn());
+    let arguments = ["--se=gdbm", "--sd", &from, "--de=gdbm", "--dd", &to, "--delete"];
+    let run = || {
+        let mut command = place.command(&arguments);
+        command.env_remove("XDG_STATE_HOME");
+        crate::support::finish(command)
+    };
+    let before = source.all();
+    run().expect_refusal(&[".local"]);
+    assert_eq!(source.all(), before);
+    fs::remove_file(place.home().join(".local")).unwrap();
+    let expected = Told { complete: Some((1, 0)), deleted: 1, ..Told::default() };
+    assert_eq!(run().migrated(), expected);
+    assert_eq!(fs::read_dir(place.home().join(".local/state/pyzor-migrate")).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_is_deleted_that_the_destination_refuses() {
+    let (source, destination, place) = (Gdbm::new(), Hashes::new(), Place::new());
+    let digests: Vec<String> = (0..20).map(digest).collect();
+    let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), Record::full(5))).collect();
+    source.plant(&records, "UTC");
+    let before = source.all();
+    // A Redis that is full takes nothing.
+    destination.redis().cli(&["config", "set", "maxmemory", "1"]);
+    let finished = place.migrate(&source, &destination, &["--delete"]);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(!finished.stdout.contains("deleted from"), "{finished:?}");
+    assert_eq!(source.all(), before);
+    destination.redis().cli(&["config", "set", "maxmemory", "0"]);
+    assert_eq!(destination.all(), Content::new());
+    let told = place.migrate(&source, &destination, &["--delete"]).migrated();
+    assert_eq!((told.complete, told.deleted), (Some((20, 0)), 20));
+    assert_eq!(destination.all(), destination.showing(&records, "UTC"));
+}
+
+#[test]
+fn a_record_that_the_source_does_not_give_up_is_told() {
+    // An account that may read all and delete nothing.
+    let (source, destination, place) = (MySql::new(), Gdbm::new(), Place::new());
+    source.plant(&[(&digest(1), Record::full(5))], "UTC");
+    let before = source.all();
+    let reader = format!("{}_reader", source.name());
+    let password = super::PASSWORD;
+    source.sql(&format!(
+        "CREATE USER {reader} IDENTIFIED BY '{password}'; GRANT SELECT ON {}.digests TO {reader}",
+        source.name()
+    ));
+    let dsn = source.url_of(&reader);
+    let to = destination.dsn();
+    let finished = place.run(&["--se=mysql", "--sd", &dsn, "--de=gdbm", "--dd", &to, "--delete"]);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!((finished.stdout.clone() + &finished.stderr).contains("denied"), "{finished:?}");
+    assert_eq!(source.all(), before);
+}
+
+#[test]
+fn records_without_anything_are_moved_as_well() {
+    for source in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
+        let (destination, place) = (Texts::new(), Place::new());
+        let counts = Record { reports: Tally { count: 3, ..Tally::default() }, ..Record::default() };
+        let records = [(&*digest(1), Record::default()), (&*digest(2), counts)];
+        source.plant(&records, "UTC");
+        let told = place.migrate(source, &destination, &["--delete"]).migrated();
+        assert_eq!((told.complete, told.deleted), (Some((2, 0)), 2), "{}", source.engine());
+        assert_eq!(source.all(), Content::new());
+        assert_eq!(destination.all(), destination.showing(&records, "UTC"));
+    }
+}
+
+#[test]
+fn the_modes_of_files_are_nobodys_invitation() {
+    let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::new());
+    source.plant(&[(&digest(1), Record::full(5))], "UTC");
+    place.migrate(&source, &destination, &["--merge", "--journal=journal"]).expect_plain(&destination, 1);
+    for path in [destination.path(), place.work().join("journal")] {
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o022, 0, "{}: {mode:o}", path.display());
+    }
+}

@@ -1,0 +1,210 @@
+//! Uniting two databases.
+
+use std::fs;
+
+use super::sides::{Gdbm, Hashes, MySql, Texts};
+use super::{Content, Place, Record, SECOND, Side, THEN, Tally, Told, digest, tally};
+
+const MERGE: [&str; 3] = ["--merge", "--journal", "journal"];
+
+#[test]
+fn sums_stop_at_the_limit() {
+    for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
+        let (source, place, limit) = (Gdbm::new(), Place::new(), destination.limit());
+        let digests: Vec<String> = (0..5).map(digest).collect();
+        let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|at: usize| digests[at].as_str());
+        let here = [(a, 1), (b, limit), (c, limit - 5), (d, limit - 7), (e, i64::MAX)];
+        let there = [(a, limit), (b, limit), (c, 6), (d, 7), (e, 0)];
+        source.plant(&here.map(|(digest, count)| (digest, Record::reported(count))), "UTC");
+        destination.plant(&there.map(|(digest, count)| (digest, Record::reported(count))), "UTC");
+        let finished = place.migrate(&source, destination, &MERGE);
+        let told = finished.migrated();
+        assert_eq!(told.complete, Some((5, 0)), "{finished:?}");
+        assert!(told.says_clamped, "{finished:?}");
+        let full = digests.iter().map(|digest| (digest.as_str(), Record::reported(limit)));
+        let expected = destination.showing(&full.collect::<Vec<_>>(), "UTC");
+        assert_eq!(destination.all(), expected, "{}", destination.engine());
+        // What did not fit does not come in by another run.
+        let finished = place.migrate(&source, destination, &MERGE);
+        let told = finished.migrated();
+        assert_eq!((told.complete, told.before), (Some((0, 0)), 5), "{finished:?}");
+        assert_eq!(destination.all(), expected, "{}", destination.engine());
+    }
+}
+
+#[test]
+fn all_spellings_of_a_digest_are_added_once() {
+    let (source, destination, place) = (Gdbm::new(), Hashes::new(), Place::new());
+    let (a, b) = (digest(1), digest(2));
+    let (upper, repr) = (a.to_uppercase(), format!("b'{a}'"));
+    source.plant(
+        &[
+            (&a, Record::reported(1)),
+            (&upper, Record::reported(10)),
+            (&repr, Record::reported(100)),
+            (&b.to_uppercase(), Record::reported(5)),
+        ],
+        "UTC",
+    );
+    destination.plant(&[(&a, Record::reported(1000)), (&b, Record::reported(50))], "UTC");
+    place.migrate(&source, &destination, &MERGE).expect_plain(&destination, 4);
+    let expected = |a_count, b_count| {
+        destination.showing(&[(&a, Record::reported(a_count)), (&b, Record::reported(b_count))], "UTC")
+    };
+    assert_eq!(destination.all(), expected(1111, 55));
+    let told = place.migrate(&source, &destination, &MERGE).migrated();
+    assert_eq!((told.complete, told.before), (Some((0, 0)), 4));
+    assert_eq!(destination.all(), expected(1111, 55));
+    source.plant(&[(&upper, Record::reported(12))], "UTC");
+    let told = place.migrate(&source, &destination, &MERGE).migrated();
+    assert_eq!((told.complete, told.before), (Some((1, 0)), 3));
+    assert_eq!(destination.all(), expected(1113, 55));
+}
+
+#[test]
+fn a_merge_that_deletes_empties_the_source() {
+    for source in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
+        let (destination, place) = (Gdbm::new(), Place::new());
+        let (a, b) = (digest(1), digest(2));
+        source.plant(&[(&a, Record::full(5)), (&b, Record::reported(3))], "UTC");
+        destination.plant(&[(&a, Record::full(7))], "UTC");
+        let options = [&MERGE[..], &["--delete"]].concat();
+        let told = place.migrate(source, &destination, &options).migrated();
+        let expected = Told { complete: Some((2, 0)), deleted: 2, ..Told::default() };
+        assert_eq!(told, expected, "{}", source.engine());
+        let both = |a_is| destination.showing(&[(&a, a_is), (&b, Record::reported(3))], "UTC");
+        assert_eq!(destination.all(), both(Record::full(5).and(Record::full(7))), "{}", source.engine());
+        assert_eq!(source.all(), Content::new());
+        // What is counted there anew is added anew.
+        source.plant(&[(&a, Record::full(1))], "UTC");
+        let told = place.migrate(source, &destination, &options).migrated();
+        assert_eq!(
+            told,
+            Told { complete: Some((1, 0)), deleted: 1, ..Told::default() },
+            "{}",
+            source.engine()
+        );
+        let sum = Record::full(5).and(Record::full(7)).and(Record::full(1));
+        assert_eq!(destination.all(), both(sum), "{}", source.engine());
+        assert_eq!(source.all(), Content::new());
+    }
+}
+
+#[test]
+fn two_sources_are_merged_into_one_destination() {
+    let (first, second, destination, place) = (Gdbm::new(), Hashes::new(), MySql::new(), Place::new());
+    let (a, b, c) = (digest(1), digest(2), digest(3));
+    first.plant(&[(&a, Record::reported(1)), (&b, Record::reported(2))], "UTC");
+    second.plant(&[(&b, Record::reported(30)), (&c, Record::reported(40))], "UTC");
+    place.migrate(&first, &destination, &["--merge", "--journal=one"]).expect_plain(&destination, 2);
+    place.migrate(&second, &destination, &["--merge", "--journal=two"]).expect_plain(&destination, 2);
+    let expected =
+        [(a.as_str(), Record::reported(1)), (&b, Record::reported(32)), (&c, Record::reported(40))];
+    assert_eq!(destination.all(), destination.showing(&expected, "UTC"));
+    for (source, journal) in [(&first as &dyn Side, "--journal=one"), (&second, "--journal=two")] {
+        let told = place.migrate(source, &destination, &["--merge", journal]).migrated();
+        assert_eq!((told.complete, told.before), (Some((0, 0)), 2));
+    }
+    assert_eq!(destination.all(), destination.showing(&expected, "UTC"));
+    // A journal knows of one migration only.
+    let before = fs::read(place.work().join("one")).unwrap();
+    place.migrate(&second, &destination, &["--merge", "--journal=one"]).expect_refusal(&["one"]);
+    assert_eq!(fs::read(place.work().join("one")).unwrap(), before);
+    assert_eq!(destination.all(), destination.showing(&expected, "UTC"));
+}
+
+#[test]
+fn times_are_united_where_some_are_missing() {
+    for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
+        let (source, place) = (Gdbm::new(), Place::new());
+        let none = Tally { count: 2, first: None, last: None };
+        let some = tally(3, THEN, THEN + SECOND);
+        let outer = tally(4, THEN - SECOND, THEN + 2 * SECOND);
+        let inner = tally(5, THEN + SECOND, THEN + SECOND);
+        let of = |reports, whitelists| Record { reports, whitelists };
+        let pairs = [
+            (of(none, some), of(some, none)),
+            (of(outer, some), of(some, outer)),
+            (of(inner, outer), of(outer, inner)),
+            (of(Tally::default(), some), of(some, Tally::default())),
+            (of(none, none), of(none, none)),
+        ];
+        let digests: Vec<String> = (0..5).map(digest).collect();
+        for (digest, (here, there)) in digests.iter().zip(pairs) {
+            source.plant(&[(digest, here)], "UTC");
+            destination.plant(&[(digest, there)], "UTC");
+        }
+        place.migrate(&source, destination, &MERGE).expect_plain(destination, 5);
+        let sums: Vec<_> =
+            digests.iter().zip(pairs).map(|(digest, (a, b))| (digest.as_str(), a.and(b))).collect();
+        assert_eq!(destination.all(), destination.showing(&sums, "UTC"), "{}", destination.engine());
+    }
+}
+
+#[test]
+fn fractions_of_seconds_are_united_too() {
+    let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::new());
+    let record = |first, last| Record { reports: tally(1, first, last), ..Record::default() };
+    let (a, b) = (record(THEN + 5, THEN + 7), record(THEN + 4, THEN + 6));
+    source.plant(&[(&digest(1), a)], "UTC");
+    destination.plant(&[(&digest(1), b)], "UTC");
+    place.migrate(&source, &destination, &MERGE).expect_plain(&destination, 1);
+    assert_eq!(destination.all(), destination.showing(&[(&digest(1), a.and(b))], "UTC"));
+}
+
+#[test]
+fn a_merge_is_verified_by_what_it_must_hold_at_least() {
+    let (source, destination, place) = (Gdbm::new(), MySql::new(), Place::new());
+    let (a, b) = (digest(1), digest(2));
+    source.plant(&[(&a, Record::full(5)), (&b, Record::full(7))], "UTC");
+    destination.plant(&[(&a, Record::full(50))], "UTC");
+    let finished = place.migrate(&source, &destination, &[&MERGE[..], &["--verify"]].concat());
+    assert!(
+        finished.stdout.contains("Verification complete, 2 records compared, 0 differ\n"),
+        "{finished:?}"
+    );
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
+    let verify = [&MERGE[..], &["--verify-only"]].concat();
+    let told = place.migrate(&source, &destination, &verify).verified();
+    assert_eq!((told.complete, told.named.len()), (Some((2, 0)), 0));
+    // Without it the sum is another record.
+    let told = place.migrate(&source, &destination, &["--verify-only"]).verified();
+    assert_eq!((told.complete, told.named), (Some((2, 1)), [a.clone()].into()));
+    for change in ["r_count = 4", "wl_count = 5", "r_entered = '2020-01-01'", "wl_updated = '2001-01-01'"] {
+        destination.sql(&format!("UPDATE digests SET {change} WHERE digest = '{a}'"));
+        let told = place.migrate(&source, &destination, &verify).verified();
+        assert_eq!((told.complete, told.named), (Some((2, 1)), [a.clone()].into()), "{change}");
+        destination.plant(&[(&a, Record::full(55))], "UTC");
+    }
+    let told = place.migrate(&source, &destination, &verify).verified();
+    assert_eq!(told.complete, Some((2, 0)));
+}
+
+#[test]
+fn what_is_damaged_in_the_destination_fails_and_stays() {
+    for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new()] {
+        let (source, place) = (Gdbm::new(), Place::new());
+        let (a, b) = (digest(1), digest(2));
+        source.plant(&[(&a, Record::full(5)), (&b, Record::full(7))], "UTC");
+        destination.put(&[(a.clone().into_bytes(), destination.damaged()[0].clone())]);
+        let damaged = destination.all();
+        let before = source.all();
+        let options = [&MERGE[..], &["--delete"]].concat();
+        let finished = place.migrate(&source, destination, &options);
+        let told = finished.migrated();
+        assert_eq!((told.complete, told.named), (Some((1, 1)), [a.clone()].into()), "{finished:?}");
+        let mut expected = destination.showing(&[(&b, Record::full(7))], "UTC");
+        expected.extend(damaged);
+        assert_eq!(destination.all(), expected, "{}", destination.engine());
+        let left: Content = before.into_iter().filter(|(key, _)| *key == a).collect();
+        assert_eq!(source.all(), left);
+        // Repaired, it goes on.
+        destination.plant(&[(&a, Record::full(1))], "UTC");
+        let told = place.migrate(&source, destination, &options).migrated();
+        assert_eq!((told.complete, told.deleted), (Some((1, 0)), 1));
+        let sum = Record::full(5).and(Record::full(1));
+        let expected = destination.showing(&[(&a, sum), (&b, Record::full(7))], "UTC");
+        let shown = destination.all();
+        assert_eq!(shown, expected, "{}", destination.engine());
+    }
+}
