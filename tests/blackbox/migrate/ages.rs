@@ -58,7 +58,7 @@ fn counts_are_clamped_to_what_each_column_holds() {
         let told = Place::new().migrate(&source, &destination, &[]).migrated();
         let expected = Told { complete: Some((3, 0)), says_clamped: limit < i64::MAX, ..Told::default() };
         assert_eq!(told, expected, "{kind}");
-        assert_eq!(destination.all(), destination.showing(&records, "UTC"), "{kind}");
+        destination.expect_when(kind, &destination.showing(&records, "UTC"));
     }
 }
 
@@ -110,10 +110,10 @@ fn the_time_zone_of_a_mysql_account_skews_nothing() {
     for zone in super::ZONES {
         let place = Place::at(zone);
         place.migrate(&source, &destination, &[]).expect_plain(&destination, 1);
-        assert_eq!(destination.all(), source.all(), "{zone}");
+        destination.expect_when(zone, &source.all());
         let texts = Texts::new();
         place.migrate(&source, &texts, &[]).expect_plain(&texts, 1);
-        assert_eq!(texts.all(), texts.showing(&[(&digest, record)], zone), "{zone}");
+        texts.expect_when(zone, &texts.showing(&[(&digest, record)], zone));
     }
 }
 
@@ -171,13 +171,13 @@ fn expired_records_are_left_out(source: &dyn Side, destination: &dyn Side) {
         (key, shown + ttl)
     };
     let arrived: Content = destination.showing(&left, "UTC").into_iter().map(shown).collect();
-    assert_eq!(destination.all(), arrived);
-    assert_eq!(source.all(), before);
+    destination.expect(&arrived);
+    source.expect(&before);
     // What is left out is not deleted either.
     let finished = place.migrate(source, destination, &[&age[..], &["--delete"]].concat());
     assert_eq!(finished.migrated(), Told { deleted: 3, ..expected }, "{finished:?}");
     assert_eq!(source.all().len(), 3);
-    assert_eq!(destination.all(), arrived);
+    destination.expect(&arrived);
 }
 
 #[test]
@@ -218,12 +218,12 @@ fn records_in_redis_live_on_for_what_is_left_of_their_age() {
         // Without an age it is taken away again.
         let told = place.migrate(&source, side, &[]).migrated();
         assert_eq!(told, Told { complete: Some((6, 0)), says_no_ttl: true, ..Told::default() });
-        assert_eq!(side.all(), side.showing(&all, "UTC"));
+        side.expect(&side.showing(&all, "UTC"));
         // And an age of 0 is none.
         redis.cli(&["expire", &side.key(&digest(2)), "1000"]);
         let told = place.migrate(&source, side, &["--cleanup-age", "0"]).migrated();
         assert_eq!((told.complete, told.expired), (Some((6, 0)), 0));
-        assert_eq!(side.all(), side.showing(&all, "UTC"));
+        side.expect(&side.showing(&all, "UTC"));
     }
 }
 
@@ -237,7 +237,7 @@ fn what_is_there_is_overwritten_and_the_rest_stays() {
         destination.plant(&[(&a, bigger), (&c, bigger)], "UTC");
         Place::new().migrate(&source, destination, &[]).expect_plain(destination, 2);
         let expected = [(a.as_str(), Record::reported(1)), (&b, Record::full(5)), (&c, bigger)];
-        assert_eq!(destination.all(), destination.showing(&expected, "UTC"), "{}", destination.engine());
+        destination.expect(&destination.showing(&expected, "UTC"));
     }
 }
 
@@ -254,7 +254,7 @@ fn what_is_damaged_in_the_destination_is_overwritten() {
         destination.put(&there);
         let count = records.len() as u64;
         Place::new().migrate(&source, destination, &[]).expect_plain(destination, count);
-        assert_eq!(destination.all(), destination.showing(&records, "UTC"), "{}", destination.engine());
+        destination.expect(&destination.showing(&records, "UTC"));
     }
 }
 
@@ -267,7 +267,7 @@ fn foreign_fields_and_a_time_to_live_do_not_outlast_a_migration() {
     destination.redis().cli(&["hset", &key, "wl_count", "7", "wl_entered", "1", "wl_updated", "2"]);
     destination.redis().cli(&["expire", &key, "1000"]);
     Place::new().migrate(&source, &destination, &[]).expect_plain(&destination, 1);
-    assert_eq!(destination.all(), destination.showing(&[(&digest(1), Record::reported(1))], "UTC"));
+    destination.expect(&destination.showing(&[(&digest(1), Record::reported(1))], "UTC"));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn a_table_that_wants_all_times_gets_them() {
     // With a count of 0 they are no times of anything.
     let back = Gdbm::new();
     Place::new().migrate(&destination, &back, &[]).expect_plain(&back, 2);
-    assert_eq!(back.all(), source.all());
+    back.expect(&source.all());
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn a_table_that_is_not_there_is_made() {
     source.plant(&[(&digest, Record::full(5))], "UTC");
     let destination = MySql::absent();
     Place::new().migrate(&source, &destination, &[]).expect_plain(&destination, 1);
-    assert_eq!(destination.all(), destination.showing(&[(&digest, Record::full(5))], "UTC"));
+    destination.expect(&destination.showing(&[(&digest, Record::full(5))], "UTC"));
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn upper_case_in_the_usual_table_is_one_digest() {
     let told = place.migrate(&source, &destination, &["--delete"]).migrated();
     assert_eq!((told.complete, told.deleted), (Some((2, 0)), 2));
     let expected = [(a.as_str(), Record::full(5)), (&b, Record::reported(1))];
-    assert_eq!(destination.all(), destination.showing(&expected, "UTC"));
+    destination.expect(&destination.showing(&expected, "UTC"));
     assert_eq!(source.all(), Content::new());
     // And as a destination.
     source.plant(&[(&a.to_uppercase(), Record::full(50))], "UTC");
@@ -326,6 +326,6 @@ fn what_is_not_of_the_engine_is_not_even_counted() {
     let back = Gdbm::new();
     let ends = ["--se=redis_v0", "--sd", &dsn, "--de=gdbm", "--dd", &back.dsn()];
     Place::new().run(&ends).expect_plain(&back, 1);
-    assert_eq!(back.all(), Content::from([(digest(2), "1,1,None,None,0,None,None".to_owned())]));
-    assert_eq!(source.all(), before);
+    back.expect(&Content::from([(digest(2), "1,1,None,None,0,None,None".to_owned())]));
+    source.expect(&before);
 }

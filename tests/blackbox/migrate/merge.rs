@@ -23,12 +23,12 @@ fn sums_stop_at_the_limit() {
         assert!(told.says_clamped, "{finished:?}");
         let full = digests.iter().map(|digest| (digest.as_str(), Record::reported(limit)));
         let expected = destination.showing(&full.collect::<Vec<_>>(), "UTC");
-        assert_eq!(destination.all(), expected, "{}", destination.engine());
+        destination.expect(&expected);
         // What did not fit does not come in by another run.
         let finished = place.migrate(&source, destination, &MERGE);
         let told = finished.migrated();
         assert_eq!((told.complete, told.before), (Some((0, 0)), 5), "{finished:?}");
-        assert_eq!(destination.all(), expected, "{}", destination.engine());
+        destination.expect(&expected);
     }
 }
 
@@ -51,14 +51,14 @@ fn all_spellings_of_a_digest_are_added_once() {
     let expected = |a_count, b_count| {
         destination.showing(&[(&a, Record::reported(a_count)), (&b, Record::reported(b_count))], "UTC")
     };
-    assert_eq!(destination.all(), expected(1111, 55));
+    destination.expect(&expected(1111, 55));
     let told = place.migrate(&source, &destination, &MERGE).migrated();
     assert_eq!((told.complete, told.before), (Some((0, 0)), 4));
-    assert_eq!(destination.all(), expected(1111, 55));
+    destination.expect(&expected(1111, 55));
     source.plant(&[(&upper, Record::reported(12))], "UTC");
     let told = place.migrate(&source, &destination, &MERGE).migrated();
     assert_eq!((told.complete, told.before), (Some((1, 0)), 3));
-    assert_eq!(destination.all(), expected(1113, 55));
+    destination.expect(&expected(1113, 55));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_merge_that_deletes_empties_the_source() {
         let expected = Told { complete: Some((2, 0)), deleted: 2, ..Told::default() };
         assert_eq!(told, expected, "{}", source.engine());
         let both = |a_is| destination.showing(&[(&a, a_is), (&b, Record::reported(3))], "UTC");
-        assert_eq!(destination.all(), both(Record::full(5).and(Record::full(7))), "{}", source.engine());
+        destination.expect(&both(Record::full(5).and(Record::full(7))));
         assert_eq!(source.all(), Content::new());
         // What is counted there anew is added anew.
         source.plant(&[(&a, Record::full(1))], "UTC");
@@ -85,7 +85,7 @@ fn a_merge_that_deletes_empties_the_source() {
             source.engine()
         );
         let sum = Record::full(5).and(Record::full(7)).and(Record::full(1));
-        assert_eq!(destination.all(), both(sum), "{}", source.engine());
+        destination.expect(&both(sum));
         assert_eq!(source.all(), Content::new());
     }
 }
@@ -100,17 +100,17 @@ fn two_sources_are_merged_into_one_destination() {
     place.migrate(&second, &destination, &["--merge", "--journal=two"]).expect_plain(&destination, 2);
     let expected =
         [(a.as_str(), Record::reported(1)), (&b, Record::reported(32)), (&c, Record::reported(40))];
-    assert_eq!(destination.all(), destination.showing(&expected, "UTC"));
+    destination.expect(&destination.showing(&expected, "UTC"));
     for (source, journal) in [(&first as &dyn Side, "--journal=one"), (&second, "--journal=two")] {
         let told = place.migrate(source, &destination, &["--merge", journal]).migrated();
         assert_eq!((told.complete, told.before), (Some((0, 0)), 2));
     }
-    assert_eq!(destination.all(), destination.showing(&expected, "UTC"));
+    destination.expect(&destination.showing(&expected, "UTC"));
     // A journal knows of one migration only.
     let before = fs::read(place.work().join("one")).unwrap();
     place.migrate(&second, &destination, &["--merge", "--journal=one"]).expect_refusal(&["one"]);
     assert_eq!(fs::read(place.work().join("one")).unwrap(), before);
-    assert_eq!(destination.all(), destination.showing(&expected, "UTC"));
+    destination.expect(&destination.showing(&expected, "UTC"));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn times_are_united_where_some_are_missing() {
         place.migrate(&source, destination, &MERGE).expect_plain(destination, 5);
         let sums: Vec<_> =
             digests.iter().zip(pairs).map(|(digest, (a, b))| (digest.as_str(), a.and(b))).collect();
-        assert_eq!(destination.all(), destination.showing(&sums, "UTC"), "{}", destination.engine());
+        destination.expect(&destination.showing(&sums, "UTC"));
     }
 }
 
@@ -149,7 +149,7 @@ fn fractions_of_seconds_are_united_too() {
     source.plant(&[(&digest(1), a)], "UTC");
     destination.plant(&[(&digest(1), b)], "UTC");
     place.migrate(&source, &destination, &MERGE).expect_plain(&destination, 1);
-    assert_eq!(destination.all(), destination.showing(&[(&digest(1), a.and(b))], "UTC"));
+    destination.expect(&destination.showing(&[(&digest(1), a.and(b))], "UTC"));
 }
 
 #[test]
@@ -195,9 +195,9 @@ fn what_is_damaged_in_the_destination_fails_and_stays() {
         assert_eq!((told.complete, told.named), (Some((1, 1)), [a.clone()].into()), "{finished:?}");
         let mut expected = destination.showing(&[(&b, Record::full(7))], "UTC");
         expected.extend(damaged);
-        assert_eq!(destination.all(), expected, "{}", destination.engine());
+        destination.expect(&expected);
         let left: Content = before.into_iter().filter(|(key, _)| *key == a).collect();
-        assert_eq!(source.all(), left);
+        source.expect(&left);
         // Repaired, it goes on.
         destination.plant(&[(&a, Record::full(1))], "UTC");
         let told = place.migrate(&source, destination, &options).migrated();

@@ -9,6 +9,7 @@ mod gdbm_files;
 mod merge;
 mod options;
 mod pairs;
+mod places;
 mod refusals;
 mod served;
 mod sides;
@@ -173,6 +174,32 @@ trait Side {
     fn plant(&self, records: &[(&str, Record)], zone: &str) {
         let raw = |(key, record): &(&str, Record)| (key.as_bytes().to_vec(), self.raw(record, zone));
         self.put(&records.iter().map(raw).collect::<Vec<_>>());
+    }
+
+    /// Asserts that this is everything in it.
+    #[track_caller]
+    fn expect(&self, content: &Content) {
+        self.expect_when("", content);
+    }
+
+    /// The same, with what to say of the occasion.
+    #[track_caller]
+    fn expect_when(&self, occasion: &str, content: &Content) {
+        let all = self.all();
+        let differs = |key: &&String| all.get(*key) != content.get(*key);
+        let keys: BTreeSet<_> = all.keys().chain(content.keys()).filter(differs).collect();
+        let lines = keys
+            .iter()
+            .take(10)
+            .map(|key| format!("{key}\n  is  {:?}\n  not {:?}\n", all.get(*key), content.get(*key)));
+        assert!(
+            keys.is_empty(),
+            "{occasion} {} of {} records of {} differ:\n{}",
+            keys.len(),
+            content.len(),
+            self.engine(),
+            lines.collect::<String>()
+        );
     }
 
     /// What it would show if it had been given these records.

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
 use super::{Content, PASSWORD, Place, Record, Side, Told, digest, snapshot};
+use crate::harness::run;
 use crate::support::Finished;
 
 /// A gdbm file with one record, and where another one may come to be.
@@ -108,7 +110,7 @@ fn options_may_be_abbreviated_and_written_in_every_way() {
             arguments.iter().map(|argument| argument.replace("FROM", &from).replace("TO", &to)).collect();
         let finished = Place::new().run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
         finished.expect_plain(&destination, 1);
-        assert_eq!(destination.all(), content, "{arguments:?}");
+        destination.expect_when(&format!("{arguments:?}"), &content);
     }
 }
 
@@ -186,7 +188,7 @@ fn a_dsn_may_be_the_first_line_of_a_file() {
         let finished =
             place.run(&["--se", "redis", "--sd", "@from", "--de", "mysql", "--destination-dsn=@./to"]);
         finished.expect_plain(&destination, 1);
-        assert_eq!(destination.all(), destination.showing(&records, "UTC"), "{end:?}");
+        destination.expect_when(&format!("{end:?}"), &destination.showing(&records, "UTC"));
     }
     // Of a relative path the working directory is the beginning, not the folder of the file.
     let (source, destination, content) = files();
@@ -197,7 +199,7 @@ fn a_dsn_may_be_the_first_line_of_a_file() {
     place
         .run(&["--se", "gdbm", "--sd", "@below/from", "--de", "gdbm", "--dd", "@to"])
         .expect_plain(&destination, 1);
-    assert_eq!(destination.all(), content);
+    destination.expect(&content);
 }
 
 #[test]
@@ -250,7 +252,7 @@ fn a_path_may_begin_at_the_working_directory_or_at_home() {
         let to = format!("new{number}.db");
         place.run(&["--se=gdbm", "--sd", from, "--de=gdbm", "--dd", &to]).expect_plain(&destination, 1);
         fs::copy(place.work().join(to), destination.path()).unwrap();
-        assert_eq!(destination.all(), content, "{from}");
+        destination.expect_when(from, &content);
     }
     place.run(&["--se=gdbm", "--sd=here.db", "--de=gdbm", "--dd=~/new.db"]).expect_plain(&destination, 1);
     assert!(place.home().join("new.db").exists());
@@ -273,6 +275,30 @@ fn every_hundred_thousand_records_are_told_unless_it_is_to_be_quiet() {
     let finished = Place::new().migrate(&source, &destination, &["--quiet"]);
     assert_eq!((finished.stdout.as_str(), finished.code), (closing, Some(0)), "{finished:?}");
     assert_eq!(finished.stderr, "");
+    on_a_terminal(&source, &destination, "", |shown, stdout| {
+        assert_eq!(stdout, closing);
+        // Whatever it looks like, it moves.
+        assert!(shown.contains('\r') || shown.contains('\x1b'), "{shown:?}");
+        assert!(shown.contains("200000") || shown.contains("200,000"), "{shown:?}");
+    });
+    on_a_terminal(&source, &destination, "--quiet", |shown, stdout| {
+        assert_eq!((stdout, shown), (closing, ""));
+    });
+}
+
+/// Runs a migration whose standard error is a terminal, and examines what that shows and the standard output.
+fn on_a_terminal(source: &Gdbm, destination: &Gdbm, option: &str, examine: impl Fn(&str, &str)) {
+    let place = Place::new();
+    let program = env!("CARGO_BIN_EXE_pyzor-migrate");
+    let (from, to) = (source.dsn(), destination.dsn());
+    let line = format!("{program} --se gdbm --sd {from} --de gdbm --dd {to} {option} >out");
+    let mut script = Command::new("script");
+    script.args(["-q", "-e", "-c", &line, "/dev/null"]).current_dir(place.work());
+    script.env("TZ", "UTC").env("TERM", "xterm").env("XDG_STATE_HOME", place.state());
+    let shown = run(&mut script, b"");
+    assert!(shown.status.success(), "{shown:?}");
+    let stdout = fs::read_to_string(place.work().join("out")).unwrap();
+    examine(&String::from_utf8_lossy(&shown.stdout), &stdout);
 }
 
 #[test]
@@ -282,7 +308,7 @@ fn to_be_quiet_leaves_failures_and_the_closing_lines() {
     let told = Place::new().migrate(&source, &destination, &["--quiet"]).migrated();
     let expected = Told { complete: Some((1, 1)), named: [digest(2)].into(), skipped: 1, ..Told::default() };
     assert_eq!(told, expected);
-    assert_eq!(destination.all(), content);
+    destination.expect(&content);
 }
 
 #[test]

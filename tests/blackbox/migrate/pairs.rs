@@ -46,8 +46,8 @@ fn valid_records_of_all_shapes_arrive<S: Side, D: Side>() {
         let (destination, before) = (D::new(), source.all());
         let finished = Place::at(zone).migrate(&source, &destination, &[]);
         assert_eq!(finished.migrated(), all_arrived(&records, &destination), "{zone}: {finished:?}");
-        assert_eq!(destination.all(), destination.showing(&borrowed(&records), zone), "{zone}");
-        assert_eq!(source.all(), before, "{zone}");
+        destination.expect_when(zone, &destination.showing(&borrowed(&records), zone));
+        source.expect_when(zone, &before);
     }
 }
 
@@ -159,8 +159,8 @@ fn odd_keys_are_repaired_and_others_left_alone<S: Side, D: Side>() {
     let finished = Place::new().migrate(&source, &destination, &[]);
     let told = Told { says_no_ttl: destination.has_ttl(), ..odd.told.clone() };
     assert_eq!(finished.migrated(), told, "{finished:?}");
-    assert_eq!(destination.all(), destination.showing(&borrowed(&odd.arrives), "UTC"));
-    assert_eq!(source.all(), before);
+    destination.expect(&destination.showing(&borrowed(&odd.arrives), "UTC"));
+    source.expect(&before);
 }
 
 fn what_has_arrived_is_deleted_and_nothing_else<S: Side, D: Side>() {
@@ -173,13 +173,13 @@ fn what_has_arrived_is_deleted_and_nothing_else<S: Side, D: Side>() {
     let transferred = told.complete.unwrap().0;
     assert_eq!(finished.migrated(), Told { deleted: transferred, ..told.clone() }, "{finished:?}");
     let arrived = destination.showing(&borrowed(&odd.arrives), "UTC");
-    assert_eq!(destination.all(), arrived);
+    destination.expect(&arrived);
     let good = odd.planted.iter().filter(|planted| planted.says.is_some());
     let gone: BTreeSet<_> =
         good.map(|planted| source.key(std::str::from_utf8(&planted.key).unwrap())).collect();
     assert_eq!(gone.len() as u64, transferred);
     let left: Content = all.into_iter().filter(|(key, _)| !gone.contains(key)).collect();
-    assert_eq!(source.all(), left);
+    source.expect(&left);
 
     // Once more with what is left.
     let finished = place.migrate(&source, &destination, &["--delete"]);
@@ -189,8 +189,8 @@ fn what_has_arrived_is_deleted_and_nothing_else<S: Side, D: Side>() {
     assert_eq!(told, expected, "{finished:?}");
     assert_eq!((told.deleted, told.skipped), (0, odd.told.skipped), "{finished:?}");
     assert_eq!(told.named, odd.told.named);
-    assert_eq!(destination.all(), arrived);
-    assert_eq!(source.all(), left);
+    destination.expect(&arrived);
+    source.expect(&left);
 }
 
 fn a_source_without_trouble_is_empty_after_a_move<S: Side, D: Side>() {
@@ -204,7 +204,7 @@ fn a_source_without_trouble_is_empty_after_a_move<S: Side, D: Side>() {
     assert_eq!(told, Told { deleted: records.len() as u64, ..arrived }, "{finished:?}");
     assert!(verification.iter().all(|line| line.ends_with(", 0 differ")), "{finished:?}");
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
-    assert_eq!(destination.all(), destination.showing(&borrowed(&records), "UTC"));
+    destination.expect(&destination.showing(&borrowed(&records), "UTC"));
     assert_eq!(source.all(), Content::new());
     assert!(place.kept().is_empty(), "{:?}", place.kept());
 }
@@ -229,8 +229,8 @@ fn a_dry_run_counts_and_changes_nothing<S: Side, D: Side>() {
         }
         assert_eq!(absent.is_there(), absent.has_ttl(), "{options:?}");
         assert_eq!(absent.all(), Content::new(), "{options:?}");
-        assert_eq!(destination.all(), there, "{options:?}");
-        assert_eq!(source.all(), before, "{options:?}");
+        destination.expect_when(&format!("{options:?}"), &there);
+        source.expect_when(&format!("{options:?}"), &before);
         assert_eq!(snapshot(place.folder.path()), files, "{options:?}");
     }
 }
@@ -305,13 +305,13 @@ fn merged_counts_are_added_once<S: Side, D: Side>() {
         destination.showing(&[(a, a_is), (b, sum), (c, c_is), (d, wide), (e, Record::reported(1))], "UTC")
     };
     place.migrate(&source, &destination, &merge).expect_plain(&destination, 4);
-    assert_eq!(destination.all(), expected(sum, Record::full(5)));
-    assert_eq!(source.all(), before);
+    destination.expect(&expected(sum, Record::full(5)));
+    source.expect(&before);
 
     let finished = place.migrate(&source, &destination, &merge);
     let told = finished.migrated();
     assert_eq!((told.complete, told.before), (Some((0, 0)), 4), "{finished:?}");
-    assert_eq!(destination.all(), expected(sum, Record::full(5)));
+    destination.expect(&expected(sum, Record::full(5)));
 
     // The difference only of what has been counted meanwhile.
     let mut grown = early;
@@ -323,7 +323,7 @@ fn merged_counts_are_added_once<S: Side, D: Side>() {
     let mut more = sum;
     more.reports.count += 7;
     more.reports.last = Some(THEN + 30 * SECOND);
-    assert_eq!(destination.all(), expected(more, Record::full(5)));
+    destination.expect(&expected(more, Record::full(5)));
 
     // And on top of what has been counted into the destination.
     destination.plant(&[(c, Record::full(105))], "UTC");
@@ -331,7 +331,7 @@ fn merged_counts_are_added_once<S: Side, D: Side>() {
     let finished = place.migrate(&source, &destination, &merge);
     let told = finished.migrated();
     assert_eq!((told.complete, told.before), (Some((1, 0)), 3), "{finished:?}");
-    assert_eq!(destination.all(), expected(more, Record::full(106)));
+    destination.expect(&expected(more, Record::full(106)));
 }
 
 /// The tests of pairs of engines.

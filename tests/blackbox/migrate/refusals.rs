@@ -74,11 +74,11 @@ fn one_file_by_several_names_is_refused() {
         for options in [&[][..], &["--delete"], &["--dry-run"], &["--verify-only"]] {
             let ends = ["--se=gdbm", "--sd", path.as_str(), "--de=gdbm", "--dd", to];
             place.run(&[&ends[..], options].concat()).expect_refusal(&["same"]);
-            assert_eq!(source.all(), before);
+            source.expect(&before);
         }
     }
     between(&place, ["gdbm", "link.db"], ["gdbm", "twin.db"]).expect_refusal(&["same"]);
-    assert_eq!(source.all(), before);
+    source.expect(&before);
     // Another file that merely holds the same.
     fs::copy(source.path(), place.work().join("copy.db")).unwrap();
     between(&place, ["gdbm", &path], ["gdbm", "copy.db"]).expect_plain(&source, 1);
@@ -102,7 +102,7 @@ fn one_redis_by_several_addresses_is_refused() {
         let finished = between(&place, ["redis_v0", to], ["redis_v0", &source.dsn()]);
         finished.expect_refusal(&["same"]);
     }
-    assert_eq!(source.all(), before);
+    source.expect(&before);
     // Another database of it is another one, and so are the texts in the same one.
     let other = format!("127.0.0.1,{port},{PASSWORD},1");
     between(&place, ["redis", &source.dsn()], ["redis", &other]).expect_plain(&source, 1);
@@ -113,14 +113,14 @@ fn one_redis_by_several_addresses_is_refused() {
     let texts = Texts::new();
     let mut all = before;
     all.extend(texts.showing(&[(&digest(1), Record::full(5))], "UTC"));
-    assert_eq!(source.all(), all);
+    source.expect(&all);
     // The command that the established server recommends.
     source.redis().cli(&["del", &source.key(&digest(1))]);
     let dsn = source.dsn();
     let options = ["--delete", "--se=redis_v0", "--sd", &dsn, "--de=redis", "--dd", &dsn];
     let told = place.run(&options).migrated();
     assert_eq!((told.complete, told.deleted), (Some((1, 0)), 1));
-    assert_eq!(source.all(), source.showing(&[(&digest(1), Record::full(5))], "UTC"));
+    source.expect(&source.showing(&[(&digest(1), Record::full(5))], "UTC"));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn one_table_by_socket_and_by_tcp_is_refused() {
         between(&place, ["mysql", &source.dsn()], ["mysql", &to]).expect_refusal(&["same"]);
         between(&place, ["mysql", &to], ["mysql", &source.dsn()]).expect_refusal(&["same"]);
     }
-    assert_eq!(source.all(), before);
+    source.expect(&before);
     let other = format!("127.0.0.1:{port},{login},others");
     between(&place, ["mysql", &source.dsn()], ["mysql", &other]).expect_plain(&source, 1);
     assert_eq!(source.sql("SELECT r_count, wl_count FROM others"), "5\t6\n");
@@ -243,7 +243,7 @@ fn a_server_that_is_not_there_or_lets_nobody_in_is_told_without_the_password() {
         between(&place, ["gdbm", &gdbm.dsn()], [engine, &dsn]).expect_refusal(&[]);
     }
     assert_eq!(fs::read_dir(place.work()).unwrap().count(), 0);
-    assert_eq!(gdbm.all(), before);
+    gdbm.expect(&before);
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn a_replica_that_only_reads_is_a_source_and_no_destination() {
     let dsn = format!("127.0.0.1,{},{PASSWORD},0", replica.port());
     let destination = Gdbm::new();
     between(&place, ["redis", &dsn], ["gdbm", &destination.dsn()]).expect_plain(&destination, 1);
-    assert_eq!(destination.all(), destination.showing(&[(&digest(1), Record::full(5))], "UTC"));
+    destination.expect(&destination.showing(&[(&digest(1), Record::full(5))], "UTC"));
     // Nothing can be moved from it, nor into it.
     let other = Gdbm::new();
     let ends = ["--se=redis", "--sd", &dsn, "--de=gdbm", "--dd", &other.dsn(), "--delete"];
@@ -271,7 +271,7 @@ fn a_replica_that_only_reads_is_a_source_and_no_destination() {
     let finished = between(&place, ["gdbm", &destination.dsn()], ["redis", &dsn]);
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(!finished.stdout.contains("1 records transferred"), "{finished:?}");
-    assert_eq!(master.all(), before);
+    master.expect(&before);
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn an_account_that_may_only_read_is_enough_for_a_source() {
         let finished = place.run(&[&ends[..], options].concat());
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
     }
-    assert_eq!(destination.all(), destination.showing(&[(&digest(1), Record::full(5))], "UTC"));
+    destination.expect(&destination.showing(&[(&digest(1), Record::full(5))], "UTC"));
     // It can delete nothing and store nothing.
     let ends = ["--se=mysql", "--sd", &dsn, "--de=gdbm", "--dd=new.db", "--delete"];
     let finished = place.run(&ends);
@@ -298,7 +298,7 @@ fn an_account_that_may_only_read_is_enough_for_a_source() {
     destination.plant(&[(&digest(2), Record::full(5))], "UTC");
     let finished = between(&place, ["gdbm", &destination.dsn()], ["mysql", &dsn]);
     assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert_eq!(source.all(), before);
+    source.expect(&before);
 }
 
 #[test]
@@ -313,10 +313,10 @@ fn a_redis_account_that_may_only_read_is_enough_for_a_source() {
         let destination = Gdbm::new();
         let dsn = format!("redis://reader:{PASSWORD}@127.0.0.1:{}/0", redis.port());
         between(&place, [source.engine(), &dsn], ["gdbm", &destination.dsn()]).expect_plain(&destination, 1);
-        assert_eq!(destination.all(), destination.showing(&[(&digest(1), Record::full(5))], "UTC"));
+        destination.expect(&destination.showing(&[(&digest(1), Record::full(5))], "UTC"));
         let finished = between(&place, ["gdbm", &destination.dsn()], [source.engine(), &dsn]);
         assert_eq!(finished.code, Some(1), "{finished:?}");
-        assert_eq!(source.all(), before);
+        source.expect(&before);
     }
 }
 
