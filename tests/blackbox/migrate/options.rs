@@ -236,7 +236,7 @@ fn a_file_that_has_no_dsn_is_refused() {
 fn a_file_for_a_dsn_that_may_not_be_read_is_refused() {
     let place = Place::new().unprivileged();
     place.file("from", PASSWORD);
-    fs::set_permissions(place.work().join("from"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.work().join("from"), fs::Permissions::from_mode(0o0)).unwrap();
     let finished = place.run(&["--se=redis", "--sd=@from", "--de=gdbm", "--dd=new.db"]);
     expect_misuse(&finished, &[1, 2], "ermission denied");
     assert!(!place.work().join("new.db").exists());

@@ -171,7 +171,7 @@ fn what_has_arrived_is_deleted_and_nothing_else<S: Side, D: Side>() {
     let finished = place.migrate(&source, &destination, &["--delete"]);
     let told = Told { says_no_ttl: destination.has_ttl(), ..odd.told.clone() };
     let transferred = told.complete.unwrap().0;
-    assert_eq!(finished.migrated(), Told { deleted: transferred, ..told.clone() }, "{finished:?}");
+    assert_eq!(finished.migrated(), Told { deleted: transferred, ..told }, "{finished:?}");
     let arrived = destination.showing(&borrowed(&odd.arrives), "UTC");
     destination.expect(&arrived);
     let good = odd.planted.iter().filter(|planted| planted.says.is_some());

@@ -178,7 +178,7 @@ fn a_file_that_may_not_be_read_or_written_is_refused() {
         fs::set_permissions(side.path(), fs::Permissions::from_mode(mode)).unwrap();
     }
     if place.user.is_none() {
-        fs::set_permissions(source.path(), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(source.path(), fs::Permissions::from_mode(0o0)).unwrap();
     }
     let finished = between(&place, ["gdbm", &source.dsn()], ["gdbm", "new.db"]);
     finished.expect_refusal(&["pyzord.db", "ermission denied"]);
