@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::thread;
 
 use super::sides::{COLUMNS, Gdbm, Hashes, MySql, Texts};
 use super::{Content, PASSWORD, Place, Record, Side, digest};
 use crate::harness::{Redis, free_tcp_port};
+use crate::support::Finished;
 
 /// One record in a database, and what that then shows.
 fn planted(side: &dyn Side) -> Content {
@@ -14,7 +16,7 @@ fn planted(side: &dyn Side) -> Content {
 }
 
 /// Runs the program from one place to another.
-fn between(place: &Place, source: [&str; 2], destination: [&str; 2]) -> crate::support::Finished {
+fn between(place: &Place, source: [&str; 2], destination: [&str; 2]) -> Finished {
     let [from_engine, from] = source;
     let [to_engine, to] = destination;
     place.run(&["--se", from_engine, "--sd", from, "--de", to_engine, "--dd", to])
@@ -152,13 +154,13 @@ fn a_file_that_a_server_uses_is_refused_with_the_servers_number() {
     let (used, free, place) = (Gdbm::new(), Gdbm::new(), Place::new());
     planted(&used);
     planted(&free);
-    let server = used.home().start();
+    let server = used.home().clone().config("CleanupAge = 0\n").start();
     let pid = format!("process {}", server.pid());
     for options in [&[][..], &["--delete"], &["--dry-run"], &["--verify-only"]] {
-        let texts = ["pyzord.db", "in use", &pid, "stop it first"];
+        let texts = ["pyzord.db", "in use", &pid, "stop "];
         place.migrate(&used, &free, options).expect_refusal(&texts);
     }
-    place.migrate(&free, &used, &[]).expect_refusal(&["in use", &pid, "stop it first"]);
+    place.migrate(&free, &used, &[]).expect_refusal(&["in use", &pid, "stop "]);
     assert!(server.stop().success());
     place.migrate(&used, &free, &[]).expect_plain(&free, 1);
 }
@@ -217,32 +219,67 @@ fn a_folder_that_may_not_be_written_gets_no_file() {
 }
 
 #[test]
-fn a_server_that_is_not_there_or_lets_nobody_in_is_told_without_the_password() {
-    let place = Place::new();
-    let gdbm = Gdbm::new();
+fn a_server_that_lets_nobody_in_is_told_without_the_password() {
+    let (place, gdbm) = (Place::new(), Gdbm::new());
     let before = planted(&gdbm);
     let (redis, mysql) = (Hashes::new(), MySql::new());
-    let (name, nobody) = (mysql.name(), free_tcp_port());
-    let (redis_port, mysql_port) = (redis.redis().port(), mysql.mariadb().port());
+    let (name, redis_port, mysql_port) = (mysql.name(), redis.redis().port(), mysql.mariadb().port());
     for (engine, dsn) in [
-        ("redis", format!("127.0.0.1,{nobody},{PASSWORD},0")),
-        ("redis_v0", format!("redis://user:{PASSWORD}@127.0.0.1:{nobody}/0")),
         ("redis", format!("127.0.0.1,{redis_port},{PASSWORD}x,0")),
         ("redis", format!("redis://nobody:{PASSWORD}@127.0.0.1:{redis_port}/0")),
         ("redis_v0", format!("127.0.0.1,{redis_port},,0")),
         ("redis", format!("127.0.0.1,{redis_port},{PASSWORD},4711")),
-        ("redis", format!("/no/such/socket,,{PASSWORD},0")),
-        ("mysql", format!("127.0.0.1:{nobody},{name},{PASSWORD},{name},digests")),
         ("mysql", format!("127.0.0.1:{mysql_port},{name},{PASSWORD}x,{name},digests")),
         ("mysql", format!("127.0.0.1:{mysql_port},nobody,{PASSWORD},{name},digests")),
         ("mysql", format!("127.0.0.1:{mysql_port},{name},{PASSWORD},elsewhere,digests")),
         ("mysql", format!("mysql://{name}:{PASSWORD}%21@127.0.0.1:{mysql_port}/{name}/digests")),
-        ("mysql", format!("/no/such/socket,{name},{PASSWORD},{name},digests")),
     ] {
-        between(&place, [engine, &dsn], ["gdbm", "new.db"]).expect_refusal(&[]);
-        between(&place, ["gdbm", &gdbm.dsn()], [engine, &dsn]).expect_refusal(&[]);
+        for mut finished in [
+            between(&place, [engine, &dsn], ["gdbm", "new.db"]),
+            between(&place, ["gdbm", &gdbm.dsn()], [engine, &dsn]),
+        ] {
+            // A Redis lets everybody in and then refuses every command.
+            let incomplete = "Migration incomplete, 0 records transferred successfully, 0 records failed\n";
+            finished.stdout = finished.stdout.replace(incomplete, "");
+            finished.expect_refusal(&[]);
+        }
     }
-    assert_eq!(fs::read_dir(place.work()).unwrap().count(), 0);
+    gdbm.expect(&before);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_without_the_password() {
+    let (place, gdbm, nobody) = (Place::new(), Gdbm::new(), free_tcp_port());
+    let before = planted(&gdbm);
+    let dsns = [
+        ("redis", format!("127.0.0.1,{nobody},{PASSWORD},0")),
+        ("redis_v0", format!("redis://user:{PASSWORD}@127.0.0.1:{nobody}/0")),
+        ("redis", format!("/no/such/socket,,{PASSWORD},0")),
+        ("redis", format!("redis+cluster://:{PASSWORD}@127.0.0.1:{nobody}")),
+        ("redis", format!("redis+sentinel://:{PASSWORD}@127.0.0.1:{nobody}/counts")),
+        ("mysql", format!("127.0.0.1:{nobody},pyzor,{PASSWORD},pyzor,digests")),
+        ("mysql", format!("/no/such/socket,pyzor,{PASSWORD},pyzor,digests")),
+    ];
+    // It may wait for each of them.
+    thread::scope(|scope| {
+        for (engine, dsn) in &dsns {
+            let (place, path) = (&place, gdbm.dsn());
+            let told = |finished: Finished| {
+                let (waiting, last) =
+                    finished.stderr.trim_end().rsplit_once('\n').unwrap_or(("", &finished.stderr));
+                let is_told = last.starts_with("pyzor-migrate: error: ") && finished.stdout.is_empty();
+                let is_warning = |line: &str| line.starts_with("pyzor-migrate: warning: ");
+                let is_told = is_told && waiting.lines().all(is_warning);
+                assert!(finished.code == Some(1) && is_told, "{finished:?}");
+            };
+            scope.spawn(move || told(between(place, [engine, dsn], ["gdbm", "new.db"])));
+            // The file is for one at a time.
+            let copy = place.work().join(format!("{}.db", dsn.len()));
+            fs::copy(&path, &copy).unwrap();
+            scope.spawn(move || told(between(place, ["gdbm", &copy.display().to_string()], [engine, dsn])));
+        }
+    });
+    assert!(!place.work().join("new.db").exists());
     gdbm.expect(&before);
 }
 
