@@ -126,6 +126,8 @@ fn misuse_of_the_command_line_is_refused() {
         (&["--merge"], "--journal"),
         (&["--journal"], "--journal"),
         (&["--delete=yes"], "--delete"),
+        // Nothing has been written that could be compared.
+        (&["--dry-run", "--verify"], "--dry-run"),
     ] {
         let finished = place.migrate(&source, &destination, options);
         expect_misuse(&finished, &[2], text);
@@ -312,6 +314,21 @@ fn to_be_quiet_leaves_failures_and_the_closing_lines() {
     let expected = Told { complete: Some((1, 1)), named: [digest(2)].into(), skipped: 1, ..Told::default() };
     assert_eq!(told, expected);
     destination.expect(&content);
+}
+
+#[test]
+fn records_that_fail_are_named_by_their_keys() {
+    let (source, destination, _) = files();
+    let keys = [digest(2), digest(3).to_uppercase(), format!("b'{}'", digest(4))];
+    for key in &keys {
+        source.put(&[(key.clone().into_bytes(), b"garbage".to_vec())]);
+    }
+    let finished = Place::new().migrate(&source, &destination, &[]);
+    for key in &keys {
+        let line = format!("Record {key} failed: ");
+        assert!(finished.stdout.lines().any(|said| said.starts_with(&line)), "{key}: {finished:?}");
+    }
+    assert_eq!(finished.stdout.lines().count(), 4, "{finished:?}");
 }
 
 #[test]
