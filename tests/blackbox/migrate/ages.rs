@@ -83,7 +83,10 @@ fn times_that_the_destination_cannot_hold_are_clamped_and_that_is_said() {
     assert!(told.says_clamped, "{record}");
     let fields: Vec<&str> = record.split('\t').collect();
     assert!(fields[1].starts_with("1970-01-01 ") && fields[2].starts_with("20"), "{record}");
-    // Years of five digits.
+}
+
+#[test]
+fn years_of_five_digits_are_clamped_and_that_is_said() {
     for time in ["999999999999", "99999999999999", "9223372036854775807"] {
         let raw = format!("HSET KEY r_count 5 r_entered 1300000000 r_updated {time}");
         for destination in [&Gdbm::new() as &dyn Side, &Texts::new()] {
@@ -102,11 +105,10 @@ fn a_date_that_is_none_in_the_source_is_no_time() {
 }
 
 #[test]
-fn the_time_zone_of_a_mysql_account_skews_nothing() {
+fn the_time_zone_of_the_program_skews_nothing() {
     let (source, destination) = (MySql::new(), MySql::new());
     let (digest, record) = (digest(1), Record::full(5));
     source.plant(&[(&digest, record)], "UTC");
-    source.mariadb().sql("SELECT 1");
     for zone in super::ZONES {
         let place = Place::at(zone);
         place.migrate(&source, &destination, &[]).expect_plain(&destination, 1);
@@ -268,6 +270,65 @@ fn foreign_fields_and_a_time_to_live_do_not_outlast_a_migration() {
     destination.redis().cli(&["expire", &key, "1000"]);
     Place::new().migrate(&source, &destination, &[]).expect_plain(&destination, 1);
     destination.expect(&destination.showing(&[(&digest(1), Record::reported(1))], "UTC"));
+}
+
+#[test]
+fn a_time_to_live_in_the_source_does_not_move() {
+    let source = Hashes::new();
+    let records = [(&*digest(1), Record::reported(1)), (&*digest(2), Record::full(5))];
+    source.plant(&records, "UTC");
+    source.redis().cli(&["expire", &source.key(&digest(1)), "1000"]);
+    let before = source.all();
+    for destination in [&Hashes::new() as &dyn Side, &Texts::new()] {
+        Place::new().migrate(&source, destination, &[]).expect_plain(destination, 2);
+        destination.expect(&destination.showing(&records, "UTC"));
+        source.expect(&before);
+    }
+}
+
+#[test]
+fn sums_live_on_for_what_is_left_of_their_age() {
+    let (hashes, texts) = (Hashes::new(), Texts::new());
+    for (side, redis) in [(&hashes as &dyn Side, hashes.redis()), (&texts, texts.redis())] {
+        let (source, place) = (Gdbm::new(), Place::new());
+        let (a, b) = (digest(1), digest(2));
+        source.plant(&[(&a, changed(600_000)), (&b, changed(500_000))], "UTC");
+        side.plant(&[(&a, changed(500_000)), (&b, changed(600_000))], "UTC");
+        for digest in [&a, &b] {
+            redis.cli(&["expire", &side.key(digest), "1000"]);
+        }
+        let merge = ["--merge", "--journal=one", "--cleanup-age", "1000000"];
+        let told = place.migrate(&source, side, &merge).migrated();
+        assert_eq!(told, Told { complete: Some((2, 0)), ..Told::default() });
+        for digest in [&a, &b] {
+            let left = time_to_live(redis, &side.key(digest));
+            assert!((499_900..=500_000).contains(&left), "{digest}: {left}");
+        }
+        place.migrate(&source, side, &["--merge", "--journal=two"]).expect_plain(side, 2);
+        for digest in [&a, &b] {
+            assert_eq!(time_to_live(redis, &side.key(digest)), -1, "{digest}");
+        }
+    }
+}
+
+#[test]
+fn the_hour_that_a_night_has_twice_makes_no_difference() {
+    // In New York both are half past one.
+    let (first, second) = (1_793_511_000, 1_793_514_600);
+    for destination in [&Gdbm::new() as &dyn Side, &Texts::new()] {
+        let (source, place) = (Hashes::new(), Place::at("America/New_York"));
+        let raw = format!("HSET KEY r_count 5 r_entered {first} r_updated {second}");
+        source.put(&[(digest(1).into_bytes(), raw.into_bytes())]);
+        let finished = place.migrate(&source, destination, &["--verify"]);
+        assert!(finished.stdout.contains("1 records compared, 0 differ\n"), "{finished:?}");
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        let all: Vec<String> = destination.all().into_values().collect();
+        let date = "2026-11-01 01:30:00";
+        assert!(all[0].contains(&format!("5,{date},{date},0,")), "{all:?}");
+        let told = place.migrate(&source, destination, &["--delete"]).migrated();
+        assert_eq!((told.complete, told.deleted), (Some((1, 0)), 1));
+        assert_eq!(source.all(), Content::new());
+    }
 }
 
 #[test]

@@ -2,83 +2,92 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::thread;
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
 use super::{Content, Place, Record, SECOND, Side, Tally, Told, digest, tally};
-use crate::harness::{eventually, unix_time};
+use crate::harness::{Home, eventually, unix_time};
 
 #[test]
 fn young_records_are_moved_too() {
-    for source in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
-        let (destination, place) = (Gdbm::new(), Place::new());
-        let now = unix_time() * SECOND;
-        // The clock of whoever has counted the third is ahead.
-        let times = [now, now - SECOND, now + 2 * SECOND, now - 5000 * SECOND];
-        let digests: Vec<String> = (0..4).map(digest).collect();
-        let record = |time| Record { reports: tally(5, time, time), ..Record::default() };
-        let records: Vec<_> = digests.iter().map(String::as_str).zip(times.into_iter().map(record)).collect();
-        source.plant(&records, "UTC");
-        let finished = place.migrate(source, &destination, &["--delete"]);
-        let expected = Told { complete: Some((4, 0)), deleted: 4, ..Told::default() };
-        assert_eq!(finished.migrated(), expected, "{finished:?}");
-        assert_eq!(source.all(), Content::new(), "{}", source.engine());
-        destination.expect(&destination.showing(&records, "UTC"));
-        assert!(place.kept().is_empty(), "{:?}", place.kept());
-    }
+    let sources: [Box<dyn Side + Send>; 4] =
+        [Box::new(Gdbm::new()), Box::new(Hashes::new()), Box::new(Texts::new()), Box::new(MySql::new())];
+    thread::scope(|scope| {
+        for source in sources {
+            scope.spawn(move || move_young_records(&*source));
+        }
+    });
+}
+
+fn move_young_records(source: &dyn Side) {
+    let (destination, place) = (Gdbm::new(), Place::new());
+    let now = unix_time() * SECOND;
+    // The clock of whoever has counted the third is ahead.
+    let times = [now, now - SECOND, now + 2 * SECOND, now - 5000 * SECOND];
+    let digests: Vec<String> = (0..4).map(digest).collect();
+    let record = |time| Record { reports: tally(5, time, time), ..Record::default() };
+    let records: Vec<_> = digests.iter().map(String::as_str).zip(times.into_iter().map(record)).collect();
+    source.plant(&records, "UTC");
+    let finished = place.migrate(source, &destination, &["--delete"]);
+    let expected = Told { complete: Some((4, 0)), deleted: 4, ..Told::default() };
+    assert_eq!(finished.migrated(), expected, "{finished:?}");
+    assert_eq!(source.all(), Content::new(), "{}", source.engine());
+    destination.expect(&destination.showing(&records, "UTC"));
+    assert!(place.kept().is_empty(), "{:?}", place.kept());
 }
 
 #[test]
 fn a_source_that_is_counted_into_meanwhile_loses_nothing() {
-    for (source, destination) in [
-        (&Hashes::new() as &dyn Side, &Gdbm::new() as &dyn Side),
-        (&Texts::new(), &MySql::new()),
-        (&MySql::new(), &Hashes::new()),
-    ] {
-        let place = Place::new();
-        let digests: Vec<String> = (0..2000).map(digest).collect();
-        let records: Vec<_> =
-            digests.iter().map(|digest| (digest.as_str(), Record::reported(1000))).collect();
-        source.plant(&records, "UTC");
-        let server =
-            crate::harness::Home::open().config(&format!("CleanupAge = 0\n{}", source.settings())).start();
-        let mut counted = vec![1000_i64; 40];
-        let mut migration = place.command(&[
-            "--se",
-            source.engine(),
-            "--sd",
-            &source.dsn(),
-            "--de",
-            destination.engine(),
-            "--dd",
-            &destination.dsn(),
-            "--delete",
-            "--journal=journal",
-        ]);
-        migration.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-        let mut migration = migration.spawn().unwrap();
-        let status = eventually("the end of the migration", || {
-            for (digest, count) in digests.iter().zip(&mut counted) {
-                if server.request("report", &[digest]).code() == 200 {
-                    *count += 1;
-                }
-            }
-            migration.try_wait().unwrap()
-        });
-        assert!(status.code().is_some());
-        assert!(server.stop().success());
-        // What has been counted since is moved by another run, on top of what is there.
-        let options = ["--delete", "--journal=journal"];
-        let finished = place.migrate(source, destination, &options);
-        assert_eq!(finished.code, Some(0), "{finished:?}");
-        assert_eq!(source.all(), Content::new());
-        let back = Gdbm::new();
-        place.migrate(destination, &back, &[]).migrated();
-        let all = back.all();
-        assert_eq!(all.len(), 2000);
-        for (at, digest) in digests.iter().enumerate() {
-            let count: i64 = all[digest].split(',').nth(1).unwrap().parse().unwrap();
-            assert_eq!(count, counted.get(at).copied().unwrap_or(1000), "{} {digest}", source.engine());
+    let pairs: [(Box<dyn Side + Send>, Box<dyn Side + Send>); 3] = [
+        (Box::new(Hashes::new()), Box::new(Gdbm::new())),
+        (Box::new(Texts::new()), Box::new(MySql::new())),
+        (Box::new(MySql::new()), Box::new(Hashes::new())),
+    ];
+    thread::scope(|scope| {
+        for (source, destination) in pairs {
+            scope.spawn(move || move_while_counting(&*source, &*destination));
         }
+    });
+}
+
+fn move_while_counting(source: &dyn Side, destination: &dyn Side) {
+    let place = Place::new();
+    let digests: Vec<String> = (0..2000).map(digest).collect();
+    let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), Record::reported(1000))).collect();
+    source.plant(&records, "UTC");
+    let server = Home::open().config(&format!("CleanupAge = 0\n{}", source.settings())).start();
+    let mut counted = vec![1000_i64; 40];
+    let (from, to) = (source.dsn(), destination.dsn());
+    let ends = ["--se", source.engine(), "--sd", &from, "--de", destination.engine(), "--dd", &to];
+    let mut migration = place.command(&[&ends[..], &["--delete", "--journal=journal"]].concat());
+    let mut migration = migration.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut count = || {
+        for (digest, count) in digests.iter().zip(&mut counted) {
+            if server.request("report", &[digest]).code() == 200 {
+                *count += 1;
+            }
+        }
+    };
+    // What is never left in peace may be left where it is, which is then said.
+    let status = eventually("the end of the migration", || {
+        count();
+        migration.try_wait().unwrap()
+    });
+    assert!(status.code().is_some(), "{status}");
+    // Nor is what is counted there afterwards lost.
+    count();
+    assert!(server.stop().success());
+    let finished = place.migrate(source, destination, &["--delete", "--journal=journal"]);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_eq!(source.all(), Content::new());
+    let back = Gdbm::new();
+    place.migrate(destination, &back, &[]).migrated();
+    let all = back.all();
+    assert_eq!(all.len(), 2000);
+    for (at, digest) in digests.iter().enumerate() {
+        let count: i64 = all[digest].split(',').nth(1).unwrap().parse().unwrap();
+        assert_eq!(count, counted.get(at).copied().unwrap_or(1000), "{} {digest}", source.engine());
     }
 }
 

@@ -286,9 +286,16 @@ fn every_hundred_thousand_records_are_told_unless_it_is_to_be_quiet() {
         assert!(shown.contains('\r') || shown.contains('\x1b'), "{shown:?}");
         assert!(shown.contains("200000") || shown.contains("200,000"), "{shown:?}");
     });
+}
+
+#[test]
+fn a_terminal_is_left_alone_if_it_is_to_be_quiet() {
+    let (source, destination, content) = files();
     on_a_terminal(&source, &destination, "--quiet", |shown, stdout| {
+        let closing = "Migration complete, 1 records transferred successfully, 0 records failed\n";
         assert_eq!((stdout, shown), (closing, ""));
     });
+    destination.expect(&content);
 }
 
 /// Runs a migration whose standard error is a terminal, and examines what that shows and the standard output.

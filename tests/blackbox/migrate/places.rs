@@ -1,8 +1,9 @@
 //! Databases that are not one process on this machine: clusters, services of sentinels, sockets, TLS.
 
+use super::sides::COLUMNS;
 use super::sides::{Gdbm, Hashes, MySql};
 use super::{Content, PASSWORD, Place, Record, Side, Told, digest};
-use crate::harness::{Certificate, RedisCluster, Sentinel};
+use crate::harness::{Certificate, MariaDb, RedisCluster, Sentinel};
 
 const COUNT: u32 = 300;
 
@@ -94,4 +95,54 @@ fn a_table_is_reached_by_the_socket_of_its_server() {
     let (socket, name) = (mysql.mariadb().socket().display().to_string(), mysql.name());
     there_and_back("mysql", &format!("{socket},{name},{PASSWORD},{name},digests"));
     mysql.expect(&Content::new());
+}
+
+#[test]
+fn tables_of_other_shapes_are_destinations_and_sources() {
+    let shape = |from: &str, to: &str| {
+        assert!(COLUMNS.contains(from));
+        format!("({})", COLUMNS.replace(from, to))
+    };
+    for shape in [
+        shape("int(11)", "bigint(20)"),
+        shape("int(11)", "int(10) unsigned"),
+        shape("int(11) default NULL", "int(11) NOT NULL default 0"),
+        shape("char(40) default NULL", "varchar(40) NOT NULL"),
+        shape("char(40) default NULL", "binary(40) NOT NULL"),
+        shape("char(40)", "char(64)"),
+        shape("datetime default NULL", "timestamp NULL default NULL"),
+        shape("datetime default NULL", "timestamp NOT NULL default '0000-00-00 00:00:00'"),
+        shape("datetime", "datetime(6)"),
+        shape("PRIMARY KEY", "UNIQUE KEY"),
+        shape("PRIMARY KEY (`digest`)", "id int AUTO_INCREMENT PRIMARY KEY, UNIQUE (digest)"),
+        shape("PRIMARY KEY", "note varchar(9) NOT NULL default 'none', PRIMARY KEY"),
+        shape("r_count", "R_Count"),
+        format!("({COLUMNS}) ENGINE=MyISAM"),
+        format!("({COLUMNS}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
+        format!("({COLUMNS}) CHARACTER SET latin1 COLLATE latin1_swedish_ci"),
+        format!("({COLUMNS}) PARTITION BY KEY (digest) PARTITIONS 4"),
+    ] {
+        let mysql = MySql::absent();
+        mysql.sql(&format!("CREATE TABLE digests {shape}"));
+        println!("{shape}");
+        there_and_back("mysql", &mysql.dsn());
+    }
+}
+
+#[test]
+fn the_time_zone_of_a_mysql_server_skews_nothing() {
+    let mariadb = MariaDb::with("--default-time-zone=+05:30");
+    mariadb.sql(&format!("SET PASSWORD FOR pyzor@localhost = PASSWORD('{PASSWORD}')"));
+    let dsn = format!("127.0.0.1:{},pyzor,{PASSWORD},pyzor,digests", mariadb.port());
+    there_and_back("mysql", &dsn);
+    let (source, place) = (source(), Place::at("America/New_York"));
+    place
+        .run(&["--se=gdbm", "--sd", &source.dsn(), "--de=mysql", "--dd", &dsn])
+        .expect_plain(&source, COUNT.into());
+    // Seven in the morning in New York.
+    let row = format!(
+        "SELECT r_entered, UNIX_TIMESTAMP(r_entered) FROM pyzor.digests WHERE digest = '{}'",
+        digest(0)
+    );
+    assert_eq!(mariadb.sql(&row), "2011-03-13 16:36:40\t1300014400\n");
 }
