@@ -1,7 +1,7 @@
 //! Uniting two databases.
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
-use super::{Content, Place, Record, SECOND, Side, THEN, Tally, Told, digest, tally};
+use super::{Content, Place, Planted, Record, SECOND, Side, THEN, Tally, Told, digest, tally};
 
 const MERGE: [&str; 3] = ["--merge", "--journal", "journal"];
 
@@ -209,4 +209,106 @@ fn what_is_damaged_in_the_destination_fails_and_stays() {
         let shown = destination.all();
         assert_eq!(shown, expected, "{}", destination.engine());
     }
+}
+
+/// Adds to records of all shapes that others have left in a destination.
+fn records_of_all_shapes_are_added_to(destination: &dyn Side) {
+    let (source, place) = (Gdbm::new(), Place::new());
+    let there = destination.awkward("UTC");
+    let raw = |planted: &Planted| (planted.key.clone(), planted.raw.clone());
+    destination.put(&there.iter().map(raw).collect::<Vec<_>>());
+    let addition = Record::reported(3);
+    let says = |planted: &Planted| (String::from_utf8(planted.key.clone()).unwrap(), planted.says.unwrap());
+    let there: Vec<(String, Record)> = there.iter().map(says).collect();
+    let all = |change: &dyn Fn(Record) -> Record| -> Vec<(&str, Record)> {
+        there.iter().map(|(digest, record)| (digest.as_str(), change(*record))).collect()
+    };
+    source.plant(&all(&|_| addition), "UTC");
+    let told = place.migrate(&source, destination, &MERGE).migrated();
+    assert_eq!(told.complete, Some((there.len() as u64, 0)));
+    let sums = all(&|record| record.and(addition));
+    // What the established server has stored beside the record in a hash stays.
+    let without_notes = |content: Content| -> Content {
+        content.into_iter().map(|(key, text)| (key, text.replace("note=mine ", ""))).collect()
+    };
+    assert!(
+        without_notes(destination.all()) == destination.showing(&sums, "UTC"),
+        "{:#?}\nis not\n{:#?}",
+        without_notes(destination.all()),
+        destination.showing(&sums, "UTC")
+    );
+}
+
+#[test]
+fn records_of_all_shapes_in_gdbm_are_added_to() {
+    records_of_all_shapes_are_added_to(&Gdbm::new());
+}
+
+#[test]
+fn records_of_all_shapes_in_redis_are_added_to() {
+    records_of_all_shapes_are_added_to(&Hashes::new());
+}
+
+#[test]
+fn records_of_all_shapes_in_redis_v0_are_added_to() {
+    records_of_all_shapes_are_added_to(&Texts::new());
+}
+
+#[test]
+fn records_of_all_shapes_in_mysql_are_added_to() {
+    records_of_all_shapes_are_added_to(&MySql::new());
+}
+
+/// Many digests in several spellings each, which a scan meets far apart.
+fn spellings_far_apart_are_added(source: &dyn Side) {
+    const COUNT: u32 = 3000;
+    let digests: Vec<String> = (0..COUNT).map(digest).collect();
+    let spellings = |digest: &str| [digest.to_owned(), digest.to_uppercase(), format!("b'{digest}'")];
+    let mut records = Vec::new();
+    for (at, digest) in digests.iter().enumerate() {
+        for (spelling, count) in spellings(digest).into_iter().zip([1, 10, 100]).skip(at % 2) {
+            records.push((spelling, Record::reported(count)));
+        }
+    }
+    let all: Vec<_> = records.iter().map(|(key, record)| (key.as_str(), *record)).collect();
+    source.plant(&all, "UTC");
+    let sums = |factor: i64| -> Vec<(&str, Record)> {
+        let sum = |at| factor * if at % 2 == 0 { 111 } else { 110 };
+        digests.iter().enumerate().map(|(at, digest)| (digest.as_str(), Record::reported(sum(at)))).collect()
+    };
+    let (copy, total, place) = (Gdbm::new(), Hashes::new(), Place::new());
+    let keys = all.len() as u64;
+    place.migrate(source, &copy, &[]).expect_plain(&copy, keys);
+    copy.expect(&copy.showing(&sums(1), "UTC"));
+    place.migrate(source, &total, &[]).expect_plain(&total, keys);
+    place.migrate(source, &total, &MERGE).expect_plain(&total, keys);
+    total.expect(&total.showing(&sums(2), "UTC"));
+    let told = place.migrate(source, &total, &MERGE).migrated();
+    assert_eq!((told.complete, told.before), (Some((0, 0)), keys));
+    total.expect(&total.showing(&sums(2), "UTC"));
+    let moved = MySql::new();
+    let told = place.migrate(source, &moved, &["--delete"]).migrated();
+    assert_eq!((told.complete, told.deleted), (Some((keys, 0)), keys));
+    assert_eq!(source.all(), Content::new());
+    moved.expect(&moved.showing(&sums(1), "UTC"));
+}
+
+#[test]
+fn spellings_far_apart_in_gdbm_are_added() {
+    spellings_far_apart_are_added(&Gdbm::new());
+}
+
+#[test]
+fn spellings_far_apart_in_redis_are_added() {
+    spellings_far_apart_are_added(&Hashes::new());
+}
+
+#[test]
+fn spellings_far_apart_in_redis_v0_are_added() {
+    spellings_far_apart_are_added(&Texts::new());
+}
+
+#[test]
+fn spellings_far_apart_in_mysql_are_added() {
+    spellings_far_apart_are_added(&MySql::lenient());
 }
