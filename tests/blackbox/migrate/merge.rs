@@ -229,16 +229,23 @@ fn records_of_all_shapes_are_added_to(destination: &dyn Side) {
     let finished = place.migrate(&source, destination, &MERGE);
     assert_eq!(finished.migrated().complete, Some((there.len() as u64, 0)), "{finished:?}");
     let sums = all(&|record| record.and(addition));
-    // What the established server has stored beside the record in a hash stays.
-    let without_notes = |content: Content| -> Content {
-        content.into_iter().map(|(key, text)| (key, text.replace("note=mine ", ""))).collect()
-    };
-    assert!(
-        without_notes(destination.all()) == destination.showing(&sums, "UTC"),
-        "{:#?}\nis not\n{:#?}",
-        without_notes(destination.all()),
-        destination.showing(&sums, "UTC")
-    );
+    let arrived: Content = destination.all().into_iter().map(|(key, text)| (key, plain(&text))).collect();
+    let expected = destination.showing(&sums, "UTC");
+    assert!(arrived == expected, "{arrived:#?}\nis not\n{expected:#?}");
+}
+
+/// A record without what says nothing and may stay where nothing is added: other fields of a hash, and in a
+/// row the dates of a count of 0 and dates of nothing.
+fn plain(text: &str) -> String {
+    let mut fields: Vec<&str> = text.split('\t').collect();
+    for tally in fields.chunks_exact_mut(3) {
+        for at in 1..3 {
+            if tally[0] == "0" || tally[at].starts_with("0000") {
+                tally[at] = "NULL";
+            }
+        }
+    }
+    fields.join("\t").replace("note=mine ", "")
 }
 
 #[test]
