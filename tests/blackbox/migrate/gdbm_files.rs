@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::sides::{Gdbm, Hashes};
 use super::{Place, Record, Side, ZONES, digest, snapshot};
+use crate::harness::ours_only;
 
 #[test]
 fn a_copy_from_file_to_file_is_exact_to_the_letter() {
@@ -98,6 +99,9 @@ fn a_move_to_a_file_leaves_nothing_beside_it() {
 
 #[test]
 fn a_file_whose_server_was_killed_is_migrated() {
+    if !ours_only() {
+        return;
+    }
     let (source, destination, place) = (Gdbm::new(), Hashes::new(), Place::new());
     let server = source.home().start();
     let digests: Vec<String> = (0..50).map(digest).collect();
