@@ -153,9 +153,9 @@ impl When {
 
 /// The nearest moment whose local date has a year of four digits.
 pub(in crate::storage) fn in_calendar(zone: &TimeZone, time: Timestamp) -> Timestamp {
-    // A day inside, whatever the time zone; the library has its own end, which is before that of the year.
+    // A day inside, whatever the time zone; the library ends before the year does.
     const FIRST: i64 = -62_135_510_400;
-    const LAST: i64 = 253_402_120_800;
+    const LAST: i64 = 253_402_207_199;
     match jiff::Timestamp::from_second(time.seconds()) {
         Ok(moment) if zone.to_datetime(moment).year() >= 1 => time,
         _ => Timestamp::from_seconds(time.seconds().clamp(FIRST, LAST)),
