@@ -22,7 +22,7 @@ scripts := .ci/run $(wildcard tests/*.sh dist/*.sh)
 # One after the other, whatever -j says: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: build run test outages pauses lint rust build-packages lint-packages test-packages install uninstall clean help
+.PHONY: build run test outages pauses migrations lint rust build-packages lint-packages test-packages install uninstall clean help
 
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
@@ -51,12 +51,15 @@ test: rust lint build-packages test-packages
 	$(CARGO) test --locked --doc
 	$(CARGO) test --locked --lib --bins --tests
 
-# Measurements, which take minutes; what they print is in docs/mysql.md and docs/redis.md.
+# Measurements, which take minutes; what they print is in the pages under docs.
 outages: rust build-packages test-packages
 	PYZORD_OUTAGES=20 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 comes_back
 
 pauses: rust build-packages test-packages
 	PYZORD_PAUSE_RECORDS=1000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 expire_from
+
+migrations: rust build-packages test-packages
+	$(CARGO) bench --locked --bench migrate
 
 lint: rust lint-packages
 	$(CARGO) fmt --check
@@ -126,6 +129,7 @@ help:
 	@echo 'make test       install what the tests need and run everything that is checked'
 	@echo 'make outages    kill and stop database servers under load, again and again, and print what was measured'
 	@echo 'make pauses     let a million records expire under load, and print what was measured'
+	@echo 'make migrations move a million records between engines, beside what the databases do themselves'
 	@echo 'make lint       only what is checked quickly: format, scripts, manual pages, systemd unit'
 	@echo 'make install    install what was built; DESTDIR, prefix, bindir, sbindir, mandir, docdir, unitdir'
 	@echo '                and sysusersdir are honoured (prefix is /usr/local, sbindir is bindir)'
