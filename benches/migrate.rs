@@ -55,7 +55,7 @@ print(records)
 ";
 
 /// The program that is measured, where it has been built.
-const PROGRAM: Option<&str> = option_env!("CARGO_BIN_EXE_pyzor-migrate");
+const PROGRAM: Option<&str> = Some(env!("CARGO_BIN_EXE_pyzor-migrate"));
 
 const PAIRS: [(&str, &str); 4] = [("gdbm", "redis"), ("redis", "mysql"), ("mysql", "gdbm"), ("gdbm", "gdbm")];
 

@@ -6,6 +6,7 @@
 mod ages;
 mod deletion;
 mod gdbm_files;
+mod interrupted;
 mod merge;
 mod options;
 mod pairs;
