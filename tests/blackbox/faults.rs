@@ -102,14 +102,14 @@ fn report_until(site: &Site, over: &Over, acknowledged: &AtomicI64, client: u32)
 }
 
 /// A small disk in the place of a folder, seen only by those who are told.
-struct Disk {
+pub(crate) struct Disk {
     holder: Child,
     folder: PathBuf,
 }
 
 impl Disk {
     /// A disk of so many KiB in the place of this folder, which stays empty for everybody else.
-    fn new(site: &Site, folder: PathBuf, size: u32) -> Self {
+    pub(crate) fn new(site: &Site, folder: PathBuf, size: u32) -> Self {
         // A process holds the mount, which goes with it.
         let script = "mount -t tmpfs -o size=\"$2\"k,mode=755 test \"$1\" && echo mounted && exec cat";
         let mut command = site.mark(Command::new("unshare"));
@@ -127,7 +127,7 @@ impl Disk {
     }
 
     /// The command, run where the disk is seen.
-    fn inside(&self, site: &Site, inner: &Command) -> Command {
+    pub(crate) fn inside(&self, site: &Site, inner: &Command) -> Command {
         let mut command = site.mark(Command::new("nsenter"));
         command.args(["-t", &self.holder.id().to_string(), "-m"]);
         if !Uid::effective().is_root() {
@@ -138,13 +138,13 @@ impl Disk {
     }
 
     /// A file on the disk, by a name that works from outside.
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         let root = format!("/proc/{}/root", self.holder.id());
         PathBuf::from(root).join(self.folder.strip_prefix("/").unwrap()).join(name)
     }
 
     /// Takes up so many KiB.
-    fn fill(&self, name: &str, size: usize) {
+    pub(crate) fn fill(&self, name: &str, size: usize) {
         fs::write(self.path(name), vec![0; size * 1024]).unwrap();
     }
 }

@@ -5,7 +5,11 @@
 //! `PYZORD_KILL_RECORDS` how many records there are to move each time.
 
 mod counted;
+mod journals;
+mod proxy;
+mod stopped;
 mod stores;
+mod twice;
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -103,9 +107,14 @@ struct Scene {
 impl Scene {
     /// A source with so many records, a destination without any, and these options.
     fn new(from: &str, to: &str, records: u32, arguments: &[&str]) -> Self {
+        Self::between(store(from), store(to), records, arguments)
+    }
+
+    /// The same between these two.
+    fn between(source: Box<dyn Store>, target: Box<dyn Store>, records: u32, arguments: &[&str]) -> Self {
         let scene = Self {
-            source: store(from),
-            target: store(to),
+            source,
+            target,
             folder: tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
             counted: Mutex::default(),
@@ -116,9 +125,14 @@ impl Scene {
         scene
     }
 
-    /// Adds `--merge`, and records to the destination, of which half are in the source, too.
+    /// Adds `--merge`, and records to the destination.
     fn merging(mut self) -> Self {
         self.arguments.push("--merge".to_owned());
+        self.with_before()
+    }
+
+    /// Adds records to the destination, of which some are in the source, too.
+    fn with_before(mut self) -> Self {
         // Others of the same digests: the numbers that make their counts and times are others.
         let mine: Vec<String> = (0..self.next()).step_by(4).chain(9_000_000..9_001_000).map(digest).collect();
         let theirs = records(7..7 + u32::try_from(mine.len()).unwrap());
@@ -272,7 +286,7 @@ impl Run {
     #[track_caller]
     fn under_way(&mut self, target: &dyn Store) {
         let deadline = Instant::now() + PATIENCE;
-        while !target.has_some() {
+        while target.count() == 0 {
             assert!(!self.has_ended(), "it has ended: {:#?}", self.said(None));
             assert!(Instant::now() < deadline, "nothing arrives");
             thread::sleep(Duration::from_millis(1));

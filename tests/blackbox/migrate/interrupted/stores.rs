@@ -30,8 +30,8 @@ pub(crate) trait Store: Send + Sync {
     /// All records.
     fn read(&self) -> Content;
 
-    /// Whether something has arrived, as far as can be seen without disturbing who writes it.
-    fn has_some(&self) -> bool;
+    /// How many records there are, quickly; of a file, whether there are some, without disturbing who writes it.
+    fn count(&self) -> usize;
 
     /// Whether a server can count into it while it is migrated.
     fn is_shared(&self) -> bool {
@@ -160,9 +160,9 @@ impl Store for Gdbm {
         self.home.database().read().into_iter().map(record).collect()
     }
 
-    fn has_some(&self) -> bool {
+    fn count(&self) -> usize {
         // A new file has four blocks of 4 KiB.
-        fs::metadata(self.path()).is_ok_and(|file| file.len() > 100_000)
+        usize::from(fs::metadata(self.path()).is_ok_and(|file| file.len() > 100_000))
     }
 
     fn is_shared(&self) -> bool {
@@ -276,8 +276,8 @@ while cursor != 0:
         self.python(DUMP).lines().map(record).collect()
     }
 
-    fn has_some(&self) -> bool {
-        self.redis.cli(&["dbsize"]).trim() != "0"
+    fn count(&self) -> usize {
+        self.redis.cli(&["dbsize"]).trim().parse().unwrap()
     }
 
     fn service(&mut self) -> &mut Service {
@@ -363,8 +363,8 @@ impl Store for Table {
         rows.lines().map(record).collect()
     }
 
-    fn has_some(&self) -> bool {
-        self.mariadb.sql(&format!("SELECT 1 FROM pyzor.{} LIMIT 1", self.name)) == "1\n"
+    fn count(&self) -> usize {
+        self.mariadb.sql(&format!("SELECT COUNT(*) FROM pyzor.{}", self.name)).trim().parse().unwrap()
     }
 
     fn service(&mut self) -> &mut Service {

@@ -1,0 +1,137 @@
+//! Migrations that are told to stop, or that lose one of their databases, or the room for it.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use super::stores::{Gdbm, Store, fragile_store, store};
+use super::{Run, Scene};
+use crate::faults::Disk;
+use crate::harness::ours_only;
+use crate::support::{Finished, Site};
+
+/// So many that a migration can be met in the middle.
+const MANY: u32 = 40_000;
+
+/// Asserts that it ended with one line about this, and said how far it had come.
+#[track_caller]
+fn expect_incomplete(finished: &Finished, about: &[&str]) {
+    let errors = finished.stderr.lines().filter(|line| !line.starts_with("pyzor-migrate: note: "));
+    let line =
+        errors.clone().count() == 1 && errors.clone().all(|line| line.starts_with("pyzor-migrate: error: "));
+    let all = about.iter().all(|text| finished.stderr.contains(text));
+    let said = finished.stdout.contains("Migration incomplete, ");
+    assert!(finished.code == Some(1) && line && all && said, "not about {about:?}: {finished:#?}");
+}
+
+fn stops(from: &str, to: &str, signal: Signal, arguments: &[&str]) {
+    if !ours_only() {
+        return;
+    }
+    let scene = Scene::new(from, to, MANY, arguments);
+    let mut run = scene.start();
+    run.under_way(&*scene.target);
+    run.signal(signal);
+    let name = signal.as_str().strip_prefix("SIG").unwrap();
+    expect_incomplete(&run.finished(), &[&format!("interrupted by {name}")]);
+    for side in [&scene.source, &scene.target] {
+        let marker = format!("{}.open", side.dsn());
+        assert!(!Path::new(&marker).exists(), "{marker} is still there");
+    }
+    if scene.deletes() {
+        scene.expect_union();
+    }
+    scene.complete();
+    scene.expect_done();
+}
+
+#[test]
+fn term_stops_a_copy_into_a_file_that_is_closed() {
+    stops("redis", "gdbm", Signal::SIGTERM, &[]);
+}
+
+#[test]
+fn int_stops_a_move_out_of_a_file_that_is_closed() {
+    stops("gdbm", "redis", Signal::SIGINT, &["--delete"]);
+}
+
+#[test]
+fn term_stops_a_move_between_files_that_are_closed() {
+    stops("gdbm", "gdbm", Signal::SIGTERM, &["--delete"]);
+}
+
+#[test]
+fn int_stops_a_move_out_of_a_table() {
+    stops("mysql", "redis", Signal::SIGINT, &["--delete"]);
+}
+
+fn survives_the_loss_of_a_database(from: &str, to: &str, loses: fn(&mut Scene) -> &mut Box<dyn Store>) {
+    if !ours_only() {
+        return;
+    }
+    let mut scene = Scene::between(fragile_store(from), fragile_store(to), MANY, &["--delete"]).journalled();
+    let mut run = scene.start();
+    run.under_way(&*scene.target);
+    loses(&mut scene).service().kill();
+    expect_incomplete(&run.finished(), &[]);
+    loses(&mut scene).restart();
+    scene.expect_union();
+    scene.complete();
+    scene.expect_done();
+}
+
+#[test]
+fn a_move_survives_the_loss_of_the_redis_that_it_fills() {
+    survives_the_loss_of_a_database("gdbm", "redis", |scene| &mut scene.target);
+}
+
+#[test]
+fn a_move_survives_the_loss_of_the_redis_that_it_empties() {
+    survives_the_loss_of_a_database("redis", "gdbm", |scene| &mut scene.source);
+}
+
+#[test]
+fn a_move_survives_the_loss_of_the_mariadb_that_it_fills() {
+    survives_the_loss_of_a_database("redis", "mysql", |scene| &mut scene.target);
+}
+
+#[test]
+fn a_move_survives_the_loss_of_the_mariadb_that_it_empties() {
+    survives_the_loss_of_a_database("mysql", "redis", |scene| &mut scene.source);
+}
+
+#[test]
+fn a_move_to_a_full_disk_loses_nothing_and_is_completed_with_room() {
+    if !ours_only() {
+        return;
+    }
+    let target = Gdbm::new();
+    let file = target.path();
+    let site = Site::new();
+    let disk = Disk::new(&site, file.parent().unwrap().to_path_buf(), 32 * 1024);
+    disk.fill("ballast", 29 * 1024);
+    let scene = Scene::between(store("redis"), Box::new(target), MANY, &["--delete"]).journalled();
+    let run = || {
+        let mut command = disk.inside(&site, &scene.command());
+        scene.surround(&mut command);
+        let finished = Run::start(command, scene.folder.path()).finished();
+        // What is on the disk, where it is looked at.
+        for name in ["pyzord.db", "pyzord.db.open"] {
+            let there = file.with_file_name(name);
+            match fs::copy(disk.path(name), &there) {
+                Ok(_) => {}
+                Err(_) => assert!(name != "pyzord.db" && (!there.exists() || fs::remove_file(there).is_ok())),
+            }
+        }
+        finished
+    };
+    expect_incomplete(&run(), &["pyzord.db"]);
+    let arrived = scene.target.read().len();
+    assert!(arrived < MANY as usize, "they all had room");
+    scene.expect_union();
+    fs::remove_file(disk.path("ballast")).unwrap();
+    let finished = run();
+    assert!(finished.code == Some(0) && finished.stdout.contains("Migration complete, "), "{finished:#?}");
+    scene.expect_done();
+}
