@@ -54,9 +54,6 @@ while cursor != 0:
 print(records)
 ";
 
-/// The program that is measured, where it has been built.
-const PROGRAM: Option<&str> = Some(env!("CARGO_BIN_EXE_pyzor-migrate"));
-
 const PAIRS: [(&str, &str); 4] = [("gdbm", "redis"), ("redis", "mysql"), ("mysql", "gdbm"), ("gdbm", "gdbm")];
 
 fn main() {
@@ -73,8 +70,7 @@ fn main() {
             times.push((reference.run)(&arena));
             eprintln!("  {} {}: {:.2} s", reference.engine, reference.name, seconds(times[times.len() - 1]));
         }
-        let built = if PROGRAM.is_some() { &PAIRS[..] } else { &[] };
-        for (pair, results) in built.iter().zip(&mut migrations) {
+        for (pair, results) in PAIRS.iter().zip(&mut migrations) {
             let migration = arena.migrate(*pair);
             eprintln!("  {} to {}: {:.2} s", pair.0, pair.1, seconds(migration.time));
             results.push(migration);
@@ -165,8 +161,8 @@ const REFERENCES: [Reference; 12] = [
             arena.clear();
             let mut benchmark = Command::new("redis-benchmark");
             benchmark.args(["-p", &arena.redis_target.port().to_string(), "-P", "100", "-q"]);
-            // Keys of the same length, of which hardly any comes twice.
-            benchmark.args(["-n", &arena.records.to_string(), "-r", "1000000000000", "HSET"]);
+            // Keys of the same length, of which hardly any comes twice. It counts to 2^31.
+            benchmark.args(["-n", &arena.records.to_string(), "-r", "2000000000", "HSET"]);
             benchmark.arg(format!("pyzord.digest_v1.{}__rand_int__", "0".repeat(28))).args(hash(500));
             let time = arena.timed(&mut benchmark, " requests per second");
             assert!(arena.stored("redis") > arena.records / 100 * 98, "keys that came twice");
@@ -437,8 +433,16 @@ fn base64(bytes: &[u8]) -> String {
 /// What a migration of all records took.
 struct Migration {
     time: Duration,
-    /// In KiB.
-    memory: u64,
+    memory: Memory,
+}
+
+/// The largest sizes in memory, in KiB.
+#[derive(Clone, Copy, Default)]
+struct Memory {
+    /// With what is in memory of gdbm files, which the kernel takes back when it needs room.
+    all: u64,
+    /// Of its own, as far as it was seen.
+    own: u64,
 }
 
 impl Arena {
@@ -455,16 +459,15 @@ impl Arena {
 
     fn migrate(&self, (from, to): (&str, &str)) -> Migration {
         self.clear();
-        let mut command = Command::new(PROGRAM.unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pyzor-migrate"));
         command.args(["--se", from, "--sd", &self.dsn(from, "source")]);
         command.args(["--de", to, "--dd", &self.dsn(to, "target")]);
         command.env("TZ", "UTC").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let start = Instant::now();
         let mut child = command.spawn().unwrap();
-        let mut memory = 0;
+        let mut memory = Memory::default();
         while child.try_wait().unwrap().is_none() {
-            // It has none any more when it has just ended.
-            memory = peak_memory(child.id()).unwrap_or(memory);
+            memory.look(child.id());
             thread::sleep(Duration::from_millis(5));
         }
         let time = start.elapsed();
@@ -484,11 +487,18 @@ impl Arena {
     }
 }
 
-/// The largest size that a process ever had in memory, in KiB.
-fn peak_memory(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
+impl Memory {
+    /// Looks at a process, which has none any more when it has just ended.
+    fn look(&mut self, pid: u32) {
+        let path = Path::new("/proc").join(pid.to_string()).join("status");
+        let status = fs::read_to_string(path).unwrap_or_default();
+        let field = |name: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+            value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+        };
+        self.all = field("VmHWM:").unwrap_or(self.all);
+        self.own = self.own.max(field("RssAnon:").unwrap_or_default());
+    }
 }
 
 fn seconds(time: Duration) -> f64 {
@@ -508,11 +518,13 @@ fn print(arena: &Arena, rounds: u32, references: &[(Reference, Duration)], migra
         println!("| {} | {} | {:.2} | {} |", reference.engine, reference.name, seconds(*time), speed(*time));
     }
     println!(
-        "\n| from | to | seconds | records/s | slower side | its records/s | ratio | ratio to its fastest | peak MiB |\n\
-         | --- | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |"
+        "\n| from | to | seconds | records/s | slower side | its records/s | ratio | ratio to its fastest | peak MiB | without files |\n\
+         | --- | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
     );
     for ((from, to), results) in PAIRS.into_iter().zip(migrations) {
-        let Some(memory) = results.iter().map(|result| result.memory).max() else { continue };
+        let peak =
+            |size: fn(&Memory) -> u64| results.iter().map(|result| size(&result.memory)).max().unwrap_or(0);
+        let [all, own] = [peak(|memory| memory.all), peak(|memory| memory.own)];
         let time = median(results.into_iter().map(|result| result.time).collect());
         let slower = |usual_only: bool| {
             let best = |engine: &str, way: Way| {
@@ -526,14 +538,15 @@ fn print(arena: &Arena, rounds: u32, references: &[(Reference, Duration)], migra
         };
         let ((reference, usual), (_, fastest)) = (slower(true), slower(false));
         println!(
-            "| {from} | {to} | {:.2} | {} | {} | {} | {:.2} | {:.2} | {:.1} |",
+            "| {from} | {to} | {:.2} | {} | {} | {} | {:.2} | {:.2} | {:.1} | {:.1} |",
             seconds(time),
             speed(time),
             reference.name,
             speed(*usual),
             seconds(*usual) / seconds(time),
             seconds(*fastest) / seconds(time),
-            memory as f64 / 1024.0
+            all as f64 / 1024.0,
+            own as f64 / 1024.0
         );
     }
 }

@@ -72,7 +72,7 @@ fn a_file_that_is_no_sound_journal_is_refused_and_left_alone() {
     if !ours_only() {
         return;
     }
-    let scene = Scene::new("redis", "gdbm", SOME, &[]).merging().journalled();
+    let scene = Scene::new("redis", "redis", SOME, &[]).merging().journalled();
     let journal = scene.journal();
     let before = scene.target.read();
     scene.complete();
