@@ -50,7 +50,7 @@ fn kills() -> u32 {
 
 /// How many records there are to move whenever a migration is about to be killed.
 fn to_move() -> u32 {
-    number("PYZORD_KILL_RECORDS", 8_000)
+    number("PYZORD_KILL_RECORDS", 5_000)
 }
 
 /// A digest of its own for each number, all over the key space as real ones are.
@@ -213,9 +213,9 @@ impl Scene {
         finished
     }
 
-    /// Asserts that nothing is lost, and nothing counted twice.
+    /// Asserts that nothing is lost, and nothing counted twice. Returns how many records have arrived.
     #[track_caller]
-    fn expect_union(&self) {
+    fn expect_union(&self) -> usize {
         let (source, target) = (self.source.read(), self.target.read());
         let counted = self.counted.lock().unwrap();
         if self.deletes() {
@@ -224,6 +224,7 @@ impl Scene {
             counted.expect("the source", &source);
             self.sum(&counted).expect_merging(&self.before, &target);
         }
+        target.len()
     }
 
     /// Asserts that the destination has everything, and that the source has nothing where it should not.
@@ -419,8 +420,7 @@ fn kill_at_random(scene: &Scene, traffic: &Traffic, whole: Duration) -> Seen {
         thread::sleep(Duration::from_micros(delay));
         seen.late += u32::from(run.has_ended());
         drop(run);
-        traffic.pause(|| scene.expect_union());
-        seen.kills.push((delay / 1000, scene.target.read().len()));
+        seen.kills.push((delay / 1000, traffic.pause(|| scene.expect_union())));
     }
     seen
 }
@@ -499,4 +499,27 @@ pairs! {
 #[test]
 fn uniting_two_databases_into_one_survives_kills() {
     survives_kills(&Scene::new("redis", "mysql", to_move(), &["--delete"]).merging().journalled());
+}
+
+#[test]
+fn what_changes_all_the_time_is_left_to_a_run_without_a_server() {
+    if !ours_only() {
+        return;
+    }
+    let scene = Scene::new("redis", "gdbm", 1000, &["--delete"]).journalled();
+    let server = scene.source.home().start();
+    let traffic = Traffic::default();
+    thread::scope(|scope| {
+        let _ends = traffic.over.guard();
+        let (traffic, scene, port) = (&traffic, &scene, server.port());
+        scope.spawn(move || traffic.flow(port, scene));
+        let finished = scene.run();
+        let said = finished.stdout.contains(" 0 records failed\n")
+            && finished.stdout.contains(" left in the source, ");
+        assert!(finished.code == Some(1) && said, "{finished:#?}");
+        traffic.pause(|| scene.expect_union());
+    });
+    assert!(server.stop().success());
+    scene.complete();
+    scene.expect_done();
 }

@@ -12,7 +12,7 @@ use crate::support::Finished;
 
 const SOME: u32 = 3000;
 /// So many that a migration can be met in the middle.
-const MANY: u32 = 40_000;
+const MANY: u32 = 30_000;
 
 /// Whether it was refused in one line with these texts.
 fn is_refusal(finished: &Finished, texts: &[&str]) -> bool {

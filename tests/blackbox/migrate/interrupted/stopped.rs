@@ -12,7 +12,7 @@ use crate::harness::ours_only;
 use crate::support::{Finished, Site};
 
 /// So many that a migration can be met in the middle.
-const MANY: u32 = 40_000;
+const MANY: u32 = 30_000;
 
 /// Asserts that it ended with one line about this, and said how far it had come.
 #[track_caller]
@@ -110,7 +110,7 @@ fn a_move_to_a_full_disk_loses_nothing_and_is_completed_with_room() {
     let file = target.path();
     let site = Site::new();
     let disk = Disk::new(&site, file.parent().unwrap().to_path_buf(), 32 * 1024);
-    disk.fill("ballast", 29 * 1024);
+    disk.fill("ballast", 30 * 1024);
     let scene = Scene::between(store("redis"), Box::new(target), MANY, &["--delete"]).journalled();
     let run = || {
         let mut command = disk.inside(&site, &scene.command());
