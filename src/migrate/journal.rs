@@ -4,6 +4,7 @@
 //! Before a record is added to one in the destination, the journal holds how the destination was and what
 //! will be added, and afterwards that it was. After a kill in between, the destination itself tells.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
@@ -21,8 +22,9 @@ const FORMAT: &str = "pyzor-migrate 1";
 const CACHE: usize = 64 << 20;
 
 /// A count with the moment of its first change, which tells whether it is still the same one: what was
-/// deleted and then counted anew has a later one.
-type Counted = (i64, Option<i64>);
+/// deleted and then counted anew has a later one. All of them are kept, since the repair of a gdbm file can
+/// bring former ones back.
+type Counted = Vec<(i64, Option<i64>)>;
 /// Counts of reports and of whitelistings.
 type Pair = (i64, i64);
 /// Both tallies of a key.
@@ -50,7 +52,7 @@ pub(super) struct Journal {
 }
 
 /// What is known of a key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moved(Both);
 
 /// A key of the source and its digest.
@@ -71,31 +73,41 @@ pub(super) struct Doubt {
 }
 
 impl Moved {
-    /// All of a record.
-    pub(super) fn all_of(record: &Record) -> Self {
-        let counted = |tally: &Tally| (tally.count, tally.first.map(Timestamp::micros));
-        Self((counted(&record.reports), counted(&record.whitelists)))
+    /// What is known when all of a record has been moved, too.
+    pub(super) fn with(known: Option<&Self>, record: &Record) -> Self {
+        let Self((mut reports, mut whitelists)) = known.cloned().unwrap_or_default();
+        for (counted, tally) in [(&mut reports, &record.reports), (&mut whitelists, &record.whitelists)] {
+            let first = tally.first.map(Timestamp::micros);
+            match counted.iter_mut().find(|(_, known)| *known == first) {
+                Some((count, _)) => *count = tally.count.max(*count),
+                None if *tally == Tally::default() => {}
+                None => counted.push((tally.count, first)),
+            }
+        }
+        Self((reports, whitelists))
     }
 
     /// What is in a record beyond this; none if nothing is.
     pub(super) fn rest_of(&self, record: &Record) -> Option<Record> {
-        let tally = |tally: &Tally, (count, first): Counted| {
-            if tally.first.map(Timestamp::micros) == first {
-                Tally { count: tally.count.saturating_sub(count).max(0), ..*tally }
-            } else {
-                *tally
+        let tally = |tally: &Tally, counted: &Counted| {
+            let first = tally.first.map(Timestamp::micros);
+            match counted.iter().find(|(_, known)| *known == first) {
+                Some((count, _)) => Tally { count: tally.count.saturating_sub(*count).max(0), ..*tally },
+                None => *tally,
             }
         };
         let rest = Record {
-            reports: tally(&record.reports, self.0.0),
-            whitelists: tally(&record.whitelists, self.0.1),
+            reports: tally(&record.reports, &self.0.0),
+            whitelists: tally(&record.whitelists, &self.0.1),
         };
         (rest.reports.count != 0 || rest.whitelists.count != 0).then_some(rest)
     }
 
     /// The counts of reports and of whitelistings.
     pub(super) fn counts(&self) -> (i64, i64) {
-        (self.0.0.0, self.0.1.0)
+        let sum =
+            |counted: &Counted| counted.iter().fold(0, |sum: i64, (count, _)| sum.saturating_add(*count));
+        (sum(&self.0.0), sum(&self.0.1))
     }
 }
 
@@ -119,7 +131,8 @@ impl Journal {
         way: &str,
     ) -> Result<Self, JournalError> {
         let fail = |why: String| JournalError { path: path.to_owned(), why };
-        let database = redb::Builder::new().set_cache_size(CACHE).create(path).map_err(|error| {
+        let opened = unbroken(|| Ok(redb::Builder::new().set_cache_size(CACHE).create(path)));
+        let database = opened.map_err(|error: Trouble| fail(error.to_string()))?.map_err(|error| {
             fail(match error {
                 redb::DatabaseError::DatabaseAlreadyOpen => "another run is using it".to_owned(),
                 redb::DatabaseError::Storage(redb::StorageError::Io(error))
@@ -203,7 +216,7 @@ impl Journal {
             }
             let mut table = transaction.open_table(UNDER_WAY)?;
             for (place, moved) in under_way {
-                table.insert(name(place).as_slice(), moved.0)?;
+                table.insert(name(place).as_slice(), moved.0.clone())?;
             }
             Ok(())
         })
@@ -214,7 +227,7 @@ impl Journal {
         self.write(|transaction| {
             let mut table = transaction.open_table(MOVED)?;
             for (place, moved) in done {
-                table.insert(name(place).as_slice(), moved.0)?;
+                table.insert(name(place).as_slice(), moved.0.clone())?;
             }
             drop(table);
             clear(transaction)
@@ -269,7 +282,7 @@ impl Journal {
         work: impl FnOnce(&redb::ReadTransaction) -> Result<T, Trouble>,
     ) -> Result<T, JournalError> {
         let read = || work(&self.database.begin_read()?);
-        read().map_err(|error| self.failed(&error))
+        unbroken(read).map_err(|error| self.failed(&error))
     }
 
     fn write<T>(
@@ -282,12 +295,21 @@ impl Journal {
             transaction.commit()?;
             Ok(done)
         };
-        write().map_err(|error| self.failed(&error))
+        unbroken(write).map_err(|error| self.failed(&error))
     }
 
     fn failed(&self, error: &Trouble) -> JournalError {
         JournalError { path: self.path.clone(), why: error.to_string() }
     }
+}
+
+/// Does something with a file over whose damages the library panics.
+fn unbroken<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let done = std::panic::catch_unwind(AssertUnwindSafe(work));
+    std::panic::set_hook(hook);
+    done.unwrap_or_else(|_| Err("it is damaged".into()))
 }
 
 /// Nothing is under way any more.
@@ -324,10 +346,14 @@ mod tests {
 
     #[test]
     fn only_what_came_since_is_the_rest() {
-        let moved = Moved::all_of(&record(5, 100));
+        let moved = Moved::with(None, &record(5, 100));
         assert_eq!(moved.rest_of(&record(5, 100)), None);
         assert_eq!(moved.rest_of(&record(8, 100)), Some(record(3, 100)));
         assert_eq!(moved.rest_of(&record(2, 200)), Some(record(2, 200)), "deleted and counted anew");
+        let again = Moved::with(Some(&moved), &record(2, 200));
+        assert_eq!(again.counts(), (7, 0));
+        assert_eq!(again.rest_of(&record(5, 100)), None, "brought back by a repair");
+        assert_eq!(again.rest_of(&record(3, 200)), Some(record(1, 200)));
         assert_eq!(Moved::default().rest_of(&record(5, 100)), Some(record(5, 100)));
     }
 
@@ -335,9 +361,9 @@ mod tests {
     fn what_was_moved_is_known_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let (regular, odd) = (place(7, ""), place(7, "odd"));
-        let moved = Moved::all_of(&record(5, 100));
+        let moved = Moved::with(None, &record(5, 100));
         let journal = open(&folder);
-        journal.finish(&[(odd.clone(), moved)]).unwrap();
+        journal.finish(&[(odd.clone(), moved.clone())]).unwrap();
         drop(journal);
         let journal = open(&folder);
         assert_eq!(journal.moved(&[regular, odd]).unwrap(), [None, Some(moved)]);
@@ -348,15 +374,15 @@ mod tests {
     fn what_was_under_way_is_settled() {
         let folder = tempfile::tempdir().unwrap();
         let doubts = [1, 2].map(|number| Doubt { digest: digest(number), before: (1, 0), added: (5, 0) });
-        let moved = Moved::all_of(&record(5, 100));
+        let moved = Moved::with(None, &record(5, 100));
         let places = [place(1, ""), place(1, "odd"), place(2, "")];
         let journal = open(&folder);
-        journal.begin(&doubts, &places.clone().map(|place| (place, moved))).unwrap();
+        journal.begin(&doubts, &places.clone().map(|place| (place, moved.clone()))).unwrap();
         drop(journal);
         let journal = open(&folder);
         assert_eq!(journal.doubts().unwrap(), doubts);
         journal.settle(&[digest(1)]).unwrap();
-        assert_eq!(journal.moved(&places).unwrap(), [Some(moved), Some(moved), None]);
+        assert_eq!(journal.moved(&places).unwrap(), [Some(moved.clone()), Some(moved), None]);
         assert_eq!(journal.doubts().unwrap(), []);
     }
 

@@ -447,7 +447,7 @@ impl<'a> Transfer<'a> {
                 if is_put {
                     self.counts.transferred += u64::from(is_first || known.is_none());
                     let place = Place { digest: candidate.digest, key: candidate.item.key.clone() };
-                    moved.push((place, Moved::all_of(&candidate.record)));
+                    moved.push((place, Moved::with(known.as_ref(), &candidate.record)));
                 } else {
                     self.counts.known += u64::from(is_first && self.round.is_rerun);
                 }
@@ -614,9 +614,9 @@ impl<'a> Transfer<'a> {
         let doubts: Vec<Doubt> = additions.iter().map(doubt).collect();
         let members = places.iter().flat_map(|at| &steps[*at].members);
         let under_way: Vec<(Place, Moved)> = members
-            .map(|(candidate, _)| {
+            .map(|(candidate, known)| {
                 let place = Place { digest: candidate.digest, key: candidate.item.key.clone() };
-                (place, Moved::all_of(&candidate.record))
+                (place, Moved::with(known.as_ref(), &candidate.record))
             })
             .collect();
         Ok(block_in_place(|| journal.begin(&doubts, &under_way))?)

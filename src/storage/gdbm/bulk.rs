@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use tracing::warn;
 
 use super::codec::{Stored, in_calendar};
 use super::directory::hash;
@@ -15,8 +16,9 @@ use super::explain::explain;
 use super::handle::{GdbmError, Handle};
 use super::marker::Marker;
 use super::open::Open;
+use super::reserve::News;
 use super::sweep::ELEMENT_SIZE;
-use super::{cannot_use, check_kind, lock, open_file};
+use super::{cannot_use, check_kind, lock, open_file, recovery};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies, map_times, united,
@@ -53,6 +55,9 @@ struct State {
     ///
     /// Deleting moves other keys within their bucket, and a scan of that bucket would miss some.
     doomed: Vec<(u64, Item)>,
+    /// Whether something has been deleted, and whether a scan has come to its end.
+    has_deleted: bool,
+    was_scanned: bool,
     /// Whether the file is mapped into memory.
     is_mapped: bool,
     /// How many keys a scan must have met behind a key to have left its bucket.
@@ -99,6 +104,8 @@ impl Whole {
             open: Some(open),
             walked: None,
             doomed: Vec::new(),
+            has_deleted: false,
+            was_scanned: false,
             is_mapped: true,
             distance: (block / ELEMENT_SIZE) as u64 + 1,
         };
@@ -203,13 +210,14 @@ impl Shared {
             more = open.handle.next_key(&mut key).map_err(|error| self.failed(open, &error))?;
         }
         state.walked = page.next.as_ref().map(|_| walked);
+        state.was_scanned |= page.next.is_none();
         self.delete_doomed(state, state.walked)?;
         Ok(page)
     }
 
     /// Deletes what a scan that has met so many keys has left behind, or everything without one.
     fn delete_doomed(&self, state: &mut State, walked: Option<u64>) -> Result<(), BulkError> {
-        let State { open, doomed, distance, .. } = state;
+        let State { open, doomed, distance, has_deleted, .. } = state;
         let open = open.as_mut().ok_or_else(|| self.closed())?;
         let is_behind = |at: u64| walked.is_none_or(|walked| walked >= at + *distance);
         let end = doomed.partition_point(|(at, _)| is_behind(*at));
@@ -223,34 +231,59 @@ impl Shared {
             self.admit(open)?;
             open.dirty = true;
             open.handle.delete(&item.key).map_err(|error| self.failed(open, &error))?;
+            *has_deleted = true;
         }
         Ok(())
     }
 
     fn admit(&self, open: &mut Open) -> Result<(), BulkError> {
-        if open.admit(&self.path) {
-            return Ok(());
+        match open.reserve.admit() {
+            (true, News::Unsupported(why)) => {
+                let path = self.path.display();
+                warn!(
+                    "the file system of the database {path} cannot reserve blocks ({why}): see that its disk does not \
+                     become full, since that destroys records"
+                );
+                Ok(())
+            }
+            (true, _) => Ok(()),
+            (false, _) => {
+                let why = open.reserve.refusal().unwrap_or_default().to_owned();
+                Err(BulkError(format!("there is no room for the database {}: {why}", self.path.display())))
+            }
         }
-        let why = open.reserve.refusal().unwrap_or_default().to_owned();
-        Err(BulkError(format!("there is no room for the database {}: {why}", self.path.display())))
     }
 
     fn put(&self, open: &mut Open, key: &[u8], stored: &Stored) -> Result<Outcome, BulkError> {
-        let known = open.handle.fetch(key, &mut open.value).map_err(|error| self.failed(open, &error))?;
-        if !known {
-            match open.directory.would_burst(key) {
-                Ok(false) => {}
-                Ok(true) => {
-                    let why = "it collides with too many others, which somebody must have chosen";
-                    return Ok(Outcome::Refused(why.to_owned()));
-                }
-                Err(error) => return Err(BulkError(format!("{}: {error}", self.path.display()))),
-            }
+        let bursts = open.directory.would_burst(key);
+        if bursts.map_err(|error| BulkError(format!("the database {}: {error}", self.path.display())))?
+            && !open.handle.fetch(key, &mut open.value).map_err(|error| self.failed(open, &error))?
+        {
+            let why = "it collides with too many others, which somebody must have chosen";
+            return Ok(Outcome::Refused(why.to_owned()));
         }
         self.admit(open)?;
-        match open.put(key, stored) {
-            Ok(()) => Ok(Outcome::Done),
-            Err(error) => Err(self.failed(open, &error)),
+        stored.encode(&mut open.text, &mut open.calendar);
+        open.dirty = true;
+        // Most are new, and those need no look-up before.
+        let is_new = open.handle.insert(key, &open.text).map_err(|error| self.failed(open, &error))?;
+        if !is_new {
+            open.handle.store(key, &open.text).map_err(|error| self.failed(open, &error))?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Rids the file of what is left of deleted records, which a repair would take for lost ones. That needs
+    /// room for what is left, and is worth it only when that is little.
+    fn compact(&self, open: &mut Open) {
+        let path = self.path.display();
+        match recovery::has_room_beside(&self.path) {
+            Ok(true) => {
+                if let Err(error) = open.handle.reorganize() {
+                    warn!("the database {path} could not be made smaller: {error}");
+                }
+            }
+            _ => warn!("the database {path} keeps its size: there is no room for a smaller one beside it"),
         }
     }
 
@@ -418,13 +451,17 @@ impl Bulk for Whole {
             let deleted = shared.delete_doomed(state, None);
             let Some(mut open) = state.open.take() else { return deleted };
             let is_sound = !open.handle.needs_recovery();
+            if is_sound && state.has_deleted && state.was_scanned && deleted.is_ok() {
+                shared.compact(&mut open);
+            }
             let failed =
                 |why: String| BulkError(format!("closing the database {}: {why}", shared.path.display()));
             open.handle.close().map_err(|error| failed(error.to_string()))?;
             if let Some(marker) = shared.marker.as_ref().filter(|_| is_sound) {
-                shared
-                    .file
-                    .sync_all()
+                // By its name, since it may be another file by now.
+                File::open(&shared.path)
+                    .and_then(|file| file.sync_all())
+                    .and_then(|()| sync_folder(&shared.path))
                     .and_then(|()| marker.clear())
                     .map_err(|error| failed(error.to_string()))?;
             }

@@ -7,10 +7,11 @@
 //! | --- | --- |
 //! | [`Handle::open`], [`Handle::open_to_read`] | `gdbm_open` |
 //! | [`Handle::keep_cached`], [`Handle::unmap`] | `gdbm_setopt` (`GDBM_SETCACHESIZE`, `GDBM_SETMMAP`) |
-//! | [`Handle::fetch`], [`Handle::store`], [`Handle::delete`] | `gdbm_fetch`, `gdbm_store`, `gdbm_delete` |
+//! | [`Handle::fetch`], [`Handle::store`], [`Handle::insert`], [`Handle::delete`] | `gdbm_fetch`, `gdbm_store`, `gdbm_delete` |
 //! | [`Handle::first_key`], [`Handle::next_key`] | `gdbm_firstkey`, `gdbm_nextkey` |
 //! | [`Handle::count`] | `gdbm_count` |
 //! | [`Handle::block_size`], [`Handle::needs_recovery`] | `gdbm_setopt` (`GDBM_GETBLOCKSIZE`), `gdbm_needs_recovery` |
+//! | [`Handle::reorganize`] | `gdbm_reorganize` |
 //! | [`Handle::recover`] | `gdbm_recover` (`GDBM_RCVR_FORCE`, `GDBM_RCVR_BACKUP`) |
 //! | [`Handle::duplicate_descriptor`] | `gdbm_fdesc` |
 //! | [`Handle::close`] | `gdbm_close` |
@@ -178,6 +179,15 @@ impl Handle {
         Ok(Recovered { records: recovery.recovered_keys, failures, backup })
     }
 
+    /// Replaces the file by a new one without what was deleted. The handle then is on the new one.
+    pub(super) fn reorganize(&mut self) -> Result<(), GdbmError> {
+        // SAFETY: the handle is open and not used elsewhere.
+        match unsafe { gdbm_sys::gdbm_reorganize(self.raw()) } {
+            0 => Ok(()),
+            _ => Err(self.last_error()),
+        }
+    }
+
     /// Reads what is stored under a key into `value`; says whether there is something.
     pub(super) fn fetch(&mut self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, GdbmError> {
         let key = borrowed(key)?;
@@ -193,6 +203,18 @@ impl Handle {
         // SAFETY: the handle is open and not used elsewhere; key and value live during the call.
         match unsafe { gdbm_sys::gdbm_store(self.raw(), key, value, mode) } {
             0 => Ok(()),
+            _ => Err(self.last_error()),
+        }
+    }
+
+    /// Stores a value under a new key; says whether it was one. Otherwise nothing is changed.
+    pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<bool, GdbmError> {
+        let (key, value) = (borrowed(key)?, borrowed(value)?);
+        let mode = gdbm_sys::GDBM_INSERT as c_int;
+        // SAFETY: the handle is open and not used elsewhere; key and value live during the call.
+        match unsafe { gdbm_sys::gdbm_store(self.raw(), key, value, mode) } {
+            0 => Ok(true),
+            1 => Ok(false),
             _ => Err(self.last_error()),
         }
     }

@@ -80,7 +80,9 @@ impl Gdbm {
     ///
     /// One line that names the file and says what to do.
     pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, OpenError> {
-        let (open, marker, file) = open_file(path, zone, age.map(horizon), CACHED_BLOCKS)?;
+        let (mut open, marker, file) = open_file(path, zone, age.map(horizon), CACHED_BLOCKS)?;
+        // A full disk is told at the start, not at the first report.
+        open.admit(path);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             marker,
@@ -295,8 +297,6 @@ fn open_file(
     let (mut handle, recovered) = recovery::recover_if_needed(opened()?, path, &marker, opened)?;
     handle.keep_cached(cached_blocks).map_err(|error| explain(path, &error))?;
     let (mut open, file) = Open::new(handle, zone).map_err(|error| cannot_use(path, &error))?;
-    // A full disk is told at the start, not at the first report.
-    open.admit(path);
     if let Some(recovered) = recovered {
         recovery::complete(&mut open, path, &recovered, horizon, start)?;
     }

@@ -85,7 +85,7 @@ fn beyond_repair(path: &Path, error: &RecoveryError) -> OpenError {
 }
 
 /// Whether the disk can hold another file of this one's size, and a little.
-fn has_room_beside(path: &Path) -> io::Result<bool> {
+pub(super) fn has_room_beside(path: &Path) -> io::Result<bool> {
     let size = std::fs::metadata(path)?.len();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let disk = nix::sys::statvfs::statvfs(folder)?;
