@@ -286,38 +286,52 @@ fn journal(
     destination: Option<&Arc<dyn Bulk>>,
 ) -> Result<(Option<Journal>, bool), String> {
     let Some(destination) = destination.filter(|_| !options.dry_run) else { return Ok((None, false)) };
+    let (from, to) = (source.describe(), destination.describe());
+    let own = own_journal(environment, &from, &to);
+    let is_own = options.delete && options.journal.is_none();
+    if let Some(own) = own.as_ref().filter(|own| !is_own && own.exists()) {
+        return Err(format!(
+            "a move between these databases was interrupted: what it has moved would be replaced or added again; run it \
+             once more with --delete and without --journal, or remove {}",
+            own.display()
+        ));
+    }
     if !options.merge && !options.delete {
         return match options.journal {
             Some(_) => Err("--journal is for --merge and --delete: a copy needs none".to_owned()),
             None => Ok((None, false)),
         };
     }
-    let (from, to) = (source.describe(), destination.describe());
     let way = if options.merge { "adding" } else { "replacing" };
-    let path = match &options.journal {
-        Some(path) => path.clone(),
-        None => own_journal(environment, &from, &to)?,
+    let path = match (&options.journal, own) {
+        (Some(path), _) => path.clone(),
+        (None, Some(own)) => {
+            create_folder_of(&own)?;
+            own
+        }
+        (None, None) => {
+            return Err("--delete keeps a journal, and there is no home for it: name a file with --journal"
+                .to_owned());
+        }
     };
     let journal = Journal::open(&path, &from, &to, way).map_err(|error| error.to_string())?;
-    Ok((Some(journal), options.journal.is_none()))
+    Ok((Some(journal), is_own))
 }
 
-/// Where a move remembers what it has done when nobody names a file.
-fn own_journal(environment: &Environment, from: &str, to: &str) -> Result<PathBuf, String> {
+/// Where a move remembers what it has done when nobody names a file; none for who has no home.
+fn own_journal(environment: &Environment, from: &str, to: &str) -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let state = state.unwrap_or_else(|| environment.expand("~/.local/state"));
-    if !state.is_absolute() {
-        return Err(
-            "--delete keeps a journal, and there is no home for it: name a file with --journal".to_owned()
-        );
-    }
-    let folder = state.join("pyzor-migrate");
-    let failed = |error: io::Error| {
-        format!("--delete keeps a journal in {}: {error}; name a file with --journal", folder.display())
-    };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
     let name = crate::digest::hex(&sha1::Sha1::digest(format!("{from}\n{to}")).into());
-    Ok(folder.join(format!("{}.journal", String::from_utf8_lossy(&name))))
+    let name = format!("{}.journal", String::from_utf8_lossy(&name));
+    state.is_absolute().then(|| state.join("pyzor-migrate").join(name))
+}
+
+fn create_folder_of(journal: &Path) -> Result<(), String> {
+    let Some(folder) = journal.parent() else { return Ok(()) };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        format!("--delete keeps a journal in {}: {error}; name a file with --journal", folder.display())
+    })
 }
 
 /// Two names of one file would wait for each other's lock.

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use super::stores::{Gdbm, Store, store};
-use super::{Reporter, Run, Scene, records};
+use super::{Reporter, Run, Scene, program, records};
 use crate::harness::ours_only;
 use crate::support::Finished;
 
@@ -126,7 +127,19 @@ fn keeps_a_journal_of_its_own_until_complete(from: &str, to: &str) {
     }
     assert!(!run.has_ended(), "it was too quick to be interrupted: {:#?}", run.said(None));
     drop(run);
-    assert!(!files(&scene.state()).is_empty(), "no journal");
+    let journals = files(&scene.state());
+    assert_eq!(journals.len(), 1, "{journals:?}");
+    // What does not know what was moved would replace it, or add it again.
+    let before = scene.target.read();
+    for other in [&["--quiet"][..], &["--merge", "--journal", "other"], &["--delete", "--journal", "other"]] {
+        let mut command = Command::new(program());
+        command.args(["--se", from, "--sd", &scene.source.dsn()]).args(other);
+        command.args(["--de", to, "--dd", &scene.target.dsn()]);
+        scene.surround(&mut command);
+        let refused = Run::start(command, scene.folder.path()).finished();
+        expect_refusal(&refused, &["was interrupted", &journals[0].display().to_string()]);
+    }
+    assert!(scene.target.read() == before, "something was moved");
     scene.expect_union();
     let server = scene.source.home().start();
     let mut reporter = Reporter::to(server.port(), MANY);
