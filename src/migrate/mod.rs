@@ -7,6 +7,7 @@
 mod compare;
 mod journal;
 mod keys;
+mod moving;
 mod options;
 mod progress;
 mod spool;

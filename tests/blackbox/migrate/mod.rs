@@ -239,7 +239,7 @@ impl Place {
     /// A place in this time zone.
     fn at(zone: &'static str) -> Self {
         let folder = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
-        for name in ["work", "state", "home"] {
+        for name in ["place", "state", "home"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         Self { folder, zone, user: None }
@@ -274,7 +274,7 @@ impl Place {
 
     /// Where it runs.
     fn work(&self) -> PathBuf {
-        self.folder.path().join("work")
+        self.folder.path().join("place")
     }
 
     /// What it keeps from run to run.

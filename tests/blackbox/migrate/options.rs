@@ -253,7 +253,7 @@ fn a_path_may_begin_at_the_working_directory_or_at_home() {
     let place = Place::new();
     fs::copy(source.path(), place.work().join("here.db")).unwrap();
     fs::copy(source.path(), place.home().join("there.db")).unwrap();
-    for (number, from) in ["here.db", "./here.db", "../work/here.db", "~/there.db"].into_iter().enumerate() {
+    for (number, from) in ["here.db", "./here.db", "../place/here.db", "~/there.db"].into_iter().enumerate() {
         let to = format!("new{number}.db");
         place.run(&["--se=gdbm", "--sd", from, "--de=gdbm", "--dd", &to]).expect_plain(&destination, 1);
         fs::copy(place.work().join(to), destination.path()).unwrap();
