@@ -5,6 +5,7 @@
 //! on the spot is answered for at once; for one that takes its time, a bounded number of batches
 //! is under way while further work waits in a bounded queue.
 
+mod sender;
 pub mod socket;
 mod work;
 
@@ -22,7 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::{debug, error, info, warn};
 
-use self::socket::{Inbox, Outbox, Sender};
+use self::sender::{Outbox, Sender};
+use self::socket::Inbox;
 use self::work::Work;
 use crate::access::Authorizer;
 use crate::allowance::Allowance;
@@ -219,7 +221,14 @@ impl Server {
                 }
                 self.dispatch();
             }
+            let was_all = self.inbox.len() < socket::BATCH;
             self.send().await;
+            if was_all {
+                // There was no more, and what has come since wakes the loop: that need not be asked.
+                let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                let _ = self.socket.try_io(Interest::READABLE, nothing);
+                return;
+            }
         }
     }
 

@@ -1,21 +1,16 @@
-//! The UDP socket, many datagrams a system call.
+//! The UDP socket, and receiving from it many datagrams a system call.
 
-use std::future::Future;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType,
-    SockaddrLike, SockaddrStorage, bind as bind_to, recvmmsg, sendmmsg, setsockopt, socket, sockopt,
+    SockaddrStorage, bind as bind_to, recvmmsg, setsockopt, socket, sockopt,
 };
 use thiserror::Error;
-use tokio::io::Interest;
-use tokio::net::UdpSocket as AsyncUdpSocket;
-use tokio::time::timeout;
 
 use crate::protocol::MAX_DATAGRAM;
 
@@ -25,9 +20,6 @@ pub const BATCH: usize = 64;
 /// How often the kernel's count of dropped datagrams is asked for. It never goes down, so that
 /// looking now and then misses nothing.
 const DROPS_PERIOD: Duration = Duration::from_secs(1);
-
-/// How long replies may wait for room in the socket's buffer.
-const SEND_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a socket could not be had: one line that says what to do.
 #[derive(Debug, Error)]
@@ -184,138 +176,6 @@ fn peer(address: &SockaddrStorage) -> Option<SocketAddr> {
 /// Nothing can be sent to port 0, so a datagram from it is ignored.
 fn no_peer() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 0))
-}
-
-/// Replies that wait to be sent.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    bytes: Vec<u8>,
-    replies: Vec<(Range<usize>, SocketAddr)>,
-}
-
-impl Outbox {
-    /// Adds the reply that `encode` appends to the buffer.
-    pub fn push(&mut self, peer: SocketAddr, encode: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len();
-        encode(&mut self.bytes);
-        self.replies.push((start..self.bytes.len(), peer));
-    }
-
-    /// Whether there is nothing to send.
-    pub fn is_empty(&self) -> bool {
-        self.replies.is_empty()
-    }
-
-    /// The replies with their receivers.
-    pub fn replies(&self) -> impl Iterator<Item = (&[u8], SocketAddr)> {
-        self.replies.iter().map(|(range, peer)| (&self.bytes[range.clone()], *peer))
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.replies.clear();
-    }
-}
-
-/// A datagram socket whose writability can be waited for; besides the UDP socket, one that a test
-/// can fill.
-pub(crate) trait Writable: AsRawFd {
-    /// Waits until there seems to be room.
-    fn writable(&self) -> impl Future<Output = io::Result<()>>;
-    /// Tries to write, and remembers it if there is no room.
-    fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
-}
-
-impl Writable for AsyncUdpSocket {
-    fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        Self::writable(self)
-    }
-
-    fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        self.try_io(Interest::WRITABLE, write)
-    }
-}
-
-/// Sends datagrams, many a system call.
-pub struct Sender<S> {
-    headers: MultiHeaders<S>,
-}
-
-impl<S: SockaddrLike + Copy> Default for Sender<S> {
-    fn default() -> Self {
-        Self { headers: MultiHeaders::preallocate(BATCH, None) }
-    }
-}
-
-/// A reply that could not be sent.
-#[derive(Debug)]
-pub struct Unsent {
-    /// Its place among the replies.
-    pub index: usize,
-    /// Why.
-    pub error: Errno,
-}
-
-impl<S: SockaddrLike + Copy> Sender<S> {
-    /// Sends every message, in order. One that the system refuses is passed over, so that it does
-    /// not take those behind it along; a full buffer is waited for.
-    pub(crate) async fn send_all(&mut self, socket: &impl Writable, messages: &[(&[u8], S)]) -> Vec<Unsent> {
-        let mut unsent = Vec::new();
-        let mut next = 0;
-        while next < messages.len() {
-            let attempt = socket.try_write(|| Ok(self.send_some(socket, &messages[next..])?));
-            match attempt {
-                Ok(sent) => next += sent,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !matches!(timeout(SEND_PATIENCE, socket.writable()).await, Ok(Ok(()))) {
-                        unsent.extend(
-                            (next..messages.len()).map(|index| Unsent { index, error: Errno::EAGAIN }),
-                        );
-                        break;
-                    }
-                }
-                Err(error) => {
-                    let error = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
-                    unsent.push(Unsent { index: next, error });
-                    next += 1;
-                }
-            }
-        }
-        unsent
-    }
-
-    /// One system call's worth of messages. How many were sent; an error is that of the first.
-    fn send_some(&mut self, socket: &impl AsRawFd, messages: &[(&[u8], S)]) -> nix::Result<usize> {
-        let batch = &messages[..messages.len().min(BATCH)];
-        let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|(bytes, _)| [IoSlice::new(bytes)]).collect();
-        let peers: Vec<Option<S>> = batch.iter().map(|(_, peer)| Some(*peer)).collect();
-        let sent = sendmmsg(
-            socket.as_raw_fd(),
-            &mut self.headers,
-            slices.iter(),
-            &peers,
-            [],
-            MsgFlags::MSG_DONTWAIT,
-        )?;
-        Ok(sent.count())
-    }
-}
-
-impl Sender<SockaddrStorage> {
-    /// Sends all replies and empties the outbox.
-    pub async fn flush(&mut self, socket: &AsyncUdpSocket, outbox: &mut Outbox) -> Vec<(SocketAddr, Errno)> {
-        if outbox.is_empty() {
-            return Vec::new();
-        }
-        let messages: Vec<_> =
-            outbox.replies().map(|(bytes, peer)| (bytes, SockaddrStorage::from(peer))).collect();
-        let unsent = self.send_all(socket, &messages).await;
-        let unsent =
-            unsent.into_iter().map(|unsent| (outbox.replies[unsent.index].1, unsent.error)).collect();
-        outbox.clear();
-        unsent
-    }
 }
 
 /// The address that a socket is bound to.
