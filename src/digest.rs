@@ -30,6 +30,11 @@ impl Digest {
         Some(Self(bytes))
     }
 
+    /// The first eight of its bytes, as a number.
+    pub(crate) fn prefix(&self) -> u64 {
+        self.0.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+    }
+
     /// The digest as 40 lower-case hexadecimal digits.
     pub fn to_hex(self) -> [u8; HEX_LEN] {
         hex(&self.0)

@@ -179,7 +179,8 @@ impl Work {
         self.increments.clear();
         for request in &self.requests {
             self.places.push(match &request.ask {
-                Ask::LookUp(digest) => Place::LookUp(batch.look_up(*digest)),
+                Ask::LookUp(digest) if request.op == Op::Info => Place::LookUp(batch.look_up(*digest)),
+                Ask::LookUp(digest) => Place::LookUp(batch.look_up_counts(*digest)),
                 Ask::Count(kind, digests) => {
                     let start = self.increments.len();
                     let digests = &self.digests[digests.clone()];

@@ -18,6 +18,8 @@ pub struct Entry {
     pub digest: Digest,
     /// Whether the record is wanted as it was before this batch.
     pub look_up: bool,
+    /// Whether the record's times are wanted as well. An engine may leave them out otherwise.
+    pub times: bool,
     /// By how much to raise the reports.
     pub reports: u32,
     /// By how much to raise the whitelistings.
@@ -111,6 +113,14 @@ impl Batch {
 
     /// Asks for a digest's record as it is after everything asked so far.
     pub fn look_up(&mut self, digest: Digest) -> LookUp {
+        let look_up = self.look_up_counts(digest);
+        self.entries[look_up.entry as usize].times = true;
+        look_up
+    }
+
+    /// Asks for a digest's counts as they are after everything asked so far. The record that is found
+    /// may lack its times.
+    pub fn look_up_counts(&mut self, digest: Digest) -> LookUp {
         let place = self.place(digest);
         let entry = &mut self.entries[place as usize];
         entry.look_up = true;
@@ -165,6 +175,7 @@ impl Batch {
             self.entries.push(Entry {
                 digest,
                 look_up: false,
+                times: false,
                 reports: 0,
                 whitelists: 0,
                 // An engine that forgets an entry must not make a success of it.

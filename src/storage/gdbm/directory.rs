@@ -24,20 +24,35 @@ const ELEMENT_SIZE: usize = 24;
 const LIMIT: u64 = 1 << 20;
 const LIMIT_FRACTION: u64 = 64;
 
+/// A directory of this many bits is always small enough, so that keys which do not all agree in as many
+/// bits of their hashes do no harm.
+const HARMLESS_BITS: u32 = LIMIT.ilog2() - 3;
+
 /// A look at a file's directory.
+///
+/// A bucket that has room cannot burst, nor can one that gets as many keys as it had room for when it
+/// was looked at. So a look is good for as many further keys with the same harmless bits.
 #[derive(Debug)]
 pub(super) struct Directory {
     file: File,
+    /// For all harmless bits how many keys may still come without another look.
+    credit: Box<[u8]>,
 }
 
 impl Directory {
     /// Looks at this file.
     pub(super) fn new(file: File) -> Self {
-        Self { file }
+        Self { file, credit: vec![0; 1 << HARMLESS_BITS].into() }
     }
 
     /// Whether storing this new key would make the directory larger than is reasonable.
-    pub(super) fn would_burst(&self, key: &[u8]) -> io::Result<bool> {
+    pub(super) fn would_burst(&mut self, key: &[u8]) -> io::Result<bool> {
+        let hash = hash(key);
+        let credit = &mut self.credit[(hash >> (HASH_BITS - HARMLESS_BITS)) as usize];
+        if *credit > 0 {
+            *credit -= 1;
+            return Ok(false);
+        }
         let mut header = [0; 40];
         self.file.read_exact_at(&mut header, 0)?;
         if !MAGIC.contains(&word(&header, 0)) {
@@ -48,14 +63,15 @@ impl Directory {
         if bits > HASH_BITS || bucket_size > 1 << 24 {
             return Err(io::Error::other("the header is implausible"));
         }
-        let hash = hash(key);
         let entry = u64::from(hash.checked_shr(HASH_BITS - bits).unwrap_or_default());
         let mut place = [0; 8];
         self.file.read_exact_at(&mut place, directory + entry * 8)?;
         let bucket = u64::from_ne_bytes(place);
         let mut count = [0; 4];
         self.file.read_exact_at(&mut count, bucket + BUCKET_COUNT)?;
-        if u32::from_ne_bytes(count) < capacity {
+        let left = capacity.saturating_sub(u32::from_ne_bytes(count));
+        if left > 0 {
+            self.give_credit(entry, bits, left - 1);
             return Ok(false);
         }
         let mut elements = vec![0; (capacity as usize * ELEMENT_SIZE).min(bucket_size)];
@@ -67,6 +83,16 @@ impl Directory {
         let needed = (differing.leading_zeros() - (u32::BITS - HASH_BITS) + 1).min(HASH_BITS);
         let size = self.file.metadata()?.len();
         Ok(needed > bits && (8 << needed) > LIMIT.max(size / LIMIT_FRACTION))
+    }
+
+    /// Notes that the bucket of this entry of a directory with so many bits has room for so many keys.
+    fn give_credit(&mut self, entry: u64, bits: u32, left: u32) {
+        // A bucket of a larger directory has only some of the keys that agree in the harmless bits.
+        let Some(further) = HARMLESS_BITS.checked_sub(bits) else { return };
+        let first = (entry << further) as usize;
+        if let Some(credit) = self.credit.get_mut(first..first + (1 << further)) {
+            credit.fill(u8::try_from(left).unwrap_or(u8::MAX));
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! on a descriptor of its own, so that no request has to.
 
 mod bulk;
+mod cache;
 mod codec;
 mod directory;
 mod explain;
@@ -15,6 +16,7 @@ mod marker;
 mod open;
 mod recovery;
 mod reserve;
+mod room;
 mod sweep;
 
 use std::fs::File;
@@ -37,6 +39,7 @@ use self::marker::Marker;
 use self::open::Open;
 use super::{Batch, BoxFuture, Engine, Entry, Health, OpenError, Opened, Options, Progress, StorageError};
 use crate::allowance::more;
+use crate::digest::Digest;
 use crate::record::{Kind, Timestamp};
 
 /// How many blocks of the file the library keeps decoded. Its own choice would grow with the
@@ -205,46 +208,70 @@ impl Shared {
     }
 
     fn serve(&self, open: &mut Open, entry: &mut Entry, now: Timestamp) -> Result<(), GdbmError> {
-        let key = entry.digest.to_hex();
-        let known = open.handle.fetch(&key, &mut open.value)?;
-        let stored = if known {
-            let Some(stored) = Stored::decode(&open.value) else {
-                entry.fail(StorageError::Damaged);
-                if let Some(withheld) = open.complaints.take(Instant::now()) {
-                    error!(
-                        "the record of {} in {} is damaged{}",
-                        entry.digest,
-                        self.path.display(),
-                        more(withheld)
-                    );
+        let known = match open.cache.get(&entry.digest) {
+            Some(known) => known,
+            None => match self.read(open, &entry.digest)? {
+                Ok(known) => known,
+                Err(error) => {
+                    entry.fail(error);
+                    return Ok(());
                 }
-                return Ok(());
-            };
-            stored
-        } else {
-            Stored::default()
+            },
         };
+        let stored = known.unwrap_or_default();
         if entry.look_up {
-            entry.found = Ok(stored.record(open.calendar.zone()));
+            entry.found = Ok(if entry.times { stored.record(open.calendar.zone()) } else { stored.counts() });
         }
         if !entry.changes() {
             return Ok(());
         }
-        let outcome = if !known && self.would_burst(open, &key) {
+        let key = entry.digest.to_hex();
+        let outcome = if known.is_none() && self.would_burst(open, &key) {
             Err(StorageError::Unavailable)
         } else if open.admit(&self.path) {
+            open.make_room()?;
             let mut changed = stored;
             for (kind, amount) in [(Kind::Report, entry.reports), (Kind::Whitelist, entry.whitelists)] {
                 if amount > 0 {
                     changed.add(kind, amount, now);
                 }
             }
-            open.put(&key, &changed).map_err(|error| self.complain(open, &error))
+            match open.put(&key, &changed) {
+                Ok(()) => {
+                    open.cache.put(&entry.digest, Some(changed));
+                    Ok(())
+                }
+                Err(error) => {
+                    open.cache.forget(&entry.digest);
+                    Err(self.complain(open, &error))
+                }
+            }
         } else {
             Err(StorageError::Unavailable)
         };
         (entry.reported, entry.whitelisted) = (outcome, outcome);
         Ok(())
+    }
+
+    /// Reads what the file has of a digest, and keeps it at hand.
+    fn read(
+        &self,
+        open: &mut Open,
+        digest: &Digest,
+    ) -> Result<Result<Option<Stored>, StorageError>, GdbmError> {
+        let known = if open.handle.fetch(&digest.to_hex(), &mut open.value)? {
+            let Some(stored) = Stored::decode(&open.value) else {
+                if let Some(withheld) = open.complaints.take(Instant::now()) {
+                    error!("the record of {digest} in {} is damaged{}", self.path.display(), more(withheld));
+                }
+                return Ok(Err(StorageError::Damaged));
+            };
+            Some(stored)
+        } else {
+            None
+        };
+        open.cache.put(digest, known);
+        Ok(Ok(known))
     }
 
     /// Whether a new key would blow the file's directory up, as chosen digests do.
@@ -297,6 +324,7 @@ fn open_file(
     let (mut handle, recovered) = recovery::recover_if_needed(opened()?, path, &marker, opened)?;
     handle.keep_cached(cached_blocks).map_err(|error| explain(path, &error))?;
     let (mut open, file) = Open::new(handle, zone).map_err(|error| cannot_use(path, &error))?;
+    room::remove_leftovers(&mut open.handle).map_err(|error| explain(path, &error))?;
     if let Some(recovered) = recovered {
         recovery::complete(&mut open, path, &recovered, horizon, start)?;
     }

@@ -7,10 +7,12 @@ use std::path::Path;
 use jiff::tz::TimeZone;
 use tracing::{error, warn};
 
+use super::cache::Cache;
 use super::codec::{Calendar, Stored};
 use super::directory::Directory;
 use super::handle::{GdbmError, Handle};
 use super::reserve::{News, Reserve};
+use super::room::Room;
 use crate::allowance::Allowance;
 
 /// An open file and what is needed to use it.
@@ -19,6 +21,8 @@ pub(super) struct Open {
     pub(super) reserve: Reserve,
     pub(super) directory: Directory,
     pub(super) calendar: Calendar,
+    pub(super) cache: Cache,
+    pub(super) room: Room,
     pub(super) value: Vec<u8>,
     pub(super) text: Vec<u8>,
     /// Whether something changed since the last sync.
@@ -35,6 +39,8 @@ impl Open {
             reserve: Reserve::new(file.try_clone()?),
             directory: Directory::new(file.try_clone()?),
             calendar: Calendar::new(zone),
+            cache: Cache::default(),
+            room: Room::default(),
             value: Vec::new(),
             text: Vec::new(),
             // A new file is to be on the disk soon, too.
@@ -64,6 +70,11 @@ impl Open {
             ),
         }
         admitted
+    }
+
+    /// Gives the library free room in the file if it has used up what it had.
+    pub(super) fn make_room(&mut self) -> Result<(), GdbmError> {
+        self.room.renew(&mut self.handle, &mut self.directory, self.reserve.file_size())
     }
 
     pub(super) fn put(&mut self, key: &[u8], stored: &Stored) -> Result<(), GdbmError> {

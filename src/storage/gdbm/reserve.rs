@@ -13,9 +13,10 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 /// After how many changes the file's size is looked at again.
 const CHANGES_PER_LOOK: u32 = 64;
-/// What that many changes may need at most: each a block for the record and splits of a bucket.
-/// A directory that doubles comes on top and is a fraction of the file.
-const NEEDED: u64 = 1 << 20;
+/// What that many changes may need at most: each a block for the record and splits of a bucket, and
+/// free room that the library is given. A directory that doubles comes on top and is a fraction of the
+/// file.
+const NEEDED: u64 = 2 << 20;
 const NEEDED_FRACTION: u64 = 64;
 /// How much is reserved at once.
 const CHUNK: u64 = 4 << 20;
@@ -27,6 +28,7 @@ const RETRY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Reserve {
     file: File,
+    size: u64,
     end: u64,
     changes_left: u32,
     refused: Option<Refused>,
@@ -55,12 +57,17 @@ pub(super) enum News {
 impl Reserve {
     /// A reserve for this file, empty at first.
     pub(super) fn new(file: File) -> Self {
-        Self { file, end: 0, changes_left: 0, refused: None, supported: true }
+        Self { file, size: 0, end: 0, changes_left: 0, refused: None, supported: true }
     }
 
     /// Why changes are refused, if they are.
     pub(super) fn refusal(&self) -> Option<&str> {
         self.refused.as_ref().map(|refused| refused.why.as_str())
+    }
+
+    /// The size of the file when it was last looked at, which is now and then.
+    pub(super) fn file_size(&self) -> u64 {
+        self.size
     }
 
     /// Makes room for one change. Says whether it may be made.
@@ -101,6 +108,7 @@ impl Reserve {
             return Ok(());
         }
         let size = self.file.metadata()?.len();
+        self.size = size;
         if size + NEEDED + size / NEEDED_FRACTION <= self.end {
             return Ok(());
         }

@@ -164,6 +164,9 @@ impl Sweep {
         if still && !open.admit(path) {
             return Err(SweepError::NoRoom);
         }
+        if still {
+            open.cache.forget(&digest);
+        }
         if still && open.handle.delete(&key)? {
             self.deleted += 1;
             open.dirty = true;

@@ -431,3 +431,70 @@ fn a_database_that_is_no_file_is_refused_without_waiting() {
         assert!(error.to_string().ends_with("it is not a regular file"), "{error}");
     }
 }
+
+fn counts_of(engine: &Gdbm, digests: impl IntoIterator<Item = u32>) -> Vec<i64> {
+    let mut batch = Batch::default();
+    batch.restart(Timestamp::now(), Instant::now());
+    let look_ups: Vec<_> = digests.into_iter().map(|number| batch.look_up_counts(digest(number))).collect();
+    let Progress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
+    look_ups.into_iter().map(|look_up| batch.found(look_up, i64::MAX).unwrap().reports.count).collect()
+}
+
+fn report_all(engine: &Gdbm, digests: std::ops::Range<u32>) {
+    assert!(report(engine, digests.map(digest)).iter().all(Result::is_ok));
+}
+
+#[test]
+fn an_expired_record_that_was_looked_at_before_is_gone_and_counted_from_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    write(&path, (0..100).map(|number| (digest(number).to_hex().to_vec(), record(100))));
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    assert_eq!(counts_of(&engine, 0..100), [1; 100]);
+    let horizon = Timestamp::from_seconds(Timestamp::now().seconds() - 86_400);
+    let mut sweep = Sweep::new(horizon, 1 << 12);
+    while !sweep.slice(engine.shared.lock().as_mut().unwrap(), &path, Duration::from_millis(1)).unwrap() {}
+    assert_eq!(sweep.deleted, 100);
+    assert_eq!(counts_of(&engine, 0..100), [0; 100]);
+    report_all(&engine, 0..50);
+    assert_eq!(counts_of(&engine, 0..100), [[1; 50], [0; 50]].concat());
+    runtime().block_on(engine.close());
+    assert_eq!(read(&path).len(), 50);
+}
+
+#[test]
+fn a_file_that_grows_has_room_made_in_it_and_nothing_else() {
+    const RECORDS: u32 = 40_000;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    let mut sizes = std::collections::BTreeSet::new();
+    for first in (0..RECORDS).step_by(100) {
+        report_all(&engine, first..first + 100);
+        sizes.insert(std::fs::metadata(&path).unwrap().len());
+    }
+    // Block by block it would have another size almost each time.
+    assert!(sizes.len() < 200, "{}", sizes.len());
+    runtime().block_on(engine.close());
+    let found = read(&path);
+    assert_eq!(found.len(), RECORDS as usize);
+    assert!(found.keys().all(|key| Digest::from_hex(key.as_bytes()).is_some()));
+    let largest = sizes.into_iter().next_back().unwrap();
+    assert!(largest < u64::from(RECORDS) * 350, "{largest}");
+}
+
+#[test]
+fn what_a_kill_has_left_of_making_room_is_removed_by_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    let leftover = b"ABCDEF room made inside abcdef by pyzord".to_vec();
+    let swapped = b"aBCDEF room made inside AbcdeF by pyzord".to_vec();
+    let text = format!("1,{:4000},1970-01-01 00:00:00,1970-01-01 00:00:00,0,None,None", 0).into_bytes();
+    let records = [(leftover, text.clone()), (b"aBCDEF room made inside Abcdef by pyzord".to_vec(), text)];
+    write(&path, records.into_iter().chain([(digest(1).to_hex().to_vec(), record(1)), (swapped, record(1))]));
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    runtime().block_on(engine.close());
+    // A key that is none of these is nobody's business but its owner's.
+    assert_eq!(read(&path).len(), 2);
+    assert_eq!(counts_of(&Gdbm::open(&path, None, TimeZone::UTC).unwrap(), [1]), [1]);
+}
