@@ -24,10 +24,14 @@ impl Digest {
     pub fn from_hex(text: &[u8]) -> Option<Self> {
         let text: &[u8; HEX_LEN] = text.try_into().ok()?;
         let mut bytes = [0; 20];
+        let mut all = 0;
         for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+            let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
+            *byte = high << 4 | low & 15;
+            all |= high | low;
         }
-        Some(Self(bytes))
+        // Asked once: a branch for each digit costs more than all the rest.
+        (all < NO_DIGIT).then_some(Self(bytes))
     }
 
     /// The first eight of its bytes, as a number.
@@ -51,14 +55,19 @@ pub(crate) fn hex(bytes: &[u8; 20]) -> [u8; HEX_LEN] {
     text
 }
 
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
+/// The values of hexadecimal digits, and `NO_DIGIT` for what is none.
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = HEX[value];
+        nibbles[digit as usize] = value as u8;
+        nibbles[digit.to_ascii_uppercase() as usize] = value as u8;
+        value += 1;
     }
-}
+    nibbles
+};
+const NO_DIGIT: u8 = 0x80;
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

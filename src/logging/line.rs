@@ -67,6 +67,13 @@ pub(super) fn push_printable(out: &mut Vec<u8>, text: &str) {
 /// Appends bytes with everything but printable ASCII escaped, and `quote` and backslashes, too.
 pub(super) fn push_escaped(out: &mut Vec<u8>, bytes: &[u8], quote: Option<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    let is_plain = |byte: &u8| {
+        matches!(byte, b' '..=b'~') && Some(*byte) != quote && (*byte != b'\\' || quote.is_none())
+    };
+    if bytes.iter().all(is_plain) {
+        out.extend_from_slice(bytes);
+        return;
+    }
     for byte in bytes {
         match byte {
             b'\n' => out.extend_from_slice(b"\\n"),

@@ -17,12 +17,14 @@ pub struct UsageLog {
     sinks: Vec<Arc<Sink>>,
     lines: Vec<u8>,
     stamp: Stamp,
+    /// When the first of the lines came. They are handed over within milliseconds.
+    since: Option<Timestamp>,
 }
 
 impl UsageLog {
     /// A log that goes to all of these; to none, it costs nothing.
     pub(super) fn new(sinks: Vec<Arc<Sink>>) -> Self {
-        Self { sinks, lines: Vec::new(), stamp: Stamp::here() }
+        Self { sinks, lines: Vec::new(), stamp: Stamp::here(), since: None }
     }
 
     /// A log that goes nowhere.
@@ -47,8 +49,9 @@ impl UsageLog {
         if !self.enabled() {
             return;
         }
+        let now = *self.since.get_or_insert_with(Timestamp::now);
         let out = &mut self.lines;
-        self.stamp.push(out, Timestamp::now(), "INFO");
+        self.stamp.push(out, now, "INFO");
         push_escaped(out, if user.is_empty() { ANONYMOUS.as_bytes() } else { user }, None);
         out.push(b',');
         push_address(out, peer);
@@ -64,8 +67,9 @@ impl UsageLog {
         if !self.enabled() {
             return;
         }
+        let now = *self.since.get_or_insert_with(Timestamp::now);
         let out = &mut self.lines;
-        self.stamp.push(out, Timestamp::now(), "ERROR");
+        self.stamp.push(out, now, "ERROR");
         push_number(out, i64::from(code));
         out.extend_from_slice(b": ");
         out.extend_from_slice(diagnosis.as_bytes());
@@ -81,6 +85,7 @@ impl UsageLog {
             sink.append(&self.lines);
         }
         self.lines.clear();
+        self.since = None;
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use memchr::{memchr_iter, memchr2};
+
 /// Splits datagrams into header fields, keeping its buffers from one datagram to the next.
 #[derive(Debug, Default)]
 pub struct Parser {
@@ -133,7 +135,8 @@ fn repair<'a>(datagram: &'a [u8], repaired: &'a mut Vec<u8>) -> &'a [u8] {
         return &[];
     }
     let text = &datagram[..end];
-    if !text.windows(2).any(|pair| pair == b"\n\n") {
+    // The text does not end with a newline.
+    if !memchr_iter(b'\n', text).any(|at| text[at + 1] == b'\n') {
         return text;
     }
     repaired.clear();
@@ -184,7 +187,7 @@ impl Lines<'_> {
         if start >= self.text.len() {
             return None;
         }
-        let length = self.text[start..].iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let length = memchr2(b'\n', b'\r', &self.text[start..]);
         let end = length.map_or(self.text.len(), |length| start + length);
         let next = match self.text.get(end..) {
             Some([b'\r', b'\n', ..]) => end + 2,

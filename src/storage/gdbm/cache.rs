@@ -81,10 +81,28 @@ impl Cache {
         set.used -= 1;
     }
 
+    /// Has the processor fetch what is known of these digests. One after the other they would be waited
+    /// for, and the table is larger than what is near the processor.
+    pub(super) fn fetch<'a>(&self, digests: impl Iterator<Item = &'a Digest>) {
+        let mut seen = 0;
+        for digest in digests {
+            let (set, tag) = self.place(digest);
+            let set = &self.sets[set];
+            let way = set.tags.iter().position(|other| *other == tag).unwrap_or_default();
+            seen ^= set.slots.as_ref().map_or(0, |slots| slots[way].digest.prefix());
+        }
+        std::hint::black_box(seen);
+    }
+
     fn find(&mut self, digest: &Digest) -> (&mut Set, u8) {
+        let (set, tag) = self.place(digest);
+        (&mut self.sets[set], tag)
+    }
+
+    /// The set that a digest belongs to, and its tag there.
+    fn place(&self, digest: &Digest) -> (usize, u8) {
         let hash = (digest.prefix() ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let set = (hash >> (u64::BITS - SETS_BITS)) as usize;
-        (&mut self.sets[set], (hash >> (u64::BITS - SETS_BITS - u8::BITS)) as u8)
+        ((hash >> (u64::BITS - SETS_BITS)) as usize, (hash >> (u64::BITS - SETS_BITS - u8::BITS)) as u8)
     }
 }
 

@@ -142,6 +142,7 @@ impl Engine for Gdbm {
     fn run(&self, mut batch: Batch) -> Progress {
         let now = batch.now();
         if let Some(open) = self.shared.lock().as_mut() {
+            open.cache.fetch(batch.entries().iter().map(|entry| &entry.digest));
             for entry in batch.entries_mut() {
                 if let Err(error) = self.shared.serve(open, entry, now) {
                     entry.fail(self.shared.complain(open, &error));
