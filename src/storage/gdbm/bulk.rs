@@ -134,8 +134,10 @@ impl Whole {
 fn open_to_read(path: &Path, zone: &TimeZone) -> Result<(Open, File, bool), OpenError> {
     check_kind(path)?;
     let mut handle = Handle::open_to_read(path).map_err(|error| explain(path, &error))?;
-    handle.keep_cached(CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
     let sound = !handle.needs_recovery() && !Marker::of(path).is_set();
+    if sound {
+        handle.keep_cached(CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
+    }
     let (open, file) = Open::new(handle, zone.clone()).map_err(|error| cannot_use(path, &error))?;
     Ok((open, file, sound))
 }

@@ -11,8 +11,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// The first word of a file with 64-bit offsets, without and with the numsync extension.
-const MAGIC: [u32; 2] = [0x1357_9acf, 0x1357_9ad1];
+use super::header::{Header, word};
+
 /// Bits of a hash.
 const HASH_BITS: u32 = 31;
 /// Where a bucket has its number of keys and then their places, each with the key's hash first.
@@ -53,13 +53,9 @@ impl Directory {
             *credit -= 1;
             return Ok(false);
         }
-        let mut header = [0; 40];
-        self.file.read_exact_at(&mut header, 0)?;
-        if !MAGIC.contains(&word(&header, 0)) {
-            return Ok(false);
-        }
-        let (directory, bits) = (long(&header, 8), word(&header, 20));
-        let (bucket_size, capacity) = (word(&header, 24) as usize, word(&header, 28));
+        let Some(header) = Header::read(&self.file)? else { return Ok(false) };
+        let Header { directory, bits, bucket_capacity: capacity, .. } = header;
+        let bucket_size = header.bucket_size as usize;
         if bits > HASH_BITS || bucket_size > 1 << 24 {
             return Err(io::Error::other("the header is implausible"));
         }
@@ -81,7 +77,7 @@ impl Directory {
             .fold(0, |differing, element| differing | (word(element, 0) ^ hash));
         // One bit more than all of them agree in.
         let needed = (differing.leading_zeros() - (u32::BITS - HASH_BITS) + 1).min(HASH_BITS);
-        let size = self.file.metadata()?.len();
+        let size = header.next_block;
         Ok(needed > bits && (8 << needed) > LIMIT.max(size / LIMIT_FRACTION))
     }
 
@@ -106,12 +102,4 @@ pub(super) fn hash(key: &[u8]) -> u32 {
         sum.wrapping_add(byte) & MASK
     });
     1_103_515_243_u32.wrapping_mul(sum).wrapping_add(12345) & MASK
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
-}
-
-fn long(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
 }

@@ -6,7 +6,7 @@
 //! | here | there |
 //! | --- | --- |
 //! | [`Handle::open`], [`Handle::open_to_read`] | `gdbm_open` |
-//! | [`Handle::keep_cached`], [`Handle::unmap`] | `gdbm_setopt` (`GDBM_SETCACHESIZE`, `GDBM_SETMMAP`) |
+//! | [`Handle::keep_cached`], [`Handle::unmap`], [`Handle::map_anew`] | `gdbm_setopt` (`GDBM_SETCACHESIZE`, `GDBM_SETMMAP`) |
 //! | [`Handle::fetch`], [`Handle::store`], [`Handle::insert`], [`Handle::delete`] | `gdbm_fetch`, `gdbm_store`, `gdbm_delete` |
 //! | [`Handle::first_key`], [`Handle::next_key`] | `gdbm_firstkey`, `gdbm_nextkey` |
 //! | [`Handle::count`] | `gdbm_count` |
@@ -140,6 +140,13 @@ impl Handle {
     /// From here on the library uses system calls, and does not map the file into memory.
     pub(super) fn unmap(&mut self) -> Result<(), GdbmError> {
         let mut mapped: c_int = 0;
+        self.option(c::GDBM_SETMMAP, &raw mut mapped, size_of::<c_int>())
+    }
+
+    /// Maps the file into memory anew, as long as it is now. Waits until all changes are on the disk.
+    pub(super) fn map_anew(&mut self) -> Result<(), GdbmError> {
+        self.unmap()?;
+        let mut mapped: c_int = 1;
         self.option(c::GDBM_SETMMAP, &raw mut mapped, size_of::<c_int>())
     }
 

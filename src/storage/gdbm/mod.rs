@@ -5,18 +5,19 @@
 //! only for short slices of a sweep. That thread also waits for the disk when the file is synced,
 //! on a descriptor of its own, so that no request has to.
 
+mod ahead;
 mod bulk;
 mod cache;
 mod codec;
 mod directory;
 mod explain;
 mod handle;
+mod header;
 mod keeper;
 mod marker;
 mod open;
 mod recovery;
 mod reserve;
-mod room;
 mod sweep;
 
 use std::fs::File;
@@ -86,6 +87,7 @@ impl Gdbm {
         let (mut open, marker, file) = open_file(path, zone, age.map(horizon), CACHED_BLOCKS)?;
         // A full disk is told at the start, not at the first report.
         open.admit(path);
+        open.ahead.begin();
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             marker,
@@ -112,6 +114,12 @@ impl Gdbm {
         let path = self.shared.path.display();
         if let Err(error) = open.handle.close() {
             error!("closing the database {path} failed: {error}");
+            return;
+        }
+        if let Err(error) = ahead::cut(&self.shared.file) {
+            warn!(
+                "the tail of the database {path} cannot be cut off: {error}; the next start repairs the file"
+            );
             return;
         }
         // What is damaged is to be repaired by the next start.
@@ -230,7 +238,6 @@ impl Shared {
         let outcome = if known.is_none() && self.would_burst(open, &key) {
             Err(StorageError::Unavailable)
         } else if open.admit(&self.path) {
-            open.make_room()?;
             let mut changed = stored;
             for (kind, amount) in [(Kind::Report, entry.reports), (Kind::Whitelist, entry.whitelists)] {
                 if amount > 0 {
@@ -240,6 +247,9 @@ impl Shared {
             match open.put(&key, &changed) {
                 Ok(()) => {
                     open.cache.put(&entry.digest, Some(changed));
+                    if let Err(error) = open.keep_ahead() {
+                        self.complain(open, &error);
+                    }
                     Ok(())
                 }
                 Err(error) => {
@@ -322,10 +332,17 @@ fn open_file(
     check_kind(path)?;
     let marker = Marker::of(path);
     let opened = || Handle::open(path).map_err(|error| explain(path, &error));
-    let (mut handle, recovered) = recovery::recover_if_needed(opened()?, path, &marker, opened)?;
+    let mut handle = opened()?;
+    if handle.needs_recovery() {
+        // Perhaps for its tail alone.
+        let file = File::from(handle.duplicate_descriptor().map_err(|error| cannot_use(path, &error))?);
+        ahead::cut_unused(&file).map_err(|error| cannot_use(path, &error))?;
+        drop(handle);
+        handle = opened()?;
+    }
+    let (mut handle, recovered) = recovery::recover_if_needed(handle, path, &marker, opened)?;
     handle.keep_cached(cached_blocks).map_err(|error| explain(path, &error))?;
     let (mut open, file) = Open::new(handle, zone).map_err(|error| cannot_use(path, &error))?;
-    room::remove_leftovers(&mut open.handle).map_err(|error| explain(path, &error))?;
     if let Some(recovered) = recovered {
         recovery::complete(&mut open, path, &recovered, horizon, start)?;
     }

@@ -7,12 +7,12 @@ use std::path::Path;
 use jiff::tz::TimeZone;
 use tracing::{error, warn};
 
+use super::ahead::Ahead;
 use super::cache::Cache;
 use super::codec::{Calendar, Stored};
 use super::directory::Directory;
 use super::handle::{GdbmError, Handle};
 use super::reserve::{News, Reserve};
-use super::room::Room;
 use crate::allowance::Allowance;
 
 /// An open file and what is needed to use it.
@@ -22,7 +22,7 @@ pub(super) struct Open {
     pub(super) directory: Directory,
     pub(super) calendar: Calendar,
     pub(super) cache: Cache,
-    pub(super) room: Room,
+    pub(super) ahead: Ahead,
     pub(super) value: Vec<u8>,
     pub(super) text: Vec<u8>,
     /// Whether something changed since the last sync.
@@ -40,7 +40,7 @@ impl Open {
             directory: Directory::new(file.try_clone()?),
             calendar: Calendar::new(zone),
             cache: Cache::default(),
-            room: Room::default(),
+            ahead: Ahead::new(file.try_clone()?),
             value: Vec::new(),
             text: Vec::new(),
             // A new file is to be on the disk soon, too.
@@ -72,9 +72,9 @@ impl Open {
         admitted
     }
 
-    /// Gives the library free room in the file if it has used up what it had.
-    pub(super) fn make_room(&mut self) -> Result<(), GdbmError> {
-        self.room.renew(&mut self.handle, &mut self.directory, self.reserve.file_size())
+    /// Keeps the file mapped beyond what is in use.
+    pub(super) fn keep_ahead(&mut self) -> Result<(), GdbmError> {
+        self.ahead.keep(&mut self.handle, self.reserve.in_use())
     }
 
     pub(super) fn put(&mut self, key: &[u8], stored: &Stored) -> Result<(), GdbmError> {

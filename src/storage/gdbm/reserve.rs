@@ -1,7 +1,7 @@
 //! Room on the disk, taken before it is needed.
 //!
 //! The library writes through a mapping and cannot cope with a disk that is full in the middle of
-//! a change: other records are destroyed. So blocks behind the file's end are reserved, and
+//! a change: other records are destroyed. So blocks behind what is in use are reserved, and
 //! nothing is written unless the reserve can hold whatever the next changes may need.
 
 use std::fs::File;
@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-/// After how many changes the file's size is looked at again.
+use super::header::Header;
+
+/// After how many changes it is looked at again how much is in use.
 const CHANGES_PER_LOOK: u32 = 64;
-/// What that many changes may need at most: each a block for the record and splits of a bucket, and
-/// free room that the library is given. A directory that doubles comes on top and is a fraction of the
-/// file.
-const NEEDED: u64 = 2 << 20;
+/// What that many changes may need at most: each a block for the record and splits of a bucket.
+/// A directory that doubles comes on top and is a fraction of the file.
+const NEEDED: u64 = 1 << 20;
 const NEEDED_FRACTION: u64 = 64;
 /// How much is reserved at once.
 const CHUNK: u64 = 4 << 20;
@@ -24,11 +25,11 @@ const CHUNK_FRACTION: u64 = 32;
 /// How soon a refused reservation is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The reserve behind the end of one file.
+/// The reserve behind what is in use of one file.
 #[derive(Debug)]
 pub(super) struct Reserve {
     file: File,
-    size: u64,
+    in_use: u64,
     end: u64,
     changes_left: u32,
     refused: Option<Refused>,
@@ -57,7 +58,7 @@ pub(super) enum News {
 impl Reserve {
     /// A reserve for this file, empty at first.
     pub(super) fn new(file: File) -> Self {
-        Self { file, size: 0, end: 0, changes_left: 0, refused: None, supported: true }
+        Self { file, in_use: 0, end: 0, changes_left: 0, refused: None, supported: true }
     }
 
     /// Why changes are refused, if they are.
@@ -65,9 +66,9 @@ impl Reserve {
         self.refused.as_ref().map(|refused| refused.why.as_str())
     }
 
-    /// The size of the file when it was last looked at, which is now and then.
-    pub(super) fn file_size(&self) -> u64 {
-        self.size
+    /// How much of the file was in use when it was last looked at, which is now and then.
+    pub(super) fn in_use(&self) -> u64 {
+        self.in_use
     }
 
     /// Makes room for one change. Says whether it may be made.
@@ -104,11 +105,14 @@ impl Reserve {
     }
 
     fn extend(&mut self) -> io::Result<()> {
+        let size = match Header::read(&self.file)? {
+            Some(header) => header.next_block,
+            None => self.file.metadata()?.len(),
+        };
+        self.in_use = size;
         if !self.supported {
             return Ok(());
         }
-        let size = self.file.metadata()?.len();
-        self.size = size;
         if size + NEEDED + size / NEEDED_FRACTION <= self.end {
             return Ok(());
         }

@@ -462,39 +462,54 @@ fn an_expired_record_that_was_looked_at_before_is_gone_and_counted_from_zero() {
     assert_eq!(read(&path).len(), 50);
 }
 
+/// The file has a tail while it is open, and is as any other program wants it afterwards.
 #[test]
-fn a_file_that_grows_has_room_made_in_it_and_nothing_else() {
-    const RECORDS: u32 = 40_000;
+fn a_file_is_longer_while_it_is_open_and_takes_no_more_of_the_disk() {
+    use std::os::unix::fs::MetadataExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pyzord.db");
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
-    let mut sizes = std::collections::BTreeSet::new();
-    for first in (0..RECORDS).step_by(100) {
-        report_all(&engine, first..first + 100);
-        sizes.insert(std::fs::metadata(&path).unwrap().len());
-    }
-    // Block by block it would have another size almost each time.
-    assert!(sizes.len() < 200, "{}", sizes.len());
+    report_all(&engine, 0..20_000);
+    let open = std::fs::metadata(&path).unwrap();
+    assert!(open.len() > 1 << 30, "{}", open.len());
+    assert!(open.blocks() * 512 < 16 << 20, "{}", open.blocks());
     runtime().block_on(engine.close());
-    let found = read(&path);
-    assert_eq!(found.len(), RECORDS as usize);
-    assert!(found.keys().all(|key| Digest::from_hex(key.as_bytes()).is_some()));
-    let largest = sizes.into_iter().next_back().unwrap();
-    assert!(largest < u64::from(RECORDS) * 350, "{largest}");
+    let closed = std::fs::metadata(&path).unwrap();
+    assert!((1 << 20..8 << 20).contains(&closed.len()), "{}", closed.len());
+    assert!(closed.blocks() * 512 <= closed.len() + 4096);
+    assert!(!Handle::open(&path).unwrap().needs_recovery());
+    assert_eq!(read(&path).len(), 20_000);
+}
+
+/// As a process leaves the file that is killed between two changes.
+#[test]
+fn a_tail_that_a_kill_has_left_is_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    write(&path, (0..5000).map(|number| (digest(number).to_hex().to_vec(), record(1))));
+    let length = std::fs::metadata(&path).unwrap().len();
+    let file = std::fs::OpenOptions::new().write(true).read(true).open(&path).unwrap();
+    file.set_len(length + (1 << 30)).unwrap();
+    assert!(Handle::open(&path).unwrap().needs_recovery());
+    ahead::cut_unused(&file).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), length);
+    assert!(!Handle::open(&path).unwrap().needs_recovery());
+    assert_eq!(read(&path).len(), 5000);
 }
 
 #[test]
-fn what_a_kill_has_left_of_making_room_is_removed_by_the_next_start() {
+fn data_in_a_tail_is_kept_for_the_repair() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pyzord.db");
-    let leftover = b"ABCDEF room made inside abcdef by pyzord".to_vec();
-    let swapped = b"aBCDEF room made inside AbcdeF by pyzord".to_vec();
-    let text = format!("1,{:4000},1970-01-01 00:00:00,1970-01-01 00:00:00,0,None,None", 0).into_bytes();
-    let records = [(leftover, text.clone()), (b"aBCDEF room made inside Abcdef by pyzord".to_vec(), text)];
-    write(&path, records.into_iter().chain([(digest(1).to_hex().to_vec(), record(1)), (swapped, record(1))]));
-    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
-    runtime().block_on(engine.close());
-    // A key that is none of these is nobody's business but its owner's.
-    assert_eq!(read(&path).len(), 2);
-    assert_eq!(counts_of(&Gdbm::open(&path, None, TimeZone::UTC).unwrap(), [1]), [1]);
+    write(&path, [(digest(1).to_hex().to_vec(), record(1))]);
+    let length = std::fs::metadata(&path).unwrap().len();
+    let file = std::fs::OpenOptions::new().write(true).read(true).open(&path).unwrap();
+    file.set_len(length + (64 << 20)).unwrap();
+    let mut lost = digest(2).to_hex().to_vec();
+    lost.extend(record(1));
+    std::os::unix::fs::FileExt::write_all_at(&file, &lost, length + (1 << 20)).unwrap();
+    ahead::cut_unused(&file).unwrap();
+    assert!(file.metadata().unwrap().len() < length + (2 << 20));
+    let engine = Gdbm::open(&path, Some(Duration::from_secs(30 * 86_400)), TimeZone::UTC).unwrap();
+    assert_eq!(counts_of(&engine, 1..4), [1, 1, 0]);
 }

@@ -1,0 +1,148 @@
+//! The file made longer than what is in use, so that it need not be mapped anew whenever it grows.
+//!
+//! The library lets the file grow by one block at a time. Each time it maps the whole file anew, and
+//! every page that is used next costs a page fault: that was half the time of a report. A mapping that
+//! reaches beyond what is in use is kept. So while the server has the file open it has a tail: a hole,
+//! which takes no room on the disk, and which is mapped with the rest. It is cut off when the file is
+//! closed. The library takes a file with a tail for one that was cut off in a change; so the next start
+//! after a kill removes the tail, before it asks whether the file needs repair.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{Whence, lseek64};
+use tracing::debug;
+
+use super::handle::{GdbmError, Handle};
+use super::header::Header;
+
+/// How long the tail is made: room for ten million new records, after which the file is mapped anew. The
+/// library then waits for the disk, so that must be seldom.
+const TAIL: u64 = if usize::BITS >= 64 { 1 << 30 } else { 16 << 20 };
+/// How much of the tail is left when a new one is made.
+const LEFT: u64 = 4 << 20;
+
+/// The tail of one open file.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    file: File,
+    end: u64,
+    state: State,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// No tail is wanted, or none can be had.
+    Without,
+    /// The file is mapped up to its end.
+    Mapped,
+    /// It is not yet. The library asks for the length only behind a write.
+    Longer,
+}
+
+impl Ahead {
+    /// No tail, and none is going to be made before [`Ahead::begin`].
+    pub(super) fn new(file: File) -> Self {
+        Self { file, end: 0, state: State::Without }
+    }
+
+    /// From the next change on there is a tail.
+    pub(super) fn begin(&mut self) {
+        self.state = State::Mapped;
+    }
+
+    /// Makes the tail longer if what is in use has come near its end. To be called behind every change.
+    ///
+    /// # Errors
+    ///
+    /// The library cannot use the file any more. That no tail can be made is no error: without one the
+    /// file is slower.
+    pub(super) fn keep(&mut self, handle: &mut Handle, in_use: u64) -> Result<(), GdbmError> {
+        match self.state {
+            State::Without => {}
+            State::Mapped if in_use + LEFT <= self.end => {}
+            State::Mapped => {
+                self.state = match self.extend(in_use + TAIL) {
+                    Ok(()) => State::Longer,
+                    Err(error) => {
+                        debug!("the database file cannot be made longer ahead of its use: {error}");
+                        State::Without
+                    }
+                }
+            }
+            State::Longer => {
+                handle.map_anew()?;
+                self.state = State::Mapped;
+            }
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, end: u64) -> io::Result<()> {
+        // Whoever exceeds this limit is not refused but killed.
+        let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
+        if end > limit {
+            return Err(Errno::EFBIG.into());
+        }
+        self.file.set_len(end)?;
+        self.end = end;
+        Ok(())
+    }
+}
+
+/// Cuts off the tail of a file that has been closed.
+pub(super) fn cut(file: &File) -> io::Result<()> {
+    match Header::read(file)? {
+        Some(header) if file.metadata()?.len() > header.next_block => file.set_len(header.next_block),
+        _ => Ok(()),
+    }
+}
+
+/// Cuts off the tail that a killed process has left. Data in it is kept, since it is that of a change which
+/// was never finished.
+pub(super) fn cut_unused(file: &File) -> io::Result<()> {
+    let Some(header) = Header::read(file)? else { return Ok(()) };
+    let length = file.metadata()?.len();
+    if length <= header.next_block {
+        return Ok(());
+    }
+    file.set_len(end_of_data(file, header.next_block, length)?)
+}
+
+/// Where the data ends that is behind `from`; there, if there is none. Data is what is not zero: blocks that
+/// were reserved may or may not seem to be there.
+fn end_of_data(file: &File, from: u64, length: u64) -> io::Result<u64> {
+    const PART: usize = 1 << 16;
+    let seek = |place: u64, whence| {
+        let place = i64::try_from(place).map_err(io::Error::other)?;
+        match lseek64(file.as_fd(), place, whence) {
+            Ok(found) => Ok(u64::try_from(found).ok()),
+            Err(Errno::ENXIO) => Ok(None),
+            Err(error) => Err(io::Error::from(error)),
+        }
+    };
+    let mut part = [0; PART];
+    let (mut end, mut at) = (from, from);
+    while at < length
+        && let Some(data) = seek(at, Whence::SeekData)?
+    {
+        let hole = seek(data, Whence::SeekHole)?.unwrap_or(length);
+        at = data;
+        while at < hole {
+            let wanted = usize::try_from(hole - at).unwrap_or(PART).min(PART);
+            let read = file.read_at(&mut part[..wanted], at)?;
+            if read == 0 {
+                return Ok(end);
+            }
+            if let Some(last) = part[..read].iter().rposition(|byte| *byte != 0) {
+                end = at + last as u64 + 1;
+            }
+            at += read as u64;
+        }
+    }
+    Ok(end)
+}

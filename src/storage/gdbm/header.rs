@@ -1,0 +1,46 @@
+//! The beginning of a file, as gdbm 1.23 lays it out, in the machine's byte order.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// The first word of a file with 64-bit offsets, without and with the numsync extension.
+const MAGIC: [u32; 2] = [0x1357_9acf, 0x1357_9ad1];
+
+/// What is read of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Where the directory is.
+    pub(super) directory: u64,
+    /// How many bits of a hash the directory looks at.
+    pub(super) bits: u32,
+    /// The size of a bucket in bytes, and how many keys it has room for.
+    pub(super) bucket_size: u32,
+    pub(super) bucket_capacity: u32,
+    /// Where the library will put the next block: the end of what is in use.
+    pub(super) next_block: u64,
+}
+
+impl Header {
+    /// Reads the header of a file; none if it has another layout.
+    pub(super) fn read(file: &File) -> io::Result<Option<Self>> {
+        let mut bytes = [0; 40];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(MAGIC.contains(&word(&bytes, 0)).then(|| Self {
+            directory: long(&bytes, 8),
+            bits: word(&bytes, 20),
+            bucket_size: word(&bytes, 24),
+            bucket_capacity: word(&bytes, 28),
+            next_block: long(&bytes, 32),
+        }))
+    }
+}
+
+/// The word at this place, or 0 behind the end.
+pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
+}
