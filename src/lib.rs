@@ -17,13 +17,15 @@
 //! and what the operating system has to do with it, in [`os`]. [`allowance`] bounds the log lines
 //! that strangers can cause.
 //!
-//! [`migrate`] is the other program: it moves records between databases as a whole.
+//! [`migrate`] is the second program: it moves records between databases as a whole. [`bench`] is the third: it
+//! puts load on any Pyzor server and says how it bears that.
 //!
-//! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, then `access`, `storage` and
+//! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate` or `bench`, then `access`, `storage` and
 //! `protocol`, then `record` and `digest`.
 
 pub mod access;
 pub mod allowance;
+pub mod bench;
 pub mod daemon;
 pub mod digest;
 pub mod handler;

@@ -1,0 +1,169 @@
+//! What is asked next: the operation by its weight, and the digest. The same seed makes the same choices.
+
+use sha1::{Digest as _, Sha1};
+
+use super::zipf::Zipf;
+use crate::digest::Digest;
+use crate::protocol::op::Op;
+
+/// Random numbers that are good enough to choose by, in a few nanoseconds (SplitMix64).
+#[derive(Clone, Debug)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from 0 to 1, without the latter.
+    pub(super) fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// A number below this one.
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
+    }
+}
+
+/// How often each operation is asked for, relative to the others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Mix {
+    /// In the order of [`Op::ALL`]; together they are 1.
+    shares: [f64; Op::ALL.len()],
+}
+
+impl Mix {
+    /// The mix with these weights; none if they are not numbers from 0 on, or all of them are 0.
+    pub(super) fn new(weights: impl IntoIterator<Item = (Op, f64)>) -> Option<Self> {
+        let mut shares = [0.0; Op::ALL.len()];
+        for (op, weight) in weights {
+            shares[place(op)] = Some(weight).filter(|weight| weight.is_finite() && *weight >= 0.0)?;
+        }
+        let sum: f64 = shares.iter().sum();
+        (sum > 0.0 && sum.is_finite()).then(|| Self { shares: shares.map(|share| share / sum) })
+    }
+
+    /// The operations that are asked for, with their shares.
+    pub(super) fn shares(&self) -> impl Iterator<Item = (Op, f64)> {
+        Op::ALL.into_iter().zip(self.shares).filter(|(_, share)| *share > 0.0)
+    }
+
+    fn choose(&self, random: &mut Random) -> Op {
+        let mut rest = random.unit();
+        let mut last = Op::Ping;
+        for (op, share) in self.shares() {
+            last = op;
+            rest -= share;
+            if rest < 0.0 {
+                break;
+            }
+        }
+        // Rounding may leave a little behind the last one.
+        last
+    }
+}
+
+/// The place of an operation in [`Op::ALL`].
+pub(super) fn place(op: Op) -> usize {
+    op as usize
+}
+
+/// The digests that are asked for. Which ones is decided by the seed alone, so that two runs speak of the
+/// same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Digests {
+    seed: u64,
+}
+
+impl Digests {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// The digest with this number, one of those that are reported.
+    pub(super) fn known(self, number: u64) -> Digest {
+        self.of(b"known", number)
+    }
+
+    /// The digest with this number, one of those that nobody reports.
+    fn never_reported(self, number: u64) -> Digest {
+        self.of(b"never", number)
+    }
+
+    // Faster than looking a million of them up in memory.
+    fn of(self, kind: &[u8; 5], number: u64) -> Digest {
+        let mut text = [0; 21];
+        text[..5].copy_from_slice(kind);
+        text[5..13].copy_from_slice(&self.seed.to_le_bytes());
+        text[13..].copy_from_slice(&number.to_le_bytes());
+        Digest::from_bytes(Sha1::digest(text).into())
+    }
+}
+
+/// Where requests come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Without end, by chance.
+    Chosen(Box<Choice>),
+    /// One report of each digest.
+    Each {
+        /// The digests.
+        digests: Digests,
+        /// The next one's number.
+        next: u64,
+        /// How many there are.
+        count: u64,
+    },
+}
+
+/// How requests are chosen.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) random: Random,
+    pub(super) mix: Mix,
+    pub(super) digests: Digests,
+    pub(super) count: u64,
+    /// Chooses among the digests; uniformly if there is none.
+    pub(super) zipf: Option<Zipf>,
+    /// The share of checks and infos that name one of the digests.
+    pub(super) hit_ratio: f64,
+}
+
+impl Source {
+    /// The next request; none when there are no more.
+    pub(super) fn next(&mut self) -> Option<(Op, Digest)> {
+        match self {
+            Self::Chosen(choice) => Some(choice.next()),
+            Self::Each { next, count, .. } if next == count => None,
+            Self::Each { digests, next, .. } => {
+                let digest = digests.known(*next);
+                *next += 1;
+                Some((Op::Report, digest))
+            }
+        }
+    }
+}
+
+impl Choice {
+    fn next(&mut self) -> (Op, Digest) {
+        let op = self.mix.choose(&mut self.random);
+        let may_miss = matches!(op, Op::Check | Op::Info) && self.hit_ratio < 1.0;
+        if may_miss && self.random.unit() >= self.hit_ratio {
+            return (op, self.digests.never_reported(self.random.next()));
+        }
+        let number = match &self.zipf {
+            Some(zipf) => zipf.choose(&mut self.random),
+            None => self.random.below(self.count),
+        };
+        (op, self.digests.known(number))
+    }
+}

@@ -1,0 +1,407 @@
+//! The load itself: sends what is due, takes what comes, and gives up what does not.
+
+use std::io;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
+use thiserror::Error;
+
+use super::choice::{Source, place};
+use super::outstanding::{Match, Outstanding, Sent};
+use super::reply::Reply;
+use super::request::Encoder;
+use super::sockets::Sockets;
+use super::stop::Stop;
+use super::tally::Tally;
+use crate::protocol::op::Op;
+
+/// How many requests are prepared at a time, so that replies are not kept waiting.
+const BATCH: usize = 256;
+/// How many batches of replies are taken from a socket before the next one has its turn.
+const TURNS: usize = 4;
+/// How long a stop may go unnoticed, in nanoseconds.
+const STOP_PERIOD: u64 = 50_000_000;
+/// How long a full socket may keep a closed loop from sending, in nanoseconds.
+const ROOM_PATIENCE: u64 = 2_000_000_000;
+/// How far behind its rate an open loop may be at its end, in nanoseconds, and still send the rest.
+const BEHIND: u64 = 100_000_000;
+
+/// When requests are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Pace {
+    /// One for each reply, with so many outstanding.
+    Closed {
+        /// How many.
+        window: usize,
+    },
+    /// So many a second, whatever the replies.
+    Open {
+        /// How many.
+        rate: f64,
+    },
+}
+
+/// When it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// After so many nanoseconds.
+    After(u64),
+    /// With so many requests, and their replies.
+    Count(u64),
+}
+
+/// What is to be measured. Times are in nanoseconds.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) source: Source,
+    pub(super) pace: Pace,
+    pub(super) warm_up: u64,
+    pub(super) end: End,
+    /// How often to tell how it goes.
+    pub(super) interval: Option<u64>,
+}
+
+/// Why there is no measurement.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    /// The system does not let requests out.
+    #[error("cannot send: {0}")]
+    Send(io::Error),
+    /// The system does not let replies in.
+    #[error("cannot receive: {0}")]
+    Receive(io::Error),
+}
+
+/// What load needs, from one run to the next.
+pub(super) struct Generator {
+    pub(super) sockets: Sockets,
+    pub(super) outstanding: Outstanding,
+    pub(super) encoder: Encoder,
+    pub(super) stop: Stop,
+    /// After how many nanoseconds a request is given up.
+    pub(super) timeout: u64,
+    pub(super) epoch: Instant,
+    /// How often the server's host said that nobody listens there.
+    pub(super) refusals: u64,
+}
+
+/// One run.
+struct Run<'a> {
+    generator: &'a mut Generator,
+    plan: Plan,
+    /// Requests that have been written and not sent, by operation.
+    outbox: [Batch; Op::ALL.len()],
+    /// How many requests may be sent on each socket of a closed loop.
+    due: Vec<usize>,
+    /// How many requests an open loop has had to send.
+    scheduled: u64,
+    /// The socket whose turn it is in an open loop.
+    turn: usize,
+    begin: u64,
+    tally: Tally,
+    is_measuring: bool,
+    is_sending: bool,
+    /// How many requests of the measurement have been begun.
+    begun: u64,
+    answered_ever: u64,
+    given_up_ever: u64,
+    last_reply: u64,
+}
+
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    threads: Vec<u64>,
+}
+
+/// The processor time of this process, in seconds.
+fn processor_time() -> f64 {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| {
+        let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        micros as f64 / 1e6
+    })
+}
+
+impl Generator {
+    fn now(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// Measures. `tell` is called now and then with the time since the beginning and what was counted.
+    ///
+    /// # Errors
+    ///
+    /// The system's, where load cannot go on.
+    pub(super) fn run(&mut self, plan: Plan, tell: &mut dyn FnMut(u64, &Tally)) -> Result<Tally, Failure> {
+        let sockets = self.sockets.len();
+        let due = match plan.pace {
+            Pace::Closed { window } => {
+                (0..sockets).map(|at| window / sockets + usize::from(at < window % sockets)).collect()
+            }
+            Pace::Open { .. } => Vec::new(),
+        };
+        let begin = self.now();
+        let run = Run {
+            generator: self,
+            plan,
+            outbox: Default::default(),
+            due,
+            scheduled: 0,
+            turn: 0,
+            begin,
+            tally: Tally::default(),
+            is_measuring: false,
+            is_sending: true,
+            begun: 0,
+            answered_ever: 0,
+            given_up_ever: 0,
+            last_reply: begin,
+        };
+        run.until_the_end(tell)
+    }
+}
+
+impl Run<'_> {
+    fn until_the_end(mut self, tell: &mut dyn FnMut(u64, &Tally)) -> Result<Tally, Failure> {
+        let measured_from = self.begin + self.plan.warm_up;
+        let deadline = match self.plan.end {
+            End::After(duration) => measured_from + duration,
+            End::Count(_) => u64::MAX,
+        };
+        let mut next_line = self.plan.interval.map(|interval| self.begin + interval);
+        let mut processor_at_begin = 0.0;
+        let mut ended = None;
+        let mut ready = Vec::new();
+        loop {
+            let now = self.generator.now();
+            if !self.is_measuring && now >= measured_from {
+                self.is_measuring = true;
+                self.tally.arrived = 0;
+                processor_at_begin = processor_time();
+            }
+            let is_late = now >= deadline.saturating_add(BEHIND);
+            if self.generator.stop.is_wanted() || self.has_sent_all(now, deadline) || is_late {
+                self.is_sending = false;
+            }
+            let is_over = match self.plan.end {
+                _ if self.generator.stop.is_wanted() => true,
+                End::After(_) => now >= deadline && !self.is_sending,
+                End::Count(_) => !self.is_sending && self.generator.outstanding.oldest().is_none(),
+            };
+            if is_over && ended.is_none() {
+                let is_counted_out =
+                    matches!(self.plan.end, End::Count(_)) && !self.generator.stop.is_wanted();
+                let until = if is_counted_out { self.last_reply } else { now };
+                ended = Some(until);
+                self.tally.nanoseconds = until.saturating_sub(measured_from);
+                self.tally.cpu_seconds =
+                    if self.is_measuring { processor_time() - processor_at_begin } else { 0.0 };
+            }
+            self.give_up(now);
+            if self.is_sending {
+                self.send_due(now, deadline)?;
+            } else if self.generator.outstanding.oldest().is_none() && ended.is_some() {
+                self.tally.sent = self.begun - self.tally.unsent;
+                return Ok(self.tally);
+            }
+            if self.is_hopeless() {
+                return Err(Failure::Send(Errno::ECONNREFUSED.into()));
+            }
+            if let (Some(at), Some(interval)) = (next_line, self.plan.interval)
+                && now >= at
+            {
+                tell(now - self.begin, &self.tally);
+                next_line = Some(at + interval);
+            }
+            let mut until = now + STOP_PERIOD;
+            let phase = if self.is_measuring { deadline } else { measured_from };
+            let expiry = self.generator.outstanding.oldest().map(|since| since + self.generator.timeout);
+            for moment in [Some(phase).filter(|_| self.is_sending), expiry, next_line, self.next_due()] {
+                until = moment.map_or(until, |moment| until.min(moment));
+            }
+            let patience = until.saturating_sub(self.generator.now());
+            self.generator.sockets.wait(patience, &mut ready).map_err(|why| Failure::Receive(why.into()))?;
+            for socket in ready.iter().copied() {
+                self.receive(socket, ended)?;
+            }
+        }
+    }
+
+    /// Nobody has ever answered, and there is nobody.
+    fn is_hopeless(&self) -> bool {
+        self.answered_ever == 0 && self.given_up_ever > 0 && self.generator.refusals > 0
+    }
+
+    fn has_sent_all(&self, now: u64, deadline: u64) -> bool {
+        let is_past = match self.plan.pace {
+            Pace::Closed { .. } => now >= deadline,
+            Pace::Open { .. } => self.intended(self.scheduled) >= deadline,
+        };
+        is_past || matches!(self.plan.end, End::Count(count) if self.begun >= count)
+    }
+
+    /// When an open loop has to send the request of this number.
+    fn intended(&self, number: u64) -> u64 {
+        match self.plan.pace {
+            Pace::Closed { .. } => u64::MAX,
+            Pace::Open { rate } => self.begin + (number as f64 * 1e9 / rate) as u64,
+        }
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        (self.is_sending && matches!(self.plan.pace, Pace::Open { .. }))
+            .then(|| self.intended(self.scheduled))
+    }
+
+    fn give_up(&mut self, now: u64) {
+        let Some(since) = now.checked_sub(self.generator.timeout) else { return };
+        while let Some(sent) = self.generator.outstanding.give_up(since) {
+            self.given_up_ever += 1;
+            self.tally.lost += u64::from(sent.is_counted);
+            self.release(sent);
+        }
+    }
+
+    /// Lets a closed loop send another request.
+    fn release(&mut self, sent: Sent) {
+        if let Some(due) = self.due.get_mut(sent.socket) {
+            *due += 1;
+        }
+    }
+
+    fn send_due(&mut self, now: u64, deadline: u64) -> Result<(), Failure> {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.generator.encoder.set_time(i64::try_from(seconds).unwrap_or(0));
+        match self.plan.pace {
+            Pace::Closed { .. } => {
+                for socket in 0..self.due.len() {
+                    let is_counted = self.is_measuring;
+                    let mut written = 0;
+                    while self.due[socket] > 0 && written < BATCH && self.write(socket, now, is_counted) {
+                        self.due[socket] -= 1;
+                        written += 1;
+                    }
+                    if written > 0 {
+                        self.flush(socket)?;
+                    }
+                }
+            }
+            Pace::Open { .. } => {
+                let measured_from = self.begin + self.plan.warm_up;
+                let socket = self.turn;
+                let mut written = 0;
+                while written < BATCH {
+                    let intended = self.intended(self.scheduled);
+                    if intended > now || intended >= deadline {
+                        break;
+                    }
+                    if !self.write(socket, intended, intended >= measured_from) {
+                        break;
+                    }
+                    self.scheduled += 1;
+                    written += 1;
+                }
+                if written > 0 {
+                    self.turn = (self.turn + 1) % self.generator.sockets.len();
+                    self.flush(socket)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the next request; says whether there was one.
+    fn write(&mut self, socket: usize, since: u64, is_counted: bool) -> bool {
+        if is_counted && matches!(self.plan.end, End::Count(count) if self.begun >= count) {
+            return false;
+        }
+        let Some((op, digest)) = self.plan.source.next() else {
+            self.is_sending = false;
+            return false;
+        };
+        self.begun += u64::from(is_counted);
+        let Some(thread) = self.generator.outstanding.add(Sent { op, socket, since, is_counted }) else {
+            self.tally.unsent += u64::from(is_counted);
+            return true;
+        };
+        let batch = &mut self.outbox[place(op)];
+        self.generator.encoder.encode(op, &digest, thread, &mut batch.bytes);
+        batch.threads.push(thread);
+        true
+    }
+
+    /// Sends what has been written.
+    fn flush(&mut self, socket: usize) -> Result<(), Failure> {
+        for op in Op::ALL {
+            let Batch { bytes, threads } = &mut self.outbox[place(op)];
+            let generator = &mut *self.generator;
+            let length = generator.encoder.length(op);
+            let mut next = 0;
+            let mut refusals = 0;
+            while next < threads.len() {
+                let (sent, outcome) = generator.sockets.send(socket, &bytes[next * length..], length);
+                next += sent;
+                if sent > 0 {
+                    refusals = 0;
+                }
+                let Err(error) = outcome else { break };
+                let is_closed = matches!(self.plan.pace, Pace::Closed { .. });
+                match error {
+                    // What was sent before has come back. This one has not been tried.
+                    Errno::ECONNREFUSED if refusals < 3 => {
+                        generator.refusals += 1;
+                        refusals += 1;
+                    }
+                    Errno::EAGAIN | Errno::ENOBUFS
+                        if is_closed && generator.sockets.wait_for_room(socket, ROOM_PATIENCE) => {}
+                    Errno::EAGAIN | Errno::ENOBUFS | Errno::ECONNREFUSED if !is_closed => break,
+                    error => return Err(Failure::Send(error.into())),
+                }
+            }
+            for thread in threads.drain(next..) {
+                let sent = generator.outstanding.cancel(thread);
+                self.tally.unsent += u64::from(sent.is_some_and(|sent| sent.is_counted));
+            }
+            threads.clear();
+            bytes.clear();
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, socket: usize, ended: Option<u64>) -> Result<(), Failure> {
+        for _ in 0..TURNS {
+            let Self { generator, tally, due, is_measuring, answered_ever, last_reply, .. } = self;
+            let Generator { sockets, outstanding, epoch, .. } = &mut **generator;
+            let mut now = None;
+            let outcome = sockets.receive(socket, |datagram| {
+                let now = *now.get_or_insert_with(|| epoch.elapsed().as_nanos() as u64);
+                let reply = Reply::parse(datagram);
+                let matched = reply.map_or(Match::Unknown, |reply| outstanding.answer(reply.thread));
+                match (matched, reply) {
+                    (Match::Request(sent), Some(reply)) => {
+                        *answered_ever += 1;
+                        *last_reply = now;
+                        if let Some(due) = due.get_mut(sent.socket) {
+                            *due += 1;
+                        }
+                        if sent.is_counted {
+                            tally.answer(sent, reply, now.saturating_sub(sent.since));
+                        }
+                        tally.arrived += u64::from(ended.is_none());
+                    }
+                    (Match::Late, _) => tally.late += u64::from(*is_measuring),
+                    _ => tally.unknown += u64::from(*is_measuring),
+                }
+            });
+            match outcome {
+                Ok(true) => {}
+                Ok(false) | Err(Errno::EAGAIN | Errno::EINTR) => break,
+                Err(Errno::ECONNREFUSED) => self.generator.refusals += 1,
+                Err(error) => return Err(Failure::Receive(error.into())),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! `pyzor-bench`: puts load on a Pyzor server, and says how many requests it answers and how fast.
+//!
+//! One thread sends and receives on several sockets, many datagrams a system call, so that it needs less time
+//! for a request than any server. It knows of servers only what goes over the wire.
+
+mod choice;
+mod echo;
+mod load;
+mod options;
+mod output;
+mod outstanding;
+mod reply;
+mod request;
+mod sockets;
+mod stop;
+mod tally;
+mod zipf;
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::net::ToSocketAddrs;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use self::choice::{Choice, Digests, Random, Source};
+use self::load::{End, Generator, Pace, Plan};
+use self::options::{Invocation, Options, nanoseconds};
+use self::outstanding::Outstanding;
+use self::request::Encoder;
+use self::sockets::Sockets;
+use self::stop::Stop;
+use self::tally::Tally;
+use self::zipf::Zipf;
+
+/// The command line was misused.
+const EXIT_USAGE: u8 = 2;
+
+/// How many requests are outstanding while digests are reported for an open loop.
+const PRELOAD_WINDOW: usize = 64;
+/// The most requests that may wait for replies.
+const MOST_OUTSTANDING: usize = 1 << 22;
+
+/// Runs the program `pyzor-bench`.
+pub fn main() -> ExitCode {
+    let outcome = match options::parse(std::env::args_os().skip(1)) {
+        Ok(Invocation::Print(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(text) => {
+            let _ = io::stderr().write_all(text.as_bytes());
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Ok(Invocation::Echo(address)) => {
+            echo::run(address).map_err(|error| format!("cannot serve {address}: {error}"))
+        }
+        Ok(Invocation::Load(options)) => load(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "pyzor-bench: error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(options: &Options) -> Result<(), String> {
+    let told = |what: &str, error: &dyn Display| format!("{what} {}: {error}", options.server);
+    let stop = Stop::on_signals().map_err(|error| error.to_string())?;
+    // Waits for the next request of an open loop are shorter than what the system may make of them.
+    let _ = nix::sys::prctl::set_timerslack(1);
+    let address = options
+        .server
+        .to_socket_addrs()
+        .and_then(|mut found| found.next().ok_or_else(|| io::Error::other("it has no address")))
+        .map_err(|error| told("cannot resolve", &error))?;
+    let sockets = Sockets::open(address, options.sockets).map_err(|error| told("cannot talk to", &error))?;
+    let limit = match options.pace {
+        Pace::Closed { window } => window.max(PRELOAD_WINDOW),
+        Pace::Open { rate } => (rate * options.timeout.as_secs_f64() * 1.5) as usize + 1024,
+    };
+    // So that a run soon after this one does not send the same.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut generator = Generator {
+        sockets,
+        outstanding: Outstanding::new(limit.min(MOST_OUTSTANDING), now.as_micros() as u64),
+        encoder: Encoder::new(options.account.as_ref().map(|(user, key)| (user.as_str(), key.as_str()))),
+        stop,
+        timeout: nanoseconds(options.timeout),
+        epoch: Instant::now(),
+        refusals: 0,
+    };
+    let is_watched = options.interval.is_some() || (!options.json && io::stderr().is_terminal());
+    let interval = is_watched.then(|| nanoseconds(options.interval.unwrap_or(Duration::from_secs(1))));
+    if options.preload {
+        preload(options, &mut generator, interval)?;
+    }
+    let plan = Plan {
+        source: Source::Chosen(Box::new(Choice {
+            random: Random::new(options.seed),
+            mix: options.mix,
+            digests: Digests::new(options.seed),
+            count: options.digests,
+            zipf: options.zipf.map(|exponent| Zipf::new(options.digests, exponent)),
+            hit_ratio: options.hit_ratio,
+        })),
+        pace: options.pace,
+        warm_up: nanoseconds(options.warm_up),
+        end: options.end,
+        interval,
+    };
+    let tally = generator.run(plan, &mut progress("load")).map_err(|error| told("load on", &error))?;
+    let text = match options.json {
+        true => output::json(options, &tally).map_err(|error| error.to_string())?,
+        false => output::text(options, &tally),
+    };
+    io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
+    if tally.answered() == 0 {
+        return Err(format!("{} did not answer in the time of the measurement", options.server));
+    }
+    Ok(())
+}
+
+/// Reports every digest once.
+fn preload(options: &Options, generator: &mut Generator, interval: Option<u64>) -> Result<(), String> {
+    let window = match options.pace {
+        Pace::Closed { window } => window,
+        Pace::Open { .. } => PRELOAD_WINDOW,
+    };
+    let plan = Plan {
+        source: Source::Each { digests: Digests::new(options.seed), next: 0, count: options.digests },
+        pace: Pace::Closed { window },
+        warm_up: 0,
+        end: End::Count(options.digests),
+        interval,
+    };
+    let tally = generator
+        .run(plan, &mut progress("preload"))
+        .map_err(|error| format!("preload to {}: {error}", options.server))?;
+    if tally.succeeded == options.digests {
+        return Ok(());
+    }
+    let Tally { succeeded, lost, .. } = tally;
+    let failed = tally.answered() - succeeded;
+    Err(format!(
+        "preload: of {} digests {succeeded} were reported, {failed} failed, {lost} were not answered",
+        options.digests
+    ))
+}
+
+/// Says how it goes, on the standard error.
+fn progress(what: &'static str) -> impl FnMut(u64, &Tally) {
+    let mut before = (0, 0);
+    move |now, tally| {
+        // It begins at 0 again after the warm-up.
+        let replies = tally.arrived.checked_sub(before.1).unwrap_or(tally.arrived);
+        let rate = replies as f64 * 1e9 / (now - before.0).max(1) as f64;
+        before = (now, tally.arrived);
+        let failed = tally.answered() - tally.succeeded;
+        let _ = writeln!(
+            io::stderr(),
+            "{what} {:8.1} s {rate:10.0} replies/s {failed} failed {} lost",
+            now as f64 / 1e9,
+            tally.lost
+        );
+    }
+}

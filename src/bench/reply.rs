@@ -1,0 +1,113 @@
+//! What the generator wants to know of a reply.
+
+/// A reply, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reply {
+    /// The `Thread` of the request that it answers.
+    pub(super) thread: u64,
+    /// What the server says to that.
+    pub(super) code: Code,
+    /// Whether its `Count` is above 0.
+    pub(super) is_found: bool,
+}
+
+/// The code of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Code {
+    /// The reply is the request itself, as a bare echo sends it.
+    Echo,
+    /// `Code`, 0 if there is none that is a number.
+    Number(u16),
+}
+
+impl Code {
+    /// Whether the request was done.
+    pub(super) fn is_success(self) -> bool {
+        matches!(self, Self::Echo | Self::Number(200))
+    }
+}
+
+impl Reply {
+    /// Reads a reply; nothing if it has no `Thread` that is a number.
+    pub(super) fn parse(datagram: &[u8]) -> Option<Self> {
+        // Most replies begin so, and looking for each name takes several times as long.
+        const USUAL: &[u8] = b"Code: 200\nDiag: OK\nPV: 2.1\nThread: ";
+        let mut reply = Self { thread: 0, code: Code::Number(0), is_found: false };
+        if datagram.starts_with(b"Op: ") {
+            reply.code = Code::Echo;
+        }
+        let mut thread = None;
+        let mut rest = datagram;
+        if let Some(behind) = datagram.strip_prefix(USUAL) {
+            reply.code = Code::Number(200);
+            let end = behind.iter().position(|byte| *byte == b'\n').unwrap_or(behind.len());
+            thread = number(&behind[..end]);
+            rest = behind.get(end + 1..).unwrap_or_default();
+        }
+        while !rest.is_empty() && !matches!(rest[0], b'\n' | b'\r') {
+            let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+            let (line, behind) = (&rest[..end], rest.get(end + 1..).unwrap_or_default());
+            rest = behind;
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            if name.eq_ignore_ascii_case(b"Thread") {
+                thread = thread.or_else(|| number(value));
+            } else if name.eq_ignore_ascii_case(b"Code") {
+                reply.code = Code::Number(number(value).and_then(|code| code.try_into().ok()).unwrap_or(0));
+            } else if name.eq_ignore_ascii_case(b"Count") {
+                reply.is_found = value.first() != Some(&b'-') && value.iter().any(|digit| *digit != b'0');
+            }
+        }
+        reply.thread = thread?;
+        Some(reply)
+    }
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Option<Reply> {
+        Reply::parse(text.as_bytes())
+    }
+
+    #[test]
+    fn replies_are_read_in_any_order_of_their_headers() {
+        let found = Some(Reply { thread: 7000, code: Code::Number(200), is_found: true });
+        assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\nCount: 10\nWL-Count: 0\n\n"), found);
+        assert_eq!(parsed("thread: 7000\r\nWL-Count: 0\r\ncount: 10\r\nCODE:200\r\n\r\n"), found);
+        let missed = found.map(|reply| Reply { is_found: false, ..reply });
+        assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\nCount: 0\nWL-Count: 3\n\n"), missed);
+        assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000"), missed);
+        assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\n\nCount: 10\n"), missed);
+    }
+
+    #[test]
+    fn failures_and_echoes_are_told_apart() {
+        let with = |code| Some(Reply { thread: 9, code, is_found: false });
+        assert_eq!(parsed("Code: 403\nDiag: no: never\nPV: 2.1\nThread: 9\n\n"), with(Code::Number(403)));
+        assert_eq!(parsed("Diag: what\nThread: 9\n\n"), with(Code::Number(0)));
+        assert_eq!(parsed("Code: 99999\nThread: 9\n\n"), with(Code::Number(0)));
+        assert_eq!(parsed("Op: check\nOp-Digest: 1\nThread: 9\nPV: 2.1\n\n"), with(Code::Echo));
+        assert!(Code::Echo.is_success() && Code::Number(200).is_success() && !Code::Number(403).is_success());
+    }
+
+    #[test]
+    fn what_has_no_thread_is_no_reply() {
+        for text in
+            ["", "\n", "Code: 200\n\n", "Thread: \n\n", "Thread: 1a\n", "Thread: 99999999999999999999999\n"]
+        {
+            assert_eq!(parsed(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Requests as the established client writes them. All of one operation have the same length, so that one
+//! system call can send many of them as segments of one datagram.
+
+use crate::access::KeyHash;
+use crate::digest::{Digest, HEX_LEN};
+use crate::protocol::op::Op;
+
+use super::choice::place;
+
+/// How many digits `Thread` has. Clients send numbers below 65536; these are never used twice, so that a reply
+/// that comes late is known as such.
+const THREAD_DIGITS: usize = 15;
+/// The smallest number with so many digits, and how many of them there are.
+pub(super) const FIRST_THREAD: u64 = 10u64.pow(THREAD_DIGITS as u32 - 1);
+pub(super) const THREADS: u64 = 9 * FIRST_THREAD;
+
+const TIME_DIGITS: usize = 10;
+
+/// Writes requests by filling in what changes.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    templates: [Template; Op::ALL.len()],
+    key: Option<KeyHash>,
+    time: i64,
+    time_text: [u8; TIME_DIGITS],
+}
+
+/// A request with gaps.
+#[derive(Debug)]
+struct Template {
+    bytes: Vec<u8>,
+    digest: Option<usize>,
+    thread: usize,
+    time: usize,
+    signature: usize,
+}
+
+impl Encoder {
+    /// Writes requests of this account, or of anybody.
+    pub(super) fn new(account: Option<(&str, &str)>) -> Self {
+        let (user, key) = account.unwrap_or(("anonymous", ""));
+        let hash = KeyHash::new(user, key);
+        Self {
+            templates: Op::ALL.map(|op| Template::new(op, user, &hash)),
+            // Nobody looks at the signature of an anonymous request, so that one is as good as another.
+            key: account.map(|_| hash),
+            time: 0,
+            time_text: [b'0'; TIME_DIGITS],
+        }
+    }
+
+    /// Sets the time of the requests to come, in seconds since the epoch.
+    pub(super) fn set_time(&mut self, seconds: i64) {
+        if seconds != self.time {
+            self.time = seconds;
+            digits(&mut self.time_text, seconds.unsigned_abs());
+        }
+    }
+
+    /// Appends a request.
+    pub(super) fn encode(&self, op: Op, digest: &Digest, thread: u64, out: &mut Vec<u8>) {
+        let template = &self.templates[place(op)];
+        let start = out.len();
+        out.extend_from_slice(&template.bytes);
+        let request = &mut out[start..];
+        if let Some(at) = template.digest {
+            request[at..at + HEX_LEN].copy_from_slice(&digest.to_hex());
+        }
+        digits(&mut request[template.thread..template.thread + THREAD_DIGITS], thread);
+        let time_end = template.time + TIME_DIGITS;
+        request[template.time..time_end].copy_from_slice(&self.time_text);
+        if let Some(key) = &self.key {
+            let signature = key.sign(&request[..time_end], self.time);
+            request[template.signature..template.signature + HEX_LEN].copy_from_slice(&signature);
+        }
+    }
+
+    /// How long each request for this operation is, in bytes.
+    pub(super) fn length(&self, op: Op) -> usize {
+        self.templates[place(op)].bytes.len()
+    }
+}
+
+impl Template {
+    fn new(op: Op, user: &str, key: &KeyHash) -> Self {
+        let mut bytes = format!("Op: {op}\n").into_bytes();
+        let mut gap = |before: &str, length: usize, after: &str| {
+            bytes.extend_from_slice(before.as_bytes());
+            let at = bytes.len();
+            bytes.resize(at + length, b'0');
+            bytes.extend_from_slice(after.as_bytes());
+            at
+        };
+        let digest = (op != Op::Ping).then(|| gap("Op-Digest: ", HEX_LEN, "\n"));
+        let thread = gap("Thread: ", THREAD_DIGITS, "\nPV: 2.1\n");
+        let time = gap(&format!("User: {user}\nTime: "), TIME_DIGITS, "\n");
+        let signature = gap("Sig: ", HEX_LEN, "\n\n");
+        let sample = key.sign(&bytes[..time + TIME_DIGITS], 0);
+        bytes[signature..signature + HEX_LEN].copy_from_slice(&sample);
+        Self { bytes, digest, thread, time, signature }
+    }
+}
+
+/// Writes a number in decimal into the whole field, with leading zeros.
+fn digits(field: &mut [u8], mut number: u64) {
+    for digit in field.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "0123456789abcdef0123456789ABCDEF01234567";
+
+    fn encoded(encoder: &Encoder, op: Op, thread: u64) -> String {
+        let mut out = b"before".to_vec();
+        encoder.encode(op, &Digest::from_bytes([0xa5; 20]), thread, &mut out);
+        assert_eq!(out.len() - 6, encoder.length(op));
+        String::from_utf8(out.split_off(6)).unwrap()
+    }
+
+    #[test]
+    fn an_anonymous_request_has_every_header_of_the_established_client() {
+        let mut encoder = Encoder::new(None);
+        encoder.set_time(1_795_343_270);
+        let request = encoded(&encoder, Op::Check, 123_456_789_012_345);
+        let (unsigned, signature) = request.split_once("Sig: ").unwrap();
+        let digest = "a5".repeat(20);
+        assert_eq!(
+            unsigned,
+            format!(
+                "Op: check\nOp-Digest: {digest}\nThread: 123456789012345\nPV: 2.1\nUser: anonymous\nTime: 1795343270\n"
+            )
+        );
+        assert_eq!(signature.len(), 42);
+        assert!(encoded(&encoder, Op::Ping, 5).starts_with("Op: ping\nThread: 000000000000005\nPV: 2.1\n"));
+    }
+
+    #[test]
+    fn a_signed_request_is_accepted_and_no_two_are_the_same() {
+        let mut encoder = Encoder::new(Some(("alice", KEY)));
+        encoder.set_time(1_795_343_270);
+        let mut seen = std::collections::BTreeSet::new();
+        for op in Op::ALL {
+            for thread in [FIRST_THREAD, FIRST_THREAD + 1] {
+                let request = encoded(&encoder, op, thread);
+                let (text, signature) = request.split_once("\nSig: ").unwrap();
+                let expected = KeyHash::new("alice", KEY).sign(text.as_bytes(), 1_795_343_270);
+                assert_eq!(signature.as_bytes(), [&expected[..], b"\n\n"].concat());
+                assert!(seen.insert(signature.to_owned()));
+            }
+        }
+        encoder.set_time(1_795_343_271);
+        assert!(seen.insert(encoded(&encoder, Op::Check, FIRST_THREAD)));
+    }
+}

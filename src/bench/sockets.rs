@@ -1,0 +1,158 @@
+//! The generator's sockets: many requests, and many replies, a system call.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, sendmsg, setsockopt, sockopt,
+};
+use nix::sys::time::TimeSpec;
+
+/// How many datagrams are sent or received by one system call at most; also what the kernel takes as segments
+/// of one.
+const BATCH: usize = 64;
+/// How many bytes all segments together may have.
+const LONGEST: usize = 65_000;
+/// How much of a reply is looked at; more than any of an operation of one digest has.
+const REPLY: usize = 1024;
+/// What is asked for as room for replies, in bytes; the system may give less.
+const ROOM: usize = 8 << 20;
+
+/// Sockets that talk to one server.
+pub(super) struct Sockets {
+    sockets: Vec<UdpSocket>,
+    /// Whether several requests can leave as one datagram that the system cuts up.
+    segments: bool,
+    headers: MultiHeaders<SockaddrStorage>,
+    inbox: Inbox,
+}
+
+struct Inbox {
+    buffers: Box<[u8]>,
+    headers: MultiHeaders<()>,
+}
+
+impl Sockets {
+    /// So many sockets that talk to this server.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub(super) fn open(server: SocketAddr, count: usize) -> io::Result<Self> {
+        let any: SocketAddr = match server {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let open = || {
+            let socket = UdpSocket::bind(any)?;
+            socket.connect(server)?;
+            socket.set_nonblocking(true)?;
+            setsockopt(&socket, sockopt::RcvBuf, &ROOM)?;
+            Ok(socket)
+        };
+        Ok(Self {
+            sockets: (0..count).map(|_| open()).collect::<io::Result<_>>()?,
+            segments: true,
+            headers: MultiHeaders::preallocate(BATCH, None),
+            inbox: Inbox {
+                buffers: vec![0; BATCH * REPLY].into_boxed_slice(),
+                headers: MultiHeaders::preallocate(BATCH, None),
+            },
+        })
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Sends requests of this length, which lie one behind the other; says how many have been sent, and what
+    /// kept the next from it.
+    pub(super) fn send(&mut self, which: usize, bytes: &[u8], length: usize) -> (usize, Result<(), Errno>) {
+        let mut sent = 0;
+        while let Some(rest) = bytes.get(sent * length..).filter(|rest| !rest.is_empty()) {
+            match self.send_some(which, rest, length) {
+                Ok(count) => sent += count,
+                Err(Errno::EINTR) => {}
+                Err(error) => return (sent, Err(error)),
+            }
+        }
+        (sent, Ok(()))
+    }
+
+    fn send_some(&mut self, which: usize, bytes: &[u8], length: usize) -> nix::Result<usize> {
+        let socket = self.sockets[which].as_raw_fd();
+        let count = (bytes.len() / length).min(BATCH);
+        let fitting = count.min(LONGEST / length);
+        if let (true, 2.., Ok(segment)) = (self.segments, fitting, u16::try_from(length)) {
+            let slices = [IoSlice::new(&bytes[..fitting * length])];
+            let control = [ControlMessage::UdpGsoSegments(&segment)];
+            match sendmsg::<()>(socket, &slices, &control, MsgFlags::MSG_DONTWAIT, None) {
+                Ok(_) => return Ok(fitting),
+                // The kernel, or the network card, cannot do that.
+                Err(
+                    Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE | Errno::ENOPROTOOPT | Errno::EOPNOTSUPP,
+                ) => self.segments = false,
+                Err(error) => return Err(error),
+            }
+        }
+        let mut requests = bytes.chunks_exact(length);
+        let slices: [[IoSlice<'_>; 1]; BATCH] =
+            std::array::from_fn(|_| [IoSlice::new(requests.next().unwrap_or_default())]);
+        let sent =
+            sendmmsg(socket, &mut self.headers, &slices[..count], [None; BATCH], [], MsgFlags::MSG_DONTWAIT)?;
+        Ok(sent.count())
+    }
+
+    /// Takes replies that have come to this socket, up to a batch; says whether there may be more.
+    ///
+    /// # Errors
+    ///
+    /// The system's, `EAGAIN` if there is none.
+    pub(super) fn receive(&mut self, which: usize, mut each: impl FnMut(&[u8])) -> nix::Result<bool> {
+        let Inbox { buffers, headers } = &mut self.inbox;
+        let mut chunks = buffers.chunks_exact_mut(REPLY);
+        let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
+            std::array::from_fn(|_| [IoSliceMut::new(chunks.next().unwrap_or_default())]);
+        let mut lengths = [0; BATCH];
+        let mut count = 0;
+        let socket = self.sockets[which].as_raw_fd();
+        let received = recvmmsg(socket, headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
+        for (length, message) in lengths.iter_mut().zip(received) {
+            *length = message.bytes.min(REPLY);
+            count += 1;
+        }
+        for (buffer, length) in self.inbox.buffers.chunks_exact(REPLY).zip(&lengths[..count]) {
+            each(&buffer[..*length]);
+        }
+        Ok(count == BATCH)
+    }
+
+    /// Waits until there are replies, or so many nanoseconds have passed; says which sockets have some.
+    pub(super) fn wait(&self, nanoseconds: u64, ready: &mut Vec<usize>) -> nix::Result<()> {
+        ready.clear();
+        let mut polled: Vec<PollFd<'_>> =
+            self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        match ppoll(&mut polled, Some(timespec(nanoseconds)), None) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let any = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+        ready.extend(polled.iter().enumerate().filter(|(_, fd)| any(fd)).map(|(at, _)| at));
+        Ok(())
+    }
+
+    /// Waits so many nanoseconds for room in a socket's buffer; says whether there is some.
+    pub(super) fn wait_for_room(&self, which: usize, nanoseconds: u64) -> bool {
+        let mut polled = [PollFd::new(self.sockets[which].as_fd(), PollFlags::POLLOUT)];
+        matches!(ppoll(&mut polled, Some(timespec(nanoseconds)), None), Ok(1..) | Err(Errno::EINTR))
+    }
+}
+
+fn timespec(nanoseconds: u64) -> TimeSpec {
+    TimeSpec::from_duration(std::time::Duration::from_nanos(nanoseconds))
+}

@@ -1,0 +1,110 @@
+//! What is counted and timed.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+use super::choice::place;
+use super::outstanding::Sent;
+use super::reply::{Code, Reply};
+use crate::protocol::op::Op;
+
+/// The longest time that is told from longer ones, in nanoseconds.
+const LONGEST: u64 = 120_000_000_000;
+
+/// The outcome of a measurement: of the requests that were sent in it, unless said otherwise.
+#[derive(Clone, Debug)]
+pub(super) struct Tally {
+    pub(super) sent: u64,
+    pub(super) succeeded: u64,
+    /// Replies with another code than 200, by code.
+    pub(super) failed: BTreeMap<Code, u64>,
+    /// Requests that were not answered in time.
+    pub(super) lost: u64,
+    /// Replies to requests that had been given up, whenever they were sent.
+    pub(super) late: u64,
+    /// What came and was no reply to any request.
+    pub(super) unknown: u64,
+    /// Requests that the own socket refused.
+    pub(super) unsent: u64,
+    /// Checks that were answered with a count above 0.
+    pub(super) found: u64,
+    /// All replies that came during the measurement, including those to requests of the warm-up.
+    pub(super) arrived: u64,
+    /// How long replies took, by operation in the order of [`Op::ALL`].
+    latencies: [Times; Op::ALL.len()],
+    /// How long the measurement took, in nanoseconds.
+    pub(super) nanoseconds: u64,
+    /// How much processor time this process used in it, in seconds.
+    pub(super) cpu_seconds: f64,
+}
+
+/// Times in nanoseconds.
+pub(super) type Times = Histogram<u64>;
+
+/// An empty histogram of times, exact to a thousandth.
+pub(super) fn times() -> Times {
+    // The bounds are fine, so the other arm is never taken.
+    Histogram::new_with_bounds(1, LONGEST, 3).unwrap_or_else(|_| Histogram::new_from(&times()))
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            sent: 0,
+            succeeded: 0,
+            failed: BTreeMap::new(),
+            lost: 0,
+            late: 0,
+            unknown: 0,
+            unsent: 0,
+            found: 0,
+            arrived: 0,
+            latencies: std::array::from_fn(|_| times()),
+            nanoseconds: 0,
+            cpu_seconds: 0.0,
+        }
+    }
+}
+
+impl Tally {
+    /// Counts a reply that came so many nanoseconds after its request.
+    pub(super) fn answer(&mut self, sent: Sent, reply: Reply, latency: u64) {
+        match reply.code.is_success() {
+            true => self.succeeded += 1,
+            false => *self.failed.entry(reply.code).or_default() += 1,
+        }
+        self.found += u64::from(sent.op == Op::Check && reply.is_found);
+        self.latencies[place(sent.op)].saturating_record(latency);
+    }
+
+    /// How many requests were answered, whatever with.
+    pub(super) fn answered(&self) -> u64 {
+        self.succeeded + self.failed.values().sum::<u64>()
+    }
+
+    /// How long the measurement took.
+    pub(super) fn seconds(&self) -> f64 {
+        self.nanoseconds as f64 / 1e9
+    }
+
+    /// Replies a second.
+    pub(super) fn throughput(&self) -> f64 {
+        if self.nanoseconds == 0 { 0.0 } else { self.arrived as f64 / self.seconds() }
+    }
+
+    /// How long replies took.
+    pub(super) fn latency(&self) -> Times {
+        let mut all = times();
+        for latency in &self.latencies {
+            // They have the same bounds.
+            let _ = all.add(latency);
+        }
+        all
+    }
+
+    /// How long replies to this operation took.
+    pub(super) fn latency_of(&self, op: Op) -> &Times {
+        &self.latencies[place(op)]
+    }
+}
