@@ -1,7 +1,8 @@
 //! The load itself: sends what is due, takes what comes, and gives up what does not.
 
 use std::io;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -12,6 +13,7 @@ use super::choice::{Source, place};
 use super::outstanding::{Match, Outstanding, Sent};
 use super::reply::Reply;
 use super::request::Encoder;
+use super::rhythm::Rhythm;
 use super::sockets::Sockets;
 use super::stop::Stop;
 use super::tally::Tally;
@@ -21,6 +23,8 @@ use crate::protocol::op::Op;
 const BATCH: usize = 256;
 /// How many batches of replies are taken from a socket before the next one has its turn.
 const TURNS: usize = 4;
+/// With so many sockets at most, all are asked for replies when one has had some.
+const FEW_SOCKETS: usize = 8;
 /// How long a stop may go unnoticed, in nanoseconds.
 const STOP_PERIOD: u64 = 50_000_000;
 /// How long a full socket may keep a closed loop from sending, in nanoseconds.
@@ -108,6 +112,7 @@ struct Run<'a> {
     answered_ever: u64,
     given_up_ever: u64,
     last_reply: u64,
+    rhythm: Rhythm,
 }
 
 #[derive(Default)]
@@ -136,12 +141,11 @@ impl Generator {
     /// The system's, where load cannot go on.
     pub(super) fn run(&mut self, plan: Plan, tell: &mut dyn FnMut(u64, &Tally)) -> Result<Tally, Failure> {
         let sockets = self.sockets.len();
-        let due = match plan.pace {
-            Pace::Closed { window } => {
-                (0..sockets).map(|at| window / sockets + usize::from(at < window % sockets)).collect()
-            }
-            Pace::Open { .. } => Vec::new(),
+        let window = match plan.pace {
+            Pace::Closed { window } => window,
+            Pace::Open { .. } => 0,
         };
+        let due = (0..sockets).map(|at| window / sockets + usize::from(at < window % sockets)).collect();
         let begin = self.now();
         let run = Run {
             generator: self,
@@ -158,6 +162,7 @@ impl Generator {
             answered_ever: 0,
             given_up_ever: 0,
             last_reply: begin,
+            rhythm: Rhythm::new(window, begin),
         };
         run.until_the_end(tell)
     }
@@ -173,7 +178,11 @@ impl Run<'_> {
         let mut next_line = self.plan.interval.map(|interval| self.begin + interval);
         let mut processor_at_begin = 0.0;
         let mut ended = None;
-        let mut ready = Vec::new();
+        // Where replies have just come there are likely more, and asking each socket for them costs less than
+        // waiting.
+        let mut is_busy = false;
+        let sockets = self.generator.sockets.len();
+        let mut ready = Vec::with_capacity(sockets);
         loop {
             let now = self.generator.now();
             if !self.is_measuring && now >= measured_from {
@@ -218,13 +227,28 @@ impl Run<'_> {
             let mut until = now + STOP_PERIOD;
             let phase = if self.is_measuring { deadline } else { measured_from };
             let expiry = self.generator.outstanding.oldest().map(|since| since + self.generator.timeout);
-            for moment in [Some(phase).filter(|_| self.is_sending), expiry, next_line, self.next_due()] {
+            for moment in [Some(phase).filter(|_| ended.is_none()), expiry, next_line, self.next_due()] {
                 until = moment.map_or(until, |moment| until.min(moment));
             }
             let patience = until.saturating_sub(self.generator.now());
-            self.generator.sockets.wait(patience, &mut ready).map_err(|why| Failure::Receive(why.into()))?;
+            match self.rhythm.nap(self.answered_ever, now).filter(|nap| is_busy && *nap < patience) {
+                Some(nap) => thread::sleep(Duration::from_nanos(nap)),
+                None if is_busy => {}
+                None => self
+                    .generator
+                    .sockets
+                    .wait(patience, &mut ready)
+                    .map_err(|why| Failure::Receive(why.into()))?,
+            }
+            is_busy = false;
             for socket in ready.iter().copied() {
-                self.receive(socket, ended)?;
+                is_busy |= self.receive(socket, ended)?;
+            }
+            if is_busy && sockets <= FEW_SOCKETS {
+                ready.clear();
+                ready.extend(0..sockets);
+            } else {
+                is_busy = false;
             }
         }
     }
@@ -266,9 +290,7 @@ impl Run<'_> {
 
     /// Lets a closed loop send another request.
     fn release(&mut self, sent: Sent) {
-        if let Some(due) = self.due.get_mut(sent.socket) {
-            *due += 1;
-        }
+        self.due[sent.socket] += 1;
     }
 
     fn send_due(&mut self, now: u64, deadline: u64) -> Result<(), Failure> {
@@ -299,6 +321,9 @@ impl Run<'_> {
                     }
                     if !self.write(socket, intended, intended >= measured_from) {
                         break;
+                    }
+                    if intended >= measured_from {
+                        self.tally.lag += now - intended;
                     }
                     self.scheduled += 1;
                     written += 1;
@@ -370,7 +395,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn receive(&mut self, socket: usize, ended: Option<u64>) -> Result<(), Failure> {
+    /// Takes the replies to a socket; says whether there were any.
+    fn receive(&mut self, socket: usize, ended: Option<u64>) -> Result<bool, Failure> {
+        let mut is_any = false;
         for _ in 0..TURNS {
             let Self { generator, tally, due, is_measuring, answered_ever, last_reply, .. } = self;
             let Generator { sockets, outstanding, epoch, .. } = &mut **generator;
@@ -383,9 +410,7 @@ impl Run<'_> {
                     (Match::Request(sent), Some(reply)) => {
                         *answered_ever += 1;
                         *last_reply = now;
-                        if let Some(due) = due.get_mut(sent.socket) {
-                            *due += 1;
-                        }
+                        due[sent.socket] += 1;
                         if sent.is_counted {
                             tally.answer(sent, reply, now.saturating_sub(sent.since));
                         }
@@ -396,12 +421,13 @@ impl Run<'_> {
                 }
             });
             match outcome {
-                Ok(true) => {}
-                Ok(false) | Err(Errno::EAGAIN | Errno::EINTR) => break,
+                Ok(true) => is_any = true,
+                Ok(false) => return Ok(true),
+                Err(Errno::EAGAIN | Errno::EINTR) => break,
                 Err(Errno::ECONNREFUSED) => self.generator.refusals += 1,
                 Err(error) => return Err(Failure::Receive(error.into())),
             }
         }
-        Ok(())
+        Ok(is_any)
     }
 }

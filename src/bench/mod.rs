@@ -11,6 +11,7 @@ mod output;
 mod outstanding;
 mod reply;
 mod request;
+mod rhythm;
 mod sockets;
 mod stop;
 mod tally;
@@ -117,7 +118,8 @@ fn load(options: &Options) -> Result<(), String> {
     };
     io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
     if tally.answered() == 0 {
-        return Err(format!("{} did not answer in the time of the measurement", options.server));
+        let why = if generator.refusals > 0 { ": nobody listens there" } else { "" };
+        return Err(format!("{} did not answer in the time of the measurement{why}", options.server));
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     let given = match command().try_get_matches_from(arguments) {
         Ok(given) => given,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            return Ok(Invocation::Print(error.to_string()));
+            return Ok(Invocation::Print(format!("{}\n", error.to_string().trim_end())));
         }
         Err(error) => return Err(error.to_string()),
     };
@@ -181,7 +181,7 @@ fn command() -> Command {
     let switch = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
-    let echo = Command::new("echo").about(ECHO_ABOUT).arg(
+    let echo = Command::new("echo").about(ECHO_ABOUT).override_usage("pyzor-bench echo [ADDRESS:PORT]").arg(
         Arg::new("address")
             .value_name("ADDRESS:PORT")
             .help("where to listen")
@@ -249,7 +249,7 @@ fn command() -> Command {
         .arg(
             option("sockets", "N", "how many sockets to send from")
                 .default_value("4")
-                .value_parser(value_parser!(u64).range(1..=1000)),
+                .value_parser(value_parser!(u64).range(1..=256)),
         )
         .arg(
             option("duration", "SECONDS", "how long to measure")

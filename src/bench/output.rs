@@ -12,6 +12,8 @@ use super::tally::{Tally, Times};
 
 /// From which share of a processor on the generator may be what limits the load.
 const BUSY: f64 = 0.9;
+/// From how late on requests of an open loop are too late, in nanoseconds on average.
+const MOST_LAG: u64 = 1_000_000;
 /// The widest bar of the histogram, in characters.
 const WIDEST: u64 = 50;
 
@@ -161,8 +163,17 @@ pub(super) fn text(options: &Options, tally: &Tally) -> String {
         tally.throughput(),
         share * 100.0
     );
-    if share > BUSY {
-        let _ = writeln!(out, "It was busy nearly all the time: the server may be able to answer more.");
+    // An open loop is busy with waiting for the right moment.
+    let lag = tally.lag / (tally.sent + tally.unsent).max(1);
+    match options.pace {
+        Pace::Closed { .. } if share > BUSY => {
+            let _ = writeln!(out, "It was busy nearly all the time: the server may be able to answer more.");
+        }
+        Pace::Open { .. } if lag > MOST_LAG => {
+            let lag = lag as f64 / 1e6;
+            let _ = writeln!(out, "It could not keep up: requests were sent {lag:.1} ms late on average.");
+        }
+        _ => {}
     }
     let _ = writeln!(out, "\n{:>12} sent", tally.sent);
     for (count, what) in [

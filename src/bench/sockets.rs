@@ -132,6 +132,10 @@ impl Sockets {
     }
 
     /// Waits until there are replies, or so many nanoseconds have passed; says which sockets have some.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
     pub(super) fn wait(&self, nanoseconds: u64, ready: &mut Vec<usize>) -> nix::Result<()> {
         ready.clear();
         let mut polled: Vec<PollFd<'_>> =

@@ -35,6 +35,8 @@ pub(super) struct Tally {
     latencies: [Times; Op::ALL.len()],
     /// How long the measurement took, in nanoseconds.
     pub(super) nanoseconds: u64,
+    /// How late requests of an open loop were sent, all together, in nanoseconds.
+    pub(super) lag: u64,
     /// How much processor time this process used in it, in seconds.
     pub(super) cpu_seconds: f64,
 }
@@ -62,6 +64,7 @@ impl Default for Tally {
             arrived: 0,
             latencies: std::array::from_fn(|_| times()),
             nanoseconds: 0,
+            lag: 0,
             cpu_seconds: 0.0,
         }
     }
