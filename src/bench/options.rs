@@ -56,15 +56,18 @@ pub(super) enum Invocation {
 /// Reads the arguments behind the program's name. What is wrong with them is told in a text for the standard
 /// error.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
-    let given = match command().try_get_matches_from(arguments) {
+    let mut arguments = arguments.into_iter().peekable();
+    let is_echo = arguments.next_if(|first| first == "echo").is_some();
+    let command = if is_echo { echo_command() } else { command() };
+    let given = match command.try_get_matches_from(arguments) {
         Ok(given) => given,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Invocation::Print(format!("{}\n", error.to_string().trim_end())));
         }
         Err(error) => return Err(error.to_string()),
     };
-    if let Some(echo) = given.subcommand_matches("echo") {
-        return Ok(Invocation::Echo(take(echo, "address")?));
+    if is_echo {
+        return Ok(Invocation::Echo(take(&given, "address")?));
     }
     options(&given).map(Box::new).map(Invocation::Load)
 }
@@ -181,13 +184,6 @@ fn command() -> Command {
     let switch = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
-    let echo = Command::new("echo").about(ECHO_ABOUT).override_usage("pyzor-bench echo [ADDRESS:PORT]").arg(
-        Arg::new("address")
-            .value_name("ADDRESS:PORT")
-            .help("where to listen")
-            .default_value("127.0.0.1:0")
-            .value_parser(value_parser!(SocketAddr)),
-    );
     Command::new(PROGRAM)
         .about(ABOUT)
         .version(env!("CARGO_PKG_VERSION"))
@@ -195,10 +191,7 @@ fn command() -> Command {
         .no_binary_name(true)
         .infer_long_args(true)
         .args_override_self(true)
-        .subcommand_negates_reqs(true)
-        .args_conflicts_with_subcommands(true)
-        .disable_help_subcommand(true)
-        .subcommand(echo)
+        .after_help("pyzor-bench echo is a bare server: it sends every datagram back, which shows what a server could do at best\non this machine.")
         .arg(
             Arg::new("server").value_name("HOST:PORT").help("the server").required(true).value_parser(server),
         )
@@ -275,6 +268,21 @@ fn command() -> Command {
                 .value_parser(|text: &str| seconds(text, 0.01..=1e7)),
         )
         .arg(switch("json", "print one JSON object instead of text"))
+}
+
+fn echo_command() -> Command {
+    Command::new(PROGRAM)
+        .about(ECHO_ABOUT)
+        .version(env!("CARGO_PKG_VERSION"))
+        .override_usage("pyzor-bench echo [ADDRESS:PORT]")
+        .no_binary_name(true)
+        .arg(
+            Arg::new("address")
+                .value_name("ADDRESS:PORT")
+                .help("where to listen; with port 0 the system chooses one")
+                .default_value("127.0.0.1:0")
+                .value_parser(value_parser!(SocketAddr)),
+        )
 }
 
 fn user(text: &str) -> Result<String, String> {

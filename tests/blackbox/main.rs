@@ -12,6 +12,7 @@
 )]
 
 mod accounts;
+mod bench;
 mod deployed;
 mod engines;
 mod faults;

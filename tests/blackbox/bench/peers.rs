@@ -1,0 +1,152 @@
+//! Load on a server in the test, which sees every request and answers as no real one would.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Outcome, Recorder, header, measured, program, said};
+use crate::harness::{Account, eventually, unix_time};
+
+#[test]
+fn no_request_is_sent_twice_and_each_is_as_the_established_client_writes_it() {
+    let alice = Account::new("alice");
+    let recorder = Recorder::start((), |(), _, replies| replies.now());
+    let arguments = format!(
+        "--user alice --key {} --mix ping=1,pong=1,check=1,info=1,report=1,whitelist=1 --digests 5 --preload",
+        alice.key()
+    );
+    // The second run makes the same choices.
+    for _ in 0..2 {
+        measured(&format!("{arguments} --count 2000 --window 32"), recorder.address).expect_all(2000);
+    }
+    measured(&format!("{arguments} --count 500 --rate 20000"), recorder.address).expect_all(500);
+    let (requests, ()) = recorder.stop();
+    assert_eq!(requests.len(), 4515);
+    assert_eq!(requests.iter().collect::<BTreeSet<_>>().len(), 4515);
+    let threads: BTreeSet<String> = requests.iter().map(|request| header(request, "Thread")).collect();
+    assert_eq!(threads.len(), 4515);
+    let mut lengths: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    let mut digests = BTreeSet::new();
+    for request in &requests {
+        let op = header(request, "Op");
+        let time: i64 = header(request, "Time").parse().unwrap();
+        assert!((unix_time() - 60..=unix_time()).contains(&time));
+        let digest = match op.as_str() {
+            "ping" => String::new(),
+            _ => format!("Op-Digest: {}\n", header(request, "Op-Digest")),
+        };
+        let headers = format!("Op: {op}\n{digest}Thread: {}\nPV: 2.1\n", header(request, "Thread"));
+        assert_eq!(*request, alice.sign(&headers, time), "{}", request.escape_ascii());
+        digests.insert(digest);
+        lengths.entry(op).or_default().insert(request.len());
+    }
+    // Of each operation one length, and of all five digests.
+    assert_eq!((lengths.len(), lengths.values().map(BTreeSet::len).sum::<usize>()), (6, 6));
+    assert_eq!(digests.len(), 6);
+}
+
+#[test]
+fn lost_late_doubled_and_failed_replies_are_counted_apart() {
+    #[derive(Default)]
+    struct Seen {
+        dropped: u64,
+        held: u64,
+        doubled: u64,
+        failed: u64,
+    }
+    let recorder =
+        Recorder::start(Seen::default(), |seen: &mut Seen, number, mut replies| match number % 60 {
+            10 => seen.dropped += 1,
+            20 => {
+                seen.held += 1;
+                replies.after(Duration::from_millis(500));
+            }
+            30 => {
+                seen.doubled += 1;
+                replies.now();
+                replies.now();
+            }
+            40 => {
+                seen.failed += 1;
+                replies.reply.splice(6..9, *b"500");
+                replies.now();
+            }
+            _ => replies.now(),
+        });
+    let outcome = measured("--timeout 0.4 --duration 1.5 --warm-up 0 --window 40", recorder.address);
+    let (requests, seen) = recorder.stop();
+    let sent = u64::try_from(requests.len()).unwrap();
+    assert!(sent > 500, "{sent}");
+    assert_eq!(outcome.count("/sent"), sent);
+    assert_eq!(outcome.count("/lost"), seen.dropped + seen.held);
+    assert_eq!(outcome.count("/answered"), sent - seen.dropped - seen.held);
+    assert_eq!(outcome.count("/succeeded"), outcome.count("/answered") - seen.failed);
+    assert_eq!(*outcome.value("/failed"), serde_json::json!({"500": seen.failed}));
+    // The last ones may come when nobody listens any more.
+    let late = outcome.count("/late");
+    assert!((seen.held / 4..=seen.held).contains(&late) && late > 0, "{late} of {}", seen.held);
+    let unknown = outcome.count("/unknown");
+    assert!((seen.doubled - 1..=seen.doubled).contains(&unknown), "{unknown} of {}", seen.doubled);
+    // Nothing late is timed as an answer to something else, and nothing lost is timed at all.
+    assert!(outcome.number("/latency/max") < 400_000.0, "{}", outcome.0);
+}
+
+#[test]
+fn a_window_is_always_filled_and_never_exceeded() {
+    for (window, sockets) in [(7, 3), (2, 5), (1, 1)] {
+        let recorder = Recorder::start((), |(), _, _| {});
+        let arguments =
+            format!("--window {window} --sockets {sockets} --timeout 0.9 --duration 0.4 --warm-up 0");
+        let finished = said(&format!("{arguments} --json"), recorder.address);
+        assert_eq!(Outcome::read(&finished).count("/lost"), window, "{finished:?}");
+        let (requests, ()) = recorder.stop();
+        assert_eq!(u64::try_from(requests.len()).unwrap(), window, "{sockets} sockets");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_wait_for_replies() {
+    let recorder = Recorder::start((), |(), _, _| {});
+    let mut command = program("--timeout 100 --duration 600 --warm-up 0 --interval 0.01", recorder.address);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    BufReader::new(child.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    let status = eventually("the end of the program", || {
+        // Two that come at once are one.
+        kill(pid, Signal::SIGINT).unwrap();
+        child.try_wait().unwrap()
+    });
+    assert_eq!(status.code(), Some(130));
+}
+
+#[test]
+fn what_is_never_answered_is_lost_and_exit_code_1() {
+    let recorder = Recorder::start((), |(), _, _| {});
+    let start = Instant::now();
+    let finished = said("--count 200 --timeout 0.2 --window 50 --json", recorder.address);
+    assert!(start.elapsed() >= Duration::from_millis(800), "four windows in {:?}", start.elapsed());
+    let outcome = Outcome::read(&finished);
+    assert_eq!((outcome.count("/sent"), outcome.count("/lost"), outcome.count("/answered")), (200, 200, 0));
+    assert!(outcome.value("/latency/p50").is_null());
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("did not answer"), "{finished:?}");
+    let (requests, ()) = recorder.stop();
+    assert_eq!(requests.len(), 200);
+}
+
+#[test]
+fn a_slow_server_is_seen_in_the_latencies() {
+    let recorder = Recorder::start((), |(), number, mut replies| match number % 10 {
+        0 => replies.after(Duration::from_millis(300)),
+        _ => replies.now(),
+    });
+    let outcome = measured("--window 5 --count 200", recorder.address);
+    let _ = recorder.stop();
+    outcome.expect_all(200);
+    let [p50, p99] = ["/latency/p50", "/latency/p99"].map(|place| outcome.number(place));
+    assert!(p50 < 200_000.0 && (300_000.0..1_000_000.0).contains(&p99), "{}", outcome.0);
+}
