@@ -167,3 +167,105 @@ impl Choice {
         (op, self.digests.known(number))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn choice(mix: Mix, zipf: Option<f64>, hit_ratio: f64) -> Source {
+        let (random, digests, count) = (Random::new(3), Digests::new(3), 20);
+        let zipf = zipf.map(|exponent| Zipf::new(count, exponent));
+        Source::Chosen(Box::new(Choice { random, mix, digests, count, zipf, hit_ratio }))
+    }
+
+    fn known() -> BTreeMap<Digest, u64> {
+        (0..20).map(|number| (Digests::new(3).known(number), number)).collect()
+    }
+
+    #[test]
+    fn operations_come_by_their_weights() {
+        let mix = Mix::new([(Op::Check, 9.0), (Op::Report, 0.5), (Op::Ping, 0.5), (Op::Info, 0.0)]).unwrap();
+        assert_eq!(
+            mix.shares().collect::<Vec<_>>(),
+            [(Op::Ping, 0.05), (Op::Check, 0.9), (Op::Report, 0.05)]
+        );
+        let mut source = choice(mix, None, 1.0);
+        let mut drawn = [0; Op::ALL.len()];
+        for _ in 0..100_000 {
+            drawn[place(source.next().unwrap().0)] += 1;
+        }
+        for (op, share) in mix.shares() {
+            let deviation = f64::from(drawn[place(op)]) - share * 100_000.0;
+            assert!(deviation.abs() < 500.0, "{op}: {drawn:?}");
+        }
+        assert_eq!(drawn.iter().sum::<i32>(), 100_000);
+        for op in [Op::Pong, Op::Info, Op::Whitelist] {
+            assert_eq!(drawn[place(op)], 0);
+        }
+    }
+
+    #[test]
+    fn weights_must_be_numbers_that_are_not_all_nothing() {
+        for weights in
+            [&[(Op::Check, 0.0)][..], &[], &[(Op::Check, 1.0), (Op::Ping, -1.0)], &[(Op::Ping, f64::NAN)]]
+        {
+            assert_eq!(Mix::new(weights.iter().copied()), None, "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn every_digest_is_chosen_and_misses_are_none_of_them() {
+        let mix = Mix::new([(Op::Check, 1.0), (Op::Report, 1.0)]).unwrap();
+        let known = known();
+        for zipf in [None, Some(1.0)] {
+            let mut source = choice(mix, zipf, 0.25);
+            let (mut times, mut checks, mut misses) = ([0u32; 20], 0u32, 0u32);
+            let mut missed = std::collections::BTreeSet::new();
+            for _ in 0..20_000 {
+                let (op, digest) = source.next().unwrap();
+                checks += u32::from(op == Op::Check);
+                match known.get(&digest) {
+                    Some(number) => times[*number as usize] += 1,
+                    None => {
+                        assert_eq!(op, Op::Check);
+                        assert!(missed.insert(digest));
+                        misses += 1;
+                    }
+                }
+            }
+            assert!((0.72..0.78).contains(&(f64::from(misses) / f64::from(checks))), "{misses} of {checks}");
+            // 12,500 hits of 20 digests; the first of twenty ranks comes 3.6 times as often as on average.
+            let (least, most) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+            match zipf {
+                None => assert!(*least > 500 && *most < 750, "{times:?}"),
+                Some(_) => assert!(*least > 100 && times[0] == *most && *most > 3200, "{times:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_choices() {
+        let mix = Mix::new([(Op::Check, 1.0), (Op::Info, 2.0)]).unwrap();
+        let draw = || {
+            let mut source = choice(mix, Some(0.5), 0.5);
+            std::iter::from_fn(move || source.next()).take(100).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(), draw());
+        // Other programs may have stored them.
+        assert_eq!(Digests::new(1).known(0).to_string(), "c5581c85e1876bc646a238999c0b3548d58847d3");
+        assert_ne!(Digests::new(2).known(0), Digests::new(1).known(0));
+    }
+
+    #[test]
+    fn each_digest_is_reported_once() {
+        let mut source = Source::Each { digests: Digests::new(3), next: 0, count: 20 };
+        let drawn: Vec<_> = std::iter::from_fn(|| source.next()).collect();
+        assert!(drawn.iter().all(|(op, _)| *op == Op::Report));
+        assert_eq!(
+            drawn.iter().filter_map(|(_, digest)| known().remove(digest)).collect::<Vec<_>>(),
+            (0..20).collect::<Vec<_>>()
+        );
+    }
+}

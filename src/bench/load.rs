@@ -9,15 +9,15 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use thiserror::Error;
 
-use super::choice::{Source, place};
+use super::outbox::Outbox;
 use super::outstanding::{Match, Outstanding, Sent};
+use super::plan::{End, Pace, Plan};
 use super::reply::Reply;
 use super::request::Encoder;
 use super::rhythm::Rhythm;
 use super::sockets::Sockets;
 use super::stop::Stop;
 use super::tally::Tally;
-use crate::protocol::op::Op;
 
 /// How many requests are prepared at a time, so that replies are not kept waiting.
 const BATCH: usize = 256;
@@ -27,45 +27,8 @@ const TURNS: usize = 4;
 const FEW_SOCKETS: usize = 8;
 /// How long a stop may go unnoticed, in nanoseconds.
 const STOP_PERIOD: u64 = 50_000_000;
-/// How long a full socket may keep a closed loop from sending, in nanoseconds.
-const ROOM_PATIENCE: u64 = 2_000_000_000;
 /// How far behind its rate an open loop may be at its end, in nanoseconds, and still send the rest.
 const BEHIND: u64 = 100_000_000;
-
-/// When requests are sent.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Pace {
-    /// One for each reply, with so many outstanding.
-    Closed {
-        /// How many.
-        window: usize,
-    },
-    /// So many a second, whatever the replies.
-    Open {
-        /// How many.
-        rate: f64,
-    },
-}
-
-/// When it is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// After so many nanoseconds.
-    After(u64),
-    /// With so many requests, and their replies.
-    Count(u64),
-}
-
-/// What is to be measured. Times are in nanoseconds.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) source: Source,
-    pub(super) pace: Pace,
-    pub(super) warm_up: u64,
-    pub(super) end: End,
-    /// How often to tell how it goes.
-    pub(super) interval: Option<u64>,
-}
 
 /// Why there is no measurement.
 #[derive(Debug, Error)]
@@ -95,8 +58,7 @@ pub(super) struct Generator {
 struct Run<'a> {
     generator: &'a mut Generator,
     plan: Plan,
-    /// Requests that have been written and not sent, by operation.
-    outbox: [Batch; Op::ALL.len()],
+    outbox: Outbox,
     /// How many requests may be sent on each socket of a closed loop.
     due: Vec<usize>,
     /// How many requests an open loop has had to send.
@@ -104,7 +66,14 @@ struct Run<'a> {
     /// The socket whose turn it is in an open loop.
     turn: usize,
     begin: u64,
+    /// When the warm-up ends.
+    measured_from: u64,
+    /// When the last request may be sent.
+    deadline: u64,
+    /// When the measurement has ended; after that, only replies to its requests are waited for.
+    ended: Option<u64>,
     tally: Tally,
+    processor_at_begin: f64,
     is_measuring: bool,
     is_sending: bool,
     /// How many requests of the measurement have been begun.
@@ -113,12 +82,11 @@ struct Run<'a> {
     given_up_ever: u64,
     last_reply: u64,
     rhythm: Rhythm,
-}
-
-#[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    threads: Vec<u64>,
+    /// Whether all sockets are asked for replies without waiting: where some have just come there are likely
+    /// more.
+    is_busy: bool,
+    /// The sockets to be asked.
+    ready: Vec<usize>,
 }
 
 /// The processor time of this process, in seconds.
@@ -147,15 +115,24 @@ impl Generator {
         };
         let due = (0..sockets).map(|at| window / sockets + usize::from(at < window % sockets)).collect();
         let begin = self.now();
+        let measured_from = begin + plan.warm_up;
+        let deadline = match plan.end {
+            End::After(duration) => measured_from + duration,
+            End::Count(_) => u64::MAX,
+        };
         let run = Run {
+            outbox: Outbox::new(&self.encoder),
             generator: self,
             plan,
-            outbox: Default::default(),
             due,
             scheduled: 0,
             turn: 0,
             begin,
+            measured_from,
+            deadline,
+            ended: None,
             tally: Tally::default(),
+            processor_at_begin: 0.0,
             is_measuring: false,
             is_sending: true,
             begun: 0,
@@ -163,6 +140,8 @@ impl Generator {
             given_up_ever: 0,
             last_reply: begin,
             rhythm: Rhythm::new(window, begin),
+            is_busy: false,
+            ready: Vec::with_capacity(sockets),
         };
         run.until_the_end(tell)
     }
@@ -170,48 +149,14 @@ impl Generator {
 
 impl Run<'_> {
     fn until_the_end(mut self, tell: &mut dyn FnMut(u64, &Tally)) -> Result<Tally, Failure> {
-        let measured_from = self.begin + self.plan.warm_up;
-        let deadline = match self.plan.end {
-            End::After(duration) => measured_from + duration,
-            End::Count(_) => u64::MAX,
-        };
         let mut next_line = self.plan.interval.map(|interval| self.begin + interval);
-        let mut processor_at_begin = 0.0;
-        let mut ended = None;
-        // Where replies have just come there are likely more, and asking each socket for them costs less than
-        // waiting.
-        let mut is_busy = false;
-        let sockets = self.generator.sockets.len();
-        let mut ready = Vec::with_capacity(sockets);
         loop {
             let now = self.generator.now();
-            if !self.is_measuring && now >= measured_from {
-                self.is_measuring = true;
-                self.tally.arrived = 0;
-                processor_at_begin = processor_time();
-            }
-            let is_late = now >= deadline.saturating_add(BEHIND);
-            if self.generator.stop.is_wanted() || self.has_sent_all(now, deadline) || is_late {
-                self.is_sending = false;
-            }
-            let is_over = match self.plan.end {
-                _ if self.generator.stop.is_wanted() => true,
-                End::After(_) => now >= deadline && !self.is_sending,
-                End::Count(_) => !self.is_sending && self.generator.outstanding.oldest().is_none(),
-            };
-            if is_over && ended.is_none() {
-                let is_counted_out =
-                    matches!(self.plan.end, End::Count(_)) && !self.generator.stop.is_wanted();
-                let until = if is_counted_out { self.last_reply } else { now };
-                ended = Some(until);
-                self.tally.nanoseconds = until.saturating_sub(measured_from);
-                self.tally.cpu_seconds =
-                    if self.is_measuring { processor_time() - processor_at_begin } else { 0.0 };
-            }
+            self.begin_and_end(now);
             self.give_up(now);
             if self.is_sending {
-                self.send_due(now, deadline)?;
-            } else if self.generator.outstanding.oldest().is_none() && ended.is_some() {
+                self.send_due(now)?;
+            } else if self.generator.outstanding.oldest().is_none() && self.ended.is_some() {
                 self.tally.sent = self.begun - self.tally.unsent;
                 return Ok(self.tally);
             }
@@ -224,33 +169,67 @@ impl Run<'_> {
                 tell(now - self.begin, &self.tally);
                 next_line = Some(at + interval);
             }
-            let mut until = now + STOP_PERIOD;
-            let phase = if self.is_measuring { deadline } else { measured_from };
-            let expiry = self.generator.outstanding.oldest().map(|since| since + self.generator.timeout);
-            for moment in [Some(phase).filter(|_| ended.is_none()), expiry, next_line, self.next_due()] {
-                until = moment.map_or(until, |moment| until.min(moment));
+            self.take_replies(now, next_line)?;
+        }
+    }
+
+    /// Begins and ends the measurement, and the sending.
+    fn begin_and_end(&mut self, now: u64) {
+        if !self.is_measuring && now >= self.measured_from {
+            self.is_measuring = true;
+            self.tally.arrived = 0;
+            self.processor_at_begin = processor_time();
+        }
+        let is_stopped = self.generator.stop.is_wanted();
+        let is_too_late = now >= self.deadline.saturating_add(BEHIND);
+        if is_stopped || is_too_late || self.has_sent_all(now) {
+            self.is_sending = false;
+        }
+        let end = match self.plan.end {
+            _ if is_stopped => Some(now),
+            End::After(_) => Some(now).filter(|now| *now >= self.deadline && !self.is_sending),
+            End::Count(_) => {
+                let is_done = !self.is_sending && self.generator.outstanding.oldest().is_none();
+                is_done.then_some(self.last_reply)
             }
-            let patience = until.saturating_sub(self.generator.now());
-            match self.rhythm.nap(self.answered_ever, now).filter(|nap| is_busy && *nap < patience) {
-                Some(nap) => thread::sleep(Duration::from_nanos(nap)),
-                None if is_busy => {}
-                None => self
-                    .generator
-                    .sockets
-                    .wait(patience, &mut ready)
-                    .map_err(|why| Failure::Receive(why.into()))?,
-            }
-            is_busy = false;
-            for socket in ready.iter().copied() {
-                is_busy |= self.receive(socket, ended)?;
-            }
-            if is_busy && sockets <= FEW_SOCKETS {
-                ready.clear();
-                ready.extend(0..sockets);
-            } else {
-                is_busy = false;
+        };
+        if let (Some(end), None) = (end, self.ended) {
+            self.ended = Some(end);
+            self.tally.nanoseconds = end.saturating_sub(self.measured_from);
+            if self.is_measuring {
+                self.tally.cpu_seconds = processor_time() - self.processor_at_begin;
             }
         }
+    }
+
+    /// Waits until something is to be done, and takes the replies that have come.
+    fn take_replies(&mut self, now: u64, next_line: Option<u64>) -> Result<(), Failure> {
+        let phase = if self.is_measuring { self.deadline } else { self.measured_from };
+        let expiry = self.generator.outstanding.oldest().map(|since| since + self.generator.timeout);
+        let until = [Some(phase).filter(|_| self.ended.is_none()), expiry, next_line, self.next_due()]
+            .into_iter()
+            .flatten()
+            .fold(now + STOP_PERIOD, u64::min);
+        let patience = until.saturating_sub(self.generator.now());
+        match self.rhythm.nap(self.answered_ever, now).filter(|nap| self.is_busy && *nap < patience) {
+            Some(nap) => thread::sleep(Duration::from_nanos(nap)),
+            None if self.is_busy => {}
+            None => {
+                let waited = self.generator.sockets.wait(patience, &mut self.ready);
+                waited.map_err(|why| Failure::Receive(why.into()))?;
+            }
+        }
+        let sockets = self.generator.sockets.len();
+        let mut is_any = false;
+        for at in 0..self.ready.len() {
+            is_any |= self.receive(self.ready[at])?;
+        }
+        self.is_busy = is_any && sockets <= FEW_SOCKETS;
+        if self.is_busy {
+            self.ready.clear();
+            self.ready.extend(0..sockets);
+        }
+        Ok(())
     }
 
     /// Nobody has ever answered, and there is nobody.
@@ -258,10 +237,10 @@ impl Run<'_> {
         self.answered_ever == 0 && self.given_up_ever > 0 && self.generator.refusals > 0
     }
 
-    fn has_sent_all(&self, now: u64, deadline: u64) -> bool {
+    fn has_sent_all(&self, now: u64) -> bool {
         let is_past = match self.plan.pace {
-            Pace::Closed { .. } => now >= deadline,
-            Pace::Open { .. } => self.intended(self.scheduled) >= deadline,
+            Pace::Closed { .. } => now >= self.deadline,
+            Pace::Open { .. } => self.intended(self.scheduled) >= self.deadline,
         };
         is_past || matches!(self.plan.end, End::Count(count) if self.begun >= count)
     }
@@ -284,16 +263,11 @@ impl Run<'_> {
         while let Some(sent) = self.generator.outstanding.give_up(since) {
             self.given_up_ever += 1;
             self.tally.lost += u64::from(sent.is_counted);
-            self.release(sent);
+            self.due[sent.socket] += 1;
         }
     }
 
-    /// Lets a closed loop send another request.
-    fn release(&mut self, sent: Sent) {
-        self.due[sent.socket] += 1;
-    }
-
-    fn send_due(&mut self, now: u64, deadline: u64) -> Result<(), Failure> {
+    fn send_due(&mut self, now: u64) -> Result<(), Failure> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.generator.encoder.set_time(i64::try_from(seconds).unwrap_or(0));
         match self.plan.pace {
@@ -311,18 +285,17 @@ impl Run<'_> {
                 }
             }
             Pace::Open { .. } => {
-                let measured_from = self.begin + self.plan.warm_up;
                 let socket = self.turn;
                 let mut written = 0;
                 while written < BATCH {
                     let intended = self.intended(self.scheduled);
-                    if intended > now || intended >= deadline {
+                    if intended > now || intended >= self.deadline {
                         break;
                     }
-                    if !self.write(socket, intended, intended >= measured_from) {
+                    if !self.write(socket, intended, intended >= self.measured_from) {
                         break;
                     }
-                    if intended >= measured_from {
+                    if intended >= self.measured_from {
                         self.tally.lag += now - intended;
                     }
                     self.scheduled += 1;
@@ -351,55 +324,26 @@ impl Run<'_> {
             self.tally.unsent += u64::from(is_counted);
             return true;
         };
-        let batch = &mut self.outbox[place(op)];
-        self.generator.encoder.encode(op, &digest, thread, &mut batch.bytes);
-        batch.threads.push(thread);
+        self.outbox.push(&self.generator.encoder, op, &digest, thread);
         true
     }
 
     /// Sends what has been written.
     fn flush(&mut self, socket: usize) -> Result<(), Failure> {
-        for op in Op::ALL {
-            let Batch { bytes, threads } = &mut self.outbox[place(op)];
-            let generator = &mut *self.generator;
-            let length = generator.encoder.length(op);
-            let mut next = 0;
-            let mut refusals = 0;
-            while next < threads.len() {
-                let (sent, outcome) = generator.sockets.send(socket, &bytes[next * length..], length);
-                next += sent;
-                if sent > 0 {
-                    refusals = 0;
-                }
-                let Err(error) = outcome else { break };
-                let is_closed = matches!(self.plan.pace, Pace::Closed { .. });
-                match error {
-                    // What was sent before has come back. This one has not been tried.
-                    Errno::ECONNREFUSED if refusals < 3 => {
-                        generator.refusals += 1;
-                        refusals += 1;
-                    }
-                    Errno::EAGAIN | Errno::ENOBUFS
-                        if is_closed && generator.sockets.wait_for_room(socket, ROOM_PATIENCE) => {}
-                    Errno::EAGAIN | Errno::ENOBUFS | Errno::ECONNREFUSED if !is_closed => break,
-                    error => return Err(Failure::Send(error.into())),
-                }
-            }
-            for thread in threads.drain(next..) {
-                let sent = generator.outstanding.cancel(thread);
-                self.tally.unsent += u64::from(sent.is_some_and(|sent| sent.is_counted));
-            }
-            threads.clear();
-            bytes.clear();
-        }
+        let Generator { sockets, outstanding, refusals, .. } = &mut *self.generator;
+        let is_patient = matches!(self.plan.pace, Pace::Closed { .. });
+        let unsent = self.outbox.flush(sockets, socket, is_patient, refusals, |thread| {
+            outstanding.cancel(thread).is_some_and(|sent| sent.is_counted)
+        });
+        self.tally.unsent += unsent.map_err(|error| Failure::Send(error.into()))?;
         Ok(())
     }
 
     /// Takes the replies to a socket; says whether there were any.
-    fn receive(&mut self, socket: usize, ended: Option<u64>) -> Result<bool, Failure> {
+    fn receive(&mut self, socket: usize) -> Result<bool, Failure> {
         let mut is_any = false;
         for _ in 0..TURNS {
-            let Self { generator, tally, due, is_measuring, answered_ever, last_reply, .. } = self;
+            let Self { generator, tally, due, is_measuring, ended, answered_ever, last_reply, .. } = self;
             let Generator { sockets, outstanding, epoch, .. } = &mut **generator;
             let mut now = None;
             let outcome = sockets.receive(socket, |datagram| {

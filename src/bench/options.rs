@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::choice::Mix;
-use super::load::{End, Pace};
+use super::plan::{End, Pace};
 use crate::digest::HEX_LEN;
 use crate::protocol::op::Op;
 
@@ -288,4 +288,76 @@ fn echo_command() -> Command {
 fn user(text: &str) -> Result<String, String> {
     let is_name = !text.is_empty() && text != "anonymous" && text.bytes().all(|byte| byte.is_ascii_graphic());
     is_name.then(|| text.to_owned()).ok_or_else(|| "the name of an account is wanted".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Invocation, String> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    fn load(line: &str) -> Options {
+        match parsed(line) {
+            Ok(Invocation::Load(options)) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_help() {
+        let options = load("localhost:24441");
+        assert_eq!(options.server, "localhost:24441");
+        assert_eq!(Some(options.mix), Mix::new([(Op::Check, 1.0)]));
+        assert_eq!((options.digests, options.seed, options.zipf), (100_000, 1, None));
+        assert_eq!((options.hit_ratio, options.preload, options.account), (1.0, false, None));
+        assert_eq!((options.pace, options.sockets), (Pace::Closed { window: 64 }, 4));
+        assert_eq!((options.warm_up, options.end), (Duration::from_secs(1), End::After(10_000_000_000)));
+        assert_eq!((options.timeout, options.interval), (Duration::from_secs(2), None));
+        assert!(!options.json);
+    }
+
+    #[test]
+    fn options_may_stand_anywhere_and_be_abbreviated() {
+        let options = load(
+            "--mix check=90,report=10 [::1]:1 --rate=0.5 --zip 0.99 --dur 1.5 --warm 0 --digests 7 --seed 0 --json",
+        );
+        assert_eq!(Some(options.mix), Mix::new([(Op::Check, 0.9), (Op::Report, 0.1)]));
+        assert_eq!((options.pace, options.zipf), (Pace::Open { rate: 0.5 }, Some(0.99)));
+        assert_eq!((options.warm_up, options.end), (Duration::ZERO, End::After(1_500_000_000)));
+        assert_eq!(
+            (options.server.as_str(), options.digests, options.seed, options.json),
+            ("[::1]:1", 7, 0, true)
+        );
+        // A weight may be left out, and the last of repeated options counts.
+        let options = load("--mix ping=9 --mix check,info a:1");
+        assert_eq!(Some(options.mix), Mix::new([(Op::Check, 1.0), (Op::Info, 1.0)]));
+    }
+
+    #[test]
+    fn who_counts_wants_no_warm_up_unless_he_says_so() {
+        assert_eq!(load("--count 5 a:1").warm_up, Duration::ZERO);
+        assert_eq!(load("--count 5 a:1").end, End::Count(5));
+        assert_eq!(load("--count 5 --warm-up 0.5 a:1").warm_up, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn the_bare_server_listens_where_it_is_told() {
+        for (line, expected) in [("echo", "127.0.0.1:0"), ("echo [::]:24441", "[::]:24441")] {
+            match parsed(line) {
+                Ok(Invocation::Echo(address)) => assert_eq!(address.to_string(), expected),
+                other => panic!("{other:?}"),
+            }
+        }
+        // A server of this name has a port.
+        assert_eq!(load("echo:24441").server, "echo:24441");
+    }
+
+    #[test]
+    fn a_key_is_never_repeated_in_a_message() {
+        let key = "0123456789abcdef0123456789abcdef0123456x";
+        let told = parsed(&format!("--user alice --key {key} a:1")).unwrap_err();
+        assert!(told.contains("40 hexadecimal digits") && !told.contains("0123"), "{told}");
+    }
 }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::load::Pace;
 use super::options::Options;
+use super::plan::Pace;
 use super::reply::Code;
 use super::tally::{Tally, Times};
 

@@ -1,0 +1,81 @@
+//! Requests that have been written and wait to be sent.
+
+use nix::errno::Errno;
+
+use super::choice::place;
+use super::request::Encoder;
+use super::sockets::Sockets;
+use crate::digest::Digest;
+use crate::protocol::op::Op;
+
+/// How long a full socket may keep requests from being sent, in nanoseconds.
+const PATIENCE: u64 = 2_000_000_000;
+/// How often the same request is tried.
+const TRIES: usize = 100;
+
+/// Requests by operation: those of one have the same length.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    batches: [Batch; Op::ALL.len()],
+}
+
+#[derive(Debug)]
+struct Batch {
+    length: usize,
+    bytes: Vec<u8>,
+    threads: Vec<u64>,
+}
+
+impl Outbox {
+    /// An empty one for requests of this encoder.
+    pub(super) fn new(encoder: &Encoder) -> Self {
+        let empty = |op| Batch { length: encoder.length(op), bytes: Vec::new(), threads: Vec::new() };
+        Self { batches: Op::ALL.map(empty) }
+    }
+
+    /// Adds a request.
+    pub(super) fn push(&mut self, encoder: &Encoder, op: Op, digest: &Digest, thread: u64) {
+        let batch = &mut self.batches[place(op)];
+        encoder.encode(op, digest, thread, &mut batch.bytes);
+        batch.threads.push(thread);
+    }
+
+    /// Sends all requests, or calls `cancel` for those for which the system has no room; a patient caller waits
+    /// for that. Returns for how many `cancel` was true, and adds to the refusals how often the server's host
+    /// said that nobody listens.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it does not let them out.
+    pub(super) fn flush(
+        &mut self,
+        sockets: &mut Sockets,
+        socket: usize,
+        is_patient: bool,
+        refusals: &mut u64,
+        mut cancel: impl FnMut(u64) -> bool,
+    ) -> nix::Result<u64> {
+        let mut cancelled = 0;
+        for Batch { length, bytes, threads } in &mut self.batches {
+            let (mut next, mut tries) = (0, 0);
+            while next < threads.len() {
+                let (sent, outcome) = sockets.send(socket, &bytes[next * *length..], *length);
+                next += sent;
+                tries = if sent > 0 { 0 } else { tries + 1 };
+                match outcome {
+                    Ok(()) => {}
+                    Err(error) if tries == TRIES => return Err(error),
+                    // One that was sent before has come back; this one has not been tried.
+                    Err(Errno::ECONNREFUSED) => *refusals += 1,
+                    Err(Errno::EAGAIN | Errno::ENOBUFS) if !is_patient => break,
+                    Err(Errno::EAGAIN | Errno::ENOBUFS) if sockets.wait_for_room(socket, PATIENCE) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            cancelled += threads.drain(next..).map(|thread| u64::from(cancel(thread))).sum::<u64>();
+            threads.clear();
+            bytes.clear();
+        }
+        Ok(cancelled)
+    }
+}
