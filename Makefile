@@ -103,6 +103,8 @@ install: $(target)/release/pyzord
 	    $(DESTDIR)$(docdir)/docs $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir)
 	$(INSTALL) -m 755 $(target)/release/pyzord $(DESTDIR)$(sbindir)/pyzord
 	$(INSTALL) -m 755 $(target)/release/pyzor-migrate $(DESTDIR)$(bindir)/pyzor-migrate
+	$(INSTALL) -m 755 $(target)/release/pyzor-bench $(DESTDIR)$(bindir)/pyzor-bench
+	$(INSTALL) -m 644 docs/man/pyzor-bench.1 $(DESTDIR)$(mandir)/man1/pyzor-bench.1
 	$(INSTALL) -m 644 docs/man/pyzor-migrate.1 $(DESTDIR)$(mandir)/man1/pyzor-migrate.1
 	$(INSTALL) -m 644 docs/man/pyzord.8 $(DESTDIR)$(mandir)/man8/pyzord.8
 	$(INSTALL) -m 644 docs/man/pyzord.conf.5 $(DESTDIR)$(mandir)/man5/pyzord.conf.5
@@ -114,7 +116,8 @@ install: $(target)/release/pyzord
 
 # Leaves configuration, accounts, databases and the user pyzord alone.
 uninstall:
-	rm -f $(DESTDIR)$(sbindir)/pyzord $(DESTDIR)$(bindir)/pyzor-migrate $(DESTDIR)$(mandir)/man1/pyzor-migrate.1 \
+	rm -f $(DESTDIR)$(sbindir)/pyzord $(DESTDIR)$(bindir)/pyzor-migrate $(DESTDIR)$(bindir)/pyzor-bench \
+	    $(DESTDIR)$(mandir)/man1/pyzor-migrate.1 $(DESTDIR)$(mandir)/man1/pyzor-bench.1 \
 	    $(DESTDIR)$(mandir)/man8/pyzord.8 $(DESTDIR)$(mandir)/man5/pyzord.conf.5 \
 	    $(DESTDIR)$(unitdir)/pyzord.service $(DESTDIR)$(sysusersdir)/pyzord.conf
 	rm -rf $(DESTDIR)$(docdir)

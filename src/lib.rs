@@ -20,8 +20,8 @@
 //! [`migrate`] is the second program: it moves records between databases as a whole. [`bench`] is the third: it
 //! puts load on any Pyzor server and says how it bears that.
 //!
-//! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate` or `bench`, then `access`, `storage` and
-//! `protocol`, then `record` and `digest`.
+//! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, or `bench`, then `access`, `storage`
+//! and `protocol`, then `record` and `digest`.
 
 pub mod access;
 pub mod allowance;

@@ -13,7 +13,7 @@ use super::stop;
 use crate::protocol::MAX_DATAGRAM;
 
 /// How many datagrams are received or sent by one system call at most, as in the server.
-const BATCH: usize = crate::server::socket::BATCH;
+const BATCH: usize = 64;
 
 /// Listens on this address until it is stopped, which ends the process.
 ///
