@@ -160,3 +160,59 @@ impl Sockets {
 fn timespec(nanoseconds: u64) -> TimeSpec {
     TimeSpec::from_duration(std::time::Duration::from_nanos(nanoseconds))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What arrives when so many requests of this length are sent by one call.
+    fn arrived(segments: bool, count: usize, length: usize) -> Vec<Vec<u8>> {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let mut sockets = Sockets::open(server.local_addr().unwrap(), 2).unwrap();
+        sockets.segments = segments;
+        let bytes: Vec<u8> = (0..count * length).map(|at| (at / length) as u8).collect();
+        assert_eq!(sockets.send(1, &bytes, length), (count, Ok(())));
+        assert_eq!(sockets.segments, segments, "this system cannot send segments");
+        let mut buffer = [0; 8192];
+        let mut receive = || server.recv(&mut buffer).map(|length| buffer[..length].to_vec());
+        (0..count).map(|_| receive().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_request_arrives_as_a_datagram_of_its_own_with_segments_and_without() {
+        for segments in [true, false] {
+            for (count, length) in [(1, 100), (2, 100), (64, 200), (150, 190), (70, 1400)] {
+                let expected: Vec<Vec<u8>> = (0..count).map(|number| vec![number as u8; length]).collect();
+                assert!(arrived(segments, count, length) == expected, "{segments} {count} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn replies_are_taken_in_batches_from_the_socket_that_has_them() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut sockets = Sockets::open(server.local_addr().unwrap(), 3).unwrap();
+        let mut ready = vec![7];
+        sockets.wait(0, &mut ready).unwrap();
+        assert!(ready.is_empty());
+        let peer = sockets.sockets[2].local_addr().unwrap();
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, peer.port()));
+        for number in 0..BATCH + 5 {
+            server.send_to(&[number as u8; 30], peer).unwrap();
+        }
+        sockets.wait(10_000_000_000, &mut ready).unwrap();
+        assert_eq!(ready, [2]);
+        let mut numbers = Vec::new();
+        let mut take = |sockets: &mut Sockets| {
+            sockets.receive(2, |reply| {
+                assert_eq!(reply.len(), 30);
+                numbers.push(usize::from(reply[0]));
+            })
+        };
+        assert_eq!(take(&mut sockets), Ok(true));
+        assert_eq!(take(&mut sockets), Ok(false));
+        assert_eq!(take(&mut sockets), Err(Errno::EAGAIN));
+        assert_eq!(numbers, (0..BATCH + 5).collect::<Vec<_>>());
+    }
+}
