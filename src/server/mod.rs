@@ -41,9 +41,9 @@ const MAX_BATCH_DIGESTS: usize = 8192;
 /// How many requests may wait for the engine, and how many digests these may name.
 const MAX_WAITING: usize = 8192;
 const MAX_WAITING_DIGESTS: usize = 65_536;
-/// How long a request may wait for the engine. A client gives up after a few seconds, and an old
-/// answer keeps others waiting.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a request may wait for the engine, which then takes its time, too. A client gives up after a few
+/// seconds, and an old answer keeps others waiting.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// How many batches are received before anything else gets its turn.
 const BATCHES_PER_TURN: usize = 8;
 /// How much of what the socket still holds is answered at the end.

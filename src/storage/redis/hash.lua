@@ -8,8 +8,15 @@ if got.err then
 end
 for at = 1, 6 do
     got[at] = got[at] or '0'
-    if not integer(got[at]) then
-        return 0
+end
+-- As servers write them, and exact as numbers of Lua; asked at once, since a pattern for each costs more than
+-- all the rest.
+local plain = #got[1] < 15 and #got[4] < 15 and string.find(table.concat(got, ' '), '^%d+ %d+ %d+ %d+ %d+ %d+$')
+if not plain then
+    for at = 1, 6 do
+        if not integer(got[at]) then
+            return 0
+        end
     end
 end
 
@@ -17,14 +24,18 @@ local change = {}
 for tally, name in ipairs({'r', 'wl'}) do
     local amount = tonumber(ARGV[tally])
     if amount > 0 then
-        local count = add(got[tally * 3 - 2], amount)
+        local count = got[tally * 3 - 2]
+        count = plain and string.format('%.0f', count + amount) or add(count, amount)
         if not count then
             return 0
         end
         change[#change + 1] = name .. '_count'
         change[#change + 1] = count
-        local _, entered = integer(got[tally * 3 - 1])
-        if entered == '0' then
+        local entered = got[tally * 3 - 1]
+        if not plain then
+            entered = select(2, integer(entered))
+        end
+        if entered == '0' or plain and tonumber(entered) == 0 then
             change[#change + 1] = name .. '_entered'
             change[#change + 1] = ARGV[3]
         end

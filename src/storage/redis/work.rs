@@ -127,7 +127,8 @@ impl Shared {
             let key = self.form.key(entry.digest);
             wanted.push(pipeline.len());
             pipeline.add_command(match task.step {
-                Step::LookUp => self.form.look_up(&key),
+                Step::LookUp if entry.times => self.form.look_up(&key),
+                Step::LookUp => self.form.look_up_counts(&key),
                 Step::Count => self.form.count(&key, [entry.reports, entry.whitelists], moment, self.age),
             });
         }

@@ -332,8 +332,14 @@ fn a_record_that_cannot_be_decoded_is_told_and_left_alone() {
         store.redis().cli(&["del", &key]);
         store.redis().cli(planting);
         let before = store.redis().cli(&["dump", &key]);
+        let has_good_counts = planting.contains(&"yesterday");
         for operation in ["check", "info", "report", "whitelist"] {
             let reply = server.request(operation, &[&damaged]);
+            if operation == "check" && has_good_counts {
+                // A check looks at nothing else.
+                assert_eq!((reply.code(), reply.counts()), (200, (1, 0)));
+                continue;
+            }
             assert_eq!(reply.code(), 500, "{operation} {planting:?}");
             assert_eq!(reply.header("Diag").unwrap(), "Internal Server Error: Damaged record.");
         }
