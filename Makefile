@@ -22,7 +22,7 @@ scripts := .ci/run $(wildcard tests/*.sh dist/*.sh)
 # One after the other, whatever -j says: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: build run test outages pauses migrations lint rust build-packages lint-packages test-packages install uninstall clean help
+.PHONY: build run test outages pauses bench bench-long migrations lint rust build-packages lint-packages test-packages install uninstall clean help
 
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
@@ -57,6 +57,13 @@ outages: rust build-packages test-packages
 
 pauses: rust build-packages test-packages
 	PYZORD_PAUSE_RECORDS=1000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 expire_from
+
+bench: rust build-packages test-packages
+	$(CARGO) bench --locked --bench pure
+	$(CARGO) bench --locked --bench compare
+
+bench-long: rust build-packages test-packages
+	PYZORD_BENCH_LONG=1 $(CARGO) bench --locked --bench compare
 
 migrations: rust build-packages test-packages
 	$(CARGO) bench --locked --bench migrate
@@ -132,6 +139,8 @@ help:
 	@echo 'make test       install what the tests need and run everything that is checked'
 	@echo 'make outages    kill and stop database servers under load, again and again, and print what was measured'
 	@echo 'make pauses     let a million records expire under load, and print what was measured'
+	@echo 'make bench      compare this server, the Python one and a bare echo, and write docs/performance.md'
+	@echo 'make bench-long two minutes of half load on a million records, with a sync and a sweep meanwhile'
 	@echo 'make migrations move a million records between engines, beside what the databases do themselves'
 	@echo 'make lint       only what is checked quickly: format, scripts, manual pages, systemd unit'
 	@echo 'make install    install what was built; DESTDIR, prefix, bindir, sbindir, mandir, docdir, unitdir'

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -450,6 +450,31 @@ fn a_damaged_record_fails_alone() {
 
 /// The file format adds up a key's characters, each shifted by a number that repeats every 24, so
 /// that anybody can make digests whose hashes are equal. Enough of them once stopped the server.
+/// A process that may not map as much as the server would like to.
+#[test]
+fn a_limit_of_addresses_makes_reports_slower_and_nothing_else() {
+    if !ours_only() {
+        return;
+    }
+    let home = Home::open();
+    let script = home.path().join("limited");
+    let limited =
+        format!("#!/bin/sh\nexec prlimit --as=900000000 '{}' \"$@\"\n", env!("CARGO_BIN_EXE_pyzord"));
+    fs::write(&script, limited).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let server = home.clone().program(script).start();
+    let digests: Vec<String> = (0..300).map(digest).collect();
+    for digest in &digests {
+        assert_eq!(server.request("report", &[digest]).code(), 200);
+    }
+    let length = fs::metadata(home.path().join("pyzord.db")).unwrap().len();
+    assert!(length < 1 << 20, "it has kept a tail: {length}");
+    let database = home.database();
+    assert_eq!(server.stop().code(), Some(0));
+    assert_eq!(database.read().len(), digests.len());
+    assert_eq!(home.log().matches("cannot be mapped ahead").count(), 1, "{}", home.log());
+}
+
 #[test]
 fn digests_that_were_chosen_to_collide_harm_nobody_else() {
     if !ours_only() {

@@ -15,9 +15,9 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Whence, lseek64};
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::handle::{GdbmError, Handle};
+use super::handle::Handle;
 use super::header::Header;
 
 /// How long the tail is made: room for ten million new records, after which the file is mapped anew. The
@@ -50,18 +50,17 @@ impl Ahead {
         Self { file, end: 0, state: State::Without }
     }
 
-    /// From the next change on there is a tail.
+    /// From the next change on there is a tail, if the file has the layout by which it can be told from
+    /// what is in use.
     pub(super) fn begin(&mut self) {
-        self.state = State::Mapped;
+        if matches!(Header::read(&self.file), Ok(Some(_))) {
+            self.state = State::Mapped;
+        }
     }
 
     /// Makes the tail longer if what is in use has come near its end. To be called behind every change.
-    ///
-    /// # Errors
-    ///
-    /// The library cannot use the file any more. That no tail can be made is no error: without one the
-    /// file is slower.
-    pub(super) fn keep(&mut self, handle: &mut Handle, in_use: u64) -> Result<(), GdbmError> {
+    /// Where none can be had, the file is slower.
+    pub(super) fn keep(&mut self, handle: &mut Handle, in_use: u64) {
         match self.state {
             State::Without => {}
             State::Mapped if in_use + LEFT <= self.end => {}
@@ -75,11 +74,21 @@ impl Ahead {
                 }
             }
             State::Longer => {
-                handle.map_anew()?;
                 self.state = State::Mapped;
+                if let Err(error) = handle.map_anew() {
+                    // As where the process may not have so many addresses. The library goes on with
+                    // system calls; told to map the file again, it would make it longer by itself.
+                    warn!(
+                        "the database file cannot be mapped ahead of its use ({error}): reports cost several times as \
+                         much as they need to"
+                    );
+                    self.state = State::Without;
+                    if let Err(error) = cut(&self.file) {
+                        warn!("the tail of the database file cannot be cut off: {error}");
+                    }
+                }
             }
         }
-        Ok(())
     }
 
     fn extend(&mut self, end: u64) -> io::Result<()> {

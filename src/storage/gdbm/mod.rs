@@ -116,15 +116,16 @@ impl Gdbm {
             error!("closing the database {path} failed: {error}");
             return;
         }
-        if let Err(error) = ahead::cut(&self.shared.file) {
+        // What is damaged is to be repaired by the next start, with all that is in the file.
+        let is_sound = self.shared.failure.borrow().is_none();
+        if is_sound && let Err(error) = ahead::cut(&self.shared.file) {
             warn!(
                 "the tail of the database {path} cannot be cut off: {error}; the next start repairs the file"
             );
             return;
         }
-        // What is damaged is to be repaired by the next start.
         if self.shared.sync_file()
-            && self.shared.failure.borrow().is_none()
+            && is_sound
             && let Err(error) = self.shared.marker.clear()
         {
             warn!("{} cannot be removed: {error}", self.shared.marker.path().display());
@@ -247,9 +248,7 @@ impl Shared {
             match open.put(&key, &changed) {
                 Ok(()) => {
                     open.cache.put(&entry.digest, Some(changed));
-                    if let Err(error) = open.keep_ahead() {
-                        self.complain(open, &error);
-                    }
+                    open.keep_ahead();
                     Ok(())
                 }
                 Err(error) => {
@@ -337,7 +336,7 @@ fn open_file(
         // Perhaps for its tail alone.
         let file = File::from(handle.duplicate_descriptor().map_err(|error| cannot_use(path, &error))?);
         ahead::cut_unused(&file).map_err(|error| cannot_use(path, &error))?;
-        drop(handle);
+        drop((handle, file));
         handle = opened()?;
     }
     let (mut handle, recovered) = recovery::recover_if_needed(handle, path, &marker, opened)?;

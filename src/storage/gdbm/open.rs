@@ -73,8 +73,8 @@ impl Open {
     }
 
     /// Keeps the file mapped beyond what is in use.
-    pub(super) fn keep_ahead(&mut self) -> Result<(), GdbmError> {
-        self.ahead.keep(&mut self.handle, self.reserve.in_use())
+    pub(super) fn keep_ahead(&mut self) {
+        self.ahead.keep(&mut self.handle, self.reserve.in_use());
     }
 
     pub(super) fn put(&mut self, key: &[u8], stored: &Stored) -> Result<(), GdbmError> {
