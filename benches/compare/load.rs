@@ -1,21 +1,23 @@
 //! Load from `pyzor-bench`, and what became of it.
 
-use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::process::{cpu_seconds, family, pinned};
+use crate::process::{cpu_seconds, pinned, processors};
 use crate::subject::Subject;
-use crate::{APART, OTHERS};
 
 /// What is asked, and how much.
 pub(crate) struct Load {
     arguments: Vec<String>,
     seconds: f64,
     processor: &'static str,
+    /// What every check must find, if that is known.
+    found: Option<bool>,
+    /// Whether it waits for replies, so that it asks for no more than is answered.
+    is_closed: bool,
 }
 
 /// What became of a load.
@@ -27,37 +29,44 @@ pub(crate) struct Outcome {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p99_9: f64,
-    /// How many of the requests were answered with an error.
-    pub(crate) failed: u64,
+    /// Requests per second that were sent.
+    pub(crate) offered: f64,
+    /// The share of the requests that were not answered, and that were answered with an error.
+    pub(crate) lost: f64,
+    pub(crate) failed: f64,
     /// Processor time for a reply, in microseconds.
     pub(crate) server: f64,
     pub(crate) database: f64,
+    /// The share of a processor that the load generator used.
+    pub(crate) generator: f64,
 }
 
 const WARM_UP: f64 = 0.5;
+/// Which share of the requests of a closed loop may be lost. One that is lost keeps its place in the window
+/// until it is given up, and what is measured is another, smaller window.
+const MOST_LOST: f64 = 0.001;
 
 impl Load {
-    /// So many requests outstanding at any time.
-    pub(crate) fn closed(arguments: &[&str], window: u32, seconds: f64) -> Self {
+    /// So many requests outstanding at any time. `found` is what every check must find, if that is known.
+    pub(crate) fn closed(arguments: &[&str], window: u32, found: Option<bool>, seconds: f64) -> Self {
         let mut all: Vec<String> = Vec::new();
         if !arguments.contains(&"--window") {
             all.extend(["--window".to_owned(), window.to_string()]);
         }
         all.extend(arguments.iter().map(ToString::to_string));
-        Self { arguments: all, seconds, processor: OTHERS }
+        Self { arguments: all, seconds, processor: &processors().others, found, is_closed: true }
     }
 
     /// So many requests per second, whatever becomes of them.
     pub(crate) fn open(arguments: &[&str], rate: f64, seconds: f64) -> Self {
         let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         all.extend(["--rate".to_owned(), format!("{rate:.0}")]);
-        Self { arguments: all, seconds, processor: OTHERS }
+        Self { arguments: all, seconds, processor: &processors().others, found: None, is_closed: false }
     }
 
-    /// The same from a processor of its own, where there is one.
-    pub(crate) fn apart(self) -> Self {
-        let is_there = fs::metadata(format!("/sys/devices/system/cpu/cpu{APART}")).is_ok();
-        Self { processor: if is_there { APART } else { OTHERS }, ..self }
+    /// More than can be answered, from a processor of its own where there is one.
+    pub(crate) fn too_much(arguments: &[&str], rate: f64, seconds: f64) -> Self {
+        Self { processor: &processors().apart, ..Self::open(arguments, rate, seconds) }
     }
 
     /// Reports all digests once.
@@ -73,7 +82,7 @@ impl Load {
         let warm_up = format!("{WARM_UP}");
         let mut arguments = vec!["--digests", &digests, "--duration", &seconds, "--warm-up", &warm_up];
         arguments.extend(self.arguments.iter().map(String::as_str));
-        let (server, database) = (family(subject.pid()), subject.database_pids());
+        let (server, database) = (subject.pids(), subject.database_pids());
         let length = self.seconds;
         let watch = thread::spawn(move || {
             // Only what lies within the measurement.
@@ -89,23 +98,44 @@ impl Load {
         let number = |name: &str| value.pointer(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
         let throughput = number("/throughput");
         let failed = value["failed"].as_object().into_iter().flatten();
+        let failed = failed.filter_map(|(_, count)| count.as_f64()).fold(0.0, |sum, count| sum + count);
         let outcome = Outcome {
             throughput,
             p50: number("/latency/p50"),
             p99: number("/latency/p99"),
             p99_9: number("/latency/p99_9"),
-            failed: failed.filter_map(|(_, count)| count.as_u64()).sum(),
+            offered: number("/sent") / number("/seconds"),
+            lost: number("/lost") / number("/sent"),
+            failed: failed / number("/sent"),
             server: server / throughput,
             database: database / throughput,
+            generator: number("/cpu_seconds") / number("/seconds"),
         };
         eprintln!(
-            "  {:<28} {:<56} {throughput:>9.0}/s {:>7.2} us {:>7.2} us",
+            "  {:<26} {:<44} {throughput:>9.0}/s {:>7.2} us {:>7.2} us, generator {:>3.0} %, lost {:.2} %",
             subject.name(),
             self.arguments.join(" "),
             outcome.server,
-            outcome.database
+            outcome.database,
+            outcome.generator * 100.0,
+            outcome.lost * 100.0,
         );
+        self.judge(subject, &outcome, number("/found") / number("/answered"));
         outcome
+    }
+
+    /// Refusals and wrong answers are quick, too: nothing is measured by them.
+    fn judge(&self, subject: &Subject, outcome: &Outcome, found: f64) {
+        if !self.is_closed {
+            return;
+        }
+        let (name, asked) = (subject.name(), self.arguments.join(" "));
+        assert!(outcome.failed == 0.0, "{name}: {asked}: {} of the requests failed", outcome.failed);
+        assert!(outcome.lost <= MOST_LOST, "{name}: {asked}: {} of the requests were lost", outcome.lost);
+        let is_told = !subject.is_echo();
+        if let Some(expected) = self.found.filter(|_| is_told).map(|found| if found { 1.0 } else { 0.0 }) {
+            assert!(found == expected, "{name}: {asked}: {found} of the checks found something");
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `make bench`, or `cargo bench --bench compare`. Each measurement is made with every server in turn, several
 //! times; the tables have medians. They go to standard output and into docs/performance.md, between its two
-//! marks. A server has one processor for itself, and the load generator and the database share another.
+//! marks. A server has one processor for itself, and the load generator and the database share another: the first
+//! two of those that this process may use, so that `taskset` chooses.
 //!
 //! `PYZORD_BENCH_ROUNDS` says how often (3), `PYZORD_BENCH_SECONDS` how long a measurement takes (3).
 //! With `PYZORD_BENCH_LONG=1` only the long measurement is made: two minutes of half load, with a sync and
@@ -19,22 +20,18 @@
 mod harness;
 mod load;
 mod long;
+mod machine;
 mod process;
+mod start;
 mod subject;
 mod table;
+mod target;
 
 use std::env;
 
 use crate::load::Load;
-use crate::table::Tables;
-
-/// Processors: one for the server, one for whoever asks it and for the database.
-const SERVER: &str = "0";
-const OTHERS: &str = "1";
-/// Where more load comes from than can be served, if there is a third one: it takes a whole processor.
-const APART: &str = "2";
-/// What the Python server may use: its best mode has two processes.
-const BOTH: &str = "0,1";
+use crate::subject::Subject;
+use crate::table::{Overload, Tables};
 
 /// One line of the tables: what is asked, and who is asked it.
 struct Measurement {
@@ -44,68 +41,106 @@ struct Measurement {
     million: bool,
     /// Whether the engines on other servers, and the Python server, are asked as well.
     everywhere: bool,
+    /// What every check must find, if that is known.
+    found: Option<bool>,
 }
 
-const fn everywhere(name: &'static str, arguments: &'static [&'static str]) -> Measurement {
-    Measurement { name, arguments, million: false, everywhere: true }
+const fn everywhere(
+    name: &'static str,
+    arguments: &'static [&'static str],
+    found: Option<bool>,
+) -> Measurement {
+    Measurement { name, arguments, million: false, everywhere: true, found }
 }
+
+const fn near(name: &'static str, arguments: &'static [&'static str], million: bool) -> Measurement {
+    Measurement { name, arguments, million, everywhere: false, found: Some(true) }
+}
+
+const FOUND: &str = "check, found";
+const REPORT: &str = "report";
+const REPORT_ZIPF: &str = "report, Zipf";
+const SIGNED: &str = "signed check";
+const MILLION: &str = "check of a million";
+const MILLION_ZIPF: &str = "check of a million, Zipf";
+/// What has a table of its own.
+const LATENCY: &str = "latency";
+const HALF_LOAD: &str = "half load";
 
 const MEASUREMENTS: [Measurement; 10] = [
-    everywhere("ping", &["--mix", "ping=1"]),
-    everywhere("check, found", &[]),
-    everywhere("check, not found", &["--hit-ratio", "0"]),
-    everywhere("9 checks, 1 report", &["--mix", "check=9,report=1"]),
-    everywhere("report", &["--mix", "report=1"]),
-    everywhere("report, Zipf", &["--mix", "report=1", "--zipf", "1"]),
-    everywhere("signed check", subject::SIGNED),
-    Measurement {
-        name: "check, 64 sockets with one request each",
-        arguments: &["--sockets", "64", "--window", "64"],
-        million: false,
-        everywhere: false,
-    },
-    Measurement { name: "check of a million", arguments: &[], million: true, everywhere: false },
-    Measurement {
-        name: "check of a million, Zipf",
-        arguments: &["--zipf", "1"],
-        million: true,
-        everywhere: false,
-    },
+    everywhere("ping", &["--mix", "ping=1"], None),
+    everywhere(FOUND, &[], Some(true)),
+    everywhere("check, not found", &["--hit-ratio", "0"], Some(false)),
+    everywhere("9 checks, 1 report", &["--mix", "check=9,report=1"], None),
+    everywhere(REPORT, &["--mix", "report=1"], None),
+    everywhere(REPORT_ZIPF, &["--mix", "report=1", "--zipf", "1"], None),
+    everywhere(SIGNED, subject::SIGNED, Some(true)),
+    near("check, 64 sockets with one request each", &["--sockets", "64", "--window", "64"], false),
+    near(MILLION, &[], true),
+    near(MILLION_ZIPF, &["--zipf", "1"], true),
 ];
 
+/// How long a measurement takes, in the environment.
+const SECONDS: &str = "PYZORD_BENCH_SECONDS";
+
 fn main() {
-    let number = |name, default: f64| env::var(name).map_or(default, |number| number.parse().unwrap());
-    let (rounds, seconds) =
-        (number("PYZORD_BENCH_ROUNDS", 3.0) as usize, number("PYZORD_BENCH_SECONDS", 3.0));
-    process::pin(OTHERS);
+    process::pin(&process::processors().others);
     if env::var_os("PYZORD_BENCH_LONG").is_some() {
-        println!("{}", long::measure());
+        let text = long::measure(number(SECONDS, 120.0));
+        println!("{text}");
+        table::publish(table::LONG, &text);
         return;
     }
+    let rounds = number("PYZORD_BENCH_ROUNDS", 3.0).ceil() as usize;
+    let seconds = number(SECONDS, 3.0);
     let subjects = subject::all();
     let mut tables = Tables::new(rounds, seconds, &subjects);
+    let mut turn: Vec<&Subject> = subjects.iter().collect();
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
-        for measurement in &MEASUREMENTS {
-            for subject in subjects.iter().filter(|subject| subject.is_asked(measurement)) {
-                let load = Load::closed(measurement.arguments, subject.window(), seconds);
-                tables.add(measurement.name, subject, load.put_on(subject));
-            }
-        }
-        for subject in subjects.iter().filter(|subject| !subject.has_million()) {
-            let load = Load::closed(&["--sockets", "1"], 1, seconds);
-            tables.add("latency", subject, load.put_on(subject));
-        }
-        for subject in subjects.iter().filter(|subject| subject.is_ours() && !subject.has_million()) {
-            let half = tables.throughput("check, found", subject) / 2.0;
-            tables.add("half load", subject, Load::open(&[], half, seconds).put_on(subject));
-            let capacity = tables.throughput("report", subject);
-            let before = subject.memory();
-            let load = Load::open(&["--mix", "report=1"], capacity * 3.0, seconds).apart();
-            let outcome = load.put_on(subject);
-            tables.add_overload(subject, capacity, before, outcome);
+        measure(&mut tables, &turn, &subjects, seconds);
+        // Nobody is always the one who comes after the same.
+        turn.rotate_left(subjects.len() / rounds.max(2));
+    }
+    tables.add_starts(&start::measure(&subjects));
+    let text = tables.text();
+    println!("{text}");
+    table::publish(table::USUAL, &text);
+}
+
+/// One round: all measurements, each with all whom it is for.
+fn measure(tables: &mut Tables, turn: &[&Subject], all: &[Subject], seconds: f64) {
+    for measurement in &MEASUREMENTS {
+        for subject in turn.iter().filter(|subject| subject.is_asked(measurement)) {
+            let load = Load::closed(measurement.arguments, subject.window(), measurement.found, seconds);
+            subject::settle(all);
+            tables.add(measurement.name, subject, load.put_on(subject));
         }
     }
-    tables.add_memory_and_start(&subjects);
-    tables.publish();
+    for subject in turn.iter().filter(|subject| subject.is_first()) {
+        subject::settle(all);
+        let load = Load::closed(&["--sockets", "1"], 1, Some(true), seconds);
+        tables.add(LATENCY, subject, load.put_on(subject));
+        let half = tables.last(FOUND, subject).throughput / 2.0;
+        tables.add(HALF_LOAD, subject, Load::open(&[], half, seconds).put_on(subject));
+    }
+    for subject in turn.iter().filter(|subject| subject.is_ours() && subject.is_first()) {
+        subject::settle(all);
+        // 64 requests at a time are not the most that it can count.
+        let more = Load::closed(&["--mix", "report=1"], 256, None, seconds).put_on(subject);
+        let capacity = tables.last(REPORT, subject).throughput.max(more.throughput);
+        subject::settle(all);
+        let before = subject.memory();
+        let outcome = Load::too_much(&["--mix", "report=1"], capacity * 3.0, seconds).put_on(subject);
+        tables.add_overload(subject, Overload { capacity, outcome, before, after: subject.memory() });
+    }
+}
+
+/// A number in the environment.
+fn number(name: &str, default: f64) -> f64 {
+    let Ok(text) = env::var(name) else { return default };
+    match text.parse() {
+        Ok(number) if number > 0.0 => number,
+        _ => panic!("{name} is {text}, which is no number above 0"),
+    }
 }

@@ -1,29 +1,48 @@
-//! The tables, and where they go.
+//! What has been measured, as tables, and where they go.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::UdpSocket;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::load::Outcome;
-use crate::process::{memory, pinned};
-use crate::subject::{self, Kind, Subject};
-use crate::{MEASUREMENTS, SERVER};
+use crate::process::Memory;
+use crate::start::Starts;
+use crate::subject::{Kind, Subject};
+use crate::{HALF_LOAD, LATENCY, MEASUREMENTS, machine, target};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
-const MARKS: (&str, &str) = ("<!-- measured by make bench -->\n", "<!-- end of what was measured -->");
+/// Between which lines of the page the usual measurements go, and the long one.
+pub(crate) const USUAL: [&str; 2] =
+    ["<!-- measured by make bench -->\n", "<!-- end of what was measured -->"];
+pub(crate) const LONG: [&str; 2] =
+    ["<!-- measured by make bench-long -->\n", "<!-- end of what make bench-long measured -->"];
 
-/// Everything that has been measured.
+/// From which share of its processor on the load generator may be what limits a throughput.
+const BUSY: f64 = 0.9;
+const MARKED: &str = "\n\\* Here the load generator was busy all the time: servers differ by more, or by something else, and \
+     the CPU time of a reply is what tells them apart.\n";
+
+/// Which figure of an outcome.
+pub(crate) type Figure = fn(&Outcome) -> f64;
+
+/// What became of three times as many reports as can be counted.
+pub(crate) struct Overload {
+    /// Replies per second without overload.
+    pub(crate) capacity: f64,
+    pub(crate) outcome: Outcome,
+    pub(crate) before: Memory,
+    pub(crate) after: Memory,
+}
+
+/// Everything that has been measured. Whatever was measured in one round has the same place in its list.
 pub(crate) struct Tables {
     rounds: usize,
     seconds: f64,
     names: Vec<(String, Kind, &'static str)>,
     outcomes: BTreeMap<(&'static str, String), Vec<Outcome>>,
-    overloads: BTreeMap<String, Vec<(f64, Outcome, i64)>>,
-    rest: String,
+    overloads: BTreeMap<String, Vec<Overload>>,
+    starts: String,
+    targets: Vec<target::Row>,
 }
 
 impl Tables {
@@ -31,225 +50,238 @@ impl Tables {
         let names =
             subjects.iter().map(|subject| (subject.name(), subject.kind(), subject.engine())).collect();
         let (outcomes, overloads) = (BTreeMap::new(), BTreeMap::new());
-        Self { rounds, seconds, names, outcomes, overloads, rest: String::new() }
+        Self { rounds, seconds, names, outcomes, overloads, starts: String::new(), targets: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, measurement: &'static str, subject: &Subject, outcome: Outcome) {
         self.outcomes.entry((measurement, subject.name())).or_default().push(outcome);
     }
 
-    /// Notes what became of three times as many reports as it can count; memory in KiB.
-    pub(crate) fn add_overload(&mut self, subject: &Subject, capacity: f64, before: u64, outcome: Outcome) {
-        let grown = subject.memory() as i64 - before as i64;
-        self.overloads.entry(subject.name()).or_default().push((capacity, outcome, grown));
+    pub(crate) fn add_overload(&mut self, subject: &Subject, overload: Overload) {
+        self.overloads.entry(subject.name()).or_default().push(overload);
     }
 
-    /// The median so far, in replies per second.
-    pub(crate) fn throughput(&self, measurement: &'static str, subject: &Subject) -> f64 {
-        self.median(measurement, &subject.name(), |outcome| outcome.throughput).unwrap()
+    /// What was measured in this round.
+    pub(crate) fn last(&self, measurement: &'static str, subject: &Subject) -> &Outcome {
+        self.outcomes[&(measurement, subject.name())].last().unwrap()
     }
 
-    fn median(&self, measurement: &'static str, name: &str, of: impl Fn(&Outcome) -> f64) -> Option<f64> {
+    /// The median of all rounds; none where it was not measured.
+    pub(crate) fn median(&self, measurement: &'static str, name: &str, figure: Figure) -> Option<f64> {
         let outcomes = self.outcomes.get(&(measurement, name.to_owned()))?;
-        Some(median(outcomes.iter().map(of).collect()))
+        Some(median(outcomes.iter().map(figure).collect()))
     }
 
-    /// Measures memory and starts, which need no turns.
-    pub(crate) fn add_memory_and_start(&mut self, subjects: &[Subject]) {
-        let million = subjects.iter().find(|subject| subject.is_ours() && subject.has_million()).unwrap();
-        let (under_load, mapped) = memory(million.pid(), &million.file());
-        let idle = {
-            let server = pinned(SERVER, || subject::home("").start());
-            memory(server.pid(), Path::new("/")).0
-        };
-        // The copy of a file in use has a tail, which the first start cuts off.
-        let home = subject::home("");
-        let copied = Command::new("cp").arg(million.file()).arg(home.path().join("pyzord.db")).status();
-        assert!(copied.unwrap().success());
-        home.start().stop();
-        let starts: Vec<f64> = (0..5)
-            .map(|_| {
-                let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-                let mut server = Command::new(env!("CARGO_BIN_EXE_pyzord"));
-                server.arg("--homedir").arg(home.path()).args(["-a", "127.0.0.1", "-p", &port.to_string()]);
-                server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-                let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-                client.connect(("127.0.0.1", port)).unwrap();
-                client.set_read_timeout(Some(Duration::from_micros(500))).unwrap();
-                let start = Instant::now();
-                let mut server = pinned(SERVER, || server.spawn().unwrap());
-                let mut reply = [0; 100];
-                while client
-                    .send(b"Op: ping\nPV: 2.1\nThread: 1024\n\n")
-                    .and_then(|_| client.recv(&mut reply))
-                    .is_err()
-                {
-                    assert!(start.elapsed() < Duration::from_secs(30), "it does not start");
-                }
-                let elapsed = start.elapsed();
-                let pid = nix::unistd::Pid::from_raw(server.id().try_into().unwrap());
-                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-                server.wait().unwrap();
-                elapsed.as_secs_f64() * 1000.0
-            })
-            .collect();
-        let _ = write!(
-            self.rest,
-            "\n### Memory and start\n\nResident memory on gdbm, without the pages of the database's file: idle {:.1} MiB; \
-             after load on a million digests {:.1} MiB (and {:.0} MiB of the file). From the start of the process on a \
-             million records to the first ping answered: {:.0} ms.\n",
-            idle as f64 / 1024.0,
-            under_load as f64 / 1024.0,
-            mapped as f64 / 1024.0,
-            median(starts),
+    /// The median of the ratios of each round: the machine may be slower in one than in another.
+    pub(crate) fn ratio(
+        &self,
+        measurement: &'static str,
+        [name, other]: [&str; 2],
+        figure: Figure,
+    ) -> Option<f64> {
+        let of = |name: &str| self.outcomes.get(&(measurement, name.to_owned()));
+        let pairs = of(name)?.iter().zip(of(other)?);
+        Some(median(pairs.map(|(one, other)| figure(one) / figure(other)).collect()))
+    }
+
+    /// The Python server on this engine, in the mode in which it is the fastest at this.
+    pub(crate) fn best_python(&self, measurement: &'static str, engine: &str) -> &str {
+        let throughput = |name: &str| self.median(measurement, name, |outcome| outcome.throughput);
+        let of_engine =
+            |(_, kind, its): &&(String, Kind, &'static str)| *kind == Kind::Python && *its == engine;
+        let all = self.names.iter().filter(of_engine).map(|(name, ..)| name.as_str());
+        let best = all
+            .max_by(|one, other| throughput(one).unwrap_or(0.0).total_cmp(&throughput(other).unwrap_or(0.0)));
+        best.unwrap()
+    }
+
+    /// What marks a ratio of throughputs that the load generator may have had to do with.
+    fn mark(&self, measurement: &'static str, pair: [&str; 2]) -> &'static str {
+        let is_busy = |name| self.median(measurement, name, |outcome| outcome.generator) > Some(BUSY);
+        if pair.into_iter().any(is_busy) { " \\*" } else { "" }
+    }
+
+    /// The medians of one server under overload: throughput against capacity, and the 99th percentile in
+    /// microseconds.
+    pub(crate) fn overload(&self, name: &str) -> (f64, f64) {
+        let of = |figure: fn(&Overload) -> f64| median(self.overloads[name].iter().map(figure).collect());
+        (of(|all| all.outcome.throughput / all.capacity), of(|all| all.outcome.p99))
+    }
+
+    pub(crate) fn add_starts(&mut self, starts: &Starts) {
+        let mib = |kib: u64| format!("{:.1}", kib as f64 / 1024.0);
+        let mut text = String::from(
+            "\n### Memory and start\n\nResident memory in MiB; pages that processes of one server share count once. The last column \
+             is the database's file, which the kernel takes back when it needs room.\n\n| | anonymous | of programs and \
+             libraries | together | database's file |\n| --- | --: | --: | --: | --: |\n",
         );
-    }
-
-    /// Prints the tables, and puts them on their page.
-    pub(crate) fn publish(&self) {
-        let text = self.text();
-        println!("{text}");
-        let page = fs::read_to_string(PAGE).unwrap();
-        let (head, rest) = page.split_once(MARKS.0).expect("the page has lost its marks");
-        let (_, tail) = rest.split_once(MARKS.1).expect("the page has lost its marks");
-        fs::write(PAGE, format!("{head}{}\n{text}\n{}{tail}", MARKS.0, MARKS.1)).unwrap();
-    }
-
-    fn text(&self) -> String {
-        let mut text =
-            format!("Medians of {} rounds of {} s each. {}\n", self.rounds, self.seconds, machine());
-        let name = |kind, engine: &str| {
-            self.names
-                .iter()
-                .find(|(_, other, its)| *other == kind && *its == engine)
-                .map_or_else(String::new, |(name, ..)| name.clone())
+        let mut push = |name: &str, memory: Memory| {
+            let [own, files, both, database] =
+                [memory.anonymous, memory.files, memory.own(), memory.database].map(mib);
+            let _ = writeln!(text, "| {name} | {own} | {files} | {both} | {database} |");
         };
-        let (echo, gdbm) = (name(Kind::Echo, ""), name(Kind::Ours, "gdbm"));
-        text.push_str("\n### GNU dbm, against the bare echo and the Python server\n\n");
-        text.push_str(
-            "| | echo /s | ours /s | ratio | CPU us/reply, echo | ours | ratio | Python /s | ours against Python |\n\
-             | --- | --: | --: | --: | --: | --: | --: | --: | --: |\n",
+        push("gdbm, idle, empty", starts.idle);
+        push("gdbm, a million digests, after the load", starts.loaded);
+        for (name, memory) in &starts.others {
+            push(&format!("{name}, after the load"), *memory);
+        }
+        let _ = writeln!(
+            text,
+            "\nFrom the start of the process on a million records on gdbm, which are in the page cache, to the first \
+             ping answered: {:.1} ms.",
+            starts.milliseconds
         );
-        for measurement in &MEASUREMENTS {
-            let million = if measurement.million { ", a million" } else { "" };
-            let (echo, gdbm) = (format!("{echo}{million}"), format!("{gdbm}{million}"));
-            let throughput = |name: &str| self.median(measurement.name, name, |outcome| outcome.throughput);
-            let cpu = |name: &str| self.median(measurement.name, name, |outcome| outcome.server);
-            let (Some(limit), Some(ours)) = (throughput(&echo), throughput(&gdbm)) else { continue };
-            let (Some(limit_cpu), Some(ours_cpu)) = (cpu(&echo), cpu(&gdbm)) else { continue };
-            let python = throughput(&name(Kind::Python, "gdbm"));
-            let _ = writeln!(
-                text,
-                "| {} | {limit:.0} | {ours:.0} | {:.2} | {limit_cpu:.2} | {ours_cpu:.2} | {:.2} | {} | {} |",
-                measurement.name,
-                ours / limit,
-                ours_cpu / limit_cpu,
-                python.map_or_else(String::new, |python| format!("{python:.0}")),
-                python.map_or_else(String::new, |python| format!("{:.0} x", ours / python)),
-            );
+        self.starts = text;
+        self.targets = target::rows(self, starts);
+    }
+
+    /// All of it.
+    pub(crate) fn text(&self) -> String {
+        let (rounds, seconds) = (self.rounds, self.seconds);
+        let mut text = format!(
+            "Medians of {rounds} rounds, {seconds} s each; ratios are medians of those of each round. {}\n",
+            machine::text()
+        );
+        text.push_str("\n### Aims\n\n| | aim | reached | |\n| --- | --- | --- | --- |\n");
+        for row in &self.targets {
+            let _ = writeln!(text, "{row}");
         }
-        if let (Some(with), Some(without)) = (
-            self.median("check, found", "gdbm, usage log", |outcome| outcome.throughput),
-            self.median("check, found", &gdbm, |outcome| outcome.throughput),
-        ) {
-            let _ = writeln!(
-                text,
-                "\nWith the usage log {with:.0} checks per second, {:.2} of those without.",
-                with / without
-            );
-        }
+        self.push_gdbm(&mut text);
         for engine in ["redis", "mysql"] {
-            self.push_remote(&mut text, engine, &name(Kind::Ours, engine), &name(Kind::Python, engine));
+            self.push_remote(&mut text, engine);
         }
-        self.push_latencies(&mut text, &echo);
+        self.push_latencies(&mut text);
         self.push_overloads(&mut text);
-        text.push_str(&self.rest);
+        text.push_str(&self.starts);
         text
     }
 
-    fn push_remote(&self, text: &mut String, engine: &str, ours: &str, python: &str) {
-        let _ = write!(
-            text,
-            "\n### {engine}, against the Python server on it\n\n| | Python /s | ours /s | ratio | CPU us/reply, Python | \
-             ours | database, Python | database, ours |\n| --- | --: | --: | --: | --: | --: | --: | --: |\n"
+    fn push_gdbm(&self, text: &mut String) {
+        text.push_str(
+            "\n### GNU dbm, against the bare echo and the Python server\n\n64 requests at a time.\n\n| | echo /s | ours \
+             /s | ratio | CPU us/reply, echo | ours | ratio | Python /s | ours against Python |\n| --- | --: | --: | --: \
+             | --: | --: | --: | --: | --: |\n",
         );
-        for measurement in MEASUREMENTS.iter().filter(|measurement| measurement.everywhere) {
-            let of = |name: &str, what: fn(&Outcome) -> f64| {
-                self.median(measurement.name, name, what).unwrap_or(f64::NAN)
-            };
-            let throughput = [python, ours].map(|name| of(name, |outcome| outcome.throughput));
+        for measurement in &MEASUREMENTS {
+            let million = if measurement.million { ", a million" } else { "" };
+            let (name, ours) = (measurement.name, format!("gdbm{million}"));
+            let pair = [ours.as_str(), &format!("echo{million}")];
+            let of = |name: &str, figure| self.median(measurement.name, name, figure).unwrap_or(f64::NAN);
+            let python = self.best_python(name, "gdbm");
+            let against = self.ratio(name, [&ours, python], |outcome| outcome.throughput);
             let _ = writeln!(
                 text,
-                "| {} | {:.0} | {:.0} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |",
-                measurement.name,
-                throughput[0],
-                throughput[1],
-                throughput[1] / throughput[0],
+                "| {name} | {:.0} | {:.0} | {:.2}{} | {:.2} | {:.2} | {:.2} | {} | {} |",
+                of(pair[1], |outcome| outcome.throughput),
+                of(pair[0], |outcome| outcome.throughput),
+                self.ratio(name, pair, |outcome| outcome.throughput).unwrap_or(f64::NAN),
+                self.mark(name, pair),
+                of(pair[1], |outcome| outcome.server),
+                of(pair[0], |outcome| outcome.server),
+                self.ratio(name, pair, |outcome| outcome.server).unwrap_or(f64::NAN),
+                cell(self.median(name, python, |outcome| outcome.throughput), |value| format!("{value:.0}")),
+                cell(against, |ratio| format!("{ratio:.0} x")),
+            );
+        }
+        text.push_str(MARKED);
+    }
+
+    fn push_remote(&self, text: &mut String, engine: &str) {
+        let _ = write!(
+            text,
+            "\n### {engine}, against the Python server on it\n\n256 requests at a time for ours, 64 for the Python \
+             server.\n\n| | Python, mode | /s | ours /s | ratio | CPU us/reply, Python | ours | database, Python | \
+             database, ours |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: |\n"
+        );
+        for measurement in MEASUREMENTS.iter().filter(|measurement| measurement.everywhere) {
+            let name = measurement.name;
+            let python = self.best_python(name, engine);
+            let of = |who: &str, figure| self.median(name, who, figure).unwrap_or(f64::NAN);
+            let _ = writeln!(
+                text,
+                "| {name} | {} | {:.0} | {:.0} | {:.1} x | {:.1} | {:.1} | {:.1} | {:.1} |",
+                python.rsplit(", ").next().unwrap_or_default(),
+                of(python, |outcome| outcome.throughput),
+                of(engine, |outcome| outcome.throughput),
+                self.ratio(name, [engine, python], |outcome| outcome.throughput).unwrap_or(f64::NAN),
                 of(python, |outcome| outcome.server),
-                of(ours, |outcome| outcome.server),
+                of(engine, |outcome| outcome.server),
                 of(python, |outcome| outcome.database),
-                of(ours, |outcome| outcome.database),
+                of(engine, |outcome| outcome.database),
             );
         }
     }
 
-    fn push_latencies(&self, text: &mut String, echo: &str) {
+    fn push_latencies(&self, text: &mut String) {
         text.push_str(
-            "\n### How long a check waits for its answer, in microseconds\n\n| | one at a time, 50 % | against the \
-             echo | 99 % | at half load, 50 % | 99 % | 99.9 % |\n| --- | --: | --: | --: | --: | --: | --: |\n",
+            "\n### How long a check waits for its answer, in microseconds\n\n| | one at a time, 50 % | against the echo | \
+             99 % | at half load, 50 % | 99 % | 99.9 % | lost, % |\n| --- | --: | --: | --: | --: | --: | --: | --: |\n",
         );
-        let of = |measurement, name: &str, what: fn(&Outcome) -> f64| self.median(measurement, name, what);
-        let limit = of("latency", echo, |outcome| outcome.p50).unwrap_or(f64::NAN);
         for (name, ..) in &self.names {
-            let Some(p50) = of("latency", name, |outcome| outcome.p50) else { continue };
-            let half =
-                |what| of("half load", name, what).map_or_else(String::new, |value| format!("{value:.0}"));
+            let Some(p50) = self.median(LATENCY, name, |outcome| outcome.p50) else { continue };
+            let half = |figure| cell(self.median(HALF_LOAD, name, figure), |value| format!("{value:.0}"));
             let _ = writeln!(
                 text,
-                "| {name} | {p50:.0} | {:.2} | {:.0} | {} | {} | {} |",
-                p50 / limit,
-                of("latency", name, |outcome| outcome.p99).unwrap_or(f64::NAN),
+                "| {name} | {p50:.0} | {:.2} | {:.0} | {} | {} | {} | {} |",
+                self.ratio(LATENCY, [name, "echo"], |outcome| outcome.p50).unwrap_or(f64::NAN),
+                self.median(LATENCY, name, |outcome| outcome.p99).unwrap_or(f64::NAN),
                 half(|outcome| outcome.p50),
                 half(|outcome| outcome.p99),
                 half(|outcome| outcome.p99_9),
+                cell(self.median(HALF_LOAD, name, |outcome| outcome.lost), |lost| format!(
+                    "{:.3}",
+                    lost * 100.0
+                )),
             );
         }
     }
 
     fn push_overloads(&self, text: &mut String) {
         text.push_str(
-            "\n### Three times as many reports as can be counted\n\n| | capacity /s | answered /s | ratio | waited, 99 %, \
-             ms | refused | memory grew by, KiB |\n| --- | --: | --: | --: | --: | --: | --: |\n",
+            "\n### More reports than can be counted\n\nThree times the capacity was to be sent; what was sent is in the \
+             table. Memory is that without the database's file.\n\n| | capacity /s | sent /s | answered /s | against \
+             capacity | waited, 99 %, ms | refused, % | generator's processor, % | memory before, MiB | after |\n| --- | \
+             --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
         );
         for (name, overloads) in &self.overloads {
-            let of = |what: fn(&(f64, Outcome, i64)) -> f64| median(overloads.iter().map(what).collect());
+            let of = |figure: fn(&Overload) -> f64| median(overloads.iter().map(figure).collect());
             let _ = writeln!(
                 text,
-                "| {name} | {:.0} | {:.0} | {:.2} | {:.1} | {:.0} | {:.0} |",
-                of(|(capacity, ..)| *capacity),
-                of(|(_, outcome, _)| outcome.throughput),
-                of(|(capacity, outcome, _)| outcome.throughput / capacity),
-                of(|(_, outcome, _)| outcome.p99 / 1000.0),
-                of(|(_, outcome, _)| outcome.failed as f64),
-                of(|(_, _, grown)| *grown as f64),
+                "| {name} | {:.0} | {:.0} | {:.0} | {:.2} | {:.1} | {:.1} | {:.0} | {:.1} | {:.1} |",
+                of(|all| all.capacity),
+                of(|all| all.outcome.offered),
+                of(|all| all.outcome.throughput),
+                self.overload(name).0,
+                self.overload(name).1 / 1000.0,
+                of(|all| all.outcome.failed * 100.0),
+                of(|all| all.outcome.generator * 100.0),
+                of(|all| all.before.own() as f64 / 1024.0),
+                of(|all| all.after.own() as f64 / 1024.0),
             );
         }
     }
 }
 
-/// The value in the middle.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+/// What a cell says; nothing where nothing was measured.
+fn cell(value: Option<f64>, say: impl Fn(f64) -> String) -> String {
+    value.map_or_else(String::new, say)
 }
 
-fn machine() -> String {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("unknown", |(_, model)| model);
-    let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{model}, {count} processors, two of which were used, Linux {}.", kernel.trim())
+/// The value in the middle; of an even number, the mean of the two.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        length if length % 2 == 0 => f64::midpoint(values[half - 1], values[half]),
+        _ => values[half],
+    }
+}
+
+/// Puts a text between two lines of the page.
+pub(crate) fn publish(marks: [&str; 2], text: &str) {
+    let page = fs::read_to_string(PAGE).unwrap();
+    let (head, rest) = page.split_once(marks[0]).expect("the page has lost its marks");
+    let (_, tail) = rest.split_once(marks[1]).expect("the page has lost its marks");
+    fs::write(PAGE, format!("{head}{}\n{text}\n{}{tail}", marks[0], marks[1])).unwrap();
 }
