@@ -24,7 +24,7 @@ use crate::record::Timestamp;
 pub const ANONYMOUS: &str = "anonymous";
 
 /// How far the time of signing may be from now, in microseconds.
-const TIME_TOLERANCE: i64 = 300 * 1_000_000;
+pub const TIME_TOLERANCE: i64 = 300 * 1_000_000;
 
 /// All accounts with their keys and rights.
 #[derive(Debug, Default)]

@@ -91,6 +91,7 @@ async fn prepare_rest(
         access: Arc::clone(&access),
         engine: Arc::clone(engine),
         usage: logs.usage(),
+        replay_guard: settings.replay_guard.then_some(settings.replay_guard_size),
         clock: Timestamp::now,
     })?;
     let pid_file = match detached {

@@ -5,6 +5,7 @@
 //! on the spot is answered for at once; for one that takes its time, a bounded number of batches
 //! is under way while further work waits in a bounded queue.
 
+mod replay;
 mod sender;
 pub mod socket;
 mod work;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::{debug, error, info, warn};
 
+use self::replay::{Mark, ReplayGuard, Seen};
 use self::sender::{Outbox, Sender};
 use self::socket::Inbox;
 use self::work::Work;
@@ -30,7 +32,7 @@ use crate::access::Authorizer;
 use crate::allowance::Allowance;
 use crate::handler::{Handler, Step};
 use crate::logging::UsageLog;
-use crate::protocol::reply::{self, Refusal};
+use crate::protocol::reply::{self, Answer, Refusal};
 use crate::record::Timestamp;
 use crate::storage::{Batch, Engine, Health, Progress};
 
@@ -63,6 +65,8 @@ pub struct Parts {
     pub engine: Arc<dyn Engine>,
     /// Where a line a request is written.
     pub usage: UsageLog,
+    /// How many signatures to remember at least, so that no copy is counted again; none: do not look.
+    pub replay_guard: Option<usize>,
     /// The clock that requests are judged and counted by.
     pub clock: fn() -> Timestamp,
 }
@@ -99,6 +103,7 @@ pub struct Server {
     answered: Instant,
     spare_works: Vec<Work>,
     spare_batches: Vec<Batch>,
+    replays: Option<ReplayGuard>,
     counters: Counters,
     reported: Counters,
     kernel_drops: u32,
@@ -112,7 +117,7 @@ impl Server {
     ///
     /// The socket cannot be registered with the runtime.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { socket, access, engine, usage, clock } = parts;
+        let Parts { socket, access, engine, usage, replay_guard, clock } = parts;
         let max_under_way = engine.batches_at_a_time().max(1);
         Ok(Self {
             socket: tokio::net::UdpSocket::from_std(socket)?,
@@ -131,6 +136,7 @@ impl Server {
             answered: Instant::now(),
             spare_works: Vec::new(),
             spare_batches: Vec::new(),
+            replays: replay_guard.map(ReplayGuard::new),
             counters: Counters::default(),
             reported: Counters::default(),
             kernel_drops: 0,
@@ -268,7 +274,28 @@ impl Server {
                 }
                 Step::LookUp(op, digest) => work.look_up(peer, request, op, digest, self.usage.enabled()),
                 Step::Count(op, kind, digests) => {
-                    work.count(peer, request, op, kind, digests, self.usage.enabled());
+                    let mark = if self.replays.is_some() { Mark::of(request) } else { None };
+                    let seen = match (&mut self.replays, mark) {
+                        (Some(replays), Some(mark)) => replays.see(mark, peer),
+                        _ => Seen::New,
+                    };
+                    match seen {
+                        Seen::New => {
+                            work.count(peer, request, op, kind, digests, self.usage.enabled());
+                            if let Some(mark) = mark {
+                                work.mark(mark);
+                            }
+                        }
+                        Seen::Counted => {
+                            if self.usage.enabled() {
+                                self.usage.executed(request.user, peer.ip(), op.name(), request.digests());
+                            }
+                            self.outbox
+                                .push(peer, |out| reply::encode(out, request.thread, Ok(Answer::Done)));
+                        }
+                        Seen::UnderWay => {}
+                        Seen::TooMany => self.counters.shed += 1,
+                    }
                 }
             }
         }
@@ -317,6 +344,10 @@ impl Server {
             requests -= oldest.len();
             digests -= oldest.digests();
             self.counters.shed += oldest.len() as u64;
+            if let Some(replays) = &mut self.replays {
+                let copies: usize = oldest.marks().map(|mark| replays.give_up(mark).len()).sum();
+                self.counters.shed += copies as u64;
+            }
             self.spare_works.extend(self.waiting.pop_front());
         }
         self.spare_works.truncate(self.max_under_way);
@@ -325,7 +356,12 @@ impl Server {
     async fn take_back(&mut self, done: Result<(Batch, Vec<Work>), tokio::task::JoinError>) {
         match done {
             Ok((batch, works)) => self.complete(batch, works),
-            Err(error) => error!("a batch for the database was lost: {error}"),
+            Err(error) => {
+                error!("a batch for the database was lost: {error}");
+                if let Some(replays) = &mut self.replays {
+                    replays.give_up_all();
+                }
+            }
         }
         // From an engine that is away everybody gets a refusal at once.
         if !matches!(self.engine.health(), Health::Away(_)) {
@@ -341,14 +377,22 @@ impl Server {
         let limit = self.engine.count_limit();
         for work in works {
             for done in work.outcomes(&batch, limit) {
-                match (done.outcome, done.usage) {
-                    (Err(refusal), _) => self.usage.refused(refusal.code(), refusal.diagnosis()),
-                    (Ok(_), Some(usage)) => {
-                        self.usage.executed(usage.user, done.peer.ip(), done.op.name(), usage.digests());
+                let copies = match (&mut self.replays, done.mark) {
+                    (Some(replays), Some(mark)) => {
+                        replays.settle(mark, done.outcome.is_ok(), (self.clock)(), Instant::now())
                     }
-                    (Ok(_), None) => {}
+                    _ => Vec::new(),
+                };
+                for peer in std::iter::once(done.peer).chain(copies) {
+                    match (done.outcome, &done.usage) {
+                        (Err(refusal), _) => self.usage.refused(refusal.code(), refusal.diagnosis()),
+                        (Ok(_), Some(usage)) => {
+                            self.usage.executed(usage.user, peer.ip(), done.op.name(), usage.digests());
+                        }
+                        (Ok(_), None) => {}
+                    }
+                    self.outbox.push(peer, |out| reply::encode(out, done.thread, done.outcome));
                 }
-                self.outbox.push(done.peer, |out| reply::encode(out, done.thread, done.outcome));
             }
             self.spare_works.push(work);
         }
@@ -373,6 +417,9 @@ impl Server {
 
     /// Says what was not answered since the last time, if anything.
     fn report_counters(&mut self) {
+        if let Some(replays) = &mut self.replays {
+            replays.report();
+        }
         let Counters { ignored, shed, unsent, dropped_by_kernel } = self.counters;
         if self.counters == self.reported {
             return;

@@ -68,6 +68,12 @@ pub struct Settings {
     /// The usage log.
     #[serde(rename = "UsageLogFile")]
     pub usage_log_file: Option<PathBuf>,
+    /// Whether a copy of a signed request that was counted is not counted again.
+    #[serde(rename = "ReplayGuard")]
+    pub replay_guard: bool,
+    /// How many signatures are remembered for that, at least.
+    #[serde(rename = "ReplayGuardSize")]
+    pub replay_guard_size: usize,
     /// Where output goes in the background; none: stay in the foreground.
     #[serde(rename = "detach")]
     pub detach: Option<PathBuf>,

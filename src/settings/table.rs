@@ -115,6 +115,8 @@ pub const OPTIONS: &[Opt] = &[
     established("PasswdFile", File, "pyzord.passwd", "the accounts file").flag("password-file"),
     established("AccessFile", File, "pyzord.access", "the access file").flag("access-file"),
     established("AccessOrder", Word(&["first", "last"]), "first", "which matching line of the access file decides: first, as documented, or last, as in the Python server").flag("access-order").recent(),
+    established("ReplayGuard", Truth, "False", "count a signed report or whitelisting once only, however often a copy of it arrives").recent(),
+    established("ReplayGuardSize", Number(1000, 100_000_000, Later), "450000", "how many signatures ReplayGuard remembers at least, of 50 bytes each").recent(),
     established("PidFile", File, "pyzord.pid", "the pid file, written with --detach").flag("pid-file"),
     established("LogFile", File, "", "the operator's log").flag("log-file"),
     established("UsageLogFile", File, "", "the log of all requests").flag("usage-log-file"),

@@ -25,6 +25,7 @@ mod mysql8;
 mod options;
 mod outages;
 mod pauses;
+mod replays;
 mod storage;
 mod support;
 mod wire;
