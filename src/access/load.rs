@@ -1,7 +1,9 @@
 //! Reading both files into an [`Authorizer`].
 
 use std::collections::{HashMap, HashSet};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -10,6 +12,9 @@ use super::passwd::{self, Entry};
 use super::rules::{self, Order, Rule, User};
 use super::{ANONYMOUS, Account, Authorizer, Rights};
 use crate::protocol::op::Op;
+
+/// The permissions that a file has for users who are neither its owner nor of its group.
+const FOR_OTHERS: u32 = 0o006;
 
 /// Where accounts and rights come from, and how the rules are to be understood.
 #[derive(Clone, Debug)]
@@ -65,10 +70,16 @@ pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
     let access = read("access", &sources.access)?;
     let present = Present { passwd: passwd.is_some(), access: access.is_some() };
     let (mut warnings, mut notes) = (Vec::new(), Vec::new());
+    if passwd.as_ref().is_some_and(|file| file.mode & FOR_OTHERS != 0) {
+        let path = sources.passwd.display();
+        warnings.push(format!(
+            "{path} is open to every user of this machine, and its keys are as good as passwords: chmod o= {path}"
+        ));
+    }
 
     let entries = match passwd {
-        Some(text) => {
-            let entries = passwd::parse(&text, &sources.passwd.display().to_string(), &mut warnings);
+        Some(file) => {
+            let entries = passwd::parse(&file.text, &sources.passwd.display().to_string(), &mut warnings);
             let users: Vec<&str> = entries.iter().map(|entry| entry.user.as_str()).collect();
             notes.push(format!("Accounts: {}", users.join(",")));
             entries
@@ -85,7 +96,7 @@ pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
     };
     let name = sources.access.display().to_string();
     let rules = match access {
-        Some(text) => rules::parse(&text, &name, &mut warnings),
+        Some(file) => rules::parse(&file.text, &name, &mut warnings),
         None => {
             let text =
                 "Using default ACL: the anonymous user may use the check, report, ping and info commands.";
@@ -117,7 +128,13 @@ pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
     Ok(Loaded { authorizer: Authorizer { accounts, anonymous }, warnings, notes, present })
 }
 
-fn read(what: &'static str, path: &Path) -> Result<Option<Vec<u8>>, LoadError> {
+/// A file as it was read.
+struct Content {
+    text: Vec<u8>,
+    mode: u32,
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Option<Content>, LoadError> {
     let fail = |error| LoadError { what, path: path.to_owned(), error };
     match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -128,8 +145,14 @@ fn read(what: &'static str, path: &Path) -> Result<Option<Vec<u8>>, LoadError> {
         }
         Ok(_) => {}
     }
-    match std::fs::read(path) {
-        Ok(text) => Ok(Some(text)),
+    let content = File::open(path).and_then(|mut file| {
+        let mode = file.metadata().map(|metadata| if metadata.is_file() { metadata.mode() } else { 0 })?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        Ok(Content { text, mode })
+    });
+    match content {
+        Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fail(error)),
     }

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::protocol::headers::Parser;
@@ -12,7 +13,9 @@ impl Files {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in [("passwd", passwd), ("access", access)] {
             if let Some(text) = text {
-                fs::write(folder.path().join(name), text).unwrap();
+                let path = folder.path().join(name);
+                fs::write(&path, text).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             }
         }
         Self { folder }

@@ -66,6 +66,8 @@ impl Home {
         // A reload that is still under way must not find half of it.
         let (path, new) = (self.path().join(name), self.path().join(format!("{name}.new")));
         fs::write(&new, content).unwrap();
+        // As an operator leaves them: of the accounts' keys nobody else may know.
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
         if let Some(user) = self.user {
             chown(&new, Some(user), Some(user)).unwrap();
         }
