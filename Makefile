@@ -22,7 +22,7 @@ scripts := .ci/run $(wildcard tests/*.sh dist/*.sh)
 # One after the other, whatever -j says: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: build run test outages pauses bench bench-long migrations lint rust build-packages lint-packages test-packages install uninstall clean help
+.PHONY: build run test outages pauses bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean help
 
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
@@ -48,6 +48,11 @@ run: build
 # What takes little time comes first, and the tests through the front door last.
 test: rust lint build-packages test-packages
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	    $(CARGO) deny --locked check bans licenses sources; \
+	else \
+	    echo 'cargo-deny is not installed: tests/supply.rs alone looks at licences, bans and sources'; \
+	fi
 	$(CARGO) test --locked --doc
 	$(CARGO) test --locked --lib --bins --tests
 
@@ -73,6 +78,11 @@ lint: rust lint-packages
 	shellcheck $(scripts)
 	mandoc -T lint -W warning docs/man/*.[158]
 	dist/check-unit.sh
+
+# Whatever is known of the dependencies, published holes included, which needs the network.
+audit: rust
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --locked check
 
 rust:
 	@command -v $(CARGO) >/dev/null || { \
@@ -142,6 +152,7 @@ help:
 	@echo 'make bench      compare this server, the Python one and a bare echo, and write docs/performance.md'
 	@echo 'make bench-long two minutes of half load on a million records, with a sync and a sweep meanwhile'
 	@echo 'make migrations move a million records between engines, beside what the databases do themselves'
+	@echo 'make audit      licences, origins and published holes of the dependencies'
 	@echo 'make lint       only what is checked quickly: format, scripts, manual pages, systemd unit'
 	@echo 'make install    install what was built; DESTDIR, prefix, bindir, sbindir, mandir, docdir, unitdir'
 	@echo '                and sysusersdir are honoured (prefix is /usr/local, sbindir is bindir)'
