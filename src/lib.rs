@@ -5,7 +5,8 @@
 //!
 //! # A datagram's way
 //!
-//! [`server`] owns the socket and receives datagrams in batches. For each, [`handler`] says what
+//! [`server`] owns the socket and receives datagrams in batches. [`limits`] says who is heard at all, and how often.
+//! For each that is heard, [`handler`] says what
 //! is to become of it: [`protocol`] makes header fields and a request of the bytes, [`access`]
 //! knows the accounts and who may do what. What needs no database is answered at once; the rest
 //! is merged by digest into a [`storage::Batch`], for which the engine finds or counts
@@ -29,6 +30,7 @@ pub mod bench;
 pub mod daemon;
 pub mod digest;
 pub mod handler;
+pub mod limits;
 mod lines;
 pub mod logging;
 pub mod migrate;

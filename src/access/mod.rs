@@ -82,7 +82,7 @@ impl Authorizer {
         now: Timestamp,
         signed: &mut Vec<u8>,
     ) -> Result<&Rights, Refusal> {
-        if request.user.is_empty() || request.user == ANONYMOUS.as_bytes() {
+        if request.is_anonymous() {
             return Ok(&self.anonymous);
         }
         let account = self.accounts.get(request.user).ok_or(Refusal::UnknownUser)?;

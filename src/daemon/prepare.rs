@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::watch::tell;
 use crate::access::{self, Authorizer, LoadError, Present, Sources};
+use crate::limits::{Gate, Rules};
 use crate::logging::Logs;
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::record::Timestamp;
@@ -91,6 +92,7 @@ async fn prepare_rest(
         access: Arc::clone(&access),
         engine: Arc::clone(engine),
         usage: logs.usage(),
+        gate: Gate::new(rules(settings)),
         replay_guard: settings.replay_guard.then_some(settings.replay_guard_size),
         clock: Timestamp::now,
     })?;
@@ -116,6 +118,20 @@ async fn hand_over<T, E, F: Future<Output = Result<T, E>>>(
             }
             outcome => return outcome,
         }
+    }
+}
+
+/// Who is heard, and how often.
+fn rules(settings: &Settings) -> Rules {
+    Rules {
+        allow: settings.allow_networks.clone(),
+        deny: settings.deny_networks.clone(),
+        rates: [settings.rate_limit, settings.rate_limit_errors, settings.rate_limit_writes],
+        burst: settings.rate_limit_burst,
+        exempt: settings.rate_limit_exempt.clone(),
+        log_only: settings.rate_limit_log_only,
+        prefix: (settings.rate_limit_prefix_v4, settings.rate_limit_prefix_v6),
+        table: settings.rate_limit_table,
     }
 }
 

@@ -5,6 +5,7 @@
 //! on the spot is answered for at once; for one that takes its time, a bounded number of batches
 //! is under way while further work waits in a bounded queue.
 
+mod counters;
 mod replay;
 mod sender;
 pub mod socket;
@@ -22,8 +23,9 @@ use nix::sys::socket::SockaddrStorage;
 use tokio::io::Interest;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
+pub use self::counters::Counters;
 use self::replay::{Mark, ReplayGuard, Seen};
 use self::sender::{Outbox, Sender};
 use self::socket::Inbox;
@@ -31,6 +33,7 @@ use self::work::Work;
 use crate::access::Authorizer;
 use crate::allowance::Allowance;
 use crate::handler::{Handler, Step};
+use crate::limits::{Entry, Gate, Limit};
 use crate::logging::UsageLog;
 use crate::protocol::reply::{self, Answer, Refusal};
 use crate::record::Timestamp;
@@ -65,23 +68,12 @@ pub struct Parts {
     pub engine: Arc<dyn Engine>,
     /// Where a line a request is written.
     pub usage: UsageLog,
+    /// Which networks are heard, and how often; none: everybody, always.
+    pub gate: Option<Gate>,
     /// How many signatures to remember at least, so that no copy is counted again; none: do not look.
     pub replay_guard: Option<usize>,
     /// The clock that requests are judged and counted by.
     pub clock: fn() -> Timestamp,
-}
-
-/// What was received and not answered, and why. A reply that gets lost on its way is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Datagrams that get no reply by the rules of the protocol.
-    pub ignored: u64,
-    /// Requests that waited too long for the engine.
-    pub shed: u64,
-    /// Replies that the system refused to send.
-    pub unsent: u64,
-    /// Datagrams that the kernel dropped since the socket had no room.
-    pub dropped_by_kernel: u64,
 }
 
 /// The loop and all that it works with.
@@ -103,6 +95,7 @@ pub struct Server {
     answered: Instant,
     spare_works: Vec<Work>,
     spare_batches: Vec<Batch>,
+    gate: Option<Gate>,
     replays: Option<ReplayGuard>,
     counters: Counters,
     reported: Counters,
@@ -117,7 +110,7 @@ impl Server {
     ///
     /// The socket cannot be registered with the runtime.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { socket, access, engine, usage, replay_guard, clock } = parts;
+        let Parts { socket, access, engine, usage, gate, replay_guard, clock } = parts;
         let max_under_way = engine.batches_at_a_time().max(1);
         Ok(Self {
             socket: tokio::net::UdpSocket::from_std(socket)?,
@@ -136,6 +129,7 @@ impl Server {
             answered: Instant::now(),
             spare_works: Vec::new(),
             spare_batches: Vec::new(),
+            gate,
             replays: replay_guard.map(ReplayGuard::new),
             counters: Counters::default(),
             reported: Counters::default(),
@@ -245,7 +239,23 @@ impl Server {
         work.restart();
         let access = self.access.load();
         let now = (self.clock)();
+        if let Some(gate) = &mut self.gate {
+            gate.set_time(Instant::now());
+        }
         for (datagram, peer) in self.inbox.datagrams() {
+            let mut limits = None;
+            if let Some(gate) = &mut self.gate {
+                match gate.enter(peer.ip()) {
+                    Entry::Admitted(source) => limits = Some((gate, source)),
+                    Entry::Exceeds => continue,
+                    Entry::Denied => {
+                        self.counters.denied += 1;
+                        continue;
+                    }
+                }
+            }
+            let mut exceeds =
+                |limit| limits.as_mut().is_some_and(|(gate, source)| gate.exceeds(*source, limit));
             if self.debugging {
                 work::log_received(datagram);
             }
@@ -258,6 +268,7 @@ impl Server {
                 work::log_decided(&decision, peer);
             }
             match decision.step {
+                Step::Refuse(_) if exceeds(Limit::Errors) => {}
                 Step::Refuse(refusal) => {
                     if refusal == Refusal::MalformedVersion && self.complaints.take(Instant::now()).is_some()
                     {
@@ -273,6 +284,7 @@ impl Server {
                     self.outbox.push(peer, |out| reply::encode(out, request.thread, Ok(answer)));
                 }
                 Step::LookUp(op, digest) => work.look_up(peer, request, op, digest, self.usage.enabled()),
+                Step::Count(..) if request.is_anonymous() && exceeds(Limit::Writes) => {}
                 Step::Count(op, kind, digests) => {
                     let mark = if self.replays.is_some() { Mark::of(request) } else { None };
                     let seen = match (&mut self.replays, mark) {
@@ -420,20 +432,12 @@ impl Server {
         if let Some(replays) = &mut self.replays {
             replays.report();
         }
-        let Counters { ignored, shed, unsent, dropped_by_kernel } = self.counters;
-        if self.counters == self.reported {
-            return;
+        if let Some(gate) = &self.gate {
+            self.counters.exceeding = gate.exceeded();
         }
-        let before = std::mem::replace(&mut self.reported, self.counters);
-        let since = |now: u64, then: u64| now - then;
-        info!(
-            "Not answered since the last such line: {} datagrams dropped by the kernel for want of room, {} requests \
-             shed since the database was too slow, {} replies refused by the system, {} datagrams that get no reply",
-            since(dropped_by_kernel, before.dropped_by_kernel),
-            since(shed, before.shed),
-            since(unsent, before.unsent),
-            since(ignored, before.ignored),
-        );
+        let is_dry = self.gate.as_ref().is_some_and(Gate::is_dry);
+        self.counters.report_since(&self.reported, is_dry);
+        self.reported = self.counters;
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::access::{ANONYMOUS, TIME_TOLERANCE};
+use crate::access::TIME_TOLERANCE;
 use crate::allowance::{Allowance, more};
 use crate::digest::Digest;
 use crate::protocol::number::integer;
@@ -35,7 +35,7 @@ impl Mark {
     /// The mark of a request whose signature has been verified; none for the anonymous user, who does
     /// not sign.
     pub(super) fn of(request: &Request<'_>) -> Option<Self> {
-        if request.user.is_empty() || request.user == ANONYMOUS.as_bytes() {
+        if request.is_anonymous() {
             return None;
         }
         // That these can be read is part of what has been verified.

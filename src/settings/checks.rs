@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::load::{Given, Loader};
 use super::table::{Effect, Kind, OPTIONS, Opt};
 use super::value::Value;
+use crate::limits::{Networks, NetworksError};
 use crate::storage;
 
 impl Loader<'_> {
@@ -50,6 +51,13 @@ impl Loader<'_> {
                     words.join(", ")
                 )),
             },
+            Kind::Networks => {
+                let networks: Networks = text.parse().map_err(|error: NetworksError| error.to_string())?;
+                self.warnings.extend(networks.widened().map(|(written, taken)| {
+                    format!("{}: {}: {written} is taken as {taken}", given.place, option.key)
+                }));
+                Ok(Value::Text(text.to_owned()))
+            }
             Kind::File | Kind::Path if text.contains('\0') => {
                 Err("a path cannot contain a zero byte".to_owned())
             }

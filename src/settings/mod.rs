@@ -19,6 +19,7 @@ use serde::Deserialize;
 use self::command_line::CommandLine;
 use self::load::Loader;
 use crate::access::{Order, Sources};
+use crate::limits::Networks;
 
 /// The section of the config file that is the server's.
 const SECTION: &str = "server";
@@ -68,6 +69,39 @@ pub struct Settings {
     /// The usage log.
     #[serde(rename = "UsageLogFile")]
     pub usage_log_file: Option<PathBuf>,
+    /// The networks that are heard; none: all.
+    #[serde(rename = "AllowNetworks")]
+    pub allow_networks: Networks,
+    /// The networks that are not heard, even if allowed.
+    #[serde(rename = "DenyNetworks")]
+    pub deny_networks: Networks,
+    /// How many requests a second and source prefix; 0 is any number.
+    #[serde(rename = "RateLimit")]
+    pub rate_limit: u32,
+    /// How many refusals a second and source prefix; 0 is any number.
+    #[serde(rename = "RateLimitErrors")]
+    pub rate_limit_errors: u32,
+    /// How many anonymous changes a second and source prefix; 0 is any number.
+    #[serde(rename = "RateLimitWrites")]
+    pub rate_limit_writes: u32,
+    /// How many seconds' worth of a rate may come at once.
+    #[serde(rename = "RateLimitBurst")]
+    pub rate_limit_burst: u32,
+    /// The networks that no rate limits.
+    #[serde(rename = "RateLimitExempt")]
+    pub rate_limit_exempt: Networks,
+    /// Whether what exceeds a rate is only told of.
+    #[serde(rename = "RateLimitLogOnly")]
+    pub rate_limit_log_only: bool,
+    /// How many bits of an IPv4 address make a source prefix.
+    #[serde(rename = "RateLimitPrefixV4")]
+    pub rate_limit_prefix_v4: u8,
+    /// How many bits of an IPv6 address make a source prefix.
+    #[serde(rename = "RateLimitPrefixV6")]
+    pub rate_limit_prefix_v6: u8,
+    /// How many source prefixes are remembered.
+    #[serde(rename = "RateLimitTable")]
+    pub rate_limit_table: usize,
     /// Whether a copy of a signed request that was counted is not counted again.
     #[serde(rename = "ReplayGuard")]
     pub replay_guard: bool,

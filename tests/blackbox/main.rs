@@ -19,6 +19,7 @@ mod faults;
 mod harness;
 mod interop;
 mod lifecycle;
+mod limits;
 mod logs;
 mod migrate;
 mod mysql8;
