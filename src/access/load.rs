@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::lines::shown;
 use super::passwd::{self, Entry};
 use super::rules::{self, Order, Rule, User};
 use super::{ANONYMOUS, Account, Authorizer, Rights};
@@ -68,19 +69,32 @@ pub struct LoadError {
 pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
     let passwd = read("passwd", &sources.passwd)?;
     let access = read("access", &sources.access)?;
-    let present = Present { passwd: passwd.is_some(), access: access.is_some() };
-    let (mut warnings, mut notes) = (Vec::new(), Vec::new());
-    if passwd.as_ref().is_some_and(|file| file.mode & FOR_OTHERS != 0) {
+    let is_open = passwd.as_ref().is_some_and(|file| file.mode & FOR_OTHERS != 0);
+    let text = |file: Option<Content>| file.map(|file| file.text);
+    let mut loaded = of_texts(sources, before, text(passwd), text(access));
+    if is_open {
         let path = sources.passwd.display();
-        warnings.push(format!(
+        loaded.warnings.push(format!(
             "{path} is open to every user of this machine, and its keys are as good as passwords: chmod o= {path}"
         ));
     }
+    Ok(loaded)
+}
+
+/// The same of what both files said, where they were there.
+pub(super) fn of_texts(
+    sources: &Sources,
+    before: Present,
+    passwd: Option<Vec<u8>>,
+    access: Option<Vec<u8>>,
+) -> Loaded {
+    let present = Present { passwd: passwd.is_some(), access: access.is_some() };
+    let (mut warnings, mut notes) = (Vec::new(), Vec::new());
 
     let entries = match passwd {
-        Some(file) => {
-            let entries = passwd::parse(&file.text, &sources.passwd.display().to_string(), &mut warnings);
-            let users: Vec<&str> = entries.iter().map(|entry| entry.user.as_str()).collect();
+        Some(text) => {
+            let entries = passwd::parse(&text, &sources.passwd.display().to_string(), &mut warnings);
+            let users: Vec<&str> = entries.iter().map(|entry| shown(&entry.user)).collect();
             notes.push(format!("Accounts: {}", users.join(",")));
             entries
         }
@@ -96,7 +110,7 @@ pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
     };
     let name = sources.access.display().to_string();
     let rules = match access {
-        Some(file) => rules::parse(&file.text, &name, &mut warnings),
+        Some(text) => rules::parse(&text, &name, &mut warnings),
         None => {
             let text =
                 "Using default ACL: the anonymous user may use the check, report, ping and info commands.";
@@ -125,7 +139,7 @@ pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
         })
         .collect();
     notes.push(summary(&anonymous, &accounts));
-    Ok(Loaded { authorizer: Authorizer { accounts, anonymous }, warnings, notes, present })
+    Loaded { authorizer: Authorizer { accounts, anonymous }, warnings, notes, present }
 }
 
 /// A file as it was read.
@@ -178,8 +192,8 @@ fn warn_of_case(entries: &[Entry], rules: &[Rule], sources: &Sources, warnings: 
                  apart",
                 sources.passwd.display(),
                 entry.line,
-                entry.user,
-                other.user,
+                shown(&entry.user),
+                shown(&other.user),
                 other.line
             )),
             None => {
@@ -193,10 +207,11 @@ fn warn_of_case(entries: &[Entry], rules: &[Rule], sources: &Sources, warnings: 
             let Some(entry) = folded.get(&written.to_lowercase()) else { continue };
             if entry.user != *written && warned.insert(written) {
                 warnings.push(format!(
-                    "{}:{}: '{written}' differs in case from the account '{}'; the line applies to it",
+                    "{}:{}: '{}' differs in case from the account '{}'; the line applies to it",
                     sources.access.display(),
                     rule.line,
-                    entry.user
+                    shown(written),
+                    shown(&entry.user)
                 ));
             }
         }
