@@ -22,13 +22,16 @@
 //! puts load on any Pyzor server and says how it bears that.
 //!
 //! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, or `bench`, then `access`, `storage`
-//! and `protocol`, then `record` and `digest`.
+//! and `protocol`, then `record` and `digest`. The bodies of fuzz targets are in `fuzzing`, and in the rooms whose
+//! private parts they need, as tests are.
 
 pub mod access;
 pub mod allowance;
 pub mod bench;
 pub mod daemon;
 pub mod digest;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handler;
 pub mod limits;
 mod lines;

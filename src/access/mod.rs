@@ -3,6 +3,7 @@
 //! An [`Authorizer`] is an immutable snapshot of both files. Reloading makes a new one, which the
 //! server swaps in whole, so that a request sees either both old files or both new ones.
 
+pub(crate) mod fuzzing;
 mod lines;
 mod load;
 mod passwd;

@@ -6,6 +6,7 @@
 //! is under way while further work waits in a bounded queue.
 
 mod counters;
+pub(crate) mod fuzzing;
 mod replay;
 mod sender;
 pub mod socket;

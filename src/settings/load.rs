@@ -71,17 +71,21 @@ impl<'a> Loader<'a> {
     pub(super) fn read(&mut self) {
         self.check_homedir();
         let path = self.homedir.join(FILE);
-        let name = path.display().to_string();
+        self.read_text(&path.display().to_string(), std::fs::read(&path));
+    }
+
+    /// The same of what became of reading the file of that name.
+    pub(super) fn read_text(&mut self, name: &str, text: io::Result<Vec<u8>>) {
         let mut document = Document::default();
-        match std::fs::read(&path) {
-            Ok(text) => match Document::parse(&text, &name) {
+        match text {
+            Ok(text) => match Document::parse(&text, name) {
                 Ok(parsed) => document = parsed,
                 Err(problems) => self.problems.extend(problems),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // That it is no folder has been told.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
-            Err(error) => self.problem(name.clone(), None, format!("cannot read the file: {error}")),
+            Err(error) => self.problem(name, None, format!("cannot read the file: {error}")),
         }
         // Before anything is resolved, since references see what counts in the end.
         for (option, text) in &self.command_line {
@@ -89,7 +93,7 @@ impl<'a> Loader<'a> {
                 document.set(SECTION, option.key, text);
             }
         }
-        self.take_values(&document, &name);
+        self.take_values(&document, name);
         for (option, text) in std::mem::take(&mut self.command_line) {
             let place = format!("--{}", option.flag.unwrap_or_default());
             if option.in_file {

@@ -4,6 +4,7 @@
 
 mod checks;
 mod command_line;
+pub(crate) mod fuzzing;
 mod ini;
 mod load;
 pub mod table;

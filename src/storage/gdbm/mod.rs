@@ -11,6 +11,7 @@ mod cache;
 mod codec;
 mod directory;
 mod explain;
+pub(crate) mod fuzzing;
 mod handle;
 mod header;
 mod keeper;
