@@ -17,12 +17,16 @@ unitdir ?= $(prefix)/lib/systemd/system
 sysusersdir ?= $(prefix)/lib/sysusers.d
 INSTALL ?= install
 
-scripts := .ci/run $(wildcard tests/*.sh dist/*.sh)
+# How long "make fuzz" runs each target, and which.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+scripts := .ci/run $(wildcard tests/*.sh dist/*.sh fuzz/*.sh)
 
 # One after the other, whatever -j says: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: build run test outages pauses bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean help
+.PHONY: build run test outages pauses bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz help
 
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
@@ -72,6 +76,10 @@ bench-long: rust build-packages test-packages
 
 migrations: rust build-packages test-packages
 	$(CARGO) bench --locked --bench migrate
+
+# With the compiler's coverage and without end, as it were; the tests do the same for a minute.
+fuzz: rust build-packages
+	fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 lint: rust lint-packages
 	$(CARGO) fmt --check
@@ -142,6 +150,7 @@ uninstall:
 # Leaves the directory var alone, which holds the database of "make run".
 clean:
 	$(CARGO) clean
+	rm -rf fuzz/target
 
 help:
 	@echo 'make            build the server'
@@ -153,6 +162,7 @@ help:
 	@echo 'make bench-long two minutes of half load on a million records, with a sync and a sweep meanwhile'
 	@echo 'make migrations move a million records between engines, beside what the databases do themselves'
 	@echo 'make audit      licences, origins and published holes of the dependencies'
+	@echo 'make fuzz       fuzz every target for FUZZ_SECONDS (60), or only FUZZ_TARGETS; installs cargo-fuzz'
 	@echo 'make lint       only what is checked quickly: format, scripts, manual pages, systemd unit'
 	@echo 'make install    install what was built; DESTDIR, prefix, bindir, sbindir, mandir, docdir, unitdir'
 	@echo '                and sysusersdir are honoured (prefix is /usr/local, sbindir is bindir)'

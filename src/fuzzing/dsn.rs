@@ -91,8 +91,10 @@ fn check_url(input: &mut Input<'_>, by_rules: bool) {
     let write = |text: &str| if by_rules { encoded(text) } else { text.to_owned() };
     let (login, port) =
         (format!("{}:{}", write(&user), write(&password)), if has_port { ":7000" } else { "" });
-    // A user with a colon or an at sign has to be written by the rules, or the password begins elsewhere.
-    if !by_rules && (user.contains([':', '@', '/', '?', ',']) || user.contains(PASSWORD)) {
+    // A user with a colon or an at sign has to be written by the rules, or the password begins elsewhere; and
+    // nobody can tell parameters in a password from others.
+    let is_odd = user.contains([':', '@', '/', '?', ',']) || user.contains(PASSWORD);
+    if !by_rules && (is_odd || password.contains('?') && password.contains('=')) {
         return;
     }
     let (path, is_mysql) = match scheme {
