@@ -70,7 +70,8 @@ struct State {
     idle: bool,
     closing: bool,
     ended: bool,
-    replacement: Option<Target>,
+    /// What comes after the current target, and how much of what waits is still for that.
+    replacement: Option<(Target, usize)>,
 }
 
 impl Sink {
@@ -141,7 +142,7 @@ impl Sink {
         let mut state = self.lock();
         match &mut state.writer {
             Some(writer) => writer.target = target,
-            None => state.replacement = Some(target),
+            None => state.replacement = Some((target, state.pending.len())),
         }
         self.shared.wake.notify_one();
     }
@@ -194,17 +195,17 @@ impl Shared {
             let closing = state.closing;
             drop(state);
 
-            if !lines.is_empty() {
-                let outcome = writer.write(&lines);
-                writer.tell(outcome);
-            }
+            let until = replacement.as_ref().map_or(lines.len(), |(_, until)| *until);
+            let (before, after) = lines.split_at(until);
+            writer.write_and_tell(before);
             if dropped > 0 {
                 warn!("{dropped} lines for the {} were dropped, since it was too slow", writer.name);
             }
-            if let Some(target) = replacement {
+            if let Some((target, _)) = replacement {
                 writer.target = target;
                 writer.torn = false;
             }
+            writer.write_and_tell(after);
             if closing {
                 break;
             }
@@ -232,6 +233,13 @@ struct Writer {
 }
 
 impl Writer {
+    fn write_and_tell(&mut self, lines: &[u8]) {
+        if !lines.is_empty() {
+            let outcome = self.write(lines);
+            self.tell(outcome);
+        }
+    }
+
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.torn {
             // Whatever comes next must not look like the rest of it.
