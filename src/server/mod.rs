@@ -23,7 +23,7 @@ use arc_swap::ArcSwap;
 use nix::sys::socket::SockaddrStorage;
 use tokio::io::Interest;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::{MissedTickBehavior, interval_at, timeout, timeout_at};
 use tracing::{debug, error, warn};
 
 pub use self::counters::Counters;
@@ -142,7 +142,7 @@ impl Server {
     /// Serves until `stop` is ready, then finishes what has been received, within a bound.
     pub async fn serve(&mut self, stop: impl Future<Output = ()>) -> Counters {
         tokio::pin!(stop);
-        let mut minute = interval(COUNTERS_PERIOD);
+        let mut minute = interval_at(tokio::time::Instant::now() + COUNTERS_PERIOD, COUNTERS_PERIOD);
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
