@@ -1,6 +1,7 @@
 //! What must be had before the daemon serves, and what it means when it cannot.
 
 use std::io;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,7 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(
     settings: &Settings,
     logs: &Logs,
+    socket: Option<UdpSocket>,
     detached: bool,
 ) -> Result<Prepared, StartError> {
     let options = storage::Options {
@@ -67,7 +69,7 @@ pub(super) async fn prepare(
         connections: (settings.db_connections > 0).then_some(settings.db_connections as usize),
     };
     let engine = hand_over(OpenError::is_busy, || storage::open(&settings.engine, &options)).await?;
-    let prepared = prepare_rest(settings, logs, detached, &engine).await;
+    let prepared = prepare_rest(settings, logs, socket, detached, &engine).await;
     if prepared.is_err() {
         engine.close().await;
     }
@@ -77,11 +79,15 @@ pub(super) async fn prepare(
 async fn prepare_rest(
     settings: &Settings,
     logs: &Logs,
+    socket: Option<UdpSocket>,
     detached: bool,
     engine: &Arc<dyn Engine>,
 ) -> Result<Prepared, StartError> {
     let in_use = |error: &BindError| matches!(error, BindError::InUse { .. });
-    let socket = hand_over(in_use, || async { bind(&settings.listen_address, settings.port) }).await?;
+    let socket = match socket {
+        Some(socket) => socket,
+        None => hand_over(in_use, || async { bind(&settings.listen_address, settings.port) }).await?,
+    };
     let place = format!("{} (UDP), engine {}", local_address(&socket)?, engine.describe());
     let loaded = access::load(&sources(settings), Present::default())?;
     tell(&loaded);

@@ -7,6 +7,7 @@ use super::load::{Given, Loader};
 use super::table::{Effect, Kind, OPTIONS, Opt};
 use super::value::Value;
 use crate::limits::{Networks, NetworksError};
+use crate::os::privileges::Identity;
 use crate::storage;
 
 impl Loader<'_> {
@@ -127,6 +128,27 @@ impl Loader<'_> {
         }
     }
 
+    /// A user who does not exist is found out before anything is done.
+    pub(super) fn check_identity(&mut self, values: &BTreeMap<&str, Value>) {
+        let text = |key| match values.get(key) {
+            Some(Value::Text(text)) => text.as_str(),
+            _ => "",
+        };
+        match (text("User"), text("Group")) {
+            ("", "") => {}
+            ("", _) => {
+                let place = self.place_of("Group");
+                self.problem(place, Some("Group"), "a group without a user: set User as well");
+            }
+            (user, group) => {
+                if let Err(text) = Identity::find(user, group) {
+                    let place = self.place_of("User");
+                    self.problem(place, Some("User"), text);
+                }
+            }
+        }
+    }
+
     pub(super) fn check_supported(&mut self, values: &BTreeMap<&str, Value>) {
         if let (Some(Value::Text(engine)), Some(Value::Text(dsn))) =
             (values.get("Engine"), values.get("DigestDB"))
@@ -144,6 +166,17 @@ impl Loader<'_> {
                 place,
                 Some("ForwardClientHomeDir"),
                 "this version does not support forwarding yet: remove the option",
+            );
+        }
+    }
+
+    pub(super) fn tell_of_visible_password(&mut self, values: &BTreeMap<&str, Value>) {
+        let is_file = values.get("Engine") == Some(&Value::Text("gdbm".to_owned()));
+        if !is_file && self.given.get("DigestDB").is_some_and(|given| !given.in_file) {
+            self.notices.push(
+                "--dsn: every user of this machine can read it in the list of processes, with the password in it: \
+                 better is DigestDB in the config file"
+                    .to_owned(),
             );
         }
     }

@@ -184,7 +184,9 @@ impl<'a> Loader<'a> {
         }
         self.question_database(&values);
         self.check_concurrency(&values);
+        self.check_identity(&values);
         self.check_supported(&values);
+        self.tell_of_visible_password(&values);
         self.tell_what_has_no_effect();
         let check = values.get("check-config") == Some(&Value::Truth(true));
         if !self.problems.is_empty() {

@@ -70,6 +70,15 @@ pub struct Settings {
     /// The usage log.
     #[serde(rename = "UsageLogFile")]
     pub usage_log_file: Option<PathBuf>,
+    /// The user to become; empty: stay who started it.
+    #[serde(rename = "User")]
+    pub user: String,
+    /// The group to have then; empty: the user's own.
+    #[serde(rename = "Group")]
+    pub group: String,
+    /// Whether to give up what the server does not need.
+    #[serde(rename = "Confine")]
+    pub confine: bool,
     /// The networks that are heard; none: all.
     #[serde(rename = "AllowNetworks")]
     pub allow_networks: Networks,

@@ -186,6 +186,12 @@ pub fn check(engine: &str, options: &Options) -> Result<(), String> {
     (driver(engine)?.check)(options)
 }
 
+/// The file of trusted certificates that a database's name asks for, if any.
+pub fn authorities(dsn: &str) -> Option<PathBuf> {
+    dsn::scheme(dsn)?;
+    dsn::Url::parse(dsn).ok()?.take("ca").map(PathBuf::from)
+}
+
 /// Opens a database with the engine of this name. One on another machine is waited for.
 ///
 /// # Errors

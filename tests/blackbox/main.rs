@@ -26,6 +26,7 @@ mod mysql8;
 mod options;
 mod outages;
 mod pauses;
+mod privileges;
 mod replays;
 mod storage;
 mod support;

@@ -26,6 +26,8 @@ pub(crate) struct Home {
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
     user: Option<u32>,
+    /// Whether nothing is said on the command line about which user the server is to become.
+    settles_user: bool,
 }
 
 impl Home {
@@ -40,6 +42,7 @@ impl Home {
             arguments: Vec::new(),
             environment: Vec::new(),
             user: None,
+            settles_user: false,
         };
         fs::create_dir(home.path()).unwrap();
         home.config("")
@@ -111,6 +114,7 @@ impl Home {
     /// Starts another server here than the one under test.
     pub(crate) fn program(mut self, program: PathBuf) -> Self {
         self.program = program;
+        self.settles_user = true;
         self
     }
 
@@ -133,6 +137,13 @@ impl Home {
                 self.program = copy;
             }
         }
+        self
+    }
+
+    /// Leaves it to the config which user the server becomes. Without this a server that the tests start as
+    /// root is told to stay that, which it would warn of otherwise.
+    pub(crate) fn settling_user(mut self) -> Self {
+        self.settles_user = true;
         self
     }
 
@@ -208,6 +219,9 @@ impl Home {
         }
         command.arg("--").arg(&self.program).arg("--homedir").arg(self.path());
         command.args(["-a", self.address, "-p", &port.to_string()]).args(&self.arguments);
+        if ours() && self.user.is_none() && !self.settles_user && Uid::effective().is_root() {
+            command.args(["--user", "root"]);
+        }
         command.env("TZ", "UTC").envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output("stdout")).stderr(output("stderr"));
         match command.spawn() {
