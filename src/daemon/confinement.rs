@@ -11,8 +11,20 @@ use crate::settings::Settings;
 use crate::storage;
 
 /// Where the C library looks for names of hosts and users, and for what it loads to do so.
-const NAMES: [&str; 8] =
-    ["/etc", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/run/systemd", "/run/resolvconf"];
+const NAMES: [&str; 12] = [
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/nix/store",
+    "/run/NetworkManager",
+    "/run/nscd",
+    "/run/resolvconf",
+    "/run/systemd",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/var/lib/sss",
+];
 /// Where systems keep the certificates that they trust.
 const CERTIFICATES: [&str; 4] =
     ["/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/var/lib/ca-certificates"];
@@ -75,7 +87,8 @@ fn add(folders: &mut Vec<PathBuf>, path: &Path) {
             return;
         }
     }
-    let target = fs::canonicalize(path).ok();
+    // A link to what is not there yet says where it will be.
+    let target = fs::canonicalize(path).ok().or_else(|| Some(path.parent()?.join(fs::read_link(path).ok()?)));
     folders.extend(
         [Some(path), target.as_deref()].into_iter().flatten().filter_map(Path::parent).map(Path::to_owned),
     );

@@ -27,6 +27,10 @@ impl Loader<'_> {
         match option.kind {
             Kind::Text => Ok(Value::Text(text.to_owned())),
             Kind::Switch => Ok(Value::Truth(!text.is_empty())),
+            // Half a word must not open what is closed.
+            Kind::Truth if option.key == "Confine" && !is_truth(text) => {
+                Err(format!("'{}' is neither True nor False", text.escape_debug()))
+            }
             Kind::Truth => {
                 self.question_truth(option, given);
                 Ok(Value::Truth(text.eq_ignore_ascii_case("true")))
@@ -200,6 +204,10 @@ impl Loader<'_> {
             self.warnings.push(format!("{sentry}: accepted, without effect: nothing is ever sent to Sentry"));
         }
     }
+}
+
+fn is_truth(text: &str) -> bool {
+    ["true", "false"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 /// Whether something in a value looks like a comment behind it.

@@ -13,6 +13,7 @@
 
 mod accounts;
 mod bench;
+mod confinement;
 mod deployed;
 mod engines;
 mod faults;

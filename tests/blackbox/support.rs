@@ -14,9 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Pid;
 
-use crate::harness::{Home, Reply, eventually, ours};
+use crate::harness::{Home, Reply, eventually};
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -97,8 +97,7 @@ impl Site {
     fn arguments(&self, mut command: Command) -> Command {
         command.arg("--homedir").arg(self.home.path());
         command.args(["-a", "127.0.0.1", "-p", &self.port.to_string()]);
-        if ours() && Uid::effective().is_root() {
-            // It would warn of that otherwise.
+        if self.home.tells_to_stay_root() {
             command.args(["--user", "root"]);
         }
         command

@@ -72,6 +72,7 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_quotactl,
     libc::SYS_acct,
     libc::SYS_syslog,
+    libc::SYS_vhangup,
     libc::SYS_sethostname,
     libc::SYS_setdomainname,
     libc::SYS_settimeofday,
@@ -84,24 +85,28 @@ const FORBIDDEN: &[libc::c_long] = &[
 ];
 
 #[cfg(target_arch = "x86_64")]
-const OF_THIS_MACHINE: &[libc::c_long] =
-    &[libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_mknod, libc::SYS_kexec_file_load];
+const OF_THIS_MACHINE: &[libc::c_long] = &[
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
+    libc::SYS_mknod,
+    libc::SYS_kexec_file_load,
+];
 #[cfg(not(target_arch = "x86_64"))]
 const OF_THIS_MACHINE: &[libc::c_long] = &[];
 
 /// The kinds of sockets there may be: those of requests and databases, and of the C library's look-ups.
 const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// Other views of the system that a new process could have.
-const NAMESPACES: [libc::c_int; 7] = [
-    libc::CLONE_NEWNS,
-    libc::CLONE_NEWCGROUP,
-    libc::CLONE_NEWUTS,
-    libc::CLONE_NEWIPC,
-    libc::CLONE_NEWUSER,
-    libc::CLONE_NEWPID,
-    libc::CLONE_NEWNET,
-];
+/// Programs of the x32 ABI use the same filter with numbers of their own, most of which are those of
+/// x86-64 with this bit.
+#[cfg(target_arch = "x86_64")]
+const X32: libc::c_long = 0x4000_0000;
+/// The others: execve, ptrace, kexec_load, process_vm_readv, process_vm_writev, execveat.
+#[cfg(target_arch = "x86_64")]
+const ONLY_X32: [libc::c_long; 6] = [520, 521, 528, 539, 540, 545];
 
 /// Puts the filter in force.
 ///
@@ -137,11 +142,18 @@ fn programs(machine: TargetArch) -> Result<(BpfProgram, BpfProgram), seccompiler
             bits,
         )?])
     };
-    let namespaces: Result<Vec<_>, _> = NAMESPACES.iter().map(|bit| has_all(0, *bit)).collect();
-    rules.insert(libc::SYS_clone, namespaces?);
+    // A new process; a new thread remains possible.
+    let process = condition(0, SeccompCmpOp::MaskedEq(u64::from(libc::CLONE_THREAD.unsigned_abs())), 0);
+    rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process?])?]);
     // Memory that is written and then run.
     for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
         rules.insert(call, vec![has_all(2, libc::PROT_WRITE | libc::PROT_EXEC)?]);
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        let same: Vec<_> = rules.iter().map(|(call, when)| (X32 | *call, when.clone())).collect();
+        rules.extend(same);
+        rules.extend(ONLY_X32.map(|call| (X32 | call, Vec::new())));
     }
     let refuse = |error: Errno| SeccompAction::Errno((error as i32).unsigned_abs());
     let forbidden = SeccompFilter::new(rules, SeccompAction::Allow, refuse(Errno::EPERM), machine)?;

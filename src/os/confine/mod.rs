@@ -36,8 +36,8 @@ pub struct Outcome {
 /// The system's.
 pub fn hide_memory() -> std::io::Result<()> {
     use nix::sys::resource::{Resource, setrlimit};
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    // Where dumps go to a program instead of a file, the limit does not count.
+    // One byte rather than none: where dumps go to a program, Linux looks at no other limit.
+    setrlimit(Resource::RLIMIT_CORE, 1, 1)?;
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_dumpable(false)?;
     Ok(())

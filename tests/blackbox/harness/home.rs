@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -71,9 +71,8 @@ impl Home {
         fs::write(&new, content).unwrap();
         // As an operator leaves them: of the accounts' keys nobody else may know.
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
-        if let Some(user) = self.user {
-            chown(&new, Some(user), Some(user)).unwrap();
-        }
+        let owner = fs::metadata(self.path()).unwrap();
+        chown(&new, Some(owner.uid()), Some(owner.gid())).unwrap();
         fs::rename(&new, &path).unwrap();
     }
 
@@ -145,6 +144,11 @@ impl Home {
     pub(crate) fn settling_user(mut self) -> Self {
         self.settles_user = true;
         self
+    }
+
+    /// Whether a server has to be told to stay root, so that it does not warn of that.
+    pub(crate) fn tells_to_stay_root(&self) -> bool {
+        ours() && self.user.is_none() && !self.settles_user && Uid::effective().is_root()
     }
 
     /// A file of the homedir as text; empty when there is none.
@@ -219,7 +223,7 @@ impl Home {
         }
         command.arg("--").arg(&self.program).arg("--homedir").arg(self.path());
         command.args(["-a", self.address, "-p", &port.to_string()]).args(&self.arguments);
-        if ours() && self.user.is_none() && !self.settles_user && Uid::effective().is_root() {
+        if self.tells_to_stay_root() {
             command.args(["--user", "root"]);
         }
         command.env("TZ", "UTC").envs(self.environment.iter().map(|(name, value)| (name, value)));
