@@ -131,19 +131,26 @@ fn a_prefix_of_ipv6_is_limited_as_a_whole() {
     assert!((40..=60 + added).contains(&count), "{count} after {added}");
 }
 
+/// Where to listen, and who sends: IPv4, IPv4 that a socket of IPv6 receives, and IPv6.
+const LISTENERS: [(&str, &str); 3] = [("0.0.0.0", "127.0.1.1"), ("::", "127.0.1.1"), ("::", "::1")];
+
 #[test]
 fn refusals_are_limited_and_right_requests_are_answered() {
     if !ours_only() {
         return;
     }
-    let server = home("0.0.0.0", "RateLimitErrors = 1\nRateLimitBurst = 5\n").start();
-    let start = Instant::now();
-    let socket = sender(&server, "127.0.1.1");
-    let count = replies(&server, &socket, b"Op: ping\n", 40);
-    let added = start.elapsed().as_secs() as usize + 1;
-    assert!((5..=5 + added).contains(&count), "{count} after {added}");
-    assert_eq!(replies(&server, &socket, PING.as_bytes(), 40), 40);
-    assert_eq!(replies(&server, &socket, &report(3000), 40), 40);
+    for (listen, from) in LISTENERS {
+        let server = home(listen, "RateLimitErrors = 1\nRateLimitBurst = 5\n").start();
+        let start = Instant::now();
+        let socket = sender(&server, from);
+        let count = replies(&server, &socket, b"Op: ping\n", 40);
+        let added = start.elapsed().as_secs() as usize + 1;
+        assert!((5..=5 + added).contains(&count), "{count} after {added}: {listen} {from}");
+        assert_eq!(replies(&server, &socket, PING.as_bytes(), 40), 40, "{listen} {from}");
+        assert_eq!(replies(&server, &socket, &report(3000), 40), 40, "{listen} {from}");
+        // Another IPv4 prefix has its own limit, on :: as well.
+        assert_eq!(replies(&server, &sender(&server, "127.0.2.1"), b"Op: ping\n", 5), 5, "{listen} {from}");
+    }
 }
 
 #[test]
@@ -151,18 +158,21 @@ fn anonymous_changes_are_limited_and_what_is_dropped_is_not_counted() {
     if !ours_only() {
         return;
     }
-    let server = home("0.0.0.0", "RateLimitWrites = 1\nRateLimitBurst = 5\n").start();
-    let start = Instant::now();
-    let socket = sender(&server, "127.0.1.1");
-    let count = replies(&server, &socket, &report(3000), 40);
-    let added = start.elapsed().as_secs() as usize + 1;
-    assert!((5..=5 + added).contains(&count), "{count} after {added}");
-    assert_eq!(server.request("check", &[DIGEST]).counts(), (i64::try_from(count).unwrap(), 0));
-    // Look-ups are not limited, and neither is who signs.
-    assert_eq!(replies(&server, &socket, PING.as_bytes(), 40), 40);
-    let headers = format!("Op: report\nOp-Digest: {DIGEST}\nThread: 3000\nPV: 2.1\n");
-    let signed = Account::new("bob").sign(&headers, unix_time());
-    assert_eq!(replies(&server, &socket, &signed, 40), 40);
+    for (listen, from) in LISTENERS {
+        let server = home(listen, "RateLimitWrites = 1\nRateLimitBurst = 5\n").start();
+        let start = Instant::now();
+        let socket = sender(&server, from);
+        let count = replies(&server, &socket, &report(3000), 40);
+        let added = start.elapsed().as_secs() as usize + 1;
+        assert!((5..=5 + added).contains(&count), "{count} after {added}: {listen} {from}");
+        let counts = server.request("check", &[DIGEST]).counts();
+        assert_eq!(counts, (i64::try_from(count).unwrap(), 0), "{listen} {from}");
+        // Look-ups are not limited, and neither is who signs.
+        assert_eq!(replies(&server, &socket, PING.as_bytes(), 40), 40, "{listen} {from}");
+        let headers = format!("Op: report\nOp-Digest: {DIGEST}\nThread: 3000\nPV: 2.1\n");
+        let signed = Account::new("bob").sign(&headers, unix_time());
+        assert_eq!(replies(&server, &socket, &signed, 40), 40, "{listen} {from}");
+    }
 }
 
 #[test]
@@ -255,5 +265,6 @@ fn a_million_forged_prefixes_take_no_memory_and_no_bystander_its_reply() {
         assert_eq!(Reply(ask_on(&bystander, PING)).code(), 200);
     }
     let grown = resident_kib(&server) - before;
-    assert!(grown < 512, "{grown} KiB more");
+    // A table that grew would take 38 MiB; buffers of the logs come and go with the load.
+    assert!(grown < 4096, "{grown} KiB more");
 }
