@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::work::Work;
+use super::work::{Usage, Work};
 use crate::access::Authorizer;
 use crate::access::fuzzing::{ACCOUNTS, authorizers};
 use crate::digest::Digest;
@@ -63,7 +63,9 @@ fn sign(input: &mut Input<'_>, now: Timestamp) -> Vec<u8> {
     let skew = [0, 0, 0, 299, -299, 300, -300, 301, -301, 100_000][usize::from(input.byte()) % 10];
     let time = now.seconds().saturating_add(skew);
     let mut datagram = format!("User: {user}\nTime: {time}\nPV: 2.1\n").into_bytes();
-    datagram.extend_from_slice(format!("Op: {}\n", input.pick(&Op::ALL)).as_bytes());
+    // Some of them are granted by some files although they do not exist.
+    let op = input.pick(&["ping", "pong", "check", "info", "report", "whitelist", "train", "Check"]);
+    datagram.extend_from_slice(format!("Op: {op}\n").as_bytes());
     for _digest in 0..input.byte() % 4 {
         let digest = Digest::from_bytes([input.byte() % 4; 20]);
         datagram.extend_from_slice(format!("Op-Digest: {digest}\n").as_bytes());
@@ -216,11 +218,23 @@ impl World {
         work.plan(&mut batch);
         let Progress::Done(batch) = engine.run(batch) else { panic!("the engine in memory takes no time") };
         for (done, place) in work.outcomes(&batch, engine.count_limit()).zip(places) {
-            assert_eq!(done.peer, datagrams[place].1);
+            let (datagram, peer) = &datagrams[place];
+            assert_eq!(done.peer, *peer);
+            check_usage(done.usage.as_ref(), &Message::parse(datagram));
             replies[place] = Some((encoded(done.thread, done.outcome), done.outcome));
         }
         replies
     }
+}
+
+/// The usage log is told the user and the digests as they were sent, each on one line.
+fn check_usage(usage: Option<&Usage<'_>>, message: &Message) {
+    let Some(usage) = usage else { panic!("nothing for the log") };
+    assert_eq!(usage.user, message.first("user").unwrap_or_default());
+    let on_one_line =
+        |digest: &[u8]| digest.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
+    let sent: Vec<Vec<u8>> = message.all("op-digest").map(on_one_line).collect();
+    assert_eq!(usage.digests().collect::<Vec<_>>(), sent);
 }
 
 fn encoded(thread: &[u8], outcome: Result<Answer, Refusal>) -> Vec<u8> {

@@ -51,7 +51,7 @@ fn read(environment: &Environment, bytes: &[u8]) -> (Vec<String>, Option<Setting
 
 /// Whether the password is in the text once, in the value of the database, which nothing refers to.
 fn is_only_in_database(text: &str) -> bool {
-    if text.matches(PASSWORD).count() != 1 || text.to_ascii_lowercase().contains("%(") {
+    if text.matches(PASSWORD).count() != 1 || text.to_ascii_lowercase().contains("%(digestdb)") {
         return false;
     }
     let Ok(document) = Document::parse(text.as_bytes(), "config") else { return false };

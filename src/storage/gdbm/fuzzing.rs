@@ -1,5 +1,6 @@
 //! Records as text: whatever is decoded is written down to the letter, and reports change what they are to.
 
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use super::codec::{Calendar, Stored, in_calendar};
@@ -32,6 +33,7 @@ pub(crate) fn target(bytes: &[u8]) {
         check_prefix(text);
         let Some(stored) = Stored::decode(text) else { return };
         check_counts(text, &stored);
+        check_dates(text, &stored, calendar.zone());
         stored
     };
     check_adding(&stored, Timestamp::from_micros(input.number()), &calendar);
@@ -70,6 +72,29 @@ fn check_counts(text: &[u8], stored: &Stored) {
     let record = stored.counts();
     assert_eq!((Some(record.reports.count), Some(record.whitelists.count)), counts);
     assert_eq!(stored.total(), i128::from(record.reports.count) + i128::from(record.whitelists.count));
+}
+
+/// Dates as the established server writes them are those of the calendar.
+fn check_dates(text: &[u8], stored: &Stored, zone: &TimeZone) {
+    let fields: Vec<&[u8]> = text.split(|byte| *byte == b',').collect();
+    let [_, _, first, last, _, wl_first, wl_last] = fields.as_slice() else { return };
+    let record = stored.record(zone);
+    for (text, time) in [first, last, wl_first, wl_last].into_iter().zip(times_of(&record)) {
+        let Ok(text) = std::str::from_utf8(text) else { continue };
+        let is_written_so = text.len() >= 19
+            && text.bytes().zip(*b"0000-00-00 00:00:00.000000").all(|(byte, pattern)| match pattern {
+                b'0' => byte.is_ascii_digit(),
+                separator => byte == separator,
+            });
+        // The library knows no leap seconds.
+        if is_written_so && !["60", "61"].contains(&&text[17..19]) {
+            let date = DateTime::strptime("%Y-%m-%d %H:%M:%S%.f", text);
+            let date = date.unwrap_or_else(|error| panic!("{text:?} is no date: {error}"));
+            let moment =
+                zone.to_timestamp(date).ok().map(|time| Timestamp::from_micros(time.as_microsecond()));
+            assert_eq!(time, moment, "{text:?}");
+        }
+    }
 }
 
 /// An increment changes its tally and nothing else, and the date of the first change only if there was none.
