@@ -26,7 +26,7 @@ scripts := .ci/run $(wildcard tests/*.sh dist/*.sh fuzz/*.sh)
 # One after the other, whatever -j says: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: build run test outages pauses bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz help
+.PHONY: build run test outages pauses hostile bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz help
 
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
@@ -66,6 +66,9 @@ outages: rust build-packages test-packages
 
 pauses: rust build-packages test-packages
 	PYZORD_PAUSE_RECORDS=1000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 expire_from
+
+hostile: rust build-packages test-packages
+	PYZORD_HOSTILE=10000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 hostile::
 
 bench: rust build-packages test-packages
 	$(CARGO) bench --locked --bench pure
@@ -158,6 +161,7 @@ help:
 	@echo 'make test       install what the tests need and run everything that is checked'
 	@echo 'make outages    kill and stop database servers under load, again and again, and print what was measured'
 	@echo 'make pauses     let a million records expire under load, and print what was measured'
+	@echo 'make hostile    send ten million mutated datagrams to a server on each engine, and print what was seen'
 	@echo 'make bench      compare this server, the Python one and a bare echo, and write docs/performance.md'
 	@echo 'make bench-long two minutes of half load on a million records, with a sync and a sweep meanwhile'
 	@echo 'make migrations move a million records between engines, beside what the databases do themselves'

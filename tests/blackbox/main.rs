@@ -18,6 +18,7 @@ mod deployed;
 mod engines;
 mod faults;
 mod harness;
+mod hostile;
 mod interop;
 mod lifecycle;
 mod limits;

@@ -34,6 +34,19 @@ impl Mutator {
         &self.input
     }
 
+    /// One of the corpus as it is.
+    #[allow(dead_code, reason = "one of the two test binaries has no use for it")]
+    pub(crate) fn next_unchanged(&mut self) -> &[u8] {
+        let place = self.below(self.corpus.len());
+        &self.corpus[place]
+    }
+
+    /// Goes on with another corpus.
+    #[allow(dead_code, reason = "one of the two test binaries has no use for it")]
+    pub(crate) fn replace_corpus(&mut self, corpus: Vec<(String, Vec<u8>)>) {
+        self.corpus = corpus.into_iter().map(|(_, bytes)| bytes).collect();
+    }
+
     fn change(&mut self) {
         let length = self.input.len();
         let at = self.below(length + 1);
