@@ -23,6 +23,7 @@ mod interop;
 mod lifecycle;
 mod limits;
 mod logs;
+mod loops;
 mod migrate;
 mod mysql8;
 mod options;
