@@ -32,5 +32,6 @@ mod pauses;
 mod privileges;
 mod replays;
 mod storage;
+mod storms;
 mod support;
 mod wire;
