@@ -23,9 +23,9 @@ use crate::support::{Caller, Ledger, digest};
 /// What is sent before the witness asks: less than the server's socket has room for, so that every datagram
 /// gets to it.
 const WINDOW: usize = 128;
-const WINDOW_BYTES: usize = 128 * 1024;
-/// How long the witness waits.
-const PATIENCE: Duration = Duration::from_secs(2);
+const WINDOW_BYTES: usize = 96 * 1024;
+/// How long the witness waits, as the established client does.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How many different signed requests there are at a time, and for how long: their time must stay valid.
 const SIGNED: usize = 20;
 const SIGNED_FOR: Duration = Duration::from_secs(60);

@@ -21,8 +21,8 @@ const BETWEEN: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many anonymous callers there are beside the one who signs.
 const CALLERS: u32 = 2;
-/// How many of the versions are waited for.
-const LAST: u32 = 50;
+/// More accounts than are read in no time.
+const MANY: u32 = 30_000;
 const LOGS: [&str; 2] = ["pyzord.log", "usage.log"];
 
 /// How files are rewritten.
@@ -209,24 +209,14 @@ fn storm(how: Rewriting) {
         rewriting.join().unwrap();
         let socket = socket(&site);
         let code = |version| Reply(ask_on(&socket, signed(&account(version), &digest(9999)))).code();
-        let mut last = *version.lock().unwrap();
-        let mut longest = Duration::ZERO;
-        for _ in 0..LAST {
-            // A reload that is under way has read the old files or will read the new ones: the second signal
-            // may not be taken for one with the first.
-            daemon.signal(Signal::SIGHUP);
-            last += 1;
-            how.write(site.home(), last);
-            daemon.signal(Signal::SIGUSR1);
-            let asked = Instant::now();
-            eventually("the last files in force", || (code(last) == 200).then_some(()));
-            longest = longest.max(asked.elapsed());
-            seen.ledger.lock().unwrap().acknowledge(&digest(9999));
-        }
-        println!(
-            "{last} versions; each of the last {LAST} in force after {} ms at most",
-            longest.as_millis()
-        );
+        // Two in one moment, of which neither may swallow what the other asks for.
+        daemon.signal(Signal::SIGHUP);
+        daemon.signal(Signal::SIGUSR1);
+        let last = *version.lock().unwrap();
+        let asked = Instant::now();
+        eventually("the last files in force", || (code(last) == 200).then_some(()));
+        seen.ledger.lock().unwrap().acknowledge(&digest(9999));
+        println!("{last} versions; the last in force after {} ms", asked.elapsed().as_millis());
         assert_eq!(code(last - 1), 401);
     });
     let after = eventually("descriptors and threads as before", || {
@@ -280,4 +270,33 @@ fn a_storm_of_reloads_refuses_nobody_while_files_are_replaced() {
 #[test]
 fn a_storm_of_reloads_leaves_nobody_unanswered_while_files_are_written_in_place() {
     storm(Rewriting::InPlace);
+}
+
+#[test]
+fn a_signal_while_files_are_read_has_them_read_again() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::at(Home::new());
+    Rewriting::ByRename.write(site.home(), 0);
+    let mut server = Running::start(&site, site.command());
+    let daemon = server.daemon();
+    server.serves(&mut site.caller());
+    let socket = socket(&site);
+    let code = |version| Reply(ask_on(&socket, signed(&account(version), &digest(0)))).code();
+    let received = || site.home().log().matches("SIGUSR1 received").count();
+    // So many accounts take a while.
+    let filler: String = (0..MANY).map(|number| format!("user{number} : {number:040x}\n")).collect();
+    for version in 1..=10 {
+        let before = received();
+        site.home().rewrite("pyzord.passwd", &filler);
+        daemon.signal(Signal::SIGUSR1);
+        eventually("the first signal", || (received() > before).then_some(()));
+        Rewriting::ByRename.write(site.home(), version);
+        daemon.signal(Signal::SIGUSR1);
+        eventually("the last files in force", || (code(version) == 200).then_some(()));
+        assert_eq!(code(version - 1), 401);
+    }
+    daemon.signal(Signal::SIGTERM);
+    assert!(server.ended().success());
 }
