@@ -31,6 +31,7 @@ mod outages;
 mod pauses;
 mod privileges;
 mod replays;
+mod soak;
 mod storage;
 mod storms;
 mod support;
