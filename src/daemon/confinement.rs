@@ -39,8 +39,8 @@ pub(super) fn confine(settings: &Settings) {
         info!("Not confined, as Confine says.");
         return;
     }
-    if let Err(error) = confine::hide_memory() {
-        warn!("the memory of this process cannot be hidden from its own user: {error}");
+    if let Err(error) = confine::forbid_dumps() {
+        warn!("dumps of this process, which hold keys, cannot be forbidden: {error}");
     }
     let outcome = confine::confine(&places(settings));
     info!("{}", outcome.text);

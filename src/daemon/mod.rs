@@ -30,6 +30,7 @@ use crate::os::pidfile::{self, PidFile};
 use crate::os::signals::{self, Intention, Signals};
 use crate::os::{self, privileges};
 use crate::settings::{self, Environment, Failure, Invocation, Problem, Settings};
+use crate::storage;
 
 /// The command line was misused.
 const EXIT_USAGE: u8 = 2;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
             settings.notices.iter().for_each(|notice| say("note", notice));
             check(&[], &settings.warnings, &sources(&settings))
         }
+        Ok(Invocation::Recover(settings)) => recover(&settings),
         Ok(Invocation::Serve(settings)) => start(&settings),
         Err(Failure::Usage(text)) => {
             // Nobody may be left to read it.
@@ -98,6 +100,27 @@ fn check(problems: &[Problem], warnings: &[String], sources: &Sources) -> ExitCo
         plural(count, "warning")
     ));
     if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Mends the database and says what became of it.
+fn recover(settings: &Settings) -> ExitCode {
+    os::restrict_umask();
+    settings.warnings.iter().for_each(|warning| say("warning", warning));
+    if settings.engine != "gdbm" {
+        say("error", &format_args!("--recover is for a file of gdbm, and Engine is {}", settings.engine));
+        return ExitCode::FAILURE;
+    }
+    let age = (settings.cleanup_age > 0).then(|| Duration::from_secs(settings.cleanup_age));
+    match storage::recover(&settings.digest_db_path, age) {
+        Ok(text) => {
+            print(&format!("pyzord: {text}\n"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say("error", &error);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Everything up to the runtime.

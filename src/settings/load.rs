@@ -188,7 +188,8 @@ impl<'a> Loader<'a> {
         self.check_supported(&values);
         self.tell_of_visible_password(&values);
         self.tell_what_has_no_effect();
-        let check = values.get("check-config") == Some(&Value::Truth(true));
+        let is_set = |key| values.get(key) == Some(&Value::Truth(true));
+        let (check, recover) = (is_set("check-config"), is_set("recover"));
         if !self.problems.is_empty() {
             let check = check.then(|| self.sources(&values));
             return Err(Failure::Configuration { problems: self.problems, warnings: self.warnings, check });
@@ -204,7 +205,11 @@ impl<'a> Loader<'a> {
                 settings.digest_db_path = self.homedir.join(self.environment.expand(&settings.digest_db));
                 (settings.warnings, settings.notices) = (self.warnings, self.notices);
                 let settings = Box::new(settings);
-                Ok(if check { Invocation::CheckConfig(settings) } else { Invocation::Serve(settings) })
+                Ok(match (check, recover) {
+                    (true, _) => Invocation::CheckConfig(settings),
+                    (false, true) => Invocation::Recover(settings),
+                    (false, false) => Invocation::Serve(settings),
+                })
             }
             // The table promises what the fields cannot hold: a defect, but never a silent one.
             Err(error) => {
@@ -235,7 +240,7 @@ impl<'a> Loader<'a> {
 
 /// Whether an honoured option is a field of [`Settings`]; the others have been acted upon.
 pub(super) fn is_a_field(key: &str) -> bool {
-    !matches!(key, "check-config" | "ForwardClientHomeDir")
+    !matches!(key, "check-config" | "recover" | "ForwardClientHomeDir")
 }
 
 fn unknown(place: &str, name: &str) -> String {

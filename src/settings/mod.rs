@@ -145,6 +145,8 @@ pub enum Invocation {
     Serve(Box<Settings>),
     /// Check everything, and start nothing.
     CheckConfig(Box<Settings>),
+    /// Mend the database, and start nothing.
+    Recover(Box<Settings>),
     /// Print this and end.
     Print(String),
 }

@@ -30,6 +30,7 @@ mod options;
 mod outages;
 mod pauses;
 mod privileges;
+mod recover;
 mod replays;
 mod soak;
 mod storage;

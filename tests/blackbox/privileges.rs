@@ -347,7 +347,7 @@ fn logs_elsewhere_are_rotated_where_they_are() {
 }
 
 #[test]
-fn nobody_but_root_reads_its_memory_and_no_dump_is_made_of_it() {
+fn no_dump_is_made_of_its_memory_which_root_alone_reads_once_it_is_another_user() {
     if !as_root() {
         return;
     }

@@ -29,17 +29,15 @@ pub struct Outcome {
     pub is_complete: bool,
 }
 
-/// Lets nobody read this process's memory but root: no dump of it, no debugger of the same user.
+/// Lets no dump be made of this process's memory, in which keys are.
 ///
 /// # Errors
 ///
 /// The system's.
-pub fn hide_memory() -> std::io::Result<()> {
+pub fn forbid_dumps() -> std::io::Result<()> {
     use nix::sys::resource::{Resource, setrlimit};
     // One byte rather than none: where dumps go to a program, Linux looks at no other limit.
     setrlimit(Resource::RLIMIT_CORE, 1, 1)?;
-    #[cfg(target_os = "linux")]
-    nix::sys::prctl::set_dumpable(false)?;
     Ok(())
 }
 

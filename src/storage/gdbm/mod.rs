@@ -16,6 +16,7 @@ mod handle;
 mod header;
 mod keeper;
 mod marker;
+mod mend;
 mod open;
 mod recovery;
 mod reserve;
@@ -38,6 +39,7 @@ pub(super) use self::codec::in_calendar;
 use self::explain::explain;
 use self::handle::{GdbmError, Handle};
 use self::marker::Marker;
+pub use self::mend::{Mended, mend};
 use self::open::Open;
 use super::{Batch, BoxFuture, Engine, Entry, Health, OpenError, Opened, Options, Progress, StorageError};
 use crate::allowance::more;
@@ -305,7 +307,7 @@ impl Shared {
         if open.handle.needs_recovery() {
             let why = format!(
                 "the database {path} is damaged ({error}): the server ends, and its next start repairs the file; \
-                 should that not help, copy the file and run 'gdbmtool {path} recover'"
+                 should that not help, run pyzord --recover"
             );
             // Only the first reason counts.
             self.failure.send_if_modified(|failure| {
