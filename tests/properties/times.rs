@@ -88,9 +88,14 @@ fn civil(zone: &TimeZone, time: Timestamp) -> DateTime {
 /// What is left of a moment that was stored as a local date: the earlier one of those that have it.
 fn as_local(zone: &TimeZone, time: Timestamp) -> Timestamp {
     let date = civil(zone, time);
-    let micros = (0..=4 * 4).map(|quarters| time.micros() - quarters * HOUR / 4);
-    let same = micros.map(Timestamp::from_micros).filter(|earlier| civil(zone, *earlier) == date);
-    same.min().unwrap()
+    // By every offset that was in force shortly before.
+    let hours_before = |hours| jiff::Timestamp::from_microsecond(time.micros() - hours * HOUR).unwrap();
+    let offsets = (0..30).map(|hours| zone.to_offset(hours_before(hours)));
+    let earlier = offsets.filter_map(|offset| offset.to_timestamp(date).ok());
+    let same = earlier
+        .map(|earlier| Timestamp::from_micros(earlier.as_microsecond()))
+        .filter(|earlier| civil(zone, *earlier) == date);
+    same.chain([time]).min().unwrap()
 }
 
 fn whole(time: Timestamp) -> Timestamp {
