@@ -26,7 +26,7 @@ scripts := .ci/run $(wildcard tests/*.sh dist/*.sh fuzz/*.sh)
 # One after the other, whatever -j says: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: build run test outages pauses hostile bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz soak faults help
+.PHONY: build run test outages pauses hostile bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz soak faults storms help
 
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
@@ -69,6 +69,9 @@ pauses: rust build-packages test-packages
 
 hostile: rust build-packages test-packages
 	PYZORD_HOSTILE=10000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 hostile::
+
+storms: rust build-packages test-packages
+	PYZORD_STORM_SECONDS=60 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 storms::
 
 bench: rust build-packages test-packages
 	$(CARGO) bench --locked --bench pure
@@ -168,6 +171,7 @@ help:
 	@echo 'make outages    kill and stop database servers under load, again and again, and print what was measured'
 	@echo 'make pauses     let a million records expire under load, and print what was measured'
 	@echo 'make hostile    send ten million mutated datagrams to a server on each engine, and print what was seen'
+	@echo 'make storms     reload and rotate two hundred times a second under load, and print what was seen'
 	@echo 'make bench      compare this server, the Python one and a bare echo, and write docs/performance.md'
 	@echo 'make bench-long two minutes of half load on a million records, with a sync and a sweep meanwhile'
 	@echo 'make migrations move a million records between engines, beside what the databases do themselves'

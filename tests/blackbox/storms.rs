@@ -1,7 +1,7 @@
 //! Storms of signals: a hundred USR1 and a hundred HUP a second under load, while the files that are read again are
 //! rewritten and the logs rotated.
 //!
-//! `PYZORD_STORM_SECONDS` is how long each takes.
+//! `make storms` does that for a minute and prints what it saw. `PYZORD_STORM_SECONDS` is how long it takes.
 
 use std::fs;
 use std::net::UdpSocket;
