@@ -24,6 +24,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod loops;
+mod machine;
 mod migrate;
 mod mysql8;
 mod options;

@@ -25,6 +25,7 @@ mod sweep;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -69,6 +70,8 @@ struct Shared {
     failure: watch::Sender<Option<String>>,
     /// Held while changes are made durable, so that nobody takes those under way for done.
     syncing: Mutex<()>,
+    /// Whether it has been told that the file is not at its place any more.
+    is_gone: AtomicBool,
 }
 
 /// Opens the database for [`super::open`].
@@ -89,7 +92,7 @@ impl Gdbm {
     pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, OpenError> {
         let (mut open, marker, file) = open_file(path, zone, age.map(horizon), CACHED_BLOCKS)?;
         // A full disk is told at the start, not at the first report.
-        open.admit(path);
+        open.admit(path, Timestamp::now());
         open.ahead.begin();
         let shared = Arc::new(Shared {
             path: path.to_owned(),
@@ -101,6 +104,7 @@ impl Gdbm {
             wake: Condvar::new(),
             failure: watch::Sender::new(None),
             syncing: Mutex::new(()),
+            is_gone: AtomicBool::new(false),
         });
         let keeper = thread::Builder::new().name("gdbm".to_owned()).spawn({
             let shared = Arc::clone(&shared);
@@ -114,6 +118,7 @@ impl Gdbm {
     fn close_once(&self) {
         self.stop_keeper();
         let Some(open) = self.shared.lock().take() else { return };
+        self.shared.look_for_file();
         let path = self.shared.path.display();
         if let Err(error) = open.handle.close() {
             error!("closing the database {path} failed: {error}");
@@ -184,6 +189,7 @@ impl Engine for Gdbm {
         }
         match self.shared.lock().as_ref() {
             None => Health::Away("it has been closed".to_owned()),
+            Some(open) if open.unsynced => Health::ReadOnly("it cannot be written to its disk".to_owned()),
             Some(open) => match open.reserve.refusal() {
                 Some(why) => Health::ReadOnly(why.to_owned()),
                 None => Health::Serving,
@@ -241,7 +247,7 @@ impl Shared {
         let key = entry.digest.to_hex();
         let outcome = if known.is_none() && self.would_burst(open, &key) {
             Err(StorageError::Unavailable)
-        } else if open.admit(&self.path) {
+        } else if open.admit(&self.path, now) {
             let mut changed = stored;
             for (kind, amount) in [(Kind::Report, entry.reports), (Kind::Whitelist, entry.whitelists)] {
                 if amount > 0 {

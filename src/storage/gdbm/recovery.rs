@@ -141,7 +141,7 @@ pub(super) fn put_back(
 ) -> Result<usize, RecoveryError> {
     let missing = missing(open, backup, horizon)?;
     for (digest, stored) in &missing {
-        if !open.admit(path) {
+        if !open.admit(path, Timestamp::now()) {
             return Err(RecoveryError::NoRoom);
         }
         open.put(&digest.to_hex(), stored)?;
