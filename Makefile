@@ -26,7 +26,7 @@ scripts := .ci/run $(wildcard tests/*.sh dist/*.sh fuzz/*.sh)
 # One after the other, whatever -j says: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: build run test outages pauses hostile bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz soak faults storms help
+.PHONY: build run test outages pauses hostile bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz soak faults storms sanitize help
 
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
@@ -86,6 +86,9 @@ migrations: rust build-packages test-packages
 # With the compiler's coverage and without end, as it were; the tests do the same for a minute.
 fuzz: rust build-packages
 	fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+sanitize: rust build-packages
+	tests/sanitize.sh
 
 faults: rust build-packages test-packages
 	PYZORD_KILLS=200 PYZORD_DAMAGES=500 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 in_the_middle_of_reports flipped_and_missing
@@ -175,6 +178,7 @@ help:
 	@echo 'make bench      compare this server, the Python one and a bare echo, and write docs/performance.md'
 	@echo 'make bench-long two minutes of half load on a million records, with a sync and a sweep meanwhile'
 	@echo 'make migrations move a million records between engines, beside what the databases do themselves'
+	@echo 'make sanitize   the module that calls the C library, under valgrind and the address sanitizer'
 	@echo 'make faults     200 kills under load, and servers on 500 damaged databases'
 	@echo 'make soak       half an hour of full load and all faults on all engines'
 	@echo 'make audit      licences, origins and published holes of the dependencies'
