@@ -17,6 +17,7 @@ mod confinement;
 mod deployed;
 mod engines;
 mod faults;
+mod faults_machine;
 mod harness;
 mod hostile;
 mod interop;
