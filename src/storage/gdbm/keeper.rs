@@ -117,13 +117,19 @@ impl Shared {
     pub(super) fn look_for_file(&self) {
         let number = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
         let there = std::fs::metadata(&self.path).map(number).ok();
-        let is_there = self.file.metadata().map(number).is_ok_and(|open| there == Some(open));
-        if !is_there && !self.is_gone.swap(true, Ordering::Relaxed) {
+        let Ok(open) = self.file.metadata() else { return };
+        let (is_removed, is_there) = (open.nlink() == 0, there == Some(number(open)));
+        if is_there || self.is_gone.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let path = self.path.display();
+        if is_removed {
             error!(
-                "the database {} is not there any more, or is another file: the server counts on in the file that was \
-                 there, which is lost when it ends",
-                self.path.display()
+                "the database {path} is not there any more: the server counts on in the file that was removed, and all \
+                 of it is lost when it ends"
             );
+        } else {
+            warn!("the database is not at {path} any more: the server counts on in the file that was moved");
         }
     }
 
