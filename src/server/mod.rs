@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use nix::sys::socket::SockaddrStorage;
 use tokio::io::Interest;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at, timeout, timeout_at};
@@ -88,7 +87,7 @@ pub struct Server {
     handler: Handler,
     inbox: Inbox,
     outbox: Outbox,
-    sender: Sender<SockaddrStorage>,
+    sender: Sender,
     waiting: VecDeque<Work>,
     under_way: JoinSet<(Batch, Vec<Work>)>,
     max_under_way: usize,
