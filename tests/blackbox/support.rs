@@ -303,6 +303,11 @@ impl Running {
         eventually("the end of a process", || child.try_wait().unwrap())
     }
 
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Waits until it answers, which it must do.
     #[track_caller]
     pub(crate) fn serves(&mut self, caller: &mut Caller) {
