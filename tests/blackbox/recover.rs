@@ -256,10 +256,10 @@ fn flipped_and_missing_bytes_are_told_of_and_harm_nothing_else() {
         }
     }
     println!(
-        "{rounds} damaged files: {refused} refused at the start and mended by --recover, which lost {lost} of {} \
-         records in each; {told} told of while serving ({ended} ended the server), {silent} changed records that still \
+        "{rounds} damaged files: {refused} refused at the start and mended by --recover, which lost {lost} of their {} \
+         records; {told} told of while serving ({ended} ended the server), {silent} changed records that still \
          look right, {sound} changed nothing that matters",
-        stored.len()
+        refused * stored.len()
     );
 }
 
