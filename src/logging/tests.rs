@@ -2,6 +2,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use jiff::tz::TimeZone;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 

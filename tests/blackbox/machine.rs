@@ -31,7 +31,7 @@ fn report_until(mut caller: Caller, over: &Over, acknowledged: &AtomicU64, first
 }
 
 /// Runs something while two callers report, and returns what they have seen.
-fn under_load(site: &Site, disturb: impl FnOnce()) -> Ledger {
+pub(crate) fn under_load(site: &Site, disturb: impl FnOnce()) -> Ledger {
     let (over, acknowledged) = (Over::default(), AtomicU64::new(0));
     let mut ledger = Ledger::default();
     let more = || {

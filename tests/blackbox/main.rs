@@ -26,6 +26,7 @@ mod limits;
 mod logs;
 mod loops;
 mod machine;
+mod machine_logs;
 mod memory;
 mod migrate;
 mod mysql8;
