@@ -27,6 +27,7 @@ mod logs;
 mod loops;
 mod machine;
 mod machine_logs;
+mod machine_memory;
 mod memory;
 mod migrate;
 mod mysql8;
