@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
 use crate::harness::{Account, Home, eventually, ours_only, unix_time};
-use crate::support::digest;
+use crate::support::{Ledger, Running, Site, digest};
 
 /// Sets how many processes the user of this one may have.
 fn limit_processes(pid: u32, most: u32) {
@@ -21,6 +22,13 @@ fn limit_processes(pid: u32, most: u32) {
         command.uid(process.uid()).gid(process.gid());
     }
     assert!(command.status().unwrap().success());
+}
+
+/// Sets how many bytes of addresses a process may have.
+fn limit_addresses(server: &Running, most: &str) {
+    let pid = server.daemon().pid().to_string();
+    let status = Command::new("prlimit").args(["--pid", &pid, &format!("--as={most}:")]).status();
+    assert!(status.unwrap().success());
 }
 
 #[test]
@@ -53,4 +61,56 @@ fn want_of_processes_leaves_accounts_and_rules_in_force_and_passes() {
     let database = home.database();
     assert_eq!(server.stop().code(), Some(0));
     assert!(database.record(&digest(1)).starts_with("1,2,"));
+}
+
+#[test]
+fn want_of_memory_ends_it_at_worst_and_loses_no_acknowledged_report() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::at(Home::open().file("config", "[server]\nLogFile = pyzord.log\n"));
+    let mut server = Running::start(&site, site.command());
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+    let mut ledger = Ledger::default();
+    // Less than it has. The library's new buckets find no room, and now and then not even what the server
+    // itself needs next, which ends it like a kill.
+    limit_addresses(&server, "1000000");
+    let (mut refused, mut is_alive) = (0, true);
+    for number in 100..100_000 {
+        let digest = digest(number);
+        let reply = caller.ask("report", &[&digest], Duration::from_secs(2));
+        // The repair may find a change that was given up half done.
+        ledger.enter_doubtful(&digest, reply.as_ref());
+        is_alive = reply.is_some();
+        refused += u32::from(reply.is_some_and(|reply| reply.code() == 500));
+        if !is_alive || refused == 200 {
+            break;
+        }
+    }
+    if is_alive {
+        assert_eq!(refused, 200, "there was memory enough");
+        limit_addresses(&server, "unlimited");
+        let digest = digest(99);
+        eventually("reports that count", || {
+            let reply = caller.answered("report", &[&digest]);
+            ledger.enter_doubtful(&digest, Some(&reply));
+            (reply.code() == 200).then_some(())
+        });
+        server.daemon().signal(Signal::SIGTERM);
+        assert_eq!(server.ended().code(), Some(0));
+    } else {
+        assert_eq!(server.ended().signal(), Some(Signal::SIGABRT as i32));
+    }
+    assert!(ledger.acknowledged() > 100);
+
+    // Whatever was left half done is repaired before anything is served.
+    let mut server = Running::start(&site, site.command());
+    server.serves(&mut caller);
+    let log = site.home().log();
+    assert!(log.contains("records have been recovered"), "{log}");
+    assert!(!log.contains("is damaged"), "{log}");
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    ledger.compare(&site.stored());
 }

@@ -120,12 +120,16 @@ impl Gdbm {
         let Some(open) = self.shared.lock().take() else { return };
         self.shared.look_for_file();
         let path = self.shared.path.display();
+        let suspect = open.suspect;
         if let Err(error) = open.handle.close() {
             error!("closing the database {path} failed: {error}");
             return;
         }
-        // What is damaged is to be repaired by the next start, with all that is in the file.
-        let is_sound = self.shared.failure.borrow().is_none();
+        // What is damaged, or may be, is to be repaired by the next start, with all that is in the file.
+        let is_sound = self.shared.failure.borrow().is_none() && !suspect;
+        if suspect {
+            warn!("the database {path} may be damaged, after the errors before; the next start repairs it");
+        }
         if is_sound && let Err(error) = ahead::cut(&self.shared.file) {
             warn!(
                 "the tail of the database {path} cannot be cut off: {error}; the next start repairs the file"
@@ -310,6 +314,7 @@ impl Shared {
     /// Logs an error of the library, and finds out whether it was the last one.
     fn complain(&self, open: &mut Open, error: &GdbmError) -> StorageError {
         let path = self.path.display();
+        open.suspect = true;
         if open.handle.needs_recovery() {
             let why = format!(
                 "the database {path} is damaged ({error}): the server ends, and its next start repairs the file; \

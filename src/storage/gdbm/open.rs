@@ -30,6 +30,8 @@ pub(super) struct Open {
     pub(super) dirty: bool,
     /// Whether the last sync failed: nothing more is accepted until one succeeds.
     pub(super) unsynced: bool,
+    /// Whether the library has given something up, perhaps with a change half done.
+    pub(super) suspect: bool,
     pub(super) complaints: Allowance,
 }
 
@@ -49,6 +51,7 @@ impl Open {
             // A new file is to be on the disk soon, too.
             dirty: true,
             unsynced: false,
+            suspect: false,
             complaints: Allowance::per_minute(10),
         };
         Ok((open, file))
