@@ -43,6 +43,10 @@ impl FromStr for Networks {
                 IpNet::V6(network) => networks.v6.push(network),
             }
         }
+        // Nobody who writes a comma means everybody.
+        if networks.is_empty() && !text.trim().is_empty() {
+            return Err(NetworksError(text.trim().to_owned()));
+        }
         // In order, and none within another: at most one can hold an address.
         networks.v4 = Ipv4Net::aggregate(&networks.v4);
         networks.v6 = Ipv6Net::aggregate(&networks.v6);
@@ -161,6 +165,13 @@ mod tests {
                 Err(NetworksError(wrong.to_owned()))
             );
         }
+    }
+
+    #[test]
+    fn separators_alone_are_not_everybody() {
+        assert_eq!("".parse(), Ok(Networks::default()));
+        assert_eq!(" ".parse(), Ok(Networks::default()));
+        assert_eq!(" , ".parse::<Networks>(), Err(NetworksError(",".to_owned())));
     }
 
     #[test]
