@@ -110,7 +110,9 @@ impl Gdbm {
             let shared = Arc::clone(&shared);
             move || shared.keep()
         });
-        let keeper = keeper.map_err(|error| cannot_use(path, &error))?;
+        let keeper = keeper.map_err(|error| {
+            OpenError::new(format!("no thread can be started for the database {}: {error}", path.display()))
+        })?;
         Ok(Self { keeper: Mutex::new(Some(keeper)), shared })
     }
 
