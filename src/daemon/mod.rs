@@ -4,6 +4,7 @@
 mod confinement;
 mod identity;
 mod prepare;
+mod runtime;
 mod watch;
 
 use std::fmt;
@@ -212,7 +213,7 @@ fn run(
     socket: Option<UdpSocket>,
     readiness: Option<Readiness>,
 ) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => return failed_start(StartError::System(error), readiness),
     };

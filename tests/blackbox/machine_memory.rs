@@ -9,7 +9,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
-use crate::harness::{Account, Home, eventually, ours_only, unix_time};
+use crate::harness::{Account, Home, MariaDb, Redis, eventually, ours_only, unix_time};
+use crate::outages::Store;
 use crate::support::{Ledger, Running, Site, digest};
 
 /// Sets how many processes the user of this one may have.
@@ -61,6 +62,42 @@ fn want_of_processes_leaves_accounts_and_rules_in_force_and_passes() {
     let database = home.database();
     assert_eq!(server.stop().code(), Some(0));
     assert!(database.record(&digest(1)).starts_with("1,2,"));
+}
+
+/// The name of a database server has to be looked up, which takes a thread of the runtime.
+fn survives_an_outage_without_processes(store: &mut impl Store) {
+    let settings = store.settings();
+    let named = settings.replace("127.0.0.1", "localhost");
+    assert_ne!(settings, named);
+    let server = Home::new().config(&named).unprivileged().start();
+    let report = || server.request("report", &[&digest(1)]).code();
+    assert_eq!(report(), 200);
+    // What looked it up at the start has ended by then, if it ever does so.
+    std::thread::sleep(Duration::from_secs(11));
+    limit_processes(server.pid(), 1);
+    store.service().kill();
+    eventually("a refusal", || (report() == 500).then_some(()));
+    // Until an attempt to connect has failed.
+    std::thread::sleep(Duration::from_secs(2));
+    store.restart();
+    eventually("the database", || (report() == 200).then_some(()));
+    limit_processes(server.pid(), 10_000);
+    assert_eq!(server.stop().code(), Some(0));
+    assert!(store.stored()[&digest(1)] >= 2);
+}
+
+#[test]
+fn want_of_processes_does_not_keep_it_from_a_redis_that_is_back() {
+    if ours_only() {
+        survives_an_outage_without_processes(&mut <Redis as Store>::start());
+    }
+}
+
+#[test]
+fn want_of_processes_does_not_keep_it_from_a_mysql_that_is_back() {
+    if ours_only() {
+        survives_an_outage_without_processes(&mut <MariaDb as Store>::start());
+    }
 }
 
 #[test]
