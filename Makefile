@@ -17,12 +17,16 @@ unitdir ?= $(prefix)/lib/systemd/system
 sysusersdir ?= $(prefix)/lib/sysusers.d
 INSTALL ?= install
 
-scripts := .ci/run $(wildcard tests/*.sh dist/*.sh)
+# How long "make fuzz" runs each target, and which.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+scripts := .ci/run $(wildcard tests/*.sh dist/*.sh fuzz/*.sh)
 
 # One after the other, whatever -j says: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: build run test outages pauses bench bench-long migrations lint rust build-packages lint-packages test-packages install uninstall clean help
+.PHONY: build run test outages pauses hostile bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz soak faults storms sanitize help
 
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
@@ -48,6 +52,11 @@ run: build
 # What takes little time comes first, and the tests through the front door last.
 test: rust lint build-packages test-packages
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	    $(CARGO) deny --locked check bans licenses sources; \
+	else \
+	    echo 'cargo-deny is not installed: tests/supply.rs alone looks at licences, bans and sources'; \
+	fi
 	$(CARGO) test --locked --doc
 	$(CARGO) test --locked --lib --bins --tests
 
@@ -57,6 +66,12 @@ outages: rust build-packages test-packages
 
 pauses: rust build-packages test-packages
 	PYZORD_PAUSE_RECORDS=1000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 expire_from
+
+hostile: rust build-packages test-packages
+	PYZORD_HOSTILE=10000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 hostile::
+
+storms: rust build-packages test-packages
+	PYZORD_STORM_SECONDS=60 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 storms::
 
 bench: rust build-packages test-packages
 	$(CARGO) bench --locked --bench pure
@@ -68,11 +83,29 @@ bench-long: rust build-packages test-packages
 migrations: rust build-packages test-packages
 	$(CARGO) bench --locked --bench migrate
 
+# With the compiler's coverage and without end, as it were; the tests do the same for a minute.
+fuzz: rust build-packages
+	fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+sanitize: rust build-packages
+	tests/sanitize.sh
+
+faults: rust build-packages test-packages
+	PYZORD_KILLS=200 PYZORD_DAMAGES=500 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 in_the_middle_of_reports flipped_and_missing
+
+soak: rust build-packages test-packages
+	PYZORD_SOAK_SECONDS=$${PYZORD_SOAK_SECONDS:-1800} $(CARGO) test --locked --release --test blackbox -- --nocapture under_full_load
+
 lint: rust lint-packages
 	$(CARGO) fmt --check
 	shellcheck $(scripts)
 	mandoc -T lint -W warning docs/man/*.[158]
 	dist/check-unit.sh
+
+# Whatever is known of the dependencies, published holes included, which needs the network.
+audit: rust
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --locked check
 
 rust:
 	@command -v $(CARGO) >/dev/null || { \
@@ -132,6 +165,7 @@ uninstall:
 # Leaves the directory var alone, which holds the database of "make run".
 clean:
 	$(CARGO) clean
+	rm -rf fuzz/target
 
 help:
 	@echo 'make            build the server'
@@ -139,9 +173,16 @@ help:
 	@echo 'make test       install what the tests need and run everything that is checked'
 	@echo 'make outages    kill and stop database servers under load, again and again, and print what was measured'
 	@echo 'make pauses     let a million records expire under load, and print what was measured'
+	@echo 'make hostile    send ten million mutated datagrams to a server on each engine, and print what was seen'
+	@echo 'make storms     reload and rotate two hundred times a second under load, and print what was seen'
 	@echo 'make bench      compare this server, the Python one and a bare echo, and write docs/performance.md'
 	@echo 'make bench-long two minutes of half load on a million records, with a sync and a sweep meanwhile'
 	@echo 'make migrations move a million records between engines, beside what the databases do themselves'
+	@echo 'make sanitize   the module that calls the C library, under valgrind and the address sanitizer'
+	@echo 'make faults     200 kills under load, and servers on 500 damaged databases'
+	@echo 'make soak       half an hour of full load and all faults on all engines'
+	@echo 'make audit      licences, origins and published holes of the dependencies'
+	@echo 'make fuzz       fuzz every target for FUZZ_SECONDS (60), or only FUZZ_TARGETS; installs cargo-fuzz'
 	@echo 'make lint       only what is checked quickly: format, scripts, manual pages, systemd unit'
 	@echo 'make install    install what was built; DESTDIR, prefix, bindir, sbindir, mandir, docdir, unitdir'
 	@echo '                and sysusersdir are honoured (prefix is /usr/local, sbindir is bindir)'

@@ -5,7 +5,8 @@
 //!
 //! # A datagram's way
 //!
-//! [`server`] owns the socket and receives datagrams in batches. For each, [`handler`] says what
+//! [`server`] owns the socket and receives datagrams in batches. [`limits`] says who is heard at all, and how often.
+//! For each that is heard, [`handler`] says what
 //! is to become of it: [`protocol`] makes header fields and a request of the bytes, [`access`]
 //! knows the accounts and who may do what. What needs no database is answered at once; the rest
 //! is merged by digest into a [`storage::Batch`], for which the engine finds or counts
@@ -21,14 +22,18 @@
 //! puts load on any Pyzor server and says how it bears that.
 //!
 //! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, or `bench`, then `access`, `storage`
-//! and `protocol`, then `record` and `digest`.
+//! and `protocol`, then `record` and `digest`. The bodies of fuzz targets are in `fuzzing`, and in the rooms whose
+//! private parts they need, as tests are.
 
 pub mod access;
 pub mod allowance;
 pub mod bench;
 pub mod daemon;
 pub mod digest;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handler;
+pub mod limits;
 mod lines;
 pub mod logging;
 pub mod migrate;

@@ -13,8 +13,8 @@ python=/usr/bin/python3
 missing=
 # redis-tools holds the server as well, under another name; the package redis-server would only add the
 # service. Likewise mariadb-server-core and mariadb-server.
-for package in gdbmtool mariadb-client-core mariadb-server-core openssl python3 python3-gdbm python3-mysqldb \
-    python3-redis python3-venv redis-tools tzdata util-linux; do
+for package in faketime gdbmtool mariadb-client-core mariadb-server-core openssl python3 python3-gdbm python3-mysqldb \
+    python3-redis python3-venv redis-tools tzdata util-linux valgrind; do
     state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
     [ "$state" = 'install ok installed' ] || missing="$missing $package"
 done

@@ -1,15 +1,21 @@
 //! Reading both files into an [`Authorizer`].
 
 use std::collections::{HashMap, HashSet};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::lines::shown;
 use super::passwd::{self, Entry};
 use super::rules::{self, Order, Rule, User};
 use super::{ANONYMOUS, Account, Authorizer, Rights};
 use crate::protocol::op::Op;
+
+/// The permissions that a file has for users who are neither its owner nor of its group.
+const FOR_OTHERS: u32 = 0o006;
 
 /// Where accounts and rights come from, and how the rules are to be understood.
 #[derive(Clone, Debug)]
@@ -63,13 +69,32 @@ pub struct LoadError {
 pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
     let passwd = read("passwd", &sources.passwd)?;
     let access = read("access", &sources.access)?;
+    let is_open = passwd.as_ref().is_some_and(|file| file.mode & FOR_OTHERS != 0);
+    let text = |file: Option<Content>| file.map(|file| file.text);
+    let mut loaded = of_texts(sources, before, text(passwd), text(access));
+    if is_open {
+        let path = sources.passwd.display();
+        loaded.warnings.push(format!(
+            "{path} is open to every user of this machine, and its keys are as good as passwords: chmod o= {path}"
+        ));
+    }
+    Ok(loaded)
+}
+
+/// The same of what both files said, where they were there.
+pub(super) fn of_texts(
+    sources: &Sources,
+    before: Present,
+    passwd: Option<Vec<u8>>,
+    access: Option<Vec<u8>>,
+) -> Loaded {
     let present = Present { passwd: passwd.is_some(), access: access.is_some() };
     let (mut warnings, mut notes) = (Vec::new(), Vec::new());
 
     let entries = match passwd {
         Some(text) => {
             let entries = passwd::parse(&text, &sources.passwd.display().to_string(), &mut warnings);
-            let users: Vec<&str> = entries.iter().map(|entry| entry.user.as_str()).collect();
+            let users: Vec<&str> = entries.iter().map(|entry| shown(&entry.user)).collect();
             notes.push(format!("Accounts: {}", users.join(",")));
             entries
         }
@@ -114,10 +139,16 @@ pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
         })
         .collect();
     notes.push(summary(&anonymous, &accounts));
-    Ok(Loaded { authorizer: Authorizer { accounts, anonymous }, warnings, notes, present })
+    Loaded { authorizer: Authorizer { accounts, anonymous }, warnings, notes, present }
 }
 
-fn read(what: &'static str, path: &Path) -> Result<Option<Vec<u8>>, LoadError> {
+/// A file as it was read.
+struct Content {
+    text: Vec<u8>,
+    mode: u32,
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Option<Content>, LoadError> {
     let fail = |error| LoadError { what, path: path.to_owned(), error };
     match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -128,8 +159,14 @@ fn read(what: &'static str, path: &Path) -> Result<Option<Vec<u8>>, LoadError> {
         }
         Ok(_) => {}
     }
-    match std::fs::read(path) {
-        Ok(text) => Ok(Some(text)),
+    let content = File::open(path).and_then(|mut file| {
+        let mode = file.metadata().map(|metadata| if metadata.is_file() { metadata.mode() } else { 0 })?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        Ok(Content { text, mode })
+    });
+    match content {
+        Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fail(error)),
     }
@@ -155,8 +192,8 @@ fn warn_of_case(entries: &[Entry], rules: &[Rule], sources: &Sources, warnings: 
                  apart",
                 sources.passwd.display(),
                 entry.line,
-                entry.user,
-                other.user,
+                shown(&entry.user),
+                shown(&other.user),
                 other.line
             )),
             None => {
@@ -170,10 +207,11 @@ fn warn_of_case(entries: &[Entry], rules: &[Rule], sources: &Sources, warnings: 
             let Some(entry) = folded.get(&written.to_lowercase()) else { continue };
             if entry.user != *written && warned.insert(written) {
                 warnings.push(format!(
-                    "{}:{}: '{written}' differs in case from the account '{}'; the line applies to it",
+                    "{}:{}: '{}' differs in case from the account '{}'; the line applies to it",
                     sources.access.display(),
                     rule.line,
-                    entry.user
+                    shown(written),
+                    shown(&entry.user)
                 ));
             }
         }

@@ -3,6 +3,7 @@
 //! An [`Authorizer`] is an immutable snapshot of both files. Reloading makes a new one, which the
 //! server swaps in whole, so that a request sees either both old files or both new ones.
 
+pub(crate) mod fuzzing;
 mod lines;
 mod load;
 mod passwd;
@@ -24,7 +25,7 @@ use crate::record::Timestamp;
 pub const ANONYMOUS: &str = "anonymous";
 
 /// How far the time of signing may be from now, in microseconds.
-const TIME_TOLERANCE: i64 = 300 * 1_000_000;
+pub const TIME_TOLERANCE: i64 = 300 * 1_000_000;
 
 /// All accounts with their keys and rights.
 #[derive(Debug, Default)]
@@ -82,7 +83,7 @@ impl Authorizer {
         now: Timestamp,
         signed: &mut Vec<u8>,
     ) -> Result<&Rights, Refusal> {
-        if request.user.is_empty() || request.user == ANONYMOUS.as_bytes() {
+        if request.is_anonymous() {
             return Ok(&self.anonymous);
         }
         let account = self.accounts.get(request.user).ok_or(Refusal::UnknownUser)?;

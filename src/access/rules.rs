@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use super::ANONYMOUS;
-use super::lines::{quoted, significant};
+use super::lines::{may_hold_key, quoted, shown, significant};
 use crate::protocol::op::Op;
 
 /// Which of several matching lines of an access file decides.
@@ -67,11 +67,11 @@ pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<
     for line in significant(file) {
         let mut skip = |why: String| {
             // A line of the wrong file may hold a key, and keys are in no log.
-            let shown = match line.text {
+            let told = match line.text {
                 Some(text) if !may_hold_key(text) => format!(" {}", quoted(text.trim())),
                 _ => String::new(),
             };
-            warnings.push(format!("{name}:{}: Invalid ACL line{shown}, skipped: {why}", line.number));
+            warnings.push(format!("{name}:{}: Invalid ACL line{told}, skipped: {why}", line.number));
         };
         let Some(text) = line.text else {
             skip("it is not UTF-8".to_owned());
@@ -120,11 +120,6 @@ pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<
         rules.push(Rule { line: line.number, all_ops, ops, all_users, users, written_users, allow });
     }
     rules
-}
-
-/// Whether a text has a word as long as a key, or longer.
-fn may_hold_key(text: &str) -> bool {
-    text.split(|character: char| !character.is_ascii_alphanumeric()).any(|word| word.len() >= 40)
 }
 
 /// Splits a list at white space and takes the keyword `all`, in any case, out of it.
@@ -215,9 +210,9 @@ pub(super) fn differences(rules: &[Rule], users: &[&str], name: &str) -> Vec<Str
 
 fn several(names: &[&str]) -> String {
     const SHOWN: usize = 8;
-    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    let listed = names.iter().take(SHOWN).map(|name| shown(name)).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
+        0 => listed,
+        more => format!("{listed} and {more} more"),
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use sha1::{Digest as _, Sha1};
+use subtle::ConstantTimeEq;
 
 use crate::digest::{HEX_LEN, hex};
 use crate::protocol::reply::push_number;
@@ -40,6 +41,5 @@ impl fmt::Debug for KeyHash {
 /// Whether a received signature is the expected one, in a time that does not tell where it
 /// differs.
 pub(super) fn equal(received: &[u8], expected: &[u8; HEX_LEN]) -> bool {
-    received.len() == expected.len()
-        && received.iter().zip(expected).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    received.ct_eq(expected).into()
 }

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::protocol::headers::Parser;
@@ -12,7 +13,9 @@ impl Files {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in [("passwd", passwd), ("access", access)] {
             if let Some(text) = text {
-                fs::write(folder.path().join(name), text).unwrap();
+                let path = folder.path().join(name);
+                fs::write(&path, text).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             }
         }
         Self { folder }
@@ -247,4 +250,17 @@ fn a_right_signature_is_accepted_and_a_wrong_one_refused() {
     let anonymous = signed.replace("User: bob", "User: anonymous");
     assert_eq!(ask(&anonymous, 0), Ok(authorizer.anonymous.clone()));
     assert_eq!(ask("Op: ping\n", 0), Ok(authorizer.anonymous.clone()));
+}
+
+#[test]
+fn what_may_be_a_key_is_in_no_text() {
+    let swapped = format!("{KEY} : alice\n{} : x\nalice : {KEY}\n", KEY.to_uppercase());
+    let access = format!("all : {KEY} : allow\nx : y : {KEY}\n{KEY} : all : allow\n{KEY} : alice : deny\n");
+    let loaded = Files::new(Some(swapped.as_bytes()), Some(access.as_bytes())).load(Order::First);
+    let texts: Vec<&String> = loaded.warnings.iter().chain(&loaded.notes).collect();
+    assert!(texts.len() > 6, "{texts:#?}");
+    for text in texts {
+        assert!(!text.to_lowercase().contains(KEY), "{text}");
+    }
+    assert_eq!(loaded.authorizer.len(), 3);
 }

@@ -44,6 +44,16 @@ const PRELOAD_WINDOW: usize = 64;
 /// The most requests that may wait for replies.
 const MOST_OUTSTANDING: usize = 1 << 22;
 
+/// The thread and the code of a reply, as the generator reads it; a bare echo has the code 200.
+pub(crate) fn read_reply(datagram: &[u8]) -> Option<(u64, u16)> {
+    let reply = reply::Reply::parse(datagram)?;
+    let code = match reply.code {
+        reply::Code::Number(code) => code,
+        reply::Code::Echo => 200,
+    };
+    Some((reply.thread, code))
+}
+
 /// Runs the program `pyzor-bench`.
 pub fn main() -> ExitCode {
     let outcome = match options::parse(std::env::args_os().skip(1)) {

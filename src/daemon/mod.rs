@@ -1,18 +1,24 @@
 //! The daemon from its command line to its end: puts the rooms together, in an order in which
 //! nothing that must not survive a fork exists before it, and no signal can come too early.
 
+mod confinement;
+mod identity;
 mod prepare;
+mod runtime;
 mod watch;
 
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Uid;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -25,6 +31,7 @@ use crate::os::pidfile::{self, PidFile};
 use crate::os::signals::{self, Intention, Signals};
 use crate::os::{self, privileges};
 use crate::settings::{self, Environment, Failure, Invocation, Problem, Settings};
+use crate::storage;
 
 /// The command line was misused.
 const EXIT_USAGE: u8 = 2;
@@ -44,6 +51,7 @@ pub fn main() -> ExitCode {
             settings.notices.iter().for_each(|notice| say("note", notice));
             check(&[], &settings.warnings, &sources(&settings))
         }
+        Ok(Invocation::Recover(settings)) => recover(&settings),
         Ok(Invocation::Serve(settings)) => start(&settings),
         Err(Failure::Usage(text)) => {
             // Nobody may be left to read it.
@@ -95,18 +103,51 @@ fn check(problems: &[Problem], warnings: &[String], sources: &Sources) -> ExitCo
     if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Mends the database and says what became of it.
+fn recover(settings: &Settings) -> ExitCode {
+    os::restrict_umask();
+    settings.warnings.iter().for_each(|warning| say("warning", warning));
+    if settings.engine != "gdbm" {
+        say("error", &format_args!("--recover is for a file of gdbm, and Engine is {}", settings.engine));
+        return ExitCode::FAILURE;
+    }
+    let age = (settings.cleanup_age > 0).then(|| Duration::from_secs(settings.cleanup_age));
+    match storage::recover(&settings.digest_db_path, age) {
+        Ok(text) => {
+            print(&format!("pyzord: {text}\n"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say("error", &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Everything up to the runtime.
 fn start(settings: &Settings) -> ExitCode {
     os::restrict_umask();
-    if let Err(error) = create_homedir(&settings.homedir) {
-        say("error", &error);
-        return ExitCode::FAILURE;
-    }
+    let made_homedir = match create_homedir(&settings.homedir) {
+        Ok(is_made) => is_made,
+        Err(error) => {
+            say("error", &error);
+            return ExitCode::FAILURE;
+        }
+    };
     // From here on a signal waits until there is somebody to take it.
     if let Err(error) = signals::block() {
         say("error", &StartError::System(error));
         return ExitCode::FAILURE;
     }
+    // Only root may lower it.
+    let niced = privileges::nice(settings.nice);
+    let as_root = match identity::assume(settings, made_homedir) {
+        Ok(as_root) => as_root,
+        Err(errors) => {
+            errors.iter().for_each(|error| say("error", error));
+            return ExitCode::FAILURE;
+        }
+    };
     let logs =
         match logging::open(settings.log_file.as_deref(), settings.usage_log_file.as_deref(), settings.debug)
         {
@@ -116,33 +157,41 @@ fn start(settings: &Settings) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
-    if let Err(error) = privileges::nice(settings.nice) {
+    if let Err(error) = niced {
         warn!("the niceness {} was refused: {error}", settings.nice);
     }
-    let readiness = match detach(settings, &logs) {
+    let readiness = match detach(settings, &logs, as_root.output, as_root.socket.as_ref()) {
         Ok(readiness) => readiness,
         Err(error) => {
             error!("{error}");
             return ExitCode::FAILURE;
         }
     };
-    let outcome = run(settings, &logs, readiness);
+    info!("Starting pyzord server.");
+    confinement::confine(settings);
+    let outcome = run(settings, &logs, as_root.socket, readiness);
     logs.close(LOG_PATIENCE);
     outcome
 }
 
-fn create_homedir(path: &Path) -> Result<(), StartError> {
+/// Makes the homedir if it is not there, and says whether that was so.
+fn create_homedir(path: &Path) -> Result<bool, StartError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(StartError::Homedir { path: path.display().to_string(), error })
         }
-        _ => Ok(()),
+        outcome => Ok(outcome.is_ok()),
     }
 }
 
 /// Goes into the background if that is asked for, once it is clear that no other daemon has the
 /// pid file.
-fn detach(settings: &Settings, logs: &Logs) -> Result<Option<Readiness>, StartError> {
+fn detach(
+    settings: &Settings,
+    logs: &Logs,
+    output: Option<File>,
+    socket: Option<&UdpSocket>,
+) -> Result<Option<Readiness>, StartError> {
     let Some(path) = &settings.detach else { return Ok(None) };
     let deadline = Instant::now() + HANDOVER;
     while let Err(error) = pidfile::check(&settings.pid_file) {
@@ -151,22 +200,24 @@ fn detach(settings: &Settings, logs: &Logs) -> Result<Option<Readiness>, StartEr
         }
         std::thread::sleep(HANDOVER_STEP);
     }
-    let output: File = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| StartError::Output { path: path.display().to_string(), error })?;
-    detach::detach(output, &logs.descriptors()).map(Some).map_err(StartError::Detach)
+    let output = output.map_or_else(|| identity::open_output(path), Ok)?;
+    let mut kept = logs.descriptors();
+    kept.extend(socket.map(AsRawFd::as_raw_fd));
+    detach::detach(output, &kept).map(Some).map_err(StartError::Detach)
 }
 
 /// Everything from the runtime on.
-fn run(settings: &Settings, logs: &Logs, readiness: Option<Readiness>) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+fn run(
+    settings: &Settings,
+    logs: &Logs,
+    socket: Option<UdpSocket>,
+    readiness: Option<Readiness>,
+) -> ExitCode {
+    let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => return failed_start(StartError::System(error), readiness),
     };
-    let outcome = runtime.block_on(serve(settings, logs, readiness));
+    let outcome = runtime.block_on(serve(settings, logs, socket, readiness));
     // A file that cannot be read right now must not keep the process.
     runtime.shutdown_background();
     outcome
@@ -180,17 +231,24 @@ fn failed_start(error: StartError, readiness: Option<Readiness>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(settings: &Settings, logs: &Logs, readiness: Option<Readiness>) -> ExitCode {
+async fn serve(
+    settings: &Settings,
+    logs: &Logs,
+    socket: Option<UdpSocket>,
+    readiness: Option<Readiness>,
+) -> ExitCode {
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
         Err(error) => return failed_start(error.into(), readiness),
     };
-    info!("Starting pyzord server.");
     settings.warnings.iter().for_each(|warning| warn!("{warning}"));
+    if settings.user.is_empty() && Uid::effective().is_root() {
+        warn!("running as root, which the server has no need of: set User to one that is made for it");
+    }
     settings.notices.iter().for_each(|notice| info!("{notice}"));
     let mut reload_at_once = false;
     let prepared = tokio::select! {
-        prepared = prepare(settings, logs, readiness.is_some()) => prepared,
+        prepared = prepare(settings, logs, socket, readiness.is_some()) => prepared,
         name = stop_asked(&mut signals, &mut reload_at_once) => {
             info!("{name} received. Shutting down.");
             if let Some(readiness) = readiness {

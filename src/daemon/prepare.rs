@@ -1,6 +1,7 @@
 //! What must be had before the daemon serves, and what it means when it cannot.
 
 use std::io;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use thiserror::Error;
 
 use super::watch::tell;
 use crate::access::{self, Authorizer, LoadError, Present, Sources};
+use crate::limits::{Gate, Rules};
 use crate::logging::Logs;
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::record::Timestamp;
@@ -57,6 +59,7 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(
     settings: &Settings,
     logs: &Logs,
+    socket: Option<UdpSocket>,
     detached: bool,
 ) -> Result<Prepared, StartError> {
     let options = storage::Options {
@@ -66,7 +69,7 @@ pub(super) async fn prepare(
         connections: (settings.db_connections > 0).then_some(settings.db_connections as usize),
     };
     let engine = hand_over(OpenError::is_busy, || storage::open(&settings.engine, &options)).await?;
-    let prepared = prepare_rest(settings, logs, detached, &engine).await;
+    let prepared = prepare_rest(settings, logs, socket, detached, &engine).await;
     if prepared.is_err() {
         engine.close().await;
     }
@@ -76,11 +79,15 @@ pub(super) async fn prepare(
 async fn prepare_rest(
     settings: &Settings,
     logs: &Logs,
+    socket: Option<UdpSocket>,
     detached: bool,
     engine: &Arc<dyn Engine>,
 ) -> Result<Prepared, StartError> {
     let in_use = |error: &BindError| matches!(error, BindError::InUse { .. });
-    let socket = hand_over(in_use, || async { bind(&settings.listen_address, settings.port) }).await?;
+    let socket = match socket {
+        Some(socket) => socket,
+        None => hand_over(in_use, || async { bind(&settings.listen_address, settings.port) }).await?,
+    };
     let place = format!("{} (UDP), engine {}", local_address(&socket)?, engine.describe());
     let loaded = access::load(&sources(settings), Present::default())?;
     tell(&loaded);
@@ -91,6 +98,8 @@ async fn prepare_rest(
         access: Arc::clone(&access),
         engine: Arc::clone(engine),
         usage: logs.usage(),
+        gate: Gate::new(rules(settings)),
+        replay_guard: settings.replay_guard.then_some(settings.replay_guard_size),
         clock: Timestamp::now,
     })?;
     let pid_file = match detached {
@@ -115,6 +124,20 @@ async fn hand_over<T, E, F: Future<Output = Result<T, E>>>(
             }
             outcome => return outcome,
         }
+    }
+}
+
+/// Who is heard, and how often.
+fn rules(settings: &Settings) -> Rules {
+    Rules {
+        allow: settings.allow_networks.clone(),
+        deny: settings.deny_networks.clone(),
+        rates: [settings.rate_limit, settings.rate_limit_errors, settings.rate_limit_writes],
+        burst: settings.rate_limit_burst,
+        exempt: settings.rate_limit_exempt.clone(),
+        log_only: settings.rate_limit_log_only,
+        prefix: (settings.rate_limit_prefix_v4, settings.rate_limit_prefix_v6),
+        table: settings.rate_limit_table,
     }
 }
 

@@ -1,10 +1,10 @@
 //! Beside the server: signals, reloading, the engine's health.
 
 use std::sync::Arc;
+use std::{io, thread};
 
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
-use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use crate::access::{self, Authorizer, LoadError, Loaded, Present, Sources};
@@ -39,13 +39,16 @@ impl Watch {
         let engine = Arc::clone(&self.engine);
         let failed = engine.failed();
         tokio::pin!(failed);
-        let mut reloading: Option<JoinHandle<Result<Loaded, LoadError>>> = None;
+        let mut reloading: Option<oneshot::Receiver<Result<Loaded, LoadError>>> = None;
         let mut reload_again = self.reload_at_once;
         let mut reopen_again = false;
         let end = loop {
             // A signal during a reload may mean that a file has changed since it was read.
             if reload_again && reloading.is_none() {
-                reloading = Some(self.reload(std::mem::take(&mut reopen_again)));
+                match self.reload(std::mem::take(&mut reopen_again)) {
+                    Ok(task) => reloading = Some(task),
+                    Err(error) => failed_to_reload(&error),
+                }
                 reload_again = false;
             }
             tokio::select! {
@@ -62,7 +65,10 @@ impl Watch {
                     }
                 } => {
                     reloading = None;
-                    self.take(outcome);
+                    match outcome {
+                        Ok(outcome) => self.take(outcome),
+                        Err(_) => failed_to_reload(&io::Error::other("its thread has died")),
+                    }
                 }
                 intention = self.signals.next() => match intention {
                     Intention::Stop(name) => {
@@ -86,32 +92,39 @@ impl Watch {
         end
     }
 
-    fn reload(&self, reopen: bool) -> JoinHandle<Result<Loaded, LoadError>> {
+    /// Begins to reload, in a thread of its own: opening and reading may take long, on a network's file
+    /// system for instance.
+    fn reload(&self, reopen: bool) -> io::Result<oneshot::Receiver<Result<Loaded, LoadError>>> {
         let (logs, sources, before) = (self.logs.clone(), self.sources.clone(), self.present);
-        // Opening and reading may take long, on a network's file system for instance.
-        tokio::task::spawn_blocking(move || {
+        let (done, reloading) = oneshot::channel();
+        // The runtime's own threads would panic where there can be no more.
+        thread::Builder::new().name("reload".to_owned()).spawn(move || {
             if reopen {
                 logs.reopen();
             }
-            access::load(&sources, before)
-        })
+            // Nobody waits for it any more when the server ends.
+            let _ = done.send(access::load(&sources, before));
+        })?;
+        Ok(reloading)
     }
 
     /// Puts what was reloaded into force, or says why it is not.
-    fn take(&mut self, outcome: Result<Result<Loaded, LoadError>, JoinError>) {
+    fn take(&mut self, outcome: Result<Loaded, LoadError>) {
         match outcome {
-            Ok(Ok(loaded)) => {
+            Ok(loaded) => {
                 tell(&loaded);
                 self.present = loaded.present;
                 self.access.store(Arc::new(loaded.authorizer));
                 info!("The accounts and the access rules have been reloaded.");
             }
-            Ok(Err(error)) => error!("{error}; the accounts and rules in force stay as they were"),
-            Err(error) => {
-                error!("reloading failed: {error}; the accounts and rules in force stay as they were");
-            }
+            Err(error) => error!("{error}; the accounts and rules in force stay as they were"),
         }
     }
+}
+
+/// Tells the operator that a signal has had no effect.
+fn failed_to_reload(error: &io::Error) {
+    error!("reloading failed: {error}; the logs, accounts and rules in force stay as they were");
 }
 
 /// Tells the operator what was loaded.

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use thiserror::Error;
 use tracing::error;
 use tracing_subscriber::layer::SubscriberExt;
@@ -86,11 +86,9 @@ fn target(what: &'static str, path: &Path) -> Result<Target, OpenError> {
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    // A pipe without a reader is an error instead of a long wait.
+    // A pipe without a reader is an error instead of a long wait, and so is one that is full.
     let flags = OFlag::O_NONBLOCK.bits();
-    let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
-    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
-    Ok(file)
+    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)
 }
 
 impl Logs {
@@ -140,6 +138,10 @@ impl Logs {
 }
 
 impl Target {
+    fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
     fn descriptor(&self) -> Option<RawFd> {
         match self {
             Self::File(file) => Some(file.as_raw_fd()),

@@ -12,11 +12,16 @@ use tracing::{error, warn};
 
 /// How long the thread lets lines gather after a write, so that it is not woken for each.
 const GATHERING: Duration = Duration::from_millis(10);
+/// How long it waits for a pipe that is full, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+/// How often it tells of dropped lines while it waits.
+const REMINDER: Duration = Duration::from_secs(60);
 
 /// Where lines go.
 #[derive(Debug)]
 pub(super) enum Target {
-    /// A file, or what has a file's name.
+    /// A file, or what has a file's name; a pipe that is full is an error rather than a wait.
     File(File),
     /// This process's stdout, whatever that becomes.
     Stdout,
@@ -70,7 +75,8 @@ struct State {
     idle: bool,
     closing: bool,
     ended: bool,
-    replacement: Option<Target>,
+    /// What comes after the current target, and how much of what waits is still for that.
+    replacement: Option<(Target, usize)>,
 }
 
 impl Sink {
@@ -103,8 +109,8 @@ impl Sink {
     pub(super) fn append(&self, lines: &[u8]) {
         let mut state = self.lock();
         if let Some(writer) = &mut state.writer {
-            // There is nobody yet to whom a failure could be told.
-            let _ = writer.write(lines);
+            // There is nobody yet to whom a failure could be told, and nobody waits for a full pipe.
+            let _ = writer.write(lines, &mut |_| Full::Lost);
             return;
         }
         if state.pending.len() + lines.len() > self.limit {
@@ -141,7 +147,7 @@ impl Sink {
         let mut state = self.lock();
         match &mut state.writer {
             Some(writer) => writer.target = target,
-            None => state.replacement = Some(target),
+            None => state.replacement = Some((target, state.pending.len())),
         }
         self.shared.wake.notify_one();
     }
@@ -176,6 +182,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     fn write_until_closed(&self, mut writer: Writer) {
         let mut lines = Vec::new();
+        let name = writer.name.clone();
+        let mut told = None;
         loop {
             let mut state = lock(&self.state);
             while state.pending.is_empty()
@@ -194,17 +202,17 @@ impl Shared {
             let closing = state.closing;
             drop(state);
 
-            if !lines.is_empty() {
-                let outcome = writer.write(&lines);
-                writer.tell(outcome);
-            }
+            let (mut replacement, until) = replacement.unzip();
+            let (before, after) = lines.split_at(until.unwrap_or(lines.len()));
+            writer.write_and_tell(before, &mut |pause| self.wait(pause, &mut replacement, &name, &mut told));
             if dropped > 0 {
                 warn!("{dropped} lines for the {} were dropped, since it was too slow", writer.name);
             }
-            if let Some(target) = replacement {
+            if let Some(target) = replacement.take() {
                 writer.target = target;
                 writer.torn = false;
             }
+            writer.write_and_tell(after, &mut |pause| self.wait(pause, &mut None, &name, &mut told));
             if closing {
                 break;
             }
@@ -213,11 +221,50 @@ impl Shared {
         // What came in between, a line about dropped ones for instance.
         let rest = std::mem::take(&mut lock(&self.state).pending);
         if !rest.is_empty() {
-            let _ = writer.write(&rest);
+            let _ = writer.write(&rest, &mut |pause| self.wait(pause, &mut None, &name, &mut told));
         }
         lock(&self.state).ended = true;
         self.ended.notify_all();
     }
+
+    /// Waits so long for a pipe that is full, unless there is another target for what it does not take:
+    /// the newest one, or this.
+    fn wait(
+        &self,
+        pause: Duration,
+        target: &mut Option<Target>,
+        name: &str,
+        told: &mut Option<Instant>,
+    ) -> Full {
+        let mut state = lock(&self.state);
+        if state.replacement.is_none() && target.is_none() {
+            state = self.wake.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if let Some((newest, _)) = state.replacement.take() {
+            *target = None;
+            return Full::Instead(newest);
+        }
+        if let Some(target) = target.take() {
+            return Full::Instead(target);
+        }
+        if state.dropped > 0 && told.is_none_or(|told| told.elapsed() >= REMINDER) {
+            *told = Some(Instant::now());
+            let dropped = std::mem::take(&mut state.dropped);
+            drop(state);
+            warn!("{dropped} lines for the {name} were dropped, since it was too slow");
+        }
+        Full::Again
+    }
+}
+
+/// What to do about a pipe that is full.
+enum Full {
+    /// Try it again.
+    Again,
+    /// Write to this.
+    Instead(Target),
+    /// Do without.
+    Lost,
 }
 
 /// Writes lines whole, as far as the destination lets it.
@@ -232,28 +279,54 @@ struct Writer {
 }
 
 impl Writer {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        if self.torn {
-            // Whatever comes next must not look like the rest of it.
-            if let Err(error) = self.target.write_all(b"\n") {
-                return self.lose(lines, error);
-            }
-            self.torn = false;
+    fn write_and_tell(&mut self, lines: &[u8], full: &mut dyn FnMut(Duration) -> Full) {
+        if !lines.is_empty() {
+            let outcome = self.write(lines, full);
+            self.tell(outcome);
         }
-        let mut at = 0;
+    }
+
+    fn write(&mut self, lines: &[u8], full: &mut dyn FnMut(Duration) -> Full) -> io::Result<()> {
+        let (mut at, mut pause) = (0, FIRST_PAUSE);
         while at < lines.len() {
-            match self.target.write(&lines[at..]) {
+            // Whatever comes next must not look like the rest of a line that was cut off.
+            let bytes = if self.torn { b"\n" } else { &lines[at..] };
+            match self.target.write(bytes) {
                 Ok(0) => return self.lose_from(lines, at, io::ErrorKind::WriteZero.into()),
-                Ok(written) => at += written,
+                Ok(written) => {
+                    pause = FIRST_PAUSE;
+                    at += if std::mem::take(&mut self.torn) { 0 } else { written };
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.target.is_file() => {
+                    match full(pause) {
+                        Full::Again => pause = (pause * 2).min(LONGEST_PAUSE),
+                        Full::Instead(target) => {
+                            at = self.turn_to(target, lines, at);
+                            pause = FIRST_PAUSE;
+                        }
+                        Full::Lost => return self.lose_from(lines, at, error),
+                    }
+                }
                 Err(error) => return self.lose_from(lines, at, error),
             }
         }
         Ok(())
     }
 
+    /// Goes on at another target with the next whole line; returns where that begins.
+    fn turn_to(&mut self, target: Target, lines: &[u8], at: usize) -> usize {
+        self.target = target;
+        self.torn = false;
+        if at == 0 || lines[at - 1] == b'\n' {
+            return at;
+        }
+        self.lost += 1;
+        lines[at..].iter().position(|byte| *byte == b'\n').map_or(lines.len(), |end| at + end + 1)
+    }
+
     fn lose_from(&mut self, lines: &[u8], at: usize, error: io::Error) -> io::Result<()> {
-        self.torn = at > 0 && lines[at - 1] != b'\n';
+        self.torn |= at > 0 && lines[at - 1] != b'\n';
         self.lose(&lines[at..], error)
     }
 
@@ -272,7 +345,8 @@ impl Writer {
                     self.name
                 );
             }
-            Ok(()) if self.failing => {
+            // Some may have been lost before there was anybody to tell.
+            Ok(()) if self.failing || self.lost > 0 => {
                 self.failing = false;
                 warn!("the {} can be written again; {} lines were lost", self.name, self.lost);
                 self.lost = 0;

@@ -2,6 +2,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use jiff::tz::TimeZone;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
@@ -110,6 +111,31 @@ fn a_reopened_file_gets_what_comes_later() {
         (fs::read_to_string(&moved).unwrap(), fs::read_to_string(&path).unwrap()),
         ("old\n".into(), String::new())
     );
+}
+
+#[test]
+fn lines_go_to_the_file_that_was_open_when_they_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+    let sink = sink(&path, 1 << 20);
+    sink.start();
+    for round in 0..20 {
+        // All of it before the thread has written anything, most of the time.
+        sink.append(b"old\n");
+        fs::rename(&path, &moved).unwrap();
+        sink.replace(target("log file", &path).unwrap());
+        sink.append(b"new\n");
+        let deadline = Instant::now() + PATIENCE;
+        while fs::read(&path).unwrap().is_empty() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        let expected = if round == 0 { "old\n" } else { "new\nold\n" };
+        assert_eq!(
+            (fs::read_to_string(&moved).unwrap().as_str(), fs::read_to_string(&path).unwrap().as_str()),
+            (expected, "new\n")
+        );
+    }
+    finish(&sink);
 }
 
 /// A pipe that nobody reads: writing to it blocks, adding lines never does, and what does not fit

@@ -91,7 +91,13 @@ impl PidFile {
             if !is_at(&file, path) {
                 continue;
             }
-            replace_content(&mut file).map_err(unusable)?;
+            if let Err(error) = replace_content(&mut file) {
+                // On a full disk: an empty file would name nobody.
+                if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+                    let _ = fs::remove_file(path);
+                }
+                return Err(unusable(error));
+            }
             return Ok(Self { path: path.to_owned(), file });
         }
     }

@@ -40,11 +40,13 @@ pub fn integer(text: &[u8]) -> Option<i64> {
     if !are_digits(digits) {
         return None;
     }
-    let magnitude = digits
-        .iter()
-        .filter(|byte| **byte != b'_')
-        .fold(0i64, |number, digit| number.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
-    Some(if negative { -magnitude } else { magnitude })
+    let digits = digits.iter().filter(|byte| **byte != b'_').map(|digit| i64::from(digit - b'0'));
+    // One more fits below zero than above it.
+    Some(if negative {
+        digits.fold(0i64, |number, digit| number.saturating_mul(10).saturating_sub(digit))
+    } else {
+        digits.fold(0i64, |number, digit| number.saturating_mul(10).saturating_add(digit))
+    })
 }
 
 fn float(text: &[u8]) -> Option<f64> {
@@ -166,7 +168,8 @@ mod tests {
             (" -5\t", -5),
             ("-0", 0),
             ("99999999999999999999", i64::MAX),
-            ("-99999999999999999999", -i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+            ("-99999999999999999999", i64::MIN),
         ] {
             assert_eq!(integer(text.as_bytes()), Some(number), "{text:?}");
         }

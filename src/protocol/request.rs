@@ -2,6 +2,9 @@
 
 use super::headers::Message;
 
+/// The user who needs no account and is never authenticated.
+pub const ANONYMOUS: &[u8] = b"anonymous";
+
 /// A request's known header fields; of repeated ones the first counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -54,6 +57,11 @@ impl<'a> Request<'a> {
             signature,
             is_reply,
         }
+    }
+
+    /// Whether it comes from the anonymous user, who has no account and does not sign.
+    pub fn is_anonymous(&self) -> bool {
+        self.user.is_empty() || self.user == ANONYMOUS
     }
 
     /// The digests of the request as they were sent, in order.

@@ -5,6 +5,10 @@
 //! on the spot is answered for at once; for one that takes its time, a bounded number of batches
 //! is under way while further work waits in a bounded queue.
 
+mod answers;
+mod counters;
+pub(crate) mod fuzzing;
+mod replay;
 mod sender;
 pub mod socket;
 mod work;
@@ -17,20 +21,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use nix::sys::socket::SockaddrStorage;
 use tokio::io::Interest;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
-use tracing::{debug, error, info, warn};
+use tokio::time::{MissedTickBehavior, interval_at, timeout, timeout_at};
+use tracing::{debug, error, warn};
 
+pub use self::counters::Counters;
+use self::replay::ReplayGuard;
 use self::sender::{Outbox, Sender};
 use self::socket::Inbox;
 use self::work::Work;
 use crate::access::Authorizer;
 use crate::allowance::Allowance;
-use crate::handler::{Handler, Step};
+use crate::handler::Handler;
+use crate::limits::Gate;
 use crate::logging::UsageLog;
-use crate::protocol::reply::{self, Refusal};
 use crate::record::Timestamp;
 use crate::storage::{Batch, Engine, Health, Progress};
 
@@ -63,21 +68,12 @@ pub struct Parts {
     pub engine: Arc<dyn Engine>,
     /// Where a line a request is written.
     pub usage: UsageLog,
+    /// Which networks are heard, and how often; none: everybody, always.
+    pub gate: Option<Gate>,
+    /// How many signatures to remember at least, so that no copy is counted again; none: do not look.
+    pub replay_guard: Option<usize>,
     /// The clock that requests are judged and counted by.
     pub clock: fn() -> Timestamp,
-}
-
-/// What was received and not answered, and why. A reply that gets lost on its way is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Datagrams that get no reply by the rules of the protocol.
-    pub ignored: u64,
-    /// Requests that waited too long for the engine.
-    pub shed: u64,
-    /// Replies that the system refused to send.
-    pub unsent: u64,
-    /// Datagrams that the kernel dropped since the socket had no room.
-    pub dropped_by_kernel: u64,
 }
 
 /// The loop and all that it works with.
@@ -91,7 +87,7 @@ pub struct Server {
     handler: Handler,
     inbox: Inbox,
     outbox: Outbox,
-    sender: Sender<SockaddrStorage>,
+    sender: Sender,
     waiting: VecDeque<Work>,
     under_way: JoinSet<(Batch, Vec<Work>)>,
     max_under_way: usize,
@@ -99,6 +95,8 @@ pub struct Server {
     answered: Instant,
     spare_works: Vec<Work>,
     spare_batches: Vec<Batch>,
+    gate: Option<Gate>,
+    replays: Option<ReplayGuard>,
     counters: Counters,
     reported: Counters,
     kernel_drops: u32,
@@ -112,7 +110,7 @@ impl Server {
     ///
     /// The socket cannot be registered with the runtime.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { socket, access, engine, usage, clock } = parts;
+        let Parts { socket, access, engine, usage, gate, replay_guard, clock } = parts;
         let max_under_way = engine.batches_at_a_time().max(1);
         Ok(Self {
             socket: tokio::net::UdpSocket::from_std(socket)?,
@@ -131,6 +129,8 @@ impl Server {
             answered: Instant::now(),
             spare_works: Vec::new(),
             spare_batches: Vec::new(),
+            gate,
+            replays: replay_guard.map(ReplayGuard::new),
             counters: Counters::default(),
             reported: Counters::default(),
             kernel_drops: 0,
@@ -141,7 +141,7 @@ impl Server {
     /// Serves until `stop` is ready, then finishes what has been received, within a bound.
     pub async fn serve(&mut self, stop: impl Future<Output = ()>) -> Counters {
         tokio::pin!(stop);
-        let mut minute = interval(COUNTERS_PERIOD);
+        let mut minute = interval_at(tokio::time::Instant::now() + COUNTERS_PERIOD, COUNTERS_PERIOD);
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -232,49 +232,6 @@ impl Server {
         }
     }
 
-    /// Decides on every received datagram: answers those that need no engine, and returns the
-    /// others.
-    fn decide(&mut self) -> Work {
-        let mut work = self.spare_works.pop().unwrap_or_default();
-        work.restart();
-        let access = self.access.load();
-        let now = (self.clock)();
-        for (datagram, peer) in self.inbox.datagrams() {
-            if self.debugging {
-                work::log_received(datagram);
-            }
-            let Some(decision) = self.handler.decide(datagram, peer, now, &access) else {
-                self.counters.ignored += 1;
-                continue;
-            };
-            let request = &decision.request;
-            if self.debugging {
-                work::log_decided(&decision, peer);
-            }
-            match decision.step {
-                Step::Refuse(refusal) => {
-                    if refusal == Refusal::MalformedVersion && self.complaints.take(Instant::now()).is_some()
-                    {
-                        warn!("Invalid PV: {}", request.version.unwrap_or_default().escape_ascii());
-                    }
-                    self.usage.refused(refusal.code(), refusal.diagnosis());
-                    self.outbox.push(peer, |out| reply::encode(out, request.thread, Err(refusal)));
-                }
-                Step::Answer(op, answer) => {
-                    if self.usage.enabled() {
-                        self.usage.executed(request.user, peer.ip(), op.name(), request.digests());
-                    }
-                    self.outbox.push(peer, |out| reply::encode(out, request.thread, Ok(answer)));
-                }
-                Step::LookUp(op, digest) => work.look_up(peer, request, op, digest, self.usage.enabled()),
-                Step::Count(op, kind, digests) => {
-                    work.count(peer, request, op, kind, digests, self.usage.enabled());
-                }
-            }
-        }
-        work
-    }
-
     /// Hands waiting work to the engine, as far as it takes any.
     fn dispatch(&mut self) {
         while self.under_way.len() < self.max_under_way && !self.waiting.is_empty() {
@@ -317,6 +274,10 @@ impl Server {
             requests -= oldest.len();
             digests -= oldest.digests();
             self.counters.shed += oldest.len() as u64;
+            if let Some(replays) = &mut self.replays {
+                let copies: usize = oldest.marks().map(|mark| replays.give_up(mark).len()).sum();
+                self.counters.shed += copies as u64;
+            }
             self.spare_works.extend(self.waiting.pop_front());
         }
         self.spare_works.truncate(self.max_under_way);
@@ -325,7 +286,12 @@ impl Server {
     async fn take_back(&mut self, done: Result<(Batch, Vec<Work>), tokio::task::JoinError>) {
         match done {
             Ok((batch, works)) => self.complete(batch, works),
-            Err(error) => error!("a batch for the database was lost: {error}"),
+            Err(error) => {
+                error!("a batch for the database was lost: {error}");
+                if let Some(replays) = &mut self.replays {
+                    replays.give_up_all();
+                }
+            }
         }
         // From an engine that is away everybody gets a refusal at once.
         if !matches!(self.engine.health(), Health::Away(_)) {
@@ -334,27 +300,6 @@ impl Server {
         }
         self.dispatch();
         self.send().await;
-    }
-
-    /// Replies to all requests of a batch.
-    fn complete(&mut self, batch: Batch, works: Vec<Work>) {
-        let limit = self.engine.count_limit();
-        for work in works {
-            for done in work.outcomes(&batch, limit) {
-                match (done.outcome, done.usage) {
-                    (Err(refusal), _) => self.usage.refused(refusal.code(), refusal.diagnosis()),
-                    (Ok(_), Some(usage)) => {
-                        self.usage.executed(usage.user, done.peer.ip(), done.op.name(), usage.digests());
-                    }
-                    (Ok(_), None) => {}
-                }
-                self.outbox.push(done.peer, |out| reply::encode(out, done.thread, done.outcome));
-            }
-            self.spare_works.push(work);
-        }
-        self.spare_works.truncate(self.max_under_way);
-        self.spare_batches.push(batch);
-        self.spare_batches.truncate(self.max_under_way);
     }
 
     async fn send(&mut self) {
@@ -373,20 +318,15 @@ impl Server {
 
     /// Says what was not answered since the last time, if anything.
     fn report_counters(&mut self) {
-        let Counters { ignored, shed, unsent, dropped_by_kernel } = self.counters;
-        if self.counters == self.reported {
-            return;
+        if let Some(replays) = &mut self.replays {
+            replays.report();
         }
-        let before = std::mem::replace(&mut self.reported, self.counters);
-        let since = |now: u64, then: u64| now - then;
-        info!(
-            "Not answered since the last such line: {} datagrams dropped by the kernel for want of room, {} requests \
-             shed since the database was too slow, {} replies refused by the system, {} datagrams that get no reply",
-            since(dropped_by_kernel, before.dropped_by_kernel),
-            since(shed, before.shed),
-            since(unsent, before.unsent),
-            since(ignored, before.ignored),
-        );
+        if let Some(gate) = &self.gate {
+            self.counters.exceeding = gate.exceeded();
+        }
+        let is_dry = self.gate.as_ref().is_some_and(Gate::is_dry);
+        self.counters.report_since(&self.reported, is_dry);
+        self.reported = self.counters;
     }
 }
 

@@ -9,13 +9,12 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    ControlMessage, MsgFlags, MultiHeaders, SockaddrLike, SockaddrStorage, sendmmsg, sendmsg,
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket as AsyncUdpSocket;
 use tokio::time::timeout;
@@ -100,7 +99,7 @@ impl Outbox {
 
 /// A datagram socket whose writability can be waited for; besides the UDP socket, one that a test
 /// can fill.
-pub(crate) trait Writable: AsRawFd {
+pub(crate) trait Writable: AsFd {
     /// Waits until there seems to be room.
     fn writable(&self) -> impl Future<Output = io::Result<()>>;
     /// Tries to write, and remembers it if there is no room.
@@ -118,16 +117,10 @@ impl Writable for AsyncUdpSocket {
 }
 
 /// Sends datagrams, many a system call.
-pub(super) struct Sender<S> {
-    headers: MultiHeaders<S>,
+#[derive(Default)]
+pub(super) struct Sender {
     /// Until when nothing is sent in bursts, after the system has refused one.
     single_until: Option<Instant>,
-}
-
-impl<S: SockaddrLike + Copy> Default for Sender<S> {
-    fn default() -> Self {
-        Self { headers: MultiHeaders::preallocate(BATCH, None), single_until: None }
-    }
 }
 
 /// A reply that could not be sent.
@@ -139,14 +132,18 @@ pub(super) struct Unsent {
     pub(super) error: Errno,
 }
 
-impl<S: SockaddrLike + Copy> Sender<S> {
+impl Sender {
     /// Sends every message, in order. One that the system refuses is passed over, so that it does
     /// not take those behind it along; a full buffer is waited for.
-    pub(crate) async fn send_all(&mut self, socket: &impl Writable, messages: &[(&[u8], S)]) -> Vec<Unsent> {
+    pub(crate) async fn send_all(
+        &self,
+        socket: &impl Writable,
+        messages: &[(&[u8], SocketAddrAny)],
+    ) -> Vec<Unsent> {
         let mut unsent = Vec::new();
         let mut next = 0;
         while next < messages.len() {
-            let attempt = socket.try_write(|| Ok(self.send_some(socket, &messages[next..])?));
+            let attempt = socket.try_write(|| Ok(send_some(socket, &messages[next..])?));
             match attempt {
                 Ok(sent) => next += sent,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -168,24 +165,6 @@ impl<S: SockaddrLike + Copy> Sender<S> {
         unsent
     }
 
-    /// One system call's worth of messages. How many were sent; an error is that of the first.
-    fn send_some(&mut self, socket: &impl AsRawFd, messages: &[(&[u8], S)]) -> nix::Result<usize> {
-        let batch = &messages[..messages.len().min(BATCH)];
-        let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|(bytes, _)| [IoSlice::new(bytes)]).collect();
-        let peers: Vec<Option<S>> = batch.iter().map(|(_, peer)| Some(*peer)).collect();
-        let sent = sendmmsg(
-            socket.as_raw_fd(),
-            &mut self.headers,
-            slices.iter(),
-            &peers,
-            [],
-            MsgFlags::MSG_DONTWAIT,
-        )?;
-        Ok(sent.count())
-    }
-}
-
-impl Sender<SockaddrStorage> {
     /// Sends all replies and empties the outbox.
     pub(super) async fn flush(
         &mut self,
@@ -199,7 +178,7 @@ impl Sender<SockaddrStorage> {
         let messages: Vec<_> = left
             .iter()
             .filter_map(|index| outbox.reply(*index))
-            .map(|(bytes, peer)| (bytes, SockaddrStorage::from(peer)))
+            .map(|(bytes, peer)| (bytes, SocketAddrAny::from(peer)))
             .collect();
         let unsent = self.send_all(socket, &messages).await;
         let unsent =
@@ -236,6 +215,19 @@ impl Sender<SockaddrStorage> {
         left.sort_unstable();
         left
     }
+}
+
+/// One system call's worth of messages. How many were sent; an error is that of the first.
+///
+/// Not with nix: its results of `sendmmsg` look at addresses that only `recvmmsg` fills, even to be counted.
+fn send_some(socket: &impl AsFd, messages: &[(&[u8], SocketAddrAny)]) -> rustix::io::Result<usize> {
+    let batch = &messages[..messages.len().min(BATCH)];
+    let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|(bytes, _)| [IoSlice::new(bytes)]).collect();
+    let mut nothing: Vec<_> = batch.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let parts = batch.iter().zip(&slices).zip(&mut nothing);
+    let mut headers: Vec<_> =
+        parts.map(|(((_, peer), slice), nothing)| MMsgHdr::new_with_addr(peer, slice, nothing)).collect();
+    sendmmsg(socket, &mut headers, SendFlags::DONTWAIT)
 }
 
 async fn send_burst(socket: &AsyncUdpSocket, outbox: &Outbox, burst: &[usize]) -> io::Result<()> {

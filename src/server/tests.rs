@@ -107,6 +107,8 @@ async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
         access: Arc::new(ArcSwap::from_pointee(access)),
         engine: Arc::new(engine.clone()),
         usage: UsageLog::none(),
+        gate: None,
+        replay_guard: None,
         clock: || Timestamp::from_seconds(1_700_000_000),
     })
     .unwrap();

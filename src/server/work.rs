@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
+use super::replay::Mark;
 use crate::digest::Digest;
 use crate::handler::{Decision, Step, counted, looked_up};
 use crate::protocol::op::Op;
@@ -24,6 +25,8 @@ pub(super) struct Work {
     text: Vec<u8>,
     digests: Vec<Digest>,
     requests: Vec<Pending>,
+    /// The marks of requests that must not be counted twice, with the requests' places, in order.
+    marks: Vec<(usize, Mark)>,
     places: Vec<Place>,
     increments: Vec<Increment>,
 }
@@ -76,6 +79,7 @@ pub(super) struct Done<'a> {
     pub(super) thread: &'a [u8],
     pub(super) outcome: Result<Answer, Refusal>,
     pub(super) usage: Option<Usage<'a>>,
+    pub(super) mark: Option<Mark>,
 }
 
 impl Default for Work {
@@ -85,6 +89,7 @@ impl Default for Work {
             text: Vec::new(),
             digests: Vec::new(),
             requests: Vec::new(),
+            marks: Vec::new(),
             places: Vec::new(),
             increments: Vec::new(),
         }
@@ -97,6 +102,7 @@ impl Work {
         self.text.clear();
         self.digests.clear();
         self.requests.clear();
+        self.marks.clear();
     }
 
     /// Says that it begins to wait for the engine.
@@ -152,6 +158,16 @@ impl Work {
         self.push(peer, request, op, Ask::Count(kind, start..self.digests.len()), log);
     }
 
+    /// Marks the request that was added last as one that must not be counted twice.
+    pub(super) fn mark(&mut self, mark: Mark) {
+        self.marks.push((self.requests.len() - 1, mark));
+    }
+
+    /// The marks of all requests that have one.
+    pub(super) fn marks(&self) -> impl Iterator<Item = Mark> {
+        self.marks.iter().map(|(_, mark)| *mark)
+    }
+
     fn push(&mut self, peer: SocketAddr, request: &Request<'_>, op: Op, ask: Ask, log: bool) {
         let thread = self.copy(request.thread);
         let usage = log.then(|| {
@@ -194,7 +210,8 @@ impl Work {
     /// The requests with their outcomes in a batch that the engine has dealt with. A request for
     /// several digests succeeds if all of them do.
     pub(super) fn outcomes<'a>(&'a self, batch: &'a Batch, limit: i64) -> impl Iterator<Item = Done<'a>> {
-        self.requests.iter().zip(&self.places).map(move |(request, place)| {
+        let mut marks = self.marks.iter().peekable();
+        self.requests.iter().zip(&self.places).enumerate().map(move |(index, (request, place))| {
             let outcome = match place {
                 Place::LookUp(look_up) => looked_up(request.op, batch.found(*look_up, limit)),
                 Place::Count(range) => {
@@ -212,6 +229,7 @@ impl Work {
                 thread: &self.text[request.thread.clone()],
                 outcome,
                 usage,
+                mark: marks.next_if(|(marked, _)| *marked == index).map(|(_, mark)| *mark),
             }
         })
     }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use super::load::{Given, Loader};
 use super::table::{Effect, Kind, OPTIONS, Opt};
 use super::value::Value;
+use crate::limits::{Networks, NetworksError};
+use crate::os::privileges::Identity;
 use crate::storage;
 
 impl Loader<'_> {
@@ -25,6 +27,10 @@ impl Loader<'_> {
         match option.kind {
             Kind::Text => Ok(Value::Text(text.to_owned())),
             Kind::Switch => Ok(Value::Truth(!text.is_empty())),
+            // Half a word must not open what is closed.
+            Kind::Truth if option.key == "Confine" && !is_truth(text) => {
+                Err(format!("'{}' is neither True nor False", text.escape_debug()))
+            }
             Kind::Truth => {
                 self.question_truth(option, given);
                 Ok(Value::Truth(text.eq_ignore_ascii_case("true")))
@@ -50,6 +56,13 @@ impl Loader<'_> {
                     words.join(", ")
                 )),
             },
+            Kind::Networks => {
+                let networks: Networks = text.parse().map_err(|error: NetworksError| error.to_string())?;
+                self.warnings.extend(networks.widened().map(|(written, taken)| {
+                    format!("{}: {}: {written} is taken as {taken}", given.place, option.key)
+                }));
+                Ok(Value::Text(text.to_owned()))
+            }
             Kind::File | Kind::Path if text.contains('\0') => {
                 Err("a path cannot contain a zero byte".to_owned())
             }
@@ -119,6 +132,27 @@ impl Loader<'_> {
         }
     }
 
+    /// A user who does not exist is found out before anything is done.
+    pub(super) fn check_identity(&mut self, values: &BTreeMap<&str, Value>) {
+        let text = |key| match values.get(key) {
+            Some(Value::Text(text)) => text.as_str(),
+            _ => "",
+        };
+        match (text("User"), text("Group")) {
+            ("", "") => {}
+            ("", _) => {
+                let place = self.place_of("Group");
+                self.problem(place, Some("Group"), "a group without a user: set User as well");
+            }
+            (user, group) => {
+                if let Err(text) = Identity::find(user, group) {
+                    let place = self.place_of("User");
+                    self.problem(place, Some("User"), text);
+                }
+            }
+        }
+    }
+
     pub(super) fn check_supported(&mut self, values: &BTreeMap<&str, Value>) {
         if let (Some(Value::Text(engine)), Some(Value::Text(dsn))) =
             (values.get("Engine"), values.get("DigestDB"))
@@ -136,6 +170,17 @@ impl Loader<'_> {
                 place,
                 Some("ForwardClientHomeDir"),
                 "this version does not support forwarding yet: remove the option",
+            );
+        }
+    }
+
+    pub(super) fn tell_of_visible_password(&mut self, values: &BTreeMap<&str, Value>) {
+        let is_file = values.get("Engine") == Some(&Value::Text("gdbm".to_owned()));
+        if !is_file && self.given.get("DigestDB").is_some_and(|given| !given.in_file) {
+            self.notices.push(
+                "--dsn: every user of this machine can read it in the list of processes, with the password in it: \
+                 better is DigestDB in the config file"
+                    .to_owned(),
             );
         }
     }
@@ -159,6 +204,10 @@ impl Loader<'_> {
             self.warnings.push(format!("{sentry}: accepted, without effect: nothing is ever sent to Sentry"));
         }
     }
+}
+
+fn is_truth(text: &str) -> bool {
+    ["true", "false"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 /// Whether something in a value looks like a comment behind it.

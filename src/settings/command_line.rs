@@ -110,7 +110,7 @@ fn command() -> Command {
 
 fn placeholder(kind: Kind) -> &'static str {
     match kind {
-        Kind::Switch | Kind::Text => "TEXT",
+        Kind::Switch | Kind::Text | Kind::Networks => "TEXT",
         Kind::File => "FILE",
         Kind::Path => "PATH",
         Kind::Number(..) => "NUMBER",

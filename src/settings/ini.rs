@@ -9,6 +9,10 @@ use super::Problem;
 const DEFAULT: &str = "DEFAULT";
 /// How deep references may go.
 const MAX_DEPTH: usize = 10;
+/// How many there may be in all of a value, since references to references double in number quickly.
+const MAX_REFERENCES: usize = 1000;
+/// How long a value may become by them, in bytes.
+const MAX_LENGTH: usize = 1 << 16;
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +70,7 @@ impl Document {
         text: &str,
         others: &dyn Fn(&str) -> Option<String>,
     ) -> Result<String, String> {
-        self.resolve(section, text, others, 0)
+        self.resolve(section, text, others, 0, &mut 0)
     }
 
     fn resolve(
@@ -75,8 +79,9 @@ impl Document {
         text: &str,
         others: &dyn Fn(&str) -> Option<String>,
         depth: usize,
+        references: &mut usize,
     ) -> Result<String, String> {
-        if depth > MAX_DEPTH {
+        if depth > MAX_DEPTH || *references > MAX_REFERENCES {
             return Err("its references go in a circle, or too deep".to_owned());
         }
         let mut out = String::new();
@@ -102,10 +107,15 @@ impl Document {
                     .or_else(|| named(self.section(DEFAULT)));
                 let Some(found) = found else {
                     return Err(format!(
-                        "%({name})s refers to an option that is not there; for a plain % write %%"
+                        "%({})s refers to an option that is not there; for a plain % write %%",
+                        name.escape_debug()
                     ));
                 };
-                out.push_str(&self.resolve(section, &found, others, depth + 1)?);
+                *references += 1;
+                out.push_str(&self.resolve(section, &found, others, depth + 1, references)?);
+                if out.len() > MAX_LENGTH {
+                    return Err("its references make it too long".to_owned());
+                }
                 rest = behind;
             } else {
                 out.push('%');
@@ -310,5 +320,20 @@ mod tests {
             "%(none)s refers to an option that is not there; for a plain % write %%"
         );
         assert!(resolved("%(loop)s").unwrap_err().contains("circle"));
+        assert!(resolved("%(two\nlines)s").unwrap_err().starts_with("%(two\\nlines)s"));
+    }
+
+    #[test]
+    fn references_that_multiply_are_refused() {
+        let doubling: String = ('a'..'j')
+            .map(|name| format!("{name} = {0}{0}\n", format!("%({})s", (name as u8 + 1) as char).repeat(8)))
+            .collect();
+        for last in ["", "x", &"long".repeat(10_000)] {
+            let text = format!("[server]\n{doubling}j = {last}\nk = %(j)s%(j)s\n");
+            let document = Document::parse(text.as_bytes(), "config").unwrap();
+            let resolved = |text: &str| document.interpolate("server", text, &|_| None);
+            assert!(resolved("%(a)s").is_err(), "{last:?}");
+            assert_eq!(resolved("%(k)s").is_err(), last.len() > 1, "{last:?}");
+        }
     }
 }

@@ -71,17 +71,21 @@ impl<'a> Loader<'a> {
     pub(super) fn read(&mut self) {
         self.check_homedir();
         let path = self.homedir.join(FILE);
-        let name = path.display().to_string();
+        self.read_text(&path.display().to_string(), std::fs::read(&path));
+    }
+
+    /// The same of what became of reading the file of that name.
+    pub(super) fn read_text(&mut self, name: &str, text: io::Result<Vec<u8>>) {
         let mut document = Document::default();
-        match std::fs::read(&path) {
-            Ok(text) => match Document::parse(&text, &name) {
+        match text {
+            Ok(text) => match Document::parse(&text, name) {
                 Ok(parsed) => document = parsed,
                 Err(problems) => self.problems.extend(problems),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // That it is no folder has been told.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
-            Err(error) => self.problem(name.clone(), None, format!("cannot read the file: {error}")),
+            Err(error) => self.problem(name, None, format!("cannot read the file: {error}")),
         }
         // Before anything is resolved, since references see what counts in the end.
         for (option, text) in &self.command_line {
@@ -89,7 +93,7 @@ impl<'a> Loader<'a> {
                 document.set(SECTION, option.key, text);
             }
         }
-        self.take_values(&document, &name);
+        self.take_values(&document, name);
         for (option, text) in std::mem::take(&mut self.command_line) {
             let place = format!("--{}", option.flag.unwrap_or_default());
             if option.in_file {
@@ -180,9 +184,12 @@ impl<'a> Loader<'a> {
         }
         self.question_database(&values);
         self.check_concurrency(&values);
+        self.check_identity(&values);
         self.check_supported(&values);
+        self.tell_of_visible_password(&values);
         self.tell_what_has_no_effect();
-        let check = values.get("check-config") == Some(&Value::Truth(true));
+        let is_set = |key| values.get(key) == Some(&Value::Truth(true));
+        let (check, recover) = (is_set("check-config"), is_set("recover"));
         if !self.problems.is_empty() {
             let check = check.then(|| self.sources(&values));
             return Err(Failure::Configuration { problems: self.problems, warnings: self.warnings, check });
@@ -198,7 +205,11 @@ impl<'a> Loader<'a> {
                 settings.digest_db_path = self.homedir.join(self.environment.expand(&settings.digest_db));
                 (settings.warnings, settings.notices) = (self.warnings, self.notices);
                 let settings = Box::new(settings);
-                Ok(if check { Invocation::CheckConfig(settings) } else { Invocation::Serve(settings) })
+                Ok(match (check, recover) {
+                    (true, _) => Invocation::CheckConfig(settings),
+                    (false, true) => Invocation::Recover(settings),
+                    (false, false) => Invocation::Serve(settings),
+                })
             }
             // The table promises what the fields cannot hold: a defect, but never a silent one.
             Err(error) => {
@@ -229,7 +240,7 @@ impl<'a> Loader<'a> {
 
 /// Whether an honoured option is a field of [`Settings`]; the others have been acted upon.
 pub(super) fn is_a_field(key: &str) -> bool {
-    !matches!(key, "check-config" | "ForwardClientHomeDir")
+    !matches!(key, "check-config" | "recover" | "ForwardClientHomeDir")
 }
 
 fn unknown(place: &str, name: &str) -> String {

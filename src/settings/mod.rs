@@ -4,6 +4,7 @@
 
 mod checks;
 mod command_line;
+pub(crate) mod fuzzing;
 mod ini;
 mod load;
 pub mod table;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use self::command_line::CommandLine;
 use self::load::Loader;
 use crate::access::{Order, Sources};
+use crate::limits::Networks;
 
 /// The section of the config file that is the server's.
 const SECTION: &str = "server";
@@ -68,6 +70,54 @@ pub struct Settings {
     /// The usage log.
     #[serde(rename = "UsageLogFile")]
     pub usage_log_file: Option<PathBuf>,
+    /// The user to become; empty: stay who started it.
+    #[serde(rename = "User")]
+    pub user: String,
+    /// The group to have then; empty: the user's own.
+    #[serde(rename = "Group")]
+    pub group: String,
+    /// Whether to give up what the server does not need.
+    #[serde(rename = "Confine")]
+    pub confine: bool,
+    /// The networks that are heard; none: all.
+    #[serde(rename = "AllowNetworks")]
+    pub allow_networks: Networks,
+    /// The networks that are not heard, even if allowed.
+    #[serde(rename = "DenyNetworks")]
+    pub deny_networks: Networks,
+    /// How many requests a second and source prefix; 0 is any number.
+    #[serde(rename = "RateLimit")]
+    pub rate_limit: u32,
+    /// How many refusals a second and source prefix; 0 is any number.
+    #[serde(rename = "RateLimitErrors")]
+    pub rate_limit_errors: u32,
+    /// How many anonymous changes a second and source prefix; 0 is any number.
+    #[serde(rename = "RateLimitWrites")]
+    pub rate_limit_writes: u32,
+    /// How many seconds' worth of a rate may come at once.
+    #[serde(rename = "RateLimitBurst")]
+    pub rate_limit_burst: u32,
+    /// The networks that no rate limits.
+    #[serde(rename = "RateLimitExempt")]
+    pub rate_limit_exempt: Networks,
+    /// Whether what exceeds a rate is only told of.
+    #[serde(rename = "RateLimitLogOnly")]
+    pub rate_limit_log_only: bool,
+    /// How many bits of an IPv4 address make a source prefix.
+    #[serde(rename = "RateLimitPrefixV4")]
+    pub rate_limit_prefix_v4: u8,
+    /// How many bits of an IPv6 address make a source prefix.
+    #[serde(rename = "RateLimitPrefixV6")]
+    pub rate_limit_prefix_v6: u8,
+    /// How many source prefixes are remembered.
+    #[serde(rename = "RateLimitTable")]
+    pub rate_limit_table: usize,
+    /// Whether a copy of a signed request that was counted is not counted again.
+    #[serde(rename = "ReplayGuard")]
+    pub replay_guard: bool,
+    /// How many signatures are remembered for that, at least.
+    #[serde(rename = "ReplayGuardSize")]
+    pub replay_guard_size: usize,
     /// Where output goes in the background; none: stay in the foreground.
     #[serde(rename = "detach")]
     pub detach: Option<PathBuf>,
@@ -95,6 +145,8 @@ pub enum Invocation {
     Serve(Box<Settings>),
     /// Check everything, and start nothing.
     CheckConfig(Box<Settings>),
+    /// Mend the database, and start nothing.
+    Recover(Box<Settings>),
     /// Print this and end.
     Print(String),
 }

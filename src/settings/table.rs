@@ -17,6 +17,8 @@ pub enum Kind {
     Number(i64, i64, Checked),
     /// `true`, in any case; everything else is false.
     Truth,
+    /// A list of networks.
+    Networks,
     /// One of these words.
     Word(&'static [&'static str]),
 }
@@ -64,7 +66,7 @@ pub struct Opt {
 
 use Checked::{Later, OnCommandLine};
 use Effect::{Honoured, None as NoEffect};
-use Kind::{File, Number, Path, Switch, Text, Truth, Word};
+use Kind::{File, Networks, Number, Path, Switch, Text, Truth, Word};
 
 const COUNT: (i64, i64) = (0, i32::MAX as i64);
 
@@ -115,6 +117,22 @@ pub const OPTIONS: &[Opt] = &[
     established("PasswdFile", File, "pyzord.passwd", "the accounts file").flag("password-file"),
     established("AccessFile", File, "pyzord.access", "the access file").flag("access-file"),
     established("AccessOrder", Word(&["first", "last"]), "first", "which matching line of the access file decides: first, as documented, or last, as in the Python server").flag("access-order").recent(),
+    established("User", Text, "", "the user to become once the port is bound, when started as root").flag("user").recent(),
+    established("Group", Text, "", "the group to have then (default: the user's own)").flag("group").recent(),
+    established("Confine", Truth, "True", "give up, as far as the kernel offers that, whatever the server does not need").recent(),
+    established("AllowNetworks", Networks, "", "the networks that are heard; none: all").recent(),
+    established("DenyNetworks", Networks, "", "the networks that are not heard, even if allowed").recent(),
+    established("RateLimit", Number(0, 1_000_000, Later), "0", "how many requests a second and source prefix; 0: any number").recent(),
+    established("RateLimitErrors", Number(0, 1_000_000, Later), "0", "how many refusals a second and source prefix; 0: any number").recent(),
+    established("RateLimitWrites", Number(0, 1_000_000, Later), "0", "how many anonymous reports and whitelistings a second and source prefix; 0: any number").recent(),
+    established("RateLimitBurst", Number(1, 3600, Later), "10", "how many seconds' worth of a rate may come at once").recent(),
+    established("RateLimitExempt", Networks, "", "the networks that no rate limits").recent(),
+    established("RateLimitLogOnly", Truth, "False", "answer what exceeds a rate, too, and only tell of it").recent(),
+    established("RateLimitPrefixV4", Number(8, 32, Later), "24", "how many bits of an IPv4 address make a source prefix").recent(),
+    established("RateLimitPrefixV6", Number(16, 64, Later), "56", "how many bits of an IPv6 address make a source prefix").recent(),
+    established("RateLimitTable", Number(1024, 16_777_216, Later), "65536", "how many source prefixes are remembered, of 48 bytes each").recent(),
+    established("ReplayGuard", Truth, "False", "count a signed report or whitelisting once only, however often a copy of it arrives").recent(),
+    established("ReplayGuardSize", Number(1000, 100_000_000, Later), "450000", "how many signatures ReplayGuard remembers at least, of 50 bytes each").recent(),
     established("PidFile", File, "pyzord.pid", "the pid file, written with --detach").flag("pid-file"),
     established("LogFile", File, "", "the operator's log").flag("log-file"),
     established("UsageLogFile", File, "", "the log of all requests").flag("usage-log-file"),
@@ -122,6 +140,7 @@ pub const OPTIONS: &[Opt] = &[
     established("nice", Number(i32::MIN as i64, i32::MAX as i64, OnCommandLine), "0", "raise the niceness by this much").command_line_only().short('n'),
     established("debug", Switch, "", "log everything, also to stderr").command_line_only().short('d'),
     established("check-config", Switch, "", "check configuration, accounts and access file, report every problem, and start nothing").command_line_only().recent(),
+    established("recover", Switch, "", "mend a damaged gdbm database, keep the file as it was, and start nothing").command_line_only().recent(),
     established("DBConnections", Number(COUNT.0, COUNT.1, OnCommandLine), "0", "the size of mysql's connection pool; 0: a sensible one").flag("db-connections"),
     established("ForwardClientHomeDir", Path, "", "a client's homedir whose servers get every report too (not supported yet)").flag("forward-client-homedir"),
     established("Threads", Truth, "False", "no effect").flag("threads").without_effect(),

@@ -353,6 +353,7 @@ fn every_option_of_the_table_is_a_field_with_a_default_that_it_can_hold() {
                     Kind::Number(..) => Value::Number(1),
                     Kind::Switch | Kind::Truth => Value::Truth(true),
                     Kind::Word(words) => Value::Text(words[0].to_owned()),
+                    Kind::Networks => Value::Text("::/0".to_owned()),
                     _ => Value::Text("x".to_owned()),
                 };
                 (*key, value)

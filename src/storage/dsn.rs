@@ -2,6 +2,7 @@
 //! commas, or a URL. Their texts may hold passwords, so no error repeats any of them.
 
 use std::fs;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
@@ -72,6 +73,10 @@ impl Url {
         let rest = dsn.split_once("://").map_or(dsn, |(_, rest)| rest);
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        // Of a password with a slash of its own a part would be taken for a host or for a path, and told.
+        if !authority.is_empty() && path.contains('@') || authority.contains('@') && query.contains('@') {
+            return Err(DsnError::new("in its parts, the URL must have / as %2F, ? as %3F and @ as %40"));
+        }
         // A password with an @ of its own is forgiven.
         let (login, hosts) = match authority.rsplit_once('@') {
             Some((login, hosts)) => (Some(login), hosts),
@@ -129,16 +134,24 @@ impl Host {
     pub(super) fn parse(text: &str) -> Result<Self, DsnError> {
         let wrong = || DsnError::new("the port must be a number from 1 to 65535");
         let number = |port: &str| port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong);
+        // What is no address may be a part of a password.
+        let v6 = |name: &str| {
+            let address = name.split_once('%').map_or(name, |(address, _zone)| address);
+            let is_address = address.parse::<Ipv6Addr>().is_ok();
+            is_address
+                .then(|| name.to_owned())
+                .ok_or_else(|| DsnError::new("a host with colons must be an IPv6 address"))
+        };
         if let Some((name, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             let port = match rest.strip_prefix(':') {
                 Some(port) => Some(number(port)?),
                 None if rest.is_empty() => None,
                 None => return Err(wrong()),
             };
-            return Ok(Self { name: name.to_owned(), port });
+            return Ok(Self { name: v6(name)?, port });
         }
         match text.split_once(':') {
-            Some((_, rest)) if rest.contains(':') => Ok(Self { name: text.to_owned(), port: None }),
+            Some((_, rest)) if rest.contains(':') => Ok(Self { name: v6(text)?, port: None }),
             Some((name, port)) => Ok(Self { name: decode(name)?, port: Some(number(port)?) }),
             None => Ok(Self { name: decode(text)?, port: None }),
         }
@@ -189,11 +202,22 @@ mod tests {
     }
 
     #[test]
+    fn a_password_with_a_slash_is_not_taken_for_a_path() {
+        for wrong in ["mysql://u:12/secret@h/a/b", "mysql://u:p@/secret@h/a/b", "redis://u:p@secret?db=1@h/0"]
+        {
+            assert!(Url::parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(Url::parse("mysql://h:12/a/b%40c").is_ok());
+        assert!(Url::parse("redis+unix:///run/me@host.sock").is_ok());
+        assert!(Url::parse("redis://h:1/0?password=p@w").is_ok());
+    }
+
+    #[test]
     fn hosts_have_ports_or_not() {
         assert_eq!(Host::parse("h:1").unwrap(), host("h", Some(1)));
         assert_eq!(Host::parse("fe80::1").unwrap(), host("fe80::1", None));
-        assert_eq!(Host::parse("[fe80::1]").unwrap(), host("fe80::1", None));
-        for wrong in ["h:", "h:0", "h:65536", "h:x", "[::1]x", "[::1]:"] {
+        assert_eq!(Host::parse("[fe80::1%eth0]").unwrap(), host("fe80::1%eth0", None));
+        for wrong in ["h:", "h:0", "h:65536", "h:x", "[::1]x", "[::1]:", "[h]", "u:12:secret"] {
             assert!(Host::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -660,3 +660,27 @@ fn a_folder_in_place_of_a_file_leaves_both_as_they_were() {
     assert_logged(&home, "ERROR", &["pyzord.access"]);
     assert_eq!(rights(&server, Some(&bob)), "ping");
 }
+
+#[test]
+fn a_passwd_file_that_others_may_read_or_write_is_warned_of() {
+    if !ours_only() {
+        return;
+    }
+    let bob = Account::new("bob");
+    let home = Home::new().passwd(bob.passwd());
+    let passwd = home.path().join("pyzord.passwd");
+    let mend = format!("chmod o= {}", passwd.display());
+    fs::set_permissions(&passwd, Permissions::from_mode(0o644)).unwrap();
+    let server = home.start();
+    assert_warned(&home, &[&passwd.display().to_string(), "open to every user", &mend]);
+    assert!(!home.everything_said().contains(bob.key()));
+    for (mode, warnings) in [(0o640, 1), (0o602, 2), (0o660, 2)] {
+        fs::set_permissions(&passwd, Permissions::from_mode(mode)).unwrap();
+        let reloads = home.log().matches("Accounts: bob").count();
+        server.signal(Signal::SIGUSR1);
+        eventually("a reload", || (home.log().matches("Accounts: bob").count() > reloads).then_some(()));
+        eventually("its warnings", || (home.log().matches(&mend).count() == warnings).then_some(()));
+    }
+    assert!(server.stop().success());
+    assert_eq!(home.log().matches(&mend).count(), 2);
+}

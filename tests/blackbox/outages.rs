@@ -59,7 +59,11 @@ impl Store for Redis {
     fn stored(&self) -> BTreeMap<String, i64> {
         let prefix = "pyzord.digest_v1.";
         let keys = self.cli(&["--scan", "--pattern", &format!("{prefix}*")]);
-        let count = |key: &str| self.cli(&["hget", key, "r_count"]).trim().parse().unwrap();
+        let count = |key: &str| match self.cli(&["hget", key, "r_count"]).trim() {
+            // Whitelisted only.
+            "" => 0,
+            number => number.parse().unwrap(),
+        };
         keys.lines().map(|key| (key.strip_prefix(prefix).unwrap().to_owned(), count(key))).collect()
     }
 }

@@ -97,6 +97,9 @@ impl Site {
     fn arguments(&self, mut command: Command) -> Command {
         command.arg("--homedir").arg(self.home.path());
         command.args(["-a", "127.0.0.1", "-p", &self.port.to_string()]);
+        if self.home.tells_to_stay_root() {
+            command.args(["--user", "root"]);
+        }
         command
     }
 
@@ -122,12 +125,14 @@ impl Site {
         self.daemon()
     }
 
-    /// The same with another command.
+    /// The same with another command, but for the warning of root where it says nothing of a user.
     #[track_caller]
     pub(crate) fn detach_with(&self, command: Command) -> Daemon {
         let finished = finish(command);
+        let of_root = "pyzord: warning: running as root, which the server has no need of: set User to one that is \
+                       made for it\n";
         assert_eq!(
-            (finished.code, finished.stdout.as_str(), finished.stderr.as_str()),
+            (finished.code, finished.stdout.as_str(), finished.stderr.replacen(of_root, "", 1).as_str()),
             (Some(0), "", ""),
             "{}",
             self.home.everything_said()
@@ -296,6 +301,11 @@ impl Running {
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;
         eventually("the end of a process", || child.try_wait().unwrap())
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Waits until it answers, which it must do.

@@ -1,7 +1,8 @@
 use std::net::UdpSocket;
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 
-use nix::sys::socket::{UnixAddr, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
+use rustix::net::SocketAddrUnix;
 use tokio::net::UnixDatagram;
 
 use super::super::socket::bind;
@@ -126,9 +127,9 @@ async fn a_reply_that_cannot_be_sent_does_not_hide_those_behind_it() {
 /// A socket whose buffer stays full until the other end reads, unlike that of UDP on loopback.
 struct Local(UnixDatagram);
 
-impl AsRawFd for Local {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+impl AsFd for Local {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -147,12 +148,13 @@ async fn a_full_send_buffer_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let reader = UnixDatagram::bind(&path).unwrap();
-    let address = UnixAddr::new(&path).unwrap();
+    let address = SocketAddrAny::from(SocketAddrUnix::new(&path).unwrap());
     let writer = UnixDatagram::unbound().unwrap();
     setsockopt(&writer, sockopt::SndBuf, &4096).unwrap();
     let texts: Vec<String> = (0..500).map(|number| format!("{number:>500}")).collect();
-    let messages: Vec<(&[u8], UnixAddr)> = texts.iter().map(|text| (text.as_bytes(), address)).collect();
-    let mut sender = Sender::default();
+    let messages: Vec<(&[u8], SocketAddrAny)> =
+        texts.iter().map(|text| (text.as_bytes(), address.clone())).collect();
+    let sender = Sender::default();
     let local = Local(writer);
     let read = async {
         let mut received = Vec::new();

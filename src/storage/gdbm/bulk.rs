@@ -239,7 +239,7 @@ impl Shared {
     }
 
     fn admit(&self, open: &mut Open) -> Result<(), BulkError> {
-        match open.reserve.admit() {
+        match open.reserve.admit(Timestamp::now().seconds()) {
             (true, News::Unsupported(why)) => {
                 let path = self.path.display();
                 warn!(

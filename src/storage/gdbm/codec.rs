@@ -275,8 +275,8 @@ fn date(text: &[u8]) -> Option<When> {
         narrow(day)?,
         narrow(hour)?,
         narrow(minute)?,
-        // A leap second, which the established server's reader admits.
-        narrow(second)?.min(59),
+        // A leap second, of which the established server's reader admits two.
+        narrow(second).filter(|second| *second <= 61)?.min(59),
         micros * 1000,
     );
     date.ok().map(When::Local)
@@ -448,6 +448,7 @@ mod tests {
             "1,1,2026-11-22,None,0,None,None",
             "1,1,2026-11-22 10:26:46.1234567,None,0,None,None",
             "1,1,2026-11-22 10:26:46.,None,0,None,None",
+            "1,1,2026-11-22 10:26:62,None,0,None,None",
             "1,1,,None,0,None,None",
             "x,1,2",
             "1,1,\u{e9},None,0,None,None",

@@ -19,17 +19,21 @@ pub(super) fn explain(path: &Path, error: &GdbmError) -> OpenError {
         | handle::GDBM_FILE_EOF
         | gdbm_sys::GDBM_EMPTY_DATABASE
         | handle::GDBM_BAD_HEADER => OpenError::new(format!(
-            "{file} is not a GNU dbm database ({error}): move it away, or name another file with DigestDB"
+            "{file} is not a GNU dbm database ({error}): if it was one, pyzord --recover mends a copy of it; otherwise \
+             move it away, or name another file with DigestDB"
         )),
         _ if error.system.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => {
             OpenError::absent(format!("cannot open the database {file}: {error}"))
         }
+        _ if error.system.is_none() => OpenError::new(format!(
+            "cannot open the database {file}: {error}: if it is damaged, pyzord --recover mends a copy of it"
+        )),
         _ => OpenError::new(format!("cannot open the database {file}: {error}")),
     }
 }
 
 /// The process that has locked a file, as far as the kernel's list tells.
-fn holder(path: &Path) -> Option<u32> {
+pub(super) fn holder(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
 
     let inode = format!(":{}", std::fs::metadata(path).ok()?.ino());

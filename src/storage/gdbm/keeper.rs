@@ -1,6 +1,8 @@
 //! What the engine's own thread does: sync the file, and delete what has expired.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
@@ -10,6 +12,8 @@ use super::{Shared, horizon, lock};
 
 /// How often changes are made safe against a crash of the machine.
 const SYNC_PERIOD: Duration = Duration::from_secs(60);
+/// How soon that is tried again when it has failed.
+const SYNC_RETRY: Duration = Duration::from_secs(1);
 /// How often expired records are looked for.
 const SWEEP_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a slice of a sweep holds the file, and how long it then leaves it to requests.
@@ -65,8 +69,8 @@ impl Shared {
 
     pub(super) fn sync_if_due(&self, next_sync: &mut Instant) {
         if *next_sync <= Instant::now() {
-            self.sync();
-            *next_sync = Instant::now() + SYNC_PERIOD;
+            let period = if self.sync() { SYNC_PERIOD } else { SYNC_RETRY };
+            *next_sync = Instant::now() + period;
         }
     }
 
@@ -74,13 +78,19 @@ impl Shared {
     pub(super) fn sync(&self) -> bool {
         let _syncing = lock(&self.syncing);
         let dirty = self.lock().as_mut().is_some_and(|open| std::mem::take(&mut open.dirty));
-        if !dirty || self.sync_file() {
+        if !dirty {
             return true;
         }
+        let is_done = self.sync_file();
+        self.look_for_file();
         if let Some(open) = self.lock().as_mut() {
-            open.dirty = true;
+            open.dirty |= !is_done;
+            // What is accepted while the disk takes nothing may be lost; that is told once.
+            if std::mem::replace(&mut open.unsynced, !is_done) && is_done {
+                warn!("the database {} has been written to its disk again", self.path.display());
+            }
         }
-        false
+        is_done
     }
 
     pub(super) fn sync_file(&self) -> bool {
@@ -90,9 +100,36 @@ impl Shared {
                 true
             }
             Err(error) => {
-                error!("the database {} could not be written to its disk: {error}", self.path.display());
+                let was_told = self.lock().as_ref().is_some_and(|open| open.unsynced);
+                if !was_told {
+                    error!(
+                        "the database {} could not be written to its disk: {error}; reports and whitelistings are \
+                         refused until it can be",
+                        self.path.display()
+                    );
+                }
                 false
             }
+        }
+    }
+
+    /// Says once if the file has been removed or replaced under this process.
+    pub(super) fn look_for_file(&self) {
+        let number = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        let there = std::fs::metadata(&self.path).map(number).ok();
+        let Ok(open) = self.file.metadata() else { return };
+        let (is_removed, is_there) = (open.nlink() == 0, there == Some(number(open)));
+        if is_there || self.is_gone.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let path = self.path.display();
+        if is_removed {
+            error!(
+                "the database {path} is not there any more: the server counts on in the file that was removed, and all \
+                 of it is lost when it ends"
+            );
+        } else {
+            warn!("the database is not at {path} any more: the server counts on in the file that was moved");
         }
     }
 

@@ -11,10 +11,12 @@ mod cache;
 mod codec;
 mod directory;
 mod explain;
+pub(crate) mod fuzzing;
 mod handle;
 mod header;
 mod keeper;
 mod marker;
+mod mend;
 mod open;
 mod recovery;
 mod reserve;
@@ -23,6 +25,7 @@ mod sweep;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -37,6 +40,7 @@ pub(super) use self::codec::in_calendar;
 use self::explain::explain;
 use self::handle::{GdbmError, Handle};
 use self::marker::Marker;
+pub use self::mend::{Mended, mend};
 use self::open::Open;
 use super::{Batch, BoxFuture, Engine, Entry, Health, OpenError, Opened, Options, Progress, StorageError};
 use crate::allowance::more;
@@ -66,6 +70,8 @@ struct Shared {
     failure: watch::Sender<Option<String>>,
     /// Held while changes are made durable, so that nobody takes those under way for done.
     syncing: Mutex<()>,
+    /// Whether it has been told that the file is not at its place any more.
+    is_gone: AtomicBool,
 }
 
 /// Opens the database for [`super::open`].
@@ -86,7 +92,7 @@ impl Gdbm {
     pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, OpenError> {
         let (mut open, marker, file) = open_file(path, zone, age.map(horizon), CACHED_BLOCKS)?;
         // A full disk is told at the start, not at the first report.
-        open.admit(path);
+        open.admit(path, Timestamp::now());
         open.ahead.begin();
         let shared = Arc::new(Shared {
             path: path.to_owned(),
@@ -98,12 +104,15 @@ impl Gdbm {
             wake: Condvar::new(),
             failure: watch::Sender::new(None),
             syncing: Mutex::new(()),
+            is_gone: AtomicBool::new(false),
         });
         let keeper = thread::Builder::new().name("gdbm".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || shared.keep()
         });
-        let keeper = keeper.map_err(|error| cannot_use(path, &error))?;
+        let keeper = keeper.map_err(|error| {
+            OpenError::new(format!("no thread can be started for the database {}: {error}", path.display()))
+        })?;
         Ok(Self { keeper: Mutex::new(Some(keeper)), shared })
     }
 
@@ -111,13 +120,18 @@ impl Gdbm {
     fn close_once(&self) {
         self.stop_keeper();
         let Some(open) = self.shared.lock().take() else { return };
+        self.shared.look_for_file();
         let path = self.shared.path.display();
+        let suspect = open.suspect;
         if let Err(error) = open.handle.close() {
             error!("closing the database {path} failed: {error}");
             return;
         }
-        // What is damaged is to be repaired by the next start, with all that is in the file.
-        let is_sound = self.shared.failure.borrow().is_none();
+        // What is damaged, or may be, is to be repaired by the next start, with all that is in the file.
+        let is_sound = self.shared.failure.borrow().is_none() && !suspect;
+        if suspect {
+            warn!("the database {path} may be damaged, after the errors before; the next start repairs it");
+        }
         if is_sound && let Err(error) = ahead::cut(&self.shared.file) {
             warn!(
                 "the tail of the database {path} cannot be cut off: {error}; the next start repairs the file"
@@ -181,6 +195,7 @@ impl Engine for Gdbm {
         }
         match self.shared.lock().as_ref() {
             None => Health::Away("it has been closed".to_owned()),
+            Some(open) if open.unsynced => Health::ReadOnly("it cannot be written to its disk".to_owned()),
             Some(open) => match open.reserve.refusal() {
                 Some(why) => Health::ReadOnly(why.to_owned()),
                 None => Health::Serving,
@@ -238,7 +253,7 @@ impl Shared {
         let key = entry.digest.to_hex();
         let outcome = if known.is_none() && self.would_burst(open, &key) {
             Err(StorageError::Unavailable)
-        } else if open.admit(&self.path) {
+        } else if open.admit(&self.path, now) {
             let mut changed = stored;
             for (kind, amount) in [(Kind::Report, entry.reports), (Kind::Whitelist, entry.whitelists)] {
                 if amount > 0 {
@@ -301,10 +316,11 @@ impl Shared {
     /// Logs an error of the library, and finds out whether it was the last one.
     fn complain(&self, open: &mut Open, error: &GdbmError) -> StorageError {
         let path = self.path.display();
+        open.suspect = true;
         if open.handle.needs_recovery() {
             let why = format!(
                 "the database {path} is damaged ({error}): the server ends, and its next start repairs the file; \
-                 should that not help, copy the file and run 'gdbmtool {path} recover'"
+                 should that not help, run pyzord --recover"
             );
             // Only the first reason counts.
             self.failure.send_if_modified(|failure| {

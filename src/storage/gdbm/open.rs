@@ -14,6 +14,7 @@ use super::directory::Directory;
 use super::handle::{GdbmError, Handle};
 use super::reserve::{News, Reserve};
 use crate::allowance::Allowance;
+use crate::record::Timestamp;
 
 /// An open file and what is needed to use it.
 pub(super) struct Open {
@@ -27,6 +28,10 @@ pub(super) struct Open {
     pub(super) text: Vec<u8>,
     /// Whether something changed since the last sync.
     pub(super) dirty: bool,
+    /// Whether the last sync failed: nothing more is accepted until one succeeds.
+    pub(super) unsynced: bool,
+    /// Whether the library has given something up, perhaps with a change half done.
+    pub(super) suspect: bool,
     pub(super) complaints: Allowance,
 }
 
@@ -45,21 +50,29 @@ impl Open {
             text: Vec::new(),
             // A new file is to be on the disk soon, too.
             dirty: true,
+            unsynced: false,
+            suspect: false,
             complaints: Allowance::per_minute(10),
         };
         Ok((open, file))
     }
 
-    /// Makes room for one change. Says whether it may be made, and tells the operator when that
-    /// changes.
-    pub(super) fn admit(&mut self, path: &Path) -> bool {
-        let (admitted, news) = self.reserve.admit();
+    /// Makes room for one change, made now. Says whether it may be made, and tells the operator when
+    /// that changes.
+    pub(super) fn admit(&mut self, path: &Path, now: Timestamp) -> bool {
+        if self.unsynced {
+            return false;
+        }
+        let (admitted, news) = self.reserve.admit(now.seconds());
         let path = path.display();
         match news {
             News::None => {}
-            News::Full(why) => error!(
+            News::Full(why, true) => error!(
                 "no room for the database {path}: {why}; reports and whitelistings are refused until there is room \
                  again"
+            ),
+            News::Full(why, false) => error!(
+                "the database {path} cannot be written: {why}; reports and whitelistings are refused until it can be"
             ),
             News::RoomAgain => {
                 warn!("there is room for the database {path} again; reports and whitelistings are accepted");

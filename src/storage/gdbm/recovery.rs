@@ -79,8 +79,8 @@ pub(super) fn recover_if_needed(
 fn beyond_repair(path: &Path, error: &RecoveryError) -> OpenError {
     let path = path.display();
     OpenError::new(format!(
-        "the database {path} needs recovery, which failed: {error}; copy the file, mend that or try 'gdbmtool {path} \
-         recover', and start again"
+        "the database {path} needs recovery, which failed: {error}; mend that and start again, or run pyzord \
+         --recover, which mends a copy and keeps the file as it is"
     ))
 }
 
@@ -102,7 +102,10 @@ pub(super) fn complete(
     horizon: Option<Timestamp>,
     start: Instant,
 ) -> Result<(), OpenError> {
-    let missing = put_back(open, path, recovered, horizon).map_err(|error| {
+    let put_back = File::open(&recovered.backup)
+        .map_err(RecoveryError::from)
+        .and_then(|mut backup| put_back(open, path, &mut backup, horizon));
+    let missing = put_back.map_err(|error| {
         let (path, backup) = (path.display(), recovered.backup.display());
         OpenError::new(format!(
             "the database {path} has been repaired, but not everything could be put back: {error}; mend that, move \
@@ -129,16 +132,16 @@ pub(super) fn complete(
     Ok(())
 }
 
-/// Puts back what a recovery has missed; says how many records that were.
-fn put_back(
+/// Puts back what a recovery has missed, from the file as it was; says how many records that were.
+pub(super) fn put_back(
     open: &mut Open,
     path: &Path,
-    recovered: &Recovered,
+    backup: &mut impl Read,
     horizon: Option<Timestamp>,
 ) -> Result<usize, RecoveryError> {
-    let missing = missing(open, &mut File::open(&recovered.backup)?, horizon)?;
+    let missing = missing(open, backup, horizon)?;
     for (digest, stored) in &missing {
-        if !open.admit(path) {
+        if !open.admit(path, Timestamp::now()) {
             return Err(RecoveryError::NoRoom);
         }
         open.put(&digest.to_hex(), stored)?;

@@ -3,6 +3,9 @@
 //! The library writes through a mapping and cannot cope with a disk that is full in the middle of
 //! a change: other records are destroyed. So blocks behind what is in use are reserved, and
 //! nothing is written unless the reserve can hold whatever the next changes may need.
+//!
+//! For the same reason nobody hears of a file system that has become read-only: the mapping takes the
+//! changes, and they never reach the disk. So the system is asked now and then whether it would write.
 
 use std::fs::File;
 use std::io;
@@ -34,6 +37,8 @@ pub(super) struct Reserve {
     changes_left: u32,
     refused: Option<Refused>,
     supported: bool,
+    /// The second in which the file system was last asked.
+    asked: i64,
 }
 
 #[derive(Debug)]
@@ -47,8 +52,8 @@ struct Refused {
 pub(super) enum News {
     /// Nothing.
     None,
-    /// From now on changes are refused.
-    Full(String),
+    /// From now on changes are refused: why, and whether that is for want of room.
+    Full(String, bool),
     /// Changes are accepted again.
     RoomAgain,
     /// The file system cannot reserve, so changes are accepted without.
@@ -58,7 +63,7 @@ pub(super) enum News {
 impl Reserve {
     /// A reserve for this file, empty at first.
     pub(super) fn new(file: File) -> Self {
-        Self { file, in_use: 0, end: 0, changes_left: 0, refused: None, supported: true }
+        Self { file, in_use: 0, end: 0, changes_left: 0, refused: None, supported: true, asked: i64::MIN }
     }
 
     /// Why changes are refused, if they are.
@@ -71,16 +76,17 @@ impl Reserve {
         self.in_use
     }
 
-    /// Makes room for one change. Says whether it may be made.
-    pub(super) fn admit(&mut self) -> (bool, News) {
-        if self.changes_left > 0 {
+    /// Makes room for one change in this second of some clock. Says whether it may be made.
+    pub(super) fn admit(&mut self, second: i64) -> (bool, News) {
+        let is_fresh = std::mem::replace(&mut self.asked, second) == second;
+        if self.changes_left > 0 && is_fresh {
             self.changes_left -= 1;
             return (true, News::None);
         }
         if self.refused.as_ref().is_some_and(|refused| refused.at.elapsed() < RETRY) {
             return (false, News::None);
         }
-        match self.extend() {
+        match self.extend(!is_fresh || self.refused.is_some()) {
             Ok(()) => {
                 self.changes_left = CHANGES_PER_LOOK - 1;
                 let news = if self.refused.take().is_some() { News::RoomAgain } else { News::None };
@@ -97,14 +103,22 @@ impl Reserve {
                 (true, News::Unsupported(error.to_string()))
             }
             Err(error) => {
-                let news = if self.refused.is_none() { News::Full(error.to_string()) } else { News::None };
+                let is_full = matches!(
+                    error.raw_os_error().map(Errno::from_raw),
+                    Some(Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)
+                );
+                let news = match self.refused {
+                    None => News::Full(error.to_string(), is_full),
+                    Some(_) => News::None,
+                };
+                self.changes_left = 0;
                 self.refused = Some(Refused { why: error.to_string(), at: Instant::now() });
                 (false, news)
             }
         }
     }
 
-    fn extend(&mut self) -> io::Result<()> {
+    fn extend(&mut self, asks: bool) -> io::Result<()> {
         let size = match Header::read(&self.file)? {
             Some(header) => header.next_block,
             None => self.file.metadata()?.len(),
@@ -114,6 +128,10 @@ impl Reserve {
             return Ok(());
         }
         if size + NEEDED + size / NEEDED_FRACTION <= self.end {
+            if asks {
+                // Changes nothing, but where nothing can be changed at all it is refused.
+                fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 1)?;
+            }
             return Ok(());
         }
         let end = size + CHUNK + size / CHUNK_FRACTION;
@@ -123,5 +141,30 @@ impl Reserve {
         fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset(start)?, offset(end - start)?)?;
         self.end = end;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_any_more_is_found_out_within_a_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, vec![0; 1 << 16]).unwrap();
+        let writable = File::options().read(true).write(true).open(&path).unwrap();
+        let mut reserve = Reserve::new(writable.try_clone().unwrap());
+        assert_eq!((reserve.admit(1), reserve.admit(1)), ((true, News::None), (true, News::None)));
+        // As the descriptor of a file system that has become read-only.
+        reserve.file = File::open(&path).unwrap();
+        assert!(reserve.admit(1).0);
+        let (admitted, news) = reserve.admit(2);
+        assert!(!admitted && matches!(news, News::Full(_, false)), "{news:?}");
+        assert_eq!(reserve.admit(2), (false, News::None));
+        assert!(reserve.refusal().is_some());
+        reserve.file = writable;
+        std::thread::sleep(RETRY);
+        assert_eq!(reserve.admit(2), (true, News::RoomAgain));
     }
 }

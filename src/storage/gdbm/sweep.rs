@@ -161,7 +161,7 @@ impl Sweep {
         // It may have been reported in the meantime.
         let still = open.handle.fetch(&key, &mut open.value)?
             && Stored::decode(&open.value).is_some_and(|stored| self.is_expired(open, &stored));
-        if still && !open.admit(path) {
+        if still && !open.admit(path, Timestamp::now()) {
             return Err(SweepError::NoRoom);
         }
         if still {

@@ -208,7 +208,7 @@ fn what_cannot_be_opened_is_told_in_one_line() {
     let (text, busy) = told(&path);
     assert_eq!(
         text,
-        "FILE is not a GNU dbm database (Bad magic number): move it away, or name another file with DigestDB"
+        "FILE is not a GNU dbm database (Bad magic number): if it was one, pyzord --recover mends a copy of it; otherwise move it away, or name another file with DigestDB"
     );
     assert!(!busy);
     std::fs::write(&path, "short").unwrap();
@@ -512,4 +512,25 @@ fn data_in_a_tail_is_kept_for_the_repair() {
     assert!(file.metadata().unwrap().len() < length + (2 << 20));
     let engine = Gdbm::open(&path, Some(Duration::from_secs(30 * 86_400)), TimeZone::UTC).unwrap();
     assert_eq!(counts_of(&engine, 1..4), [1, 1, 0]);
+}
+
+#[test]
+fn a_file_with_which_the_library_has_failed_is_looked_at_by_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    let marker = Marker::of(&path);
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    report_all(&engine, 0..100);
+    // Any error will do: no memory, for instance, in the middle of a change.
+    let garbage = folder.path().join("garbage");
+    std::fs::write(&garbage, [7; 1000]).unwrap();
+    let error = Handle::open(&garbage).err().unwrap();
+    engine.shared.complain(engine.shared.lock().as_mut().unwrap(), &error);
+    runtime().block_on(engine.close());
+    assert!(marker.is_set());
+
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    assert_eq!(counts_of(&engine, 0..100), vec![1; 100]);
+    runtime().block_on(engine.close());
+    assert!(!marker.is_set());
 }

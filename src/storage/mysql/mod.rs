@@ -5,6 +5,7 @@
 //! that nothing of its statement was done.
 
 mod bulk;
+pub(crate) mod fuzzing;
 mod place;
 mod pool;
 mod schema;

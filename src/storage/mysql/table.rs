@@ -291,9 +291,17 @@ pub(super) fn digest_of(key: &[u8]) -> Option<Digest> {
 
 /// The key and the record of a row of [`COLUMNS`].
 pub(super) fn decode(row: Row) -> (Vec<u8>, Option<Record>) {
-    let mut values = row.unwrap().into_iter();
-    let key = key(values.next());
-    (key, record(|| values.next().and_then(|value| number(&value))))
+    of_columns(row.unwrap().into_iter())
+}
+
+/// The same of the columns' values.
+pub(super) fn of_columns(mut values: impl Iterator<Item = Value>) -> (Vec<u8>, Option<Record>) {
+    (key(values.next()), of_record(values))
+}
+
+/// The record of the columns behind the key.
+pub(super) fn of_record(mut values: impl Iterator<Item = Value>) -> Option<Record> {
+    record(|| values.next().and_then(|value| number(&value)))
 }
 
 /// The record that six numbers are.
@@ -312,7 +320,11 @@ fn record(mut next: impl FnMut() -> Option<i64>) -> Option<Record> {
 
 /// The key and the record of a row of [`Table::page`] or [`Table::read`].
 pub(super) fn decode_held(row: Row) -> Item {
-    let mut values = row.unwrap().into_iter();
+    of_held(row.unwrap().into_iter())
+}
+
+/// The same of the columns' values.
+pub(super) fn of_held(mut values: impl Iterator<Item = Value>) -> Item {
     let key = key(values.next());
     let held = match values.next() {
         Some(Value::Bytes(held)) => held,
@@ -323,7 +335,8 @@ pub(super) fn decode_held(row: Row) -> Item {
             b"N" => Some(0),
             text => number(&Value::Bytes(text.to_vec())),
         });
-        record(|| texts.next().flatten())
+        // What was read may become a part of a statement, and has to be numbers to its end.
+        record(|| texts.next().flatten()).filter(|_| texts.next().is_none())
     };
     let record = record.ok_or_else(|| format!("cannot decode '{}'", held.escape_ascii()));
     Item { key, held, record }
@@ -337,11 +350,13 @@ fn number(value: &Value) -> Option<i64> {
         Value::UInt(number) => Some(i64::try_from(*number).unwrap_or(i64::MAX)),
         Value::Bytes(text) => {
             let text = std::str::from_utf8(text).ok()?;
-            let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
-            match whole.parse::<i128>() {
-                Ok(number) => Some(i64::try_from(number).unwrap_or(i64::MAX)),
-                Err(_) => None,
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+            // Digits and nothing else, since what was read may become a part of a statement.
+            if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+                return None;
             }
+            let number = whole.parse::<i128>().ok()?;
+            Some(number.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
         }
         _ => None,
     }
@@ -350,6 +365,15 @@ fn number(value: &Value) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_read_as_one_text_is_numbers_to_its_end() {
+        let item = |held: &str| of_held([Value::from("key"), Value::from(held)].into_iter());
+        assert!(item("1|2|3.5|N|N|N").record.is_ok());
+        for odd in ["1|2|3|N|N|N|'", "1|2|3.'|N|N|N", "1|2|3|N|N", ""] {
+            assert!(item(odd).record.is_err(), "{odd:?}");
+        }
+    }
 
     #[test]
     fn numbers_of_all_columns_are_read() {
@@ -361,6 +385,8 @@ mod tests {
             (bytes("1795343207.999999"), Some(1_795_343_207)),
             (bytes("18446744073709551615"), Some(i64::MAX)),
             (Value::UInt(u64::MAX), Some(i64::MAX)),
+            (bytes("-99999999999999999999"), Some(i64::MIN)),
+            (bytes("1.5'"), None),
             (bytes("x"), None),
         ] {
             assert_eq!(number(&value), expected, "{value:?}");

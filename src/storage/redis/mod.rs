@@ -6,6 +6,7 @@
 
 mod bulk;
 mod form;
+pub(crate) mod fuzzing;
 mod node;
 mod place;
 mod scan;

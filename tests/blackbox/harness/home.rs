@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub(crate) struct Home {
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
     user: Option<u32>,
+    /// Whether nothing is said on the command line about which user the server is to become.
+    settles_user: bool,
 }
 
 impl Home {
@@ -40,6 +42,7 @@ impl Home {
             arguments: Vec::new(),
             environment: Vec::new(),
             user: None,
+            settles_user: false,
         };
         fs::create_dir(home.path()).unwrap();
         home.config("")
@@ -66,9 +69,10 @@ impl Home {
         // A reload that is still under way must not find half of it.
         let (path, new) = (self.path().join(name), self.path().join(format!("{name}.new")));
         fs::write(&new, content).unwrap();
-        if let Some(user) = self.user {
-            chown(&new, Some(user), Some(user)).unwrap();
-        }
+        // As an operator leaves them: of the accounts' keys nobody else may know.
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+        let owner = fs::metadata(self.path()).unwrap();
+        chown(&new, Some(owner.uid()), Some(owner.gid())).unwrap();
         fs::rename(&new, &path).unwrap();
     }
 
@@ -109,6 +113,7 @@ impl Home {
     /// Starts another server here than the one under test.
     pub(crate) fn program(mut self, program: PathBuf) -> Self {
         self.program = program;
+        self.settles_user = true;
         self
     }
 
@@ -132,6 +137,18 @@ impl Home {
             }
         }
         self
+    }
+
+    /// Leaves it to the config which user the server becomes. Without this a server that the tests start as
+    /// root is told to stay that, which it would warn of otherwise.
+    pub(crate) fn settling_user(mut self) -> Self {
+        self.settles_user = true;
+        self
+    }
+
+    /// Whether a server has to be told to stay root, so that it does not warn of that.
+    pub(crate) fn tells_to_stay_root(&self) -> bool {
+        ours() && self.user.is_none() && !self.settles_user && Uid::effective().is_root()
     }
 
     /// A file of the homedir as text; empty when there is none.
@@ -206,6 +223,9 @@ impl Home {
         }
         command.arg("--").arg(&self.program).arg("--homedir").arg(self.path());
         command.args(["-a", self.address, "-p", &port.to_string()]).args(&self.arguments);
+        if self.tells_to_stay_root() {
+            command.args(["--user", "root"]);
+        }
         command.env("TZ", "UTC").envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output("stdout")).stderr(output("stderr"));
         match command.spawn() {

@@ -1,0 +1,95 @@
+//! Which files the server still needs once it serves, and giving up everything else.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use tracing::{info, warn};
+
+use crate::os::confine::{self, Places};
+use crate::settings::Settings;
+use crate::storage;
+
+/// Where the C library looks for names of hosts and users, and for what it loads to do so.
+const NAMES: [&str; 12] = [
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/nix/store",
+    "/run/NetworkManager",
+    "/run/nscd",
+    "/run/resolvconf",
+    "/run/systemd",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/var/lib/sss",
+];
+/// Where systems keep the certificates that they trust.
+const CERTIFICATES: [&str; 4] =
+    ["/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/var/lib/ca-certificates"];
+/// The time zone.
+const ZONES: [&str; 4] = ["/etc/localtime", "/etc/timezone", "/usr/share/zoneinfo", "/usr/lib/zoneinfo"];
+/// What programs read without being asked for it.
+const DEVICES: [&str; 5] = ["/dev/null", "/dev/urandom", "/dev/random", "/proc/self", "/proc/locks"];
+
+/// Gives up what the server does not need, if that is wanted, and says so. There may be no other thread.
+pub(super) fn confine(settings: &Settings) {
+    if !settings.confine {
+        info!("Not confined, as Confine says.");
+        return;
+    }
+    if let Err(error) = confine::forbid_dumps() {
+        warn!("dumps of this process, which hold keys, cannot be forbidden: {error}");
+    }
+    let outcome = confine::confine(&places(settings));
+    info!("{}", outcome.text);
+}
+
+fn places(settings: &Settings) -> Places {
+    let mut places = Places::default();
+    places.written.push(settings.homedir.clone());
+    let is_file = settings.engine == "gdbm";
+    let logs = [&settings.log_file, &settings.usage_log_file].into_iter().flatten();
+    let database = is_file.then_some(&settings.digest_db_path);
+    let pid_file = settings.detach.is_some().then_some(&settings.pid_file);
+    for path in logs.chain(database).chain(pid_file) {
+        add(&mut places.written, path);
+    }
+    add(&mut places.read, &settings.passwd_file);
+    add(&mut places.read, &settings.access_file);
+    places.read.extend(ZONES.into_iter().chain(DEVICES).map(PathBuf::from));
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    places.read.extend(variable("TZDIR"));
+    places.read.extend(variable("TZ").filter(|path| path.is_absolute()));
+    places.written.push("/dev/null".into());
+    if !is_file || settings.listen_address.parse::<IpAddr>().is_err() {
+        // Folders rather than files: when the network changes, another file takes the place of the old one.
+        places.read.extend(NAMES.map(PathBuf::from));
+        add(&mut places.read, Path::new("/etc/resolv.conf"));
+    }
+    if !is_file {
+        places.read.extend(CERTIFICATES.map(PathBuf::from));
+        places.read.extend(variable("SSL_CERT_DIR"));
+        for path in storage::authorities(&settings.digest_db).into_iter().chain(variable("SSL_CERT_FILE")) {
+            add(&mut places.read, &path);
+        }
+    }
+    places
+}
+
+/// Adds the folder of a file, and of what it is a link to; what is no regular file only itself.
+fn add(folders: &mut Vec<PathBuf>, path: &Path) {
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        folders.push(path.to_owned());
+        // A device has no neighbours that might take its place, a pipe may.
+        if path.starts_with("/dev") || path.starts_with("/proc") {
+            return;
+        }
+    }
+    // A link to what is not there yet says where it will be.
+    let target = fs::canonicalize(path).ok().or_else(|| Some(path.parent()?.join(fs::read_link(path).ok()?)));
+    folders.extend(
+        [Some(path), target.as_deref()].into_iter().flatten().filter_map(Path::parent).map(Path::to_owned),
+    );
+}

@@ -1,0 +1,185 @@
+//! Becoming another user: what root alone may do comes before, and everything else is tried after.
+//!
+//! All files but the output of `--detach` are opened by the new user, so that a start tries what a
+//! later reload or rotation will need.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::UdpSocket;
+use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use nix::unistd::{AccessFlags, Uid, access};
+
+use super::prepare::{HANDOVER, HANDOVER_STEP, StartError};
+use crate::os::privileges::Identity;
+use crate::server::socket::{BindError, bind};
+use crate::settings::Settings;
+
+/// Folders that many programs share, which none of them may own.
+const SHARED: [&str; 8] = ["/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/var/run"];
+
+/// What was had as root.
+#[derive(Debug, Default)]
+pub(super) struct AsRoot {
+    /// The bound socket.
+    pub(super) socket: Option<UdpSocket>,
+    /// The output of `--detach`.
+    pub(super) output: Option<File>,
+}
+
+/// Becomes the user that the settings name, if any.
+///
+/// # Errors
+///
+/// What the new user could not do, or why there is none, a line each.
+pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<AsRoot, Vec<String>> {
+    if settings.user.is_empty() {
+        return Ok(AsRoot::default());
+    }
+    let one = |error: String| vec![error];
+    let identity = Identity::find(&settings.user, &settings.group)
+        .map_err(|text| one(format!("cannot become the user that User names: {text}")))?;
+    let now = Uid::effective();
+    if !now.is_root() {
+        // Asked for and done already, as under a service manager.
+        if identity.numbers().0 == now {
+            return Ok(AsRoot::default());
+        }
+        return Err(one(format!(
+            "User: only root can become {}, and this is the user number {now}: start as root, or remove User",
+            identity.user
+        )));
+    }
+    if identity.is_root() {
+        return Ok(AsRoot::default());
+    }
+    let had = AsRoot {
+        socket: Some(bind_patiently(settings).map_err(|error| one(StartError::from(error).to_string()))?),
+        output: settings
+            .detach
+            .as_deref()
+            .map(open_output)
+            .transpose()
+            .map_err(|error| one(error.to_string()))?,
+    };
+    let (uid, gid) = identity.numbers();
+    if made_homedir {
+        chown(&settings.homedir, Some(uid.as_raw()), Some(gid.as_raw())).map_err(|error| {
+            one(format!("cannot give {} to {}: {error}", settings.homedir.display(), identity.user))
+        })?;
+    }
+    identity.assume().map_err(|error| one(format!("cannot become the user {}: {error}", identity.user)))?;
+    let failures = Trial { identity: &identity }.of(settings);
+    if failures.is_empty() { Ok(had) } else { Err(failures) }
+}
+
+/// Opens the file that takes all output in the background.
+pub(super) fn open_output(path: &Path) -> Result<File, StartError> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| StartError::Output { path: path.display().to_string(), error })
+}
+
+/// A port that a dying process still holds is waited for. There is no runtime yet.
+fn bind_patiently(settings: &Settings) -> Result<UdpSocket, BindError> {
+    let deadline = Instant::now() + HANDOVER;
+    loop {
+        match bind(&settings.listen_address, settings.port) {
+            Err(BindError::InUse { .. }) if Instant::now() < deadline => std::thread::sleep(HANDOVER_STEP),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Tries as the new user what is needed now or later, and leaves nothing behind.
+struct Trial<'a> {
+    identity: &'a Identity,
+}
+
+impl Trial<'_> {
+    /// What fails, a line each.
+    fn of(&self, settings: &Settings) -> Vec<String> {
+        let mut failures = Vec::new();
+        failures.extend(self.reads("passwd file", &settings.passwd_file));
+        failures.extend(self.reads("access file", &settings.access_file));
+        for (what, path) in [("log file", &settings.log_file), ("usage log file", &settings.usage_log_file)] {
+            if let Some(path) = path {
+                failures.extend(self.writes(what, path));
+            }
+        }
+        if settings.engine == "gdbm" {
+            failures.extend(self.writes("database", &settings.digest_db_path));
+        }
+        if settings.detach.is_some() {
+            failures.extend(self.writes("pid file", &settings.pid_file));
+        }
+        failures
+    }
+
+    fn reads(&self, what: &str, path: &Path) -> Option<String> {
+        match File::open(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let (group, path) = (&self.identity.group, path.display());
+                let mend = self
+                    .way_to(Path::new(&path.to_string()))
+                    .unwrap_or_else(|| format!("chgrp {group} {path} && chmod g+r {path}"));
+                Some(format!("{} cannot read the {what} {path}: {error}: {mend}", self.identity.user))
+            }
+            _ => None,
+        }
+    }
+
+    /// Tries a file that is there, and whether one could be made in its folder and removed.
+    fn writes(&self, what: &str, path: &Path) -> Option<String> {
+        let user = &self.identity.user;
+        let is_other = |metadata: fs::Metadata| !metadata.is_file();
+        if fs::metadata(path).is_ok_and(is_other) {
+            // A terminal, a pipe: nothing is ever made in its place.
+            let opened = OpenOptions::new().append(true).custom_flags(libc::O_NONBLOCK).open(path);
+            let error = opened.err()?;
+            return Some(format!("{user} cannot write to the {what} {}: {error}", path.display()));
+        }
+        match OpenOptions::new().append(true).open(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let mend = self.way_to(path).unwrap_or_else(|| format!("chown {user} {}", path.display()));
+                return Some(format!("{user} cannot write the {what} {}: {error}: {mend}", path.display()));
+            }
+            _ => {}
+        }
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let error = tempfile::Builder::new().prefix(".pyzord-trial-").tempfile_in(folder).err()?;
+        let mend = self.way_to(folder).unwrap_or_else(|| self.own(folder));
+        Some(format!(
+            "{user} cannot make files in {}, where the {what} is: {error}: {mend}",
+            folder.display()
+        ))
+    }
+
+    /// How the folder becomes one where the user may make files.
+    fn own(&self, folder: &Path) -> String {
+        let Identity { user, group, .. } = self.identity;
+        if !folder.exists() {
+            format!("install -d -o {user} -g {group} {}", folder.display())
+        } else if SHARED.iter().any(|shared| folder == Path::new(shared)) {
+            let own = folder.join("pyzord");
+            format!("install -d -o {user} -g {group} {} and use that folder", own.display())
+        } else {
+            format!("chown {user} {}", folder.display())
+        }
+    }
+
+    /// What opens the way to a place, if a folder above it is closed.
+    fn way_to(&self, path: &Path) -> Option<String> {
+        let folders: Vec<PathBuf> = path.ancestors().skip(1).map(Path::to_owned).collect();
+        let closed = folders
+            .iter()
+            .rev()
+            .find(|folder| folder.is_dir() && access(folder.as_path(), AccessFlags::X_OK).is_err())?;
+        Some(format!("chmod o+x {}", closed.display()))
+    }
+}

@@ -1,0 +1,87 @@
+//! An engine that has its records in memory: the plainest thing that does what [`Engine`] promises.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::digest::Digest;
+use crate::record::{Kind, Record};
+use crate::storage::{Batch, BoxFuture, Engine, Health, Progress, StorageError};
+
+/// Records in memory.
+#[derive(Debug, Default)]
+pub struct Memory {
+    records: Mutex<BTreeMap<Digest, Record>>,
+    limit: i64,
+    /// Digests whose record fails, each in its way.
+    broken: BTreeMap<Digest, StorageError>,
+}
+
+impl Memory {
+    /// An engine with these records, whose counts stop at `limit`. Whatever is asked of a digest of
+    /// `broken` fails so.
+    pub fn new(
+        records: BTreeMap<Digest, Record>,
+        limit: i64,
+        broken: BTreeMap<Digest, StorageError>,
+    ) -> Self {
+        Self { records: Mutex::new(records), limit, broken }
+    }
+
+    /// All records.
+    pub fn records(&self) -> BTreeMap<Digest, Record> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine for Memory {
+    fn describe(&self) -> String {
+        "memory".to_owned()
+    }
+
+    fn run(&self, mut batch: Batch) -> Progress {
+        let now = batch.now();
+        let mut records = self.lock();
+        for entry in batch.entries_mut() {
+            if let Some(error) = self.broken.get(&entry.digest) {
+                entry.fail(*error);
+                continue;
+            }
+            if entry.look_up {
+                entry.found = Ok(records.get(&entry.digest).copied().unwrap_or_default());
+            }
+            for (kind, amount) in [(Kind::Report, entry.reports), (Kind::Whitelist, entry.whitelists)] {
+                if amount > 0 {
+                    let record = records.entry(entry.digest).or_default();
+                    record.tally_mut(kind).add(amount, now, self.limit);
+                }
+            }
+            (entry.reported, entry.whitelisted) = (Ok(()), Ok(()));
+        }
+        drop(records);
+        Progress::Done(batch)
+    }
+
+    fn count_limit(&self) -> i64 {
+        self.limit
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn health(&self) -> Health {
+        Health::Serving
+    }
+
+    fn failed(&self) -> BoxFuture<'_, String> {
+        Box::pin(std::future::pending())
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}

@@ -1,0 +1,104 @@
+//! What is to become of a datagram, by a slow model of the handler and of access to it.
+
+use std::net::SocketAddr;
+
+use sha1::{Digest as _, Sha1};
+
+use super::model::Message;
+use super::request::{model_integer, model_version};
+use crate::access::fuzzing::{ACCOUNTS, FILES, model_grants};
+use crate::digest::Digest;
+use crate::protocol::number::VersionError;
+use crate::protocol::op::Op;
+use crate::protocol::reply::Refusal;
+use crate::record::Timestamp;
+
+/// What is to become of a request.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// It is refused, and changes nothing.
+    Refused(Refusal),
+    /// It is served, for these digests.
+    Granted(Op, Vec<Digest>),
+}
+
+/// The verdict on a datagram with one of the [`FILES`]; none: it gets no reply.
+pub(crate) fn verdict(
+    datagram: &[u8],
+    message: &Message,
+    peer: SocketAddr,
+    now: Timestamp,
+    rights: usize,
+) -> Option<Verdict> {
+    let is_reply = message.first("code").or(message.first("diag")).is_some();
+    if datagram.is_empty() || peer.port() == 0 || is_reply {
+        return None;
+    }
+    Some(match granted(message, now, rights) {
+        Ok((op, digests)) => Verdict::Granted(op, digests),
+        Err(refusal) => Verdict::Refused(refusal),
+    })
+}
+
+fn granted(message: &Message, now: Timestamp, rights: usize) -> Result<(Op, Vec<Digest>), Refusal> {
+    let user = match message.first("user").unwrap_or_default() {
+        b"" | b"anonymous" => "anonymous",
+        user => {
+            let known = ACCOUNTS.iter().find(|(name, _)| name.as_bytes() == user);
+            let (name, key) = known.ok_or(Refusal::UnknownUser)?;
+            let time = message.first("time").and_then(model_integer).ok_or(Refusal::InvalidTime)?;
+            // A time of signing beyond what microseconds can count is the last that they can.
+            let signed = (i128::from(time) * 1_000_000).clamp(i64::MIN.into(), i64::MAX.into());
+            if (i128::from(now.micros()) - signed).abs() > 300_000_000 {
+                return Err(Refusal::TimeOutOfRange);
+            }
+            if message.first("sig") != Some(&signature(name, key, &message.signed, time)) {
+                return Err(Refusal::InvalidSignature);
+            }
+            name
+        }
+    };
+    let version = message.first("pv").ok_or(Refusal::MissingVersion)?;
+    model_version(version).map_err(|error| match error {
+        VersionError::Malformed => Refusal::MalformedVersion,
+        VersionError::Unsupported => Refusal::UnsupportedVersion,
+    })?;
+    let name = String::from_utf8_lossy(message.first("op").unwrap_or_default()).into_owned();
+    let (file, order) = FILES[rights];
+    if !model_grants(file.as_bytes(), order, user, &name) {
+        return Err(Refusal::Forbidden);
+    }
+    let op = Op::ALL.into_iter().find(|op| op.name() == name).ok_or(Refusal::NotImplemented)?;
+    let sent: Vec<&[u8]> = message.all("op-digest").collect();
+    let looked_at = match op {
+        Op::Report | Op::Whitelist => sent.len(),
+        Op::Check | Op::Info => sent.len().min(1),
+        // Only whether there is one matters.
+        Op::Ping | Op::Pong => return Ok((op, sent.iter().map(|_| Digest::from_bytes([0; 20])).collect())),
+    };
+    let digests = sent[..looked_at].iter().map(|text| model_digest(text).ok_or(Refusal::InvalidDigest));
+    Ok((op, digests.collect::<Result<_, _>>()?))
+}
+
+fn model_digest(text: &[u8]) -> Option<Digest> {
+    if text.len() != 40 || !text.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let text = std::str::from_utf8(text).ok()?;
+    let mut bytes = [0; 20];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(Digest::from_bytes(bytes))
+}
+
+/// The signature of a text, as the protocol has it.
+pub(crate) fn signature(user: &str, key: &str, text: &[u8], time: i64) -> [u8; 40] {
+    let hex =
+        |text: &[u8]| -> String { Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect() };
+    let key = hex(format!("{user}:{}", key.to_lowercase()).as_bytes());
+    let inner = [&Sha1::digest(text)[..], format!(":{time}:{key}").as_bytes()].concat();
+    let mut signature = [0; 40];
+    signature.copy_from_slice(hex(&inner).as_bytes());
+    signature
+}

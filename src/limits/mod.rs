@@ -1,0 +1,212 @@
+//! Who is heard at all, and how often: networks that are allowed or denied, and rates a source prefix.
+//!
+//! Looked at before anything of a datagram is parsed. Knows addresses and a clock, no sockets and no
+//! protocol. An IPv4 address within IPv6 (`::ffff:192.0.2.1`, as a socket on `::` sees IPv4) is the
+//! IPv4 address, for every rule and limit.
+
+mod networks;
+mod table;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+pub use self::networks::{Networks, NetworksError};
+use self::table::{Place, Table};
+use crate::allowance::{Allowance, more};
+
+/// What is limited, each by a rate of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// All datagrams.
+    Requests,
+    /// Replies that refuse something for which the request is to blame.
+    Errors,
+    /// Reports and whitelistings of the anonymous user.
+    Writes,
+}
+
+impl Limit {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Requests, Self::Errors, Self::Writes];
+
+    const fn option(self) -> &'static str {
+        match self {
+            Self::Requests => "RateLimit",
+            Self::Errors => "RateLimitErrors",
+            Self::Writes => "RateLimitWrites",
+        }
+    }
+}
+
+/// What an operator wants.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Who is heard; empty is everybody.
+    pub allow: Networks,
+    /// Who is not, even if allowed.
+    pub deny: Networks,
+    /// How many of each limit a second and prefix, in the order of [`Limit::ALL`]; 0 is no limit.
+    pub rates: [u32; 3],
+    /// How many seconds' worth may come at once.
+    pub burst: u32,
+    /// Who is not limited.
+    pub exempt: Networks,
+    /// Whether what exceeds a rate is only told of.
+    pub log_only: bool,
+    /// How many leading bits of an IPv4 address, up to 32, and of an IPv6 address, up to 64, make a prefix.
+    pub prefix: (u8, u8),
+    /// How many prefixes are remembered.
+    pub table: usize,
+}
+
+/// What becomes of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// It is heard.
+    Admitted(Source),
+    /// It comes from a network that is denied, or not among the allowed ones.
+    Denied,
+    /// It is one too many.
+    Exceeds,
+}
+
+/// Where an admitted datagram came from, for the limits that are known later only. Holds until the next
+/// datagram enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    address: IpAddr,
+    place: Option<Place>,
+}
+
+/// Applies the rules to one datagram after the other.
+#[derive(Debug)]
+pub struct Gate {
+    rules: Rules,
+    allows_all: bool,
+    /// None: nothing is limited.
+    rates: Option<Rates>,
+}
+
+#[derive(Debug)]
+struct Rates {
+    table: Table,
+    /// How many nanoseconds one takes of each limit; 0 is no limit.
+    intervals: [u64; 3],
+    burst: u64,
+    start: Instant,
+    /// Nanoseconds since the start.
+    now: u64,
+    exceeded: u64,
+    complaints: Allowance,
+}
+
+impl Gate {
+    /// A gate for these rules; none if they say nothing.
+    pub fn new(rules: Rules) -> Option<Self> {
+        let intervals = rules.rates.map(|rate| if rate == 0 { 0 } else { 1_000_000_000 / u64::from(rate) });
+        let limits = intervals.iter().any(|interval| *interval > 0);
+        let allows_all = rules.allow.is_empty();
+        if !limits && allows_all && rules.deny.is_empty() {
+            return None;
+        }
+        let rates = limits.then(|| Rates {
+            table: Table::new(rules.table),
+            intervals,
+            burst: Duration::from_secs(rules.burst.into()).as_nanos().try_into().unwrap_or(u64::MAX),
+            start: Instant::now(),
+            now: 0,
+            exceeded: 0,
+            complaints: Allowance::per_minute(10),
+        });
+        Some(Self { rules, allows_all, rates })
+    }
+
+    /// Learns what time it is. Once a batch is enough.
+    pub fn set_time(&mut self, now: Instant) {
+        if let Some(rates) = &mut self.rates {
+            let since = now.saturating_duration_since(rates.start).as_nanos();
+            rates.now = since.try_into().unwrap_or(u64::MAX);
+        }
+    }
+
+    /// Decides on a datagram from this address.
+    pub fn enter(&mut self, address: IpAddr) -> Entry {
+        let address = address.to_canonical();
+        if self.rules.deny.contains(address) || !(self.allows_all || self.rules.allow.contains(address)) {
+            return Entry::Denied;
+        }
+        let Some(rates) = &mut self.rates else {
+            return Entry::Admitted(Source { address, place: None });
+        };
+        if self.rules.exempt.contains(address) {
+            return Entry::Admitted(Source { address, place: None });
+        }
+        let place = rates.table.find(prefix(address, self.rules.prefix), rates.now);
+        let source = Source { address, place: Some(place) };
+        if self.exceeds(source, Limit::Requests) { Entry::Exceeds } else { Entry::Admitted(source) }
+    }
+
+    /// Whether one more of this limit exceeds it and is to be dropped. In the mode that only tells,
+    /// nothing is.
+    pub fn exceeds(&mut self, source: Source, limit: Limit) -> bool {
+        let (Some(rates), Some(place)) = (&mut self.rates, source.place) else { return false };
+        let interval = rates.intervals[limit as usize];
+        if interval == 0 || rates.table.take(place, limit as usize, rates.now, interval, rates.burst) {
+            return false;
+        }
+        rates.exceeded += 1;
+        if rates.table.is_news(place, rates.now) {
+            self.tell(source.address, limit);
+        }
+        !self.rules.log_only
+    }
+
+    /// Whether what exceeds a limit is only told of.
+    pub fn is_dry(&self) -> bool {
+        self.rules.log_only
+    }
+
+    /// How often a limit was exceeded so far.
+    pub fn exceeded(&self) -> u64 {
+        self.rates.as_ref().map_or(0, |rates| rates.exceeded)
+    }
+
+    #[cold]
+    fn tell(&mut self, address: IpAddr, limit: Limit) {
+        let Some(withheld) = self.rates.as_mut().and_then(|rates| rates.complaints.take(Instant::now()))
+        else {
+            return;
+        };
+        let width = if address.is_ipv4() { self.rules.prefix.0 } else { self.rules.prefix.1 };
+        warn!(
+            "{}: {} exceeds {} a second: what is beyond {} no reply{}",
+            limit.option(),
+            networks::network(address, width),
+            self.rules.rates[limit as usize],
+            if self.rules.log_only { "would get" } else { "gets" },
+            more(withheld)
+        );
+    }
+}
+
+/// The leading bits of an address as a number that no other prefix of either family has.
+fn prefix(address: IpAddr, widths: (u8, u8)) -> u64 {
+    match address {
+        IpAddr::V4(address) => {
+            let bits = u64::from(address.to_bits());
+            let dropped = 32 - u32::from(widths.0.min(32));
+            // No IPv6 sender has such an address: it is one of a group.
+            0xff00 << 48 | bits >> dropped << dropped
+        }
+        IpAddr::V6(address) => {
+            let bits = (address.to_bits() >> 64) as u64;
+            let dropped = 64 - u32::from(widths.1.min(64));
+            bits.checked_shr(dropped).map_or(0, |kept| kept << dropped)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

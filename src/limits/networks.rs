@@ -1,0 +1,199 @@
+//! Lists of networks.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::Deserialize;
+use thiserror::Error;
+
+/// A list of networks, written as addresses or `address/bits` with commas or blanks between them.
+///
+/// Looked up in logarithmic time, so that it may have thousands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Networks {
+    v4: Vec<Ipv4Net>,
+    v6: Vec<Ipv6Net>,
+    /// What was written with more bits than its length keeps: as written, and as taken.
+    widened: Vec<(String, String)>,
+}
+
+/// One entry of a list is no network.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("'{}' is no network: expected an address like 192.0.2.1, or 192.0.2.0/24, or 2001:db8::/32", .0.escape_debug())]
+pub struct NetworksError(String);
+
+impl FromStr for Networks {
+    type Err = NetworksError;
+
+    fn from_str(text: &str) -> Result<Self, NetworksError> {
+        let mut networks = Self::default();
+        for written in text.split([',', ' ', '\t', '\r', '\n']).filter(|entry| !entry.is_empty()) {
+            let network = written
+                .parse::<IpNet>()
+                .or_else(|_| written.parse::<IpAddr>().map(IpNet::from))
+                .map_err(|_| NetworksError(written.to_owned()))?;
+            let taken = unmapped(network).trunc();
+            if unmapped(network) != taken {
+                networks.widened.push((written.to_owned(), taken.to_string()));
+            }
+            match taken {
+                IpNet::V4(network) => networks.v4.push(network),
+                IpNet::V6(network) => networks.v6.push(network),
+            }
+        }
+        // Nobody who writes a comma means everybody.
+        if networks.is_empty() && !text.trim().is_empty() {
+            return Err(NetworksError(text.trim().to_owned()));
+        }
+        // In order, and none within another: at most one can hold an address.
+        networks.v4 = Ipv4Net::aggregate(&networks.v4);
+        networks.v6 = Ipv6Net::aggregate(&networks.v6);
+        networks.v4.sort_unstable();
+        networks.v6.sort_unstable();
+        Ok(networks)
+    }
+}
+
+impl TryFrom<String> for Networks {
+    type Error = NetworksError;
+
+    fn try_from(text: String) -> Result<Self, NetworksError> {
+        text.parse()
+    }
+}
+
+impl Networks {
+    /// Whether there is no network.
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    /// Whether an address is in one of them. An IPv4 address within IPv6 is to be unwrapped before.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => {
+                holds(&self.v4, |network| network.network() <= address, |network| network.contains(&address))
+            }
+            IpAddr::V6(address) => {
+                holds(&self.v6, |network| network.network() <= address, |network| network.contains(&address))
+            }
+        }
+    }
+
+    /// What was written with bits behind its length, and what it was taken for.
+    pub fn widened(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.widened.iter().map(|(written, taken)| (written.as_str(), taken.as_str()))
+    }
+}
+
+fn holds<N>(networks: &[N], begins_before: impl Fn(&N) -> bool, holds: impl Fn(&N) -> bool) -> bool {
+    let behind = networks.partition_point(begins_before);
+    behind > 0 && holds(&networks[behind - 1])
+}
+
+/// A network of IPv4 addresses within IPv6 as one of IPv4.
+fn unmapped(network: IpNet) -> IpNet {
+    const MAPPED: u8 = 96;
+    if let IpNet::V6(inner) = network
+        && let Some(bits) = inner.prefix_len().checked_sub(MAPPED)
+        && let Some(address) = inner.addr().to_ipv4_mapped()
+        && let Ok(outer) = Ipv4Net::new(address, bits)
+    {
+        return IpNet::V4(outer);
+    }
+    network
+}
+
+/// The network of an address, as text.
+pub(super) fn network(address: IpAddr, width: u8) -> String {
+    IpNet::new(address, width).map_or_else(|_| address.to_string(), |network| network.trunc().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    fn contains(list: &str, address: &str) -> bool {
+        list.parse::<Networks>().unwrap().contains(address.parse::<IpAddr>().unwrap().to_canonical())
+    }
+
+    #[test]
+    fn addresses_and_networks_of_both_families_are_told_apart() {
+        let list = "192.0.2.7, 10.0.0.0/8\t2001:db8::/32,, 127.0.0.1";
+        for inside in ["192.0.2.7", "10.0.0.0", "10.255.255.255", "2001:db8:ffff::1", "::ffff:10.1.2.3"] {
+            assert!(contains(list, inside), "{inside}");
+        }
+        for outside in
+            ["192.0.2.6", "192.0.2.8", "9.255.255.255", "11.0.0.0", "2001:db9::", "::1", "::10.1.2.3"]
+        {
+            assert!(!contains(list, outside), "{outside}");
+        }
+        assert!("".parse::<Networks>().unwrap().is_empty() && !contains("", "192.0.2.7"));
+    }
+
+    #[test]
+    fn ipv4_within_ipv6_is_ipv4_and_all_of_one_family_is_none_of_the_other() {
+        assert!(contains("::ffff:192.0.2.0/120", "192.0.2.9"));
+        assert!(contains("::ffff:0:0/96", "192.0.2.9") && !contains("::ffff:0:0/96", "::1"));
+        assert!(contains("::ffff:192.0.2.1", "192.0.2.1"));
+        assert!(contains("0.0.0.0/0", "::ffff:192.0.2.1") && !contains("0.0.0.0/0", "::1"));
+        assert!(contains("::/0", "::1") && !contains("::/0", "192.0.2.1"));
+    }
+
+    #[test]
+    fn networks_within_others_and_neighbours_do_not_hide_each_other() {
+        let list = "10.0.0.0/8 10.1.0.0/16 10.1.2.0/24 11.0.0.0/9 11.128.0.0/9 9.9.9.9";
+        for inside in ["10.0.0.1", "10.1.0.0", "10.1.2.3", "10.200.0.0", "11.1.1.1", "11.200.0.1", "9.9.9.9"]
+        {
+            assert!(contains(list, inside), "{inside}");
+        }
+        assert!(!contains(list, "12.0.0.0") && !contains(list, "9.9.9.8"));
+    }
+
+    #[test]
+    fn bits_behind_the_length_are_told_of_and_other_texts_refused() {
+        let networks: Networks = "192.0.2.17/24".parse().unwrap();
+        assert_eq!(networks.widened().collect::<Vec<_>>(), [("192.0.2.17/24", "192.0.2.0/24")]);
+        for wrong in ["192.0.2", "192.0.2.0/33", "2001:db8::/129", "example.org", "192.0.2.0/", "10.0.0.0/8;"]
+        {
+            assert_eq!(
+                format!("10.0.0.0/8 {wrong}").parse::<Networks>(),
+                Err(NetworksError(wrong.to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn separators_alone_are_not_everybody() {
+        assert_eq!("".parse(), Ok(Networks::default()));
+        assert_eq!(" ".parse(), Ok(Networks::default()));
+        assert_eq!(" , ".parse::<Networks>(), Err(NetworksError(",".to_owned())));
+    }
+
+    #[test]
+    fn a_long_list_agrees_with_looking_at_every_entry() {
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 32) as u32
+        };
+        let entries: Vec<Ipv4Net> = (0..2000)
+            .map(|_| Ipv4Net::new(Ipv4Addr::from_bits(random()), (random() % 25 + 8) as u8).unwrap().trunc())
+            .collect();
+        let text = entries.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let networks: Networks = text.parse().unwrap();
+        let mut inside = 0;
+        for _ in 0..20_000 {
+            let address = Ipv4Addr::from_bits(random());
+            let expected = entries.iter().any(|entry| entry.contains(&address));
+            inside += usize::from(expected);
+            assert_eq!(networks.contains(address.into()), expected, "{address}");
+        }
+        assert!((1000..19_000).contains(&inside), "{inside}");
+        assert!(!networks.contains(Ipv6Addr::LOCALHOST.into()));
+    }
+}

@@ -1,0 +1,245 @@
+//! System calls, by seccomp.
+//!
+//! A list of what is forbidden, not of what is allowed: which calls the C library makes for a look-up
+//! of a name or a lock changes from version to version, and a server that fails after an update of the
+//! system is worse than one more call for an intruder. Refused calls get EPERM, as a caller can bear,
+//! and a line in the kernel's log.
+#![allow(unsafe_code, reason = "the library for these filters cannot ask for the line in the kernel's log")]
+
+use std::collections::BTreeMap;
+use std::io;
+
+use nix::errno::Errno;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+/// What a server never asks for: other programs, other processes' memory, another view of the file
+/// system or of the users, the kernel's own settings, and accepting connections.
+const FORBIDDEN: &[libc::c_long] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mknodat,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setgroups,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_capset,
+    libc::SYS_personality,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    // Would be a way around this filter.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_quotactl,
+    libc::SYS_acct,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+];
+
+#[cfg(target_arch = "x86_64")]
+const OF_THIS_MACHINE: &[libc::c_long] = &[
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
+    libc::SYS_mknod,
+    libc::SYS_kexec_file_load,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OF_THIS_MACHINE: &[libc::c_long] = &[];
+
+/// The kinds of sockets there may be: those of requests and databases, and of the C library's look-ups.
+const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// Programs of the x32 ABI use the same filter with numbers of their own, most of which are those of
+/// x86-64 with this bit.
+#[cfg(target_arch = "x86_64")]
+const X32: libc::c_long = 0x4000_0000;
+/// The others: execve, ptrace, kexec_load, process_vm_readv, process_vm_writev, execveat.
+#[cfg(target_arch = "x86_64")]
+const ONLY_X32: [libc::c_long; 6] = [520, 521, 528, 539, 540, 545];
+
+/// Puts the filter in force.
+///
+/// # Errors
+///
+/// The kernel has none, or not for this kind of machine.
+pub(super) fn restrict() -> Result<(), String> {
+    let machine: TargetArch =
+        std::env::consts::ARCH.try_into().map_err(|_| "not for this kind of machine".to_owned())?;
+    let (forbidden, missing) = programs(machine).map_err(|error| error.to_string())?;
+    nix::sys::prctl::set_no_new_privs().map_err(|error| error.to_string())?;
+    // The second one is asked for at every new thread: no line for that.
+    install(&forbidden, libc::SECCOMP_FILTER_FLAG_LOG)
+        .or_else(|_| install(&forbidden, 0))
+        .and_then(|()| install(&missing, 0))
+        .map_err(|error| error.to_string())
+}
+
+/// The filter of what gets EPERM, and of what is said not to exist.
+fn programs(machine: TargetArch) -> Result<(BpfProgram, BpfProgram), seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        FORBIDDEN.iter().chain(OF_THIS_MACHINE).map(|call| (*call, Vec::new())).collect();
+    let condition = |argument, operator, value: libc::c_int| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value.unsigned_abs()))
+    };
+    let other_family: Result<Vec<_>, _> =
+        FAMILIES.iter().map(|family| condition(0, SeccompCmpOp::Ne, *family)).collect();
+    rules.insert(libc::SYS_socket, vec![SeccompRule::new(other_family?)?]);
+    let has_all = |argument, bits: libc::c_int| {
+        SeccompRule::new(vec![condition(
+            argument,
+            SeccompCmpOp::MaskedEq(u64::from(bits.unsigned_abs())),
+            bits,
+        )?])
+    };
+    // A new process; a new thread remains possible.
+    let process = condition(0, SeccompCmpOp::MaskedEq(u64::from(libc::CLONE_THREAD.unsigned_abs())), 0);
+    rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process?])?]);
+    // Memory that is written and then run.
+    for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
+        rules.insert(call, vec![has_all(2, libc::PROT_WRITE | libc::PROT_EXEC)?]);
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        let same: Vec<_> = rules.iter().map(|(call, when)| (X32 | *call, when.clone())).collect();
+        rules.extend(same);
+        rules.extend(ONLY_X32.map(|call| (X32 | call, Vec::new())));
+    }
+    let refuse = |error: Errno| SeccompAction::Errno((error as i32).unsigned_abs());
+    let forbidden = SeccompFilter::new(rules, SeccompAction::Allow, refuse(Errno::EPERM), machine)?;
+    // Its flags lie in memory, where no filter sees them; the C library takes the older call instead.
+    let newer = [(libc::SYS_clone3, Vec::new())].into();
+    let missing = SeccompFilter::new(newer, SeccompAction::Allow, refuse(Errno::ENOSYS), machine)?;
+    Ok((forbidden.try_into()?, missing.try_into()?))
+}
+
+fn install(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<()> {
+    /// As in linux/filter.h.
+    #[repr(C)]
+    struct Program {
+        length: libc::c_ushort,
+        filter: *const seccompiler::sock_filter,
+    }
+    let length = program.len().try_into().map_err(io::Error::other)?;
+    let program = Program { length, filter: program.as_ptr() };
+    // SAFETY: the kernel copies as many instructions as it is told there are, and writes nothing.
+    let outcome =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::thread;
+
+    use super::*;
+
+    /// Runs something in a thread of its own, on which the filter is in force.
+    fn confined<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+        thread::spawn(|| {
+            restrict().unwrap();
+            test()
+        })
+        .join()
+        .unwrap()
+    }
+
+    #[test]
+    fn other_programs_and_other_views_of_the_system_are_refused() {
+        assert!(Command::new("/bin/true").status().unwrap().success());
+        let error = confined(|| Command::new("/bin/true").status().unwrap_err());
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        let refused = confined(|| {
+            [
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER),
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS),
+                nix::unistd::chroot("/"),
+            ]
+        });
+        assert_eq!(refused, [Err(Errno::EPERM); 3]);
+    }
+
+    #[test]
+    fn only_sockets_that_a_server_needs_can_be_had_and_none_accepts_connections() {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+        let family =
+            |family, kind| confined(move || socket(family, kind, SockFlag::SOCK_CLOEXEC, None).map(drop));
+        for family_of_ours in [AddressFamily::Unix, AddressFamily::Inet, AddressFamily::Inet6] {
+            assert_eq!(family(family_of_ours, SockType::Datagram), Ok(()));
+            assert_eq!(family(family_of_ours, SockType::Stream), Ok(()));
+        }
+        assert_eq!(family(AddressFamily::Netlink, SockType::Raw), Ok(()));
+        assert_eq!(family(AddressFamily::Packet, SockType::Raw), Err(Errno::EPERM));
+        assert_eq!(family(AddressFamily::Alg, SockType::SeqPacket), Err(Errno::EPERM));
+        let listening = confined(|| std::net::TcpListener::bind("127.0.0.1:0").map(drop));
+        assert_eq!(listening.unwrap_err().raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    fn threads_files_and_names_are_as_before() {
+        use std::net::ToSocketAddrs;
+        confined(|| {
+            thread::spawn(|| std::fs::read("/proc/self/status").unwrap()).join().unwrap();
+            assert!(("localhost", 1).to_socket_addrs().unwrap().next().is_some());
+        });
+    }
+
+    #[test]
+    fn the_filters_can_be_made_for_every_machine_they_are_for() {
+        for machine in [TargetArch::x86_64, TargetArch::aarch64] {
+            let (forbidden, missing) = programs(machine).unwrap();
+            assert!(forbidden.len() > 100 && !missing.is_empty());
+        }
+    }
+}

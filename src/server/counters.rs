@@ -1,0 +1,49 @@
+//! What was not answered, and the line of the log that says so.
+
+use tracing::info;
+
+/// What was received and not answered, and why. A reply that gets lost on its way is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Datagrams that get no reply by the rules of the protocol.
+    pub ignored: u64,
+    /// Requests that waited too long for the engine.
+    pub shed: u64,
+    /// Replies that the system refused to send.
+    pub unsent: u64,
+    /// Datagrams that the kernel dropped since the socket had no room.
+    pub dropped_by_kernel: u64,
+    /// Datagrams from networks that are not allowed.
+    pub denied: u64,
+    /// Datagrams and replies beyond a rate limit. In the mode that only tells these were answered.
+    pub exceeding: u64,
+}
+
+impl Counters {
+    /// Says in the log what has been added to what was there before, if anything. `is_dry`: whether
+    /// what exceeds a rate limit is only told of.
+    pub(super) fn report_since(&self, before: &Self, is_dry: bool) {
+        if self == before {
+            return;
+        }
+        let Self { ignored, shed, unsent, dropped_by_kernel, denied, exceeding } = before;
+        let denied = match self.denied - denied {
+            0 => String::new(),
+            denied => format!(", {denied} datagrams from networks that are not allowed"),
+        };
+        let exceeding = match self.exceeding - exceeding {
+            0 => String::new(),
+            exceeding if is_dry => format!("; {exceeding} would have been dropped beyond a rate limit"),
+            exceeding => format!(", {exceeding} dropped beyond a rate limit"),
+        };
+        info!(
+            "Not answered since the last such line: {} datagrams dropped by the kernel for want of room, {} requests \
+             shed since the database was too slow, {} replies refused by the system, {} datagrams that get no \
+             reply{denied}{exceeding}",
+            self.dropped_by_kernel - dropped_by_kernel,
+            self.shed - shed,
+            self.unsent - unsent,
+            self.ignored - ignored,
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! Datagrams with their peers and a time become replies or nothing, and changes of the records: as the server
+//! makes them, without its socket, held against a slow model of all of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use super::work::{Usage, Work};
+use crate::access::Authorizer;
+use crate::access::fuzzing::{ACCOUNTS, authorizers};
+use crate::digest::Digest;
+use crate::fuzzing::{Input, Memory, Message, Verdict, check_reply, signature, verdict};
+use crate::handler::{Handler, Step};
+use crate::protocol::op::Op;
+use crate::protocol::reply::{Answer, Refusal, encode};
+use crate::record::{Kind, Record, Timestamp};
+use crate::storage::{Batch, Engine, Progress, StorageError};
+
+/// When everything happens, unless the input says otherwise: a moment that the corpus knows.
+const NOW: Timestamp = Timestamp::from_micros(1_795_343_270_500_000);
+/// At most so many datagrams are of one batch.
+const MOST: usize = 12;
+/// What is between two of them.
+const SEPARATOR: &[u8] = b"\0\0";
+
+/// A datagram and where it is from.
+type Sent = (Vec<u8>, SocketAddr);
+/// What it is answered with, if at all.
+type Reply = Option<(Vec<u8>, Result<Answer, Refusal>)>;
+
+/// Any datagrams of one batch, with any time and rights.
+pub(crate) fn handler(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let world = World::new(&mut input);
+    let mut datagrams = Vec::new();
+    let mut rest = input.rest();
+    while datagrams.len() < MOST && !rest.is_empty() {
+        let end = rest.windows(SEPARATOR.len()).position(|part| part == SEPARATOR);
+        let datagram = rest[..end.unwrap_or(rest.len())].to_vec();
+        rest = end.map_or(&[], |end| &rest[end + SEPARATOR.len()..]);
+        // Some come from where nothing can be sent to.
+        let port = if datagram.starts_with(b"\0") { 0 } else { 24441 };
+        datagrams.push((datagram, SocketAddr::from(([127, 0, 0, 1], port))));
+    }
+    world.check(&datagrams);
+}
+
+/// Requests of accounts, signed with their keys so that they are accepted, and then perhaps changed on the way.
+pub(crate) fn signed(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let world = World::new(&mut input);
+    let mut datagrams = Vec::new();
+    while datagrams.len() < MOST && !input.is_empty() {
+        datagrams.push((sign(&mut input, world.now), SocketAddr::from(([127, 0, 0, 1], 24441))));
+    }
+    world.check(&datagrams);
+}
+
+/// One request with a signature that fits, or did.
+fn sign(input: &mut Input<'_>, now: Timestamp) -> Vec<u8> {
+    let (user, key) = input.pick(&ACCOUNTS);
+    let skew = [0, 0, 0, 299, -299, 300, -300, 301, -301, 100_000][usize::from(input.byte()) % 10];
+    let time = now.seconds().saturating_add(skew);
+    let mut datagram = format!("User: {user}\nTime: {time}\nPV: 2.1\n").into_bytes();
+    // Some of them are granted by some files although they do not exist.
+    let op = input.pick(&["ping", "pong", "check", "info", "report", "whitelist", "train", "Check"]);
+    datagram.extend_from_slice(format!("Op: {op}\n").as_bytes());
+    for _digest in 0..input.byte() % 4 {
+        let digest = Digest::from_bytes([input.byte() % 4; 20]);
+        datagram.extend_from_slice(format!("Op-Digest: {digest}\n").as_bytes());
+    }
+    let changes = input.byte();
+    // Whatever is there besides is signed, too.
+    datagram.extend_from_slice(input.until(0));
+    let signed = Message::parse(&datagram).signed;
+    let line = [b"Sig: ".as_slice(), &signature(user, key, &signed, time), b"\n"].concat();
+    // In front of everything, where it ends no header and begins no body.
+    datagram.splice(0..0, line);
+    if changes >= 200 {
+        let at = usize::from(input.byte()) % datagram.len();
+        datagram[at] = input.byte();
+    }
+    datagram
+}
+
+/// What everything depends on.
+struct World {
+    access: &'static Authorizer,
+    /// The passwd and access texts that it was made of, for the model.
+    rights: usize,
+    now: Timestamp,
+    records: BTreeMap<Digest, Record>,
+    limit: i64,
+    broken: BTreeMap<Digest, StorageError>,
+}
+
+impl World {
+    fn new(input: &mut Input<'_>) -> Self {
+        static AUTHORIZERS: OnceLock<Vec<Authorizer>> = OnceLock::new();
+        let all = AUTHORIZERS.get_or_init(authorizers);
+        let rights = usize::from(input.byte()) % all.len();
+        let now = match input.byte() {
+            0..=199 => NOW,
+            200..=209 => Timestamp::from_micros(i64::MAX),
+            210..=219 => Timestamp::from_micros(i64::MIN),
+            220..=239 => Timestamp::from_micros(input.number()),
+            _ => Timestamp::from_micros(NOW.micros() + i64::from(input.byte()) - 128),
+        };
+        let kind = input.byte();
+        let limit = if kind & 1 > 0 { i64::from(i32::MAX) } else { i64::MAX };
+        let mut records = BTreeMap::new();
+        if kind & 2 > 0 {
+            records.insert(Digest::from_bytes([1; 20]), crate::fuzzing::record(input));
+        }
+        let mut broken = BTreeMap::new();
+        if kind & 4 > 0 {
+            broken.insert(Digest::from_bytes([2; 20]), StorageError::Damaged);
+        }
+        if kind & 8 > 0 {
+            broken.insert(Digest::from_bytes([3; 20]), StorageError::Unavailable);
+        }
+        Self { access: &all[rights], rights, now, records, limit, broken }
+    }
+
+    /// Holds everything against the model, which serves one request after the other.
+    fn check(&self, datagrams: &[Sent]) {
+        let engine = Memory::new(self.records.clone(), self.limit, self.broken.clone());
+        let replies = self.exchange(datagrams, &engine);
+        let mut records = self.records.clone();
+        for ((datagram, peer), reply) in datagrams.iter().zip(&replies) {
+            let shown = || datagram.escape_ascii().to_string();
+            let message = Message::parse(datagram);
+            let verdict = verdict(datagram, &message, *peer, self.now, self.rights);
+            let Some(verdict) = verdict else {
+                assert!(reply.is_none(), "an answer to {}", shown());
+                continue;
+            };
+            let Some((reply, outcome)) = reply else { panic!("no answer to {}", shown()) };
+            check_reply(reply, message.first("thread").unwrap_or_default(), *outcome);
+            let expected = self.apply(&verdict, &mut records);
+            assert_eq!(*outcome, expected, "{}", shown());
+        }
+        assert_eq!(engine.records(), records, "what is stored");
+    }
+
+    /// What a request that came alone would be answered with, and what it would change.
+    fn apply(&self, verdict: &Verdict, records: &mut BTreeMap<Digest, Record>) -> Result<Answer, Refusal> {
+        let (op, digests) = match verdict {
+            Verdict::Refused(refusal) => return Err(*refusal),
+            Verdict::Granted(op, digests) => (*op, digests),
+        };
+        let failure = |digest: &Digest| {
+            self.broken.get(digest).map(|error| match error {
+                StorageError::Damaged => Refusal::DamagedRecord,
+                StorageError::Unavailable => Refusal::Unavailable,
+            })
+        };
+        let kind = match op {
+            _ if digests.is_empty() => return Ok(Answer::Done),
+            Op::Ping => return Ok(Answer::Done),
+            Op::Pong => return Ok(Answer::PONG),
+            Op::Check | Op::Info => {
+                let found = records.get(&digests[0]).copied().unwrap_or_default();
+                return match failure(&digests[0]) {
+                    Some(refusal) => Err(refusal),
+                    None if op == Op::Check => Ok(Answer::Counts(found)),
+                    None => Ok(Answer::Details(found)),
+                };
+            }
+            Op::Report => Kind::Report,
+            Op::Whitelist => Kind::Whitelist,
+        };
+        for digest in digests.iter().filter(|digest| failure(digest).is_none()) {
+            let tally = records.entry(*digest).or_default().tally_mut(kind);
+            // One more, unless there is no room for it.
+            if tally.count < self.limit {
+                tally.count += 1;
+            }
+            tally.first = tally.first.or(Some(self.now));
+            tally.last = Some(self.now);
+        }
+        digests.iter().find_map(failure).map_or(Ok(Answer::Done), Err)
+    }
+
+    /// All datagrams as one batch, the way [`super::Server`] takes them.
+    fn exchange(&self, datagrams: &[Sent], engine: &Memory) -> Vec<Reply> {
+        let mut handler = Handler::default();
+        let mut work = Work::default();
+        let mut places = Vec::new();
+        let mut replies: Vec<Reply> = Vec::new();
+        for (datagram, peer) in datagrams {
+            replies.push(None);
+            let Some(decision) = handler.decide(datagram, *peer, self.now, self.access) else { continue };
+            let request = &decision.request;
+            let outcome = match decision.step {
+                Step::Refuse(refusal) => Err(refusal),
+                Step::Answer(_, answer) => Ok(answer),
+                Step::LookUp(op, digest) => {
+                    work.look_up(*peer, request, op, digest, true);
+                    places.push(replies.len() - 1);
+                    continue;
+                }
+                Step::Count(op, kind, digests) => {
+                    assert!(!digests.is_empty());
+                    work.count(*peer, request, op, kind, digests, true);
+                    places.push(replies.len() - 1);
+                    continue;
+                }
+            };
+            if let Some(last) = replies.last_mut() {
+                *last = Some((encoded(request.thread, outcome), outcome));
+            }
+        }
+        assert_eq!(work.len(), places.len());
+        let mut batch = Batch::default();
+        batch.restart(self.now, Instant::now());
+        work.plan(&mut batch);
+        let Progress::Done(batch) = engine.run(batch) else { panic!("the engine in memory takes no time") };
+        for (done, place) in work.outcomes(&batch, engine.count_limit()).zip(places) {
+            let (datagram, peer) = &datagrams[place];
+            assert_eq!(done.peer, *peer);
+            check_usage(done.usage.as_ref(), &Message::parse(datagram));
+            replies[place] = Some((encoded(done.thread, done.outcome), done.outcome));
+        }
+        replies
+    }
+}
+
+/// The usage log is told the user and the digests as they were sent, each on one line.
+fn check_usage(usage: Option<&Usage<'_>>, message: &Message) {
+    let Some(usage) = usage else { panic!("nothing for the log") };
+    assert_eq!(usage.user, message.first("user").unwrap_or_default());
+    let on_one_line =
+        |digest: &[u8]| digest.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
+    let sent: Vec<Vec<u8>> = message.all("op-digest").map(on_one_line).collect();
+    assert_eq!(usage.digests().collect::<Vec<_>>(), sent);
+}
+
+fn encoded(thread: &[u8], outcome: Result<Answer, Refusal>) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out, thread, outcome);
+    out
+}

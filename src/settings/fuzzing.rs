@@ -1,0 +1,101 @@
+//! Any config file: problems and warnings are lines that tell no password, and what is taken comes back the same
+//! when it is written down and read again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::ini::Document;
+use super::load::Loader;
+use super::table::{self, OPTIONS};
+use super::{Environment, Failure, Invocation, SECTION, Settings};
+use crate::fuzzing::{check_lines, check_no_secret};
+
+/// The password that the dictionary and the corpus know.
+const PASSWORD: &str = "correct-horse-battery";
+
+/// Any file.
+pub(crate) fn target(bytes: &[u8]) {
+    let environment = Environment {
+        home: Some("/home/pyzor".into()),
+        working_directory: PathBuf::from("/"),
+        home_of: |user| (user == "pyzor").then(|| PathBuf::from("/home/pyzor")),
+    };
+    let (texts, settings) = read(&environment, bytes);
+    check_lines(&texts);
+    let text = String::from_utf8_lossy(bytes);
+    if is_only_in_database(&text) {
+        check_no_secret(PASSWORD, &texts);
+    }
+    if let Some(settings) = settings {
+        check(&settings);
+    }
+    check_written_again(bytes);
+}
+
+/// All texts for a person, and the settings if there are any.
+fn read(environment: &Environment, bytes: &[u8]) -> (Vec<String>, Option<Settings>) {
+    let mut loader = Loader::new(environment, Vec::new());
+    loader.read_text("config", Ok(bytes.to_vec()));
+    match loader.finish() {
+        Ok(Invocation::Serve(settings)) => {
+            (settings.warnings.iter().chain(&settings.notices).cloned().collect(), Some(*settings))
+        }
+        Ok(other) => panic!("a file asks for {other:?}"),
+        Err(Failure::Configuration { problems, warnings, .. }) => {
+            assert!(!problems.is_empty());
+            (problems.iter().map(ToString::to_string).chain(warnings).collect(), None)
+        }
+        Err(Failure::Usage(text)) => panic!("a file is a command line: {text}"),
+    }
+}
+
+/// Whether the password is in the text once, in the value of the database, which nothing refers to.
+fn is_only_in_database(text: &str) -> bool {
+    if text.matches(PASSWORD).count() != 1 || text.to_ascii_lowercase().contains("%(digestdb)") {
+        return false;
+    }
+    let Ok(document) = Document::parse(text.as_bytes(), "config") else { return false };
+    let of_database = |value: &&super::ini::Value| value.name.eq_ignore_ascii_case("DigestDB");
+    document.section(SECTION).iter().find(of_database).is_some_and(|value| value.text.contains(PASSWORD))
+}
+
+/// What the table promises of settings.
+fn check(settings: &Settings) {
+    assert!(settings.homedir.is_absolute() && settings.digest_db_path.is_absolute());
+    for file in [&settings.passwd_file, &settings.access_file, &settings.pid_file] {
+        assert!(file.is_absolute() || file.as_os_str().is_empty(), "{file:?}");
+    }
+    for file in [&settings.log_file, &settings.usage_log_file].into_iter().flatten() {
+        assert!(file.is_absolute(), "{file:?}");
+    }
+    assert!(["gdbm", "mysql", "redis", "redis_v0"].contains(&settings.engine.as_str()));
+    assert!(settings.cleanup_age <= i64::MAX as u64 / 1_000_000);
+    assert!(settings.detach.is_none() && !settings.debug && settings.nice == 0);
+}
+
+/// What a file gives is the same when it is written down plainly and read again.
+fn check_written_again(bytes: &[u8]) {
+    let Ok(document) = Document::parse(bytes, "config") else { return };
+    let none = |key: &str| table::by_key(key).map(|option| option.default.to_owned());
+    let values = |document: &Document| -> BTreeMap<&str, String> {
+        let given = |key: &'static str| {
+            let value =
+                document.section(SECTION).iter().find(|value| value.name.eq_ignore_ascii_case(key))?;
+            Some((key, document.interpolate(SECTION, &value.text, &none).ok()?))
+        };
+        OPTIONS.iter().filter(|option| option.in_file).filter_map(|option| given(option.key)).collect()
+    };
+    let before = values(&document);
+    let mut plain = format!("[{SECTION}]\n");
+    for (key, text) in &before {
+        // What has lines of its own has several ways to be written, and blanks at its ends none.
+        if text.contains('\n') || text.trim() != text {
+            return;
+        }
+        plain.push_str(&format!("{key} = {}\n", text.replace('%', "%%")));
+    }
+    match Document::parse(plain.as_bytes(), "config") {
+        Ok(document) => assert_eq!(values(&document), before),
+        Err(problems) => panic!("{plain:?} has problems: {problems:?}"),
+    }
+}

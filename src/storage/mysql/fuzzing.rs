@@ -1,0 +1,152 @@
+//! Rows as records, statements that no content of a table can escape from, and names of databases.
+
+use mysql_async::Value;
+
+use super::place::Place;
+use super::table::{Table, of_columns, of_held, of_record};
+use crate::digest::Digest;
+use crate::fuzzing::{Input, record};
+use crate::record::{Kind, Record, Timestamp};
+
+/// A record as the engine stores it in columns of 32 bits, and as it reads that.
+pub fn through_rows(record: &Record) -> (String, Option<Record>) {
+    let stored = table(31).clamp(record);
+    let values = columns(&stored);
+    (format!("{values:?}"), of_record(values.into_iter()))
+}
+
+/// The database for people, and all that was made of its name, with the password.
+pub(crate) fn place(dsn: &str) -> Result<(String, String), String> {
+    Place::parse(dsn).map(|place| (place.describe(), format!("{place:?}"))).map_err(|error| error.0)
+}
+
+/// Any row, and any record.
+pub(crate) fn target(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let table = table(input.pick(&[31, 63, 32, 7, 8]));
+    let record = record(&mut input);
+    check_record(&table, &record);
+    let keys = [input.until(0), input.until(0)];
+    check_statement(&table.read(keys.into_iter()), 2);
+    while !input.is_empty() {
+        let row: Vec<Value> = (0..input.byte() % 9).map(|_| value(&mut input)).collect();
+        let (_, found) = of_columns(row.iter().cloned());
+        check_row(&row, found);
+        let item = of_held(row.into_iter());
+        if item.record.is_ok() {
+            check_statement(&table.delete(&[item.clone(), item]), 4);
+        }
+    }
+}
+
+fn value(input: &mut Input<'_>) -> Value {
+    match input.byte() % 10 {
+        0 => Value::NULL,
+        1 => Value::Int(input.number()),
+        2 => Value::UInt(input.number() as u64),
+        3 => Value::Double(f64::from_bits(input.number() as u64)),
+        4 => Value::Date(2026, 11, 22, 10, 26, 46, u32::from(input.byte())),
+        5 => Value::Bytes(input.number().to_string().into_bytes()),
+        // As the statements that read a record as one text have it.
+        6 => Value::Bytes((0..6).map(|_| held(input)).collect::<Vec<_>>().join("|").into_bytes()),
+        _ => Value::Bytes(input.until(0).to_vec()),
+    }
+}
+
+fn held(input: &mut Input<'_>) -> String {
+    match input.byte() % 3 {
+        0 => "N".to_owned(),
+        1 => input.number().to_string(),
+        _ => input.text_until(0),
+    }
+}
+
+/// A table whose columns of counts have so many bits besides the sign.
+fn table(bits: u32) -> Table {
+    let limit = i64::MAX >> (63 - bits);
+    Table {
+        name: "`a`.`b`".to_owned(),
+        limits: [limit; 2],
+        floors: [if bits.is_multiple_of(2) { 0 } else { -limit - 1 }; 2],
+        wants_all_times: bits == 32,
+        is_transactional: true,
+        rows: 10,
+        long_rows: 10,
+    }
+}
+
+/// A record in the columns, as the server tells them.
+fn columns(record: &Record) -> Vec<Value> {
+    let text = |number: i64| Value::Bytes(number.to_string().into_bytes());
+    let time = |time: Option<Timestamp>| time.map_or(Value::NULL, |time| text(time.seconds()));
+    [record.reports, record.whitelists]
+        .into_iter()
+        .flat_map(|tally| [text(tally.count), time(tally.first), time(tally.last)])
+        .collect()
+}
+
+/// What can be stored is read back, and its statements are whole.
+fn check_record(table: &Table, record: &Record) {
+    let stored = table.clamp(record);
+    assert_eq!(table.clamp(&stored), stored);
+    assert_eq!(of_record(columns(&stored).into_iter()), Some(stored));
+    for (tally, given) in [(stored.reports, record.reports), (stored.whitelists, record.whitelists)] {
+        assert!(tally.count <= table.limits[0] && tally.count >= table.floors[0]);
+        assert!(tally.count == given.count || given.count > table.limits[0] || given.count < table.floors[0]);
+        // What a server cannot convert is never asked of it.
+        let times = [tally.first, tally.last].into_iter().flatten();
+        assert!(times.map(Timestamp::seconds).all(|time| (1..=i64::from(i32::MAX)).contains(&time)));
+    }
+    let digests = [Digest::from_bytes([1; 20]), Digest::from_bytes([0xab; 20])];
+    let rows = digests.map(|digest| (digest, stored));
+    check_statement(&table.store(&rows), 2);
+    check_statement(&table.add(&rows), 2);
+    for kind in [Kind::Report, Kind::Whitelist] {
+        check_statement(&table.count(kind, &digests.map(|digest| (digest, u32::MAX)), Timestamp::now()), 2);
+    }
+}
+
+/// Numbers are those of the row.
+fn check_row(row: &[Value], found: Option<Record>) {
+    let Some(found) = found else { return };
+    let number = |at: usize| match row.get(at) {
+        Some(Value::Bytes(text)) => {
+            let text = String::from_utf8_lossy(text);
+            let whole = text.split('.').next().unwrap_or_default().to_owned();
+            let number: i128 = whole.parse().unwrap_or_else(|_| panic!("{text:?} is a number"));
+            Some(number.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
+        }
+        Some(Value::Int(number)) => Some(*number),
+        Some(Value::UInt(number)) => Some((*number).min(i64::MAX as u64) as i64),
+        Some(Value::NULL) => Some(0),
+        _ => None,
+    };
+    for (tally, at) in [(found.reports, 1), (found.whitelists, 4)] {
+        assert_eq!(Some(tally.count), number(at));
+        let expected = if tally.count == 0 { [None; 2] } else { [at + 1, at + 2].map(number) };
+        let given = [tally.first, tally.last].map(|time| time.map(Timestamp::seconds));
+        // Seconds that microseconds cannot count are as good as the last that they can.
+        let near = |seconds: i64| Timestamp::from_seconds(seconds).seconds();
+        assert_eq!(given, expected.map(|seconds| seconds.filter(|seconds| *seconds != 0).map(near)));
+    }
+}
+
+/// A statement has so many texts in quotes or as hexadecimal numbers, and nothing gets out of them.
+fn check_statement(sql: &str, least: usize) {
+    let (mut texts, mut depth) = (0, 0);
+    let mut rest = sql.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            '\'' | '`' => {
+                let text: String = rest.by_ref().take_while(|next| *next != character).collect();
+                assert!(!text.contains(['\\', '\'', '`', '"', '\0']), "{text:?} in {sql:?}");
+                texts += usize::from(character == '\'');
+            }
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            ';' | '#' | '"' | '\\' => panic!("{character} in {sql:?}"),
+            _ => {}
+        }
+    }
+    assert!(depth == 0 && texts >= least && !sql.contains("--"), "{sql:?}");
+}

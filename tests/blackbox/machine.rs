@@ -1,0 +1,269 @@
+//! Faults of the machine around a server that goes on.
+
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::faults::Disk;
+use crate::harness::{Account, Home, MariaDb, Redis, eventually, ours_only, unix_time};
+use crate::outages::Store;
+use crate::support::{Caller, Daemon, Ledger, Over, Site, digest, finish};
+
+/// Reports one digest after the other until it is over.
+fn report_until(mut caller: Caller, over: &Over, acknowledged: &AtomicU64, first: u32) -> Ledger {
+    let mut ledger = Ledger::default();
+    for number in first.. {
+        if over.is_over() {
+            return ledger;
+        }
+        let digest = digest(number % 50);
+        let reply = caller.ask("report", &[&digest], Duration::from_secs(3));
+        if reply.as_ref().is_some_and(|reply| reply.code() == 200) {
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
+        ledger.enter_doubtful(&digest, reply.as_ref());
+    }
+    ledger
+}
+
+/// Runs something while two callers report, and returns what they have seen.
+pub(crate) fn under_load(site: &Site, disturb: impl FnOnce()) -> Ledger {
+    let (over, acknowledged) = (Over::default(), AtomicU64::new(0));
+    let mut ledger = Ledger::default();
+    let more = || {
+        let goal = acknowledged.load(Ordering::Relaxed) + 100;
+        eventually("reports", || (acknowledged.load(Ordering::Relaxed) >= goal).then_some(()));
+    };
+    thread::scope(|scope| {
+        let guard = over.guard();
+        let callers = [1, 25].map(|first| {
+            let (caller, over, acknowledged) = (site.caller(), &over, &acknowledged);
+            scope.spawn(move || report_until(caller, over, acknowledged, first))
+        });
+        more();
+        disturb();
+        more();
+        drop(guard);
+        callers.into_iter().for_each(|caller| ledger.add(caller.join().unwrap()));
+    });
+    ledger
+}
+
+fn limit_descriptors(daemon: Daemon, limit: &str) {
+    let pid = daemon.pid().to_string();
+    let status = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={limit}:")]).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn want_of_descriptors_leaves_everything_in_force_and_passes() {
+    if !ours_only() {
+        return;
+    }
+    let (old, new) = (Account::new("old"), Account::new("new"));
+    let mut redis = <Redis as Store>::start();
+    let site = Site::at(Home::open().config(&redis.settings()).passwd(old.passwd()));
+    site.home().rewrite("pyzord.access", "all : anonymous : allow\nall : all : allow\n");
+    let daemon = site.detach();
+    let code = |account: &Account| {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(("127.0.0.1", site.port())).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let reply =
+            crate::harness::ask_on(&socket, account.sign("Op: ping\nThread: 3000\nPV: 2.1\n", unix_time()));
+        crate::harness::Reply(reply).code()
+    };
+    let ledger = under_load(&site, || {
+        limit_descriptors(daemon, "5");
+        site.home().rewrite("pyzord.passwd", new.passwd());
+        daemon.signal(Signal::SIGUSR1);
+        let refused = "Too many open files";
+        eventually("an error", || site.home().log().contains(refused).then_some(()));
+        assert_eq!((code(&old), code(&new)), (200, 401));
+        daemon.signal(Signal::SIGHUP);
+        eventually("another", || (site.home().log().matches(refused).count() >= 2).then_some(()));
+        // The database goes and comes back while nothing can be opened.
+        redis.service().kill();
+        eventually("a refusal", || {
+            (site.caller().answered("check", &[&digest(1)]).code() == 500).then_some(())
+        });
+        redis.restart();
+        limit_descriptors(daemon, "1024");
+        eventually("the database", || {
+            (site.caller().answered("check", &[&digest(1)]).code() == 200).then_some(())
+        });
+        daemon.signal(Signal::SIGUSR1);
+        eventually("the new account", || (code(&new) == 200).then_some(()));
+        assert_eq!(code(&old), 401);
+    });
+    daemon.stop();
+    ledger.compare(&redis.stored());
+    assert!(ledger.acknowledged() > 100);
+}
+
+#[test]
+fn a_homedir_that_vanishes_is_told_of_and_the_server_goes_on() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let daemon = site.detach();
+    let output = site.folder().join("moved.log");
+    // What it writes from now on is in a file without a name; this one leads to it.
+    fs::hard_link(site.path("pyzord.log"), &output).unwrap();
+    let ledger = under_load(&site, || {
+        let acknowledged = || site.caller().answered("report", &[&digest(99)]).code();
+        assert_eq!(acknowledged(), 200);
+        fs::remove_dir_all(site.home().path()).unwrap();
+        assert_eq!(acknowledged(), 200);
+        daemon.signal(Signal::SIGUSR1);
+        eventually("a word on the accounts", || {
+            fs::read_to_string(&output).unwrap().contains("has vanished").then_some(())
+        });
+        daemon.signal(Signal::SIGHUP);
+        eventually("a word on the log", || {
+            fs::read_to_string(&output).unwrap().contains("the old one is written on").then_some(())
+        });
+    });
+    assert!(ledger.acknowledged() > 10);
+    assert_eq!(ledger.doubtful(), 0);
+    daemon.stop();
+    let log = fs::read_to_string(&output).unwrap();
+    assert!(log.contains("Server shutdown."), "{log}");
+    assert!(log.contains("is not there any more"), "that its database is gone is told: {log}");
+}
+
+fn stopped_and_continued(site: &Site, daemon: Daemon) -> Ledger {
+    let pause = std::env::var("PYZORD_STOP_SECONDS").map_or(3, |seconds| seconds.parse().unwrap());
+    under_load(site, || {
+        for _ in 0..2 {
+            assert_eq!(site.caller().answered("report", &[&digest(60)]).code(), 200);
+            daemon.signal(Signal::SIGSTOP);
+            thread::sleep(Duration::from_secs(pause));
+            daemon.signal(Signal::SIGCONT);
+            eventually("an answer that counts", || {
+                let reply = site.caller().ask("report", &[&digest(61)], Duration::from_secs(1))?;
+                (reply.code() == 200).then_some(())
+            });
+        }
+    })
+}
+
+#[test]
+fn a_server_that_was_stopped_for_a_while_goes_on_with_right_counts() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let daemon = site.detach();
+    let mut ledger = stopped_and_continued(&site, daemon);
+    daemon.stop();
+    let mut stored = site.stored();
+    stored.remove(&digest(60));
+    stored.remove(&digest(61));
+    assert!(ledger.acknowledged() > 10);
+    ledger.compare(&stored);
+    for mut store in
+        [Either::Redis(Box::new(<Redis as Store>::start())), Either::MariaDb(<MariaDb as Store>::start())]
+    {
+        let site = Site::at(Home::open().config(&store.settings()));
+        let daemon = site.detach();
+        ledger = stopped_and_continued(&site, daemon);
+        daemon.stop();
+        let mut stored = store.stored();
+        stored.remove(&digest(60));
+        stored.remove(&digest(61));
+        assert!(ledger.acknowledged() > 10);
+        ledger.compare(&stored);
+    }
+}
+
+/// A store of either kind.
+enum Either {
+    Redis(Box<Redis>),
+    MariaDb(MariaDb),
+}
+
+impl Either {
+    fn settings(&self) -> String {
+        match self {
+            Self::Redis(redis) => redis.settings(),
+            Self::MariaDb(mariadb) => mariadb.settings(),
+        }
+    }
+
+    fn stored(&mut self) -> std::collections::BTreeMap<String, i64> {
+        match self {
+            Self::Redis(redis) => redis.stored(),
+            Self::MariaDb(mariadb) => mariadb.stored(),
+        }
+    }
+}
+
+#[test]
+fn a_pid_file_without_room_fails_the_start() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    fs::create_dir(site.folder().join("disk")).unwrap();
+    let disk = Disk::new(&site, site.folder().join("disk"), 64);
+    let _ = fs::write(disk.path("ballast"), vec![0; 1 << 20]);
+    let mut command = site.detached();
+    command.arg("--pid-file").arg(site.folder().join("disk/pid"));
+    finish(disk.inside(&site, &command))
+        .expect_line(&["cannot write the pid file", "No space left on device"]);
+    drop(disk);
+    site.expect_nobody();
+}
+
+/// A server whose clock is set, by libfaketime.
+#[test]
+fn a_clock_that_jumps_costs_signed_requests_only_and_expires_nothing() {
+    if !ours_only() {
+        return;
+    }
+    let bob = Account::new("bob");
+    let site =
+        Site::at(Home::open().passwd(bob.passwd()).access("all : anonymous : allow\nall : bob : allow\n"));
+    let set = |offset: &str| site.home().rewrite("clock", format!("{offset}\n"));
+    set("+0");
+    let mut command = site.detached();
+    let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    assert!(fs::exists(&library).unwrap(), "{library} is missing: run tests/setup.sh");
+    command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", site.path("clock"));
+    command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let daemon = site.detach_with(command);
+    let signed = || {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(("127.0.0.1", site.port())).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let headers = "Op: ping\nThread: 3000\nPV: 2.1\n";
+        crate::harness::Reply(crate::harness::ask_on(&socket, bob.sign(headers, unix_time()))).code()
+    };
+    assert_eq!(signed(), 200);
+    let ledger = under_load(&site, || {
+        for offset in ["+5h", "-7h", "+30d", "-30d"] {
+            set(offset);
+            assert_eq!(signed(), 401, "{offset}");
+            assert_eq!(site.caller().answered("report", &[&digest(70)]).code(), 200);
+            set("+0");
+            assert_eq!(signed(), 200);
+        }
+    });
+    // The record's times are of the clock as it was, and its last change is now.
+    let info = site.caller().answered("info", &[&digest(70)]);
+    assert_eq!(info.counts().0, 4);
+    assert_eq!(site.caller().answered("report", &[&digest(70)]).code(), 200);
+    let updated = site.caller().answered("info", &[&digest(70)]).times()[1];
+    assert!((updated - unix_time()).abs() < 60, "{updated}");
+    daemon.stop();
+    let mut stored = site.stored();
+    assert_eq!(stored.remove(&digest(70)), Some(5));
+    ledger.compare(&stored);
+    assert!(ledger.acknowledged() > 10);
+}

@@ -1,0 +1,142 @@
+//! Logs that cannot be written while others report: nothing waits for them, and what they miss is counted.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::libc;
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use crate::faults::Disk;
+use crate::harness::{eventually, ours_only};
+use crate::machine::under_load;
+use crate::support::{Running, Site};
+
+/// The sum of the numbers in front of this text in a log.
+fn told(log: &str, text: &str) -> i64 {
+    let before = |line: &str| line.split_once(text)?.0.rsplit(' ').next()?.parse::<i64>().ok();
+    log.lines().filter_map(before).sum()
+}
+
+/// How many lines of a usage log are of a report, and whole.
+fn reports(usage: &str) -> i64 {
+    let lines = usage.lines().filter(|line| line.contains(",report,") && line.ends_with(",200"));
+    i64::try_from(lines.count()).unwrap()
+}
+
+#[test]
+fn usage_lines_that_found_a_full_disk_are_counted() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let folder = site.folder().join("log");
+    fs::create_dir(&folder).unwrap();
+    let disk = Disk::new(&site, folder.clone(), 2048);
+    disk.fill("ballast", 1984);
+    let log = site.folder().join("main.log");
+    let mut command = site.command();
+    command.arg("--log-file").arg(&log).arg("--usage-log-file").arg(folder.join("usage.log"));
+    let mut server = Running::start(&site, disk.inside(&site, &command));
+    server.serves(&mut site.caller());
+    let ledger = under_load(&site, || {
+        eventually("a full disk", || {
+            fs::read_to_string(&log).unwrap().contains("its lines are lost until").then_some(())
+        });
+        fs::remove_file(disk.path("ballast")).unwrap();
+        eventually("room", || {
+            fs::read_to_string(&log).unwrap().contains("can be written again").then_some(())
+        });
+    });
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    ledger.compare(&site.stored());
+
+    let log = fs::read_to_string(&log).unwrap();
+    let usage = fs::read_to_string(disk.path("usage.log")).unwrap();
+    let (written, lost) = (reports(&usage), told(&log, " lines were lost"));
+    assert!(lost > 0, "{log}");
+    // A line of which only the end of line is missing is whole for us, and lost for the server.
+    let difference = written + lost - ledger.acknowledged();
+    assert!((0..=1).contains(&difference), "{written} written, {lost} lost, {}", ledger.acknowledged());
+}
+
+/// A pipe with a reader who reads nothing by itself.
+fn pipe(path: &Path) -> File {
+    mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    // Both ways, so that it can be filled.
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap()
+}
+
+/// Leaves no room in a pipe.
+fn fill(mut pipe: &File) {
+    for size in [4096, 1] {
+        while pipe.write(&vec![b'\n'; size]).is_ok() {}
+    }
+}
+
+/// What is in a pipe.
+fn drain(mut pipe: &File) -> String {
+    let mut bytes = Vec::new();
+    // It ends with the error that there is no more.
+    let _ = pipe.read_to_end(&mut bytes);
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn a_start_does_not_wait_for_a_log_that_nobody_reads() {
+    if !ours_only() {
+        return;
+    }
+    // What an operator meets who restarts a server whose reader of logs hangs.
+    for option in ["--log-file", "--usage-log-file"] {
+        let site = Site::new();
+        let path = site.folder().join("pipe");
+        let reader = pipe(&path);
+        fill(&reader);
+        let mut command = site.command();
+        command.arg(option).arg(&path);
+        let mut server = Running::start(&site, command);
+        server.serves(&mut site.caller());
+        let ledger = under_load(&site, || ());
+        if option == "--log-file" {
+            let mut text = drain(&reader);
+            server.daemon().signal(Signal::SIGUSR1);
+            eventually("what was lost at the start", || {
+                text += &drain(&reader);
+                (told(&text, " lines were lost") > 2).then_some(())
+            });
+        }
+        server.daemon().signal(Signal::SIGTERM);
+        assert_eq!(server.ended().code(), Some(0));
+        ledger.compare(&site.stored());
+    }
+}
+
+#[test]
+fn a_log_on_a_pipe_that_nobody_reads_is_left_for_another_by_hup() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let path = site.folder().join("usage");
+    let reader = pipe(&path);
+    let mut command = site.command();
+    command.arg("--usage-log-file").arg(&path);
+    let mut server = Running::start(&site, command);
+    server.serves(&mut site.caller());
+    let ledger = under_load(&site, || {
+        fill(&reader);
+        fs::rename(&path, site.folder().join("stuck")).unwrap();
+        server.daemon().signal(Signal::SIGHUP);
+        eventually("lines in the other file", || {
+            (reports(&fs::read_to_string(&path).unwrap_or_default()) > 0).then_some(())
+        });
+    });
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    ledger.compare(&site.stored());
+}

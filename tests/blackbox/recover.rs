@@ -1,0 +1,298 @@
+//! Damaged gdbm files: what a server makes of them, and what `--recover` does.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::faults::Disk;
+use crate::harness::ours_only;
+use crate::support::{Finished, Site, digest, finish};
+
+const RECORDS: u32 = 3000;
+const BLOCK: usize = 4096;
+
+/// A database of some records, closed, and what is in it.
+fn filled() -> (Site, Vec<u8>, BTreeMap<String, i64>) {
+    let site = Site::new();
+    let daemon = site.detach();
+    let mut caller = site.caller();
+    for number in 0..RECORDS {
+        for _ in 0..=number % 2 {
+            assert_eq!(caller.answered("report", &[&digest(number)]).code(), 200);
+        }
+    }
+    daemon.stop();
+    let file = fs::read(site.path("pyzord.db")).unwrap();
+    let stored = site.stored();
+    assert_eq!(stored.len(), RECORDS as usize);
+    (site, file, stored)
+}
+
+/// Puts a file in the place of the database, as if it had just been closed.
+fn put(site: &Site, file: &[u8]) {
+    for entry in fs::read_dir(site.home().path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("pyzord.db") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    fs::write(site.path("pyzord.db"), file).unwrap();
+}
+
+fn recover(site: &Site) -> Finished {
+    let mut command = site.command();
+    command.arg("--recover");
+    finish(command)
+}
+
+/// The file under which the damaged one is kept.
+fn kept(site: &Site) -> PathBuf {
+    let names: Vec<PathBuf> = fs::read_dir(site.home().path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.display().to_string().contains("pyzord.db.broken-"))
+        .collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    names[0].clone()
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
+    }
+}
+
+#[test]
+fn recovering_brings_back_what_is_left_and_keeps_the_file_as_it_was() {
+    if !ours_only() {
+        return;
+    }
+    let (site, file, stored) = filled();
+    let zeroed = |range: std::ops::Range<usize>| {
+        let mut damaged = file.clone();
+        damaged[range].fill(0);
+        damaged
+    };
+    // How many records each may cost at most.
+    let damages = [
+        ("nothing", file.clone(), 0),
+        ("header", zeroed(0..BLOCK), 0),
+        ("directory", zeroed(BLOCK..2 * BLOCK), 0),
+        ("a part", zeroed(file.len() / 2..file.len() / 2 + 4 * BLOCK), 400),
+        ("end", file[..file.len() * 3 / 4].to_vec(), stored.len() / 2),
+        ("all but a part", [vec![0; file.len() / 2], file[file.len() / 2..].to_vec()].concat(), stored.len()),
+    ];
+    for (what, damaged, most) in damages {
+        put(&site, &damaged);
+        chown(site.path("pyzord.db"), Some(1234), Some(4321)).unwrap();
+        let finished = recover(&site);
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{what}: {finished:?}");
+        assert_eq!(fs::read(kept(&site)).unwrap(), damaged, "{what}");
+        assert!(finished.stdout.contains(&kept(&site).display().to_string()), "{what}: {finished:?}");
+        let metadata = fs::metadata(site.path("pyzord.db")).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o777), (1234, 4321, 0o644), "{what}");
+        let left = site.stored();
+        assert!(left.len() + most >= stored.len(), "{what}: {} of {} records", left.len(), stored.len());
+        assert!(finished.stdout.contains(&format!("with {} records", left.len())), "{what}: {finished:?}");
+        for (digest, count) in &left {
+            assert_eq!(stored.get(digest), Some(count), "{what}: {digest}");
+        }
+        let daemon = site.detach();
+        assert_eq!(site.caller().answered("report", &[&digest(1)]).code(), 200, "{what}");
+        daemon.stop();
+    }
+}
+
+#[test]
+fn recovering_a_file_of_a_killed_server_does_not_fill_its_hole() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let daemon = site.detach();
+    for number in 0..200 {
+        assert_eq!(site.caller().answered("report", &[&digest(number)]).code(), 200);
+    }
+    daemon.signal(Signal::SIGKILL);
+    daemon.ended();
+    assert_eq!(recover(&site).code, Some(0));
+    let blocks = |path: PathBuf| fs::metadata(path).unwrap().blocks() * 512;
+    assert!(blocks(site.path("pyzord.db")) < 64 << 20);
+    assert_eq!(site.stored().len(), 200);
+    // Nothing is left to be repaired.
+    site.detach().stop();
+}
+
+#[test]
+fn recovering_is_refused_where_it_cannot_be_right() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    recover(&site).expect_line(&["there is no database", "pyzord.db"]);
+    let daemon = site.detach();
+    assert_eq!(site.caller().answered("report", &[&digest(1)]).code(), 200);
+    recover(&site).expect_line(&["pyzord.db is in use by process"]);
+    assert_eq!(site.caller().count(&digest(1)), 1);
+    daemon.stop();
+    site.home().rewrite("config", "[server]\nEngine = redis\nDigestDB = localhost,6379,,0\n");
+    recover(&site).expect_line(&["--recover is for a file of gdbm, and Engine is redis"]);
+    site.home().rewrite("config", "[server]\nDigestDB = /dev/null\n");
+    recover(&site).expect_line(&["/dev/null", "not a regular file"]);
+}
+
+#[test]
+fn recovering_on_a_full_disk_leaves_the_file_as_it_was() {
+    if !ours_only() {
+        return;
+    }
+    let (site, file, _) = filled();
+    let disk = Disk::new(&site, site.home().path(), u32::try_from(file.len() / 1024 + 400).unwrap());
+    fs::write(disk.path("pyzord.db"), &file).unwrap();
+    let mut command = site.command();
+    command.arg("--recover");
+    let finished = finish(disk.inside(&site, &command));
+    finished.expect_line(&["no room for a copy", "it is as it was"]);
+    assert_eq!(fs::read(disk.path("pyzord.db")).unwrap(), file);
+}
+
+#[test]
+fn files_that_no_server_can_use_name_what_mends_them() {
+    if !ours_only() {
+        return;
+    }
+    let (site, file, _) = filled();
+    for damaged in [vec![0; file.len()], file[..BLOCK / 2].to_vec(), {
+        let mut damaged = file.clone();
+        damaged[..200].fill(0xff);
+        damaged
+    }] {
+        put(&site, &damaged);
+        finish(site.detached()).expect_line(&["pyzord.db", "pyzord --recover"]);
+        assert_eq!(fs::read(site.path("pyzord.db")).unwrap(), damaged, "it is left alone");
+    }
+}
+
+/// Starts a server on each damaged file, asks it for everything, and has `--recover` mend what it refuses.
+#[test]
+fn flipped_and_missing_bytes_are_told_of_and_harm_nothing_else() {
+    if !ours_only() {
+        return;
+    }
+    let rounds = std::env::var("PYZORD_DAMAGES").map_or(25, |number| number.parse().unwrap());
+    let (site, file, stored) = filled();
+    let mut random = Random(20_261_123);
+    let (mut refused, mut ended, mut told, mut silent, mut sound, mut lost) = (0, 0, 0, 0, 0, 0);
+    for round in 0..rounds {
+        let mut damaged = file.clone();
+        let flips = [1, 1, 1, 4, 16, 64][random.below(6)];
+        if round % 5 == 4 {
+            damaged.truncate(random.below(file.len()));
+        } else {
+            // The header, the directory, or anywhere.
+            let (from, to) = [(0, BLOCK), (BLOCK, 3 * BLOCK), (0, file.len())][random.below(3)];
+            for _ in 0..flips {
+                damaged[from + random.below(to - from)] ^= 1 << random.below(8);
+            }
+        }
+        put(&site, &damaged);
+        site.home().rewrite("pyzord.log", "");
+        let finished = finish(site.detached());
+        if finished.code != Some(0) {
+            // Never by a signal, and with one line that helps.
+            assert_eq!(finished.code, Some(1), "{round}: {finished:?}");
+            finished.expect_line(&["pyzord.db"]);
+            assert_eq!(fs::read(site.path("pyzord.db")).unwrap(), damaged, "{round}: it is left alone");
+            refused += 1;
+            assert_eq!(recover(&site).code, Some(0), "{round}");
+            let left = site.stored();
+            lost += stored.len() - left.len().min(stored.len());
+            let wrong = left.iter().filter(|(digest, count)| stored.get(*digest) != Some(count)).count();
+            assert!(wrong <= flips, "{round}: {wrong} wrong records after {flips} flips");
+            continue;
+        }
+        let mut caller = site.caller();
+        let (mut wrong, mut refusals) = (0, 0);
+        for (digest, count) in &stored {
+            match caller.ask("check", &[digest], Duration::from_secs(2)) {
+                Some(reply) if reply.code() == 200 => wrong += usize::from(reply.counts().0 != *count),
+                Some(_) => refusals += 1,
+                None => break,
+            }
+        }
+        // New records meet the lists of free blocks.
+        for number in RECORDS..RECORDS + 200 {
+            let _ = caller.ask("report", &[&digest(number)], Duration::from_millis(200));
+            if site.processes().is_empty() {
+                break;
+            }
+        }
+        // Damage that it finds ends it, at whatever moment.
+        let living = site.processes();
+        ended += usize::from(living.is_empty());
+        for pid in living {
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+        site.expect_nobody();
+        let log = site.home().log();
+        assert!(log.contains("Server shutdown."), "{round}: it did not end by itself: {log}");
+        let has_told = log.contains("ERROR") || log.contains("CRITICAL") || log.contains("WARNING");
+        assert!(refusals == 0 || has_told, "{round}: {refusals} refusals without a word: {log}");
+        match (wrong, has_told) {
+            (0, false) => sound += 1,
+            // A flip within a count, a date or a key leaves a record that looks right.
+            (wrong, false) => {
+                assert!(wrong <= flips, "{round}: {wrong} wrong counts without a word after {flips} flips");
+                silent += 1;
+            }
+            (_, true) => told += 1,
+        }
+    }
+    println!(
+        "{rounds} damaged files: {refused} refused at the start and mended by --recover, which lost {lost} of their {} \
+         records; {told} told of while serving ({ended} ended the server), {silent} changed records that still \
+         look right, {sound} changed nothing that matters",
+        refused * stored.len()
+    );
+}
+
+#[test]
+fn a_file_that_is_cut_off_under_a_server_is_found_out_by_the_next() {
+    if !ours_only() {
+        return;
+    }
+    let (site, file, _) = filled();
+    put(&site, &file);
+    let daemon = site.detach();
+    let path = site.path("pyzord.db");
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(3 * BLOCK as u64).unwrap();
+    let mut caller = site.caller();
+    for number in 0..RECORDS {
+        let _ = caller.ask("report", &[&digest(number)], Duration::from_millis(100));
+        if site.processes().is_empty() {
+            break;
+        }
+    }
+    // It is mapped into memory, so that this may end the process.
+    if !site.processes().is_empty() {
+        daemon.stop();
+    }
+    let said = site.home().log().len();
+    let finished = finish(site.detached());
+    let log = site.home().log()[said..].to_owned();
+    if finished.code == Some(0) {
+        assert!(log.contains("has been") || log.contains("recovered"), "{log}");
+        site.daemon().stop();
+    } else {
+        finished.expect_line(&["pyzord.db"]);
+        assert_eq!(recover(&site).code, Some(0));
+        site.detach().stop();
+    }
+}

@@ -1,0 +1,138 @@
+//! Access files in both orders, asked through the handler as clients ask, against rules as values.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use pyzord::access::{KeyHash, Loaded, Order, Present, Sources, load};
+use pyzord::fuzzing::model_grants;
+use pyzord::handler::{Handler, Step};
+use pyzord::protocol::reply::Refusal;
+use pyzord::record::Timestamp;
+
+use crate::cases;
+
+const OPS: [&str; 6] = ["ping", "pong", "check", "info", "report", "whitelist"];
+/// Accounts and the anonymous user; no account has the name of another in another case.
+const USERS: [&str; 4] = ["alice", "Bob", "J\u{f6}rg", "anonymous"];
+const KEY: &str = "227bfb58efaba7c582d9dcb66ab2063d38df2923";
+const NOW: i64 = 1_795_343_270;
+
+/// One line of an access file.
+#[derive(Clone, Debug)]
+struct Rule {
+    ops: Vec<&'static str>,
+    users: Vec<&'static str>,
+    allow: bool,
+    /// How it is written.
+    upper: bool,
+    blanks: &'static str,
+}
+
+impl Rule {
+    fn matches(&self, user: &str, op: &str) -> bool {
+        let is_op = self.ops.contains(&op) || self.ops.contains(&"all") && OPS.contains(&op);
+        let is_user = self.users.contains(&user) || self.users.contains(&"all") && user != "anonymous";
+        is_op && is_user
+    }
+
+    fn line(&self) -> String {
+        let line = format!(
+            "{0}{1}{0}:{0}{2}{0}:{0}{3}{0}",
+            self.blanks,
+            self.ops.join(" "),
+            self.users.join(" "),
+            if self.allow { "allow" } else { "deny" }
+        );
+        if self.upper { line.to_uppercase() } else { line }
+    }
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let words = ["ping", "pong", "check", "info", "report", "whitelist", "all", "train"];
+    let users = ["alice", "Bob", "J\u{f6}rg", "anonymous", "all", "mallory"];
+    (
+        subsequence(words.to_vec(), 0..4),
+        subsequence(users.to_vec(), 0..4),
+        any::<bool>(),
+        any::<bool>(),
+        select(vec!["", " ", "\t", "  \u{a0}"]),
+    )
+        .prop_map(|(ops, users, allow, upper, blanks)| Rule { ops, users, allow, upper, blanks })
+}
+
+/// Lines that say nothing, between those that do.
+fn noise() -> impl Strategy<Value = &'static str> {
+    select(vec!["", "# all : all : allow", "all : all", "all : all anonymous : allow really", "a:b:c:d", " "])
+}
+
+/// Whether the rules grant it: the first of those that match decides, or the last.
+fn granted(rules: &[Rule], order: Order, user: &str, op: &str) -> bool {
+    let mut decision = false;
+    let mut is_decided = false;
+    for rule in rules.iter().filter(|rule| rule.matches(user, op)) {
+        if order == Order::Last || !is_decided {
+            decision = rule.allow;
+        }
+        is_decided = true;
+    }
+    decision
+}
+
+fn loaded(folder: &tempfile::TempDir, text: &str, order: Order) -> Loaded {
+    let (passwd, access) = (folder.path().join("passwd"), folder.path().join("access"));
+    let accounts: String = USERS[..3].iter().map(|user| format!("{user} : {KEY}\n")).collect();
+    fs::write(&passwd, accounts).unwrap();
+    fs::write(&access, text).unwrap();
+    load(&Sources { passwd, access, order, order_chosen: false }, Present::default()).unwrap()
+}
+
+/// What a client is told.
+fn asked(loaded: &Loaded, user: &str, op: &str) -> Result<(), Refusal> {
+    let signed = format!("Op: {op}\nPV: 2.1\nUser: {user}\nTime: {NOW}");
+    let signature = KeyHash::new(user, KEY).sign(signed.as_bytes(), NOW);
+    let datagram = format!("{signed}\nSig: {}\n", String::from_utf8_lossy(&signature));
+    let peer = SocketAddr::from(([127, 0, 0, 1], 24441));
+    let mut handler = Handler::default();
+    let now = Timestamp::from_seconds(NOW);
+    match handler.decide(datagram.as_bytes(), peer, now, &loaded.authorizer).unwrap().step {
+        Step::Refuse(refusal) => Err(refusal),
+        _ => Ok(()),
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(300))]
+
+    #[test]
+    fn everybody_may_do_what_the_rules_grant_and_nothing_else(
+        lines in prop::collection::vec((rule(), noise()), 0..8),
+        end in select(vec!["\n", "\r\n", "\r"]),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let text: String = lines.iter().map(|(rule, noise)| format!("{}{end}{noise}{end}", rule.line())).collect();
+        let rules: Vec<Rule> = lines.into_iter().map(|(rule, _)| rule).collect();
+        let mut is_ambiguous = false;
+        for order in [Order::First, Order::Last] {
+            let loaded = loaded(&folder, &text, order);
+            for user in USERS {
+                for op in OPS.into_iter().chain(["train"]) {
+                    let is_granted = granted(&rules, order, user, op);
+                    let expected = match (is_granted, op) {
+                        (false, _) => Err(Refusal::Forbidden),
+                        (true, "train") => Err(Refusal::NotImplemented),
+                        (true, _) => Ok(()),
+                    };
+                    prop_assert_eq!(asked(&loaded, user, op), expected, "{} and {} in\n{}", user, op, text);
+                    // The model of the fuzz targets, which reads the text, is right as well.
+                    prop_assert_eq!(model_grants(text.as_bytes(), order, user, op), is_granted);
+                    let other = if order == Order::First { Order::Last } else { Order::First };
+                    is_ambiguous |= granted(&rules, other, user, op) != is_granted;
+                }
+            }
+            let is_told = loaded.warnings.iter().any(|warning| warning.contains("set AccessOrder"));
+            prop_assert_eq!(is_told, is_ambiguous, "{:?}", loaded.warnings);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What this program is made of: licences and origins of its dependencies, and the settings that
+//! guard its own code.
+//!
+//! Reads what cargo says, so that it needs nothing that is not there anyway. `make audit` asks
+//! cargo-deny as well, which knows of published holes.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "clippy's exception for tests does not cover the functions that tests call"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use spdx::Expression;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn toml(name: &str) -> toml::Table {
+    fs::read_to_string(root().join(name)).unwrap().parse().unwrap()
+}
+
+/// Every package that goes into the program or its tests.
+fn packages() -> Vec<Value> {
+    let cargo = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--format-version", "1", "--manifest-path"])
+        .arg(root().join("Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
+    let metadata: Value = serde_json::from_slice(&cargo.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap().clone();
+    assert!(packages.len() > 100, "only {} packages", packages.len());
+    packages
+}
+
+fn name(package: &Value) -> &str {
+    package["name"].as_str().unwrap()
+}
+
+fn others(packages: &[Value]) -> impl Iterator<Item = &Value> {
+    packages.iter().filter(|package| name(package) != env!("CARGO_PKG_NAME"))
+}
+
+#[test]
+fn every_licence_may_be_combined_with_ours() {
+    let deny = toml("deny.toml");
+    let allowed: Vec<spdx::Licensee> = deny["licenses"]["allow"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|licence| spdx::Licensee::parse(licence.as_str().unwrap()).unwrap())
+        .collect();
+    let refused: Vec<String> = packages()
+        .iter()
+        .filter_map(|package| {
+            let text = package["license"].as_str().unwrap_or("no licence at all");
+            let is_allowed = Expression::parse_mode(text, spdx::ParseMode::LAX).is_ok_and(|expression| {
+                expression.evaluate(|wanted| allowed.iter().any(|licence| licence.satisfies(wanted)))
+            });
+            (!is_allowed).then(|| format!("{}: {text}", name(package)))
+        })
+        .collect();
+    assert!(refused.is_empty(), "not among the licences of deny.toml: {refused:#?}");
+}
+
+#[test]
+fn every_dependency_comes_from_the_public_registry_and_none_is_banned() {
+    let deny = toml("deny.toml");
+    let banned: BTreeSet<&str> =
+        deny["bans"]["deny"].as_array().unwrap().iter().map(|ban| ban["name"].as_str().unwrap()).collect();
+    assert!(banned.contains("openssl-sys"));
+    for package in others(&packages()) {
+        let source = package["source"].as_str().unwrap_or("a folder");
+        let is_public = source.starts_with("registry+") && source.ends_with("/crates.io-index");
+        assert!(is_public, "{} comes from {source}", name(package));
+        assert!(!banned.contains(name(package)), "{} is banned", name(package));
+    }
+}
+
+#[test]
+fn every_direct_dependency_is_pinned_listed_and_explained() {
+    let packages = packages();
+    let ours = packages.iter().find(|package| name(package) == env!("CARGO_PKG_NAME")).unwrap();
+    let dependencies = ours["dependencies"].as_array().unwrap();
+    for dependency in dependencies {
+        assert_ne!(dependency["req"], "*", "{dependency}");
+    }
+    let wanted: BTreeSet<&str> = dependencies.iter().map(name).collect();
+    let page = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
+    let listed: BTreeMap<&str, &str> =
+        page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | ")).collect();
+    assert_eq!(listed.keys().copied().collect::<BTreeSet<_>>(), wanted);
+    for (name, row) in listed {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        assert_eq!(cells.len(), 2, "{name}: what for, and the licence");
+        let package = packages.iter().find(|package| package["name"] == name).unwrap();
+        // The slash is an older way to write it.
+        let licence = package["license"].as_str().unwrap().replace('/', " OR ");
+        assert_eq!(cells[1].trim_end_matches(" |"), licence, "{name}");
+    }
+}
+
+#[test]
+fn arithmetic_is_checked_and_unsafe_code_is_where_the_documentation_says() {
+    let cargo = toml("Cargo.toml");
+    assert_eq!(cargo["profile"]["release"]["overflow-checks"].as_bool(), Some(true));
+    assert_eq!(cargo["lints"]["rust"]["unsafe_code"].as_str(), Some("deny"));
+    let mut unsafe_files = BTreeSet::new();
+    let mut files = 0;
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files += 1;
+                let text = fs::read_to_string(&path).unwrap();
+                if text.contains("(unsafe_code") {
+                    unsafe_files.insert(path.strip_prefix(root()).unwrap().display().to_string());
+                }
+            }
+        }
+    }
+    assert!(files > 50, "only {files} files");
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let documented: BTreeSet<String> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("- `src/")?.split_once('`'))
+        .map(|(path, _)| format!("src/{path}"))
+        .collect();
+    assert_eq!(unsafe_files, documented);
+}
