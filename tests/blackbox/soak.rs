@@ -158,7 +158,9 @@ impl Subject {
         socket.connect(("127.0.0.1", self.site.port())).unwrap();
         socket.set_nonblocking(true).unwrap();
         let mut random = Random(seed);
-        let known = digest(1);
+        // Changed bytes may make a valid report of the third one, and then this is what it counts: with a digit
+        // in the place of the blank for instance.
+        let known = "f".repeat(40);
         let models = [
             format!("Op: check\nOp-Digest: {known}\nThread: 3000\nPV: 2.1\n\n"),
             format!(
