@@ -160,6 +160,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 impl Shared {
     fn failed(&self, open: &mut Open, error: &GdbmError) -> BulkError {
         let path = self.path.display();
+        open.suspect = true;
         let advice = if open.handle.needs_recovery() { "; the next run repairs it" } else { "" };
         BulkError(format!("the database {path}: {error}{advice}"))
     }
@@ -452,7 +453,8 @@ impl Bulk for Whole {
             }
             let deleted = shared.delete_doomed(state, None);
             let Some(mut open) = state.open.take() else { return deleted };
-            let is_sound = !open.handle.needs_recovery();
+            // Something may have been given up half done.
+            let is_sound = !open.handle.needs_recovery() && !open.suspect;
             if is_sound && state.has_deleted && state.was_scanned && deleted.is_ok() {
                 shared.compact(&mut open);
             }

@@ -108,7 +108,10 @@ impl Gdbm {
         });
         let keeper = thread::Builder::new().name("gdbm".to_owned()).spawn({
             let shared = Arc::clone(&shared);
-            move || shared.keep()
+            move || {
+                let _told = DeathTold(&shared);
+                shared.keep();
+            }
         });
         let keeper = keeper.map_err(|error| {
             OpenError::new(format!("no thread can be started for the database {}: {error}", path.display()))
@@ -130,7 +133,10 @@ impl Gdbm {
         // What is damaged, or may be, is to be repaired by the next start, with all that is in the file.
         let is_sound = self.shared.failure.borrow().is_none() && !suspect;
         if suspect {
-            warn!("the database {path} may be damaged, after the errors before; the next start repairs it");
+            warn!(
+                "the database {path} may be damaged, after the errors before; the next start repairs it, for which the disk \
+                 needs room for another one"
+            );
         }
         if is_sound && let Err(error) = ahead::cut(&self.shared.file) {
             warn!(
@@ -153,6 +159,18 @@ impl Gdbm {
             && keeper.join().is_err()
         {
             error!("the thread that looks after the database {} has died", self.shared.path.display());
+        }
+    }
+}
+
+/// Tells of the death of the thread that has it: without that nothing would reach the disk in time.
+struct DeathTold<'a>(&'a Shared);
+
+impl Drop for DeathTold<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let path = self.0.path.display();
+            self.0.fail(format!("the thread that looks after the database {path} has died: the server ends"));
         }
     }
 }
@@ -313,6 +331,15 @@ impl Shared {
         true
     }
 
+    /// Has the server end for this reason, of which only the first one counts.
+    fn fail(&self, why: String) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert(why);
+            first
+        });
+    }
+
     /// Logs an error of the library, and finds out whether it was the last one.
     fn complain(&self, open: &mut Open, error: &GdbmError) -> StorageError {
         let path = self.path.display();
@@ -322,12 +349,7 @@ impl Shared {
                 "the database {path} is damaged ({error}): the server ends, and its next start repairs the file; \
                  should that not help, run pyzord --recover"
             );
-            // Only the first reason counts.
-            self.failure.send_if_modified(|failure| {
-                let first = failure.is_none();
-                failure.get_or_insert(why);
-                first
-            });
+            self.fail(why);
         } else if let Some(withheld) = open.complaints.take(Instant::now()) {
             error!("the database {path}: {error}{}", more(withheld));
         }

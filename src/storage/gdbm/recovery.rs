@@ -84,13 +84,13 @@ fn beyond_repair(path: &Path, error: &RecoveryError) -> OpenError {
     ))
 }
 
-/// Whether the disk can hold another file of this one's size, and a little.
+/// Whether the disk can hold another file of this one's size, and what is reserved for changes of that.
 pub(super) fn has_room_beside(path: &Path) -> io::Result<bool> {
     let size = std::fs::metadata(path)?.len();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let disk = nix::sys::statvfs::statvfs(folder)?;
     let free = (disk.blocks_available() as u64).saturating_mul(disk.fragment_size() as u64);
-    Ok(free > size + size / 8 + (1 << 20))
+    Ok(free > size + size / 8 + (8 << 20))
 }
 
 /// Puts back what a recovery has missed, unless it changed last before `horizon`, and removes the
@@ -106,16 +106,24 @@ pub(super) fn complete(
         .map_err(RecoveryError::from)
         .and_then(|mut backup| put_back(open, path, &mut backup, horizon));
     let missing = put_back.map_err(|error| {
+        // The next start would take the repaired file for sound, and what it misses for what is not there.
+        let undone = std::fs::rename(&recovered.backup, path);
         let (path, backup) = (path.display(), recovered.backup.display());
-        OpenError::new(format!(
-            "the database {path} has been repaired, but not everything could be put back: {error}; mend that, move \
-             {backup}, which is the file as it was, back to {path}, and start again"
-        ))
+        OpenError::new(match undone {
+            Ok(()) => format!(
+                "the database {path} could be repaired, but not everything put back: {error}; it is as it was: mend \
+                 that and start again"
+            ),
+            Err(undone) => format!(
+                "the database {path} has been repaired, but not everything could be put back: {error}; mend that, \
+                 move {backup}, which is the file as it was, back to {path}, which failed ({undone}), and start again"
+            ),
+        })
     })?;
     let (path, backup) = (path.display(), recovered.backup.display());
     info!(
-        "the database {path} was not closed by the process that had it, which must have been killed; {} records have \
-         been recovered, {} of them from its remains, in {:.1} s",
+        "the database {path} was not closed by the process that had it, which must have been killed, or only after \
+         errors; {} records have been recovered, {} of them from its remains, in {:.1} s",
         recovered.records + missing,
         missing,
         start.elapsed().as_secs_f64(),

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::codec::Calendar;
+use super::handle::Recovered;
 use super::sweep::Sweep;
 use super::*;
 use crate::digest::Digest;
@@ -533,4 +534,37 @@ fn a_file_with_which_the_library_has_failed_is_looked_at_by_the_next_start() {
     assert_eq!(counts_of(&engine, 0..100), vec![1; 100]);
     runtime().block_on(engine.close());
     assert!(!marker.is_set());
+}
+
+#[test]
+fn a_repair_that_cannot_be_completed_leaves_the_file_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, backup) = (folder.path().join("pyzord.db"), folder.path().join("pyzord.db.~1~"));
+    for (path, count) in [(&path, 100), (&backup, 200)] {
+        let engine = Gdbm::open(path, None, TimeZone::UTC).unwrap();
+        report_all(&engine, 0..count);
+        runtime().block_on(engine.close());
+    }
+    let before = std::fs::read(&backup).unwrap();
+    // Nothing can be put into this one.
+    let (mut open, _) = Open::new(Handle::open_to_read(&path).unwrap(), TimeZone::UTC).unwrap();
+    let recovered = Recovered { backup: backup.clone(), records: 100, failures: 0 };
+    let error = recovery::complete(&mut open, &path, &recovered, None, Instant::now()).unwrap_err();
+    drop(open);
+    assert!(error.to_string().contains("it is as it was"), "{error}");
+    assert!(!backup.exists());
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn the_death_of_its_thread_ends_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Gdbm::open(&folder.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
+    let shared = Arc::clone(&engine.shared);
+    let thread = thread::spawn(move || {
+        let _told = DeathTold(&shared);
+        panic!("as a thread may");
+    });
+    thread.join().unwrap_err();
+    assert!(matches!(engine.health(), Health::Failed(why) if why.contains("has died")));
 }
