@@ -1,12 +1,14 @@
 //! The runtime, which goes on where no thread can be started.
 
+use std::panic::catch_unwind;
 use std::time::Duration;
 use std::{io, thread};
 
 use tokio::runtime::{Builder, Runtime};
 
-/// How many names may be looked up at once: a lookup may take as long as a server of names is away.
-const BLOCKING_THREADS: usize = 8;
+/// How many names may be looked up at once: where servers of names do not answer, one takes many seconds, and
+/// another begins each second. All threads that were needed at once stay.
+const BLOCKING_THREADS: usize = 64;
 
 /// Makes the runtime, with one thread for what may block. That thread stays: the runtime panics where it
 /// needs one, has none and cannot start one, as under a limit of processes. With one it waits.
@@ -18,6 +20,8 @@ pub(super) fn build() -> io::Result<Runtime> {
     let mut builder = Builder::new_current_thread();
     builder.enable_all().max_blocking_threads(BLOCKING_THREADS).thread_keep_alive(Duration::MAX);
     let runtime = builder.build()?;
-    runtime.spawn_blocking(|| ());
+    // The one above may not have gone entirely, and there may be no room for two.
+    catch_unwind(|| runtime.handle().spawn_blocking(|| ()))
+        .map_err(|_| io::Error::other("no thread can be started"))?;
     Ok(runtime)
 }

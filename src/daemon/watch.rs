@@ -1,16 +1,21 @@
 //! Beside the server: signals, reloading, the engine's health.
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::{io, thread};
 
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::access::{self, Authorizer, LoadError, Loaded, Present, Sources};
 use crate::logging::Logs;
 use crate::os::signals::{Intention, Signals};
 use crate::storage::Engine;
+
+/// How soon a reload is tried again for which there was no thread.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What ended the service.
 pub(super) enum End {
@@ -42,12 +47,25 @@ impl Watch {
         let mut reloading: Option<oneshot::Receiver<Result<Loaded, LoadError>>> = None;
         let mut reload_again = self.reload_at_once;
         let mut reopen_again = false;
+        let mut retry = None;
         let end = loop {
             // A signal during a reload may mean that a file has changed since it was read.
             if reload_again && reloading.is_none() {
-                match self.reload(std::mem::take(&mut reopen_again)) {
-                    Ok(task) => reloading = Some(task),
-                    Err(error) => failed_to_reload(&error),
+                match self.reload(reopen_again) {
+                    Ok(task) => {
+                        reloading = Some(task);
+                        (reopen_again, retry) = (false, None);
+                    }
+                    Err(error) => {
+                        // What a signal has asked for is owed, and told of once.
+                        if retry.is_none() {
+                            error!(
+                                "reloading failed: {error}; the logs, accounts and rules in force stay as they were \
+                                 until it succeeds"
+                            );
+                        }
+                        retry = Some(Instant::now() + RETRY);
+                    }
                 }
                 reload_again = false;
             }
@@ -67,9 +85,17 @@ impl Watch {
                     reloading = None;
                     match outcome {
                         Ok(outcome) => self.take(outcome),
-                        Err(_) => failed_to_reload(&io::Error::other("its thread has died")),
+                        Err(_) => error!(
+                            "reloading failed: its thread has died; the accounts and rules in force stay as they were"
+                        ),
                     }
                 }
+                () = async {
+                    match retry {
+                        Some(then) => sleep_until(then).await,
+                        None => std::future::pending().await,
+                    }
+                } => reload_again = true,
                 intention = self.signals.next() => match intention {
                     Intention::Stop(name) => {
                         info!("{name} received. Shutting down.");
@@ -77,12 +103,12 @@ impl Watch {
                     }
                     Intention::Reload => {
                         info!("SIGUSR1 received. Reloading configuration.");
-                        reload_again = true;
+                        (reload_again, retry) = (true, None);
                     }
                     Intention::Reopen => {
                         info!("SIGHUP received. Reopening log files and reloading configuration.");
                         reopen_again = true;
-                        reload_again = true;
+                        (reload_again, retry) = (true, None);
                     }
                 },
             }
@@ -120,11 +146,6 @@ impl Watch {
             Err(error) => error!("{error}; the accounts and rules in force stay as they were"),
         }
     }
-}
-
-/// Tells the operator that a signal has had no effect.
-fn failed_to_reload(error: &io::Error) {
-    error!("reloading failed: {error}; the logs, accounts and rules in force stay as they were");
 }
 
 /// Tells the operator what was loaded.

@@ -13,7 +13,7 @@ mod usage;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -125,11 +125,17 @@ impl Logs {
     /// Writes what is left and ends the threads, but waits no longer than this for a destination
     /// that does not take it.
     pub fn close(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
+        let start = Instant::now();
         let stderr = self.operator.stderr();
         let sinks: Vec<&Sink> = self.files().chain(std::iter::once(&*stderr)).collect();
-        sinks.iter().for_each(|sink| sink.close());
-        sinks.iter().for_each(|sink| sink.wait(deadline));
+        // What the others have to say of themselves comes to the operator's log.
+        let (operators, others): (Vec<&Sink>, Vec<&Sink>) = sinks
+            .into_iter()
+            .partition(|sink| self.operator.file().is_some_and(|file| std::ptr::eq(*sink, file)));
+        for (sinks, deadline) in [(others, start + patience / 2), (operators, start + patience)] {
+            sinks.iter().for_each(|sink| sink.close());
+            sinks.iter().for_each(|sink| sink.wait(deadline));
+        }
     }
 
     fn files(&self) -> impl Iterator<Item = &Sink> {
@@ -140,6 +146,13 @@ impl Logs {
 impl Target {
     fn is_file(&self) -> bool {
         matches!(self, Self::File(_))
+    }
+
+    /// Whether both are one file or pipe, opened twice.
+    fn is_same(&self, other: &Self) -> bool {
+        let (Self::File(this), Self::File(other)) = (self, other) else { return false };
+        let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
+        identity(this).is_some_and(|this| identity(other) == Some(this))
     }
 
     fn descriptor(&self) -> Option<RawFd> {

@@ -138,7 +138,13 @@ impl Sink {
         });
         match thread {
             Ok(_) => state.threaded = true,
-            Err(_) => state.writer = lock(&slot).take(),
+            Err(error) => {
+                let writer = lock(&slot).take();
+                let name = writer.as_ref().map_or_else(|| self.what.to_owned(), |writer| writer.name.clone());
+                state.writer = writer;
+                drop(state);
+                warn!("there is no thread for the {name}: {error}; its lines are written at once");
+            }
         }
     }
 
@@ -146,7 +152,9 @@ impl Sink {
     pub(super) fn replace(&self, target: Target) {
         let mut state = self.lock();
         match &mut state.writer {
-            Some(writer) => writer.target = target,
+            Some(writer) => {
+                writer.replace(target);
+            }
             None => state.replacement = Some((target, state.pending.len())),
         }
         self.shared.wake.notify_one();
@@ -209,8 +217,7 @@ impl Shared {
                 warn!("{dropped} lines for the {} were dropped, since it was too slow", writer.name);
             }
             if let Some(target) = replacement.take() {
-                writer.target = target;
-                writer.torn = false;
+                writer.replace(target);
             }
             writer.write_and_tell(after, &mut |pause| self.wait(pause, &mut None, &name, &mut told));
             if closing {
@@ -249,9 +256,10 @@ impl Shared {
         }
         if state.dropped > 0 && told.is_none_or(|told| told.elapsed() >= REMINDER) {
             *told = Some(Instant::now());
-            let dropped = std::mem::take(&mut state.dropped);
+            // Counted on: where this line finds no room itself, the whole number is told later.
+            let dropped = state.dropped;
             drop(state);
-            warn!("{dropped} lines for the {name} were dropped, since it was too slow");
+            warn!("the {name} takes no lines; {dropped} were dropped so far");
         }
         Full::Again
     }
@@ -314,11 +322,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes to this from now on. Says whether that is another one, in which no line has begun.
+    fn replace(&mut self, target: Target) -> bool {
+        let is_other = !self.target.is_same(&target);
+        self.target = target;
+        self.torn &= !is_other;
+        is_other
+    }
+
     /// Goes on at another target with the next whole line; returns where that begins.
     fn turn_to(&mut self, target: Target, lines: &[u8], at: usize) -> usize {
-        self.target = target;
-        self.torn = false;
-        if at == 0 || lines[at - 1] == b'\n' {
+        if !self.replace(target) || at == 0 || lines[at - 1] == b'\n' {
             return at;
         }
         self.lost += 1;

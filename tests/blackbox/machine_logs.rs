@@ -140,3 +140,42 @@ fn a_log_on_a_pipe_that_nobody_reads_is_left_for_another_by_hup() {
     assert_eq!(server.ended().code(), Some(0));
     ledger.compare(&site.stored());
 }
+
+#[test]
+fn a_pipe_that_keeps_its_name_gets_whole_lines_whatever_hup_does() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let path = site.folder().join("usage");
+    let reader = pipe(&path);
+    let mut command = site.command();
+    command.arg("--usage-log-file").arg(&path);
+    let mut server = Running::start(&site, command);
+    server.serves(&mut site.caller());
+    let mut bytes = Vec::new();
+    let ledger = under_load(&site, || {
+        fill(&reader);
+        for _ in 0..30 {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            // Room for many lines and a part of one: the pipe is full again within a line.
+            let mut part = vec![0; 4096 + 13];
+            let length = (&reader).read(&mut part).unwrap_or(0);
+            bytes.extend_from_slice(&part[..length]);
+            server.daemon().signal(Signal::SIGHUP);
+        }
+    });
+    server.daemon().signal(Signal::SIGUSR1);
+    let mut text = String::from_utf8(bytes).unwrap();
+    eventually("all lines", || {
+        text += &drain(&reader);
+        (reports(&text) >= ledger.acknowledged()).then_some(())
+    });
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    text += &drain(&reader);
+    assert_eq!(reports(&text), ledger.acknowledged());
+    let fields = |line: &&str| line.starts_with("20") && line.matches(',').count() == 5;
+    let broken = text.lines().find(|line| !line.is_empty() && !fields(line));
+    assert_eq!(broken, None);
+}

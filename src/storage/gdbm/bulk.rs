@@ -473,3 +473,27 @@ impl Bulk for Whole {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_leave_the_marker_for_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pyzord.db");
+        let garbage = folder.path().join("garbage");
+        std::fs::write(&garbage, [7; 1000]).unwrap();
+        let error = Handle::open(&garbage).err().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for fails in [false, true] {
+            let whole = Whole::open(&path, Purpose::Fill, TimeZone::UTC).unwrap();
+            if fails {
+                let mut state = lock(&whole.shared.state);
+                let _ = whole.shared.failed(state.open.as_mut().unwrap(), &error);
+            }
+            runtime.block_on(whole.close()).unwrap();
+            assert_eq!(Marker::of(&path).is_set(), fails);
+        }
+    }
+}
