@@ -138,3 +138,24 @@ fn arithmetic_is_checked_and_unsafe_code_is_where_the_documentation_says() {
         .collect();
     assert_eq!(unsafe_files, documented);
 }
+
+#[test]
+fn the_lock_file_of_the_fuzzing_targets_is_in_step() {
+    let cargo = toml("Cargo.toml");
+    let linux = &cargo["target"]["cfg(target_os = \"linux\")"]["dependencies"];
+    let expected: BTreeSet<_> = [&cargo["dependencies"], linux]
+        .into_iter()
+        .flat_map(|dependencies| dependencies.as_table().unwrap().keys().cloned())
+        .collect();
+    let lock = toml("fuzz/Cargo.lock");
+    let packages = lock["package"].as_array().unwrap();
+    let ours = packages.iter().find(|package| package["name"].as_str() == Some("pyzord")).unwrap();
+    let found: BTreeSet<_> = ours["dependencies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        // A version follows where there are several.
+        .map(|name| name.as_str().unwrap().split(' ').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(found, expected, "run cargo check in fuzz/ and commit its Cargo.lock");
+}
