@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need on Debian: gdbm's own tool, the servers of Redis and MariaDB without their
-# services, Debian's Python with its modules for all three, and, in target/interop, the established
+# Installs what the tests need on Debian: gdbm's own tool, ip and strace, the servers of Redis and MariaDB without
+# their services, Debian's Python with its modules for all three, and, in target/interop, the established
 # Python client and server that ours is compared with.
 # Leaves no service running or enabled. Quick when there is nothing to do.
 set -eu
@@ -13,8 +13,8 @@ python=/usr/bin/python3
 missing=
 # redis-tools holds the server as well, under another name; the package redis-server would only add the
 # service. Likewise mariadb-server-core and mariadb-server.
-for package in faketime gdbmtool mariadb-client-core mariadb-server-core openssl python3 python3-gdbm python3-mysqldb \
-    python3-redis python3-venv redis-tools tzdata util-linux valgrind; do
+for package in faketime gdbmtool iproute2 mariadb-client-core mariadb-server-core openssl python3 python3-gdbm \
+    python3-mysqldb python3-redis python3-venv redis-tools strace tzdata util-linux valgrind; do
     state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
     [ "$state" = 'install ok installed' ] || missing="$missing $package"
 done

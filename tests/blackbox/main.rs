@@ -31,6 +31,7 @@ mod machine_memory;
 mod memory;
 mod migrate;
 mod mysql8;
+mod namespaces;
 mod options;
 mod outages;
 mod pauses;

@@ -1,0 +1,3 @@
+//! Servers and clients on hosts of their own: what a single host with its loopback device cannot show.
+
+mod links;
