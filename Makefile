@@ -58,7 +58,7 @@ test: rust lint build-packages test-packages
 	    echo 'cargo-deny is not installed: tests/supply.rs alone looks at licences, bans and sources'; \
 	fi
 	$(CARGO) test --locked --doc
-	$(CARGO) test --locked --lib --bins --tests
+	CARGO='$(CARGO)' tests/run.sh
 
 # Measurements, which take minutes; what they print is in the pages under docs.
 outages: rust build-packages test-packages

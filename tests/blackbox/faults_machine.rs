@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::faults::Disk;
 use crate::harness::{Account, Home, Reply, ask_on, eventually, ours_only, unix_time};
-use crate::support::{Ledger, Over, Running, Site, digest, finish};
+use crate::support::{Ledger, Over, Running, Site, digest};
 
 /// So many callers report so many digests.
 const CALLERS: u32 = 4;
@@ -116,27 +115,6 @@ fn a_homedir_that_is_renamed_keeps_every_report() {
     let mut server = start(&site);
     end(&mut server);
     ledger.compare(&site.stored());
-}
-
-#[test]
-fn a_pid_file_without_room_is_not_left_behind_empty() {
-    if !ours_only() {
-        return;
-    }
-    let site = Site::new();
-    let folder = site.folder().join("run");
-    fs::create_dir(&folder).unwrap();
-    let disk = Disk::new(&site, folder.clone(), 64);
-    // More than there is room for.
-    let _ = fs::write(disk.path("ballast"), vec![0; 128 * 1024]);
-    let mut command = site.detached();
-    command.arg("--pid-file").arg(folder.join("pyzord.pid"));
-    let finished = finish(disk.inside(&site, &command));
-    finished.expect_line(&["pyzord.pid", "No space left on device"]);
-    assert!(!disk.path("pyzord.pid").exists(), "an empty pid file is left behind");
-    // Which holds the disk with a process of this site.
-    drop(disk);
-    site.expect_nobody();
 }
 
 fn faketime() -> PathBuf {

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::faults::Disk;
 use crate::harness::{Account, Home, MariaDb, Redis, eventually, ours_only, unix_time};
 use crate::outages::Store;
-use crate::support::{Caller, Daemon, Ledger, Over, Site, digest, finish};
+use crate::support::{Caller, Daemon, Ledger, Over, Site, digest};
 
 /// Reports one digest after the other until it is over.
 fn report_until(mut caller: Caller, over: &Over, acknowledged: &AtomicU64, first: u32) -> Ledger {
@@ -202,23 +201,6 @@ impl Either {
             Self::MariaDb(mariadb) => mariadb.stored(),
         }
     }
-}
-
-#[test]
-fn a_pid_file_without_room_fails_the_start() {
-    if !ours_only() {
-        return;
-    }
-    let site = Site::new();
-    fs::create_dir(site.folder().join("disk")).unwrap();
-    let disk = Disk::new(&site, site.folder().join("disk"), 64);
-    let _ = fs::write(disk.path("ballast"), vec![0; 1 << 20]);
-    let mut command = site.detached();
-    command.arg("--pid-file").arg(site.folder().join("disk/pid"));
-    finish(disk.inside(&site, &command))
-        .expect_line(&["cannot write the pid file", "No space left on device"]);
-    drop(disk);
-    site.expect_nobody();
 }
 
 /// A server whose clock is set, by libfaketime.

@@ -10,58 +10,20 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::faults::Disk;
 use crate::harness::{eventually, ours_only};
 use crate::machine::under_load;
 use crate::support::{Running, Site};
 
 /// The sum of the numbers in front of this text in a log.
-fn told(log: &str, text: &str) -> i64 {
+pub(crate) fn told(log: &str, text: &str) -> i64 {
     let before = |line: &str| line.split_once(text)?.0.rsplit(' ').next()?.parse::<i64>().ok();
     log.lines().filter_map(before).sum()
 }
 
 /// How many lines of a usage log are of a report, and whole.
-fn reports(usage: &str) -> i64 {
+pub(crate) fn reports(usage: &str) -> i64 {
     let lines = usage.lines().filter(|line| line.contains(",report,") && line.ends_with(",200"));
     i64::try_from(lines.count()).unwrap()
-}
-
-#[test]
-fn usage_lines_that_found_a_full_disk_are_counted() {
-    if !ours_only() {
-        return;
-    }
-    let site = Site::new();
-    let folder = site.folder().join("log");
-    fs::create_dir(&folder).unwrap();
-    let disk = Disk::new(&site, folder.clone(), 2048);
-    disk.fill("ballast", 1984);
-    let log = site.folder().join("main.log");
-    let mut command = site.command();
-    command.arg("--log-file").arg(&log).arg("--usage-log-file").arg(folder.join("usage.log"));
-    let mut server = Running::start(&site, disk.inside(&site, &command));
-    server.serves(&mut site.caller());
-    let ledger = under_load(&site, || {
-        eventually("a full disk", || {
-            fs::read_to_string(&log).unwrap().contains("its lines are lost until").then_some(())
-        });
-        fs::remove_file(disk.path("ballast")).unwrap();
-        eventually("room", || {
-            fs::read_to_string(&log).unwrap().contains("can be written again").then_some(())
-        });
-    });
-    server.daemon().signal(Signal::SIGTERM);
-    assert_eq!(server.ended().code(), Some(0));
-    ledger.compare(&site.stored());
-
-    let log = fs::read_to_string(&log).unwrap();
-    let usage = fs::read_to_string(disk.path("usage.log")).unwrap();
-    let (written, lost) = (reports(&usage), told(&log, " lines were lost"));
-    assert!(lost > 0, "{log}");
-    // A line of which only the end of line is missing is whole for us, and lost for the server.
-    let difference = written + lost - ledger.acknowledged();
-    assert!((0..=1).contains(&difference), "{written} written, {lost} lost, {}", ledger.acknowledged());
 }
 
 /// A pipe with a reader who reads nothing by itself.

@@ -4,6 +4,10 @@
 //! `PYZORD=target/interop/bin/pyzord` (made by `tests/setup.sh`) the same tests examine the
 //! established server, which is how we know that they tell the truth. What only ours does asks
 //! [`harness::ours_only`] first.
+//!
+//! A test that needs what not every machine permits is in a module that is named after that: `mounts`,
+//! `namespaces`, `raw_sockets`, `root` or `traces`, anywhere in its path. `tests/run.sh` tries once what the
+//! machine permits and skips the other modules; it says how many tests those are.
 
 #![allow(
     clippy::expect_used,
@@ -13,7 +17,6 @@
 
 mod accounts;
 mod bench;
-mod confinement;
 mod deployed;
 mod engines;
 mod faults;
@@ -30,15 +33,15 @@ mod machine_logs;
 mod machine_memory;
 mod memory;
 mod migrate;
+mod mounts;
 mod mysql8;
 mod namespaces;
 mod options;
 mod outages;
 mod pauses;
-mod privileges;
 mod recover;
 mod replays;
-mod soak;
+mod root;
 mod storage;
 mod storms;
 mod support;

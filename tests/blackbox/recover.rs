@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::faults::Disk;
 use crate::harness::ours_only;
 use crate::support::{Finished, Site, digest, finish};
 
@@ -16,7 +15,7 @@ const RECORDS: u32 = 3000;
 const BLOCK: usize = 4096;
 
 /// A database of some records, closed, and what is in it.
-fn filled() -> (Site, Vec<u8>, BTreeMap<String, i64>) {
+pub(crate) fn filled() -> (Site, Vec<u8>, BTreeMap<String, i64>) {
     let site = Site::new();
     let daemon = site.detach();
     let mut caller = site.caller();
@@ -146,21 +145,6 @@ fn recovering_is_refused_where_it_cannot_be_right() {
     recover(&site).expect_line(&["--recover is for a file of gdbm, and Engine is redis"]);
     site.home().rewrite("config", "[server]\nDigestDB = /dev/null\n");
     recover(&site).expect_line(&["/dev/null", "not a regular file"]);
-}
-
-#[test]
-fn recovering_on_a_full_disk_leaves_the_file_as_it_was() {
-    if !ours_only() {
-        return;
-    }
-    let (site, file, _) = filled();
-    let disk = Disk::new(&site, site.home().path(), u32::try_from(file.len() / 1024 + 400).unwrap());
-    fs::write(disk.path("pyzord.db"), &file).unwrap();
-    let mut command = site.command();
-    command.arg("--recover");
-    let finished = finish(disk.inside(&site, &command));
-    finished.expect_line(&["no room for a copy", "it is as it was"]);
-    assert_eq!(fs::read(disk.path("pyzord.db")).unwrap(), file);
 }
 
 #[test]

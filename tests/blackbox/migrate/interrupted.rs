@@ -6,6 +6,7 @@
 
 mod counted;
 mod journals;
+mod mounts;
 mod proxy;
 mod stopped;
 mod stores;

@@ -1,22 +1,20 @@
-//! Migrations that are told to stop, or that lose one of their databases, or the room for it.
+//! Migrations that are told to stop, or that lose one of their databases.
 
-use std::fs;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use super::stores::{Gdbm, Store, fragile_store, store};
-use super::{Run, Scene};
-use crate::faults::Disk;
+use super::Scene;
+use super::stores::{Store, fragile_store};
 use crate::harness::ours_only;
-use crate::support::{Finished, Site};
+use crate::support::Finished;
 
 /// So many that a migration can be met in the middle.
-const MANY: u32 = 30_000;
+pub(super) const MANY: u32 = 30_000;
 
 /// Asserts that it ended with one line about this, and said how far it had come.
 #[track_caller]
-fn expect_incomplete(finished: &Finished, about: &[&str]) {
+pub(super) fn expect_incomplete(finished: &Finished, about: &[&str]) {
     let errors = finished.stderr.lines().filter(|line| !line.starts_with("pyzor-migrate: note: "));
     let line =
         errors.clone().count() == 1 && errors.clone().all(|line| line.starts_with("pyzor-migrate: error: "));
@@ -99,39 +97,4 @@ fn a_move_survives_the_loss_of_the_mariadb_that_it_fills() {
 #[test]
 fn a_move_survives_the_loss_of_the_mariadb_that_it_empties() {
     survives_the_loss_of_a_database("mysql", "redis", |scene| &mut scene.source);
-}
-
-#[test]
-fn a_move_to_a_full_disk_loses_nothing_and_is_completed_with_room() {
-    if !ours_only() {
-        return;
-    }
-    let target = Gdbm::new();
-    let file = target.path();
-    let site = Site::new();
-    let disk = Disk::new(&site, file.parent().unwrap().to_path_buf(), 32 * 1024);
-    disk.fill("ballast", 30 * 1024);
-    let scene = Scene::between(store("redis"), Box::new(target), MANY, &["--delete"]).journalled();
-    let run = || {
-        let mut command = disk.inside(&site, &scene.command());
-        scene.surround(&mut command);
-        let finished = Run::start(command, scene.folder.path()).finished();
-        // What is on the disk, where it is looked at.
-        for name in ["pyzord.db", "pyzord.db.open"] {
-            let there = file.with_file_name(name);
-            match fs::copy(disk.path(name), &there) {
-                Ok(_) => {}
-                Err(_) => assert!(name != "pyzord.db" && (!there.exists() || fs::remove_file(there).is_ok())),
-            }
-        }
-        finished
-    };
-    expect_incomplete(&run(), &["pyzord.db"]);
-    let arrived = scene.target.read().len();
-    assert!(arrived < MANY as usize, "they all had room");
-    scene.expect_union();
-    fs::remove_file(disk.path("ballast")).unwrap();
-    let finished = run();
-    assert!(finished.code == Some(0) && finished.stdout.contains("Migration complete, "), "{finished:#?}");
-    scene.expect_done();
 }

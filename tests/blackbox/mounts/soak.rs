@@ -15,11 +15,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::{Uid, mkfifo};
+use nix::unistd::mkfifo;
 
+use super::Disk;
 use crate::harness::{Account, Home, MariaDb, Redis, eventually, ours_only, unix_time};
 use crate::outages::Store;
 use crate::support::{Daemon, Site, digest};
@@ -262,33 +262,15 @@ fn code_and_thread(reply: &[u8]) -> Option<(u32, usize)> {
     Some((value("Code: ")?.parse().ok()?, value("Thread: ")?.parse().ok().filter(|thread| *thread < 65_536)?))
 }
 
-/// A file system of little room, which goes with this.
-struct Room(PathBuf);
-
-impl Room {
-    fn new(path: PathBuf, bytes: u64) -> Self {
-        fs::create_dir_all(&path).unwrap();
-        let options = format!("size={bytes}");
-        mount(Some("none"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
-        Self(path)
-    }
-
-    /// Takes all the room there is, or gives it back.
-    fn fill(&self, is_full: bool) {
-        let path = self.0.join("ballast");
-        if is_full {
-            let zeros = vec![0; 1 << 20];
-            let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
-            while std::io::Write::write(&mut file, &zeros).is_ok_and(|written| written > 0) {}
-        } else {
-            fs::remove_file(path).unwrap();
-        }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+/// Takes all the room there is on a disk, or gives it back.
+fn fill(disk: &Disk, is_full: bool) {
+    let path = disk.path("ballast");
+    if is_full {
+        let zeros = vec![0; 1 << 20];
+        let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        while std::io::Write::write(&mut file, &zeros).is_ok_and(|written| written > 0) {}
+    } else {
+        fs::remove_file(path).unwrap();
     }
 }
 
@@ -312,7 +294,7 @@ fn write_accounts(site: &Site, bob: &Account, version: u32) -> Account {
 }
 
 /// What goes wrong with the server on gdbm that lives on.
-fn disturb_lasting(subject: &Subject, room: &Room, pauses: &AtomicBool, bob: &Account, over: &AtomicBool) {
+fn disturb_lasting(subject: &Subject, disk: &Disk, pauses: &AtomicBool, bob: &Account, over: &AtomicBool) {
     let mut version = 0;
     let pause = |milliseconds| {
         let until = Instant::now() + Duration::from_millis(milliseconds);
@@ -337,9 +319,9 @@ fn disturb_lasting(subject: &Subject, room: &Room, pauses: &AtomicBool, bob: &Ac
             }
             pause(10);
         }
-        room.fill(true);
+        fill(disk, true);
         pause(400);
-        room.fill(false);
+        fill(disk, false);
         pause(300);
         subject.daemon().signal(Signal::SIGSTOP);
         pause(300);
@@ -414,18 +396,17 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
     if !ours_only() {
         return;
     }
-    assert!(Uid::effective().is_root(), "this test mounts a file system: run it as root");
     let bob = Account::new("bob");
     let (mut redis, mut mariadb) = (<Redis as Store>::start(), <MariaDb as Store>::start());
 
     let home = Home::open();
     let folder = home.path();
-    let room = Room::new(folder.join("room"), 48 << 20);
+    fs::create_dir(folder.join("disk")).unwrap();
     let pipe = folder.join("pipe");
     mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     home.rewrite(
         "config",
-        "[server]\nLogFile = pyzord.log\nUsageLogFile = pipe\nDigestDB = room/pyzord.db\n",
+        "[server]\nLogFile = pyzord.log\nUsageLogFile = pipe\nDigestDB = disk/pyzord.db\n",
     );
     let at = |home: Home| {
         let site = Site::at(home);
@@ -435,7 +416,8 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
     let lasting = at(home);
     // The pipe must have a reader when the server opens it.
     let _reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
-    let daemon = lasting.detach();
+    let disk = Disk::new(&lasting, folder.join("disk"), 48 * 1024);
+    let daemon = lasting.detach_with(disk.inside(&lasting, &lasting.detached()));
     let lasting = Subject::new("gdbm", lasting, daemon, true);
 
     // Without the usage log, which would fill the disk in half an hour.
@@ -482,7 +464,7 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
         scope.spawn(|| drain(&pipe, &over, &pauses));
         scope.spawn(|| {
             let _ends = Ends(&over);
-            disturb_lasting(&lasting, &room, &pauses, &bob, &over);
+            disturb_lasting(&lasting, &disk, &pauses, &bob, &over);
         });
         scope.spawn(|| {
             let _ends = Ends(&over);
@@ -533,14 +515,14 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
         subject.daemon().stop();
     }
     println!("{} s under load:", start.elapsed().as_secs());
-    let of_file = |path: &str, subject: &Subject| {
+    let of_file = |path: PathBuf| {
         let site = Site::at(Home::new());
-        fs::copy(subject.site.path(path), site.path("pyzord.db")).unwrap();
+        fs::copy(path, site.path("pyzord.db")).unwrap();
         site.stored()
     };
     let told = [
-        lasting.settle(&of_file("room/pyzord.db", &lasting)),
-        killed.settle(&of_file("pyzord.db", &killed)),
+        lasting.settle(&of_file(disk.path("pyzord.db"))),
+        killed.settle(&of_file(killed.site.path("pyzord.db"))),
         on_redis.settle(&redis.stored()),
         on_mysql.settle(&mariadb.stored()),
     ];

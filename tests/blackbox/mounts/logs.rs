@@ -1,0 +1,48 @@
+//! A usage log whose disk is full while others report.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use super::Disk;
+use crate::harness::{eventually, ours_only};
+use crate::machine::under_load;
+use crate::machine_logs::{reports, told};
+use crate::support::{Running, Site};
+
+#[test]
+fn usage_lines_that_found_a_full_disk_are_counted() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let folder = site.folder().join("log");
+    fs::create_dir(&folder).unwrap();
+    let disk = Disk::new(&site, folder.clone(), 2048);
+    disk.fill("ballast", 1984);
+    let log = site.folder().join("main.log");
+    let mut command = site.command();
+    command.arg("--log-file").arg(&log).arg("--usage-log-file").arg(folder.join("usage.log"));
+    let mut server = Running::start(&site, disk.inside(&site, &command));
+    server.serves(&mut site.caller());
+    let ledger = under_load(&site, || {
+        eventually("a full disk", || {
+            fs::read_to_string(&log).unwrap().contains("its lines are lost until").then_some(())
+        });
+        fs::remove_file(disk.path("ballast")).unwrap();
+        eventually("room", || {
+            fs::read_to_string(&log).unwrap().contains("can be written again").then_some(())
+        });
+    });
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    ledger.compare(&site.stored());
+
+    let log = fs::read_to_string(&log).unwrap();
+    let usage = fs::read_to_string(disk.path("usage.log")).unwrap();
+    let (written, lost) = (reports(&usage), told(&log, " lines were lost"));
+    assert!(lost > 0, "{log}");
+    // A line of which only the end of line is missing is whole for us, and lost for the server.
+    let difference = written + lost - ledger.acknowledged();
+    assert!((0..=1).contains(&difference), "{written} written, {lost} lost, {}", ledger.acknowledged());
+}

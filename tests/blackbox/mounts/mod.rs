@@ -1,0 +1,72 @@
+//! Servers on small file systems that the tests mount, for which the machine must permit mounting.
+
+mod full_disks;
+mod logs;
+mod pid_files;
+mod recovery;
+mod soak;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use nix::unistd::Uid;
+
+use crate::support::Site;
+
+/// A small disk in the place of a folder, seen only by those who are told.
+pub(crate) struct Disk {
+    holder: Child,
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// A disk of so many KiB in the place of this folder, which stays empty for everybody else.
+    pub(crate) fn new(site: &Site, folder: PathBuf, size: u32) -> Self {
+        // A process holds the mount, which goes with it.
+        let script = "mount -t tmpfs -o size=\"$2\"k,mode=755 test \"$1\" && echo mounted && exec cat";
+        let mut command = site.mark(Command::new("unshare"));
+        command.arg(if Uid::effective().is_root() { "-m" } else { "-rm" }).args(["sh", "-c", script, "sh"]);
+        command.arg(&folder).arg(size.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(
+            line, "mounted\n",
+            "a small disk cannot be mounted: run the tests as root or with user namespaces allowed \
+             (sysctl kernel.unprivileged_userns_clone=1; in a container --cap-add SYS_ADMIN)"
+        );
+        Self { holder, folder }
+    }
+
+    /// The command, run where the disk is seen.
+    pub(crate) fn inside(&self, site: &Site, inner: &Command) -> Command {
+        let mut command = site.mark(Command::new("nsenter"));
+        command.args(["-t", &self.holder.id().to_string(), "-m"]);
+        if !Uid::effective().is_root() {
+            command.args(["-U", "--preserve-credentials"]);
+        }
+        command.arg("--").arg(inner.get_program()).args(inner.get_args());
+        command
+    }
+
+    /// A file on the disk, by a name that works from outside.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        let root = format!("/proc/{}/root", self.holder.id());
+        PathBuf::from(root).join(self.folder.strip_prefix("/").unwrap()).join(name)
+    }
+
+    /// Takes up so many KiB.
+    pub(crate) fn fill(&self, name: &str, size: usize) {
+        fs::write(self.path(name), vec![0; size * 1024]).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}

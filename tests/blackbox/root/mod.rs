@@ -1,0 +1,4 @@
+//! Servers that become another user, for which root must start them.
+
+mod confinement;
+mod privileges;
