@@ -136,20 +136,30 @@ fn a_homedir_that_vanishes_is_told_of_and_the_server_goes_on() {
     assert!(log.contains("is not there any more"), "that its database is gone is told: {log}");
 }
 
+/// Stops a server under load and lets it go on, twice, and returns what the callers have seen.
 fn stopped_and_continued(site: &Site, daemon: Daemon) -> Ledger {
     let pause = std::env::var("PYZORD_STOP_SECONDS").map_or(3, |seconds| seconds.parse().unwrap());
-    under_load(site, || {
+    let mut caller = site.caller();
+    let mut own = Ledger::default();
+    let mut counts = |number| {
+        // A store on a busy machine may take longer than the server waits for it, with or without a stop.
+        eventually("a report that counts", || {
+            let reply = caller.ask("report", &[&digest(number)], Duration::from_secs(3));
+            own.enter_doubtful(&digest(number), reply.as_ref());
+            reply.filter(|reply| reply.code() == 200)
+        });
+    };
+    let mut ledger = under_load(site, || {
         for _ in 0..2 {
-            assert_eq!(site.caller().answered("report", &[&digest(60)]).code(), 200);
+            counts(60);
             daemon.signal(Signal::SIGSTOP);
             thread::sleep(Duration::from_secs(pause));
             daemon.signal(Signal::SIGCONT);
-            eventually("an answer that counts", || {
-                let reply = site.caller().ask("report", &[&digest(61)], Duration::from_secs(1))?;
-                (reply.code() == 200).then_some(())
-            });
+            counts(61);
         }
-    })
+    });
+    ledger.add(own);
+    ledger
 }
 
 #[test]
@@ -159,48 +169,20 @@ fn a_server_that_was_stopped_for_a_while_goes_on_with_right_counts() {
     }
     let site = Site::new();
     let daemon = site.detach();
-    let mut ledger = stopped_and_continued(&site, daemon);
+    let ledger = stopped_and_continued(&site, daemon);
     daemon.stop();
-    let mut stored = site.stored();
-    stored.remove(&digest(60));
-    stored.remove(&digest(61));
-    assert!(ledger.acknowledged() > 10);
-    ledger.compare(&stored);
-    for mut store in
-        [Either::Redis(Box::new(<Redis as Store>::start())), Either::MariaDb(<MariaDb as Store>::start())]
-    {
-        let site = Site::at(Home::open().config(&store.settings()));
-        let daemon = site.detach();
-        ledger = stopped_and_continued(&site, daemon);
-        daemon.stop();
-        let mut stored = store.stored();
-        stored.remove(&digest(60));
-        stored.remove(&digest(61));
-        assert!(ledger.acknowledged() > 10);
-        ledger.compare(&stored);
-    }
+    ledger.compare(&site.stored());
+    stopped_on_a_store::<Redis>();
+    stopped_on_a_store::<MariaDb>();
 }
 
-/// A store of either kind.
-enum Either {
-    Redis(Box<Redis>),
-    MariaDb(MariaDb),
-}
-
-impl Either {
-    fn settings(&self) -> String {
-        match self {
-            Self::Redis(redis) => redis.settings(),
-            Self::MariaDb(mariadb) => mariadb.settings(),
-        }
-    }
-
-    fn stored(&mut self) -> std::collections::BTreeMap<String, i64> {
-        match self {
-            Self::Redis(redis) => redis.stored(),
-            Self::MariaDb(mariadb) => mariadb.stored(),
-        }
-    }
+fn stopped_on_a_store<S: Store>() {
+    let store = S::start();
+    let site = Site::at(Home::open().config(&store.settings()));
+    let daemon = site.detach();
+    let ledger = stopped_and_continued(&site, daemon);
+    daemon.stop();
+    ledger.compare(&store.stored());
 }
 
 /// A server whose clock is set, by libfaketime.

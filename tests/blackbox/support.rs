@@ -18,8 +18,8 @@ use nix::unistd::Pid;
 
 use crate::harness::{Home, Reply, eventually};
 
-/// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long anything may take before a test gives up; far beyond what a busy machine needs.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// By this a process is known to belong to a site.
 const MARK: &str = "PYZORD_TEST_SITE";
 
@@ -125,16 +125,22 @@ impl Site {
         self.daemon()
     }
 
-    /// The same with another command, but for the warning of root where it says nothing of a user.
+    /// The same with another command. Two warnings are let pass: of root, where the command says nothing of a
+    /// user, and of a store that takes longer than a second to answer, as on a busy machine.
     #[track_caller]
     pub(crate) fn detach_with(&self, command: Command) -> Daemon {
         let finished = finish(command);
         let of_root = "pyzord: warning: running as root, which the server has no need of: set User to one that is \
-                       made for it\n";
-        assert_eq!(
-            (finished.code, finished.stdout.as_str(), finished.stderr.replacen(of_root, "", 1).as_str()),
-            (Some(0), "", ""),
-            "{}",
+                       made for it";
+        let of_store = "it does not answer";
+        let more = |line: &&str| {
+            *line != of_root
+                && !(line.starts_with("pyzord: warning: waiting for ") && line.ends_with(of_store))
+        };
+        let stderr: Vec<&str> = finished.stderr.lines().filter(more).collect();
+        assert!(
+            finished.code == Some(0) && finished.stdout.is_empty() && stderr.is_empty(),
+            "{finished:#?}{}",
             self.home.everything_said()
         );
         self.daemon()
