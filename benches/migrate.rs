@@ -236,7 +236,9 @@ impl Arena {
             redis_source: redis(),
             redis_target: redis(),
             // Each statement is on the disk when it is acknowledged, and all rows have room in memory.
-            mariadb: MariaDb::with("--innodb-buffer-pool-size=512M --innodb-log-file-size=96M"),
+            mariadb: MariaDb::with(
+                "--innodb-buffer-pool-size=512M --innodb-log-file-size=96M --innodb-flush-method=O_DIRECT",
+            ),
         };
         arena.write_inputs();
         arena.fill_sources();

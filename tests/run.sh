@@ -18,14 +18,13 @@ esac
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-# Runs the tests with these arguments for each of their programs.
 tests() {
-    "${CARGO:-cargo}" test --locked --lib --bins --tests -- "$@"
+    "${CARGO:-cargo}" test --locked --lib --bins --tests "$@"
 }
 
 # Prints how many tests these arguments leave.
 count() {
-    tests --list "$@" >"$folder/list"
+    tests --quiet -- --list "$@" >"$folder/list"
     grep -c ': test$' "$folder/list"
 }
 
@@ -59,6 +58,7 @@ need() {
     fi
 }
 
+tests --no-run
 all=$(count)
 mv "$folder/list" "$folder/all"
 skip='' reasons=''
@@ -78,7 +78,7 @@ fi
 status=0
 # These are arguments without blanks in them.
 # shellcheck disable=SC2086
-tests $skip || status=$?
+tests -- $skip || status=$?
 if [ -n "$skip" ]; then
     # shellcheck disable=SC2086
     left=$(count $skip)

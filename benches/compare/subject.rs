@@ -135,7 +135,9 @@ impl Database {
             }
             "mysql" => {
                 // As it comes: each change is on the disk before it is acknowledged.
-                let mariadb = MariaDb::with("--innodb-buffer-pool-size=128M --innodb-log-file-size=96M");
+                let mariadb = MariaDb::with(
+                    "--innodb-buffer-pool-size=128M --innodb-log-file-size=96M --innodb-flush-method=O_DIRECT",
+                );
                 mariadb.sql(&format!("USE pyzor; CREATE TABLE digests ({COLUMNS})"));
                 Self::MariaDb(Rc::new(mariadb.into()))
             }

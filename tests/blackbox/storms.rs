@@ -18,7 +18,7 @@ use crate::support::{Caller, Daemon, Ledger, Over, Running, Site, digest};
 /// The time between two signals; USR1 and HUP take turns.
 const BETWEEN: Duration = Duration::from_millis(5);
 /// How long a reply is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How many anonymous callers there are beside the one who signs.
 const CALLERS: u32 = 2;
 /// More accounts than are read in no time.

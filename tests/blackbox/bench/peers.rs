@@ -14,27 +14,29 @@ use crate::harness::{Account, eventually, unix_time};
 #[test]
 fn no_request_is_sent_twice_and_each_is_as_the_established_client_writes_it() {
     let alice = Account::new("alice");
+    let began = unix_time();
     let recorder = Recorder::start((), |(), _, replies| replies.now());
     let arguments = format!(
-        "--user alice --key {} --mix ping=1,pong=1,check=1,info=1,report=1,whitelist=1 --digests 5 --preload",
+        "--timeout 60 --user alice --key {} --mix ping=1,pong=1,check=1,info=1,report=1,whitelist=1 --digests 5 --preload",
         alice.key()
     );
     // The second run makes the same choices.
     for _ in 0..2 {
         measured(&format!("{arguments} --count 2000 --window 32"), recorder.address).expect_all(2000);
     }
-    measured(&format!("{arguments} --count 500 --rate 20000"), recorder.address).expect_all(500);
+    // No more than the socket has room for while the recorder gets no turn.
+    measured(&format!("{arguments} --count 200 --rate 20000"), recorder.address).expect_all(200);
     let (requests, ()) = recorder.stop();
-    assert_eq!(requests.len(), 4515);
-    assert_eq!(requests.iter().collect::<BTreeSet<_>>().len(), 4515);
+    assert_eq!(requests.len(), 4215);
+    assert_eq!(requests.iter().collect::<BTreeSet<_>>().len(), 4215);
     let threads: BTreeSet<String> = requests.iter().map(|request| header(request, "Thread")).collect();
-    assert_eq!(threads.len(), 4515);
+    assert_eq!(threads.len(), 4215);
     let mut lengths: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     let mut digests = BTreeSet::new();
     for request in &requests {
         let op = header(request, "Op");
         let time: i64 = header(request, "Time").parse().unwrap();
-        assert!((unix_time() - 60..=unix_time()).contains(&time));
+        assert!((began..=unix_time()).contains(&time));
         let digest = match op.as_str() {
             "ping" => String::new(),
             _ => format!("Op-Digest: {}\n", header(request, "Op-Digest")),

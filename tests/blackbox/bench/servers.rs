@@ -222,13 +222,15 @@ fn an_interrupted_measurement_is_told() {
 #[test]
 fn the_rate_of_an_open_loop_is_kept() {
     let echo = Echo::start(&[]);
+    let start = Instant::now();
     let outcome = measured("--rate 3000.5 --duration 1 --warm-up 0.2", echo.address);
+    let taken = start.elapsed().as_secs_f64();
     // From the begin of the warm-up on, 600.1 and 3000.5 requests; all at their time.
     assert!((3000..=3001).contains(&outcome.count("/sent")), "{}", outcome.0);
     assert_eq!((outcome.value("/loop").as_str(), outcome.number("/rate")), (Some("open"), 3000.5));
     assert!(outcome.value("/window").is_null());
     let seconds = outcome.number("/seconds");
-    assert!((1.0..1.1).contains(&seconds), "{seconds}");
+    assert!(seconds >= 1.0 && seconds <= taken - 0.2, "{seconds} of {taken}");
 }
 
 #[test]

@@ -194,7 +194,8 @@ fn a_node_that_hangs_fails_its_own_digests_alone() {
     }
     // Nobody waits for it any more: that would take a second and more for each.
     let taken = start.elapsed();
-    assert!(taken < Duration::from_secs(5), "{taken:?}");
+    let most = Duration::from_millis(500) * u32::try_from(there.len()).unwrap();
+    assert!(taken < most, "{taken:?} for {} digests", there.len());
     cluster.service(0).signal(Signal::SIGCONT);
     eventually("service", || (server.request("check", &[there[0]]).code() == 200).then_some(()));
     for digest in there {

@@ -32,7 +32,7 @@ pub(crate) use server::{Reply, Server, ask_on};
 pub(crate) use service::{Service, free_tcp_port};
 
 /// How long anything may take before a test gives up; far beyond what a busy machine needs.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A digest to count, for tests that need only one.
 pub(crate) const DIGEST: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";

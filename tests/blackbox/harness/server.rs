@@ -128,7 +128,7 @@ impl Server {
 
     /// How it ended, when it does so in time.
     fn ended(&mut self) -> Option<ExitStatus> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return Some(status);

@@ -15,7 +15,7 @@ use crate::harness::{Account, Home, MariaDb, Redis, eventually, ours_only, unix_
 use crate::support::{Caller, Ledger, digest};
 
 /// How long the witness waits, as the established client does.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// By how much memory may grow from the first fifth of a flood to its end: less than a byte a datagram for ten
 /// million of them.
 const MARGIN_KIB: i64 = 2048;

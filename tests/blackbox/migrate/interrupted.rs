@@ -37,7 +37,7 @@ const HOT: u32 = 20;
 const NEW: u32 = 200;
 const CALLERS: u64 = 2;
 /// No migration here takes so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// The time of the first record.
 const THEN: i64 = 1_700_000_000;
 
