@@ -62,10 +62,10 @@ test: rust lint build-packages test-packages
 
 # Measurements, which take minutes; what they print is in the pages under docs.
 outages: rust build-packages test-packages
-	PYZORD_OUTAGES=20 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 comes_back
+	PYZORD_SYNC=1 PYZORD_OUTAGES=20 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 comes_back
 
 pauses: rust build-packages test-packages
-	PYZORD_PAUSE_RECORDS=1000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 expire_from
+	PYZORD_SYNC=1 PYZORD_PAUSE_RECORDS=1000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 expire_from
 
 hostile: rust build-packages test-packages
 	PYZORD_HOSTILE=10000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 hostile::

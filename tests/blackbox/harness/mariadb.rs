@@ -9,11 +9,11 @@ use std::thread;
 
 use nix::unistd::Uid;
 
-use super::{PATIENCE, Service, free_tcp_port, run};
+use super::{PATIENCE, Service, free_tcp_port, run, stores_sync};
 
 /// A MariaDB that writes each change to its files before it acknowledges it, so that a kill loses nothing, with a
-/// database `pyzor` that belongs to the user `pyzor` with the password `secret`. It does not wait for the disk,
-/// which others keep busy, unless an option says so.
+/// database `pyzor` that belongs to the user `pyzor` with the password `secret`. It waits for the disk
+/// only where [`stores_sync`] or an option says so.
 pub(crate) struct MariaDb {
     service: Service,
     port: u16,
@@ -39,9 +39,10 @@ impl MariaDb {
         fs::create_dir(service.folder().join("tmp")).unwrap();
         // A server of root's does not run as root unless it is told to.
         let user = if Uid::effective().is_root() { "--user=root" } else { "" };
+        let method = if stores_sync() { "O_DIRECT" } else { "nosync" };
         let data = format!(
             "--no-defaults --datadir={folder}/data --tmpdir={folder}/tmp --innodb-log-file-size=8M \
-             --innodb-flush-method=nosync {user}"
+             --innodb-flush-method={method} {user}"
         );
         let mut install = Command::new("mariadb-install-db");
         install.args(data.split_whitespace());

@@ -34,6 +34,12 @@ pub(crate) use service::{Service, free_tcp_port};
 /// How long anything may take before a test gives up; far beyond what a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Whether stores wait for the disk with each change, for measurements. Otherwise they write each change to a file
+/// before they acknowledge it, so that a kill loses nothing, and the disk may be as slow as it is.
+pub(crate) fn stores_sync() -> bool {
+    env::var_os("PYZORD_SYNC").is_some()
+}
+
 /// A digest to count, for tests that need only one.
 pub(crate) const DIGEST: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
 

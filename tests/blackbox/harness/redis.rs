@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{Service, free_tcp_port, run};
+use super::{Service, free_tcp_port, run, stores_sync};
 
 /// The server's program, which goes by its name.
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-server");
 
-/// A Redis that writes each change to its file before it acknowledges it, so that a kill loses nothing. It does
-/// not wait for the disk, which others keep busy.
+/// A Redis that writes each change to its file before it acknowledges it, so that a kill loses nothing. It
+/// waits for the disk only where [`stores_sync`] says so.
 pub(crate) struct Redis {
     service: Service,
     port: u16,
@@ -32,8 +32,9 @@ impl Redis {
     /// One whose client finds it on this port, however the options bring it there.
     pub(crate) fn at(port: u16, options: &str, client: &[&str]) -> Self {
         let mut service = Service::new(PROGRAM);
+        let sync = if stores_sync() { "always" } else { "no" };
         let arguments =
-            format!("--bind 127.0.0.1 --appendonly yes --appendfsync no --unixsocket socket {options}");
+            format!("--bind 127.0.0.1 --appendonly yes --appendfsync {sync} --unixsocket socket {options}");
         service.set_arguments(arguments.split_whitespace().map(str::to_owned).collect());
         let client = client.iter().map(ToString::to_string).collect();
         let mut redis = Self { service, port, client };
