@@ -150,6 +150,7 @@ install: $(target)/release/pyzord
 	$(INSTALL) -m 644 docs/man/pyzord.conf.5 $(DESTDIR)$(mandir)/man5/pyzord.conf.5
 	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE config.example $(DESTDIR)$(docdir)
 	$(INSTALL) -m 644 docs/*.md $(DESTDIR)$(docdir)/docs
+	$(INSTALL) -m 644 dist/pyzord.sysctl $(DESTDIR)$(docdir)
 	sed 's|/usr/local/bin/pyzord|$(sbindir)/pyzord|' dist/pyzord.service >$(DESTDIR)$(unitdir)/pyzord.service
 	chmod 644 $(DESTDIR)$(unitdir)/pyzord.service
 	$(INSTALL) -m 644 dist/pyzord.sysusers $(DESTDIR)$(sysusersdir)/pyzord.conf

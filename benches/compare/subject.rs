@@ -118,6 +118,7 @@ pub(crate) fn settle(subjects: &[Subject]) {
 /// A homedir where everybody may do everything, without logs of its own.
 pub(crate) fn home(settings: &str) -> Home {
     Home::new()
+        .address("0.0.0.0")
         .file("config", format!("[server]\nLogFile = pyzord.log\n{settings}"))
         .access("check report ping pong info whitelist : anonymous bob : allow\n")
         .passwd(format!("bob : {KEY}\n"))

@@ -5,16 +5,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::net::UdpSocket;
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use nix::unistd::{AccessFlags, Uid, access};
 
-use super::prepare::{HANDOVER, HANDOVER_STEP, StartError};
+use super::listening::{self, Interrupted};
+use super::prepare::StartError;
 use crate::os::privileges::Identity;
-use crate::server::socket::{BindError, bind};
+use crate::server::socket::Listener;
 use crate::settings::Settings;
 
 /// Folders that many programs share, which none of them may own.
@@ -23,22 +22,30 @@ const SHARED: [&str; 8] = ["/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/va
 /// What was had as root.
 #[derive(Debug, Default)]
 pub(super) struct AsRoot {
-    /// The bound socket.
-    pub(super) socket: Option<UdpSocket>,
+    /// The bound sockets.
+    pub(super) listener: Option<Listener>,
     /// The output of `--detach`.
     pub(super) output: Option<File>,
+}
+
+/// Why the process did not become the user.
+pub(super) enum Refusal {
+    /// What the new user could not do, or why there is none, a line each.
+    Failed(Vec<String>),
+    /// This signal asked for the end while the address was waited for.
+    Stopped(&'static str),
 }
 
 /// Becomes the user that the settings name, if any.
 ///
 /// # Errors
 ///
-/// What the new user could not do, or why there is none, a line each.
-pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<AsRoot, Vec<String>> {
+/// What keeps it from that.
+pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<AsRoot, Refusal> {
     if settings.user.is_empty() {
         return Ok(AsRoot::default());
     }
-    let one = |error: String| vec![error];
+    let one = |error: String| Refusal::Failed(vec![error]);
     let identity = Identity::find(&settings.user, &settings.group)
         .map_err(|text| one(format!("cannot become the user that User names: {text}")))?;
     let now = Uid::effective();
@@ -56,7 +63,10 @@ pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<AsRoot, 
         return Ok(AsRoot::default());
     }
     let had = AsRoot {
-        socket: Some(bind_patiently(settings).map_err(|error| one(StartError::from(error).to_string()))?),
+        listener: Some(listening::listen_at_once(settings).map_err(|error| match error {
+            Interrupted::Failed(error) => one(error.to_string()),
+            Interrupted::Stopped(name) => Refusal::Stopped(name),
+        })?),
         output: settings
             .detach
             .as_deref()
@@ -72,7 +82,7 @@ pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<AsRoot, 
     }
     identity.assume().map_err(|error| one(format!("cannot become the user {}: {error}", identity.user)))?;
     let failures = Trial { identity: &identity }.of(settings);
-    if failures.is_empty() { Ok(had) } else { Err(failures) }
+    if failures.is_empty() { Ok(had) } else { Err(Refusal::Failed(failures)) }
 }
 
 /// Opens the file that takes all output in the background.
@@ -83,17 +93,6 @@ pub(super) fn open_output(path: &Path) -> Result<File, StartError> {
         .mode(0o600)
         .open(path)
         .map_err(|error| StartError::Output { path: path.display().to_string(), error })
-}
-
-/// A port that a dying process still holds is waited for. There is no runtime yet.
-fn bind_patiently(settings: &Settings) -> Result<UdpSocket, BindError> {
-    let deadline = Instant::now() + HANDOVER;
-    loop {
-        match bind(&settings.listen_address, settings.port) {
-            Err(BindError::InUse { .. }) if Instant::now() < deadline => std::thread::sleep(HANDOVER_STEP),
-            outcome => return outcome,
-        }
-    }
 }
 
 /// Tries as the new user what is needed now or later, and leaves nothing behind.

@@ -3,6 +3,7 @@
 
 mod confinement;
 mod identity;
+mod listening;
 mod prepare;
 mod runtime;
 mod watch;
@@ -10,8 +11,6 @@ mod watch;
 use std::fmt;
 use std::fs::{DirBuilder, File};
 use std::io::{self, IsTerminal, Write};
-use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,6 +21,7 @@ use nix::unistd::Uid;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use self::identity::Refusal;
 use self::prepare::{HANDOVER, HANDOVER_STEP, Prepared, StartError, prepare, sources};
 use self::watch::{End, Watch};
 use crate::access::{self, Present, Sources};
@@ -30,6 +30,7 @@ use crate::os::detach::{self, Readiness};
 use crate::os::pidfile::{self, PidFile};
 use crate::os::signals::{self, Intention, Signals};
 use crate::os::{self, privileges};
+use crate::server::socket::Listener;
 use crate::settings::{self, Environment, Failure, Invocation, Problem, Settings};
 use crate::storage;
 
@@ -143,9 +144,13 @@ fn start(settings: &Settings) -> ExitCode {
     let niced = privileges::nice(settings.nice);
     let as_root = match identity::assume(settings, made_homedir) {
         Ok(as_root) => as_root,
-        Err(errors) => {
+        Err(Refusal::Failed(errors)) => {
             errors.iter().for_each(|error| say("error", error));
             return ExitCode::FAILURE;
+        }
+        Err(Refusal::Stopped(name)) => {
+            say("note", &format_args!("stopped by {name} while it was starting"));
+            return ExitCode::SUCCESS;
         }
     };
     let logs =
@@ -160,7 +165,7 @@ fn start(settings: &Settings) -> ExitCode {
     if let Err(error) = niced {
         warn!("the niceness {} was refused: {error}", settings.nice);
     }
-    let readiness = match detach(settings, &logs, as_root.output, as_root.socket.as_ref()) {
+    let readiness = match detach(settings, &logs, as_root.output, as_root.listener.as_ref()) {
         Ok(readiness) => readiness,
         Err(error) => {
             error!("{error}");
@@ -169,7 +174,7 @@ fn start(settings: &Settings) -> ExitCode {
     };
     info!("Starting pyzord server.");
     confinement::confine(settings);
-    let outcome = run(settings, &logs, as_root.socket, readiness);
+    let outcome = run(settings, &logs, as_root.listener, readiness);
     logs.close(LOG_PATIENCE);
     outcome
 }
@@ -190,7 +195,7 @@ fn detach(
     settings: &Settings,
     logs: &Logs,
     output: Option<File>,
-    socket: Option<&UdpSocket>,
+    listener: Option<&Listener>,
 ) -> Result<Option<Readiness>, StartError> {
     let Some(path) = &settings.detach else { return Ok(None) };
     let deadline = Instant::now() + HANDOVER;
@@ -202,7 +207,7 @@ fn detach(
     }
     let output = output.map_or_else(|| identity::open_output(path), Ok)?;
     let mut kept = logs.descriptors();
-    kept.extend(socket.map(AsRawFd::as_raw_fd));
+    kept.extend(listener.into_iter().flat_map(Listener::descriptors));
     detach::detach(output, &kept).map(Some).map_err(StartError::Detach)
 }
 
@@ -210,14 +215,14 @@ fn detach(
 fn run(
     settings: &Settings,
     logs: &Logs,
-    socket: Option<UdpSocket>,
+    listener: Option<Listener>,
     readiness: Option<Readiness>,
 ) -> ExitCode {
     let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => return failed_start(StartError::System(error), readiness),
     };
-    let outcome = runtime.block_on(serve(settings, logs, socket, readiness));
+    let outcome = runtime.block_on(serve(settings, logs, listener, readiness));
     // A file that cannot be read right now must not keep the process.
     runtime.shutdown_background();
     outcome
@@ -234,7 +239,7 @@ fn failed_start(error: StartError, readiness: Option<Readiness>) -> ExitCode {
 async fn serve(
     settings: &Settings,
     logs: &Logs,
-    socket: Option<UdpSocket>,
+    listener: Option<Listener>,
     readiness: Option<Readiness>,
 ) -> ExitCode {
     let mut signals = match Signals::install() {
@@ -248,7 +253,7 @@ async fn serve(
     settings.notices.iter().for_each(|notice| info!("{notice}"));
     let mut reload_at_once = false;
     let prepared = tokio::select! {
-        prepared = prepare(settings, logs, socket, readiness.is_some()) => prepared,
+        prepared = prepare(settings, logs, listener, readiness.is_some()) => prepared,
         name = stop_asked(&mut signals, &mut reload_at_once) => {
             info!("{name} received. Shutting down.");
             if let Some(readiness) = readiness {

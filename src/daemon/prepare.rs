@@ -1,20 +1,21 @@
 //! What must be had before the daemon serves, and what it means when it cannot.
 
 use std::io;
-use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
+use tracing::{info, warn};
 
+use super::listening;
 use super::watch::tell;
 use crate::access::{self, Authorizer, LoadError, Present, Sources};
 use crate::limits::{Gate, Rules};
 use crate::logging::Logs;
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::record::Timestamp;
-use crate::server::socket::{BindError, bind, local_address};
+use crate::server::socket::{BindError, Listener};
 use crate::server::{Parts, Server};
 use crate::settings::Settings;
 use crate::storage::{self, Engine, OpenError};
@@ -59,7 +60,7 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(
     settings: &Settings,
     logs: &Logs,
-    socket: Option<UdpSocket>,
+    listener: Option<Listener>,
     detached: bool,
 ) -> Result<Prepared, StartError> {
     let options = storage::Options {
@@ -69,7 +70,7 @@ pub(super) async fn prepare(
         connections: (settings.db_connections > 0).then_some(settings.db_connections as usize),
     };
     let engine = hand_over(OpenError::is_busy, || storage::open(&settings.engine, &options)).await?;
-    let prepared = prepare_rest(settings, logs, socket, detached, &engine).await;
+    let prepared = prepare_rest(settings, logs, listener, detached, &engine).await;
     if prepared.is_err() {
         engine.close().await;
     }
@@ -79,22 +80,23 @@ pub(super) async fn prepare(
 async fn prepare_rest(
     settings: &Settings,
     logs: &Logs,
-    socket: Option<UdpSocket>,
+    listener: Option<Listener>,
     detached: bool,
     engine: &Arc<dyn Engine>,
 ) -> Result<Prepared, StartError> {
-    let in_use = |error: &BindError| matches!(error, BindError::InUse { .. });
-    let socket = match socket {
-        Some(socket) => socket,
-        None => hand_over(in_use, || async { bind(&settings.listen_address, settings.port) }).await?,
+    let listener = match listener {
+        Some(listener) => listener,
+        None => listening::listen(settings).await?,
     };
-    let place = format!("{} (UDP), engine {}", local_address(&socket)?, engine.describe());
+    listener.warnings.iter().for_each(|warning| warn!("{warning}"));
+    listener.notices.iter().for_each(|notice| info!("{notice}"));
+    let place = format!("{} (UDP), engine {}", listener.address(), engine.describe());
     let loaded = access::load(&sources(settings), Present::default())?;
     tell(&loaded);
     let present = loaded.present;
     let access = Arc::new(ArcSwap::from_pointee(loaded.authorizer));
     let server = Server::new(Parts {
-        socket,
+        listener,
         access: Arc::clone(&access),
         engine: Arc::clone(engine),
         usage: logs.usage(),

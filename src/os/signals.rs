@@ -1,8 +1,12 @@
 //! Signals, turned into what is wanted.
 
 use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 /// What a signal asks for.
@@ -33,6 +37,21 @@ pub fn block() -> io::Result<()> {
 /// The system's.
 pub fn unblock() -> io::Result<()> {
     Ok(meaningful().thread_unblock()?)
+}
+
+/// Waits so long for a signal to stop, which must be blocked, and takes it; returns its name. Works without a
+/// runtime. Where the system cannot tell of signals this way, it only waits.
+pub fn stopped_within(pause: Duration) -> Option<&'static str> {
+    let stops: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    let Ok(signals) = SignalFd::with_flags(&stops, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC) else {
+        std::thread::sleep(pause);
+        return None;
+    };
+    let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
+    // Interrupted or not, it is looked at what has come.
+    let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], timeout);
+    let signal = signals.read_signal().ok().flatten()?;
+    Some(if signal.ssi_signo == Signal::SIGINT as u32 { "SIGINT" } else { "SIGTERM" })
 }
 
 fn meaningful() -> SigSet {

@@ -23,7 +23,8 @@ impl Server {
         if let Some(gate) = &mut self.gate {
             gate.set_time(Instant::now());
         }
-        for (datagram, peer) in self.inbox.datagrams() {
+        for (datagram, reply_to) in self.inbox.datagrams() {
+            let peer = reply_to.peer;
             let mut limits = None;
             if let Some(gate) = &mut self.gate {
                 match gate.enter(peer.ip()) {
@@ -56,25 +57,25 @@ impl Server {
                         warn!("Invalid PV: {}", request.version.unwrap_or_default().escape_ascii());
                     }
                     self.usage.refused(refusal.code(), refusal.diagnosis());
-                    self.outbox.push(peer, |out| reply::encode(out, request.thread, Err(refusal)));
+                    self.outbox.push(reply_to, |out| reply::encode(out, request.thread, Err(refusal)));
                 }
                 Step::Answer(op, answer) => {
                     if self.usage.enabled() {
                         self.usage.executed(request.user, peer.ip(), op.name(), request.digests());
                     }
-                    self.outbox.push(peer, |out| reply::encode(out, request.thread, Ok(answer)));
+                    self.outbox.push(reply_to, |out| reply::encode(out, request.thread, Ok(answer)));
                 }
-                Step::LookUp(op, digest) => work.look_up(peer, request, op, digest, self.usage.enabled()),
+                Step::LookUp(op, digest) => work.look_up(reply_to, request, op, digest, self.usage.enabled()),
                 Step::Count(..) if request.is_anonymous() && exceeds(Limit::Writes) => {}
                 Step::Count(op, kind, digests) => {
                     let mark = if self.replays.is_some() { Mark::of(request) } else { None };
                     let seen = match (&mut self.replays, mark) {
-                        (Some(replays), Some(mark)) => replays.see(mark, peer),
+                        (Some(replays), Some(mark)) => replays.see(mark, reply_to),
                         _ => Seen::New,
                     };
                     match seen {
                         Seen::New => {
-                            work.count(peer, request, op, kind, digests, self.usage.enabled());
+                            work.count(reply_to, request, op, kind, digests, self.usage.enabled());
                             if let Some(mark) = mark {
                                 work.mark(mark);
                             }
@@ -84,7 +85,7 @@ impl Server {
                                 self.usage.executed(request.user, peer.ip(), op.name(), request.digests());
                             }
                             self.outbox
-                                .push(peer, |out| reply::encode(out, request.thread, Ok(Answer::Done)));
+                                .push(reply_to, |out| reply::encode(out, request.thread, Ok(Answer::Done)));
                         }
                         Seen::UnderWay => {}
                         Seen::TooMany => self.counters.shed += 1,
@@ -106,15 +107,20 @@ impl Server {
                     }
                     _ => Vec::new(),
                 };
-                for peer in std::iter::once(done.peer).chain(copies) {
+                for reply_to in std::iter::once(done.reply_to).chain(copies) {
                     match (done.outcome, &done.usage) {
                         (Err(refusal), _) => self.usage.refused(refusal.code(), refusal.diagnosis()),
                         (Ok(_), Some(usage)) => {
-                            self.usage.executed(usage.user, peer.ip(), done.op.name(), usage.digests());
+                            self.usage.executed(
+                                usage.user,
+                                reply_to.peer.ip(),
+                                done.op.name(),
+                                usage.digests(),
+                            );
                         }
                         (Ok(_), None) => {}
                     }
-                    self.outbox.push(peer, |out| reply::encode(out, done.thread, done.outcome));
+                    self.outbox.push(reply_to, |out| reply::encode(out, done.thread, done.outcome));
                 }
             }
             self.spare_works.push(work);

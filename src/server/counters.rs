@@ -11,6 +11,8 @@ pub struct Counters {
     pub shed: u64,
     /// Replies that the system refused to send.
     pub unsent: u64,
+    /// Replies that were dropped because the send buffers were full.
+    pub without_room: u64,
     /// Datagrams that the kernel dropped since the socket had no room.
     pub dropped_by_kernel: u64,
     /// Datagrams from networks that are not allowed.
@@ -26,7 +28,11 @@ impl Counters {
         if self == before {
             return;
         }
-        let Self { ignored, shed, unsent, dropped_by_kernel, denied, exceeding } = before;
+        let Self { ignored, shed, unsent, without_room, dropped_by_kernel, denied, exceeding } = before;
+        let without_room = match self.without_room - without_room {
+            0 => String::new(),
+            dropped => format!(", {dropped} replies dropped because the send buffer was full"),
+        };
         let denied = match self.denied - denied {
             0 => String::new(),
             denied => format!(", {denied} datagrams from networks that are not allowed"),
@@ -39,7 +45,7 @@ impl Counters {
         info!(
             "Not answered since the last such line: {} datagrams dropped by the kernel for want of room, {} requests \
              shed since the database was too slow, {} replies refused by the system, {} datagrams that get no \
-             reply{denied}{exceeding}",
+             reply{without_room}{denied}{exceeding}",
             self.dropped_by_kernel - dropped_by_kernel,
             self.shed - shed,
             self.unsent - unsent,

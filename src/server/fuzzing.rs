@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use super::socket::ReplyTo;
 use super::work::{Usage, Work};
 use crate::access::Authorizer;
 use crate::access::fuzzing::{ACCOUNTS, authorizers};
@@ -192,18 +193,19 @@ impl World {
         for (datagram, peer) in datagrams {
             replies.push(None);
             let Some(decision) = handler.decide(datagram, *peer, self.now, self.access) else { continue };
+            let reply_to = ReplyTo { peer: *peer, source: None };
             let request = &decision.request;
             let outcome = match decision.step {
                 Step::Refuse(refusal) => Err(refusal),
                 Step::Answer(_, answer) => Ok(answer),
                 Step::LookUp(op, digest) => {
-                    work.look_up(*peer, request, op, digest, true);
+                    work.look_up(reply_to, request, op, digest, true);
                     places.push(replies.len() - 1);
                     continue;
                 }
                 Step::Count(op, kind, digests) => {
                     assert!(!digests.is_empty());
-                    work.count(*peer, request, op, kind, digests, true);
+                    work.count(reply_to, request, op, kind, digests, true);
                     places.push(replies.len() - 1);
                     continue;
                 }
@@ -219,7 +221,7 @@ impl World {
         let Progress::Done(batch) = engine.run(batch) else { panic!("the engine in memory takes no time") };
         for (done, place) in work.outcomes(&batch, engine.count_limit()).zip(places) {
             let (datagram, peer) = &datagrams[place];
-            assert_eq!(done.peer, *peer);
+            assert_eq!(done.reply_to.peer, *peer);
             check_usage(done.usage.as_ref(), &Message::parse(datagram));
             replies[place] = Some((encoded(done.thread, done.outcome), done.outcome));
         }

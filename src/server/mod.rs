@@ -8,6 +8,8 @@
 mod answers;
 mod counters;
 pub(crate) mod fuzzing;
+pub mod inbox;
+mod mmsg;
 mod replay;
 mod sender;
 pub mod socket;
@@ -16,20 +18,22 @@ mod work;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use nix::errno::Errno;
 use tokio::io::Interest;
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval_at, timeout, timeout_at};
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
 use tracing::{debug, error, warn};
 
 pub use self::counters::Counters;
+use self::inbox::Inbox;
+use self::mmsg::BATCH;
 use self::replay::ReplayGuard;
 use self::sender::{Outbox, Sender};
-use self::socket::Inbox;
+use self::socket::Listener;
 use self::work::Work;
 use crate::access::Authorizer;
 use crate::allowance::Allowance;
@@ -49,19 +53,32 @@ const MAX_WAITING_DIGESTS: usize = 65_536;
 /// How long a request may wait for the engine, which then takes its time, too. A client gives up after a few
 /// seconds, and an old answer keeps others waiting.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How many batches are received before anything else gets its turn.
+/// How many batches are received before everything else gets its turn.
 const BATCHES_PER_TURN: usize = 8;
-/// How much of what the socket still holds is answered at the end.
+/// How many batches of what the socket still holds are received at the end.
 const BATCHES_AT_END: usize = 64;
+/// How long nothing is received after an error, which is most likely lack of memory.
+const PAUSE: Duration = Duration::from_millis(10);
 /// How long the end may take.
 const DRAIN_BOUND: Duration = Duration::from_secs(5);
 /// How often the log says what was not answered.
 const COUNTERS_PERIOD: Duration = Duration::from_secs(60);
 
+/// What a turn of receiving has come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reception {
+    /// The socket was empty.
+    Complete,
+    /// The socket may hold more.
+    Unfinished,
+    /// The system has refused to receive.
+    Failed,
+}
+
 /// What a server works with.
 pub struct Parts {
-    /// The bound socket, which does not block.
-    pub socket: UdpSocket,
+    /// The bound sockets.
+    pub listener: Listener,
     /// Accounts and rights; may be swapped at any moment.
     pub access: Arc<ArcSwap<Authorizer>>,
     /// The database.
@@ -110,7 +127,8 @@ impl Server {
     ///
     /// The socket cannot be registered with the runtime.
     pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { socket, access, engine, usage, gate, replay_guard, clock } = parts;
+        let Parts { listener, access, engine, usage, gate, replay_guard, clock } = parts;
+        let (sender, socket) = Sender::new(listener);
         let max_under_way = engine.batches_at_a_time().max(1);
         Ok(Self {
             socket: tokio::net::UdpSocket::from_std(socket)?,
@@ -122,7 +140,7 @@ impl Server {
             handler: Handler::default(),
             inbox: Inbox::default(),
             outbox: Outbox::default(),
-            sender: Sender::default(),
+            sender,
             waiting: VecDeque::new(),
             under_way: JoinSet::new(),
             max_under_way,
@@ -139,23 +157,34 @@ impl Server {
     }
 
     /// Serves until `stop` is ready, then finishes what has been received, within a bound.
+    ///
+    /// No branch of the loop waits. What requests can bring about comes last, so that they cannot keep the rest
+    /// from its turn.
     pub async fn serve(&mut self, stop: impl Future<Output = ()>) -> Counters {
         tokio::pin!(stop);
         let mut minute = interval_at(tokio::time::Instant::now() + COUNTERS_PERIOD, COUNTERS_PERIOD);
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut paused_until = None;
         loop {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                Some(done) = self.under_way.join_next() => self.take_back(done).await,
-                ready = self.socket.readable() => match ready {
-                    Ok(()) => self.receive(BATCHES_PER_TURN).await,
+                _ = minute.tick() => self.report_counters(),
+                Some(done) = self.under_way.join_next() => self.take_back(done),
+                () = sleep_until(paused_until.unwrap_or_else(Instant::now).into()), if paused_until.is_some() => {
+                    paused_until = None;
+                }
+                ready = self.socket.readable(), if paused_until.is_none() => match ready {
+                    Ok(()) => match self.receive(BATCHES_PER_TURN) {
+                        Reception::Complete => {}
+                        Reception::Unfinished => yield_now().await,
+                        Reception::Failed => paused_until = Some(Instant::now() + PAUSE),
+                    },
                     Err(error) => {
                         error!("the socket cannot be waited for: {error}");
                         break;
                     }
                 },
-                _ = minute.tick() => self.report_counters(),
             }
         }
         self.drain().await;
@@ -165,13 +194,18 @@ impl Server {
 
     /// Answers what the socket holds and what is under way, but for no longer than the bound.
     async fn drain(&mut self) {
-        let bound = tokio::time::Instant::now() + DRAIN_BOUND;
+        let bound = Instant::now() + DRAIN_BOUND;
         // What has arrived in the meantime is known once the runtime has looked.
         let _ = timeout(Duration::ZERO, self.socket.readable()).await;
-        self.receive(BATCHES_AT_END).await;
+        for _ in 0..BATCHES_AT_END {
+            if Instant::now() >= bound || self.receive(1) != Reception::Unfinished {
+                break;
+            }
+            yield_now().await;
+        }
         while !self.under_way.is_empty() {
-            match timeout_at(bound, self.under_way.join_next()).await {
-                Ok(Some(done)) => self.take_back(done).await,
+            match timeout_at(bound.into(), self.under_way.join_next()).await {
+                Ok(Some(done)) => self.take_back(done),
                 Ok(None) => break,
                 Err(_) => {
                     let lost: usize = self.waiting.iter().map(Work::len).sum();
@@ -187,22 +221,20 @@ impl Server {
     }
 
     /// Receives and handles up to this many batches.
-    async fn receive(&mut self, batches: usize) {
+    fn receive(&mut self, batches: usize) -> Reception {
         for _ in 0..batches {
             let received = self
                 .socket
                 .try_io(Interest::READABLE, || self.inbox.receive(&self.socket).map_err(io::Error::from));
             match received {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Reception::Complete,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     if self.complaints.take(Instant::now()).is_some() {
                         error!("receiving failed: {error}");
                     }
-                    // Want of memory, most likely: the next attempt may succeed.
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    return;
+                    return Reception::Failed;
                 }
             }
             let drops = self.inbox.kernel_drops();
@@ -221,15 +253,16 @@ impl Server {
                 }
                 self.dispatch();
             }
-            let was_all = self.inbox.len() < socket::BATCH;
-            self.send().await;
+            let was_all = self.inbox.len() < BATCH;
+            self.send();
             if was_all {
                 // There was no more, and what has come since wakes the loop: that need not be asked.
                 let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
                 let _ = self.socket.try_io(Interest::READABLE, nothing);
-                return;
+                return Reception::Complete;
             }
         }
+        Reception::Unfinished
     }
 
     /// Hands waiting work to the engine, as far as it takes any.
@@ -283,7 +316,7 @@ impl Server {
         self.spare_works.truncate(self.max_under_way);
     }
 
-    async fn take_back(&mut self, done: Result<(Batch, Vec<Work>), tokio::task::JoinError>) {
+    fn take_back(&mut self, done: Result<(Batch, Vec<Work>), tokio::task::JoinError>) {
         match done {
             Ok((batch, works)) => self.complete(batch, works),
             Err(error) => {
@@ -299,20 +332,25 @@ impl Server {
             self.answered = Instant::now();
         }
         self.dispatch();
-        self.send().await;
+        self.send();
     }
 
-    async fn send(&mut self) {
+    /// Sends the replies that have been decided on. Those that the system does not take at once are dropped.
+    fn send(&mut self) {
         if self.debugging {
             for (reply, peer) in self.outbox.replies() {
                 debug!("Sending: '{}' to {peer}", reply.escape_ascii());
             }
         }
-        for (peer, error) in self.sender.flush(&self.socket, &mut self.outbox).await {
-            self.counters.unsent += 1;
-            // A stranger can cause this with a forged address.
-            debug!("a reply to {peer} could not be sent: {error}");
-        }
+        let counters = &mut self.counters;
+        self.sender.flush(&self.socket, &mut self.outbox, |peer, replies, error| {
+            match error {
+                Errno::EAGAIN => counters.without_room += replies as u64,
+                _ => counters.unsent += replies as u64,
+            }
+            // Debug only: a stranger can cause this with a forged address.
+            debug!("{replies} replies to {peer} were not sent: {error}");
+        });
         self.usage.hand_over();
     }
 

@@ -6,11 +6,11 @@
 //! A copy that comes while the first is still under way waits for what becomes of that.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::socket::ReplyTo;
 use crate::access::TIME_TOLERANCE;
 use crate::allowance::{Allowance, more};
 use crate::digest::Digest;
@@ -68,7 +68,7 @@ pub(super) struct ReplayGuard {
     /// would make a table of this size tidy itself up in between, and hold everybody up.
     younger: Generation,
     older: Generation,
-    under_way: HashMap<Digest, Vec<SocketAddr>>,
+    under_way: HashMap<Digest, Vec<ReplyTo>>,
     copies: usize,
     stopped: u64,
     complaints: Allowance,
@@ -111,7 +111,7 @@ impl ReplayGuard {
     }
 
     /// What is known of a request that is about to be counted for this peer.
-    pub(super) fn see(&mut self, mark: Mark, peer: SocketAddr) -> Seen {
+    pub(super) fn see(&mut self, mark: Mark, reply_to: ReplyTo) -> Seen {
         if self.younger.signatures.contains(&mark.signature)
             || self.older.signatures.contains(&mark.signature)
         {
@@ -128,7 +128,7 @@ impl ReplayGuard {
                 Seen::TooMany
             }
             Some(waiting) => {
-                waiting.push(peer);
+                waiting.push(reply_to);
                 self.copies += 1;
                 self.stopped += 1;
                 Seen::UnderWay
@@ -143,7 +143,7 @@ impl ReplayGuard {
         accepted: bool,
         now: Timestamp,
         moment: Instant,
-    ) -> Vec<SocketAddr> {
+    ) -> Vec<ReplyTo> {
         if accepted {
             self.remember(mark, now, moment);
         }
@@ -151,7 +151,7 @@ impl ReplayGuard {
     }
 
     /// Learns that a request gets no reply and was not counted; returns who sent copies meanwhile.
-    pub(super) fn give_up(&mut self, mark: Mark) -> Vec<SocketAddr> {
+    pub(super) fn give_up(&mut self, mark: Mark) -> Vec<ReplyTo> {
         let waiting = self.under_way.remove(&mark.signature).unwrap_or_default();
         self.copies -= waiting.len();
         waiting
@@ -204,7 +204,10 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
-    const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+    const PEER: ReplyTo = ReplyTo {
+        peer: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
+        source: None,
+    };
 
     fn mark(number: u32) -> Mark {
         let mut signature = [0; 20];

@@ -1,253 +1,221 @@
-//! Sending replies, many a system call.
+//! Sending replies, many a system call, without ever waiting.
 //!
-//! What goes to one peer at once is sent as a burst (`UDP_SEGMENT`): the network stack carries one
-//! large packet and cuts it into datagrams at the end, which costs half as much. A peer that has
-//! several requests under way, as a mail host under load has, gets its replies in bursts.
+//! What goes to one peer at once is sent as a burst (`UDP_SEGMENT`): the network stack carries one large
+//! packet and cuts it into datagrams at the end, which costs half as much. A peer that has several requests
+//! under way, as a mail host under load has, gets its replies in bursts.
+//!
+//! A reply that finds no room in the send buffer is sent by a spare socket, and dropped if that is full, too.
+//! Waiting for room would let a stranger stop the server: replies to addresses that do not exist keep their
+//! room for seconds.
 
-use std::cmp::Reverse;
-use std::future::Future;
-use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::hash::{BuildHasher, RandomState};
+use std::io::IoSlice;
+use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd};
-use std::time::{Duration, Instant};
+use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
-use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
-use tokio::io::Interest;
-use tokio::net::UdpSocket as AsyncUdpSocket;
-use tokio::time::timeout;
-use tracing::debug;
 
-use super::socket::BATCH;
+use super::mmsg::{Message, Transmitter};
+use super::socket::{Listener, ReplyTo};
 
-/// How long replies may wait for room in the socket's buffer.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How many replies are sent as one burst at most: what every kernel that can do it takes.
+/// How many replies one burst has at most: what every kernel that can send bursts takes.
 const BURST: usize = 64;
-/// How long a reply of a burst may be: so many bytes are in one packet everywhere.
+/// How many bytes a reply of a burst has at most: that many are in one packet everywhere.
 const LONGEST_IN_BURST: usize = 1200;
-/// How long nothing is sent in bursts after the system has refused one: a route's interface may be
-/// unable to, or the route to one peer too narrow.
-const SINGLE: Duration = Duration::from_secs(1);
+/// How many bytes a burst has at most. A UDP packet holds 65,507 over IPv4.
+const LONGEST_BURST: usize = 65_000;
 
 /// Replies that wait to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
-    replies: Vec<(Range<usize>, SocketAddr)>,
+    replies: Vec<(Range<usize>, ReplyTo)>,
+    /// The order in which they are sent.
+    order: Vec<Place>,
 }
+
+/// A reply's place in the order of sending, with its index as the lowest bits.
+type Place = u64;
 
 impl Outbox {
     /// Adds the reply that `encode` appends to the buffer.
-    pub(super) fn push(&mut self, peer: SocketAddr, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn push(&mut self, to: ReplyTo, encode: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         encode(&mut self.bytes);
-        self.replies.push((start..self.bytes.len(), peer));
-    }
-
-    /// Whether there is nothing to send.
-    pub(super) fn is_empty(&self) -> bool {
-        self.replies.is_empty()
+        self.replies.push((start..self.bytes.len(), to));
     }
 
     /// The replies with their receivers.
     pub(super) fn replies(&self) -> impl Iterator<Item = (&[u8], SocketAddr)> {
-        self.replies.iter().map(|(range, peer)| (&self.bytes[range.clone()], *peer))
+        self.replies.iter().map(|(range, to)| (&self.bytes[range.clone()], to.peer))
     }
 
-    fn reply(&self, index: usize) -> Option<(&[u8], SocketAddr)> {
-        self.replies.get(index).map(|(range, peer)| (&self.bytes[range.clone()], *peer))
+    /// Orders the replies: those to one peer together, and the longer ones first. Peers that differ only in
+    /// their addresses may be mixed.
+    fn sort(&mut self) {
+        let key = |(range, to): &(Range<usize>, ReplyTo)| {
+            u64::from(to.peer.port()) << 16 | u64::from(u16::MAX.saturating_sub(range.len() as u16))
+        };
+        self.order.extend(self.replies.iter().zip(0..).map(|(reply, index)| key(reply) << 32 | index));
+        self.order.sort_unstable();
     }
 
-    /// The places of all replies, those to one peer together and the longer ones first. Peers that only
-    /// differ in their addresses may be mixed.
-    fn by_peer(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.replies.len()).collect();
-        // Most bring one reply a peer, which a stable sort of what is nearly in order makes cheap.
-        order.sort_by_key(|index| {
-            let (range, peer) = &self.replies[*index];
-            (peer.port(), Reverse(range.len()))
-        });
-        order
+    fn reply(&self, place: Place) -> (&[u8], ReplyTo) {
+        let (range, to) = &self.replies[(place & u64::from(u32::MAX)) as usize];
+        (&self.bytes[range.clone()], *to)
     }
 
-    /// How many of these replies can be sent as one burst: to one peer and of one length, but for the
-    /// last, which may be shorter.
-    fn burst(&self, order: &[usize]) -> usize {
-        let mut replies = order.iter().map(|index| &self.replies[*index]);
-        let Some((first, peer)) = replies.next() else { return 0 };
-        if first.len() > LONGEST_IN_BURST {
+    /// How many replies at the beginning of this part of the order make one message: as many as go the same
+    /// way and have one length, but for the last, which may be shorter.
+    fn burst(&self, order: &[Place]) -> usize {
+        let mut replies = order.iter().map(|place| self.reply(*place));
+        let Some((first, to)) = replies.next() else { return 0 };
+        if first.is_empty() || first.len() > LONGEST_IN_BURST {
             return 1;
         }
-        let same = replies
-            .clone()
-            .take(BURST - 1)
-            .take_while(|(range, other)| range.len() == first.len() && other == peer)
-            .count();
-        let has_shorter = same + 1 < BURST
-            && replies.nth(same).is_some_and(|(range, other)| other == peer && !range.is_empty());
-        1 + same + usize::from(has_shorter)
+        let most = BURST.min(LONGEST_BURST / first.len());
+        let mut count = 1;
+        for (reply, other) in replies.take(most - 1) {
+            if other != to || reply.is_empty() {
+                break;
+            }
+            count += 1;
+            if reply.len() != first.len() {
+                break;
+            }
+        }
+        count
     }
 
     fn clear(&mut self) {
         self.bytes.clear();
         self.replies.clear();
+        self.order.clear();
     }
 }
 
-/// A datagram socket whose writability can be waited for; besides the UDP socket, one that a test
-/// can fill.
-pub(crate) trait Writable: AsFd {
-    /// Waits until there seems to be room.
-    fn writable(&self) -> impl Future<Output = io::Result<()>>;
-    /// Tries to write, and remembers it if there is no room.
-    fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
-}
-
-impl Writable for AsyncUdpSocket {
-    fn writable(&self) -> impl Future<Output = io::Result<()>> {
-        Self::writable(self)
-    }
-
-    fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        self.try_io(Interest::WRITABLE, write)
-    }
-}
-
-/// Sends datagrams, many a system call.
-#[derive(Default)]
+/// Sends replies by the socket that requests come to, and by spare ones when that is full.
 pub(super) struct Sender {
-    /// Until when nothing is sent in bursts, after the system has refused one.
-    single_until: Option<Instant>,
-}
-
-/// A reply that could not be sent.
-#[derive(Debug)]
-pub(super) struct Unsent {
-    /// Its place among the replies.
-    pub(super) index: usize,
-    /// Why.
-    pub(super) error: Errno,
+    spares: Vec<UdpSocket>,
+    /// Where spare sockets send from if a reply does not say: the address that the first one is bound to.
+    source: SocketAddr,
+    has_bursts: bool,
+    /// Random per process, so that a stranger cannot choose addresses that share a spare socket.
+    random: RandomState,
+    transmitter: Transmitter,
 }
 
 impl Sender {
-    /// Sends every message, in order. One that the system refuses is passed over, so that it does
-    /// not take those behind it along; a full buffer is waited for.
-    pub(crate) async fn send_all(
-        &self,
-        socket: &impl Writable,
-        messages: &[(&[u8], SocketAddrAny)],
-    ) -> Vec<Unsent> {
-        let mut unsent = Vec::new();
-        let mut next = 0;
-        while next < messages.len() {
-            let attempt = socket.try_write(|| Ok(send_some(socket, &messages[next..])?));
-            match attempt {
-                Ok(sent) => next += sent,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !matches!(timeout(PATIENCE, socket.writable()).await, Ok(Ok(()))) {
-                        unsent.extend(
-                            (next..messages.len()).map(|index| Unsent { index, error: Errno::EAGAIN }),
-                        );
-                        break;
-                    }
-                }
-                Err(error) => {
-                    let error = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
-                    unsent.push(Unsent { index: next, error });
-                    next += 1;
-                }
-            }
-        }
-        unsent
+    /// A sender with the spare sockets of this listener, and its first socket.
+    pub(super) fn new(listener: Listener) -> (Self, UdpSocket) {
+        let sender = Self {
+            source: listener.address(),
+            spares: listener.spares,
+            has_bursts: listener.has_bursts,
+            random: RandomState::new(),
+            transmitter: Transmitter::default(),
+        };
+        (sender, listener.socket)
     }
 
-    /// Sends all replies and empties the outbox.
-    pub(super) async fn flush(
+    /// Sends all replies that the system takes at once, and empties the outbox. Calls `unsent` for the others
+    /// with how many of them went to a peer, and why they were not sent: `EAGAIN` for lack of room.
+    pub(super) fn flush(
         &mut self,
-        socket: &AsyncUdpSocket,
+        socket: &impl AsRawFd,
         outbox: &mut Outbox,
-    ) -> Vec<(SocketAddr, Errno)> {
-        if outbox.is_empty() {
-            return Vec::new();
+        mut unsent: impl FnMut(SocketAddr, usize, Errno),
+    ) {
+        if outbox.replies.is_empty() {
+            return;
         }
-        let left = self.send_bursts(socket, outbox).await;
-        let messages: Vec<_> = left
-            .iter()
-            .filter_map(|index| outbox.reply(*index))
-            .map(|(bytes, peer)| (bytes, SocketAddrAny::from(peer)))
-            .collect();
-        let unsent = self.send_all(socket, &messages).await;
-        let unsent =
-            unsent.into_iter().map(|unsent| (outbox.replies[left[unsent.index]].1, unsent.error)).collect();
-        outbox.clear();
-        unsent
-    }
-
-    /// Sends what goes to one peer together. Says which replies are left, by their places.
-    async fn send_bursts(&mut self, socket: &AsyncUdpSocket, outbox: &Outbox) -> Vec<usize> {
-        let now = Instant::now();
-        if self.single_until.is_some_and(|until| now < until) {
-            return (0..outbox.replies.len()).collect();
+        outbox.sort();
+        let slices: Vec<IoSlice<'_>> =
+            outbox.order.iter().map(|place| IoSlice::new(outbox.reply(*place).0)).collect();
+        let mut messages = Vec::with_capacity(slices.len());
+        let mut at = 0;
+        while let Some(place) = outbox.order.get(at) {
+            let count = if self.has_bursts { outbox.burst(&outbox.order[at..]) } else { 1 };
+            messages.push(Message { to: outbox.reply(*place).1, datagrams: &slices[at..at + count] });
+            at += count;
         }
-        self.single_until = None;
-        let mut left = Vec::with_capacity(outbox.replies.len());
-        let order = outbox.by_peer();
-        let mut rest = order.as_slice();
-        while !rest.is_empty() {
-            let (burst, behind) = rest.split_at(outbox.burst(rest));
-            rest = behind;
-            if burst.len() > 1 && self.single_until.is_none() {
-                match send_burst(socket, outbox, burst).await {
-                    Ok(()) => continue,
-                    Err(error) => {
-                        debug!("{} replies could not be sent at once: {error}", burst.len());
-                        self.single_until = Some(now + SINGLE);
-                    }
+        let mut rest = messages.as_slice();
+        while let Some(first) = rest.first() {
+            match self.transmitter.send(socket, rest) {
+                Ok(sent) => rest = &rest[sent..],
+                Err(Errno::EINTR) => {}
+                Err(error) => {
+                    self.send_otherwise(socket, *first, error, &mut unsent);
+                    rest = &rest[1..];
                 }
             }
-            left.extend_from_slice(burst);
         }
-        // Those who came first are answered first.
-        left.sort_unstable();
-        left
+        outbox.clear();
     }
-}
 
-/// One system call's worth of messages. How many were sent; an error is that of the first.
-///
-/// Not with nix: its results of `sendmmsg` look at addresses that only `recvmmsg` fills, even to be counted.
-fn send_some(socket: &impl AsFd, messages: &[(&[u8], SocketAddrAny)]) -> rustix::io::Result<usize> {
-    let batch = &messages[..messages.len().min(BATCH)];
-    let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|(bytes, _)| [IoSlice::new(bytes)]).collect();
-    let mut nothing: Vec<_> = batch.iter().map(|_| SendAncillaryBuffer::default()).collect();
-    let parts = batch.iter().zip(&slices).zip(&mut nothing);
-    let mut headers: Vec<_> =
-        parts.map(|(((_, peer), slice), nothing)| MMsgHdr::new_with_addr(peer, slice, nothing)).collect();
-    sendmmsg(socket, &mut headers, SendFlags::DONTWAIT)
-}
-
-async fn send_burst(socket: &AsyncUdpSocket, outbox: &Outbox, burst: &[usize]) -> io::Result<()> {
-    let replies = || burst.iter().filter_map(|index| outbox.reply(*index));
-    let slices: Vec<IoSlice<'_>> = replies().map(|(bytes, _)| IoSlice::new(bytes)).collect();
-    let Some((first, peer)) = replies().next() else { return Ok(()) };
-    let size = u16::try_from(first.len()).map_err(io::Error::other)?;
-    let peer = SockaddrStorage::from(peer);
-    let segments = [ControlMessage::UdpGsoSegments(&size)];
-    loop {
-        let attempt = socket.try_write(|| {
-            Ok(sendmsg(socket.as_raw_fd(), &slices, &segments, MsgFlags::MSG_DONTWAIT, Some(&peer))?)
-        });
-        match attempt {
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                timeout(PATIENCE, socket.writable()).await.map_err(io::Error::from)??;
+    /// Sends a message that the first socket has refused.
+    fn send_otherwise(
+        &mut self,
+        socket: &impl AsRawFd,
+        message: Message<'_>,
+        error: Errno,
+        unsent: &mut impl FnMut(SocketAddr, usize, Errno),
+    ) {
+        let error = match error {
+            Errno::EAGAIN => match self.send_by_spare(message) {
+                Ok(()) => return,
+                Err(error) => error,
+            },
+            error => error,
+        };
+        match error {
+            Errno::EAGAIN => unsent(message.to.peer, message.datagrams.len(), error),
+            // The interface cannot send bursts, or the path to the peer is too narrow for this one.
+            _ if message.datagrams.len() > 1 => {
+                for datagram in message.datagrams.chunks(1) {
+                    self.send_alone(socket, Message { datagrams: datagram, ..message }, unsent);
+                }
             }
-            Err(error) => return Err(error),
+            // The address that was asked is none to send from: that of a broadcast, or one that has gone.
+            Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENODEV | Errno::ENETUNREACH
+                if message.to.source.is_some() =>
+            {
+                let to = ReplyTo { source: None, ..message.to };
+                self.send_alone(socket, Message { to, ..message }, unsent);
+            }
+            error => unsent(message.to.peer, 1, error),
+        }
+    }
+
+    fn send_alone(
+        &mut self,
+        socket: &impl AsRawFd,
+        message: Message<'_>,
+        unsent: &mut impl FnMut(SocketAddr, usize, Errno),
+    ) {
+        loop {
+            match self.transmitter.send(socket, &[message]) {
+                Ok(_) => return,
+                Err(Errno::EINTR) => {}
+                Err(error) => return self.send_otherwise(socket, message, error, unsent),
+            }
+        }
+    }
+
+    fn send_by_spare(&mut self, message: Message<'_>) -> nix::Result<()> {
+        let source = message.to.source.or((!self.source.ip().is_unspecified()).then_some(self.source.ip()));
+        let number = self.random.hash_one(message.to.peer.ip()) as usize;
+        let Some(spare) = number.checked_rem(self.spares.len()).map(|number| &self.spares[number]) else {
+            return Err(Errno::EAGAIN);
+        };
+        let to = ReplyTo { source: Some(source.ok_or(Errno::EAGAIN)?), ..message.to };
+        loop {
+            match self.transmitter.send(spare, &[Message { to, ..message }]) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }

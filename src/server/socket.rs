@@ -1,34 +1,41 @@
-//! The UDP socket, and receiving from it many datagrams a system call.
+//! The UDP sockets: the one that requests come to, and spare ones that only send.
 
-use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
-use std::time::{Duration, Instant};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType,
-    SockaddrStorage, bind as bind_to, recvmmsg, setsockopt, socket, sockopt,
+    AddressFamily, GetSockOpt, SetSockOpt, SockFlag, SockProtocol, SockType, SockaddrStorage,
+    bind as bind_to, getsockname, getsockopt, setsockopt, socket, sockopt,
 };
 use thiserror::Error;
 
-use crate::protocol::MAX_DATAGRAM;
-
-/// How many datagrams are received or sent by one system call at most.
-pub const BATCH: usize = 64;
-
-/// How many bytes of received datagrams the kernel is asked to hold, and then doubles: some 5000 requests,
-/// which a pause of 20 ms fills under a full load. More would make answers old under overload.
+/// How many bytes of received datagrams the kernel is asked to hold, which it then doubles: some 5000
+/// requests, which a pause of 20 ms fills under a full load. More would make answers old under overload.
 const RECEIVE_BUFFER: usize = 2 << 20;
 
-/// How often the kernel's count of dropped datagrams is asked for. It never goes down, so that
-/// looking now and then misses nothing.
-const DROPS_PERIOD: Duration = Duration::from_secs(1);
+/// How many sockets send besides the first one when that one is full.
+const SPARES: usize = 16;
+/// How many bytes a spare socket asks for as its send buffer at most; `net.core.wmem_max` allows this
+/// everywhere.
+const SPARE_BUFFER: usize = 212_992;
 
-/// Why a socket could not be had: one line that says what to do.
+/// Where a reply goes: to the sender of the request, and from the address that the request was sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The sender of the request.
+    pub peer: SocketAddr,
+    /// The address of this host that the request was sent to, where the socket is bound to a wildcard
+    /// address. None: the kernel chooses.
+    pub source: Option<IpAddr>,
+}
+
+/// Why the server cannot listen: one line that says what to do.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// The address is none and cannot be resolved.
+    /// It is neither an address nor a name that can be resolved.
     #[error("cannot resolve the address {address}: {error}")]
     Resolve {
         /// The address as the settings have it.
@@ -44,6 +51,34 @@ pub enum BindError {
         /// The address and port.
         address: SocketAddr,
     },
+    /// No interface of this host has the address, at least not yet.
+    #[error(
+        "cannot listen on {address}: no interface has this address; set ListenAddress to one of this host, or allow \
+         listening before the address is there: sysctl net.{}.ip_nonlocal_bind=1",
+        if address.is_ipv6() { "ipv6" } else { "ipv4" }
+    )]
+    Absent {
+        /// The address and port.
+        address: SocketAddr,
+    },
+    /// The kernel has no IPv6.
+    #[error(
+        "cannot listen on {address}: this kernel has no IPv6; set ListenAddress to an IPv4 address (0.0.0.0: all)"
+    )]
+    NoIpv6 {
+        /// The address and port.
+        address: SocketAddr,
+    },
+    /// A link-local address without its interface.
+    #[error(
+        "cannot listen on {address}: a link-local address is one of an interface: set ListenAddress to \
+         {}%INTERFACE",
+        address.ip()
+    )]
+    NoInterface {
+        /// The address and port.
+        address: SocketAddr,
+    },
     /// The system refused.
     #[error("cannot listen on {address}: {error}")]
     Refused {
@@ -54,14 +89,47 @@ pub enum BindError {
     },
 }
 
-/// Binds a UDP socket. An empty address is every IPv4 address of the machine; one with a colon is
-/// IPv6, where `::` serves IPv4 as well; anything else is an IPv4 address or a host name, of which
-/// the first IPv4 address counts.
+/// The socket that requests come to, with spare ones.
+///
+/// A reply to an address on a local network that nobody answers for stays in the kernel for up to 3 seconds,
+/// and takes room in the send buffer of its socket. Requests with forged senders can fill that buffer. Replies
+/// that then do not fit go out by spare sockets, one chosen by the receiver's address, so that an address
+/// fills one spare socket at most.
+#[derive(Debug)]
+pub struct Listener {
+    pub(super) socket: UdpSocket,
+    /// Bound to the same port, and to addresses that nothing is sent to, so that they receive nothing.
+    pub(super) spares: Vec<UdpSocket>,
+    /// Whether several datagrams to one peer can be sent as one packet.
+    pub(super) has_bursts: bool,
+    address: SocketAddr,
+    /// What does not work and does not keep the server from serving, a line each.
+    pub warnings: Vec<String>,
+    /// What is good to know, a line each.
+    pub notices: Vec<String>,
+}
+
+impl Listener {
+    /// The address and port that requests come to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// All descriptors.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        std::iter::once(&self.socket).chain(&self.spares).map(AsRawFd::as_raw_fd)
+    }
+}
+
+/// Binds a UDP socket. An empty address is every IPv4 address of the host; one with a colon is IPv6, where
+/// `::` serves IPv4 as well; anything else is an IPv4 address or a host name, of which the first IPv4 address
+/// counts. `send_buffer` is how many bytes of replies the kernel is asked to hold.
 ///
 /// # Errors
 ///
-/// The address cannot be resolved, is in use, or the system refuses it.
-pub fn bind(address: &str, port: u16) -> Result<UdpSocket, BindError> {
+/// The address cannot be resolved, is in use or not there, or the system refuses it. Options that the system
+/// refuses are warnings.
+pub fn bind(address: &str, port: u16, send_buffer: usize) -> Result<Listener, BindError> {
     let unresolved = |error| BindError::Resolve { address: address.to_owned(), error };
     let is_v6 = address.contains(':');
     let name = match address {
@@ -74,126 +142,205 @@ pub fn bind(address: &str, port: u16) -> Result<UdpSocket, BindError> {
         .map_err(unresolved)?
         .find(|found| found.is_ipv6() == is_v6)
         .ok_or_else(|| unresolved(io::Error::other("it has no IPv4 address")))?;
-    open(address).map_err(|error| match error {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            return Err(BindError::NoInterface { address });
+        }
+        _ => {}
+    }
+    open(address, send_buffer).map_err(|error| match error {
         Errno::EADDRINUSE => BindError::InUse { address },
+        Errno::EADDRNOTAVAIL => BindError::Absent { address },
+        Errno::EAFNOSUPPORT if is_v6 => BindError::NoIpv6 { address },
         error => BindError::Refused { address, error: error.into() },
     })
 }
 
-fn open(address: SocketAddr) -> nix::Result<UdpSocket> {
+fn open(address: SocketAddr, send_buffer: usize) -> nix::Result<Listener> {
+    let descriptor = datagram_socket(address)?;
+    let mut options = Options { descriptor: descriptor.as_fd(), warnings: Vec::new(), notices: Vec::new() };
+    if address.is_ipv6() {
+        options.set(sockopt::Ipv6V6Only, &false, "IPV6_V6ONLY", "IPv4 requests may not arrive");
+    }
+    options.set(sockopt::RxqOvfl, &1, "SO_RXQ_OVFL", "datagrams that the kernel drops are not counted");
+    options.receive_buffer();
+    options.send_buffer(send_buffer);
+    bind_to(descriptor.as_raw_fd(), &SockaddrStorage::from(address))?;
+    if address.ip().is_unspecified() {
+        let missing = "replies may leave from another address than the one that was asked";
+        match address {
+            SocketAddr::V4(_) => options.set(sockopt::Ipv4PacketInfo, &true, "IP_PKTINFO", missing),
+            SocketAddr::V6(_) => options.set(sockopt::Ipv6RecvPacketInfo, &true, "IPV6_RECVPKTINFO", missing),
+        };
+    }
+    let has_bursts =
+        options.set(sockopt::UdpGsoSegment, &0, "UDP_SEGMENT", "replies to one peer are sent one by one");
+    let Options { mut warnings, notices, .. } = options;
+    let address = local_address(&descriptor)?;
+    // What is sent to the host itself never waits in the kernel.
+    let spares = if address.ip().is_loopback() {
+        Vec::new()
+    } else {
+        let (spares, failed) = spares(&descriptor, address, send_buffer.min(SPARE_BUFFER));
+        warnings.extend(failed.map(|error| {
+            format!(
+                "{} of {SPARES} spare sockets for replies could be made: {error}; more replies may be dropped when \
+                 many requests have forged senders",
+                spares.len()
+            )
+        }));
+        spares
+    };
+    let socket = UdpSocket::from(descriptor);
+    Ok(Listener { socket, spares, has_bursts, address, warnings, notices })
+}
+
+fn datagram_socket(address: SocketAddr) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let descriptor = socket(family, SockType::Datagram, flags, SockProtocol::Udp)?;
-    if address.is_ipv6() {
+    socket(family, SockType::Datagram, flags, SockProtocol::Udp)
+}
+
+/// The options of a socket that is being made. None of them keeps the server from serving.
+struct Options<'a> {
+    descriptor: BorrowedFd<'a>,
+    warnings: Vec<String>,
+    notices: Vec<String>,
+}
+
+impl Options<'_> {
+    /// Sets an option and returns whether that worked; if not, `missing` says what that means.
+    fn set<O: SetSockOpt>(&mut self, option: O, value: &O::Val, name: &str, missing: &str) -> bool {
+        let outcome = setsockopt(&self.descriptor, option, value);
+        if let Err(error) = outcome {
+            self.warnings.push(format!("the system refuses the socket option {name}: {error}; {missing}"));
+        }
+        outcome.is_ok()
+    }
+
+    fn receive_buffer(&mut self) {
+        let size = RECEIVE_BUFFER;
+        // Beyond net.core.rmem_max with the right to, up to that without.
+        if setsockopt(&self.descriptor, sockopt::RcvBufForce, &size).is_err()
+            && self.set(sockopt::RcvBuf, &size, "SO_RCVBUF", "bursts of requests may be dropped")
+        {
+            self.tell_less(sockopt::RcvBuf, size, "receive buffer", "net.core.rmem_max");
+        }
+    }
+
+    fn send_buffer(&mut self, size: usize) {
+        if setsockopt(&self.descriptor, sockopt::SndBufForce, &size).is_err()
+            && self.set(sockopt::SndBuf, &size, "SO_SNDBUF", "replies may be dropped")
+        {
+            self.tell_less(sockopt::SndBuf, size, "send buffer", "net.core.wmem_max");
+        }
+    }
+
+    fn tell_less<O: GetSockOpt<Val = usize>>(&mut self, option: O, asked: usize, name: &str, limit: &str) {
+        // The kernel doubles what it is asked for, and returns the double.
+        match getsockopt(&self.descriptor, option) {
+            Ok(granted) if granted / 2 < asked => self.notices.push(format!(
+                "The {name} of the socket has {} bytes instead of {asked}; {limit} limits it.",
+                granted / 2
+            )),
+            // Not knowing changes nothing.
+            _ => {}
+        }
+    }
+}
+
+/// Sockets on the port of this one that send and never receive, and why there are not more.
+///
+/// Each is bound to a loopback address of its own that nothing is sent to. The first socket has been bound
+/// without `SO_REUSEPORT`, so that a taken port is noticed; that option is on only while these are bound, so
+/// that no other process can bind the port later.
+fn spares(first: &OwnedFd, address: SocketAddr, send_buffer: usize) -> (Vec<UdpSocket>, Option<Errno>) {
+    let mut spares = Vec::with_capacity(SPARES);
+    let mut make_all = || -> nix::Result<()> {
+        setsockopt(first, sockopt::ReusePort, &true)?;
+        let random = RandomState::new();
+        for number in 0..SPARES {
+            spares.push(spare(address, random.hash_one(number), send_buffer)?);
+        }
+        Ok(())
+    };
+    let mut failed = make_all().err();
+    for socket in spares.iter().map(AsFd::as_fd).chain([first.as_fd()]) {
+        failed = setsockopt(&socket, sockopt::ReusePort, &false).err().or(failed);
+    }
+    (spares, failed)
+}
+
+fn spare(first: SocketAddr, random: u64, send_buffer: usize) -> nix::Result<UdpSocket> {
+    let descriptor = datagram_socket(first)?;
+    let [a, b, c, ..] = random.to_ne_bytes();
+    // 127.1.0.0 and beyond: what is below is used by people.
+    let loopback = Ipv4Addr::new(127, a.max(1), b, c);
+    let ip = if first.is_ipv6() { loopback.to_ipv6_mapped().into() } else { IpAddr::V4(loopback) };
+    if first.is_ipv6() {
         setsockopt(&descriptor, sockopt::Ipv6V6Only, &false)?;
     }
-    setsockopt(&descriptor, sockopt::RxqOvfl, &1)?;
-    // Beyond net.core.rmem_max for who is privileged, up to that for others.
-    setsockopt(&descriptor, sockopt::RcvBufForce, &RECEIVE_BUFFER)
-        .or_else(|_| setsockopt(&descriptor, sockopt::RcvBuf, &RECEIVE_BUFFER))?;
-    bind_to(descriptor.as_raw_fd(), &SockaddrStorage::from(address))?;
+    setsockopt(&descriptor, sockopt::ReusePort, &true)?;
+    // The loopback interface may be down.
+    setsockopt(&descriptor, sockopt::IpFreebind, &true)?;
+    setsockopt(&descriptor, sockopt::SndBufForce, &send_buffer)
+        .or_else(|_| setsockopt(&descriptor, sockopt::SndBuf, &send_buffer))?;
+    bind_to(descriptor.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(ip, first.port())))?;
     Ok(UdpSocket::from(descriptor))
 }
 
-/// Received datagrams, and what receiving them needs.
-pub struct Inbox {
-    buffers: Box<[u8]>,
-    headers: MultiHeaders<SockaddrStorage>,
-    received: Vec<(usize, SocketAddr)>,
-    drops: u32,
-    next_look: Option<Instant>,
-}
-
-impl Default for Inbox {
-    fn default() -> Self {
-        Self {
-            buffers: vec![0; BATCH * MAX_DATAGRAM].into_boxed_slice(),
-            headers: MultiHeaders::preallocate(BATCH, None),
-            received: Vec::with_capacity(BATCH),
-            drops: 0,
-            next_look: None,
-        }
-    }
-}
-
-impl Inbox {
-    /// Takes what the socket holds, up to a batch, and replaces what was here.
-    ///
-    /// # Errors
-    ///
-    /// The system's, `EAGAIN` when there is nothing.
-    pub fn receive(&mut self, socket: &impl AsRawFd) -> nix::Result<()> {
-        self.received.clear();
-        let mut chunks = self.buffers.chunks_exact_mut(MAX_DATAGRAM);
-        let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
-            std::array::from_fn(|_| [IoSliceMut::new(chunks.next().unwrap_or_default())]);
-        let now = Instant::now();
-        let looks = self.next_look.is_none_or(|next| next <= now);
-        // The kernel shortens the room for ancillary data to what it used, and the headers are
-        // not restored between calls: reused ones would never bring the count again. So the
-        // count is asked for with fresh headers, and everything else received without.
-        let mut fresh = looks.then(|| MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(u32))));
-        let headers = fresh.as_mut().unwrap_or(&mut self.headers);
-        for message in recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?
-        {
-            let peer = message.address.as_ref().and_then(peer).unwrap_or_else(no_peer);
-            self.received.push((message.bytes.min(MAX_DATAGRAM), peer));
-            if looks && let Ok(messages) = message.cmsgs() {
-                for ancillary in messages {
-                    if let ControlMessageOwned::RxqOvfl(drops) = ancillary {
-                        self.drops = drops;
-                    }
-                }
-            }
-        }
-        if looks {
-            self.next_look = Some(now + DROPS_PERIOD);
-        }
-        Ok(())
-    }
-
-    /// The datagrams with their senders, in the order of arrival.
-    pub fn datagrams(&self) -> impl Iterator<Item = (&[u8], SocketAddr)> {
-        let chunks = self.buffers.chunks_exact(MAX_DATAGRAM);
-        self.received.iter().zip(chunks).map(|((length, peer), buffer)| (&buffer[..*length], *peer))
-    }
-
-    /// How many datagrams the last call brought.
-    pub fn len(&self) -> usize {
-        self.received.len()
-    }
-
-    /// Whether the last call brought none.
-    pub fn is_empty(&self) -> bool {
-        self.received.is_empty()
-    }
-
-    /// How many datagrams the kernel had dropped on this socket, for want of room, when it was
-    /// last asked. Wraps around at 2^32.
-    pub fn kernel_drops(&self) -> u32 {
-        self.drops
-    }
-}
-
-fn peer(address: &SockaddrStorage) -> Option<SocketAddr> {
+fn local_address(socket: &impl AsRawFd) -> nix::Result<SocketAddr> {
+    let address: SockaddrStorage = getsockname(socket.as_raw_fd())?;
     let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
     v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
-}
-
-/// Nothing can be sent to port 0, so a datagram from it is ignored.
-fn no_peer() -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], 0))
-}
-
-/// The address that a socket is bound to.
-///
-/// # Errors
-///
-/// The system's.
-pub fn local_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
-    let address: SockaddrStorage = nix::sys::socket::getsockname(socket.as_fd().as_raw_fd())?;
-    peer(&address).ok_or_else(|| io::Error::other("it is no internet address"))
+        .ok_or(Errno::EAFNOSUPPORT)
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_bound_as_the_settings_name_them() {
+        let local = |address| bind(address, 0, 100_000).unwrap().address().ip().to_string();
+        assert_eq!(local(""), "0.0.0.0");
+        assert_eq!(local("localhost"), "127.0.0.1");
+        assert_eq!(local("::1"), "::1");
+        assert_eq!(local("[::1]"), "::1");
+        assert_eq!(local("::"), "::");
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_bound_are_explained_in_one_line() {
+        let first = bind("127.0.0.1", 0, 100_000).unwrap();
+        let address = first.address();
+        let error = bind("127.0.0.1", address.port(), 100_000).unwrap_err();
+        assert!(matches!(error, BindError::InUse { address: taken } if taken == address), "{error}");
+        let text = |address| bind(address, 1, 100_000).unwrap_err().to_string();
+        let error = text("no such host");
+        assert!(error.starts_with("cannot resolve the address no such host: ") && !error.contains('\n'));
+        let error = text("192.0.2.1");
+        assert!(error.starts_with("cannot listen on 192.0.2.1:1: "), "{error}");
+        assert!(error.ends_with("sysctl net.ipv4.ip_nonlocal_bind=1"), "{error}");
+        assert!(text("2001:db8::1").ends_with("sysctl net.ipv6.ip_nonlocal_bind=1"));
+        let error = text("fe80::1");
+        assert!(error.ends_with("set ListenAddress to fe80::1%INTERFACE"), "{error}");
+    }
+
+    #[test]
+    fn spare_sockets_share_the_port_with_nobody_else() {
+        for (any, own) in [("0.0.0.0", "127.0.0.1"), ("::", "::1")] {
+            let listener = bind(any, 0, 100_000).unwrap();
+            assert!(listener.warnings.is_empty(), "{:?}", listener.warnings);
+            assert_eq!(listener.spares.len(), SPARES);
+            let port = listener.address().port();
+            for address in [any, own] {
+                let other = datagram_socket(SocketAddr::new(address.parse().unwrap(), port)).unwrap();
+                setsockopt(&other, sockopt::ReusePort, &true).unwrap();
+                setsockopt(&other, sockopt::ReuseAddr, &true).unwrap();
+                let address = SockaddrStorage::from(SocketAddr::new(address.parse().unwrap(), port));
+                assert_eq!(bind_to(other.as_raw_fd(), &address), Err(Errno::EADDRINUSE));
+            }
+        }
+    }
+}

@@ -91,8 +91,8 @@ fn local(test: impl Future<Output = ()>) {
 
 /// A server that has not begun, a client for it, and its engine.
 async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
-    let socket = socket::bind("127.0.0.1", 0).unwrap();
-    let address = socket::local_address(&socket).unwrap();
+    let listener = socket::bind("127.0.0.1", 0, 1 << 20).unwrap();
+    let address = listener.address();
     let engine = Slow::default();
     let nowhere = std::path::PathBuf::from("/nonexistent");
     let sources = crate::access::Sources {
@@ -103,7 +103,7 @@ async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
     };
     let access = crate::access::load(&sources, crate::access::Present::default()).unwrap().authorizer;
     let server = Server::new(Parts {
-        socket,
+        listener,
         access: Arc::new(ArcSwap::from_pointee(access)),
         engine: Arc::new(engine.clone()),
         usage: UsageLog::none(),

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::replay::Mark;
+use super::socket::ReplyTo;
 use crate::digest::Digest;
 use crate::handler::{Decision, Step, counted, looked_up};
 use crate::protocol::op::Op;
@@ -33,7 +34,7 @@ pub(super) struct Work {
 
 #[derive(Debug)]
 struct Pending {
-    peer: SocketAddr,
+    reply_to: ReplyTo,
     op: Op,
     thread: Range<usize>,
     ask: Ask,
@@ -74,7 +75,7 @@ impl<'a> Usage<'a> {
 
 /// A request with its outcome.
 pub(super) struct Done<'a> {
-    pub(super) peer: SocketAddr,
+    pub(super) reply_to: ReplyTo,
     pub(super) op: Op,
     pub(super) thread: &'a [u8],
     pub(super) outcome: Result<Answer, Refusal>,
@@ -134,19 +135,19 @@ impl Work {
     /// Adds a request for a record.
     pub(super) fn look_up(
         &mut self,
-        peer: SocketAddr,
+        reply_to: ReplyTo,
         request: &Request<'_>,
         op: Op,
         digest: Digest,
         log: bool,
     ) {
-        self.push(peer, request, op, Ask::LookUp(digest), log);
+        self.push(reply_to, request, op, Ask::LookUp(digest), log);
     }
 
     /// Adds a request to count something.
     pub(super) fn count(
         &mut self,
-        peer: SocketAddr,
+        reply_to: ReplyTo,
         request: &Request<'_>,
         op: Op,
         kind: Kind,
@@ -155,7 +156,7 @@ impl Work {
     ) {
         let start = self.digests.len();
         self.digests.extend_from_slice(digests);
-        self.push(peer, request, op, Ask::Count(kind, start..self.digests.len()), log);
+        self.push(reply_to, request, op, Ask::Count(kind, start..self.digests.len()), log);
     }
 
     /// Marks the request that was added last as one that must not be counted twice.
@@ -168,7 +169,7 @@ impl Work {
         self.marks.iter().map(|(_, mark)| *mark)
     }
 
-    fn push(&mut self, peer: SocketAddr, request: &Request<'_>, op: Op, ask: Ask, log: bool) {
+    fn push(&mut self, reply_to: ReplyTo, request: &Request<'_>, op: Op, ask: Ask, log: bool) {
         let thread = self.copy(request.thread);
         let usage = log.then(|| {
             let user = self.copy(request.user);
@@ -180,7 +181,7 @@ impl Work {
             }
             UsageRanges { user, digests: start..self.text.len().saturating_sub(1).max(start) }
         });
-        self.requests.push(Pending { peer, op, thread, ask, usage });
+        self.requests.push(Pending { reply_to, op, thread, ask, usage });
     }
 
     fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
@@ -224,7 +225,7 @@ impl Work {
                 digests: &self.text[ranges.digests.clone()],
             });
             Done {
-                peer: request.peer,
+                reply_to: request.reply_to,
                 op: request.op,
                 thread: &self.text[request.thread.clone()],
                 outcome,

@@ -37,6 +37,9 @@ pub struct Settings {
     /// The address to listen on, or a host name.
     #[serde(rename = "ListenAddress")]
     pub listen_address: String,
+    /// How many bytes of replies the kernel is asked to hold until they are sent.
+    #[serde(rename = "SendBuffer")]
+    pub send_buffer: usize,
     /// The name of the storage engine.
     #[serde(rename = "Engine")]
     pub engine: String,

@@ -45,4 +45,5 @@ mod root;
 mod storage;
 mod storms;
 mod support;
+mod traces;
 mod wire;

@@ -1,25 +1,21 @@
-use std::net::UdpSocket;
-use std::os::fd::BorrowedFd;
-
-use nix::sys::socket::{setsockopt, sockopt};
-use rustix::net::SocketAddrUnix;
-use tokio::net::UnixDatagram;
+use std::time::Duration;
 
 use super::super::socket::bind;
 use super::*;
 
-const LONG_PATIENCE: Duration = Duration::from_secs(10);
-
-fn server() -> AsyncUdpSocket {
-    AsyncUdpSocket::from_std(bind("127.0.0.1", 0).unwrap()).unwrap()
+/// A sender on this address, and its socket.
+fn server(address: &str) -> (Sender, UdpSocket) {
+    let listener = bind(address, 0, 1 << 20).unwrap();
+    assert!(listener.warnings.is_empty(), "{:?}", listener.warnings);
+    Sender::new(listener)
 }
 
-fn client(server: &AsyncUdpSocket) -> (UdpSocket, SocketAddr) {
+fn client(server: &UdpSocket) -> (UdpSocket, ReplyTo) {
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    client.connect(server.local_addr().unwrap()).unwrap();
+    client.connect(("127.0.0.1", server.local_addr().unwrap().port())).unwrap();
     client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    let address = client.local_addr().unwrap();
-    (client, address)
+    let peer = client.local_addr().unwrap();
+    (client, ReplyTo { peer, source: None })
 }
 
 fn received(client: &UdpSocket) -> Vec<String> {
@@ -31,144 +27,160 @@ fn received(client: &UdpSocket) -> Vec<String> {
     received
 }
 
+/// The replies that could not be sent: how many to which peer, and why.
+type Unsent = Vec<(SocketAddr, usize, Errno)>;
+
+fn flush(sender: &mut Sender, socket: &UdpSocket, outbox: &mut Outbox) -> Unsent {
+    let mut unsent = Vec::new();
+    sender.flush(socket, outbox, |peer, count, error| unsent.push((peer, count, error)));
+    unsent
+}
+
 /// Replies of all lengths to several peers, some of which share a port.
-#[tokio::test]
-async fn every_reply_reaches_its_peer_as_it_is() {
-    let server = server();
+#[test]
+fn every_reply_reaches_its_peer_as_it_is() {
+    let (mut sender, server) = server("127.0.0.1");
     let clients: Vec<_> = (0..3).map(|_| client(&server)).collect();
-    let (_, shared) = &clients[0];
-    let neighbour = UdpSocket::bind(("127.0.0.2", shared.port())).unwrap();
+    let neighbour = UdpSocket::bind(("127.0.0.2", clients[0].1.peer.port())).unwrap();
     neighbour.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    let peers: Vec<SocketAddr> =
-        clients.iter().map(|(_, address)| *address).chain([neighbour.local_addr().unwrap()]).collect();
+    let peer = ReplyTo { peer: neighbour.local_addr().unwrap(), source: None };
+    let peers: Vec<ReplyTo> = clients.iter().map(|(_, peer)| *peer).chain([peer]).collect();
     let sockets: Vec<&UdpSocket> = clients.iter().map(|(client, _)| client).chain([&neighbour]).collect();
-    let mut sender = Sender::default();
-    for round in 0..20 {
-        let mut outbox = Outbox::default();
-        let mut expected = vec![Vec::new(); peers.len()];
-        for number in 0..200_usize {
-            let which = (number * 7 + round) % 11 % peers.len();
-            let length = [50, 51, 51, 60, 1200, 1201, 2000, 5][(number / 3 + round) % 8];
-            let text = format!("{number:>length$}");
-            outbox.push(peers[which], |out| out.extend_from_slice(text.as_bytes()));
-            expected[which].push(text);
-        }
-        assert!(sender.flush(&server, &mut outbox).await.is_empty());
-        assert!(sender.single_until.is_none(), "a burst was refused");
-        for (socket, mut expected) in sockets.iter().zip(expected) {
-            let mut received = received(socket);
-            received.sort();
-            expected.sort();
-            assert_eq!(received, expected);
+    for has_bursts in [true, false] {
+        sender.has_bursts = has_bursts;
+        for round in 0..10 {
+            let mut outbox = Outbox::default();
+            let mut expected = vec![Vec::new(); peers.len()];
+            for number in 0..200_usize {
+                let which = (number * 7 + round) % 11 % peers.len();
+                let length = [50, 51, 51, 60, 1200, 1201, 2000, 5][(number / 3 + round) % 8];
+                let text = format!("{number:>length$}");
+                outbox.push(peers[which], |out| out.extend_from_slice(text.as_bytes()));
+                expected[which].push(text);
+            }
+            assert_eq!(flush(&mut sender, &server, &mut outbox), []);
+            for (socket, mut expected) in sockets.iter().zip(expected) {
+                let mut received = received(socket);
+                received.sort();
+                expected.sort();
+                assert_eq!(received, expected);
+            }
         }
     }
 }
 
 #[test]
-fn replies_to_one_peer_are_sent_as_one_burst_and_others_are_not() {
-    let peer = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let bursts = |replies: &[(u16, usize)]| {
+fn replies_that_go_the_same_way_are_sent_as_one_burst_and_others_are_not() {
+    let bursts = |replies: &[(u16, u8, usize)]| {
         let mut outbox = Outbox::default();
-        for (port, length) in replies {
-            outbox.push(peer(*port), |out| out.resize(out.len() + length, b'x'));
+        for (port, source, length) in replies {
+            let peer = SocketAddr::from(([127, 0, 0, 1], *port));
+            let source = (*source > 0).then(|| std::net::IpAddr::from([127, 0, 0, *source]));
+            outbox.push(ReplyTo { peer, source }, |out| out.resize(out.len() + length, b'x'));
         }
-        let order = outbox.by_peer();
-        let mut rest = order.as_slice();
+        outbox.sort();
+        let mut rest = outbox.order.as_slice();
         let mut bursts = Vec::new();
         while !rest.is_empty() {
             let (burst, behind) = rest.split_at(outbox.burst(rest));
-            bursts.push(burst.to_vec());
+            bursts.push(burst.iter().map(|place| place & 0xffff_ffff).collect::<Vec<_>>());
             rest = behind;
         }
         bursts
     };
-    assert_eq!(bursts(&[(1, 50), (2, 50), (1, 50), (2, 50)]), [[0, 2], [1, 3]]);
-    assert_eq!(bursts(&[(1, 50), (1, 60), (1, 50), (1, 40), (1, 50)]), [vec![1, 0], vec![2, 4, 3]]);
-    assert_eq!(bursts(&[(1, 1201), (1, 1201), (1, 50)]), [[0], [1], [2]]);
-    assert_eq!(bursts(&[(1, 50); 130]).iter().map(Vec::len).collect::<Vec<_>>(), [64, 64, 2]);
+    let lengths = |replies: &[_]| bursts(replies).iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(bursts(&[(1, 0, 50), (2, 0, 50), (1, 0, 50), (2, 0, 50)]), [[0, 2], [1, 3]]);
+    let mixed = [(1, 0, 50), (1, 0, 60), (1, 0, 50), (1, 0, 40), (1, 0, 50)];
+    assert_eq!(bursts(&mixed), [vec![1, 0], vec![2, 4, 3]]);
+    assert_eq!(bursts(&[(1, 0, 1201), (1, 0, 1201), (1, 0, 50)]), [[0], [1], [2]]);
+    assert_eq!(bursts(&[(1, 1, 50), (1, 1, 50), (1, 2, 50), (1, 0, 50)]), [vec![0, 1], vec![2], vec![3]]);
+    assert_eq!(lengths(&[(1, 0, 50); 130]), [64, 64, 2]);
+    assert_eq!(lengths(&[(1, 0, 1200); 64]), [54, 10]);
 }
 
-#[tokio::test]
-async fn a_burst_that_is_refused_is_sent_one_by_one_and_no_other_is_tried_for_a_while() {
-    let server = server();
-    let (client, good) = client(&server);
-    let bad = SocketAddr::from(([127, 0, 0, 1], 0));
+#[test]
+fn a_burst_of_the_longest_replies_is_sent() {
+    let (mut sender, server) = server("127.0.0.1");
+    let (client, peer) = client(&server);
     let mut outbox = Outbox::default();
-    for peer in [bad, good, bad, good] {
-        outbox.push(peer, |out| out.extend_from_slice(b"x"));
+    for _ in 0..64 {
+        outbox.push(peer, |out| out.resize(out.len() + LONGEST_IN_BURST, b'x'));
     }
-    let mut sender = Sender::default();
-    assert_eq!(sender.flush(&server, &mut outbox).await, [(bad, Errno::EINVAL); 2]);
-    assert!(sender.single_until.is_some_and(|until| until > Instant::now()));
-    assert_eq!(received(&client), ["x", "x"]);
+    assert_eq!(flush(&mut sender, &server, &mut outbox), []);
+    assert_eq!(received(&client), vec!["x".repeat(LONGEST_IN_BURST); 64]);
 }
 
-#[tokio::test]
-async fn a_reply_that_cannot_be_sent_does_not_hide_those_behind_it() {
-    let server = server();
+#[test]
+fn a_burst_that_is_refused_is_sent_one_by_one_and_hides_no_other() {
+    let (mut sender, server) = server("127.0.0.1");
     let (client, good) = client(&server);
-    let bad = SocketAddr::from(([127, 0, 0, 1], 0));
+    let bad = ReplyTo { peer: SocketAddr::from(([127, 0, 0, 1], 0)), source: None };
     let mut outbox = Outbox::default();
     for (peer, text) in [(bad, "a"), (good, "b"), (bad, "c"), (bad, "d"), (good, "e"), (bad, "f")] {
         outbox.push(peer, |out| out.extend_from_slice(text.as_bytes()));
     }
-    let unsent = Sender::default().flush(&server, &mut outbox).await;
-    assert_eq!(unsent, [(bad, Errno::EINVAL); 4]);
-    assert!(outbox.is_empty());
-    client.set_nonblocking(true).unwrap();
-    let mut buffer = [0; 10];
-    let mut received = Vec::new();
-    while let Ok(length) = client.recv(&mut buffer) {
-        received.push(buffer[..length].to_vec());
-    }
-    assert_eq!(received, [b"b", b"e"]);
+    assert_eq!(flush(&mut sender, &server, &mut outbox), [(bad.peer, 1, Errno::EINVAL); 4]);
+    assert!(outbox.replies.is_empty() && outbox.order.is_empty());
+    assert_eq!(received(&client), ["b", "e"]);
 }
 
-/// A socket whose buffer stays full until the other end reads, unlike that of UDP on loopback.
-struct Local(UnixDatagram);
-
-impl AsFd for Local {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl Writable for Local {
-    async fn writable(&self) -> io::Result<()> {
-        self.0.writable().await
-    }
-
-    fn try_write<R>(&self, write: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        self.0.try_io(Interest::WRITABLE, write)
-    }
-}
-
-#[tokio::test]
-async fn a_full_send_buffer_is_waited_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("socket");
-    let reader = UnixDatagram::bind(&path).unwrap();
-    let address = SocketAddrAny::from(SocketAddrUnix::new(&path).unwrap());
-    let writer = UnixDatagram::unbound().unwrap();
-    setsockopt(&writer, sockopt::SndBuf, &4096).unwrap();
-    let texts: Vec<String> = (0..500).map(|number| format!("{number:>500}")).collect();
-    let messages: Vec<(&[u8], SocketAddrAny)> =
-        texts.iter().map(|text| (text.as_bytes(), address.clone())).collect();
-    let sender = Sender::default();
-    let local = Local(writer);
-    let read = async {
-        let mut received = Vec::new();
-        let mut buffer = [0; 1000];
-        while received.len() < texts.len() {
-            // Let the writer run into the full buffer first.
-            tokio::task::yield_now().await;
-            let length =
-                timeout(LONG_PATIENCE, reader.recv(&mut buffer)).await.expect("nothing comes").unwrap();
-            received.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+#[test]
+fn replies_leave_from_the_address_that_was_asked_unless_the_system_refuses_it() {
+    for any in ["0.0.0.0", "::"] {
+        let (mut sender, server) = server(any);
+        let port = server.local_addr().unwrap().port();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mapped = |ip: std::net::Ipv4Addr| match any {
+            "::" => ip.to_ipv6_mapped().into(),
+            _ => std::net::IpAddr::from(ip),
+        };
+        let peer = SocketAddr::new(mapped([127, 0, 0, 1].into()), client.local_addr().unwrap().port());
+        let sources = [[127, 0, 0, 2], [127, 0, 0, 3], [192, 0, 2, 1], [255, 255, 255, 255]];
+        let mut outbox = Outbox::default();
+        for source in sources.iter().flat_map(|source| [source; 2]) {
+            let source = Some(mapped((*source).into()));
+            outbox.push(ReplyTo { peer, source }, |out| out.extend_from_slice(b"x"));
         }
-        received
-    };
-    let (unsent, received) = tokio::join!(sender.send_all(&local, &messages), read);
-    assert!(unsent.is_empty(), "{} unsent", unsent.len());
-    assert_eq!(received, texts);
+        assert_eq!(flush(&mut sender, &server, &mut outbox), []);
+        let mut buffer = [0; 10];
+        let mut froms: Vec<_> = (0..8).map(|_| client.recv_from(&mut buffer).unwrap().1).collect();
+        froms.sort();
+        let expected = [[127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]];
+        let expected = [0, 0, 0, 0, 1, 1, 2, 2].map(|which| SocketAddr::from((expected[which], port)));
+        assert_eq!(froms, expected);
+    }
+}
+
+#[test]
+fn spare_sockets_send_from_the_port_and_the_address_that_was_asked() {
+    for (any, own) in [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")] {
+        let (mut sender, server) = server(any);
+        let own: std::net::IpAddr = own.parse().unwrap();
+        let client = UdpSocket::bind((own, 0)).unwrap();
+        client.connect((own, server.local_addr().unwrap().port())).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mapped = |ip| match (any, ip) {
+            ("::", std::net::IpAddr::V4(ip)) => ip.to_ipv6_mapped().into(),
+            _ => ip,
+        };
+        let peer = SocketAddr::new(mapped(own), client.local_addr().unwrap().port());
+        let datagrams = [IoSlice::new(b"one"), IoSlice::new(b"two")];
+        let to = ReplyTo { peer, source: Some(mapped(own)) };
+        for _ in 0..sender.spares.len() {
+            assert_eq!(sender.send_by_spare(Message { to, datagrams: &datagrams }), Ok(()));
+            let spare = sender.spares.remove(0);
+            sender.spares.push(spare);
+        }
+        // A connected client takes what comes from the address that it asked, and nothing else.
+        let mut buffer = [0; 10];
+        for _ in 0..sender.spares.len() {
+            for text in [b"one", b"two"] {
+                let length = client.recv(&mut buffer).unwrap();
+                assert_eq!(&buffer[..length], text);
+            }
+        }
+        let unknown = Message { to: ReplyTo { peer, source: None }, datagrams: &datagrams };
+        assert_eq!(sender.send_by_spare(unknown), Err(Errno::EAGAIN));
+    }
 }

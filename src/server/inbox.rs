@@ -1,0 +1,148 @@
+//! Receiving requests, many a system call.
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+
+use super::mmsg::{Received, Receiver};
+use super::socket::ReplyTo;
+
+/// The datagrams that one system call has received.
+#[derive(Default)]
+pub struct Inbox {
+    receiver: Receiver,
+    received: Vec<(usize, ReplyTo)>,
+    drops: u32,
+}
+
+impl Inbox {
+    /// Takes what the socket holds, up to a batch, and replaces what was here.
+    ///
+    /// # Errors
+    ///
+    /// The system's, `EAGAIN` when there is nothing.
+    pub fn receive(&mut self, socket: &impl AsRawFd) -> nix::Result<()> {
+        self.received.clear();
+        self.receiver.receive(socket, |Received { length, reply_to, drops }| {
+            self.received.push((length, reply_to.unwrap_or_else(no_peer)));
+            self.drops = drops.unwrap_or(self.drops);
+        })
+    }
+
+    /// The datagrams and where their replies go, in the order of arrival.
+    pub fn datagrams(&self) -> impl Iterator<Item = (&[u8], ReplyTo)> {
+        let received = self.received.iter().zip(self.receiver.buffers());
+        received.map(|((length, reply_to), buffer)| (&buffer[..*length], *reply_to))
+    }
+
+    /// How many datagrams the last call brought.
+    pub fn len(&self) -> usize {
+        self.received.len()
+    }
+
+    /// Whether the last call brought none.
+    pub fn is_empty(&self) -> bool {
+        self.received.is_empty()
+    }
+
+    /// How many datagrams the kernel has dropped on this socket for lack of room, as far as it has said.
+    /// Wraps around at 2^32.
+    pub fn kernel_drops(&self) -> u32 {
+        self.drops
+    }
+}
+
+/// Nothing can be sent to port 0, so a datagram from it is ignored.
+fn no_peer() -> ReplyTo {
+    ReplyTo { peer: SocketAddr::from(([0, 0, 0, 0], 0)), source: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use nix::errno::Errno;
+    use nix::sys::socket::{setsockopt, sockopt};
+
+    use super::super::socket::{Listener, bind};
+    use super::*;
+    use crate::protocol::MAX_DATAGRAM;
+
+    fn pair() -> (Listener, UdpSocket) {
+        let server = bind("127.0.0.1", 0, 100_000).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(server.address()).unwrap();
+        (server, client)
+    }
+
+    fn texts(inbox: &Inbox) -> Vec<String> {
+        inbox.datagrams().map(|(datagram, _)| String::from_utf8(datagram.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_batch_is_received_in_order_with_its_senders() {
+        let (server, client) = pair();
+        for text in ["one", "", "three"] {
+            client.send(text.as_bytes()).unwrap();
+        }
+        let mut inbox = Inbox::default();
+        inbox.receive(&server.socket).unwrap();
+        assert_eq!(texts(&inbox), ["one", "", "three"]);
+        assert!(inbox.datagrams().all(|(_, reply_to)| reply_to.peer == client.local_addr().unwrap()));
+        assert_eq!(inbox.receive(&server.socket), Err(Errno::EAGAIN));
+        assert!(inbox.is_empty());
+    }
+
+    #[test]
+    fn a_datagram_is_cut_at_the_limit() {
+        let (server, client) = pair();
+        client.send(&vec![b'x'; MAX_DATAGRAM + 1000]).unwrap();
+        let mut inbox = Inbox::default();
+        inbox.receive(&server.socket).unwrap();
+        let lengths: Vec<_> = inbox.datagrams().map(|(datagram, _)| datagram.len()).collect();
+        assert_eq!(lengths, [MAX_DATAGRAM]);
+    }
+
+    #[test]
+    fn the_address_that_was_asked_comes_with_every_datagram_on_a_wildcard_address() {
+        for (any, asked) in [("0.0.0.0", "127.0.0.2"), ("::", "::1"), ("::", "127.0.0.3")] {
+            let server = bind(any, 0, 100_000).unwrap();
+            let asked: std::net::IpAddr = asked.parse().unwrap();
+            let client = UdpSocket::bind((asked, 0)).unwrap();
+            client.connect((asked, server.address().port())).unwrap();
+            let mut inbox = Inbox::default();
+            // The ancillary room must be there again for each call.
+            for _ in 0..3 {
+                for _ in 0..70 {
+                    client.send(b"x").unwrap();
+                }
+                let mut count = 0;
+                while inbox.receive(&server.socket).is_ok() {
+                    for (_, reply_to) in inbox.datagrams() {
+                        assert_eq!(reply_to.source.map(|source| source.to_canonical()), Some(asked));
+                        count += 1;
+                    }
+                }
+                assert_eq!(count, 70);
+            }
+        }
+    }
+
+    #[test]
+    fn drops_are_still_counted_after_many_batches() {
+        let (server, client) = pair();
+        setsockopt(&server.socket, sockopt::RcvBuf, &4096).unwrap();
+        let mut inbox = Inbox::default();
+        let mut counts = Vec::new();
+        for _ in 0..3 {
+            for _ in 0..50 {
+                client.send(&[b'x'; 1000]).unwrap();
+            }
+            while inbox.receive(&server.socket).is_ok() {}
+            // The kernel says with a datagram how many were dropped before that one.
+            client.send(b"after the drops").unwrap();
+            inbox.receive(&server.socket).unwrap();
+            counts.push(inbox.kernel_drops());
+        }
+        assert!(counts[0] > 0 && counts[1] > counts[0] && counts[2] > counts[1], "{counts:?}");
+    }
+}

@@ -1,0 +1,110 @@
+//! An address that is not there yet.
+
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{End, Home, Namespace, eventually, ours_only};
+use crate::support::{Running, Site, finish};
+
+/// A host with one interface, and what is at its other end.
+fn host() -> (Namespace, Namespace) {
+    let (here, there) = (Namespace::new(), Namespace::new());
+    Namespace::join(
+        &End { namespace: &here, interface: "inner", addresses: &["10.99.0.1/16"] },
+        &End { namespace: &there, interface: "outer", addresses: &["10.99.0.9/16"] },
+    );
+    (here, there)
+}
+
+/// A server in the foreground at this address of the host, with another user or not.
+fn server(site: &Site, host: &Namespace, address: &str, user: Option<&str>) -> Command {
+    let mut command = site.command();
+    command.args(["-a", address]);
+    if let Some(user) = user {
+        command.args(["--user", user]);
+    }
+    host.inside(&command)
+}
+
+/// A homedir of `nobody`, for a server that becomes that user or stays root.
+fn site() -> Site {
+    let site = Site::at(Home::open());
+    let status = Command::new("chown").args(["-R", "nobody"]).arg(site.folder()).status();
+    assert!(status.unwrap().success());
+    site
+}
+
+/// What it has said, before there were logs or after.
+fn said(site: &Site) -> String {
+    let stderr = std::fs::read_to_string(site.folder().join("stderr")).unwrap_or_default();
+    format!("{stderr}{}", site.home().log())
+}
+
+#[test]
+fn an_address_that_appears_is_waited_for() {
+    if !ours_only() {
+        return;
+    }
+    let (here, _there) = host();
+    for (address, user) in
+        [("10.99.0.2", None), ("10.99.0.3", Some("nobody")), ("fd99::2", None), ("fd99::3", Some("nobody"))]
+    {
+        let site = site();
+        let mut running = Running::start(&site, server(&site, &here, address, user));
+        let line = format!("waiting for the address {address}");
+        eventually("a line about the address", || said(&site).contains(&line).then_some(()));
+        let length = if address.contains(':') { "64 nodad" } else { "16" };
+        here.ip(&format!("address add {address}/{length} dev inner"));
+        eventually("service", || {
+            assert!(running.is_running(), "{}", said(&site));
+            site.home().log().contains("Listening on").then_some(())
+        });
+    }
+}
+
+#[test]
+fn an_address_that_never_appears_ends_the_start_with_advice() {
+    if !ours_only() {
+        return;
+    }
+    let (here, _there) = host();
+    for (address, advice) in
+        [("10.99.0.2", "net.ipv4.ip_nonlocal_bind=1"), ("fd99::2", "net.ipv6.ip_nonlocal_bind=1")]
+    {
+        let site = site();
+        let finished = finish(server(&site, &here, address, None));
+        let waiting = finished.stderr.lines().filter(|line| line.contains("waiting for the address")).count();
+        assert!(waiting >= 5, "{finished:?}");
+        let last = finished.stderr.lines().last().unwrap();
+        assert!(finished.code == Some(1) && last.contains(address) && last.contains(advice), "{finished:?}");
+        // What it advises works.
+        let setting = advice.replace('.', "/").replace("=1", "");
+        here.run(|| std::fs::write(format!("/proc/sys/{setting}"), "1")).unwrap();
+        let mut running = Running::start(&site, server(&site, &here, address, None));
+        eventually("service", || {
+            assert!(running.is_running(), "{}", said(&site));
+            said(&site).contains("Listening on").then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_server_that_waits_for_an_address_can_be_stopped() {
+    if !ours_only() {
+        return;
+    }
+    let (here, _there) = host();
+    for user in [None, Some("nobody")] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let site = site();
+            let mut running = Running::start(&site, server(&site, &here, "10.99.0.2", user));
+            eventually("a line", || said(&site).contains("waiting for the address").then_some(()));
+            running.daemon().signal(signal);
+            assert!(running.ended().success());
+            let lines = said(&site);
+            assert!(!lines.contains("ip_nonlocal_bind"), "it has waited to the end: {lines}");
+            assert!(lines.contains(signal.as_str()), "{lines}");
+        }
+    }
+}

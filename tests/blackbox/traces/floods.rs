@@ -1,0 +1,169 @@
+//! A server that never catches up with the requests that come: each of its calls brings as many as it can take.
+
+use std::fs;
+use std::io::IoSlice;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::Pid;
+
+use crate::harness::{Account, Home, MariaDb, Redis, Reply, eventually, ours_only, unix_time};
+use crate::outages::Store;
+use crate::support::{Over, Running, Site, digest};
+
+/// How long a flood lasts at most.
+const LONGEST: Duration = Duration::from_secs(90);
+/// How many requests of an honest client must be answered meanwhile.
+const ANSWERS: usize = 10;
+
+fn check(number: u32) -> Vec<u8> {
+    format!("Op: check\nOp-Digest: {}\nThread: 4000\nPV: 2.1\n\n", digest(number)).into_bytes()
+}
+
+fn socket(port: u16) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    socket
+}
+
+/// Sends more checks than the server can take, until it is over: each call sends many, which the kernel cuts up.
+fn flood(port: u16, over: &Over) {
+    let socket = socket(port);
+    let checks: Vec<u8> = (0..64).flat_map(check).collect();
+    let (slices, length) = ([IoSlice::new(&checks)], u16::try_from(check(0).len()).unwrap());
+    let segments = [ControlMessage::UdpGsoSegments(&length)];
+    let start = Instant::now();
+    while !over.is_over() && start.elapsed() < LONGEST {
+        match sendmsg::<()>(socket.as_raw_fd(), &slices, &segments, MsgFlags::empty(), None) {
+            // The server may have ended.
+            Ok(_) | Err(Errno::ECONNREFUSED) => {}
+            Err(error) => panic!("no flood: {error}"),
+        }
+        // Twice what the server can take, so that the kernel does not drop every honest request.
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends this request again and again until enough are answered with this code.
+fn answered(port: u16, mut request: impl FnMut() -> Vec<u8>, code: i64) {
+    let socket = socket(port);
+    socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let (start, mut sent, mut answers) = (Instant::now(), 0, 0);
+    let mut buffer = [0; 2000];
+    while answers < ANSWERS {
+        assert!(start.elapsed() < LONGEST, "{answers} of {sent} requests were answered with {code}");
+        // Most are dropped by the kernel, as is most of the flood.
+        socket.send(&request()).unwrap();
+        sent += 1;
+        while let Ok(length) = socket.recv(&mut buffer) {
+            answers += usize::from(Reply(buffer[..length].to_vec()).code() == code);
+        }
+    }
+}
+
+/// A server each of whose calls to receive takes so many milliseconds, and brings as much as it can take while
+/// there is a flood; and the strace that runs it.
+fn slow(site: &Site, milliseconds: u32) -> (Running, Pid) {
+    let injection = format!("inject=recvmmsg:delay_enter={milliseconds}000");
+    let trace = format!(
+        "strace -f --seccomp-bpf -qq -o '{}' -e trace=recvmmsg -e {injection}",
+        calls(site).display()
+    );
+    let mut tracer = Running::start(site, site.under(&format!("exec nice -n 19 {trace} \"$@\""), false));
+    tracer.serves(&mut site.caller());
+    let name = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let server = site.processes().into_iter().find(|pid| name(pid) == "pyzord\n").unwrap();
+    (tracer, server)
+}
+
+/// Where strace writes the calls.
+fn calls(site: &Site) -> PathBuf {
+    site.folder().join("calls")
+}
+
+/// Waits until the flood fills each call. The last line may not be complete.
+fn wait_for_flood(site: &Site) {
+    eventually("calls that bring as much as they can", || {
+        let calls = fs::read_to_string(calls(site)).unwrap();
+        let mut last = calls.lines().rev().skip(1).take(4);
+        last.all(|call| call.contains(") = 64 (")).then_some(())
+    });
+}
+
+/// Floods a server. What signals ask for happens, and honest clients are answered.
+fn experiment(settings: &str) {
+    let (old, new) = (Account::new("old"), Account::new("new"));
+    let site = Site::at(Home::open().config(settings).passwd(old.passwd()));
+    site.home().rewrite("pyzord.access", "all : anonymous : allow\nall : all : allow\n");
+    let (mut tracer, server) = slow(&site, 10);
+    let over = Over::default();
+    thread::scope(|scope| {
+        let guard = over.guard();
+        scope.spawn(|| flood(site.port(), &over));
+        wait_for_flood(&site);
+        let honest = digest(7777);
+        let request = format!("Op: check\nOp-Digest: {honest}\nThread: 3000\nPV: 2.1\n\n");
+        answered(site.port(), || request.clone().into_bytes(), 200);
+        site.home().rewrite("pyzord.passwd", new.passwd());
+        kill(server, Signal::SIGUSR1).unwrap();
+        let signed = || new.sign("Op: ping\nThread: 3000\nPV: 2.1\n", unix_time());
+        answered(site.port(), signed, 200);
+        answered(site.port(), || request.clone().into_bytes(), 200);
+        kill(server, Signal::SIGTERM).unwrap();
+        assert!(tracer.ended().success());
+        drop(guard);
+    });
+    let log = site.home().log();
+    assert!(log.contains("Server shutdown."), "{log}");
+}
+
+#[test]
+fn a_flooded_server_hears_signals_and_answers_honest_clients() {
+    if ours_only() {
+        experiment("");
+    }
+}
+
+#[test]
+fn a_flooded_server_gets_the_answers_of_redis() {
+    if ours_only() {
+        experiment(&<Redis as Store>::start().settings());
+    }
+}
+
+#[test]
+fn a_flooded_server_gets_the_answers_of_mysql() {
+    if ours_only() {
+        experiment(&<MariaDb as Store>::start().settings());
+    }
+}
+
+/// Each call that receives takes half a second, and always brings as much as it can take.
+#[test]
+fn a_server_that_is_to_stop_does_not_receive_for_longer_than_its_bound() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let (mut tracer, server) = slow(&site, 500);
+    let over = Over::default();
+    thread::scope(|scope| {
+        let guard = over.guard();
+        scope.spawn(|| flood(site.port(), &over));
+        wait_for_flood(&site);
+        kill(server, Signal::SIGTERM).unwrap();
+        assert!(tracer.ended().success());
+        drop(guard);
+    });
+    let calls = fs::read_to_string(calls(&site)).unwrap();
+    let (_, after) = calls.split_once("--- SIGTERM").unwrap();
+    // Those of the turn in which the signal comes, and ten in five seconds; 64 without the bound.
+    let count = after.matches("recvmmsg(").count();
+    assert!((1..=25).contains(&count), "{count} calls to receive after the signal");
+}
