@@ -163,7 +163,8 @@ fn a_server_that_is_to_stop_does_not_receive_for_longer_than_its_bound() {
     });
     let calls = fs::read_to_string(calls(&site)).unwrap();
     let (_, after) = calls.split_once("--- SIGTERM").unwrap();
-    // Those of the turn in which the signal comes, and ten in five seconds; 64 without the bound.
+    // Eight of the turn in which the signal comes, eight of the next one, and ten in five seconds. Without the
+    // bound these are 64.
     let count = after.matches("recvmmsg(").count();
-    assert!((1..=25).contains(&count), "{count} calls to receive after the signal");
+    assert!((1..=40).contains(&count), "{count} calls to receive after the signal");
 }
