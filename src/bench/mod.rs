@@ -35,6 +35,7 @@ use self::sockets::Sockets;
 use self::stop::Stop;
 use self::tally::Tally;
 use self::zipf::Zipf;
+use crate::os::signals;
 
 /// The command line was misused.
 const EXIT_USAGE: u8 = 2;
@@ -56,6 +57,7 @@ pub(crate) fn read_reply(datagram: &[u8]) -> Option<(u64, u16)> {
 
 /// Runs the program `pyzor-bench`.
 pub fn main() -> ExitCode {
+    signals::ignore_file_size_limit();
     let outcome = match options::parse(std::env::args_os().skip(1)) {
         Ok(Invocation::Print(text)) => {
             let _ = io::stdout().write_all(text.as_bytes());

@@ -41,6 +41,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs the program `pyzord`.
 pub fn main() -> ExitCode {
+    signals::ignore_meaningless();
     // TLS is to use this one, whatever other is compiled in; that another is installed already cannot be.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match settings::load(std::env::args_os().skip(1), &Environment::of_process()) {

@@ -30,6 +30,7 @@ use self::progress::{Counts, Progress, Warnings, complain};
 use self::stop::Stop;
 use self::transfer::{Failure, Transfer};
 use self::verify::{Findings, Verification};
+use crate::os::signals;
 use crate::settings::Environment;
 use crate::storage::bulk::{self, Bulk, Purpose};
 
@@ -38,6 +39,7 @@ const EXIT_USAGE: u8 = 2;
 
 /// Runs the program `pyzor-migrate`.
 pub fn main() -> ExitCode {
+    signals::ignore_file_size_limit();
     // TLS is to use this one, whatever other is compiled in; that another is installed already cannot be.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let environment = Environment::of_process();

@@ -1,4 +1,5 @@
-//! Signals, turned into what is wanted.
+//! Signals, turned into what is wanted, and those that mean nothing.
+#![allow(unsafe_code, reason = "no safe wrapper ignores a signal, real-time signals least of all")]
 
 use std::io;
 use std::os::fd::AsFd;
@@ -18,6 +19,41 @@ pub enum Intention {
     Reload,
     /// To open the log files again, and reload.
     Reopen,
+}
+
+/// Signals that ask the server for nothing and whose default action ends a process.
+const MEANINGLESS: [libc::c_int; 7] = [
+    libc::SIGPIPE,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    // Without it a write beyond a limit of file sizes fails with EFBIG.
+    libc::SIGXFSZ,
+];
+
+/// Ignores every signal that asks the server for nothing and would end it. What tells of a fault of the
+/// process, or that a limit of processor time is exceeded, keeps its default action.
+pub fn ignore_meaningless() {
+    MEANINGLESS.into_iter().for_each(ignore);
+    #[cfg(target_os = "linux")]
+    {
+        ignore(libc::SIGPWR);
+        #[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64")))]
+        ignore(libc::SIGSTKFLT);
+        (libc::SIGRTMIN()..=libc::SIGRTMAX()).for_each(ignore);
+    }
+}
+
+/// Lets a write beyond a limit of file sizes fail with EFBIG rather than end the process.
+pub fn ignore_file_size_limit() {
+    ignore(libc::SIGXFSZ);
+}
+
+fn ignore(signal: libc::c_int) {
+    // SAFETY: installs no handler; the call fails only for a number that is no signal.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
 /// Blocks the signals that mean something, so that none of them can end the process before there

@@ -42,6 +42,7 @@ mod pauses;
 mod recover;
 mod replays;
 mod root;
+mod signals;
 mod storage;
 mod storms;
 mod support;

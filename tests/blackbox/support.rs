@@ -232,6 +232,13 @@ impl Daemon {
         self.pid
     }
 
+    /// Its only child.
+    #[track_caller]
+    pub(crate) fn child(self) -> Self {
+        let children = fs::read_to_string(self.proc(&format!("task/{}/children", self.pid))).unwrap();
+        Self { pid: Pid::from_raw(children.trim().parse().unwrap()) }
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(self, signal: Signal) {
         kill(self.pid, signal).unwrap();

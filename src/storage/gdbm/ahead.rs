@@ -13,12 +13,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Whence, lseek64};
 use tracing::{debug, warn};
 
 use super::handle::Handle;
 use super::header::Header;
+use super::reserve::file_size_limit;
 
 /// How long the tail is made: room for ten million new records, after which the file is mapped anew. The
 /// library then waits for the disk, so that must be seldom.
@@ -65,7 +65,7 @@ impl Ahead {
             State::Without => {}
             State::Mapped if in_use + LEFT <= self.end => {}
             State::Mapped => {
-                self.state = match self.extend(in_use + TAIL) {
+                self.state = match self.extend(in_use) {
                     Ok(()) => State::Longer,
                     Err(error) => {
                         debug!("the database file cannot be made longer ahead of its use: {error}");
@@ -91,10 +91,10 @@ impl Ahead {
         }
     }
 
-    fn extend(&mut self, end: u64) -> io::Result<()> {
-        // Whoever exceeds this limit is not refused but killed.
-        let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
-        if end > limit {
+    /// Makes the tail as long as it is to be, or as a limit of file sizes lets it be.
+    fn extend(&mut self, in_use: u64) -> io::Result<()> {
+        let end = (in_use + TAIL).min(file_size_limit());
+        if end < in_use + LEFT {
             return Err(Errno::EFBIG.into());
         }
         self.file.set_len(end)?;

@@ -62,7 +62,12 @@ pub fn mend(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Mended
     };
     match has_room_beside(path) {
         Ok(true) => {}
-        Ok(false) => return Err(failed("there is no room", &"its disk has no room for a copy of it")),
+        Ok(false) => {
+            return Err(failed(
+                "there is no room",
+                &"its disk has no room for a copy of it, or the limit of file sizes (ulimit -f, LimitFSIZE) forbids one",
+            ));
+        }
         Err(error) => return Err(failed("its disk cannot be asked for room", &error)),
     }
     let copy = beside(path, "recovering");

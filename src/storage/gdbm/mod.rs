@@ -367,6 +367,16 @@ fn open_file(
 ) -> Result<(Open, Marker, File), OpenError> {
     let start = Instant::now();
     check_kind(path)?;
+    let limit = reserve::file_size_limit();
+    let is_new = || std::fs::metadata(path).map_or(true, |metadata| metadata.len() == 0);
+    // The library would leave a part of a file behind.
+    if limit < reserve::LEAST_FILE && is_new() {
+        return Err(OpenError::new(format!(
+            "cannot make the database {}: this process may make files of {limit} bytes at most: raise the limit \
+             (ulimit -f, LimitFSIZE)",
+            path.display()
+        )));
+    }
     let marker = Marker::of(path);
     let opened = || Handle::open(path).map_err(|error| explain(path, &error));
     let mut handle = opened()?;

@@ -19,6 +19,7 @@ use super::Open;
 use super::codec::Stored;
 use super::handle::{GdbmError, Handle, Recovered};
 use super::marker::Marker;
+use super::reserve::file_size_limit;
 use crate::digest::{Digest, HEX_LEN};
 use crate::record::Timestamp;
 use crate::storage::OpenError;
@@ -38,7 +39,9 @@ pub(super) enum RecoveryError {
     #[error("{0}")]
     Backup(#[from] io::Error),
     /// There is no room to put records back.
-    #[error("there is no room on its disk")]
+    #[error(
+        "there is no room on its disk, or the limit of file sizes (ulimit -f, LimitFSIZE) forbids another file"
+    )]
     NoRoom,
 }
 
@@ -84,9 +87,13 @@ fn beyond_repair(path: &Path, error: &RecoveryError) -> OpenError {
     ))
 }
 
-/// Whether the disk can hold another file of this one's size, and what is reserved for changes of that.
+/// Whether the disk can hold another file of this one's size, and what is reserved for changes of that, and
+/// whether this process may make such a file.
 pub(super) fn has_room_beside(path: &Path) -> io::Result<bool> {
     let size = std::fs::metadata(path)?.len();
+    if size + size / 8 > file_size_limit() {
+        return Ok(false);
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let disk = nix::sys::statvfs::statvfs(folder)?;
     let free = (disk.blocks_available() as u64).saturating_mul(disk.fragment_size() as u64);

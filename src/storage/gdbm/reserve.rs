@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::header::Header;
 
@@ -25,6 +26,8 @@ const NEEDED_FRACTION: u64 = 64;
 /// How much is reserved at once.
 const CHUNK: u64 = 4 << 20;
 const CHUNK_FRACTION: u64 = 32;
+/// How large this process must be allowed to make files for a new database to be of use.
+pub(super) const LEAST_FILE: u64 = 1 << 20;
 /// How soon a refused reservation is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -104,8 +107,8 @@ impl Reserve {
             }
             Err(error) => {
                 let is_full = matches!(
-                    error.raw_os_error().map(Errno::from_raw),
-                    Some(Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)
+                    error.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
                 );
                 let news = match self.refused {
                     None => News::Full(error.to_string(), is_full),
@@ -124,10 +127,20 @@ impl Reserve {
             None => self.file.metadata()?.len(),
         };
         self.in_use = size;
+        let needed = size + NEEDED + size / NEEDED_FRACTION;
+        // Blocks behind the end of the file can be reserved beyond this limit, but not used. It may be
+        // changed while the server runs.
+        let limit = file_size_limit();
+        if needed > limit {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("this process may make files of {limit} bytes at most (ulimit -f, LimitFSIZE)"),
+            ));
+        }
         if !self.supported {
             return Ok(());
         }
-        if size + NEEDED + size / NEEDED_FRACTION <= self.end {
+        if needed <= self.end {
             if asks {
                 // Changes nothing, but where nothing can be changed at all it is refused.
                 fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 1)?;
@@ -142,6 +155,11 @@ impl Reserve {
         self.end = end;
         Ok(())
     }
+}
+
+/// How large this process may make a file, as far as the system tells.
+pub(super) fn file_size_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(limit, _)| limit)
 }
 
 #[cfg(test)]

@@ -1,0 +1,230 @@
+//! Signals that mean nothing to the server, and the limit of file sizes, which is told by one.
+
+use std::fs;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{DIGEST, Home, eventually, ours_only};
+use crate::support::{Caller, Daemon, Ledger, Running, Site, digest, finish};
+
+/// The signals of signal(7) whose default action ends a process, and that ask the server for nothing.
+const MEANINGLESS: [Signal; 9] = [
+    Signal::SIGPIPE,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+    Signal::SIGSTKFLT,
+    Signal::SIGXFSZ,
+];
+/// What ends the server as any other process: a fault of its own, a person's wish for a dump, or the limit of
+/// processor time.
+const DEADLY: [Signal; 9] = [
+    Signal::SIGABRT,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGQUIT,
+    Signal::SIGSEGV,
+    Signal::SIGSYS,
+    Signal::SIGTRAP,
+    Signal::SIGXCPU,
+];
+
+/// A mask of signals in the state of a process.
+fn mask(daemon: Daemon, field: &str) -> u64 {
+    let status = fs::read_to_string(daemon.proc("status")).unwrap();
+    let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t")).unwrap();
+    u64::from_str_radix(value, 16).unwrap()
+}
+
+fn bit(signal: Signal) -> u64 {
+    1 << (signal as u32 - 1)
+}
+
+#[test]
+fn signals_that_mean_nothing_do_nothing() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let daemon = site.detach();
+    let mut caller = site.caller();
+    for signal in MEANINGLESS {
+        daemon.signal(signal);
+        assert_eq!(caller.answered("report", &[DIGEST]).code(), 200, "{signal}");
+    }
+    for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+        let kill = Command::new("kill").args([&format!("-{number}"), &daemon.pid().to_string()]).status();
+        assert!(kill.unwrap().success());
+        assert_eq!(caller.answered("report", &[DIGEST]).code(), 200, "{number}");
+    }
+    let (ignored, caught) = (mask(daemon, "SigIgn"), mask(daemon, "SigCgt"));
+    for signal in DEADLY {
+        assert_eq!(ignored & bit(signal), 0, "{signal}");
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
+        assert_ne!(caught & bit(signal), 0, "{signal}");
+    }
+    daemon.stop();
+}
+
+/// Reports new digests, many at a time, until one is refused or there are so many.
+fn report_until_refused(caller: &mut Caller, ledger: &mut Ledger, most: u32) -> bool {
+    for first in (0..most).step_by(100) {
+        let digests: Vec<String> = (first..first + 100).map(digest).collect();
+        let names: Vec<&str> = digests.iter().map(String::as_str).collect();
+        let code = caller.answered("report", &names).code();
+        assert!([200, 500].contains(&code), "{code}");
+        for name in names {
+            // Of a refused request some may have been stored.
+            if code == 200 { ledger.acknowledge(name) } else { ledger.enter(name, None) }
+        }
+        if code == 500 {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_limit_of_file_sizes_refuses_reports_and_nothing_else() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let script = "ulimit -f 4096; exec \"$@\"";
+    let mut ledger = Ledger::default();
+    let mut server = Running::start(&site, site.under(script, false));
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+    assert!(report_until_refused(&mut caller, &mut ledger, 100_000), "4 MiB are never full");
+    assert!(ledger.acknowledged() > 1000, "{}", ledger.acknowledged());
+    assert_eq!(caller.count(&digest(0)), 1);
+    assert!(server.is_running());
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    assert!(site.home().log().contains("no room for the database"), "{}", site.home().log());
+    ledger.compare(&site.stored());
+
+    // A start under the same limit serves what there is, and after a kill, too.
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let mut server = Running::start(&site, site.under(script, false));
+        server.serves(&mut caller);
+        assert_eq!(caller.count(&digest(0)), 1);
+        assert_eq!(caller.answered("report", &[DIGEST]).code(), 500);
+        server.daemon().signal(signal);
+        assert_eq!(server.ended().code(), (signal == Signal::SIGTERM).then_some(0));
+    }
+    let daemon = site.detach();
+    assert_eq!(site.caller().answered("report", &[DIGEST]).code(), 200);
+    daemon.stop();
+}
+
+#[test]
+fn a_limit_of_file_sizes_on_a_running_server_passes() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let mut server = Running::start(&site, site.command());
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+    assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
+    let limit = |bytes: &str| {
+        let pid = server.daemon().pid().to_string();
+        let status =
+            Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:unlimited")]).status();
+        assert!(status.unwrap().success());
+    };
+    limit("1000");
+    eventually("a refusal", || (caller.answered("report", &[DIGEST]).code() == 500).then_some(()));
+    for _ in 0..100 {
+        assert_eq!(caller.answered("check", &[DIGEST]).code(), 200);
+    }
+    limit("unlimited");
+    eventually("reports", || (caller.answered("report", &[DIGEST]).code() == 200).then_some(()));
+    eventually("that lines were lost", || site.home().log().contains(" lines were lost").then_some(()));
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
+fn logs_beyond_the_limit_of_file_sizes_are_lost_and_counted() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::at(Home::open().file("usage.log", vec![b'\n'; 4 << 20]));
+    let mut server = Running::start(&site, site.under("ulimit -f 4096; exec \"$@\"", false));
+    let mut caller = site.caller();
+    server.serves(&mut caller);
+    assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
+    eventually("the failure", || {
+        site.home().log().contains("cannot write to the usage log file").then_some(())
+    });
+    fs::OpenOptions::new().write(true).truncate(true).open(site.path("usage.log")).unwrap();
+    eventually("the number of lost lines", || {
+        assert_eq!(caller.answered("ping", &[]).code(), 200);
+        site.home().log().contains(" lines were lost").then_some(())
+    });
+    server.daemon().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
+fn a_start_under_any_limit_of_file_sizes_works_or_says_why_not() {
+    if !ours_only() {
+        return;
+    }
+    // In KiB.
+    for limit in [0, 1, 4, 16, 64, 512, 1024, 2048, 100_000, 2_000_000] {
+        let site = Site::new();
+        let script = format!("ulimit -f {limit}; exec \"$@\"");
+        let mut server = Running::start(&site, site.under(&script, false));
+        let mut caller = site.caller();
+        let status = eventually("a start or its end", || {
+            if !server.is_running() {
+                return Some(Some(server.ended()));
+            }
+            caller.ask("ping", &[], std::time::Duration::from_millis(100)).map(|_| None)
+        });
+        if let Some(status) = status {
+            let said = site.home().stderr();
+            assert_eq!(status.code(), Some(1), "{limit}");
+            // Under the least limit not even that can be written.
+            assert!(
+                limit == 0 || said.lines().count() == 1 && said.contains("raise the limit"),
+                "{limit}: {said}"
+            );
+            assert!(limit < 1024, "{limit}: {said}");
+            // Nothing is left that hinders a start without the limit.
+            site.detach().stop();
+            continue;
+        }
+        let code = caller.answered("report", &[DIGEST]).code();
+        assert_eq!(code, if limit > 1024 { 200 } else { 500 }, "{limit}");
+        server.daemon().signal(Signal::SIGTERM);
+        assert_eq!(server.ended().code(), Some(0), "{limit}");
+    }
+}
+
+#[test]
+fn a_migration_beyond_the_limit_of_file_sizes_fails_with_a_line() {
+    if !ours_only() {
+        return;
+    }
+    let site = Site::new();
+    let value = "1,3,2011-03-13 07:06:40,2011-03-13 07:06:40,0,None,None";
+    let records: Vec<_> = (0..20_000).map(|number| (digest(number), value)).collect();
+    site.home().database().write(&records);
+    let (source, destination) = (site.path("pyzord.db"), site.path("destination.db"));
+    let mut command = Command::new("bash");
+    command.args(["-c", "ulimit -f 1500; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_pyzor-migrate")]);
+    command.arg("--se=gdbm").arg("--de=gdbm").arg("--sd").arg(&source).arg("--dd").arg(&destination);
+    let finished = finish(command);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("pyzor-migrate: error: "), "{finished:?}");
+}
