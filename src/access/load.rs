@@ -1,7 +1,6 @@
 //! Reading both files into an [`Authorizer`].
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use super::lines::shown;
 use super::passwd::{self, Entry};
 use super::rules::{self, Order, Rule, User};
 use super::{ANONYMOUS, Account, Authorizer, Rights};
+use crate::os::open;
 use crate::protocol::op::Op;
 
 /// The permissions that a file has for users who are neither its owner nor of its group.
@@ -150,16 +150,7 @@ struct Content {
 
 fn read(what: &'static str, path: &Path) -> Result<Option<Content>, LoadError> {
     let fail = |error| LoadError { what, path: path.to_owned(), error };
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fail(error)),
-        // Reading a pipe could wait for ever, reading /dev/null is a way to say "none".
-        Ok(metadata) if !metadata.is_file() && path != Path::new("/dev/null") => {
-            return Err(fail(io::Error::other("it is not a regular file")));
-        }
-        Ok(_) => {}
-    }
-    let content = File::open(path).and_then(|mut file| {
+    let content = open::to_read(path).and_then(|mut file| {
         let mode = file.metadata().map(|metadata| if metadata.is_file() { metadata.mode() } else { 0 })?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
 use crate::os::confine::{self, Places};
+use crate::os::inherited;
 use crate::settings::Settings;
 use crate::storage;
 
@@ -43,6 +44,7 @@ pub(super) fn confine(settings: &Settings) {
         warn!("dumps of this process, which hold keys, cannot be forbidden: {error}");
     }
     let outcome = confine::confine(&places(settings));
+    outcome.warnings.iter().for_each(|warning| warn!("{warning}"));
     info!("{}", outcome.text);
 }
 
@@ -51,9 +53,13 @@ fn places(settings: &Settings) -> Places {
     places.written.push(settings.homedir.clone());
     let is_file = settings.engine == "gdbm";
     let logs = [&settings.log_file, &settings.usage_log_file].into_iter().flatten();
+    let (open, logs): (Vec<_>, Vec<_>) = logs.partition(|path| inherited::number_of(path).is_some());
+    // What is open already needs no rule; a file may be put in the place of a link to it.
+    let links = open.into_iter().filter(|path| !is_of_the_system(path));
+    places.written.extend(links.filter_map(|path| path.parent()).map(Path::to_owned));
     let database = is_file.then_some(&settings.digest_db_path);
     let pid_file = settings.detach.is_some().then_some(&settings.pid_file);
-    for path in logs.chain(database).chain(pid_file) {
+    for path in logs.into_iter().chain(database).chain(pid_file) {
         add(&mut places.written, path);
     }
     add(&mut places.read, &settings.passwd_file);
@@ -80,16 +86,18 @@ fn places(settings: &Settings) -> Places {
 
 /// Adds the folder of a file, and of what it is a link to; what is no regular file only itself.
 fn add(folders: &mut Vec<PathBuf>, path: &Path) {
-    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+    let is_other = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    if is_other {
         folders.push(path.to_owned());
-        // A device has no neighbours that might take its place, a pipe may.
-        if path.starts_with("/dev") || path.starts_with("/proc") {
-            return;
-        }
     }
     // A link to what is not there yet says where it will be.
     let target = fs::canonicalize(path).ok().or_else(|| Some(path.parent()?.join(fs::read_link(path).ok()?)));
-    folders.extend(
-        [Some(path), target.as_deref()].into_iter().flatten().filter_map(Path::parent).map(Path::to_owned),
-    );
+    let places = [Some(path), target.as_deref()].into_iter().flatten();
+    // A device has no neighbours that might take its place, a pipe may.
+    let places = places.filter(|place| !(is_other && is_of_the_system(place)));
+    folders.extend(places.filter_map(Path::parent).map(Path::to_owned));
+}
+
+fn is_of_the_system(path: &Path) -> bool {
+    path.starts_with("/dev") || path.starts_with("/proc")
 }

@@ -1,17 +1,20 @@
 //! Becoming another user: what root alone may do comes before, and everything else is tried after.
 //!
 //! All files but the output of `--detach` are opened by the new user, so that a start tries what a
-//! later reload or rotation will need.
+//! later reload or rotation will need. Logs on descriptors that the process was started with are taken
+//! before, and never opened by their names.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, Uid, access};
 
 use super::listening::{self, Interrupted};
 use super::prepare::StartError;
+use crate::os::inherited::{self, Inherited};
+use crate::os::open;
 use crate::os::privileges::Identity;
 use crate::server::socket::Listener;
 use crate::settings::Settings;
@@ -87,12 +90,12 @@ pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<AsRoot, 
 
 /// Opens the file that takes all output in the background.
 pub(super) fn open_output(path: &Path) -> Result<File, StartError> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| StartError::Output { path: path.display().to_string(), error })
+    let opened = match Inherited::named(path) {
+        Ok(Some(inherited)) => inherited.duplicate().map(File::from),
+        Ok(None) => open::to_append(path),
+        Err(error) => Err(error),
+    };
+    opened.map_err(|error| StartError::Output { path: path.display().to_string(), error })
 }
 
 /// Tries as the new user what is needed now or later, and leaves nothing behind.
@@ -107,7 +110,8 @@ impl Trial<'_> {
         failures.extend(self.reads("passwd file", &settings.passwd_file));
         failures.extend(self.reads("access file", &settings.access_file));
         for (what, path) in [("log file", &settings.log_file), ("usage log file", &settings.usage_log_file)] {
-            if let Some(path) = path {
+            // What means a descriptor is open already, and never opened by its name.
+            if let Some(path) = path.as_deref().filter(|path| inherited::number_of(path).is_none()) {
                 failures.extend(self.writes(what, path));
             }
         }
@@ -121,16 +125,15 @@ impl Trial<'_> {
     }
 
     fn reads(&self, what: &str, path: &Path) -> Option<String> {
-        match File::open(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let (group, path) = (&self.identity.group, path.display());
-                let mend = self
-                    .way_to(Path::new(&path.to_string()))
-                    .unwrap_or_else(|| format!("chgrp {group} {path} && chmod g+r {path}"));
-                Some(format!("{} cannot read the {what} {path}: {error}: {mend}", self.identity.user))
-            }
-            _ => None,
+        let error = open::to_read(path).err().filter(|error| error.kind() != io::ErrorKind::NotFound)?;
+        let (user, group) = (&self.identity.user, &self.identity.group);
+        let (mend, path) = (self.way_to(path), path.display());
+        let line = format!("{user} cannot read the {what} {path}: {error}");
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            return Some(line);
         }
+        let mend = mend.unwrap_or_else(|| format!("chgrp {group} {path} && chmod g+r {path}"));
+        Some(format!("{line}: {mend}"))
     }
 
     /// Tries a file that is there, and whether one could be made in its folder and removed.
@@ -139,11 +142,10 @@ impl Trial<'_> {
         let is_other = |metadata: fs::Metadata| !metadata.is_file();
         if fs::metadata(path).is_ok_and(is_other) {
             // A terminal, a pipe: nothing is ever made in its place.
-            let opened = OpenOptions::new().append(true).custom_flags(libc::O_NONBLOCK).open(path);
-            let error = opened.err()?;
+            let error = open::to_append(path).err()?;
             return Some(format!("{user} cannot write to the {what} {}: {error}", path.display()));
         }
-        match OpenOptions::new().append(true).open(path) {
+        match open::without_waiting(OpenOptions::new().append(true)).open(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 let mend = self.way_to(path).unwrap_or_else(|| format!("chown {user} {}", path.display()));
                 return Some(format!("{user} cannot write the {what} {}: {error}: {mend}", path.display()));

@@ -141,6 +141,14 @@ fn start(settings: &Settings) -> ExitCode {
         say("error", &StartError::System(error));
         return ExitCode::FAILURE;
     }
+    // Before anything else is open, and while it is the user who may have them.
+    let inherited = match logging::inherit(settings.log_file.as_deref(), settings.usage_log_file.as_deref()) {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            say("error", &error);
+            return ExitCode::FAILURE;
+        }
+    };
     // Only root may lower it.
     let niced = privileges::nice(settings.nice);
     let as_root = match identity::assume(settings, made_homedir) {
@@ -154,15 +162,14 @@ fn start(settings: &Settings) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    let logs =
-        match logging::open(settings.log_file.as_deref(), settings.usage_log_file.as_deref(), settings.debug)
-        {
-            Ok(logs) => logs,
-            Err(error) => {
-                say("error", &error);
-                return ExitCode::FAILURE;
-            }
-        };
+    let (log, usage_log) = (settings.log_file.as_deref(), settings.usage_log_file.as_deref());
+    let logs = match logging::open(log, usage_log, settings.debug, inherited) {
+        Ok(logs) => logs,
+        Err(error) => {
+            say("error", &error);
+            return ExitCode::FAILURE;
+        }
+    };
     if let Err(error) = niced {
         warn!("the niceness {} was refused: {error}", settings.nice);
     }

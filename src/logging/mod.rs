@@ -10,15 +10,14 @@ mod operator;
 mod sink;
 mod usage;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
 use thiserror::Error;
 use tracing::error;
 use tracing_subscriber::layer::SubscriberExt;
@@ -28,11 +27,16 @@ pub use usage::UsageLog;
 pub(crate) use self::operator::EventText;
 use self::operator::Operator;
 use self::sink::{Sink, Target};
+use crate::os::inherited::{self, Inherited};
+use crate::os::open;
 
 /// How much may wait to be written to a destination, in bytes. The usage log's lines come in
 /// thousands at a time.
 const OPERATOR_BUFFER: usize = 1 << 20;
 const USAGE_BUFFER: usize = 4 << 20;
+
+const OPERATOR: &str = "log file";
+const USAGE: &str = "usage log file";
 
 /// A log file that cannot be had.
 #[derive(Debug, Error)]
@@ -48,6 +52,23 @@ pub struct OpenError {
 pub struct Logs {
     operator: Arc<Operator>,
     usage: Option<Arc<Sink>>,
+    inherited: Arc<[Inherited]>,
+}
+
+/// Takes the descriptors that the paths of logs mean. To be called before the process has opened anything
+/// itself, whose number a path could have.
+///
+/// # Errors
+///
+/// One that is not open for writing.
+pub fn inherit(operator: Option<&Path>, usage: Option<&Path>) -> Result<Vec<Inherited>, OpenError> {
+    let named = |what, path: Option<&Path>| {
+        let fail = |path: &Path, error| OpenError { what, path: path.to_owned(), error };
+        path.and_then(|path| Inherited::named(path).map_err(|error| fail(path, error)).transpose())
+            .transpose()
+    };
+    let (operator, usage) = (named(OPERATOR, operator)?, named(USAGE, usage)?);
+    Ok(operator.into_iter().chain(usage).collect())
 }
 
 /// Opens both logs, for appending, and makes the operator's the destination of all `tracing`
@@ -55,40 +76,49 @@ pub struct Logs {
 /// thread before the daemon has gone into the background, and a start that fails must not leave
 /// its reason behind in a buffer.
 ///
+/// A path that means a descriptor of the process's start needs it among the inherited ones.
+///
 /// `debug` lowers the operator's log to debug and sends everything to stderr as well.
 ///
 /// # Errors
 ///
 /// A file that cannot be opened.
-pub fn open(operator: Option<&Path>, usage: Option<&Path>, debug: bool) -> Result<Logs, OpenError> {
+pub fn open(
+    operator: Option<&Path>,
+    usage: Option<&Path>,
+    debug: bool,
+    inherited: Vec<Inherited>,
+) -> Result<Logs, OpenError> {
     let sink = |what, path: Option<&Path>, limit| {
-        path.map(|path| Ok(Arc::new(Sink::new(what, Some(path), target(what, path)?, limit)))).transpose()
+        let made = |path| Ok(Arc::new(Sink::new(what, Some(path), target(what, path, &inherited)?, limit)));
+        path.map(made).transpose()
     };
-    let file = sink("log file", operator, OPERATOR_BUFFER)?;
-    let usage = sink("usage log file", usage, USAGE_BUFFER)?;
+    let file = sink(OPERATOR, operator, OPERATOR_BUFFER)?;
+    let usage = sink(USAGE, usage, USAGE_BUFFER)?;
     let operator = Arc::new(Operator::new(file, debug));
-    let logs = Logs { operator, usage };
+    let logs = Logs { operator, usage, inherited: inherited.into() };
     let subscriber = tracing_subscriber::registry().with(operator::Lines(Arc::clone(&logs.operator)));
     // Only a second call in one process could find another one, and then that one serves.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(logs)
 }
 
-fn target(what: &'static str, path: &Path) -> Result<Target, OpenError> {
-    // Opening these by name fails when they are sockets, as under systemd.
-    if path == Path::new("/dev/stdout") {
-        return Ok(Target::Stdout);
-    }
-    if path == Path::new("/dev/stderr") {
-        return Ok(Target::Stderr);
-    }
-    append(path).map(Target::File).map_err(|error| OpenError { what, path: path.to_owned(), error })
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    // A pipe without a reader is an error instead of a long wait, and so is one that is full.
-    let flags = OFlag::O_NONBLOCK.bits();
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)
+fn target(what: &'static str, path: &Path, inherited: &[Inherited]) -> Result<Target, OpenError> {
+    let target = match inherited::number_of(path) {
+        None => open::to_append(path).map(Target::File),
+        // The number may belong to something else by now, the database for instance.
+        Some(number) => [Inherited::STDOUT, Inherited::STDERR]
+            .iter()
+            .chain(inherited)
+            .find(|inherited| inherited.number() == number)
+            .map(|inherited| Target::Inherited(inherited.clone()))
+            .ok_or_else(|| {
+                io::Error::other(format!(
+                    "descriptor {number} was not the destination of a log when pyzord was started: restart it"
+                ))
+            }),
+    };
+    target.map_err(|error| OpenError { what, path: path.to_owned(), error })
 }
 
 impl Logs {
@@ -115,7 +145,7 @@ impl Logs {
     pub fn reopen(&self) {
         for sink in self.files() {
             let Some(path) = sink.path() else { continue };
-            match target(sink.what(), path) {
+            match target(sink.what(), path, &self.inherited) {
                 Ok(target) => sink.replace(target),
                 Err(error) => error!("{error}; the old one is written on"),
             }
@@ -144,21 +174,22 @@ impl Logs {
 }
 
 impl Target {
-    fn is_file(&self) -> bool {
-        matches!(self, Self::File(_))
-    }
-
-    /// Whether both are one file or pipe, opened twice.
+    /// Whether both are one descriptor, or one file or pipe, opened twice.
     fn is_same(&self, other: &Self) -> bool {
-        let (Self::File(this), Self::File(other)) = (self, other) else { return false };
         let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
-        identity(this).is_some_and(|this| identity(other) == Some(this))
+        match (self, other) {
+            (Self::File(this), Self::File(other)) => {
+                identity(this).is_some_and(|this| identity(other) == Some(this))
+            }
+            (Self::Inherited(this), Self::Inherited(other)) => this.number() == other.number(),
+            _ => false,
+        }
     }
 
     fn descriptor(&self) -> Option<RawFd> {
         match self {
             Self::File(file) => Some(file.as_raw_fd()),
-            Self::Stdout | Self::Stderr => None,
+            Self::Inherited(inherited) => inherited.kept(),
         }
     }
 }

@@ -12,6 +12,7 @@ use tracing_subscriber::layer::{Context, Layer};
 use super::OPERATOR_BUFFER;
 use super::line::{Stamp, push_printable};
 use super::sink::{Sink, Target};
+use crate::os::inherited::Inherited;
 use crate::record::Timestamp;
 
 /// The operator's log.
@@ -29,7 +30,12 @@ impl Operator {
     pub(super) fn new(file: Option<Arc<Sink>>, debug: bool) -> Self {
         Self {
             file,
-            stderr: Arc::new(Sink::new("stderr", None, Target::Stderr, OPERATOR_BUFFER)),
+            stderr: Arc::new(Sink::new(
+                "stderr",
+                None,
+                Target::Inherited(Inherited::STDERR),
+                OPERATOR_BUFFER,
+            )),
             debug,
             serving: AtomicBool::new(false),
             stamp: Mutex::new(Stamp::here()),

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
+use crate::os::inherited::Inherited;
+
 /// How long the thread lets lines gather after a write, so that it is not woken for each.
 const GATHERING: Duration = Duration::from_millis(10);
 /// How long it waits for a pipe that is full, at first and at most.
@@ -23,22 +25,15 @@ const REMINDER: Duration = Duration::from_secs(60);
 pub(super) enum Target {
     /// A file, or what has a file's name; a pipe that is full is an error rather than a wait.
     File(File),
-    /// This process's stdout, whatever that becomes.
-    Stdout,
-    /// This process's stderr, whatever that becomes.
-    Stderr,
+    /// A descriptor of the process's start, of which the same holds.
+    Inherited(Inherited),
 }
 
 impl Write for Target {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::File(file) => file.write(bytes),
-            Self::Stdout => {
-                let mut stdout = io::stdout();
-                let written = stdout.write(bytes)?;
-                stdout.flush().map(|()| written)
-            }
-            Self::Stderr => io::stderr().write(bytes),
+            Self::Inherited(inherited) => inherited.write_now(bytes),
         }
     }
 
@@ -306,16 +301,14 @@ impl Writer {
                     at += if std::mem::take(&mut self.torn) { 0 } else { written };
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.target.is_file() => {
-                    match full(pause) {
-                        Full::Again => pause = (pause * 2).min(LONGEST_PAUSE),
-                        Full::Instead(target) => {
-                            at = self.turn_to(target, lines, at);
-                            pause = FIRST_PAUSE;
-                        }
-                        Full::Lost => return self.lose_from(lines, at, error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match full(pause) {
+                    Full::Again => pause = (pause * 2).min(LONGEST_PAUSE),
+                    Full::Instead(target) => {
+                        at = self.turn_to(target, lines, at);
+                        pause = FIRST_PAUSE;
                     }
-                }
+                    Full::Lost => return self.lose_from(lines, at, error),
+                },
                 Err(error) => return self.lose_from(lines, at, error),
             }
         }

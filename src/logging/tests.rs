@@ -1,8 +1,9 @@
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 
 use jiff::tz::TimeZone;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
@@ -13,7 +14,7 @@ use crate::record::Timestamp;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn sink(path: &Path, limit: usize) -> Arc<Sink> {
-    Arc::new(Sink::new("log file", Some(path), target("log file", path).unwrap(), limit))
+    Arc::new(Sink::new("log file", Some(path), target("log file", path, &[]).unwrap(), limit))
 }
 
 fn finish(sink: &Sink) {
@@ -105,7 +106,7 @@ fn a_reopened_file_gets_what_comes_later() {
         std::thread::yield_now();
     }
     fs::rename(&path, &moved).unwrap();
-    sink.replace(target("log file", &path).unwrap());
+    sink.replace(target("log file", &path, &[]).unwrap());
     finish(&sink);
     assert_eq!(
         (fs::read_to_string(&moved).unwrap(), fs::read_to_string(&path).unwrap()),
@@ -123,7 +124,7 @@ fn lines_go_to_the_file_that_was_open_when_they_came() {
         // All of it before the thread has written anything, most of the time.
         sink.append(b"old\n");
         fs::rename(&path, &moved).unwrap();
-        sink.replace(target("log file", &path).unwrap());
+        sink.replace(target("log file", &path, &[]).unwrap());
         sink.append(b"new\n");
         let deadline = Instant::now() + PATIENCE;
         while fs::read(&path).unwrap().is_empty() && Instant::now() < deadline {
@@ -146,7 +147,7 @@ fn a_destination_that_blocks_costs_lines_and_no_time() {
     let path = folder.path().join("pipe");
     mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     assert!(
-        target("log file", &path).unwrap_err().to_string().contains("No such device"),
+        target("log file", &path, &[]).unwrap_err().to_string().contains("start its reader first"),
         "there is no reader yet"
     );
     let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
@@ -175,12 +176,12 @@ fn files_are_appended_to_and_private() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
-    drop(append(&path).unwrap());
+    drop(open::to_append(&path).unwrap());
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     fs::write(&path, "old\n").unwrap();
     sink(&path, 100).append(b"new\n");
     assert_eq!(fs::read_to_string(&path).unwrap(), "old\nnew\n");
-    let error = target("usage log file", &folder.path().join("missing/log")).unwrap_err().to_string();
+    let error = target("usage log file", &folder.path().join("missing/log"), &[]).unwrap_err().to_string();
     assert!(
         error.starts_with("cannot open the usage log file /") && error.ends_with("(os error 2)"),
         "{error}"

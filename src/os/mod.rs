@@ -2,6 +2,8 @@
 
 pub mod confine;
 pub mod detach;
+pub mod inherited;
+pub mod open;
 pub mod pidfile;
 pub mod privileges;
 pub mod signals;

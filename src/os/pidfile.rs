@@ -12,6 +12,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
+use super::open::not_regular;
+
 /// Why there is no pid file.
 #[derive(Debug, Error)]
 pub enum PidFileError {
@@ -57,11 +59,21 @@ pub struct PidFile {
 ///
 /// It has, or the file cannot be opened.
 pub fn check(path: &Path) -> Result<(), PidFileError> {
-    match File::open(path) {
+    match open(path, OpenOptions::new().read(true)) {
         Ok(file) => lock(path, file).map(drop),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(PidFileError::Unusable { path: path.to_owned(), error }),
     }
+}
+
+fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    // A link could lead the number into any file, a pipe could be waited for.
+    let file = match options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY).open(path) {
+        // A pipe or a socket.
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Err(not_regular()),
+        opened => opened?,
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
 }
 
 impl PidFile {
@@ -73,20 +85,9 @@ impl PidFile {
     pub fn write(path: &Path) -> Result<Self, PidFileError> {
         let unusable = |error| PidFileError::Unusable { path: path.to_owned(), error };
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                // A link could lead the number into any file, a pipe could be waited for.
-                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-                .open(path)
-                .map_err(unusable)?;
-            if !file.metadata().map_err(unusable)?.is_file() {
-                return Err(unusable(io::Error::other("it is not a regular file")));
-            }
-            let mut file = lock(path, file)?;
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            let mut file = lock(path, open(path, &mut options).map_err(unusable)?)?;
             // A daemon that ended between opening and locking has removed the file.
             if !is_at(&file, path) {
                 continue;

@@ -1,7 +1,8 @@
 //! Values from all places, checked one by one, made into [`Settings`].
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use super::table::{self, Effect, OPTIONS, Opt};
 use super::value::{self, Value};
 use super::{Environment, Failure, Invocation, Problem, SECTION, Settings};
 use crate::access::{Order, Sources};
+use crate::os::open;
 
 /// The config file's name in the homedir.
 const FILE: &str = "config";
@@ -71,7 +73,11 @@ impl<'a> Loader<'a> {
     pub(super) fn read(&mut self) {
         self.check_homedir();
         let path = self.homedir.join(FILE);
-        self.read_text(&path.display().to_string(), std::fs::read(&path));
+        let read = |mut file: File| {
+            let mut text = Vec::new();
+            file.read_to_end(&mut text).map(|_| text)
+        };
+        self.read_text(&path.display().to_string(), open::to_read(&path).and_then(read));
     }
 
     /// The same of what became of reading the file of that name.

@@ -253,7 +253,7 @@ fn a_broken_file_is_told_with_the_rest() {
     assert_eq!(home.problems(&["-e", "x"]).len(), 3);
     let home = Home::new(None);
     fs::create_dir_all(home.folder.path().join(".pyzor/config")).unwrap();
-    assert_eq!(home.problems(&[]), ["HOME/config: cannot read the file: Is a directory (os error 21)"]);
+    assert_eq!(home.problems(&[]), ["HOME/config: cannot read the file: it is not a regular file"]);
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! Names of databases on servers, as far as both such engines write them alike: parts between
 //! commas, or a URL. Their texts may hold passwords, so no error repeats any of them.
 
-use std::fs;
+use std::env;
+use std::io::{self, Read};
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
 use super::start::Failure;
+use crate::os::open;
 
 /// What is wrong with the name of a database.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -45,11 +47,23 @@ pub(super) struct Tls {
 impl Tls {
     /// The certificates to trust, where a file is named for them.
     pub(super) fn read_authorities(&self) -> Result<Option<Vec<u8>>, Failure> {
-        let Some(path) = &self.authorities else { return Ok(None) };
-        let failure = |error| {
+        let failure = |path: &Path, error| {
             Failure::fatal(format!("cannot read the certificates to trust in {}: {error}", path.display()))
         };
-        fs::read(path).map(Some).map_err(failure)
+        let Some(path) = &self.authorities else {
+            // The library reads it, and would wait for a pipe.
+            let named = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+            if let Some(path) = named
+                && let Err(error) = open::to_read(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(failure(&path, error));
+            }
+            return Ok(None);
+        };
+        let mut content = Vec::new();
+        let read = open::to_read(path).and_then(|mut file| file.read_to_end(&mut content));
+        read.map(|_| Some(content)).map_err(|error| failure(path, error))
     }
 }
 

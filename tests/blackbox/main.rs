@@ -18,6 +18,7 @@
 mod accounts;
 mod bench;
 mod deployed;
+mod descriptors;
 mod engines;
 mod faults;
 mod faults_machine;
@@ -39,6 +40,7 @@ mod namespaces;
 mod options;
 mod outages;
 mod pauses;
+mod pipes;
 mod recover;
 mod replays;
 mod root;

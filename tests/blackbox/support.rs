@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -301,6 +302,14 @@ impl Running {
             Stdio::from(fs::OpenOptions::new().create(true).append(true).open(path).unwrap())
         };
         let child = command.stdout(output("stdout")).stderr(output("stderr")).spawn().unwrap();
+        Self { child }
+    }
+
+    /// Starts it with this as its stdout, and what it says on stderr in the file of the site's folder.
+    pub(crate) fn start_with(site: &Site, mut command: Command, stdout: OwnedFd) -> Self {
+        let path = site.folder().join("stderr");
+        let stderr = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
         Self { child }
     }
 

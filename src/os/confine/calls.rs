@@ -7,13 +7,17 @@
 #![allow(unsafe_code, reason = "the library for these filters cannot ask for the line in the kernel's log")]
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
+use std::path::Path;
 
 use nix::errno::Errno;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch,
 };
+
+use super::Absence;
 
 /// What a server never asks for: other programs, other processes' memory, another view of the file
 /// system or of the users, the kernel's own settings, and accepting connections.
@@ -108,21 +112,31 @@ const X32: libc::c_long = 0x4000_0000;
 #[cfg(target_arch = "x86_64")]
 const ONLY_X32: [libc::c_long; 6] = [520, 521, 528, 539, 540, 545];
 
+/// Where a kernel that has such filters says so.
+const OFFERED: &str = "/proc/sys/kernel/seccomp";
+
 /// Puts the filter in force.
 ///
 /// # Errors
 ///
-/// The kernel has none, or not for this kind of machine.
-pub(super) fn restrict() -> Result<(), String> {
+/// The kernel has none or refuses it, or there is none for this kind of machine.
+pub(super) fn restrict() -> Result<(), Absence> {
+    let unsupported = |why: &str| Absence::Unsupported(why.to_owned());
+    let failed = |error: &dyn Display| Absence::Failed(error.to_string());
     let machine: TargetArch =
-        std::env::consts::ARCH.try_into().map_err(|_| "not for this kind of machine".to_owned())?;
-    let (forbidden, missing) = programs(machine).map_err(|error| error.to_string())?;
-    nix::sys::prctl::set_no_new_privs().map_err(|error| error.to_string())?;
+        std::env::consts::ARCH.try_into().map_err(|_| unsupported("not for this kind of machine"))?;
+    let (forbidden, missing) = programs(machine).map_err(|error| failed(&error))?;
+    nix::sys::prctl::set_no_new_privs().map_err(|error| failed(&error))?;
     // The second one is asked for at every new thread: no line for that.
-    install(&forbidden, libc::SECCOMP_FILTER_FLAG_LOG)
+    let installed = install(&forbidden, libc::SECCOMP_FILTER_FLAG_LOG)
         .or_else(|_| install(&forbidden, 0))
-        .and_then(|()| install(&missing, 0))
-        .map_err(|error| error.to_string())
+        .and_then(|()| install(&missing, 0));
+    installed.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOSYS | Errno::EINVAL) if !Path::new(OFFERED).exists() => {
+            unsupported("this kernel has none")
+        }
+        _ => failed(&error),
+    })
 }
 
 /// The filter of what gets EPERM, and of what is said not to exist.

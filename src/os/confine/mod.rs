@@ -9,6 +9,7 @@ mod calls;
 #[cfg(target_os = "linux")]
 mod files;
 
+use std::io;
 use std::path::PathBuf;
 
 /// The places of the file system that are still to be reached.
@@ -20,13 +21,40 @@ pub struct Places {
     pub read: Vec<PathBuf>,
 }
 
-/// What became of it, a line for the log, and whether all of it could be had.
+/// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The line.
+    /// One line that says all of it.
     pub text: String,
-    /// Whether nothing is missing.
-    pub is_complete: bool,
+    /// What the operator should look at, each one line.
+    pub warnings: Vec<String>,
+}
+
+/// Why a part of it is not in force.
+#[cfg(target_os = "linux")]
+#[derive(Debug, PartialEq, Eq)]
+enum Absence {
+    /// The kernel does not offer it.
+    Unsupported(String),
+    /// It does, and refuses it all the same.
+    Failed(String),
+}
+
+#[cfg(target_os = "linux")]
+impl Absence {
+    /// The reason, with a warning for what should not be.
+    fn told(self, what: &str, warnings: &mut Vec<String>) -> String {
+        match self {
+            Self::Unsupported(why) => why,
+            Self::Failed(why) => {
+                warnings.push(format!(
+                    "Confine: {what} cannot be put in force, though this kernel has it: {why}; the server goes on \
+                     without: find out what hinders it, or set Confine = False"
+                ));
+                why
+            }
+        }
+    }
 }
 
 /// Lets no dump be made of this process's memory, in which keys are.
@@ -34,7 +62,7 @@ pub struct Outcome {
 /// # Errors
 ///
 /// The system's.
-pub fn forbid_dumps() -> std::io::Result<()> {
+pub fn forbid_dumps() -> io::Result<()> {
     use nix::sys::resource::{Resource, setrlimit};
     // One byte rather than none: where dumps go to a program, Linux looks at no other limit.
     setrlimit(Resource::RLIMIT_CORE, 1, 1)?;
@@ -45,22 +73,32 @@ pub fn forbid_dumps() -> std::io::Result<()> {
 /// the kernel for.
 #[cfg(target_os = "linux")]
 pub fn confine(places: &Places) -> Outcome {
-    let (files, calls) = (files::restrict(places), calls::restrict());
-    let is_complete = files == Ok(true) && calls.is_ok();
-    let files = match files {
-        Ok(true) => "to its files by landlock".to_owned(),
-        Ok(false) => "to its files by landlock, as far as this kernel has it".to_owned(),
-        Err(error) => format!("to no files ({error})"),
+    let mut warnings = Vec::new();
+    let files = match files::restrict(places) {
+        Ok(restricted) => {
+            warnings.extend(restricted.left_out.into_iter().map(|why| {
+                format!(
+                    "Confine: no rule can be made for {why}; the server cannot open it from now on: name another path, \
+                     or set Confine = False"
+                )
+            }));
+            let limit = if restricted.is_complete { "" } else { ", as far as this kernel has it" };
+            format!("to its files by landlock{limit}")
+        }
+        Err(absence) => format!("to no files ({})", absence.told("landlock", &mut warnings)),
     };
-    let calls = match calls {
+    let calls = match calls::restrict() {
         Ok(()) => "by a filter of system calls".to_owned(),
-        Err(error) => format!("by no filter of system calls ({error})"),
+        Err(absence) => {
+            let why = absence.told("the filter of system calls", &mut warnings);
+            format!("by no filter of system calls ({why})")
+        }
     };
-    Outcome { text: format!("Confined {files}, and {calls}."), is_complete }
+    Outcome { text: format!("Confined {files}, and {calls}."), warnings }
 }
 
 /// Nothing of it is offered here.
 #[cfg(not(target_os = "linux"))]
 pub fn confine(_: &Places) -> Outcome {
-    Outcome { text: "Not confined: this system offers nothing for it.".to_owned(), is_complete: false }
+    Outcome { text: "Not confined: this system offers nothing for it.".to_owned(), warnings: Vec::new() }
 }

@@ -10,6 +10,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::os::open;
+
 const TEXT: &str = "pyzord has the database open, or was killed while it had. It removes this file when it closes the \
                     database; where it finds it at the start, it first repairs the database.\n";
 
@@ -39,8 +41,9 @@ impl Marker {
 
     /// Puts it there.
     pub(super) fn set(&self) -> io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = open::without_waiting(&mut options).open(&self.path)?;
         file.write_all(TEXT.as_bytes())
     }
 
