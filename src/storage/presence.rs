@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use super::BoxFuture;
 use crate::allowance::{Allowance, more};
+use crate::os::confine;
 
 /// How long a request may wait for the store, a little less than the second that it may take.
 pub(super) const LIMIT: Duration = Duration::from_millis(900);
@@ -222,7 +223,7 @@ async fn check<L: Link>(link: &Arc<L>, epoch: u64) {
     }
     match timeout(LIMIT, link.check()).await {
         Ok(Ok(())) => {}
-        Ok(Err(why)) => presence.lost(epoch, &why),
+        Ok(Err(why)) => presence.lost(epoch, &explained(why)),
         Err(_) => {
             presence.timed_out(epoch, LIMIT);
         }
@@ -236,10 +237,20 @@ async fn retry<L: Link>(link: &Arc<L>) {
     match timeout(LIMIT, link.connect()).await {
         Ok(Ok(())) => presence.back(),
         Ok(Err(why)) => {
-            presence.still_lost(why);
+            presence.still_lost(explained(why));
             tokio::time::sleep(RETRY_PERIOD).await;
         }
         Err(_) => presence.still_lost("it does not answer in time".to_owned()),
+    }
+}
+
+/// Why a store cannot be reached, with what keeps this process from looking up its name, if anything does.
+pub(super) fn explained(why: String) -> String {
+    // The standard library's words for any failure to look up a name.
+    let hint = why.contains("lookup address").then(confine::why_names_are_unknown).flatten();
+    match hint {
+        Some(hint) => format!("{why}: {hint}"),
+        None => why,
     }
 }
 

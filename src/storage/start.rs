@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::warn;
 
 use super::OpenError;
+use super::presence::explained;
 
 /// How long the store is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,7 +67,7 @@ pub(super) async fn wait_for<T, F: Future<Output = Result<T, Failure>>>(
                 Ok(Err(Failure { why, is_final: true })) => {
                     return Err(OpenError::new(format!("cannot use {name}: {why}")));
                 }
-                Ok(Err(Failure { why, .. })) => break why,
+                Ok(Err(Failure { why, .. })) => break explained(why),
                 // It may be far away, but not that far.
                 Err(_) if step >= end || step >= started + LONGEST => break "it does not answer".to_owned(),
                 Err(_) => {

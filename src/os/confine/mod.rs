@@ -10,7 +10,12 @@ mod calls;
 mod files;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::unistd::{AccessFlags, access};
+
+use super::open;
 
 /// The places of the file system that are still to be reached.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +74,9 @@ pub fn forbid_dumps() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether files are kept away from this process.
+static FILES_IN_FORCE: AtomicBool = AtomicBool::new(false);
+
 /// Keeps this thread, and those it makes, from all files but these and from what a server never asks
 /// the kernel for.
 #[cfg(target_os = "linux")]
@@ -76,6 +84,7 @@ pub fn confine(places: &Places) -> Outcome {
     let mut warnings = Vec::new();
     let files = match files::restrict(places) {
         Ok(restricted) => {
+            FILES_IN_FORCE.store(true, Ordering::Relaxed);
             warnings.extend(restricted.left_out.into_iter().map(|why| {
                 format!(
                     "Confine: no rule can be made for {why}; the server cannot open it from now on: name another path, \
@@ -101,4 +110,26 @@ pub fn confine(places: &Places) -> Outcome {
 #[cfg(not(target_os = "linux"))]
 pub fn confine(_: &Places) -> Outcome {
     Outcome { text: "Not confined: this system offers nothing for it.".to_owned(), warnings: Vec::new() }
+}
+
+/// The file that says which servers the C library asks for names.
+const RESOLVER: &str = "/etc/resolv.conf";
+
+/// Why names cannot be looked up any more since this process is confined, if that is so: the resolver's
+/// file has become a link to where no file was when rules were made.
+pub fn why_names_are_unknown() -> Option<String> {
+    let path = Path::new(RESOLVER);
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    // The file's own permissions are no matter of rules, which are not asked here.
+    let may_be_read = || access(path, AccessFlags::R_OK).is_ok();
+    let is_in_force = FILES_IN_FORCE.load(Ordering::Relaxed);
+    if !is_in_force || !open::to_read(path).err().is_some_and(refused) || !may_be_read() {
+        return None;
+    }
+    let target = std::fs::canonicalize(path).ok().filter(|target| target != path);
+    let target = target.map(|target| format!(", a link to {},", target.display())).unwrap_or_default();
+    Some(format!(
+        "{RESOLVER}{target} cannot be read, since Confine allows only what was there when pyzord was started: \
+         restart pyzord"
+    ))
 }

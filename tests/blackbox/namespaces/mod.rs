@@ -5,4 +5,5 @@ mod absent;
 mod init;
 mod links;
 mod neighbours;
+mod resolver;
 mod sources;
