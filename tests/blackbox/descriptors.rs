@@ -6,7 +6,7 @@ use std::io::{Read, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{chown, symlink};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -148,30 +148,6 @@ fn a_path_for_which_no_rule_can_be_made_is_a_warning_and_everything_else_is_conf
     server.daemon().signal(Signal::SIGUSR1);
     heard.expect("cannot read the access file");
     stop(server);
-}
-
-#[test]
-fn confinement_that_the_kernel_has_and_refuses_is_a_warning() {
-    if !ours_only() {
-        return;
-    }
-    for (call, what) in [("landlock_restrict_self", "landlock"), ("seccomp", "filter of system calls")] {
-        let site = Site::new();
-        let mut command = site.mark(Command::new("strace"));
-        let inner = site.command();
-        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-        command.args(["-e", &format!("inject={call}:error=E2BIG"), "--"]);
-        command.arg(inner.get_program()).args(inner.get_args());
-        let mut tracer = Running::start(&site, command);
-        tracer.serves(&mut site.caller());
-        for text in [site.home().log(), site.home().stderr()] {
-            let line =
-                text.lines().find(|line| line.contains("Confine:")).unwrap_or_else(|| panic!("{text}"));
-            assert!(line.to_lowercase().contains("warning") && line.contains(what), "{line}");
-        }
-        tracer.daemon().child().signal(Signal::SIGTERM);
-        assert_eq!(tracer.ended().code(), Some(0));
-    }
 }
 
 #[test]

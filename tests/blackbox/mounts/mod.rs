@@ -1,9 +1,10 @@
-//! Servers on small file systems that the tests mount, for which the machine must permit mounting.
+//! Servers on file systems that the tests mount, for which the machine must permit mounting.
 
 mod full_disks;
 mod logs;
 mod pid_files;
 mod recovery;
+mod resolver;
 mod soak;
 
 use std::fs;

@@ -5,5 +5,4 @@ mod absent;
 mod init;
 mod links;
 mod neighbours;
-mod resolver;
 mod sources;

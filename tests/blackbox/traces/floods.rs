@@ -9,13 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use nix::unistd::Pid;
 
 use crate::harness::{Account, Home, MariaDb, Redis, Reply, eventually, ours_only, unix_time};
 use crate::outages::Store;
-use crate::support::{Over, Running, Site, digest};
+use crate::support::{Daemon, Over, Running, Site, digest};
 
 /// How long a flood lasts at most.
 const LONGEST: Duration = Duration::from_secs(90);
@@ -69,7 +68,7 @@ fn answered(port: u16, mut request: impl FnMut() -> Vec<u8>, code: i64) {
 
 /// A server each of whose calls to receive takes so many milliseconds, and brings as much as it can take while
 /// there is a flood; and the strace that runs it.
-fn slow(site: &Site, milliseconds: u32) -> (Running, Pid) {
+fn slow(site: &Site, milliseconds: u32) -> (Running, Daemon) {
     let injection = format!("inject=recvmmsg:delay_enter={milliseconds}000");
     let trace = format!(
         "strace -f --seccomp-bpf -qq -o '{}' -e trace=recvmmsg -e {injection}",
@@ -77,8 +76,7 @@ fn slow(site: &Site, milliseconds: u32) -> (Running, Pid) {
     );
     let mut tracer = Running::start(site, site.under(&format!("exec nice -n 19 {trace} \"$@\""), false));
     tracer.serves(&mut site.caller());
-    let name = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let server = site.processes().into_iter().find(|pid| name(pid) == "pyzord\n").unwrap();
+    let server = tracer.daemon().child();
     (tracer, server)
 }
 
@@ -111,11 +109,11 @@ fn experiment(settings: &str) {
         let request = format!("Op: check\nOp-Digest: {honest}\nThread: 3000\nPV: 2.1\n\n");
         answered(site.port(), || request.clone().into_bytes(), 200);
         site.home().rewrite("pyzord.passwd", new.passwd());
-        kill(server, Signal::SIGUSR1).unwrap();
+        server.signal(Signal::SIGUSR1);
         let signed = || new.sign("Op: ping\nThread: 3000\nPV: 2.1\n", unix_time());
         answered(site.port(), signed, 200);
         answered(site.port(), || request.clone().into_bytes(), 200);
-        kill(server, Signal::SIGTERM).unwrap();
+        server.signal(Signal::SIGTERM);
         assert!(tracer.ended().success());
         drop(guard);
     });
@@ -157,7 +155,7 @@ fn a_server_that_is_to_stop_does_not_receive_for_longer_than_its_bound() {
         let guard = over.guard();
         scope.spawn(|| flood(site.port(), &over));
         wait_for_flood(&site);
-        kill(server, Signal::SIGTERM).unwrap();
+        server.signal(Signal::SIGTERM);
         assert!(tracer.ended().success());
         drop(guard);
     });
