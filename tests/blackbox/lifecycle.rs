@@ -498,7 +498,12 @@ fn an_address_of_nobody_fails_the_start() {
     // 192.0.2.0/24 is for documentation and belongs to nobody.
     let mut command = site.detached();
     command.args(["-a", "192.0.2.1"]);
-    expect_failure(&site, command, &["192.0.2.1"]);
+    let finished = finish(command);
+    // It has been waited for, with lines that say so.
+    let last = finished.stderr.lines().last().unwrap_or_default();
+    assert!(finished.code == Some(1) && finished.stdout.is_empty(), "{finished:?}");
+    assert!(last.contains("error: cannot listen on 192.0.2.1:"), "{finished:?}");
+    site.expect_nobody();
 }
 
 #[test]
