@@ -15,6 +15,10 @@ case ${PYZORD_TESTS:-} in
     ;;
 esac
 
+# Most tests wait for something most of the time.
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
+export RUST_TEST_THREADS
+
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 

@@ -27,15 +27,13 @@ const SHARED: [&str; 8] = ["/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/va
 pub(super) struct AsRoot {
     /// The bound sockets.
     pub(super) listener: Option<Listener>,
-    /// The output of `--detach`.
-    pub(super) output: Option<File>,
 }
 
-/// Why the process did not become the user.
+/// Why a start ends before there is a runtime.
 pub(super) enum Refusal {
-    /// What the new user could not do, or why there is none, a line each.
+    /// What is wrong, a line each.
     Failed(Vec<String>),
-    /// This signal asked for the end while the address was waited for.
+    /// This signal asked for the end while something was waited for.
     Stopped(&'static str),
 }
 
@@ -70,12 +68,6 @@ pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<AsRoot, 
             Interrupted::Failed(error) => one(error.to_string()),
             Interrupted::Stopped(name) => Refusal::Stopped(name),
         })?),
-        output: settings
-            .detach
-            .as_deref()
-            .map(open_output)
-            .transpose()
-            .map_err(|error| one(error.to_string()))?,
     };
     let (uid, gid) = identity.numbers();
     if made_homedir {

@@ -11,7 +11,7 @@ use crate::os::signals;
 use crate::server::socket::{BindError, Listener, bind};
 use crate::settings::Settings;
 
-/// How long an address is waited for that no interface has yet, as before a VPN is up.
+/// How long an address is waited for that no interface has yet, or its interface, as before a VPN is up.
 const ABSENCE: Duration = Duration::from_secs(10);
 /// How often the operator is told that.
 const REMINDER: Duration = Duration::from_secs(1);
@@ -81,20 +81,26 @@ impl<'a, F: Fn(String)> Attempts<'a, F> {
         let outcome = bind(&self.settings.listen_address, self.settings.port, self.settings.send_buffer);
         let patience = match &outcome {
             Err(BindError::InUse { .. }) => HANDOVER,
-            Err(BindError::Absent { .. }) => ABSENCE,
+            Err(BindError::Absent { .. } | BindError::AbsentInterface { .. }) => ABSENCE,
             _ => return Attempt::Over(Box::new(outcome)),
         };
         if self.started.elapsed() >= patience {
             return Attempt::Over(Box::new(outcome));
         }
-        if let Err(BindError::Absent { address }) = &outcome
+        let what = match &outcome {
+            Err(BindError::Absent { address }) => {
+                Some(format!("the address {}, which no interface has yet", address.ip()))
+            }
+            Err(BindError::AbsentInterface { address }) => {
+                Some(format!("the address {address}, whose interface is not there yet"))
+            }
+            _ => None,
+        };
+        if let Some(what) = what
             && self.told.is_none_or(|told| told.elapsed() >= REMINDER)
         {
             self.told = Some(Instant::now());
-            (self.tell)(format!(
-                "waiting for the address {}, which ListenAddress names and no interface has yet",
-                address.ip()
-            ));
+            (self.tell)(format!("waiting for {what} (ListenAddress)"));
         }
         Attempt::Again(HANDOVER_STEP)
     }

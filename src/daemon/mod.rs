@@ -27,6 +27,7 @@ use self::watch::{End, Watch};
 use crate::access::{self, Present, Sources};
 use crate::logging::{self, Logs};
 use crate::os::detach::{self, Readiness};
+use crate::os::inherited::{self, Inherited};
 use crate::os::pidfile::{self, PidFile};
 use crate::os::signals::{self, Intention, Signals};
 use crate::os::{self, privileges};
@@ -42,9 +43,21 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// Runs the program `pyzord`.
 pub fn main() -> ExitCode {
     signals::ignore_meaningless();
+    // For a server a signal waits until there is somebody to take it. Nothing else that the program does takes any.
+    if let Err(error) = signals::block() {
+        say("error", &StartError::System(error));
+        return ExitCode::FAILURE;
+    }
+    let invocation = settings::load(std::env::args_os().skip(1), &Environment::of_process());
+    if !matches!(invocation, Ok(Invocation::Serve(_)))
+        && let Err(error) = signals::unblock()
+    {
+        say("error", &StartError::System(error));
+        return ExitCode::FAILURE;
+    }
     // TLS is to use this one, whatever other is compiled in; that another is installed already cannot be.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match settings::load(std::env::args_os().skip(1), &Environment::of_process()) {
+    match invocation {
         Ok(Invocation::Print(text)) => {
             print(&text);
             ExitCode::SUCCESS
@@ -71,10 +84,19 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says one thing to a person, before there are logs. A standard stream that is gone is no reason
-/// to do anything else.
+/// Prints one line for a person on stderr, before there are logs. Where that is gone, or is full because nothing
+/// reads it, the line is dropped: a start waits for no reader.
 fn say(what: &str, text: &dyn fmt::Display) {
-    let _ = writeln!(io::stderr(), "pyzord: {what}: {text}");
+    tell(&format!("pyzord: {what}: {text}\n"));
+}
+
+fn tell(line: &str) {
+    let mut rest = line.as_bytes();
+    while !rest.is_empty()
+        && let Ok(written @ 1..) = Inherited::STDERR.write_now(rest)
+    {
+        rest = &rest[written..];
+    }
 }
 
 fn print(text: &str) {
@@ -136,14 +158,22 @@ fn start(settings: &Settings) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // From here on a signal waits until there is somebody to take it.
-    if let Err(error) = signals::block() {
-        say("error", &StartError::System(error));
+    // Before anything else is open, and while it is the user who may have them.
+    if let Some(path) = &settings.detach
+        && let Err(error) = inherited::check_open(path)
+    {
+        say("error", &StartError::Output { path: path.display().to_string(), error });
         return ExitCode::FAILURE;
     }
-    // Before anything else is open, and while it is the user who may have them.
     let inherited = match logging::inherit(settings.log_file.as_deref(), settings.usage_log_file.as_deref()) {
         Ok(inherited) => inherited,
+        Err(error) => {
+            say("error", &error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let output = match settings.detach.as_deref().map(identity::open_output).transpose() {
+        Ok(output) => output,
         Err(error) => {
             say("error", &error);
             return ExitCode::FAILURE;
@@ -153,14 +183,7 @@ fn start(settings: &Settings) -> ExitCode {
     let niced = privileges::nice(settings.nice);
     let as_root = match identity::assume(settings, made_homedir) {
         Ok(as_root) => as_root,
-        Err(Refusal::Failed(errors)) => {
-            errors.iter().for_each(|error| say("error", error));
-            return ExitCode::FAILURE;
-        }
-        Err(Refusal::Stopped(name)) => {
-            say("note", &format_args!("stopped by {name} while it was starting"));
-            return ExitCode::SUCCESS;
-        }
+        Err(refusal) => return refused(settings, refusal, |error| say("error", &error)),
     };
     let (log, usage_log) = (settings.log_file.as_deref(), settings.usage_log_file.as_deref());
     let logs = match logging::open(log, usage_log, settings.debug, inherited) {
@@ -173,18 +196,29 @@ fn start(settings: &Settings) -> ExitCode {
     if let Err(error) = niced {
         warn!("the niceness {} was refused: {error}", settings.nice);
     }
-    let readiness = match detach(settings, &logs, as_root.output, as_root.listener.as_ref()) {
+    let readiness = match detach(settings, &logs, output, as_root.listener.as_ref()) {
         Ok(readiness) => readiness,
-        Err(error) => {
-            error!("{error}");
-            return ExitCode::FAILURE;
-        }
+        Err(refusal) => return refused(settings, refusal, |error| error!("{error}")),
     };
     info!("Starting pyzord server.");
     confinement::confine(settings);
     let outcome = run(settings, &logs, as_root.listener, readiness);
     logs.close(LOG_PATIENCE);
     outcome
+}
+
+/// How a start ends that comes to nothing before there is a runtime. A daemon that does not serve is a failure for
+/// whoever waits for it.
+fn refused(settings: &Settings, refusal: Refusal, tell: impl Fn(String)) -> ExitCode {
+    match refusal {
+        Refusal::Failed(errors) => errors.into_iter().for_each(tell),
+        Refusal::Stopped(name) if settings.detach.is_none() => {
+            say("note", &format_args!("stopped by {name} while it was starting"));
+            return ExitCode::SUCCESS;
+        }
+        Refusal::Stopped(name) => tell(format!("stopped by {name} while it was starting")),
+    }
+    ExitCode::FAILURE
 }
 
 /// Makes the homedir if it is not there, and says whether that was so.
@@ -204,19 +238,24 @@ fn detach(
     logs: &Logs,
     output: Option<File>,
     listener: Option<&Listener>,
-) -> Result<Option<Readiness>, StartError> {
-    let Some(path) = &settings.detach else { return Ok(None) };
+) -> Result<Option<Readiness>, Refusal> {
+    let Some(output) = output else { return Ok(None) };
+    let failed = |error: StartError| Refusal::Failed(vec![error.to_string()]);
     let deadline = Instant::now() + HANDOVER;
-    while let Err(error) = pidfile::check(&settings.pid_file) {
-        if !error.is_busy() || Instant::now() >= deadline {
-            return Err(error.into());
+    let mut pause = Duration::ZERO;
+    loop {
+        if let Some(name) = signals::stopped_within(pause) {
+            return Err(Refusal::Stopped(name));
         }
-        std::thread::sleep(HANDOVER_STEP);
+        match pidfile::check(&settings.pid_file) {
+            Ok(()) => break,
+            Err(error) if !error.is_busy() || Instant::now() >= deadline => return Err(failed(error.into())),
+            Err(_) => pause = HANDOVER_STEP,
+        }
     }
-    let output = output.map_or_else(|| identity::open_output(path), Ok)?;
     let mut kept = logs.descriptors();
     kept.extend(listener.into_iter().flat_map(Listener::descriptors));
-    detach::detach(output, &kept).map(Some).map_err(StartError::Detach)
+    detach::detach(output, &kept).map(Some).map_err(|error| failed(StartError::Detach(error)))
 }
 
 /// Everything from the runtime on.
@@ -277,7 +316,7 @@ async fn serve(
     };
     info!("Listening on {place}");
     if readiness.is_none() && io::stderr().is_terminal() {
-        let _ = writeln!(io::stderr(), "pyzord: listening on {place}");
+        tell(&format!("pyzord: listening on {place}\n"));
     }
     if let Some(Err(error)) = readiness.map(Readiness::ready) {
         error!("cannot detach from the terminal: {error}");

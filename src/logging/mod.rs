@@ -67,6 +67,11 @@ pub fn inherit(operator: Option<&Path>, usage: Option<&Path>) -> Result<Vec<Inhe
         path.and_then(|path| Inherited::named(path).map_err(|error| fail(path, error)).transpose())
             .transpose()
     };
+    for (what, path) in [(OPERATOR, operator), (USAGE, usage)] {
+        if let Some(path) = path {
+            inherited::check_open(path).map_err(|error| OpenError { what, path: path.to_owned(), error })?;
+        }
+    }
     let (operator, usage) = (named(OPERATOR, operator)?, named(USAGE, usage)?);
     Ok(operator.into_iter().chain(usage).collect())
 }

@@ -4,9 +4,11 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
 
@@ -68,6 +70,10 @@ pub fn detach(output: File, keep: &[RawFd]) -> io::Result<Readiness> {
             drop(writer);
             // It ends at once, having forked again.
             while waitpid(child, None) == Err(Errno::EINTR) {}
+            // A signal to stop that came before the fork is meant for the daemon, which is in that child's group.
+            if signals::stopped_within(Duration::ZERO).is_some() {
+                let _ = killpg(child, Signal::SIGTERM);
+            }
             wait_for_word(reader);
         }
         ForkResult::Child => {
@@ -118,8 +124,9 @@ fn close_all_but(mut kept: Vec<RawFd>) -> io::Result<()> {
 
 /// Ends this process as the daemon says.
 fn wait_for_word(pipe: OwnedFd) -> ! {
-    // An impatient person may interrupt the waiting; the daemon is not touched by that.
-    let _ = signals::unblock();
+    // An impatient person may interrupt the waiting; the daemon is not touched by that. Other signals mean nothing
+    // to this process.
+    let _ = signals::unblock_stops();
     let mut word = [0];
     match File::from(pipe).read_exact(&mut word) {
         Ok(()) if word[0] == READY => exit(0),

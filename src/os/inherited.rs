@@ -56,6 +56,22 @@ fn has_own_descriptors(directory: &Path) -> bool {
         || fs::canonicalize(directory).is_ok_and(|directory| own().any(|own| own == directory))
 }
 
+/// Checks that the descriptor which a path means, if it means one, is open. To be called for all paths
+/// before any descriptor is duplicated or opened, which could take its number.
+///
+/// # Errors
+///
+/// It is not open.
+pub fn check_open(path: &Path) -> io::Result<()> {
+    let Some(number) = number_of(path).filter(|number| *number != STDOUT && *number != STDERR) else {
+        return Ok(());
+    };
+    // SAFETY: the number is used by the next call alone, which fails if it is not open.
+    let borrowed = (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) });
+    let flags = borrowed.ok_or(Errno::EBADF).and_then(|it| fcntl(it, FcntlArg::F_GETFD));
+    flags.map(drop).map_err(|error| io::Error::other(format!("descriptor {number}: {error}")))
+}
+
 /// A descriptor of the process's start, for writing.
 #[derive(Clone, Debug)]
 pub struct Inherited {
@@ -70,8 +86,8 @@ impl Inherited {
     /// This process's stderr, whatever that becomes.
     pub const STDERR: Self = Self { number: STDERR, duplicate: None };
 
-    /// The descriptor that a path means, if it means one. To be called before the process has opened
-    /// anything itself.
+    /// The descriptor that a path means, if it means one. To be called after [`check_open`] for all such paths
+    /// and before the process has opened anything itself.
     ///
     /// # Errors
     ///

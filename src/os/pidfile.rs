@@ -93,10 +93,8 @@ impl PidFile {
                 continue;
             }
             if let Err(error) = replace_content(&mut file) {
-                // On a full disk: an empty file would name nobody.
-                if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-                    let _ = fs::remove_file(path);
-                }
+                // On a full disk: a part of the number would name another process. Its former owner is dead.
+                let _ = fs::remove_file(path);
                 return Err(unusable(error));
             }
             return Ok(Self { path: path.to_owned(), file });

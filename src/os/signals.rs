@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -66,6 +66,16 @@ pub fn block() -> io::Result<()> {
     Ok(meaningful().thread_block()?)
 }
 
+/// Lets the signals to stop end this process again, and leaves the others blocked.
+///
+/// # Errors
+///
+/// The system's.
+pub fn unblock_stops() -> io::Result<()> {
+    let stops: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    Ok(stops.thread_unblock()?)
+}
+
 /// Undoes [`block`] for this thread.
 ///
 /// # Errors
@@ -75,19 +85,34 @@ pub fn unblock() -> io::Result<()> {
     Ok(meaningful().thread_unblock()?)
 }
 
-/// Waits so long for a signal to stop, which must be blocked, and takes it; returns its name. Works without a
-/// runtime. Where the system cannot tell of signals this way, it only waits.
+/// Waits so long for a signal to stop, and returns its name as soon as there is one. Takes the signals that
+/// [`block`] blocks; those that ask for a reload are dropped, so this is for a start that has read nothing
+/// yet that they could mean. Works without a runtime. Where the system cannot tell of signals this way, it
+/// only waits.
 pub fn stopped_within(pause: Duration) -> Option<&'static str> {
-    let stops: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-    let Ok(signals) = SignalFd::with_flags(&stops, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC) else {
+    let deadline = Instant::now() + pause;
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    let Ok(signals) = SignalFd::with_flags(&meaningful(), flags) else {
         std::thread::sleep(pause);
         return None;
     };
-    let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
-    // Interrupted or not, it is looked at what has come.
-    let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], timeout);
-    let signal = signals.read_signal().ok().flatten()?;
-    Some(if signal.ssi_signo == Signal::SIGINT as u32 { "SIGINT" } else { "SIGTERM" })
+    loop {
+        while let Ok(Some(signal)) = signals.read_signal() {
+            match Signal::try_from(signal.ssi_signo as i32) {
+                Ok(Signal::SIGTERM) => return Some("SIGTERM"),
+                Ok(Signal::SIGINT) => return Some("SIGINT"),
+                _ => {}
+            }
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        // Rounded up, so that the rest of a millisecond is not spent in a loop.
+        let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        // Interrupted or not: the signals that have come are read next.
+        let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], timeout);
+    }
 }
 
 fn meaningful() -> SigSet {

@@ -118,7 +118,7 @@ mod tests {
                 let mut count = 0;
                 while inbox.receive(&server.socket).is_ok() {
                     for (_, reply_to) in inbox.datagrams() {
-                        assert_eq!(reply_to.source.map(|source| source.to_canonical()), Some(asked));
+                        assert_eq!(reply_to.source.map(|source| source.address.to_canonical()), Some(asked));
                         count += 1;
                     }
                 }

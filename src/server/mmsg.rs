@@ -14,7 +14,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 
-use super::socket::ReplyTo;
+use super::socket::{ReplyTo, Source};
 use crate::protocol::MAX_DATAGRAM;
 
 /// How many datagrams one system call receives or sends at most.
@@ -143,7 +143,7 @@ fn no_header() -> libc::mmsghdr {
 
 /// The address that a datagram was sent to, as one to reply from, and the count of drops, as far as the
 /// ancillary data has them.
-fn ancillary(header: &libc::msghdr) -> (Option<IpAddr>, Option<u32>) {
+fn ancillary(header: &libc::msghdr) -> (Option<Source>, Option<u32>) {
     let (mut source, mut drops) = (None, None);
     // SAFETY: the kernel has filled the ancillary room of this header.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
@@ -153,11 +153,15 @@ fn ancillary(header: &libc::msghdr) -> (Option<IpAddr>, Option<u32>) {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 let info: libc::in_pktinfo = content(message);
                 // Not the address in the packet's header, which may be that of a broadcast.
-                source = Some(IpAddr::V4(u32::from_be(info.ipi_spec_dst.s_addr).into()));
+                let address = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
+                source = Some(Source { address: address.into(), interface: 0 });
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 let info: libc::in6_pktinfo = content(message);
-                source = Some(IpAddr::V6(info.ipi6_addr.s6_addr.into()));
+                let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                let is_link_local = address.is_unicast_link_local();
+                let interface = if is_link_local { info.ipi6_ifindex } else { 0 };
+                source = Some(Source { address: address.into(), interface });
             }
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => drops = Some(content(message)),
             _ => {}
@@ -165,7 +169,12 @@ fn ancillary(header: &libc::msghdr) -> (Option<IpAddr>, Option<u32>) {
         // SAFETY: `message` is inside of the ancillary room of this header.
         next = unsafe { libc::CMSG_NXTHDR(header, message) };
     }
-    (source.filter(|source| !source.is_unspecified()), drops)
+    // A multicast address is none to send from, though some settings of the kernel allow it.
+    let can_send = |source: &Source| {
+        let address = source.address.to_canonical();
+        !address.is_unspecified() && !address.is_multicast()
+    };
+    (source.filter(can_send), drops)
 }
 
 /// What an ancillary message of a type that has a `T` contains.
@@ -271,20 +280,15 @@ fn write_control(header: &libc::msghdr, message: &Message<'_>) -> usize {
     let mut length = 0;
     match message.to.source {
         None => {}
-        Some(IpAddr::V4(source)) => {
-            let ipi_spec_dst = libc::in_addr { s_addr: u32::from(source).to_be() };
+        Some(Source { address: IpAddr::V4(address), .. }) => {
+            let ipi_spec_dst = libc::in_addr { s_addr: u32::from(address).to_be() };
             let ipi_addr = libc::in_addr { s_addr: 0 };
             let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr };
             length += write_message(next, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
         }
-        Some(IpAddr::V6(source)) => {
-            let ipi6_addr = libc::in6_addr { s6_addr: source.octets() };
-            // A link-local address is one only together with its interface, which is the peer's.
-            let ipi6_ifindex = match message.to.peer {
-                SocketAddr::V6(peer) if source.is_unicast_link_local() => peer.scope_id(),
-                _ => 0,
-            };
-            let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: ipi6_ifindex as _ };
+        Some(Source { address: IpAddr::V6(address), interface }) => {
+            let ipi6_addr = libc::in6_addr { s6_addr: address.octets() };
+            let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: interface };
             length += write_message(next, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
         }
     }

@@ -25,7 +25,7 @@ use arc_swap::ArcSwap;
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
+use tokio::time::{MissedTickBehavior, interval_at, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, error, warn};
 
 pub use self::counters::Counters;
@@ -65,7 +65,6 @@ const DRAIN_BOUND: Duration = Duration::from_secs(5);
 const COUNTERS_PERIOD: Duration = Duration::from_secs(60);
 
 /// What a turn of receiving has come to.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Reception {
     /// The socket was empty.
     Complete,
@@ -198,10 +197,14 @@ impl Server {
         // What has arrived in the meantime is known once the runtime has looked.
         let _ = timeout(Duration::ZERO, self.socket.readable()).await;
         for _ in 0..BATCHES_AT_END {
-            if Instant::now() >= bound || self.receive(1) != Reception::Unfinished {
+            if Instant::now() >= bound {
                 break;
             }
-            yield_now().await;
+            match self.receive(1) {
+                Reception::Complete => break,
+                Reception::Unfinished => yield_now().await,
+                Reception::Failed => sleep(PAUSE).await,
+            }
         }
         while !self.under_way.is_empty() {
             match timeout_at(bound.into(), self.under_way.join_next()).await {

@@ -17,7 +17,7 @@ use std::os::fd::AsRawFd;
 use nix::errno::Errno;
 
 use super::mmsg::{Message, Transmitter};
-use super::socket::{Listener, ReplyTo};
+use super::socket::{Listener, ReplyTo, Source};
 
 /// How many replies one burst has at most: what every kernel that can send bursts takes.
 const BURST: usize = 64;
@@ -98,8 +98,8 @@ impl Outbox {
 /// Sends replies by the socket that requests come to, and by spare ones when that is full.
 pub(super) struct Sender {
     spares: Vec<UdpSocket>,
-    /// Where spare sockets send from if a reply does not say: the address that the first one is bound to.
-    source: SocketAddr,
+    /// Where spare sockets send from, where a reply does not say it.
+    source: Option<Source>,
     has_bursts: bool,
     /// Random per process, so that a stranger cannot choose addresses that share a spare socket.
     random: RandomState,
@@ -110,7 +110,7 @@ impl Sender {
     /// A sender with the spare sockets of this listener, and its first socket.
     pub(super) fn new(listener: Listener) -> (Self, UdpSocket) {
         let sender = Self {
-            source: listener.address(),
+            source: listener.source,
             spares: listener.spares,
             has_bursts: listener.has_bursts,
             random: RandomState::new(),
@@ -204,7 +204,7 @@ impl Sender {
     }
 
     fn send_by_spare(&mut self, message: Message<'_>) -> nix::Result<()> {
-        let source = message.to.source.or((!self.source.ip().is_unspecified()).then_some(self.source.ip()));
+        let source = message.to.source.or(self.source);
         let number = self.random.hash_one(message.to.peer.ip()) as usize;
         let Some(spare) = number.checked_rem(self.spares.len()).map(|number| &self.spares[number]) else {
             return Err(Errno::EAGAIN);

@@ -2,10 +2,11 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{
     AddressFamily, GetSockOpt, SetSockOpt, SockFlag, SockProtocol, SockType, SockaddrStorage,
     bind as bind_to, getsockname, getsockopt, setsockopt, socket, sockopt,
@@ -21,6 +22,9 @@ const SPARES: usize = 16;
 /// How many bytes a spare socket asks for as its send buffer at most; `net.core.wmem_max` allows this
 /// everywhere.
 const SPARE_BUFFER: usize = 212_992;
+/// How many descriptors the process must be allowed for spare sockets to be made: the start, a reload and a
+/// database need the others.
+const LEAST_DESCRIPTORS: u64 = 128;
 
 /// Where a reply goes: to the sender of the request, and from the address that the request was sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +33,27 @@ pub struct ReplyTo {
     pub peer: SocketAddr,
     /// The address of this host that the request was sent to, where the socket is bound to a wildcard
     /// address. None: the kernel chooses.
-    pub source: Option<IpAddr>,
+    pub source: Option<Source>,
+}
+
+/// An address of this host to send from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The address.
+    pub address: IpAddr,
+    /// The index of the interface of a link-local address, which is one only together with that; or 0.
+    pub interface: u32,
+}
+
+impl Source {
+    /// The address that a socket is bound to, unless that is a wildcard.
+    fn bound(address: SocketAddr) -> Option<Self> {
+        let interface = match address {
+            SocketAddr::V6(address) => address.scope_id(),
+            SocketAddr::V4(_) => 0,
+        };
+        (!address.ip().is_unspecified()).then_some(Self { address: address.ip(), interface })
+    }
 }
 
 /// Why the server cannot listen: one line that says what to do.
@@ -50,6 +74,15 @@ pub enum BindError {
     InUse {
         /// The address and port.
         address: SocketAddr,
+    },
+    /// The interface of a link-local address does not exist, at least not yet.
+    #[error(
+        "cannot listen on {address}: this host has no such interface; correct ListenAddress, or start pyzord once \
+         the interface is there"
+    )]
+    AbsentInterface {
+        /// The address with its interface, as the settings have it.
+        address: String,
     },
     /// No interface of this host has the address, at least not yet.
     #[error(
@@ -91,15 +124,17 @@ pub enum BindError {
 
 /// The socket that requests come to, with spare ones.
 ///
-/// A reply to an address on a local network that nobody answers for stays in the kernel for up to 3 seconds,
+/// Why there are spare sockets: a reply to an address on a local network that nobody answers for stays in the kernel for up to 3 seconds,
 /// and takes room in the send buffer of its socket. Requests with forged senders can fill that buffer. Replies
 /// that then do not fit go out by spare sockets, one chosen by the receiver's address, so that an address
 /// fills one spare socket at most.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: UdpSocket,
-    /// Bound to the same port, and to addresses that nothing is sent to, so that they receive nothing.
+    /// Bound to the same port, and to addresses that no network reaches, so that they receive nothing.
     pub(super) spares: Vec<UdpSocket>,
+    /// Where spare sockets send from, where a reply does not say it.
+    pub(super) source: Option<Source>,
     /// Whether several datagrams to one peer can be sent as one packet.
     pub(super) has_bursts: bool,
     address: SocketAddr,
@@ -137,9 +172,11 @@ pub fn bind(address: &str, port: u16, send_buffer: usize) -> Result<Listener, Bi
         bracketed if is_v6 => bracketed.trim_start_matches('[').trim_end_matches(']'),
         name => name,
     };
+    let absent_interface = || BindError::AbsentInterface { address: name.to_owned() };
+    let has_interface = is_v6 && name.contains('%');
     let address = (name, port)
         .to_socket_addrs()
-        .map_err(unresolved)?
+        .map_err(|error| if has_interface { absent_interface() } else { unresolved(error) })?
         .find(|found| found.is_ipv6() == is_v6)
         .ok_or_else(|| unresolved(io::Error::other("it has no IPv4 address")))?;
     match address {
@@ -151,6 +188,7 @@ pub fn bind(address: &str, port: u16, send_buffer: usize) -> Result<Listener, Bi
     open(address, send_buffer).map_err(|error| match error {
         Errno::EADDRINUSE => BindError::InUse { address },
         Errno::EADDRNOTAVAIL => BindError::Absent { address },
+        Errno::ENODEV if has_interface => absent_interface(),
         Errno::EAFNOSUPPORT if is_v6 => BindError::NoIpv6 { address },
         error => BindError::Refused { address, error: error.into() },
     })
@@ -181,18 +219,10 @@ fn open(address: SocketAddr, send_buffer: usize) -> nix::Result<Listener> {
     let spares = if address.ip().is_loopback() {
         Vec::new()
     } else {
-        let (spares, failed) = spares(&descriptor, address, send_buffer.min(SPARE_BUFFER));
-        warnings.extend(failed.map(|error| {
-            format!(
-                "{} of {SPARES} spare sockets for replies could be made: {error}; more replies may be dropped when \
-                 many requests have forged senders",
-                spares.len()
-            )
-        }));
-        spares
+        spares(&descriptor, address, send_buffer.min(SPARE_BUFFER), &mut warnings)
     };
-    let socket = UdpSocket::from(descriptor);
-    Ok(Listener { socket, spares, has_bursts, address, warnings, notices })
+    let (socket, source) = (UdpSocket::from(descriptor), Source::bound(address));
+    Ok(Listener { socket, spares, source, has_bursts, address, warnings, notices })
 }
 
 fn datagram_socket(address: SocketAddr) -> nix::Result<OwnedFd> {
@@ -249,13 +279,33 @@ impl Options<'_> {
     }
 }
 
-/// Sockets on the port of this one that send and never receive, and why there are not more.
+/// Sockets on the port of this one that send and never receive. Why there are not all of them is a warning.
 ///
-/// Each is bound to a loopback address of its own that nothing is sent to. The first socket has been bound
-/// without `SO_REUSEPORT`, so that a taken port is noticed; that option is on only while these are bound, so
-/// that no other process can bind the port later.
-fn spares(first: &OwnedFd, address: SocketAddr, send_buffer: usize) -> (Vec<UdpSocket>, Option<Errno>) {
+/// Each is bound to an address of its own that no network reaches. The first socket has been bound without
+/// `SO_REUSEPORT`, so that a taken port is noticed; that option is on only while these are bound, so that no
+/// other process can bind the port later.
+fn spares(
+    first: &OwnedFd,
+    address: SocketAddr,
+    send_buffer: usize,
+    warnings: &mut Vec<String>,
+) -> Vec<UdpSocket> {
     let mut spares = Vec::with_capacity(SPARES);
+    let few = |spares: &Vec<_>, why: &str| {
+        format!(
+            "{} of {SPARES} spare sockets for replies could be made: {why}; more replies may be dropped when many \
+             requests have forged senders",
+            spares.len()
+        )
+    };
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(limit, _)| limit);
+    if descriptors < LEAST_DESCRIPTORS {
+        let why = format!(
+            "the limit of descriptors (ulimit -n, LimitNOFILE) is {descriptors} and must be {LEAST_DESCRIPTORS}"
+        );
+        warnings.push(few(&spares, &why));
+        return spares;
+    }
     let mut make_all = || -> nix::Result<()> {
         setsockopt(first, sockopt::ReusePort, &true)?;
         let random = RandomState::new();
@@ -264,25 +314,46 @@ fn spares(first: &OwnedFd, address: SocketAddr, send_buffer: usize) -> (Vec<UdpS
         }
         Ok(())
     };
-    let mut failed = make_all().err();
-    for socket in spares.iter().map(AsFd::as_fd).chain([first.as_fd()]) {
-        failed = setsockopt(&socket, sockopt::ReusePort, &false).err().or(failed);
+    if let Err(error) = make_all() {
+        warnings.push(few(&spares, &error.to_string()));
     }
-    (spares, failed)
+    let mut left_on = None;
+    for socket in spares.iter().map(AsFd::as_fd).chain([first.as_fd()]) {
+        left_on = setsockopt(&socket, sockopt::ReusePort, &false).err().or(left_on);
+    }
+    if let Some(error) = left_on {
+        warnings.push(format!(
+            "the system refuses to switch SO_REUSEPORT off: {error}; other processes of this user can bind the port \
+             and take requests"
+        ));
+    }
+    spares
 }
 
+/// One spare socket, at an address that the number chooses.
 fn spare(first: SocketAddr, random: u64, send_buffer: usize) -> nix::Result<UdpSocket> {
     let descriptor = datagram_socket(first)?;
-    let [a, b, c, ..] = random.to_ne_bytes();
-    // 127.1.0.0 and beyond: what is below is used by people.
+    let [a, b, c, d, e, ..] = random.to_be_bytes();
+    // 127.1.0.0 and beyond: addresses below that are in use.
     let loopback = Ipv4Addr::new(127, a.max(1), b, c);
-    let ip = if first.is_ipv6() { loopback.to_ipv6_mapped().into() } else { IpAddr::V4(loopback) };
+    let ip: IpAddr = match first {
+        SocketAddr::V4(_) => loopback.into(),
+        // Sends to IPv4 as well.
+        SocketAddr::V6(first) if first.ip().is_unspecified() => loopback.to_ipv6_mapped().into(),
+        // Of the prefix that is for discarding (RFC 6666). One of IPv4 would take the port from IPv4 servers.
+        SocketAddr::V6(_) => {
+            let pair = |high, low| u16::from_be_bytes([high, low]);
+            Ipv6Addr::new(0x100, 0, 0, 0, 0, pair(a, b), pair(c, d), e.max(1).into()).into()
+        }
+    };
     if first.is_ipv6() {
-        setsockopt(&descriptor, sockopt::Ipv6V6Only, &false)?;
+        setsockopt(&descriptor, sockopt::Ipv6V6Only, &!first.ip().is_unspecified())?;
     }
     setsockopt(&descriptor, sockopt::ReusePort, &true)?;
-    // The loopback interface may be down.
+    // No interface has the address, or that of loopback is down.
     setsockopt(&descriptor, sockopt::IpFreebind, &true)?;
+    // Processes of this host can send there, and nothing reads it.
+    setsockopt(&descriptor, sockopt::RcvBuf, &0)?;
     setsockopt(&descriptor, sockopt::SndBufForce, &send_buffer)
         .or_else(|_| setsockopt(&descriptor, sockopt::SndBuf, &send_buffer))?;
     bind_to(descriptor.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(ip, first.port())))?;
@@ -323,6 +394,8 @@ mod tests {
         assert!(error.starts_with("cannot listen on 192.0.2.1:1: "), "{error}");
         assert!(error.ends_with("sysctl net.ipv4.ip_nonlocal_bind=1"), "{error}");
         assert!(text("2001:db8::1").ends_with("sysctl net.ipv6.ip_nonlocal_bind=1"));
+        assert!(text("fe80::1%missing").contains("fe80::1%missing: this host has no such interface"));
+        assert!(text("fe80::1%999999").contains("fe80::1%999999: this host has no such interface"));
         let error = text("fe80::1");
         assert!(error.ends_with("set ListenAddress to fe80::1%INTERFACE"), "{error}");
     }

@@ -230,7 +230,7 @@ fn requests_that_waited_too_long_are_shed_and_counted() {
                 assert_eq!(running.reply().await.0, 1000);
             }
         }
-        tokio::time::sleep(PATIENCE * 2).await;
+        sleep(PATIENCE * 2).await;
         running.engine.gate.add_permits(2);
         for _ in 0..2 {
             assert!(running.reply().await.0 < 100);
@@ -262,7 +262,7 @@ fn nothing_is_shed_for_an_engine_that_was_silent() {
         running.send("report", 200, 100).await;
         running.send("ping", 1, 101).await;
         assert_eq!(running.reply().await.0, 101);
-        tokio::time::sleep(PATIENCE * 2).await;
+        sleep(PATIENCE * 2).await;
         running.engine.gate.add_permits(100);
         let mut threads = Vec::new();
         for _ in 0..=MAX_UNDER_WAY {

@@ -315,3 +315,21 @@ fn a_log_on_the_output_of_a_daemon_goes_to_the_file_of_detach() {
     site.daemon().stop();
     assert!(text().contains("Server shutdown."));
 }
+
+/// A number that is free at the start is not that of something the server opens itself.
+#[test]
+fn no_descriptor_of_the_server_itself_becomes_a_log_or_its_output() {
+    if !ours_only() {
+        return;
+    }
+    for (arguments, what) in [
+        ("--detach /dev/fd/3 3>&-", "descriptor 3"),
+        ("--log-file /dev/fd/3 3>log --usage-log-file /dev/fd/4 4>&-", "descriptor 4"),
+        ("--usage-log-file /dev/fd/3 3>log --detach /dev/fd/4 4>&-", "descriptor 4"),
+    ] {
+        let site = Site::new();
+        let script = format!("cd '{}'; exec \"$@\" {arguments}", site.folder().display());
+        finish(site.under(&script, false)).expect_line(&[what]);
+        site.expect_nobody();
+    }
+}

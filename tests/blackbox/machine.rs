@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Account, Home, MariaDb, Redis, eventually, ours_only, unix_time};
 use crate::outages::Store;
-use crate::support::{Caller, Daemon, Ledger, Over, Site, digest};
+use crate::support::{Caller, Daemon, Ledger, Over, Running, Site, digest};
 
 /// Reports one digest after the other until it is over.
 fn report_until(mut caller: Caller, over: &Over, acknowledged: &AtomicU64, first: u32) -> Ledger {
@@ -230,4 +230,25 @@ fn a_clock_that_jumps_costs_signed_requests_only_and_expires_nothing() {
     assert_eq!(stored.remove(&digest(70)), Some(5));
     ledger.compare(&stored);
     assert!(ledger.acknowledged() > 10);
+}
+
+/// Under each limit the server has what a start, a reload and a rotation need, or says what it lacks.
+#[test]
+fn few_descriptors_cost_spare_sockets_and_nothing_else() {
+    if !ours_only() {
+        return;
+    }
+    for (limit, has_spares) in [(24, false), (36, false), (127, false), (128, true)] {
+        let (old, new) = (Account::new("old"), Account::new("new"));
+        let site = Site::at(Home::open().passwd(old.passwd()));
+        let script = format!("ulimit -n {limit} && exec \"$@\" -a 0.0.0.0");
+        let mut server = Running::start(&site, site.under(&script, false));
+        server.serves(&mut site.caller());
+        let warning = "0 of 16 spare sockets for replies could be made: the limit of descriptors";
+        assert_eq!(site.home().log().contains(warning), !has_spares, "{limit}: {}", site.home().log());
+        site.home().rewrite("pyzord.passwd", new.passwd());
+        server.daemon().signal(Signal::SIGHUP);
+        eventually("a reload", || site.home().log().contains("have been reloaded").then_some(()));
+        assert!(!site.home().log().contains("Too many open files"), "{limit}: {}", site.home().log());
+    }
 }

@@ -27,6 +27,10 @@ fn received(client: &UdpSocket) -> Vec<String> {
     received
 }
 
+fn from(address: std::net::IpAddr) -> Source {
+    Source { address, interface: 0 }
+}
+
 /// The replies that could not be sent: how many to which peer, and why.
 type Unsent = Vec<(SocketAddr, usize, Errno)>;
 
@@ -75,7 +79,7 @@ fn replies_that_go_the_same_way_are_sent_as_one_burst_and_others_are_not() {
         let mut outbox = Outbox::default();
         for (port, source, length) in replies {
             let peer = SocketAddr::from(([127, 0, 0, 1], *port));
-            let source = (*source > 0).then(|| std::net::IpAddr::from([127, 0, 0, *source]));
+            let source = (*source > 0).then(|| from([127, 0, 0, *source].into()));
             outbox.push(ReplyTo { peer, source }, |out| out.resize(out.len() + length, b'x'));
         }
         outbox.sort();
@@ -139,7 +143,7 @@ fn replies_leave_from_the_address_that_was_asked_unless_the_system_refuses_it() 
         let sources = [[127, 0, 0, 2], [127, 0, 0, 3], [192, 0, 2, 1], [255, 255, 255, 255]];
         let mut outbox = Outbox::default();
         for source in sources.iter().flat_map(|source| [source; 2]) {
-            let source = Some(mapped((*source).into()));
+            let source = Some(from(mapped((*source).into())));
             outbox.push(ReplyTo { peer, source }, |out| out.extend_from_slice(b"x"));
         }
         assert_eq!(flush(&mut sender, &server, &mut outbox), []);
@@ -166,7 +170,7 @@ fn spare_sockets_send_from_the_port_and_the_address_that_was_asked() {
         };
         let peer = SocketAddr::new(mapped(own), client.local_addr().unwrap().port());
         let datagrams = [IoSlice::new(b"one"), IoSlice::new(b"two")];
-        let to = ReplyTo { peer, source: Some(mapped(own)) };
+        let to = ReplyTo { peer, source: Some(from(mapped(own))) };
         for _ in 0..sender.spares.len() {
             assert_eq!(sender.send_by_spare(Message { to, datagrams: &datagrams }), Ok(()));
             let spare = sender.spares.remove(0);

@@ -66,7 +66,8 @@ impl Ahead {
             State::Mapped if in_use + LEFT <= self.end => {}
             State::Mapped => {
                 self.state = match self.extend(in_use) {
-                    Ok(()) => State::Longer,
+                    Ok(true) => State::Longer,
+                    Ok(false) => State::Mapped,
                     Err(error) => {
                         debug!("the database file cannot be made longer ahead of its use: {error}");
                         State::Without
@@ -91,15 +92,22 @@ impl Ahead {
         }
     }
 
-    /// Makes the tail as long as it is to be, or as a limit of file sizes lets it be.
-    fn extend(&mut self, in_use: u64) -> io::Result<()> {
+    /// Makes the tail as long as it is to be, or as a limit of file sizes lets it be. Returns whether it is
+    /// longer now.
+    ///
+    /// Near such a limit a short tail matters most: without one the library would make the file longer itself,
+    /// and fail in the middle of a change once the limit is lowered.
+    fn extend(&mut self, in_use: u64) -> io::Result<bool> {
         let end = (in_use + TAIL).min(file_size_limit());
-        if end < in_use + LEFT {
+        if end <= self.end {
+            return Ok(false);
+        }
+        if end <= in_use {
             return Err(Errno::EFBIG.into());
         }
         self.file.set_len(end)?;
         self.end = end;
-        Ok(())
+        Ok(true)
     }
 }
 

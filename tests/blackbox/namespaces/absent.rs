@@ -108,3 +108,76 @@ fn a_server_that_waits_for_an_address_can_be_stopped() {
         }
     }
 }
+
+#[test]
+fn an_interface_that_appears_is_waited_for() {
+    if !ours_only() {
+        return;
+    }
+    let (here, _there) = host();
+    for (interface, user) in [("late", None), ("later", Some("nobody"))] {
+        let site = site();
+        let address = format!("fe80::7%{interface}");
+        let mut running = Running::start(&site, server(&site, &here, &address, user));
+        let line = format!("waiting for the address {address}");
+        eventually("a line about the interface", || said(&site).contains(&line).then_some(()));
+        here.ip(&format!("link add {interface} type veth peer name {interface}-end"));
+        here.ip(&format!("link set {interface}-end up"));
+        here.ip(&format!("link set {interface} addrgenmode none up"));
+        here.ip(&format!("address add fe80::7/64 dev {interface} nodad"));
+        eventually("service", || {
+            assert!(running.is_running(), "{}", said(&site));
+            site.home().log().contains("Listening on").then_some(())
+        });
+    }
+    let site = site();
+    let finished = finish(server(&site, &here, "fe80::7%missing", None));
+    let last = finished.stderr.lines().last().unwrap();
+    assert!(finished.code == Some(1) && last.contains("fe80::7%missing: this host has no such interface"));
+}
+
+/// The command that goes into the background tells how that went: also when a signal ends the wait.
+#[test]
+fn a_daemon_that_is_stopped_while_it_waits_for_an_address_is_a_failure() {
+    if !ours_only() {
+        return;
+    }
+    let (here, _there) = host();
+    for user in [None, Some("nobody")] {
+        let site = site();
+        let mut command = server(&site, &here, "10.99.0.2", user);
+        command.args(["--detach", "/dev/null"]);
+        let mut running = Running::start(&site, command);
+        eventually("a line", || said(&site).contains("waiting for the address").then_some(()));
+        // Without a user the daemon waits, with one the command itself.
+        match user {
+            None => site.processes().into_iter().for_each(|pid| {
+                let _ = nix::sys::signal::kill(pid, Signal::SIGTERM);
+            }),
+            Some(_) => running.daemon().signal(Signal::SIGTERM),
+        }
+        let status = running.ended();
+        assert!(!status.success(), "{user:?}: {status}");
+        assert!(said(&site).contains("stopped by SIGTERM while it was starting") || user.is_none());
+        site.expect_nobody();
+    }
+}
+
+#[test]
+fn a_reload_that_is_asked_for_too_early_ends_neither_the_command_nor_the_daemon() {
+    if !ours_only() {
+        return;
+    }
+    let (here, _there) = host();
+    for (address, signal) in [("10.99.0.2", Signal::SIGHUP), ("10.99.0.3", Signal::SIGUSR1)] {
+        let site = site();
+        let mut command = server(&site, &here, address, Some("nobody"));
+        command.args(["--detach", "/dev/null"]);
+        let mut running = Running::start(&site, command);
+        eventually("a line", || said(&site).contains("waiting for the address").then_some(()));
+        running.daemon().signal(signal);
+        here.ip(&format!("address add {address}/16 dev inner"));
+        assert!(running.ended().success(), "{signal}: {}", said(&site));
+        site.daemon().stop();
+    }
+}

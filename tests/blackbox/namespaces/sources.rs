@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 
-use crate::harness::{DIGEST, End, Home, Namespace, Reply, ours_only};
+use crate::harness::{DIGEST, End, Home, Namespace, Reply, eventually, ours_only};
+use crate::support::{Running, Site};
 
 /// Addresses of the server's host: two of each family on the link, and one of each on its loopback device.
 const OWN: [&str; 7] = ["10.99.0.1", "10.99.0.2", "10.98.0.1", "fd99::1", "fd99::2", "fd98::1", "fe80::1"];
@@ -88,6 +89,25 @@ fn a_reply_leaves_from_the_address_that_was_asked() {
     }
 }
 
+/// A client with a global address alone, or that has no scope for its own.
+#[test]
+fn a_link_local_address_answers_clients_of_global_addresses() {
+    if !ours_only() {
+        return;
+    }
+    let (here, there) = hosts();
+    here.run(|| {
+        let server = Home::open().address("::").start();
+        let socket = there.run(|| UdpSocket::bind("[fd99::9]:0").unwrap());
+        socket.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+        let outer = there.run(|| if_nametoindex("outer").unwrap());
+        let asked = format!("fe80::1%{outer}");
+        socket.connect((asked.as_str(), server.port())).unwrap();
+        socket.send(request("check", 3000).as_bytes()).unwrap();
+        assert_eq!(threads(&socket, 1, &asked), [3000]);
+    });
+}
+
 /// Requests of one socket to several addresses are mixed in one batch, and their replies must not be.
 #[test]
 fn replies_to_one_client_that_asks_several_addresses_are_not_mixed() {
@@ -122,6 +142,9 @@ fn a_request_to_a_broadcast_or_multicast_address_is_answered_from_an_address_of_
     there.ip("route add 224.0.0.0/4 dev outer");
     let outer = there.run(|| if_nametoindex("outer").unwrap());
     let all_nodes = format!("ff02::1%{outer}");
+    // With this the kernel would take any address to send from.
+    here.run(|| std::fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1")).unwrap();
+    here.run(|| std::fs::write("/proc/sys/net/ipv4/ip_nonlocal_bind", "1")).unwrap();
     for (any, asked) in [
         ("0.0.0.0", "10.99.255.255"),
         ("0.0.0.0", "224.0.0.1"),
@@ -143,5 +166,32 @@ fn a_request_to_a_broadcast_or_multicast_address_is_answered_from_an_address_of_
             let expected: Vec<i64> = (2000..2010).collect();
             assert_eq!(threads(&socket, 10, asked), expected, "{any} {asked}");
         });
+    }
+}
+
+/// Spare sockets take the port of no other address.
+#[test]
+fn servers_on_different_addresses_of_one_host_share_a_port() {
+    if !ours_only() {
+        return;
+    }
+    let (here, there) = hosts();
+    let addresses = ["fd99::1", "0.0.0.0", "fd99::2", "::1"];
+    for order in [[0, 1, 2, 3], [1, 3, 2, 0]] {
+        let sites: Vec<Site> = order.iter().map(|_| Site::new()).collect();
+        let port = sites[0].port().to_string();
+        let mut servers = Vec::new();
+        for (which, site) in order.iter().zip(&sites) {
+            let mut command = site.command();
+            command.args(["-a", addresses[*which], "-p", &port]);
+            servers.push(Running::start(site, here.inside(&command)));
+            eventually("service", || site.home().log().contains("Listening on").then_some(()));
+            assert!(!site.home().log().contains("spare"), "{}", site.home().log());
+        }
+        for asked in ["fd99::1", "10.99.0.1", "fd99::2"] {
+            let socket = connected(&there, asked, sites[0].port());
+            socket.send(request("ping", 3000).as_bytes()).unwrap();
+            assert_eq!(threads(&socket, 1, asked), [3000]);
+        }
     }
 }
