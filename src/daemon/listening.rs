@@ -13,7 +13,7 @@ use crate::settings::Settings;
 
 /// How long an address is waited for that no interface has yet, or its interface, as before a VPN is up.
 const ABSENCE: Duration = Duration::from_secs(10);
-/// How often the operator is told that.
+/// How often a line says that it is waited for.
 const REMINDER: Duration = Duration::from_secs(1);
 
 /// Why the socket was not bound before there was a runtime.

@@ -43,7 +43,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// Runs the program `pyzord`.
 pub fn main() -> ExitCode {
     signals::ignore_meaningless();
-    // For a server a signal waits until there is somebody to take it. Nothing else that the program does takes any.
+    // Signals wait until the server can take them. Everything else that the program does is ended by them.
     if let Err(error) = signals::block() {
         say("error", &StartError::System(error));
         return ExitCode::FAILURE;
@@ -207,8 +207,8 @@ fn start(settings: &Settings) -> ExitCode {
     outcome
 }
 
-/// How a start ends that comes to nothing before there is a runtime. A daemon that does not serve is a failure for
-/// whoever waits for it.
+/// Ends a start that has failed or was stopped before there is a runtime. With `--detach` both are failures, since
+/// the caller expects a daemon that serves.
 fn refused(settings: &Settings, refusal: Refusal, tell: impl Fn(String)) -> ExitCode {
     match refusal {
         Refusal::Failed(errors) => errors.into_iter().for_each(tell),

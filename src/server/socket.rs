@@ -124,7 +124,7 @@ pub enum BindError {
 
 /// The socket that requests come to, with spare ones.
 ///
-/// Why there are spare sockets: a reply to an address on a local network that nobody answers for stays in the kernel for up to 3 seconds,
+/// A reply to an address on a local network at which no host answers stays in the kernel for up to 3 seconds,
 /// and takes room in the send buffer of its socket. Requests with forged senders can fill that buffer. Replies
 /// that then do not fit go out by spare sockets, one chosen by the receiver's address, so that an address
 /// fills one spare socket at most.
