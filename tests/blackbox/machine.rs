@@ -77,7 +77,7 @@ fn want_of_descriptors_leaves_everything_in_force_and_passes() {
         crate::harness::Reply(reply).code()
     };
     let ledger = under_load(&site, || {
-        limit_descriptors(daemon, "5");
+        limit_descriptors(daemon, "3");
         site.home().rewrite("pyzord.passwd", new.passwd());
         daemon.signal(Signal::SIGUSR1);
         let refused = "Too many open files";
