@@ -329,7 +329,7 @@ fn disturb_lasting(subject: &Subject, disk: &Disk, pauses: &AtomicBool, bob: &Ac
         pauses.store(true, Relaxed);
         pause(500);
         pauses.store(false, Relaxed);
-        limit("8:");
+        limit("3:");
         subject.daemon().signal(Signal::SIGHUP);
         subject.daemon().signal(Signal::SIGUSR1);
         pause(300);
