@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
+use crate::os::boot;
 use crate::os::confine::{self, Places};
 use crate::os::inherited;
 use crate::settings::Settings;
@@ -36,6 +37,8 @@ const DEVICES: [&str; 5] = ["/dev/null", "/dev/urandom", "/dev/random", "/proc/s
 
 /// Gives up what the server does not need, if that is wanted, and says so. There may be no other thread.
 pub(super) fn confine(settings: &Settings) {
+    // It cannot be read any more afterwards.
+    boot::id();
     if !settings.confine {
         info!("Not confined, as Confine says.");
         return;

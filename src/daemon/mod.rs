@@ -15,6 +15,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
@@ -33,10 +34,12 @@ use crate::os::signals::{self, Intention, Signals};
 use crate::os::{self, privileges};
 use crate::server::socket::Listener;
 use crate::settings::{self, Environment, Failure, Invocation, Problem, Settings};
-use crate::storage;
+use crate::storage::{self, Cancel};
 
 /// The command line was misused.
 const EXIT_USAGE: u8 = 2;
+/// How often a recovery looks whether it is to stop, and whether it is done.
+const RECOVERY_STEP: Duration = Duration::from_millis(20);
 /// How long the logs may take to be written at the end.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -49,7 +52,8 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let invocation = settings::load(std::env::args_os().skip(1), &Environment::of_process());
-    if !matches!(invocation, Ok(Invocation::Serve(_)))
+    // A repair takes them, too.
+    if !matches!(invocation, Ok(Invocation::Serve(_) | Invocation::Recover(_)))
         && let Err(error) = signals::unblock()
     {
         say("error", &StartError::System(error));
@@ -127,7 +131,7 @@ fn check(problems: &[Problem], warnings: &[String], sources: &Sources) -> ExitCo
     if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Mends the database and says what became of it.
+/// Repairs the database and says what became of it.
 fn recover(settings: &Settings) -> ExitCode {
     os::restrict_umask();
     settings.warnings.iter().for_each(|warning| say("warning", warning));
@@ -136,13 +140,31 @@ fn recover(settings: &Settings) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let age = (settings.cleanup_age > 0).then(|| Duration::from_secs(settings.cleanup_age));
-    match storage::recover(&settings.digest_db_path, age) {
-        Ok(text) => {
+    let cancel = Cancel::default();
+    let recovery = thread::spawn({
+        let (path, cancel) = (settings.digest_db_path.clone(), cancel.clone());
+        move || storage::recover(&path, age, &cancel)
+    });
+    while !recovery.is_finished() {
+        if let Some(name) = signals::stopped_within(RECOVERY_STEP) {
+            cancel.cancel();
+            if !recovery.is_finished() {
+                say("error", &format_args!("stopped by {name}"));
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    match recovery.join() {
+        Ok(Ok(text)) => {
             print(&format!("pyzord: {text}\n"));
             ExitCode::SUCCESS
         }
-        Err(error) => {
+        Ok(Err(error)) => {
             say("error", &error);
+            ExitCode::FAILURE
+        }
+        Err(_) => {
+            say("error", &"the thread of the recovery has died");
             ExitCode::FAILURE
         }
     }

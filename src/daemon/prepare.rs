@@ -66,6 +66,7 @@ pub(super) async fn prepare(
     let options = storage::Options {
         dsn: settings.digest_db.clone(),
         path: settings.digest_db_path.clone(),
+        homedir: Some(settings.homedir.clone()),
         cleanup_age: (settings.cleanup_age > 0).then(|| Duration::from_secs(settings.cleanup_age)),
         connections: (settings.db_connections > 0).then_some(settings.db_connections as usize),
     };

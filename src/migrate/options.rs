@@ -197,19 +197,18 @@ fn options(given: &ArgMatches, environment: &Environment) -> Result<Options, Mis
             return Err(Mistake::Established(format!("Unsupported {which} engine: {engine}")));
         }
     }
+    let cleanup_age =
+        cleanup_age.and_then(|age| u64::try_from(age).ok()).filter(|age| *age > 0).map(Duration::from_secs);
     if merge && verify != Verify::Only && !dry_run && text("journal").is_none() {
         return Err(usage("--merge needs --journal FILE, without which a rerun would add records twice"));
     }
     Ok(Options {
-        source: end(se, &sd, ("source", "--sd"), environment)?,
-        destination: end(de, &dd, ("destination", "--dd"), environment)?,
+        source: end(se, &sd, cleanup_age, ("source", "--sd"), environment)?,
+        destination: end(de, &dd, cleanup_age, ("destination", "--dd"), environment)?,
         delete,
         merge,
         journal: text("journal").map(|path| environment.expand(&path)),
-        cleanup_age: cleanup_age
-            .and_then(|age| u64::try_from(age).ok())
-            .filter(|age| *age > 0)
-            .map(Duration::from_secs),
+        cleanup_age,
         verify,
         dry_run,
         quiet: has("quiet"),
@@ -220,6 +219,7 @@ fn options(given: &ArgMatches, environment: &Environment) -> Result<Options, Mis
 fn end(
     engine: String,
     dsn: &str,
+    cleanup_age: Option<Duration>,
     (which, option): (&str, &str),
     environment: &Environment,
 ) -> Result<End, Mistake> {
@@ -238,7 +238,7 @@ fn end(
         (Some(Ok(folder)), Some(name)) => folder.join(name),
         _ => path,
     };
-    let options = storage::Options { dsn, path, ..storage::Options::default() };
+    let options = storage::Options { dsn, path, cleanup_age, ..storage::Options::default() };
     storage::check(&engine, &options)
         .map_err(|why| Mistake::Database(format!("the {which}'s DSN ({option}): {why}")))?;
     Ok(End { engine, options })

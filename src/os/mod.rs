@@ -1,5 +1,6 @@
-//! What the daemon wants of the operating system: signals, the pid file, the background.
+//! What the program wants of the operating system: signals, the pid file, the background.
 
+pub mod boot;
 pub mod confine;
 pub mod detach;
 pub mod inherited;

@@ -3,13 +3,11 @@
 //! The lock, not the number, says whether the owner lives: a number may long belong to another
 //! process, and a killed daemon leaves its file behind.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
 use super::open::not_regular;
@@ -50,7 +48,7 @@ fn owner(pid: Option<u32>) -> String {
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
-    file: Flock<File>,
+    file: File,
 }
 
 /// Looks whether a living daemon has this pid file, and changes nothing.
@@ -120,15 +118,16 @@ fn replace_content(file: &mut File) -> io::Result<()> {
     file.set_len(line.len() as u64)
 }
 
-fn lock(path: &Path, file: File) -> Result<Flock<File>, PidFileError> {
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, error)| match error {
-        Errno::EWOULDBLOCK => {
+fn lock(path: &Path, mut file: File) -> Result<File, PidFileError> {
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            PidFileError::AlreadyRunning { path: path.to_owned(), pid }
+            Err(PidFileError::AlreadyRunning { path: path.to_owned(), pid })
         }
-        error => PidFileError::Unusable { path: path.to_owned(), error: error.into() },
-    })
+        Err(TryLockError::Error(error)) => Err(PidFileError::Unusable { path: path.to_owned(), error }),
+    }
 }
 
 fn is_at(file: &File, path: &Path) -> bool {

@@ -11,16 +11,16 @@ mod refusals;
 mod start;
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use thiserror::Error;
 
 pub use batch::{Batch, Entry};
 use bulk::{Bulk, Purpose};
+pub use gdbm::{Cancel, recover};
 
 /// A future that an engine returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -105,6 +105,8 @@ pub struct Options {
     pub dsn: String,
     /// The same as the absolute path of a file, for engines that use one.
     pub path: PathBuf,
+    /// The homedir, for a server that has one.
+    pub homedir: Option<PathBuf>,
     /// After how long without a change a record expires; none: never.
     pub cleanup_age: Option<Duration>,
     /// How many connections an engine with a pool has at most; none: as many as it thinks fit.
@@ -191,29 +193,6 @@ pub fn check(engine: &str, options: &Options) -> Result<(), String> {
 pub fn authorities(dsn: &str) -> Option<PathBuf> {
     dsn::scheme(dsn)?;
     dsn::Url::parse(dsn).ok()?.take("ca").map(PathBuf::from)
-}
-
-/// Mends the file of a gdbm database that may be damaged, and keeps the file as it was. Records that have
-/// not changed for `age` are not brought back from remains.
-///
-/// # Returns
-///
-/// One line that says what became of it.
-///
-/// # Errors
-///
-/// One line that names the file and says what to do. The file is as it was then.
-pub fn recover(path: &Path, age: Option<Duration>) -> Result<String, OpenError> {
-    let gdbm::Mended { records, from_remains, unreadable, given_up, kept } =
-        gdbm::mend(path, age, TimeZone::system())?;
-    let how = match given_up {
-        Some(error) => format!("all of them from its remains, since gdbm can make nothing of it ({error})"),
-        None => {
-            format!("{from_remains} of them from its remains; gdbm could not read {unreadable} parts of it")
-        }
-    };
-    let (path, kept) = (path.display(), kept.display());
-    Ok(format!("{path} has been recovered with {records} records, {how}; the file as it was is {kept}"))
 }
 
 /// Opens a database with the engine of this name. One on another machine is waited for.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
@@ -11,15 +11,36 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::harness::{DIGEST, Home, eventually, ours_only};
+use crate::repairs::REPAIRED;
 use crate::support::{Ledger, Over, Running, Site, digest};
 
 #[test]
 fn a_kill_in_the_middle_of_reports_loses_no_acknowledged_one() {
-    const CLIENTS: u32 = 4;
+    if !ours_only() {
+        return;
+    }
+    kill_in_the_middle_of_reports(&Site::new(), "a file");
+}
+
+#[test]
+fn a_kill_in_the_middle_of_reports_loses_none_on_a_database_that_is_a_link() {
     if !ours_only() {
         return;
     }
     let site = Site::new();
+    let elsewhere = site.folder().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let database = elsewhere.join("real.db");
+    fs::write(&database, "").unwrap();
+    symlink(&database, site.path("pyzord.db")).unwrap();
+    kill_in_the_middle_of_reports(&site, "a link");
+    assert!(fs::symlink_metadata(site.path("pyzord.db")).unwrap().is_symlink());
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1, "something is left beside the real file");
+}
+
+/// Kills servers of this site in the middle of reports, as often as is asked for.
+pub(crate) fn kill_in_the_middle_of_reports(site: &Site, what: &str) {
+    const CLIENTS: u32 = 4;
     let mut ledger = Ledger::default();
     let acknowledged = AtomicI64::new(0);
     let kills = std::env::var("PYZORD_KILLS").map_or(8, |number| number.parse().unwrap());
@@ -31,7 +52,7 @@ fn a_kill_in_the_middle_of_reports_loses_no_acknowledged_one() {
         thread::scope(|scope| {
             let guard = over.guard();
             let client = |number| {
-                let (site, over, acknowledged) = (&site, &over, &acknowledged);
+                let (over, acknowledged) = (&over, &acknowledged);
                 scope.spawn(move || report_until(site, over, acknowledged, number))
             };
             let clients: Vec<_> = (0..CLIENTS).map(client).collect();
@@ -48,7 +69,11 @@ fn a_kill_in_the_middle_of_reports_loses_no_acknowledged_one() {
     site.detach_killed().stop();
     ledger.compare(&site.stored());
     assert!(ledger.acknowledged() > 150 * kills);
-    println!("{kills} kills: {} reports acknowledged, all stored", ledger.acknowledged());
+    let repairs = site.home().log().matches(REPAIRED).count();
+    println!(
+        "{what}: {kills} kills: {} reports acknowledged, all stored; {repairs} starts repaired the file",
+        ledger.acknowledged()
+    );
 }
 
 #[test]
@@ -224,8 +249,6 @@ fn a_damaged_record_fails_alone() {
     assert_eq!(site.home().database().record(&digest(1)), "garbage");
 }
 
-/// The file format adds up a key's characters, each shifted by a number that repeats every 24, so
-/// that anybody can make digests whose hashes are equal. Enough of them once stopped the server.
 /// A process that may not map as much as the server would like to.
 #[test]
 fn a_limit_of_addresses_makes_reports_slower_and_nothing_else() {
@@ -251,6 +274,8 @@ fn a_limit_of_addresses_makes_reports_slower_and_nothing_else() {
     assert_eq!(home.log().matches("cannot be mapped ahead").count(), 1, "{}", home.log());
 }
 
+/// The file format adds up a key's characters, each shifted by a number that repeats every 24, so
+/// that anybody can make digests whose hashes are equal. Enough of them once stopped the server.
 #[test]
 fn digests_that_were_chosen_to_collide_harm_nobody_else() {
     if !ours_only() {

@@ -42,6 +42,7 @@ mod outages;
 mod pauses;
 mod pipes;
 mod recover;
+mod repairs;
 mod replays;
 mod root;
 mod signals;

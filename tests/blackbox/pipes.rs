@@ -137,18 +137,32 @@ fn output_on_a_pipe_with_a_reader_is_read_there_and_holds_nothing_up() {
 }
 
 #[test]
-fn a_pipe_in_the_place_of_the_mark_of_an_open_database_is_a_warning() {
+fn a_pipe_or_a_folder_in_the_place_of_the_marker_is_not_waited_for() {
     if !ours_only() {
         return;
     }
     let site = Site::new();
     site.detach().stop();
-    pipe(&site.path("pyzord.db.open"));
-    let mut server = Running::start(&site, site.command());
-    server.serves(&mut site.caller());
-    assert!(site.home().log().contains("pyzord.db.open cannot be written"), "{}", site.home().log());
-    server.daemon().signal(Signal::SIGTERM);
-    assert_eq!(server.ended().code(), Some(0));
+    let marker = site.path("pyzord.db.open");
+    // A new marker takes the place of the first.
+    for is_pipe in [true, false] {
+        if is_pipe {
+            pipe(&marker);
+        } else {
+            fs::create_dir(&marker).unwrap();
+        }
+        let mut server = Running::start(&site, site.command());
+        server.serves(&mut site.caller());
+        assert_eq!(
+            site.home().log().contains("pyzord.db.open cannot be written"),
+            !is_pipe,
+            "{}",
+            site.home().log()
+        );
+        assert_eq!(marker.is_file(), is_pipe);
+        server.daemon().signal(Signal::SIGTERM);
+        assert_eq!(server.ended().code(), Some(0));
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 
 use crate::harness::ours_only;
+use crate::repairs::{names, owe_repair};
 use crate::support::{Finished, Site, digest, finish};
 
 const RECORDS: u32 = 3000;
@@ -81,7 +82,6 @@ fn recovering_brings_back_what_is_left_and_keeps_the_file_as_it_was() {
     };
     // How many records each may cost at most.
     let damages = [
-        ("nothing", file.clone(), 0),
         ("header", zeroed(0..BLOCK), 0),
         ("directory", zeroed(BLOCK..2 * BLOCK), 0),
         ("a part", zeroed(file.len() / 2..file.len() / 2 + 4 * BLOCK), 400),
@@ -106,6 +106,66 @@ fn recovering_brings_back_what_is_left_and_keeps_the_file_as_it_was() {
         let daemon = site.detach();
         assert_eq!(site.caller().answered("report", &[&digest(1)]).code(), 200, "{what}");
         daemon.stop();
+    }
+}
+
+#[test]
+fn recovering_a_healthy_file_changes_nothing() {
+    if !ours_only() {
+        return;
+    }
+    let (site, file, stored) = filled();
+    let path = site.path("pyzord.db");
+    for round in 0..2 {
+        let before = fs::metadata(&path).unwrap();
+        let finished = recover(&site);
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
+        assert!(finished.stdout.contains("nothing that needs repair"), "{finished:?}");
+        assert!(finished.stdout.contains("pyzord.db"), "{finished:?}");
+        let after = fs::metadata(&path).unwrap();
+        let of = |found: &fs::Metadata| (found.ino(), found.mtime(), found.mtime_nsec(), found.len());
+        assert_eq!(of(&after), of(&before));
+        assert!(fs::read(&path).unwrap() == file, "round {round}: the content has changed");
+        assert_eq!(names(&site.home().path(), "pyzord.db"), ["pyzord.db".to_owned()].into());
+    }
+    assert_eq!(site.stored(), stored);
+}
+
+/// The first word of a file tells the byte order and the word size of the machine that made it.
+#[test]
+fn file_of_another_machine_is_to_be_dumped_and_loaded() {
+    if !ours_only() {
+        return;
+    }
+    // gdbm's names are GDBM_MAGIC32, GDBM_MAGIC64 and the same with NUMSYNC.
+    const SMALL: u32 = 0x1357_9acd;
+    const LARGE: u32 = 0x1357_9acf;
+    const SMALL_SYNCED: u32 = 0x1357_9ad0;
+    const LARGE_SYNCED: u32 = 0x1357_9ad1;
+    let (site, file, _) = filled();
+    let path = site.path("pyzord.db");
+    for magic in [
+        LARGE.swap_bytes(),
+        LARGE_SYNCED.swap_bytes(),
+        SMALL.swap_bytes(),
+        SMALL_SYNCED.swap_bytes(),
+        0x1357_9ace_u32.swap_bytes(),
+        SMALL,
+        SMALL_SYNCED,
+    ] {
+        let other = [&magic.to_ne_bytes(), &file[4..]].concat();
+        for is_marked in [false, true] {
+            put(&site, &other);
+            if is_marked {
+                owe_repair(&path);
+            }
+            let before = names(&site.home().path(), "pyzord.db");
+            for finished in [finish(site.detached()), recover(&site)] {
+                finished.expect_line(&["pyzord.db", "gdbm_dump", "gdbm_load"]);
+                assert!(fs::read(&path).unwrap() == other, "{magic:x}: it is left alone");
+                assert_eq!(names(&site.home().path(), "pyzord.db"), before, "{magic:x}");
+            }
+        }
     }
 }
 

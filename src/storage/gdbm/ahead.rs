@@ -5,17 +5,16 @@
 //! reaches beyond what is in use is kept. So while the server has the file open it has a tail: a hole,
 //! which takes no room on the disk, and which is mapped with the rest. It is cut off when the file is
 //! closed. The library takes a file with a tail for one that was cut off in a change; so the next start
-//! after a kill removes the tail, before it asks whether the file needs repair.
+//! after a kill cuts it off before the library opens the file.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
-use nix::unistd::{Whence, lseek64};
 use tracing::{debug, warn};
 
+use super::extents;
 use super::handle::Handle;
 use super::header::Header;
 use super::reserve::file_size_limit;
@@ -111,7 +110,7 @@ impl Ahead {
     }
 }
 
-/// Cuts off the tail of a file that has been closed.
+/// Cuts off the tail of a file that no change is under way in.
 pub(super) fn cut(file: &File) -> io::Result<()> {
     match Header::read(file)? {
         Some(header) if file.metadata()?.len() > header.next_block => file.set_len(header.next_block),
@@ -119,47 +118,30 @@ pub(super) fn cut(file: &File) -> io::Result<()> {
     }
 }
 
-/// Cuts off the tail that a killed process has left. Data in it is kept, since it is that of a change which
-/// was never finished.
+/// Cuts off the tail of a file that a change may have been under way in. Data in the tail is kept, since it is that
+/// of a change which was never finished.
 pub(super) fn cut_unused(file: &File) -> io::Result<()> {
+    const PART: usize = 1 << 16;
     let Some(header) = Header::read(file)? else { return Ok(()) };
-    let length = file.metadata()?.len();
-    if length <= header.next_block {
+    let mut end = header.next_block;
+    if file.metadata()?.len() <= end {
         return Ok(());
     }
-    file.set_len(end_of_data(file, header.next_block, length)?)
-}
-
-/// Where the data ends that is behind `from`; there, if there is none. Data is what is not zero: blocks that
-/// were reserved may or may not seem to be there.
-fn end_of_data(file: &File, from: u64, length: u64) -> io::Result<u64> {
-    const PART: usize = 1 << 16;
-    let seek = |place: u64, whence| {
-        let place = i64::try_from(place).map_err(io::Error::other)?;
-        match lseek64(file.as_fd(), place, whence) {
-            Ok(found) => Ok(u64::try_from(found).ok()),
-            Err(Errno::ENXIO) => Ok(None),
-            Err(error) => Err(io::Error::from(error)),
-        }
-    };
-    let mut part = [0; PART];
-    let (mut end, mut at) = (from, from);
-    while at < length
-        && let Some(data) = seek(at, Whence::SeekData)?
-    {
-        let hole = seek(data, Whence::SeekHole)?.unwrap_or(length);
-        at = data;
-        while at < hole {
-            let wanted = usize::try_from(hole - at).unwrap_or(PART).min(PART);
-            let read = file.read_at(&mut part[..wanted], at)?;
+    // Blocks that were reserved may or may not seem to be there: data is what is not zero.
+    let mut bytes = [0; PART];
+    for part in extents::data(file, end)? {
+        let mut at = part.start;
+        while at < part.end {
+            let wanted = usize::try_from(part.end - at).unwrap_or(PART).min(PART);
+            let read = file.read_at(&mut bytes[..wanted], at)?;
             if read == 0 {
-                return Ok(end);
+                break;
             }
-            if let Some(last) = part[..read].iter().rposition(|byte| *byte != 0) {
+            if let Some(last) = bytes[..read].iter().rposition(|byte| *byte != 0) {
                 end = at + last as u64 + 1;
             }
             at += read as u64;
         }
     }
-    Ok(end)
+    file.set_len(end)
 }

@@ -1,10 +1,10 @@
 //! A database file as a whole.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -16,9 +16,12 @@ use super::explain::explain;
 use super::handle::{GdbmError, Handle};
 use super::marker::Marker;
 use super::open::Open;
+use super::opening::{Opened, Opening};
+use super::place::{Place, Use};
+use super::repair::{self, Cancel, CancelOnDrop, Repair};
 use super::reserve::News;
 use super::sweep::ELEMENT_SIZE;
-use super::{cannot_use, check_kind, lock, open_file, recovery};
+use super::{cannot_use, check_kind, lock};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies, map_times, united,
@@ -39,9 +42,11 @@ struct Whole {
 
 struct Shared {
     path: PathBuf,
+    place: Place,
     zone: TimeZone,
     /// None for a file that is only read.
     marker: Option<Marker>,
+    /// The open file, which is locked until this is dropped.
     file: File,
     state: Mutex<State>,
 }
@@ -67,8 +72,12 @@ struct State {
 /// Opens a file for [`crate::storage::bulk::open`].
 pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
     Box::pin(async move {
-        let path = options.path.clone();
-        let opened = tokio::task::spawn_blocking(move || Whole::open(&path, purpose, TimeZone::system()));
+        let (path, age) = (options.path.clone(), options.cleanup_age);
+        let cancel = CancelOnDrop(Cancel::default());
+        let attempt = cancel.0.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            attempt.during(|| Whole::open(&path, purpose, TimeZone::system(), age, &attempt))
+        });
         let whole =
             opened.await.unwrap_or_else(|_| Err(OpenError::new("the opening has died".to_owned())))?;
         Ok(Arc::new(whole) as Arc<dyn Bulk>)
@@ -76,13 +85,20 @@ pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> Open
 }
 
 impl Whole {
-    fn open(path: &Path, purpose: Purpose, zone: TimeZone) -> Result<Self, OpenError> {
-        let (mut open, marker, file) = match purpose {
+    fn open(
+        path: &Path,
+        purpose: Purpose,
+        zone: TimeZone,
+        age: Option<Duration>,
+        cancel: &Cancel,
+    ) -> Result<Self, OpenError> {
+        let to_write = || open_to_write(path, &zone, age, cancel);
+        let (mut open, marker, place, file) = match purpose {
             Purpose::Look | Purpose::Read => match open_to_read(path, &zone)? {
-                (open, file, true) => (open, None, file),
-                (open, _, false) if purpose == Purpose::Read => {
-                    drop(open);
-                    open_to_write(path, &zone)?
+                (open, place, file, true) => (open, None, place, file),
+                (open, _, file, false) if purpose == Purpose::Read => {
+                    drop((open, file));
+                    to_write()?
                 }
                 _ => {
                     return Err(OpenError::new(format!(
@@ -95,9 +111,9 @@ impl Whole {
             Purpose::Empty => {
                 // Nothing is to be created.
                 drop(open_to_read(path, &zone)?);
-                open_to_write(path, &zone)?
+                to_write()?
             }
-            Purpose::Fill => open_to_write(path, &zone)?,
+            Purpose::Fill => to_write()?,
         };
         let block = open.handle.block_size().map_err(|error| explain(path, &error))?;
         let state = State {
@@ -109,7 +125,8 @@ impl Whole {
             is_mapped: true,
             distance: (block / ELEMENT_SIZE) as u64 + 1,
         };
-        let shared = Shared { path: path.to_owned(), zone, marker, file, state: Mutex::new(state) };
+        let path = place.file().to_owned();
+        let shared = Shared { path, place, zone, marker, file, state: Mutex::new(state) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -130,37 +147,38 @@ impl Whole {
     }
 }
 
-/// Opens a file for reading only; says whether it is sound.
-fn open_to_read(path: &Path, zone: &TimeZone) -> Result<(Open, File, bool), OpenError> {
+/// Opens a file for reading only; says whether it was closed.
+fn open_to_read(path: &Path, zone: &TimeZone) -> Result<(Open, Place, File, bool), OpenError> {
     check_kind(path)?;
-    let mut handle = Handle::open_to_read(path).map_err(|error| explain(path, &error))?;
-    let sound = !handle.needs_recovery() && !Marker::of(path).is_set();
-    if sound {
+    let place = Place::of(path)?;
+    let file = place.lock(Use::Read)?;
+    let mut handle = Handle::open_to_read(&file, place.file()).map_err(|error| explain(path, &error))?;
+    let is_closed = !handle.needs_recovery() && !Marker::of(&place).is_there();
+    if is_closed {
         handle.keep_cached(CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
     }
-    let (open, file) = Open::new(handle, zone.clone()).map_err(|error| cannot_use(path, &error))?;
-    Ok((open, file, sound))
+    let open = Open::new(handle, &file, zone.clone()).map_err(|error| cannot_use(path, &error))?;
+    Ok((open, place, file, is_closed))
 }
 
-fn open_to_write(path: &Path, zone: &TimeZone) -> Result<(Open, Option<Marker>, File), OpenError> {
-    let is_new = !path.exists();
-    let (open, marker, file) = open_file(path, zone.clone(), None, CACHED_BLOCKS)?;
-    if is_new {
-        // What will be in the file is no good without its name.
-        sync_folder(path).map_err(|error| cannot_use(path, &error))?;
-    }
-    Ok((open, Some(marker), file))
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+fn open_to_write(
+    path: &Path,
+    zone: &TimeZone,
+    age: Option<Duration>,
+    cancel: &Cancel,
+) -> Result<(Open, Option<Marker>, Place, File), OpenError> {
+    let (zone, cached_blocks) = (zone.clone(), CACHED_BLOCKS);
+    let opening = Opening { path, zone, age, cached_blocks, note: None, cancel };
+    let Opened { open, marker, place, file } = opening.run()?;
+    Ok((open, Some(marker), place, file))
 }
 
 impl Shared {
     fn failed(&self, open: &mut Open, error: &GdbmError) -> BulkError {
         let path = self.path.display();
-        open.suspect = true;
+        if let Some(marker) = &self.marker {
+            marker.flag().owe();
+        }
         let advice = if open.handle.needs_recovery() { "; the next run repairs it" } else { "" };
         BulkError(format!("the database {path}: {error}{advice}"))
     }
@@ -276,17 +294,22 @@ impl Shared {
         Ok(Outcome::Done)
     }
 
-    /// Rids the file of what is left of deleted records, which a repair would take for lost ones. That needs
-    /// room for what is left, and is worth it only when that is little.
-    fn compact(&self, open: &mut Open) {
-        let path = self.path.display();
-        match recovery::has_room_beside(&self.path) {
-            Ok(true) => {
-                if let Err(error) = open.handle.reorganize() {
-                    warn!("the database {path} could not be made smaller: {error}");
-                }
+    /// Rids the file, which has been closed, of what is left of deleted records: a repair would take that for lost
+    /// ones. It needs room for what is left, and is worth it only when that is little.
+    /// Returns what took its place, locked.
+    fn compact(&self) -> Option<File> {
+        let cancel = Cancel::default();
+        let repair = Repair { place: &self.place, zone: &self.zone, horizon: None, cancel: &cancel };
+        match repair.run(&self.file, repair::Purpose::Compact) {
+            Ok(repaired) => repaired.file,
+            Err(error) => {
+                warn!(
+                    "the database {} could not be made smaller: {error}; until it is, a repair can bring deleted records \
+                     back (gdbmtool's reorganize makes it smaller)",
+                    self.path.display()
+                );
+                None
             }
-            _ => warn!("the database {path} keeps its size: there is no room for a smaller one beside it"),
         }
     }
 
@@ -453,19 +476,19 @@ impl Bulk for Whole {
             }
             let deleted = shared.delete_doomed(state, None);
             let Some(mut open) = state.open.take() else { return deleted };
-            // Something may have been given up half done.
-            let is_sound = !open.handle.needs_recovery() && !open.suspect;
-            if is_sound && state.has_deleted && state.was_scanned && deleted.is_ok() {
-                shared.compact(&mut open);
-            }
+            let needs_recovery = open.handle.needs_recovery();
             let failed =
                 |why: String| BulkError(format!("closing the database {}: {why}", shared.path.display()));
             open.handle.close().map_err(|error| failed(error.to_string()))?;
-            if let Some(marker) = shared.marker.as_ref().filter(|_| is_sound) {
-                // By its name, since it may be another file by now.
-                File::open(&shared.path)
-                    .and_then(|file| file.sync_all())
-                    .and_then(|()| sync_folder(&shared.path))
+            // Something may have been given up half done.
+            let is_sound = |marker: &&Marker| !needs_recovery && !marker.flag().is_owed();
+            if let Some(marker) = shared.marker.as_ref().filter(is_sound) {
+                let is_worth_it = state.has_deleted && state.was_scanned && deleted.is_ok();
+                let _in_its_place = is_worth_it.then(|| shared.compact());
+                shared
+                    .file
+                    .sync_all()
+                    .and_then(|()| shared.place.sync_folder())
                     .and_then(|()| marker.clear())
                     .map_err(|error| failed(error.to_string()))?;
             }
@@ -484,16 +507,18 @@ mod tests {
         let path = folder.path().join("pyzord.db");
         let garbage = folder.path().join("garbage");
         std::fs::write(&garbage, [7; 1000]).unwrap();
-        let error = Handle::open(&garbage).err().unwrap();
+        let file = File::open(&garbage).unwrap();
+        let error = Handle::open(&file, &garbage).err().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for fails in [false, true] {
-            let whole = Whole::open(&path, Purpose::Fill, TimeZone::UTC).unwrap();
+            let whole = Whole::open(&path, Purpose::Fill, TimeZone::UTC, None, &Cancel::default()).unwrap();
             if fails {
                 let mut state = lock(&whole.shared.state);
                 let _ = whole.shared.failed(state.open.as_mut().unwrap(), &error);
             }
             runtime.block_on(whole.close()).unwrap();
-            assert_eq!(Marker::of(&path).is_set(), fails);
+            let marker = Marker::of(&Place::of(&path).unwrap());
+            assert_eq!(marker.is_there(), fails);
         }
     }
 }

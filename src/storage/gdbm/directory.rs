@@ -14,11 +14,11 @@ use std::os::unix::fs::FileExt;
 use super::header::{Header, word};
 
 /// Bits of a hash.
-const HASH_BITS: u32 = 31;
+pub(super) const HASH_BITS: u32 = 31;
 /// Where a bucket has its number of keys and then their places, each with the key's hash first.
 const BUCKET_COUNT: u64 = 108;
-const BUCKET_ELEMENTS: u64 = 112;
-const ELEMENT_SIZE: usize = 24;
+pub(super) const BUCKET_ELEMENTS: u64 = 112;
+pub(super) const ELEMENT_SIZE: usize = 24;
 /// How large the directory may always become, and what part of the file beyond that. Digests that
 /// nobody has chosen need a hundredth of this.
 const LIMIT: u64 = 1 << 20;

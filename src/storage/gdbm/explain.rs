@@ -10,11 +10,10 @@ use crate::storage::OpenError;
 pub(super) fn explain(path: &Path, error: &GdbmError) -> OpenError {
     let file = path.display();
     match error.number {
-        gdbm_sys::GDBM_CANT_BE_WRITER | gdbm_sys::GDBM_CANT_BE_READER => {
-            let who =
-                holder(path).map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-            OpenError::busy(format!("the database {file} is in use by {who}: stop that first"))
-        }
+        _ if is_of_another_machine(error) => OpenError::new(format!(
+            "the database {file} cannot be used on this machine ({error}): dump it with gdbm_dump where it was written, \
+             and load that with gdbm_load here"
+        )),
         gdbm_sys::GDBM_BAD_MAGIC_NUMBER
         | handle::GDBM_FILE_EOF
         | gdbm_sys::GDBM_EMPTY_DATABASE
@@ -32,15 +31,7 @@ pub(super) fn explain(path: &Path, error: &GdbmError) -> OpenError {
     }
 }
 
-/// The process that has locked a file, as far as the kernel's list tells.
-pub(super) fn holder(path: &Path) -> Option<u32> {
-    use std::os::unix::fs::MetadataExt;
-
-    let inode = format!(":{}", std::fs::metadata(path).ok()?.ino());
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| {
-        let mut words = line.split_whitespace().skip(4);
-        let (pid, file) = (words.next()?, words.next()?);
-        if file.ends_with(&inode) { pid.parse().ok() } else { None }
-    })
+/// Whether the file was written by a machine of another byte order or word size.
+pub(super) fn is_of_another_machine(error: &GdbmError) -> bool {
+    matches!(error.number, handle::GDBM_BYTE_SWAPPED | handle::GDBM_BAD_FILE_OFFSET)
 }

@@ -5,27 +5,31 @@
 //!
 //! | here | there |
 //! | --- | --- |
-//! | [`Handle::open`], [`Handle::open_to_read`] | `gdbm_open` |
+//! | [`Handle::open`], [`Handle::open_to_read`] | `gdbm_fd_open` |
 //! | [`Handle::keep_cached`], [`Handle::unmap`], [`Handle::map_anew`] | `gdbm_setopt` (`GDBM_SETCACHESIZE`, `GDBM_SETMMAP`) |
-//! | [`Handle::fetch`], [`Handle::store`], [`Handle::insert`], [`Handle::delete`] | `gdbm_fetch`, `gdbm_store`, `gdbm_delete` |
+//! | [`Handle::fetch`], [`Handle::has`] | `gdbm_fetch`, `gdbm_exists` |
+//! | [`Handle::store`], [`Handle::insert`], [`Handle::delete`] | `gdbm_store`, `gdbm_delete` |
 //! | [`Handle::first_key`], [`Handle::next_key`] | `gdbm_firstkey`, `gdbm_nextkey` |
 //! | [`Handle::count`] | `gdbm_count` |
 //! | [`Handle::block_size`], [`Handle::needs_recovery`] | `gdbm_setopt` (`GDBM_GETBLOCKSIZE`), `gdbm_needs_recovery` |
-//! | [`Handle::reorganize`] | `gdbm_reorganize` |
-//! | [`Handle::recover`] | `gdbm_recover` (`GDBM_RCVR_FORCE`, `GDBM_RCVR_BACKUP`) |
-//! | [`Handle::duplicate_descriptor`] | `gdbm_fdesc` |
+//! | [`Handle::recover`] | `gdbm_recover` (`GDBM_RCVR_FORCE`) |
 //! | [`Handle::close`] | `gdbm_close` |
 #![allow(unsafe_code, reason = "this room wraps a C library")]
 
-use std::ffi::{CStr, CString, OsStr, c_int};
-use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ffi::{CStr, CString, c_int};
+use std::fs;
+use std::io::{self, Seek};
+use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use gdbm_sys::{_bindgen_ty_1 as File, GDBM_FILE, datum};
+use nix::errno::Errno;
 use thiserror::Error;
+
+use super::marker::Flag;
 
 /// What gdbm-sys lacks or declares wrongly, as in gdbm.h 1.23.
 mod c {
@@ -33,11 +37,12 @@ mod c {
 
     use gdbm_sys::GDBM_FILE;
 
+    pub(super) const GDBM_NOLOCK: c_int = 0x0040;
     pub(super) const GDBM_CLOEXEC: c_int = 0x0100;
+    pub(super) const GDBM_CLOERROR: c_int = 0x0400;
     pub(super) const GDBM_SETCACHESIZE: c_int = 1;
     pub(super) const GDBM_SETMMAP: c_int = 7;
     pub(super) const GDBM_GETBLOCKSIZE: c_int = 16;
-    pub(super) const GDBM_RCVR_BACKUP: c_int = 0x10;
     pub(super) const GDBM_RCVR_FORCE: c_int = 0x20;
 
     /// `gdbm_recovery`: the first fields are read only with flags that we do not set.
@@ -57,6 +62,13 @@ mod c {
     }
 
     unsafe extern "C" {
+        pub(super) fn gdbm_fd_open(
+            descriptor: c_int,
+            name: *const c_char,
+            block_size: c_int,
+            flags: c_int,
+            fatal: Option<extern "C" fn(*const c_char)>,
+        ) -> GDBM_FILE;
         pub(super) fn gdbm_close(file: GDBM_FILE) -> c_int;
         pub(super) fn gdbm_last_errno(file: GDBM_FILE) -> c_int;
         pub(super) fn gdbm_needs_recovery(file: GDBM_FILE) -> c_int;
@@ -66,10 +78,13 @@ mod c {
     }
 }
 
-/// Error numbers of gdbm.h that gdbm-sys lacks: a file that ends too early, and an implausible
-/// header.
+/// Error numbers of gdbm.h that gdbm-sys lacks: a file of another byte order, of another word size, that ends
+/// too early, with an implausible header, with an implausible list of free blocks.
+pub(super) const GDBM_BYTE_SWAPPED: u32 = 21;
+pub(super) const GDBM_BAD_FILE_OFFSET: u32 = 22;
 pub(super) const GDBM_FILE_EOF: u32 = 25;
 pub(super) const GDBM_BAD_HEADER: u32 = 33;
+pub(super) const GDBM_BAD_AVAIL: u32 = 34;
 
 /// What the library said, and the system behind it.
 #[derive(Debug, Error)]
@@ -82,53 +97,64 @@ pub(super) struct GdbmError {
     text: String,
 }
 
-/// What a recovery brought.
-#[derive(Debug)]
-pub(super) struct Recovered {
-    /// How many records are in the new file.
-    pub(super) records: usize,
-    /// How many records and buckets could not be read.
-    pub(super) failures: usize,
-    /// The file as it was.
-    pub(super) backup: PathBuf,
+impl GdbmError {
+    /// The number of the system's error, where there is one.
+    pub(super) fn system_number(&self) -> Option<Errno> {
+        self.system.as_ref()?.raw_os_error().map(Errno::from_raw)
+    }
 }
 
-/// An open database, locked against other writers.
+/// An open database. Nothing else keeps other processes away but the lock that the caller has.
 #[derive(Debug)]
 pub(super) struct Handle {
-    file: NonNull<File>,
+    file: OpenFile,
+    flag: Arc<Flag>,
 }
+
+/// What the library knows the file by.
+#[derive(Debug)]
+struct OpenFile(NonNull<File>);
 
 // SAFETY: the library keeps no thread-local state for a file but the error number, which is read
 // right behind the failing call on the same thread.
-unsafe impl Send for Handle {}
+unsafe impl Send for OpenFile {}
 
 impl Handle {
-    /// Opens a database for reading and writing, creating it if there is none, with mode 0600.
-    pub(super) fn open(path: &Path) -> Result<Self, GdbmError> {
-        Self::open_as(path, gdbm_sys::GDBM_WRCREAT)
+    /// Opens a database for reading and writing, and makes an empty file one. The name is for [`Handle::recover`].
+    pub(super) fn open(file: &fs::File, name: &Path) -> Result<Self, GdbmError> {
+        Self::open_as(file, name, gdbm_sys::GDBM_WRCREAT)
     }
 
     /// Opens a database for reading.
-    pub(super) fn open_to_read(path: &Path) -> Result<Self, GdbmError> {
-        Self::open_as(path, gdbm_sys::GDBM_READER)
+    pub(super) fn open_to_read(file: &fs::File, name: &Path) -> Result<Self, GdbmError> {
+        Self::open_as(file, name, gdbm_sys::GDBM_READER)
     }
 
-    fn open_as(path: &Path, mode: u32) -> Result<Self, GdbmError> {
-        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| GdbmError {
+    fn open_as(file: &fs::File, name: &Path, mode: u32) -> Result<Self, GdbmError> {
+        let failed = |system, text: &str| GdbmError {
             number: gdbm_sys::GDBM_FILE_OPEN_ERROR,
-            system: None,
-            text: "the name contains a zero byte".to_owned(),
-        })?;
-        let flags = mode as c_int | c::GDBM_CLOEXEC;
-        // SAFETY: the name is a C string that lives during the call, which does not change it;
-        // without a function for fatal errors the library has its own.
-        let file = unsafe { gdbm_sys::gdbm_open(name.as_ptr().cast_mut(), 0, flags, 0o600, None) };
+            system,
+            text: text.to_owned(),
+        };
+        let name = CString::new(name.as_os_str().as_bytes())
+            .map_err(|_| failed(None, "the name contains a zero byte"))?;
+        // The library reads from where the descriptor is.
+        let descriptor = file.try_clone().and_then(|mut file| file.rewind().map(|()| file));
+        let descriptor = descriptor.map_err(|error| failed(Some(error), "cannot use the file"))?;
+        let flags = mode as c_int | c::GDBM_NOLOCK | c::GDBM_CLOEXEC | c::GDBM_CLOERROR;
+        // SAFETY: the descriptor becomes the library's, also if this fails; the name is a C string that lives
+        // during the call; without a function for fatal errors the library has its own.
+        let file = unsafe { c::gdbm_fd_open(descriptor.into_raw_fd(), name.as_ptr(), 0, flags, None) };
         let Some(file) = NonNull::new(file) else {
             let system = io::Error::last_os_error();
             return Err(error_of(last_open_error(), system));
         };
-        Ok(Self { file })
+        Ok(Self { file: OpenFile(file), flag: Arc::default() })
+    }
+
+    /// From here on each change is noted in this flag.
+    pub(super) fn note_changes(&mut self, flag: &Arc<Flag>) {
+        self.flag = Arc::clone(flag);
     }
 
     /// Lets the library keep this many blocks of the file decoded, and no more.
@@ -150,9 +176,10 @@ impl Handle {
         self.option(c::GDBM_SETMMAP, &raw mut mapped, size_of::<c_int>())
     }
 
-    /// Replaces the file by a new one with all records that can be read, and keeps the old one
-    /// beside it. The handle then is on the new one.
-    pub(super) fn recover(&mut self) -> Result<Recovered, GdbmError> {
+    /// Has the library write all records that can be read into a new file, which takes the name that the handle was
+    /// opened with; the handle then is on the new one. Unless forced, nothing is done to a file in which the library
+    /// finds no damage. Says how many records and buckets could not be read.
+    pub(super) fn recover(&mut self, is_forced: bool) -> Result<usize, GdbmError> {
         let mut recovery = c::Recovery {
             errfun: std::ptr::null(),
             data: std::ptr::null_mut(),
@@ -166,33 +193,13 @@ impl Handle {
             duplicate_keys: 0,
             backup_name: std::ptr::null_mut(),
         };
-        let flags = c::GDBM_RCVR_FORCE | c::GDBM_RCVR_BACKUP;
+        let flags = if is_forced { c::GDBM_RCVR_FORCE } else { 0 };
         // SAFETY: the handle is open and not used elsewhere; the structure is that of gdbm.h and
         // lives during the call.
         if unsafe { c::gdbm_recover(self.raw(), &raw mut recovery, flags) } != 0 {
             return Err(self.last_error());
         }
-        let backup = if recovery.backup_name.is_null() {
-            PathBuf::new()
-        } else {
-            // SAFETY: the library set it to a C string of its own.
-            let name = unsafe { CStr::from_ptr(recovery.backup_name) };
-            let backup = PathBuf::from(OsStr::from_bytes(name.to_bytes()));
-            // SAFETY: it was allocated with malloc and leaves freeing it to the caller.
-            unsafe { libc::free(recovery.backup_name.cast()) };
-            backup
-        };
-        let failures = recovery.failed_keys + recovery.failed_buckets;
-        Ok(Recovered { records: recovery.recovered_keys, failures, backup })
-    }
-
-    /// Replaces the file by a new one without what was deleted. The handle then is on the new one.
-    pub(super) fn reorganize(&mut self) -> Result<(), GdbmError> {
-        // SAFETY: the handle is open and not used elsewhere.
-        match unsafe { gdbm_sys::gdbm_reorganize(self.raw()) } {
-            0 => Ok(()),
-            _ => Err(self.last_error()),
-        }
+        Ok(recovery.failed_keys + recovery.failed_buckets)
     }
 
     /// Reads what is stored under a key into `value`; says whether there is something.
@@ -203,40 +210,68 @@ impl Handle {
         self.take(found, value)
     }
 
+    /// Whether something is stored under a key.
+    pub(super) fn has(&mut self, key: &[u8]) -> Result<bool, GdbmError> {
+        let key = borrowed(key)?;
+        // SAFETY: the handle is open and not used elsewhere; the key lives during the call.
+        if unsafe { gdbm_sys::gdbm_exists(self.raw(), key) } != 0 {
+            return Ok(true);
+        }
+        match self.last_error() {
+            error if matches!(error.number, gdbm_sys::GDBM_ITEM_NOT_FOUND | gdbm_sys::GDBM_NO_ERROR) => {
+                Ok(false)
+            }
+            error => Err(error),
+        }
+    }
+
     /// Stores a value under a key, replacing what was there.
     pub(super) fn store(&mut self, key: &[u8], value: &[u8]) -> Result<(), GdbmError> {
-        let (key, value) = (borrowed(key)?, borrowed(value)?);
-        let mode = gdbm_sys::GDBM_REPLACE as c_int;
-        // SAFETY: the handle is open and not used elsewhere; key and value live during the call.
-        match unsafe { gdbm_sys::gdbm_store(self.raw(), key, value, mode) } {
-            0 => Ok(()),
-            _ => Err(self.last_error()),
-        }
+        self.put(key, value, gdbm_sys::GDBM_REPLACE).map(drop)
     }
 
     /// Stores a value under a new key; says whether it was one. Otherwise nothing is changed.
     pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<bool, GdbmError> {
+        self.put(key, value, gdbm_sys::GDBM_INSERT)
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8], mode: u32) -> Result<bool, GdbmError> {
         let (key, value) = (borrowed(key)?, borrowed(value)?);
-        let mode = gdbm_sys::GDBM_INSERT as c_int;
-        // SAFETY: the handle is open and not used elsewhere; key and value live during the call.
-        match unsafe { gdbm_sys::gdbm_store(self.raw(), key, value, mode) } {
-            0 => Ok(true),
-            1 => Ok(false),
-            _ => Err(self.last_error()),
-        }
+        self.change(|handle| {
+            // SAFETY: the handle is open and not used elsewhere; key and value live during the call.
+            match unsafe { gdbm_sys::gdbm_store(handle.raw(), key, value, mode as c_int) } {
+                0 => Ok(true),
+                1 => Ok(false),
+                _ => Err(handle.last_error()),
+            }
+        })
     }
 
     /// Deletes a key and what is stored under it; says whether there was something.
     pub(super) fn delete(&mut self, key: &[u8]) -> Result<bool, GdbmError> {
         let key = borrowed(key)?;
-        // SAFETY: the handle is open and not used elsewhere; the key lives during the call.
-        if unsafe { gdbm_sys::gdbm_delete(self.raw(), key) } == 0 {
-            return Ok(true);
+        self.change(|handle| {
+            // SAFETY: the handle is open and not used elsewhere; the key lives during the call.
+            if unsafe { gdbm_sys::gdbm_delete(handle.raw(), key) } == 0 {
+                return Ok(true);
+            }
+            match handle.last_error() {
+                error if error.number == gdbm_sys::GDBM_ITEM_NOT_FOUND => Ok(false),
+                error => Err(error),
+            }
+        })
+    }
+
+    /// Everything that may change the file is called by this. What has failed may be half done.
+    fn change<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T, GdbmError>) -> Result<T, GdbmError> {
+        self.flag.begin();
+        let outcome = call(self);
+        if outcome.is_ok() && !self.needs_recovery() {
+            self.flag.end();
+        } else {
+            self.flag.owe();
         }
-        match self.last_error() {
-            error if error.number == gdbm_sys::GDBM_ITEM_NOT_FOUND => Ok(false),
-            error => Err(error),
-        }
+        outcome
     }
 
     /// Reads the first key of the file's own order into `key`; says whether there is one.
@@ -279,28 +314,21 @@ impl Handle {
         unsafe { c::gdbm_needs_recovery(self.raw()) != 0 }
     }
 
-    /// Another descriptor of the same open file, which outlives the handle.
-    pub(super) fn duplicate_descriptor(&mut self) -> io::Result<OwnedFd> {
-        // SAFETY: the handle is open and not used elsewhere.
-        let number = unsafe { gdbm_sys::gdbm_fdesc(self.raw()) };
-        // SAFETY: the descriptor belongs to the open handle, which is borrowed as long.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-        descriptor.try_clone_to_owned()
-    }
-
     /// Closes the database, writing what the library still holds.
     pub(super) fn close(self) -> Result<(), GdbmError> {
-        let handle = std::mem::ManuallyDrop::new(self);
+        let Self { file, flag } = self;
+        let file = std::mem::ManuallyDrop::new(file);
         // SAFETY: the handle is open and not used afterwards: `drop` does not run.
-        if unsafe { c::gdbm_close(handle.file.as_ptr()) } == 0 {
+        if unsafe { c::gdbm_close(file.0.as_ptr()) } == 0 {
             return Ok(());
         }
         let system = io::Error::last_os_error();
+        flag.owe();
         Err(error_of(last_open_error(), system))
     }
 
     fn raw(&mut self) -> GDBM_FILE {
-        self.file.as_ptr()
+        self.file.0.as_ptr()
     }
 
     fn option(&mut self, option: c_int, value: *mut c_int, size: usize) -> Result<(), GdbmError> {
@@ -336,10 +364,10 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for OpenFile {
     fn drop(&mut self) {
         // SAFETY: the handle is open and not used afterwards.
-        unsafe { c::gdbm_close(self.file.as_ptr()) };
+        unsafe { c::gdbm_close(self.0.as_ptr()) };
     }
 }
 
@@ -366,9 +394,10 @@ fn error_of(number: c_int, system: io::Error) -> GdbmError {
     let text = unsafe { CStr::from_ptr(text) };
     // SAFETY: takes any number.
     let has_system = unsafe { c::gdbm_check_syserr(number) } != 0;
-    GdbmError {
-        number: u32::try_from(number).unwrap_or_default(),
-        system: has_system.then_some(system),
-        text: text.to_string_lossy().into_owned(),
+    let number = u32::try_from(number).unwrap_or_default();
+    if number == gdbm_sys::GDBM_NO_ERROR {
+        // It has failed all the same, and keeps no number for some of that.
+        return GdbmError { number, system: Some(system), text: "GNU dbm cannot go on".to_owned() };
     }
+    GdbmError { number, system: has_system.then_some(system), text: text.to_string_lossy().into_owned() }
 }

@@ -1,5 +1,6 @@
 //! The beginning of a file, as gdbm 1.23 lays it out, in the machine's byte order.
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -22,10 +23,13 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Reads the header of a file; none if it has another layout.
+    /// Reads the header of a file; none if it has another layout, or is too short for one.
     pub(super) fn read(file: &File) -> io::Result<Option<Self>> {
         let mut bytes = [0; 40];
-        file.read_exact_at(&mut bytes, 0)?;
+        match file.read_exact_at(&mut bytes, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
         Ok(MAGIC.contains(&word(&bytes, 0)).then(|| Self {
             directory: long(&bytes, 8),
             bits: word(&bytes, 20),
@@ -34,6 +38,30 @@ impl Header {
             next_block: long(&bytes, 32),
         }))
     }
+
+    /// Empties the file's list of free blocks, which only changes need.
+    pub(super) fn forget_free_blocks(file: &File) -> io::Result<()> {
+        let mut magic = [0; 4];
+        file.read_exact_at(&mut magic, 0)?;
+        // Behind the header, and behind its extension. First the list's capacity, which is always the same.
+        let list = if word(&magic, 0) == MAGIC[1] { 72 } else { 40 };
+        file.write_all_at(&[0; 12], list + 4)
+    }
+
+    /// Whether the file is longer than what is in use, as one that nobody has closed.
+    pub(super) fn has_tail(file: &File) -> bool {
+        Self::compare(file) == Some(Ordering::Greater)
+    }
+
+    /// Whether the file is shorter than what is in use.
+    pub(super) fn is_cut_off(file: &File) -> bool {
+        Self::compare(file) == Some(Ordering::Less)
+    }
+
+    /// The file's length, compared with what is in use.
+    fn compare(file: &File) -> Option<Ordering> {
+        Some(file.metadata().ok()?.len().cmp(&Self::read(file).ok()??.next_block))
+    }
 }
 
 /// The word at this place, or 0 behind the end.
@@ -41,6 +69,7 @@ pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 
-fn long(bytes: &[u8], at: usize) -> u64 {
+/// The same for eight bytes.
+pub(super) fn long(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
 }

@@ -100,6 +100,8 @@ impl Shared {
                 true
             }
             Err(error) => {
+                // The system may have given up what it could not write.
+                self.marker.flag().owe();
                 let was_told = self.lock().as_ref().is_some_and(|open| open.unsynced);
                 if !was_told {
                     error!(
@@ -115,11 +117,9 @@ impl Shared {
 
     /// Says once if the file has been removed or replaced under this process.
     pub(super) fn look_for_file(&self) {
-        let number = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-        let there = std::fs::metadata(&self.path).map(number).ok();
         let Ok(open) = self.file.metadata() else { return };
-        let (is_removed, is_there) = (open.nlink() == 0, there == Some(number(open)));
-        if is_there || self.is_gone.swap(true, Ordering::Relaxed) {
+        let is_removed = open.nlink() == 0;
+        if self.place.is_there(&self.file) || self.is_gone.swap(true, Ordering::Relaxed) {
             return;
         }
         let path = self.path.display();

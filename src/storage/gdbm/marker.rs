@@ -1,32 +1,110 @@
 //! A file beside the database that is there while it is open.
 //!
-//! A process that is killed in the middle of a change can leave a file that looks sound and is not:
-//! with a bucket that the directory does not name yet, or with room on the list of free blocks that
-//! is in use. Whoever finds this marker at the start knows that the database was not closed, and
-//! has it written anew.
+//! A process that is killed in the middle of a change can leave a file that looks sound and is not: with a
+//! bucket that the directory does not name yet, or with room on the list of free blocks that is in use. A
+//! process that is killed between two changes leaves a sound file, since the library has written all of a
+//! change when it returns. So the marker says whether a change is under way, in a byte that is mapped into
+//! memory: what a killed process has put there is in the file.
+//!
+//! It also says which file it is about and of which boot of the machine: after a crash of the machine some of
+//! the file may not have reached the disk, and a copy may have been made in the middle of a change.
+#![allow(unsafe_code, reason = "maps a byte that survives a kill into memory")]
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::ffi::c_void;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::UNIX_EPOCH;
 
-use crate::os::open;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-const TEXT: &str = "pyzord has the database open, or was killed while it had. It removes this file when it closes the \
-                    database; where it finds it at the start, it first repairs the database.\n";
+use super::place::Place;
+use crate::os::{boot, open};
+
+/// How long the file is: what may be mapped and is not a hole.
+const LENGTH: usize = 4096;
+/// Where the byte is that says whether a change is under way, and the one that says whether a repair is owed.
+const CHANGE: usize = "change: ".len();
+const OWED: usize = "change: 0\nowed: ".len();
+const NO: u8 = b'0';
+const YES: u8 = b'1';
+
+const TEXT: &str = "\npyzord has the database open, or was killed while it had. It removes this file when it closes the database. A \
+                    start that finds it repairs the database, unless no change was under way (change: 0), no repair is owed \
+                    (owed: 0), and the rest is the same as then.\n";
+
+/// What a process that had the database open has left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// No marker: it has closed the database.
+    Nothing,
+    /// It was killed between two changes.
+    Sound,
+    /// It was killed in a change.
+    Half,
+    /// A repair is owed, or the marker is not about this file and this boot, or not to be read.
+    Doubtful,
+}
 
 /// The marker of one database.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Marker {
     path: PathBuf,
+    /// Device and inode of what was put there.
+    file: Option<(u64, u64)>,
+    flag: Arc<Flag>,
+}
+
+/// Whether a change is under way, and whether a repair is owed.
+#[derive(Debug, Default)]
+pub(super) struct Flag {
+    page: Option<Page>,
+    is_owed: AtomicBool,
+}
+
+impl Flag {
+    /// To be called before each change.
+    pub(super) fn begin(&self) {
+        self.set(CHANGE, YES);
+    }
+
+    /// To be called when it has been made.
+    pub(super) fn end(&self) {
+        if !self.is_owed() {
+            self.set(CHANGE, NO);
+        }
+    }
+
+    /// From now on the file is to be repaired by a later start.
+    pub(super) fn owe(&self) {
+        self.is_owed.store(true, Ordering::Relaxed);
+        self.set(OWED, YES);
+        self.set(CHANGE, YES);
+    }
+
+    /// Whether that is so.
+    pub(super) fn is_owed(&self) -> bool {
+        self.is_owed.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, place: usize, value: u8) {
+        if let Some(page) = &self.page {
+            // A kill comes between two instructions, so that only the compiler must not change the order of
+            // this and of what the library writes.
+            page.byte(place).store(value, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Marker {
-    /// The marker of the database in this file.
-    pub(super) fn of(database: &Path) -> Self {
-        let mut name = database.as_os_str().to_owned();
-        name.push(".open");
-        Self { path: name.into() }
+    /// The marker of the database at this place, before it is open.
+    pub(super) fn of(place: &Place) -> Self {
+        Self { path: place.beside(".open"), file: None, flag: Arc::default() }
     }
 
     /// Its name.
@@ -34,24 +112,159 @@ impl Marker {
         &self.path
     }
 
-    /// Whether it is there, so that the database was not closed.
-    pub(super) fn is_set(&self) -> bool {
+    /// Whether changes are under way.
+    pub(super) fn flag(&self) -> &Arc<Flag> {
+        &self.flag
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_there(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok()
     }
 
-    /// Puts it there.
-    pub(super) fn set(&self) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = open::without_waiting(&mut options).open(&self.path)?;
-        file.write_all(TEXT.as_bytes())
+    /// What it says of this file.
+    pub(super) fn left(&self, database: &File) -> Left {
+        if !self.is_there() {
+            return Left::Nothing;
+        }
+        let read = || {
+            let mut text = Vec::new();
+            let file = open::to_read(&self.path)?;
+            file.take(LENGTH as u64 + 1).read_to_end(&mut text)?;
+            io::Result::Ok((text, page_of(database, NO, NO)?, page_of(database, YES, NO)?))
+        };
+        match read() {
+            _ if boot::id().is_empty() => Left::Doubtful,
+            Ok((text, sound, _)) if text == sound => Left::Sound,
+            Ok((text, _, half)) if text == half => Left::Half,
+            _ => Left::Doubtful,
+        }
     }
 
-    /// Removes it.
+    /// Puts a new one there for this file, of which a repair may still be owed. Where that fails, changes are made without
+    /// it.
+    pub(super) fn set(&mut self, database: &File, is_owed: bool) -> io::Result<()> {
+        self.flag = Arc::new(Flag { page: None, is_owed: AtomicBool::new(is_owed) });
+        let owed = if is_owed { YES } else { NO };
+        let page = page_of(database, owed, owed)?;
+        // One of its own: the old one may still be that of a server whose database was moved away.
+        let file = self.replace(&page).or_else(|_| self.overwrite(&page))?;
+        let metadata = file.metadata()?;
+        self.file = Some((metadata.dev(), metadata.ino()));
+        match Page::map(&file) {
+            Ok(page) => {
+                self.flag = Arc::new(Flag { page: Some(page), is_owed: AtomicBool::new(is_owed) });
+                Ok(())
+            }
+            Err(error) => {
+                // Nothing notes the end of a change, so that one counts as under way all the time.
+                file.write_all_at(&page_of(database, YES, owed)?, 0)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn replace(&self, page: &[u8]) -> io::Result<File> {
+        let mut new = self.path.clone().into_os_string();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new)?;
+        match file.write_all_at(page, 0).and_then(|()| fs::rename(&new, &self.path)) {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                fs::remove_file(&new)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Without room or rights for a new one. A link could lead the text into any file.
+    fn overwrite(&self, page: &[u8]) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file =
+            options.read(true).write(true).create(true).mode(0o600).custom_flags(flags).open(&self.path)?;
+        if !file.metadata()?.is_file() {
+            return Err(open::not_regular());
+        }
+        // Whole, so that a kill leaves either this or what was there.
+        file.write_all_at(page, 0)?;
+        file.set_len(LENGTH as u64)?;
+        Ok(file)
+    }
+
+    /// Waits until it has reached the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Removes it, unless another one has taken the place of what was put there.
     pub(super) fn clear(&self) -> io::Result<()> {
+        let there = fs::symlink_metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
+        if self.file.is_some_and(|own| there.is_ok_and(|there| there != own)) {
+            return Ok(());
+        }
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// The whole content of a marker.
+fn page_of(database: &File, change: u8, owed: u8) -> io::Result<Vec<u8>> {
+    let metadata = database.metadata()?;
+    // Inodes are used again at once, so that a copy may have the number of a file that was removed.
+    let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+    let head = format!(
+        "change: {}\nowed: {}\nboot: {}\ndevice: {}\ninode: {}\nmade: {}\n",
+        char::from(change),
+        char::from(owed),
+        boot::id(),
+        metadata.dev(),
+        metadata.ino(),
+        made.map_or(0, |made| made.as_nanos())
+    );
+    let mut page = (head + TEXT).into_bytes();
+    page.resize(LENGTH, b'\n');
+    Ok(page)
+}
+
+/// A marker's content, mapped into memory.
+#[derive(Debug)]
+struct Page(NonNull<c_void>);
+
+// SAFETY: it is memory of the whole process, of which only two bytes are used, as atomic ones.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
+
+impl Page {
+    fn map(file: &File) -> io::Result<Self> {
+        const SIZE: NonZeroUsize = NonZeroUsize::new(LENGTH).unwrap();
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: maps the file at an address that the system chooses, where nothing else is.
+        let address = unsafe { mmap(None, SIZE, protection, MapFlags::MAP_SHARED, file, 0) };
+        Ok(Self(address?))
+    }
+
+    /// One of the two bytes that change.
+    fn byte(&self, place: usize) -> &AtomicU8 {
+        // SAFETY: both are within what is mapped.
+        let byte = unsafe { self.0.cast::<u8>().add(place) };
+        // SAFETY: it is mapped as long as this lives, and is used in no other way.
+        unsafe { AtomicU8::from_ptr(byte.as_ptr()) }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: this is what was mapped, and nobody can use it any more.
+        let unmapped = unsafe { munmap(self.0, LENGTH) };
+        debug_assert!(unmapped.is_ok());
     }
 }

@@ -10,15 +10,21 @@ mod bulk;
 mod cache;
 mod codec;
 mod directory;
+mod disk;
+mod entries;
 mod explain;
+mod extents;
 pub(crate) mod fuzzing;
 mod handle;
 mod header;
 mod keeper;
 mod marker;
-mod mend;
 mod open;
-mod recovery;
+mod opening;
+mod place;
+mod recover;
+mod remains;
+mod repair;
 mod reserve;
 mod sweep;
 
@@ -37,11 +43,15 @@ use tracing::{error, warn};
 pub(super) use self::bulk::open_bulk;
 use self::codec::Stored;
 pub(super) use self::codec::in_calendar;
-use self::explain::explain;
-use self::handle::{GdbmError, Handle};
+use self::disk::Note;
+use self::handle::GdbmError;
 use self::marker::Marker;
-pub use self::mend::{Mended, mend};
 use self::open::Open;
+use self::opening::{Opened as OpenedFile, Opening};
+use self::place::Place;
+pub use self::recover::recover;
+pub use self::repair::Cancel;
+use self::repair::CancelOnDrop;
 use super::{Batch, BoxFuture, Engine, Entry, Health, OpenError, Opened, Options, Progress, StorageError};
 use crate::allowance::more;
 use crate::digest::Digest;
@@ -59,11 +69,13 @@ pub struct Gdbm {
 
 struct Shared {
     path: PathBuf,
+    place: Place,
     marker: Marker,
     age: Option<Duration>,
     /// None once closed.
     open: Mutex<Option<Open>>,
-    /// The same open file, to be synced without the lock.
+    /// The same open file, to be synced without the lock on it here. It is locked against other processes until
+    /// this is dropped, when its marker is gone.
     file: File,
     stopping: Mutex<bool>,
     wake: Condvar,
@@ -74,10 +86,20 @@ struct Shared {
     is_gone: AtomicBool,
 }
 
-/// Opens the database for [`super::open`].
+/// Opens the database for [`super::open`]. A repair takes its time, so that is done by another thread; it is
+/// given up if the future is dropped.
 pub(super) fn open(options: &Options) -> Opened<'_> {
-    Box::pin(async {
-        let engine = Gdbm::open(&options.path, options.cleanup_age, TimeZone::system())?;
+    Box::pin(async move {
+        let cancel = CancelOnDrop(Cancel::default());
+        let (attempt, options) = (cancel.0.clone(), options.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let note = options.homedir.as_deref().map(Note::of);
+            attempt.during(|| {
+                Gdbm::open_as(&options.path, options.cleanup_age, TimeZone::system(), note, &attempt)
+            })
+        });
+        let engine =
+            opened.await.unwrap_or_else(|_| Err(OpenError::new("the opening has died".to_owned())))?;
         Ok(Arc::new(engine) as Arc<dyn Engine>)
     })
 }
@@ -90,12 +112,25 @@ impl Gdbm {
     ///
     /// One line that names the file and says what to do.
     pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, OpenError> {
-        let (mut open, marker, file) = open_file(path, zone, age.map(horizon), CACHED_BLOCKS)?;
+        Self::open_as(path, age, zone, None, &Cancel::default())
+    }
+
+    fn open_as(
+        path: &Path,
+        age: Option<Duration>,
+        zone: TimeZone,
+        note: Option<Note>,
+        cancel: &Cancel,
+    ) -> Result<Self, OpenError> {
+        let opening = Opening { path, zone, age, cached_blocks: CACHED_BLOCKS, note, cancel };
+        let OpenedFile { mut open, marker, place, file } = opening.run()?;
+        let path = place.file().to_owned();
         // A full disk is told at the start, not at the first report.
-        open.admit(path, Timestamp::now());
+        open.admit(&path, Timestamp::now());
         open.ahead.begin();
         let shared = Arc::new(Shared {
-            path: path.to_owned(),
+            path: path.clone(),
+            place,
             marker,
             age,
             open: Mutex::new(Some(open)),
@@ -124,31 +159,33 @@ impl Gdbm {
         self.stop_keeper();
         let Some(open) = self.shared.lock().take() else { return };
         self.shared.look_for_file();
-        let path = self.shared.path.display();
-        let suspect = open.suspect;
+        let (path, marker) = (self.shared.path.display(), &self.shared.marker);
         if let Err(error) = open.handle.close() {
             error!("closing the database {path} failed: {error}");
+        }
+        // What may be damaged is to be repaired by the next start, with all that is in the file.
+        if marker.flag().is_owed() {
+            self.shared.sync_file();
+            match marker.sync() {
+                Ok(()) => warn!(
+                    "the database {path} may be damaged, or a repair of it is still to be made; the next start repairs it"
+                ),
+                Err(error) => warn!(
+                    "the database {path} may be damaged, which cannot be noted in {}: {error}; write anything into that file \
+                     before the next start, so that it repairs the database",
+                    marker.path().display()
+                ),
+            }
             return;
         }
-        // What is damaged, or may be, is to be repaired by the next start, with all that is in the file.
-        let is_sound = self.shared.failure.borrow().is_none() && !suspect;
-        if suspect {
-            warn!(
-                "the database {path} may be damaged, after the errors before; the next start repairs it, for which the disk \
-                 needs room for another one"
-            );
-        }
-        if is_sound && let Err(error) = ahead::cut(&self.shared.file) {
-            warn!(
-                "the tail of the database {path} cannot be cut off: {error}; the next start repairs the file"
-            );
+        if let Err(error) = ahead::cut(&self.shared.file) {
+            warn!("the tail of the database {path} cannot be cut off: {error}; the next start tries again");
             return;
         }
         if self.shared.sync_file()
-            && is_sound
-            && let Err(error) = self.shared.marker.clear()
+            && let Err(error) = marker.clear()
         {
-            warn!("{} cannot be removed: {error}", self.shared.marker.path().display());
+            warn!("{} cannot be removed: {error}", marker.path().display());
         }
     }
 
@@ -343,7 +380,7 @@ impl Shared {
     /// Logs an error of the library, and finds out whether it was the last one.
     fn complain(&self, open: &mut Open, error: &GdbmError) -> StorageError {
         let path = self.path.display();
-        open.suspect = true;
+        self.marker.flag().owe();
         if open.handle.needs_recovery() {
             let why = format!(
                 "the database {path} is damaged ({error}): the server ends, and its next start repairs the file; \
@@ -355,52 +392,6 @@ impl Shared {
         }
         StorageError::Unavailable
     }
-}
-
-/// Opens a database file for changes, creating it if there is none, and puts its marker there. What a
-/// killed process left behind is mended, but for records that changed last before `horizon`.
-fn open_file(
-    path: &Path,
-    zone: TimeZone,
-    horizon: Option<Timestamp>,
-    cached_blocks: usize,
-) -> Result<(Open, Marker, File), OpenError> {
-    let start = Instant::now();
-    check_kind(path)?;
-    let limit = reserve::file_size_limit();
-    let is_new = || std::fs::metadata(path).map_or(true, |metadata| metadata.len() == 0);
-    // The library would leave a part of a file behind.
-    if limit < reserve::LEAST_FILE && is_new() {
-        return Err(OpenError::new(format!(
-            "cannot make the database {}: this process may make files of {limit} bytes at most: raise the limit \
-             (ulimit -f, LimitFSIZE)",
-            path.display()
-        )));
-    }
-    let marker = Marker::of(path);
-    let opened = || Handle::open(path).map_err(|error| explain(path, &error));
-    let mut handle = opened()?;
-    if handle.needs_recovery() {
-        // Perhaps for its tail alone.
-        let file = File::from(handle.duplicate_descriptor().map_err(|error| cannot_use(path, &error))?);
-        ahead::cut_unused(&file).map_err(|error| cannot_use(path, &error))?;
-        drop((handle, file));
-        handle = opened()?;
-    }
-    let (mut handle, recovered) = recovery::recover_if_needed(handle, path, &marker, opened)?;
-    handle.keep_cached(cached_blocks).map_err(|error| explain(path, &error))?;
-    let (mut open, file) = Open::new(handle, zone).map_err(|error| cannot_use(path, &error))?;
-    if let Some(recovered) = recovered {
-        recovery::complete(&mut open, path, &recovered, horizon, start)?;
-    }
-    if let Err(error) = marker.set() {
-        warn!(
-            "{} cannot be written: {error}; if this process is killed, the next start will not know that the \
-             database needs repair",
-            marker.path().display()
-        );
-    }
-    Ok((open, marker, file))
 }
 
 /// A pipe would be waited for, for ever.

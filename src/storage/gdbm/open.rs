@@ -30,16 +30,13 @@ pub(super) struct Open {
     pub(super) dirty: bool,
     /// Whether the last sync failed: nothing more is accepted until one succeeds.
     pub(super) unsynced: bool,
-    /// Whether the library has given something up, perhaps with a change half done.
-    pub(super) suspect: bool,
     pub(super) complaints: Allowance,
 }
 
 impl Open {
-    /// An open file whose dates are of this zone, and another descriptor of it.
-    pub(super) fn new(mut handle: Handle, zone: TimeZone) -> io::Result<(Self, File)> {
-        let file = File::from(handle.duplicate_descriptor()?);
-        let open = Self {
+    /// A handle on this file, whose dates are of this zone.
+    pub(super) fn new(handle: Handle, file: &File, zone: TimeZone) -> io::Result<Self> {
+        Ok(Self {
             handle,
             reserve: Reserve::new(file.try_clone()?),
             directory: Directory::new(file.try_clone()?),
@@ -51,10 +48,8 @@ impl Open {
             // A new file is to be on the disk soon, too.
             dirty: true,
             unsynced: false,
-            suspect: false,
             complaints: Allowance::per_minute(10),
-        };
-        Ok((open, file))
+        })
     }
 
     /// Makes room for one change, made now. Says whether it may be made, and tells the operator when

@@ -4,19 +4,22 @@ mod full_disks;
 mod logs;
 mod pid_files;
 mod recovery;
+mod repairs;
 mod resolver;
 mod soak;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
 
 use crate::support::Site;
 
-/// A small disk in the place of a folder, seen only by those who are told.
+/// Something mounted in the place of a folder or a file, seen only by those who are told.
 pub(crate) struct Disk {
     holder: Child,
     folder: PathBuf,
@@ -25,11 +28,22 @@ pub(crate) struct Disk {
 impl Disk {
     /// A disk of so many KiB in the place of this folder, which stays empty for everybody else.
     pub(crate) fn new(site: &Site, folder: PathBuf, size: u32) -> Self {
+        let script = "mount -t tmpfs -o size=\"$2\"k,mode=755 test \"$1\"";
+        Self::mounted(site, script, folder, size.to_string().as_ref())
+    }
+
+    /// A file in the place of another one, which is a mount point then.
+    pub(crate) fn of_a_file(site: &Site, file: &Path, place: PathBuf) -> Self {
+        Self::mounted(site, "mount --bind \"$2\" \"$1\"", place, file.as_os_str())
+    }
+
+    /// What a script mounts at a place, which is its first argument.
+    fn mounted(site: &Site, script: &str, folder: PathBuf, argument: &OsStr) -> Self {
         // A process holds the mount, which goes with it.
-        let script = "mount -t tmpfs -o size=\"$2\"k,mode=755 test \"$1\" && echo mounted && exec cat";
+        let script = format!("{script} && echo mounted && exec cat");
         let mut command = site.mark(Command::new("unshare"));
-        command.arg(if Uid::effective().is_root() { "-m" } else { "-rm" }).args(["sh", "-c", script, "sh"]);
-        command.arg(&folder).arg(size.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(if Uid::effective().is_root() { "-m" } else { "-rm" }).args(["sh", "-c", &script, "sh"]);
+        command.arg(&folder).arg(argument).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut holder = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -56,6 +70,12 @@ impl Disk {
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         let root = format!("/proc/{}/root", self.holder.id());
         PathBuf::from(root).join(self.folder.strip_prefix("/").unwrap()).join(name)
+    }
+
+    /// How many KiB are free.
+    pub(crate) fn free(&self) -> usize {
+        let disk = statvfs(&self.path("")).unwrap();
+        usize::try_from(disk.blocks_available() * disk.fragment_size() / 1024).unwrap()
     }
 
     /// Takes up so many KiB.

@@ -2,4 +2,5 @@
 
 mod confinement;
 mod floods;
+mod repairs;
 mod starts;

@@ -1,0 +1,81 @@
+//! Repairing a file on purpose: what `pyzord --recover` does.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::explain::{explain, is_of_another_machine};
+use super::header::Header;
+use super::marker::{Left, Marker};
+use super::place::{Place, Use};
+use super::repair::{Cancel, Purpose, Repair, RepairError};
+use super::{ahead, check_kind, horizon};
+use crate::storage::OpenError;
+
+/// Repairs the file of a database that may be damaged, and keeps the file as it was; a sound one is left alone. No
+/// process may have it open. Records that have not changed for `age` are not taken from remains, since they may
+/// have been deleted for that.
+///
+/// # Returns
+///
+/// One line that says what became of it.
+///
+/// # Errors
+///
+/// One line that names the file and says what to do. The file is as it was then.
+pub fn recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<String, OpenError> {
+    cancel.during(|| try_to_recover(path, age, cancel))
+}
+
+fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<String, OpenError> {
+    check_kind(path)?;
+    let place = Place::of(path)?;
+    let file = place.lock(Use::Change).map_err(|error| {
+        if error.is_absent() {
+            OpenError::absent(format!("there is no database {}", place.file().display()))
+        } else {
+            error
+        }
+    })?;
+    let failed = |error: RepairError| match &error {
+        RepairError::Gdbm(error) if is_of_another_machine(error) => explain(place.file(), error),
+        error => OpenError::new(format!(
+            "the database {} cannot be recovered: {error}; it is as it was",
+            place.file().display()
+        )),
+    };
+    let marker = Marker::of(&place);
+    let left = marker.left(&file);
+    if left == Left::Sound {
+        ahead::cut_unused(&file).map_err(|error| failed(error.into()))?;
+    }
+    let zone = TimeZone::system();
+    let repair = Repair { place: &place, zone: &zone, horizon: age.map(horizon), cancel };
+    let is_doubtful = matches!(left, Left::Half | Left::Doubtful) || Header::has_tail(&file);
+    let repaired = repair.run(&file, Purpose::Recover { is_doubtful }).map_err(failed)?;
+    // A start that finds it would repair what has been repaired.
+    marker.clear().map_err(|error| {
+        OpenError::new(format!(
+            "the database {} has been recovered, but {} cannot be removed: {error}",
+            place.file().display(),
+            marker.path().display()
+        ))
+    })?;
+    let (path, records) = (place.file().display(), repaired.records);
+    if repaired.is_sound {
+        return Ok(format!("{path} has {records} records and nothing that needs repair"));
+    }
+    let how = match repaired.given_up {
+        Some(error) => format!("all of them from its remains, since gdbm can make nothing of it ({error})"),
+        None => format!(
+            "{} of them from its remains; gdbm could not read {} parts of it",
+            repaired.from_remains, repaired.unreadable
+        ),
+    };
+    let kept = repaired.kept.unwrap_or_default();
+    Ok(format!(
+        "{path} has been recovered with {records} records, {how}; the file as it was is {}",
+        kept.display()
+    ))
+}

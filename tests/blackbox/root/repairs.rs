@@ -1,0 +1,130 @@
+//! Repairs by a user who may not do everything.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use nix::unistd::Uid;
+
+use crate::faults::kill_in_the_middle_of_reports;
+use crate::harness::{Home, ours_only};
+use crate::repairs::links::{WAYS, acknowledged, expect_repairs, move_away};
+use crate::repairs::owed::expect_owed;
+use crate::repairs::{REPAIRED, fill, marker_of, names, owe_repair, warned_start};
+use crate::support::{Site, digest};
+
+const NOBODY: u32 = 65534;
+
+/// Whether these tests can be run at all.
+fn as_root() -> bool {
+    assert!(Uid::effective().is_root(), "only root can become another user: sudo make test");
+    ours_only()
+}
+
+/// Gives a folder and everything in it to a user.
+fn give(folder: &Path) {
+    std::os::unix::fs::lchown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+    if fs::symlink_metadata(folder).unwrap().is_dir() {
+        fs::read_dir(folder).unwrap().for_each(|entry| give(&entry.unwrap().path()));
+    }
+}
+
+#[test]
+fn database_behind_a_link_is_repaired_by_another_user() {
+    if !as_root() {
+        return;
+    }
+    for way in WAYS {
+        println!("{way:?}");
+        let site = Site::at(Home::open().settling_user().config("User = nobody\n"));
+        fill(&site);
+        let stored = site.stored();
+        let real = move_away(&site, way);
+        give(&site.folder());
+        expect_repairs(&site, &real, acknowledged(&stored));
+    }
+}
+
+#[test]
+fn a_kill_in_the_middle_of_reports_loses_none_of_another_user() {
+    if !as_root() {
+        return;
+    }
+    let site = Site::at(Home::open().settling_user().config("User = nobody\n"));
+    give(&site.folder());
+    kill_in_the_middle_of_reports(&site, "another user");
+}
+
+#[test]
+fn repair_in_a_folder_that_is_not_writable_stays_owed() {
+    if !as_root() {
+        return;
+    }
+    let site = Site::at(Home::open().settling_user());
+    fill(&site);
+    let mut stored = site.stored();
+    site.home().clone().config("DigestDB = data/pyzord.db\n");
+    let folder = site.path("data");
+    let database = folder.join("pyzord.db");
+    fs::create_dir(&folder).unwrap();
+    fs::rename(site.path("pyzord.db"), &database).unwrap();
+    owe_repair(&database);
+    // The program may lie where only root may look.
+    let program = site.folder().join("pyzord");
+    fs::copy(env!("CARGO_BIN_EXE_pyzord"), &program).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    give(&site.folder());
+    chown(&folder, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    let script = format!(
+        "shift; exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups '{}' \"$@\"",
+        program.display()
+    );
+    let both = ["pyzord.db", "pyzord.db.open"].map(str::to_owned).into();
+    for _ in 0..2 {
+        let said = site.home().log().len();
+        let (daemon, stderr) = warned_start(&site, site.under(&script, true));
+        let log = site.home().log()[said..].to_owned();
+        assert!(log.contains(" WARNING ") && !log.contains(REPAIRED), "{log}");
+        assert!(stderr.contains("repair"), "{stderr}");
+        assert_eq!(site.caller().answered("report", &[&digest(5)]).code(), 200);
+        *stored.get_mut(&digest(5)).unwrap() += 1;
+        expect_owed(&fs::read(marker_of(&database)).unwrap());
+        daemon.stop();
+        expect_owed(&fs::read(marker_of(&database)).unwrap());
+        assert_eq!(names(&folder, ""), both);
+    }
+    give(&folder);
+    let said = site.home().log().len();
+    let daemon = site.detach_with(site.under(&script, true));
+    let log = site.home().log()[said..].to_owned();
+    assert!(log.contains(REPAIRED), "{log}");
+    daemon.stop();
+    assert_eq!(names(&folder, ""), ["pyzord.db".to_owned()].into());
+    assert_eq!(fs::metadata(&database).unwrap().uid(), NOBODY);
+    fs::copy(&database, site.path("pyzord.db")).unwrap();
+    assert_eq!(site.stored(), stored);
+}
+
+/// As after `chown nobody`, which leaves the group that it had.
+#[test]
+fn database_of_a_group_that_the_user_is_not_in_is_repaired() {
+    if !as_root() {
+        return;
+    }
+    let site = Site::at(Home::open().settling_user().config("User = nobody\n"));
+    fill(&site);
+    let stored = site.stored();
+    let database = site.path("pyzord.db");
+    fs::set_permissions(&database, Permissions::from_mode(0o660)).unwrap();
+    owe_repair(&database);
+    give(&site.folder());
+    chown(&database, Some(NOBODY), Some(0)).unwrap();
+    let daemon = site.detach();
+    assert!(site.home().log().contains(REPAIRED), "{}", site.home().log());
+    daemon.stop();
+    assert_eq!(site.stored(), stored);
+    // Its own group does not get the rights that the other one had.
+    let metadata = fs::metadata(&database).unwrap();
+    assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o777), (NOBODY, NOBODY, 0o600));
+}
