@@ -26,7 +26,7 @@ scripts := .ci/run $(wildcard tests/*.sh dist/*.sh fuzz/*.sh)
 # One after the other, whatever -j says: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: build run test outages pauses hostile bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz soak faults storms sanitize help
+.PHONY: build run test outages pauses hostile bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz soak faults kills storms sanitize help
 
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
@@ -91,7 +91,10 @@ sanitize: rust build-packages
 	tests/sanitize.sh
 
 faults: rust build-packages test-packages
-	PYZORD_KILLS=200 PYZORD_DAMAGES=500 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 in_the_middle_of_reports flipped_and_missing
+	PYZORD_KILLS=200 PYZORD_DAMAGES=500 PYZORD_REPAIR_RECORDS=1000000 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 in_the_middle_of_reports flipped_and_missing beside_one_of_the_library
+
+kills: rust build-packages test-packages
+	PYZORD_CALL_STRIDE=1 PYZORD_STEP_KILLS=300 $(CARGO) test --locked --release --test blackbox -- --nocapture traces::kills:: call_that_fails
 
 soak: rust build-packages test-packages
 	PYZORD_SOAK_SECONDS=$${PYZORD_SOAK_SECONDS:-1800} $(CARGO) test --locked --release --test blackbox -- --nocapture under_full_load
@@ -180,7 +183,8 @@ help:
 	@echo 'make bench-long two minutes of half load on a million records, with a sync and a sweep meanwhile'
 	@echo 'make migrations move a million records between engines, beside what the databases do themselves'
 	@echo 'make sanitize   the module that calls the C library, under valgrind and the address sanitizer'
-	@echo 'make faults     200 kills under load, and servers on 500 damaged databases'
+	@echo 'make faults     3 x 200 kills under load, servers on 500 damaged databases, and how long a repair takes'
+	@echo 'make kills      kills at every system call of starts, repairs and stops, and behind the writes of each change'
 	@echo 'make soak       half an hour of full load and all faults on all engines'
 	@echo 'make audit      licences, origins and published holes of the dependencies'
 	@echo 'make fuzz       fuzz every target for FUZZ_SECONDS (60), or only FUZZ_TARGETS; installs cargo-fuzz'

@@ -69,6 +69,17 @@ with dbm.gnu.open(sys.argv[1], 'r') as database:
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// All records, which must be text, read through gdbm's own tool; or what that says instead.
+    pub(crate) fn list(&self) -> Result<BTreeMap<String, String>, String> {
+        let output = run(Command::new("gdbmtool").args(["-q", "-N", "-r"]).arg(&self.path), b"list\n");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() || !output.stderr.is_empty() {
+            return Err(format!("gdbmtool: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        let record = |line: &str| line.split_once(' ').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        stdout.lines().map(|line| record(line).ok_or_else(|| format!("gdbmtool: {line}"))).collect()
+    }
+
     /// Runs commands of gdbm's own tool and returns what it prints.
     pub(crate) fn gdbmtool(&self, commands: &str) -> String {
         let output = run(Command::new("gdbmtool").args(["-q", "-N"]).arg(&self.path), commands.as_bytes());

@@ -13,6 +13,7 @@ mod namespace;
 mod redis;
 mod server;
 mod service;
+pub(crate) mod tracer;
 
 use std::env;
 use std::io::{ErrorKind, Write};

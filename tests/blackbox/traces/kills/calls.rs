@@ -1,0 +1,224 @@
+//! Kills at every system call that names a file or uses a descriptor, of all threads.
+//!
+//! The calls are counted from the first one that opens the database or anything beside it; of a stop, from the
+//! signal on. Every [`STRIDE`]th call is tried, the first, the tenth and so on, and with `PYZORD_CALL_STRIDE=1`
+//! each, until a run ends before it is killed.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use super::{
+    Expected, MARKER, Recovery, Seed, Tally, is_answered, is_beside, is_possible, number, outlast, put,
+    signal, site, steps, traced, traced_with,
+};
+use crate::harness::tracer::{Next, Stop, Traced};
+use crate::support::{Over, Site, digest};
+
+const STRIDE: u64 = 9;
+/// How many records there are.
+const RECORDS: u32 = 300;
+
+/// From when on calls are counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// From the first one that opens something of the database.
+    Database,
+    /// From the signal that asks the server to stop.
+    Stop,
+}
+
+/// Follows a process and kills it at the call of this number, while `act` does something with it. Returns how it
+/// ended unless it was killed here, and what `act` has returned.
+fn killed_at<T: Send>(
+    site: &Site,
+    mut process: Traced,
+    from: From,
+    number: u64,
+    act: impl FnOnce(Pid, &Over) -> T + Send,
+) -> (Option<WaitStatus>, T) {
+    let (over, pid) = (Over::default(), process.pid());
+    std::thread::scope(|scope| {
+        let guard = over.guard();
+        let acting = scope.spawn(|| act(pid, &over));
+        let (mut counts, mut count) = (false, 0);
+        let end = process.follow(|thread, stop| {
+            match stop {
+                Stop::Signal(Signal::SIGTERM) => counts |= from == From::Stop,
+                Stop::Entry(call) => {
+                    counts |= from == From::Database
+                        && call.opens(thread).is_some_and(|path| is_beside(site, &path));
+                    count += u64::from(counts && call.uses_files());
+                    if count == number {
+                        return Next::Kill;
+                    }
+                }
+                _ => {}
+            }
+            Next::Call
+        });
+        drop(guard);
+        ((count < number).then_some(end), acting.join().unwrap())
+    })
+}
+
+/// Whether a process that was not killed has ended without an error.
+fn has_ended_well(end: Option<WaitStatus>) -> bool {
+    end.is_none_or(|end| matches!(end, WaitStatus::Exited(_, 0)))
+}
+
+/// Kills once at each number of a call, until there is a run that ends otherwise.
+fn every_call(what: &'static str, mut run: impl FnMut(&mut Tally, u64) -> bool) {
+    let mut tally = Tally::new(what);
+    let (stride, mut at) = (number("PYZORD_CALL_STRIDE", STRIDE), 1);
+    while run(&mut tally, at) {
+        at += stride;
+    }
+    tally.finish();
+}
+
+/// Starts servers on what is put there and kills each, until one has answered.
+fn starts(what: &'static str, expected: &Expected, prepare: impl Fn(&Site)) {
+    let site = site();
+    every_call(what, |tally, at| {
+        prepare(&site);
+        let (end, answered) = killed_at(&site, traced(&site), From::Database, at, |pid, over| {
+            let answered = is_answered(&site, over);
+            signal(pid, Signal::SIGKILL, over);
+            answered
+        });
+        assert!(end.is_none() || answered, "it does not serve: {end:?}");
+        tally.check(&site, end.is_none().then_some(at), expected);
+        end.is_none()
+    });
+}
+
+/// Some digests, of which every second one is reported twice.
+fn seed() -> Seed {
+    Seed::reported((0..RECORDS).map(|number| (number, 1 + number % 2)))
+}
+
+#[test]
+fn start_that_makes_the_database_is_killed_at_its_calls() {
+    if is_possible() {
+        let nothing = Expected { texts: Default::default(), counts: Default::default() };
+        starts("a start without a database", &nothing, |site| put(site, None, None));
+    }
+}
+
+#[test]
+fn start_on_a_closed_database_is_killed_at_its_calls() {
+    if is_possible() {
+        let seed = seed();
+        starts("a start on a closed database", &seed.expected(), |site| put(site, Some(&seed.file), None));
+    }
+}
+
+#[test]
+fn start_that_repairs_is_killed_at_its_calls() {
+    if is_possible() {
+        let seed = seed();
+        starts("a start that repairs", &seed.expected(), |site| {
+            put(site, Some(&seed.file), Some("change: 1\n"));
+        });
+    }
+}
+
+/// The repair has something to put back that the library does not find.
+#[test]
+fn start_that_repairs_half_a_split_is_killed_at_its_calls() {
+    if is_possible() {
+        let (file, expected) = steps::half_a_split();
+        starts("a start that repairs half a split", &expected, |site| {
+            put(site, Some(&file), Some("change: 1\n"));
+        });
+    }
+}
+
+/// The marker says that no change was under way.
+#[test]
+fn start_after_a_kill_is_killed_at_its_calls() {
+    if !is_possible() {
+        return;
+    }
+    let seed = seed();
+    let mut expected = seed.expected();
+    expected.count(&digest(RECORDS), 1, 1);
+    starts("a start after a kill", &expected, |site| {
+        put(site, Some(&seed.file), None);
+        let daemon = site.detach();
+        assert_eq!(site.caller().answered("report", &[&digest(RECORDS)]).code(), 200);
+        daemon.signal(Signal::SIGKILL);
+        daemon.ended();
+        assert!(fs::exists(site.path(MARKER)).unwrap());
+    });
+}
+
+#[test]
+fn stop_is_killed_at_its_calls() {
+    if !is_possible() {
+        return;
+    }
+    let (site, seed) = (site(), seed());
+    let mut expected = seed.expected();
+    // Of the first half of these there is one already.
+    let reported: Vec<String> = (RECORDS - 4..RECORDS + 4).map(digest).collect();
+    for (index, digest) in (0..).zip(&reported) {
+        let count = if index < 4 { 2 + index % 2 } else { 1 };
+        expected.count(digest, count, count);
+    }
+    every_call("a stop", |tally, at| {
+        put(&site, Some(&seed.file), None);
+        let (end, acknowledged) = killed_at(&site, traced(&site), From::Stop, at, |pid, over| {
+            let mut caller = site.caller();
+            let mut report = |digest: &String| {
+                let reply = caller.ask("report", &[digest], Duration::from_secs(60));
+                reply.is_some_and(|reply| reply.code() == 200)
+            };
+            let acknowledged = is_answered(&site, over) && reported.iter().all(&mut report);
+            signal(pid, Signal::SIGTERM, over);
+            outlast(pid, over);
+            acknowledged
+        });
+        assert!(acknowledged, "a report was not acknowledged before the stop");
+        assert!(has_ended_well(end), "{end:?}");
+        tally.check(&site, end.is_none().then_some(at), &expected);
+        end.is_none()
+    });
+}
+
+/// Runs `--recover` on this file and kills it, until it ends by itself.
+fn recoveries(what: &'static str, file: &Recovery, expected: &Expected) {
+    let site = site();
+    every_call(what, |tally, at| {
+        put(&site, Some(&file.content), None);
+        let process = traced_with(&site, &["--recover"]);
+        let (end, ()) = killed_at(&site, process, From::Database, at, outlast);
+        assert!(has_ended_well(end), "{end:?}");
+        tally.check_recovered(&site, end.is_none().then_some(at), expected, file);
+        end.is_none()
+    });
+}
+
+#[test]
+fn recovery_on_demand_is_killed_at_its_calls() {
+    if is_possible() {
+        let seed = seed();
+        let mut content = seed.file.clone();
+        content[..4096].fill(0);
+        recoveries("--recover of a damaged file", &Recovery { content, is_damaged: true }, &seed.expected());
+    }
+}
+
+/// A start takes this file, so that it must also remove what `--recover` has left.
+#[test]
+fn recovery_on_demand_of_a_sound_file_is_killed_at_its_calls() {
+    if is_possible() {
+        let seed = seed();
+        let file = Recovery { content: seed.file.clone(), is_damaged: false };
+        recoveries("--recover of a sound file", &file, &seed.expected());
+    }
+}
