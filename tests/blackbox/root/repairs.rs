@@ -11,7 +11,7 @@ use crate::harness::{Home, ours_only};
 use crate::repairs::links::{WAYS, acknowledged, expect_repairs, move_away};
 use crate::repairs::owed::expect_owed;
 use crate::repairs::{REPAIRED, fill, marker_of, names, owe_repair, warned_start};
-use crate::support::{Site, digest};
+use crate::support::{Site, digest, finish};
 
 const NOBODY: u32 = 65534;
 
@@ -127,4 +127,23 @@ fn database_of_a_group_that_the_user_is_not_in_is_repaired() {
     // Its own group does not get the rights that the other one had.
     let metadata = fs::metadata(&database).unwrap();
     assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o777), (NOBODY, NOBODY, 0o600));
+}
+
+/// A repair makes its files beside the real file, and the start says so.
+#[test]
+fn folder_of_the_real_file_is_tried_as_the_user() {
+    if !as_root() {
+        return;
+    }
+    let site = Site::at(Home::open().settling_user().config("User = nobody\n"));
+    fill(&site);
+    let elsewhere = site.folder().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::rename(site.path("pyzord.db"), elsewhere.join("real.db")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.join("real.db"), site.path("pyzord.db")).unwrap();
+    give(&site.folder());
+    chown(&elsewhere, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&elsewhere, Permissions::from_mode(0o755)).unwrap();
+    finish(site.detached())
+        .expect_line(&["nobody cannot make files in", "/elsewhere, where the database is"]);
 }
