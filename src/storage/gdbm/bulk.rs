@@ -10,6 +10,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use tracing::warn;
 
+use super::cancel::{Cancel, CancelOnDrop};
 use super::codec::{Stored, in_calendar};
 use super::directory::hash;
 use super::explain::explain;
@@ -18,7 +19,7 @@ use super::marker::Marker;
 use super::open::Open;
 use super::opening::{Opened, Opening};
 use super::place::{Place, Use};
-use super::repair::{self, Cancel, CancelOnDrop, Repair};
+use super::repair::{self, Repair};
 use super::reserve::News;
 use super::sweep::ELEMENT_SIZE;
 use super::{cannot_use, check_kind, lock};
@@ -488,7 +489,7 @@ impl Bulk for Whole {
                 shared
                     .file
                     .sync_all()
-                    .and_then(|()| shared.place.sync_folder())
+                    .and_then(|()| shared.place.sync_directory())
                     .and_then(|()| marker.clear())
                     .map_err(|error| failed(error.to_string()))?;
             }

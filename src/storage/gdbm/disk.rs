@@ -1,7 +1,7 @@
 //! A note in the homedir about a database on another disk.
 //!
-//! A database whose disk is not mounted looks like one that is yet to be made. A new one in the folder below would
-//! take reports that nobody finds again. So the homedir keeps a note of databases that are elsewhere.
+//! A database whose disk is not mounted looks like one that is yet to be made. A new one in the directory below
+//! would take reports that are lost to the real one. So the homedir keeps a note of databases that are elsewhere.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// The note in this folder.
+    /// The note in this directory.
     pub(super) fn of(homedir: &Path) -> Self {
         Self { homedir: homedir.to_owned(), path: homedir.join("pyzord.disk") }
     }
@@ -37,10 +37,10 @@ impl Note {
     /// One line for the operator: there was one, on another disk.
     pub(super) fn permit(&self, place: &Place) -> Result<(), OpenError> {
         let Ok(text) = open::to_read(&self.path).and_then(io::read_to_string) else { return Ok(()) };
-        let folder = place.file().parent().unwrap_or(Path::new("/"));
+        let directory = place.file().parent().unwrap_or(Path::new("/"));
         // Numbers of devices change from boot to boot, and disks are exchanged: any other disk will do.
         let is_elsewhere =
-            device_of(folder).is_ok_and(|device| Some(device) != device_of(&self.homedir).ok());
+            device_of(directory).is_ok_and(|device| Some(device) != device_of(&self.homedir).ok());
         if is_elsewhere || !text.lines().any(|line| line == line_of(place)) {
             return Ok(());
         }
@@ -65,7 +65,7 @@ impl Note {
     }
 
     fn try_to_keep(&self, place: &Place, database: &File) -> io::Result<()> {
-        const TEXT: &str = "pyzord makes no new database of these names as long as their folders are on the disk of this \
+        const TEXT: &str = "pyzord makes no new database of these names as long as their directories are on the disk of this \
                             file, since their own disk is not mounted then. To have it make one, remove this file.\n\n";
         let is_elsewhere = device_of(&self.homedir)? != database.metadata()?.dev();
         let old = match open::to_read(&self.path).and_then(io::read_to_string) {

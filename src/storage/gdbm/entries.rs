@@ -8,10 +8,11 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use super::cancel::Cancel;
 use super::codec::Stored;
 use super::directory::{BUCKET_ELEMENTS, ELEMENT_SIZE, HASH_BITS, hash};
 use super::header::{Header, long, word};
-use super::repair::{Cancel, RepairError};
+use super::repair::RepairError;
 use super::sweep::lower_case_digest;
 use crate::digest::Digest;
 

@@ -104,7 +104,7 @@ impl GdbmError {
     }
 }
 
-/// An open database. Nothing else keeps other processes away but the lock that the caller has.
+/// An open database. Only the lock of the caller keeps other processes away.
 #[derive(Debug)]
 pub(super) struct Handle {
     file: OpenFile,
@@ -396,7 +396,7 @@ fn error_of(number: c_int, system: io::Error) -> GdbmError {
     let has_system = unsafe { c::gdbm_check_syserr(number) } != 0;
     let number = u32::try_from(number).unwrap_or_default();
     if number == gdbm_sys::GDBM_NO_ERROR {
-        // It has failed all the same, and keeps no number for some of that.
+        // It keeps no number for some of its failures.
         return GdbmError { number, system: Some(system), text: "GNU dbm cannot go on".to_owned() };
     }
     GdbmError { number, system: has_system.then_some(system), text: text.to_string_lossy().into_owned() }

@@ -48,7 +48,7 @@ impl Header {
         file.write_all_at(&[0; 12], list + 4)
     }
 
-    /// Whether the file is longer than what is in use, as one that nobody has closed.
+    /// Whether the file is longer than what is in use, as after a kill.
     pub(super) fn has_tail(file: &File) -> bool {
         Self::compare(file) == Some(Ordering::Greater)
     }
@@ -69,7 +69,7 @@ pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 
-/// The same for eight bytes.
+/// The eight bytes at this place as a number, or 0 behind the end.
 pub(super) fn long(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
 }

@@ -240,7 +240,7 @@ struct Page(NonNull<c_void>);
 
 // SAFETY: it is memory of the whole process, of which only two bytes are used, as atomic ones.
 unsafe impl Send for Page {}
-// SAFETY: as above.
+// SAFETY: threads use only two bytes of it, as atomic ones.
 unsafe impl Sync for Page {}
 
 impl Page {
@@ -263,7 +263,7 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // SAFETY: this is what was mapped, and nobody can use it any more.
+        // SAFETY: this is what was mapped, and what borrows it has ended.
         let unmapped = unsafe { munmap(self.0, LENGTH) };
         debug_assert!(unmapped.is_ok());
     }

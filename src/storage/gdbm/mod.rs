@@ -8,6 +8,7 @@
 mod ahead;
 mod bulk;
 mod cache;
+mod cancel;
 mod codec;
 mod directory;
 mod disk;
@@ -41,6 +42,8 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 pub(super) use self::bulk::open_bulk;
+pub use self::cancel::Cancel;
+use self::cancel::CancelOnDrop;
 use self::codec::Stored;
 pub(super) use self::codec::in_calendar;
 use self::disk::Note;
@@ -50,8 +53,6 @@ use self::open::Open;
 use self::opening::{Opened as OpenedFile, Opening};
 use self::place::Place;
 pub use self::recover::recover;
-pub use self::repair::Cancel;
-use self::repair::CancelOnDrop;
 use super::{Batch, BoxFuture, Engine, Entry, Health, OpenError, Opened, Options, Progress, StorageError};
 use crate::allowance::more;
 use crate::digest::Digest;

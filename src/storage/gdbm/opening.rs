@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use tracing::{info, warn};
 
+use super::cancel::Cancel;
 use super::disk::Note;
 use super::explain::explain;
 use super::handle::Handle;
@@ -15,7 +16,7 @@ use super::header::Header;
 use super::marker::{Left, Marker};
 use super::open::Open;
 use super::place::{Place, Use};
-use super::repair::{Cancel, Purpose, Repair, RepairError, Repaired, clean, is_of_the_file};
+use super::repair::{Purpose, Repair, RepairError, Repaired, clean, is_of_the_file};
 use super::{ahead, cannot_use, check_kind, horizon, reserve};
 use crate::storage::OpenError;
 
@@ -108,7 +109,7 @@ impl Opening<'_> {
         }
         if place.is_mount_point(&file) {
             warn!(
-                "the database {} is a mount point by itself, so that it cannot be repaired after a kill: mount its folder \
+                "the database {} is a mount point by itself, so that it cannot be repaired after a kill: mount its directory \
                  instead",
                 place.file().display()
             );
@@ -144,9 +145,9 @@ fn what_to_repair(place: &Place, marker: &Marker, file: &File) -> Result<Option<
     match marker.left(file) {
         Left::Half => Ok(Some(Purpose::Start { is_one_change: true })),
         Left::Doubtful => Ok(of_more),
-        // As after a kill, and somebody has removed the marker.
+        // As after a kill, if the marker was removed then.
         Left::Nothing => Ok(of_more.filter(|_| Header::has_tail(file))),
-        // Somebody has cut off what is in use.
+        // What is in use was cut off.
         Left::Sound if Header::is_cut_off(file) => Ok(of_more),
         Left::Sound => {
             ahead::cut_unused(file).map_err(|error| cannot_use(place.file(), &error))?;
@@ -178,7 +179,7 @@ fn put_back(place: &Place, marker: &Marker) -> Result<(), OpenError> {
     };
     let kept = found.iter().filter(is_kept).max_by_key(|path| (path.as_os_str().len(), (*path).clone()));
     if let Some(kept) = kept {
-        // Where somebody else has done that meanwhile, there is none any more.
+        // Another start may have done that meanwhile.
         return match fs::rename(kept, place.file()) {
             Ok(()) => {
                 info!("the database {file} was not there any more; {} has been put back", kept.display());
@@ -256,8 +257,8 @@ fn set(marker: &mut Marker, file: &File, is_owed: bool) -> bool {
 
 fn beyond_repair(place: &Place, why: &dyn fmt::Display) -> OpenError {
     OpenError::new(format!(
-        "the database {} needs recovery, which failed: {why}; mend that and start again, or run pyzord --recover, which \
-         mends a copy and keeps the file as it is",
+        "the database {} needs recovery, which failed: {why}; fix that and start again, or run pyzord --recover, which \
+         repairs what it can and keeps the file as it is",
         place.file().display()
     ))
 }

@@ -24,7 +24,7 @@ const SLACK: u64 = 8 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     file: PathBuf,
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 /// What a process may do with a file that it has locked.
@@ -38,7 +38,7 @@ pub(super) enum Use {
 
 impl Place {
     /// The place that this path leads to, which is to be asked once: a link that changes later changes
-    /// nothing for who has the file open.
+    /// nothing for a process that has the file open.
     ///
     /// # Errors
     ///
@@ -50,8 +50,8 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::of_nothing(path)?,
             Err(error) => return Err(super::cannot_use(path, &error)),
         };
-        let folder = file.parent().unwrap_or(Path::new("/")).to_owned();
-        Ok(Self { file, folder })
+        let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
+        Ok(Self { file, directory })
     }
 
     fn of_nothing(path: &Path) -> Result<PathBuf, OpenError> {
@@ -66,9 +66,10 @@ impl Place {
         let absent = |error: io::Error| {
             OpenError::absent(format!("cannot open the database {}: {error}", path.display()))
         };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory =
+            path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().ok_or_else(|| absent(io::ErrorKind::IsADirectory.into()))?;
-        Ok(fs::canonicalize(folder).map_err(absent)?.join(name))
+        Ok(fs::canonicalize(directory).map_err(absent)?.join(name))
     }
 
     /// The path of the file, without links.
@@ -87,7 +88,7 @@ impl Place {
     pub(super) fn all_beside(&self, end: &str) -> io::Result<Vec<PathBuf>> {
         let start = self.beside(end);
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
+        for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             if path.as_os_str().as_encoded_bytes().starts_with(start.as_os_str().as_encoded_bytes()) {
                 found.push(path);
@@ -107,7 +108,7 @@ impl Place {
         self.lock_as(purpose, false).map(|(file, _)| file)
     }
 
-    /// The same to change it, with an empty file if there is none; says whether this made it.
+    /// Locks the file to change it, and makes an empty one if there is none; says whether it did.
     pub(super) fn lock_or_create(&self) -> Result<(File, bool), OpenError> {
         self.lock_as(Use::Change, true)
     }
@@ -178,8 +179,8 @@ impl Place {
 
     /// Whether the file of this path is mounted there by itself, so that no other one can take its place.
     pub(super) fn is_mount_point(&self, file: &File) -> bool {
-        let folder = fs::metadata(&self.folder).map(|folder| folder.dev());
-        matches!((file.metadata(), folder), (Ok(file), Ok(folder)) if file.dev() != folder)
+        let directory = fs::metadata(&self.directory).map(|directory| directory.dev());
+        matches!((file.metadata(), directory), (Ok(file), Ok(directory)) if file.dev() != directory)
             || is_mounted(&self.file)
     }
 
@@ -198,14 +199,14 @@ impl Place {
         if wanted > file_size_limit() {
             return Ok(false);
         }
-        let disk = fstatvfs(File::open(&self.folder)?.as_fd())?;
+        let disk = fstatvfs(File::open(&self.directory)?.as_fd())?;
         let free = (disk.blocks_available() as u64).saturating_mul(disk.fragment_size() as u64);
         Ok(free > wanted + SLACK)
     }
 
-    /// Waits until names in the folder have reached the disk.
-    pub(super) fn sync_folder(&self) -> io::Result<()> {
-        File::open(&self.folder)?.sync_all()
+    /// Waits until names in the directory have reached the disk.
+    pub(super) fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
     }
 }
 

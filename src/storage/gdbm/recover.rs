@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::cancel::Cancel;
 use super::explain::{explain, is_of_another_machine};
 use super::header::Header;
 use super::marker::{Left, Marker};
 use super::place::{Place, Use};
-use super::repair::{Cancel, Purpose, Repair, RepairError};
+use super::repair::{Purpose, Repair, RepairError};
 use super::{ahead, check_kind, horizon};
 use crate::storage::OpenError;
 

@@ -10,11 +10,12 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::cancel::Cancel;
 use super::codec::Stored;
 use super::directory::hash;
 use super::extents;
 use super::open::Open;
-use super::repair::{Cancel, RepairError};
+use super::repair::RepairError;
 use crate::digest::{Digest, HEX_LEN};
 use crate::record::Timestamp;
 

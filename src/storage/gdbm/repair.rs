@@ -1,17 +1,15 @@
 //! Writing a file anew: the one repair, of a start and of `pyzord --recover`.
 //!
 //! All of it is done under a second name of the file, `NAME.repair`, and the complete file takes the place of the
-//! old one in one rename. So whoever is killed leaves the file as it was, or the new one, and nothing but files of
-//! that name besides, which the next attempt removes. The library recovers onto the name that it has opened, so
+//! old one in one rename. A kill leaves the file as it was, or the new one, and besides only files of that name, which
+//! the next start removes. The library recovers onto the name that it has opened, so
 //! that the old file keeps its own name and content.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use jiff::Zoned;
 use jiff::tz::TimeZone;
@@ -19,24 +17,23 @@ use nix::errno::Errno;
 use thiserror::Error;
 use tracing::warn;
 
+use super::cancel::{Cancel, Cancelled};
 use super::codec::Stored;
 use super::entries::unfit;
 use super::explain::is_of_another_machine;
+use super::extents;
 use super::handle::{GDBM_BAD_AVAIL, GdbmError, Handle};
 use super::header::Header;
 use super::open::Open;
 use super::place::{Place, Use, size_of};
 use super::remains::put_back;
 use super::sweep::lower_case_digest;
-use super::{extents, lock};
 use crate::record::Timestamp;
 use crate::storage::OpenError;
 
 /// How many buckets may be half written after a kill in one change. The texts of all their records are in the file,
 /// so that nothing is lost if the library cannot read them.
 const BUCKETS_OF_ONE_CHANGE: usize = 2;
-/// How long an attempt that is given up may take to end by itself. In a call of the library it does not.
-const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Why a file could not be written anew.
 #[derive(Debug, Error)]
@@ -60,12 +57,18 @@ pub(super) enum RepairError {
     NoRoom,
     /// Nothing can take the place of the file.
     #[error(
-        "it is a mount point by itself, so that no other file can take its place: mount its folder instead"
+        "it is a mount point by itself, so that no other file can take its place: mount its directory instead"
     )]
     MountPoint,
-    /// Somebody has asked the process to end.
+    /// The process is asked to end.
     #[error("it was stopped")]
     Cancelled,
+}
+
+impl From<Cancelled> for RepairError {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
 }
 
 /// What the new file is to have.
@@ -97,72 +100,6 @@ pub(super) struct Repaired {
     pub(super) given_up: Option<String>,
     /// The file as it was, if it is kept.
     pub(super) kept: Option<PathBuf>,
-}
-
-/// What ends an attempt from outside.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<Attempt>);
-
-#[derive(Debug, Default)]
-struct Attempt {
-    state: Mutex<State>,
-    ended: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    is_cancelled: bool,
-    is_at_work: bool,
-    /// Where files of an attempt may be.
-    repairing: Option<Place>,
-}
-
-/// Cancels when it is dropped, for whoever waits for an attempt and may be given up.
-#[derive(Debug)]
-pub(super) struct CancelOnDrop(pub(super) Cancel);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
-impl Cancel {
-    /// Does the work that can be cancelled.
-    pub(super) fn during<T>(&self, work: impl FnOnce() -> T) -> T {
-        lock(&self.0.state).is_at_work = true;
-        let done = work();
-        lock(&self.0.state).is_at_work = false;
-        self.0.ended.notify_all();
-        done
-    }
-
-    /// Ends the work. When this returns nothing is left of it but a file that is complete, or the process may end:
-    /// a call of the library may still run, and what it makes has no name any more.
-    pub fn cancel(&self) {
-        let mut state = lock(&self.0.state);
-        state.is_cancelled = true;
-        let waited = self.0.ended.wait_timeout_while(state, PATIENCE, |state| state.is_at_work);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = state.repairing.as_ref().filter(|_| state.is_at_work) {
-            clean(place);
-        }
-    }
-
-    /// Gives the work up if it was cancelled.
-    pub(super) fn check(&self) -> Result<(), RepairError> {
-        if lock(&self.0.state).is_cancelled { Err(RepairError::Cancelled) } else { Ok(()) }
-    }
-
-    /// Does what cannot be undone, unless the work was cancelled before.
-    fn commit<T>(&self, work: impl FnOnce() -> T) -> Result<T, RepairError> {
-        let state = lock(&self.0.state);
-        if state.is_cancelled { Err(RepairError::Cancelled) } else { Ok(work()) }
-    }
-
-    fn note(&self, repairing: Option<Place>) {
-        lock(&self.0.state).repairing = repairing;
-    }
 }
 
 /// How one file is written anew.
@@ -215,9 +152,7 @@ impl Repair<'_> {
     fn attempt<T>(&self, work: impl FnOnce() -> Result<T, RepairError>) -> Result<T, RepairError> {
         self.cancel.check()?;
         // What an interrupted attempt has left is this one's, since the file is locked.
-        for path in leftovers(self.place)? {
-            fs::remove_file(&path).map_err(at(&path))?;
-        }
+        remove_leftovers(self.place)?;
         self.cancel.note(Some(self.place.clone()));
         let outcome = work();
         clean(self.place);
@@ -240,9 +175,7 @@ impl Repair<'_> {
         if !self.place.has_room(2 * size_of(original)?)? {
             return Err(RepairError::NoRoom);
         }
-        for path in leftovers(self.place)? {
-            fs::remove_file(&path).map_err(at(&path))?;
-        }
+        remove_leftovers(self.place)?;
         let copy = make(name)?;
         extents::copy(original, &copy).map_err(at(name))?;
         Ok(copy)
@@ -270,9 +203,7 @@ impl Repair<'_> {
             Err(RepairError::Gdbm(error)) if recovers && is_of_the_file(&error) => {
                 self.cancel.check()?;
                 repaired.given_up = Some(error.to_string());
-                for path in leftovers(self.place)? {
-                    fs::remove_file(&path).map_err(at(&path))?;
-                }
+                remove_leftovers(self.place)?;
                 Handle::open(&make(name)?, name)?
             }
             handle => handle?,
@@ -358,9 +289,8 @@ impl Repair<'_> {
     /// Keeps the file as it was under another name, which is returned.
     fn keep(&self, original: &File) -> Result<PathBuf, RepairError> {
         let stamp = Zoned::now().strftime(".broken-%Y%m%d-%H%M%S").to_string();
-        for number in 1.. {
-            let kept =
-                self.place.beside(&if number == 1 { stamp.clone() } else { format!("{stamp}-{number}") });
+        let (mut kept, mut number) = (self.place.beside(&stamp), 1);
+        loop {
             let outcome = match fs::hard_link(self.place.file(), &kept) {
                 Err(error) if no_links(&error) => {
                     let mut options = OpenOptions::new();
@@ -370,7 +300,7 @@ impl Repair<'_> {
                             copy.sync_all()
                         });
                     if copied.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
-                        // Half a file is of use to nobody.
+                        // Half a file is of no use.
                         let _ = fs::remove_file(&kept);
                     }
                     copied
@@ -378,11 +308,14 @@ impl Repair<'_> {
                 linked => linked,
             };
             match outcome {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                outcome => return outcome.map(|()| kept.clone()).map_err(at(&kept)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    number += 1;
+                    kept = self.place.beside(&format!("{stamp}-{number}"));
+                }
+                Err(error) => return Err(at(&kept)(error)),
+                Ok(()) => return Ok(kept),
             }
         }
-        unreachable!("there is always another number")
     }
 
     /// Puts the new file in the place of the old one, with its owner and mode, once it is on the disk. Returns where the
@@ -413,8 +346,8 @@ impl Repair<'_> {
             }
             renamed.map(|()| kept)
         })??;
-        if let Err(error) = self.place.sync_folder() {
-            warn!("the folder of the database {} cannot be synced: {error}", self.place.file().display());
+        if let Err(error) = self.place.sync_directory() {
+            warn!("the directory of the database {} cannot be synced: {error}", self.place.file().display());
         }
         Ok(kept)
     }
@@ -431,6 +364,10 @@ fn leftovers(place: &Place) -> Result<Vec<PathBuf>, RepairError> {
     };
     let found = place.all_beside(".repair").map_err(at(&name))?;
     Ok(found.into_iter().filter(|path| is_one(&rest(path))).collect())
+}
+
+fn remove_leftovers(place: &Place) -> Result<(), RepairError> {
+    leftovers(place)?.iter().try_for_each(|path| fs::remove_file(path).map_err(at(path)))
 }
 
 /// Removes what an attempt has left, until there is nothing: the library may have renamed a file in the meantime. The
