@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -380,7 +379,7 @@ fn a_taken_port_fails_the_start() {
         return;
     }
     let site = Site::new();
-    let _taken = UdpSocket::bind(("127.0.0.1", site.port())).unwrap();
+    let _taken = site.take_port();
     expect_failure(&site, site.detached(), &[&format!("127.0.0.1:{}", site.port())]);
     assert!(site.home().log().contains(&site.port().to_string()), "the log says nothing");
 }
@@ -392,7 +391,7 @@ fn a_stop_while_the_port_is_waited_for_closes_the_database() {
         return;
     }
     let site = Site::new();
-    let _taken = UdpSocket::bind(("127.0.0.1", site.port())).unwrap();
+    let _taken = site.take_port();
     let mut server = Running::start(&site, site.command());
     eventually("the database is open", || site.path("pyzord.db.open").exists().then_some(()));
     server.daemon().signal(Signal::SIGTERM);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::UdpSocket;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -257,7 +256,7 @@ fn check_config_approves_of_a_good_configuration_and_starts_nothing() {
         return;
     }
     let site = Site::at(Home::open().passwd(Account::new("bob").passwd()));
-    let _taken = UdpSocket::bind(("127.0.0.1", site.port())).unwrap();
+    let _taken = site.take_port();
     let finished = expect_check(&site, 0, &[]);
     assert_ne!(finished.stdout, "");
     // Nor does it create what is missing.

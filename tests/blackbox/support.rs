@@ -51,6 +51,14 @@ impl Site {
         self.port
     }
 
+    /// Takes the port, so that servers here cannot have it until the socket is dropped.
+    ///
+    /// The socket that found it free may still be open for a moment, in a child of another test that has been
+    /// forked and has not yet become its program.
+    pub(crate) fn take_port(&self) -> UdpSocket {
+        eventually("the port", || UdpSocket::bind(("127.0.0.1", self.port)).ok())
+    }
+
     /// The temporary folder in which the homedir lies.
     pub(crate) fn folder(&self) -> PathBuf {
         self.home.path().parent().unwrap().to_path_buf()
