@@ -10,7 +10,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use tracing::warn;
 
-use super::cancel::{Cancel, CancelOnDrop};
+use super::cancel::{Cancel, opened};
 use super::codec::{Stored, in_calendar};
 use super::directory::hash;
 use super::explain::explain;
@@ -74,13 +74,8 @@ struct State {
 pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
     Box::pin(async move {
         let (path, age) = (options.path.clone(), options.cleanup_age);
-        let cancel = CancelOnDrop(Cancel::default());
-        let attempt = cancel.0.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            attempt.during(|| Whole::open(&path, purpose, TimeZone::system(), age, &attempt))
-        });
         let whole =
-            opened.await.unwrap_or_else(|_| Err(OpenError::new("the opening has died".to_owned())))?;
+            opened(move |cancel| Whole::open(&path, purpose, TimeZone::system(), age, cancel)).await?;
         Ok(Arc::new(whole) as Arc<dyn Bulk>)
     })
 }
@@ -314,8 +309,36 @@ impl Shared {
         }
     }
 
+    fn close(&self, state: &mut State, may_compact: bool) -> Result<(), BulkError> {
+        let Some(mut open) = state.open.take() else { return Ok(()) };
+        let needs_recovery = open.handle.needs_recovery();
+        let failed = |why: String| BulkError(format!("closing the database {}: {why}", self.path.display()));
+        open.handle.close().map_err(|error| failed(error.to_string()))?;
+        // Something may have been given up half done.
+        let is_sound = |marker: &&Marker| !needs_recovery && !marker.flag().is_owed();
+        if let Some(marker) = self.marker.as_ref().filter(is_sound) {
+            let is_worth_it = state.has_deleted && state.was_scanned && may_compact;
+            let _in_its_place = is_worth_it.then(|| self.compact());
+            self.file
+                .sync_all()
+                .and_then(|()| self.place.sync_directory())
+                .and_then(|()| marker.clear())
+                .map_err(|error| failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+
     fn closed(&self) -> BulkError {
         BulkError(format!("the database {} has been closed", self.path.display()))
+    }
+}
+
+impl Drop for Shared {
+    /// Work that is given up drops it in the middle of something else.
+    fn drop(&mut self) {
+        if let Err(error) = self.close(&mut lock(&self.state), false) {
+            warn!("{error}");
+        }
     }
 }
 
@@ -476,24 +499,7 @@ impl Bulk for Whole {
                 return Ok(());
             }
             let deleted = shared.delete_doomed(state, None);
-            let Some(mut open) = state.open.take() else { return deleted };
-            let needs_recovery = open.handle.needs_recovery();
-            let failed =
-                |why: String| BulkError(format!("closing the database {}: {why}", shared.path.display()));
-            open.handle.close().map_err(|error| failed(error.to_string()))?;
-            // Something may have been given up half done.
-            let is_sound = |marker: &&Marker| !needs_recovery && !marker.flag().is_owed();
-            if let Some(marker) = shared.marker.as_ref().filter(is_sound) {
-                let is_worth_it = state.has_deleted && state.was_scanned && deleted.is_ok();
-                let _in_its_place = is_worth_it.then(|| shared.compact());
-                shared
-                    .file
-                    .sync_all()
-                    .and_then(|()| shared.place.sync_directory())
-                    .and_then(|()| marker.clear())
-                    .map_err(|error| failed(error.to_string()))?;
-            }
-            deleted
+            shared.close(state, deleted.is_ok()).and(deleted)
         })
     }
 }

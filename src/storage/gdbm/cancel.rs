@@ -3,11 +3,14 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::lock;
 use super::place::Place;
 use super::repair::clean;
+use crate::storage::OpenError;
 
-/// How long cancelled work may take to end by itself. In a call of the library it does not.
+/// How long a cancelled repair may take to end by itself. In a call of the library it does not.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Work has been cancelled.
@@ -21,20 +24,36 @@ pub struct Cancel(Arc<Work>);
 #[derive(Debug, Default)]
 struct Work {
     state: Mutex<State>,
-    ended: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     is_cancelled: bool,
     is_running: bool,
     /// The database beside which a repair may have files.
     repairing: Option<Place>,
 }
 
-/// Cancels when it is dropped, as with a future that waits for the work.
-#[derive(Debug)]
-pub(super) struct CancelOnDrop(pub(super) Cancel);
+/// Opens something in a thread that may wait for the disk. If the future is dropped, that is cancelled, and what has
+/// been opened is dropped before this ends.
+pub(super) async fn opened<T: Send + 'static>(
+    open: impl FnOnce(&Cancel) -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, OpenError> {
+    // Dropped last, when nothing can be received any more.
+    let cancel = CancelOnDrop(Cancel::default());
+    let (sender, opened) = oneshot::channel();
+    let attempt = cancel.0.clone();
+    tokio::task::spawn_blocking(move || {
+        attempt.during(|| {
+            // What is not wanted any more comes back.
+            drop(sender.send(open(&attempt)));
+        })
+    });
+    opened.await.unwrap_or_else(|_| Err(OpenError::new("the opening has died".to_owned())))
+}
+
+struct CancelOnDrop(Cancel);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -43,21 +62,23 @@ impl Drop for CancelOnDrop {
 }
 
 impl Cancel {
-    /// Runs the work that can be cancelled.
-    pub(super) fn during<T>(&self, work: impl FnOnce() -> T) -> T {
-        lock(&self.0.state).is_running = true;
+    /// Runs the work that can be cancelled, unless it is already.
+    pub(super) fn during<T>(&self, work: impl FnOnce() -> T) -> Result<T, Cancelled> {
+        self.commit(|state| state.is_running = true)?;
         let done = work();
         lock(&self.0.state).is_running = false;
-        self.0.ended.notify_all();
-        done
+        self.0.changed.notify_all();
+        Ok(done)
     }
 
-    /// Cancels the work, and waits for up to 300 ms. The process may end afterwards: if a call of the library still runs,
-    /// its files have no name any more.
+    /// Cancels the work and waits for its end, in a repair for up to 300 ms. The process may end afterwards: if a call of
+    /// the library still runs, its files have no name any more.
     pub fn cancel(&self) {
         let mut state = lock(&self.0.state);
         state.is_cancelled = true;
-        let waited = self.0.ended.wait_timeout_while(state, PATIENCE, |state| state.is_running);
+        let waited = self.0.changed.wait_while(state, |state| state.is_running && state.repairing.is_none());
+        let state = waited.unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.changed.wait_timeout_while(state, PATIENCE, |state| state.is_running);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = state.repairing.as_ref().filter(|_| state.is_running) {
             clean(place);
@@ -66,17 +87,18 @@ impl Cancel {
 
     /// Fails if the work was cancelled.
     pub(super) fn check(&self) -> Result<(), Cancelled> {
-        self.commit(|| ())
+        self.commit(|_| ())
     }
 
     /// Does what cannot be undone, unless the work was cancelled before.
-    pub(super) fn commit<T>(&self, work: impl FnOnce() -> T) -> Result<T, Cancelled> {
-        let state = lock(&self.0.state);
-        if state.is_cancelled { Err(Cancelled) } else { Ok(work()) }
+    pub(super) fn commit<T>(&self, work: impl FnOnce(&mut State) -> T) -> Result<T, Cancelled> {
+        let mut state = lock(&self.0.state);
+        if state.is_cancelled { Err(Cancelled) } else { Ok(work(&mut state)) }
     }
 
     /// Notes the database that is being repaired, if any.
     pub(super) fn note(&self, repairing: Option<Place>) {
         lock(&self.0.state).repairing = repairing;
+        self.0.changed.notify_all();
     }
 }

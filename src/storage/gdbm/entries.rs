@@ -20,8 +20,11 @@ use crate::digest::Digest;
 const NOTHING: u32 = u32::MAX;
 /// Longer keys and texts are none of ours.
 const LONGEST: usize = 256;
-/// How many entries of the directory are read at once.
+/// How many entries of the directory are read at once, how many of buckets are compared together, and how much of the
+/// file is read for those.
 const AT_ONCE: u64 = 1 << 13;
+const TOGETHER: usize = 1 << 20;
+const PART: usize = 1 << 18;
 
 /// What does not fit.
 #[derive(Debug, Default)]
@@ -30,6 +33,15 @@ pub(super) struct Unfit {
     pub(super) keys: Vec<Vec<u8>>,
     /// Digests whose text is none of a record.
     pub(super) digests: HashSet<Digest>,
+}
+
+/// An entry of a bucket.
+struct Entry {
+    /// Where it leads to.
+    place: u64,
+    hash: u32,
+    key_size: usize,
+    text_size: usize,
 }
 
 /// Looks at all entries of a file.
@@ -44,41 +56,70 @@ pub(super) fn unfit(file: &File, cancel: &Cancel) -> Result<Unfit, RepairError> 
         return Ok(found);
     }
     let mut bucket = vec![0; header.bucket_size as usize];
-    let (mut last, mut at, entries) = (0, 0, 1 << header.bits);
+    let (mut last, mut at, buckets) = (0, 0, 1 << header.bits);
     let mut directory = Vec::new();
-    while at < entries {
+    let mut entries = Vec::new();
+    while at < buckets {
         cancel.check()?;
-        directory.resize(AT_ONCE.min(entries - at) as usize * 8, 0);
+        directory.resize(AT_ONCE.min(buckets - at) as usize * 8, 0);
         file.read_exact_at(&mut directory, header.directory + at * 8)?;
         at += AT_ONCE;
         for place in (0..directory.len()).step_by(8).map(|place| long(&directory, place)) {
-            // Entries that lead to one bucket are neighbours. What cannot be read the library cannot read either.
+            // Neighbours may lead to one bucket. What cannot be read the library cannot read either.
             if std::mem::replace(&mut last, place) != place && file.read_exact_at(&mut bucket, place).is_ok()
             {
-                look_at(file, &bucket, header.bucket_capacity as usize, &mut found);
+                entries.extend(entries_of(&bucket, header.bucket_capacity as usize));
             }
+        }
+        if entries.len() >= TOGETHER || at >= buckets {
+            compare(file, &mut entries, &mut found, cancel)?;
         }
     }
     Ok(found)
 }
 
-fn look_at(file: &File, bucket: &[u8], capacity: usize, found: &mut Unfit) {
+fn entries_of(bucket: &[u8], capacity: usize) -> impl Iterator<Item = Entry> {
     let elements = bucket.get(BUCKET_ELEMENTS as usize..).unwrap_or_default();
-    let mut bytes = [0; 2 * LONGEST];
-    for element in elements.chunks_exact(ELEMENT_SIZE).take(capacity) {
-        let (key_size, text_size) = (word(element, 16) as usize, word(element, 20) as usize);
-        if word(element, 0) == NOTHING || key_size > LONGEST || text_size > LONGEST {
+    let entry = |element: &[u8]| Entry {
+        place: long(element, 8),
+        hash: word(element, 0),
+        key_size: word(element, 16) as usize,
+        text_size: word(element, 20) as usize,
+    };
+    elements
+        .chunks_exact(ELEMENT_SIZE)
+        .take(capacity)
+        .map(entry)
+        .filter(|entry| entry.hash != NOTHING && entry.key_size <= LONGEST && entry.text_size <= LONGEST)
+}
+
+/// Compares entries with what they lead to, in the order of the file, which takes a third of the time.
+fn compare(
+    file: &File,
+    entries: &mut Vec<Entry>,
+    found: &mut Unfit,
+    cancel: &Cancel,
+) -> Result<(), RepairError> {
+    entries.sort_unstable_by_key(|entry| entry.place);
+    let (mut part, mut start, mut end) = (vec![0; PART], 0, 0);
+    for Entry { place, hash: expected, key_size, text_size } in entries.drain(..) {
+        let Some(behind) = place.checked_add((key_size + text_size) as u64) else { continue };
+        if behind > end {
+            cancel.check()?;
+            // What cannot be read the library cannot read either. At the end of the file there is less.
+            (start, end) = (place, place + file.read_at(&mut part, place).unwrap_or(0) as u64);
+        }
+        if behind > end {
             continue;
         }
-        let bytes = &mut bytes[..key_size + text_size];
-        if file.read_exact_at(bytes, long(element, 8)).is_err() {
-            continue;
-        }
-        let (key, text) = bytes.split_at(key_size);
-        if hash(key) != word(element, 0) {
+        let (key, rest) = part[(place - start) as usize..].split_at(key_size);
+        if hash(key) != expected {
             found.keys.push(key.to_owned());
-        } else if let Some(digest) = lower_case_digest(key).filter(|_| Stored::decode(text).is_none()) {
+        } else if let Some(digest) =
+            lower_case_digest(key).filter(|_| Stored::decode(&rest[..text_size]).is_none())
+        {
             found.digests.insert(digest);
         }
     }
+    Ok(())
 }

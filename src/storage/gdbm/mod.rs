@@ -43,7 +43,7 @@ use tracing::{error, warn};
 
 pub(super) use self::bulk::open_bulk;
 pub use self::cancel::Cancel;
-use self::cancel::CancelOnDrop;
+use self::cancel::opened;
 use self::codec::Stored;
 pub(super) use self::codec::in_calendar;
 use self::disk::Note;
@@ -90,17 +90,13 @@ struct Shared {
 /// Opens the database for [`super::open`]. A repair takes its time, so that is done by another thread; it is
 /// given up if the future is dropped.
 pub(super) fn open(options: &Options) -> Opened<'_> {
+    let options = options.clone();
     Box::pin(async move {
-        let cancel = CancelOnDrop(Cancel::default());
-        let (attempt, options) = (cancel.0.clone(), options.clone());
-        let opened = tokio::task::spawn_blocking(move || {
+        let engine = opened(move |cancel| {
             let note = options.homedir.as_deref().map(Note::of);
-            attempt.during(|| {
-                Gdbm::open_as(&options.path, options.cleanup_age, TimeZone::system(), note, &attempt)
-            })
+            Gdbm::open_as(&options.path, options.cleanup_age, TimeZone::system(), note, cancel)
         });
-        let engine =
-            opened.await.unwrap_or_else(|_| Err(OpenError::new("the opening has died".to_owned())))?;
+        let engine = engine.await?;
         Ok(Arc::new(engine) as Arc<dyn Engine>)
     })
 }

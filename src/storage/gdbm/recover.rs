@@ -26,7 +26,8 @@ use crate::storage::OpenError;
 ///
 /// One line that names the file and says what to do. The file is as it was then.
 pub fn recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<String, OpenError> {
-    cancel.during(|| try_to_recover(path, age, cancel))
+    let stopped = |_| Err(OpenError::new("stopped before it began".to_owned()));
+    cancel.during(|| try_to_recover(path, age, cancel)).unwrap_or_else(stopped)
 }
 
 fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<String, OpenError> {

@@ -9,7 +9,6 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use jiff::Zoned;
 use jiff::tz::TimeZone;
@@ -192,14 +191,7 @@ impl Repair<'_> {
             kept: None,
         };
         let recovers = matches!(purpose, Purpose::Recover { .. });
-        let (handle, unfit) = thread::scope(|scope| {
-            // Beside the library, which takes its time.
-            let unfit = thread::Builder::new().spawn_scoped(scope, || unfit(original, self.cancel));
-            let handle = self.recover(original, name, purpose, &mut repaired);
-            (handle, unfit.map(|thread| thread.join()))
-        });
-        let died = |_| Err(io::Error::other("the search for damage has died").into());
-        let handle = match handle {
+        let handle = match self.recover(original, name, purpose, &mut repaired) {
             Err(RepairError::Gdbm(error)) if recovers && is_of_the_file(&error) => {
                 self.cancel.check()?;
                 repaired.given_up = Some(error.to_string());
@@ -213,7 +205,7 @@ impl Repair<'_> {
             handle.close()?;
             return Ok(repaired);
         }
-        let unfit = unfit?.unwrap_or_else(died)?;
+        let unfit = unfit(original, self.cancel)?;
         let new = open(name)?;
         let mut open = Open::new(handle, &new, self.zone.clone())?;
         for key in &unfit.keys {
@@ -338,7 +330,7 @@ impl Repair<'_> {
         }
         new.set_permissions(Permissions::from_mode(mode)).map_err(at(name))?;
         new.sync_all().map_err(at(name))?;
-        let kept = self.cancel.commit(|| {
+        let kept = self.cancel.commit(|_| {
             let kept = keeps.then(|| self.keep(original)).transpose()?;
             let renamed = fs::rename(name, self.place.file()).map_err(at(name));
             if let (Err(_), Some(kept)) = (&renamed, &kept) {

@@ -268,6 +268,29 @@ fn nothing_else_can_open_the_database_while_it_is_being_repaired() {
 }
 
 #[test]
+fn stop_in_a_start_waits_until_the_database_is_closed() {
+    if !ours_only() {
+        return;
+    }
+    for (calls, when) in [
+        ("rename,renameat,renameat2", "delay_exit"),
+        ("fsync,fdatasync", "delay_enter"),
+        ("unlink,unlinkat", "delay_enter"),
+    ] {
+        let (site, stored) = small();
+        // Otherwise it serves before it is stopped.
+        let _taken = site.take_port();
+        let options = format!("-e trace={calls} -e inject={calls}:{when}=600000");
+        let mut tracer = Running::start(&site, traced(&site, &options, ""));
+        eventually("a marker", || marker_of(&site.path("pyzord.db")).exists().then_some(()));
+        tracer.daemon().child().signal(Signal::SIGTERM);
+        assert_eq!(tracer.ended().code(), Some(0));
+        expect_only_database(&site);
+        assert_eq!(site.stored(), stored);
+    }
+}
+
+#[test]
 fn successor_of_a_server_that_stops_slowly_keeps_its_marker() {
     if !ours_only() {
         return;

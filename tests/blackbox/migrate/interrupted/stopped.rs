@@ -1,12 +1,15 @@
 //! Migrations that are told to stop, or that lose one of their databases.
 
+use std::net::TcpListener;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use super::Scene;
+use super::super::sides::Gdbm;
+use super::super::{Place, Record, Side as _, digest};
 use super::stores::{Store, fragile_store};
-use crate::harness::ours_only;
+use super::{Run, Scene};
+use crate::harness::{eventually, ours_only};
 use crate::support::Finished;
 
 /// So many that a migration can be met in the middle.
@@ -62,6 +65,28 @@ fn term_stops_a_move_between_files_that_are_closed() {
 #[test]
 fn int_stops_a_move_out_of_a_table() {
     stops("mysql", "redis", Signal::SIGINT, &["--delete"]);
+}
+
+#[test]
+fn stop_before_the_destination_answers_closes_the_source() {
+    if !ours_only() {
+        return;
+    }
+    let place = Place::new();
+    let source = Gdbm::new();
+    source.plant(&[(&digest(1), Record::reported(1))], "UTC");
+    // It takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let destination = format!("127.0.0.1,{},,0", silent.local_addr().unwrap().port());
+    let (source, marker) = (source.dsn(), format!("{}.open", source.dsn()));
+    let arguments = ["--se", "gdbm", "--sd", &source, "--de", "redis", "--dd", &destination, "--delete"];
+    let run = Run::start(place.command(&arguments), &place.work());
+    eventually("a marker", || Path::new(&marker).exists().then_some(()));
+    run.signal(Signal::SIGTERM);
+    let finished = run.finished();
+    assert_eq!(finished.code, Some(1));
+    assert!(finished.stderr.contains("interrupted by TERM"), "{finished:?}");
+    assert!(!Path::new(&marker).exists(), "{marker} is still there");
 }
 
 fn survives_the_loss_of_a_database(from: &str, to: &str, loses: fn(&mut Scene) -> &mut Box<dyn Store>) {

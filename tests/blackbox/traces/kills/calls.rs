@@ -5,17 +5,19 @@
 //! each, until a run ends before it is killed.
 
 use std::fs;
+use std::io::Read;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::{
-    Expected, MARKER, Recovery, Seed, Tally, is_answered, is_beside, is_possible, number, outlast, put,
-    signal, site, steps, traced, traced_with,
+    DATABASE, Expected, MARKER, Recovery, Seed, Tally, is_answered, is_beside, is_possible, names, number,
+    outlast, put, signal, site, steps, traced, traced_with,
 };
 use crate::harness::tracer::{Next, Stop, Traced};
+use crate::repairs::REPAIRED;
 use crate::support::{Over, Site, digest};
 
 const STRIDE: u64 = 9;
@@ -31,15 +33,23 @@ enum From {
     Stop,
 }
 
-/// Follows a process and kills it at the call of this number, while `act` does something with it. Returns how it
-/// ended unless it was killed here, and what `act` has returned.
-fn killed_at<T: Send>(
+/// What happens to a process at one of its calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blow {
+    /// It is killed, without making the call.
+    Kill,
+    /// It is asked to stop.
+    Stop,
+}
+
+/// Follows a process and deals it this blow at the call of this number, while `act` does something with it. Returns
+/// whether it came so far, how it ended, and what `act` has returned.
+fn struck_at<T: Send>(
     site: &Site,
     mut process: Traced,
-    from: From,
-    number: u64,
+    (from, number, blow): (From, u64, Blow),
     act: impl FnOnce(Pid, &Over) -> T + Send,
-) -> (Option<WaitStatus>, T) {
+) -> (bool, WaitStatus, T) {
     let (over, pid) = (Over::default(), process.pid());
     std::thread::scope(|scope| {
         let guard = over.guard();
@@ -51,9 +61,12 @@ fn killed_at<T: Send>(
                 Stop::Entry(call) => {
                     counts |= from == From::Database
                         && call.opens(thread).is_some_and(|path| is_beside(site, &path));
-                    count += u64::from(counts && call.uses_files());
-                    if count == number {
-                        return Next::Kill;
+                    let is_counted = counts && call.uses_files();
+                    count += u64::from(is_counted);
+                    match blow {
+                        _ if !is_counted || count != number => {}
+                        Blow::Kill => return Next::Kill,
+                        Blow::Stop => kill(pid, Signal::SIGTERM).unwrap(),
                     }
                 }
                 _ => {}
@@ -61,8 +74,20 @@ fn killed_at<T: Send>(
             Next::Call
         });
         drop(guard);
-        ((count < number).then_some(end), acting.join().unwrap())
+        (count >= number, end, acting.join().unwrap())
     })
+}
+
+/// The same with a kill. Returns how the process ended unless it was killed here.
+fn killed_at<T: Send>(
+    site: &Site,
+    process: Traced,
+    from: From,
+    number: u64,
+    act: impl FnOnce(Pid, &Over) -> T + Send,
+) -> (Option<WaitStatus>, T) {
+    let (was_killed, end, acted) = struck_at(site, process, (from, number, Blow::Kill), act);
+    ((!was_killed).then_some(end), acted)
 }
 
 /// Whether a process that was not killed has ended without an error.
@@ -94,6 +119,55 @@ fn starts(what: &'static str, expected: &Expected, prepare: impl Fn(&Site)) {
         tally.check(&site, end.is_none().then_some(at), expected);
         end.is_none()
     });
+}
+
+/// Starts servers on what is put there and stops each, until one has answered before. None leaves anything but the
+/// database.
+fn stops(marker: Option<&str>) {
+    let (site, seed) = (site(), seed());
+    let (stride, mut at) = (number("PYZORD_CALL_STRIDE", STRIDE), 1);
+    loop {
+        put(&site, Some(&seed.file), marker);
+        let when = (From::Database, at, Blow::Stop);
+        let (was_stopped, end, ()) = struck_at(&site, traced(&site), when, |pid, over| {
+            if is_answered(&site, over) {
+                signal(pid, Signal::SIGTERM, over);
+            }
+        });
+        assert!(has_ended_well(Some(end)), "{end:?}");
+        // A repair that was stopped is still to be made.
+        let left = names(&site);
+        let is_owed = marker.is_some() && !site.home().log().contains(REPAIRED);
+        let expected: &[&str] = if is_owed { &[DATABASE, MARKER] } else { &[DATABASE] };
+        assert_eq!(left, expected, "at call {at}: {}", site.home().log());
+        if is_owed {
+            // Not the hole behind it.
+            let mut content = vec![0; seed.file.len()];
+            fs::File::open(site.path(DATABASE)).unwrap().read_exact(&mut content).unwrap();
+            assert!(content == seed.file, "at call {at}");
+        } else {
+            assert_eq!(site.stored().len(), RECORDS as usize, "at call {at}");
+        }
+        if !was_stopped {
+            break;
+        }
+        at += stride;
+    }
+    assert!(at > stride, "no start was stopped");
+}
+
+#[test]
+fn start_on_a_closed_database_is_stopped_at_its_calls() {
+    if is_possible() {
+        stops(None);
+    }
+}
+
+#[test]
+fn start_that_repairs_is_stopped_at_its_calls() {
+    if is_possible() {
+        stops(Some("change: 1\n"));
+    }
 }
 
 /// Some digests, of which every second one is reported twice.
