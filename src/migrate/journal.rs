@@ -4,12 +4,14 @@
 //! Before a record is added to one in the destination, the journal holds how the destination was and what
 //! will be added, and afterwards that it was. After a kill in between, the destination itself tells.
 
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use thiserror::Error;
 
+use super::ends::{Dates, End};
 use crate::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
 
@@ -17,14 +19,16 @@ use crate::record::{Record, Tally, Timestamp};
 type Trouble = Box<dyn std::error::Error>;
 
 /// The version of this format.
-const FORMAT: &str = "pyzor-migrate 1";
+const FORMAT: &str = "pyzor-migrate 2";
+/// Why one cannot be opened that another process has open.
+const IN_USE: &str = "another run is using it";
 /// How much memory the journal may take.
 const CACHE: usize = 64 << 20;
 
-/// A count with the moment of its first change, which tells whether it is still the same one: what was
-/// deleted and then counted anew has a later one. All of them are kept, since the repair of a gdbm file can
-/// bring former ones back.
-type Counted = Vec<(i64, Option<i64>)>;
+/// Counts, each with the moment of its first change as it was moved first, and the last change known to have been
+/// moved. What was deleted and then counted anew is another count. All of them are kept, since the repair of a gdbm file
+/// can bring former ones back.
+type Counted = (Vec<(i64, Option<i64>)>, Option<i64>);
 /// Counts of reports and of whitelistings.
 type Pair = (i64, i64);
 /// Both tallies of a key.
@@ -77,24 +81,21 @@ impl Moved {
     pub(super) fn with(known: Option<&Self>, record: &Record) -> Self {
         let Self((mut reports, mut whitelists)) = known.cloned().unwrap_or_default();
         for (counted, tally) in [(&mut reports, &record.reports), (&mut whitelists, &record.whitelists)] {
-            let first = tally.first.map(Timestamp::micros);
-            match counted.iter_mut().find(|(_, known)| *known == first) {
-                Some((count, _)) => *count = tally.count.max(*count),
+            match continued(counted, tally) {
+                Some(at) => counted.0[at].0 = tally.count.max(counted.0[at].0),
                 None if *tally == Tally::default() => {}
-                None => counted.push((tally.count, first)),
+                None => counted.0.push((tally.count, tally.first.map(Timestamp::micros))),
             }
+            counted.1 = counted.1.max(tally.last.or(tally.first).map(Timestamp::micros));
         }
         Self((reports, whitelists))
     }
 
     /// What is in a record beyond this; none if nothing is.
     pub(super) fn rest_of(&self, record: &Record) -> Option<Record> {
-        let tally = |tally: &Tally, counted: &Counted| {
-            let first = tally.first.map(Timestamp::micros);
-            match counted.iter().find(|(_, known)| *known == first) {
-                Some((count, _)) => Tally { count: tally.count.saturating_sub(*count).max(0), ..*tally },
-                None => *tally,
-            }
+        let tally = |tally: &Tally, counted: &Counted| match continued(counted, tally) {
+            Some(at) => Tally { count: tally.count.saturating_sub(counted.0[at].0).max(0), ..*tally },
+            None => *tally,
         };
         let rest = Record {
             reports: tally(&record.reports, &self.0.0),
@@ -106,9 +107,23 @@ impl Moved {
     /// The counts of reports and of whitelistings.
     pub(super) fn counts(&self) -> (i64, i64) {
         let sum =
-            |counted: &Counted| counted.iter().fold(0, |sum: i64, (count, _)| sum.saturating_add(*count));
+            |counted: &Counted| counted.0.iter().fold(0, |sum: i64, (count, _)| sum.saturating_add(*count));
         (sum(&self.0.0), sum(&self.0.1))
     }
+}
+
+/// Which count a tally goes on from; none if it is another one.
+///
+/// One that began after the last change that was moved is another one. A tally whose first time is another one for other
+/// reasons was merged with an older one, or had none before; but then it has not become less.
+fn continued((counts, last): &Counted, tally: &Tally) -> Option<usize> {
+    let first = tally.first.map(Timestamp::micros);
+    if let Some(at) = counts.iter().position(|(_, known)| *known == first) {
+        return Some(at);
+    }
+    let (newest, began) = counts.last()?;
+    let is_later = began.is_some() && first.zip(*last).is_some_and(|(first, last)| first > last);
+    (!is_later && tally.count >= *newest).then(|| counts.len() - 1)
 }
 
 /// The name under which a key is in the journal: one digest's keys are neighbours.
@@ -119,22 +134,116 @@ fn name(place: &Place) -> Vec<u8> {
 }
 
 impl Journal {
-    /// Opens the journal of moving from one database to the other in one way, or begins it.
+    /// Opens the journal of moving from one database to the other, or begins it.
     ///
     /// # Errors
     ///
     /// One line that names the file.
-    pub(super) fn open(
-        path: &Path,
-        source: &str,
-        destination: &str,
-        way: &str,
-    ) -> Result<Self, JournalError> {
+    pub(super) fn open(path: &Path, source: &End, destination: &End) -> Result<Self, JournalError> {
+        let journal = Self::existing(path)?;
+        let refusal = journal.write(|transaction| {
+            let mut about = transaction.open_table(ABOUT)?;
+            let known = |about: &Table<'_, &str, &str>, name: &str| -> Result<Option<String>, Trouble> {
+                Ok(about.get(name)?.map(|value| value.value().to_owned()))
+            };
+            match known(&about, "format")? {
+                None => {
+                    about.insert("format", FORMAT)?;
+                }
+                Some(format) if format != FORMAT => {
+                    return Ok(Some(format!("it is of another version of pyzor-migrate ({format})")));
+                }
+                Some(_) => {}
+            }
+            for (role, end) in [("source", source), ("destination", destination)] {
+                let mut names = known(&about, role)?.unwrap_or_default();
+                if !names.is_empty() && !end.is_one_of(&names) {
+                    let was = names.lines().next().unwrap_or_default();
+                    return Ok(Some(format!("it is of another migration, whose {role} is: {was}")));
+                }
+                // It may be found by the others later.
+                for name in end
+                    .names
+                    .iter()
+                    .filter(|name| !names.lines().any(|known| known == *name))
+                    .collect::<Vec<_>>()
+                {
+                    names.extend([name, "\n"]);
+                }
+                about.insert(role, names.as_str())?;
+                let Some(zone) = &end.zone else { continue };
+                let role = format!("dates of the {role}");
+                match known(&about, &role)? {
+                    None => {
+                        about
+                            .insert(role.as_str(), Dates::of(zone, Timestamp::now()).to_string().as_str())?;
+                    }
+                    Some(text) => {
+                        let was = Dates::parse(&text).ok_or("its time zone cannot be read")?;
+                        let is = Dates::of(zone, was.until);
+                        if is.offsets != was.offsets {
+                            return Ok(Some(format!(
+                                "the {role} were of the time zone {}, and now it is {}: set TZ as it was",
+                                was.name, is.name
+                            )));
+                        }
+                    }
+                }
+            }
+            Ok(None)
+        })?;
+        if let Some(why) = refusal {
+            return Err(journal.refused(why));
+        }
+        journal.write(|transaction| {
+            transaction.open_table(MOVED)?;
+            transaction.open_table(DOUBTS)?;
+            transaction.open_table(UNDER_WAY)?;
+            Ok(())
+        })?;
+        Ok(journal)
+    }
+
+    /// The one of these files that is the journal of moving from one database to the other, if any. What cannot be read
+    /// is told.
+    pub(super) fn find(
+        files: impl Iterator<Item = PathBuf>,
+        source: &End,
+        destination: &End,
+    ) -> (Option<PathBuf>, Vec<JournalError>) {
+        let (mut found, mut unreadable) = (None, Vec::new());
+        for path in files {
+            let names = Self::existing(&path).and_then(|journal| {
+                journal.read(|transaction| {
+                    let about = match transaction.open_table(ABOUT) {
+                        // It had just been made.
+                        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Default::default()),
+                        about => about?,
+                    };
+                    let names = |role| -> Result<String, Trouble> {
+                        Ok(about.get(role)?.map(|names| names.value().to_owned()).unwrap_or_default())
+                    };
+                    Ok((names("source")?, names("destination")?))
+                })
+            });
+            match names {
+                Ok((from, to)) if source.is_one_of(&from) && destination.is_one_of(&to) => found = Some(path),
+                Ok(_) => {}
+                // Another run has it: one of this migration would be in its way at the databases, too.
+                Err(error) if error.why == IN_USE => {}
+                Err(error) => unreadable.push(error),
+            }
+        }
+        (found, unreadable)
+    }
+
+    /// Opens a file, which is made if it is not there.
+    fn existing(path: &Path) -> Result<Self, JournalError> {
         let fail = |why: String| JournalError { path: path.to_owned(), why };
         let opened = unbroken(|| Ok(redb::Builder::new().set_cache_size(CACHE).create(path)));
         let database = opened.map_err(|error: Trouble| fail(error.to_string()))?.map_err(|error| {
             fail(match error {
-                redb::DatabaseError::DatabaseAlreadyOpen => "another run is using it".to_owned(),
+                redb::DatabaseError::DatabaseAlreadyOpen => IN_USE.to_owned(),
                 redb::DatabaseError::Storage(redb::StorageError::Io(error))
                     if error.kind() == std::io::ErrorKind::InvalidData =>
                 {
@@ -143,30 +252,7 @@ impl Journal {
                 error => error.to_string(),
             })
         })?;
-        let journal = Self { path: path.to_owned(), database };
-        let about = [("format", FORMAT), ("source", source), ("destination", destination), ("way", way)];
-        let differing = journal.write(|transaction| {
-            transaction.open_table(MOVED)?;
-            transaction.open_table(DOUBTS)?;
-            transaction.open_table(UNDER_WAY)?;
-            let mut table = transaction.open_table(ABOUT)?;
-            let mut differing = None;
-            for (name, value) in about {
-                let known = table.get(name)?.map(|known| known.value().to_owned());
-                match known {
-                    None => {
-                        table.insert(name, value)?;
-                    }
-                    Some(known) if known != value => differing = differing.or(Some((name, known))),
-                    Some(_) => {}
-                }
-            }
-            Ok(differing)
-        })?;
-        match differing {
-            None => Ok(journal),
-            Some((name, known)) => Err(fail(format!("it is of another migration, whose {name} is: {known}"))),
-        }
+        Ok(Self { path: path.to_owned(), database })
     }
 
     /// Where it is.
@@ -299,16 +385,34 @@ impl Journal {
     }
 
     fn failed(&self, error: &Trouble) -> JournalError {
-        JournalError { path: self.path.clone(), why: error.to_string() }
+        self.refused(error.to_string())
     }
+
+    fn refused(&self, why: String) -> JournalError {
+        JournalError { path: self.path.clone(), why }
+    }
+}
+
+thread_local! {
+    /// Whether this thread does something whose panics are caught.
+    static CATCHES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says nothing of panics that are caught here, from now on.
+pub(super) fn silence_caught_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !CATCHES.get() {
+            usual(panic);
+        }
+    }));
 }
 
 /// Does something with a file over whose damages the library panics.
 fn unbroken<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    CATCHES.set(true);
     let done = std::panic::catch_unwind(AssertUnwindSafe(work));
-    std::panic::set_hook(hook);
+    CATCHES.set(false);
     done.unwrap_or_else(|_| Err("it is damaged".into()))
 }
 
@@ -340,8 +444,12 @@ mod tests {
         Record { reports: Tally { count, first, last: first }, whitelists: Tally::default() }
     }
 
-    fn open(folder: &tempfile::TempDir) -> Journal {
-        Journal::open(&folder.path().join("j"), "a", "b", "merge").unwrap()
+    fn end(name: &str) -> End {
+        End { names: vec![name.to_owned()], zone: None }
+    }
+
+    fn open(directory: &tempfile::TempDir) -> Journal {
+        Journal::open(&directory.path().join("j"), &end("a"), &end("b")).unwrap()
     }
 
     #[test]
@@ -355,31 +463,38 @@ mod tests {
         assert_eq!(again.rest_of(&record(5, 100)), None, "brought back by a repair");
         assert_eq!(again.rest_of(&record(3, 200)), Some(record(1, 200)));
         assert_eq!(Moved::default().rest_of(&record(5, 100)), Some(record(5, 100)));
+        // Merged with an older one.
+        assert_eq!(again.rest_of(&record(4, 50)), Some(record(2, 50)));
+        assert_eq!(
+            again.rest_of(&record(1, 150)),
+            Some(record(1, 150)),
+            "less than was moved is another one"
+        );
     }
 
     #[test]
     fn what_was_moved_is_known_after_reopening() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let (regular, odd) = (place(7, ""), place(7, "odd"));
         let moved = Moved::with(None, &record(5, 100));
-        let journal = open(&folder);
+        let journal = open(&directory);
         journal.finish(&[(odd.clone(), moved.clone())]).unwrap();
         drop(journal);
-        let journal = open(&folder);
+        let journal = open(&directory);
         assert_eq!(journal.moved(&[regular, odd]).unwrap(), [None, Some(moved)]);
         assert_eq!(journal.touched(&[digest(6), digest(7), digest(8)]).unwrap(), [false, true, false]);
     }
 
     #[test]
     fn what_was_under_way_is_settled() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let doubts = [1, 2].map(|number| Doubt { digest: digest(number), before: (1, 0), added: (5, 0) });
         let moved = Moved::with(None, &record(5, 100));
         let places = [place(1, ""), place(1, "odd"), place(2, "")];
-        let journal = open(&folder);
+        let journal = open(&directory);
         journal.begin(&doubts, &places.clone().map(|place| (place, moved.clone()))).unwrap();
         drop(journal);
-        let journal = open(&folder);
+        let journal = open(&directory);
         assert_eq!(journal.doubts().unwrap(), doubts);
         journal.settle(&[digest(1)]).unwrap();
         assert_eq!(journal.moved(&places).unwrap(), [Some(moved.clone()), Some(moved), None]);
@@ -388,15 +503,15 @@ mod tests {
 
     #[test]
     fn a_journal_of_something_else_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("j");
-        drop(open(&folder));
-        let refused = |source, way| Journal::open(&path, source, "b", way).err().unwrap().to_string();
-        assert!(refused("x", "merge").ends_with("it is of another migration, whose source is: a"));
-        assert!(refused("a", "move").ends_with("it is of another migration, whose way is: merge"));
-        let other = folder.path().join("other");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("j");
+        drop(open(&directory));
+        let refused = |source, to| Journal::open(&path, &end(source), &end(to)).err().unwrap().to_string();
+        assert!(refused("x", "b").ends_with("it is of another migration, whose source is: a"));
+        assert!(refused("a", "x").ends_with("it is of another migration, whose destination is: b"));
+        let other = directory.path().join("other");
         std::fs::write(&other, "my precious notes\n".repeat(1000)).unwrap();
-        let error = Journal::open(&other, "a", "b", "merge").err().unwrap().to_string();
+        let error = Journal::open(&other, &end("a"), &end("b")).err().unwrap().to_string();
         assert!(error.ends_with("this file is no journal of pyzor-migrate; it is left as it is"), "{error}");
         assert_eq!(std::fs::read_to_string(&other).unwrap(), "my precious notes\n".repeat(1000));
     }

@@ -5,6 +5,7 @@
 //! be run again, and what a server counts into the source meanwhile is added.
 
 mod compare;
+mod ends;
 mod journal;
 mod keys;
 mod moving;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use sha1::Digest as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
+use self::ends::End as Ends;
 use self::journal::Journal;
 use self::options::{End, Invocation, Mistake, Options, Verify};
 use self::progress::{Counts, Progress, Warnings, complain};
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
         }
     };
     crate::os::restrict_umask();
+    journal::silence_caught_panics();
     let warnings = tracing_subscriber::registry().with(Warnings { quiet: options.quiet });
     // Nobody else in this process has set another one.
     let _ = tracing::subscriber::set_global_default(warnings);
@@ -152,6 +155,7 @@ async fn work(
         return Ok(match found {
             Ok(findings) => {
                 tell_findings(&progress, &findings);
+                progress.say_rate(findings.compared);
                 tell_rest(&progress, options, &counts, Some(destination));
                 findings.differing == 0 && counts.failed == 0
             }
@@ -161,7 +165,7 @@ async fn work(
             }
         });
     }
-    let (journal, is_own) = journal(options, environment, source.as_ref(), destination)?;
+    let (journal, is_own) = journal(options, environment, source.as_ref(), destination).await?;
     let mut transfer =
         Transfer::new(options, Arc::clone(source), destination.cloned(), journal, &progress, stop.clone());
     let moved = transfer.run().await;
@@ -172,6 +176,7 @@ async fn work(
     }
     let is_complete = moved.is_ok();
     tell(&progress, options, &counts, is_complete);
+    progress.say_rate(counts.transferred + counts.known);
     tell_rest(&progress, options, &counts, destination);
     let mut went_well = is_complete && counts.failed == 0 && counts.left == 0;
     if let Some(journal) = transfer.journal.take() {
@@ -281,22 +286,30 @@ fn tell_findings(progress: &Progress, findings: &Findings) {
     progress.say(&format_args!("Verification complete, {compared} records compared, {differing} differ"));
 }
 
-/// Opens the journal, if one is needed; says whether nobody has named it.
-fn journal(
+/// Opens the journal, if one is needed; says whether it is one that nobody has named.
+async fn journal(
     options: &Options,
     environment: &Environment,
     source: &dyn Bulk,
     destination: Option<&Arc<dyn Bulk>>,
 ) -> Result<(Option<Journal>, bool), String> {
     let Some(destination) = destination.filter(|_| !options.dry_run) else { return Ok((None, false)) };
-    let (from, to) = (source.describe(), destination.describe());
-    let own = own_journal(environment, &from, &to);
+    let end = async |database: &dyn Bulk| Ends::of(database).await.map_err(|error| error.to_string());
+    let (source, destination) = (end(source).await?, end(destination.as_ref()).await?);
     let is_own = options.delete && options.journal.is_none();
-    if let Some(own) = own.as_ref().filter(|own| !is_own && own.exists()) {
+    let home = journals(environment);
+    let unfinished = home.as_ref().and_then(|home| {
+        let files = std::fs::read_dir(home).into_iter().flatten().flatten().map(|entry| entry.path());
+        let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "journal"));
+        let (found, unreadable) = Journal::find(files, &source, &destination);
+        unreadable.iter().for_each(|error| complain("warning", error));
+        found
+    });
+    if let Some(unfinished) = unfinished.as_ref().filter(|_| !is_own) {
         return Err(format!(
             "a move between these databases was interrupted: what it has moved would be replaced or added again; run it \
              once more with --delete and without --journal, or remove {}",
-            own.display()
+            unfinished.display()
         ));
     }
     if !options.merge && !options.delete {
@@ -305,35 +318,34 @@ fn journal(
             None => Ok((None, false)),
         };
     }
-    let way = if options.merge { "adding" } else { "replacing" };
-    let path = match (&options.journal, own) {
-        (Some(path), _) => path.clone(),
-        (None, Some(own)) => {
-            create_folder_of(&own)?;
-            own
+    let path = match (&options.journal, unfinished, home) {
+        (Some(path), ..) => path.clone(),
+        (None, Some(unfinished), _) => unfinished,
+        (None, None, Some(home)) => {
+            create(&home)?;
+            let names = format!("{}\n{}", source.names[0], destination.names[0]);
+            let name = crate::digest::hex(&sha1::Sha1::digest(names).into());
+            home.join(format!("{}.journal", String::from_utf8_lossy(&name)))
         }
-        (None, None) => {
+        (None, None, None) => {
             return Err("--delete keeps a journal, and there is no home for it: name a file with --journal"
                 .to_owned());
         }
     };
-    let journal = Journal::open(&path, &from, &to, way).map_err(|error| error.to_string())?;
+    let journal = Journal::open(&path, &source, &destination).map_err(|error| error.to_string())?;
     Ok((Some(journal), is_own))
 }
 
-/// Where a move remembers what it has done when nobody names a file; none for who has no home.
-fn own_journal(environment: &Environment, from: &str, to: &str) -> Option<PathBuf> {
+/// Where moves remember what they have done when no file is named; none for a user without a home.
+fn journals(environment: &Environment) -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let state = state.unwrap_or_else(|| environment.expand("~/.local/state"));
-    let name = crate::digest::hex(&sha1::Sha1::digest(format!("{from}\n{to}")).into());
-    let name = format!("{}.journal", String::from_utf8_lossy(&name));
-    state.is_absolute().then(|| state.join("pyzor-migrate").join(name))
+    state.is_absolute().then(|| state.join("pyzor-migrate"))
 }
 
-fn create_folder_of(journal: &Path) -> Result<(), String> {
-    let Some(folder) = journal.parent() else { return Ok(()) };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-        format!("--delete keeps a journal in {}: {error}; name a file with --journal", folder.display())
+fn create(home: &Path) -> Result<(), String> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home).map_err(|error| {
+        format!("--delete keeps a journal in {}: {error}; name a file with --journal", home.display())
     })
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::task::block_in_place;
 
-use super::compare::{difference, lacks};
+use super::compare::lacks;
 use super::journal::{Doubt, Moved, Place};
 use super::options::Verify;
 use super::transfer::{ATTEMPTS, Candidate, Failure, Transfer, is_clamped};
 use crate::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
-use crate::storage::bulk::{Addition, Bulk, Item, Outcome, Put, united};
+use crate::storage::bulk::{Addition, Bulk, Item, Outcome, united};
 
 /// How long ago a record with times of whole seconds must have changed last to be deleted: one that is
 /// counted anew in the same second could not be told from the former.
@@ -29,8 +29,6 @@ struct Step {
 enum Verdict {
     /// Everything is there.
     Nothing,
-    /// It is stored whole.
-    Put(Record),
     /// It is added to what is there.
     Add(Record, Option<Item>),
     /// It cannot be moved.
@@ -47,9 +45,8 @@ impl Transfer<'_> {
             return Ok(is_rerun);
         }
         let keys: Vec<Vec<u8>> = doubts.iter().map(|doubt| doubt.digest.to_hex().to_vec()).collect();
-        // What a killed run has sent, a server may still be about to do.
         let mut items = destination.read(keys.clone()).await?;
-        if destination.has_whole_seconds() {
+        if destination.has_stragglers() {
             self.stop.sleep(SETTLING).await?;
             loop {
                 let later = destination.read(keys.clone()).await?;
@@ -167,27 +164,19 @@ impl Transfer<'_> {
             .collect();
         let digests: Vec<Digest> = by_digest.keys().copied().collect();
         let mut known = block_in_place(|| journal.moved(&places))?.into_iter();
-        let touched = match self.options.merge {
+        let may_add = match self.options.merge {
             true => vec![true; digests.len()],
+            // What the destination has of these is from here.
             false => block_in_place(|| journal.touched(&digests))?,
         };
-        // What is added to must be known.
-        let wanted: Vec<Vec<u8>> = digests
-            .iter()
-            .zip(&touched)
-            .filter(|(_, touched)| **touched)
-            .map(|(digest, _)| digest.to_hex().to_vec())
-            .collect();
-        let mut found = destination.read(wanted).await?.into_iter();
-        let steps = by_digest.into_values().zip(touched).map(|(members, is_touched)| {
+        let found = destination.read(digests.iter().map(|digest| digest.to_hex().to_vec()).collect()).await?;
+        let steps = by_digest.into_values().zip(may_add).zip(found).map(|((members, may_add), found)| {
             let members = members.into_iter().map(|member| (member, known.next().flatten())).collect();
-            match is_touched {
-                true => step(members, found.next().flatten(), destination),
-                false => {
-                    let verdict = Verdict::Put(sum(&members).unwrap_or_default());
-                    Step { members, verdict }
-                }
+            if found.is_some() && !may_add {
+                let why = "the destination has it already: --merge adds to what is there".to_owned();
+                return Step { members, verdict: Verdict::Fail(why) };
             }
+            step(members, found, destination)
         });
         Ok(steps.collect())
     }
@@ -195,39 +184,22 @@ impl Transfer<'_> {
     /// Does it; says what became of each step.
     async fn carry_out(&mut self, steps: &[Step], destination: &dyn Bulk) -> Result<Vec<Outcome>, Failure> {
         let mut outcomes = vec![Outcome::Done; steps.len()];
-        let (mut puts, mut put_places) = (Vec::new(), Vec::new());
         let (mut additions, mut add_places) = (Vec::new(), Vec::new());
         let same_engine = self.source.engine() == destination.engine();
         for (at, step) in steps.iter().enumerate() {
-            let Some((first, _)) = step.members.first() else { continue };
-            let digest = first.digest;
-            match &step.verdict {
-                Verdict::Nothing => {}
-                Verdict::Fail(why) => outcomes[at] = Outcome::Refused(why.clone()),
-                Verdict::Put(record) => {
-                    let alone = same_engine && step.members.len() == 1;
-                    put_places.push(at);
-                    puts.push(Put {
-                        digest,
-                        record: *record,
-                        expires: self.expires(record),
-                        held: alone.then(|| first.item.held.clone()),
-                    });
-                }
-                Verdict::Add(record, seen) => {
+            match (&step.verdict, step.members.first()) {
+                (Verdict::Add(record, seen), Some((first, _))) => {
                     add_places.push(at);
-                    additions.push(self.addition(digest, *record, seen.clone()));
+                    let is_whole = same_engine && step.members.len() == 1 && *record == first.record;
+                    let held = is_whole.then(|| first.item.held.clone());
+                    additions.push(self.addition(first.digest, *record, seen.clone(), held));
                 }
+                (Verdict::Fail(why), _) => outcomes[at] = Outcome::Refused(why.clone()),
+                _ => {}
             }
         }
         let sums = additions.iter().map(|addition| united(&there(addition), &addition.record));
-        let all = puts.iter().map(|put| put.record).chain(sums);
-        self.counts.clamped += all.filter(|record| is_clamped(destination, record)).count() as u64;
-        if !puts.is_empty() {
-            for (at, outcome) in put_places.into_iter().zip(destination.store(puts).await?) {
-                outcomes[at] = outcome;
-            }
-        }
+        self.counts.clamped += sums.filter(|record| is_clamped(destination, record)).count() as u64;
         for _ in 0..ATTEMPTS {
             if additions.is_empty() {
                 break;
@@ -248,15 +220,21 @@ impl Transfer<'_> {
             });
             let keys = additions.iter().map(|addition| addition.digest.to_hex().to_vec()).collect();
             for (addition, seen) in additions.iter_mut().zip(destination.read(keys).await?) {
-                *addition = self.addition(addition.digest, addition.record, seen);
+                *addition = self.addition(addition.digest, addition.record, seen, addition.held.take());
             }
             add_places = again;
         }
         Ok(outcomes)
     }
 
-    fn addition(&self, digest: Digest, record: Record, seen: Option<Item>) -> Addition {
-        let addition = Addition { digest, record, seen, expires: None };
+    fn addition(
+        &self,
+        digest: Digest,
+        record: Record,
+        seen: Option<Item>,
+        held: Option<Vec<u8>>,
+    ) -> Addition {
+        let addition = Addition { digest, record, seen, expires: None, held };
         let expires = self.expires(&united(&there(&addition), &record));
         Addition { expires, ..addition }
     }
@@ -294,16 +272,11 @@ impl Transfer<'_> {
             .filter(|at| outcomes[*at] == Outcome::Done && !steps[*at].members.is_empty())
             .collect();
         let keys = written.iter().map(|at| steps[*at].members[0].0.digest.to_hex().to_vec()).collect();
-        let expected = written.iter().map(|at| match &steps[*at].verdict {
-            Verdict::Put(record) => *record,
-            _ => sum_of_all(&steps[*at].members),
-        });
+        let expected = written.iter().map(|at| sum_of_all(&steps[*at].members));
         let expected = destination.read_back(expected.collect()).await?;
         for ((at, item), expected) in written.into_iter().zip(destination.read(keys).await?).zip(expected) {
-            let differs = match &steps[at].verdict {
-                Verdict::Put(_) => difference(&expected, item.as_ref()),
-                _ => lacks(&expected, item.as_ref()),
-            };
+            // Servers may have added to it.
+            let differs = lacks(&expected, item.as_ref());
             if let Some(why) = differs {
                 outcomes[at] = Outcome::Refused(format!("the destination has something else: {why}"));
             }

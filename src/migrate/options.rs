@@ -192,14 +192,16 @@ fn options(given: &ArgMatches, environment: &Environment) -> Result<Options, Mis
         return Err(Mistake::Established("options --se/--sd/--de/--dd are required".to_owned()));
     };
     for (engine, which) in [(&se, "source"), (&de, "destination")] {
-        if !bulk::is_engine(engine) {
-            let engine = engine.escape_debug();
-            return Err(Mistake::Established(format!("Unsupported {which} engine: {engine}")));
+        if !bulk::engines().any(|known| known == engine) {
+            let (engine, known) = (engine.escape_debug(), bulk::engines().collect::<Vec<_>>().join(", "));
+            return Err(Mistake::Established(format!(
+                "Unsupported {which} engine: {engine} (there are {known})"
+            )));
         }
     }
     let cleanup_age =
         cleanup_age.and_then(|age| u64::try_from(age).ok()).filter(|age| *age > 0).map(Duration::from_secs);
-    if merge && verify != Verify::Only && !dry_run && text("journal").is_none() {
+    if merge && !delete && verify != Verify::Only && !dry_run && text("journal").is_none() {
         return Err(usage("--merge needs --journal FILE, without which a rerun would add records twice"));
     }
     Ok(Options {
@@ -338,8 +340,14 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(told("--se gdbm"), "options --se/--sd/--de/--dd are required");
-        assert_eq!(told("--se foo --sd x --de gdbm --dd y"), "Unsupported source engine: foo");
-        assert_eq!(told("--se gdbm --sd x --de foo --dd y"), "Unsupported destination engine: foo");
+        assert_eq!(
+            told("--se foo --sd x --de gdbm --dd y"),
+            "Unsupported source engine: foo (there are gdbm, mysql, redis, redis_v0)"
+        );
+        assert_eq!(
+            told("--se gdbm --sd x --de foo --dd y"),
+            "Unsupported destination engine: foo (there are gdbm, mysql, redis, redis_v0)"
+        );
     }
 
     #[test]

@@ -4,8 +4,9 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
@@ -41,6 +42,7 @@ pub(super) struct Counts {
 pub(super) struct Progress {
     bar: ProgressBar,
     lines: bool,
+    begun: Instant,
     told: Mutex<u64>,
 }
 
@@ -50,9 +52,13 @@ impl Progress {
         let has_bar = !quiet && io::stderr().is_terminal();
         let target = if has_bar { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
-        let style = "{msg} {wide_bar} {human_pos} of {human_len} records, {per_sec}, {eta} left";
-        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, lines: !quiet && !has_bar, told: Mutex::new(0) }
+        let style = "{msg} {wide_bar} {human_pos} of {human_len} records, {rate} a second, {eta} left";
+        let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style.with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
+            // The text of a bar that cannot be written is not missed.
+            let _ = write!(text, "{}", HumanCount(state.per_sec() as u64));
+        }));
+        Self { bar, lines: !quiet && !has_bar, begun: Instant::now(), told: Mutex::new(0) }
     }
 
     /// Whether it helps to know how many records there will be.
@@ -95,6 +101,13 @@ impl Progress {
         self.bar.suspend(|| {
             let _ = writeln!(io::stdout().lock(), "{text}");
         });
+    }
+
+    /// Says how long this has taken, and how many records a second that was.
+    pub(super) fn say_rate(&self, records: u64) {
+        let elapsed = self.begun.elapsed().as_secs_f64();
+        let rate = HumanCount((records as f64 / elapsed.max(0.001)) as u64);
+        self.say(&format_args!("{elapsed:.1} s, {rate} records a second"));
     }
 
     /// Names a record that could not be moved.

@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use thiserror::Error;
 
-use super::{BoxFuture, Cursor, OpenError, Options, driver};
+use super::{BoxFuture, Cursor, DRIVERS, OpenError, Options, driver};
 use crate::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
 
@@ -56,6 +57,8 @@ pub struct Addition {
     pub seen: Option<Item>,
     /// As with [`Put::expires`], for what the sum is.
     pub expires: Option<Timestamp>,
+    /// As with [`Put::held`], for where nothing is stored.
+    pub held: Option<Vec<u8>>,
 }
 
 /// What became of one change.
@@ -102,6 +105,16 @@ pub trait Bulk: Send + Sync {
     /// nobody else; the database that is asked first may leave it with its server, for the other to find.
     fn identity(&self, token: &str, first: bool) -> Work<'_, Vec<String>>;
 
+    /// Names by which the database can be known again, also by another spelling of it and after its server was started
+    /// anew. Another one may have some of them.
+    fn names(&self) -> Work<'_, Vec<String>>;
+
+    /// The time zone of the dates in it; none if its times have no zone.
+    fn zone(&self) -> Option<TimeZone>;
+
+    /// Whether it may still do what a process that has been killed has sent before.
+    fn has_stragglers(&self) -> bool;
+
     /// About how many records there are; none if that would take long to find out.
     fn estimate(&self) -> Work<'_, Option<u64>>;
 
@@ -147,9 +160,9 @@ pub async fn open(engine: &str, options: &Options, purpose: Purpose) -> Result<A
     (driver(engine).map_err(OpenError::new)?.open_bulk)(options, purpose).await
 }
 
-/// Whether there is an engine of this name.
-pub fn is_engine(name: &str) -> bool {
-    driver(name).is_ok()
+/// The names of all engines.
+pub fn engines() -> impl Iterator<Item = &'static str> {
+    DRIVERS.iter().map(|driver| driver.name)
 }
 
 /// Two tallies of one digest as one.

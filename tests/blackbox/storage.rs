@@ -59,7 +59,7 @@ fn put(number: u64, record: Record) -> Put {
 }
 
 fn addition(number: u64, record: Record, seen: Option<Item>) -> Addition {
-    Addition { digest: digest(number), record, seen, expires: None }
+    Addition { digest: digest(number), record, seen, expires: None, held: None }
 }
 
 fn key(number: u64) -> Vec<u8> {

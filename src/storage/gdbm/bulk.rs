@@ -349,6 +349,11 @@ fn excerpt(bytes: &[u8]) -> String {
     format!("{}{more}", bytes[..bytes.len().min(LONGEST)].escape_ascii())
 }
 
+/// A record as another file holds it, if it does.
+fn exact(held: Option<&[u8]>, record: &Record) -> Stored {
+    held.and_then(Stored::decode).unwrap_or_else(|| Stored::from_record(record))
+}
+
 /// Puts changes into the order of the file, in which neighbours are in one block; says which was where.
 fn in_order<T>(changes: Vec<T>, key: impl Fn(&T) -> [u8; 40]) -> Vec<(usize, T)> {
     let mut ordered: Vec<(usize, T)> = changes.into_iter().enumerate().collect();
@@ -373,6 +378,19 @@ impl Bulk for Whole {
             })?;
             Ok(vec![format!("file {}:{}", metadata.dev(), metadata.ino())])
         })
+    }
+
+    fn names(&self) -> Work<'_, Vec<String>> {
+        let name = format!("file {}", self.shared.path.display());
+        Box::pin(async { Ok(vec![name]) })
+    }
+
+    fn zone(&self) -> Option<TimeZone> {
+        Some(self.shared.zone.clone())
+    }
+
+    fn has_stragglers(&self) -> bool {
+        false
     }
 
     fn estimate(&self) -> Work<'_, Option<u64>> {
@@ -424,8 +442,7 @@ impl Bulk for Whole {
             let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
             let mut outcomes = vec![Outcome::Changed; records.len()];
             for (at, put) in in_order(records, |put| put.digest.to_hex()) {
-                let stored = put.held.as_deref().and_then(Stored::decode);
-                let stored = stored.unwrap_or_else(|| Stored::from_record(&put.record));
+                let stored = exact(put.held.as_deref(), &put.record);
                 outcomes[at] = shared.put(open, &put.digest.to_hex(), &stored)?;
             }
             Ok(outcomes)
@@ -443,15 +460,16 @@ impl Bulk for Whole {
             let mut outcomes = vec![Outcome::Changed; additions.len()];
             for (at, addition) in in_order(additions, |addition| addition.digest.to_hex()) {
                 let key = addition.digest.to_hex();
-                let there = match shared.item(open, &key)? {
-                    None => Record::default(),
-                    Some(Item { record: Ok(record), .. }) => record,
+                let sum = match shared.item(open, &key)? {
+                    None => exact(addition.held.as_deref(), &addition.record),
+                    Some(Item { record: Ok(there), .. }) => {
+                        Stored::from_record(&united(&there, &addition.record))
+                    }
                     Some(Item { record: Err(why), .. }) => {
                         outcomes[at] = Outcome::Refused(format!("in the destination: {why}"));
                         continue;
                     }
                 };
-                let sum = Stored::from_record(&united(&there, &addition.record));
                 outcomes[at] = shared.put(open, &key, &sum)?;
             }
             Ok(outcomes)

@@ -5,15 +5,18 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, ServerError};
+use sha1::Digest as _;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::place::{Place, failure_of};
 use super::table::{Table, decode_held, digest_of};
 use super::work::{is_conflict, is_of_data};
-use crate::digest::Digest;
+use crate::digest::{Digest, hex};
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies,
@@ -55,9 +58,43 @@ pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> Open
         let table = table.ok_or_else(|| {
             OpenError::absent(format!("{name}: the table {} is not there", place.quoted_table()))
         })?;
+        let mut working = working;
+        if purpose == Purpose::Fill {
+            take_turn(&mut working, &place).await.map_err(|why| OpenError::new(format!("{name}: {why}")))?;
+        }
         let (scanning, working) = (Mutex::new(scanning), Mutex::new(working));
         Ok(Arc::new(Whole { place, table, scanning, working }) as Arc<dyn Bulk>)
     })
+}
+
+/// Locks the table against other runs, by a lock that the server keeps until this connection has ended and the
+/// statement that it runs then, too.
+///
+/// A process that is killed leaves a statement behind, which the server goes on with, waits with for a replica, or
+/// takes back. Nothing that is read before its end tells what becomes of it.
+async fn take_turn(connection: &mut Conn, place: &Place) -> Result<(), String> {
+    let (database, table) = place.names();
+    // Names of locks have 64 characters at most, and are the same in either case.
+    let name = format!("{database}.{table}").to_lowercase();
+    let name = format!("pyzor-migrate {}", String::from_utf8_lossy(&hex(&sha1::Sha1::digest(name).into())));
+    for patience in [0, LIMIT.as_secs()] {
+        let locks = format!("SELECT GET_LOCK('{name}', {patience}), IS_USED_LOCK('{name}')");
+        let locked = timeout(2 * LIMIT, connection.query_first::<(Option<i64>, Option<u64>), _>(locks)).await;
+        let locked = locked.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+        let holder = match locked {
+            Some((Some(1), _)) => return Ok(()),
+            Some((_, Some(holder))) => format!("its connection {holder}"),
+            _ => "a connection of it".to_owned(),
+        };
+        let what = format!(
+            "another pyzor-migrate, or a statement of one that was killed, writes into this table ({holder})"
+        );
+        if patience > 0 {
+            return Err(format!("{what}: wait for its end, or end it with KILL"));
+        }
+        warn!("{what}: waiting for up to {} s", LIMIT.as_secs());
+    }
+    Ok(())
 }
 
 impl Whole {
@@ -154,7 +191,7 @@ impl Whole {
         records.map(|(digest, record)| (digest, self.table.clamp(&record))).collect()
     }
 
-    async fn names(&self, token: &str, first: bool) -> Result<Vec<String>, BulkError> {
+    async fn token_names(&self, token: &str, first: bool) -> Result<Vec<String>, BulkError> {
         let mut connection = self.scanning.lock().await;
         let question = match first {
             true => format!("SELECT GET_LOCK('{token}', 0) = 1, @@lower_case_table_names"),
@@ -232,7 +269,29 @@ impl Bulk for Whole {
 
     fn identity(&self, token: &str, first: bool) -> Work<'_, Vec<String>> {
         let token = token.to_owned();
-        Box::pin(async move { self.names(&token, first).await })
+        Box::pin(async move { self.token_names(&token, first).await })
+    }
+
+    fn names(&self) -> Work<'_, Vec<String>> {
+        Box::pin(async {
+            let (database, table) = self.place.names();
+            let name = format!("{database}.{table}").to_lowercase();
+            let question = "SELECT CONCAT_WS(' ', @@hostname, @@port, @@datadir, @@server_id)";
+            let mut connection = self.scanning.lock().await;
+            let asked = self.limited(connection.query_first::<String, _>(question)).await?;
+            let server = asked.map_err(|error| self.broken(&error))?.unwrap_or_default();
+            Ok(vec![format!("mysql {server} {name}")])
+        })
+    }
+
+    /// Its dates are made of seconds and read as seconds, by the server.
+    fn zone(&self) -> Option<TimeZone> {
+        None
+    }
+
+    /// Its lock is waited for.
+    fn has_stragglers(&self) -> bool {
+        false
     }
 
     fn estimate(&self) -> Work<'_, Option<u64>> {

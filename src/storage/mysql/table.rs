@@ -157,7 +157,8 @@ impl Table {
     pub(super) fn delete(&self, items: &[Item]) -> String {
         let keys = literals(items.iter().map(|item| item.key.as_slice()));
         let mut sql = format!(
-            "DELETE FROM {} WHERE digest IN ({keys}) AND CONCAT_WS('|',HEX(digest),{}) IN (",
+            "DELETE FROM {} WHERE digest IN ({keys}) AND CONCAT_WS('|',HEX(CONVERT(digest USING \
+             utf8mb4)),{}) IN (",
             self.name,
             held()
         );

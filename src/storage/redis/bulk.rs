@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use futures_util::stream::{StreamExt as _, TryStreamExt as _, iter};
+use jiff::tz::TimeZone;
 use redis::{Cmd, Pipeline, RedisError, Value};
 
 use super::form::Form;
@@ -362,6 +363,24 @@ impl Bulk for Whole {
             }
             Ok(names)
         })
+    }
+
+    fn names(&self) -> Work<'_, Vec<String>> {
+        Box::pin(async {
+            let mut names = self.identity("", false).await?;
+            let (engine, database) = (self.form.engine(), self.place.access.database());
+            let places = self.place.resolved().await;
+            names.extend(places.into_iter().map(|place| format!("{engine} {place} {database}")));
+            Ok(names)
+        })
+    }
+
+    fn zone(&self) -> Option<TimeZone> {
+        self.form.zone().cloned()
+    }
+
+    fn has_stragglers(&self) -> bool {
+        true
     }
 
     fn estimate(&self) -> Work<'_, Option<u64>> {

@@ -75,6 +75,14 @@ impl Form {
         }
     }
 
+    /// The time zone of its dates, if it has any.
+    pub(super) fn zone(&self) -> Option<&TimeZone> {
+        match &self.kind {
+            Kind::Hash => None,
+            Kind::Text(zone) => Some(zone),
+        }
+    }
+
     /// What is before the digest in a key.
     pub(super) fn prefix(&self) -> &'static str {
         match self.kind {

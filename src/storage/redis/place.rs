@@ -198,6 +198,35 @@ impl Place {
     }
 }
 
+impl Place {
+    /// The servers that are named, by all addresses that their names have.
+    pub(super) async fn resolved(&self) -> Vec<String> {
+        let (named, service) = match &self.servers {
+            Servers::One(address) => (std::slice::from_ref(address), ""),
+            Servers::Cluster(seeds) => (seeds.as_slice(), ""),
+            Servers::Sentinels { sentinels, service, .. } => (sentinels.as_slice(), service.as_str()),
+        };
+        let mut resolved = Vec::new();
+        for address in named {
+            match address {
+                // What has no address now is known by its other names.
+                Address::Tcp(host, port) => resolved.extend(
+                    tokio::net::lookup_host((host.as_str(), *port))
+                        .await
+                        .into_iter()
+                        .flatten()
+                        .map(|address| format!("{service} {address}")),
+                ),
+                Address::Unix(path) => {
+                    let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+                    resolved.push(path.display().to_string());
+                }
+            }
+        }
+        resolved
+    }
+}
+
 impl Access {
     /// The number of the database.
     pub(super) fn database(&self) -> i64 {

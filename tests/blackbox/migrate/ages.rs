@@ -176,10 +176,11 @@ fn expired_records_are_left_out(source: &dyn Side, destination: &dyn Side) {
     destination.expect(&arrived);
     source.expect(&before);
     // What is left out is not deleted either.
-    let finished = place.migrate(source, destination, &[&age[..], &["--delete"]].concat());
+    let elsewhere = Gdbm::new();
+    let finished = place.migrate(source, &elsewhere, &[&age[..], &["--delete"]].concat());
     assert_eq!(finished.migrated(), Told { deleted: 3, ..expected }, "{finished:?}");
     assert_eq!(source.all().len(), 3);
-    destination.expect(&arrived);
+    elsewhere.expect(&elsewhere.showing(&left, "UTC"));
 }
 
 #[test]
@@ -325,7 +326,7 @@ fn the_hour_that_a_night_has_twice_makes_no_difference() {
         let all: Vec<String> = destination.all().into_values().collect();
         let date = "2026-11-01 01:30:00";
         assert!(all[0].contains(&format!("5,{date},{date},0,")), "{all:?}");
-        let told = place.migrate(&source, destination, &["--delete"]).migrated();
+        let told = place.migrate(&source, &Gdbm::new(), &["--delete", "--verify"]).migrated();
         assert_eq!((told.complete, told.deleted), (Some((1, 0)), 1));
         assert_eq!(source.all(), Content::new());
     }

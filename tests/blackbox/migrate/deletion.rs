@@ -200,3 +200,145 @@ fn the_modes_of_files_are_nobodys_invitation() {
         assert_eq!(mode & 0o022, 0, "{}: {mode:o}", path.display());
     }
 }
+
+#[test]
+fn nothing_is_put_in_the_place_of_what_the_destination_has_counted() {
+    for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
+        let (source, place) = (Hashes::new(), Place::new());
+        let [a, b] = [1, 2].map(digest);
+        source.plant(&[(&a, Record::full(10)), (&b, Record::full(4))], "UTC");
+        destination.plant(&[(&a, Record::reported(3))], "UTC");
+        let finished = place.migrate(&source, destination, &["--delete"]);
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stdout.contains(&format!("Record {a} failed: ")), "{finished:?}");
+        assert!(finished.stdout.contains("--merge"), "{finished:?}");
+        // What is not there has been moved.
+        let moved = |a_is| destination.showing(&[(&a, a_is), (&b, Record::full(4))], "UTC");
+        destination.expect(&moved(Record::reported(3)));
+        assert_eq!(source.all().len(), 1);
+        let told = place.migrate(&source, destination, &["--delete", "--merge"]).migrated();
+        assert_eq!((told.complete, told.deleted), (Some((1, 0)), 1), "{}", destination.engine());
+        destination.expect(&moved(Record::full(10).and(Record::reported(3))));
+        assert_eq!(source.all(), Content::new());
+        assert!(place.kept().is_empty(), "{:?}", place.kept());
+    }
+}
+
+/// As docs/migrating.md has it: servers count into the destination already, and some still into the source.
+#[test]
+fn a_move_between_databases_that_are_both_served_loses_nothing() {
+    if !ours_only() {
+        return;
+    }
+    let pairs: [(Box<dyn Side + Send>, Box<dyn Side + Send>); 3] = [
+        (Box::new(Hashes::new()), Box::new(MySql::new())),
+        (Box::new(Texts::new()), Box::new(Hashes::new())),
+        (Box::new(MySql::new()), Box::new(Texts::new())),
+    ];
+    thread::scope(|scope| {
+        for (source, destination) in pairs {
+            scope.spawn(move || move_between_servers(&*source, &*destination));
+        }
+    });
+}
+
+fn move_between_servers(source: &dyn Side, destination: &dyn Side) {
+    let place = Place::new();
+    let digests: Vec<String> = (0..2000).map(digest).collect();
+    let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), Record::reported(1000))).collect();
+    source.plant(&records, "UTC");
+    let serve =
+        |side: &dyn Side| Home::open().config(&format!("CleanupAge = 0\n{}", side.settings())).start();
+    let servers = [serve(source), serve(destination)];
+    let mut counted = vec![1000_i64; 40];
+    let (from, to) = (source.dsn(), destination.dsn());
+    let ends = ["--se", source.engine(), "--sd", &from, "--de", destination.engine(), "--dd", &to];
+    let options = ["--delete", "--merge", "--journal=journal"];
+    let mut count = || {
+        for (at, (digest, count)) in digests.iter().zip(&mut counted).enumerate() {
+            // One in three by the source's.
+            let server = &servers[usize::from(at % 3 != 0)];
+            if server.request("report", &[digest]).code() == 200 {
+                *count += 1;
+            }
+        }
+    };
+    count();
+    let mut migration = place.command(&[&ends[..], &options].concat());
+    let mut migration = migration.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let status = eventually("the end of the migration", || {
+        count();
+        migration.try_wait().unwrap()
+    });
+    assert!(status.code().is_some(), "{status}");
+    count();
+    let [of_source, of_destination] = servers;
+    assert!(of_source.stop().success());
+    assert!(of_destination.stop().success());
+    let finished = place.migrate(source, destination, &options);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_eq!(source.all(), Content::new());
+    let back = Gdbm::new();
+    place.migrate(destination, &back, &[]).migrated();
+    let all = back.all();
+    assert_eq!(all.len(), 2000);
+    for (at, digest) in digests.iter().enumerate() {
+        let count: i64 = all[digest].split(',').nth(1).unwrap().parse().unwrap();
+        assert_eq!(count, counted.get(at).copied().unwrap_or(1000), "{} {digest}", source.engine());
+    }
+}
+
+/// What two names of one database are told apart by is not how they are written.
+#[test]
+fn an_interrupted_move_is_known_by_other_names_of_its_databases() {
+    let (file, place) = (Gdbm::new(), Place::new());
+    let redis = Hashes::new();
+    let table = MySql::new();
+    let digests: Vec<String> = (0..30_000).map(digest).collect();
+    let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), Record::reported(5))).collect();
+    let beside = place.work().join("link");
+    std::os::unix::fs::symlink(file.path(), &beside).unwrap();
+    for (side, other) in [
+        (&redis as &dyn Side, redis.dsn().replace("127.0.0.1", "localhost")),
+        (&table, table.dsn().replace("127.0.0.1", "localhost")),
+    ] {
+        file.plant(&records, "UTC");
+        let (from, to) = (file.dsn(), side.dsn());
+        let ends = ["--se=gdbm", "--sd", &from, "--de", side.engine(), "--dd", &to];
+        let mut run = place.command(&[&ends[..], &["--delete"]].concat());
+        let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("something moved", || {
+            assert!(run.try_wait().unwrap().is_none(), "it was too quick");
+            (!side.all().is_empty()).then_some(())
+        });
+        run.kill().unwrap();
+        run.wait().unwrap();
+        let renamed = ["--se=gdbm", "--sd", beside.to_str().unwrap(), "--de", side.engine(), "--dd", &other];
+        for options in [&[][..], &["--merge", "--journal=other"]] {
+            let refused = place.run(&[&renamed[..], options].concat());
+            let is_told = refused.stderr.contains("error: a move between these databases was interrupted");
+            assert!(refused.code == Some(1) && is_told, "{refused:?}");
+        }
+        let finished = place.run(&[&renamed[..], &["--delete"]].concat());
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert!(place.kept().is_empty(), "{:?}", place.kept());
+        side.expect(&side.showing(&records, "UTC"));
+        assert_eq!(file.all(), Content::new());
+    }
+}
+
+#[test]
+fn records_of_a_table_in_wide_characters_are_deleted() {
+    for charset in ["ucs2", "utf16", "utf32", "utf8mb4", "latin1"] {
+        let columns = super::sides::COLUMNS.replace("char(40)", &format!("char(40) CHARACTER SET {charset}"));
+        let (source, destination) = (MySql::table(&columns, i32::MAX.into()), Gdbm::new());
+        source.sql(&format!(
+            "INSERT INTO digests (digest, r_count, wl_count) VALUES ('{}', 5, 0), ('{}', 6, 0)",
+            digest(1),
+            digest(2)
+        ));
+        let told = Place::new().migrate(&source, &destination, &["--delete"]).migrated();
+        assert_eq!((told.complete, told.deleted), (Some((2, 0)), 2), "{charset}");
+        assert_eq!(source.sql("SELECT COUNT(*) FROM digests").trim(), "0", "{charset}");
+    }
+}

@@ -9,6 +9,8 @@ mod gdbm_files;
 mod interrupted;
 mod merge;
 mod options;
+mod orders;
+mod outliving;
 mod pairs;
 mod places;
 mod refusals;
@@ -365,6 +367,19 @@ fn numbers(line: &str, frame: [&str; 3]) -> Option<(u64, u64)> {
     Some((first.parse().ok()?, rest.strip_suffix(frame[2])?.parse().ok()?))
 }
 
+/// A line that says how long it took and how many records a second that was, with a comma between thousands.
+#[track_caller]
+fn expect_rate(line: &str) {
+    let (seconds, rate) = line.split_once(" s, ").unwrap();
+    assert!(seconds.parse::<f64>().unwrap() >= 0.0, "{line:?}");
+    let digits = rate.strip_suffix(" records a second").unwrap();
+    let mut groups = digits.split(',');
+    assert!(
+        (1..=3).contains(&groups.next().unwrap().len()) && groups.all(|group| group.len() == 3),
+        "{line:?}"
+    );
+}
+
 const MIGRATED: [&str; 3] =
     ["Migration complete, ", " records transferred successfully, ", " records failed"];
 const DRY: [&str; 3] = ["Dry run complete, ", " records would be transferred, ", " records failed"];
@@ -414,6 +429,9 @@ impl Told {
             } else if line.ends_with(" ones that are there") {
                 told.met = leading_number(line);
                 "met"
+            } else if line.ends_with(" records a second") {
+                expect_rate(line);
+                "rate"
             } else {
                 panic!("an unknown line: {line:?}")
             };

@@ -57,11 +57,15 @@ fn an_unsupported_engine_is_told_as_the_established_program_does() {
     let place = Place::new();
     let (from, to) = (source.dsn(), destination.dsn());
     for (from_engine, to_engine, said) in [
-        ("foo", "gdbm", "Unsupported source engine: foo\n"),
-        ("gdbm", "foo", "Unsupported destination engine: foo\n"),
-        ("foo", "bar", "Unsupported source engine: foo\n"),
-        ("GDBM", "gdbm", "Unsupported source engine: GDBM\n"),
-        ("gdbm", "redis_v1", "Unsupported destination engine: redis_v1\n"),
+        ("foo", "gdbm", "Unsupported source engine: foo (there are gdbm, mysql, redis, redis_v0)\n"),
+        ("gdbm", "foo", "Unsupported destination engine: foo (there are gdbm, mysql, redis, redis_v0)\n"),
+        ("foo", "bar", "Unsupported source engine: foo (there are gdbm, mysql, redis, redis_v0)\n"),
+        ("GDBM", "gdbm", "Unsupported source engine: GDBM (there are gdbm, mysql, redis, redis_v0)\n"),
+        (
+            "gdbm",
+            "redis_v1",
+            "Unsupported destination engine: redis_v1 (there are gdbm, mysql, redis, redis_v0)\n",
+        ),
     ] {
         let finished = place.run(&["--se", from_engine, "--sd", &from, "--de", to_engine, "--dd", &to]);
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), said), "{finished:?}");

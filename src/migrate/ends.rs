@@ -1,0 +1,93 @@
+//! What a journal knows of the two databases that it is about.
+
+use std::fmt;
+
+use jiff::tz::TimeZone;
+use sha1::Digest as _;
+
+use crate::digest::hex;
+use crate::record::Timestamp;
+use crate::storage::bulk::{Bulk, BulkError};
+
+/// One of the two databases.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    /// Names by which it is known, as it was spelled first.
+    pub(super) names: Vec<String>,
+    /// The time zone of its dates, if they have one.
+    pub(super) zone: Option<TimeZone>,
+}
+
+impl End {
+    /// Asks a database for its names.
+    pub(super) async fn of(database: &dyn Bulk) -> Result<Self, BulkError> {
+        let mut names = vec![database.describe()];
+        names.extend(database.names().await?);
+        Ok(Self { names, zone: database.zone() })
+    }
+
+    /// Whether one of these lines is a name of it.
+    pub(super) fn is_one_of(&self, names: &str) -> bool {
+        names.lines().any(|name| self.names.iter().any(|own| own == name))
+    }
+}
+
+/// What the dates of a time zone mean. Two zones are the same if they have meant the same since 1970.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Dates {
+    pub(super) name: String,
+    /// Until when that is known: rules for what comes later may change.
+    pub(super) until: Timestamp,
+    /// A hash of all offsets until then.
+    pub(super) offsets: String,
+}
+
+impl Dates {
+    /// Those of a zone, up to a moment.
+    pub(super) fn of(zone: &TimeZone, until: Timestamp) -> Self {
+        let epoch = jiff::Timestamp::UNIX_EPOCH;
+        let mut offset = zone.to_offset(epoch);
+        let mut offsets = sha1::Sha1::new();
+        offsets.update(offset.seconds().to_le_bytes());
+        let end = jiff::Timestamp::from_microsecond(until.micros()).unwrap_or(epoch);
+        for transition in zone.following(epoch).take_while(|transition| transition.timestamp() <= end) {
+            // Some change the name of the zone alone.
+            if std::mem::replace(&mut offset, transition.offset()) != offset {
+                offsets.update(transition.timestamp().as_second().to_le_bytes());
+                offsets.update(offset.seconds().to_le_bytes());
+            }
+        }
+        let name = zone.iana_name().map_or_else(|| format!("{zone:?}"), str::to_owned);
+        Self { name, until, offsets: String::from_utf8_lossy(&hex(&offsets.finalize().into())).into_owned() }
+    }
+
+    /// What was written by [`fmt::Display`].
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let until = Timestamp::from_micros(lines.next()?.parse().ok()?);
+        let (offsets, name) = (lines.next()?.to_owned(), lines.next()?.to_owned());
+        Some(Self { name, until, offsets })
+    }
+}
+
+impl fmt::Display for Dates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}\n{}", self.until.micros(), self.offsets, self.name.replace('\n', " "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_are_told_apart_by_their_offsets() {
+        let of =
+            |name: &str| Dates::of(&TimeZone::get(name).unwrap(), Timestamp::from_seconds(1_790_000_000));
+        assert_eq!(of("UTC").offsets, of("Etc/UTC").offsets);
+        assert_ne!(of("UTC").offsets, of("Europe/London").offsets);
+        assert_ne!(of("America/New_York").offsets, of("Europe/London").offsets);
+        let berlin = of("Europe/Berlin");
+        assert_eq!(Dates::parse(&berlin.to_string()), Some(berlin));
+    }
+}
