@@ -11,6 +11,7 @@ mod keys;
 mod moving;
 mod options;
 mod progress;
+mod seen;
 mod spool;
 mod stop;
 mod transfer;
@@ -164,6 +165,11 @@ async fn work(
                 false
             }
         });
+    }
+    if let Some(destination) = destination
+        && transfer::awaits_disk(options, destination.as_ref())
+    {
+        destination.refuse_volatile().await.map_err(|error| error.to_string())?;
     }
     let (journal, is_own) = journal(options, environment, source.as_ref(), destination).await?;
     let mut transfer =

@@ -8,7 +8,7 @@ use tokio::task::block_in_place;
 use super::compare::lacks;
 use super::journal::{Doubt, Moved, Place};
 use super::options::Verify;
-use super::transfer::{ATTEMPTS, Candidate, Failure, Transfer, is_clamped};
+use super::transfer::{ATTEMPTS, Candidate, Failure, Transfer, awaits_disk, is_clamped};
 use crate::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{Addition, Bulk, Item, Outcome, united};
@@ -71,11 +71,7 @@ impl Transfer<'_> {
     }
 
     /// Moves records, of which nothing is ever counted twice.
-    pub(super) async fn move_on(
-        &mut self,
-        candidates: Vec<Candidate>,
-        is_first: bool,
-    ) -> Result<(), Failure> {
+    pub(super) async fn move_on(&mut self, candidates: Vec<Candidate>) -> Result<(), Failure> {
         let destination = self.destination()?;
         let mut steps = self.plan(candidates, destination.as_ref()).await?;
         let mut outcomes = self.carry_out(&steps, destination.as_ref()).await?;
@@ -83,6 +79,7 @@ impl Transfer<'_> {
         if self.options.delete && self.options.verify == Verify::Afterwards {
             self.read_back(&steps, &mut outcomes, destination.as_ref()).await?;
         }
+        let awaits_disk = awaits_disk(self.options, destination.as_ref());
         let has_doubts = steps.iter().any(|step| matches!(step.verdict, Verdict::Add(..)));
         let mut moved = Vec::new();
         let mut to_delete = Vec::new();
@@ -91,30 +88,40 @@ impl Transfer<'_> {
             for (candidate, known) in step.members {
                 match &outcome {
                     Outcome::Refused(why) => {
-                        self.counts.failed += 1;
-                        self.progress.failed(&candidate.item.key, why);
+                        self.fail(&candidate.item.key, why);
                         continue;
                     }
                     Outcome::Changed => {
                         // It changes all the time.
-                        self.counts.left += u64::from(is_first);
+                        self.counts.left += u64::from(candidate.is_new);
                         continue;
                     }
                     Outcome::Done => {}
                 }
                 if is_put {
-                    self.counts.transferred += u64::from(is_first || known.is_none());
+                    self.counts.transferred += u64::from(candidate.is_new || known.is_none());
                     let place = Place { digest: candidate.digest, key: candidate.item.key.clone() };
                     moved.push((place, Moved::with(known.as_ref(), &candidate.record)));
                 } else {
-                    self.counts.known += u64::from(is_first && self.round.is_rerun);
+                    self.counts.known += u64::from(candidate.is_new && self.round.is_rerun);
                 }
                 if self.options.delete {
                     // What is as it was in the round before has not changed since, whatever its time says.
-                    let has_settled = !self.round.is_first && !is_put;
-                    match self.is_young(&candidate.record) && !has_settled {
-                        true => self.round.young += 1,
-                        false => to_delete.push(candidate.item),
+                    // And what the destination had then is on its disk.
+                    let was_put = self.round.put.contains(&candidate.item.key);
+                    if is_put && !self.round.is_first {
+                        self.round.put.insert(candidate.item.key.clone());
+                    }
+                    if !self.round.is_first && !is_put && !was_put {
+                        to_delete.push(candidate.item);
+                    } else if was_put {
+                        // It is met twice.
+                    } else if self.is_young(&candidate.record) {
+                        self.round.young += 1;
+                    } else if awaits_disk {
+                        self.round.undurable += 1;
+                    } else {
+                        to_delete.push(candidate.item);
                     }
                 }
             }
@@ -129,10 +136,7 @@ impl Transfer<'_> {
             match outcome {
                 Outcome::Done => self.counts.deleted += 1,
                 Outcome::Changed => self.round.again.push(key),
-                Outcome::Refused(why) => {
-                    self.counts.failed += 1;
-                    self.progress.failed(&key, &why);
-                }
+                Outcome::Refused(why) => self.fail(&key, &why),
             }
         }
         Ok(())

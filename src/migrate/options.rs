@@ -33,6 +33,8 @@ pub(super) struct Options {
     /// How old a record may be.
     pub(super) cleanup_age: Option<Duration>,
     pub(super) verify: Verify,
+    /// Whether records are deleted before those in the destination are on its disk.
+    pub(super) no_durability: bool,
     /// Whether nothing is to be written.
     pub(super) dry_run: bool,
     /// Whether progress is not shown.
@@ -135,6 +137,12 @@ const OPTIONS: &[Opt] = &[
         "compare source and destination afterwards, or with --delete before each deletion",
     ),
     opt("verify-only", Value::None, "", "compare source and destination, and change nothing"),
+    opt(
+        "no-durability",
+        Value::None,
+        "",
+        "with --delete, do not wait until a Redis has what was moved on its disk",
+    ),
     opt("dry-run", Value::None, "", "read everything, write nothing, and say what would happen"),
     opt("quiet", Value::None, "", "do not show progress").short('q'),
 ];
@@ -212,6 +220,7 @@ fn options(given: &ArgMatches, environment: &Environment) -> Result<Options, Mis
         journal: text("journal").map(|path| environment.expand(&path)),
         cleanup_age,
         verify,
+        no_durability: has("no-durability"),
         dry_run,
         quiet: has("quiet"),
     })

@@ -1,5 +1,6 @@
 //! Going through a source: batches are read ahead while the one before is written. Copying is done here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::keys::{Key, classify};
 use super::moving::QUIET_SECONDS;
 use super::options::Options;
 use super::progress::{Counts, Progress};
+use super::seen::Seen;
 use super::spool::{Group, Spool};
 use super::stop::Stop;
 use crate::digest::Digest;
@@ -54,6 +56,7 @@ pub(super) struct Transfer<'a> {
     pub(super) stop: Stop,
     pub(super) counts: Counts,
     pub(super) spool: Spool,
+    pub(super) seen: Seen,
     /// Before that a last change was too long ago.
     pub(super) horizon: Option<Timestamp>,
     pub(super) round: Round,
@@ -63,7 +66,8 @@ pub(super) struct Transfer<'a> {
 
 /// The keys of a batch, and what becomes of them.
 struct Writing {
-    keys: Vec<Vec<u8>>,
+    /// With each, whether it is met for the first time.
+    keys: Vec<(Vec<u8>, bool)>,
     outcomes: JoinHandle<Result<Vec<Outcome>, BulkError>>,
 }
 
@@ -78,12 +82,18 @@ pub(super) struct Round {
     pub(super) again: Vec<Vec<u8>>,
     /// How many were left in the source, having changed just now.
     pub(super) young: u64,
+    /// Keys that were put into the destination in this round, unless it is the first one.
+    pub(super) put: HashSet<Vec<u8>>,
+    /// How many were left there until the destination has them on its disk.
+    pub(super) undurable: u64,
 }
 
 /// A record that is to be moved.
 pub(super) struct Candidate {
     pub(super) digest: Digest,
     is_odd: bool,
+    /// Whether its key is met for the first time.
+    pub(super) is_new: bool,
     pub(super) item: Item,
     pub(super) record: Record,
 }
@@ -131,6 +141,7 @@ impl<'a> Transfer<'a> {
         progress: &'a Progress,
         stop: Stop,
     ) -> Self {
+        let seen = Seen::new(source.repeats());
         Self {
             options,
             source,
@@ -140,6 +151,7 @@ impl<'a> Transfer<'a> {
             stop,
             counts: Counts::default(),
             spool: Spool::default(),
+            seen,
             horizon: horizon(options),
             round: Round::default(),
             writing: None,
@@ -160,14 +172,24 @@ impl<'a> Transfer<'a> {
         for pass in 0..PASSES {
             self.round = Round { is_first: pass == 0, is_rerun: self.round.is_rerun, ..Round::default() };
             self.pass().await?;
-            if self.round.young == 0 {
+            let Round { young, undurable, .. } = self.round;
+            if young + undurable == 0 {
                 break;
             }
-            if pass + 1 < PASSES {
+            if pass + 1 < PASSES
+                && let Some(destination) = self.destination.clone()
+                && awaits_disk(self.options, destination.as_ref())
+            {
+                tokio::select! {
+                    durable = destination.bring_to_disk() => durable?,
+                    name = self.stop.wanted() => return Err(Failure::Interrupted(name)),
+                }
+            }
+            if pass + 1 < PASSES && young > 0 {
                 self.stop.sleep(Duration::from_secs(QUIET_SECONDS.unsigned_abs() + 1)).await?;
             }
         }
-        self.counts.left += self.round.young;
+        self.counts.left += self.round.young + self.round.undurable;
         self.write_spool().await?;
         if !self.options.dry_run
             && let Some(destination) = &self.destination
@@ -220,7 +242,7 @@ impl<'a> Transfer<'a> {
         if self.options.dry_run {
             self.look_only(&candidates).await
         } else if self.journal.is_some() {
-            self.move_on(candidates, is_first).await
+            self.move_on(candidates).await
         } else {
             self.copy(candidates).await
         }
@@ -234,25 +256,30 @@ impl<'a> Transfer<'a> {
                 Key::Regular(digest) => (digest, false),
                 Key::Odd(digest) => (digest, true),
                 Key::Foreign => {
-                    self.counts.skipped += u64::from(is_first);
+                    self.counts.skipped += u64::from(is_first && self.seen.is_new(&item.key));
                     continue;
                 }
             };
+            let is_new = is_first && self.seen.is_new(&item.key);
             match &item.record {
-                Ok(record) if self.is_expired(record) => self.counts.expired += u64::from(is_first),
+                Ok(record) if self.is_expired(record) => self.counts.expired += u64::from(is_new),
                 Ok(record) => {
                     let record = *record;
-                    self.counts.clamped += u64::from(is_first && is_saturated(&item, &record));
-                    candidates.push(Candidate { digest, is_odd, item, record });
+                    self.counts.clamped += u64::from(is_new && is_saturated(&item, &record));
+                    candidates.push(Candidate { digest, is_odd, is_new, item, record });
                 }
-                Err(why) if is_first => {
-                    self.counts.failed += 1;
-                    self.progress.failed(&item.key, why);
-                }
-                Err(_) => {}
+                Err(why) => self.fail(&item.key, why),
             }
         }
         candidates
+    }
+
+    /// Names a key that could not be moved, once.
+    pub(super) fn fail(&mut self, key: &[u8], why: &str) {
+        if self.seen.is_new_failure(key) {
+            self.counts.failed += 1;
+            self.progress.failed(key, why);
+        }
     }
 
     pub(super) fn is_expired(&self, record: &Record) -> bool {
@@ -271,11 +298,13 @@ impl<'a> Transfer<'a> {
     }
 
     async fn look_only(&mut self, candidates: &[Candidate]) -> Result<(), Failure> {
+        // A scan may meet a key twice.
+        let candidates: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.is_new).collect();
         if let Some(destination) = &self.destination {
             let keys = candidates.iter().map(|candidate| candidate.digest.to_hex().to_vec()).collect();
             let met = destination.read(keys).await?.iter().flatten().count();
             self.counts.met += met as u64;
-            for candidate in candidates {
+            for candidate in &candidates {
                 self.counts.clamped += u64::from(is_clamped(destination.as_ref(), &candidate.record));
             }
         }
@@ -292,7 +321,8 @@ impl<'a> Transfer<'a> {
             .map(|candidate| (candidate.digest, candidate.item.key, candidate.record))
             .collect();
         block_in_place(|| self.spool.keep(&odd))?;
-        let keys: Vec<Vec<u8>> = regular.iter().map(|candidate| candidate.item.key.clone()).collect();
+        let key = |candidate: &Candidate| (candidate.item.key.clone(), candidate.is_new);
+        let keys: Vec<_> = regular.iter().map(key).collect();
         let same_engine = self.source.engine() == destination.engine();
         let put = |candidate: Candidate| Put {
             digest: candidate.digest,
@@ -301,8 +331,10 @@ impl<'a> Transfer<'a> {
             held: same_engine.then_some(candidate.item.held),
         };
         let puts: Vec<Put> = regular.into_iter().map(put).collect();
-        let clamped = puts.iter().filter(|put| is_clamped(destination.as_ref(), &put.record)).count();
-        self.counts.clamped += clamped as u64;
+        let is_counted = |(put, (_, is_new)): &(&Put, &(Vec<u8>, bool))| {
+            *is_new && is_clamped(destination.as_ref(), &put.record)
+        };
+        self.counts.clamped += puts.iter().zip(&keys).filter(is_counted).count() as u64;
         self.written().await?;
         let outcomes = tokio::spawn(async move { destination.store(puts).await });
         self.writing = Some(Writing { keys, outcomes });
@@ -314,8 +346,11 @@ impl<'a> Transfer<'a> {
         let Some(Writing { keys, outcomes }) = self.writing.take() else { return Ok(()) };
         let outcomes =
             outcomes.await.map_err(|error| BulkError(format!("the writing has died: {error}")))??;
-        for (key, outcome) in keys.iter().zip(outcomes) {
-            self.take(&[key], outcome);
+        for ((key, is_new), outcome) in keys.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Done if !is_new => {}
+                outcome => self.take(&[key], outcome),
+            }
         }
         Ok(())
     }
@@ -326,8 +361,7 @@ impl<'a> Transfer<'a> {
             Outcome::Done => self.counts.transferred += keys.len() as u64,
             Outcome::Changed => self.counts.left += keys.len() as u64,
             Outcome::Refused(why) => {
-                self.counts.failed += keys.len() as u64;
-                keys.iter().for_each(|key| self.progress.failed(key, &why));
+                keys.iter().for_each(|key| self.fail(key, &why));
             }
         }
     }
@@ -356,6 +390,11 @@ impl<'a> Transfer<'a> {
             self.progress.transferred(self.counts.transferred);
         }
     }
+}
+
+/// Whether records are deleted only when those in the destination are on its disk, which is waited for once.
+pub(super) fn awaits_disk(options: &Options, destination: &dyn Bulk) -> bool {
+    options.delete && !options.no_durability && !options.dry_run && destination.is_lazy()
 }
 
 /// Before which a last change is too long ago.

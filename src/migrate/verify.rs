@@ -7,6 +7,7 @@ use tokio::task::block_in_place;
 use super::compare::{difference, lacks};
 use super::keys::{Key, classify};
 use super::progress::{Counts, Progress};
+use super::seen::Seen;
 use super::spool::Spool;
 use super::stop::Stop;
 use super::transfer::{BATCH, Failure, read_ahead, totals};
@@ -44,11 +45,12 @@ impl Verification<'_> {
         self.progress.begin("comparing", total);
         let mut findings = Findings::default();
         let mut spool = Spool::default();
+        let mut seen = Seen::new(self.source.repeats());
         let mut batches = read_ahead(&self.source, BATCH);
         while let Some(items) = batches.recv().await {
             let items = items?;
             let met = items.len() as u64;
-            self.batch(items, counts, &mut findings, &mut spool).await?;
+            self.batch(items, counts, (&mut findings, &mut spool, &mut seen)).await?;
             self.progress.advance(met);
             self.stop.check()?;
         }
@@ -60,29 +62,31 @@ impl Verification<'_> {
         &self,
         items: Vec<Item>,
         counts: &mut Counts,
-        findings: &mut Findings,
-        spool: &mut Spool,
+        (findings, spool, seen): (&mut Findings, &mut Spool, &mut Seen),
     ) -> Result<(), Failure> {
         let (mut regular, mut odd) = (Vec::new(), Vec::new());
         for item in items {
+            let is_new = seen.is_new(&item.key);
             let (digest, is_odd) = match classify(&item.key) {
                 Key::Regular(digest) => (digest, false),
                 Key::Odd(digest) => (digest, true),
                 Key::Foreign => {
-                    counts.skipped += u64::from(!self.is_told);
+                    counts.skipped += u64::from(is_new && !self.is_told);
                     continue;
                 }
             };
             match item.record {
-                Ok(record) if self.is_expired(&record) => counts.expired += u64::from(!self.is_told),
+                Ok(record) if self.is_expired(&record) => {
+                    counts.expired += u64::from(is_new && !self.is_told);
+                }
                 Ok(record) => {
-                    findings.compared += 1;
+                    findings.compared += u64::from(is_new);
                     match is_odd {
                         true => odd.push((digest, item.key, record)),
                         false => regular.push((digest, record)),
                     }
                 }
-                Err(why) if !self.is_told => {
+                Err(why) if !self.is_told && seen.is_new_failure(&item.key) => {
                     counts.failed += 1;
                     self.progress.failed(&item.key, &why);
                 }

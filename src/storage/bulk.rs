@@ -147,6 +147,27 @@ pub trait Bulk: Send + Sync {
     /// Makes everything that was done durable, as far as the engine leaves that to others.
     fn sync(&self) -> Work<'_, ()>;
 
+    /// Whether what was done is durable only after [`Bulk::bring_to_disk`], which takes too long to be called
+    /// for each batch.
+    fn is_lazy(&self) -> bool {
+        false
+    }
+
+    /// Fails if the database keeps nothing on a disk.
+    fn refuse_volatile(&self) -> Work<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Returns when everything that was done is on a disk. May take as long as writing all of the database.
+    fn bring_to_disk(&self) -> Work<'_, ()> {
+        self.sync()
+    }
+
+    /// Whether a scan may meet a key twice.
+    fn repeats(&self) -> bool {
+        false
+    }
+
     /// Ends all work. What is not closed may have to be mended by the next who opens it.
     fn close(&self) -> Work<'_, ()>;
 }

@@ -4,93 +4,42 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use futures_util::stream::{StreamExt as _, TryStreamExt as _, iter};
 use jiff::tz::TimeZone;
-use redis::{Cmd, Pipeline, RedisError, Value};
+use redis::Value;
 
 use super::form::Form;
+use super::jobs::Job;
 use super::node::{Node, Role};
 use super::place::{Address, Place, Servers, refusal};
-use super::scan;
+use super::standing::Standing;
 use super::survey::ask_seeds;
 use super::topology::{Topology, question, referred, told};
+use super::walk::Walk;
 use crate::record::Record;
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies, map_times, united,
 };
-use crate::storage::presence::Link as _;
 use crate::storage::start::{Failure, reach};
 use crate::storage::{Cursor, OpenError, Options};
 
 /// How long a server may take to answer before it counts as gone.
-const LIMIT: Duration = Duration::from_secs(30);
-/// How many keys a server is asked for at once, during which it does nothing else.
-const SCANNED: usize = 1000;
-/// How many changes are sent at once, and how often, before the first replies are there.
-const TOGETHER: usize = 500;
-const AHEAD: usize = 4;
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
 /// How long a server that is busy with itself is waited for, and how often.
-const PAUSE: Duration = Duration::from_millis(200);
-const ROUNDS: usize = 60;
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const ROUNDS: usize = 60;
+
+/// Servers, and what they were.
+type Masters = Vec<(Arc<Node>, Standing)>;
 
 /// A whole database.
 pub(super) struct Whole {
-    place: Place,
-    form: Form,
+    pub(super) place: Place,
+    pub(super) form: Form,
     role: Role,
     topology: Mutex<Arc<Topology>>,
-}
-
-/// Commands for one key, which are sent in a row.
-struct Job {
-    key: Vec<u8>,
-    commands: Vec<Cmd>,
-    /// The node that another one has named for it, which has to be told so.
-    asking: Option<Arc<Node>>,
-    replies: Vec<Value>,
-}
-
-/// What becomes of a job whose commands were refused.
-enum Verdict {
-    /// The replies are what they are.
-    Done,
-    /// Another server has the key.
-    Moved,
-    /// Another server has the key for now.
-    Ask(String),
-    /// The server will do it soon.
-    Wait,
-    /// The server does not know the script.
-    Unscripted,
-    /// The server does not do it, nor anything else.
-    Failed(String),
-}
-
-impl Job {
-    fn new(key: Vec<u8>, commands: Vec<Cmd>) -> Self {
-        Self { key, commands, asking: None, replies: Vec::new() }
-    }
-
-    fn verdict(&self) -> Verdict {
-        let refused = self.replies.iter().find_map(|reply| match reply {
-            Value::ServerError(error) if error.code() != "WRONGTYPE" => Some(error),
-            _ => None,
-        });
-        let Some(error) = refused else { return Verdict::Done };
-        match error.code() {
-            "MOVED" => Verdict::Moved,
-            "ASK" => Verdict::Ask(error.details().unwrap_or_default().to_owned()),
-            "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "BUSY" | "MASTERDOWN" => Verdict::Wait,
-            "NOSCRIPT" => Verdict::Unscripted,
-            _ => Verdict::Failed(RedisError::from(error.clone()).to_string()),
-        }
-    }
-
-    fn has_wrong_type(&self) -> bool {
-        self.replies
-            .iter()
-            .any(|reply| matches!(reply, Value::ServerError(error) if error.code() == "WRONGTYPE"))
-    }
+    pub(super) walk: tokio::sync::Mutex<Option<Walk>>,
+    /// The servers that records may have been written to, as they were when they were met.
+    masters: Option<tokio::sync::Mutex<Masters>>,
 }
 
 impl Whole {
@@ -113,87 +62,72 @@ impl Whole {
             }
             None => reach(&name, cluster(&place, &role)).await?,
         };
-        Ok(Arc::new(Self { place, form, role, topology: Mutex::new(Arc::new(topology)) }))
+        let whole = Self {
+            place,
+            form,
+            role,
+            topology: Mutex::new(Arc::new(topology)),
+            walk: tokio::sync::Mutex::default(),
+            masters: (purpose == Purpose::Fill).then(tokio::sync::Mutex::default),
+        };
+        whole.meet().await.map_err(|error| OpenError::new(error.0))?;
+        Ok(Arc::new(whole))
     }
 
-    fn topology(&self) -> Arc<Topology> {
+    /// Who has which slots, as far as it is known.
+    pub(super) fn topology(&self) -> Arc<Topology> {
         Arc::clone(&self.topology.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn failed(&self, why: &str) -> BulkError {
+    /// An error of this database.
+    pub(super) fn failed(&self, why: &str) -> BulkError {
         BulkError(format!("the Redis of {}: {why}", self.place.describe()))
     }
 
     /// Looks who has which slots by now.
-    async fn survey(&self) -> Result<(), BulkError> {
+    pub(super) async fn survey(&self) -> Result<(), BulkError> {
         if !matches!(self.place.servers, Servers::Cluster(_)) {
             return Err(self.failed("it is a node of a cluster: write redis+cluster:// and its address"));
         }
         let found = cluster(&self.place, &self.role).await.map_err(|failure| self.failed(&failure.why))?;
         *self.topology.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
+        self.meet().await
+    }
+
+    /// Notes what servers records may be written to.
+    async fn meet(&self) -> Result<(), BulkError> {
+        let Some(masters) = &self.masters else { return Ok(()) };
+        let mut masters = masters.lock().await;
+        for node in self.topology().nodes() {
+            let standing = self.standing(node).await?;
+            if !masters.iter().any(|(_, known)| standing.is_still(known)) {
+                masters.push((Arc::clone(node), standing));
+            }
+        }
         Ok(())
     }
 
-    /// Has all jobs done, wherever their keys are.
-    async fn run(&self, mut jobs: Vec<Job>) -> Result<Vec<Job>, BulkError> {
-        let mut pending: Vec<usize> = (0..jobs.len()).collect();
-        for _ in 0..ROUNDS {
-            let topology = self.topology();
-            let mut groups: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
-            for at in pending.drain(..) {
-                let node = jobs[at].asking.as_ref().or_else(|| topology.route(&jobs[at].key));
-                let node = node.ok_or_else(|| self.failed("nobody has some of the slots"))?;
-                match groups
-                    .iter_mut()
-                    .find(|(known, group)| Arc::ptr_eq(known, node) && group.len() < TOGETHER)
-                {
-                    Some((_, group)) => group.push(at),
-                    None => groups.push((Arc::clone(node), vec![at])),
-                }
-            }
-            let sent = groups.iter().map(|(node, group)| send(node, group, &jobs));
-            let sent: Vec<_> = iter(sent.collect::<Vec<_>>())
-                .buffered(AHEAD)
-                .try_collect()
-                .await
-                .map_err(|failure: Failure| self.failed(&failure.why))?;
-            for ((_, group), replies) in groups.iter().zip(sent) {
-                for (at, replies) in group.iter().zip(replies) {
-                    jobs[*at].replies = replies;
-                }
-            }
-            let (mut moved, mut wait, mut unscripted) = (false, false, false);
-            for (node, group) in groups {
-                for at in group {
-                    let job = &mut jobs[at];
-                    job.asking = None;
-                    match job.verdict() {
-                        Verdict::Done => continue,
-                        Verdict::Moved => moved = true,
-                        Verdict::Ask(details) => job.asking = Some(self.acquaint(&details, &node).await?),
-                        Verdict::Wait => wait = true,
-                        Verdict::Unscripted => unscripted = true,
-                        Verdict::Failed(why) => return Err(self.failed(&why)),
-                    }
-                    pending.push(at);
-                }
-            }
-            if pending.is_empty() {
-                return Ok(jobs);
-            }
-            if moved || unscripted {
-                // Who is met anew is told the script.
-                self.survey_or_reopen().await?;
-            }
-            if wait || moved {
-                tokio::time::sleep(PAUSE).await;
+    /// Fails if one of them is not the same master any more: what it had not passed on is lost.
+    pub(super) async fn check_masters(&self) -> Result<(), BulkError> {
+        let Some(masters) = &self.masters else { return Ok(()) };
+        for (node, known) in masters.lock().await.iter() {
+            if !self.standing(node).await?.is_still(known) {
+                return Err(self.failed(&format!(
+                    "{} is no longer the master that was written to, and may have lost some of that: run this again",
+                    self.name(node)
+                )));
             }
         }
-        Err(self.failed("it has been busy with itself for too long"))
+        Ok(())
+    }
+
+    async fn standing(&self, node: &Node) -> Result<Standing, BulkError> {
+        let is_cluster = matches!(self.place.servers, Servers::Cluster(_));
+        Standing::of(node, is_cluster).await.map_err(|failure| self.failed(&failure.why))
     }
 
     /// Finds all servers anew, or opens the one there is once more.
-    async fn survey_or_reopen(&self) -> Result<(), BulkError> {
+    pub(super) async fn survey_or_reopen(&self) -> Result<(), BulkError> {
         match Node::of_place(&self.place, &self.role) {
             None => self.survey().await,
             Some(node) => {
@@ -204,7 +138,7 @@ impl Whole {
         }
     }
 
-    async fn acquaint(&self, details: &str, from: &Node) -> Result<Arc<Node>, BulkError> {
+    pub(super) async fn acquaint(&self, details: &str, from: &Node) -> Result<Arc<Node>, BulkError> {
         let unknown = || self.failed("a node refers to nobody");
         let address: Address = referred(details, from).ok_or_else(unknown)?;
         if let Some(node) = self.topology().node(&address) {
@@ -245,31 +179,8 @@ impl Whole {
     }
 
     async fn page(&self, from: Option<Cursor>, limit: usize) -> Result<Items, BulkError> {
-        let topology = self.topology();
-        let malformed = || self.failed("a scan cannot go on there");
-        let (place, cursor) = match &from {
-            None => (0, "0".to_owned()),
-            Some(cursor) => parse_cursor(cursor).ok_or_else(malformed)?,
-        };
-        let node = topology.nodes().get(place).ok_or_else(malformed)?;
-        let mut scanning = redis::pipe();
-        scanning.add_command(scan::command(self.form.prefix(), &cursor, limit.min(SCANNED)));
-        let mut replies =
-            node.exchange(&scanning, LIMIT).await.map_err(|failure| self.failed(&failure.why))?;
-        let reply = replies.pop().unwrap_or(Value::Nil);
-        if let Some(failure) = refusal(&reply) {
-            return Err(self.failed(&failure.why));
-        }
-        let (next, keys): (String, Vec<Vec<u8>>) =
-            redis::from_redis_value(reply).map_err(|error| self.failed(&error.to_string()))?;
-        let keys = keys.iter().map(|key| self.form.rest(key).to_vec()).collect();
-        let items = self.look_up(keys).await?.into_iter().flatten().collect();
-        let next = match (next.as_str(), place + 1 < topology.nodes().len()) {
-            ("0", false) => None,
-            ("0", true) => Some(cursor_of(place + 1, "0")),
-            (next, _) => Some(cursor_of(place, next)),
-        };
-        Ok(Items { items, next })
+        let (keys, next) = self.next_keys(from, limit).await?;
+        Ok(Items { items: self.look_up(keys).await?.into_iter().flatten().collect(), next })
     }
 
     /// Does what the script has decided.
@@ -296,36 +207,6 @@ async fn cluster(place: &Place, role: &Role) -> Result<Topology, Failure> {
     };
     try_join_all(topology.nodes().iter().map(connect)).await?;
     Ok(topology)
-}
-
-/// Sends the commands of some jobs; their replies are in the order of the jobs.
-async fn send(node: &Node, group: &[usize], jobs: &[Job]) -> Result<Vec<Vec<Value>>, Failure> {
-    let mut pipeline = Pipeline::with_capacity(group.len() * 2);
-    for at in group {
-        if jobs[*at].asking.is_some() {
-            pipeline.cmd("ASKING");
-        }
-        jobs[*at].commands.iter().for_each(|command| {
-            pipeline.add_command(command.clone());
-        });
-    }
-    let mut replies = node.exchange(&pipeline, LIMIT).await?.into_iter();
-    let of_job = |at: &usize| {
-        if jobs[*at].asking.is_some() {
-            replies.next();
-        }
-        replies.by_ref().take(jobs[*at].commands.len()).collect()
-    };
-    Ok(group.iter().map(of_job).collect())
-}
-
-fn cursor_of(place: usize, cursor: &str) -> Cursor {
-    Cursor(format!("{place} {cursor}").into_bytes())
-}
-
-fn parse_cursor(cursor: &Cursor) -> Option<(usize, String)> {
-    let (place, cursor) = std::str::from_utf8(&cursor.0).ok()?.split_once(' ')?;
-    Some((place.parse().ok()?, cursor.to_owned()))
 }
 
 impl Bulk for Whole {
@@ -487,28 +368,26 @@ impl Bulk for Whole {
     /// Redis alone knows when it writes to its disk. But a master that was replaced goes on as if nothing
     /// had happened, and what it is told is lost.
     fn sync(&self) -> Work<'_, ()> {
-        Box::pin(async {
-            if matches!(self.place.servers, Servers::Sentinels { .. }) {
-                for node in self.topology().nodes() {
-                    node.check().await.map_err(|why| self.failed(&why))?;
-                }
-            }
-            Ok(())
-        })
+        Box::pin(self.check_masters())
+    }
+
+    fn is_lazy(&self) -> bool {
+        true
+    }
+
+    fn repeats(&self) -> bool {
+        true
+    }
+
+    fn refuse_volatile(&self) -> Work<'_, ()> {
+        Box::pin(self.refuse_volatile())
+    }
+
+    fn bring_to_disk(&self) -> Work<'_, ()> {
+        Box::pin(self.bring_to_disk())
     }
 
     fn close(&self) -> Work<'_, ()> {
         Box::pin(async { Ok(()) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_survives() {
-        assert_eq!(parse_cursor(&cursor_of(3, "17")), Some((3, "17".to_owned())));
-        assert_eq!(parse_cursor(&Cursor(b"x".to_vec())), None);
     }
 }

@@ -5,13 +5,17 @@
 //! nothing. No increment is ever repeated unless the server said that it did not do it.
 
 mod bulk;
+mod durable;
 mod form;
 pub(crate) mod fuzzing;
+mod jobs;
 mod node;
 mod place;
 mod scan;
+mod standing;
 mod survey;
 mod topology;
+mod walk;
 mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};

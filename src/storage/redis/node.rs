@@ -165,6 +165,19 @@ impl Node {
         }
     }
 
+    /// Fails if the sentinels name another master. One that was replaced goes on as if nothing had happened,
+    /// and what it is told is lost.
+    pub(super) async fn check_master(&self) -> Result<(), String> {
+        if let Route::Master { sentinels, service, sentinel_access, .. } = &self.route
+            && let Some((_, address)) = self.connection()
+            && let Ok(master) = ask_sentinels(sentinels, service, sentinel_access).await
+            && master != address
+        {
+            return Err(format!("the sentinels name another master, {master}"));
+        }
+        Ok(())
+    }
+
     /// Whether there has been a connection.
     pub(super) fn is_connected(&self) -> bool {
         self.connection().is_some()
@@ -212,18 +225,10 @@ impl Link for Node {
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
-            let (mut connection, address) =
-                self.connection().ok_or_else(|| "there is no connection".to_owned())?;
+            let (mut connection, _) = self.connection().ok_or_else(|| "there is no connection".to_owned())?;
             probe(&mut connection).await.map_err(|failure| failure.why)?;
             self.presence.seen();
-            // A master that was replaced goes on as if nothing had happened, and what it is told is lost.
-            if let Route::Master { sentinels, service, sentinel_access, .. } = &self.route
-                && let Ok(master) = ask_sentinels(sentinels, service, sentinel_access).await
-                && master != address
-            {
-                return Err(format!("the sentinels name another master, {master}"));
-            }
-            Ok(())
+            self.check_master().await
         })
     }
 

@@ -10,7 +10,7 @@ use super::place::{Address, refusal};
 use crate::storage::start::Failure;
 
 /// Into so many slots a cluster divides its keys.
-const SLOTS: usize = 16_384;
+pub(super) const SLOTS: usize = 16_384;
 
 /// All servers, and what each of them has.
 pub(super) struct Topology {
@@ -63,6 +63,11 @@ impl Topology {
         }
         let place = self.slots[usize::from(crc16(key)) % SLOTS]?;
         self.nodes.get(usize::from(place))
+    }
+
+    /// Whether any server has a slot.
+    pub(super) fn has(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(Option::is_some)
     }
 
     /// Whether the same servers have the same slots.

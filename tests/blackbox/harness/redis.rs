@@ -7,6 +7,8 @@ use super::{Service, free_tcp_port, run, stores_sync};
 
 /// The server's program, which goes by its name.
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-server");
+/// A newer server, which knows `WAITAOF` and moves slots whole.
+const VALKEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/valkey-server");
 
 /// A Redis that writes each change to its file before it acknowledges it, so that a kill loses nothing. It
 /// waits for the disk only where [`stores_sync`] says so.
@@ -31,7 +33,17 @@ impl Redis {
 
     /// One whose client finds it on this port, however the options bring it there.
     pub(crate) fn at(port: u16, options: &str, client: &[&str]) -> Self {
-        let mut service = Service::new(PROGRAM);
+        Self::of(PROGRAM, port, options, client)
+    }
+
+    /// A Valkey with further options.
+    pub(crate) fn valkey(options: &str) -> Self {
+        let port = free_tcp_port();
+        Self::of(VALKEY, port, &format!("--port {port} {options}"), &[])
+    }
+
+    fn of(program: &'static str, port: u16, options: &str, client: &[&str]) -> Self {
+        let mut service = Service::new(program);
         let sync = if stores_sync() { "always" } else { "no" };
         let arguments =
             format!("--bind 127.0.0.1 --appendonly yes --appendfsync {sync} --unixsocket socket {options}");
@@ -55,6 +67,11 @@ impl Redis {
     /// Its process.
     pub(crate) fn service(&mut self) -> &mut Service {
         &mut self.service
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        self.service.signal(signal);
     }
 
     /// Starts it, on the data that it has, and waits until it accepts work.
@@ -102,6 +119,11 @@ fn cli(port: u16, client: &[String], command: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// A command for each of these slots, which `SLOT` in it stands for.
+fn each(slots: std::ops::Range<u16>, command: &str) -> String {
+    slots.map(|slot| command.replace("SLOT", &slot.to_string()) + "\n").collect()
+}
+
 /// Three nodes of a cluster, each with a third of the slots.
 pub(crate) struct RedisCluster {
     nodes: Vec<Redis>,
@@ -115,6 +137,20 @@ impl RedisCluster {
 
     /// One whose nodes have these options, by the port of each, and whose own client needs these.
     pub(crate) fn with(announced: Option<u16>, options: impl Fn(u16) -> String, client: &[&str]) -> Self {
+        Self::of(PROGRAM, announced, options, client)
+    }
+
+    /// One of Valkeys.
+    pub(crate) fn of_valkeys() -> Self {
+        Self::of(VALKEY, None, |port| format!("--port {port}"), &[])
+    }
+
+    fn of(
+        program: &'static str,
+        announced: Option<u16>,
+        options: impl Fn(u16) -> String,
+        client: &[&str],
+    ) -> Self {
         const SLOTS: [&str; 3] = ["0 5460", "5461 10922", "10923 16383"];
         let mut nodes = Vec::new();
         for (number, slots) in SLOTS.iter().enumerate() {
@@ -123,7 +159,7 @@ impl RedisCluster {
                 _ => String::new(),
             };
             let port = free_tcp_port();
-            let node = Self::node(port, &format!("{} {announce}", options(port)), client);
+            let node = Self::node(program, port, &format!("{} {announce}", options(port)), client);
             let slots: Vec<&str> = slots.split(' ').collect();
             node.cli(&["cluster", "addslotsrange", slots[0], slots[1]]);
             node.cli(&["cluster", "set-config-epoch", &(number + 1).to_string()]);
@@ -138,18 +174,27 @@ impl RedisCluster {
     /// One more node, which has no slots yet; its place.
     pub(crate) fn join(&mut self) -> usize {
         let port = free_tcp_port();
-        let node = Self::node(port, &format!("--port {port}"), &[]);
+        let node = Self::node(PROGRAM, port, &format!("--port {port}"), &[]);
         self.introduce(&node);
         self.nodes.push(node);
         self.await_all();
         self.nodes.len() - 1
     }
 
-    fn node(port: u16, options: &str, client: &[&str]) -> Redis {
+    /// Makes a node that has no slots the replica of another one, with all that this one has.
+    pub(crate) fn follow(&self, node: usize, master: usize) {
+        assert_eq!(self.nodes[node].cli(&["cluster", "replicate", &self.id(master)]), "OK\n");
+        super::eventually("a replica", || {
+            let told = self.nodes[node].cli(&["info", "replication"]);
+            told.contains("master_link_status:up").then_some(())
+        });
+    }
+
+    fn node(program: &'static str, port: u16, options: &str, client: &[&str]) -> Redis {
         // None is given up for dead while a test lets it hang, nor is one degraded when its last slot goes.
         let cluster = "--cluster-enabled yes --cluster-node-timeout 60000 --cluster-announce-ip 127.0.0.1 \
                        --cluster-allow-replica-migration no";
-        Redis::at(port, &format!("{cluster} {options}"), client)
+        Redis::of(program, port, &format!("{cluster} {options}"), client)
     }
 
     fn introduce(&self, other: &Redis) {
@@ -226,9 +271,72 @@ impl RedisCluster {
         }
     }
 
+    /// Opens slots, and moves all their keys from one node to another.
+    pub(crate) fn move_keys_of(&self, slots: std::ops::Range<u16>, from: usize, to: usize) {
+        let port = self.nodes[to].port();
+        let (giving, taking) = (self.id(from), self.id(to));
+        self.nodes[to].feed(&each(slots.clone(), &format!("cluster setslot SLOT importing {giving}")));
+        self.nodes[from].feed(&each(slots.clone(), &format!("cluster setslot SLOT migrating {taking}")));
+        self.carry(slots, from, port);
+    }
+
+    /// Moves all keys of open slots back to the owner, and closes them: nobody else ever owns them.
+    pub(crate) fn return_keys_of(&self, slots: std::ops::Range<u16>, from: usize, to: usize) {
+        let stable = each(slots.clone(), "cluster setslot SLOT stable");
+        self.nodes[to].feed(&stable);
+        self.carry(slots, from, self.nodes[to].port());
+        self.nodes[from].feed(&stable);
+    }
+
+    /// Moves slots whole from one node to another.
+    pub(crate) fn move_slots(&self, slots: std::ops::Range<u16>, from: usize, to: usize) {
+        self.move_keys_of(slots.clone(), from, to);
+        self.give_slots(slots, to);
+    }
+
+    /// Gives open slots to a node that has all their keys.
+    pub(crate) fn give_slots(&self, slots: std::ops::Range<u16>, to: usize) {
+        let own = each(slots, &format!("cluster setslot SLOT node {}", self.id(to)));
+        let others = (0..self.nodes.len()).filter(|node| *node != to);
+        for node in std::iter::once(to).chain(others) {
+            self.nodes[node].feed(&own);
+        }
+    }
+
+    /// Lets the nodes move slots by themselves, as Valkey 9 does.
+    pub(crate) fn migrate_slots(&self, slots: std::ops::Range<u16>, from: usize, to: usize) {
+        let (first, last) = (slots.start.to_string(), (slots.end - 1).to_string());
+        let command = ["cluster", "migrateslots", "slotsrange", &first, &last, "node", &self.id(to)];
+        assert_eq!(self.nodes[from].cli(&command), "OK\n");
+        super::eventually("the slots' move", || {
+            let told = self.nodes[from].cli(&["cluster", "slots"]);
+            let lines: Vec<&str> = told.lines().collect();
+            let port = self.nodes[to].port().to_string();
+            let has = |words: &[&str]| {
+                let (from, to): (u16, u16) = (words[0].parse().ok()?, words[1].parse().ok()?);
+                (words[3] == port && from <= slots.start && slots.end - 1 <= to).then_some(())
+            };
+            lines.windows(4).find_map(has)
+        });
+    }
+
+    fn carry(&self, slots: std::ops::Range<u16>, from: usize, port: u16) {
+        let keys = self.nodes[from].feed(&each(slots, "cluster getkeysinslot SLOT 1000"));
+        let keys: Vec<&str> = keys.split_whitespace().filter(|key| key.starts_with("pyzord")).collect();
+        assert!(!keys.is_empty(), "there is nothing to move");
+        let migrate = |key: &&str| format!("migrate 127.0.0.1 {port} {key} 0 5000\n");
+        let moved = self.nodes[from].feed(&keys.iter().map(migrate).collect::<String>());
+        assert!(moved.lines().filter(|line| !line.is_empty()).all(|line| line == "OK"), "{moved}");
+    }
+
     /// Kills a node.
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].service().kill();
+    }
+
+    /// Starts a node again on its data.
+    pub(crate) fn restart(&mut self, node: usize) {
+        self.nodes[node].restart();
     }
 
     /// The slot of a key.

@@ -4,10 +4,13 @@
 //! `PYZORD_KILLS` is how often each pair of engines is interrupted in the tests of `kill -9`, and
 //! `PYZORD_KILL_RECORDS` how many records there are to move each time.
 
+mod cluster;
 mod counted;
 mod journals;
+mod masters;
 mod mounts;
 mod proxy;
+mod slots;
 mod stopped;
 mod stores;
 mod twice;

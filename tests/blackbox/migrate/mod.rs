@@ -5,6 +5,7 @@
 
 mod ages;
 mod deletion;
+mod durability;
 mod gdbm_files;
 mod interrupted;
 mod merge;

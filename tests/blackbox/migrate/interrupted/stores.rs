@@ -59,7 +59,7 @@ pub(crate) fn store(engine: &str) -> Box<dyn Store> {
 }
 
 /// A homedir whose server writes no usage log, where records do not expire.
-fn home(settings: &str) -> Home {
+pub(crate) fn home(settings: &str) -> Home {
     Home::open().file("config", format!("[server]\nLogFile = pyzord.log\nCleanupAge = 0\n{settings}"))
 }
 
@@ -187,7 +187,7 @@ struct RedisStore {
 }
 
 /// The command that stores a hash, with the fields only that a server would have made.
-fn write_hash(commands: &mut Vec<u8>, key: &str, tallies: &[Tally; 2]) {
+pub(crate) fn write_hash(commands: &mut Vec<u8>, key: &str, tallies: &[Tally; 2]) {
     let mut words = vec!["HSET".to_owned(), key.to_owned()];
     for (prefix, tally) in ["r", "wl"].into_iter().zip(tallies).filter(|(_, tally)| tally.count != 0) {
         words.extend([format!("{prefix}_count"), tally.count.to_string()]);

@@ -1,0 +1,186 @@
+//! Bringing what a server was told to its disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Pipeline, Value};
+use tracing::warn;
+
+use super::bulk::{LIMIT, PAUSE, ROUNDS, Whole};
+use super::node::Node;
+use super::topology::SLOTS;
+use crate::record::Record;
+use crate::storage::bulk::BulkError;
+
+/// How long a sync of an append-only file is waited for. With `appendfsync no` there is none.
+const SYNC: Duration = Duration::from_secs(5);
+/// What to do where it is not possible.
+const OVERRIDE: &str = "or run this with --no-durability, which deletes without it";
+
+impl Whole {
+    /// Refuses servers that keep nothing on their disks.
+    pub(super) async fn refuse_volatile(&self) -> Result<(), BulkError> {
+        for node in self.topology().nodes() {
+            if self.persistence(node).await?.is("aof_enabled", "1") {
+                continue;
+            }
+            let mut question = redis::pipe();
+            question.cmd("CONFIG").arg("GET").arg("save");
+            let save = match self.ask(node, &question).await? {
+                Value::ServerError(error) => {
+                    let name = self.name(node);
+                    let why = error.details().unwrap_or_default();
+                    warn!("cannot tell whether {name} saves by itself: CONFIG GET save is refused ({why})");
+                    continue;
+                }
+                reply => redis::from_redis_value::<Vec<String>>(reply).unwrap_or_default(),
+            };
+            if save.get(1).is_none_or(String::is_empty) {
+                return Err(self.failed(&format!(
+                    "{} keeps nothing on its disk, and --delete would leave all records in its memory alone: set \
+                     appendonly yes or save there, {OVERRIDE}",
+                    self.name(node)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when everything that was stored is on the disks of all servers.
+    pub(super) async fn bring_to_disk(&self) -> Result<(), BulkError> {
+        self.check_masters().await?;
+        for node in self.topology().nodes() {
+            if !self.persistence(node).await?.is("aof_enabled", "1") {
+                self.save(node).await?;
+            } else if !self.sync_file(node).await? {
+                self.rewrite_file(node).await?;
+            }
+        }
+        self.check_masters().await
+    }
+
+    /// Waits for a sync of the append-only file. Says no where the server makes none.
+    async fn sync_file(&self, node: &Arc<Node>) -> Result<bool, BulkError> {
+        // It waits for what this connection has changed last; other nodes may have sent keys since.
+        let topology = self.topology();
+        let mut keys = (0..SLOTS * 4).map(|number| format!("pyzord.probe.{number}").into_bytes());
+        let own = keys.find(|key| topology.route(key).is_some_and(|owner| Arc::ptr_eq(owner, node)));
+        let Some(key) = own else { return Ok(true) };
+        let mut waiting = redis::pipe();
+        for command in self.form.store(&key, &Record::default(), None) {
+            waiting.add_command(command);
+        }
+        waiting.cmd("EXPIRE").arg(&key).arg(0);
+        waiting.cmd("WAITAOF").arg(1).arg(0).arg(SYNC.as_millis().to_string());
+        let replies = node.exchange(&waiting, LIMIT).await.map_err(|failure| self.failed(&failure.why))?;
+        let Some((reply, changes)) = replies.split_last() else { return Ok(false) };
+        if let Some(Value::ServerError(error)) =
+            changes.iter().find(|reply| matches!(reply, Value::ServerError(_)))
+        {
+            let why = error.details().unwrap_or_default();
+            return Err(self.failed(&format!(
+                "{} refuses a change: {} {why}",
+                self.name(node),
+                error.code()
+            )));
+        }
+        // Older servers do not know it, and an account may not be allowed to run it.
+        Ok(matches!(reply, Value::Array(synced) if synced.first() == Some(&Value::Int(1))))
+    }
+
+    /// Has the append-only file written anew, which ends with a sync.
+    async fn rewrite_file(&self, node: &Node) -> Result<(), BulkError> {
+        let mut rewriting = redis::pipe();
+        rewriting.cmd("BGREWRITEAOF");
+        self.start(node, &rewriting, "WAITAOF or BGREWRITEAOF").await?;
+        self.ended(node, &["aof_rewrite_in_progress", "aof_rewrite_scheduled"], "aof_last_bgrewrite_status")
+            .await
+    }
+
+    /// Has a snapshot written, which ends with a sync.
+    async fn save(&self, node: &Node) -> Result<(), BulkError> {
+        let mut saving = redis::pipe();
+        saving.cmd("BGSAVE");
+        for _ in 0..ROUNDS {
+            let before = self.persistence(node).await?.value("rdb_last_save_time");
+            // The time of the last save has whole seconds.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            self.start(node, &saving, "BGSAVE").await?;
+            self.ended(node, &["rdb_bgsave_in_progress"], "rdb_last_bgsave_status").await?;
+            // Another command may have stopped it, which is no failure of it.
+            if self.persistence(node).await?.value("rdb_last_save_time") != before {
+                return Ok(());
+            }
+        }
+        Err(self.failed(&format!("{} does not finish a BGSAVE", self.name(node))))
+    }
+
+    /// Starts something that goes on in another process of the server, of which there is one at a time.
+    async fn start(&self, node: &Node, command: &Pipeline, needed: &str) -> Result<(), BulkError> {
+        loop {
+            let Value::ServerError(error) = self.ask(node, command).await? else { return Ok(()) };
+            let why = error.details().unwrap_or_default();
+            if !why.contains("in progress") && !why.contains("process is active") {
+                return Err(self.failed(&format!(
+                    "{} cannot be told to write to its disk ({} {why}): allow {needed}, {OVERRIDE}",
+                    self.name(node),
+                    error.code()
+                )));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits for its end.
+    async fn ended(&self, node: &Node, busy: &[&str], status: &str) -> Result<(), BulkError> {
+        loop {
+            let now = self.persistence(node).await?;
+            if busy.iter().all(|name| !now.is(name, "1")) {
+                return match now.is(status, "ok") {
+                    true => Ok(()),
+                    false => Err(self.failed(&format!(
+                        "{} could not write to its disk ({status} of INFO); its log says why",
+                        self.name(node)
+                    ))),
+                };
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn persistence(&self, node: &Node) -> Result<Persistence, BulkError> {
+        let mut question = redis::pipe();
+        question.cmd("INFO").arg("persistence");
+        match self.ask(node, &question).await? {
+            Value::ServerError(error) => Err(self.failed(&format!(
+                "the account must be allowed to run INFO, to tell what is on the disk ({}), {OVERRIDE}",
+                error.details().unwrap_or_default()
+            ))),
+            reply => Ok(Persistence(redis::from_redis_value(reply).unwrap_or_default())),
+        }
+    }
+
+    async fn ask(&self, node: &Node, question: &Pipeline) -> Result<Value, BulkError> {
+        let replies = node.exchange(question, LIMIT).await.map_err(|failure| self.failed(&failure.why))?;
+        Ok(replies.into_iter().next_back().unwrap_or(Value::Nil))
+    }
+
+    /// A server for people, within a line that names the database.
+    pub(super) fn name(&self, node: &Node) -> String {
+        node.address().map_or_else(|| "the master".to_owned(), ToString::to_string)
+    }
+}
+
+/// What a server says of its disk.
+struct Persistence(String);
+
+impl Persistence {
+    fn value(&self, name: &str) -> Option<String> {
+        let value = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned());
+        self.0.lines().find_map(value)
+    }
+
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.value(name).as_deref() == Some(value)
+    }
+}

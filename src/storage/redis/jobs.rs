@@ -1,0 +1,150 @@
+//! Commands for single keys, sent to whichever servers have them.
+
+use std::sync::Arc;
+
+use futures_util::stream::{StreamExt as _, TryStreamExt as _, iter};
+use redis::{Cmd, Pipeline, RedisError, Value};
+
+use super::bulk::{LIMIT, PAUSE, ROUNDS, Whole};
+use super::node::Node;
+use crate::storage::bulk::BulkError;
+use crate::storage::start::Failure;
+
+/// How many changes are sent at once, and how often, before the first replies are there.
+const TOGETHER: usize = 500;
+const AHEAD: usize = 4;
+
+/// Commands for one key, which are sent in a row.
+pub(super) struct Job {
+    pub(super) key: Vec<u8>,
+    pub(super) commands: Vec<Cmd>,
+    /// The node that another one has named for it, which has to be told so.
+    asking: Option<Arc<Node>>,
+    pub(super) replies: Vec<Value>,
+}
+
+/// What becomes of a job whose commands were refused.
+enum Verdict {
+    /// The replies are what they are.
+    Done,
+    /// Another server has the key.
+    Moved,
+    /// Another server has the key for now.
+    Ask(String),
+    /// The server will do it soon.
+    Wait,
+    /// The server does not know the script.
+    Unscripted,
+    /// The server does not do it, nor anything else.
+    Failed(String),
+}
+
+impl Job {
+    /// Nothing has been sent yet.
+    pub(super) fn new(key: Vec<u8>, commands: Vec<Cmd>) -> Self {
+        Self { key, commands, asking: None, replies: Vec::new() }
+    }
+
+    fn verdict(&self) -> Verdict {
+        let refused = self.replies.iter().find_map(|reply| match reply {
+            Value::ServerError(error) if error.code() != "WRONGTYPE" => Some(error),
+            _ => None,
+        });
+        let Some(error) = refused else { return Verdict::Done };
+        match error.code() {
+            "MOVED" => Verdict::Moved,
+            "ASK" => Verdict::Ask(error.details().unwrap_or_default().to_owned()),
+            "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "BUSY" | "MASTERDOWN" => Verdict::Wait,
+            "NOSCRIPT" => Verdict::Unscripted,
+            _ => Verdict::Failed(RedisError::from(error.clone()).to_string()),
+        }
+    }
+
+    /// Whether another type of value is in the way.
+    pub(super) fn has_wrong_type(&self) -> bool {
+        self.replies
+            .iter()
+            .any(|reply| matches!(reply, Value::ServerError(error) if error.code() == "WRONGTYPE"))
+    }
+}
+
+impl Whole {
+    /// Has all jobs done, wherever their keys are.
+    pub(super) async fn run(&self, mut jobs: Vec<Job>) -> Result<Vec<Job>, BulkError> {
+        let mut pending: Vec<usize> = (0..jobs.len()).collect();
+        for _ in 0..ROUNDS {
+            let topology = self.topology();
+            let mut groups: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
+            for at in pending.drain(..) {
+                let node = jobs[at].asking.as_ref().or_else(|| topology.route(&jobs[at].key));
+                let node = node.ok_or_else(|| self.failed("nobody has some of the slots"))?;
+                match groups
+                    .iter_mut()
+                    .find(|(known, group)| Arc::ptr_eq(known, node) && group.len() < TOGETHER)
+                {
+                    Some((_, group)) => group.push(at),
+                    None => groups.push((Arc::clone(node), vec![at])),
+                }
+            }
+            let sent = groups.iter().map(|(node, group)| send(node, group, &jobs));
+            let sent: Vec<_> = iter(sent.collect::<Vec<_>>())
+                .buffered(AHEAD)
+                .try_collect()
+                .await
+                .map_err(|failure: Failure| self.failed(&failure.why))?;
+            for ((_, group), replies) in groups.iter().zip(sent) {
+                for (at, replies) in group.iter().zip(replies) {
+                    jobs[*at].replies = replies;
+                }
+            }
+            let (mut moved, mut wait, mut unscripted) = (false, false, false);
+            for (node, group) in groups {
+                for at in group {
+                    let job = &mut jobs[at];
+                    job.asking = None;
+                    match job.verdict() {
+                        Verdict::Done => continue,
+                        Verdict::Moved => moved = true,
+                        Verdict::Ask(details) => job.asking = Some(self.acquaint(&details, &node).await?),
+                        Verdict::Wait => wait = true,
+                        Verdict::Unscripted => unscripted = true,
+                        Verdict::Failed(why) => return Err(self.failed(&why)),
+                    }
+                    pending.push(at);
+                }
+            }
+            if pending.is_empty() {
+                return Ok(jobs);
+            }
+            if moved || unscripted {
+                // Who is met anew is told the script.
+                self.survey_or_reopen().await?;
+            }
+            if wait || moved {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Err(self.failed("it has been busy with itself for too long"))
+    }
+}
+
+/// Sends the commands of some jobs; their replies are in the order of the jobs.
+async fn send(node: &Node, group: &[usize], jobs: &[Job]) -> Result<Vec<Vec<Value>>, Failure> {
+    let mut pipeline = Pipeline::with_capacity(group.len() * 2);
+    for at in group {
+        if jobs[*at].asking.is_some() {
+            pipeline.cmd("ASKING");
+        }
+        jobs[*at].commands.iter().for_each(|command| {
+            pipeline.add_command(command.clone());
+        });
+    }
+    let mut replies = node.exchange(&pipeline, LIMIT).await?.into_iter();
+    let of_job = |at: &usize| {
+        if jobs[*at].asking.is_some() {
+            replies.next();
+        }
+        replies.by_ref().take(jobs[*at].commands.len()).collect()
+    };
+    Ok(group.iter().map(of_job).collect())
+}
