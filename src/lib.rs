@@ -19,7 +19,8 @@
 //! that strangers can cause.
 //!
 //! [`migrate`] is the second program: it moves records between databases as a whole. [`bench`] is the third: it
-//! puts load on any Pyzor server and says how it bears that.
+//! puts load on any Pyzor server and says how it bears that. [`server`] and [`bench`] receive and send batches of
+//! datagrams by `udp`.
 //!
 //! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, or `bench`, then `access`, `storage`
 //! and `protocol`, then `record` and `digest`. The bodies of fuzz targets are in `fuzzing`, and in the rooms whose
@@ -44,3 +45,4 @@ pub mod record;
 pub mod server;
 pub mod settings;
 pub mod storage;
+mod udp;

@@ -6,14 +6,11 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::socket::{
-    ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, sendmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, recvmmsg, sendmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
-/// How many datagrams are sent or received by one system call at most; also what the kernel takes as segments
-/// of one.
-const BATCH: usize = 64;
+use crate::udp::{BATCH, Message, ReplyTo, Transmitter};
+
 /// How many bytes all segments together may have.
 const LONGEST: usize = 65_000;
 /// How much of a reply is looked at; more than any of an operation of one digest has.
@@ -26,7 +23,8 @@ pub(super) struct Sockets {
     sockets: Vec<UdpSocket>,
     /// Whether several requests can leave as one datagram that the system cuts up.
     segments: bool,
-    headers: MultiHeaders<SockaddrStorage>,
+    server: ReplyTo,
+    transmitter: Transmitter,
     inbox: Inbox,
 }
 
@@ -56,7 +54,8 @@ impl Sockets {
         Ok(Self {
             sockets: (0..count).map(|_| open()).collect::<io::Result<_>>()?,
             segments: true,
-            headers: MultiHeaders::preallocate(BATCH, None),
+            server: ReplyTo { peer: server, source: None },
+            transmitter: Transmitter::default(),
             inbox: Inbox {
                 buffers: vec![0; BATCH * REPLY].into_boxed_slice(),
                 headers: MultiHeaders::preallocate(BATCH, None),
@@ -102,9 +101,9 @@ impl Sockets {
         let mut requests = bytes.chunks_exact(length);
         let slices: [[IoSlice<'_>; 1]; BATCH] =
             std::array::from_fn(|_| [IoSlice::new(requests.next().unwrap_or_default())]);
-        let sent =
-            sendmmsg(socket, &mut self.headers, &slices[..count], [None; BATCH], [], MsgFlags::MSG_DONTWAIT)?;
-        Ok(sent.count())
+        let messages: [Message<'_>; BATCH] =
+            std::array::from_fn(|at| Message { to: self.server, datagrams: &slices[at] });
+        self.transmitter.send(&self.sockets[which], &messages[..count])
     }
 
     /// Takes replies that have come to this socket, up to a batch; says whether there may be more.

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::socket::ReplyTo;
 use super::work::{Usage, Work};
 use crate::access::Authorizer;
 use crate::access::fuzzing::{ACCOUNTS, authorizers};
@@ -17,6 +16,7 @@ use crate::protocol::op::Op;
 use crate::protocol::reply::{Answer, Refusal, encode};
 use crate::record::{Kind, Record, Timestamp};
 use crate::storage::{Batch, Engine, Progress, StorageError};
+use crate::udp::ReplyTo;
 
 /// When everything happens, unless the input says otherwise: a moment that the corpus knows.
 const NOW: Timestamp = Timestamp::from_micros(1_795_343_270_500_000);

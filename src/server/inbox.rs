@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
-use super::mmsg::{Received, Receiver};
-use super::socket::ReplyTo;
+use crate::udp::{Received, Receiver, ReplyTo};
 
 /// The datagrams that one system call has received.
 #[derive(Default)]

@@ -9,7 +9,6 @@ mod answers;
 mod counters;
 pub(crate) mod fuzzing;
 pub mod inbox;
-mod mmsg;
 mod replay;
 mod sender;
 pub mod socket;
@@ -30,7 +29,6 @@ use tracing::{debug, error, warn};
 
 pub use self::counters::Counters;
 use self::inbox::Inbox;
-use self::mmsg::BATCH;
 use self::replay::ReplayGuard;
 use self::sender::{Outbox, Sender};
 use self::socket::Listener;
@@ -42,6 +40,7 @@ use crate::limits::Gate;
 use crate::logging::UsageLog;
 use crate::record::Timestamp;
 use crate::storage::{Batch, Engine, Health, Progress};
+use crate::udp::BATCH;
 
 /// How many requests one batch for the engine may have.
 const MAX_BATCH: usize = 1024;

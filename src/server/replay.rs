@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::socket::ReplyTo;
 use crate::access::TIME_TOLERANCE;
 use crate::allowance::{Allowance, more};
 use crate::digest::Digest;
 use crate::protocol::number::integer;
 use crate::protocol::request::Request;
 use crate::record::Timestamp;
+use crate::udp::ReplyTo;
 
 /// How long a copy can be valid after the first.
 const LIFETIME: Duration = Duration::from_secs(600);

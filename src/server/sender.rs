@@ -16,8 +16,8 @@ use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 
-use super::mmsg::{Message, Transmitter};
-use super::socket::{Listener, ReplyTo, Source};
+use super::socket::Listener;
+use crate::udp::{Message, ReplyTo, Source, Transmitter};
 
 /// How many replies one burst has at most: what every kernel that can send bursts takes.
 const BURST: usize = 64;

@@ -13,6 +13,8 @@ use nix::sys::socket::{
 };
 use thiserror::Error;
 
+use crate::udp::Source;
+
 /// How many bytes of received datagrams the kernel is asked to hold, which it then doubles: some 5000
 /// requests, which a pause of 20 ms fills under a full load. More would make answers old under overload.
 const RECEIVE_BUFFER: usize = 2 << 20;
@@ -25,25 +27,6 @@ const SPARE_BUFFER: usize = 212_992;
 /// How many descriptors the process must be allowed for spare sockets to be made: the start, a reload and a
 /// database need the others.
 const LEAST_DESCRIPTORS: u64 = 128;
-
-/// Where a reply goes: to the sender of the request, and from the address that the request was sent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplyTo {
-    /// The sender of the request.
-    pub peer: SocketAddr,
-    /// The address of this host that the request was sent to, where the socket is bound to a wildcard
-    /// address. None: the kernel chooses.
-    pub source: Option<Source>,
-}
-
-/// An address of this host to send from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The address.
-    pub address: IpAddr,
-    /// The index of the interface of a link-local address, which is one only together with that; or 0.
-    pub interface: u32,
-}
 
 impl Source {
     /// The address that a socket is bound to, unless that is a wildcard.

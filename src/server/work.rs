@@ -7,7 +7,6 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::replay::Mark;
-use super::socket::ReplyTo;
 use crate::digest::Digest;
 use crate::handler::{Decision, Step, counted, looked_up};
 use crate::protocol::op::Op;
@@ -16,6 +15,7 @@ use crate::protocol::request::Request;
 use crate::record::Kind;
 use crate::storage::Batch;
 use crate::storage::batch::{Increment, LookUp};
+use crate::udp::ReplyTo;
 
 /// Requests that wait for the engine. All that replies need is copied, into buffers that are used
 /// again, since the received datagrams are overwritten meanwhile.

@@ -1,14 +1,14 @@
-//! Mutated datagrams, many with a system call, and their replies.
+//! Mutated datagrams and their replies.
 
 use std::fs;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg};
+use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
 
 use super::mutator::Mutator;
 use crate::harness::{Account, Server, unix_time};
@@ -105,14 +105,8 @@ impl Flood {
             bytes += datagram.len();
             count += 1;
         }
-        let slices: Vec<_> = self.window[..count].iter().map(|datagram| [IoSlice::new(datagram)]).collect();
-        let mut sent = 0;
-        while sent < count {
-            let flags = MsgFlags::empty();
-            let socket = self.socket.as_raw_fd();
-            let addresses = vec![None; count - sent];
-            sent +=
-                sendmmsg(socket, &mut self.headers, &slices[sent..], addresses, [], flags).unwrap().count();
+        for datagram in &self.window[..count] {
+            self.socket.send(datagram).unwrap();
         }
         self.sent += count as u64;
     }

@@ -14,11 +14,29 @@ use std::ptr;
 
 use nix::errno::Errno;
 
-use super::socket::{ReplyTo, Source};
 use crate::protocol::MAX_DATAGRAM;
 
 /// How many datagrams one system call receives or sends at most.
-pub(super) const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
+
+/// Where a reply goes: to the sender of the request, and from the address that the request was sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The sender of the request.
+    pub peer: SocketAddr,
+    /// The address of this host that the request was sent to, where the socket is bound to a wildcard
+    /// address. None: the kernel chooses.
+    pub source: Option<Source>,
+}
+
+/// An address of this host to send from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The address.
+    pub address: IpAddr,
+    /// The index of the interface of a link-local address, which is one only together with that; or 0.
+    pub interface: u32,
+}
 
 /// Room for the ancillary data of one datagram, in words so that headers are aligned. Receiving needs 64
 /// bytes (an IPv6 packet info and a count of drops), and so does sending (a packet info and a segment size).
@@ -35,26 +53,26 @@ union Name {
 
 /// A received datagram, but for its bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Received {
+pub(crate) struct Received {
     /// How many bytes of it are in the buffer.
-    pub(super) length: usize,
+    pub(crate) length: usize,
     /// Where its reply goes; none if the kernel names no Internet address as its sender.
-    pub(super) reply_to: Option<ReplyTo>,
+    pub(crate) reply_to: Option<ReplyTo>,
     /// How many datagrams the kernel had dropped on this socket before this one, if it says so.
-    pub(super) drops: Option<u32>,
+    pub(crate) drops: Option<u32>,
 }
 
 /// One datagram to send, or several of one length (but for the last) that leave as one packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
+pub(crate) struct Message<'a> {
     /// Where it goes.
-    pub(super) to: ReplyTo,
+    pub(crate) to: ReplyTo,
     /// The bytes of each datagram.
-    pub(super) datagrams: &'a [IoSlice<'a>],
+    pub(crate) datagrams: &'a [IoSlice<'a>],
 }
 
 /// Receives datagrams. Owns all memory that the kernel writes to.
-pub(super) struct Receiver {
+pub(crate) struct Receiver {
     buffers: Vec<u8>,
     vectors: Vec<libc::iovec>,
     names: Vec<Name>,
@@ -84,8 +102,28 @@ impl Receiver {
     /// # Errors
     ///
     /// The system's, `EAGAIN` if there is nothing.
-    pub(super) fn receive(
+    pub(crate) fn receive(&mut self, socket: &impl AsRawFd, each: impl FnMut(Received)) -> nix::Result<()> {
+        self.receive_with(libc::MSG_DONTWAIT, socket, each)
+    }
+
+    /// Waits for a datagram on a blocking socket, and receives what else that holds as [`receive`] does.
+    ///
+    /// # Errors
+    ///
+    /// The system's, `EINTR` if a signal ends the wait.
+    ///
+    /// [`receive`]: Self::receive
+    pub(crate) fn wait_and_receive(
         &mut self,
+        socket: &impl AsRawFd,
+        each: impl FnMut(Received),
+    ) -> nix::Result<()> {
+        self.receive_with(libc::MSG_WAITFORONE, socket, each)
+    }
+
+    fn receive_with(
+        &mut self,
+        flags: c_int,
         socket: &impl AsRawFd,
         mut each: impl FnMut(Received),
     ) -> nix::Result<()> {
@@ -93,8 +131,7 @@ impl Receiver {
         let (socket, headers) = (socket.as_raw_fd(), self.headers.as_mut_ptr());
         // SAFETY: each header points to a name, a vector with its buffer, and ancillary room of the lengths it
         // says, all of which belong to `self`.
-        let count =
-            unsafe { libc::recvmmsg(socket, headers, BATCH as _, libc::MSG_DONTWAIT as _, ptr::null_mut()) };
+        let count = unsafe { libc::recvmmsg(socket, headers, BATCH as _, flags as _, ptr::null_mut()) };
         self.changed = usize::try_from(Errno::result(count)?).unwrap_or(BATCH);
         for (header, name) in self.headers.iter().zip(&self.names).take(self.changed) {
             let (source, drops) = ancillary(&header.msg_hdr);
@@ -105,7 +142,7 @@ impl Receiver {
     }
 
     /// The buffers of the datagrams that were received last, in the order of arrival.
-    pub(super) fn buffers(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn buffers(&self) -> impl Iterator<Item = &[u8]> {
         self.buffers.chunks_exact(MAX_DATAGRAM)
     }
 
@@ -207,7 +244,7 @@ fn address(name: &Name) -> Option<SocketAddr> {
 }
 
 /// Sends datagrams. Owns the headers that the system call takes.
-pub(super) struct Transmitter {
+pub(crate) struct Transmitter {
     names: Vec<Name>,
     controls: Vec<Control>,
     headers: Vec<libc::mmsghdr>,
@@ -229,7 +266,7 @@ impl Transmitter {
     /// # Errors
     ///
     /// The system's, of the first message.
-    pub(super) fn send(&mut self, socket: &impl AsRawFd, messages: &[Message<'_>]) -> nix::Result<usize> {
+    pub(crate) fn send(&mut self, socket: &impl AsRawFd, messages: &[Message<'_>]) -> nix::Result<usize> {
         let messages = &messages[..messages.len().min(BATCH)];
         let rooms = self.names.iter_mut().zip(&mut self.controls).zip(messages);
         for (header, ((name, control), message)) in self.headers.iter_mut().zip(rooms) {
