@@ -15,14 +15,16 @@ use super::plan::{End, Pace, Plan};
 use super::reply::Reply;
 use super::request::Encoder;
 use super::rhythm::Rhythm;
+use super::schedule::{Due, Schedule};
 use super::sockets::Sockets;
 use super::stop::Stop;
 use super::tally::Tally;
 
 /// How many requests are prepared at a time, so that replies are not kept waiting.
 const BATCH: usize = 256;
-/// How many batches of replies are taken from a socket before the next one has its turn.
-const TURNS: usize = 4;
+/// How many batches of replies are taken from a socket before the next one has its turn: all that its buffer has
+/// room for, so that no request is given up whose reply has come.
+const TURNS: usize = 512;
 /// With so many sockets at most, all are asked for replies when one has had some.
 const FEW_SOCKETS: usize = 8;
 /// How long a stop may go unnoticed, in nanoseconds.
@@ -50,7 +52,7 @@ pub(super) struct Generator {
     /// After how many nanoseconds a request is given up.
     pub(super) timeout: u64,
     pub(super) epoch: Instant,
-    /// How often the server's host said that nobody listens there.
+    /// How often the server's host said that its port is closed.
     pub(super) refusals: u64,
 }
 
@@ -61,8 +63,8 @@ struct Run<'a> {
     outbox: Outbox,
     /// How many requests may be sent on each socket of a closed loop.
     due: Vec<usize>,
-    /// How many requests an open loop has had to send.
-    scheduled: u64,
+    /// When requests of an open loop are sent; none of a closed one.
+    schedule: Option<Schedule>,
     /// The socket whose turn it is in an open loop.
     turn: usize,
     begin: u64,
@@ -76,7 +78,9 @@ struct Run<'a> {
     processor_at_begin: f64,
     is_measuring: bool,
     is_sending: bool,
-    /// How many requests of the measurement have been begun.
+    /// Until when requests have been sent, as far as they were due.
+    sending_until: u64,
+    /// How many requests of the measurement a closed loop has written.
     begun: u64,
     answered_ever: u64,
     given_up_ever: u64,
@@ -109,13 +113,12 @@ impl Generator {
     /// The system's, where load cannot go on.
     pub(super) fn run(&mut self, plan: Plan, tell: &mut dyn FnMut(u64, &Tally)) -> Result<Tally, Failure> {
         let sockets = self.sockets.len();
-        let window = match plan.pace {
-            Pace::Closed { window } => window,
-            Pace::Open { .. } => 0,
-        };
-        let due = (0..sockets).map(|at| window / sockets + usize::from(at < window % sockets)).collect();
         let begin = self.now();
         let measured_from = begin + plan.warm_up;
+        let (window, schedule) = match plan.pace {
+            Pace::Closed { window } => (window, None),
+            Pace::Open { rate } => (0, Some(Schedule::new(rate, begin, measured_from, plan.end))),
+        };
         let deadline = match plan.end {
             End::After(duration) => measured_from + duration,
             End::Count(_) => u64::MAX,
@@ -124,8 +127,8 @@ impl Generator {
             outbox: Outbox::new(&self.encoder),
             generator: self,
             plan,
-            due,
-            scheduled: 0,
+            due: (0..sockets).map(|at| window / sockets + usize::from(at < window % sockets)).collect(),
+            schedule,
             turn: 0,
             begin,
             measured_from,
@@ -135,6 +138,7 @@ impl Generator {
             processor_at_begin: 0.0,
             is_measuring: false,
             is_sending: true,
+            sending_until: begin,
             begun: 0,
             answered_ever: 0,
             given_up_ever: 0,
@@ -153,11 +157,13 @@ impl Run<'_> {
         loop {
             let now = self.generator.now();
             self.begin_and_end(now);
-            self.give_up(now);
             if self.is_sending {
                 self.send_due(now)?;
             } else if self.generator.outstanding.oldest().is_none() && self.ended.is_some() {
-                self.tally.sent = self.begun - self.tally.unsent;
+                self.tally.scheduled = match &self.schedule {
+                    Some(schedule) => schedule.scheduled_until(self.sending_until),
+                    None => self.begun,
+                };
                 return Ok(self.tally);
             }
             if self.is_hopeless() {
@@ -170,6 +176,8 @@ impl Run<'_> {
                 next_line = Some(at + interval);
             }
             self.take_replies(now, next_line)?;
+            // All that had come by then has been taken.
+            self.give_up(now);
         }
     }
 
@@ -178,6 +186,7 @@ impl Run<'_> {
         if !self.is_measuring && now >= self.measured_from {
             self.is_measuring = true;
             self.tally.arrived = 0;
+            self.tally.started = Some(SystemTime::now());
             self.processor_at_begin = processor_time();
         }
         let is_stopped = self.generator.stop.is_wanted();
@@ -206,7 +215,8 @@ impl Run<'_> {
     fn take_replies(&mut self, now: u64, next_line: Option<u64>) -> Result<(), Failure> {
         let phase = if self.is_measuring { self.deadline } else { self.measured_from };
         let expiry = self.generator.outstanding.oldest().map(|since| since + self.generator.timeout);
-        let until = [Some(phase).filter(|_| self.ended.is_none()), expiry, next_line, self.next_due()]
+        let next_due = self.schedule.as_ref().filter(|_| self.is_sending).and_then(Schedule::next_due);
+        let until = [Some(phase).filter(|_| self.ended.is_none()), expiry, next_line, next_due]
             .into_iter()
             .flatten()
             .fold(now + STOP_PERIOD, u64::min);
@@ -232,35 +242,26 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Nobody has ever answered, and there is nobody.
+    /// Whether nothing was ever answered and the server's port is closed.
     fn is_hopeless(&self) -> bool {
         self.answered_ever == 0 && self.given_up_ever > 0 && self.generator.refusals > 0
     }
 
     fn has_sent_all(&self, now: u64) -> bool {
-        let is_past = match self.plan.pace {
-            Pace::Closed { .. } => now >= self.deadline,
-            Pace::Open { .. } => self.intended(self.scheduled) >= self.deadline,
-        };
-        is_past || matches!(self.plan.end, End::Count(count) if self.begun >= count)
-    }
-
-    /// When an open loop has to send the request of this number.
-    fn intended(&self, number: u64) -> u64 {
-        match self.plan.pace {
-            Pace::Closed { .. } => u64::MAX,
-            Pace::Open { rate } => self.begin + (number as f64 * 1e9 / rate) as u64,
+        match &self.schedule {
+            Some(schedule) => schedule.next_due().is_none(),
+            None => now >= self.deadline || self.has_begun_all(),
         }
     }
 
-    fn next_due(&self) -> Option<u64> {
-        (self.is_sending && matches!(self.plan.pace, Pace::Open { .. }))
-            .then(|| self.intended(self.scheduled))
+    fn has_begun_all(&self) -> bool {
+        matches!(self.plan.end, End::Count(count) if self.begun >= count)
     }
 
+    /// Gives up what was sent a timeout before `now` or earlier.
     fn give_up(&mut self, now: u64) {
-        let Some(since) = now.checked_sub(self.generator.timeout) else { return };
-        while let Some(sent) = self.generator.outstanding.give_up(since) {
+        let Some(until) = now.checked_sub(self.generator.timeout) else { return };
+        while let Some(sent) = self.generator.outstanding.give_up(until) {
             self.given_up_ever += 1;
             self.tally.lost += u64::from(sent.is_counted);
             self.due[sent.socket] += 1;
@@ -268,74 +269,83 @@ impl Run<'_> {
     }
 
     fn send_due(&mut self, now: u64) -> Result<(), Failure> {
+        self.sending_until = now;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.generator.encoder.set_time(i64::try_from(seconds).unwrap_or(0));
-        match self.plan.pace {
-            Pace::Closed { .. } => {
-                for socket in 0..self.due.len() {
-                    let is_counted = self.is_measuring;
-                    let mut written = 0;
-                    while self.due[socket] > 0 && written < BATCH && self.write(socket, now, is_counted) {
-                        self.due[socket] -= 1;
-                        written += 1;
-                    }
-                    if written > 0 {
-                        self.flush(socket)?;
-                    }
+        if self.schedule.is_some() { self.keep_schedule(now) } else { self.fill_windows(now) }
+    }
+
+    /// Sends requests of a closed loop, as many as have been answered.
+    fn fill_windows(&mut self, now: u64) -> Result<(), Failure> {
+        for socket in 0..self.due.len() {
+            let is_counted = self.is_measuring;
+            let mut written = 0;
+            while self.due[socket] > 0 && written < BATCH && !(is_counted && self.has_begun_all()) {
+                if !self.write(socket, now, is_counted) {
+                    break;
                 }
+                self.begun += u64::from(is_counted);
+                self.due[socket] -= 1;
+                written += 1;
             }
-            Pace::Open { .. } => {
-                let socket = self.turn;
-                let mut written = 0;
-                while written < BATCH {
-                    let intended = self.intended(self.scheduled);
-                    if intended > now || intended >= self.deadline {
-                        break;
-                    }
-                    if !self.write(socket, intended, intended >= self.measured_from) {
-                        break;
-                    }
-                    if intended >= self.measured_from {
-                        self.tally.lag += now - intended;
-                    }
-                    self.scheduled += 1;
-                    written += 1;
-                }
-                if written > 0 {
-                    self.turn = (self.turn + 1) % self.generator.sockets.len();
-                    self.flush(socket)?;
-                }
+            if written > 0 {
+                self.flush(socket)?;
             }
         }
         Ok(())
     }
 
-    /// Writes the next request; says whether there was one.
-    fn write(&mut self, socket: usize, since: u64, is_counted: bool) -> bool {
-        if is_counted && matches!(self.plan.end, End::Count(count) if self.begun >= count) {
-            return false;
+    /// Sends requests of an open loop that are due. What is overdue for longer than the timeout is passed over:
+    /// a client would have given it up.
+    fn keep_schedule(&mut self, now: u64) -> Result<(), Failure> {
+        let oldest = now.saturating_sub(self.generator.timeout);
+        if let Some(schedule) = &mut self.schedule {
+            schedule.skip_before(oldest);
         }
+        let socket = self.turn;
+        let mut written = 0;
+        while written < BATCH
+            && let Some(Due { at, is_counted }) =
+                self.schedule.as_mut().and_then(|schedule| schedule.take(now))
+            && self.write(socket, at, is_counted)
+        {
+            written += 1;
+        }
+        if written > 0 {
+            self.turn = (self.turn + 1) % self.generator.sockets.len();
+            self.flush(socket)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the next request, for which there may be no room; says whether there was one.
+    fn write(&mut self, socket: usize, since: u64, is_counted: bool) -> bool {
         let Some((op, digest)) = self.plan.source.next() else {
             self.is_sending = false;
             return false;
         };
-        self.begun += u64::from(is_counted);
-        let Some(thread) = self.generator.outstanding.add(Sent { op, socket, since, is_counted }) else {
-            self.tally.unsent += u64::from(is_counted);
-            return true;
-        };
-        self.outbox.push(&self.generator.encoder, op, &digest, thread);
+        let sent = Sent { op, socket, since, at: since, is_counted };
+        if let Some(thread) = self.generator.outstanding.add(sent) {
+            self.outbox.push(&self.generator.encoder, op, &digest, thread);
+        }
         true
     }
 
     /// Sends what has been written.
     fn flush(&mut self, socket: usize) -> Result<(), Failure> {
-        let Generator { sockets, outstanding, refusals, .. } = &mut *self.generator;
-        let is_patient = matches!(self.plan.pace, Pace::Closed { .. });
-        let unsent = self.outbox.flush(sockets, socket, is_patient, refusals, |thread| {
-            outstanding.cancel(thread).is_some_and(|sent| sent.is_counted)
+        let Generator { sockets, outstanding, refusals, epoch, .. } = &mut *self.generator;
+        let is_open = self.schedule.is_some();
+        let sent = self.outbox.flush(sockets, socket, !is_open, refusals, |thread| {
+            outstanding.cancel(thread);
         });
-        self.tally.unsent += unsent.map_err(|error| Failure::Send(error.into()))?;
+        let sent = sent.map_err(|error| Failure::Send(error.into()))?;
+        let now = epoch.elapsed().as_nanos() as u64;
+        for request in sent.iter().filter_map(|thread| outstanding.sent(*thread, now)) {
+            self.tally.sent += u64::from(request.is_counted);
+            if is_open && request.is_counted {
+                self.tally.lag.saturating_record(now.saturating_sub(request.since));
+            }
+        }
         Ok(())
     }
 

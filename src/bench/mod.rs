@@ -5,31 +5,37 @@
 
 mod choice;
 mod echo;
+mod figures;
+mod histogram;
 mod load;
 mod options;
 mod outbox;
 mod output;
 mod outstanding;
 mod plan;
+mod progress;
 mod reply;
 mod request;
 mod rhythm;
+mod schedule;
 mod sockets;
 mod stop;
 mod tally;
+mod text;
 mod zipf;
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::ToSocketAddrs;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use self::choice::{Choice, Digests, Random, Source};
 use self::load::Generator;
 use self::options::{Invocation, Options, nanoseconds};
 use self::outstanding::Outstanding;
 use self::plan::{End, Pace, Plan};
+use self::progress::Style;
 use self::request::Encoder;
 use self::sockets::Sockets;
 use self::stop::Stop;
@@ -50,7 +56,7 @@ pub(crate) fn read_reply(datagram: &[u8]) -> Option<(u64, u16)> {
     let reply = reply::Reply::parse(datagram)?;
     let code = match reply.code {
         reply::Code::Number(code) => code,
-        reply::Code::Echo => 200,
+        reply::Code::Echo | reply::Code::WithoutCount => 200,
     };
     Some((reply.thread, code))
 }
@@ -107,11 +113,25 @@ fn load(options: &Options) -> Result<(), String> {
         epoch: Instant::now(),
         refusals: 0,
     };
-    let is_watched = options.interval.is_some() || (!options.json && io::stderr().is_terminal());
-    let interval = is_watched.then(|| nanoseconds(options.interval.unwrap_or(Duration::from_secs(1))));
+    let style = Style::new(options);
     if options.preload {
-        preload(options, &mut generator, interval)?;
+        preload(options, &mut generator, style)?;
     }
+    let tally = measure(options, &mut generator, style)?;
+    let text = match options.json {
+        true => output::json(options, &tally).map_err(|error| error.to_string())?,
+        false => text::text(options, &tally),
+    };
+    io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
+    if tally.answered() == 0 {
+        let why = if generator.refusals > 0 { ": its port is closed" } else { "" };
+        return Err(format!("{} did not answer in the time of the measurement{why}", options.server));
+    }
+    Ok(())
+}
+
+/// One measurement at the pace of these options.
+fn measure(options: &Options, generator: &mut Generator, style: Style) -> Result<Tally, String> {
     let plan = Plan {
         source: Source::Chosen(Box::new(Choice {
             random: Random::new(options.seed),
@@ -124,23 +144,16 @@ fn load(options: &Options) -> Result<(), String> {
         pace: options.pace,
         warm_up: nanoseconds(options.warm_up),
         end: options.end,
-        interval,
+        interval: style.interval,
     };
-    let tally = generator.run(plan, &mut progress("load")).map_err(|error| told("load on", &error))?;
-    let text = match options.json {
-        true => output::json(options, &tally).map_err(|error| error.to_string())?,
-        false => output::text(options, &tally),
-    };
-    io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
-    if tally.answered() == 0 {
-        let why = if generator.refusals > 0 { ": nobody listens there" } else { "" };
-        return Err(format!("{} did not answer in the time of the measurement{why}", options.server));
-    }
-    Ok(())
+    let mut teller = style.teller("load".to_owned());
+    generator
+        .run(plan, &mut |now, tally| teller.tell(now, tally))
+        .map_err(|error| format!("load on {}: {error}", options.server))
 }
 
 /// Reports every digest once.
-fn preload(options: &Options, generator: &mut Generator, interval: Option<u64>) -> Result<(), String> {
+fn preload(options: &Options, generator: &mut Generator, style: Style) -> Result<(), String> {
     let window = match options.pace {
         Pace::Closed { window } => window,
         Pace::Open { .. } => PRELOAD_WINDOW,
@@ -150,10 +163,11 @@ fn preload(options: &Options, generator: &mut Generator, interval: Option<u64>) 
         pace: Pace::Closed { window },
         warm_up: 0,
         end: End::Count(options.digests),
-        interval,
+        interval: style.interval,
     };
+    let mut teller = style.teller("preload".to_owned());
     let tally = generator
-        .run(plan, &mut progress("preload"))
+        .run(plan, &mut |now, tally| teller.tell(now, tally))
         .map_err(|error| format!("preload to {}: {error}", options.server))?;
     if tally.succeeded == options.digests {
         return Ok(());
@@ -164,22 +178,4 @@ fn preload(options: &Options, generator: &mut Generator, interval: Option<u64>) 
         "preload: of {} digests {succeeded} were reported, {failed} failed, {lost} were not answered",
         options.digests
     ))
-}
-
-/// Says how it goes, on the standard error.
-fn progress(what: &'static str) -> impl FnMut(u64, &Tally) {
-    let mut before = (0, 0);
-    move |now, tally| {
-        // It begins at 0 again after the warm-up.
-        let replies = tally.arrived.checked_sub(before.1).unwrap_or(tally.arrived);
-        let rate = replies as f64 * 1e9 / (now - before.0).max(1) as f64;
-        before = (now, tally.arrived);
-        let failed = tally.answered() - tally.succeeded;
-        let _ = writeln!(
-            io::stderr(),
-            "{what} {:8.1} s {rate:10.0} replies/s {failed} failed {} lost",
-            now as f64 / 1e9,
-            tally.lost
-        );
-    }
 }

@@ -78,8 +78,8 @@ fn take<T: Clone + Send + Sync + 'static>(given: &ArgMatches, name: &str) -> Res
 }
 
 fn options(given: &ArgMatches) -> Result<Options, String> {
-    let pace = match given.get_one::<f64>("rate") {
-        Some(rate) => Pace::Open { rate: *rate },
+    let pace = match given.get_one("rate").copied() {
+        Some(rate) => Pace::Open { rate },
         None => Pace::Closed { window: number(given, "window")? },
     };
     let count = given.get_one::<u64>("count").copied();
@@ -87,7 +87,7 @@ fn options(given: &ArgMatches) -> Result<Options, String> {
         Some(count) => End::Count(count),
         None => End::After(nanoseconds(take(given, "duration")?)),
     };
-    // Somebody who counts wants no more than that sent.
+    // With a count, no more than that is sent.
     let warm_up = given.get_one::<Duration>("warm-up").copied();
     let warm_up = warm_up.unwrap_or(Duration::from_secs(u64::from(count.is_none())));
     let account = match (given.get_one::<String>("user"), given.get_one::<String>("key")) {

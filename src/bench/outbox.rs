@@ -17,6 +17,7 @@ const TRIES: usize = 100;
 #[derive(Debug)]
 pub(super) struct Outbox {
     batches: [Batch; Op::ALL.len()],
+    sent: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Outbox {
     /// An empty one for requests of this encoder.
     pub(super) fn new(encoder: &Encoder) -> Self {
         let empty = |op| Batch { length: encoder.length(op), bytes: Vec::new(), threads: Vec::new() };
-        Self { batches: Op::ALL.map(empty) }
+        Self { batches: Op::ALL.map(empty), sent: Vec::new() }
     }
 
     /// Adds a request.
@@ -41,8 +42,8 @@ impl Outbox {
     }
 
     /// Sends all requests, or calls `cancel` for those for which the system has no room; a patient caller waits
-    /// for that. Returns for how many `cancel` was true, and adds to the refusals how often the server's host
-    /// said that nobody listens.
+    /// for room. Returns the threads of those that were sent, and adds to the refusals how often the server's
+    /// host said that its port is closed.
     ///
     /// # Errors
     ///
@@ -53,9 +54,9 @@ impl Outbox {
         socket: usize,
         is_patient: bool,
         refusals: &mut u64,
-        mut cancel: impl FnMut(u64) -> bool,
-    ) -> nix::Result<u64> {
-        let mut cancelled = 0;
+        mut cancel: impl FnMut(u64),
+    ) -> nix::Result<&[u64]> {
+        self.sent.clear();
         for Batch { length, bytes, threads } in &mut self.batches {
             let (mut next, mut tries) = (0, 0);
             while next < threads.len() {
@@ -72,10 +73,10 @@ impl Outbox {
                     Err(error) => return Err(error),
                 }
             }
-            cancelled += threads.drain(next..).map(|thread| u64::from(cancel(thread))).sum::<u64>();
-            threads.clear();
+            threads.drain(next..).for_each(&mut cancel);
+            self.sent.append(threads);
             bytes.clear();
         }
-        Ok(cancelled)
+        Ok(&self.sent)
     }
 }

@@ -12,8 +12,10 @@ pub(super) struct Sent {
     pub(super) op: Op,
     /// The socket that it was sent on.
     pub(super) socket: usize,
-    /// When it was sent, or should have been.
+    /// From when on its latency counts: when it was written, or in an open loop when it should have been sent.
     pub(super) since: u64,
+    /// When it was sent, from which its timeout counts.
+    pub(super) at: u64,
     /// Whether it belongs to the measurement.
     pub(super) is_counted: bool,
 }
@@ -72,8 +74,8 @@ impl Outstanding {
         }
     }
 
-    /// Adds a request that is sent no earlier than those before; returns its `Thread`, or nothing if there is
-    /// no room.
+    /// Adds a request that was sent, or will be, no earlier than those before; returns its `Thread`, or nothing
+    /// if there is no room.
     pub(super) fn add(&mut self, sent: Sent) -> Option<u64> {
         let index = match self.free.pop() {
             Some(index) => index,
@@ -117,6 +119,17 @@ impl Outstanding {
         }
     }
 
+    /// Notes when a request was sent, no earlier than those before; returns it.
+    pub(super) fn sent(&mut self, thread: u64, at: u64) -> Option<Sent> {
+        let (index, round) = self.locate(thread)?;
+        let place = self.places.get_mut(index as usize)?;
+        if !place.is_taken || place.round != round {
+            return None;
+        }
+        place.sent.at = at;
+        Some(place.sent)
+    }
+
     /// Takes back a request that could not be sent.
     pub(super) fn cancel(&mut self, thread: u64) -> Option<Sent> {
         let (index, round) = self.locate(thread)?;
@@ -124,14 +137,14 @@ impl Outstanding {
         (place.is_taken && place.round == round).then(|| self.remove(index))
     }
 
-    /// Since when the oldest request waits.
+    /// When the oldest request was sent.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.places.get(self.oldest as usize).map(|place| place.sent.since)
+        self.places.get(self.oldest as usize).map(|place| place.sent.at)
     }
 
-    /// Gives up the oldest request, if it waits since then or longer.
-    pub(super) fn give_up(&mut self, since: u64) -> Option<Sent> {
-        let place = self.places.get_mut(self.oldest as usize).filter(|place| place.sent.since <= since)?;
+    /// Gives up the oldest request, if it was sent by then.
+    pub(super) fn give_up(&mut self, until: u64) -> Option<Sent> {
+        let place = self.places.get_mut(self.oldest as usize).filter(|place| place.sent.at <= until)?;
         place.lost = Some(place.round);
         Some(self.remove(self.oldest))
     }
@@ -167,7 +180,7 @@ mod tests {
     use super::*;
 
     fn sent(since: u64) -> Sent {
-        Sent { op: Op::Check, socket: 0, since, is_counted: true }
+        Sent { op: Op::Check, socket: 0, since, at: since, is_counted: true }
     }
 
     #[test]
@@ -198,6 +211,17 @@ mod tests {
         assert_eq!(outstanding.answer(first), Match::Unknown);
         assert_eq!(outstanding.answer(second), Match::Request(sent(20)));
         assert_eq!(outstanding.answer(second), Match::Unknown);
+    }
+
+    #[test]
+    fn a_timeout_counts_from_when_a_request_was_sent() {
+        let mut outstanding = Outstanding::new(2, 3);
+        let thread = outstanding.add(sent(10)).unwrap();
+        let expected = Sent { at: 500, ..sent(10) };
+        assert_eq!(outstanding.sent(thread, 500), Some(expected));
+        assert_eq!((outstanding.oldest(), outstanding.give_up(499)), (Some(500), None));
+        assert_eq!(outstanding.give_up(500), Some(expected));
+        assert_eq!(outstanding.sent(thread, 600), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the generator wants to know of a reply.
 
+use crate::protocol::op::Op;
+
 /// A reply, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reply {
@@ -9,6 +11,8 @@ pub(super) struct Reply {
     pub(super) code: Code,
     /// Whether its `Count` is above 0.
     pub(super) is_found: bool,
+    /// Whether it has both `Count` and `WL-Count`, and both are numbers.
+    pub(super) has_counts: bool,
 }
 
 /// The code of a reply.
@@ -18,6 +22,8 @@ pub(super) enum Code {
     Echo,
     /// `Code`, 0 if there is none that is a number.
     Number(u16),
+    /// `Code` is 200, but a count that this operation asks for is missing.
+    WithoutCount,
 }
 
 impl Code {
@@ -28,11 +34,22 @@ impl Code {
 }
 
 impl Reply {
+    /// What this reply says to a request for this operation: its code, unless that is 200 and the reply lacks
+    /// the counts that clients need.
+    pub(super) fn code_for(self, op: Op) -> Code {
+        let wants_counts = matches!(op, Op::Check | Op::Info | Op::Pong);
+        match self.code {
+            Code::Number(200) if wants_counts && !self.has_counts => Code::WithoutCount,
+            code => code,
+        }
+    }
+
     /// Reads a reply; nothing if it has no `Thread` that is a number.
     pub(super) fn parse(datagram: &[u8]) -> Option<Self> {
         // Most replies begin so, and looking for each name takes several times as long.
         const USUAL: &[u8] = b"Code: 200\nDiag: OK\nPV: 2.1\nThread: ";
-        let mut reply = Self { thread: 0, code: Code::Number(0), is_found: false };
+        let mut reply = Self { thread: 0, code: Code::Number(0), is_found: false, has_counts: false };
+        let (mut has_count, mut has_wl_count) = (false, false);
         if datagram.starts_with(b"Op: ") {
             reply.code = Code::Echo;
         }
@@ -55,12 +72,21 @@ impl Reply {
             } else if name.eq_ignore_ascii_case(b"Code") {
                 reply.code = Code::Number(number(value).and_then(|code| code.try_into().ok()).unwrap_or(0));
             } else if name.eq_ignore_ascii_case(b"Count") {
-                reply.is_found = value.first() != Some(&b'-') && value.iter().any(|digit| *digit != b'0');
+                has_count = is_integer(value);
+                reply.is_found = has_count && value[0] != b'-' && value.iter().any(|digit| *digit != b'0');
+            } else if name.eq_ignore_ascii_case(b"WL-Count") {
+                has_wl_count = is_integer(value);
             }
         }
+        reply.has_counts = has_count && has_wl_count;
         reply.thread = thread?;
         Some(reply)
     }
+}
+
+fn is_integer(text: &[u8]) -> bool {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
 fn number(text: &[u8]) -> Option<u64> {
@@ -83,23 +109,47 @@ mod tests {
 
     #[test]
     fn replies_are_read_in_any_order_of_their_headers() {
-        let found = Some(Reply { thread: 7000, code: Code::Number(200), is_found: true });
+        let found = Some(Reply { thread: 7000, code: Code::Number(200), is_found: true, has_counts: true });
         assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\nCount: 10\nWL-Count: 0\n\n"), found);
         assert_eq!(parsed("thread: 7000\r\nWL-Count: 0\r\ncount: 10\r\nCODE:200\r\n\r\n"), found);
         let missed = found.map(|reply| Reply { is_found: false, ..reply });
         assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\nCount: 0\nWL-Count: 3\n\n"), missed);
-        assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000"), missed);
-        assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\n\nCount: 10\n"), missed);
+        let without = missed.map(|reply| Reply { has_counts: false, ..reply });
+        assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000"), without);
+        assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\n\nCount: 10\n"), without);
     }
 
     #[test]
     fn failures_and_echoes_are_told_apart() {
-        let with = |code| Some(Reply { thread: 9, code, is_found: false });
+        let with = |code| Some(Reply { thread: 9, code, is_found: false, has_counts: false });
         assert_eq!(parsed("Code: 403\nDiag: no: never\nPV: 2.1\nThread: 9\n\n"), with(Code::Number(403)));
         assert_eq!(parsed("Diag: what\nThread: 9\n\n"), with(Code::Number(0)));
         assert_eq!(parsed("Code: 99999\nThread: 9\n\n"), with(Code::Number(0)));
         assert_eq!(parsed("Op: check\nOp-Digest: 1\nThread: 9\nPV: 2.1\n\n"), with(Code::Echo));
         assert!(Code::Echo.is_success() && Code::Number(200).is_success() && !Code::Number(403).is_success());
+    }
+
+    #[test]
+    fn success_without_the_counts_that_were_asked_for_is_none() {
+        for (counts, is_complete) in [
+            ("Count: 0\nWL-Count: 3\n", true),
+            ("WL-Count: 0\nCount: -1\n", true),
+            ("Count: 1\n", false),
+            ("WL-Count: 1\n", false),
+            ("Count: \nWL-Count: 0\n", false),
+            ("Count: x\nWL-Count: 0\n", false),
+            ("Count: 1\nWL-Count: -\n", false),
+        ] {
+            let reply = parsed(&format!("Code: 200\nDiag: OK\nPV: 2.1\nThread: 9\n{counts}\n")).unwrap();
+            for op in Op::ALL {
+                let needs_none = matches!(op, Op::Ping | Op::Report | Op::Whitelist);
+                let is_success = reply.code_for(op).is_success();
+                assert_eq!(is_success, is_complete || needs_none, "{op} {counts:?}");
+            }
+        }
+        let refused = parsed("Code: 403\nThread: 9\n\n").unwrap();
+        assert_eq!(refused.code_for(Op::Check), Code::Number(403));
+        assert!(parsed("Op: check\nThread: 9\n\n").unwrap().code_for(Op::Check).is_success());
     }
 
     #[test]

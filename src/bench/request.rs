@@ -36,13 +36,13 @@ struct Template {
 }
 
 impl Encoder {
-    /// Writes requests of this account, or of anybody.
+    /// Writes requests of this account, or anonymous ones.
     pub(super) fn new(account: Option<(&str, &str)>) -> Self {
         let (user, key) = account.unwrap_or(("anonymous", ""));
         let hash = KeyHash::new(user, key);
         Self {
             templates: Op::ALL.map(|op| Template::new(op, user, &hash)),
-            // Nobody looks at the signature of an anonymous request, so that one is as good as another.
+            // Servers do not look at the signature of an anonymous request, so that one is as good as another.
             key: account.map(|_| hash),
             time: 0,
             time_text: [b'0'; TIME_DIGITS],

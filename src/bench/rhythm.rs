@@ -27,8 +27,8 @@ impl Rhythm {
         Self { window: window as f64, since: now, replies: 0, nap: None }
     }
 
-    /// How many nanoseconds nobody needs to look for replies, when so many have come so far; nothing if each is to
-    /// be waited for.
+    /// How many nanoseconds replies need not be looked for, when so many have come so far; none if each is to be
+    /// waited for.
     pub(super) fn nap(&mut self, replies: u64, now: u64) -> Option<u64> {
         let passed = now.saturating_sub(self.since);
         if passed >= PERIOD {

@@ -1,6 +1,7 @@
 //! What is counted and timed.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use hdrhistogram::Histogram;
 
@@ -15,18 +16,21 @@ const LONGEST: u64 = 120_000_000_000;
 /// The outcome of a measurement: of the requests that were sent in it, unless said otherwise.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
+    /// When the measurement began; none if it never did.
+    pub(super) started: Option<SystemTime>,
+    /// Requests that had to be sent: each was sent, or is unsent. Known at the end.
+    pub(super) scheduled: u64,
+    /// Requests that left: each was answered, or is lost.
     pub(super) sent: u64,
     pub(super) succeeded: u64,
-    /// Replies with another code than 200, by code.
+    /// Replies that are no success, by code.
     pub(super) failed: BTreeMap<Code, u64>,
-    /// Requests that were not answered in time.
+    /// Requests that were sent and not answered in time.
     pub(super) lost: u64,
     /// Replies to requests that had been given up, whenever they were sent.
     pub(super) late: u64,
     /// What came and was no reply to any request.
     pub(super) unknown: u64,
-    /// Requests that the own socket refused.
-    pub(super) unsent: u64,
     /// Checks that were answered with a count above 0.
     pub(super) found: u64,
     /// All replies that came during the measurement, including those to requests of the warm-up.
@@ -35,8 +39,8 @@ pub(super) struct Tally {
     latencies: [Times; Op::ALL.len()],
     /// How long the measurement took, in nanoseconds.
     pub(super) nanoseconds: u64,
-    /// How late requests of an open loop were sent, all together, in nanoseconds.
-    pub(super) lag: u64,
+    /// How late requests of an open loop were sent.
+    pub(super) lag: Times,
     /// How much processor time this process used in it, in seconds.
     pub(super) cpu_seconds: f64,
 }
@@ -53,18 +57,19 @@ pub(super) fn times() -> Times {
 impl Default for Tally {
     fn default() -> Self {
         Self {
+            started: None,
+            scheduled: 0,
             sent: 0,
             succeeded: 0,
             failed: BTreeMap::new(),
             lost: 0,
             late: 0,
             unknown: 0,
-            unsent: 0,
             found: 0,
             arrived: 0,
             latencies: std::array::from_fn(|_| times()),
             nanoseconds: 0,
-            lag: 0,
+            lag: times(),
             cpu_seconds: 0.0,
         }
     }
@@ -73,12 +78,18 @@ impl Default for Tally {
 impl Tally {
     /// Counts a reply that came so many nanoseconds after its request.
     pub(super) fn answer(&mut self, sent: Sent, reply: Reply, latency: u64) {
-        match reply.code.is_success() {
+        let code = reply.code_for(sent.op);
+        match code.is_success() {
             true => self.succeeded += 1,
-            false => *self.failed.entry(reply.code).or_default() += 1,
+            false => *self.failed.entry(code).or_default() += 1,
         }
         self.found += u64::from(sent.op == Op::Check && reply.is_found);
         self.latencies[place(sent.op)].saturating_record(latency);
+    }
+
+    /// How many requests were not sent.
+    pub(super) fn unsent(&self) -> u64 {
+        self.scheduled.saturating_sub(self.sent)
     }
 
     /// How many requests were answered, whatever with.

@@ -1,8 +1,11 @@
 //! pyzor-bench: what it sends, what it makes of the replies, and what it says of them.
 
+mod overload;
 mod peers;
+mod screen;
 mod servers;
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -63,6 +66,20 @@ impl Outcome {
         self.value(place).as_f64().unwrap_or_else(|| panic!("{place} is no number in {}", self.0))
     }
 
+    /// Asserts that every scheduled request is in one bucket.
+    #[track_caller]
+    fn expect_complete(&self) {
+        let failed = self.value("/failed").as_object().unwrap().values();
+        let failed: u64 = failed.map(|count| count.as_u64().unwrap()).sum();
+        for (whole, parts) in [
+            ("/scheduled", self.count("/sent") + self.count("/unsent")),
+            ("/sent", self.count("/answered") + self.count("/lost")),
+            ("/answered", self.count("/succeeded") + failed),
+        ] {
+            assert_eq!(self.count(whole), parts, "{whole} in {}", self.0);
+        }
+    }
+
     /// Asserts that so many requests were sent and all of them answered with success.
     #[track_caller]
     fn expect_all(&self, count: u64) {
@@ -73,7 +90,17 @@ impl Outcome {
             assert_eq!(self.count(place), 0, "{place} in {}", self.0);
         }
         assert_eq!(*self.value("/failed"), serde_json::json!({}));
+        self.expect_complete();
     }
+}
+
+/// How many datagrams the kernel had no room for in this socket.
+fn drops(socket: &UdpSocket) -> u64 {
+    let port = format!("{:04X}", socket.local_addr().unwrap().port());
+    let table = fs::read_to_string("/proc/net/udp").unwrap();
+    let has_port = |line: &&str| line.split_whitespace().nth(1).is_some_and(|local| local.ends_with(&port));
+    let line = table.lines().find(has_port).expect("a socket that the kernel knows");
+    line.split_whitespace().next_back().unwrap().parse().unwrap()
 }
 
 /// The bare server, ended when this goes.
@@ -113,6 +140,9 @@ impl Drop for Echo {
 fn ended(child: &mut Child) -> Option<i32> {
     eventually("the end of the program", || child.try_wait().unwrap()).code()
 }
+
+/// What a reply to a check has besides.
+const COUNTS: &str = "Count: 0\nWL-Count: 0\n";
 
 /// A server in a thread of the test, which keeps all requests and answers as it is told.
 struct Recorder<S> {
@@ -161,8 +191,10 @@ impl<S: Send + 'static> Recorder<S> {
                 });
                 let Ok((length, peer)) = socket.recv_from(&mut buffer) else { continue };
                 let request = buffer[..length].to_vec();
-                let reply =
-                    format!("Code: 200\nDiag: OK\nPV: 2.1\nThread: {}\n\n", header(&request, "Thread"));
+                let reply = format!(
+                    "Code: 200\nDiag: OK\nPV: 2.1\nThread: {}\n{COUNTS}\n",
+                    header(&request, "Thread")
+                );
                 let reply = reply.into_bytes();
                 let replies = Replies { socket: &socket, held: &mut held, peer, reply };
                 answer(&mut state, requests.len(), replies);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Outcome, Recorder, header, measured, program, said};
+use super::{COUNTS, Outcome, Recorder, header, measured, program, said};
 use crate::harness::{Account, eventually, unix_time};
 
 #[test]
@@ -94,7 +94,29 @@ fn lost_late_doubled_and_failed_replies_are_counted_apart() {
     let unknown = outcome.count("/unknown");
     assert!((seen.doubled - 1..=seen.doubled).contains(&unknown), "{unknown} of {}", seen.doubled);
     // Nothing late is timed as an answer to something else, and nothing lost is timed at all.
-    assert!(outcome.number("/latency/max") < 400_000.0, "{}", outcome.0);
+    assert!(outcome.number("/latency/max") < 500_000.0, "{}", outcome.0);
+}
+
+#[test]
+fn success_without_the_counts_of_a_check_is_a_failure() {
+    let recorder = Recorder::start((), |(), number, mut replies| {
+        // As it is, without both counts, without Count, and without a number.
+        let counts = ["Count: 0\nWL-Count: 0\n", "", "WL-Count: 0\n", "Count: \nWL-Count: 0\n"][number % 4];
+        let text = String::from_utf8(replies.reply.clone()).unwrap();
+        replies.reply = text.replace(COUNTS, counts).into_bytes();
+        replies.now();
+    });
+    for op in ["check", "pong", "info"] {
+        let outcome = measured(&format!("--count 400 --window 1 --mix {op}=1"), recorder.address);
+        outcome.expect_complete();
+        assert_eq!(*outcome.value("/failed"), serde_json::json!({"200_without_count": 300}), "{op}");
+        assert_eq!((outcome.count("/answered"), outcome.count("/succeeded")), (400, 100), "{op}");
+    }
+    // These have none to give.
+    measured("--count 400 --window 1 --mix ping=1,report=1,whitelist=1", recorder.address).expect_all(400);
+    let finished = said("--count 400 --window 1", recorder.address);
+    assert!(finished.stdout.contains("300 failed with code 200 without Count"), "{finished:?}");
+    recorder.stop();
 }
 
 #[test]

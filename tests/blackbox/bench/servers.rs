@@ -14,6 +14,8 @@ use super::{Echo, Outcome, ended, measured, program, said};
 use crate::harness::{Account, Home, Server};
 use crate::support::finish;
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 fn address(server: &Server) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], server.port()))
 }
@@ -122,11 +124,24 @@ fn the_echo_answers_everything_on_either_family() {
 #[test]
 fn json_has_every_figure() {
     let echo = Echo::start(&[]);
-    let outcome =
-        measured("--mix check=9,report=1 --duration 0.3 --warm-up 0.1 --window 10 --sockets 3", echo.address);
+    let began = jiff::Timestamp::now();
+    let arguments = "--mix check=9,report=1 --duration 0.3 --warm-up 0.1 --window 10 --sockets 3 --seed 7";
+    let outcome = measured(arguments, echo.address);
+    let ended = jiff::Timestamp::now();
     let keys =
         |place: &str| -> Vec<String> { outcome.value(place).as_object().unwrap().keys().cloned().collect() };
     let mut expected = [
+        "version",
+        "started_rfc3339",
+        "seed",
+        "rate_per_second",
+        "timeout_seconds",
+        "warm_up_seconds",
+        "scheduled",
+        "throughput_per_second",
+        "latency_us",
+        "latency_histogram",
+        "lag_us",
         "target",
         "loop",
         "window",
@@ -154,10 +169,20 @@ fn json_has_every_figure() {
     ];
     expected.sort_unstable();
     assert_eq!(keys(""), expected);
-    let latencies = ["max", "mean", "p50", "p90", "p99", "p99_9"];
-    assert_eq!(keys("/latency"), latencies);
+    let latencies = ["max", "mean", "p50", "p90", "p95", "p99", "p99_9"];
+    for place in ["/latency", "/latency_us", "/operations/check/latency_us"] {
+        assert_eq!(keys(place), latencies, "{place}");
+    }
+    assert_eq!(outcome.value("/latency"), outcome.value("/latency_us"));
     assert_eq!(keys("/operations"), ["check", "report"]);
     assert_eq!(keys("/operations/check/latency"), latencies);
+    assert_eq!((outcome.value("/version").as_str(), outcome.count("/seed")), (Some(VERSION), 7));
+    assert_eq!((outcome.number("/timeout_seconds"), outcome.number("/warm_up_seconds")), (2.0, 0.1));
+    // The measurement begins after the warm-up, and ends before the program does.
+    let started = outcome.value("/started_rfc3339").as_str().unwrap();
+    let started = started.parse::<jiff::Timestamp>().unwrap();
+    assert!(began + Duration::from_millis(90) <= started && started <= ended, "{began} {started} {ended}");
+    assert!(outcome.value("/lag_us").is_null());
     assert_eq!(*outcome.value("/mix"), serde_json::json!({"check": 0.9, "report": 0.1}));
     assert_eq!((outcome.value("/loop").as_str(), outcome.count("/window")), (Some("closed"), 10));
     assert!(outcome.value("/rate").is_null() && outcome.value("/zipf").is_null());
@@ -165,9 +190,18 @@ fn json_has_every_figure() {
     let seconds = outcome.number("/seconds");
     assert!((0.3..0.39).contains(&seconds), "{seconds}");
     let ordered =
-        ["p50", "p90", "p99", "p99_9", "max"].map(|name| outcome.number(&format!("/latency/{name}")));
+        ["p50", "p90", "p95", "p99", "p99_9", "max"].map(|name| outcome.number(&format!("/latency/{name}")));
     assert!(ordered.is_sorted() && ordered[0] > 0.0, "{ordered:?}");
     let answered = outcome.count("/answered");
+    outcome.expect_complete();
+    // Each latency is in one range, and ranges follow each other.
+    let ranges = outcome.value("/latency_histogram").as_array().unwrap();
+    let counts = ranges.iter().map(|range| range["count"].as_u64().unwrap());
+    assert_eq!(counts.sum::<u64>(), answered);
+    assert!(ranges.windows(2).all(|pair| pair[0]["below_us"] == pair[1]["from_us"]), "{ranges:?}");
+    let (first, last) = (&ranges[0], &ranges[ranges.len() - 1]);
+    assert!(first["from_us"].as_f64().unwrap() <= ordered[0], "{ranges:?}");
+    assert!(last["below_us"].as_f64().unwrap() * 1.01 >= ordered[5], "{ranges:?} {ordered:?}");
     let parts = outcome.count("/operations/check/answered") + outcome.count("/operations/report/answered");
     assert_eq!((outcome.count("/sent"), parts), (answered, answered));
     // What came during the measurement was sent up to a window before that.
@@ -193,6 +227,7 @@ fn text_says_the_same_to_people() {
     }
     // The widest bar of the histogram.
     assert!(text.contains(&format!(" % {}\n", "#".repeat(50))), "{text}");
+    assert!(text.lines().next_back().unwrap().contains("a processor") || text.contains("was busy"), "{text}");
     assert!(!text.contains("lost"), "{text}");
     let progress = finished.stderr.lines().filter(|line| line.contains("replies/s")).count();
     assert!((3..=5).contains(&progress), "{}", finished.stderr);
@@ -201,7 +236,7 @@ fn text_says_the_same_to_people() {
 #[test]
 fn an_interrupted_measurement_is_told() {
     let echo = Echo::start(&[]);
-    for (signal, pace) in [(Signal::SIGINT, "--window 5"), (Signal::SIGTERM, "--rate 1000")] {
+    for (signal, pace) in [(Signal::SIGINT, "--window 5"), (Signal::SIGTERM, "--rate 100")] {
         let start = Instant::now();
         let mut command =
             program(&format!("{pace} --duration 600 --warm-up 0 --interval 0.05 --json"), echo.address);
@@ -331,7 +366,7 @@ fn who_does_not_listen_is_told_soon() {
     ] {
         let finished = said(arguments, free);
         assert_eq!(finished.code, Some(1), "{arguments}: {finished:?}");
-        let is_told = ["refused", "nobody listens"].iter().any(|text| finished.stderr.contains(text));
+        let is_told = ["refused", "port is closed"].iter().any(|text| finished.stderr.contains(text));
         assert!(is_told && finished.stderr.lines().count() == 1, "{arguments}: {finished:?}");
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_pyzor-bench"));

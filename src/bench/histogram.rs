@@ -1,0 +1,92 @@
+//! How many times lie in which range.
+
+use super::tally::Times;
+
+/// Where ranges begin, in the first of their powers of ten: each is about a quarter wider than the one before.
+const BOUNDS: [u64; 10] = [100, 125, 160, 200, 250, 315, 400, 500, 630, 800];
+/// How many powers of ten there are: the longest time that is told from longer ones is in the last.
+const POWERS: u32 = 10;
+
+/// Times from `from` on and below `below`, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) from: u64,
+    pub(super) below: u64,
+    /// How many there are.
+    pub(super) count: u64,
+}
+
+/// All ranges from the first one to the last one with times in it. Their bounds are the same for all
+/// measurements, and each time is in one of them; one at a bound may be on its other side, by the thousandth to
+/// which times are exact.
+pub(super) fn ranges(times: &Times) -> Vec<Range> {
+    let bounds = (0..POWERS).flat_map(|power| BOUNDS.map(|bound| bound * 10u64.pow(power)));
+    let bounds: Vec<u64> = [0].into_iter().chain(bounds).collect();
+    let mut ranges: Vec<Range> =
+        bounds.windows(2).map(|pair| Range { from: pair[0], below: pair[1], count: 0 }).collect();
+    for step in times.iter_recorded() {
+        let time = times.lowest_equivalent(step.value_iterated_to());
+        let at = ranges.partition_point(|range| range.below <= time).min(ranges.len() - 1);
+        ranges[at].count += step.count_at_value();
+    }
+    let first = ranges.iter().position(|range| range.count > 0).unwrap_or(ranges.len());
+    let last = ranges.iter().rposition(|range| range.count > 0).map_or(first, |last| last + 1);
+    ranges[first..last].to_vec()
+}
+
+/// At most so many ranges, each made of neighbours.
+pub(super) fn merged(ranges: &[Range], most: usize) -> Vec<Range> {
+    let merge = |part: &[Range]| Range {
+        from: part[0].from,
+        below: part[part.len() - 1].below,
+        count: part.iter().map(|range| range.count).sum(),
+    };
+    ranges.chunks(ranges.len().div_ceil(most.max(1)).max(1)).map(merge).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::times;
+    use super::*;
+
+    #[test]
+    fn every_time_is_in_one_range() {
+        let mut times = times();
+        let mut recorded: u64 = 0;
+        // Around every bound, where a time counted in two ranges would be seen.
+        for power in 0..=9 {
+            for bound in BOUNDS {
+                for off in [-1, 0, 1] {
+                    times.saturating_record((bound * 10u64.pow(power)).saturating_add_signed(off));
+                    recorded += 1;
+                }
+            }
+        }
+        for time in [0, 1, 99, u64::MAX] {
+            times.saturating_record(time);
+            recorded += 1;
+        }
+        let ranges = ranges(&times);
+        assert_eq!(ranges.iter().map(|range| range.count).sum::<u64>(), recorded);
+        assert!(ranges.windows(2).all(|pair| pair[0].below == pair[1].from));
+        for most in 1..=30 {
+            let merged = merged(&ranges, most);
+            assert!(merged.len() <= most);
+            assert_eq!(merged.iter().map(|range| range.count).sum::<u64>(), recorded);
+            assert!(merged.windows(2).all(|pair| pair[0].below == pair[1].from));
+        }
+    }
+
+    #[test]
+    fn ranges_begin_and_end_with_times() {
+        let mut times = times();
+        assert_eq!(ranges(&times), []);
+        assert_eq!(merged(&[], 12), []);
+        for time in [170, 170, 300] {
+            times.saturating_record(time);
+        }
+        let range = |from, below, count| Range { from, below, count };
+        assert_eq!(ranges(&times), [range(160, 200, 2), range(200, 250, 0), range(250, 315, 1)]);
+        assert_eq!(merged(&ranges(&times), 2), [range(160, 250, 2), range(250, 315, 1)]);
+    }
+}

@@ -1,0 +1,126 @@
+//! When an open loop sends which request.
+
+use super::plan::End;
+
+/// Requests at equal distances, numbered from the beginning of the warm-up on. Times are nanoseconds of the run.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    begin: u64,
+    /// Requests a second.
+    rate: f64,
+    /// The number of the first request of the measurement.
+    first: u64,
+    /// The number behind that of the last request.
+    end: u64,
+    /// The number of the next request to send.
+    next: u64,
+}
+
+/// A request that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    /// When it should be sent.
+    pub(super) at: u64,
+    /// Whether it belongs to the measurement.
+    pub(super) is_counted: bool,
+}
+
+impl Schedule {
+    /// The schedule of a run that begins at `begin` and measures from `measured_from` on.
+    pub(super) fn new(rate: f64, begin: u64, measured_from: u64, end: End) -> Self {
+        let mut schedule = Self { begin, rate, first: 0, end: u64::MAX, next: 0 };
+        schedule.first = schedule.before(measured_from);
+        schedule.end = match end {
+            End::After(duration) => schedule.before(measured_from.saturating_add(duration)),
+            End::Count(count) => schedule.first.saturating_add(count),
+        };
+        schedule
+    }
+
+    /// When the next request should be sent; none if there are no more.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        (self.next < self.end).then(|| self.due(self.next))
+    }
+
+    /// Takes the next request, if it is due by now.
+    pub(super) fn take(&mut self, now: u64) -> Option<Due> {
+        let at = self.next_due().filter(|at| *at <= now)?;
+        let is_counted = self.next >= self.first;
+        self.next += 1;
+        Some(Due { at, is_counted })
+    }
+
+    /// Passes over requests that should have been sent before this time.
+    pub(super) fn skip_before(&mut self, time: u64) {
+        self.next = self.next.max(self.before(time).min(self.end));
+    }
+
+    /// How many requests of the measurement should have been sent until this time.
+    pub(super) fn scheduled_until(&self, time: u64) -> u64 {
+        self.before(time.saturating_add(1)).clamp(self.first, self.end) - self.first
+    }
+
+    fn due(&self, number: u64) -> u64 {
+        self.begin.saturating_add((number as f64 * 1e9 / self.rate) as u64)
+    }
+
+    /// How many requests are due before this time.
+    fn before(&self, time: u64) -> u64 {
+        let mut number = (time.saturating_sub(self.begin) as f64 * self.rate / 1e9) as u64;
+        // The estimate may be wrong by rounding.
+        while number > 0 && self.due(number - 1) >= time {
+            number -= 1;
+        }
+        while self.due(number) < time {
+            number += 1;
+        }
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_taken_when_they_are_due_and_not_before() {
+        let mut schedule = Schedule::new(1000.0, 5, 2_000_005, End::After(3_000_000));
+        assert_eq!(schedule.next_due(), Some(5));
+        assert_eq!(schedule.take(4), None);
+        let mut taken = Vec::new();
+        taken.extend(std::iter::from_fn(|| schedule.take(3_000_005)));
+        let due = |at, is_counted| Due { at, is_counted };
+        let expected = [due(5, false), due(1_000_005, false), due(2_000_005, true), due(3_000_005, true)];
+        assert_eq!(taken, expected);
+        assert_eq!(schedule.next_due(), Some(4_000_005));
+        assert_eq!(schedule.take(u64::MAX), Some(due(4_000_005, true)));
+        assert_eq!((schedule.take(u64::MAX), schedule.next_due()), (None, None));
+    }
+
+    #[test]
+    fn what_is_skipped_is_scheduled_but_never_taken() {
+        let mut schedule = Schedule::new(1000.0, 0, 2_000_000, End::Count(10));
+        schedule.skip_before(4_000_000);
+        assert_eq!(schedule.take(u64::MAX), Some(Due { at: 4_000_000, is_counted: true }));
+        schedule.skip_before(1_000_000);
+        assert_eq!(schedule.next_due(), Some(5_000_000));
+        schedule.skip_before(60_000_000);
+        assert_eq!(schedule.take(u64::MAX), None);
+        let scheduled = [0, 1_999_999, 2_000_000, 2_999_999, 11_000_000, 99_000_000];
+        assert_eq!(scheduled.map(|time| schedule.scheduled_until(time)), [0, 0, 1, 1, 10, 10]);
+    }
+
+    #[test]
+    fn numbers_and_times_agree_at_every_rate() {
+        for rate in [0.1, 0.3, 7.0, 3000.5, 999_999.9, 3e6, 1e7] {
+            let schedule = Schedule::new(rate, 12_345, 12_345, End::Count(1));
+            // Up to the longest duration, ten million seconds.
+            let numbers = [0, 1, 2, 3, 999, 1_000_003, 100_000_000_001].into_iter();
+            for number in numbers.filter(|number| *number as f64 / rate <= 1e7) {
+                let due = schedule.due(number);
+                assert_eq!(schedule.before(due), number, "{rate}");
+                assert_eq!(schedule.before(due + 1), number + 1, "{rate}");
+            }
+        }
+    }
+}
