@@ -20,6 +20,7 @@ mod rhythm;
 mod schedule;
 mod sockets;
 mod stop;
+mod sweep;
 mod tally;
 mod text;
 mod zipf;
@@ -34,11 +35,12 @@ use self::choice::{Choice, Digests, Random, Source};
 use self::load::Generator;
 use self::options::{Invocation, Options, nanoseconds};
 use self::outstanding::Outstanding;
-use self::plan::{End, Pace, Plan};
+use self::plan::{End, Pace, Plan, Sweep};
 use self::progress::Style;
 use self::request::Encoder;
 use self::sockets::Sockets;
 use self::stop::Stop;
+use self::sweep::Step;
 use self::tally::Tally;
 use self::zipf::Zipf;
 use crate::os::signals;
@@ -117,21 +119,36 @@ fn load(options: &Options) -> Result<(), String> {
     if options.preload {
         preload(options, &mut generator, style)?;
     }
-    let tally = measure(options, &mut generator, style)?;
-    let text = match options.json {
-        true => output::json(options, &tally).map_err(|error| error.to_string())?,
-        false => text::text(options, &tally),
+    let answered = match options.sweep {
+        Some(sweep) => sweep_over(options, sweep, &mut generator, style)?,
+        None => {
+            let tally = measure(options, &mut generator, style, "load".to_owned())?;
+            let text = match options.json {
+                true => output::json(options, &tally).map_err(|error| error.to_string())?,
+                false => text::text(options, &tally),
+            };
+            print(&text)?;
+            tally.answered()
+        }
     };
-    io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
-    if tally.answered() == 0 {
+    if answered == 0 {
         let why = if generator.refusals > 0 { ": its port is closed" } else { "" };
         return Err(format!("{} did not answer in the time of the measurement{why}", options.server));
     }
     Ok(())
 }
 
+fn print(text: &str) -> Result<(), String> {
+    io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
+}
+
 /// One measurement at the pace of these options.
-fn measure(options: &Options, generator: &mut Generator, style: Style) -> Result<Tally, String> {
+fn measure(
+    options: &Options,
+    generator: &mut Generator,
+    style: Style,
+    name: String,
+) -> Result<Tally, String> {
     let plan = Plan {
         source: Source::Chosen(Box::new(Choice {
             random: Random::new(options.seed),
@@ -146,10 +163,40 @@ fn measure(options: &Options, generator: &mut Generator, style: Style) -> Result
         end: options.end,
         interval: style.interval,
     };
-    let mut teller = style.teller("load".to_owned());
+    let mut teller = style.teller(name);
     generator
         .run(plan, &mut |now, tally| teller.tell(now, tally))
         .map_err(|error| format!("load on {}: {error}", options.server))
+}
+
+/// Measures each rate of a sweep; returns how many requests were answered in all.
+fn sweep_over(
+    options: &Options,
+    sweep: Sweep,
+    generator: &mut Generator,
+    style: Style,
+) -> Result<u64, String> {
+    if !options.json {
+        print(&format!("{}\n\n{}\n", text::title(options).join("\n"), sweep::heads()))?;
+    }
+    let mut steps = Vec::new();
+    for rate in sweep.rates() {
+        let options = Options { pace: Pace::Open { rate }, ..options.clone() };
+        let tally = measure(&options, generator, style, format!("{} requests/s", figures::rate(rate)))?;
+        let step = Step { rate, tally };
+        if !options.json {
+            print(&format!("{}\n", step.row()))?;
+        }
+        steps.push(step);
+        if generator.stop.is_wanted() {
+            break;
+        }
+    }
+    match options.json {
+        true => print(&output::sweep_json(options, sweep, &steps).map_err(|error| error.to_string())?)?,
+        false => print(&format!("\n{}\n", sweep::conclusion(&steps).join("\n")))?,
+    }
+    Ok(steps.iter().map(|step| step.tally.answered()).sum())
 }
 
 /// Reports every digest once.

@@ -10,9 +10,12 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::choice::Mix;
-use super::plan::{End, Pace};
+use super::plan::{End, Pace, Sweep};
 use crate::digest::HEX_LEN;
 use crate::protocol::op::Op;
+
+/// The most rates of a sweep.
+const MOST_RATES: u64 = 100;
 
 const PROGRAM: &str = "pyzor-bench";
 const USAGE: &str = "pyzor-bench [OPTIONS] HOST:PORT\n       pyzor-bench echo [ADDRESS:PORT]";
@@ -32,7 +35,10 @@ pub(super) struct Options {
     pub(super) preload: bool,
     /// User and key.
     pub(super) account: Option<(String, String)>,
+    /// With a sweep, the highest of its rates.
     pub(super) pace: Pace,
+    /// Rates to measure one after the other.
+    pub(super) sweep: Option<Sweep>,
     pub(super) sockets: usize,
     pub(super) warm_up: Duration,
     pub(super) end: End,
@@ -78,7 +84,9 @@ fn take<T: Clone + Send + Sync + 'static>(given: &ArgMatches, name: &str) -> Res
 }
 
 fn options(given: &ArgMatches) -> Result<Options, String> {
-    let pace = match given.get_one("rate").copied() {
+    let sweep = sweep(given)?;
+    let highest = sweep.and_then(|sweep| sweep.rates().last());
+    let pace = match highest.or(given.get_one("rate").copied()) {
         Some(rate) => Pace::Open { rate },
         None => Pace::Closed { window: number(given, "window")? },
     };
@@ -104,6 +112,7 @@ fn options(given: &ArgMatches) -> Result<Options, String> {
         preload: given.get_flag("preload"),
         account,
         pace,
+        sweep,
         sockets: number(given, "sockets")?,
         warm_up,
         end,
@@ -111,6 +120,23 @@ fn options(given: &ArgMatches) -> Result<Options, String> {
         interval: given.get_one("interval").copied(),
         json: given.get_flag("json"),
     })
+}
+
+/// The rates of `--rate-from`, `--rate-to` and `--step`, which are all there or none.
+fn sweep(given: &ArgMatches) -> Result<Option<Sweep>, String> {
+    let [Some(from), Some(to), Some(step)] =
+        ["rate-from", "rate-to", "step"].map(|name| given.get_one::<f64>(name).copied())
+    else {
+        return Ok(None);
+    };
+    let sweep = Sweep { from, to, step };
+    if from > to {
+        return Err(format!("error: --rate-from {from} is above --rate-to {to}\n"));
+    }
+    match sweep.count() {
+        1..=MOST_RATES => Ok(Some(sweep)),
+        count => Err(format!("error: these are {count} rates; {MOST_RATES} are possible: increase --step\n")),
+    }
 }
 
 fn number(given: &ArgMatches, name: &str) -> Result<usize, String> {
@@ -240,6 +266,23 @@ fn command() -> Command {
                 .value_parser(|text: &str| decimal(text, 0.1..=1e7)),
         )
         .arg(
+            option("rate-from", "R", "find the highest rate at which the server keeps up, from this one on")
+                .conflicts_with_all(["rate", "window", "count"])
+                .requires("rate-to")
+                .requires("step")
+                .value_parser(|text: &str| decimal(text, 0.1..=1e7)),
+        )
+        .arg(
+            option("rate-to", "R", "the highest rate to try; each has warm-up and duration of its own")
+                .requires("rate-from")
+                .value_parser(|text: &str| decimal(text, 0.1..=1e7)),
+        )
+        .arg(
+            option("step", "R", "by how much each rate is above the one before")
+                .requires("rate-from")
+                .value_parser(|text: &str| decimal(text, 0.1..=1e7)),
+        )
+        .arg(
             option("sockets", "N", "how many sockets to send from")
                 .default_value("4")
                 .value_parser(value_parser!(u64).range(1..=256)),
@@ -333,6 +376,14 @@ mod tests {
         // A weight may be left out, and the last of repeated options counts.
         let options = load("--mix ping=9 --mix check,info a:1");
         assert_eq!(Some(options.mix), Mix::new([(Op::Check, 1.0), (Op::Info, 1.0)]));
+    }
+
+    #[test]
+    fn the_pace_of_a_sweep_is_its_highest_rate() {
+        let options = load("--rate-from 10 --rate-to 35 --step 10 a:1");
+        assert_eq!(options.sweep, Some(Sweep { from: 10.0, to: 35.0, step: 10.0 }));
+        assert_eq!(options.pace, Pace::Open { rate: 30.0 });
+        assert_eq!((load("--rate 10 a:1").sweep, load("a:1").sweep), (None, None));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::histogram::ranges;
 use super::options::Options;
-use super::plan::Pace;
+use super::plan::{self, Pace};
 use super::reply::Code;
+use super::sweep::{Limit, Step, knee};
 use super::tally::{Tally, Times};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -76,6 +77,27 @@ struct Outcome<'a> {
     operations: BTreeMap<&'static str, Operation>,
     found: u64,
     cpu_seconds: f64,
+}
+
+/// A rate of a sweep.
+#[derive(Debug, Serialize)]
+struct Rate<'a> {
+    keeps_up: bool,
+    limited_by: Option<&'static str>,
+    #[serde(flatten)]
+    outcome: Outcome<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Sweep<'a> {
+    version: &'static str,
+    target: &'a str,
+    seed: u64,
+    rate_from_per_second: f64,
+    rate_to_per_second: f64,
+    step_per_second: f64,
+    knee_per_second: Option<f64>,
+    rates: Vec<Rate<'a>>,
 }
 
 fn microseconds(nanoseconds: f64) -> f64 {
@@ -172,4 +194,33 @@ fn outcome<'a>(options: &'a Options, tally: &Tally) -> Outcome<'a> {
 /// One JSON object, with a line end.
 pub(super) fn json(options: &Options, tally: &Tally) -> serde_json::Result<String> {
     serde_json::to_string_pretty(&outcome(options, tally)).map(|text| text + "\n")
+}
+
+/// One JSON object for all rates of a sweep, with a line end.
+pub(super) fn sweep_json(
+    options: &Options,
+    sweep: plan::Sweep,
+    steps: &[Step],
+) -> serde_json::Result<String> {
+    let rate = |step: &Step| {
+        let options = Options { pace: Pace::Open { rate: step.rate }, ..options.clone() };
+        (options, step.limit())
+    };
+    let rates: Vec<_> = steps.iter().map(rate).collect();
+    let rates = rates.iter().zip(steps).map(|((options, limit), step)| Rate {
+        keeps_up: limit.is_none(),
+        limited_by: limit.map(Limit::name),
+        outcome: outcome(options, &step.tally),
+    });
+    let object = Sweep {
+        version: VERSION,
+        target: &options.server,
+        seed: options.seed,
+        rate_from_per_second: sweep.from,
+        rate_to_per_second: sweep.to,
+        step_per_second: sweep.step,
+        knee_per_second: knee(steps).map(|step| step.rate),
+        rates: rates.collect(),
+    };
+    serde_json::to_string_pretty(&object).map(|text| text + "\n")
 }

@@ -17,6 +17,29 @@ pub(super) enum Pace {
     },
 }
 
+/// A row of rates, in requests a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Sweep {
+    /// The lowest rate.
+    pub(super) from: f64,
+    /// The bound of the highest rate.
+    pub(super) to: f64,
+    /// From one rate to the next.
+    pub(super) step: f64,
+}
+
+impl Sweep {
+    /// All rates, in ascending order; at least one.
+    pub(super) fn rates(self) -> impl Iterator<Item = f64> {
+        (0..self.count()).map(move |number| self.from + number as f64 * self.step)
+    }
+
+    /// How many rates there are. A rate above the bound by rounding is one of them.
+    pub(super) fn count(self) -> u64 {
+        ((self.to - self.from) / self.step + 1e-6) as u64 + 1
+    }
+}
+
 /// When it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -35,4 +58,18 @@ pub(super) struct Plan {
     pub(super) end: End,
     /// How often to tell how it goes.
     pub(super) interval: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_has_its_bounds_and_all_rates_between() {
+        let rates = |from, to, step| Sweep { from, to, step }.rates().collect::<Vec<_>>();
+        assert_eq!(rates(10.0, 30.0, 10.0), [10.0, 20.0, 30.0]);
+        assert_eq!(rates(10.0, 39.9, 10.0), [10.0, 20.0, 30.0]);
+        assert_eq!(rates(10.0, 10.0, 5.0), [10.0]);
+        assert_eq!(rates(0.1, 0.3, 0.1).len(), 3);
+    }
 }

@@ -49,14 +49,17 @@ pub(super) fn text(options: &Options, tally: &Tally) -> String {
 }
 
 /// What was measured, over one line or more.
-fn title(options: &Options) -> Vec<String> {
+pub(super) fn title(options: &Options) -> Vec<String> {
     let mut server: String = options.server.chars().take(LONGEST_NAME).collect();
     if server.len() < options.server.len() {
         server.push('…');
     }
-    let pace = match options.pace {
-        Pace::Closed { window } => format!("{} requests outstanding", grouped(window as u64)),
-        Pace::Open { rate: number } => format!("{} requests a second", rate(number)),
+    let pace = match (&options.sweep, options.pace) {
+        (Some(sweep), _) => {
+            format!("{} to {} requests a second", rate(sweep.from), rate(sweep.to))
+        }
+        (None, Pace::Closed { window }) => format!("{} requests outstanding", grouped(window as u64)),
+        (None, Pace::Open { rate: number }) => format!("{} requests a second", rate(number)),
     };
     let mix: Vec<String> =
         options.mix.shares().map(|(op, share)| format!("{op} {:.0} %", share * 100.0)).collect();

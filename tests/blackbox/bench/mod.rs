@@ -4,6 +4,7 @@ mod overload;
 mod peers;
 mod screen;
 mod servers;
+mod sweep;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -334,6 +334,16 @@ fn misuse_is_exit_code_2() {
         ("--timeout 0", "--timeout"),
         ("--count 0", "--count"),
         ("127.0.0.1:5", "unexpected argument"),
+        ("--rate-from 10 --rate-to 20", "--step"),
+        ("--rate-from 10 --step 5", "--rate-to"),
+        ("--rate-to 10 --step 5", "--rate-from"),
+        ("--step 5", "--rate-from"),
+        ("--rate-from 10 --rate-to 20 --step 5 --rate 7", "--rate <R>"),
+        ("--rate-from 10 --rate-to 20 --step 5 --window 7", "--window <N>"),
+        ("--rate-from 10 --rate-to 20 --step 5 --count 7", "--count <N>"),
+        ("--rate-from 30 --rate-to 20 --step 5", "--rate-from 30 is above --rate-to 20"),
+        ("--rate-from 10 --rate-to 20 --step 0", "--step"),
+        ("--rate-from 1 --rate-to 1000 --step 1", "1000 rates; 100 are possible"),
     ] {
         let finished = said(arguments, echo.address);
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{arguments}: {finished:?}");

@@ -1,0 +1,237 @@
+//! A row of rates, and the highest one at which the server keeps up.
+
+use super::figures::{decimal, rate, wrapped};
+use super::tally::Tally;
+
+/// Which share of the scheduled requests may be unsent, and of the sent ones lost or failed.
+const MOST_MISSING: f64 = 0.001;
+/// Which share of the rate replies come at, at least; where the time of the measurement begins and ends, one
+/// more or less says nothing.
+const LEAST_REPLIES: f64 = 0.99;
+/// How late 99 % of the requests are sent at most, in nanoseconds.
+const MOST_LAG: u64 = 10_000_000;
+/// The width of a terminal.
+const COLUMNS: usize = 80;
+
+/// What was measured at one rate.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Requests a second.
+    pub(super) rate: f64,
+    pub(super) tally: Tally,
+}
+
+/// Why a rate is too high.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// The generator did not send everything.
+    Unsent,
+    /// The generator sent too late.
+    Lag,
+    /// Requests were not answered in time.
+    Lost,
+    /// Requests were answered with something else than success.
+    Failed,
+    /// Replies came more slowly than requests.
+    Replies,
+}
+
+impl Limit {
+    /// Its name in table and JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Unsent => "unsent",
+            Self::Lag => "lag",
+            Self::Lost => "lost",
+            Self::Failed => "failed",
+            Self::Replies => "replies",
+        }
+    }
+
+    /// Whether it is the generator's, so that nothing is known of the server.
+    fn is_own(self) -> bool {
+        matches!(self, Self::Unsent | Self::Lag)
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+impl Step {
+    fn failed(&self) -> u64 {
+        self.tally.answered() - self.tally.succeeded
+    }
+
+    fn lag_p99(&self) -> u64 {
+        self.tally.lag.value_at_quantile(0.99)
+    }
+
+    /// What keeps the server from keeping up with this rate; none if it does.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        let tally = &self.tally;
+        [
+            (tally.sent == 0 || share(tally.unsent(), tally.scheduled) > MOST_MISSING, Limit::Unsent),
+            (self.lag_p99() > MOST_LAG, Limit::Lag),
+            (share(tally.lost, tally.sent) > MOST_MISSING, Limit::Lost),
+            (share(self.failed(), tally.sent) > MOST_MISSING, Limit::Failed),
+            (self.rate * tally.seconds() * LEAST_REPLIES > (tally.arrived + 1) as f64, Limit::Replies),
+        ]
+        .into_iter()
+        .find_map(|(is_exceeded, limit)| is_exceeded.then_some(limit))
+    }
+
+    /// Its row of the table.
+    pub(super) fn row(&self) -> String {
+        let tally = &self.tally;
+        let percent = |part, whole| format!("{:.2} %", share(part, whole) * 100.0);
+        let p99 = match tally.latency() {
+            times if times.is_empty() => "-".to_owned(),
+            times => decimal(times.value_at_quantile(0.99) as f64 / 1e3, 0),
+        };
+        format!(
+            "{:>11} {:>10} {:>8} {:>8} {:>8} {p99:>10} {:>9}  {}",
+            rate(self.rate),
+            decimal(tally.throughput(), 0),
+            percent(tally.unsent(), tally.scheduled),
+            percent(tally.lost, tally.sent),
+            percent(self.failed(), tally.sent),
+            decimal(self.lag_p99() as f64 / 1e3, 0),
+            self.limit().map_or("yes", Limit::name),
+        )
+    }
+}
+
+/// The heads of the columns of [`Step::row`].
+pub(super) fn heads() -> String {
+    format!(
+        "{:>11} {:>10} {:>8} {:>8} {:>8} {:>10} {:>9}  keeps up",
+        "rate/s", "replies/s", "unsent", "lost", "failed", "p99 in µs", "lag p99"
+    )
+}
+
+/// The highest rate at which the server keeps up.
+pub(super) fn knee(steps: &[Step]) -> Option<&Step> {
+    steps.iter().rev().find(|step| step.limit().is_none())
+}
+
+/// What the rates, in ascending order, say together.
+pub(super) fn conclusion(steps: &[Step]) -> Vec<String> {
+    let knee = knee(steps);
+    let mut text = match knee {
+        Some(step) => format!("The server keeps up with {} requests a second", rate(step.rate)),
+        None => "The server keeps up with none of these rates".to_owned(),
+    };
+    let above = steps.iter().find(|step| knee.is_none_or(|knee| step.rate > knee.rate));
+    match above.and_then(|step| step.limit().map(|limit| (step.rate, limit))) {
+        None => text.push_str(", the highest rate that was tried."),
+        Some((above, limit)) if limit.is_own() => text.push_str(&format!(
+            "; at {} pyzor-bench itself does not ({}), so that nothing is known of the server.",
+            rate(above),
+            limit.name()
+        )),
+        Some((above, limit)) => {
+            text.push_str(&format!("; not with {} ({}).", rate(above), limit.name()));
+        }
+    }
+    let is_uneven =
+        steps.iter().any(|step| step.limit().is_some() && knee.is_some_and(|knee| step.rate < knee.rate));
+    if is_uneven {
+        text.push_str(" A lower rate was too high: measure longer, or with less else on the machine.");
+    }
+    wrapped(&text, COLUMNS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reply::Code;
+    use super::*;
+
+    /// A second at 1000 requests a second.
+    fn step() -> Step {
+        let mut tally = Tally::default();
+        (tally.scheduled, tally.sent, tally.succeeded) = (1000, 1000, 1000);
+        (tally.arrived, tally.nanoseconds) = (1000, 1_000_000_000);
+        Step { rate: 1000.0, tally }
+    }
+
+    fn changed(change: impl FnOnce(&mut Tally)) -> Step {
+        let mut step = step();
+        change(&mut step.tally);
+        step
+    }
+
+    #[test]
+    fn each_bound_is_exceeded_by_one_more() {
+        for (limit, within, beyond) in [
+            (Limit::Unsent, changed(|tally| tally.sent = 999), changed(|tally| tally.sent = 998)),
+            (Limit::Lost, changed(|tally| tally.lost = 1), changed(|tally| tally.lost = 2)),
+            (
+                Limit::Failed,
+                changed(|tally| tally.failed = [(Code::Number(500), 1)].into()),
+                changed(|tally| tally.failed = [(Code::WithoutCount, 2)].into()),
+            ),
+            (Limit::Replies, changed(|tally| tally.arrived = 989), changed(|tally| tally.arrived = 988)),
+            (
+                Limit::Lag,
+                changed(|tally| tally.lag.saturating_record(9_900_000)),
+                changed(|tally| tally.lag.saturating_record(10_100_000)),
+            ),
+        ] {
+            assert_eq!(within.limit(), None, "{limit:?}");
+            assert_eq!(beyond.limit(), Some(limit));
+            assert_eq!(beyond.row().split_whitespace().next_back(), Some(limit.name()));
+        }
+        assert_eq!(changed(|tally| (tally.sent, tally.scheduled) = (0, 0)).limit(), Some(Limit::Unsent));
+    }
+
+    #[test]
+    fn the_knee_is_the_highest_rate_and_doubts_are_told() {
+        let at = |rate: f64, limit: Option<Limit>| {
+            let mut step = step();
+            step.rate = rate;
+            step.tally.arrived = 10_000;
+            match limit {
+                None => {}
+                Some(Limit::Lost) => step.tally.lost = 10,
+                Some(_) => step.tally.sent = 500,
+            }
+            step
+        };
+        for (limits, knee_at, expected) in [
+            ([None, None, None], Some(3000.0), "with 3,000 requests a second, the highest rate that"),
+            (
+                [None, None, Some(Limit::Lost)],
+                Some(2000.0),
+                "with 2,000 requests a second; not with 3,000 (lost).",
+            ),
+            (
+                [None, Some(Limit::Unsent), Some(Limit::Lost)],
+                Some(1000.0),
+                "at 2,000 pyzor-bench itself does not (unsent)",
+            ),
+            ([Some(Limit::Lost), None, Some(Limit::Lost)], Some(2000.0), "A lower rate was too high"),
+            ([Some(Limit::Lost); 3], None, "with none of these rates; not with 1,000 (lost)."),
+        ] {
+            let rates = [1000.0, 2000.0, 3000.0];
+            let steps: Vec<Step> =
+                rates.into_iter().zip(limits).map(|(rate, limit)| at(rate, limit)).collect();
+            assert_eq!(knee(&steps).map(|step| step.rate), knee_at, "{limits:?}");
+            let lines = conclusion(&steps);
+            let text = lines.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(text.contains(expected), "{text}");
+            assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn rows_fit_a_terminal() {
+        let mut step = changed(|tally| {
+            tally.lag.saturating_record(120_000_000_000);
+            tally.nanoseconds = 100_000_000;
+        });
+        step.rate = 9_999_999.999;
+        assert_eq!(heads().chars().count(), COLUMNS);
+        assert!(step.row().chars().count() <= COLUMNS + 2, "{}", step.row());
+    }
+}
