@@ -124,6 +124,7 @@ fn a_redis_that_keeps_nothing_is_refused() {
     // A copy leaves everything in the source.
     let ends = ["--se=gdbm", "--sd", &source.dsn(), "--de=redis", "--dd", &dsn(&redis)];
     assert_eq!(place.run(&ends).code, Some(0));
+    redis.cli(&["flushall"]);
     expect_moved(&move_to(&place, &source, &dsn(&redis), &["--no-durability"]), &source);
 }
 
