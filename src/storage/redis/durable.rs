@@ -9,11 +9,14 @@ use tracing::warn;
 use super::bulk::{LIMIT, PAUSE, ROUNDS, Whole};
 use super::node::Node;
 use super::topology::SLOTS;
+use super::walk::{REPETITIONS, RESTLESS};
 use crate::record::Record;
 use crate::storage::bulk::BulkError;
 
 /// How long a sync of an append-only file is waited for. With `appendfsync no` there is none.
 const SYNC: Duration = Duration::from_secs(5);
+/// How many keys are tried to change something on a node; slots of some may be on the move.
+const PROBES: usize = 16;
 /// What to do where it is not possible.
 const OVERRIDE: &str = "or run this with --no-durability, which deletes without it";
 
@@ -48,44 +51,58 @@ impl Whole {
 
     /// Returns when everything that was stored is on the disks of all servers.
     pub(super) async fn bring_to_disk(&self) -> Result<(), BulkError> {
-        self.check_masters().await?;
-        for node in self.topology().nodes() {
-            if !self.persistence(node).await?.is("aof_enabled", "1") {
-                self.save(node).await?;
-            } else if !self.sync_file(node).await? {
-                self.rewrite_file(node).await?;
+        let mut before = Vec::new();
+        // Keys may move from a server that has not written them yet to one that has written all it had.
+        for _ in 0..=REPETITIONS {
+            let nodes = self.look_for_others(&mut before).await?;
+            if nodes.is_empty() {
+                return self.check_masters().await;
+            }
+            for node in nodes {
+                if !self.persistence(&node).await?.is("aof_enabled", "1") {
+                    self.save(&node).await?;
+                } else if !self.sync_file(&node).await? {
+                    self.rewrite_file(&node).await?;
+                }
             }
         }
-        self.check_masters().await
+        Err(self.failed(RESTLESS))
     }
 
     /// Waits for a sync of the append-only file. Says no where the server makes none.
     async fn sync_file(&self, node: &Arc<Node>) -> Result<bool, BulkError> {
         // It waits for what this connection has changed last; other nodes may have sent keys since.
         let topology = self.topology();
-        let mut keys = (0..SLOTS * 4).map(|number| format!("pyzord.probe.{number}").into_bytes());
-        let own = keys.find(|key| topology.route(key).is_some_and(|owner| Arc::ptr_eq(owner, node)));
-        let Some(key) = own else { return Ok(true) };
-        let mut waiting = redis::pipe();
-        for command in self.form.store(&key, &Record::default(), None) {
-            waiting.add_command(command);
+        let keys = (0..SLOTS * 4).map(|number| format!("pyzord.probe.{number}").into_bytes());
+        let own = keys.filter(|key| topology.route(key).is_some_and(|owner| Arc::ptr_eq(owner, node)));
+        for key in own.take(PROBES) {
+            let mut waiting = redis::pipe();
+            for command in self.form.store(&key, &Record::default(), None) {
+                waiting.add_command(command);
+            }
+            waiting.cmd("EXPIRE").arg(&key).arg(0);
+            waiting.cmd("WAITAOF").arg(1).arg(0).arg(SYNC.as_millis().to_string());
+            let replies =
+                node.exchange(&waiting, LIMIT).await.map_err(|failure| self.failed(&failure.why))?;
+            let Some((reply, changes)) = replies.split_last() else { return Ok(false) };
+            let refused = changes.iter().find_map(|reply| match reply {
+                Value::ServerError(error) => Some(error),
+                _ => None,
+            });
+            match refused {
+                // Older servers do not know it, and an account may not be allowed to run it.
+                None => {
+                    let has_synced = |synced: &Vec<Value>| synced.first() == Some(&Value::Int(1));
+                    return Ok(matches!(reply, Value::Array(synced) if has_synced(synced)));
+                }
+                Some(error) if matches!(error.code(), "MOVED" | "ASK") => {}
+                Some(error) => {
+                    let (name, why) = (self.name(node), error.details().unwrap_or_default());
+                    return Err(self.failed(&format!("{name} refuses a change: {} {why}", error.code())));
+                }
+            }
         }
-        waiting.cmd("EXPIRE").arg(&key).arg(0);
-        waiting.cmd("WAITAOF").arg(1).arg(0).arg(SYNC.as_millis().to_string());
-        let replies = node.exchange(&waiting, LIMIT).await.map_err(|failure| self.failed(&failure.why))?;
-        let Some((reply, changes)) = replies.split_last() else { return Ok(false) };
-        if let Some(Value::ServerError(error)) =
-            changes.iter().find(|reply| matches!(reply, Value::ServerError(_)))
-        {
-            let why = error.details().unwrap_or_default();
-            return Err(self.failed(&format!(
-                "{} refuses a change: {} {why}",
-                self.name(node),
-                error.code()
-            )));
-        }
-        // Older servers do not know it, and an account may not be allowed to run it.
-        Ok(matches!(reply, Value::Array(synced) if synced.first() == Some(&Value::Int(1))))
+        Ok(false)
     }
 
     /// Has the append-only file written anew, which ends with a sync.

@@ -24,7 +24,9 @@ use crate::storage::bulk::BulkError;
 /// How many keys a server is asked for at once, during which it does nothing else.
 const SCANNED: usize = 1000;
 /// How often servers are scanned again.
-const REPETITIONS: usize = 20;
+pub(super) const REPETITIONS: usize = 20;
+/// Why not more often.
+pub(super) const RESTLESS: &str = "its slots move all the time: run this again when they do not";
 
 /// A scan under way.
 pub(super) struct Walk {
@@ -84,23 +86,32 @@ impl Whole {
     }
 
     async fn begin(&self) -> Result<Walk, BulkError> {
-        let (nodes, before) = self.look().await?;
-        Ok(Walk { before, left: nodes.into(), cursor: "0".to_owned(), repetitions: 0, pages: 0 })
+        let mut before = Vec::new();
+        let left = self.look_for_others(&mut before).await?.into();
+        Ok(Walk { before, left, cursor: "0".to_owned(), repetitions: 0, pages: 0 })
     }
 
     /// Leaves those servers to be scanned once more to which keys may have come in this round.
     async fn look_again(&self, walk: &mut Walk) -> Result<(), BulkError> {
-        let (nodes, now) = self.look().await?;
-        let is_other = |(node, standing): (&Arc<Node>, &Standing)| {
-            (!walk.before.contains(standing)).then(|| Arc::clone(node))
-        };
-        walk.left = nodes.iter().zip(&now).filter_map(is_other).collect();
-        walk.before = now;
+        walk.left = self.look_for_others(&mut walk.before).await?.into();
         walk.repetitions += 1;
         match walk.repetitions > REPETITIONS && !walk.left.is_empty() {
-            true => Err(self.failed("its slots move all the time: run this again when they do not")),
+            true => Err(self.failed(RESTLESS)),
             false => Ok(()),
         }
+    }
+
+    /// Those servers that are not what they were: keys may have come to them. Notes what they all are by now.
+    pub(super) async fn look_for_others(
+        &self,
+        before: &mut Vec<Standing>,
+    ) -> Result<Vec<Arc<Node>>, BulkError> {
+        let (nodes, now) = self.look().await?;
+        let is_other =
+            |(node, standing): (Arc<Node>, &Standing)| (!before.contains(standing)).then_some(node);
+        let others = nodes.into_iter().zip(&now).filter_map(is_other).collect();
+        *before = now;
+        Ok(others)
     }
 
     /// All servers, and what they are. Those of a cluster agree about who has which slot.

@@ -11,6 +11,7 @@ mod mariadb;
 pub(crate) mod mysql8;
 mod namespace;
 mod redis;
+mod redis_cluster;
 mod server;
 mod service;
 pub(crate) mod tracer;
@@ -30,7 +31,8 @@ pub(crate) use forger::Forger;
 pub(crate) use home::Home;
 pub(crate) use mariadb::MariaDb;
 pub(crate) use namespace::{End, Namespace};
-pub(crate) use redis::{Redis, RedisCluster, Sentinel};
+pub(crate) use redis::{Redis, Sentinel};
+pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use server::{Reply, Server, ask_on};
 pub(crate) use service::{Service, free_tcp_port};
 
