@@ -132,19 +132,19 @@ impl Whole {
 async fn send(node: &Node, group: &[usize], jobs: &[Job]) -> Result<Vec<Vec<Value>>, Failure> {
     let mut pipeline = Pipeline::with_capacity(group.len() * 2);
     for at in group {
-        if jobs[*at].asking.is_some() {
-            pipeline.cmd("ASKING");
-        }
-        jobs[*at].commands.iter().for_each(|command| {
+        for command in &jobs[*at].commands {
+            // It holds for one command.
+            if jobs[*at].asking.is_some() {
+                pipeline.cmd("ASKING");
+            }
             pipeline.add_command(command.clone());
-        });
+        }
     }
     let mut replies = node.exchange(&pipeline, LIMIT).await?.into_iter();
-    let of_job = |at: &usize| {
-        if jobs[*at].asking.is_some() {
-            replies.next();
-        }
-        replies.by_ref().take(jobs[*at].commands.len()).collect()
+    let mut of_job = |at: &usize| {
+        let asking = usize::from(jobs[*at].asking.is_some());
+        let count = jobs[*at].commands.len();
+        (0..count).filter_map(|_| replies.nth(asking)).collect()
     };
-    Ok(group.iter().map(of_job).collect())
+    Ok(group.iter().map(&mut of_job).collect())
 }

@@ -160,3 +160,28 @@ fn slots_that_move_during_a_verification_are_compared() {
     let found = format!("Verification complete, {RECORDS} records compared, 1 differ\n");
     assert!(finished.code == Some(1) && finished.stdout.contains(&found), "{finished:#?}");
 }
+
+#[test]
+fn slots_that_move_while_they_are_filled_lose_nothing() {
+    if !ours_only() {
+        return;
+    }
+    let cluster = Arc::new(RedisCluster::start(None));
+    let target = Box::new(ClusterStore(Arc::clone(&cluster)));
+    let scene = Scene::between(store("gdbm"), target, RECORDS, &["--delete"]).journalled();
+    let mut run = scene.start();
+    eventually("some thousand records", || {
+        assert!(!run.has_ended(), "it has ended: {:#?}", run.said(None));
+        (scene.target.count() > 5000).then_some(())
+    });
+    run.signal(Signal::SIGSTOP);
+    cluster.move_slots(SLOTS, 2, 0);
+    // Others stay open.
+    cluster.move_keys_of(SLOTS.end..SLOTS.end + 40, 2, 1);
+    run.signal(Signal::SIGCONT);
+    let finished = run.finished();
+    let complete = format!("Migration complete, {RECORDS} records transferred successfully");
+    assert!(finished.code == Some(0) && finished.stdout.contains(&complete), "{finished:#?}");
+    cluster.give_slots(SLOTS.end..SLOTS.end + 40, 1);
+    scene.expect_done();
+}
