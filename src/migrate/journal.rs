@@ -12,8 +12,9 @@ use redb::{Database, ReadableTable, ReadableTableMetadata, Table, TableDefinitio
 use thiserror::Error;
 
 use super::ends::{Dates, End};
+use super::moved::{Both, Moved};
 use crate::digest::Digest;
-use crate::record::{Record, Tally, Timestamp};
+use crate::record::Timestamp;
 
 /// What the library says went wrong.
 type Trouble = Box<dyn std::error::Error>;
@@ -25,15 +26,8 @@ const IN_USE: &str = "another run is using it";
 /// How much memory the journal may take.
 const CACHE: usize = 64 << 20;
 
-/// Counts, each with the moment of its first change as it was moved first, and the last change known to have been
-/// moved. What was deleted and then counted anew is another count. All of them are kept, since the repair of a gdbm file
-/// can bring former ones back.
-type Counted = (Vec<(i64, Option<i64>)>, Option<i64>);
 /// Counts of reports and of whitelistings.
 type Pair = (i64, i64);
-/// Both tallies of a key.
-type Both = (Counted, Counted);
-
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
 const MOVED: TableDefinition<'_, &[u8], Both> = TableDefinition::new("moved");
 /// Of each digest that is just being added to: the counts that were in the destination, and those added.
@@ -55,10 +49,6 @@ pub(super) struct Journal {
     database: Database,
 }
 
-/// What is known of a key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved(Both);
-
 /// A key of the source and its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -76,56 +66,6 @@ pub(super) struct Doubt {
     pub(super) added: (i64, i64),
 }
 
-impl Moved {
-    /// What is known when all of a record has been moved, too.
-    pub(super) fn with(known: Option<&Self>, record: &Record) -> Self {
-        let Self((mut reports, mut whitelists)) = known.cloned().unwrap_or_default();
-        for (counted, tally) in [(&mut reports, &record.reports), (&mut whitelists, &record.whitelists)] {
-            match continued(counted, tally) {
-                Some(at) => counted.0[at].0 = tally.count.max(counted.0[at].0),
-                None if *tally == Tally::default() => {}
-                None => counted.0.push((tally.count, tally.first.map(Timestamp::micros))),
-            }
-            counted.1 = counted.1.max(tally.last.or(tally.first).map(Timestamp::micros));
-        }
-        Self((reports, whitelists))
-    }
-
-    /// What is in a record beyond this; none if nothing is.
-    pub(super) fn rest_of(&self, record: &Record) -> Option<Record> {
-        let tally = |tally: &Tally, counted: &Counted| match continued(counted, tally) {
-            Some(at) => Tally { count: tally.count.saturating_sub(counted.0[at].0).max(0), ..*tally },
-            None => *tally,
-        };
-        let rest = Record {
-            reports: tally(&record.reports, &self.0.0),
-            whitelists: tally(&record.whitelists, &self.0.1),
-        };
-        (rest.reports.count != 0 || rest.whitelists.count != 0).then_some(rest)
-    }
-
-    /// The counts of reports and of whitelistings.
-    pub(super) fn counts(&self) -> (i64, i64) {
-        let sum =
-            |counted: &Counted| counted.0.iter().fold(0, |sum: i64, (count, _)| sum.saturating_add(*count));
-        (sum(&self.0.0), sum(&self.0.1))
-    }
-}
-
-/// Which count a tally goes on from; none if it is another one.
-///
-/// One that began after the last change that was moved is another one. A tally whose first time is another one for other
-/// reasons was merged with an older one, or had none before; but then it has not become less.
-fn continued((counts, last): &Counted, tally: &Tally) -> Option<usize> {
-    let first = tally.first.map(Timestamp::micros);
-    if let Some(at) = counts.iter().position(|(_, known)| *known == first) {
-        return Some(at);
-    }
-    let (newest, began) = counts.last()?;
-    let is_later = began.is_some() && first.zip(*last).is_some_and(|(first, last)| first > last);
-    (!is_later && tally.count >= *newest).then(|| counts.len() - 1)
-}
-
 /// The name under which a key is in the journal: one digest's keys are neighbours.
 fn name(place: &Place) -> Vec<u8> {
     let hex = place.digest.to_hex();
@@ -141,61 +81,15 @@ impl Journal {
     /// One line that names the file.
     pub(super) fn open(path: &Path, source: &End, destination: &End) -> Result<Self, JournalError> {
         let journal = Self::existing(path)?;
-        let refusal = journal.write(|transaction| {
-            let mut about = transaction.open_table(ABOUT)?;
-            let known = |about: &Table<'_, &str, &str>, name: &str| -> Result<Option<String>, Trouble> {
-                Ok(about.get(name)?.map(|value| value.value().to_owned()))
-            };
-            match known(&about, "format")? {
-                None => {
-                    about.insert("format", FORMAT)?;
-                }
-                Some(format) if format != FORMAT => {
-                    return Ok(Some(format!("it is of another version of pyzor-migrate ({format})")));
-                }
-                Some(_) => {}
-            }
-            for (role, end) in [("source", source), ("destination", destination)] {
-                let mut names = known(&about, role)?.unwrap_or_default();
-                if !names.is_empty() && !end.is_one_of(&names) {
-                    let was = names.lines().next().unwrap_or_default();
-                    return Ok(Some(format!("it is of another migration, whose {role} is: {was}")));
-                }
-                // It may be found by the others later.
-                for name in end
-                    .names
-                    .iter()
-                    .filter(|name| !names.lines().any(|known| known == *name))
-                    .collect::<Vec<_>>()
-                {
-                    names.extend([name, "\n"]);
-                }
-                about.insert(role, names.as_str())?;
-                let Some(zone) = &end.zone else { continue };
-                let role = format!("dates of the {role}");
-                match known(&about, &role)? {
-                    None => {
-                        about
-                            .insert(role.as_str(), Dates::of(zone, Timestamp::now()).to_string().as_str())?;
-                    }
-                    Some(text) => {
-                        let was = Dates::parse(&text).ok_or("its time zone cannot be read")?;
-                        let is = Dates::of(zone, was.until);
-                        if is.offsets != was.offsets {
-                            return Ok(Some(format!(
-                                "the {role} were of the time zone {}, and now it is {}: set TZ as it was",
-                                was.name, is.name
-                            )));
-                        }
-                    }
-                }
-            }
-            Ok(None)
-        })?;
-        if let Some(why) = refusal {
-            return Err(journal.refused(why));
-        }
         journal.write(|transaction| {
+            let mut about = transaction.open_table(ABOUT)?;
+            let format = about.insert("format", FORMAT)?.map(|format| format.value().to_owned());
+            if let Some(format) = format.filter(|format| format != FORMAT) {
+                return Err(format!("it is of another version of pyzor-migrate ({format})").into());
+            }
+            check_end(&mut about, "source", source)?;
+            check_end(&mut about, "destination", destination)?;
+            drop(about);
             transaction.open_table(MOVED)?;
             transaction.open_table(DOUBTS)?;
             transaction.open_table(UNDER_WAY)?;
@@ -385,12 +279,40 @@ impl Journal {
     }
 
     fn failed(&self, error: &Trouble) -> JournalError {
-        self.refused(error.to_string())
+        JournalError { path: self.path.clone(), why: error.to_string() }
     }
+}
 
-    fn refused(&self, why: String) -> JournalError {
-        JournalError { path: self.path.clone(), why }
+/// Compares a database with the one that a journal knows, whose names and time zone are noted.
+fn check_end(about: &mut Table<'_, &str, &str>, role: &str, end: &End) -> Result<(), Trouble> {
+    let mut names = about.get(role)?.map(|names| names.value().to_owned()).unwrap_or_default();
+    if !names.is_empty() && !end.is_one_of(&names) {
+        let was = names.lines().next().unwrap_or_default();
+        return Err(format!("it is of another migration, whose {role} is: {was}").into());
     }
+    for name in &end.names {
+        // It may be known by this one alone later.
+        if !names.lines().any(|known| known == name) {
+            names.extend([name, "\n"]);
+        }
+    }
+    about.insert(role, names.as_str())?;
+    let Some(zone) = &end.zone else { return Ok(()) };
+    let role = format!("dates of the {role}");
+    let known = about.get(role.as_str())?.map(|text| text.value().to_owned());
+    let Some(known) = known else {
+        about.insert(role.as_str(), Dates::of(zone, Timestamp::now()).to_string().as_str())?;
+        return Ok(());
+    };
+    let was = Dates::parse(&known).ok_or("its time zone cannot be read")?;
+    let is = Dates::of(zone, was.until);
+    if is.offsets != was.offsets {
+        let (was, is) = (was.name, is.name);
+        return Err(
+            format!("the {role} were of the time zone {was}, and now it is {is}: set TZ as it was").into()
+        );
+    }
+    Ok(())
 }
 
 thread_local! {
@@ -428,6 +350,7 @@ fn clear(transaction: &WriteTransaction) -> Result<(), Trouble> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Record, Tally};
 
     fn digest(number: u8) -> Digest {
         Digest::from_bytes([number; 20])
@@ -450,26 +373,6 @@ mod tests {
 
     fn open(directory: &tempfile::TempDir) -> Journal {
         Journal::open(&directory.path().join("j"), &end("a"), &end("b")).unwrap()
-    }
-
-    #[test]
-    fn only_what_came_since_is_the_rest() {
-        let moved = Moved::with(None, &record(5, 100));
-        assert_eq!(moved.rest_of(&record(5, 100)), None);
-        assert_eq!(moved.rest_of(&record(8, 100)), Some(record(3, 100)));
-        assert_eq!(moved.rest_of(&record(2, 200)), Some(record(2, 200)), "deleted and counted anew");
-        let again = Moved::with(Some(&moved), &record(2, 200));
-        assert_eq!(again.counts(), (7, 0));
-        assert_eq!(again.rest_of(&record(5, 100)), None, "brought back by a repair");
-        assert_eq!(again.rest_of(&record(3, 200)), Some(record(1, 200)));
-        assert_eq!(Moved::default().rest_of(&record(5, 100)), Some(record(5, 100)));
-        // Merged with an older one.
-        assert_eq!(again.rest_of(&record(4, 50)), Some(record(2, 50)));
-        assert_eq!(
-            again.rest_of(&record(1, 150)),
-            Some(record(1, 150)),
-            "less than was moved is another one"
-        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod compare;
 mod ends;
 mod journal;
 mod keys;
+mod moved;
 mod moving;
 mod options;
 mod progress;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::task::block_in_place;
 
 use super::compare::lacks;
-use super::journal::{Doubt, Moved, Place};
+use super::journal::{Doubt, Place};
+use super::moved::Moved;
 use super::options::Verify;
 use super::transfer::{ATTEMPTS, Candidate, Failure, Transfer, awaits_disk, is_clamped};
 use crate::digest::Digest;
