@@ -5,6 +5,7 @@
 //! be run again, and what a server counts into the source meanwhile is added.
 
 mod compare;
+mod copying;
 mod ends;
 mod journal;
 mod keys;

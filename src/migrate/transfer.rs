@@ -1,4 +1,4 @@
-//! Going through a source: batches are read ahead while the one before is written. Copying is done here.
+//! Going through a source: batches are read ahead while the one before is written.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, block_in_place};
 
+use super::copying::Writing;
 use super::journal::{Journal, JournalError};
 use super::keys::{Key, classify};
 use super::moving::QUIET_SECONDS;
 use super::options::Options;
 use super::progress::{Counts, Progress};
 use super::seen::Seen;
-use super::spool::{Group, Spool};
+use super::spool::Spool;
 use super::stop::Stop;
 use crate::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
-use crate::storage::bulk::{Bulk, BulkError, Item, Outcome, Put, united};
+use crate::storage::bulk::{Bulk, BulkError, Item};
 
 /// How many records are read before they are written; with a journal, which writes to its disk for each
 /// batch, more.
@@ -61,14 +61,7 @@ pub(super) struct Transfer<'a> {
     pub(super) horizon: Option<Timestamp>,
     pub(super) round: Round,
     /// A batch of a copy that is being written, while the next one is prepared.
-    writing: Option<Writing>,
-}
-
-/// The keys of a batch, and what becomes of them.
-struct Writing {
-    /// With each, whether it is met for the first time.
-    keys: Vec<(Vec<u8>, bool)>,
-    outcomes: JoinHandle<Result<Vec<Outcome>, BulkError>>,
+    pub(super) writing: Option<Writing>,
 }
 
 /// One look through the source.
@@ -91,7 +84,7 @@ pub(super) struct Round {
 /// A record that is to be moved.
 pub(super) struct Candidate {
     pub(super) digest: Digest,
-    is_odd: bool,
+    pub(super) is_odd: bool,
     /// Whether its key is met for the first time.
     pub(super) is_new: bool,
     pub(super) item: Item,
@@ -311,85 +304,6 @@ impl<'a> Transfer<'a> {
         self.counts.transferred += candidates.len() as u64;
         Ok(())
     }
-
-    /// Stores records, whatever is there. Those under odd keys wait until all of their digest are known.
-    async fn copy(&mut self, candidates: Vec<Candidate>) -> Result<(), Failure> {
-        let destination = self.destination()?;
-        let (odd, regular): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|candidate| candidate.is_odd);
-        let odd: Vec<_> = odd
-            .into_iter()
-            .map(|candidate| (candidate.digest, candidate.item.key, candidate.record))
-            .collect();
-        block_in_place(|| self.spool.keep(&odd))?;
-        let key = |candidate: &Candidate| (candidate.item.key.clone(), candidate.is_new);
-        let keys: Vec<_> = regular.iter().map(key).collect();
-        let same_engine = self.source.engine() == destination.engine();
-        let put = |candidate: Candidate| Put {
-            digest: candidate.digest,
-            record: candidate.record,
-            expires: self.expires(&candidate.record),
-            held: same_engine.then_some(candidate.item.held),
-        };
-        let puts: Vec<Put> = regular.into_iter().map(put).collect();
-        let is_counted = |(put, (_, is_new)): &(&Put, &(Vec<u8>, bool))| {
-            *is_new && is_clamped(destination.as_ref(), &put.record)
-        };
-        self.counts.clamped += puts.iter().zip(&keys).filter(is_counted).count() as u64;
-        self.written().await?;
-        let outcomes = tokio::spawn(async move { destination.store(puts).await });
-        self.writing = Some(Writing { keys, outcomes });
-        Ok(())
-    }
-
-    /// Waits for the batch that is being written.
-    async fn written(&mut self) -> Result<(), Failure> {
-        let Some(Writing { keys, outcomes }) = self.writing.take() else { return Ok(()) };
-        let outcomes =
-            outcomes.await.map_err(|error| BulkError(format!("the writing has died: {error}")))??;
-        for ((key, is_new), outcome) in keys.iter().zip(outcomes) {
-            match outcome {
-                Outcome::Done if !is_new => {}
-                outcome => self.take(&[key], outcome),
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts what became of some keys.
-    fn take(&mut self, keys: &[&Vec<u8>], outcome: Outcome) {
-        match outcome {
-            Outcome::Done => self.counts.transferred += keys.len() as u64,
-            Outcome::Changed => self.counts.left += keys.len() as u64,
-            Outcome::Refused(why) => {
-                keys.iter().for_each(|key| self.fail(key, &why));
-            }
-        }
-    }
-
-    /// Stores what waits in the spool, each digest's records as one.
-    async fn write_spool(&mut self) -> Result<(), Failure> {
-        let mut behind = None;
-        loop {
-            self.stop.check()?;
-            let groups = block_in_place(|| self.spool.groups(behind, BATCH))?;
-            let Some(last) = groups.last() else { return Ok(()) };
-            behind = Some(last.digest);
-            let destination = self.destination()?;
-            let totals = totals(self.source.as_ref(), &groups).await?;
-            let put = |(group, record): (&Group, &Option<Record>)| {
-                let record = record.unwrap_or_default();
-                Put { digest: group.digest, record, expires: self.expires(&record), held: None }
-            };
-            let puts: Vec<Put> = groups.iter().zip(&totals).map(put).collect();
-            let clamped = puts.iter().filter(|put| is_clamped(destination.as_ref(), &put.record)).count();
-            self.counts.clamped += clamped as u64;
-            for (group, outcome) in groups.iter().zip(destination.store(puts).await?) {
-                let keys: Vec<&Vec<u8>> = group.odd.iter().map(|(key, _)| key).collect();
-                self.take(&keys, outcome);
-            }
-            self.progress.transferred(self.counts.transferred);
-        }
-    }
 }
 
 /// Whether records are deleted only when those in the destination are on its disk, which is waited for once.
@@ -421,16 +335,4 @@ fn is_saturated(item: &Item, record: &Record) -> bool {
     const LIMIT: &[u8] = b"9223372036854775807";
     let full = [record.reports, record.whitelists].iter().filter(|tally| tally.count == i64::MAX).count();
     full > 0 && item.held.windows(LIMIT.len()).filter(|text| *text == LIMIT).count() < full
-}
-
-/// All records of each digest as one, with the one under its own key; none where there is nothing any more.
-pub(super) async fn totals(source: &dyn Bulk, groups: &[Group]) -> Result<Vec<Option<Record>>, BulkError> {
-    let keys: Vec<Vec<u8>> = groups.iter().map(|group| group.digest.to_hex().to_vec()).collect();
-    let own = source.read(keys.clone()).await?;
-    let total = |((group, key), own): ((&Group, &Vec<u8>), Option<Item>)| {
-        // Some databases find one by the other's key.
-        let own = own.filter(|item| item.key == *key).and_then(|item| item.record.ok());
-        group.odd.iter().map(|(_, record)| *record).chain(own).reduce(|one, another| united(&one, &another))
-    };
-    Ok(groups.iter().zip(&keys).zip(own).map(total).collect())
 }

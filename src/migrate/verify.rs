@@ -5,12 +5,13 @@ use std::sync::Arc;
 use tokio::task::block_in_place;
 
 use super::compare::{difference, lacks};
+use super::copying::totals;
 use super::keys::{Key, classify};
 use super::progress::{Counts, Progress};
 use super::seen::Seen;
 use super::spool::Spool;
 use super::stop::Stop;
-use super::transfer::{BATCH, Failure, read_ahead, totals};
+use super::transfer::{BATCH, Failure, read_ahead};
 use crate::digest::Digest;
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{Bulk, BulkError, Item};
