@@ -21,7 +21,7 @@ impl Stop {
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {
                     if sender.send_replace(Some(name)).is_some() {
-                        // What this costs is what a kill costs: a file to be mended by the next run.
+                        // What this costs is what a kill costs: a file to be repaired by the next run.
                         std::process::exit(1);
                     }
                 }

@@ -141,7 +141,7 @@ pub const OPTIONS: &[Opt] = &[
     established("nice", Number(i32::MIN as i64, i32::MAX as i64, OnCommandLine), "0", "raise the niceness by this much").command_line_only().short('n'),
     established("debug", Switch, "", "log everything, also to stderr").command_line_only().short('d'),
     established("check-config", Switch, "", "check configuration, accounts and access file, report every problem, and start nothing").command_line_only().recent(),
-    established("recover", Switch, "", "mend a damaged gdbm database, keep the file as it was, and start nothing").command_line_only().recent(),
+    established("recover", Switch, "", "repair a damaged gdbm database, keep the file as it was, and start nothing").command_line_only().recent(),
     established("DBConnections", Number(COUNT.0, COUNT.1, OnCommandLine), "0", "the size of mysql's connection pool; 0: a sensible one").flag("db-connections"),
     established("ForwardClientHomeDir", Path, "", "a client's homedir whose servers get every report too (not supported yet)").flag("forward-client-homedir"),
     established("Threads", Truth, "False", "no effect").flag("threads").without_effect(),

@@ -82,7 +82,7 @@ pub struct BulkError(pub String);
 pub enum Purpose {
     /// To be looked at, and not to be touched in any way.
     Look,
-    /// To be read; what a killed process left behind may be mended.
+    /// To be read; what a killed process left behind may be repaired.
     Read,
     /// To be read, and records to be deleted.
     Empty,
@@ -168,7 +168,7 @@ pub trait Bulk: Send + Sync {
         false
     }
 
-    /// Ends all work. What is not closed may have to be mended by the next who opens it.
+    /// Ends all work. What is not closed may have to be repaired by the next process that opens it.
     fn close(&self) -> Work<'_, ()>;
 }
 

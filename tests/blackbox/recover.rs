@@ -300,7 +300,7 @@ fn flipped_and_missing_bytes_are_told_of_and_harm_nothing_else() {
         }
     }
     println!(
-        "{rounds} damaged files: {refused} refused at the start and mended by --recover, which lost {lost} of their {} \
+        "{rounds} damaged files: {refused} refused at the start and repaired by --recover, which lost {lost} of their {} \
          records; {told} told of while serving ({ended} ended the server), {silent} changed records that still \
          look right, {sound} changed nothing that matters",
         refused * stored.len()

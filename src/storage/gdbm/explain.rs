@@ -18,14 +18,14 @@ pub(super) fn explain(path: &Path, error: &GdbmError) -> OpenError {
         | handle::GDBM_FILE_EOF
         | gdbm_sys::GDBM_EMPTY_DATABASE
         | handle::GDBM_BAD_HEADER => OpenError::new(format!(
-            "{file} is not a GNU dbm database ({error}): if it was one, pyzord --recover mends a copy of it; otherwise \
+            "{file} is not a GNU dbm database ({error}): if it was one, pyzord --recover repairs it and keeps the file as it was; otherwise \
              move it away, or name another file with DigestDB"
         )),
         _ if error.system.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => {
             OpenError::absent(format!("cannot open the database {file}: {error}"))
         }
         _ if error.system.is_none() => OpenError::new(format!(
-            "cannot open the database {file}: {error}: if it is damaged, pyzord --recover mends a copy of it"
+            "cannot open the database {file}: {error}: if it is damaged, pyzord --recover repairs it and keeps the file as it was"
         )),
         _ => OpenError::new(format!("cannot open the database {file}: {error}")),
     }

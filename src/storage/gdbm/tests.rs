@@ -226,7 +226,7 @@ fn what_cannot_be_opened_is_told_in_one_line() {
     let (text, busy) = told(&path);
     assert_eq!(
         text,
-        "FILE is not a GNU dbm database (Bad magic number): if it was one, pyzord --recover mends a copy of it; otherwise move it away, or name another file with DigestDB"
+        "FILE is not a GNU dbm database (Bad magic number): if it was one, pyzord --recover repairs it and keeps the file as it was; otherwise move it away, or name another file with DigestDB"
     );
     assert!(!busy);
     std::fs::write(&path, "short").unwrap();
