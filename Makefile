@@ -156,6 +156,7 @@ install: $(target)/release/pyzord
 	$(INSTALL) -m 644 dist/pyzord.sysctl $(DESTDIR)$(docdir)
 	sed 's|/usr/local/bin/pyzord|$(sbindir)/pyzord|' dist/pyzord.service >$(DESTDIR)$(unitdir)/pyzord.service
 	chmod 644 $(DESTDIR)$(unitdir)/pyzord.service
+	$(INSTALL) -m 644 $(DESTDIR)$(unitdir)/pyzord.service $(DESTDIR)$(unitdir)/pyzord@.service
 	$(INSTALL) -m 644 dist/pyzord.sysusers $(DESTDIR)$(sysusersdir)/pyzord.conf
 
 # Leaves configuration, accounts, databases and the user pyzord alone.
@@ -163,7 +164,7 @@ uninstall:
 	rm -f $(DESTDIR)$(sbindir)/pyzord $(DESTDIR)$(bindir)/pyzor-migrate $(DESTDIR)$(bindir)/pyzor-bench \
 	    $(DESTDIR)$(mandir)/man1/pyzor-migrate.1 $(DESTDIR)$(mandir)/man1/pyzor-bench.1 \
 	    $(DESTDIR)$(mandir)/man8/pyzord.8 $(DESTDIR)$(mandir)/man5/pyzord.conf.5 \
-	    $(DESTDIR)$(unitdir)/pyzord.service $(DESTDIR)$(sysusersdir)/pyzord.conf
+	    $(DESTDIR)$(unitdir)/pyzord.service $(DESTDIR)$(unitdir)/pyzord@.service $(DESTDIR)$(sysusersdir)/pyzord.conf
 	rm -rf $(DESTDIR)$(docdir)
 
 # Leaves the directory var alone, which holds the database of "make run".

@@ -78,9 +78,10 @@ impl<'a, F: Fn(String)> Attempts<'a, F> {
     }
 
     fn next(&mut self) -> Attempt {
-        let outcome = bind(&self.settings.listen_address, self.settings.port, self.settings.send_buffer);
+        let Settings { listen_address, port, send_buffer, reuse_port, .. } = self.settings;
+        let outcome = bind(listen_address, *port, *send_buffer, *reuse_port);
         let patience = match &outcome {
-            Err(BindError::InUse { .. }) => HANDOVER,
+            Err(BindError::InUse { .. } | BindError::NotShared { .. }) => HANDOVER,
             Err(BindError::Absent { .. } | BindError::AbsentInterface { .. }) => ABSENCE,
             _ => return Attempt::Over(Box::new(outcome)),
         };

@@ -67,7 +67,7 @@ mod tests {
     use crate::protocol::MAX_DATAGRAM;
 
     fn pair() -> (Listener, UdpSocket) {
-        let server = bind("127.0.0.1", 0, 100_000).unwrap();
+        let server = bind("127.0.0.1", 0, 100_000, false).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(server.address()).unwrap();
         (server, client)
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn the_address_that_was_asked_comes_with_every_datagram_on_a_wildcard_address() {
         for (any, asked) in [("0.0.0.0", "127.0.0.2"), ("::", "::1"), ("::", "127.0.0.3")] {
-            let server = bind(any, 0, 100_000).unwrap();
+            let server = bind(any, 0, 100_000, false).unwrap();
             let asked: std::net::IpAddr = asked.parse().unwrap();
             let client = UdpSocket::bind((asked, 0)).unwrap();
             client.connect((asked, server.address().port())).unwrap();

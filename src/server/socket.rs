@@ -58,6 +58,15 @@ pub enum BindError {
         /// The address and port.
         address: SocketAddr,
     },
+    /// Another process listens there, and does not share the port with this one.
+    #[error(
+        "cannot listen on {address}: the port is in use by a process that does not share it: that must have ReusePort, \
+         too, and have been started by the same user"
+    )]
+    NotShared {
+        /// The address and port.
+        address: SocketAddr,
+    },
     /// The interface of a link-local address does not exist, at least not yet.
     #[error(
         "cannot listen on {address}: this host has no such interface; correct ListenAddress, or start pyzord once \
@@ -141,13 +150,14 @@ impl Listener {
 
 /// Binds a UDP socket. An empty address is every IPv4 address of the host; one with a colon is IPv6, where
 /// `::` serves IPv4 as well; anything else is an IPv4 address or a host name, of which the first IPv4 address
-/// counts. `send_buffer` is how many bytes of replies the kernel is asked to hold.
+/// counts. `send_buffer` is how many bytes of replies the kernel is asked to hold, and `is_shared` is whether other
+/// processes of this user may bind the same port in this way.
 ///
 /// # Errors
 ///
 /// The address cannot be resolved, is in use or not there, or the system refuses it. Options that the system
 /// refuses are warnings.
-pub fn bind(address: &str, port: u16, send_buffer: usize) -> Result<Listener, BindError> {
+pub fn bind(address: &str, port: u16, send_buffer: usize, is_shared: bool) -> Result<Listener, BindError> {
     let unresolved = |error| BindError::Resolve { address: address.to_owned(), error };
     let is_v6 = address.contains(':');
     let name = match address {
@@ -168,7 +178,8 @@ pub fn bind(address: &str, port: u16, send_buffer: usize) -> Result<Listener, Bi
         }
         _ => {}
     }
-    open(address, send_buffer).map_err(|error| match error {
+    open(address, send_buffer, is_shared).map_err(|error| match error {
+        Errno::EADDRINUSE if is_shared => BindError::NotShared { address },
         Errno::EADDRINUSE => BindError::InUse { address },
         Errno::EADDRNOTAVAIL => BindError::Absent { address },
         Errno::ENODEV if has_interface => absent_interface(),
@@ -177,8 +188,11 @@ pub fn bind(address: &str, port: u16, send_buffer: usize) -> Result<Listener, Bi
     })
 }
 
-fn open(address: SocketAddr, send_buffer: usize) -> nix::Result<Listener> {
+fn open(address: SocketAddr, send_buffer: usize, is_shared: bool) -> nix::Result<Listener> {
     let descriptor = datagram_socket(address)?;
+    if is_shared {
+        setsockopt(&descriptor, sockopt::ReusePort, &true)?;
+    }
     let mut options = Options { descriptor: descriptor.as_fd(), warnings: Vec::new(), notices: Vec::new() };
     if address.is_ipv6() {
         options.set(sockopt::Ipv6V6Only, &false, "IPV6_V6ONLY", "IPv4 requests may not arrive");
@@ -198,8 +212,9 @@ fn open(address: SocketAddr, send_buffer: usize) -> nix::Result<Listener> {
         options.set(sockopt::UdpGsoSegment, &0, "UDP_SEGMENT", "replies to one peer are sent one by one");
     let Options { mut warnings, notices, .. } = options;
     let address = local_address(&descriptor)?;
-    // What is sent to the host itself never waits in the kernel.
-    let spares = if address.ip().is_loopback() {
+    // What is sent to the host itself never waits in the kernel. On a shared port another process could take the address
+    // of a spare one.
+    let spares = if is_shared || address.ip().is_loopback() {
         Vec::new()
     } else {
         spares(&descriptor, address, send_buffer.min(SPARE_BUFFER), &mut warnings)
@@ -356,7 +371,7 @@ mod tests {
 
     #[test]
     fn addresses_are_bound_as_the_settings_name_them() {
-        let local = |address| bind(address, 0, 100_000).unwrap().address().ip().to_string();
+        let local = |address| bind(address, 0, 100_000, false).unwrap().address().ip().to_string();
         assert_eq!(local(""), "0.0.0.0");
         assert_eq!(local("localhost"), "127.0.0.1");
         assert_eq!(local("::1"), "::1");
@@ -366,11 +381,11 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_be_bound_are_explained_in_one_line() {
-        let first = bind("127.0.0.1", 0, 100_000).unwrap();
+        let first = bind("127.0.0.1", 0, 100_000, false).unwrap();
         let address = first.address();
-        let error = bind("127.0.0.1", address.port(), 100_000).unwrap_err();
+        let error = bind("127.0.0.1", address.port(), 100_000, false).unwrap_err();
         assert!(matches!(error, BindError::InUse { address: taken } if taken == address), "{error}");
-        let text = |address| bind(address, 1, 100_000).unwrap_err().to_string();
+        let text = |address| bind(address, 1, 100_000, false).unwrap_err().to_string();
         let error = text("no such host");
         assert!(error.starts_with("cannot resolve the address no such host: ") && !error.contains('\n'));
         let error = text("192.0.2.1");
@@ -386,7 +401,7 @@ mod tests {
     #[test]
     fn spare_sockets_share_the_port_with_nobody_else() {
         for (any, own) in [("0.0.0.0", "127.0.0.1"), ("::", "::1")] {
-            let listener = bind(any, 0, 100_000).unwrap();
+            let listener = bind(any, 0, 100_000, false).unwrap();
             assert!(listener.warnings.is_empty(), "{:?}", listener.warnings);
             assert_eq!(listener.spares.len(), SPARES);
             let port = listener.address().port();

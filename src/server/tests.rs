@@ -91,7 +91,7 @@ fn local(test: impl Future<Output = ()>) {
 
 /// A server that has not begun, a client for it, and its engine.
 async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
-    let listener = socket::bind("127.0.0.1", 0, 1 << 20).unwrap();
+    let listener = socket::bind("127.0.0.1", 0, 1 << 20, false).unwrap();
     let address = listener.address();
     let engine = Slow::default();
     let nowhere = std::path::PathBuf::from("/nonexistent");

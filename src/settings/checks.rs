@@ -174,6 +174,40 @@ impl Loader<'_> {
         }
     }
 
+    /// Several processes know nothing of each other.
+    pub(super) fn check_shared_port(&mut self, values: &BTreeMap<&str, Value>) {
+        let is_true = |key| values.get(key) == Some(&Value::Truth(true));
+        if !is_true("ReusePort") {
+            return;
+        }
+        let place = self.place_of("ReusePort");
+        let mut refuse = |text: &str| self.problem(place.clone(), Some("ReusePort"), text);
+        if values.get("Engine") == Some(&Value::Text("gdbm".to_owned())) {
+            refuse("a file of gdbm has one process: set Engine to redis or mysql");
+        }
+        if is_true("ReplayGuard") {
+            refuse(
+                "a copy of a request may reach another process, which does not know it: switch ReplayGuard off, or have \
+                 one process",
+            );
+        }
+        if values.get("Port") == Some(&Value::Number(0)) {
+            refuse("each process would have a port of its own: set Port");
+        }
+        let limits = ["RateLimit", "RateLimitErrors", "RateLimitWrites"];
+        let limits: Vec<&str> = limits
+            .into_iter()
+            .filter(|key| !matches!(values.get(key), None | Some(Value::Number(0))))
+            .collect();
+        if !limits.is_empty() {
+            self.notices.push(format!(
+                "{}: each process on the port counts by itself, so that a source prefix may have as many times that as \
+                 there are processes",
+                limits.join(", ")
+            ));
+        }
+    }
+
     pub(super) fn tell_of_visible_password(&mut self, values: &BTreeMap<&str, Value>) {
         let is_file = values.get("Engine") == Some(&Value::Text("gdbm".to_owned()));
         if !is_file && self.given.get("DigestDB").is_some_and(|given| !given.in_file) {

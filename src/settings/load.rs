@@ -192,6 +192,7 @@ impl<'a> Loader<'a> {
         self.check_concurrency(&values);
         self.check_identity(&values);
         self.check_supported(&values);
+        self.check_shared_port(&values);
         self.tell_of_visible_password(&values);
         self.tell_what_has_no_effect();
         let is_set = |key| values.get(key) == Some(&Value::Truth(true));

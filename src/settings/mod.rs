@@ -40,6 +40,9 @@ pub struct Settings {
     /// How many bytes of replies the kernel is asked to hold until they are sent.
     #[serde(rename = "SendBuffer")]
     pub send_buffer: usize,
+    /// Whether other processes may share the port.
+    #[serde(rename = "ReusePort")]
+    pub reuse_port: bool,
     /// The name of the storage engine.
     #[serde(rename = "Engine")]
     pub engine: String,

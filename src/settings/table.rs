@@ -112,6 +112,7 @@ pub const OPTIONS: &[Opt] = &[
     established("Port", Number(0, 65535, OnCommandLine), "24441", "the UDP port to listen on; 0: any free one").flag("port").short('p'),
     established("ListenAddress", Text, "0.0.0.0", "the address to listen on; :: serves IPv6 and IPv4").flag("address").short('a'),
     established("SendBuffer", Number(4096, 1_073_741_823, Later), "4194304", "how many bytes of replies the kernel is asked to hold until they are sent").recent(),
+    established("ReusePort", Truth, "False", "share the port with other processes of this option, each of which gets some of the requests").recent(),
     established("Engine", Word(&["gdbm", "mysql", "redis", "redis_v0"]), "gdbm", "the storage engine: gdbm, mysql, redis, or redis_v0, a former form of redis").flag("database-engine").short('e'),
     established("DigestDB", Text, "pyzord.db", "the database, in the engine's form; for gdbm a file, for the others host,port,password,database or host,user,password,database,table").flag("dsn"),
     established("CleanupAge", Number(0, i64::MAX / 1_000_000, Later), "10368000", "seconds after the last change when a record expires; 0: never").flag("cleanup-age"),

@@ -45,6 +45,7 @@ mod recover;
 mod repairs;
 mod replays;
 mod root;
+mod shared_port;
 mod signals;
 mod storage;
 mod storms;

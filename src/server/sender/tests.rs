@@ -5,7 +5,7 @@ use super::*;
 
 /// A sender on this address, and its socket.
 fn server(address: &str) -> (Sender, UdpSocket) {
-    let listener = bind(address, 0, 1 << 20).unwrap();
+    let listener = bind(address, 0, 1 << 20, false).unwrap();
     assert!(listener.warnings.is_empty(), "{:?}", listener.warnings);
     Sender::new(listener)
 }
