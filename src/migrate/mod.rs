@@ -294,7 +294,7 @@ fn tell_findings(progress: &Progress, findings: &Findings) {
     progress.say(&format_args!("Verification complete, {compared} records compared, {differing} differ"));
 }
 
-/// Opens the journal, if one is needed; says whether it is one that nobody has named.
+/// Opens the journal, if one is needed; says whether it is one without a given name.
 async fn journal(
     options: &Options,
     environment: &Environment,

@@ -77,7 +77,7 @@ impl Whole {
             let mut groups: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
             for at in pending.drain(..) {
                 let node = jobs[at].asking.as_ref().or_else(|| topology.route(&jobs[at].key));
-                let node = node.ok_or_else(|| self.failed("nobody has some of the slots"))?;
+                let node = node.ok_or_else(|| self.failed("no node has some of the slots"))?;
                 match groups
                     .iter_mut()
                     .find(|(known, group)| Arc::ptr_eq(known, node) && group.len() < TOGETHER)

@@ -164,7 +164,7 @@ impl RedisCluster {
         self.carry(slots, from, port);
     }
 
-    /// Moves all keys of open slots back to the owner, and closes them: nobody else ever owns them.
+    /// Moves all keys of open slots back to the owner, and closes them: no other node ever owns them.
     pub(crate) fn return_keys_of(&self, slots: std::ops::Range<u16>, from: usize, to: usize) {
         let stable = each(slots.clone(), "cluster setslot SLOT stable");
         self.nodes[to].feed(&stable);
