@@ -57,7 +57,8 @@ impl Dates {
                 offsets.update(offset.seconds().to_le_bytes());
             }
         }
-        let name = zone.iana_name().map_or_else(|| format!("{zone:?}"), str::to_owned);
+        let setting = || std::env::var("TZ").unwrap_or_else(|_| "without a name".to_owned());
+        let name = zone.iana_name().map_or_else(setting, str::to_owned);
         Self { name, until, offsets: String::from_utf8_lossy(&hex(&offsets.finalize().into())).into_owned() }
     }
 

@@ -214,6 +214,21 @@ impl Journal {
         })
     }
 
+    /// Takes note that keys have been deleted from the source.
+    pub(super) fn deleted(&self, places: &[Place]) -> Result<(), JournalError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(MOVED)?;
+            for place in places {
+                let name = name(place);
+                let known = table.get(name.as_slice())?.map(|moved| Moved(moved.value()));
+                if let Some(moved) = known {
+                    table.insert(name.as_slice(), moved.deleted().0)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// What was under way when a former run was interrupted.
     pub(super) fn doubts(&self) -> Result<Vec<Doubt>, JournalError> {
         self.read(|transaction| {

@@ -186,15 +186,16 @@ async fn work(
     tell(&progress, options, &counts, is_complete);
     progress.say_rate(counts.transferred + counts.known);
     tell_rest(&progress, options, &counts, destination);
-    let mut went_well = is_complete && counts.failed == 0 && counts.left == 0;
+    let mut went_well = is_complete && counts.failed == 0 && counts.left == 0 && counts.gone == 0;
     if let Some(journal) = transfer.journal.take() {
-        if is_own && went_well {
+        let is_needed = !went_well && !journal.is_empty().map_err(|error| error.to_string())?;
+        if is_own && !is_needed {
             journal.remove().map_err(|error| error.to_string())?;
         } else if is_own {
             let path = journal.path().display();
             complain(
                 "note",
-                &format_args!("what has been moved is remembered in {path}: run the same command again"),
+                &format_args!("what has been moved is remembered in {path}: run it again with --delete"),
             );
         }
     }
@@ -265,6 +266,11 @@ fn tell_rest(progress: &Progress, options: &Options, counts: &Counts, destinatio
     say(counts.skipped, "keys skipped: not digests");
     say(counts.expired, "records left out: expired");
     say(counts.known, "records had been transferred before");
+    say(
+        counts.gone,
+        "records had been transferred before and are not in the destination any more: they have expired there, were moved \
+         on, or are lost; a journal of another name transfers everything again",
+    );
     if options.dry_run {
         let what = if options.merge { "added to" } else { "put in the place of" };
         say(counts.met, &format!("records would be {what} ones that are there"));

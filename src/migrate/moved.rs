@@ -6,8 +6,8 @@ use crate::record::{Record, Tally, Timestamp};
 /// moved. What was deleted and then counted anew is another count. All of them are kept, since the repair of a gdbm file
 /// can bring former ones back.
 type Counted = (Vec<(i64, Option<i64>)>, Option<i64>);
-/// Both tallies of a key.
-pub(super) type Both = (Counted, Counted);
+/// Both tallies of a key, and whether it has been deleted from the source since.
+pub(super) type Both = (Counted, Counted, bool);
 
 /// What is known of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,21 +16,32 @@ pub(super) struct Moved(pub(super) Both);
 impl Moved {
     /// What is known when all of a record has been moved, too.
     pub(super) fn with(known: Option<&Self>, record: &Record) -> Self {
-        let Self((mut reports, mut whitelists)) = known.cloned().unwrap_or_default();
+        let Self((mut reports, mut whitelists, was_deleted)) = known.cloned().unwrap_or_default();
         for (counted, tally) in [(&mut reports, &record.reports), (&mut whitelists, &record.whitelists)] {
-            match continued(counted, tally) {
+            match continued(counted, was_deleted, tally) {
                 Some(at) => counted.0[at].0 = tally.count.max(counted.0[at].0),
                 None if *tally == Tally::default() => {}
                 None => counted.0.push((tally.count, tally.first.map(Timestamp::micros))),
             }
             counted.1 = counted.1.max(tally.last.or(tally.first).map(Timestamp::micros));
         }
-        Self((reports, whitelists))
+        Self((reports, whitelists, false))
+    }
+
+    /// What is known when it has been deleted from the source.
+    pub(super) fn deleted(self) -> Self {
+        let Self((reports, whitelists, _)) = self;
+        Self((reports, whitelists, true))
+    }
+
+    /// Whether it has been.
+    pub(super) fn was_deleted(&self) -> bool {
+        self.0.2
     }
 
     /// What is in a record beyond this; none if nothing is.
     pub(super) fn rest_of(&self, record: &Record) -> Option<Record> {
-        let tally = |tally: &Tally, counted: &Counted| match continued(counted, tally) {
+        let tally = |tally: &Tally, counted: &Counted| match continued(counted, self.was_deleted(), tally) {
             Some(at) => Tally { count: tally.count.saturating_sub(counted.0[at].0).max(0), ..*tally },
             None => *tally,
         };
@@ -51,12 +62,18 @@ impl Moved {
 
 /// Which count a tally goes on from; none if it is another one.
 ///
-/// One that began after the last change that was moved is another one. A tally whose first time is another one for other
-/// reasons was merged with an older one, or had none before; but then it has not become less.
-fn continued((counts, last): &Counted, tally: &Tally) -> Option<usize> {
+/// What comes after a deletion is another one, whatever its times, but for one with the first time of a former one: the
+/// source, repaired or restored, has brought that back. Without a deletion, one that began after the last change that was
+/// moved is another one. A tally whose first time is another one for other reasons was merged with an older one, or had
+/// none before; but then it has not become less.
+fn continued((counts, last): &Counted, was_deleted: bool, tally: &Tally) -> Option<usize> {
     let first = tally.first.map(Timestamp::micros);
-    if let Some(at) = counts.iter().position(|(_, known)| *known == first) {
-        return Some(at);
+    let known = counts.iter().position(|(_, known)| *known == first);
+    if was_deleted {
+        return known.filter(|_| first.is_some());
+    }
+    if known.is_some() {
+        return known;
     }
     let (newest, began) = counts.last()?;
     let is_later = began.is_some() && first.zip(*last).is_some_and(|(first, last)| first > last);
@@ -83,6 +100,11 @@ mod tests {
         assert_eq!(again.rest_of(&record(5, 100)), None, "brought back by a repair");
         assert_eq!(again.rest_of(&record(3, 200)), Some(record(1, 200)));
         assert_eq!(Moved::default().rest_of(&record(5, 100)), Some(record(5, 100)));
+        // Deleted, and then merged into by a record that is older, or counted by a clock that is behind.
+        let deleted = again.clone().deleted();
+        assert_eq!(deleted.rest_of(&record(4, 50)), Some(record(4, 50)));
+        assert_eq!(deleted.rest_of(&record(2, 200)), None, "brought back");
+        assert_eq!(Moved::with(Some(&deleted), &record(4, 50)).counts(), (11, 0));
         // Merged with an older one.
         assert_eq!(again.rest_of(&record(4, 50)), Some(record(2, 50)));
         assert_eq!(

@@ -14,9 +14,12 @@ use crate::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{Addition, Bulk, Item, Outcome, united};
 
-/// How long ago a record with times of whole seconds must have changed last to be deleted: one that is
-/// counted anew in the same second could not be told from the former.
-pub(super) const QUIET_SECONDS: i64 = 2;
+/// How long ago a record with times of whole seconds must have changed last to be deleted at once: one that is counted
+/// anew in the same second could not be told from the former. Younger ones are deleted when a second look, after a pause,
+/// finds them as they were, so that the clocks of servers may be wrong by less than this.
+const QUIET_SECONDS: i64 = 3600;
+/// That pause.
+pub(super) const PAUSE: Duration = Duration::from_secs(3);
 /// How long a change that a former run has sent may take until the destination has made it.
 const SETTLING: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_secs(1);
@@ -25,6 +28,8 @@ const SETTLED: Duration = Duration::from_secs(1);
 struct Step {
     members: Vec<(Candidate, Option<Moved>)>,
     verdict: Verdict,
+    /// Whether the destination does not have any more what was moved before.
+    is_gone: bool,
 }
 
 enum Verdict {
@@ -99,13 +104,14 @@ impl Transfer<'_> {
                     }
                     Outcome::Done => {}
                 }
+                let place = Place { digest: candidate.digest, key: candidate.item.key.clone() };
                 if is_put {
                     self.counts.transferred += u64::from(candidate.is_new || known.is_none());
-                    let place = Place { digest: candidate.digest, key: candidate.item.key.clone() };
-                    moved.push((place, Moved::with(known.as_ref(), &candidate.record)));
+                    moved.push((place.clone(), Moved::with(known.as_ref(), &candidate.record)));
                 } else {
                     self.counts.known += u64::from(candidate.is_new && self.round.is_rerun);
                 }
+                self.counts.gone += u64::from(candidate.is_new && step.is_gone);
                 if self.options.delete {
                     // What is as it was in the round before has not changed since, whatever its time says.
                     // And what the destination had then is on its disk.
@@ -114,7 +120,7 @@ impl Transfer<'_> {
                         self.round.put.insert(candidate.item.key.clone());
                     }
                     if !self.round.is_first && !is_put && !was_put {
-                        to_delete.push(candidate.item);
+                        to_delete.push((place, candidate.item));
                     } else if was_put {
                         // It is met twice.
                     } else if self.is_young(&candidate.record) {
@@ -122,7 +128,7 @@ impl Transfer<'_> {
                     } else if awaits_disk {
                         self.round.undurable += 1;
                     } else {
-                        to_delete.push(candidate.item);
+                        to_delete.push((place, candidate.item));
                     }
                 }
             }
@@ -132,13 +138,18 @@ impl Transfer<'_> {
         {
             block_in_place(|| journal.finish(&moved))?;
         }
-        let keys: Vec<Vec<u8>> = to_delete.iter().map(|item| item.key.clone()).collect();
-        for (key, outcome) in keys.into_iter().zip(self.source.delete(to_delete).await?) {
+        let (places, items): (Vec<Place>, Vec<Item>) = to_delete.into_iter().unzip();
+        let mut deleted = Vec::new();
+        for (place, outcome) in places.into_iter().zip(self.source.delete(items).await?) {
             match outcome {
-                Outcome::Done => self.counts.deleted += 1,
-                Outcome::Changed => self.round.again.push(key),
-                Outcome::Refused(why) => self.fail(&key, &why),
+                Outcome::Done => deleted.push(place),
+                Outcome::Changed => self.round.again.push(place.key),
+                Outcome::Refused(why) => self.fail(&place.key, &why),
             }
+        }
+        self.counts.deleted += deleted.len() as u64;
+        if let Some(journal) = self.journal.as_ref().filter(|_| !deleted.is_empty()) {
+            block_in_place(|| journal.deleted(&deleted))?;
         }
         Ok(())
     }
@@ -179,9 +190,9 @@ impl Transfer<'_> {
             let members = members.into_iter().map(|member| (member, known.next().flatten())).collect();
             if found.is_some() && !may_add {
                 let why = "the destination has it already: --merge adds to what is there".to_owned();
-                return Step { members, verdict: Verdict::Fail(why) };
+                return Step { members, verdict: Verdict::Fail(why), is_gone: false };
             }
-            step(members, found, destination)
+            step(members, found, destination, self.options.delete)
         });
         Ok(steps.collect())
     }
@@ -311,11 +322,21 @@ fn sum_of_all(members: &[(Candidate, Option<Moved>)]) -> Record {
 }
 
 /// What is to be done for a digest to which something is added.
-fn step(mut members: Vec<(Candidate, Option<Moved>)>, found: Option<Item>, destination: &dyn Bulk) -> Step {
+fn step(
+    mut members: Vec<(Candidate, Option<Moved>)>,
+    found: Option<Item>,
+    destination: &dyn Bulk,
+    deletes: bool,
+) -> Step {
+    let is_known = |known: &Option<Moved>| known.as_ref().is_some_and(|known| !known.was_deleted());
+    let is_gone = found.is_none() && members.iter().any(|(_, known)| is_known(known));
     let verdict = match &found {
-        // It has expired there, or somebody has begun anew; what was moved before is nowhere.
+        // It has expired there, was moved on, or lost. The source still has it, unless it is to be deleted there.
+        None if is_gone && !deletes => {
+            sum(&members).map_or(Verdict::Nothing, |record| Verdict::Add(record, None))
+        }
         None => {
-            members.iter_mut().for_each(|(_, known)| *known = None);
+            members.iter_mut().filter(|(_, known)| is_known(known)).for_each(|(_, known)| *known = None);
             Verdict::Add(sum(&members).unwrap_or_default(), None)
         }
         Some(Item { record: Err(why), .. }) => Verdict::Fail(format!("in the destination: {why}")),
@@ -341,7 +362,7 @@ fn step(mut members: Vec<(Candidate, Option<Moved>)>, found: Option<Item>, desti
             }
         }
     };
-    Step { members, verdict }
+    Step { members, verdict, is_gone: is_gone && !deletes }
 }
 
 /// Whether what was about to be added to a record has been. Counts only grow.

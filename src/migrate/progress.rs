@@ -30,6 +30,8 @@ pub(super) struct Counts {
     pub(super) deleted: u64,
     /// Keys of which a former run had transferred everything.
     pub(super) known: u64,
+    /// Keys of which the destination does not have any more what was transferred before.
+    pub(super) gone: u64,
     /// Keys left in the source, since they were changed again and again.
     pub(super) left: u64,
     /// Records that the destination cannot hold as they are.

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -10,7 +9,7 @@ use tokio::sync::mpsc;
 use super::copying::Writing;
 use super::journal::{Journal, JournalError};
 use super::keys::{Key, classify};
-use super::moving::QUIET_SECONDS;
+use super::moving::PAUSE;
 use super::options::Options;
 use super::progress::{Counts, Progress};
 use super::seen::Seen;
@@ -179,7 +178,7 @@ impl<'a> Transfer<'a> {
                 }
             }
             if pass + 1 < PASSES && young > 0 {
-                self.stop.sleep(Duration::from_secs(QUIET_SECONDS.unsigned_abs() + 1)).await?;
+                self.stop.sleep(PAUSE).await?;
             }
         }
         self.counts.left += self.round.young + self.round.undurable;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -381,8 +381,14 @@ impl Bulk for Whole {
     }
 
     fn names(&self) -> Work<'_, Vec<String>> {
-        let name = format!("file {}", self.shared.path.display());
-        Box::pin(async { Ok(vec![name]) })
+        // A repair makes it another file of the same name, and a rename the same file of another name.
+        let mut names = vec![format!("file {}", self.shared.path.display())];
+        if let Ok(metadata) = self.shared.file.metadata() {
+            let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+            let made = made.map_or(0, |made| made.as_nanos());
+            names.push(format!("inode {}:{} of {made}", metadata.dev(), metadata.ino()));
+        }
+        Box::pin(async { Ok(names) })
     }
 
     fn zone(&self) -> Option<TimeZone> {

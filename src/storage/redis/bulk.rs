@@ -1,6 +1,6 @@
 //! A Redis database as a whole.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -40,6 +40,8 @@ pub(super) struct Whole {
     pub(super) walk: tokio::sync::Mutex<Option<Walk>>,
     /// The servers that records may have been written to, as they were when they were met.
     masters: Option<tokio::sync::Mutex<Masters>>,
+    /// The name of the connections that write.
+    pub(super) turn: OnceLock<String>,
 }
 
 impl Whole {
@@ -69,8 +71,12 @@ impl Whole {
             topology: Mutex::new(Arc::new(topology)),
             walk: tokio::sync::Mutex::default(),
             masters: (purpose == Purpose::Fill).then(tokio::sync::Mutex::default),
+            turn: OnceLock::new(),
         };
         whole.meet().await.map_err(|error| OpenError::new(error.0))?;
+        if purpose == Purpose::Fill {
+            whole.take_turn().await.map_err(|error| OpenError::new(error.0))?;
+        }
         Ok(Arc::new(whole))
     }
 
@@ -91,6 +97,7 @@ impl Whole {
         }
         let found = cluster(&self.place, &self.role).await.map_err(|failure| self.failed(&failure.why))?;
         *self.topology.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
+        self.call_again().await?;
         self.meet().await
     }
 
@@ -133,7 +140,7 @@ impl Whole {
             Some(node) => {
                 node.open().await.map_err(|failure| self.failed(&failure.why))?;
                 *self.topology.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Topology::one(node));
-                Ok(())
+                self.call_again().await
             }
         }
     }

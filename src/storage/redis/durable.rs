@@ -21,9 +21,25 @@ const PROBES: usize = 16;
 const OVERRIDE: &str = "or run this with --no-durability, which deletes without it";
 
 impl Whole {
-    /// Refuses servers that keep nothing on their disks.
+    /// Refuses servers that keep nothing on their disks, or that throw records away when their memory is full.
     pub(super) async fn refuse_volatile(&self) -> Result<(), BulkError> {
         for node in self.topology().nodes() {
+            let mut question = redis::pipe();
+            question.cmd("INFO").arg("memory");
+            let memory = match self.ask(node, &question).await? {
+                // What it says of its disk is told below.
+                Value::ServerError(_) => Persistence(String::new()),
+                reply => Persistence(redis::from_redis_value(reply).unwrap_or_default()),
+            };
+            let is_limited = memory.value("maxmemory").is_some_and(|limit| limit != "0");
+            let policy = memory.value("maxmemory_policy").unwrap_or_default();
+            if is_limited && !policy.is_empty() && policy != "noeviction" {
+                return Err(self.failed(&format!(
+                    "{} throws records away when its memory is full (maxmemory-policy {policy}), and --delete would leave \
+                     them nowhere: set noeviction there, {OVERRIDE}",
+                    self.name(node)
+                )));
+            }
             if self.persistence(node).await?.is("aof_enabled", "1") {
                 continue;
             }
@@ -177,7 +193,7 @@ impl Whole {
         }
     }
 
-    async fn ask(&self, node: &Node, question: &Pipeline) -> Result<Value, BulkError> {
+    pub(super) async fn ask(&self, node: &Node, question: &Pipeline) -> Result<Value, BulkError> {
         let replies = node.exchange(question, LIMIT).await.map_err(|failure| self.failed(&failure.why))?;
         Ok(replies.into_iter().next_back().unwrap_or(Value::Nil))
     }
@@ -188,7 +204,7 @@ impl Whole {
     }
 }
 
-/// What a server says of its disk.
+/// What a server says of its disk or its memory.
 struct Persistence(String);
 
 impl Persistence {

@@ -15,6 +15,7 @@ mod scan;
 mod standing;
 mod survey;
 mod topology;
+mod turn;
 mod walk;
 mod work;
 

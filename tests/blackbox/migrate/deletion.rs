@@ -342,3 +342,85 @@ fn records_of_a_table_in_wide_characters_are_deleted() {
         assert_eq!(source.sql("SELECT COUNT(*) FROM digests").trim(), "0", "{charset}");
     }
 }
+
+#[test]
+fn a_hard_link_does_not_hide_an_interrupted_move() {
+    let (source, redis, place) = (Gdbm::new(), Hashes::new(), Place::new());
+    let digests: Vec<String> = (0..30_000).map(digest).collect();
+    let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), Record::reported(5))).collect();
+    source.plant(&records, "UTC");
+    let (from, to) = (source.dsn(), redis.dsn());
+    let ends = ["--se=gdbm", "--sd", &from, "--de=redis", "--dd", &to];
+    let mut run = place.command(&[&ends[..], &["--delete"]].concat());
+    let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("something moved", || {
+        assert!(run.try_wait().unwrap().is_none(), "it was too quick");
+        (!redis.all().is_empty()).then_some(())
+    });
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let link = place.work().join("link.db");
+    fs::hard_link(source.path(), &link).unwrap();
+    let renamed = ["--se=gdbm", "--sd", link.to_str().unwrap(), "--de=redis", "--dd", &to];
+    let refused = place.run(&[&renamed[..], &["--merge", "--journal=other"]].concat());
+    assert!(refused.code == Some(1) && refused.stderr.contains("was interrupted"), "{refused:?}");
+    assert_eq!(place.run(&[&renamed[..], &["--delete"]].concat()).code, Some(0));
+    redis.expect(&redis.showing(&records, "UTC"));
+}
+
+#[test]
+fn a_redis_that_throws_records_away_is_not_moved_into() {
+    for policy in ["allkeys-lru", "volatile-ttl"] {
+        let (source, redis, place) = (Gdbm::new(), Hashes::new(), Place::new());
+        source.plant(&[(&digest(1), Record::full(5))], "UTC");
+        redis.redis().cli(&["config", "set", "maxmemory", "100mb"]);
+        redis.redis().cli(&["config", "set", "maxmemory-policy", policy]);
+        let refused = place.migrate(&source, &redis, &["--delete"]);
+        refused.expect_refusal(&[policy, "noeviction", "--no-durability"]);
+        assert_eq!((source.all().len(), redis.all().len()), (1, 0));
+        assert!(place.kept().is_empty());
+        redis.redis().cli(&["config", "set", "maxmemory-policy", "noeviction"]);
+        assert_eq!(place.migrate(&source, &redis, &["--delete"]).code, Some(0));
+    }
+}
+
+/// Neither knows the other's journal.
+#[test]
+fn two_runs_do_not_write_into_one_redis_at_a_time() {
+    if !ours_only() {
+        return;
+    }
+    let digests: Vec<String> = (0..20_000).map(digest).collect();
+    let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), Record::reported(3))).collect();
+    let (source, target, place) = (Hashes::new(), Hashes::new(), Place::new());
+    source.plant(&records, "UTC");
+    let local = |side: &Hashes| side.dsn().replace("127.0.0.1", "localhost");
+    let spawn = |from: &str, to: &str, options: &[&str]| {
+        let ends = ["--se=redis", "--sd", from, "--de=redis", "--dd", to];
+        let mut command = place.command(&[&ends[..], options].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let first = spawn(&source.dsn(), &target.dsn(), &["--delete", "--merge"]);
+    eventually("the first one", || {
+        target.redis().cli(&["client", "list"]).contains("name=pyzor-migrate.").then_some(())
+    });
+    let second = spawn(&local(&source), &local(&target), &["--delete", "--merge"]);
+    let third = spawn(&source.dsn(), &target.dsn(), &["--merge", "--journal=other"]);
+    for run in [first, second, third] {
+        let output = run.wait_with_output().unwrap();
+        // One that has waited in vain, or has met an unfinished move, has written nothing.
+        assert!(output.status.code().is_some(), "{output:?}");
+    }
+    let finished = place.run(&[
+        "--se=redis",
+        "--sd",
+        &source.dsn(),
+        "--de=redis",
+        "--dd",
+        &target.dsn(),
+        "--delete",
+        "--merge",
+    ]);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    target.expect(&target.showing(&records, "UTC"));
+}

@@ -166,3 +166,45 @@ fn a_journal_is_for_one_time_zone_of_local_dates() {
     let told = place.migrate(&a, &c, &["--merge", "--journal", "journal"]).migrated();
     assert_eq!((told.complete, told.before), (Some((0, 0)), 1));
 }
+
+/// A record that the program itself has deleted is not there any more: what comes under its key is another one.
+#[test]
+fn what_is_merged_into_an_emptied_source_is_added_whole() {
+    let digests: Vec<String> = (0..2).map(digest).collect();
+    for a in sources() {
+        let (b, c, place) = (Gdbm::new(), Gdbm::new(), Place::new());
+        let own = [tally(5, THEN, THEN + SECOND), Tally { count: 5, first: None, last: None }];
+        let older =
+            [tally(8, THEN - 50 * SECOND, THEN - 40 * SECOND), Tally { count: 5, first: None, last: None }];
+        let records = |tallies: [Tally; 2]| -> Vec<(&str, Record)> {
+            digests.iter().map(String::as_str).zip(tallies.map(reported)).collect()
+        };
+        a.plant(&records(own), "UTC");
+        add(&place, &*a, &c, "journal", &["--delete"]);
+        b.plant(&records(older), "UTC");
+        add(&place, &b, &*a, "ba", &[]);
+        add(&place, &*a, &c, "journal", &["--delete"]);
+        let all = c.all();
+        for (digest, expected) in digests.iter().zip([13, 10]) {
+            let count: i64 = all[digest].split(',').nth(1).unwrap().parse().unwrap();
+            assert_eq!(count, expected, "{}: {}", a.engine(), all[digest]);
+        }
+    }
+}
+
+/// From a database that others are merged into everything is moved on.
+#[test]
+fn what_was_moved_on_is_not_added_again() {
+    let (a, c, d, place) = (Gdbm::new(), Hashes::new(), Gdbm::new(), Place::new());
+    for (count, expected) in [(5, 5), (8, 8), (8, 8)] {
+        a.plant(&[(&digest(1), Record::reported(count))], "UTC");
+        let finished = place.migrate(&a, &c, &["--merge", "--journal", "ac"]);
+        // The operator is told that the destination does not have it any more.
+        let is_gone =
+            finished.stdout.contains("1 records had been transferred before and are not in the destination");
+        assert_eq!((finished.code, is_gone), (Some(i32::from(is_gone)), d.is_there()), "{finished:?}");
+        let finished = place.migrate(&c, &d, &["--delete", "--merge"]);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        d.expect(&d.showing(&[(&digest(1), Record::reported(expected))], "UTC"));
+    }
+}

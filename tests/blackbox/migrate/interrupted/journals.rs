@@ -43,7 +43,13 @@ fn a_journal_is_for_one_run_at_a_time() {
     first.under_way(&*scene.target);
     first.signal(Signal::SIGSTOP);
     let elsewhere = tempfile::tempdir().unwrap();
-    let second = Run::start(scene.command(), elsewhere.path()).finished();
+    // Into the same one it would wait for its turn.
+    let other = store("redis");
+    let mut command = Command::new(program());
+    command.args(["--se", "redis", "--sd", &scene.source.dsn(), "--merge", "--journal"]).arg(scene.journal());
+    command.args(["--de", "redis", "--dd", &other.dsn()]);
+    scene.surround(&mut command);
+    let second = Run::start(command, elsewhere.path()).finished();
     assert!(!first.has_ended());
     first.signal(Signal::SIGCONT);
     expect_refusal(&second, &[&scene.journal().display().to_string(), "another run is using it"]);
