@@ -78,13 +78,14 @@ struct Run<'a> {
     processor_at_begin: f64,
     is_measuring: bool,
     is_sending: bool,
-    /// Until when requests have been sent, as far as they were due.
+    /// Until when requests have been sent, as far as they were due, or passed over.
     sending_until: u64,
     /// How many requests of the measurement a closed loop has written.
     begun: u64,
     answered_ever: u64,
     given_up_ever: u64,
-    last_reply: u64,
+    /// When the last reply to a request of the measurement came.
+    last_reply: Option<u64>,
     rhythm: Rhythm,
     /// Whether all sockets are asked for replies without waiting: where some have just come there are likely
     /// more.
@@ -142,7 +143,7 @@ impl Generator {
             begun: 0,
             answered_ever: 0,
             given_up_ever: 0,
-            last_reply: begin,
+            last_reply: None,
             rhythm: Rhythm::new(window, begin),
             is_busy: false,
             ready: Vec::with_capacity(sockets),
@@ -173,7 +174,7 @@ impl Run<'_> {
                 && now >= at
             {
                 tell(now - self.begin, &self.tally);
-                next_line = Some(at + interval);
+                next_line = Some(now + interval);
             }
             self.take_replies(now, next_line)?;
             // All that had come by then has been taken.
@@ -191,6 +192,10 @@ impl Run<'_> {
         }
         let is_stopped = self.generator.stop.is_wanted();
         let is_too_late = now >= self.deadline.saturating_add(BEHIND);
+        if is_too_late && self.is_sending && !is_stopped {
+            // What is left was scheduled, and is unsent.
+            self.sending_until = self.deadline;
+        }
         if is_stopped || is_too_late || self.has_sent_all(now) {
             self.is_sending = false;
         }
@@ -199,14 +204,17 @@ impl Run<'_> {
             End::After(_) => Some(now).filter(|now| *now >= self.deadline && !self.is_sending),
             End::Count(_) => {
                 let is_done = !self.is_sending && self.generator.outstanding.oldest().is_none();
-                is_done.then_some(self.last_reply)
+                // What is lost at the end is not waited for in the measurement, unless all is lost.
+                is_done.then(|| self.last_reply.map_or(now, |reply| reply.max(self.sending_until)))
             }
         };
         if let (Some(end), None) = (end, self.ended) {
             self.ended = Some(end);
+            self.tally.is_interrupted = is_stopped;
             self.tally.nanoseconds = end.saturating_sub(self.measured_from);
             if self.is_measuring {
                 self.tally.cpu_seconds = processor_time() - self.processor_at_begin;
+                self.tally.cpu_nanoseconds = now - self.measured_from;
             }
         }
     }
@@ -363,9 +371,9 @@ impl Run<'_> {
                 match (matched, reply) {
                     (Match::Request(sent), Some(reply)) => {
                         *answered_ever += 1;
-                        *last_reply = now;
                         due[sent.socket] += 1;
                         if sent.is_counted {
+                            *last_reply = Some(now);
                             tally.answer(sent, reply, now.saturating_sub(sent.since));
                         }
                         tally.arrived += u64::from(ended.is_none());

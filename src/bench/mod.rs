@@ -132,7 +132,11 @@ fn load(options: &Options) -> Result<(), String> {
         }
     };
     if answered == 0 {
-        let why = if generator.refusals > 0 { ": its port is closed" } else { "" };
+        let why = match () {
+            () if generator.refusals > 0 => ": its port is closed",
+            () if generator.stop.is_wanted() => ", which was interrupted",
+            () => "",
+        };
         return Err(format!("{} did not answer in the time of the measurement{why}", options.server));
     }
     Ok(())
@@ -169,7 +173,8 @@ fn measure(
         .map_err(|error| format!("load on {}: {error}", options.server))
 }
 
-/// Measures each rate of a sweep; returns how many requests were answered in all.
+/// Measures each rate of a sweep and prints what was measured, also if a rate fails; returns how many requests were
+/// answered in all.
 fn sweep_over(
     options: &Options,
     sweep: Sweep,
@@ -180,9 +185,20 @@ fn sweep_over(
         print(&format!("{}\n\n{}\n", text::title(options).join("\n"), sweep::heads()))?;
     }
     let mut steps = Vec::new();
+    let mut failure = None;
     for rate in sweep.rates() {
         let options = Options { pace: Pace::Open { rate }, ..options.clone() };
-        let tally = measure(&options, generator, style, format!("{} requests/s", figures::rate(rate)))?;
+        let name = format!("{} requests/s", figures::rate(rate));
+        let tally = match measure(&options, generator, style, name) {
+            Ok(tally) => tally,
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        };
+        if tally.is_interrupted && tally.sent == 0 {
+            break;
+        }
         let step = Step { rate, tally };
         if !options.json {
             print(&format!("{}\n", step.row()))?;
@@ -192,9 +208,14 @@ fn sweep_over(
             break;
         }
     }
-    match options.json {
-        true => print(&output::sweep_json(options, sweep, &steps).map_err(|error| error.to_string())?)?,
-        false => print(&format!("\n{}\n", sweep::conclusion(&steps).join("\n")))?,
+    let text = match options.json {
+        true => output::sweep_json(options, sweep, &steps).map_err(|error| error.to_string()),
+        false => Ok(format!("\n{}\n", sweep::conclusion(sweep, &steps).join("\n"))),
+    };
+    let printed = text.and_then(|text| print(&text));
+    let errors: Vec<String> = failure.into_iter().chain(printed.err()).collect();
+    if !errors.is_empty() {
+        return Err(errors.join("; "));
     }
     Ok(steps.iter().map(|step| step.tally.answered()).sum())
 }

@@ -10,7 +10,9 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::choice::Mix;
+use super::figures;
 use super::plan::{End, Pace, Sweep};
+use super::schedule::Schedule;
 use crate::digest::HEX_LEN;
 use crate::protocol::op::Op;
 
@@ -98,6 +100,10 @@ fn options(given: &ArgMatches) -> Result<Options, String> {
     // With a count, no more than that is sent.
     let warm_up = given.get_one::<Duration>("warm-up").copied();
     let warm_up = warm_up.unwrap_or(Duration::from_secs(u64::from(count.is_none())));
+    for rate in given.get_one("rate").copied().into_iter().chain(sweep.iter().flat_map(|sweep| sweep.rates()))
+    {
+        expect_any_due(sweep, rate, warm_up, end)?;
+    }
     let account = match (given.get_one::<String>("user"), given.get_one::<String>("key")) {
         (Some(user), Some(text)) => Some((user.clone(), key(text)?)),
         _ => None,
@@ -137,6 +143,21 @@ fn sweep(given: &ArgMatches) -> Result<Option<Sweep>, String> {
         1..=MOST_RATES => Ok(Some(sweep)),
         count => Err(format!("error: these are {count} rates; {MOST_RATES} are possible: increase --step\n")),
     }
+}
+
+/// Refuses a rate, of the sweep if there is one, at which the measurement would have no requests.
+fn expect_any_due(sweep: Option<Sweep>, rate: f64, warm_up: Duration, end: End) -> Result<(), String> {
+    let End::After(duration) = end else { return Ok(()) };
+    if Schedule::new(rate, 0, nanoseconds(warm_up), end).count() > 0 {
+        return Ok(());
+    }
+    let name = match sweep {
+        None => format!("--rate {rate}"),
+        Some(sweep) if rate <= sweep.from => format!("--rate-from {rate}"),
+        Some(_) => format!("rate {} of the sweep", figures::rate(rate)),
+    };
+    let seconds = Duration::from_nanos(duration).as_secs_f64();
+    Err(format!("error: {name}: nothing is due within --duration {seconds}\n"))
 }
 
 fn number(given: &ArgMatches, name: &str) -> Result<usize, String> {

@@ -8,7 +8,7 @@ use super::histogram::ranges;
 use super::options::Options;
 use super::plan::{self, Pace};
 use super::reply::Code;
-use super::sweep::{Limit, Step, knee};
+use super::sweep::{Limit, Step, is_complete, knee};
 use super::tally::{Tally, Times};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -97,6 +97,7 @@ struct Sweep<'a> {
     rate_to_per_second: f64,
     step_per_second: f64,
     knee_per_second: Option<f64>,
+    complete: bool,
     rates: Vec<Rate<'a>>,
 }
 
@@ -220,6 +221,7 @@ pub(super) fn sweep_json(
         rate_to_per_second: sweep.to,
         step_per_second: sweep.step,
         knee_per_second: knee(steps).map(|step| step.rate),
+        complete: is_complete(sweep, steps),
         rates: rates.collect(),
     };
     serde_json::to_string_pretty(&object).map(|text| text + "\n")

@@ -37,6 +37,11 @@ impl Schedule {
         schedule
     }
 
+    /// How many requests the measurement has.
+    pub(super) fn count(&self) -> u64 {
+        self.end.saturating_sub(self.first)
+    }
+
     /// When the next request should be sent; none if there are no more.
     pub(super) fn next_due(&self) -> Option<u64> {
         (self.next < self.end).then(|| self.due(self.next))
@@ -108,6 +113,19 @@ mod tests {
         assert_eq!(schedule.take(u64::MAX), None);
         let scheduled = [0, 1_999_999, 2_000_000, 2_999_999, 11_000_000, 99_000_000];
         assert_eq!(scheduled.map(|time| schedule.scheduled_until(time)), [0, 0, 1, 1, 10, 10]);
+    }
+
+    #[test]
+    fn the_measurement_of_a_low_rate_may_have_no_requests() {
+        for (rate, measured_from, end, expected) in [
+            (0.5, 0, End::After(1_000_000_000), 1),
+            (0.5, 1_000_000_000, End::After(1_000_000_000), 0),
+            (0.5, 1_000_000_000, End::After(1_000_000_001), 1),
+            (0.5, 1_000_000_000, End::Count(3), 3),
+            (3.0, 1_000_000_000, End::After(2_000_000_000), 6),
+        ] {
+            assert_eq!(Schedule::new(rate, 0, measured_from, end).count(), expected, "{rate} {end:?}");
+        }
     }
 
     #[test]

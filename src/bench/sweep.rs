@@ -1,6 +1,7 @@
 //! A row of rates, and the highest one at which the server keeps up.
 
 use super::figures::{decimal, rate, wrapped};
+use super::plan::Sweep;
 use super::tally::Tally;
 
 /// Which share of the scheduled requests may be unsent, and of the sent ones lost or failed.
@@ -115,8 +116,16 @@ pub(super) fn knee(steps: &[Step]) -> Option<&Step> {
     steps.iter().rev().find(|step| step.limit().is_none())
 }
 
-/// What the rates, in ascending order, say together.
-pub(super) fn conclusion(steps: &[Step]) -> Vec<String> {
+/// Whether all rates were measured to the end.
+pub(super) fn is_complete(sweep: Sweep, steps: &[Step]) -> bool {
+    sweep.rates().count() == steps.iter().filter(|step| !step.tally.is_interrupted).count()
+}
+
+/// What the rates that were measured, in ascending order, say together.
+pub(super) fn conclusion(sweep: Sweep, steps: &[Step]) -> Vec<String> {
+    if steps.is_empty() {
+        return vec!["No rate was measured.".to_owned()];
+    }
     let knee = knee(steps);
     let mut text = match knee {
         Some(step) => format!("The server keeps up with {} requests a second", rate(step.rate)),
@@ -138,6 +147,9 @@ pub(super) fn conclusion(steps: &[Step]) -> Vec<String> {
         steps.iter().any(|step| step.limit().is_some() && knee.is_some_and(|knee| step.rate < knee.rate));
     if is_uneven {
         text.push_str(" A lower rate was too high: measure longer, or with less else on the machine.");
+    }
+    if !is_complete(sweep, steps) {
+        text.push_str(" Not all rates were measured in full.");
     }
     wrapped(&text, COLUMNS)
 }
@@ -217,11 +229,30 @@ mod tests {
             let steps: Vec<Step> =
                 rates.into_iter().zip(limits).map(|(rate, limit)| at(rate, limit)).collect();
             assert_eq!(knee(&steps).map(|step| step.rate), knee_at, "{limits:?}");
-            let lines = conclusion(&steps);
+            let sweep = Sweep { from: 1000.0, to: 3000.0, step: 1000.0 };
+            let lines = conclusion(sweep, &steps);
             let text = lines.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(is_complete(sweep, &steps) && !text.contains("Not all rates"), "{text}");
             assert!(text.contains(expected), "{text}");
             assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn missing_and_interrupted_rates_are_told() {
+        let sweep = Sweep { from: 1000.0, to: 2000.0, step: 1000.0 };
+        let last = |is_interrupted| Step {
+            rate: 2000.0,
+            ..changed(|tally| (tally.arrived, tally.is_interrupted) = (2000, is_interrupted))
+        };
+        for (steps, is_all) in
+            [(vec![step(), last(false)], true), (vec![step(), last(true)], false), (vec![step()], false)]
+        {
+            assert_eq!(is_complete(sweep, &steps), is_all, "{steps:?}");
+            let text = conclusion(sweep, &steps).join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(!text.contains("Not all rates were measured in full."), is_all, "{text}");
+        }
+        assert_eq!(conclusion(sweep, &[]), ["No rate was measured."]);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::protocol::op::Op;
 /// The longest time that is told from longer ones, in nanoseconds.
 const LONGEST: u64 = 120_000_000_000;
 
+/// The shortest time of which the share of a processor says anything, in nanoseconds.
+const SHORTEST: u64 = 1_000_000;
+
 /// The outcome of a measurement: of the requests that were sent in it, unless said otherwise.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
@@ -41,8 +44,13 @@ pub(super) struct Tally {
     pub(super) nanoseconds: u64,
     /// How late requests of an open loop were sent.
     pub(super) lag: Times,
-    /// How much processor time this process used in it, in seconds.
+    /// How much processor time this process used, in seconds, from the beginning of the measurement until all was
+    /// answered or lost, or the time was over.
     pub(super) cpu_seconds: f64,
+    /// How long that was, in nanoseconds.
+    pub(super) cpu_nanoseconds: u64,
+    /// Whether the user ended it before its time.
+    pub(super) is_interrupted: bool,
 }
 
 /// Times in nanoseconds.
@@ -71,6 +79,8 @@ impl Default for Tally {
             nanoseconds: 0,
             lag: times(),
             cpu_seconds: 0.0,
+            cpu_nanoseconds: 0,
+            is_interrupted: false,
         }
     }
 }
@@ -107,6 +117,12 @@ impl Tally {
         if self.nanoseconds == 0 { 0.0 } else { self.arrived as f64 / self.seconds() }
     }
 
+    /// Which share of a processor this process used; none of too short a time.
+    pub(super) fn cpu_share(&self) -> Option<f64> {
+        let seconds = self.cpu_nanoseconds as f64 / 1e9;
+        (self.cpu_nanoseconds >= SHORTEST).then(|| self.cpu_seconds / seconds)
+    }
+
     /// How long replies took.
     pub(super) fn latency(&self) -> Times {
         let mut all = times();
@@ -120,5 +136,20 @@ impl Tally {
     /// How long replies to this operation took.
     pub(super) fn latency_of(&self, op: Op) -> &Times {
         &self.latencies[place(op)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_a_processor_is_that_of_a_time_that_says_something() {
+        let share = |cpu_seconds, cpu_nanoseconds| {
+            Tally { cpu_seconds, cpu_nanoseconds, nanoseconds: 20, ..Tally::default() }.cpu_share()
+        };
+        assert_eq!(share(0.5, 2_000_000_000), Some(0.25));
+        assert_eq!(share(0.0005, SHORTEST), Some(0.5));
+        assert_eq!([share(0.0005, SHORTEST - 1), share(0.1, 0)], [None, None]);
     }
 }

@@ -167,16 +167,16 @@ fn summary(options: &Options, tally: &Tally) -> Vec<String> {
         let lag = |share| decimal(tally.lag.value_at_quantile(share) as f64 / 1e3, 1);
         say(&format!("sent late by: p50 {} µs, p99 {} µs, max {} µs", lag(0.5), lag(0.99), lag(1.0)));
     }
-    let seconds = tally.seconds();
-    let share = tally.cpu_seconds / seconds.max(1e-9);
+    let share = tally.cpu_share();
+    let cost = share.map(|share| format!("; pyzor-bench took {:.0} % of a processor", share * 100.0));
     say(&format!(
-        "{} replies a second for {} s; pyzor-bench took {:.0} % of a processor",
+        "{} replies a second for {} s{}",
         decimal(tally.throughput(), 1),
-        decimal(seconds, 3),
-        share * 100.0
+        decimal(tally.seconds(), 3),
+        cost.unwrap_or_default()
     ));
     match options.pace {
-        Pace::Closed { .. } if share > BUSY => {
+        Pace::Closed { .. } if share.is_some_and(|share| share > BUSY) => {
             say("pyzor-bench was busy nearly all the time: the server may be able to answer more.");
         }
         // An open loop is busy with waiting for the right moment.

@@ -1,7 +1,7 @@
 //! Open loops that fall behind their schedule: each request ends in one bucket.
 
 use std::io::{self, BufRead, BufReader};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -39,26 +39,48 @@ fn a_rate_that_cannot_be_sent_is_unsent_and_not_lost() {
     }
 }
 
-#[test]
-fn requests_that_waited_longer_than_the_timeout_are_not_sent() {
-    let echo = Echo::start(&[]);
-    let arguments = "--rate 200 --timeout 0.3 --duration 1.5 --warm-up 0 --interval 0.05 --json";
-    let mut child = program(arguments, echo.address);
+/// What the program prints when it is stopped for so long, once load has begun.
+fn stopped_for(pause: Duration, arguments: &str, server: SocketAddr) -> String {
+    let mut child = program(&format!("{arguments} --warm-up 0 --interval 0.05"), server);
     let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
     let pid = Pid::from_raw(child.id().try_into().unwrap());
     kill(pid, Signal::SIGSTOP).unwrap();
-    thread::sleep(Duration::from_millis(800));
+    thread::sleep(pause);
     kill(pid, Signal::SIGCONT).unwrap();
     let output = io::read_to_string(child.stdout.take().unwrap()).unwrap();
     assert!(child.wait().unwrap().success());
+    output
+}
+
+#[test]
+fn requests_that_waited_longer_than_the_timeout_are_not_sent() {
+    let echo = Echo::start(&[]);
+    let arguments = "--rate 200 --timeout 0.3 --duration 1.5 --json";
+    let output = stopped_for(Duration::from_millis(800), arguments, echo.address);
     let outcome = Outcome(serde_json::from_str(&output).unwrap());
     outcome.expect_complete();
     assert_eq!((outcome.count("/scheduled"), outcome.count("/lost")), (300, 0), "{}", outcome.0);
     // Of the 160 requests that were due in the stop, 60 were sent, up to 0.3 s late.
     assert!(outcome.count("/unsent") >= 90, "{}", outcome.0);
     assert!(outcome.number("/lag_us/max") > 200_000.0, "{}", outcome.0);
+}
+
+#[test]
+fn requests_due_while_the_generator_was_stopped_past_its_end_are_unsent() {
+    let echo = Echo::start(&[]);
+    let arguments = "--rate 500 --duration 1";
+    let pause = Duration::from_millis(1500);
+    let output = stopped_for(pause, &format!("{arguments} --json"), echo.address);
+    let outcome = Outcome(serde_json::from_str(&output).unwrap());
+    outcome.expect_complete();
+    assert_eq!(outcome.count("/scheduled"), 500, "{}", outcome.0);
+    assert!(outcome.count("/unsent") > 0, "{}", outcome.0);
+    let text = stopped_for(pause, arguments, echo.address);
+    for expected in ["500 scheduled: ", " unsent\n", "could not keep up with the rate"] {
+        assert!(text.contains(expected), "no {expected:?} in {text}");
+    }
 }
 
 #[test]

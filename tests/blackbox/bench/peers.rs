@@ -163,6 +163,44 @@ fn what_is_never_answered_is_lost_and_exit_code_1() {
 }
 
 #[test]
+fn counted_requests_without_a_reply_are_measured_until_the_last_is_lost() {
+    let recorder = Recorder::start((), |(), _, mut replies| {
+        replies.reply = b"garbage".to_vec();
+        replies.now();
+    });
+    for pace in ["--window 64", "--rate 3000"] {
+        let arguments = format!("--count 300 --timeout 0.3 {pace}");
+        let finished = said(&format!("{arguments} --json"), recorder.address);
+        let outcome = Outcome::read(&finished);
+        assert_eq!((outcome.count("/lost"), outcome.count("/answered")), (300, 0), "{}", outcome.0);
+        let seconds = outcome.number("/seconds");
+        assert!(seconds >= 0.3 && outcome.number("/cpu_seconds") <= seconds * 1.5, "{}", outcome.0);
+        let finished = said(&arguments, recorder.address);
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        let text = &finished.stdout;
+        let share = text.lines().find_map(|line| line.split_once("pyzor-bench took ")).expect(text).1;
+        let share: f64 = share.split(' ').next().unwrap().parse().unwrap();
+        assert!(share <= 150.0, "{text}");
+    }
+    recorder.stop();
+}
+
+#[test]
+fn requests_behind_the_only_reply_belong_to_the_measurement() {
+    let recorder = Recorder::start((), |(), number, replies| {
+        if number == 0 {
+            replies.now();
+        }
+    });
+    let outcome = measured("--count 100 --window 50 --timeout 0.3", recorder.address);
+    recorder.stop();
+    assert_eq!((outcome.count("/answered"), outcome.count("/lost")), (1, 99), "{}", outcome.0);
+    // The second half was sent when the first one was lost.
+    let seconds = outcome.number("/seconds");
+    assert!(seconds >= 0.3 && outcome.number("/throughput_per_second") <= 1.0 / 0.3, "{}", outcome.0);
+}
+
+#[test]
 fn a_slow_server_is_seen_in_the_latencies() {
     let recorder = Recorder::start((), |(), number, mut replies| match number % 10 {
         0 => replies.after(Duration::from_millis(300)),

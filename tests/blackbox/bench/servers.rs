@@ -344,6 +344,15 @@ fn misuse_is_exit_code_2() {
         ("--rate-from 30 --rate-to 20 --step 5", "--rate-from 30 is above --rate-to 20"),
         ("--rate-from 10 --rate-to 20 --step 0", "--step"),
         ("--rate-from 1 --rate-to 1000 --step 1", "1000 rates; 100 are possible"),
+        (
+            "--rate-from 0.5 --rate-to 2 --step 0.5 --duration 1",
+            "--rate-from 0.5: nothing is due within --duration 1",
+        ),
+        (
+            "--rate-from 0.5 --rate-to 2 --step 0.2 --duration 0.5 --warm-up 2",
+            "rate 0.7 of the sweep: nothing is due within --duration 0.5",
+        ),
+        ("--rate 0.1 --duration 2.5", "--rate 0.1: nothing is due within --duration 2.5"),
     ] {
         let finished = said(arguments, echo.address);
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{arguments}: {finished:?}");

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::{Echo, Outcome, Recorder, program, said};
+use crate::support::Finished;
 
 /// How many requests a second the limited server answers, and how many at once.
 const CAPACITY: f64 = 250.0;
@@ -50,6 +51,10 @@ fn keeps_up(rate: &Value) -> bool {
         && arrived.round() + 1.0 >= due * 0.99
 }
 
+fn signal_to(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+}
+
 fn swept(more: &str, server: SocketAddr) -> Outcome {
     let finished = said(&format!("{SWEEP} {more} --json"), server);
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
@@ -79,6 +84,7 @@ fn the_knee_is_the_highest_rate_that_a_limited_server_bears() {
     }
     assert_eq!(outcome.value("/version").as_str(), Some(env!("CARGO_PKG_VERSION")));
     assert_eq!(outcome.count("/seed"), 1);
+    assert_eq!(*outcome.value("/complete"), true);
 }
 
 #[test]
@@ -116,11 +122,101 @@ fn a_sweep_preloads_once_and_ends_with_the_rate_of_a_signal() {
     let mut command = program(&format!("{SWEEP} --duration 600 --interval 0.05 --json"), echo.address);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     BufReader::new(child.stderr.take().unwrap()).lines().nth(8).unwrap().unwrap();
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    signal_to(&child, Signal::SIGTERM);
     let outcome = Outcome(serde_json::from_reader(child.stdout.take().unwrap()).unwrap());
     assert!(child.wait().unwrap().success());
     assert_eq!(outcome.value("/rates").as_array().unwrap().len(), 1);
+    assert_eq!(*outcome.value("/complete"), false);
     Outcome(outcome.value("/rates/0").clone()).expect_complete();
+}
+
+/// Runs a sweep, does `interrupt` at its so many-th line about the progress of a rate, and waits for its end.
+fn interrupted_at(
+    (rate, number): (&str, usize),
+    more: &str,
+    server: SocketAddr,
+    interrupt: impl FnOnce(&Child),
+) -> Finished {
+    let mut command = program(&format!("{SWEEP} --rate-to 1000 --interval 0.05 {more}"), server);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let is_of_rate = |line: &String| line.starts_with(&format!("{rate} requests/s "));
+    lines.by_ref().filter(is_of_rate).nth(number - 1).expect("progress of that rate");
+    interrupt(&child);
+    let stderr = lines.filter(|line| !line.contains("replies/s")).collect();
+    let stdout = io::read_to_string(child.stdout.take().unwrap()).unwrap();
+    Finished { code: child.wait().unwrap().code(), stdout, stderr }
+}
+
+/// The rows of the table and what comes behind it.
+fn rows(text: &str) -> (Vec<&str>, String) {
+    let mut lines = text.lines().skip_while(|line| !line.ends_with("keeps up")).skip(1);
+    let rows = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+    (rows, lines.map(str::trim).collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn rates_measured_before_the_server_ended_are_printed() {
+    for more in ["--json", ""] {
+        let recorder = Recorder::start((), |(), _, replies| replies.now());
+        let server = recorder.address;
+        let finished = interrupted_at(("400", 1), more, server, |_| drop(recorder.stop()));
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.starts_with("pyzor-bench: error: load on "), "{finished:?}");
+        if more.is_empty() {
+            let (rows, conclusion) = rows(&finished.stdout);
+            assert!((2..4).contains(&rows.len()), "{finished:?}");
+            assert!(conclusion.contains("Not all rates were measured in full."), "{finished:?}");
+            continue;
+        }
+        let outcome = Outcome::read(&finished);
+        let rates = outcome.value("/rates").as_array().unwrap();
+        assert!((2..4).contains(&rates.len()), "{}", outcome.0);
+        assert!(number(&rates[0], "answered") > 0.0, "{}", outcome.0);
+        assert_eq!(*outcome.value("/complete"), false);
+    }
+}
+
+#[test]
+fn an_interrupted_sweep_says_that_it_is_not_complete() {
+    let recorder = Recorder::start((), |(), _, replies| replies.now());
+    for (more, signal) in [("--json", Signal::SIGTERM), ("", Signal::SIGINT)] {
+        let finished = interrupted_at(("400", 8), more, recorder.address, |child| signal_to(child, signal));
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
+        if more.is_empty() {
+            let (rows, conclusion) = rows(&finished.stdout);
+            assert!((2..4).contains(&rows.len()), "{finished:?}");
+            assert!(conclusion.contains("Not all rates were measured in full."), "{finished:?}");
+            continue;
+        }
+        let outcome = Outcome::read(&finished);
+        assert!((2..4).contains(&outcome.value("/rates").as_array().unwrap().len()), "{}", outcome.0);
+        assert_eq!(*outcome.value("/complete"), false);
+    }
+    recorder.stop();
+}
+
+#[test]
+fn a_rate_interrupted_in_its_warm_up_has_no_row() {
+    let recorder = Recorder::start((), |(), _, replies| replies.now());
+    for more in ["--json", ""] {
+        let arguments = format!("--warm-up 600 {more}");
+        let finished = interrupted_at(("100", 1), &arguments, recorder.address, |child| {
+            signal_to(child, Signal::SIGTERM);
+        });
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.contains("which was interrupted"), "{finished:?}");
+        if more.is_empty() {
+            let (rows, conclusion) = rows(&finished.stdout);
+            assert_eq!((rows.len(), conclusion.as_str()), (0, "No rate was measured."), "{finished:?}");
+            continue;
+        }
+        let outcome = Outcome::read(&finished);
+        assert_eq!(*outcome.value("/rates"), serde_json::json!([]));
+        assert_eq!(*outcome.value("/complete"), false);
+        assert!(outcome.value("/knee_per_second").is_null(), "{}", outcome.0);
+    }
+    recorder.stop();
 }
 
 #[test]
