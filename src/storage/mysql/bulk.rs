@@ -49,9 +49,6 @@ pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> Open
         let opened = reach(&name, async {
             let mut scanning = place.connect().await?;
             let table = Table::inspect(&mut scanning, &place, purpose == Purpose::Fill).await?;
-            if table.is_some() {
-                Table::probe(&mut scanning, &place).await?;
-            }
             Ok((scanning, place.connect().await?, table))
         });
         let (scanning, working, table) = opened.await?;

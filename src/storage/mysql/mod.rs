@@ -58,13 +58,13 @@ impl MySql {
             let mut connection = place.connect().await?;
             let table = Table::inspect(&mut connection, &place, true).await?;
             let table = table.ok_or_else(|| Failure::passing("the table has gone again"))?;
-            Table::probe(&mut connection, &place).await?;
             Ok((connection, table))
         })
         .await?;
         let connections = options.connections.unwrap_or(CONNECTIONS);
-        let pool = Arc::new(Pool::new(place, connection, connections));
-        let shared = Arc::new(Shared::new(pool, table, name));
+        // One more is for the prober and for expiry.
+        let pool = Arc::new(Pool::new(place, connection, table, connections + 1));
+        let shared = Arc::new(Shared::new(pool, name));
         let tasks = vec![
             tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
             tokio::spawn(sweep::keep(Arc::clone(&shared), options.cleanup_age)).abort_handle(),
@@ -99,7 +99,6 @@ impl Engine for MySql {
             let given = time_left(batch.since());
             match timeout(given, shared.serve(&mut batch, epoch, &mut under_way)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(why)) if shared.was_too_large(&why) => {}
                 Ok(Err(why)) => presence.lost(epoch, &why),
                 Err(_) if presence.timed_out(epoch, given) => shared.was_slow(&under_way),
                 Err(_) => {}
@@ -113,7 +112,7 @@ impl Engine for MySql {
     }
 
     fn count_limit(&self) -> i64 {
-        self.shared.table.limit()
+        self.shared.pool.table().limit()
     }
 
     /// What the server has accepted is as durable as it makes things.

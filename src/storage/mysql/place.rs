@@ -158,7 +158,7 @@ impl Place {
     }
 
     /// A new connection. Takes as long as it takes.
-    pub(super) async fn connect(&self) -> Result<Conn, Failure> {
+    pub(super) async fn connect(&self) -> Result<Conn, ConnectError> {
         let servers: Vec<Server> = match &self.server {
             Server::Local => {
                 let named = std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from);
@@ -186,13 +186,14 @@ impl Place {
                     set_up(&mut connection).await.map_err(|error| failure_of(&error))?;
                     return Ok(connection);
                 }
+                Err(error) if is_full(&error) => return Err(ConnectError::NoRoom(error.to_string())),
                 Err(error) => last = failure_of(&error),
             }
             if last.is_final {
                 break;
             }
         }
-        Err(last)
+        Err(last.into())
     }
 
     fn options(&self, server: &Server) -> Result<Opts, Failure> {
@@ -212,6 +213,41 @@ impl Place {
             options = options.ssl_opts(tls_options(tls)?);
         }
         Ok(options.into())
+    }
+}
+
+/// Why there is no new connection.
+pub(super) enum ConnectError {
+    /// There is room for those that there are alone, on the server or in this process.
+    NoRoom(String),
+    Other(Failure),
+}
+
+impl From<Failure> for ConnectError {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure)
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::NoRoom(why) => Self::passing(why),
+            ConnectError::Other(failure) => failure,
+        }
+    }
+}
+
+/// Whether one connection more is too many.
+fn is_full(error: &Error) -> bool {
+    // Of the server, of any account, of this account.
+    const TOO_MANY_CONNECTIONS: [u16; 3] = [1040, 1203, 1226];
+    match error {
+        Error::Server(error) => TOO_MANY_CONNECTIONS.contains(&error.code),
+        Error::Io(IoError::Io(error)) => {
+            matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+        }
+        _ => false,
     }
 }
 

@@ -1,38 +1,42 @@
-//! Connections to one server, as many as are used at a time.
+//! Connections to one server, and what its table looks like.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::place::Place;
+use super::place::{ConnectError, Place};
 use super::table::Table;
 use crate::storage::BoxFuture;
 use crate::storage::presence::{Link, Presence};
 use crate::storage::start::Failure;
 
-/// What may be used without having been looked at; the server may close what nobody uses.
+/// How long a connection may be idle before it is pinged; servers close those that stay idle.
 const FRESH: Duration = Duration::from_millis(400);
-/// How long one connection may take to say that it lives.
+/// How long one connection may take to answer a ping.
 const PING_LIMIT: Duration = Duration::from_millis(500);
-/// How long a server may take to take leave.
+/// How long one connection may take to be closed.
 const FAREWELL: Duration = Duration::from_millis(300);
+/// How often the table is inspected on connections that last.
+const INSPECTION: Duration = Duration::from_secs(10);
 
-/// Connections that wait for work, and how many there may be.
+/// Connections that wait for work, how many there may be, and the table.
 pub(super) struct Pool {
     pub(super) place: Place,
     presence: Presence,
+    table: ArcSwap<Table>,
+    inspected: Mutex<Instant>,
     idle: Mutex<Vec<Idle>>,
-    limit: usize,
+    /// How many connections there may be: as many as are wanted, or as the server has had room for.
+    limit: AtomicUsize,
+    wanted: usize,
+    /// As many as the limit. Who holds one may use a connection.
     permits: Semaphore,
-    /// How many idle ones are being looked at.
-    looked_at: AtomicUsize,
-    /// Tells that somebody does not use his connection any more.
-    returned: Notify,
 }
 
 struct Idle {
@@ -40,95 +44,89 @@ struct Idle {
     used: Instant,
 }
 
-/// A connection in use. Unless it is put back it is closed, as one is that somebody gave up in the
-/// middle of a statement.
+/// A connection in use. Unless it is put back it is closed, so that one with an unfinished statement is
+/// never used again.
 pub(super) struct Lease<'a> {
     pub(super) connection: Conn,
     pool: &'a Pool,
     _permit: SemaphorePermit<'a>,
-    _returned: Returned<'a>,
-}
-
-/// Tells others when it goes.
-struct Returned<'a>(&'a Notify);
-
-impl Drop for Returned<'_> {
-    fn drop(&mut self) {
-        self.0.notify_waiters();
-    }
-}
-
-/// Idle connections that are being looked at; tells others when that is over.
-struct LookedAt<'a>(&'a Pool, usize);
-
-impl<'a> LookedAt<'a> {
-    fn new(pool: &'a Pool, count: usize) -> Self {
-        pool.looked_at.fetch_add(count, Ordering::SeqCst);
-        Self(pool, count)
-    }
-}
-
-impl Drop for LookedAt<'_> {
-    fn drop(&mut self) {
-        self.0.looked_at.fetch_sub(self.1, Ordering::SeqCst);
-        self.0.returned.notify_waiters();
-    }
 }
 
 impl Pool {
     /// A pool of at most this many connections, one of which is there already.
-    pub(super) fn new(place: Place, first: Conn, limit: usize) -> Self {
-        let presence = Presence::new(format!("the MySQL server {}", place.describe()));
-        let idle = Mutex::new(vec![Idle { connection: first, used: Instant::now() }]);
+    pub(super) fn new(place: Place, first: Conn, table: Table, wanted: usize) -> Self {
         Self {
+            presence: Presence::new(format!("the MySQL server {}", place.describe())),
             place,
-            presence,
-            idle,
-            limit,
-            permits: Semaphore::new(limit),
-            looked_at: AtomicUsize::new(0),
-            returned: Notify::new(),
+            table: ArcSwap::from_pointee(table),
+            inspected: Mutex::new(Instant::now()),
+            idle: Mutex::new(vec![Idle { connection: first, used: Instant::now() }]),
+            limit: AtomicUsize::new(wanted),
+            wanted,
+            permits: Semaphore::new(wanted),
         }
     }
 
-    /// A connection for oneself. Takes as long as it takes.
+    /// The table as it was when it was inspected last.
+    pub(super) fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// Takes a connection, as soon as one may be used. Takes as long as it takes.
     pub(super) async fn take(&self) -> Result<Lease<'_>, Failure> {
-        let closed = |_| Failure::fatal("the engine has been closed");
-        let permit = self.permits.acquire().await.map_err(closed)?;
         loop {
-            let returned = self.returned.notified();
-            let connection = match self.pop() {
-                Some(idle) => idle.connection,
-                None => match self.place.connect().await {
-                    Ok(connection) => connection,
-                    // A server may have no room for one more, and serve those that there are.
-                    Err(_) if self.has_others() => {
-                        returned.await;
-                        continue;
-                    }
-                    // Somebody may have put one back meanwhile.
-                    Err(failure) => match self.pop() {
-                        Some(idle) => idle.connection,
-                        None => return Err(failure),
-                    },
-                },
-            };
-            let _returned = Returned(&self.returned);
-            return Ok(Lease { connection, pool: self, _permit: permit, _returned });
+            let permit = self.permits.acquire().await;
+            let permit = permit.map_err(|_| Failure::fatal("the engine has been closed"))?;
+            match self.connection().await {
+                Ok(connection) => return Ok(Lease { connection, pool: self, _permit: permit }),
+                Err(ConnectError::NoRoom(_)) if self.lower() => permit.forget(),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 
-    /// Whether there are connections that may be put back.
-    fn has_others(&self) -> bool {
-        self.permits.available_permits() + 1 < self.limit || self.looked_at.load(Ordering::SeqCst) > 0
+    /// An idle connection, or a new one.
+    async fn connection(&self) -> Result<Conn, ConnectError> {
+        match self.pop() {
+            Some(connection) => Ok(connection),
+            None => self.place.connect().await,
+        }
     }
 
-    /// Takes leave of the server.
+    /// Lowers the limit by one, unless it is 1; the caller forgets a permit then.
+    fn lower(&self) -> bool {
+        let lowered = |limit: usize| limit.checked_sub(1).filter(|limit| *limit > 0);
+        self.limit.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lowered).is_ok()
+    }
+
+    /// Raises the limit by as many as this, up to what is wanted.
+    fn raise(&self, by: usize) {
+        let raised = |limit: usize| Some((limit + by).min(self.wanted));
+        // It always returns something.
+        let before = self.limit.fetch_update(Ordering::SeqCst, Ordering::SeqCst, raised);
+        let before = before.unwrap_or(self.wanted);
+        self.permits.add_permits((before + by).min(self.wanted) - before);
+    }
+
+    /// Inspects the table, whose description is replaced.
+    async fn inspect(&self, connection: &mut Conn) -> Result<(), Failure> {
+        let table = Table::inspect(connection, &self.place, false).await?;
+        let gone = || Failure::fatal(format!("the table {} is not there", self.place.quoted_table()));
+        self.table.store(Arc::new(table.ok_or_else(gone)?));
+        *self.inspected.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Ok(())
+    }
+
+    fn is_inspection_due(&self) -> bool {
+        self.inspected.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= INSPECTION
+    }
+
+    /// Closes all connections in order.
     pub(super) async fn close(&self) {
         self.permits.close();
-        while let Some(idle) = self.pop() {
+        while let Some(connection) = self.pop() {
             // It may have gone.
-            let _ = timeout(FAREWELL, idle.connection.disconnect()).await;
+            let _ = timeout(FAREWELL, connection.disconnect()).await;
         }
     }
 
@@ -137,23 +135,28 @@ impl Pool {
         self.lock().clear();
     }
 
-    fn pop(&self) -> Option<Idle> {
-        self.lock().pop()
+    fn pop(&self) -> Option<Conn> {
+        self.lock().pop().map(|idle| idle.connection)
     }
 
     fn push(&self, connection: Conn) {
         self.lock().push(Idle { connection, used: Instant::now() });
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connections that have not been used lately.
-    fn stale(&self) -> Vec<Conn> {
+    /// The connections that have not been used lately, as if they were in use.
+    fn stale(&self) -> Vec<Lease<'_>> {
         let mut idle = self.lock();
-        let stale = idle.extract_if(.., |idle| idle.used.elapsed() >= FRESH);
-        stale.map(|idle| idle.connection).collect()
+        let mut stale = Vec::new();
+        while let Some(at) = idle.iter().position(|idle| idle.used.elapsed() >= FRESH)
+            && let Ok(permit) = self.permits.try_acquire()
+        {
+            stale.push(Lease { connection: idle.swap_remove(at).connection, pool: self, _permit: permit });
+        }
+        stale
     }
 }
 
@@ -161,6 +164,15 @@ impl Lease<'_> {
     /// Gives the connection back when all its statements are finished.
     pub(super) fn put_back(self) {
         self.pool.push(self.connection);
+    }
+
+    /// Gives the connection back if it answers.
+    async fn ping(mut self) -> bool {
+        let answers = matches!(timeout(PING_LIMIT, self.connection.ping()).await, Ok(Ok(())));
+        if answers {
+            self.put_back();
+        }
+        answers
     }
 }
 
@@ -171,32 +183,28 @@ impl Link for Pool {
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
-            let stale = self.stale();
-            if stale.is_empty() && !self.lock().is_empty() {
+            let pings = self.stale().into_iter().map(Lease::ping);
+            if futures_util::future::join_all(pings).await.contains(&true) {
+                self.presence.seen();
+            }
+            // Without any, the server has closed them, or it has gone: a new one tells which.
+            if !self.lock().is_empty() && !self.is_inspection_due() {
                 return Ok(());
             }
-            // Whatever becomes of them, those who wait for one are told.
-            let _looked_at = LookedAt::new(self, stale.len());
-            let pings = stale.into_iter().map(|mut connection| async move {
-                matches!(timeout(PING_LIMIT, connection.ping()).await, Ok(Ok(()))).then_some(connection)
-            });
-            let alive: Vec<Conn> =
-                futures_util::future::join_all(pings).await.into_iter().flatten().collect();
-            if !alive.is_empty() {
-                self.presence.seen();
-            } else if self.lock().is_empty() {
-                // The server has closed them, or it has gone: a new one tells which.
-                return match self.connect().await {
-                    Ok(()) => {
-                        self.presence.seen();
-                        Ok(())
-                    }
-                    // It may have no room for one more; those in use will tell.
-                    Err(_) if self.permits.available_permits() < self.limit => Ok(()),
-                    lost => lost,
-                };
-            }
-            alive.into_iter().for_each(|connection| self.push(connection));
+            // If all that there may be are in use, those will tell.
+            let Ok(permit) = self.permits.try_acquire() else { return Ok(()) };
+            let mut connection = match self.connection().await {
+                Ok(connection) => connection,
+                Err(ConnectError::NoRoom(_)) if self.lower() => {
+                    permit.forget();
+                    return Ok(());
+                }
+                Err(error) => return Err(Failure::from(error).why),
+            };
+            self.inspect(&mut connection).await.map_err(|failure| failure.why)?;
+            self.presence.seen();
+            self.push(connection);
+            self.raise(1);
             Ok(())
         })
     }
@@ -205,11 +213,11 @@ impl Link for Pool {
         Box::pin(async {
             // Those that there are may take up all the room that the server has for this account.
             self.forget();
-            let mut connection = self.place.connect().await.map_err(|failure| failure.why)?;
-            Table::probe(&mut connection, &self.place).await.map_err(|failure| failure.why)?;
-            let mut idle = self.lock();
-            idle.clear();
-            idle.push(Idle { connection, used: Instant::now() });
+            let mut connection = self.place.connect().await.map_err(|error| Failure::from(error).why)?;
+            self.inspect(&mut connection).await.map_err(|failure| failure.why)?;
+            self.forget();
+            self.push(connection);
+            self.raise(self.wanted);
             Ok(())
         })
     }

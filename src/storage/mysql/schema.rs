@@ -12,7 +12,8 @@ const NO_SUCH_TABLE: u16 = 1146;
 const TIMES: [&str; 4] = ["r_entered", "wl_entered", "r_updated", "wl_updated"];
 
 impl Table {
-    /// Looks at the table. If it is not there it is made, where that is wanted.
+    /// Looks at the table, and whether it can be read. If it is not there it is made, where that is wanted;
+    /// otherwise there is none. A table that cannot be counted in is a final failure.
     pub(super) async fn inspect(
         connection: &mut Conn,
         place: &Place,
@@ -48,6 +49,8 @@ impl Table {
             );
             return Err(Failure::fatal(why));
         }
+        let probe = format!("SELECT r_count, wl_updated FROM {name} WHERE digest = ''");
+        connection.query_drop(probe).await.map_err(failure)?;
         let packet: Option<u64> =
             connection.query_first("SELECT @@max_allowed_packet").await.map_err(failure)?;
         let packet = packet.map_or(usize::MAX, |packet| usize::try_from(packet).unwrap_or(usize::MAX));
@@ -61,12 +64,6 @@ impl Table {
             long_rows: (packet.saturating_sub(4 * FRAME + 2 * name.len()) / LONG_ROW).clamp(1, MAX_ROWS),
             name,
         }))
-    }
-
-    /// Sees whether the table can be read.
-    pub(super) async fn probe(connection: &mut Conn, place: &Place) -> Result<(), Failure> {
-        let probe = format!("SELECT r_count, wl_updated FROM {} WHERE digest = ''", place.quoted_table());
-        connection.query_drop(probe).await.map_err(|error| failure_of(&error))
     }
 }
 

@@ -14,6 +14,7 @@ use super::work::Shared;
 use crate::digest::Digest;
 use crate::record::Timestamp;
 use crate::storage::presence::{LIMIT, Link};
+use crate::storage::start::Failure;
 
 /// How often expired records are looked for.
 const PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
@@ -82,7 +83,8 @@ async fn sweep(shared: &Shared, age: Duration) -> Result<Walked, String> {
     let horizon = Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age));
     let middle = format!("{:016x}", random()).into_bytes();
     let mut connection =
-        limited(async { shared.pool.place.connect().await.map_err(|failure| failure.why) }).await?;
+        limited(async { shared.pool.place.connect().await.map_err(|error| Failure::from(error).why) })
+            .await?;
     let mut walked = Walked::default();
     walk(shared, &mut connection, horizon, middle.clone(), None, &mut walked).await?;
     walk(shared, &mut connection, horizon, Vec::new(), Some(middle), &mut walked).await?;
@@ -100,7 +102,7 @@ async fn walk(
     walked: &mut Walked,
 ) -> Result<(), String> {
     loop {
-        let query = shared.table.ages(horizon, SLICE, end.is_some());
+        let query = shared.pool.table().ages(horizon, SLICE, end.is_some());
         let bounds: Vec<Value> =
             [Some(from.clone()), end.clone()].into_iter().flatten().map(Value::from).collect();
         let rows: Vec<Row> = timed(walked, async {
@@ -116,8 +118,9 @@ async fn walk(
         // What is no digest is left alone.
         let expired: Vec<Digest> =
             rows.iter().filter(|(_, is_expired)| *is_expired).filter_map(|(key, _)| digest_of(key)).collect();
-        for digests in expired.chunks(DELETED_AT_ONCE.min(shared.rows())) {
-            let statement = shared.table.expire(digests, horizon);
+        let table = shared.pool.table();
+        for digests in expired.chunks(DELETED_AT_ONCE.min(table.rows)) {
+            let statement = table.expire(digests, horizon);
             let deleted = timed(walked, async {
                 connection.query_drop(statement).await.map_err(|error| error.to_string())?;
                 Ok(connection.affected_rows())
@@ -156,8 +159,11 @@ async fn look_for_foreign_keys(shared: &Shared) -> Result<(), String> {
     let text = |error: mysql_async::Error| error.to_string();
     limited(async {
         let mut lease = shared.pool.take().await.map_err(|failure| failure.why)?;
-        let rows: Vec<Row> =
-            lease.connection.exec(shared.table.page(SAMPLE, true), (String::new(),)).await.map_err(text)?;
+        let rows: Vec<Row> = lease
+            .connection
+            .exec(shared.pool.table().page(SAMPLE, true), (String::new(),))
+            .await
+            .map_err(text)?;
         lease.put_back();
         foreign = rows.into_iter().filter(|row| digest_of(&decode_held(row.clone()).key).is_none()).count();
         Ok(())

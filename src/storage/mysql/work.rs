@@ -1,6 +1,6 @@
 //! What a batch asks of the table: one query, and statements that count.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,6 @@ const COLUMN_DENIED: u16 = 1143;
 const READ_ONLY: u16 = 1290;
 const READ_ONLY_MODE: u16 = 1836;
 const READ_ONLY_TRANSACTION: u16 = 1792;
-/// How the library says that a statement is more than the server takes.
-const TOO_LARGE: &str = "max_allowed_packet";
 /// How often a statement is repeated that others were in the way of, before its rows go one by one.
 const REPETITIONS: u32 = 3;
 /// How long to wait before that, more with each time.
@@ -33,15 +31,12 @@ const BACK_OFF: Duration = Duration::from_millis(3);
 /// The table and all that is known of it.
 pub(super) struct Shared {
     pub(super) pool: Arc<Pool>,
-    pub(super) table: Table,
     suspects: Mutex<Suspects>,
     pub(super) refusals: Refusals,
     /// Whether something was refused that another connection might do.
     is_denied: AtomicBool,
     /// When there were other connections for that reason last.
     renewed: Mutex<Option<Instant>>,
-    /// How many rows a statement may have by now; servers may come to take smaller ones.
-    rows: AtomicUsize,
     patience: Mutex<Patience>,
 }
 
@@ -81,11 +76,9 @@ pub(super) enum Trouble {
 
 impl Shared {
     /// What is known of a table at the start.
-    pub(super) fn new(pool: Arc<Pool>, table: Table, name: String) -> Self {
+    pub(super) fn new(pool: Arc<Pool>, name: String) -> Self {
         Self {
             pool,
-            rows: AtomicUsize::new(table.rows),
-            table,
             suspects: Mutex::default(),
             refusals: Refusals::new(name),
             is_denied: AtomicBool::new(false),
@@ -100,17 +93,6 @@ impl Shared {
         if self.suspects().blame(under_way, Instant::now()) {
             self.patience().failures += 1;
         }
-    }
-
-    /// Whether the library has refused to send something, since it was too large; sends smaller statements
-    /// from now on then.
-    pub(super) fn was_too_large(&self, why: &str) -> bool {
-        let is_too_large = why.contains(TOO_LARGE);
-        if is_too_large {
-            self.rows.store((self.rows() / 2).max(1), Ordering::Relaxed);
-            self.refusals.refused(why);
-        }
-        is_too_large
     }
 
     /// Does all that a batch asks; `under_way` are the digests that are being counted. Fails when nobody
@@ -132,7 +114,9 @@ impl Shared {
         }
         let mut lease = self.pool.take().await.map_err(|failure| failure.why)?;
         let connection = &mut lease.connection;
-        self.look_up(connection, batch, epoch).await?;
+        // The one that was inspected last, for the whole batch.
+        let table = &*self.pool.table();
+        self.look_up(connection, table, batch, epoch).await?;
         if !counts {
             lease.put_back();
             return Ok(());
@@ -150,10 +134,10 @@ impl Shared {
             // Whoever locks rows in one order never waits for somebody who waits for him.
             rows.sort_unstable();
             let alone = self.set_apart(&mut rows);
-            for rows in rows.chunks(self.rows()).chain(alone.chunks(1)) {
+            for rows in rows.chunks(table.rows).chain(alone.chunks(1)) {
                 under_way.clear();
                 under_way.extend(rows.iter().map(|(digest, _)| *digest));
-                self.count(connection, batch, kind, rows, epoch).await?;
+                self.count(connection, table, batch, kind, rows, epoch).await?;
                 if let [(digest, _)] = rows {
                     self.suspects().clear(digest);
                 }
@@ -199,11 +183,6 @@ impl Shared {
         may
     }
 
-    /// How many rows a statement may have.
-    pub(super) fn rows(&self) -> usize {
-        self.rows.load(Ordering::Relaxed)
-    }
-
     fn patience(&self) -> MutexGuard<'_, Patience> {
         self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -212,11 +191,17 @@ impl Shared {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look_up(&self, connection: &mut Conn, batch: &mut Batch, epoch: u64) -> Result<(), String> {
+    async fn look_up(
+        &self,
+        connection: &mut Conn,
+        table: &Table,
+        batch: &mut Batch,
+        epoch: u64,
+    ) -> Result<(), String> {
         let wanted: Vec<Digest> =
             batch.entries().iter().filter(|entry| entry.look_up).map(|entry| entry.digest).collect();
-        for digests in wanted.chunks(self.rows()) {
-            let rows: Vec<Row> = match connection.query(self.table.look_up(digests.iter().copied())).await {
+        for digests in wanted.chunks(table.rows) {
+            let rows: Vec<Row> = match connection.query(table.look_up(digests.iter().copied())).await {
                 Ok(rows) => {
                     self.pool.presence().seen();
                     rows
@@ -249,6 +234,7 @@ impl Shared {
     async fn count(
         &self,
         connection: &mut Conn,
+        table: &Table,
         batch: &mut Batch,
         kind: Kind,
         rows: &[(Digest, u32)],
@@ -267,12 +253,12 @@ impl Shared {
             self.refusals.accepted();
             self.patience().failures = 0;
         };
-        match self.upsert(connection, kind, rows, now).await {
+        match self.upsert(connection, table, kind, rows, now).await {
             Ok(()) => accept(rows),
             Err(Trouble::Lost(why)) => return Err(why),
-            Err(Trouble::Refused(error)) if rows.len() > 1 && self.is_of_one_row(&error) => {
+            Err(Trouble::Refused(error)) if rows.len() > 1 && is_of_one_row(table, &error) => {
                 for row in rows.chunks(1) {
-                    match self.upsert(connection, kind, row, now).await {
+                    match self.upsert(connection, table, kind, row, now).await {
                         Ok(()) => accept(row),
                         Err(Trouble::Lost(why)) => return Err(why),
                         Err(Trouble::Refused(error)) => self.refused(epoch, &error),
@@ -288,11 +274,12 @@ impl Shared {
     async fn upsert(
         &self,
         connection: &mut Conn,
+        table: &Table,
         kind: Kind,
         rows: &[(Digest, u32)],
         now: Timestamp,
     ) -> Result<(), Trouble> {
-        let statement = self.table.count(kind, rows, now);
+        let statement = table.count(kind, rows, now);
         let mut repetition = 0;
         loop {
             let outcome = connection.query_drop(&statement).await.map_err(Trouble::from);
@@ -300,7 +287,7 @@ impl Shared {
                 self.pool.presence().seen();
             }
             match outcome {
-                Err(Trouble::Refused(error)) if is_conflict(&error) && self.table.is_transactional => {
+                Err(Trouble::Refused(error)) if is_conflict(&error) && table.is_transactional => {
                     if repetition == REPETITIONS {
                         return Err(Trouble::Refused(error));
                     }
@@ -310,11 +297,6 @@ impl Shared {
             repetition += 1;
             tokio::time::sleep(BACK_OFF * repetition + BACK_OFF.mul_f64(sweep::random_share())).await;
         }
-    }
-
-    /// Whether a statement for many rows failed for one of them, and has done nothing of the others.
-    fn is_of_one_row(&self, error: &ServerError) -> bool {
-        self.table.is_transactional && (is_of_data(error) || is_conflict(error))
     }
 
     /// Takes note of a refusal, and logs it.
@@ -331,6 +313,11 @@ impl Shared {
         }
         self.refusals.refused(&error.to_string());
     }
+}
+
+/// Whether a statement for many rows failed for one of them, and has done nothing of the others.
+fn is_of_one_row(table: &Table, error: &ServerError) -> bool {
+    table.is_transactional && (is_of_data(error) || is_conflict(error))
 }
 
 /// Whether a statement failed for what was to be stored.
@@ -355,6 +342,7 @@ fn is_absence(code: u16) -> bool {
         | 1044 | 1045 | 1049 // no access any more, no database any more
         | 1047 // a node of Galera that has lost the others
         | 1053 // it is ending
+        | 1054 // no such column any more
         | 1146 // no table any more
         | 1927 | 4031 // it has closed the connection
     )

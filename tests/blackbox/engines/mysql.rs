@@ -1,6 +1,7 @@
 //! MySQL and MariaDB: the table of the manual here, and in the modules below the ways to a table, tables
 //! that are not quite the manual's, and several who use one table at a time.
 
+mod changes;
 mod crowds;
 mod logins;
 mod places;
