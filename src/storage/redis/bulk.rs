@@ -54,7 +54,7 @@ impl Whole {
         let place = Place::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
         let role = match purpose {
             Purpose::Look | Purpose::Read => Role::Read,
-            Purpose::Empty | Purpose::Fill => Role::Change(form.swapping_script().to_owned()),
+            Purpose::Empty | Purpose::Fill => Role::Change(form.swapping_trial()),
         };
         let name = format!("the Redis of {}", place.describe());
         let topology = match Node::of_place(&place, &role) {

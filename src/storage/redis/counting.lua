@@ -1,7 +1,20 @@
 -- What the scripts of both forms of record share: counts as decimal texts of up to 64 bits, which the
--- numbers of Lua, floating, cannot hold.
+-- numbers of Lua, floating, cannot hold; and rights, which are looked at before anything is written.
 
 local LIMIT = '9223372036854775807'
+-- A key under which nothing is stored.
+local PROBE = 'pyzord.probe'
+
+-- The refusal of the first of these commands that the account may not run, or that has another name. Redis before 7
+-- cannot be asked.
+local function denied(...)
+    for _, command in ipairs(redis.acl_check_cmd and {...} or {}) do
+        local is_known, may_run = pcall(redis.acl_check_cmd, unpack(command))
+        if not (is_known and may_run) then
+            return redis.error_reply('NOPERM ' .. command[1] .. ' is refused by the server')
+        end
+    end
+end
 
 -- The sign and the digits, without leading zeros, of a whole number as the established server reads
 -- it; nothing if it is none.
@@ -33,4 +46,13 @@ local function add(text, amount)
         return LIMIT
     end
     return high > 0 and string.format('%.0f%09.0f', high, low) or string.format('%.0f', low)
+end
+
+-- What becomes of each key, by a function of the key and its amounts.
+local function each(count)
+    local outcomes = {}
+    for at, key in ipairs(KEYS) do
+        outcomes[at] = count(key, {ARGV[at * 2 + 1], ARGV[at * 2 + 2]})
+    end
+    return outcomes
 end

@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use redis::{Cmd, Value};
 use sha1::Digest as _;
 
+use super::scan;
 use crate::digest::{Digest, hex};
 use crate::protocol::number::integer;
 use crate::record::{Record, Tally, Timestamp};
@@ -16,6 +17,9 @@ const FIELDS: [&str; 6] = ["r_count", "r_entered", "r_updated", "wl_count", "wl_
 const DATE: &str = "%Y-%m-%d %H:%M:%S";
 /// Redis fails beyond what milliseconds in 64 bits can hold; this is 30,000 years.
 const LONGEST: u64 = 1_000_000_000_000;
+
+/// A key under which nothing stays, and whose commands need no right that counting does not need.
+pub(super) const PROBE: &[u8] = b"pyzord.probe";
 
 /// How records are stored.
 #[derive(Debug)]
@@ -106,9 +110,25 @@ impl Form {
         &self.counting.text
     }
 
-    /// The script that replaces or deletes what it is given.
-    pub(super) fn swapping_script(&self) -> &str {
-        &self.swapping.text
+    /// All commands that counting needs, for a key of their own. The second half is for where the first one
+    /// is permitted: it stores something, and removes it.
+    pub(super) fn trial(&self, age: Option<u64>) -> Vec<Vec<Cmd>> {
+        let store = match self.kind {
+            Kind::Hash => redis::cmd("HSET").arg(PROBE).arg(FIELDS[0]).arg(0).take(),
+            Kind::Text(_) => redis::cmd("SET").arg(PROBE).arg("").take(),
+        };
+        let mut first = may_expire();
+        first.push(self.look_up(PROBE));
+        first.push(scan::command(self.prefix(), "0", 1));
+        first.push(redis::cmd("SCRIPT").arg("LOAD").arg(self.script()).take());
+        first.push(self.count(&[], "0", age));
+        vec![first, vec![store, redis::cmd("EXPIRE").arg(PROBE).arg(0).take()]]
+    }
+
+    /// The commands that bring the script which replaces and deletes to a server.
+    pub(super) fn swapping_trial(&self) -> Vec<Vec<Cmd>> {
+        let load = redis::cmd("SCRIPT").arg("LOAD").arg(&self.swapping.text).take();
+        vec![may_expire(), vec![load]]
     }
 
     /// The command that looks a record up.
@@ -135,12 +155,18 @@ impl Form {
         }
     }
 
-    /// The command that counts reports and whitelistings; `moment` is the present one. The record
-    /// expires after so many seconds, or never.
-    pub(super) fn count(&self, key: &[u8], amounts: [u32; 2], moment: &str, age: Option<u64>) -> Cmd {
+    /// The command that counts reports and whitelistings for digests; `moment` is the present one. The
+    /// records expire after so many seconds, or never.
+    pub(super) fn count(&self, changes: &[(Digest, [u32; 2])], moment: &str, age: Option<u64>) -> Cmd {
         let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&self.counting.hash).arg(1).arg(key).arg(amounts[0]).arg(amounts[1]).arg(moment);
-        cmd.arg(age.map_or(0, |age| age.min(LONGEST)));
+        cmd.arg(&self.counting.hash).arg(changes.len());
+        for (digest, _) in changes {
+            cmd.arg(self.key(*digest));
+        }
+        cmd.arg(moment).arg(age.map_or(0, |age| age.min(LONGEST)));
+        for (_, amounts) in changes {
+            cmd.arg(amounts);
+        }
         cmd
     }
 
@@ -266,6 +292,16 @@ impl Form {
         };
         record.map(Some).ok_or(StorageError::Damaged)
     }
+}
+
+/// The command that shows whether a server accepts changes, though it changes nothing.
+pub(super) fn renewal() -> Cmd {
+    redis::cmd("PERSIST").arg(PROBE).take()
+}
+
+/// Commands that show whether a server lets records expire.
+fn may_expire() -> Vec<Cmd> {
+    vec![renewal(), redis::cmd("EXPIRE").arg(PROBE).arg(1).take()]
 }
 
 fn decode_hash(values: &[Value]) -> Option<Record> {

@@ -1,52 +1,63 @@
--- Counts reports (ARGV[1]) and whitelistings (ARGV[2]) of the digest under KEYS[1] at the second ARGV[3],
--- and lets the record expire after ARGV[4] seconds, or never if that is 0. Returns 1; or 0, and changes
--- nothing, if any field is damaged.
+-- Counts ARGV[2n + 1] reports and ARGV[2n + 2] whitelistings of the digest under each KEYS[n] at the second
+-- ARGV[1], and lets its record expire after ARGV[2] seconds, or never if that is 0. Returns for each key 1; or,
+-- having changed nothing of it, 0 if any field is damaged, or the server's refusal.
 
-local got = redis.pcall('HMGET', KEYS[1], 'r_count', 'r_entered', 'r_updated', 'wl_count', 'wl_entered', 'wl_updated')
-if got.err then
-    return string.find(got.err, 'WRONGTYPE', 1, true) and 0 or got
+local now, age = ARGV[1], ARGV[2]
+local renewal = age == '0' and {'PERSIST', PROBE} or {'EXPIRE', PROBE, age}
+local denial = denied({'HMGET', PROBE, 'r_count'}, {'HSET', PROBE, 'r_count', '0'}, renewal)
+if denial then
+    return denial
 end
-for at = 1, 6 do
-    got[at] = got[at] or '0'
-end
--- As servers write them, and exact as numbers of Lua; asked at once, since a pattern for each costs more than
--- all the rest.
-local plain = #got[1] < 15 and #got[4] < 15 and string.find(table.concat(got, ' '), '^%d+ %d+ %d+ %d+ %d+ %d+$')
-if not plain then
+
+local function count(key, amounts)
+    local got = redis.pcall('HMGET', key, 'r_count', 'r_entered', 'r_updated', 'wl_count', 'wl_entered', 'wl_updated')
+    if got.err then
+        return string.find(got.err, 'WRONGTYPE', 1, true) and 0 or got
+    end
     for at = 1, 6 do
-        if not integer(got[at]) then
-            return 0
+        got[at] = got[at] or '0'
+    end
+    -- As servers write them, and exact as numbers of Lua; asked at once, since a pattern for each costs more than
+    -- all the rest.
+    local plain = #got[1] < 15 and #got[4] < 15 and string.find(table.concat(got, ' '), '^%d+ %d+ %d+ %d+ %d+ %d+$')
+    if not plain then
+        for at = 1, 6 do
+            if not integer(got[at]) then
+                return 0
+            end
         end
     end
+
+    local change = {}
+    for tally, name in ipairs({'r', 'wl'}) do
+        local amount = tonumber(amounts[tally])
+        if amount > 0 then
+            local sum = got[tally * 3 - 2]
+            sum = plain and string.format('%.0f', sum + amount) or add(sum, amount)
+            if not sum then
+                return 0
+            end
+            change[#change + 1] = name .. '_count'
+            change[#change + 1] = sum
+            local entered = got[tally * 3 - 1]
+            if not plain then
+                entered = select(2, integer(entered))
+            end
+            if entered == '0' or plain and tonumber(entered) == 0 then
+                change[#change + 1] = name .. '_entered'
+                change[#change + 1] = now
+            end
+            change[#change + 1] = name .. '_updated'
+            change[#change + 1] = now
+        end
+    end
+    -- The first to be written, since a full server refuses no later one, and the only one that may be refused.
+    local written = redis.pcall('HSET', key, unpack(change))
+    if type(written) == 'number' then
+        renewal[2] = key
+        written = redis.pcall(unpack(renewal))
+    end
+    return type(written) == 'table' and written or 1
 end
 
-local change = {}
-for tally, name in ipairs({'r', 'wl'}) do
-    local amount = tonumber(ARGV[tally])
-    if amount > 0 then
-        local count = got[tally * 3 - 2]
-        count = plain and string.format('%.0f', count + amount) or add(count, amount)
-        if not count then
-            return 0
-        end
-        change[#change + 1] = name .. '_count'
-        change[#change + 1] = count
-        local entered = got[tally * 3 - 1]
-        if not plain then
-            entered = select(2, integer(entered))
-        end
-        if entered == '0' or plain and tonumber(entered) == 0 then
-            change[#change + 1] = name .. '_entered'
-            change[#change + 1] = ARGV[3]
-        end
-        change[#change + 1] = name .. '_updated'
-        change[#change + 1] = ARGV[3]
-    end
-end
-redis.call('HSET', KEYS[1], unpack(change))
-if ARGV[4] == '0' then
-    redis.call('PERSIST', KEYS[1])
-else
-    redis.call('EXPIRE', KEYS[1], ARGV[4])
-end
-return 1
+return each(count)

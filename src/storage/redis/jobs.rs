@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::stream::{StreamExt as _, TryStreamExt as _, iter};
-use redis::{Cmd, Pipeline, RedisError, Value};
+use redis::{Cmd, Pipeline, RedisError, ServerError, Value};
 
 use super::bulk::{LIMIT, PAUSE, ROUNDS, Whole};
 use super::node::Node;
+use super::refusal::Refusal;
 use crate::storage::bulk::BulkError;
 use crate::storage::start::Failure;
 
@@ -23,48 +24,26 @@ pub(super) struct Job {
     pub(super) replies: Vec<Value>,
 }
 
-/// What becomes of a job whose commands were refused.
-enum Verdict {
-    /// The replies are what they are.
-    Done,
-    /// Another server has the key.
-    Moved,
-    /// Another server has the key for now.
-    Ask(String),
-    /// The server will do it soon.
-    Wait,
-    /// The server does not know the script.
-    Unscripted,
-    /// The server does not do it, nor anything else.
-    Failed(String),
-}
-
 impl Job {
     /// Nothing has been sent yet.
     pub(super) fn new(key: Vec<u8>, commands: Vec<Cmd>) -> Self {
         Self { key, commands, asking: None, replies: Vec::new() }
     }
 
-    fn verdict(&self) -> Verdict {
-        let refused = self.replies.iter().find_map(|reply| match reply {
-            Value::ServerError(error) if error.code() != "WRONGTYPE" => Some(error),
+    /// The first refusal, but for that of a value of another type.
+    fn refused(&self) -> Option<(Refusal, &ServerError)> {
+        let mut refused = self.replies.iter().filter_map(|reply| match reply {
+            Value::ServerError(error) => Some((Refusal::of(error), error)),
             _ => None,
         });
-        let Some(error) = refused else { return Verdict::Done };
-        match error.code() {
-            "MOVED" => Verdict::Moved,
-            "ASK" => Verdict::Ask(error.details().unwrap_or_default().to_owned()),
-            "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "BUSY" | "MASTERDOWN" => Verdict::Wait,
-            "NOSCRIPT" => Verdict::Unscripted,
-            _ => Verdict::Failed(RedisError::from(error.clone()).to_string()),
-        }
+        refused.find(|(meaning, _)| *meaning != Refusal::WrongType)
     }
 
     /// Whether another type of value is in the way.
     pub(super) fn has_wrong_type(&self) -> bool {
-        self.replies
-            .iter()
-            .any(|reply| matches!(reply, Value::ServerError(error) if error.code() == "WRONGTYPE"))
+        self.replies.iter().any(
+            |reply| matches!(reply, Value::ServerError(error) if Refusal::of(error) == Refusal::WrongType),
+        )
     }
 }
 
@@ -102,13 +81,16 @@ impl Whole {
                 for at in group {
                     let job = &mut jobs[at];
                     job.asking = None;
-                    match job.verdict() {
-                        Verdict::Done => continue,
-                        Verdict::Moved => moved = true,
-                        Verdict::Ask(details) => job.asking = Some(self.acquaint(&details, &node).await?),
-                        Verdict::Wait => wait = true,
-                        Verdict::Unscripted => unscripted = true,
-                        Verdict::Failed(why) => return Err(self.failed(&why)),
+                    let Some((meaning, error)) = job.refused() else { continue };
+                    match meaning {
+                        Refusal::Moved => moved = true,
+                        Refusal::Ask => {
+                            job.asking =
+                                Some(self.acquaint(error.details().unwrap_or_default(), &node).await?);
+                        }
+                        Refusal::Passing | Refusal::NoSlot => wait = true,
+                        Refusal::NoScript => unscripted = true,
+                        _ => return Err(self.failed(&RedisError::from(error.clone()).to_string())),
                     }
                     pending.push(at);
                 }

@@ -11,6 +11,7 @@ pub(crate) mod fuzzing;
 mod jobs;
 mod node;
 mod place;
+mod refusal;
 mod scan;
 mod standing;
 mod survey;
@@ -71,12 +72,13 @@ impl Redis {
     async fn open(options: &Options, form: Form) -> Result<Arc<dyn Engine>, OpenError> {
         let place =
             Place::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
-        let (topology, cluster) = survey::open(&place, &Role::Change(form.script().to_owned())).await?;
+        let age = options.cleanup_age.map(|age| age.as_secs());
+        let (topology, cluster) = survey::open(&place, &Role::Change(form.trial(age))).await?;
         let refusals = Refusals::new(format!("the Redis of {}", place.describe()));
         let shared = Arc::new(Shared {
             place,
             form,
-            age: options.cleanup_age.map(|age| age.as_secs()),
+            age,
             topology: ArcSwap::from_pointee(topology),
             stale: Notify::new(),
             acquaintances: Mutex::new(Vec::new()),

@@ -5,18 +5,17 @@ use std::time::Duration;
 
 use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, RedisError, Value};
+use redis::{Arg, Cmd, Pipeline, RedisError, Value};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::form::{PROBE, renewal};
 use super::place::{Access, Address, Place, Servers, failure_of, refusal};
+use super::refusal::Refusal;
 use crate::storage::BoxFuture;
 use crate::storage::presence::{Link, Presence, keep};
 use crate::storage::start::Failure;
 
-/// A key under which nothing is ever stored: taking the time to live from it is a change that changes
-/// nothing, and needs no right that counting does not need.
-const NO_KEY: &str = "pyzord.probe";
 /// How long one sentinel may take to answer.
 const SENTINEL_LIMIT: Duration = Duration::from_millis(300);
 
@@ -31,12 +30,12 @@ pub(super) struct Node {
 }
 
 /// What a server is wanted for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) enum Role {
     /// To be read.
     Read,
-    /// To be changed, with this script, too.
-    Change(String),
+    /// To be changed, for which it must accept these commands, some after others.
+    Change(Vec<Vec<Cmd>>),
 }
 
 /// How the server is found.
@@ -202,17 +201,17 @@ impl Node {
             }
         };
         let mut connection = access.connect(&address).await?;
-        if self.role != Role::Read {
-            check_rights(&mut connection).await?;
+        if let Role::Change(trial) = &self.role {
+            if self.is_of_cluster {
+                try_out(&mut connection, &[redis::cmd("ASKING")]).await?;
+            }
+            for commands in trial {
+                try_out(&mut connection, commands).await?;
+            }
         }
         if !self.is_of_cluster && has_others(&mut connection, &self.role).await? {
             let why = format!("it is a node of a cluster: write DigestDB = redis+cluster://{address}");
             return Err(Failure::fatal(why));
-        }
-        if let Role::Change(script) = &self.role {
-            let loaded: Result<(), RedisError> =
-                redis::cmd("SCRIPT").arg("LOAD").arg(script).query_async(&mut connection).await;
-            loaded.map_err(|error| failure_of(&error))?;
         }
         Ok((connection, address))
     }
@@ -226,7 +225,7 @@ impl Link for Node {
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
             let (mut connection, _) = self.connection().ok_or_else(|| "there is no connection".to_owned())?;
-            probe(&mut connection).await.map_err(|failure| failure.why)?;
+            try_out(&mut connection, &[renewal()]).await.map_err(|failure| failure.why)?;
             self.presence.seen();
             self.check_master().await
         })
@@ -243,38 +242,39 @@ impl Drop for Node {
     }
 }
 
-/// Finds out whether a server accepts changes.
-async fn probe(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
-    let reply = connection.send_packed_command(redis::cmd("PERSIST").arg(NO_KEY)).await;
-    match reply.map_err(|error| failure_of(&error))? {
-        Value::ServerError(error) => {
-            match error.code() {
-                // Another node of the cluster has that key, or none of a cluster that serves what it has.
-                "MOVED" | "ASK" => Ok(()),
-                "CLUSTERDOWN" if is_of_no_slot(error.details()) => Ok(()),
-                // It reads; what it refuses is told with each refusal.
-                "MISCONF" | "NOREPLICAS" | "OOM" => Ok(()),
-                _ => Err(refusal(&Value::ServerError(error))
-                    .unwrap_or_else(|| Failure::passing("the server refuses"))),
+/// Tries commands. A refusal that is about the command, rather than about its key or about the moment, is
+/// final and names it.
+async fn try_out(connection: &mut MultiplexedConnection, commands: &[Cmd]) -> Result<(), Failure> {
+    let mut trial = Pipeline::with_capacity(commands.len());
+    for command in commands {
+        trial.add_command(command.clone());
+    }
+    let replies = connection.send_packed_commands(&trial, 0, commands.len()).await;
+    for (command, reply) in commands.iter().zip(replies.map_err(|error| failure_of(&error))?) {
+        let Value::ServerError(error) = reply else { continue };
+        let meaning = Refusal::of(&error);
+        let why = RedisError::from(error).to_string();
+        match meaning {
+            Refusal::Passing => return Err(Failure::passing(why)),
+            Refusal::Forbidden | Refusal::Other => {
+                return Err(Failure::fatal(format!("{} is refused: {why}", name(command))));
             }
+            // The account may run it. What a server that looks up refuses is told with each refusal.
+            _ => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
-/// Whether a node says that nobody has a key's slot, rather than that the cluster does not serve.
-pub(super) fn is_of_no_slot(details: Option<&str>) -> bool {
-    details.is_some_and(|details| details.contains("slot not served"))
-}
-
-/// Finds out, besides, whether the account has a right without which a record would be changed by half.
-async fn check_rights(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
-    probe(connection).await?;
-    let reply = connection.send_packed_command(redis::cmd("EXPIRE").arg(NO_KEY).arg(1)).await;
-    match reply.map_err(|error| failure_of(&error))? {
-        Value::ServerError(error) if error.code() == "NOPERM" => Err(failure_of(&RedisError::from(error))),
-        _ => Ok(()),
-    }
+/// A command's name.
+fn name(command: &Cmd) -> String {
+    let is_name = |word: &&[u8]| word.iter().all(u8::is_ascii_uppercase);
+    let words = command.args_iter().map_while(|argument| match argument {
+        Arg::Simple(word) => Some(word),
+        _ => None,
+    });
+    let words: Vec<_> = words.take(2).take_while(is_name).map(String::from_utf8_lossy).collect();
+    words.join(" ")
 }
 
 /// Whether other servers have some of the keys, as in a cluster.
@@ -282,10 +282,11 @@ async fn has_others(connection: &mut MultiplexedConnection, role: &Role) -> Resu
     // Those of one slot say nothing of the others; so many are of as many slots all over the range.
     const KEYS: usize = 24;
     // The second needs a right that reading does not need, but does not change anything either.
-    let command = if *role == Role::Read { "EXISTS" } else { "PERSIST" };
+    let is_read = matches!(role, Role::Read);
+    let command = if is_read { "EXISTS" } else { "PERSIST" };
     let mut probes = Pipeline::with_capacity(KEYS);
     for number in 0..KEYS {
-        probes.cmd(command).arg(format!("{NO_KEY}.{number}"));
+        probes.cmd(command).arg([PROBE, format!(".{number}").as_bytes()].concat());
     }
     let replies = connection.send_packed_commands(&probes, 0, KEYS).await;
     let refused = |reply: &Value| match reply {
@@ -293,7 +294,7 @@ async fn has_others(connection: &mut MultiplexedConnection, role: &Role) -> Resu
         Value::ServerError(error) => !matches!(error.code(), "MOVED" | "ASK" | "NOPERM" | "CLUSTERDOWN"),
         _ => false,
     };
-    if *role == Role::Read
+    if is_read
         && let Ok(replies) = &replies
         && let Some(reply) = replies.iter().find(|reply| refused(reply))
     {

@@ -10,8 +10,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::form::Form;
-use super::node::{Node, Role, is_of_no_slot};
+use super::node::{Node, Role};
 use super::place::{Address, Place};
+use super::refusal::Refusal;
 use super::topology::{Topology, referred};
 use crate::storage::presence::time_left;
 use crate::storage::refusals::Refusals;
@@ -56,7 +57,7 @@ enum Step {
 impl Shared {
     /// What servers are wanted for.
     pub(super) fn role(&self) -> Role {
-        Role::Change(self.form.script().to_owned())
+        Role::Change(self.form.trial(self.age))
     }
 
     /// What to send for a batch; nothing for what cannot be had now.
@@ -129,32 +130,41 @@ impl Shared {
             pipeline.add_command(match task.step {
                 Step::LookUp if entry.times => self.form.look_up(&key),
                 Step::LookUp => self.form.look_up_counts(&key),
-                Step::Count => self.form.count(&key, [entry.reports, entry.whitelists], moment, self.age),
+                Step::Count => {
+                    let changes = [(entry.digest, [entry.reports, entry.whitelists])];
+                    self.form.count(&changes, moment, self.age)
+                }
             });
         }
         let mut replies = group.first()?.node.run(&pipeline, deadline).await?;
-        Some(wanted.into_iter().filter_map(|at| Some(std::mem::take(replies.get_mut(at)?))).collect())
+        let reply = |(at, task): (usize, &Task)| {
+            let reply = std::mem::take(replies.get_mut(at)?);
+            match (task.step, reply) {
+                (Step::Count, Value::Array(outcomes)) => outcomes.into_iter().next(),
+                (_, reply) => Some(reply),
+            }
+        };
+        Some(wanted.into_iter().zip(group).filter_map(reply).collect())
     }
 
     /// Takes one reply; returns what is to be sent again, since it was not done.
     async fn take(&self, entry: &mut Entry, task: Task, reply: Value, deadline: Instant) -> Option<Task> {
         let outcome = match (task.step, reply) {
-            (_, Value::ServerError(error)) => match error.code() {
-                "NOSCRIPT" => return Some(Task { unscripted: true, ..task }),
-                "MOVED" | "ASK" => {
-                    let asking = error.code() == "ASK";
+            (_, Value::ServerError(error)) => match Refusal::of(&error) {
+                Refusal::NoScript => return Some(Task { unscripted: true, ..task }),
+                meaning @ (Refusal::Moved | Refusal::Ask) => {
+                    let asking = meaning == Refusal::Ask;
                     let node = self.refer(&task.node, error.details(), asking, deadline).await?;
                     return Some(Task { node, asking, ..task });
                 }
-                "WRONGTYPE" => Err(StorageError::Damaged),
-                code => {
-                    let why = redis::RedisError::from(error.clone()).to_string();
-                    if is_of_no_slot(error.details()) {
-                        self.stale.notify_one();
-                    } else if is_absence(code)
-                        && let Some(epoch) = task.node.presence().epoch()
-                    {
+                Refusal::WrongType => Err(StorageError::Damaged),
+                meaning => {
+                    let why = redis::RedisError::from(error).to_string();
+                    let is_absent = matches!(meaning, Refusal::Passing | Refusal::Forbidden);
+                    if is_absent && let Some(epoch) = task.node.presence().epoch() {
                         task.node.presence().lost(epoch, &why);
+                    }
+                    if is_absent || meaning == Refusal::NoSlot {
                         self.stale.notify_one();
                     }
                     Err(self.refusals.refused(&why))
@@ -237,9 +247,4 @@ fn by_node(tasks: Vec<Task>) -> Vec<Vec<Task>> {
         }
     }
     groups
-}
-
-/// Whether a refusal means that the server does not serve at all.
-fn is_absence(code: &str) -> bool {
-    matches!(code, "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" | "BUSY")
 }

@@ -6,6 +6,7 @@ mod gdbm;
 mod mysql;
 mod redis;
 mod redis_places;
+mod redis_rights;
 
 use std::thread;
 

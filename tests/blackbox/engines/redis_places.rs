@@ -13,7 +13,7 @@ use super::{digests, done};
 use crate::harness::{Certificate, DIGEST, Redis, RedisCluster, Sentinel, eventually, ours_only};
 
 /// What an account needs besides on the nodes of a cluster, and what it needs on a sentinel.
-const RIGHTS_OF_CLUSTERS: &str = "+cluster|slots";
+const RIGHTS_OF_CLUSTERS: &str = "+cluster|slots +asking";
 const RIGHTS_OF_SENTINELS: &str = "resetchannels -@all +sentinel|get-master-addr-by-name";
 
 /// The options of a server that speaks nothing but TLS, to its like as well.

@@ -1,0 +1,120 @@
+//! Commands that a Redis does not permit or does not know.
+
+use super::done;
+use super::redis::{RIGHTS, RIGHTS_V0, home, key, refusal};
+use crate::harness::{DIGEST, Home, Redis, RedisCluster, eventually, ours_only};
+
+/// Makes an account of all rights that a server needs, but for these.
+fn account_without(redis: &Redis, missing: &str) {
+    let mut command = vec!["acl", "setuser", "counter", "reset", "on", ">secret"];
+    let rights = format!("{RIGHTS} {RIGHTS_V0}");
+    command.extend(rights.split(' '));
+    let missing = format!("-{missing}");
+    command.push(&missing);
+    assert_eq!(redis.cli(&command), "OK\n");
+}
+
+/// A server of this engine that uses the account.
+fn home_of(engine: &str, redis: &Redis, settings: &str) -> Home {
+    Home::open().config(&format!(
+        "Engine = {engine}\nDigestDB = 127.0.0.1,{},secret,0,counter\n{settings}",
+        redis.port()
+    ))
+}
+
+/// The commands that servers of an engine need.
+fn needed(engine: &str) -> &'static [&'static str] {
+    match engine {
+        "redis" => &["evalsha", "script|load", "hmget", "hset", "expire", "persist", "scan"],
+        _ => &["evalsha", "script|load", "get", "set", "expire", "persist", "scan"],
+    }
+}
+
+#[test]
+fn each_missing_right_ends_the_start_by_name() {
+    if !ours_only() {
+        return;
+    }
+    let redis = Redis::start();
+    for engine in ["redis", "redis_v0"] {
+        for command in needed(engine) {
+            account_without(&redis, command);
+            let line = refusal(&home_of(engine, &redis, ""));
+            let name = command.replace('|', " ");
+            assert!(line.to_lowercase().contains(&format!("{name} is refused")), "{command}: {line}");
+        }
+        account_without(&redis, "del");
+        drop(home_of(engine, &redis, "").start());
+    }
+    // Nothing of the trials is left.
+    assert_eq!(redis.cli(&["dbsize"]), "0\n");
+}
+
+#[test]
+fn each_renamed_command_ends_the_start_by_name() {
+    if !ours_only() {
+        return;
+    }
+    for command in ["EVALSHA", "HMGET", "HSET", "EXPIRE", "PERSIST", "SCAN"] {
+        let redis = Redis::with(&format!("--rename-command {command} elsewhere"), &[]);
+        let line = refusal(&home(&format!("127.0.0.1,{},,0", redis.port()), ""));
+        assert!(line.contains(&format!("{command} is refused")), "{line}");
+        assert_eq!(redis.cli(&["dbsize"]), "0\n", "{command}");
+    }
+}
+
+#[test]
+fn a_right_that_is_missing_on_a_cluster_is_named() {
+    if !ours_only() {
+        return;
+    }
+    let cluster = RedisCluster::start(None);
+    let dsn = format!("redis+cluster://counter:secret@{}", cluster.hosts());
+    for command in ["asking", "expire"] {
+        for node in cluster.nodes() {
+            account_without(node, command);
+            let asking = if command == "asking" { "-asking" } else { "+asking" };
+            node.cli(&["acl", "setuser", "counter", "+cluster|slots", asking]);
+        }
+        let line = refusal(&home(&dsn, ""));
+        assert!(line.to_lowercase().contains(&format!("{command} is refused")), "{line}");
+    }
+}
+
+#[test]
+fn a_right_that_is_taken_away_stops_all_counting_until_it_is_back() {
+    if !ours_only() {
+        return;
+    }
+    let redis = Redis::start();
+    for (age, other) in [("5000", "persist"), ("0", "expire")] {
+        account_without(&redis, "del");
+        redis.cli(&["flushall"]);
+        let home = home_of("redis", &redis, &format!("CleanupAge = {age}\n"));
+        let server = home.start();
+        let count = || redis.cli(&["hget", &key(DIGEST), "r_count"]);
+        let mut counted = 0;
+        for command in needed("redis").iter().filter(|name| !["scan", "script|load", other].contains(name)) {
+            done(&server, "report", DIGEST);
+            counted += 1;
+            account_without(&redis, command);
+            for _ in 0..3 {
+                assert_eq!(server.request("report", &[DIGEST]).code(), 500, "{command}");
+                assert_eq!(count(), format!("{counted}\n"), "counted and refused without {command}");
+            }
+            eventually("the command's name", || {
+                let named = |line: &str| {
+                    line.contains(" away") && line.to_lowercase().contains(&format!("{command} is refused"))
+                };
+                home.log().lines().any(named).then_some(())
+            });
+            account_without(&redis, "del");
+            eventually("service", || {
+                let code = server.request("report", &[DIGEST]).code();
+                (code == 200).then_some(())
+            });
+            counted += 1;
+            assert_eq!(count(), format!("{counted}\n"), "{command}");
+        }
+    }
+}
