@@ -13,6 +13,7 @@ mod node;
 mod place;
 mod refusal;
 mod scan;
+mod sentinels;
 mod standing;
 mod survey;
 mod topology;

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
 use redis::{Arg, Cmd, Pipeline, RedisError, Value};
 use tokio::task::AbortHandle;
@@ -12,12 +11,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::form::{PROBE, renewal};
 use super::place::{Access, Address, Place, Servers, failure_of, refusal};
 use super::refusal::Refusal;
+use super::sentinels::{Sentinels, is_same};
 use crate::storage::BoxFuture;
 use crate::storage::presence::{Link, Presence, keep};
 use crate::storage::start::Failure;
-
-/// How long one sentinel may take to answer.
-const SENTINEL_LIMIT: Duration = Duration::from_millis(300);
 
 /// A server, by itself or of a cluster.
 pub(super) struct Node {
@@ -42,12 +39,7 @@ pub(super) enum Role {
 enum Route {
     To(Address, Access),
     /// Whom the sentinels name.
-    Master {
-        sentinels: Vec<Address>,
-        service: String,
-        sentinel_access: Access,
-        access: Access,
-    },
+    Master(Sentinels, Access),
 }
 
 impl Node {
@@ -56,12 +48,10 @@ impl Node {
         let access = place.access.clone();
         let route = match &place.servers {
             Servers::One(address) => Route::To(address.clone(), access),
-            Servers::Sentinels { sentinels, service, access: sentinel_access } => Route::Master {
-                sentinels: sentinels.clone(),
-                service: service.clone(),
-                sentinel_access: sentinel_access.clone(),
-                access,
-            },
+            Servers::Sentinels { sentinels, service, access: theirs } => {
+                let (addresses, service) = (sentinels.clone(), service.clone());
+                Route::Master(Sentinels { addresses, service, access: theirs.clone() }, access)
+            }
             Servers::Cluster(_) => return None,
         };
         Some(Self::new(route, format!("the Redis server {}", place.describe()), role, false))
@@ -119,7 +109,7 @@ impl Node {
     pub(super) fn address(&self) -> Option<&Address> {
         match &self.route {
             Route::To(address, _) => Some(address),
-            Route::Master { .. } => None,
+            Route::Master(..) => None,
         }
     }
 
@@ -167,10 +157,10 @@ impl Node {
     /// Fails if the sentinels name another master. One that was replaced goes on as if nothing had happened,
     /// and what it is told is lost.
     pub(super) async fn check_master(&self) -> Result<(), String> {
-        if let Route::Master { sentinels, service, sentinel_access, .. } = &self.route
+        if let Route::Master(sentinels, _) = &self.route
             && let Some((_, address)) = self.connection()
-            && let Ok(master) = ask_sentinels(sentinels, service, sentinel_access).await
-            && master != address
+            && let Ok(master) = sentinels.master(Some(&address)).await
+            && !is_same(&master, &address).await
         {
             return Err(format!("the sentinels name another master, {master}"));
         }
@@ -190,9 +180,9 @@ impl Node {
     async fn attempt(&self) -> Result<(MultiplexedConnection, Address), Failure> {
         let (address, access) = match &self.route {
             Route::To(address, access) => (address.clone(), access),
-            Route::Master { sentinels, service, sentinel_access, access } => {
+            Route::Master(sentinels, access) => {
                 let known = self.connection().map(|(_, address)| address);
-                match (ask_sentinels(sentinels, service, sentinel_access).await, known) {
+                match (sentinels.master(known.as_ref()).await, known) {
                     (Ok(master), _) => (master, access),
                     // The sentinels may have gone and the master not; that it takes changes shows that it is one.
                     (Err(_), Some(known)) => (known, access),
@@ -202,8 +192,12 @@ impl Node {
         };
         let mut connection = access.connect(&address).await?;
         if let Role::Change(trial) = &self.role {
-            if self.is_of_cluster {
-                try_out(&mut connection, &[redis::cmd("ASKING")]).await?;
+            // A server that is in no cluster is told so when it is asked for its slots.
+            if self.is_of_cluster
+                && let Err(failure) = try_out(&mut connection, &[redis::cmd("ASKING")]).await
+                && !failure.why.contains("cluster support disabled")
+            {
+                return Err(failure);
             }
             for commands in trial {
                 try_out(&mut connection, commands).await?;
@@ -303,29 +297,4 @@ async fn has_others(connection: &mut MultiplexedConnection, role: &Role) -> Resu
     let is_elsewhere =
         |reply: &Value| matches!(reply, Value::ServerError(error) if matches!(error.code(), "MOVED" | "ASK"));
     Ok(replies.map_err(|error| failure_of(&error))?.iter().any(is_elsewhere))
-}
-
-/// Asks all sentinels at once, and takes the first answer of one that knows the service's master.
-async fn ask_sentinels(sentinels: &[Address], service: &str, access: &Access) -> Result<Address, Failure> {
-    let ask = |sentinel| async move {
-        match timeout(SENTINEL_LIMIT, ask_sentinel(sentinel, service, access)).await {
-            Ok(Ok(master)) => Ok(master),
-            Ok(Err(failure)) => {
-                Err(Failure { why: format!("the sentinel {sentinel}: {}", failure.why), ..failure })
-            }
-            Err(_) => Err(Failure::passing(format!("the sentinel {sentinel} does not answer"))),
-        }
-    };
-    let asked = sentinels.iter().map(|sentinel| Box::pin(ask(sentinel)));
-    select_ok(asked).await.map(|(master, _)| master)
-}
-
-async fn ask_sentinel(sentinel: &Address, service: &str, access: &Access) -> Result<Address, Failure> {
-    let mut connection = access.connect(sentinel).await?;
-    let mut question = redis::cmd("SENTINEL");
-    question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
-    let answer: Option<(String, u16)> =
-        question.query_async(&mut connection).await.map_err(|error| failure_of(&error))?;
-    let unknown = || Failure::passing(format!("it knows no master of {service}"));
-    answer.map(|(host, port)| Address::Tcp(host, port)).ok_or_else(unknown)
 }

@@ -7,6 +7,7 @@ mod mysql;
 mod redis;
 mod redis_places;
 mod redis_rights;
+mod redis_sentinels;
 
 use std::thread;
 

@@ -55,6 +55,33 @@ impl Redis {
         redis
     }
 
+    /// A sentinel that looks after the service `counts`, whose master is this one, with these lines in its config
+    /// by its port, and whose own client needs these.
+    pub(crate) fn sentinel(host: &str, master: u16, lines: impl Fn(u16) -> String, client: &[&str]) -> Self {
+        let port = free_tcp_port();
+        let mut service = Service::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-sentinel"));
+        let config = service.folder().join("config");
+        let monitored = format!(
+            "bind 127.0.0.1\n{}sentinel monitor counts {host} {master} 1\n\
+             sentinel down-after-milliseconds counts 1000\nsentinel failover-timeout counts 3000\n",
+            lines(port)
+        );
+        std::fs::write(&config, monitored).unwrap();
+        service.set_arguments(vec![config.display().to_string()]);
+        let mut sentinel = Self { service, port, client: client.iter().map(ToString::to_string).collect() };
+        sentinel.restart();
+        sentinel
+    }
+
+    /// Lets a sentinel name another master of the service `counts`.
+    pub(crate) fn monitor(&self, master: u16) {
+        self.cli(&["sentinel", "remove", "counts"]);
+        assert_eq!(
+            self.cli(&["sentinel", "monitor", "counts", "127.0.0.1", &master.to_string(), "1"]),
+            "OK\n"
+        );
+    }
+
     /// Its port.
     pub(crate) fn port(&self) -> u16 {
         self.port
@@ -147,20 +174,7 @@ impl Sentinel {
         };
         let master = server("");
         let replica = server(&format!("--replicaof 127.0.0.1 {}", master.port()));
-        let port = free_tcp_port();
-        let mut service = Service::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-sentinel"));
-        let config = service.folder().join("config");
-        let monitored = format!(
-            "bind 127.0.0.1\nsentinel monitor counts 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds counts 1000\nsentinel failover-timeout counts 3000\n{}",
-            master.port(),
-            lines(port)
-        );
-        std::fs::write(&config, monitored).unwrap();
-        service.set_arguments(vec![config.display().to_string()]);
-        let client = its_client.iter().map(ToString::to_string).collect();
-        let mut sentinel = Redis { service, port, client };
-        sentinel.restart();
+        let sentinel = Redis::sentinel("127.0.0.1", master.port(), lines, its_client);
         let this = Self { servers: [master, replica], sentinel };
         super::eventually("a sentinel that knows the replica", || {
             let replicas = this.sentinel.cli(&["sentinel", "replicas", "counts"]);
