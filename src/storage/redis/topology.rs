@@ -112,8 +112,8 @@ pub(super) fn told(node: &Node, replies: &[Value]) -> Result<Shares, Failure> {
     }
 }
 
-/// `[first, last, [host, port, …], replicas …]`; a node that does not know its own address leaves the
-/// host out.
+/// `[first, last, [host, port, id, [name, value, …]], replicas …]`; a node that does not know its own address
+/// leaves the host out, and one that should have a name and has none is `?`.
 fn share(range: &Value, asked: &str) -> Option<(usize, usize, Address)> {
     let Value::Array(parts) = range else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = parts.as_slice() else {
@@ -121,11 +121,21 @@ fn share(range: &Value, asked: &str) -> Option<(usize, usize, Address)> {
     };
     let [host, Value::Int(port), ..] = master.as_slice() else { return None };
     let host = match host {
-        Value::BulkString(host) if !host.is_empty() => String::from_utf8(host.clone()).ok()?,
-        _ => asked.to_owned(),
+        Value::BulkString(host) if host == b"?" => ip(master),
+        Value::BulkString(host) => Some(String::from_utf8(host.clone()).ok()?),
+        _ => None,
     };
+    let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| asked.to_owned());
     let address = Address::Tcp(host, u16::try_from(*port).ok()?);
     Some((usize::try_from(*first).ok()?, usize::try_from(*last).ok()?, address))
+}
+
+/// The IP address of a node, which is told where its host is something else.
+fn ip(node: &[Value]) -> Option<String> {
+    let [_, _, _, Value::Array(facts), ..] = node else { return None };
+    let mut pairs = facts.chunks_exact(2);
+    let is_ip = |pair: &&[Value]| matches!(&pair[0], Value::BulkString(name) if name == b"ip");
+    redis::from_redis_value(pairs.find(is_ip)?[1].clone()).ok()
 }
 
 /// CRC-16/XMODEM, by which the cluster's specification assigns slots. Our keys have no braces, so all
@@ -138,13 +148,13 @@ fn crc16(key: &[u8]) -> u16 {
     })
 }
 
-/// The address in `slot host:port`, to which a node refers for a key; a host that is left out is the
+/// The address in `slot host:port`, to which a node refers for a key; a host that is left out, or `?`, is the
 /// node's own.
 pub(super) fn referred(text: &str, node: &Node) -> Option<Address> {
     let (_slot, address) = text.split_once(' ')?;
     let (host, port) = address.rsplit_once(':')?;
     let host = match (host, node.address()?) {
-        ("", Address::Tcp(own, _)) => own.clone(),
+        ("" | "?", Address::Tcp(own, _)) => own.clone(),
         (host, _) => host.to_owned(),
     };
     Some(Address::Tcp(host, port.parse().ok()?))
@@ -180,6 +190,7 @@ mod tests {
         let node = Node::of_cluster(Address::Tcp("own".to_owned(), 1), &Access::default(), &Role::Read);
         assert_eq!(referred("3999 h:7", &node), Some(Address::Tcp("h".to_owned(), 7)));
         assert_eq!(referred("3999 :7", &node), Some(Address::Tcp("own".to_owned(), 7)));
+        assert_eq!(referred("3999 ?:7", &node), Some(Address::Tcp("own".to_owned(), 7)));
         assert_eq!(referred("3999 ::1:7", &node), Some(Address::Tcp("::1".to_owned(), 7)));
         assert_eq!(referred("rubbish", &node), None);
     }

@@ -658,7 +658,22 @@ fn a_cluster_counts_exactly_while_a_slot_is_moved() {
     if !ours_only() {
         return;
     }
-    let cluster = RedisCluster::start(None);
+    moves_a_slot(&RedisCluster::start(None));
+}
+
+#[test]
+fn nodes_that_should_have_names_and_have_none_are_found_by_their_addresses() {
+    if !ours_only() {
+        return;
+    }
+    let options = |port| format!("--port {port} --cluster-preferred-endpoint-type hostname");
+    let cluster = RedisCluster::with(None, options, &[]);
+    let told = cluster.nodes()[0].cli(&["cluster", "slots"]);
+    assert_eq!(told.lines().filter(|line| *line == "?").count(), 3, "{told}");
+    moves_a_slot(&cluster);
+}
+
+fn moves_a_slot(cluster: &RedisCluster) {
     let home = home(&cluster.dsn(), "");
     let server = home.start();
     let digests = digests(60);
