@@ -29,7 +29,7 @@ const RETRY_PERIOD: Duration = Duration::from_millis(150);
 /// each time.
 const SETTLED: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// How long a store is away when that is said once more, with what keeps it away by then, and how often
+/// How long a store is away when that is said once more, unless another reason was said before, and how often
 /// after that.
 const FIRST_REMINDER: Duration = Duration::from_secs(5);
 const REMINDER: Duration = Duration::from_secs(60);
@@ -70,11 +70,14 @@ struct State {
     pause: Duration,
     slow: Allowance,
     losses: Allowance,
+    changes: Allowance,
 }
 
 #[derive(Debug)]
 struct Away {
     why: String,
+    /// The reason that was said last.
+    told: String,
     since: Instant,
     /// Whether that has been said.
     is_told: bool,
@@ -94,6 +97,7 @@ impl Presence {
             pause: Duration::ZERO,
             slow: Allowance::per_minute(10),
             losses: Allowance::per_minute(60),
+            changes: Allowance::per_minute(10),
         };
         Self { name, state: Mutex::new(state), lost: Notify::new() }
     }
@@ -132,8 +136,9 @@ impl Presence {
             }
             _ => Duration::ZERO,
         };
-        let (why, is_told) = (why.to_owned(), withheld.is_some());
-        state.away = Some(Away { why, since: now, is_told, is_tried: false, reminder: now + FIRST_REMINDER });
+        let (why, is_told, reminder) = (why.to_owned(), withheld.is_some(), now + FIRST_REMINDER);
+        let told = why.clone();
+        state.away = Some(Away { why, told, since: now, is_told, is_tried: false, reminder });
         drop(state);
         self.lost.notify_one();
     }
@@ -180,10 +185,12 @@ impl Presence {
     /// Takes note that an attempt to reach the store has failed.
     fn still_lost(&self, why: String) {
         let mut state = self.lock();
-        let Some(away) = &mut state.away else { return };
+        let State { away: Some(away), changes, .. } = &mut *state else { return };
         let now = Instant::now();
-        if away.is_told && now >= away.reminder {
+        let is_due = now >= away.reminder || away.told != why && changes.take(now).is_some();
+        if away.is_told && is_due {
             away.reminder = now + REMINDER;
+            away.told.clone_from(&why);
             error!("{} is still away after {} s: {why}", self.name, away.since.elapsed().as_secs());
         }
         away.why = why;

@@ -118,8 +118,11 @@ impl Place {
             return Err(DsnError::new("ca and verify are for TLS: the URL must begin with rediss"));
         }
         let tls = secure.then_some(tls);
-        let user = url.user.take().or_else(|| url.take("user"));
-        let password = url.password.take().or_else(|| url.take("password")).filter(|text| !text.is_empty());
+        let given = [url.user.take(), url.password.take()];
+        let [user, password] = given.map(|text| text.filter(|text| !text.is_empty()));
+        let (user, password) =
+            (one("user", user, url.take("user"))?, one("password", password, url.take("password"))?);
+        let password = password.filter(|text| !text.is_empty());
         let database = url.take("db");
         let sentinel_access = Access {
             user: url.take("sentinel_user"),
@@ -166,7 +169,7 @@ impl Place {
                 }
             },
         };
-        let database = path.next().map(str::to_owned).or(database).unwrap_or_default();
+        let database = one("db", path.next().map(str::to_owned), database)?.unwrap_or_default();
         let access = Access { user, password, database: number(&database, "the database")?, tls };
         if path.next().is_some() {
             return Err(DsnError::new("the URL's path has too many parts"));
@@ -234,6 +237,16 @@ impl Access {
     }
 }
 
+/// What a URL says in the usual place or as a parameter.
+fn one(name: &str, usual: Option<String>, parameter: Option<String>) -> Result<Option<String>, DsnError> {
+    match (usual, parameter) {
+        (Some(usual), Some(parameter)) if usual != parameter => {
+            Err(DsnError::new(format!("the URL has two values of {name}: remove one")))
+        }
+        (usual, parameter) => Ok(usual.or(parameter)),
+    }
+}
+
 fn number(text: &str, what: &str) -> Result<i64, DsnError> {
     match text {
         "" => Ok(0),
@@ -266,21 +279,27 @@ impl Access {
             Err(error) => error,
         };
         // As with the established server's library, a password that nobody asked for is no failure.
+        let first = Self { database: 0, ..self.clone() };
         if error.kind() == ErrorKind::AuthenticationFailed
             && self.user.is_none()
-            && let Ok(mut connection) = self.open(address, None, roots).await
+            && let Ok(mut connection) = first.open(address, None, roots.clone()).await
             && let Ok(reply) = connection.send_packed_command(&redis::cmd("PING")).await
             && needs_no_password(&reply)
         {
-            static TOLD: Mutex<Vec<Address>> = Mutex::new(Vec::new());
-            let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-            if !told.contains(address) {
-                told.push(address.clone());
-                warn!("the Redis server {address} needs no password, and the one of DigestDB is not used");
-            }
-            return Ok(connection);
+            Self::tell_of_password(address);
+            return self.open(address, None, roots).await.map_err(|error| failure_of(&error));
         }
         Err(failure_of(&error))
+    }
+
+    /// Warns once that a server needs no password.
+    fn tell_of_password(address: &Address) {
+        static TOLD: Mutex<Vec<Address>> = Mutex::new(Vec::new());
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.contains(address) {
+            told.push(address.clone());
+            warn!("the Redis server {address} needs no password, and the one of DigestDB is not used");
+        }
     }
 
     async fn open(

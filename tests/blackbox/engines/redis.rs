@@ -595,16 +595,39 @@ fn redis_is_found_in_every_way_that_a_dsn_can_say() {
     let texts = Home::open()
         .config(&format!("Engine = redis_v0\nDigestDB = redis://counter:secret%2C2@127.0.0.1:{port}/7\n"));
     done(&texts.start(), "whitelist", DIGEST);
-    for wrong in [
-        format!("127.0.0.1,{port},secretive,0"),
-        format!("127.0.0.1,{port},,0"),
-        format!("127.0.0.1,{port},secret,99"),
-        format!("redis://nobody:secret@127.0.0.1:{port}/0"),
-        format!("redis+cluster://:secret@127.0.0.1:{port}"),
+    let unlocked = Redis::start();
+    let open = unlocked.port();
+    for (wrong, port, why) in [
+        (format!("127.0.0.1,{port},secretive,0"), port, "password"),
+        (format!("127.0.0.1,{port},,0"), port, "noauth"),
+        (format!("127.0.0.1,{port},secret,99"), port, "out of range"),
+        (format!("127.0.0.1,{port},secretive,99"), port, "password"),
+        (format!("127.0.0.1,{open},unasked,99"), open, "out of range"),
+        (format!("redis://nobody:secret@127.0.0.1:{port}/0"), port, "password"),
+        (format!("redis+cluster://:secret@127.0.0.1:{port}"), port, "redis://"),
     ] {
         let line = refusal(&home(&wrong, ""));
-        assert!(line.contains(&port.to_string()), "{line}");
+        assert!(line.contains(&port.to_string()) && line.to_lowercase().contains(why), "{wrong}: {line}");
     }
+}
+
+#[test]
+fn a_url_that_contradicts_itself_is_refused() {
+    if !ours_only() {
+        return;
+    }
+    let redis = Redis::start();
+    let port = redis.port();
+    for (parts, what) in [
+        (format!("127.0.0.1:{port}/0?db=1"), "db"),
+        (format!("one@127.0.0.1:{port}/?user=other&password=x"), "user"),
+        (format!(":secret@127.0.0.1:{port}/?password=secret2"), "password"),
+    ] {
+        let line = refusal(&home(&format!("redis://{parts}"), ""));
+        assert!(line.contains(&format!("two values of {what}")), "{line}");
+    }
+    done(&home(&format!("redis://127.0.0.1:{port}/1?db=1"), "").start(), "report", DIGEST);
+    assert_eq!(redis.cli(&["-n", "1", "hget", &key(DIGEST), "r_count"]), "1\n");
 }
 
 #[test]

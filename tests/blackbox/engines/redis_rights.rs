@@ -1,5 +1,7 @@
 //! Commands that a Redis does not permit or does not know.
 
+use std::time::{Duration, Instant};
+
 use super::done;
 use super::redis::{RIGHTS, RIGHTS_V0, home, key, refusal};
 use crate::harness::{DIGEST, Home, Redis, RedisCluster, eventually, ours_only};
@@ -61,6 +63,36 @@ fn each_renamed_command_ends_the_start_by_name() {
         assert!(line.contains(&format!("{command} is refused")), "{line}");
         assert_eq!(redis.cli(&["dbsize"]), "0\n", "{command}");
     }
+}
+
+#[test]
+fn another_reason_of_an_absence_is_logged_at_once() {
+    if !ours_only() {
+        return;
+    }
+    let mut redis = Redis::start();
+    let home = home(&format!("127.0.0.1,{},,0", redis.port()), "");
+    let server = home.start();
+    let told =
+        |why: &str| home.log().lines().filter(|line| line.contains(" away") && line.contains(why)).count();
+    let start = Instant::now();
+    redis.service().kill();
+    eventually("the first reason", || (told("Connection refused") == 1).then_some(()));
+    // Another one that the same server has, and the first again.
+    for round in 1..=3 {
+        let other = Redis::at(
+            redis.port(),
+            &format!("--port {} --requirepass secret", redis.port()),
+            &["-a", "secret", "--no-auth-warning"],
+        );
+        eventually("the second reason", || (told("NOAUTH") == round).then_some(()));
+        drop(other);
+        eventually("the first reason", || (told("Connection refused") == 1 + round).then_some(()));
+    }
+    // Without a change it is said once a minute.
+    assert!(start.elapsed() < Duration::from_secs(50), "reminders have been counted");
+    redis.restart();
+    eventually("service", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
 }
 
 #[test]
