@@ -1,8 +1,8 @@
 //! The engines on Redis: one server, a master that sentinels know, or a cluster.
 //!
 //! What a batch wants of one server is one pipeline on one connection. A look-up is one command, and
-//! all that is to be counted for a digest is one run of a script, which changes all of a record or
-//! nothing. No increment is ever repeated unless the server said that it did not do it.
+//! what is to be counted is one run of a script for many digests, or for each digest in a cluster, which
+//! changes all of a record or nothing, and tells the outcome of each. No increment is ever repeated unless the server said that it did not do it.
 
 mod bulk;
 mod durable;

@@ -100,6 +100,11 @@ impl Node {
         }
     }
 
+    /// Whether there are others, which have other keys.
+    pub(super) fn is_of_cluster(&self) -> bool {
+        self.is_of_cluster
+    }
+
     /// What is known of the server.
     pub(super) fn presence(&self) -> &Presence {
         &self.presence

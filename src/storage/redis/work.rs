@@ -24,6 +24,10 @@ const ACQUAINTANCE_LIMIT: Duration = Duration::from_millis(300);
 /// not know the script.
 const ROUNDS: usize = 5;
 
+/// For how many digests a script counts in one call, during which Redis does nothing else. In a cluster all
+/// keys of a call must have one slot, which those of a batch hardly ever do: there it is one.
+const CALL: usize = 256;
+
 /// The servers and all that is known of them.
 pub(super) struct Shared {
     pub(super) place: Place,
@@ -115,36 +119,46 @@ impl Shared {
         moment: &str,
         deadline: Instant,
     ) -> Option<Vec<Value>> {
+        let node = &group.first()?.node;
         let mut pipeline = redis::Pipeline::with_capacity(group.len());
-        let mut wanted = Vec::with_capacity(group.len());
         if group.iter().any(|task| task.unscripted) {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(self.form.script());
         }
-        for task in group {
+        // All records are wanted as they were before the batch.
+        let (look_ups, counts): (Vec<usize>, Vec<usize>) =
+            (0..group.len()).partition(|at| group[*at].step == Step::LookUp);
+        let together = if node.is_of_cluster() { 1 } else { CALL };
+        let mut calls: Vec<(usize, &[usize])> = Vec::with_capacity(group.len());
+        for call in look_ups.chunks(1).chain(counts.chunks(together)) {
+            let task = &group[call[0]];
             if task.asking {
                 pipeline.cmd("ASKING");
             }
+            calls.push((pipeline.len(), call));
             let entry = &entries[task.entry];
-            let key = self.form.key(entry.digest);
-            wanted.push(pipeline.len());
             pipeline.add_command(match task.step {
-                Step::LookUp if entry.times => self.form.look_up(&key),
-                Step::LookUp => self.form.look_up_counts(&key),
+                Step::LookUp if entry.times => self.form.look_up(&self.form.key(entry.digest)),
+                Step::LookUp => self.form.look_up_counts(&self.form.key(entry.digest)),
                 Step::Count => {
-                    let changes = [(entry.digest, [entry.reports, entry.whitelists])];
-                    self.form.count(&changes, moment, self.age)
+                    let entries = call.iter().map(|at| &entries[group[*at].entry]);
+                    let changes = entries.map(|entry| (entry.digest, [entry.reports, entry.whitelists]));
+                    self.form.count(&changes.collect::<Vec<_>>(), moment, self.age)
                 }
             });
         }
-        let mut replies = group.first()?.node.run(&pipeline, deadline).await?;
-        let reply = |(at, task): (usize, &Task)| {
-            let reply = std::mem::take(replies.get_mut(at)?);
-            match (task.step, reply) {
-                (Step::Count, Value::Array(outcomes)) => outcomes.into_iter().next(),
-                (_, reply) => Some(reply),
+        let mut replies = node.run(&pipeline, deadline).await?;
+        let mut taken = vec![Value::Nil; group.len()];
+        for (at, call) in calls {
+            match (group[call[0]].step, std::mem::take(replies.get_mut(at)?)) {
+                (Step::Count, Value::Array(outcomes)) if outcomes.len() == call.len() => {
+                    call.iter().zip(outcomes).for_each(|(at, outcome)| taken[*at] = outcome);
+                }
+                (Step::LookUp, reply) => taken[call[0]] = reply,
+                // The whole call was refused.
+                (Step::Count, reply) => call.iter().for_each(|at| taken[*at] = reply.clone()),
             }
-        };
-        Some(wanted.into_iter().zip(group).filter_map(reply).collect())
+        }
+        Some(taken)
     }
 
     /// Takes one reply; returns what is to be sent again, since it was not done.

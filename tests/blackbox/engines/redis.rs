@@ -269,6 +269,48 @@ fn texts_have_local_dates() {
 }
 
 #[test]
+fn a_batch_is_one_call_in_which_each_digest_has_its_own_outcome() {
+    if !ours_only() {
+        return;
+    }
+    let stores = (Hashes::new(), Texts::new());
+    let both = [
+        (&stores.0.0, stores.0.home("").start(), "pyzord.digest_v1."),
+        (&stores.1.0, stores.1.home("").start(), "pyzord.digest."),
+    ];
+    for (redis, server, prefix) in both {
+        let digests = digests(150);
+        let all: Vec<&str> = digests.iter().map(String::as_str).collect();
+        redis.cli(&["config", "resetstat"]);
+        assert_eq!(server.request("report", &all).code(), 200);
+        let told = redis.cli(&["info", "commandstats"]);
+        assert!(told.contains("cmdstat_evalsha:calls=1,"), "{told}");
+        // Two that are damaged in different ways, in the middle.
+        for (place, planting) in [(20, ["rpush", "1"]), (140, ["sadd", "1"])] {
+            let key = format!("{prefix}{}", all[place]);
+            redis.cli(&["del", &key]);
+            redis.cli(&[planting[0], &key, planting[1]]);
+        }
+        redis.cli(&["script", "flush"]);
+        assert_eq!(server.request("report", &all).code(), 500);
+        for (place, digest) in all.iter().enumerate() {
+            let reply = server.request("check", &[digest]);
+            match place {
+                20 | 140 => assert_eq!(reply.code(), 500),
+                _ => assert_eq!(reply.counts(), (2, 0), "{place}"),
+            }
+        }
+        // Full in the middle of a batch, too, each is counted and acknowledged, or neither.
+        redis.cli(&["config", "set", "maxmemory", "1"]);
+        assert_eq!(server.request("report", &all[..9]).code(), 500);
+        redis.cli(&["config", "set", "maxmemory", "0"]);
+        for digest in &all[..9] {
+            assert_eq!(server.request("check", &[digest]).counts(), (2, 0));
+        }
+    }
+}
+
+#[test]
 fn both_servers_serve_one_redis_at_once() {
     let store = Hashes::new();
     let ours = store.home("").start();
