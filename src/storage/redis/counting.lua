@@ -1,20 +1,7 @@
 -- What the scripts of both forms of record share: counts as decimal texts of up to 64 bits, which the
--- numbers of Lua, floating, cannot hold; and rights, which are looked at before anything is written.
+-- numbers of Lua, floating, cannot hold.
 
 local LIMIT = '9223372036854775807'
--- A key under which nothing is stored.
-local PROBE = 'pyzord.probe'
-
--- The refusal of the first of these commands that the account may not run, or that has another name. Redis before 7
--- cannot be asked.
-local function denied(...)
-    for _, command in ipairs(redis.acl_check_cmd and {...} or {}) do
-        local is_known, may_run = pcall(redis.acl_check_cmd, unpack(command))
-        if not (is_known and may_run) then
-            return redis.error_reply('NOPERM ' .. command[1] .. ' is refused by the server')
-        end
-    end
-end
 
 -- The sign and the digits, without leading zeros, of a whole number as the established server reads
 -- it; nothing if it is none.

@@ -3,10 +3,10 @@
 -- having changed nothing of it, 0 if any field is damaged, or the server's refusal.
 
 local now, age = ARGV[1], ARGV[2]
-local renewal = age == '0' and {'PERSIST', PROBE} or {'EXPIRE', PROBE, age}
-local denial = denied({'HMGET', PROBE, 'r_count'}, {'HSET', PROBE, 'r_count', '0'}, renewal)
-if denial then
-    return denial
+local renewal = age == '0' and {'PERSIST', 'pyzord.probe'} or {'EXPIRE', 'pyzord.probe', age}
+-- It comes last, behind what is written. Redis before 7 cannot be asked.
+if redis.acl_check_cmd and not redis.acl_check_cmd(unpack(renewal)) then
+    return redis.error_reply('NOPERM ' .. renewal[1] .. ' is refused by the server')
 end
 
 local function count(key, amounts)

@@ -40,7 +40,8 @@ impl Refusal {
             // An account may be kept from some keys alone, which says nothing of the others.
             "NOPERM" if !says(" key") => Self::Forbidden,
             "NOAUTH" => Self::Forbidden,
-            "ERR" if says("unknown command") => Self::Forbidden,
+            // The second is said within a script.
+            "ERR" if says("unknown command") || says("can't run this command") => Self::Forbidden,
             _ => Self::Other,
         }
     }
