@@ -6,15 +6,16 @@
 
 mod bulk;
 pub(crate) mod fuzzing;
+mod pace;
 mod place;
 mod pool;
 mod schema;
-mod suspects;
 mod sweep;
 mod table;
 mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -97,10 +98,11 @@ impl Engine for MySql {
             let presence = shared.pool.presence();
             let mut under_way = Vec::new();
             let given = time_left(batch.since());
-            match timeout(given, shared.serve(&mut batch, epoch, &mut under_way)).await {
+            let end = Instant::now() + given;
+            match timeout(given, shared.serve(&mut batch, epoch, end, &mut under_way)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(why)) => presence.lost(epoch, &why),
-                Err(_) if presence.timed_out(epoch, given) => shared.was_slow(&under_way),
+                Err(_) if presence.timed_out(epoch, given) => shared.was_slow(&under_way, given),
                 Err(_) => {}
             }
             batch

@@ -34,6 +34,17 @@ impl Table {
         if let Some(missing) = wanted.into_iter().find(|name| column(name).is_none()) {
             return Err(Failure::fatal(format!("the table {name} has no column {missing}")));
         }
+        // What others have stored there, and what is compared, is filled up with zero bytes.
+        if let Some(padded) = column("digest").filter(|column| {
+            column.kind.to_ascii_lowercase().starts_with("binary(") && width(&column.kind) > Some(HEX_LEN)
+        }) {
+            let why = format!(
+                "the column digest of the table {name} is {}, which fills digests up with zero bytes: run ALTER TABLE \
+                 {name} MODIFY digest char({HEX_LEN}) CHARACTER SET ascii NOT NULL, after its zero bytes have been removed",
+                padded.kind
+            );
+            return Err(Failure::fatal(why));
+        }
         if let Some(narrow) =
             column("digest").filter(|column| width(&column.kind).is_some_and(|width| width < HEX_LEN))
         {
@@ -44,8 +55,8 @@ impl Table {
         let failure = |error| failure_of(&error);
         if !is_unique(connection, &name).await.map_err(failure)? {
             let why = format!(
-                "the table {name} may have several rows for one digest, whose counts would be wrong: run ALTER TABLE \
-                 {name} ADD PRIMARY KEY (digest)"
+                "the table {name} has no unique index of whole digests, so it may have several rows for one digest, or one \
+                 for several, whose counts would be wrong: run ALTER TABLE {name} ADD PRIMARY KEY (digest)"
             );
             return Err(Failure::fatal(why));
         }
@@ -104,6 +115,8 @@ async fn is_unique(connection: &mut Conn, name: &str) -> Result<bool, Error> {
     Ok(rows.iter().any(|row| {
         text(row, "Non_unique") == "0"
             && text(row, "Column_name").eq_ignore_ascii_case("digest")
+            // Of some characters alone: digests that begin alike would be one.
+            && text(row, "Sub_part").is_empty()
             && parts(&text(row, "Key_name")) == 1
     }))
 }

@@ -5,25 +5,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Params, Row, Value};
+use mysql_async::{Params, Row, Value};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::pace::Pace;
 use super::table::{decode_age, decode_held, digest_of};
 use super::work::Shared;
 use crate::digest::Digest;
 use crate::record::Timestamp;
 use crate::storage::presence::{LIMIT, Link};
-use crate::storage::start::Failure;
 
 /// How often expired records are looked for.
 const PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 /// How soon that is tried again when it did not succeed.
 const RETRY: Duration = Duration::from_secs(60);
-/// How many records are looked at at a time, and how many are deleted by one statement, whose locks
+/// How many records are looked at at a time at most, and how many are deleted by one statement, whose locks
 /// others wait for.
 const SLICE: usize = 1000;
 const DELETED_AT_ONCE: usize = 100;
+/// A walk is given up when others hold more expired rows locked.
+const MOST_LOCKED: u64 = 10;
 /// How long others have the table at least between two statements. As long as one took, at least.
 const PAUSE: Duration = Duration::from_millis(2);
 /// How many keys are looked at at the start, to tell whether some are no digests.
@@ -34,6 +36,8 @@ const SAMPLE: usize = 1000;
 struct Walked {
     records: u64,
     deleted: u64,
+    /// Expired ones that others held locked, and that are left to the next walk.
+    locked: u64,
     longest: Duration,
 }
 
@@ -49,11 +53,15 @@ pub(super) async fn keep(shared: Arc<Shared>, age: Option<Duration>) {
         match sweep(&shared, age).await {
             Ok(walked) => {
                 info!(
-                    "Expired {} of {} records in {:.1} s; no statement took longer than {} us",
+                    "Expired {} of {} records in {:.1} s; no statement took longer than {} us{}",
                     walked.deleted,
                     walked.records,
                     start.elapsed().as_secs_f64(),
                     walked.longest.as_micros(),
+                    match walked.locked {
+                        0 => String::new(),
+                        locked => format!("; {locked} were locked by others and stay until the next time"),
+                    },
                 );
                 sleep(PERIOD).await;
             }
@@ -80,70 +88,109 @@ fn random() -> u64 {
 /// beginning to there: servers that share a table and start together are not in each other's way.
 async fn sweep(shared: &Shared, age: Duration) -> Result<Walked, String> {
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-    let horizon = Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age));
+    let mut sweep = Sweep {
+        shared,
+        horizon: Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age)),
+        reading: Pace::new(SLICE),
+        deleting: Pace::new(DELETED_AT_ONCE),
+        walked: Walked::default(),
+    };
     let middle = format!("{:016x}", random()).into_bytes();
-    let mut connection =
-        limited(async { shared.pool.place.connect().await.map_err(|error| Failure::from(error).why) })
-            .await?;
-    let mut walked = Walked::default();
-    walk(shared, &mut connection, horizon, middle.clone(), None, &mut walked).await?;
-    walk(shared, &mut connection, horizon, Vec::new(), Some(middle), &mut walked).await?;
-    // It has done its work.
-    let _ = limited(async { connection.disconnect().await.map_err(|error| error.to_string()) }).await;
-    Ok(walked)
+    sweep.walk(middle.clone(), None).await?;
+    sweep.walk(Vec::new(), Some(middle)).await?;
+    Ok(sweep.walked)
 }
 
-async fn walk(
-    shared: &Shared,
-    connection: &mut Conn,
+/// A walk under way.
+struct Sweep<'a> {
+    shared: &'a Shared,
     horizon: Timestamp,
-    mut from: Vec<u8>,
-    end: Option<Vec<u8>>,
-    walked: &mut Walked,
-) -> Result<(), String> {
-    loop {
-        let query = shared.pool.table().ages(horizon, SLICE, end.is_some());
-        let bounds: Vec<Value> =
-            [Some(from.clone()), end.clone()].into_iter().flatten().map(Value::from).collect();
-        let rows: Vec<Row> = timed(walked, async {
-            connection.exec(query, Params::Positional(bounds)).await.map_err(|error| error.to_string())
-        })
-        .await?;
-        let rows: Vec<(Vec<u8>, bool)> = rows.into_iter().map(decode_age).collect();
-        walked.records += rows.len() as u64;
-        let is_last = rows.len() < SLICE;
-        if let Some((key, _)) = rows.last() {
-            from.clone_from(key);
-        }
-        // What is no digest is left alone.
-        let expired: Vec<Digest> =
-            rows.iter().filter(|(_, is_expired)| *is_expired).filter_map(|(key, _)| digest_of(key)).collect();
-        let table = shared.pool.table();
-        for digests in expired.chunks(DELETED_AT_ONCE.min(table.rows)) {
-            let statement = table.expire(digests, horizon);
-            let deleted = timed(walked, async {
-                connection.query_drop(statement).await.map_err(|error| error.to_string())?;
-                Ok(connection.affected_rows())
-            });
-            walked.deleted += deleted.await?;
-        }
-        if is_last {
-            return Ok(());
+    /// How many rows a statement may have.
+    reading: Pace,
+    deleting: Pace,
+    walked: Walked,
+}
+
+impl Sweep<'_> {
+    async fn walk(&mut self, mut from: Vec<u8>, end: Option<Vec<u8>>) -> Result<(), String> {
+        loop {
+            let limit = self.reading.rows();
+            let query = self.shared.pool.table().ages(self.horizon, limit, end.is_some());
+            let bounds: Vec<Value> =
+                [Some(from.clone()), end.clone()].into_iter().flatten().map(Value::from).collect();
+            let (outcome, taken) = self.run(query, bounds).await?;
+            self.reading.took(limit, taken);
+            let Some((rows, _)) = outcome else {
+                if limit == 1 {
+                    return Err("it took too long to read one row".to_owned());
+                }
+                continue;
+            };
+            let rows: Vec<(Vec<u8>, bool)> = rows.into_iter().map(decode_age).collect();
+            self.walked.records += rows.len() as u64;
+            let is_last = rows.len() < limit;
+            if let Some((key, _)) = rows.last() {
+                from.clone_from(key);
+            }
+            // What is no digest is left alone.
+            let expired = rows.iter().filter(|(_, is_expired)| *is_expired);
+            let expired: Vec<Digest> = expired.filter_map(|(key, _)| digest_of(key)).collect();
+            self.delete(&expired).await?;
+            if is_last {
+                return Ok(());
+            }
         }
     }
-}
 
-/// Runs one statement, and leaves the table to others for as long.
-async fn timed<T>(
-    walked: &mut Walked,
-    statement: impl Future<Output = Result<T, String>>,
-) -> Result<T, String> {
-    let start = Instant::now();
-    let outcome = limited(statement).await;
-    let taken = start.elapsed();
-    walked.longest = walked.longest.max(taken);
-    sleep(PAUSE.max(taken)).await;
-    outcome
+    async fn delete(&mut self, mut digests: &[Digest]) -> Result<(), String> {
+        while !digests.is_empty() {
+            let table = self.shared.pool.table();
+            let rows = digests.len().min(self.deleting.rows()).min(table.rows);
+            let (part, rest) = digests.split_at(rows);
+            let (outcome, taken) = self.run(table.expire(part, self.horizon), Vec::new()).await?;
+            self.deleting.took(rows, taken);
+            match outcome {
+                Some((_, deleted)) => self.walked.deleted += deleted,
+                // It is done again in smaller parts.
+                None if rows > 1 => continue,
+                None => self.walked.locked += 1,
+            }
+            if self.walked.locked > MOST_LOCKED {
+                return Err("many rows are locked by others".to_owned());
+            }
+            digests = rest;
+        }
+        Ok(())
+    }
+
+    /// Runs one statement and leaves the table to others for as long. Returns its rows and how many it has
+    /// changed, unless it took too long; and how long it took.
+    async fn run(
+        &mut self,
+        statement: String,
+        parameters: Vec<Value>,
+    ) -> Result<(Option<(Vec<Row>, u64)>, Duration), String> {
+        // Of those of the service, so that no server needs room for more.
+        let lease = limited(async { self.shared.pool.take().await.map_err(|failure| failure.why) });
+        let mut lease = lease.await?;
+        let start = Instant::now();
+        let outcome = timeout(LIMIT, async {
+            match parameters.is_empty() {
+                true => lease.connection.query(statement).await,
+                false => lease.connection.exec(statement, Params::Positional(parameters)).await,
+            }
+        });
+        let outcome = outcome.await.ok().transpose().map_err(|error| error.to_string())?;
+        let taken = start.elapsed();
+        let outcome = outcome.map(|rows| {
+            let changed = lease.connection.affected_rows();
+            lease.put_back();
+            (rows, changed)
+        });
+        self.walked.longest = self.walked.longest.max(taken);
+        sleep(PAUSE.max(taken)).await;
+        Ok((outcome, taken))
+    }
 }
 
 async fn limited<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {

@@ -1,6 +1,7 @@
 //! The statements on the table of records, and what its rows hold.
 
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 
 use mysql_async::{Row, Value};
 
@@ -10,6 +11,8 @@ use crate::storage::bulk::{Item, map_tallies, map_times};
 
 /// How many rows one statement has at most.
 pub(super) const MAX_ROWS: usize = 1000;
+/// The seconds since the epoch that every server converts into a date; others become NULL. 0 is no time at all.
+pub(super) const TIMES: RangeInclusive<i64> = 1..=i32::MAX as i64;
 /// Room for a statement's text that is not rows, and for one row of the longest kind.
 pub(super) const FRAME: usize = 900;
 pub(super) const ROW: usize = 180;
@@ -143,9 +146,8 @@ impl Table {
 
     /// The nearest record that can be stored.
     pub(super) fn clamp(&self, record: &Record) -> Record {
-        // What every server converts; 0 is no time at all.
-        const TIMES: (i64, i64) = (1, i32::MAX as i64);
-        let time = |time: Timestamp| Some(Timestamp::from_seconds(time.seconds().clamp(TIMES.0, TIMES.1)));
+        let (first, last) = TIMES.into_inner();
+        let time = |time: Timestamp| Some(Timestamp::from_seconds(time.seconds().clamp(first, last)));
         map_tallies(record, |at, tally| match tally.count.clamp(self.floors[at], self.limits[at]) {
             // Nobody takes its times for any.
             0 => Tally::default(),

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, ServerError};
 
+use super::pace::{Amount, Hung, Pace, Plan};
 use super::place::failure_of;
 use super::pool::Pool;
-use super::suspects::{Suspects, Treatment};
 use super::sweep;
-use super::table::{Table, decode, digest_of};
+use super::table::{MAX_ROWS, TIMES, Table, decode, digest_of};
 use crate::digest::Digest;
 use crate::record::{Kind, Record, Timestamp};
 use crate::storage::presence::Link;
@@ -31,39 +31,14 @@ const BACK_OFF: Duration = Duration::from_millis(3);
 /// The table and all that is known of it.
 pub(super) struct Shared {
     pub(super) pool: Arc<Pool>,
-    suspects: Mutex<Suspects>,
+    /// How many rows a statement that counts may have.
+    pace: Mutex<Pace>,
+    hung: Mutex<Hung>,
     pub(super) refusals: Refusals,
     /// Whether something was refused that another connection might do.
     is_denied: AtomicBool,
     /// When there were other connections for that reason last.
     renewed: Mutex<Option<Instant>>,
-    patience: Mutex<Patience>,
-}
-
-/// Whether the table lets anything be counted at all.
-#[derive(Debug, Default)]
-struct Patience {
-    /// How many batches in a row could count nothing in time.
-    failures: u32,
-    tried: Option<Instant>,
-}
-
-impl Patience {
-    /// After so many nothing is tried but once in a while, so that look-ups need not wait for counts.
-    const FAILURES: u32 = 3;
-    const RETRY: Duration = Duration::from_secs(1);
-
-    /// Whether to try to count.
-    fn is_given(&mut self, now: Instant) -> bool {
-        if self.failures < Self::FAILURES {
-            return true;
-        }
-        let is_due = self.tried.is_none_or(|tried| now.saturating_duration_since(tried) >= Self::RETRY);
-        if is_due {
-            self.tried = Some(now);
-        }
-        is_due
-    }
 }
 
 /// Why a batch cannot go on.
@@ -79,35 +54,39 @@ impl Shared {
     pub(super) fn new(pool: Arc<Pool>, name: String) -> Self {
         Self {
             pool,
-            suspects: Mutex::default(),
+            pace: Mutex::new(Pace::new(MAX_ROWS)),
+            hung: Mutex::default(),
             refusals: Refusals::new(name),
             is_denied: AtomicBool::new(false),
             renewed: Mutex::new(None),
-            patience: Mutex::default(),
         }
     }
 
-    /// Takes note that these digests could not be counted in time, by a server that is there.
-    pub(super) fn was_slow(&self, under_way: &[Digest]) {
-        // What one row that is known to be locked does says nothing of the table.
-        if self.suspects().blame(under_way, Instant::now()) {
-            self.patience().failures += 1;
+    /// Takes note that a statement for these digests was given up after so long, by a server that is there.
+    pub(super) fn was_slow(&self, under_way: &[Digest], given: Duration) {
+        if !under_way.is_empty() {
+            self.hung().blame(under_way, Instant::now());
+            self.pace().took(under_way.len(), given);
         }
     }
 
-    /// Does all that a batch asks; `under_way` are the digests that are being counted. Fails when nobody
-    /// can tell what became of the rest.
+    /// Does all that a batch asks until `end`; `under_way` are the digests that are being counted. Fails when
+    /// nobody can tell what became of the rest.
     pub(super) async fn serve(
         &self,
         batch: &mut Batch,
         epoch: u64,
+        end: Instant,
         under_way: &mut Vec<Digest>,
     ) -> Result<(), String> {
-        let mut counts = batch.entries().iter().any(Entry::changes);
-        if counts && !self.patience().is_given(Instant::now()) {
-            self.refusals.refused("nothing could be counted lately, as if somebody held the table locked");
-            counts = false;
-        }
+        let (reports, whitelists) = (self.plan(batch, Kind::Report), self.plan(batch, Kind::Whitelist));
+        let mut statements = [
+            (Kind::Report, &reports.together[..], MAX_ROWS),
+            (Kind::Whitelist, &whitelists.together[..], MAX_ROWS),
+            (Kind::Report, &reports.apart[..], reports.apart_at_a_time),
+            (Kind::Whitelist, &whitelists.apart[..], whitelists.apart_at_a_time),
+        ];
+        let counts = statements.iter().any(|(_, rows, _)| !rows.is_empty());
         // What asks for nothing must not make a server seem to be there that has gone meanwhile.
         if !counts && !batch.entries().iter().any(|entry| entry.look_up) {
             return Ok(());
@@ -117,33 +96,25 @@ impl Shared {
         // The one that was inspected last, for the whole batch.
         let table = &*self.pool.table();
         self.look_up(connection, table, batch, epoch).await?;
-        if !counts {
-            lease.put_back();
-            return Ok(());
-        }
-        for kind in [Kind::Report, Kind::Whitelist] {
-            let mut rows: Vec<(Digest, u32)> = batch
-                .entries()
-                .iter()
-                .map(|entry| match kind {
-                    Kind::Report => (entry.digest, entry.reports),
-                    Kind::Whitelist => (entry.digest, entry.whitelists),
-                })
-                .filter(|(_, amount)| *amount > 0)
-                .collect();
-            // Whoever locks rows in one order never waits for somebody who waits for him.
-            rows.sort_unstable();
-            let alone = self.set_apart(&mut rows);
-            for rows in rows.chunks(table.rows).chain(alone.chunks(1)) {
-                under_way.clear();
-                under_way.extend(rows.iter().map(|(digest, _)| *digest));
-                self.count(connection, table, batch, kind, rows, epoch).await?;
-                if let [(digest, _)] = rows {
-                    self.suspects().clear(digest);
+        let mut longest = Duration::ZERO;
+        'all: for (kind, left, most) in &mut statements {
+            while !left.is_empty() {
+                let start = Instant::now();
+                // One that is given up in the middle has counted what is then refused.
+                if start + longest > end {
+                    self.refusals.refused("its statements take too long for all that is asked of it");
+                    break 'all;
                 }
+                let rows = left.len().min(*most).min(table.rows).min(self.pace().rows());
+                let (part, rest) = left.split_at(rows);
+                *left = rest;
+                under_way.clear();
+                under_way.extend(part.iter().map(|(digest, _)| *digest));
+                self.count(connection, table, batch, *kind, part, epoch).await?;
+                longest = longest.max(start.elapsed());
             }
-            under_way.clear();
         }
+        under_way.clear();
         // A right that is granted later is not had by connections that there are, and a server that takes
         // no changes any more may have been replaced under its name.
         if self.is_denied.swap(false, Ordering::Relaxed) && self.may_renew() {
@@ -154,22 +125,24 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes out the rows that may be locked, and returns those of them that are to be tried.
-    fn set_apart(&self, rows: &mut Vec<(Digest, u32)>) -> Vec<(Digest, u32)> {
-        let mut suspects = self.suspects();
-        let mut alone = Vec::new();
-        if !suspects.is_empty() {
-            let now = Instant::now();
-            rows.retain(|row| match suspects.treatment(&row.0, now) {
-                Treatment::Together => true,
-                Treatment::Alone => {
-                    alone.push(*row);
-                    false
-                }
-                Treatment::Refused => false,
-            });
+    /// Which changes of a kind that a batch asks for are to be tried.
+    fn plan(&self, batch: &Batch, kind: Kind) -> Plan {
+        let amount = |entry: &Entry| match kind {
+            Kind::Report => entry.reports,
+            Kind::Whitelist => entry.whitelists,
+        };
+        let rows = batch.entries().iter().map(|entry| (entry.digest, amount(entry)));
+        let mut rows: Vec<Amount> = rows.filter(|(_, amount)| *amount > 0).collect();
+        if !rows.is_empty() && !TIMES.contains(&batch.now().seconds()) {
+            self.refusals.refused("by this machine's clock it is before 1970 or after 2038, which dates there cannot be: set it");
+            return Plan::default();
         }
-        alone
+        // Whoever locks rows in one order never waits for somebody who waits for him.
+        rows.sort_unstable();
+        self.hung().plan(rows, Instant::now()).unwrap_or_else(|| {
+            self.refusals.refused("nothing could be counted lately, as if somebody held the table locked");
+            Plan::default()
+        })
     }
 
     /// Whether it is long enough ago that all connections were replaced.
@@ -183,12 +156,12 @@ impl Shared {
         may
     }
 
-    fn patience(&self) -> MutexGuard<'_, Patience> {
-        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn suspects(&self) -> MutexGuard<'_, Suspects> {
-        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hung(&self) -> MutexGuard<'_, Hung> {
+        self.hung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn look_up(
@@ -237,11 +210,11 @@ impl Shared {
         table: &Table,
         batch: &mut Batch,
         kind: Kind,
-        rows: &[(Digest, u32)],
+        rows: &[Amount],
         epoch: u64,
     ) -> Result<(), String> {
         let now = batch.now();
-        let mut accept = |rows: &[(Digest, u32)]| {
+        let mut accept = |rows: &[Amount]| {
             for (digest, _) in rows {
                 if let Some(entry) = batch.entry_mut(digest) {
                     match kind {
@@ -251,7 +224,7 @@ impl Shared {
                 }
             }
             self.refusals.accepted();
-            self.patience().failures = 0;
+            self.hung().clear(rows);
         };
         match self.upsert(connection, table, kind, rows, now).await {
             Ok(()) => accept(rows),
@@ -276,15 +249,17 @@ impl Shared {
         connection: &mut Conn,
         table: &Table,
         kind: Kind,
-        rows: &[(Digest, u32)],
+        rows: &[Amount],
         now: Timestamp,
     ) -> Result<(), Trouble> {
         let statement = table.count(kind, rows, now);
         let mut repetition = 0;
         loop {
+            let start = Instant::now();
             let outcome = connection.query_drop(&statement).await.map_err(Trouble::from);
             if !matches!(outcome, Err(Trouble::Lost(_))) {
                 self.pool.presence().seen();
+                self.pace().took(rows.len(), start.elapsed());
             }
             match outcome {
                 Err(Trouble::Refused(error)) if is_conflict(&error) && table.is_transactional => {

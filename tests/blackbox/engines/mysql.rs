@@ -4,6 +4,7 @@
 mod changes;
 mod crowds;
 mod logins;
+mod paces;
 mod places;
 mod tables;
 

@@ -326,3 +326,26 @@ fn a_server_that_hangs_while_its_table_is_locked_is_away_all_the_same() {
     mariadb.service().signal(Signal::SIGCONT);
     eventually("its return", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
 }
+
+#[test]
+fn one_connection_is_enough_for_service_and_expiry() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    let name = &store.name;
+    store.sql("INSERT INTO digests (digest, r_count, r_updated) SELECT SHA1(seq), 1, NOW() - INTERVAL 199 DAY FROM seq_1_to_3000");
+    store.mariadb.sql(&format!("ALTER USER {name} WITH MAX_USER_CONNECTIONS 1"));
+    let home = store.home("");
+    let server = home.start();
+    let digests = digests(4);
+    thread::scope(|scope| {
+        for caller in 0..4 {
+            let (server, digests) = (&server, &digests);
+            scope.spawn(move || call(server, digests, 50, caller));
+        }
+    });
+    eventually("expiry", || home.log().contains("Expired 3000 of 300").then_some(()));
+    assert_eq!(store.sql("SELECT SUM(r_count), SUM(wl_count) FROM digests"), "400\t400\n");
+    assert!(!home.log().contains(" is away: "), "{}", home.log());
+}

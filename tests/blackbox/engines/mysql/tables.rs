@@ -454,12 +454,41 @@ fn every_expired_record_goes_whatever_the_order_of_the_keys() {
 }
 
 #[test]
-fn a_column_that_is_too_narrow_for_a_digest_is_refused() {
+fn a_column_or_an_index_that_does_not_hold_whole_digests_alone_is_refused() {
     if !ours_only() {
         return;
     }
-    let store = MySql::bare().shaped(&format!("({})", COLUMNS.replace("char(40)", "char(32)")));
-    let home = store.home("");
-    assert_eq!(home.try_start().err().expect("a server").code(), Some(1));
-    assert!(home.stderr().contains("too narrow"), "{}", home.stderr());
+    for (from, to, why) in [
+        ("char(40)", "char(32)", "too narrow"),
+        ("char(40) default NULL", "binary(64) NOT NULL", "zero bytes"),
+        ("PRIMARY KEY (`digest`)", "UNIQUE (`digest`(8))", "unique index of whole digests"),
+        ("PRIMARY KEY (`digest`)", "UNIQUE (`digest`, `r_count`)", "unique index of whole digests"),
+    ] {
+        assert!(COLUMNS.contains(from));
+        let store = MySql::bare().table(&COLUMNS.replace(from, to));
+        let home = store.home("");
+        assert_eq!(home.try_start().err().expect(to).code(), Some(1), "{to}");
+        assert!(home.stderr().contains(why), "{}", home.stderr());
+    }
+}
+
+#[test]
+fn times_that_no_date_can_be_are_not_stored() {
+    if !ours_only() {
+        return;
+    }
+    let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    assert!(std::fs::exists(&library).unwrap(), "{library} is missing: run tests/setup.sh");
+    for offset in ["-60y", "+20y"] {
+        let store = MySql::new();
+        let home = store.home("CleanupAge = 0\n").environment("LD_PRELOAD", library.clone());
+        let home = home.environment("FAKETIME", offset).environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        let server = home.start();
+        for operation in ["report", "whitelist"] {
+            assert_eq!(server.request(operation, &[DIGEST]).code(), 500, "{offset}");
+        }
+        assert_eq!(done(&server, "check", DIGEST).counts(), (0, 0));
+        eventually("a warning", || home.log().contains("before 1970 or after 2038").then_some(()));
+        assert_eq!(store.sql("SELECT COUNT(*) FROM digests"), "0\n");
+    }
 }
