@@ -9,6 +9,7 @@ mod presence;
 pub mod redis;
 mod refusals;
 mod start;
+mod tls;
 
 use std::future::Future;
 use std::path::PathBuf;

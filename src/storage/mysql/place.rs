@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use futures_util::FutureExt as _;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, IoError, Opts, OptsBuilder, SslOpts};
+
+use mysql_async::{Conn, Error, IoError, Opts, OptsBuilder, SslOpts, TlsError};
 
 use crate::storage::dsn::{self, DsnError, Host, Tls, Url};
 use crate::storage::start::Failure;
+use crate::storage::tls;
 
 const PORT: u16 = 3306;
 /// What the library of the established server looks at for another port and another socket.
@@ -322,15 +324,21 @@ pub(super) fn failure_of(error: &Error) -> Failure {
             );
             (error.to_string(), is_final)
         }
-        Error::Io(IoError::Io(error)) => (error.to_string(), is_of_certificate(&error.to_string())),
-        error => (error.to_string(), is_of_certificate(&error.to_string())),
+        Error::Io(IoError::Io(error)) => match tls::in_words(error) {
+            Some(why) => (why, true),
+            None => (error.to_string(), false),
+        },
+        // Before there is a connection.
+        Error::Io(IoError::Tls(TlsError::InvalidDnsName(_))) => (
+            "its host is no name that a certificate can have: name it otherwise in DigestDB".to_owned(),
+            true,
+        ),
+        Error::Io(IoError::Tls(_)) => {
+            ("the file that ca= names has no certificates: name a PEM file that has".to_owned(), true)
+        }
+        error => (error.to_string(), false),
     };
     Failure { why, is_final }
-}
-
-/// Whether one side does not take the other's certificate, which another attempt does not change.
-fn is_of_certificate(text: &str) -> bool {
-    text.to_ascii_lowercase().contains("certificate")
 }
 
 /// The names in `name` or `name.name`, each of which may be quoted as in SQL.

@@ -26,6 +26,18 @@ impl Certificate {
         certificate
     }
 
+    /// A certificate that signs itself, as the plain `openssl req -x509` makes it: one of an authority, or not.
+    pub(crate) fn of_itself(is_authority: bool) -> Self {
+        let folder = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
+        let certificate = Self { folder };
+        let extension = if is_authority { "" } else { "-addext basicConstraints=critical,CA:FALSE" };
+        certificate.openssl(&format!(
+            "-keyout server.key -out server.pem -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+             {extension}"
+        ));
+        certificate
+    }
+
     /// The certificate of the authority.
     pub(crate) fn authority(&self) -> PathBuf {
         self.folder.path().join("ca.pem")

@@ -217,7 +217,7 @@ fn a_connection_is_encrypted_to_whom_the_authority_knows() {
     counts(&home(&format!("tls=yes&verify=no&ca={stranger}")), 4);
     let named = format!("mysql://{name}:{PASSWORD}@localhost:{port}/{name}/digests?ca={authority}");
     counts(&store.home_at(&named, ""), 5);
-    refused(&home(&format!("ca={stranger}")), &["certificate"]);
+    refused(&home(&format!("ca={stranger}")), &["is not from an authority that is trusted", "ca="]);
     // No system trusts our authority, if it trusts any.
     refused(&home("tls=yes"), &["certificate"]);
     refused(&home("tls=no"), &["Access denied"]);
@@ -227,8 +227,45 @@ fn a_connection_is_encrypted_to_whom_the_authority_knows() {
         let dsn = format!("mysql://{name}:{PASSWORD}@127.0.0.2:{port}/{name}/digests?{parameters}");
         store.home_at(&dsn, "")
     };
-    refused(&elsewhere(&format!("ca={authority}")), &["certificate"]);
+    refused(&elsewhere(&format!("ca={authority}")), &["certificate is for another name", "subjectAltName"]);
     counts(&elsewhere("verify=no"), 6);
+}
+
+#[test]
+fn a_certificate_that_an_authority_made_for_itself_is_refused_with_what_to_do() {
+    if !ours_only() {
+        return;
+    }
+    let (wrong, right) = (Certificate::of_itself(true), Certificate::of_itself(false));
+    for (certificate, is_right) in [(wrong, false), (right, true)] {
+        let (file, key) = (certificate.server(), certificate.key());
+        let options = format!("--ssl-cert={} --ssl-key={}", file.display(), key.display());
+        let store = MySql::within(Arc::new(MariaDb::with(&options)));
+        let home = store.home_at(&store.url(&format!("{}/digests?ca={}", store.name, file.display())), "");
+        if is_right {
+            counts(&home, 1);
+        } else {
+            let line =
+                refused(&home, &["of an authority itself", "-addext basicConstraints=critical,CA:FALSE"]);
+            assert!(!line.contains("CaUsedAsEndEntity"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_has_no_certificates_is_refused() {
+    if !ours_only() {
+        return;
+    }
+    let certificate = Certificate::new();
+    let options =
+        format!("--ssl-cert={} --ssl-key={}", certificate.server().display(), certificate.key().display());
+    let store = MySql::within(Arc::new(MariaDb::with(&options)));
+    let other = store.mariadb.socket().with_file_name("other.pem");
+    std::fs::write(&other, "no certificate\n").unwrap();
+    let home = store.home_at(&store.url(&format!("{}/digests?ca={}", store.name, other.display())), "");
+    let line = refused(&home, &["ca=", "PEM"]);
+    assert!(!line.contains("BadEncoding") && !line.contains("Der"), "{line}");
 }
 
 #[test]
