@@ -125,3 +125,27 @@ fn a_table_without_transactions_by_now_is_not_counted_in_twice() {
     assert_eq!(done(&server, "check", &digests[1]).counts(), (1, 0));
     assert_eq!(store.sql("SELECT COUNT(*) FROM digests"), "2\n");
 }
+
+#[test]
+fn a_new_reason_for_an_absence_is_logged_when_it_comes_up() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    let name = &store.name;
+    let home = store.home("CleanupAge = 0\n");
+    let server = home.start();
+    store.sql("RENAME TABLE digests TO elsewhere");
+    reconnect(&store);
+    unavailable(&home, "not there");
+    // From then on a reason that stays is told once a minute only, which is longer than is waited for here.
+    eventually("a reminder", || home.log().contains("still away").then_some(()));
+    store.sql(&format!("ALTER USER {name} IDENTIFIED BY 'another'"));
+    unavailable(&home, "Access denied");
+    store.sql(&format!(
+        "ALTER USER {name} IDENTIFIED BY 'secret'; CREATE TABLE digests AS SELECT * FROM elsewhere"
+    ));
+    unavailable(&home, "several rows for one digest");
+    store.sql("ALTER TABLE digests ADD PRIMARY KEY (digest)");
+    reported(&server, DIGEST, 200);
+}
