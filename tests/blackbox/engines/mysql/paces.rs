@@ -91,3 +91,34 @@ fn expiry_passes_by_a_row_that_another_has_locked() {
     assert!(home.log().contains("; 1 were locked by others"), "{}", home.log());
     assert_eq!(store.sql("SELECT digest = SHA1(45) FROM digests"), "1\n");
 }
+
+#[test]
+fn reports_beside_a_locked_row_are_never_refused() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    let server = store.home("CleanupAge = 0\n").start();
+    done(&server, "report", DIGEST);
+    let _held = store.mariadb.hold(&format!(
+        "USE {}; BEGIN; SELECT r_count FROM digests WHERE digest = '{DIGEST}' FOR UPDATE",
+        store.name
+    ));
+    // From then on it is known which row hangs.
+    assert_eq!(server.request("report", &[DIGEST]).code(), 500);
+    let over = Over::default();
+    thread::scope(|scope| {
+        let _guard = over.guard();
+        scope.spawn(|| {
+            while !over.is_over() {
+                assert_eq!(server.request("report", &[DIGEST]).code(), 500);
+            }
+        });
+        let callers = digests(4).into_iter().map(|digest| {
+            let server = &server;
+            scope.spawn(move || (0..1000).for_each(|_| drop(done(server, "report", &digest))))
+        });
+        callers.collect::<Vec<_>>().into_iter().for_each(|caller| caller.join().unwrap());
+    });
+    assert_eq!(store.sql(&format!("SELECT SUM(r_count) FROM digests WHERE digest <> '{DIGEST}'")), "4000\n");
+}
