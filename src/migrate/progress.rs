@@ -44,6 +44,7 @@ pub(super) struct Counts {
 pub(super) struct Progress {
     bar: ProgressBar,
     lines: bool,
+    is_quiet: bool,
     begun: Instant,
     told: Mutex<u64>,
 }
@@ -60,7 +61,7 @@ impl Progress {
             // The text of a bar that cannot be written is not missed.
             let _ = write!(text, "{}", HumanCount(state.per_sec() as u64));
         }));
-        Self { bar, lines: !quiet && !has_bar, begun: Instant::now(), told: Mutex::new(0) }
+        Self { bar, lines: !quiet && !has_bar, is_quiet: quiet, begun: Instant::now(), told: Mutex::new(0) }
     }
 
     /// Whether it helps to know how many records there will be.
@@ -105,8 +106,11 @@ impl Progress {
         });
     }
 
-    /// Says how long this has taken, and how many records a second that was.
+    /// Says how long this has taken, and how many records a second that was, unless it is to be quiet.
     pub(super) fn say_rate(&self, records: u64) {
+        if self.is_quiet {
+            return;
+        }
         let elapsed = self.begun.elapsed().as_secs_f64();
         let rate = HumanCount((records as f64 / elapsed.max(0.001)) as u64);
         self.say(&format_args!("{elapsed:.1} s, {rate} records a second"));
