@@ -71,7 +71,7 @@ impl Shared {
     }
 
     /// Does all that a batch asks until `end`; `under_way` are the digests that are being counted. Fails when
-    /// nobody can tell what became of the rest.
+    /// it is not known what became of the rest.
     pub(super) async fn serve(
         &self,
         batch: &mut Batch,
@@ -137,10 +137,10 @@ impl Shared {
             self.refusals.refused("by this machine's clock it is before 1970 or after 2038, which dates there cannot be: set it");
             return Plan::default();
         }
-        // Whoever locks rows in one order never waits for somebody who waits for him.
+        // Servers that lock rows in one order never wait for each other in a circle.
         rows.sort_unstable();
         self.hung().plan(rows, Instant::now()).unwrap_or_else(|| {
-            self.refusals.refused("nothing could be counted lately, as if somebody held the table locked");
+            self.refusals.refused("nothing could be counted lately, as if the table were locked");
             Plan::default()
         })
     }
