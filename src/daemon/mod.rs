@@ -59,8 +59,6 @@ pub fn main() -> ExitCode {
         say("error", &StartError::System(error));
         return ExitCode::FAILURE;
     }
-    // TLS is to use this one, whatever other is compiled in; that another is installed already cannot be.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     match invocation {
         Ok(Invocation::Print(text)) => {
             print(&text);

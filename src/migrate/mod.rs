@@ -45,8 +45,6 @@ const EXIT_USAGE: u8 = 2;
 /// Runs the program `pyzor-migrate`.
 pub fn main() -> ExitCode {
     signals::ignore_file_size_limit();
-    // TLS is to use this one, whatever other is compiled in; that another is installed already cannot be.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let environment = Environment::of_process();
     let options = match options::parse(std::env::args_os().skip(1), &environment) {
         Ok(Invocation::Run(options)) => options,

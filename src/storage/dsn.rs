@@ -1,16 +1,10 @@
 //! Names of databases on servers, as far as both such engines write them alike: parts between
 //! commas, or a URL. Their texts may hold passwords, so no error repeats any of them.
 
-use std::env;
-use std::io::{self, Read};
 use std::net::Ipv6Addr;
-use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
-
-use super::start::Failure;
-use crate::os::open;
 
 /// What is wrong with the name of a database.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -33,38 +27,6 @@ pub(super) struct Url {
     /// The parts of the path that are not empty.
     pub(super) path: Vec<String>,
     query: Vec<(String, String)>,
-}
-
-/// How a server proves who it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tls {
-    /// The file of the certificates to trust; none: those that the system trusts.
-    pub(super) authorities: Option<PathBuf>,
-    /// Whether it has to.
-    pub(super) verify: bool,
-}
-
-impl Tls {
-    /// The certificates to trust, where a file is named for them.
-    pub(super) fn read_authorities(&self) -> Result<Option<Vec<u8>>, Failure> {
-        let failure = |path: &Path, error| {
-            Failure::fatal(format!("cannot read the certificates to trust in {}: {error}", path.display()))
-        };
-        let Some(path) = &self.authorities else {
-            // The library reads it, and would wait for a pipe.
-            let named = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-            if let Some(path) = named
-                && let Err(error) = open::to_read(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                return Err(failure(&path, error));
-            }
-            return Ok(None);
-        };
-        let mut content = Vec::new();
-        let read = open::to_read(path).and_then(|mut file| file.read_to_end(&mut content));
-        read.map(|_| Some(content)).map_err(|error| failure(path, error))
-    }
 }
 
 /// A host's name or address, and a port of it.

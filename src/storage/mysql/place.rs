@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use futures_util::FutureExt as _;
 use mysql_async::prelude::Queryable;
 
-use mysql_async::{Conn, Error, IoError, Opts, OptsBuilder, SslOpts, TlsError};
+use mysql_async::{Conn, Error, IoError, OptsBuilder, SslOpts, TlsError};
 
-use crate::storage::dsn::{self, DsnError, Host, Tls, Url};
+use crate::storage::dsn::{self, DsnError, Host, Url};
 use crate::storage::start::Failure;
-use crate::storage::tls;
+use crate::storage::tls::{self, Authorities, Tls};
 
 const PORT: u16 = 3306;
 /// What the library of the established server looks at for another port and another socket.
@@ -176,14 +176,14 @@ impl Place {
         let mut last = Failure::passing("there is no server to try");
         for server in servers {
             // The library panics over a server's key that is none, and over a password too long for it.
-            let login = AssertUnwindSafe(Conn::new(self.options(&server)?)).catch_unwind().await;
+            let login = AssertUnwindSafe(self.log_in(&server)).catch_unwind().await;
             let login = login.map_err(|_| {
                 Failure::fatal(
                     "the password cannot be encrypted for it: its key is malformed, or the password is longer than \
                      about 200 bytes; with TLS none is needed",
                 )
             })?;
-            match login {
+            match login? {
                 Ok(mut connection) => {
                     set_up(&mut connection).await.map_err(|error| failure_of(&error))?;
                     return Ok(connection);
@@ -198,7 +198,27 @@ impl Place {
         Err(last.into())
     }
 
-    fn options(&self, server: &Server) -> Result<Opts, Failure> {
+    async fn log_in(&self, server: &Server) -> Result<Result<Conn, Error>, Failure> {
+        let Some(tls) = &self.tls else { return Ok(Conn::new(self.options(server)).await) };
+        let authorities = tls.authorities()?;
+        if let Server::Tcp(host, _) = server
+            && tls.verify
+        {
+            let keys = authorities.keys_of(host);
+            if !keys.is_empty() {
+                let options = self.options(server).ssl_opts(any_certificate());
+                let login = tls::trusting(Some(keys), Conn::new(options)).await?;
+                // The server may have a certificate that an authority of the same file has issued.
+                if !matches!(&login, Err(Error::Io(IoError::Io(error))) if tls::is_another_key(error)) {
+                    return Ok(login);
+                }
+            }
+        }
+        let encrypted = if tls.verify { certificates_of(&authorities) } else { any_certificate() };
+        tls::trusting(None, Conn::new(self.options(server).ssl_opts(encrypted))).await
+    }
+
+    fn options(&self, server: &Server) -> OptsBuilder {
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let mut options = OptsBuilder::default()
             .user(some(&self.user))
@@ -211,10 +231,7 @@ impl Place {
             Server::Socket(path) => options = options.socket(path.to_str()),
             Server::Local => {}
         }
-        if let Some(tls) = &self.tls {
-            options = options.ssl_opts(tls_options(tls)?);
-        }
-        Ok(options.into())
+        options
     }
 }
 
@@ -279,24 +296,15 @@ fn default_port() -> u16 {
     std::env::var(PORT_VARIABLE).ok().and_then(|port| port.parse().ok()).unwrap_or(PORT)
 }
 
-fn tls_options(tls: &Tls) -> Result<SslOpts, Failure> {
-    let roots: Vec<Vec<u8>> = match tls.read_authorities()? {
-        Some(text) => vec![text],
-        None => {
-            let system = rustls_native_certs::load_native_certs();
-            system.certs.into_iter().map(|certificate| certificate.to_vec()).collect()
-        }
-    };
-    if roots.is_empty() && tls.verify {
-        return Err(Failure::fatal(
-            "the system has no certificates to trust: install ca-certificates, or name some with ca=",
-        ));
-    }
-    Ok(SslOpts::default()
-        .with_root_certs(roots.into_iter().map(Into::into).collect())
-        .with_disable_built_in_roots(true)
-        .with_danger_accept_invalid_certs(!tls.verify)
-        .with_danger_skip_domain_validation(!tls.verify))
+/// Accepts the certificates that these authorities have issued for the server's host.
+fn certificates_of(authorities: &Authorities) -> SslOpts {
+    let roots = authorities.certificates().iter().map(|certificate| certificate.to_vec().into()).collect();
+    SslOpts::default().with_root_certs(roots).with_disable_built_in_roots(true)
+}
+
+/// Accepts any certificate. The library insists on some authorities, of which it makes no use then.
+fn any_certificate() -> SslOpts {
+    SslOpts::default().with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true)
 }
 
 /// Why there is no connection, as the library says.
@@ -329,13 +337,8 @@ pub(super) fn failure_of(error: &Error) -> Failure {
             None => (error.to_string(), false),
         },
         // Before there is a connection.
-        Error::Io(IoError::Tls(TlsError::InvalidDnsName(_))) => (
-            "its host is no name that a certificate can have: name it otherwise in DigestDB".to_owned(),
-            true,
-        ),
-        Error::Io(IoError::Tls(_)) => {
-            ("the file that ca= names has no certificates: name a PEM file that has".to_owned(), true)
-        }
+        Error::Io(IoError::Tls(TlsError::InvalidDnsName(_))) => return tls::no_name(),
+        Error::Io(IoError::Tls(TlsError::Tls(error))) => return tls::unusable(error),
         error => (error.to_string(), false),
     };
     Failure { why, is_final }

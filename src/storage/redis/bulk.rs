@@ -7,10 +7,11 @@ use futures_util::future::try_join_all;
 use jiff::tz::TimeZone;
 use redis::Value;
 
+use super::connection::refusal;
 use super::form::Form;
 use super::jobs::Job;
 use super::node::{Node, Role};
-use super::place::{Address, Place, Servers, refusal};
+use super::place::{Address, Place, Servers};
 use super::standing::Standing;
 use super::survey::ask_seeds;
 use super::topology::{Topology, question, referred, told};

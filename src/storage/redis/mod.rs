@@ -5,6 +5,7 @@
 //! changes all of a record or nothing, and tells the outcome of each. No increment is ever repeated unless the server said that it did not do it.
 
 mod bulk;
+mod connection;
 mod durable;
 mod form;
 pub(crate) mod fuzzing;

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Arg, Cmd, Pipeline, RedisError, Value};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::connection::{Connection, failure_of, refusal};
 use super::form::{PROBE, renewal};
-use super::place::{Access, Address, Place, Servers, failure_of, refusal};
+use super::place::{Access, Address, Place, Servers};
 use super::refusal::Refusal;
 use super::sentinels::{Sentinels, is_same};
 use crate::storage::BoxFuture;
@@ -22,7 +22,7 @@ pub(super) struct Node {
     role: Role,
     is_of_cluster: bool,
     presence: Presence,
-    connection: Mutex<Option<(MultiplexedConnection, Address)>>,
+    connection: Mutex<Option<(Connection, Address)>>,
     keeper: Mutex<Option<AbortHandle>>,
 }
 
@@ -177,12 +177,12 @@ impl Node {
         self.connection().is_some()
     }
 
-    fn connection(&self) -> Option<(MultiplexedConnection, Address)> {
+    fn connection(&self) -> Option<(Connection, Address)> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A connection that has been seen to work, and to whom it is.
-    async fn attempt(&self) -> Result<(MultiplexedConnection, Address), Failure> {
+    async fn attempt(&self) -> Result<(Connection, Address), Failure> {
         let (address, access) = match &self.route {
             Route::To(address, access) => (address.clone(), access),
             Route::Master(sentinels, access) => {
@@ -243,7 +243,7 @@ impl Drop for Node {
 
 /// Tries commands. A refusal that is about the command, rather than about its key or about the moment, is
 /// final and names it.
-async fn try_out(connection: &mut MultiplexedConnection, commands: &[Cmd]) -> Result<(), Failure> {
+async fn try_out(connection: &mut Connection, commands: &[Cmd]) -> Result<(), Failure> {
     let mut trial = Pipeline::with_capacity(commands.len());
     for command in commands {
         trial.add_command(command.clone());
@@ -277,7 +277,7 @@ fn name(command: &Cmd) -> String {
 }
 
 /// Whether other servers have some of the keys, as in a cluster.
-async fn has_others(connection: &mut MultiplexedConnection, role: &Role) -> Result<bool, Failure> {
+async fn has_others(connection: &mut Connection, role: &Role) -> Result<bool, Failure> {
     // Those of one slot say nothing of the others; so many are of as many slots all over the range.
     const KEYS: usize = 24;
     // The second needs a right that reading does not need, but does not change anything either.

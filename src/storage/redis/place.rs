@@ -1,17 +1,9 @@
 //! Where a Redis is, as `DigestDB` names it, and how a connection to it is made.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
-use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo,
-    RedisError, TlsCertificates, Value,
-};
-use tracing::warn;
-
-use crate::storage::dsn::{self, DsnError, Host, Tls, Url};
-use crate::storage::start::Failure;
+use crate::storage::dsn::{self, DsnError, Host, Url};
+use crate::storage::tls::Tls;
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26_379;
@@ -49,10 +41,10 @@ pub(super) enum Address {
 /// What a server wants to see before it serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Access {
-    user: Option<String>,
-    password: Option<String>,
-    database: i64,
-    tls: Option<Tls>,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) database: i64,
+    pub(super) tls: Option<Tls>,
 }
 
 impl Place {
@@ -265,106 +257,4 @@ impl std::fmt::Display for Address {
             Self::Unix(path) => write!(f, "{}", path.display()),
         }
     }
-}
-
-impl Access {
-    /// A new connection to this server. Takes as long as it takes.
-    pub(super) async fn connect(&self, address: &Address) -> Result<MultiplexedConnection, Failure> {
-        let roots = match &self.tls {
-            Some(tls) => tls.read_authorities()?,
-            None => None,
-        };
-        let error = match self.open(address, self.password.as_deref(), roots.clone()).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => error,
-        };
-        // As with the established server's library, a password that nobody asked for is no failure.
-        let first = Self { database: 0, ..self.clone() };
-        if error.kind() == ErrorKind::AuthenticationFailed
-            && self.user.is_none()
-            && let Ok(mut connection) = first.open(address, None, roots.clone()).await
-            && let Ok(reply) = connection.send_packed_command(&redis::cmd("PING")).await
-            && needs_no_password(&reply)
-        {
-            Self::tell_of_password(address);
-            return self.open(address, None, roots).await.map_err(|error| failure_of(&error));
-        }
-        Err(failure_of(&error))
-    }
-
-    /// Warns once that a server needs no password.
-    fn tell_of_password(address: &Address) {
-        static TOLD: Mutex<Vec<Address>> = Mutex::new(Vec::new());
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-        if !told.contains(address) {
-            told.push(address.clone());
-            warn!("the Redis server {address} needs no password, and the one of DigestDB is not used");
-        }
-    }
-
-    async fn open(
-        &self,
-        address: &Address,
-        password: Option<&str>,
-        root_cert: Option<Vec<u8>>,
-    ) -> Result<MultiplexedConnection, RedisError> {
-        let addr = match (address, &self.tls) {
-            (Address::Unix(path), _) => ConnectionAddr::Unix(path.clone()),
-            (Address::Tcp(host, port), None) => ConnectionAddr::Tcp(host.clone(), *port),
-            (Address::Tcp(host, port), Some(tls)) => ConnectionAddr::TcpTls {
-                host: host.clone(),
-                port: *port,
-                insecure: !tls.verify,
-                tls_params: None,
-            },
-        };
-        let mut settings = RedisConnectionInfo::default().set_db(self.database).set_skip_set_lib_name();
-        if let Some(user) = self.user.as_deref().filter(|_| password.is_some()) {
-            settings = settings.set_username(user);
-        }
-        if let Some(password) = password {
-            settings = settings.set_password(password);
-        }
-        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        let info = addr.into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp);
-        let client = match &self.tls {
-            None => Client::open(info)?,
-            Some(_) => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?,
-        };
-        // Who asks has set a limit, for all of it.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        client.get_multiplexed_async_connection_with_config(&config).await
-    }
-}
-
-fn needs_no_password(reply: &Value) -> bool {
-    match reply {
-        Value::SimpleString(pong) => pong == "PONG",
-        Value::ServerError(error) => error.code() == "NOPERM",
-        _ => false,
-    }
-}
-
-/// Why there is no connection, as the library says.
-pub(super) fn failure_of(error: &RedisError) -> Failure {
-    let is_final = match error.kind() {
-        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => true,
-        ErrorKind::Io => is_certificate(error),
-        _ if error.to_string().contains("max number of clients") => false,
-        _ => matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" | "ERR")),
-    };
-    Failure { why: error.to_string(), is_final }
-}
-
-/// What a server replied when it refused.
-pub(super) fn refusal(reply: &Value) -> Option<Failure> {
-    match reply {
-        Value::ServerError(error) => Some(failure_of(&RedisError::from(error.clone()))),
-        _ => None,
-    }
-}
-
-/// Whether somebody else's certificate was shown, which another attempt does not change.
-fn is_certificate(error: &RedisError) -> bool {
-    error.to_string().to_ascii_lowercase().contains("certificate")
 }

@@ -3,8 +3,8 @@
 use redis::{Cmd, Value};
 use tokio::time::Instant;
 
+use super::connection;
 use super::node::Node;
-use super::place;
 use super::work::Shared;
 use crate::storage::StorageError;
 
@@ -29,7 +29,7 @@ impl Shared {
         pipeline.add_command(command(prefix, cursor, limit));
         let mut replies = node.run(&pipeline, deadline).await.ok_or(StorageError::Unavailable)?;
         let reply = replies.pop().unwrap_or(Value::Nil);
-        if let Some(failure) = place::refusal(&reply) {
+        if let Some(failure) = connection::refusal(&reply) {
             return Err(self.refusals.refused(&failure.why));
         }
         redis::from_redis_value(reply).map_err(|error| self.refusals.refused(&error.to_string()))

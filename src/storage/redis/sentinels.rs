@@ -7,7 +7,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::place::{Access, Address, failure_of};
+use super::connection::failure_of;
+use super::place::{Access, Address};
 use crate::storage::start::Failure;
 
 /// How long one sentinel may take to answer, and a name to be looked up.
@@ -77,7 +78,7 @@ impl Sentinels {
         let mut question = redis::cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
         let answer: Option<(String, u16)> =
-            question.query_async(&mut connection).await.map_err(|error| failure_of(&error))?;
+            question.query_async(&mut *connection).await.map_err(|error| failure_of(&error))?;
         let unknown = || Failure::passing(format!("it knows no master of {}", self.service));
         answer.map(|(host, port)| Address::Tcp(host, port)).ok_or_else(unknown)
     }

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use redis::Value;
 
 use super::bulk::LIMIT;
+use super::connection::refusal;
 use super::node::Node;
-use super::place::refusal;
 use crate::storage::start::Failure;
 
 /// What a server is at a moment. Where it is the same at two moments, no key has come to it in between but from

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
+use super::connection::refusal;
 use super::node::Node;
-use super::place::{Address, refusal};
+use super::place::Address;
 use crate::storage::start::Failure;
 
 /// Into so many slots a cluster divides its keys.

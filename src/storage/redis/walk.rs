@@ -13,8 +13,9 @@ use futures_util::future::try_join_all;
 use redis::Value;
 
 use super::bulk::{LIMIT, PAUSE, ROUNDS, Whole};
+use super::connection::refusal;
 use super::node::Node;
-use super::place::{Servers, refusal};
+use super::place::Servers;
 use super::scan;
 use super::standing::Standing;
 use super::topology::SLOTS;

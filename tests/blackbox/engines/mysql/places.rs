@@ -1,5 +1,6 @@
 //! The ways to a table: `DigestDB`, accounts, encryption, and what a start that fails says.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{COLUMNS, MySql, PASSWORD};
@@ -232,24 +233,62 @@ fn a_connection_is_encrypted_to_whom_the_authority_knows() {
 }
 
 #[test]
-fn a_certificate_that_an_authority_made_for_itself_is_refused_with_what_to_do() {
+fn a_certificate_that_ca_itself_contains_is_accepted() {
     if !ours_only() {
         return;
     }
-    let (wrong, right) = (Certificate::of_itself(true), Certificate::of_itself(false));
-    for (certificate, is_right) in [(wrong, false), (right, true)] {
-        let (file, key) = (certificate.server(), certificate.key());
-        let options = format!("--ssl-cert={} --ssl-key={}", file.display(), key.display());
+    let (other, issued) = (Certificate::of_itself(true), Certificate::new());
+    let certificates =
+        [Certificate::of_itself(true), Certificate::of_itself_with_rsa(), Certificate::of_itself(false)];
+    for (certificate, version) in certificates.iter().zip(["TLSv1.2", "TLSv1.3", "TLSv1.3"]) {
+        let options = format!(
+            "--ssl-cert={} --ssl-key={} --tls-version={version} --bind-address=127.0.0.1,127.0.0.2",
+            certificate.server().display(),
+            certificate.key().display()
+        );
         let store = MySql::within(Arc::new(MariaDb::with(&options)));
-        let home = store.home_at(&store.url(&format!("{}/digests?ca={}", store.name, file.display())), "");
-        if is_right {
-            counts(&home, 1);
-        } else {
-            let line =
-                refused(&home, &["of an authority itself", "-addext basicConstraints=critical,CA:FALSE"]);
-            assert!(!line.contains("CaUsedAsEndEntity"), "{line}");
+        let name = &store.name;
+        let home = |host: &str, authority: PathBuf| {
+            let (port, authority) = (store.mariadb.port(), authority.display());
+            let dsn = format!("mysql://{name}:{PASSWORD}@{host}:{port}/{name}/digests?ca={authority}");
+            store.home_at(&dsn, "")
+        };
+        counts(&home("127.0.0.1", certificate.server()), 1);
+        counts(&home("localhost", issued.authority_and(certificate)), 2);
+        // The name counts all the same, and a certificate that says the same of itself is another one.
+        for refused in [
+            refused(&home("127.0.0.2", certificate.server()), &["subjectAltName"]),
+            refused(&home("127.0.0.1", other.server()), &["ca="]),
+            refused(&home("127.0.0.1", issued.authority_and(&other)), &["ca="]),
+        ] {
+            assert!(!refused.contains("CaUsedAsEndEntity") && !refused.contains("BadSignature"), "{refused}");
         }
     }
+}
+
+#[test]
+fn a_certificate_of_an_authority_is_accepted_beside_one_for_the_same_host() {
+    if !ours_only() {
+        return;
+    }
+    let (issued, other) = (Certificate::new(), Certificate::of_itself(true));
+    let options = format!("--ssl-cert={} --ssl-key={}", issued.server().display(), issued.key().display());
+    let store = MySql::within(Arc::new(MariaDb::with(&options)));
+    let authority = issued.authority_and(&other);
+    counts(&store.home_at(&store.url(&format!("{}/digests?ca={}", store.name, authority.display())), ""), 1);
+}
+
+#[test]
+fn any_certificate_is_accepted_on_request_where_the_system_trusts_none() {
+    if !ours_only() {
+        return;
+    }
+    let certificate = Certificate::new();
+    let options =
+        format!("--ssl-cert={} --ssl-key={}", certificate.server().display(), certificate.key().display());
+    let store = MySql::within(Arc::new(MariaDb::with(&options)));
+    let home = store.home_at(&store.url(&format!("{}/digests?verify=no", store.name)), "");
+    counts(&home.environment("SSL_CERT_FILE", "/nonexistent.pem"), 1);
 }
 
 #[test]

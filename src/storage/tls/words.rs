@@ -6,8 +6,13 @@ use std::io;
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 /// Says what is wrong and what to do, where an error or what caused it is a failure of TLS.
-pub(super) fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
+pub(in crate::storage) fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
     cause(error).map(|failure| words(failure).to_owned())
+}
+
+/// Whether a server has shown that it has another key than those that are accepted.
+pub(in crate::storage) fn is_another_key(error: &(dyn Error + 'static)) -> bool {
+    matches!(cause(error), Some(TlsError::InvalidCertificate(CertificateError::BadSignature)))
 }
 
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
@@ -48,8 +53,8 @@ fn words(failure: &TlsError) -> &'static str {
                 "the server's certificate is not for servers: make one whose extendedKeyUsage is serverAuth"
             }
             Certificate::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
-                "the server's certificate is one of an authority itself, as openssl req -x509 makes them: make it with \
-                 -addext basicConstraints=critical,CA:FALSE, and name it with ca="
+                "the server's certificate is one of an authority itself, and not one that ca= names for this host: name \
+                 it with ca=, or make one with this host as its subjectAltName"
             }
             Certificate::Other(other) if other.to_string().contains("UnsupportedCertVersion") => {
                 "the server's certificate is of an old version: make one of version 3, with a subjectAltName"
@@ -66,7 +71,8 @@ fn words(failure: &TlsError) -> &'static str {
             "the server speaks no TLS that is secure by today's rules: let it speak TLS 1.2 or 1.3"
         }
         TlsError::AlertReceived(AlertDescription::HandshakeFailure) => {
-            "the server and this one have no way of encryption in common: let it use those of TLS 1.2 or 1.3"
+            "the server wants a certificate of its clients, or has no way of encryption in common with this one: it must not \
+             ask for certificates, and must use TLS 1.2 or 1.3"
         }
         TlsError::AlertReceived(_) => "the server has refused TLS: see its log",
         TlsError::InvalidMessage(_) | TlsError::InappropriateMessage { .. } => {
