@@ -187,8 +187,10 @@ impl Presence {
         let mut state = self.lock();
         let State { away: Some(away), changes, .. } = &mut *state else { return };
         let now = Instant::now();
-        let is_due = now >= away.reminder || away.told != why && changes.take(now).is_some();
-        if away.is_told && is_due {
+        let is_due = now >= away.reminder || away.is_told && away.told != why && changes.take(now).is_some();
+        if is_due {
+            // The first line may have been one too many.
+            away.is_told = true;
             away.reminder = now + REMINDER;
             away.told.clone_from(&why);
             error!("{} is still away after {} s: {why}", self.name, away.since.elapsed().as_secs());
@@ -346,6 +348,22 @@ mod tests {
         }
         let pauses: Vec<u128> = pauses.iter().map(Duration::as_millis).collect();
         assert_eq!(pauses, [0, 150, 300, 500, 500, 500]);
+    }
+
+    #[test]
+    fn an_absence_that_lasts_is_told_after_any_number_of_others() {
+        let presence = presence();
+        while presence.lock().away.as_ref().is_none_or(|away| away.is_told) {
+            presence.back();
+            presence.lost(presence.epoch().unwrap(), "gone");
+        }
+        presence.still_lost("gone".to_owned());
+        assert!(!presence.lock().away.as_ref().unwrap().is_told);
+        presence.lock().away.as_mut().unwrap().reminder = Instant::now();
+        presence.still_lost("gone".to_owned());
+        let state = presence.lock();
+        let away = state.away.as_ref().unwrap();
+        assert!(away.is_told && away.reminder > Instant::now());
     }
 
     #[test]

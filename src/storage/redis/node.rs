@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join;
 use redis::{Arg, Cmd, Pipeline, RedisError, Value};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -11,7 +12,7 @@ use super::connection::{Connection, failure_of, refusal};
 use super::form::{PROBE, renewal};
 use super::place::{Access, Address, Place, Servers};
 use super::refusal::Refusal;
-use super::sentinels::{Sentinels, is_same};
+use super::sentinels::Sentinels;
 use crate::storage::BoxFuture;
 use crate::storage::presence::{Link, Presence, keep};
 use crate::storage::start::Failure;
@@ -50,7 +51,7 @@ impl Node {
             Servers::One(address) => Route::To(address.clone(), access),
             Servers::Sentinels { sentinels, service, access: theirs } => {
                 let (addresses, service) = (sentinels.clone(), service.clone());
-                Route::Master(Sentinels { addresses, service, access: theirs.clone() }, access)
+                Route::Master(Sentinels::new(addresses, service, theirs.clone()), access)
             }
             Servers::Cluster(_) => return None,
         };
@@ -164,8 +165,7 @@ impl Node {
     pub(super) async fn check_master(&self) -> Result<(), String> {
         if let Route::Master(sentinels, _) = &self.route
             && let Some((_, address)) = self.connection()
-            && let Ok(master) = sentinels.master(Some(&address)).await
-            && !is_same(&master, &address).await
+            && let Some(master) = sentinels.successor(&address).await
         {
             return Err(format!("the sentinels name another master, {master}"));
         }
@@ -224,9 +224,15 @@ impl Link for Node {
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
             let (mut connection, _) = self.connection().ok_or_else(|| "there is no connection".to_owned())?;
-            try_out(&mut connection, &[renewal()]).await.map_err(|failure| failure.why)?;
-            self.presence.seen();
-            self.check_master().await
+            let renew = [renewal()];
+            // At the same time, since sentinels that take long say nothing of the server.
+            let answer = async {
+                try_out(&mut connection, &renew).await.map_err(|failure| failure.why)?;
+                self.presence.seen();
+                Ok(())
+            };
+            let (answered, followed) = join(answer, self.check_master()).await;
+            answered.and(followed)
         })
     }
 

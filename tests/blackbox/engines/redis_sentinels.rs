@@ -2,7 +2,9 @@
 
 use super::done;
 use super::redis::{home, key, refusal};
-use crate::harness::{DIGEST, Redis, eventually, ours_only};
+use nix::sys::signal::Signal;
+
+use crate::harness::{DIGEST, Redis, eventually, free_tcp_port, ours_only};
 
 /// A sentinel that names this master.
 fn naming(host: &str, master: &Redis) -> Redis {
@@ -93,4 +95,52 @@ fn a_name_and_an_address_are_one_master() {
         assert_eq!((count(&master), count(&former)), ((before + 2).to_string(), String::new()));
     }
     assert!(!home.log().contains(" is away"), "{}", home.log());
+}
+
+#[test]
+fn a_sentinel_alone_does_not_replace_a_master_while_the_others_hang() {
+    if !ours_only() {
+        return;
+    }
+    let (master, other) = (Redis::start(), Redis::start());
+    let (one, another, stale) =
+        (naming("127.0.0.1", &master), naming("127.0.0.1", &master), naming("127.0.0.1", &other));
+    let home = home(&dsn(&[&stale, &one, &another]), "");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    one.signal(Signal::SIGSTOP);
+    another.signal(Signal::SIGSTOP);
+    // As long as it takes to ask several times, on the connection that there is and on new ones.
+    let mut acknowledged = 1;
+    for round in 1..=20 {
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        acknowledged += i64::from(server.request("report", &[DIGEST]).code() == 200);
+        if round % 10 == 0 {
+            master.cli(&["client", "kill", "type", "normal"]);
+            eventually("service", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
+        }
+    }
+    one.signal(Signal::SIGCONT);
+    another.signal(Signal::SIGCONT);
+    assert_eq!((count(&master), count(&other)), (acknowledged.to_string(), String::new()), "{}", home.log());
+    assert!(!home.log().contains("another master"), "{}", home.log());
+}
+
+#[test]
+fn a_minority_of_sentinels_is_believed_after_a_while_and_with_a_warning() {
+    if !ours_only() {
+        return;
+    }
+    let master = Redis::start();
+    let one = naming("127.0.0.1", &master);
+    let [gone, gone_too] = [free_tcp_port(), free_tcp_port()];
+    let dsn =
+        format!("redis+sentinel://127.0.0.1:{gone},127.0.0.1:{gone_too},127.0.0.1:{}/counts", one.port());
+    let home = home(&dsn, "");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    assert_eq!(count(&master), "1");
+    let log = home.everything_said();
+    assert!(log.contains("only 1 of 3 sentinels name the master"), "{log}");
+    assert!(log.contains("1 of 3 sentinels name the master") && log.contains("no majority any"), "{log}");
 }
