@@ -11,10 +11,10 @@ use super::connection::refusal;
 use super::form::Form;
 use super::jobs::Job;
 use super::node::{Node, Role};
-use super::place::{Address, Place, Servers};
+use super::place::{Place, Servers};
 use super::standing::Standing;
 use super::survey::ask_seeds;
-use super::topology::{Topology, question, referred, told};
+use super::topology::{self, Referral, Topology, question, question_of_nodes, referred, told};
 use super::walk::Walk;
 use crate::record::Record;
 use crate::storage::bulk::{
@@ -148,7 +148,15 @@ impl Whole {
 
     pub(super) async fn acquaint(&self, details: &str, from: &Node) -> Result<Arc<Node>, BulkError> {
         let unknown = || self.failed("a node refers to nobody");
-        let address: Address = referred(details, from).ok_or_else(unknown)?;
+        let address = match referred(details, from).ok_or_else(unknown)? {
+            Referral::To(address) => address,
+            // Those that have a slot are surveyed, so that this one is on its way.
+            Referral::Unnamed(slot) => {
+                let replies = from.exchange(&question_of_nodes(), LIMIT).await;
+                let replies = replies.map_err(|failure| self.failed(&failure.why))?;
+                topology::unnamed(&replies, slot, true).ok_or_else(unknown)?
+            }
+        };
         if let Some(node) = self.topology().node(&address) {
             return Ok(Arc::clone(node));
         }

@@ -186,7 +186,22 @@ pub(super) fn failure_of(error: &RedisError) -> Failure {
         _ if error.to_string().contains("max number of clients") => false,
         _ => matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" | "ERR")),
     };
-    Failure { why: error.to_string(), is_final }
+    Failure { why: in_words(error), is_final }
+}
+
+/// What a server says, in words where the library has only names for it.
+pub(super) fn in_words(error: &RedisError) -> String {
+    let said = error.to_string();
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        "it refuses the user or the password of DigestDB".to_owned()
+    } else if error.code() == Some("NOAUTH") {
+        "it needs a password, or another one than DigestDB has (NOAUTH)".to_owned()
+    } else if let Some((_, why)) = said.split_once("refused to switch database - ") {
+        let why = why.split_once(": ").map_or(why, |(_, why)| why);
+        format!("it refuses the database of DigestDB: {why}")
+    } else {
+        said
+    }
 }
 
 /// What a server replied when it refused.

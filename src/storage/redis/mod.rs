@@ -84,6 +84,7 @@ impl Redis {
             topology: ArcSwap::from_pointee(topology),
             stale: Notify::new(),
             acquaintances: Mutex::new(Vec::new()),
+            unnamed: Mutex::default(),
             refusals,
         });
         let mut tasks = vec![tokio::spawn(survey::look_for_foreign_keys(Arc::clone(&shared))).abort_handle()];

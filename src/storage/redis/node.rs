@@ -8,7 +8,7 @@ use redis::{Arg, Cmd, Pipeline, RedisError, Value};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connection::{Connection, failure_of, refusal};
+use super::connection::{Connection, failure_of, in_words, refusal};
 use super::form::{PROBE, renewal};
 use super::place::{Access, Address, Place, Servers};
 use super::refusal::Refusal;
@@ -258,11 +258,20 @@ async fn try_out(connection: &mut Connection, commands: &[Cmd]) -> Result<(), Fa
     for (command, reply) in commands.iter().zip(replies.map_err(|error| failure_of(&error))?) {
         let Value::ServerError(error) = reply else { continue };
         let meaning = Refusal::of(&error);
-        let why = RedisError::from(error).to_string();
+        let is_stranger = error.code() == "NOAUTH";
+        let why = in_words(&RedisError::from(error));
         match meaning {
+            Refusal::Forbidden if is_stranger => return Err(Failure::fatal(why)),
             Refusal::Passing => return Err(Failure::passing(why)),
             Refusal::Forbidden | Refusal::Other => {
                 return Err(Failure::fatal(format!("{} is refused: {why}", name(command))));
+            }
+            Refusal::ForbiddenKey => {
+                let key = String::from_utf8_lossy(PROBE);
+                return Err(Failure::fatal(format!(
+                    "{} is refused for the key {key}: permit the account the keys pyzord.*",
+                    name(command)
+                )));
             }
             // The account may run it. What a server that looks up refuses is told with each refusal.
             _ => {}

@@ -30,7 +30,7 @@ pub(super) enum Servers {
 }
 
 /// Where one server listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Address {
     /// A name or an IP address, and a port.
     Tcp(String, u16),

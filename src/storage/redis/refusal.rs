@@ -21,6 +21,8 @@ pub(super) enum Refusal {
     ReadOnly,
     /// The account or the server's configuration does not permit the command.
     Forbidden,
+    /// The account may not touch some key of the command, which says nothing of other keys.
+    ForbiddenKey,
     /// Anything else.
     Other,
 }
@@ -37,11 +39,16 @@ impl Refusal {
             "CLUSTERDOWN" if says("slot not served") => Self::NoSlot,
             "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN" => Self::Passing,
             "MISCONF" | "NOREPLICAS" | "OOM" => Self::ReadOnly,
-            // An account may be kept from some keys alone, which says nothing of the others.
-            "NOPERM" if !says(" key") => Self::Forbidden,
-            "NOAUTH" => Self::Forbidden,
-            // The second is said within a script.
-            "ERR" if says("unknown command") || says("can't run this command") => Self::Forbidden,
+            "NOPERM" if says(" key") => Self::ForbiddenKey,
+            "NOPERM" | "NOAUTH" => Self::Forbidden,
+            // The others are said within a script, by Redis and by Valkey.
+            "ERR"
+                if ["unknown command", "can't run this command", "ACL failure in script"]
+                    .into_iter()
+                    .any(says) =>
+            {
+                Self::Forbidden
+            }
             _ => Self::Other,
         }
     }

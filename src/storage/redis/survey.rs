@@ -19,7 +19,9 @@ use crate::storage::start::{Failure, wait_for};
 /// How often a cluster is asked who has which slots, without a reason; and how soon with one.
 const SURVEY_PERIOD: Duration = Duration::from_secs(60);
 const SURVEY_STEP: Duration = Duration::from_millis(250);
-/// How long one node may take to say who has which slots.
+/// How many nodes are asked who has which slots.
+const WITNESSES: usize = 5;
+/// How long one node may take to say that.
 const SEED_LIMIT: Duration = Duration::from_millis(800);
 /// How much of a database is looked at at the start, a page at a time, and how long others then have it.
 const SAMPLE_PAGES: usize = 100;
@@ -103,6 +105,7 @@ fn acquainted(address: &Address, known: Option<&Arc<Node>>, access: &Access, rol
 /// Keeps track of who has which slots.
 pub(super) async fn keep(shared: Arc<Shared>) {
     let mut next = Instant::now() + SURVEY_PERIOD;
+    let mut told: Option<String> = None;
     loop {
         let asked = timeout(SURVEY_STEP, shared.stale.notified()).await.is_ok();
         let topology = shared.topology.load_full();
@@ -110,15 +113,24 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         if !asked && !missing && Instant::now() < next {
             continue;
         }
-        survey(&shared, &topology).await;
+        let refused = survey(&shared, &topology).await.err().filter(|failure| failure.is_final);
+        let why = refused.map(|failure| failure.why);
+        if let Some(why) = &why
+            && told.as_ref() != Some(why)
+        {
+            error!(
+                "the Redis Cluster does not tell which node has which slots: {why}; what moves is found only by referral"
+            );
+        }
+        told = why;
         next = Instant::now() + SURVEY_PERIOD;
         // However many requests are referred, one survey serves them all.
         tokio::time::sleep(SURVEY_STEP / 5).await;
     }
 }
 
-async fn survey(shared: &Shared, topology: &Topology) {
-    let Some(shares) = ask_anybody(shared, topology).await else { return };
+async fn survey(shared: &Shared, topology: &Topology) -> Result<(), Failure> {
+    let shares = ask_some(shared, topology).await?;
     let known = |address: &Address| {
         let known = shared.known(address);
         acquainted(address, known.as_ref(), &shared.place.access, &shared.role())
@@ -139,17 +151,38 @@ async fn survey(shared: &Shared, topology: &Topology) {
     }
     // Those that have slots by now are among the others; any one else is met again when it is referred to.
     shared.acquaintances().clear();
+    shared.unnamed().clear();
+    Ok(())
 }
 
-/// Who has which slots, according to any node that answers, or else to one of those named at the start:
-/// a whole cluster may have moved.
-async fn ask_anybody(shared: &Shared, topology: &Topology) -> Option<Shares> {
-    for node in topology.nodes().iter().filter(|node| node.presence().epoch().is_some()) {
-        if let Ok(shares) = shares(node, Instant::now() + SEED_LIMIT).await {
-            return Some(shares);
+/// Who has which slots, as most of some nodes say that are there: one may be cut off from the others and tell what was.
+/// Where none answers, one of those named at the start is asked: a whole cluster may have moved.
+async fn ask_some(shared: &Shared, topology: &Topology) -> Result<Shares, Failure> {
+    let present = topology.nodes().iter().filter(|node| node.presence().epoch().is_some());
+    let asked = present.take(WITNESSES).map(|node| shares(node, Instant::now() + SEED_LIMIT));
+    let mut views: Vec<(Shares, usize)> = Vec::new();
+    let mut refused = None;
+    for answer in join_all(asked).await {
+        match answer {
+            Ok(mut shares) => {
+                shares.sort_unstable();
+                match views.iter_mut().find(|(known, _)| *known == shares) {
+                    Some((_, count)) => *count += 1,
+                    None => views.push((shares, 1)),
+                }
+            }
+            Err(failure) => refused = refused.or(Some(failure).filter(|failure| failure.is_final)),
         }
     }
-    ask_seeds(&shared.place, &shared.role()).await.ok().map(|(_, shares)| shares)
+    // The first of those that are told equally often.
+    if let Some((shares, _)) = views.into_iter().rev().max_by_key(|(_, count)| *count) {
+        return Ok(shares);
+    }
+    match (ask_seeds(&shared.place, &shared.role()).await, refused) {
+        (Ok((_, shares)), _) => Ok(shares),
+        (Err(_), Some(refused)) => Err(refused),
+        (Err(failure), None) => Err(failure),
+    }
 }
 
 /// Looks at some keys, and says when there are some that this engine does not serve.

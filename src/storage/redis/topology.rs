@@ -149,16 +149,65 @@ fn crc16(key: &[u8]) -> u16 {
     })
 }
 
-/// The address in `slot host:port`, to which a node refers for a key; a host that is left out, or `?`, is the
-/// node's own.
-pub(super) fn referred(text: &str, node: &Node) -> Option<Address> {
-    let (_slot, address) = text.split_once(' ')?;
+/// Where a node refers to for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Referral {
+    /// The node of this address.
+    To(Address),
+    /// A node that has no name to be told, for a key of this slot.
+    Unnamed(usize),
+}
+
+/// Reads the `slot host:port` of a referral. A host that is left out is the node's own; `?` is that of a node that
+/// should have a name and has none, which says nothing.
+pub(super) fn referred(text: &str, node: &Node) -> Option<Referral> {
+    let (slot, address) = text.split_once(' ')?;
     let (host, port) = address.rsplit_once(':')?;
     let host = match (host, node.address()?) {
-        ("" | "?", Address::Tcp(own, _)) => own.clone(),
+        ("?", _) => return Some(Referral::Unnamed(slot.parse().ok()?)),
+        ("", Address::Tcp(own, _)) => own.clone(),
         (host, _) => host.to_owned(),
     };
-    Some(Address::Tcp(host, port.parse().ok()?))
+    Some(Referral::To(Address::Tcp(host, port.parse().ok()?)))
+}
+
+/// Asks a node for all nodes and what they have.
+pub(super) fn question_of_nodes() -> Pipeline {
+    let mut question = redis::pipe();
+    question.cmd("CLUSTER").arg("NODES");
+    question
+}
+
+/// The node that a referral without a name means, for a key of this slot, by what the node that refers there replies
+/// to [`question_of_nodes`].
+pub(super) fn unnamed(replies: &[Value], slot: usize, asking: bool) -> Option<Address> {
+    match replies {
+        [Value::BulkString(nodes)] => holder(std::str::from_utf8(nodes).ok()?, slot, asking),
+        _ => None,
+    }
+}
+
+/// The address of the node to which a slot is on its way from the one that was asked, or that has it. The lines are
+/// `id ip:port@bus,host flags master ping pong epoch link slots…`, as the commands' documentation has them.
+fn holder(nodes: &str, slot: usize, asking: bool) -> Option<Address> {
+    let lines: Vec<Vec<&str>> = nodes.lines().map(|line| line.split(' ').collect()).collect();
+    let is_own =
+        |line: &&Vec<&str>| line.get(2).is_some_and(|flags| flags.split(',').any(|flag| flag == "myself"));
+    let slots = |line: &Vec<&str>| line.iter().skip(8).map(|slots| (*slots).to_owned()).collect::<Vec<_>>();
+    let found = if asking {
+        let prefix = format!("[{slot}->-");
+        let own = slots(lines.iter().find(is_own)?);
+        let id = own.iter().find_map(|entry| entry.strip_prefix(&prefix)?.strip_suffix(']'))?;
+        lines.iter().find(|line| line[0] == id)
+    } else {
+        let has = |entry: &String| {
+            let (first, last) = entry.split_once('-').unwrap_or((entry, entry));
+            matches!((first.parse::<usize>(), last.parse::<usize>()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
+        };
+        lines.iter().filter(|line| !is_own(line)).find(|line| slots(line).iter().any(has))
+    };
+    let (host, port) = found?.get(1)?.split('@').next()?.rsplit_once(':')?;
+    Some(Address::Tcp(host.to_owned(), port.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -189,10 +238,23 @@ mod tests {
     #[test]
     fn a_referral_names_an_address() {
         let node = Node::of_cluster(Address::Tcp("own".to_owned(), 1), &Access::default(), &Role::Read);
-        assert_eq!(referred("3999 h:7", &node), Some(Address::Tcp("h".to_owned(), 7)));
-        assert_eq!(referred("3999 :7", &node), Some(Address::Tcp("own".to_owned(), 7)));
-        assert_eq!(referred("3999 ?:7", &node), Some(Address::Tcp("own".to_owned(), 7)));
-        assert_eq!(referred("3999 ::1:7", &node), Some(Address::Tcp("::1".to_owned(), 7)));
+        assert_eq!(referred("3999 h:7", &node), Some(Referral::To(Address::Tcp("h".to_owned(), 7))));
+        assert_eq!(referred("3999 :7", &node), Some(Referral::To(Address::Tcp("own".to_owned(), 7))));
+        assert_eq!(referred("3999 ?:7", &node), Some(Referral::Unnamed(3999)));
+        assert_eq!(referred("3999 ::1:7", &node), Some(Referral::To(Address::Tcp("::1".to_owned(), 7))));
         assert_eq!(referred("rubbish", &node), None);
+    }
+
+    #[test]
+    fn a_node_without_a_name_is_found_by_its_slot() {
+        let nodes = "a 10.0.0.1:7@17,h myself,master - 0 0 1 connected 0-4 9 [3->-c] [5-<-b]\n\
+                     b 10.0.0.2:7@17 master - 0 0 2 connected 5-8\n\
+                     c ::1:8@18 master - 0 0 3 connected\n";
+        let at = |host: &str, port| Some(Address::Tcp(host.to_owned(), port));
+        assert_eq!(holder(nodes, 3, true), at("::1", 8));
+        assert_eq!(holder(nodes, 5, true), None);
+        assert_eq!(holder(nodes, 5, false), at("10.0.0.2", 7));
+        assert_eq!(holder(nodes, 9, false), None);
+        assert_eq!(holder("rubbish", 9, true), None);
     }
 }

@@ -1,5 +1,6 @@
 //! What a batch asks of the servers: which commands, to whom, and what their replies mean.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use redis::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::connection::in_words;
 use super::form::Form;
 use super::node::{Node, Role};
 use super::place::{Address, Place};
 use super::refusal::Refusal;
-use super::topology::{Topology, referred};
+use super::topology::{Referral, Topology, question_of_nodes, referred, unnamed};
 use crate::storage::presence::time_left;
 use crate::storage::refusals::Refusals;
 use crate::storage::{Batch, Entry, StorageError};
@@ -28,6 +30,12 @@ const ROUNDS: usize = 5;
 /// keys of a call must have one slot, which those of a batch hardly ever do: there it is one.
 const CALL: usize = 256;
 
+/// How long it is known which node without a name another one means.
+const UNNAMED_PERIOD: Duration = Duration::from_secs(1);
+
+/// What has been asked, of which node, for which slot and whether for one on its way; and the answer.
+type Unnamed = HashMap<(Address, usize, bool), (Instant, Address)>;
+
 /// The servers and all that is known of them.
 pub(super) struct Shared {
     pub(super) place: Place,
@@ -38,6 +46,8 @@ pub(super) struct Shared {
     pub(super) stale: Notify,
     /// Nodes that others have referred to since the last such look.
     pub(super) acquaintances: Mutex<Vec<Arc<Node>>>,
+    /// Which nodes without a name others have referred to since then.
+    pub(super) unnamed: Mutex<Unnamed>,
     pub(super) refusals: Refusals,
 }
 
@@ -50,6 +60,8 @@ pub(super) struct Task {
     asking: bool,
     /// Whether the node did not know the script.
     unscripted: bool,
+    /// Whether it is to be counted by a call of its own, since the account may not touch some key of the last one.
+    alone: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,6 +96,7 @@ impl Shared {
                     node: Arc::clone(node),
                     asking: false,
                     unscripted: false,
+                    alone: node.is_of_cluster(),
                 });
             }
         }
@@ -127,9 +140,9 @@ impl Shared {
         // All records are wanted as they were before the batch.
         let (look_ups, counts): (Vec<usize>, Vec<usize>) =
             (0..group.len()).partition(|at| group[*at].step == Step::LookUp);
-        let together = if node.is_of_cluster() { 1 } else { CALL };
+        let (alone, counts): (Vec<usize>, Vec<usize>) = counts.into_iter().partition(|at| group[*at].alone);
         let mut calls: Vec<(usize, &[usize])> = Vec::with_capacity(group.len());
-        for call in look_ups.chunks(1).chain(counts.chunks(together)) {
+        for call in look_ups.chunks(1).chain(alone.chunks(1)).chain(counts.chunks(CALL)) {
             let task = &group[call[0]];
             if task.asking {
                 pipeline.cmd("ASKING");
@@ -171,9 +184,13 @@ impl Shared {
                     let node = self.refer(&task.node, error.details(), asking, deadline).await?;
                     return Some(Task { node, asking, ..task });
                 }
+                // Nothing of the call was done.
+                Refusal::ForbiddenKey if task.step == Step::Count && !task.alone => {
+                    return Some(Task { alone: true, ..task });
+                }
                 Refusal::WrongType => Err(StorageError::Damaged),
                 meaning => {
-                    let why = redis::RedisError::from(error).to_string();
+                    let why = in_words(&redis::RedisError::from(error));
                     let is_absent = matches!(meaning, Refusal::Passing | Refusal::Forbidden);
                     if is_absent && let Some(epoch) = task.node.presence().epoch() {
                         task.node.presence().lost(epoch, &why);
@@ -216,11 +233,36 @@ impl Shared {
         if !asking {
             self.stale.notify_one();
         }
-        let address = referred(details?, from)?;
+        let address = match referred(details?, from)? {
+            Referral::To(address) => address,
+            Referral::Unnamed(slot) => self.address_of(from, slot, asking, deadline).await?,
+        };
         match self.known(&address) {
             Some(node) => Some(node),
             None => self.acquaint(address, deadline).await,
         }
+    }
+
+    /// The address of the node without a name that another one means, for a key of this slot.
+    async fn address_of(&self, from: &Node, slot: usize, asking: bool, deadline: Instant) -> Option<Address> {
+        let question = (from.address()?.clone(), slot, asking);
+        if let Some((since, known)) = self.unnamed().get(&question)
+            && since.elapsed() < UNNAMED_PERIOD
+        {
+            return Some(known.clone());
+        }
+        let replies = from.run(&question_of_nodes(), deadline).await?;
+        let found = unnamed(&replies, slot, asking);
+        if found.is_none() {
+            self.refusals
+                .refused("a node refers to one without a name, and CLUSTER NODES does not tell which");
+        }
+        self.unnamed().insert(question, (Instant::now(), found.clone()?));
+        found
+    }
+
+    pub(super) fn unnamed(&self) -> MutexGuard<'_, Unnamed> {
+        self.unnamed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The node of this address, if there is a connection to it.

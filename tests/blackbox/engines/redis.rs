@@ -806,7 +806,13 @@ fn nodes_that_should_have_names_and_have_none_are_found_by_their_addresses() {
     if !ours_only() {
         return;
     }
-    let options = |port| format!("--port {port} --cluster-preferred-endpoint-type hostname");
+    // Each has an address of its own, and is not reached under that of another.
+    let options = |port: u16| {
+        let own = format!("127.0.0.{}", 2 + port % 250);
+        format!(
+            "--port {port} --cluster-preferred-endpoint-type hostname --bind 127.0.0.1 {own} --cluster-announce-ip {own}"
+        )
+    };
     let cluster = RedisCluster::with(None, options, &[]);
     let told = cluster.nodes()[0].cli(&["cluster", "slots"]);
     assert_eq!(told.lines().filter(|line| *line == "?").count(), 3, "{told}");

@@ -115,21 +115,30 @@ fn a_right_that_is_missing_on_a_cluster_is_named() {
 
 #[test]
 fn a_right_that_is_taken_away_stops_all_counting_until_it_is_back() {
-    if !ours_only() {
-        return;
+    if ours_only() {
+        stops_without_each_right(&Redis::start());
     }
-    let redis = Redis::start();
+}
+
+#[test]
+fn a_right_that_valkey_takes_away_stops_all_counting_until_it_is_back() {
+    if ours_only() {
+        stops_without_each_right(&Redis::valkey(""));
+    }
+}
+
+fn stops_without_each_right(redis: &Redis) {
     for (age, other) in [("5000", "persist"), ("0", "expire")] {
-        account_without(&redis, "del");
+        account_without(redis, "del");
         redis.cli(&["flushall"]);
-        let home = home_of("redis", &redis, &format!("CleanupAge = {age}\n"));
+        let home = home_of("redis", redis, &format!("CleanupAge = {age}\n"));
         let server = home.start();
         let count = || redis.cli(&["hget", &key(DIGEST), "r_count"]);
         let mut counted = 0;
         for command in needed("redis").iter().filter(|name| !["scan", "script|load", other].contains(name)) {
             done(&server, "report", DIGEST);
             counted += 1;
-            account_without(&redis, command);
+            account_without(redis, command);
             for _ in 0..3 {
                 assert_eq!(server.request("report", &[DIGEST]).code(), 500, "{command}");
                 assert_eq!(count(), format!("{counted}\n"), "counted and refused without {command}");
@@ -140,7 +149,7 @@ fn a_right_that_is_taken_away_stops_all_counting_until_it_is_back() {
                 };
                 home.log().lines().any(named).then_some(())
             });
-            account_without(&redis, "del");
+            account_without(redis, "del");
             eventually("service", || {
                 let code = server.request("report", &[DIGEST]).code();
                 (code == 200).then_some(())
@@ -149,4 +158,63 @@ fn a_right_that_is_taken_away_stops_all_counting_until_it_is_back() {
             assert_eq!(count(), format!("{counted}\n"), "{command}");
         }
     }
+}
+
+#[test]
+fn keys_that_the_account_may_not_touch_keep_no_others_from_being_counted() {
+    if !ours_only() {
+        return;
+    }
+    let redis = Redis::start();
+    account_without(&redis, "del");
+    redis.cli(&["acl", "setuser", "counter", "resetkeys", "~pyzord.probe*", "~pyzord.digest_v1.[0-7]*"]);
+    let server = home_of("redis", &redis, "").start();
+    let digests: Vec<String> = (0..64).map(|number| format!("{:x}{number:039x}", number % 16)).collect();
+    let all: Vec<&str> = digests.iter().map(String::as_str).collect();
+    assert_eq!(server.request("report", &all).code(), 500);
+    for digest in all {
+        let expected = if digest.starts_with(|first| first < '8') { "1\n" } else { "\n" };
+        assert_eq!(redis.cli(&["hget", &key(digest), "r_count"]), expected, "{digest}");
+    }
+}
+
+#[test]
+fn keys_that_the_account_may_not_touch_are_named() {
+    if !ours_only() {
+        return;
+    }
+    let redis = Redis::start();
+    account_without(&redis, "del");
+    redis.cli(&["acl", "setuser", "counter", "resetkeys", "~other*"]);
+    let line = refusal(&home_of("redis", &redis, ""));
+    assert!(line.contains("refused for the key pyzord.probe"), "{line}");
+}
+
+#[test]
+fn a_cluster_that_does_not_tell_its_slots_any_more_is_logged() {
+    if !ours_only() {
+        return;
+    }
+    let cluster = RedisCluster::start(None);
+    for node in cluster.nodes() {
+        account_without(node, "del");
+        node.cli(&["acl", "setuser", "counter", "+cluster|slots", "+asking"]);
+    }
+    let home = home(&format!("redis+cluster://counter:secret@{}", cluster.hosts()), "");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    for node in cluster.nodes() {
+        node.cli(&["acl", "setuser", "counter", "-cluster|slots"]);
+    }
+    let (key, line) = (key(DIGEST), "does not tell which node has which slots: ");
+    let from = cluster.owner(&key);
+    let to = (from + 1) % 3;
+    cluster.begin_to_move(&key, from, to);
+    cluster.move_key(&key, from, to);
+    cluster.finish_to_move(&key, to);
+    done(&server, "report", DIGEST);
+    eventually("the refusal", || home.log().contains(line).then_some(()));
+    done(&server, "report", DIGEST);
+    assert_eq!(cluster.field(&key, "r_count"), "3");
+    assert!(home.log().contains("cluster|slots"), "{}", home.log());
 }

@@ -93,7 +93,7 @@ impl RedisCluster {
             let info = node.cli(&["cluster", "info"]);
             info.contains("cluster_state:ok")
                 && info.contains(&format!("cluster_known_nodes:{count}\r"))
-                && node.cli(&["cluster", "slots"]).matches("127.0.0.1").count() == 3
+                && node.cli(&["cluster", "slots"]).matches("127.0.0.").count() == 3
                 && !node.cli(&["cluster", "nodes"]).contains("handshake")
         };
         super::eventually("the cluster", || self.nodes.iter().all(knows_all).then_some(()));
