@@ -108,6 +108,9 @@ pub struct Server {
     max_under_way: usize,
     /// When the engine last answered anything that it had been given time for.
     answered: Instant,
+    /// When the last batch was given to the engine, and when the next one may be.
+    begun: Instant,
+    next: Option<Instant>,
     spare_works: Vec<Work>,
     spare_batches: Vec<Batch>,
     gate: Option<Gate>,
@@ -143,6 +146,8 @@ impl Server {
             under_way: JoinSet::new(),
             max_under_way,
             answered: Instant::now(),
+            begun: Instant::now(),
+            next: None,
             spare_works: Vec::new(),
             spare_batches: Vec::new(),
             gate,
@@ -164,6 +169,7 @@ impl Server {
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut paused_until = None;
         loop {
+            let next = self.next;
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -171,6 +177,10 @@ impl Server {
                 Some(done) = self.under_way.join_next() => self.take_back(done),
                 () = sleep_until(paused_until.unwrap_or_else(Instant::now).into()), if paused_until.is_some() => {
                     paused_until = None;
+                }
+                () = sleep_until(next.unwrap_or_else(Instant::now).into()), if next.is_some() => {
+                    self.dispatch();
+                    self.send();
                 }
                 ready = self.socket.readable(), if paused_until.is_none() => match ready {
                     Ok(()) => match self.receive(BATCHES_PER_TURN) {
@@ -269,7 +279,8 @@ impl Server {
 
     /// Hands waiting work to the engine, as far as it takes any.
     fn dispatch(&mut self) {
-        while self.under_way.len() < self.max_under_way && !self.waiting.is_empty() {
+        self.next = None;
+        while self.under_way.len() < self.max_under_way && !self.waiting.is_empty() && self.is_time() {
             let mut batch = self.spare_batches.pop().unwrap_or_default();
             let oldest = self.waiting.front().map_or_else(Instant::now, Work::waiting_since);
             batch.restart((self.clock)(), oldest);
@@ -289,20 +300,30 @@ impl Server {
                 Progress::Done(batch) => self.complete(batch, works),
                 Progress::Later(batch) => {
                     self.under_way.spawn(async move { (batch.await, works) });
+                    self.begun = Instant::now();
                 }
             }
         }
+    }
+
+    /// Whether the engine is to be given another batch by now; if not, it is later.
+    fn is_time(&mut self) -> bool {
+        let at = self.begun + self.engine.spacing();
+        let is_early = !self.under_way.is_empty() && Instant::now() < at;
+        self.next = is_early.then_some(at);
+        !is_early
     }
 
     /// Gives up what has waited too long for the engine, and what is too much. While the engine says
     /// nothing at all it may have gone, and whoever waits gets a refusal as soon as that is known.
     fn shed(&mut self) {
         let now = Instant::now();
-        let is_silent = now.saturating_duration_since(self.answered) >= PATIENCE;
+        let patience = PATIENCE + self.engine.spacing();
+        let is_silent = now.saturating_duration_since(self.answered) >= patience;
         let mut requests: usize = self.waiting.iter().map(Work::len).sum();
         let mut digests: usize = self.waiting.iter().map(Work::digests).sum();
         while let Some(oldest) = self.waiting.front() {
-            let is_old = !is_silent && now.saturating_duration_since(oldest.waiting_since()) >= PATIENCE;
+            let is_old = !is_silent && now.saturating_duration_since(oldest.waiting_since()) >= patience;
             if requests <= MAX_WAITING && digests <= MAX_WAITING_DIGESTS && !is_old {
                 break;
             }

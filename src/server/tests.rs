@@ -21,6 +21,7 @@ struct Slow {
     /// How many requests for different digests each batch had.
     batches: Arc<Mutex<Vec<usize>>>,
     arrived: Arc<Notify>,
+    spacing: Arc<Mutex<Duration>>,
 }
 
 impl Default for Slow {
@@ -30,6 +31,7 @@ impl Default for Slow {
             gate: Arc::new(Semaphore::new(0)),
             batches: Arc::default(),
             arrived: Arc::default(),
+            spacing: Arc::default(),
         }
     }
 }
@@ -60,6 +62,10 @@ impl Engine for Slow {
             drop(records);
             batch
         }))
+    }
+
+    fn spacing(&self) -> Duration {
+        *self.spacing.lock().unwrap()
     }
 
     fn count_limit(&self) -> i64 {
@@ -177,6 +183,34 @@ fn what_needs_no_engine_is_answered_while_the_engine_hangs() {
         assert_eq!(running.reply().await, (3, None));
         running.engine.gate.add_permits(1);
         assert_eq!(running.reply().await, (1, Some(0)));
+    });
+}
+
+#[test]
+fn batches_of_an_engine_that_spaces_them_begin_one_after_the_other() {
+    local(async {
+        let running = Running::start().await;
+        *running.engine.spacing.lock().unwrap() = PATIENT * 2;
+        running.send("check", 1, 1).await;
+        running.batches(1).await;
+        for thread in 2..5 {
+            running.send("check", thread as u8, thread).await;
+        }
+        running.send("ping", 1, 9).await;
+        assert_eq!(running.reply().await, (9, None));
+        // Three would have room beside the first one.
+        assert_eq!(running.batches(1).await, [1]);
+        // None has to wait beside no other, nor for longer than is said.
+        running.engine.gate.add_permits(1);
+        assert_eq!(running.reply().await.0, 1);
+        assert_eq!(running.batches(2).await, [1, 3]);
+        *running.engine.spacing.lock().unwrap() = Duration::from_millis(1);
+        running.send("check", 7, 7).await;
+        assert_eq!(running.batches(3).await, [1, 3, 1]);
+        running.engine.gate.add_permits(2);
+        for _ in 0..4 {
+            running.reply().await;
+        }
     });
 }
 

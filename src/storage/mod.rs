@@ -82,6 +82,12 @@ pub trait Engine: Send + Sync {
         4
     }
 
+    /// How much later than another one under way a batch is to be given, so that batches that take long are not
+    /// all under way at once and requests wait for a part of that time only.
+    fn spacing(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// The highest count that the engine can hold.
     fn count_limit(&self) -> i64;
 

@@ -6,6 +6,7 @@
 
 mod bulk;
 pub(crate) mod fuzzing;
+mod hung;
 mod pace;
 mod place;
 mod pool;
@@ -15,7 +16,7 @@ mod table;
 mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -30,6 +31,8 @@ use super::{Batch, BoxFuture, Engine, Health, OpenError, Opened, Options, Progre
 
 /// How many connections there are when nobody says.
 const CONNECTIONS: usize = 4;
+/// Batches begin one after the other where each statement takes longer.
+const LONG: Duration = Duration::from_millis(100);
 
 /// The engine on a table.
 pub struct MySql {
@@ -102,7 +105,7 @@ impl Engine for MySql {
             match timeout(given, shared.serve(&mut batch, epoch, end, &mut under_way)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(why)) => presence.lost(epoch, &why),
-                Err(_) if presence.timed_out(epoch, given) => shared.was_slow(&under_way, given),
+                Err(_) if presence.timed_out(epoch, given) => shared.was_slow(&under_way),
                 Err(_) => {}
             }
             batch
@@ -111,6 +114,13 @@ impl Engine for MySql {
 
     fn batches_at_a_time(&self) -> usize {
         self.connections
+    }
+
+    fn spacing(&self) -> Duration {
+        // Where statements are quick there is nothing to gain.
+        let least = self.shared.least();
+        let connections = u32::try_from(self.connections.max(1)).unwrap_or(u32::MAX);
+        if least < LONG { Duration::ZERO } else { least / connections }
     }
 
     fn count_limit(&self) -> i64 {

@@ -1,45 +1,46 @@
-//! How many rows a statement may have so that it ends soon, and the rows that keep statements from ending.
+//! How many rows a statement may have so that it ends soon.
 //!
-//! The server cannot be asked without special rights which row of a statement keeps it waiting. So all rows
-//! of one that was given up go apart from others, in smaller statements each time, down to the row that hangs
-//! by itself. That one is refused at once and tried once a second, until it is counted again.
+//! A statement takes some time whatever its rows (a disk that syncs, a long way), and some for each row. Only
+//! the second part makes smaller statements quicker, so it is told from the first by statements of different
+//! sizes: `rows` follows what the rows take, and a fixed cost is spent on as many rows as there are.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::digest::Digest;
-use crate::storage::presence::LIMIT;
-
-/// A statement that takes longer is followed by smaller ones, and a quicker one by larger ones.
+/// Statements whose rows take longer are followed by smaller ones, and those whose rows take less by larger ones.
 const SLOW: Duration = Duration::from_millis(200);
 const QUICK: Duration = Duration::from_millis(50);
-/// How long a suspicion lasts that is not confirmed.
-const MEMORY: Duration = Duration::from_secs(10);
-/// How often what is refused is tried.
-const RETRY: Duration = Duration::from_secs(1);
-/// How many digests are remembered; a statement has no more rows.
-const MOST: usize = 4096;
-/// By how much the statements shrink that rows of one that was given up are in.
-const NARROWING: usize = 16;
-/// After so many statements in a row that were given up, the whole table seems to be locked.
-const BLOCKED: u32 = 3;
-
-/// A digest, and by how much it is to be raised.
-pub(super) type Amount = (Digest, u32);
+/// How long a statement of another size is compared with.
+const MEMORY: Duration = Duration::from_secs(5);
+/// How long no statement becomes as large as one that was given up.
+const CAUTION: Duration = Duration::from_secs(1);
+/// By how much the times of statements vary that have nothing to do with their rows.
+const NOISE: f64 = 1.25;
+/// Sizes up to powers of two, of which 1024 is the largest.
+const SIZES: usize = 11;
 
 /// How many rows a statement may have.
 #[derive(Debug)]
 pub(super) struct Pace {
     rows: usize,
     most: usize,
-    /// How many rows the last slow statement had, and how many rows a second that was.
-    slow: Option<(usize, f64)>,
+    /// The quickest lately of each size.
+    quickest: [Option<Sample>; SIZES],
+    /// How many rows the last statement had that was given up, and when.
+    given_up: Option<(usize, Instant)>,
+}
+
+/// A statement that has ended.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    rows: usize,
+    seconds: f64,
+    at: Instant,
 }
 
 impl Pace {
     /// Begins with the most rows that there may be.
     pub(super) fn new(most: usize) -> Self {
-        Self { rows: most, most, slow: None }
+        Self { rows: most, most, quickest: [None; SIZES], given_up: None }
     }
 
     /// How many rows the next statement may have, at least 1.
@@ -47,239 +48,236 @@ impl Pace {
         self.rows
     }
 
-    /// Takes note of how long a statement for so many rows took, or was waited for.
-    pub(super) fn took(&mut self, rows: usize, taken: Duration) {
-        if taken <= QUICK {
-            self.slow = None;
-            if rows >= self.rows {
-                self.rows = (self.rows * 2).min(self.most);
-            }
-            return;
-        }
-        // One row cannot be fewer, and one that was begun before says nothing of those that are smaller by now.
-        if taken <= SLOW || rows > self.rows || rows == 1 && self.rows > 1 {
-            return;
-        }
-        let rate = rows as f64 / taken.as_secs_f64();
-        let next = match self.slow {
-            _ if taken > LIMIT / 2 => rows / 4,
-            // Time that statements take whatever their rows is spent best on many.
-            Some((before, rate_before)) if rows < before && rate < rate_before / 1.5 => rows * 2,
-            Some((before, rate_before)) if rows > before && rate > rate_before * 1.5 => rows * 2,
-            _ if rows == 1 => 2,
-            _ => rows / 2,
-        };
-        self.slow = Some((rows, rate));
-        self.rows = next.clamp(1, self.most);
+    /// The least time that a statement took lately.
+    pub(super) fn least(&self, now: Instant) -> Duration {
+        let least = self.fresh(now).map(|sample| sample.seconds).reduce(f64::min);
+        Duration::from_secs_f64(least.unwrap_or_default())
     }
-}
 
-/// What is known of digests that statements were given up for.
-#[derive(Debug, Default)]
-pub(super) struct Hung {
-    known: HashMap<Digest, Suspicion>,
-    /// When something that is refused was tried last; each trial may take as long as it may.
-    tried: Option<Instant>,
-    /// How many statements in a row were given up.
-    in_a_row: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Suspicion {
-    since: Instant,
-    /// How many rows a statement with it may have; 0 of one that hung by itself.
-    together: usize,
-}
-
-/// The rows of a batch that are to be tried.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
-    /// Those of which nothing bad is known.
-    pub(super) together: Vec<Amount>,
-    /// Those that go after all others, and how many at a time.
-    pub(super) apart: Vec<Amount>,
-    pub(super) apart_at_a_time: usize,
-}
-
-impl Hung {
-    /// Takes note of the rows of a statement that was given up.
-    pub(super) fn blame(&mut self, digests: &[Digest], now: Instant) {
-        self.known.retain(|_, suspicion| !suspicion.is_over(now));
-        // What one row that is known to hang does says nothing of the table.
-        if digests.iter().any(|digest| !self.known.contains_key(digest)) {
-            self.in_a_row += 1;
-        }
-        let together = if digests.len() == 1 { 0 } else { (digests.len() / NARROWING).max(1) };
-        for digest in digests {
-            if self.known.len() < MOST || self.known.contains_key(digest) {
-                self.known.insert(*digest, Suspicion { since: now, together });
-            }
+    /// Takes note of how long a statement for so many rows took.
+    pub(super) fn took(&mut self, rows: usize, taken: Duration, now: Instant) {
+        let sample = Sample { rows: rows.max(1), seconds: taken.as_secs_f64(), at: now };
+        let own = self.of_rows(sample);
+        self.remember(sample);
+        let (quick, slow) = (QUICK.as_secs_f64(), SLOW.as_secs_f64());
+        match own {
+            // Small ones tell little of large ones, and those that were begun before nothing of smaller ones.
+            Some(own) if own > slow && rows <= self.rows && rows * 2 > self.rows => self.shrink(rows / 2),
+            Some(own) if own <= quick => self.grow(rows, now),
+            Some(_) => {}
+            // Another size shows what it is that takes the time, and one row cannot be fewer.
+            None if sample.seconds <= slow || rows == 1 => self.grow(rows, now),
+            None if rows <= self.rows && rows * 2 > self.rows => self.shrink(rows / 2),
+            None => {}
         }
     }
 
-    /// Takes note that rows have been counted.
-    pub(super) fn clear(&mut self, rows: &[Amount]) {
-        self.in_a_row = 0;
-        if self.known.is_empty() {
+    /// Takes note that a statement for so many rows did not end in the time that it had.
+    pub(super) fn gave_up(&mut self, rows: usize, now: Instant) {
+        // One row that others have locked says nothing of others.
+        if rows > self.rows || rows == 1 {
             return;
         }
-        for (digest, _) in rows {
-            if self.known.remove(digest).is_some_and(|suspicion| suspicion.together == 0) {
-                // Who has let this one go may have let others go as well.
-                self.known.values_mut().for_each(|suspicion| suspicion.together = suspicion.together.max(1));
-            }
-        }
+        self.given_up = Some((rows, now));
+        self.shrink(if rows * 2 > self.rows { rows / 4 } else { self.rows / 2 });
     }
 
-    /// Which of these rows to try, and how; none when the whole table seems to be locked.
-    pub(super) fn plan(&mut self, mut rows: Vec<Amount>, now: Instant) -> Option<Plan> {
-        let mut plan = Plan { apart_at_a_time: usize::MAX, ..Plan::default() };
-        let is_due = self.tried.is_none_or(|tried| now.saturating_duration_since(tried) >= RETRY);
-        if self.in_a_row >= BLOCKED && !rows.is_empty() {
-            if !is_due {
-                return None;
-            }
-            self.tried = Some(now);
-            // One trial is enough, and one row is.
-            let at = rows.iter().position(|(digest, _)| !self.known.contains_key(digest));
-            plan.together.push(rows.swap_remove(at.unwrap_or_default()));
-            return Some(plan);
-        }
-        if self.known.is_empty() {
-            plan.together = rows;
-            return Some(plan);
-        }
-        for row in rows {
-            let Some(suspicion) = self.known.get_mut(&row.0) else {
-                plan.together.push(row);
-                continue;
+    /// What the rows of a statement took beyond what it takes whatever its rows, in seconds; none if no other
+    /// size is known.
+    fn of_rows(&mut self, sample: Sample) -> Option<f64> {
+        let mut least: Option<f64> = None;
+        for slot in &mut self.quickest {
+            let Some(other) = slot.filter(|other| other.is_fresh(sample.at)) else { continue };
+            let (fewer, more) = match () {
+                () if other.rows * 3 <= sample.rows * 2 => (other, sample),
+                () if other.rows * 2 >= sample.rows * 3 => (sample, other),
+                () => continue,
             };
-            if suspicion.is_over(now) {
-                self.known.remove(&row.0);
-                plan.together.push(row);
-            } else if suspicion.together > 0 {
-                plan.apart_at_a_time = plan.apart_at_a_time.min(suspicion.together);
-                plan.apart.push(row);
-            } else if is_due && now.saturating_duration_since(suspicion.since) >= RETRY {
-                suspicion.since = now;
-                self.tried = Some(now);
-                plan.apart_at_a_time = 1;
-                plan.apart.push(row);
+            // Fewer rows do not take longer: the table was quicker then, or one had bad luck.
+            if fewer.seconds > more.seconds * NOISE + QUICK.as_secs_f64() {
+                *slot = None;
+                continue;
             }
+            let each = (more.seconds - fewer.seconds).max(0.0) / (more.rows - fewer.rows) as f64;
+            let own = (each * sample.rows as f64).min(sample.seconds);
+            least = Some(least.map_or(own, |least| least.min(own)));
         }
-        Some(plan)
+        least
+    }
+
+    fn remember(&mut self, sample: Sample) {
+        let slot = &mut self.quickest[(sample.rows.ilog2() as usize).min(SIZES - 1)];
+        let is_quicker = |other: Sample| other.is_fresh(sample.at) && other.seconds * 1.1 < sample.seconds;
+        if !slot.is_some_and(is_quicker) {
+            *slot = Some(sample);
+        }
+    }
+
+    fn fresh(&self, now: Instant) -> impl Iterator<Item = &Sample> {
+        self.quickest.iter().flatten().filter(move |sample| sample.is_fresh(now))
+    }
+
+    fn shrink(&mut self, rows: usize) {
+        self.rows = rows.clamp(1, self.most);
+    }
+
+    /// Makes statements larger if one was full.
+    fn grow(&mut self, rows: usize, now: Instant) {
+        let larger = (self.rows * 2).min(self.most);
+        let is_risky =
+            |(rows, at): (usize, Instant)| larger >= rows && now.saturating_duration_since(at) < CAUTION;
+        if rows >= self.rows && !self.given_up.is_some_and(is_risky) {
+            self.rows = larger;
+        }
     }
 }
 
-impl Suspicion {
-    fn is_over(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= MEMORY
+impl Sample {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < MEMORY
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::presence::LIMIT;
 
-    fn amounts(count: u8) -> Vec<Amount> {
-        (1..=count).map(|number| (Digest::from_bytes([number; 20]), 1)).collect()
+    const MOST: usize = 1000;
+
+    /// A table that takes some time for each statement and some for each row.
+    struct Simulated {
+        pace: Pace,
+        now: Instant,
+        each: Duration,
+        row: Duration,
+        counted: usize,
+        given_up: usize,
     }
 
-    fn digests(rows: &[Amount]) -> Vec<Digest> {
-        rows.iter().map(|(digest, _)| *digest).collect()
-    }
-
-    /// The rows of a statement after many of these costs, each for a full statement.
-    fn settled(each: Duration, row: Duration) -> usize {
-        let mut pace = Pace::new(1000);
-        for _ in 0..50 {
-            let rows = pace.rows();
-            pace.took(rows, (each + row * u32::try_from(rows).unwrap()).min(LIMIT));
+    impl Simulated {
+        fn new(each: Duration, row: Duration) -> Self {
+            Self { pace: Pace::new(MOST), now: Instant::now(), each, row, counted: 0, given_up: 0 }
         }
-        pace.rows()
-    }
 
-    #[test]
-    fn a_statement_has_as_many_rows_as_it_has_time_for() {
-        let of = |each, row| settled(Duration::from_millis(each), Duration::from_micros(row));
-        assert_eq!(of(1, 10), 1000);
-        assert!((10..=60).contains(&of(1, 4000)), "{}", of(1, 4000));
-        assert!((1..=2).contains(&of(1, 400_000)));
-        // Of a disk that takes its time for each statement.
-        assert!(of(300, 10) >= 250, "{}", of(300, 10));
-    }
-
-    #[test]
-    fn a_table_that_is_quick_again_gets_large_statements_again() {
-        let mut pace = Pace::new(1000);
-        pace.took(1000, LIMIT);
-        pace.took(250, LIMIT);
-        assert_eq!(pace.rows(), 62);
-        // One row that takes its time does not make them smaller.
-        pace.took(1, LIMIT);
-        assert_eq!(pace.rows(), 62);
-        for _ in 0..5 {
-            pace.took(pace.rows(), Duration::from_millis(1));
+        /// Runs a statement that takes so much longer than it must.
+        fn run(&mut self, rows: usize, late: Duration) {
+            let taken = self.each + self.row * u32::try_from(rows).unwrap() + late;
+            self.now += taken.min(LIMIT);
+            if taken < LIMIT {
+                self.pace.took(rows, taken, self.now);
+                self.counted += rows;
+            } else {
+                self.pace.gave_up(rows, self.now);
+                self.given_up += 1;
+            }
         }
-        assert_eq!(pace.rows(), 1000);
-    }
 
-    #[test]
-    fn rows_of_a_statement_that_hung_go_apart_until_they_are_counted() {
-        let rows = amounts(40);
-        let mut hung = Hung::default();
-        let now = Instant::now();
-        hung.blame(&digests(&rows[..32]), now);
-        let plan = hung.plan(rows.clone(), now).unwrap();
-        assert_eq!(
-            (plan.apart_at_a_time, &plan.together[..], &plan.apart[..]),
-            (2, &rows[32..], &rows[..32])
-        );
-        hung.clear(&rows[1..]);
-        hung.blame(&digests(&rows[..2]), now);
-        assert_eq!(hung.plan(rows.clone(), now).unwrap().apart_at_a_time, 1);
-        assert_eq!(hung.plan(rows.clone(), now + MEMORY).unwrap().together, rows);
-        assert!(hung.known.is_empty());
-    }
-
-    #[test]
-    fn a_row_that_hangs_by_itself_is_tried_once_a_second() {
-        let rows = amounts(1);
-        let mut hung = Hung::default();
-        let now = Instant::now();
-        hung.blame(&digests(&rows), now);
-        let mut is_tried = |at| hung.plan(rows.clone(), at).unwrap().apart.len() == 1;
-        assert_eq!([now, now + RETRY, now + RETRY].map(&mut is_tried), [false, true, false]);
-        hung.clear(&rows);
-        assert_eq!(hung.plan(rows.clone(), now + RETRY).unwrap().together, rows);
-    }
-
-    #[test]
-    fn a_table_that_seems_locked_is_tried_with_one_row_a_second() {
-        let rows = amounts(10);
-        let mut hung = Hung::default();
-        let now = Instant::now();
-        for row in &rows[..3] {
-            hung.blame(&[row.0], now);
+        /// Counts so many rows.
+        fn count(&mut self, mut rows: usize) {
+            while rows > 0 {
+                let part = self.pace.rows().min(rows);
+                self.run(part, Duration::ZERO);
+                rows -= part;
+            }
         }
-        assert_eq!(hung.plan(rows.clone(), now).unwrap().together, rows[3..4]);
-        assert_eq!(hung.plan(rows.clone(), now), None);
-        assert_eq!(hung.plan(Vec::new(), now).unwrap().together, []);
-        hung.clear(&rows[3..4]);
-        assert_eq!(hung.plan(rows.clone(), now).unwrap().together, rows[3..]);
+
+        /// Batches of these sizes for some seconds.
+        fn serve(&mut self, batches: &[usize], seconds: u64) {
+            let end = self.now + Duration::from_secs(seconds);
+            for batch in batches.iter().cycle() {
+                if self.now >= end {
+                    break;
+                }
+                self.count(*batch);
+            }
+        }
+
+        /// Checks that so many rows are counted as there is time for, with none of them given up.
+        fn assert_settled(&mut self, batches: &[usize], what: &str) {
+            let (start, counted, given_up) = (self.now, self.counted, self.given_up);
+            self.serve(batches, 15);
+            let rate = (self.counted - counted) as f64 / (self.now - start).as_secs_f64();
+            // Of statements whose rows take as long as those must that are made larger.
+            let rows = (QUICK.as_secs_f64() / self.row.as_secs_f64()).clamp(1.0, MOST as f64);
+            let statements =
+                |rows: f64| batches.iter().map(|batch| (*batch as f64 / rows).ceil()).sum::<f64>();
+            let all = batches.iter().sum::<usize>() as f64;
+            let best = all / (statements(rows) * self.each.as_secs_f64() + all * self.row.as_secs_f64());
+            let (each, row) = (self.each, self.row);
+            assert!(
+                rate > best * 0.7,
+                "{what}: {rate:.0} of {best:.0} a second; {each:?} each, {row:?} a row"
+            );
+            let lost = self.given_up - given_up;
+            assert_eq!(lost, 0, "{what}: given up; {each:?} each, {row:?} a row");
+        }
     }
 
     #[test]
-    fn there_is_a_limit_to_what_is_remembered() {
-        let mut hung = Hung::default();
-        let digests: Vec<Digest> = (0..MOST as u64 + 10)
-            .map(|number| {
-                let mut bytes = [0; 20];
-                bytes[..8].copy_from_slice(&number.to_be_bytes());
-                Digest::from_bytes(bytes)
-            })
-            .collect();
-        hung.blame(&digests, Instant::now());
-        assert_eq!(hung.known.len(), MOST);
+    fn throughput_comes_back_after_a_hiccup_whatever_statements_and_rows_take() {
+        // Those that fill statements, leave remainders, are smaller, or small among others.
+        let offers: [&[usize]; 4] = [&[MOST], &[MOST, 1003, 2], &[700], &[MOST, 2, 30, 1, MOST]];
+        let hiccups: [&[u64]; 6] =
+            [&[700], &[900], &[900, 900], &[900, 900, 900, 900], &[120; 8], &[380, 500]];
+        for each in [0, 1, 20, 45, 55, 80, 120, 190, 210, 300, 400, 500] {
+            for row in [10, 30, 100, 300, 1000, 3000, 5000] {
+                for offer in offers {
+                    for hiccup in hiccups {
+                        let (each, row) = (Duration::from_millis(each), Duration::from_micros(row));
+                        let mut table = Simulated::new(each, row);
+                        table.serve(offer, 20);
+                        let before = table.pace.rows();
+                        for late in hiccup {
+                            let rows = table.pace.rows();
+                            table.run(rows, Duration::from_millis(*late));
+                        }
+                        // Statements become twice as large each time.
+                        table.serve(offer, 10);
+                        table.assert_settled(
+                            offer,
+                            &format!("{hiccup:?} amid {offer:?}, {before} rows before"),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_statement_of_one_slow_row_is_one_row() {
+        let mut table = Simulated::new(Duration::from_millis(1), Duration::from_millis(400));
+        table.serve(&[MOST], 30);
+        assert!((1..=2).contains(&table.pace.rows()), "{}", table.pace.rows());
+    }
+
+    #[test]
+    fn a_table_that_changes_is_followed() {
+        let mut table = Simulated::new(Duration::from_millis(1), Duration::from_micros(10));
+        let changes =
+            [(1, 4000), (500, 4000), (500, 10), (1, 1000), (80, 5000), (80, 10), (300, 100), (0, 10)];
+        for (each, row) in changes {
+            (table.each, table.row) = (Duration::from_millis(each), Duration::from_micros(row));
+            table.serve(&[MOST, 1003], 20);
+            table.assert_settled(&[MOST, 1003], "after a change");
+        }
+    }
+
+    #[test]
+    fn one_row_that_takes_its_time_does_not_make_statements_smaller() {
+        let (mut pace, now) = (Pace::new(MOST), Instant::now());
+        pace.gave_up(1, now);
+        pace.took(2, Duration::from_millis(600), now);
+        assert_eq!(pace.rows(), MOST);
+    }
+
+    #[test]
+    fn the_least_time_of_a_statement_is_that_of_the_quickest_lately() {
+        let (mut pace, now) = (Pace::new(MOST), Instant::now());
+        assert_eq!(pace.least(now), Duration::ZERO);
+        pace.took(900, Duration::from_millis(300), now);
+        pace.took(2, Duration::from_millis(400), now);
+        assert_eq!(pace.least(now), Duration::from_millis(300));
+        assert_eq!(pace.least(now + MEMORY), Duration::ZERO);
     }
 }

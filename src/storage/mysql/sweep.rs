@@ -119,7 +119,7 @@ impl Sweep<'_> {
             let bounds: Vec<Value> =
                 [Some(from.clone()), end.clone()].into_iter().flatten().map(Value::from).collect();
             let (outcome, taken) = self.run(query, bounds).await?;
-            self.reading.took(limit, taken);
+            note(&mut self.reading, limit, taken, outcome.is_some());
             let Some((rows, _)) = outcome else {
                 if limit == 1 {
                     return Err("it took too long to read one row".to_owned());
@@ -148,7 +148,7 @@ impl Sweep<'_> {
             let rows = digests.len().min(self.deleting.rows()).min(table.rows);
             let (part, rest) = digests.split_at(rows);
             let (outcome, taken) = self.run(table.expire(part, self.horizon), Vec::new()).await?;
-            self.deleting.took(rows, taken);
+            note(&mut self.deleting, rows, taken, outcome.is_some());
             match outcome {
                 Some((_, deleted)) => self.walked.deleted += deleted,
                 // It is done again in smaller parts.
@@ -190,6 +190,14 @@ impl Sweep<'_> {
         self.walked.longest = self.walked.longest.max(taken);
         sleep(PAUSE.max(taken)).await;
         Ok((outcome, taken))
+    }
+}
+
+/// Takes note of how long a statement took, or that it was given up.
+fn note(pace: &mut Pace, rows: usize, taken: Duration, has_ended: bool) {
+    match has_ended {
+        true => pace.took(rows, taken, Instant::now()),
+        false => pace.gave_up(rows, Instant::now()),
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, ServerError};
 
-use super::pace::{Amount, Hung, Pace, Plan};
+use super::hung::{Amount, Hung, Plan};
+use super::pace::Pace;
 use super::place::failure_of;
 use super::pool::Pool;
 use super::sweep;
@@ -62,11 +63,11 @@ impl Shared {
         }
     }
 
-    /// Takes note that a statement for these digests was given up after so long, by a server that is there.
-    pub(super) fn was_slow(&self, under_way: &[Digest], given: Duration) {
+    /// Takes note that a statement for these digests was given up, of a server that is there.
+    pub(super) fn was_slow(&self, under_way: &[Digest]) {
         if !under_way.is_empty() {
             self.hung().blame(under_way, Instant::now());
-            self.pace().took(under_way.len(), given);
+            self.pace().gave_up(under_way.len(), Instant::now());
         }
     }
 
@@ -100,8 +101,9 @@ impl Shared {
         'all: for (kind, left, most) in &mut statements {
             while !left.is_empty() {
                 let start = Instant::now();
-                // One that is given up in the middle has counted what is then refused.
-                if start + longest > end {
+                // One that is given up in the middle may have counted what is then refused, and takes the time
+                // that others have.
+                if start + longest.max(self.least()) > end {
                     self.refusals.refused("its statements take too long for all that is asked of it");
                     break 'all;
                 }
@@ -154,6 +156,11 @@ impl Shared {
             *renewed = Some(Instant::now());
         }
         may
+    }
+
+    /// The least time that a statement that counts took lately.
+    pub(super) fn least(&self) -> Duration {
+        self.pace().least(Instant::now())
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
@@ -259,7 +266,10 @@ impl Shared {
             let outcome = connection.query_drop(&statement).await.map_err(Trouble::from);
             if !matches!(outcome, Err(Trouble::Lost(_))) {
                 self.pool.presence().seen();
-                self.pace().took(rows.len(), start.elapsed());
+            }
+            // One that was refused has not done all its work.
+            if outcome.is_ok() {
+                self.pace().took(rows.len(), start.elapsed(), Instant::now());
             }
             match outcome {
                 Err(Trouble::Refused(error)) if is_conflict(&error) && table.is_transactional => {

@@ -16,6 +16,40 @@ fn slow(store: &MySql, kind: &str, milliseconds: u32) {
     ));
 }
 
+/// Makes each statement that inserts take so many milliseconds, whatever its rows.
+fn slow_statements(store: &MySql, milliseconds: u32) {
+    let seconds = f64::from(milliseconds) / 1000.0;
+    store.sql(&format!(
+        "CREATE TRIGGER slow_statements BEFORE INSERT ON digests FOR EACH ROW SET @slept = IF(@at <=> NOW(6), 0, \
+         SLEEP({seconds})), @at = NOW(6)"
+    ));
+}
+
+/// Reports so many digests a second and returns how many were acknowledged.
+fn acknowledged(caller: &Caller, digests: &[String], rate: u32) -> u32 {
+    let (over, start) = (Over::default(), Instant::now());
+    thread::scope(|scope| {
+        let counter = scope.spawn(|| {
+            let mut acknowledged = 0;
+            loop {
+                match caller.receive(Duration::from_secs(2)) {
+                    Some(reply) => acknowledged += u32::from(reply.code() == 200),
+                    None if over.is_over() => break acknowledged,
+                    None => {}
+                }
+            }
+        });
+        let guard = over.guard();
+        for (number, digest) in (0..).zip(digests) {
+            caller.send("report", &[digest], 3000);
+            let next = start + Duration::from_secs(1) * (number + 1) / rate;
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+        drop(guard);
+        counter.join().unwrap()
+    })
+}
+
 #[test]
 fn more_reports_than_a_slow_table_can_count_do_not_keep_it_from_counting() {
     const OFFERED: u32 = 12_000;
@@ -28,32 +62,63 @@ fn more_reports_than_a_slow_table_can_count_do_not_keep_it_from_counting() {
     done(&server, "report", DIGEST);
     slow(&store, "INSERT", 4);
     // On four connections there is time for 1000 rows a second, and 1200 are asked for.
-    let caller = Caller::to(server.port());
-    let (over, start) = (Over::default(), Instant::now());
-    let acknowledged = thread::scope(|scope| {
-        let counter = scope.spawn(|| {
-            let mut acknowledged = 0;
-            loop {
-                match caller.receive(Duration::from_secs(2)) {
-                    Some(reply) => acknowledged += u32::from(reply.code() == 200),
-                    None if over.is_over() => break acknowledged,
-                    None => {}
-                }
-            }
-        });
-        let guard = over.guard();
-        for (number, digest) in (0..).zip(digests(OFFERED)) {
-            caller.send("report", &[&digest], 3000);
-            let next = start + Duration::from_secs(1) * (number + 1) / 1200;
-            thread::sleep(next.saturating_duration_since(Instant::now()));
-        }
-        drop(guard);
-        counter.join().unwrap()
-    });
+    let acknowledged = acknowledged(&Caller::to(server.port()), &digests(OFFERED), 1200);
     println!("{acknowledged} of {OFFERED} acknowledged");
     assert!(acknowledged > OFFERED / 2, "{acknowledged} of {OFFERED}: {}", home.log());
     let stored: u32 = store.sql("SELECT COUNT(*) FROM digests").trim().parse().unwrap();
     assert!(stored > acknowledged, "{stored} stored, {acknowledged} acknowledged");
+}
+
+#[test]
+fn a_table_that_takes_its_time_for_each_statement_counts_many_rows_with_each() {
+    const OFFERED: u32 = 4000;
+    if !ours_only() {
+        return;
+    }
+    for milliseconds in [300, 500] {
+        let store = MySql::new();
+        let home = store.home("CleanupAge = 0\n");
+        let server = home.start();
+        slow_statements(&store, milliseconds);
+        let acknowledged = acknowledged(&Caller::to(server.port()), &digests(OFFERED), 500);
+        println!("{milliseconds} ms: {acknowledged} of {OFFERED} acknowledged");
+        assert!(acknowledged > OFFERED / 2, "{milliseconds} ms: {acknowledged} of {OFFERED}: {}", home.log());
+        let stored: u32 = store.sql("SELECT SUM(r_count) FROM digests").trim().parse().unwrap();
+        // What is refused since there is no time for it is not counted.
+        assert!(
+            stored < acknowledged + (OFFERED - acknowledged) / 2 + 200,
+            "{stored} stored, {acknowledged}"
+        );
+    }
+}
+
+#[test]
+fn a_table_with_rows_that_were_locked_for_a_while_is_as_quick_as_before() {
+    const OFFERED: u32 = 6000;
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    let home = store.home("CleanupAge = 0\n");
+    let server = home.start();
+    slow_statements(&store, 80);
+    let caller = Caller::to(server.port());
+    let digests = digests(OFFERED);
+    acknowledged(&caller, &digests[..500], 1000);
+    {
+        let _held = store.mariadb.hold(&format!(
+            "USE {}; BEGIN; SELECT COUNT(*) FROM digests WHERE digest IN ('{}') FOR UPDATE",
+            store.name,
+            digests[100..110].join("', '"),
+        ));
+        acknowledged(&caller, &digests[..2000], 1000);
+    }
+    for digest in &digests[100..110] {
+        eventually("counting again", || (server.request("report", &[digest]).code() == 200).then_some(()));
+    }
+    let acknowledged = acknowledged(&caller, &digests, 1000);
+    println!("{acknowledged} of {OFFERED} acknowledged");
+    assert!(acknowledged > OFFERED / 8 * 7, "{acknowledged} of {OFFERED}: {}", home.log());
 }
 
 #[test]
