@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Params, Row, Value};
+use mysql_async::{Error, Params, Row, Value};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::pace::Pace;
-use super::table::{decode_age, decode_held, digest_of};
-use super::work::Shared;
+use super::pool::Lease;
+use super::table::{decode_age, decode_held, digest_of, within};
+use super::work::{Shared, is_timeout};
 use crate::digest::Digest;
 use crate::record::Timestamp;
 use crate::storage::presence::{LIMIT, Link};
@@ -28,6 +29,9 @@ const DELETED_AT_ONCE: usize = 100;
 const MOST_LOCKED: u64 = 10;
 /// How long others have the table at least between two statements. As long as one took, at least.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How long a deletion may take, which may wait for a row that others hold while the service waits for its
+/// connection.
+const DELETION_LIMIT: Duration = Duration::from_millis(300);
 /// How many keys are looked at at the start, to tell whether some are no digests.
 const SAMPLE: usize = 1000;
 
@@ -147,7 +151,8 @@ impl Sweep<'_> {
             let table = self.shared.pool.table();
             let rows = digests.len().min(self.deleting.rows()).min(table.rows);
             let (part, rest) = digests.split_at(rows);
-            let (outcome, taken) = self.run(table.expire(part, self.horizon), Vec::new()).await?;
+            let (outcome, taken) =
+                self.run(within(DELETION_LIMIT, &table.expire(part, self.horizon)), Vec::new()).await?;
             note(&mut self.deleting, rows, taken, outcome.is_some());
             match outcome {
                 Some((_, deleted)) => self.walked.deleted += deleted,
@@ -180,16 +185,30 @@ impl Sweep<'_> {
                 false => lease.connection.exec(statement, Params::Positional(parameters)).await,
             }
         });
-        let outcome = outcome.await.ok().transpose().map_err(|error| error.to_string())?;
+        let outcome = outcome.await.ok();
         let taken = start.elapsed();
-        let outcome = outcome.map(|rows| {
-            let changed = lease.connection.affected_rows();
-            lease.put_back();
-            (rows, changed)
-        });
+        let outcome = match outcome {
+            Some(Ok(rows)) => {
+                let changed = lease.connection.affected_rows();
+                self.seen(lease);
+                Some((rows, changed))
+            }
+            Some(Err(Error::Server(error))) if is_timeout(&error) => {
+                self.seen(lease);
+                None
+            }
+            Some(Err(error)) => return Err(error.to_string()),
+            None => None,
+        };
         self.walked.longest = self.walked.longest.max(taken);
         sleep(PAUSE.max(taken)).await;
         Ok((outcome, taken))
+    }
+
+    /// Gives back a connection whose server has answered.
+    fn seen(&self, lease: Lease<'_>) {
+        self.shared.pool.presence().seen();
+        lease.put_back();
     }
 }
 
@@ -211,7 +230,7 @@ async fn limited<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, 
 /// Says when some of the first keys are no digests, which this engine does not serve.
 async fn look_for_foreign_keys(shared: &Shared) -> Result<(), String> {
     let mut foreign = 0;
-    let text = |error: mysql_async::Error| error.to_string();
+    let text = |error: Error| error.to_string();
     limited(async {
         let mut lease = shared.pool.take().await.map_err(|failure| failure.why)?;
         let rows: Vec<Row> = lease

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use mysql_async::{Row, Value};
 
@@ -212,6 +213,14 @@ impl Table {
         let list = list(digests.iter().copied());
         format!("DELETE FROM {} WHERE digest IN ({list}) AND {}", self.name, expired(horizon))
     }
+}
+
+/// A statement that MariaDB ends after so long, and has then done nothing of. To MySQL, which has nothing of
+/// the kind, that is a comment.
+pub(super) fn within(limit: Duration, statement: &str) -> String {
+    // 0 would mean no limit.
+    let seconds = limit.as_secs_f64().max(0.001);
+    format!("/*M!100300 SET STATEMENT max_statement_time={seconds:.3} FOR */ {statement}")
 }
 
 /// The columns of a record.

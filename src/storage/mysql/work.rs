@@ -12,10 +12,10 @@ use super::pace::Pace;
 use super::place::failure_of;
 use super::pool::Pool;
 use super::sweep;
-use super::table::{MAX_ROWS, TIMES, Table, decode, digest_of};
+use super::table::{MAX_ROWS, TIMES, Table, decode, digest_of, within};
 use crate::digest::Digest;
 use crate::record::{Kind, Record, Timestamp};
-use crate::storage::presence::Link;
+use crate::storage::presence::{LIMIT, Link};
 use crate::storage::refusals::Refusals;
 use crate::storage::{Batch, Entry};
 
@@ -26,6 +26,8 @@ const READ_ONLY_MODE: u16 = 1836;
 const READ_ONLY_TRANSACTION: u16 = 1792;
 /// How often a statement is repeated that others were in the way of, before its rows go one by one.
 const REPETITIONS: u32 = 3;
+/// The part of the time that is left in which the server is to end a statement.
+const SHARE: f64 = 0.9;
 /// How long to wait before that, more with each time.
 const BACK_OFF: Duration = Duration::from_millis(3);
 
@@ -40,6 +42,13 @@ pub(super) struct Shared {
     is_denied: AtomicBool,
     /// When there were other connections for that reason last.
     renewed: Mutex<Option<Instant>>,
+}
+
+/// The connections that a batch is on, and until when it is waited for.
+#[derive(Clone, Copy)]
+struct Turn {
+    epoch: u64,
+    end: Instant,
 }
 
 /// Why a batch cannot go on.
@@ -112,7 +121,7 @@ impl Shared {
                 *left = rest;
                 under_way.clear();
                 under_way.extend(part.iter().map(|(digest, _)| *digest));
-                self.count(connection, table, batch, *kind, part, epoch).await?;
+                self.count(connection, table, batch, *kind, part, Turn { epoch, end }).await?;
                 longest = longest.max(start.elapsed());
             }
         }
@@ -218,8 +227,9 @@ impl Shared {
         batch: &mut Batch,
         kind: Kind,
         rows: &[Amount],
-        epoch: u64,
+        turn: Turn,
     ) -> Result<(), String> {
+        let Turn { epoch, end } = turn;
         let now = batch.now();
         let mut accept = |rows: &[Amount]| {
             for (digest, _) in rows {
@@ -233,21 +243,33 @@ impl Shared {
             self.refusals.accepted();
             self.hung().clear(rows);
         };
-        match self.upsert(connection, table, kind, rows, now).await {
+        match self.upsert(connection, table, kind, rows, now, end).await {
             Ok(()) => accept(rows),
             Err(Trouble::Lost(why)) => return Err(why),
             Err(Trouble::Refused(error)) if rows.len() > 1 && is_of_one_row(table, &error) => {
                 for row in rows.chunks(1) {
-                    match self.upsert(connection, table, kind, row, now).await {
+                    match self.upsert(connection, table, kind, row, now, end).await {
                         Ok(()) => accept(row),
                         Err(Trouble::Lost(why)) => return Err(why),
-                        Err(Trouble::Refused(error)) => self.refused(epoch, &error),
+                        Err(Trouble::Refused(error)) => self.not_counted(epoch, row, &error),
                     }
                 }
             }
-            Err(Trouble::Refused(error)) => self.refused(epoch, &error),
+            Err(Trouble::Refused(error)) => self.not_counted(epoch, rows, &error),
         }
         Ok(())
+    }
+
+    /// Takes note that rows were not counted, by a server that is there.
+    fn not_counted(&self, epoch: u64, rows: &[Amount], error: &ServerError) {
+        if !is_timeout(error) {
+            self.refused(epoch, error);
+            return;
+        }
+        let digests: Vec<Digest> = rows.iter().map(|(digest, _)| *digest).collect();
+        // It has just answered.
+        self.pool.presence().timed_out(epoch, LIMIT);
+        self.was_slow(&digests);
     }
 
     /// Counts by one statement, which is repeated when others were in its way.
@@ -258,12 +280,16 @@ impl Shared {
         kind: Kind,
         rows: &[Amount],
         now: Timestamp,
+        end: Instant,
     ) -> Result<(), Trouble> {
         let statement = table.count(kind, rows, now);
         let mut repetition = 0;
         loop {
             let start = Instant::now();
-            let outcome = connection.query_drop(&statement).await.map_err(Trouble::from);
+            // The server ends it a little before it is given up here: then it is known what became of it, and
+            // the connection is not lost.
+            let limit = end.saturating_duration_since(start).mul_f64(SHARE);
+            let outcome = connection.query_drop(within(limit, &statement)).await.map_err(Trouble::from);
             if !matches!(outcome, Err(Trouble::Lost(_))) {
                 self.pool.presence().seen();
             }
@@ -317,6 +343,12 @@ pub(super) fn is_conflict(error: &ServerError) -> bool {
     const LOCK_WAIT_TIMEOUT: u16 = 1205;
     const CHANGED_MEANWHILE: u16 = 1020;
     [DEADLOCK, LOCK_WAIT_TIMEOUT, CHANGED_MEANWHILE].contains(&error.code)
+}
+
+/// Whether a statement was ended by the server for its time, and nothing of it was done.
+pub(super) fn is_timeout(error: &ServerError) -> bool {
+    const STATEMENT_TIMEOUT: u16 = 1969;
+    error.code == STATEMENT_TIMEOUT
 }
 
 /// Whether a refusal means that the server does not serve at all.

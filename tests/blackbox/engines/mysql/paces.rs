@@ -187,3 +187,51 @@ fn reports_beside_a_locked_row_are_never_refused() {
     });
     assert_eq!(store.sql(&format!("SELECT SUM(r_count) FROM digests WHERE digest <> '{DIGEST}'")), "4000\n");
 }
+
+#[test]
+fn a_locked_row_on_the_only_connection_is_not_taken_for_an_absent_server() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    store.mariadb.sql(&format!("ALTER USER {} WITH MAX_USER_CONNECTIONS 1", store.name));
+    let home = store.home("CleanupAge = 0\n");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    let held = store.mariadb.hold(&format!(
+        "USE {}; BEGIN; SELECT r_count FROM digests WHERE digest = '{DIGEST}' FOR UPDATE",
+        store.name
+    ));
+    for digest in digests(20) {
+        assert_eq!(server.request("report", &[DIGEST]).code(), 500);
+        done(&server, "report", &digest);
+    }
+    assert!(!home.log().contains(" is away: "), "{}", home.log());
+    drop(held);
+    eventually("the row to be free", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
+    // The server has said that nothing was done of what it ended.
+    assert_eq!(done(&server, "check", DIGEST).counts(), (2, 0));
+}
+
+#[test]
+fn expiry_on_the_only_connection_refuses_nothing_for_rows_that_others_hold() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    store.mariadb.sql(&format!("ALTER USER {} WITH MAX_USER_CONNECTIONS 1", store.name));
+    store.sql(
+        "INSERT INTO digests (digest, r_count, r_updated) SELECT SHA1(seq), 1, NOW() - INTERVAL 199 DAY FROM seq_1_to_90",
+    );
+    let _held = store.mariadb.hold(&format!(
+        "USE {}; BEGIN; SELECT COUNT(*) FROM digests WHERE digest IN (SHA1(45), SHA1(46)) FOR UPDATE",
+        store.name
+    ));
+    let home = store.home("");
+    let server = home.start();
+    eventually("expiry", || {
+        done(&server, "report", DIGEST);
+        home.log().contains("Expired 88 of 9").then_some(())
+    });
+    assert!(!home.log().contains(" is away: "), "{}", home.log());
+}
