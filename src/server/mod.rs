@@ -203,6 +203,9 @@ impl Server {
     /// Answers what the socket holds and what is under way, but for no longer than the bound.
     async fn drain(&mut self) {
         let bound = Instant::now() + DRAIN_BOUND;
+        if let Err(error) = socket::leave_shared_port(&self.socket) {
+            warn!("the port cannot be left to other processes before the end: {error}; requests may be lost");
+        }
         // What has arrived in the meantime is known once the runtime has looked.
         let _ = timeout(Duration::ZERO, self.socket.readable()).await;
         for _ in 0..BATCHES_AT_END {

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{
     AddressFamily, GetSockOpt, SetSockOpt, SockFlag, SockProtocol, SockType, SockaddrStorage,
-    bind as bind_to, getsockname, getsockopt, setsockopt, socket, sockopt,
+    bind as bind_to, connect, getsockname, getsockopt, setsockopt, socket, sockopt,
 };
 use thiserror::Error;
 
@@ -221,6 +221,22 @@ fn open(address: SocketAddr, send_buffer: usize, is_shared: bool) -> nix::Result
     };
     let (socket, source) = (UdpSocket::from(descriptor), Source::bound(address));
     Ok(Listener { socket, spares, source, has_bursts, address, warnings, notices })
+}
+
+/// Takes a socket out of those that share its port, for good, so that new requests go to the others. What it has
+/// received stays in it, and replies are sent as before. A socket that shares no port is left alone.
+///
+/// The kernel passes over a socket that has a peer, and the peer here is the socket itself, which asks nothing.
+///
+/// # Errors
+///
+/// The system refuses; requests go on coming to the socket.
+pub(super) fn leave_shared_port(socket: &(impl AsFd + AsRawFd)) -> nix::Result<()> {
+    if getsockopt(socket, sockopt::ReusePort)? {
+        let own: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+        connect(socket.as_raw_fd(), &own)?;
+    }
+    Ok(())
 }
 
 fn datagram_socket(address: SocketAddr) -> nix::Result<OwnedFd> {

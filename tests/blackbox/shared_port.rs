@@ -1,5 +1,7 @@
 //! Several processes on one port.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use crate::harness::{Home, Redis, eventually, ours_only};
@@ -7,6 +9,8 @@ use crate::support::{Caller, Running, Site, digest, finish};
 
 /// How many clients there are, each with a port of its own.
 const CLIENTS: u32 = 40;
+/// How long a reply is waited for, far beyond what a busy machine needs.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn site(redis: &Redis, settings: &str) -> Site {
     let database = format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n", redis.port());
@@ -15,7 +19,12 @@ fn site(redis: &Redis, settings: &str) -> Site {
 
 /// A server of the site with logs of its own.
 fn start(site: &Site, name: &str) -> Running {
+    start_at(site, name, "127.0.0.1")
+}
+
+fn start_at(site: &Site, name: &str, address: &str) -> Running {
     let mut command = site.command();
+    command.args(["-a", address]);
     command.args(["--log-file", &format!("{name}.log"), "--usage-log-file", &format!("{name}.usage")]);
     let server = Running::start(site, command);
     eventually("a server", || site.path(&format!("{name}.log")).exists().then_some(()));
@@ -27,6 +36,17 @@ fn start(site: &Site, name: &str) -> Running {
 
 fn requests(site: &Site, name: &str) -> usize {
     site.home().read(&format!("{name}.usage")).lines().count()
+}
+
+/// Pings once from each client at the same time, and expects all replies.
+#[track_caller]
+fn ping(clients: &[Caller], thread: u32, when: &str) {
+    clients.iter().for_each(|client| client.send("ping", &[], thread));
+    let is_unanswered = |client: &&Caller| {
+        client.receive(PATIENCE).is_none_or(|reply| reply.number("Thread") != i64::from(thread))
+    };
+    let unanswered = clients.iter().position(|client| is_unanswered(&client));
+    assert_eq!(unanswered, None, "a client whose ping got no reply {when}");
 }
 
 /// Reports a digest once from each client.
@@ -71,6 +91,38 @@ fn each_process_serves_and_goes_on_when_another_is_gone() {
     for server in &mut servers {
         server.daemon().signal(Signal::SIGTERM);
         assert_eq!(server.ended().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_process_that_stops_leaves_new_requests_to_the_others_and_answers_its_own() {
+    if !ours_only() {
+        return;
+    }
+    for address in ["127.0.0.1", "0.0.0.0", "::"] {
+        let redis = Redis::start();
+        let site = site(&redis, "");
+        let [mut stopping, mut staying] = ["one", "two"].map(|name| start_at(&site, name, address));
+        let [clients, reporters] =
+            [0, 1].map(|_| (0..CLIENTS).map(|_| site.caller()).collect::<Vec<Caller>>());
+        ping(&clients, 2000, "before the stop");
+        redis.signal(Signal::SIGSTOP);
+        reporters.iter().for_each(|client| client.send("report", &[&digest(1)], 2000));
+        stopping.daemon().signal(Signal::SIGTERM);
+        let mut thread = 2000;
+        while stopping.is_running() {
+            thread += 1;
+            ping(&clients, thread, &format!("{address}, round {thread}"));
+            if thread == 2020 {
+                redis.signal(Signal::SIGCONT);
+            }
+        }
+        for client in &reporters {
+            assert!(client.receive(PATIENCE).is_some(), "{address}: a report got no reply");
+        }
+        assert_eq!(stopping.ended().code(), Some(0));
+        staying.daemon().signal(Signal::SIGTERM);
+        assert_eq!(staying.ended().code(), Some(0));
     }
 }
 
