@@ -11,23 +11,15 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, Uid, access};
 
-use super::listening::{self, Interrupted};
+use super::listening::{self, Interrupted, Socket};
 use super::prepare::StartError;
 use crate::os::inherited::{self, Inherited};
 use crate::os::open;
-use crate::os::privileges::Identity;
-use crate::server::socket::Listener;
+use crate::os::privileges::{self, Identity};
 use crate::settings::Settings;
 
 /// Folders that many programs share, which none of them may own.
 const SHARED: [&str; 8] = ["/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/var/run"];
-
-/// What was had as root.
-#[derive(Debug, Default)]
-pub(super) struct AsRoot {
-    /// The bound sockets.
-    pub(super) listener: Option<Listener>,
-}
 
 /// Why a start ends before there is a runtime.
 pub(super) enum Refusal {
@@ -37,14 +29,14 @@ pub(super) enum Refusal {
     Stopped(&'static str),
 }
 
-/// Becomes the user that the settings name, if any.
+/// Becomes the user that the settings name, if any, and returns the socket that root has made for it.
 ///
 /// # Errors
 ///
 /// What keeps it from that.
-pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<AsRoot, Refusal> {
+pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<Option<Socket>, Refusal> {
     if settings.user.is_empty() {
-        return Ok(AsRoot::default());
+        return Ok(None);
     }
     let one = |error: String| Refusal::Failed(vec![error]);
     let identity = Identity::find(&settings.user, &settings.group)
@@ -53,7 +45,7 @@ pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<AsRoot, 
     if !now.is_root() {
         // Asked for and done already, as under a service manager.
         if identity.numbers().0 == now {
-            return Ok(AsRoot::default());
+            return Ok(None);
         }
         return Err(one(format!(
             "User: only root can become {}, and this is the user number {now}: start as root, or remove User",
@@ -61,14 +53,20 @@ pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<AsRoot, 
         )));
     }
     if identity.is_root() {
-        return Ok(AsRoot::default());
+        return Ok(None);
     }
-    let had = AsRoot {
-        listener: Some(listening::listen_at_once(settings).map_err(|error| match error {
-            Interrupted::Failed(error) => one(error.to_string()),
-            Interrupted::Stopped(name) => Refusal::Stopped(name),
-        })?),
-    };
+    if settings.reuse_port && privileges::is_for_root(settings.port) {
+        return Err(one(format!(
+            "ReusePort: the port {} is one that only root can bind, and {} has to bind it, once it can serve: choose \
+             another Port, let every user bind it (sysctl net.ipv4.ip_unprivileged_port_start={}), or switch ReusePort \
+             off",
+            settings.port, identity.user, settings.port
+        )));
+    }
+    let socket = listening::open_as_root(settings).map_err(|error| match error {
+        Interrupted::Failed(error) => one(error.to_string()),
+        Interrupted::Stopped(name) => Refusal::Stopped(name),
+    })?;
     let (uid, gid) = identity.numbers();
     if made_homedir {
         chown(&settings.homedir, Some(uid.as_raw()), Some(gid.as_raw())).map_err(|error| {
@@ -77,7 +75,7 @@ pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<AsRoot, 
     }
     identity.assume().map_err(|error| one(format!("cannot become the user {}: {error}", identity.user)))?;
     let failures = Trial { identity: &identity }.of(settings);
-    if failures.is_empty() { Ok(had) } else { Err(Refusal::Failed(failures)) }
+    if failures.is_empty() { Ok(Some(socket)) } else { Err(Refusal::Failed(failures)) }
 }
 
 /// Opens the file that takes all output in the background.

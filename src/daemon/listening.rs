@@ -1,5 +1,6 @@
 //! Binding the socket, with time for a port or an address that is about to be free or there.
 
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
@@ -8,7 +9,7 @@ use tracing::warn;
 use super::prepare::{HANDOVER, HANDOVER_STEP};
 use super::say;
 use crate::os::signals;
-use crate::server::socket::{BindError, Listener, bind};
+use crate::server::socket::{BindError, Listener, Unbound};
 use crate::settings::Settings;
 
 /// How long an address is waited for that no interface has yet, or its interface, as before a VPN is up.
@@ -24,32 +25,41 @@ pub(super) enum Interrupted {
     Stopped(&'static str),
 }
 
-/// Binds the socket.
-///
-/// # Errors
-///
-/// It cannot be bound, also after waiting for what may pass.
-pub(super) async fn listen(settings: &Settings) -> Result<Listener, BindError> {
-    let mut attempts = Attempts::new(settings, |text| warn!("{text}"));
-    loop {
-        match attempts.next() {
-            Attempt::Over(outcome) => return *outcome,
-            Attempt::Again(pause) => sleep(pause).await,
+/// The socket, as far as root had to make it.
+#[derive(Debug)]
+pub(super) enum Socket {
+    /// It has its port.
+    Bound(Listener),
+    /// It gets its port as the last thing before service.
+    Unbound(Unbound),
+}
+
+impl Socket {
+    /// All descriptors.
+    pub(super) fn descriptors(&self) -> Vec<RawFd> {
+        match self {
+            Self::Bound(listener) => listener.descriptors().collect(),
+            Self::Unbound(unbound) => vec![unbound.descriptor()],
         }
     }
 }
 
-/// Binds the socket before there are logs and a runtime. The signals to stop must be blocked, and end the
-/// waiting.
+/// Makes the socket as root, before there are logs and a runtime: with its port, which may be one that only root
+/// can bind, or without, if requests that come to it would be kept from other processes on the port. The signals to
+/// stop must be blocked, and end the waiting.
 ///
 /// # Errors
 ///
-/// The socket cannot be bound, or a signal asked for the end.
-pub(super) fn listen_at_once(settings: &Settings) -> Result<Listener, Interrupted> {
-    let mut attempts = Attempts::new(settings, |text| say("warning", &text));
+/// The socket cannot be made or bound, or a signal asked for the end.
+pub(super) fn open_as_root(settings: &Settings) -> Result<Socket, Interrupted> {
+    let unbound = open(settings).map_err(Interrupted::Failed)?;
+    if settings.reuse_port {
+        return Ok(Socket::Unbound(unbound));
+    }
+    let mut attempts = Attempts::new(&unbound, |text| say("warning", &text));
     loop {
         match attempts.next() {
-            Attempt::Over(outcome) => return outcome.map_err(Interrupted::Failed),
+            Attempt::Over(outcome) => return outcome.map(Socket::Bound).map_err(Interrupted::Failed),
             Attempt::Again(pause) => {
                 if let Some(name) = signals::stopped_within(pause) {
                     return Err(Interrupted::Stopped(name));
@@ -59,6 +69,31 @@ pub(super) fn listen_at_once(settings: &Settings) -> Result<Listener, Interrupte
     }
 }
 
+/// Gives the socket its port, and makes it if that was not done as root.
+///
+/// # Errors
+///
+/// It cannot be bound, also after waiting for what may pass.
+pub(super) async fn listen(settings: &Settings, socket: Option<Socket>) -> Result<Listener, BindError> {
+    let unbound = match socket {
+        Some(Socket::Bound(listener)) => return Ok(listener),
+        Some(Socket::Unbound(unbound)) => unbound,
+        None => open(settings)?,
+    };
+    let mut attempts = Attempts::new(&unbound, |text| warn!("{text}"));
+    loop {
+        match attempts.next() {
+            Attempt::Over(outcome) => return *outcome,
+            Attempt::Again(pause) => sleep(pause).await,
+        }
+    }
+}
+
+fn open(settings: &Settings) -> Result<Unbound, BindError> {
+    let Settings { listen_address, port, send_buffer, reuse_port, .. } = settings;
+    Unbound::open(listen_address, *port, *send_buffer, *reuse_port)
+}
+
 enum Attempt {
     Over(Box<Result<Listener, BindError>>),
     Again(Duration),
@@ -66,20 +101,19 @@ enum Attempt {
 
 /// Attempts to bind the socket.
 struct Attempts<'a, F> {
-    settings: &'a Settings,
+    unbound: &'a Unbound,
     tell: F,
     started: Instant,
     told: Option<Instant>,
 }
 
 impl<'a, F: Fn(String)> Attempts<'a, F> {
-    fn new(settings: &'a Settings, tell: F) -> Self {
-        Self { settings, tell, started: Instant::now(), told: None }
+    fn new(unbound: &'a Unbound, tell: F) -> Self {
+        Self { unbound, tell, started: Instant::now(), told: None }
     }
 
     fn next(&mut self) -> Attempt {
-        let Settings { listen_address, port, send_buffer, reuse_port, .. } = self.settings;
-        let outcome = bind(listen_address, *port, *send_buffer, *reuse_port);
+        let outcome = self.unbound.bind();
         let patience = match &outcome {
             Err(BindError::InUse { .. } | BindError::NotShared { .. }) => HANDOVER,
             Err(BindError::Absent { .. } | BindError::AbsentInterface { .. }) => ABSENCE,

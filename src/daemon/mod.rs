@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use self::identity::Refusal;
+use self::listening::Socket;
 use self::prepare::{HANDOVER, HANDOVER_STEP, Prepared, StartError, prepare, sources};
 use self::watch::{End, Watch};
 use crate::access::{self, Present, Sources};
@@ -32,7 +33,6 @@ use crate::os::inherited::{self, Inherited};
 use crate::os::pidfile::{self, PidFile};
 use crate::os::signals::{self, Intention, Signals};
 use crate::os::{self, privileges};
-use crate::server::socket::Listener;
 use crate::settings::{self, Environment, Failure, Invocation, Problem, Settings};
 use crate::storage::{self, Cancel};
 
@@ -201,8 +201,8 @@ fn start(settings: &Settings) -> ExitCode {
     };
     // Only root may lower it.
     let niced = privileges::nice(settings.nice);
-    let as_root = match identity::assume(settings, made_homedir) {
-        Ok(as_root) => as_root,
+    let socket = match identity::assume(settings, made_homedir) {
+        Ok(socket) => socket,
         Err(refusal) => return refused(settings, refusal, |error| say("error", &error)),
     };
     let (log, usage_log) = (settings.log_file.as_deref(), settings.usage_log_file.as_deref());
@@ -216,13 +216,13 @@ fn start(settings: &Settings) -> ExitCode {
     if let Err(error) = niced {
         warn!("the niceness {} was refused: {error}", settings.nice);
     }
-    let readiness = match detach(settings, &logs, output, as_root.listener.as_ref()) {
+    let readiness = match detach(settings, &logs, output, socket.as_ref()) {
         Ok(readiness) => readiness,
         Err(refusal) => return refused(settings, refusal, |error| error!("{error}")),
     };
     info!("Starting pyzord server.");
     confinement::confine(settings);
-    let outcome = run(settings, &logs, as_root.listener, readiness);
+    let outcome = run(settings, &logs, socket, readiness);
     logs.close(LOG_PATIENCE);
     outcome
 }
@@ -257,7 +257,7 @@ fn detach(
     settings: &Settings,
     logs: &Logs,
     output: Option<File>,
-    listener: Option<&Listener>,
+    socket: Option<&Socket>,
 ) -> Result<Option<Readiness>, Refusal> {
     let Some(output) = output else { return Ok(None) };
     let failed = |error: StartError| Refusal::Failed(vec![error.to_string()]);
@@ -274,22 +274,17 @@ fn detach(
         }
     }
     let mut kept = logs.descriptors();
-    kept.extend(listener.into_iter().flat_map(Listener::descriptors));
+    kept.extend(socket.into_iter().flat_map(Socket::descriptors));
     detach::detach(output, &kept).map(Some).map_err(|error| failed(StartError::Detach(error)))
 }
 
 /// Everything from the runtime on.
-fn run(
-    settings: &Settings,
-    logs: &Logs,
-    listener: Option<Listener>,
-    readiness: Option<Readiness>,
-) -> ExitCode {
+fn run(settings: &Settings, logs: &Logs, socket: Option<Socket>, readiness: Option<Readiness>) -> ExitCode {
     let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => return failed_start(StartError::System(error), readiness),
     };
-    let outcome = runtime.block_on(serve(settings, logs, listener, readiness));
+    let outcome = runtime.block_on(serve(settings, logs, socket, readiness));
     // A file that cannot be read right now must not keep the process.
     runtime.shutdown_background();
     outcome
@@ -306,7 +301,7 @@ fn failed_start(error: StartError, readiness: Option<Readiness>) -> ExitCode {
 async fn serve(
     settings: &Settings,
     logs: &Logs,
-    listener: Option<Listener>,
+    socket: Option<Socket>,
     readiness: Option<Readiness>,
 ) -> ExitCode {
     let mut signals = match Signals::install() {
@@ -320,7 +315,7 @@ async fn serve(
     settings.notices.iter().for_each(|notice| info!("{notice}"));
     let mut reload_at_once = false;
     let prepared = tokio::select! {
-        prepared = prepare(settings, logs, listener, readiness.is_some()) => prepared,
+        prepared = prepare(settings, logs, socket, readiness.is_some()) => prepared,
         name = stop_asked(&mut signals, &mut reload_at_once) => {
             info!("{name} received. Shutting down.");
             if let Some(readiness) = readiness {

@@ -8,14 +8,14 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::listening;
+use super::listening::{self, Socket};
 use super::watch::tell;
 use crate::access::{self, Authorizer, LoadError, Present, Sources};
 use crate::limits::{Gate, Rules};
 use crate::logging::Logs;
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::record::Timestamp;
-use crate::server::socket::{BindError, Listener};
+use crate::server::socket::BindError;
 use crate::server::{Parts, Server};
 use crate::settings::Settings;
 use crate::storage::{self, Engine, OpenError};
@@ -56,11 +56,12 @@ pub(super) struct Prepared {
     pub(super) place: String,
 }
 
-/// Opens the database, binds the socket, reads accounts and access, and writes the pid file.
+/// Opens the database, reads accounts and access, writes the pid file, and then binds the socket: requests come only
+/// once they can be answered.
 pub(super) async fn prepare(
     settings: &Settings,
     logs: &Logs,
-    listener: Option<Listener>,
+    socket: Option<Socket>,
     detached: bool,
 ) -> Result<Prepared, StartError> {
     let options = storage::Options {
@@ -71,7 +72,7 @@ pub(super) async fn prepare(
         connections: (settings.db_connections > 0).then_some(settings.db_connections as usize),
     };
     let engine = hand_over(OpenError::is_busy, || storage::open(&settings.engine, &options)).await?;
-    let prepared = prepare_rest(settings, logs, listener, detached, &engine).await;
+    let prepared = prepare_rest(settings, logs, socket, detached, &engine).await;
     if prepared.is_err() {
         engine.close().await;
     }
@@ -81,21 +82,24 @@ pub(super) async fn prepare(
 async fn prepare_rest(
     settings: &Settings,
     logs: &Logs,
-    listener: Option<Listener>,
+    socket: Option<Socket>,
     detached: bool,
     engine: &Arc<dyn Engine>,
 ) -> Result<Prepared, StartError> {
-    let listener = match listener {
-        Some(listener) => listener,
-        None => listening::listen(settings).await?,
-    };
-    listener.warnings.iter().for_each(|warning| warn!("{warning}"));
-    listener.notices.iter().for_each(|notice| info!("{notice}"));
-    let place = format!("{} (UDP), engine {}", listener.address(), engine.describe());
     let loaded = access::load(&sources(settings), Present::default())?;
     tell(&loaded);
     let present = loaded.present;
     let access = Arc::new(ArcSwap::from_pointee(loaded.authorizer));
+    let pid_file = match detached {
+        true => {
+            Some(hand_over(PidFileError::is_busy, || async { PidFile::write(&settings.pid_file) }).await?)
+        }
+        false => None,
+    };
+    let listener = listening::listen(settings, socket).await?;
+    listener.warnings.iter().for_each(|warning| warn!("{warning}"));
+    listener.notices.iter().for_each(|notice| info!("{notice}"));
+    let place = format!("{} (UDP), engine {}", listener.address(), engine.describe());
     let server = Server::new(Parts {
         listener,
         access: Arc::clone(&access),
@@ -105,12 +109,6 @@ async fn prepare_rest(
         replay_guard: settings.replay_guard.then_some(settings.replay_guard_size),
         clock: Timestamp::now,
     })?;
-    let pid_file = match detached {
-        true => {
-            Some(hand_over(PidFileError::is_busy, || async { PidFile::write(&settings.pid_file) }).await?)
-        }
-        false => None,
-    };
     Ok(Prepared { engine: Arc::clone(engine), server, present, access, pid_file, place })
 }
 

@@ -99,13 +99,25 @@ impl PidFile {
         }
     }
 
-    /// Removes the file, unless somebody has put another one in its place.
+    /// Removes the file, unless another one has been put in its place.
     ///
     /// # Errors
     ///
     /// The system's.
     pub fn remove(self) -> io::Result<()> {
+        self.remove_if_own()
+    }
+
+    fn remove_if_own(&self) -> io::Result<()> {
         if is_at(&self.file, &self.path) { fs::remove_file(&self.path) } else { Ok(()) }
+    }
+}
+
+/// A start that fails or is stopped leaves no file.
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // The number of a dead process in it does no harm.
+        let _ = self.remove_if_own();
     }
 }
 

@@ -2,12 +2,15 @@
 #![allow(unsafe_code, reason = "no safe wrapper of nice(2) is among the dependencies")]
 
 use std::ffi::CString;
-use std::io;
+use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::unistd::{
     Gid, Group, Uid, User, getresgid, getresuid, initgroups, setgroups, setresgid, setresuid, setuid,
 };
+
+/// The first port that every user can bind, where the system does not say it.
+const USUAL_FIRST_FREE: u32 = 1024;
 
 /// A user to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +89,13 @@ impl Identity {
         }
         Ok(())
     }
+}
+
+/// Whether only root can bind this port.
+pub fn is_for_root(port: u16) -> bool {
+    let first_free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first_free = first_free.ok().and_then(|text| text.trim().parse().ok());
+    u32::from(port) < first_free.unwrap_or(USUAL_FIRST_FREE)
 }
 
 /// Raises the niceness by this much, which a negative number lowers. Zero asks the system nothing.

@@ -91,8 +91,16 @@ pub enum BindError {
         "cannot listen on {address}: this kernel has no IPv6; set ListenAddress to an IPv4 address (0.0.0.0: all)"
     )]
     NoIpv6 {
-        /// The address and port.
-        address: SocketAddr,
+        /// The address as the settings have it.
+        address: String,
+    },
+    /// The system has no socket to give.
+    #[error("cannot listen on {address}: {error}")]
+    NoSocket {
+        /// The address as the settings have it.
+        address: String,
+        /// The system's reason.
+        error: io::Error,
     },
     /// A link-local address without its interface.
     #[error(
@@ -148,79 +156,148 @@ impl Listener {
     }
 }
 
-/// Binds a UDP socket. An empty address is every IPv4 address of the host; one with a colon is IPv6, where
-/// `::` serves IPv4 as well; anything else is an IPv4 address or a host name, of which the first IPv4 address
-/// counts. `send_buffer` is how many bytes of replies the kernel is asked to hold, and `is_shared` is whether other
-/// processes of this user may bind the same port in this way.
-///
-/// # Errors
-///
-/// The address cannot be resolved, is in use or not there, or the system refuses it. Options that the system
-/// refuses are warnings.
-pub fn bind(address: &str, port: u16, send_buffer: usize, is_shared: bool) -> Result<Listener, BindError> {
-    let unresolved = |error| BindError::Resolve { address: address.to_owned(), error };
-    let is_v6 = address.contains(':');
-    let name = match address {
-        "" => "0.0.0.0",
-        bracketed if is_v6 => bracketed.trim_start_matches('[').trim_end_matches(']'),
-        name => name,
-    };
-    let absent_interface = || BindError::AbsentInterface { address: name.to_owned() };
-    let has_interface = is_v6 && name.contains('%');
-    let address = (name, port)
-        .to_socket_addrs()
-        .map_err(|error| if has_interface { absent_interface() } else { unresolved(error) })?
-        .find(|found| found.is_ipv6() == is_v6)
-        .ok_or_else(|| unresolved(io::Error::other("it has no IPv4 address")))?;
-    match address {
-        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
-            return Err(BindError::NoInterface { address });
-        }
-        _ => {}
-    }
-    open(address, send_buffer, is_shared).map_err(|error| match error {
-        Errno::EADDRINUSE if is_shared => BindError::NotShared { address },
-        Errno::EADDRINUSE => BindError::InUse { address },
-        Errno::EADDRNOTAVAIL => BindError::Absent { address },
-        Errno::ENODEV if has_interface => absent_interface(),
-        Errno::EAFNOSUPPORT if is_v6 => BindError::NoIpv6 { address },
-        error => BindError::Refused { address, error: error.into() },
-    })
+/// A UDP socket that has its buffers and no port yet, so that no request comes to it.
+#[derive(Debug)]
+pub struct Unbound {
+    descriptor: OwnedFd,
+    /// The address as the settings have it.
+    address: String,
+    port: u16,
+    send_buffer: usize,
+    is_shared: bool,
+    warnings: Vec<String>,
+    notices: Vec<String>,
 }
 
-fn open(address: SocketAddr, send_buffer: usize, is_shared: bool) -> nix::Result<Listener> {
-    let descriptor = datagram_socket(address)?;
-    if is_shared {
-        setsockopt(&descriptor, sockopt::ReusePort, &true)?;
-    }
-    let mut options = Options { descriptor: descriptor.as_fd(), warnings: Vec::new(), notices: Vec::new() };
-    if address.is_ipv6() {
-        options.set(sockopt::Ipv6V6Only, &false, "IPV6_V6ONLY", "IPv4 requests may not arrive");
-    }
-    options.set(sockopt::RxqOvfl, &1, "SO_RXQ_OVFL", "datagrams that the kernel drops are not counted");
-    options.receive_buffer();
-    options.send_buffer(send_buffer);
-    bind_to(descriptor.as_raw_fd(), &SockaddrStorage::from(address))?;
-    if address.ip().is_unspecified() {
-        let missing = "replies may leave from another address than the one that was asked";
-        match address {
-            SocketAddr::V4(_) => options.set(sockopt::Ipv4PacketInfo, &true, "IP_PKTINFO", missing),
-            SocketAddr::V6(_) => options.set(sockopt::Ipv6RecvPacketInfo, &true, "IPV6_RECVPKTINFO", missing),
+impl Unbound {
+    /// Makes a socket for an address. An empty one is every IPv4 address of the host; one with a colon is IPv6,
+    /// where `::` serves IPv4 as well; anything else is an IPv4 address or a host name, of which the first IPv4
+    /// address counts. `send_buffer` is how many bytes of replies the kernel is asked to hold, and `is_shared` is
+    /// whether other processes may bind the same port in this way, if the same user has made their sockets.
+    ///
+    /// # Errors
+    ///
+    /// The system has none. Options that it refuses are warnings.
+    pub fn open(address: &str, port: u16, send_buffer: usize, is_shared: bool) -> Result<Self, BindError> {
+        let address = if address.is_empty() { "0.0.0.0" } else { address }.to_owned();
+        let is_v6 = address.contains(':');
+        let opened = datagram_socket(is_v6).and_then(|descriptor| {
+            if is_shared {
+                setsockopt(&descriptor, sockopt::ReusePort, &true)?;
+            }
+            Ok(descriptor)
+        });
+        let descriptor = match opened {
+            Ok(descriptor) => descriptor,
+            Err(Errno::EAFNOSUPPORT) if is_v6 => return Err(BindError::NoIpv6 { address }),
+            Err(error) => return Err(BindError::NoSocket { address, error: error.into() }),
         };
+        let mut options = Options::of(descriptor.as_fd());
+        if is_v6 {
+            options.set(sockopt::Ipv6V6Only, &false, "IPV6_V6ONLY", "IPv4 requests may not arrive");
+        }
+        options.set(sockopt::RxqOvfl, &1, "SO_RXQ_OVFL", "datagrams that the kernel drops are not counted");
+        options.receive_buffer();
+        options.send_buffer(send_buffer);
+        let Options { warnings, notices, .. } = options;
+        Ok(Self { descriptor, address, port, send_buffer, is_shared, warnings, notices })
     }
-    let has_bursts =
-        options.set(sockopt::UdpGsoSegment, &0, "UDP_SEGMENT", "replies to one peer are sent one by one");
-    let Options { mut warnings, notices, .. } = options;
-    let address = local_address(&descriptor)?;
-    // What is sent to the host itself never waits in the kernel. On a shared port another process could take the address
-    // of a spare one.
-    let spares = if is_shared || address.ip().is_loopback() {
-        Vec::new()
-    } else {
-        spares(&descriptor, address, send_buffer.min(SPARE_BUFFER), &mut warnings)
-    };
-    let (socket, source) = (UdpSocket::from(descriptor), Source::bound(address));
-    Ok(Listener { socket, spares, source, has_bursts, address, warnings, notices })
+
+    /// Its descriptor.
+    pub fn descriptor(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+
+    /// Binds the socket, to which requests come from now on.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be resolved, is in use or not there, or the system refuses it. It can be tried again.
+    pub fn bind(&self) -> Result<Listener, BindError> {
+        let address = self.resolve()?;
+        self.bind_to(address).map_err(|error| match error {
+            Errno::EADDRINUSE if self.is_shared => BindError::NotShared { address },
+            Errno::EADDRINUSE => BindError::InUse { address },
+            Errno::EADDRNOTAVAIL => BindError::Absent { address },
+            Errno::ENODEV if self.address.contains('%') => {
+                BindError::AbsentInterface { address: self.name().to_owned() }
+            }
+            error => BindError::Refused { address, error: error.into() },
+        })
+    }
+
+    /// The address without the brackets that one of IPv6 may have.
+    fn name(&self) -> &str {
+        if self.address.contains(':') {
+            self.address.trim_start_matches('[').trim_end_matches(']')
+        } else {
+            &self.address
+        }
+    }
+
+    fn resolve(&self) -> Result<SocketAddr, BindError> {
+        let unresolved = |error| BindError::Resolve { address: self.address.clone(), error };
+        let is_v6 = self.address.contains(':');
+        let name = self.name();
+        let address = (name, self.port)
+            .to_socket_addrs()
+            .map_err(|error| match is_v6 && name.contains('%') {
+                true => BindError::AbsentInterface { address: name.to_owned() },
+                false => unresolved(error),
+            })?
+            .find(|found| found.is_ipv6() == is_v6)
+            .ok_or_else(|| unresolved(io::Error::other("it has no IPv4 address")))?;
+        match address {
+            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+                Err(BindError::NoInterface { address })
+            }
+            _ => Ok(address),
+        }
+    }
+
+    fn bind_to(&self, address: SocketAddr) -> nix::Result<Listener> {
+        let descriptor = self
+            .descriptor
+            .try_clone()
+            .map_err(|error| error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw))?;
+        bind_to(descriptor.as_raw_fd(), &SockaddrStorage::from(address))?;
+        let mut options = Options::of(descriptor.as_fd());
+        if address.ip().is_unspecified() {
+            let missing = "replies may leave from another address than the one that was asked";
+            match address {
+                SocketAddr::V4(_) => options.set(sockopt::Ipv4PacketInfo, &true, "IP_PKTINFO", missing),
+                SocketAddr::V6(_) => {
+                    options.set(sockopt::Ipv6RecvPacketInfo, &true, "IPV6_RECVPKTINFO", missing)
+                }
+            };
+        }
+        let has_bursts =
+            options.set(sockopt::UdpGsoSegment, &0, "UDP_SEGMENT", "replies to one peer are sent one by one");
+        let mut warnings = self.warnings.clone();
+        warnings.append(&mut options.warnings);
+        let address = local_address(&descriptor)?;
+        // What is sent to the host itself never waits in the kernel. On a shared port another process could take the
+        // address of a spare one.
+        let spares = if self.is_shared || address.ip().is_loopback() {
+            Vec::new()
+        } else {
+            spares(&descriptor, address, self.send_buffer.min(SPARE_BUFFER), &mut warnings)
+        };
+        let (socket, source, notices) =
+            (UdpSocket::from(descriptor), Source::bound(address), self.notices.clone());
+        Ok(Listener { socket, spares, source, has_bursts, address, warnings, notices })
+    }
+}
+
+/// A socket with its port, for tests.
+#[cfg(test)]
+pub(super) fn bind(
+    address: &str,
+    port: u16,
+    send_buffer: usize,
+    is_shared: bool,
+) -> Result<Listener, BindError> {
+    Unbound::open(address, port, send_buffer, is_shared)?.bind()
 }
 
 /// Takes a socket out of those that share its port, for good, so that new requests go to the others. What it has
@@ -239,8 +316,8 @@ pub(super) fn leave_shared_port(socket: &(impl AsFd + AsRawFd)) -> nix::Result<(
     Ok(())
 }
 
-fn datagram_socket(address: SocketAddr) -> nix::Result<OwnedFd> {
-    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+fn datagram_socket(is_v6: bool) -> nix::Result<OwnedFd> {
+    let family = if is_v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     socket(family, SockType::Datagram, flags, SockProtocol::Udp)
 }
@@ -252,7 +329,11 @@ struct Options<'a> {
     notices: Vec<String>,
 }
 
-impl Options<'_> {
+impl<'a> Options<'a> {
+    fn of(descriptor: BorrowedFd<'a>) -> Self {
+        Self { descriptor, warnings: Vec::new(), notices: Vec::new() }
+    }
+
     /// Sets an option and returns whether that worked; if not, `missing` says what that means.
     fn set<O: SetSockOpt>(&mut self, option: O, value: &O::Val, name: &str, missing: &str) -> bool {
         let outcome = setsockopt(&self.descriptor, option, value);
@@ -346,7 +427,7 @@ fn spares(
 
 /// One spare socket, at an address that the number chooses.
 fn spare(first: SocketAddr, random: u64, send_buffer: usize) -> nix::Result<UdpSocket> {
-    let descriptor = datagram_socket(first)?;
+    let descriptor = datagram_socket(first.is_ipv6())?;
     let [a, b, c, d, e, ..] = random.to_be_bytes();
     // 127.1.0.0 and beyond: addresses below that are in use.
     let loopback = Ipv4Addr::new(127, a.max(1), b, c);
@@ -422,7 +503,7 @@ mod tests {
             assert_eq!(listener.spares.len(), SPARES);
             let port = listener.address().port();
             for address in [any, own] {
-                let other = datagram_socket(SocketAddr::new(address.parse().unwrap(), port)).unwrap();
+                let other = datagram_socket(address.contains(':')).unwrap();
                 setsockopt(&other, sockopt::ReusePort, &true).unwrap();
                 setsockopt(&other, sockopt::ReuseAddr, &true).unwrap();
                 let address = SockaddrStorage::from(SocketAddr::new(address.parse().unwrap(), port));

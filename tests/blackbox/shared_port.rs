@@ -18,7 +18,7 @@ fn site(redis: &Redis, settings: &str) -> Site {
 }
 
 /// A server of the site with logs of its own.
-fn start(site: &Site, name: &str) -> Running {
+pub(crate) fn start(site: &Site, name: &str) -> Running {
     start_at(site, name, "127.0.0.1")
 }
 
@@ -38,9 +38,14 @@ fn requests(site: &Site, name: &str) -> usize {
     site.home().read(&format!("{name}.usage")).lines().count()
 }
 
+/// Clients of the site, each with a port of its own.
+pub(crate) fn clients(site: &Site) -> Vec<Caller> {
+    (0..CLIENTS).map(|_| site.caller()).collect()
+}
+
 /// Pings once from each client at the same time, and expects all replies.
 #[track_caller]
-fn ping(clients: &[Caller], thread: u32, when: &str) {
+pub(crate) fn ping(clients: &[Caller], thread: u32, when: &str) {
     clients.iter().for_each(|client| client.send("ping", &[], thread));
     let is_unanswered = |client: &&Caller| {
         client.receive(PATIENCE).is_none_or(|reply| reply.number("Thread") != i64::from(thread))
@@ -64,7 +69,7 @@ fn each_process_serves_and_goes_on_when_another_is_gone() {
     let redis = Redis::start();
     let site = site(&redis, "");
     let mut servers = [start(&site, "one"), start(&site, "two")];
-    let mut clients: Vec<Caller> = (0..CLIENTS).map(|_| site.caller()).collect();
+    let mut clients = clients(&site);
     report(&mut clients, &digest(1));
     let served = eventually("the usage logs", || {
         let served = ["one", "two"].map(|name| requests(&site, name));
@@ -103,8 +108,7 @@ fn a_process_that_stops_leaves_new_requests_to_the_others_and_answers_its_own() 
         let redis = Redis::start();
         let site = site(&redis, "");
         let [mut stopping, mut staying] = ["one", "two"].map(|name| start_at(&site, name, address));
-        let [clients, reporters] =
-            [0, 1].map(|_| (0..CLIENTS).map(|_| site.caller()).collect::<Vec<Caller>>());
+        let [clients, reporters] = [0, 1].map(|_| clients(&site));
         ping(&clients, 2000, "before the stop");
         redis.signal(Signal::SIGSTOP);
         reporters.iter().for_each(|client| client.send("report", &[&digest(1)], 2000));
@@ -150,6 +154,11 @@ fn a_port_is_shared_only_by_processes_that_both_want_it() {
     let refused = finish(site.command());
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("a process that does not share it"), "{refused:?}");
+    // The pid file is written before the port is bound, and does not stay.
+    let refused = finish(site.detached());
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("a process that does not share it"), "{refused:?}");
+    assert!(!site.path("pyzord.pid").exists());
 }
 
 #[test]

@@ -3,3 +3,4 @@
 mod confinement;
 mod privileges;
 mod repairs;
+mod shared_port;

@@ -12,18 +12,18 @@ use nix::unistd::Uid;
 use crate::harness::{Account, DIGEST, Home, MariaDb, Redis, Server, eventually, ours_only};
 use crate::support::{Site, finish};
 
-const NOBODY: u32 = 65534;
+pub(super) const NOBODY: u32 = 65534;
 /// A user and a group that the system does not know.
 const STRANGER: u32 = 54_321;
 
 /// Whether these tests can be run at all; who is not root is told what to do.
-fn as_root() -> bool {
+pub(super) fn as_root() -> bool {
     assert!(Uid::effective().is_root(), "becoming another user is tested as root: sudo make test");
     ours_only()
 }
 
 /// A homedir of this user, in which everybody may do everything, with these settings.
-fn home_of(user: u32, settings: &str) -> Home {
+pub(super) fn home_of(user: u32, settings: &str) -> Home {
     let home = Home::open().settling_user().config(settings);
     give(&home, user);
     home
