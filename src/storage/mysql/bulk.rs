@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::place::{Place, failure_of};
+use super::schema::Use;
 use super::table::{Table, decode_held, digest_of};
 use super::work::{is_conflict, is_of_data};
 use crate::digest::{Digest, hex};
@@ -46,9 +47,10 @@ pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> Open
     Box::pin(async move {
         let place = Place::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
         let name = format!("the MySQL server {}", place.describe());
+        let used = if purpose == Purpose::Fill { Use::Making } else { Use::Reading };
         let opened = reach(&name, async {
             let mut scanning = place.connect().await?;
-            let table = Table::inspect(&mut scanning, &place, purpose == Purpose::Fill).await?;
+            let table = Table::inspect(&mut scanning, &place, used).await?;
             Ok((scanning, place.connect().await?, table))
         });
         let (scanning, working, table) = opened.await?;

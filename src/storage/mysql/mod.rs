@@ -11,6 +11,7 @@ mod pace;
 mod place;
 mod pool;
 mod schema;
+mod shape;
 mod sweep;
 mod table;
 mod work;
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 
 use self::place::Place;
 use self::pool::Pool;
+use self::schema::Use;
 use self::table::Table;
 use self::work::Shared;
 use super::presence::{Link, keep, time_left};
@@ -60,7 +62,7 @@ impl MySql {
         let name = format!("the MySQL server {}", place.describe());
         let (connection, table) = wait_for(&name, || async {
             let mut connection = place.connect().await?;
-            let table = Table::inspect(&mut connection, &place, true).await?;
+            let table = Table::inspect(&mut connection, &place, Use::Making).await?;
             let table = table.ok_or_else(|| Failure::passing("the table has gone again"))?;
             Ok((connection, table))
         })

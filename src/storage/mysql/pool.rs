@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::place::{ConnectError, Place};
+use super::schema::Use;
 use super::table::Table;
 use crate::storage::BoxFuture;
 use crate::storage::presence::{Link, Presence};
@@ -110,7 +111,7 @@ impl Pool {
 
     /// Inspects the table, whose description is replaced.
     async fn inspect(&self, connection: &mut Conn) -> Result<(), Failure> {
-        let table = Table::inspect(connection, &self.place, false).await?;
+        let table = Table::inspect(connection, &self.place, Use::Changing).await?;
         let gone = || Failure::fatal(format!("the table {} is not there", self.place.quoted_table()));
         self.table.store(Arc::new(table.ok_or_else(gone)?));
         *self.inspected.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();

@@ -1,63 +1,49 @@
-//! The shape of the table of records: looking at it, and making it.
+//! Looking at the table of records, and making it.
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 
 use super::place::{Place, failure_of};
+use super::shape::{Column, Index, Part, Shape};
 use super::table::{FRAME, LONG_ROW, MAX_ROWS, ROW, Table};
-use crate::digest::HEX_LEN;
 use crate::storage::start::Failure;
 
 const NO_SUCH_TABLE: u16 = 1146;
-const TIMES: [&str; 4] = ["r_entered", "wl_entered", "r_updated", "wl_updated"];
+
+/// What a table is to be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Records are read, and may be deleted.
+    Reading,
+    /// Records are changed, too.
+    Changing,
+    /// Records are changed, and a table that is not there is made.
+    Making,
+}
 
 impl Table {
-    /// Looks at the table, and whether it can be read. If it is not there it is made, where that is wanted;
-    /// otherwise there is none. A table that cannot be counted in is a final failure.
+    /// Looks at the table, and whether it can be read. There is none if it is not there and is not to be made. One that
+    /// is not fit for its use is a final failure.
     pub(super) async fn inspect(
         connection: &mut Conn,
         place: &Place,
-        may_create: bool,
+        purpose: Use,
     ) -> Result<Option<Self>, Failure> {
         let name = place.quoted_table();
-        let columns = match columns(connection, &name).await {
-            Err(Error::Server(error)) if error.code == NO_SUCH_TABLE && !may_create => return Ok(None),
+        let found = match shape(connection, &name).await {
+            Err(Error::Server(error)) if error.code == NO_SUCH_TABLE && purpose != Use::Making => {
+                return Ok(None);
+            }
             Err(Error::Server(error)) if error.code == NO_SUCH_TABLE => {
                 create(connection, &name).await?;
-                columns(connection, &name).await
+                shape(connection, &name).await
             }
-            columns => columns,
+            found => found,
         };
-        let columns = columns.map_err(|error| failure_of(&error))?;
-        let column = |wanted: &str| columns.iter().find(|column| column.name.eq_ignore_ascii_case(wanted));
-        let wanted = [&["digest", "r_count", "wl_count"][..], &TIMES].concat();
-        if let Some(missing) = wanted.into_iter().find(|name| column(name).is_none()) {
-            return Err(Failure::fatal(format!("the table {name} has no column {missing}")));
-        }
-        // What others have stored there, and what is compared, is filled up with zero bytes.
-        if let Some(padded) = column("digest").filter(|column| {
-            column.kind.to_ascii_lowercase().starts_with("binary(") && width(&column.kind) > Some(HEX_LEN)
-        }) {
-            let why = format!(
-                "the column digest of the table {name} is {}, which fills digests up with zero bytes: run ALTER TABLE \
-                 {name} MODIFY digest char({HEX_LEN}) CHARACTER SET ascii NOT NULL, after its zero bytes have been removed",
-                padded.kind
-            );
-            return Err(Failure::fatal(why));
-        }
-        if let Some(narrow) =
-            column("digest").filter(|column| width(&column.kind).is_some_and(|width| width < HEX_LEN))
-        {
-            let why =
-                format!("the column digest of the table {name} is {}, too narrow for 40 digits", narrow.kind);
-            return Err(Failure::fatal(why));
-        }
         let failure = |error| failure_of(&error);
-        if !is_unique(connection, &name).await.map_err(failure)? {
-            let why = format!(
-                "the table {name} has no unique index of whole digests, so it may have several rows for one digest, or one \
-                 for several, whose counts would be wrong: run ALTER TABLE {name} ADD PRIMARY KEY (digest)"
-            );
+        let shape = found.map_err(failure)?;
+        let unfit = shape.why_unreadable();
+        if let Some(why) = unfit.or_else(|| shape.why_unchangeable().filter(|_| purpose != Use::Reading)) {
             return Err(Failure::fatal(why));
         }
         let probe = format!("SELECT r_count, wl_updated FROM {name} WHERE digest = ''");
@@ -65,25 +51,17 @@ impl Table {
         let packet: Option<u64> =
             connection.query_first("SELECT @@max_allowed_packet").await.map_err(failure)?;
         let packet = packet.map_or(usize::MAX, |packet| usize::try_from(packet).unwrap_or(usize::MAX));
-        let counts = ["r_count", "wl_count"].map(|name| column(name).map_or("int", |column| &column.kind));
+        let limits = shape.limits();
         Ok(Some(Self {
-            limits: counts.map(limit),
-            floors: counts.map(floor),
-            wants_all_times: TIMES.iter().any(|name| column(name).is_some_and(|column| column.is_demanded)),
+            limits: limits.map(|(_, largest)| largest),
+            floors: limits.map(|(smallest, _)| smallest),
+            wants_all_times: shape.wants_all_times(),
             is_transactional: is_transactional(connection, place).await.map_err(failure)?,
             rows: (packet.saturating_sub(FRAME + 2 * name.len()) / ROW).clamp(1, MAX_ROWS),
             long_rows: (packet.saturating_sub(4 * FRAME + 2 * name.len()) / LONG_ROW).clamp(1, MAX_ROWS),
             name,
         }))
     }
-}
-
-/// One column of the table.
-struct Column {
-    name: String,
-    kind: String,
-    /// Whether every new row must name a value for it.
-    is_demanded: bool,
 }
 
 /// What is at a place of a row, where it is something.
@@ -95,33 +73,39 @@ fn text(row: &Row, at: Option<usize>) -> Option<String> {
     }
 }
 
-async fn columns(connection: &mut Conn, name: &str) -> Result<Vec<Column>, Error> {
+async fn shape(connection: &mut Conn, name: &str) -> Result<Shape, Error> {
     let rows: Vec<Row> = connection.query(format!("SHOW COLUMNS FROM {name}")).await?;
     let column = |row: &Row| Column {
         name: text(row, Some(0)).unwrap_or_default(),
         kind: text(row, Some(1)).unwrap_or_default(),
-        is_demanded: text(row, Some(2)).as_deref() == Some("NO") && text(row, Some(4)).is_none(),
+        is_nullable: text(row, Some(2)).as_deref() != Some("NO"),
+        default: text(row, Some(4)),
+        extra: text(row, Some(5)).unwrap_or_default(),
     };
-    Ok(rows.iter().map(column).collect())
+    let columns = rows.iter().map(column).collect();
+    Ok(Shape { table: name.to_owned(), columns, unique: unique_indexes(connection, name).await? })
 }
 
-/// Whether there can be only one row for a digest.
-async fn is_unique(connection: &mut Conn, name: &str) -> Result<bool, Error> {
+async fn unique_indexes(connection: &mut Conn, name: &str) -> Result<Vec<Index>, Error> {
     let rows: Vec<Row> = connection.query(format!("SHOW INDEX FROM {name}")).await?;
     let text = |row: &Row, column: &str| {
         text(row, row.columns_ref().iter().position(|named| named.name_str() == column)).unwrap_or_default()
     };
-    let parts = |key: &str| rows.iter().filter(|row| text(row, "Key_name") == key).count();
-    Ok(rows.iter().any(|row| {
-        text(row, "Non_unique") == "0"
-            && text(row, "Column_name").eq_ignore_ascii_case("digest")
-            // Of some characters alone: digests that begin alike would be one.
-            && text(row, "Sub_part").is_empty()
-            && parts(&text(row, "Key_name")) == 1
-    }))
+    let mut indexes: Vec<Index> = Vec::new();
+    // A row for each part, those of one index together.
+    for row in rows.iter().filter(|row| text(row, "Non_unique") == "0") {
+        let part = Part { column: text(row, "Column_name"), is_whole: text(row, "Sub_part").is_empty() };
+        let name = text(row, "Key_name");
+        match indexes.last_mut() {
+            Some(index) if index.name == name => index.parts.push(part),
+            _ => indexes.push(Index { name, parts: vec![part] }),
+        }
+    }
+    Ok(indexes)
 }
 
-async fn is_transactional(connection: &mut Conn, place: &Place) -> Result<bool, Error> {
+/// Whether a statement that fails changes nothing in the table, with the storage engine that it has at this moment.
+pub(super) async fn is_transactional(connection: &mut Conn, place: &Place) -> Result<bool, Error> {
     let (database, table) = place.names();
     let question = "SELECT e.TRANSACTIONS FROM information_schema.TABLES t JOIN information_schema.ENGINES e ON \
                     e.ENGINE = t.ENGINE WHERE t.TABLE_SCHEMA = ? AND t.TABLE_NAME = ?";
@@ -152,56 +136,5 @@ async fn create(connection: &mut Conn, name: &str) -> Result<(), Failure> {
             is_final: true,
         }),
         Err(error) => Err(failure_of(&error)),
-    }
-}
-
-/// How many characters a column of this type holds, where its name tells.
-fn width(kind: &str) -> Option<usize> {
-    kind.split_once('(')?.1.split_once(')')?.0.parse().ok()
-}
-
-/// The largest number that a column of this type holds.
-fn limit(kind: &str) -> i64 {
-    let kind = kind.to_ascii_lowercase();
-    let is_unsigned = kind.contains("unsigned");
-    let name = kind.split(|byte: char| !byte.is_ascii_alphabetic()).next().unwrap_or_default();
-    let bits = match name {
-        "tinyint" => 8,
-        "smallint" => 16,
-        "mediumint" => 24,
-        "bigint" => return i64::MAX,
-        _ => 32,
-    };
-    (1 << (if is_unsigned { bits } else { bits - 1 })) - 1
-}
-
-/// The smallest number that a column of this type holds.
-fn floor(kind: &str) -> i64 {
-    if kind.to_ascii_lowercase().contains("unsigned") { 0 } else { -limit(kind) - 1 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The largest count of an `int(11)`.
-    const INT: i64 = i32::MAX as i64;
-
-    #[test]
-    fn a_column_limits_the_count() {
-        for (kind, expected) in [
-            ("int(11)", INT),
-            ("int", INT),
-            ("int(10) unsigned", 4_294_967_295),
-            ("bigint(20)", i64::MAX),
-            ("bigint(20) unsigned", i64::MAX),
-            ("MEDIUMINT(9)", 8_388_607),
-            ("smallint(5) unsigned", 65_535),
-            ("tinyint(4)", 127),
-        ] {
-            assert_eq!(limit(kind), expected, "{kind}");
-            let lowest = if kind.contains("unsigned") { 0 } else { -expected - 1 };
-            assert_eq!(floor(kind), lowest, "{kind}");
-        }
     }
 }

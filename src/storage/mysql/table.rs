@@ -224,7 +224,8 @@ pub(super) fn within(limit: Duration, statement: &str) -> String {
 }
 
 /// The columns of a record.
-const COLUMN_NAMES: [&str; 6] = ["r_count", "r_entered", "r_updated", "wl_count", "wl_entered", "wl_updated"];
+pub(super) const COLUMN_NAMES: [&str; 6] =
+    ["r_count", "r_entered", "r_updated", "wl_count", "wl_entered", "wl_updated"];
 
 /// The same as expressions of which each has a text; where there is nothing, `N`.
 fn held() -> String {

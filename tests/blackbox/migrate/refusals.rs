@@ -370,3 +370,31 @@ fn a_table_of_another_shape_is_refused() {
         assert_eq!(side.sql("SELECT COUNT(*) FROM digests"), "0\n");
     }
 }
+
+#[test]
+fn a_table_in_which_counts_would_be_wrong_is_a_source_alone() {
+    let place = Place::new();
+    for (from, to, why) in [
+        ("PRIMARY KEY", "note varchar(9) NOT NULL default '', UNIQUE (note), PRIMARY KEY", "unique index"),
+        ("`r_count` int(11)", "`r_count` decimal(9,0)", "r_count"),
+        ("`r_count` int(11)", "`r_count` varchar(9)", "r_count"),
+    ] {
+        assert!(COLUMNS.contains(from));
+        let table = || MySql::table(&COLUMNS.replace(from, to), i32::MAX.into());
+        let (source, destination) = (Gdbm::new(), table());
+        let before = planted(&source);
+        place.migrate(&source, &destination, &[]).expect_refusal(&["digests", why]);
+        assert!(destination.sql("SELECT * FROM digests").is_empty());
+        source.expect(&before);
+
+        let source = table();
+        planted(&source);
+        for options in [&[][..], &["--delete"]] {
+            let destination = Gdbm::absent();
+            let finished = place.migrate(&source, &destination, options);
+            assert_eq!(finished.code, Some(0), "{to}: {finished:?}");
+            destination.expect_when(to, &[(digest(1), destination.shows(&Record::full(5), "UTC"))].into());
+        }
+        assert!(source.sql("SELECT * FROM digests").is_empty(), "{to}");
+    }
+}

@@ -72,6 +72,28 @@ fn a_table_that_is_renamed_is_unavailable_until_it_is_back() {
 }
 
 #[test]
+fn a_table_that_gets_another_unique_index_is_unavailable_until_it_is_gone() {
+    if ours_only() {
+        unfit(
+            "ALTER TABLE digests ADD note varchar(9) NOT NULL DEFAULT '', ADD UNIQUE (note)",
+            "the unique index `note`",
+            "ALTER TABLE digests DROP INDEX note",
+        );
+    }
+}
+
+#[test]
+fn a_column_of_another_type_makes_a_table_unavailable_until_it_is_changed() {
+    if ours_only() {
+        unfit(
+            "ALTER TABLE digests MODIFY r_count varchar(3)",
+            "whole numbers",
+            "ALTER TABLE digests MODIFY r_count int",
+        );
+    }
+}
+
+#[test]
 fn a_column_that_grows_counts_on() {
     if !ours_only() {
         return;

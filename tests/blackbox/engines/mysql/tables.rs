@@ -28,6 +28,12 @@ fn tables_of_other_shapes_are_served() {
         shape("PRIMARY KEY (`digest`)", "id int AUTO_INCREMENT PRIMARY KEY, UNIQUE (digest)"),
         shape("PRIMARY KEY", "note varchar(9) NOT NULL default 'none', PRIMARY KEY"),
         shape("PRIMARY KEY", "KEY (r_updated), PRIMARY KEY"),
+        // Unique indexes of which no new row can meet an old one.
+        shape("PRIMARY KEY", "note varchar(9), UNIQUE (note), PRIMARY KEY"),
+        shape("PRIMARY KEY", "UNIQUE (r_count, digest), PRIMARY KEY"),
+        shape("PRIMARY KEY", "id serial, UNIQUE (r_count, id), PRIMARY KEY"),
+        shape("int(11)", "smallint(5) unsigned zerofill"),
+        shape("int(11)", "mediumint"),
         shape("r_count", "R_Count"),
         format!("({COLUMNS}) ENGINE=MyISAM"),
         format!("({COLUMNS}) ENGINE=Aria"),
@@ -469,6 +475,41 @@ fn a_column_or_an_index_that_does_not_hold_whole_digests_alone_is_refused() {
         let home = store.home("");
         assert_eq!(home.try_start().err().expect(to).code(), Some(1), "{to}");
         assert!(home.stderr().contains(why), "{}", home.stderr());
+    }
+}
+
+#[test]
+fn a_table_in_which_counts_would_be_wrong_is_refused_with_the_statement_that_repairs_it() {
+    if !ours_only() {
+        return;
+    }
+    let index = "the unique index";
+    for (from, to, why) in [
+        ("PRIMARY KEY", "note varchar(9) NOT NULL default '', UNIQUE (note), PRIMARY KEY", index),
+        ("PRIMARY KEY (`digest`)", "id int default 0 PRIMARY KEY, UNIQUE (digest)", index),
+        ("PRIMARY KEY", "UNIQUE (digest(8)), PRIMARY KEY", index),
+        ("PRIMARY KEY", "UNIQUE (wl_count, r_updated), PRIMARY KEY", index),
+        ("PRIMARY KEY", "twice int AS (2 * r_count) STORED UNIQUE, PRIMARY KEY", index),
+        ("`r_count` int(11)", "`r_count` varchar(3)", "whole numbers"),
+        ("`wl_count` int(11)", "`wl_count` decimal(3,0)", "whole numbers"),
+        ("`r_count` int(11)", "`r_count` double", "whole numbers"),
+        ("`r_updated` datetime", "`r_updated` date", "date and the time"),
+        ("`wl_entered` datetime", "`wl_entered` time", "date and the time"),
+        ("`r_entered` datetime", "`r_entered` bigint", "date and the time"),
+        ("`wl_updated` datetime", "`wl_updated` varchar(20)", "date and the time"),
+    ] {
+        assert!(COLUMNS.contains(from));
+        let store = MySql::bare().table(&COLUMNS.replace(from, to));
+        let home = store.home("");
+        assert_eq!(home.try_start().err().expect(to).code(), Some(1), "{to}");
+        let line = home.stderr();
+        assert!(line.contains(why), "{line}");
+        store.sql(&line[line.find("ALTER TABLE").expect(&line)..]);
+        let server = store.home("").start();
+        for digest in [DIGEST, &digests(1)[0]] {
+            done(&server, "report", digest);
+            assert_eq!(done(&server, "check", digest).counts(), (1, 0), "{to}");
+        }
     }
 }
 

@@ -1,0 +1,176 @@
+//! What a table of records must look like.
+
+use super::table::COLUMN_NAMES;
+use crate::digest::HEX_LEN;
+
+const COUNTS: [&str; 2] = ["r_count", "wl_count"];
+const TIMES: [&str; 4] = ["r_entered", "wl_entered", "r_updated", "wl_updated"];
+const WHOLE_NUMBERS: [&str; 5] = ["tinyint", "smallint", "mediumint", "int", "bigint"];
+const DATES_AND_TIMES: [&str; 2] = ["datetime", "timestamp"];
+
+/// The columns and the unique indexes of a table.
+pub(super) struct Shape {
+    /// The quoted name of the table.
+    pub(super) table: String,
+    pub(super) columns: Vec<Column>,
+    pub(super) unique: Vec<Index>,
+}
+
+/// One column of a table.
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) is_nullable: bool,
+    pub(super) default: Option<String>,
+    /// Further properties, such as `auto_increment`.
+    pub(super) extra: String,
+}
+
+/// A unique index.
+pub(super) struct Index {
+    pub(super) name: String,
+    pub(super) parts: Vec<Part>,
+}
+
+/// A column of an index.
+pub(super) struct Part {
+    pub(super) column: String,
+    /// Whether its values are compared whole, not their first characters only.
+    pub(super) is_whole: bool,
+}
+
+impl Shape {
+    fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Why its records cannot be told apart, or not be read.
+    pub(super) fn why_unreadable(&self) -> Option<String> {
+        let table = &self.table;
+        let wanted = [&["digest"][..], &COUNTS, &TIMES].concat();
+        if let Some(missing) = wanted.into_iter().find(|name| self.column(name).is_none()) {
+            return Some(format!("the table {table} has no column {missing}"));
+        }
+        let digest = &self.column("digest")?.kind;
+        // What others have stored there, and what is compared, is filled up with zero bytes.
+        if digest.to_ascii_lowercase().starts_with("binary(") && width(digest) > Some(HEX_LEN) {
+            return Some(format!(
+                "the column digest of the table {table} is {digest}, which fills digests up with zero bytes: run ALTER \
+                 TABLE {table} MODIFY digest char({HEX_LEN}) CHARACTER SET ascii NOT NULL, after its zero bytes have been \
+                 removed"
+            ));
+        }
+        if width(digest).is_some_and(|width| width < HEX_LEN) {
+            let why = "too narrow for 40 digits";
+            return Some(format!("the column digest of the table {table} is {digest}, {why}"));
+        }
+        if !self.unique.iter().any(|index| index.parts.len() == 1 && is_digest(&index.parts[0])) {
+            return Some(format!(
+                "the table {table} has no unique index of whole digests, so it may have several rows for one digest, or \
+                 one for several, whose counts would be wrong: run ALTER TABLE {table} ADD PRIMARY KEY (digest)"
+            ));
+        }
+        None
+    }
+
+    /// Why counts or times would be wrong if records were changed, though they can be read.
+    pub(super) fn why_unchangeable(&self) -> Option<String> {
+        let table = &self.table;
+        let kinds = [
+            (&COUNTS[..], &WHOLE_NUMBERS[..], "whole numbers", "int"),
+            (&TIMES, &DATES_AND_TIMES, "the date and the time of day", "datetime"),
+        ];
+        for (names, kinds, content, usual) in kinds {
+            let unfit = |column: &&Column| !kinds.contains(&type_name(&column.kind).as_str());
+            if let Some(Column { name, kind, .. }) =
+                names.iter().filter_map(|name| self.column(name)).find(unfit)
+            {
+                return Some(format!(
+                    "the column {name} of the table {table} is {kind}, which does not hold {content}: run ALTER TABLE \
+                     {table} MODIFY {name} {usual}"
+                ));
+            }
+        }
+        let index =
+            self.unique.iter().find(|index| !index.parts.iter().any(|part| self.is_harmless(part)))?;
+        let name = format!("`{}`", index.name.replace('`', "``"));
+        Some(format!(
+            "the unique index {name} of the table {table} is one of other columns than whole digests, so a report could \
+             be counted for another digest: run ALTER TABLE {table} DROP INDEX {name}"
+        ))
+    }
+
+    /// Whether no new row can have what an old one has in this part of an index, unless it is one of the same digest.
+    fn is_harmless(&self, part: &Part) -> bool {
+        let is_always_new = |column: &Column| {
+            let extra = column.extra.to_ascii_lowercase();
+            let is_ours = COLUMN_NAMES.iter().any(|name| column.name.eq_ignore_ascii_case(name));
+            // Nothing is not the same as nothing.
+            let is_nothing = column.is_nullable && column.default.is_none() && !is_ours;
+            extra.contains("auto_increment") || is_nothing && !extra.contains("generated")
+        };
+        is_digest(part) || self.column(&part.column).is_some_and(is_always_new)
+    }
+
+    /// The smallest and the largest counts of both kinds.
+    pub(super) fn limits(&self) -> [(i64, i64); 2] {
+        COUNTS.map(|name| limits(self.column(name).map_or("int", |column| &column.kind)))
+    }
+
+    /// Whether each new row must have all its times.
+    pub(super) fn wants_all_times(&self) -> bool {
+        let is_demanded = |column: &Column| !column.is_nullable && column.default.is_none();
+        TIMES.iter().any(|name| self.column(name).is_some_and(is_demanded))
+    }
+}
+
+fn is_digest(part: &Part) -> bool {
+    part.is_whole && part.column.eq_ignore_ascii_case("digest")
+}
+
+/// How many characters a column of this type holds, where its name tells.
+fn width(kind: &str) -> Option<usize> {
+    kind.split_once('(')?.1.split_once(')')?.0.parse().ok()
+}
+
+/// A type's name without all that is behind it.
+fn type_name(kind: &str) -> String {
+    kind.chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase()
+}
+
+/// The smallest and the largest number that a column of this type holds.
+fn limits(kind: &str) -> (i64, i64) {
+    let is_unsigned = kind.to_ascii_lowercase().contains("unsigned");
+    let bits = match type_name(kind).as_str() {
+        "tinyint" => 8,
+        "smallint" => 16,
+        "mediumint" => 24,
+        "bigint" => return (if is_unsigned { 0 } else { i64::MIN }, i64::MAX),
+        _ => 32,
+    };
+    let largest = (1 << (if is_unsigned { bits } else { bits - 1 })) - 1;
+    (if is_unsigned { 0 } else { -largest - 1 }, largest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_limits_the_count() {
+        for (kind, expected) in [
+            ("int(11)", i32::MAX.into()),
+            ("int", i32::MAX.into()),
+            ("int(10) unsigned", 4_294_967_295),
+            ("int(10) unsigned zerofill", 4_294_967_295),
+            ("bigint(20)", i64::MAX),
+            ("bigint(20) unsigned", i64::MAX),
+            ("MEDIUMINT(9)", 8_388_607),
+            ("smallint(5) unsigned", 65_535),
+            ("tinyint(4)", 127),
+        ] {
+            let lowest = if kind.contains("unsigned") { 0 } else { -expected - 1 };
+            assert_eq!(limits(kind), (lowest, expected), "{kind}");
+        }
+    }
+}
