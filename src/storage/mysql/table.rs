@@ -73,12 +73,14 @@ impl Table {
             let _ = write!(sql, "{separator}('{digest}',{amount},0,{now},{now}{other_times})");
         }
         let count = format!("COALESCE({name}_count, 0)");
+        let sum = of_one_digest(&format!(
+            "IF({count} > {limit} - VALUES({name}_count), GREATEST({count}, {limit}), {count} + VALUES({name}_count))"
+        ));
         let _ = write!(
             sql,
             " ON DUPLICATE KEY UPDATE {name}_entered = IF({count} = 0 OR COALESCE(UNIX_TIMESTAMP({name}_entered), 0) \
              = 0, VALUES({name}_entered), {name}_entered), {name}_updated = VALUES({name}_updated), {other}_count = \
-             COALESCE({other}_count, 0), {name}_count = IF({count} > {limit} - VALUES({name}_count), GREATEST({count}, \
-             {limit}), {count} + VALUES({name}_count))"
+             COALESCE({other}_count, 0), {name}_count = {sum}"
         );
         sql
     }
@@ -88,7 +90,8 @@ impl Table {
         let mut sql = self.insert(rows);
         for (at, column) in COLUMN_NAMES.iter().enumerate() {
             let separator = if at == 0 { "" } else { "," };
-            let _ = write!(sql, "{separator} {column} = VALUES({column})");
+            let value = of_one_digest(&format!("VALUES({column})"));
+            let _ = write!(sql, "{separator} {column} = {value}");
         }
         sql
     }
@@ -111,11 +114,11 @@ impl Table {
                 );
                 separator = ",";
             }
-            let _ = write!(
-                sql,
-                ", {name}_count = IF(VALUES({name}_count) > 0 AND {count} > {limit} - VALUES({name}_count), \
-                 GREATEST({count}, {limit}), {count} + VALUES({name}_count))"
-            );
+            let sum = of_one_digest(&format!(
+                "IF(VALUES({name}_count) > 0 AND {count} > {limit} - VALUES({name}_count), GREATEST({count}, {limit}), \
+                 {count} + VALUES({name}_count))"
+            ));
+            let _ = write!(sql, ", {name}_count = {sum}");
         }
         sql
     }
@@ -226,6 +229,11 @@ pub(super) fn within(limit: Duration, statement: &str) -> String {
 /// The columns of a record.
 pub(super) const COLUMN_NAMES: [&str; 6] =
     ["r_count", "r_entered", "r_updated", "wl_count", "wl_entered", "wl_updated"];
+
+/// A value for the row of the same digest; the statement fails where another unique index has led it to another's.
+fn of_one_digest(value: &str) -> String {
+    format!("IF(digest = VALUES(digest), {value}, 18446744073709551615 + LENGTH(VALUES(digest)))")
+}
 
 /// The same as expressions of which each has a text; where there is nothing, `N`.
 fn held() -> String {

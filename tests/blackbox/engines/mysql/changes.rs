@@ -94,6 +94,27 @@ fn a_column_of_another_type_makes_a_table_unavailable_until_it_is_changed() {
 }
 
 #[test]
+fn no_report_is_counted_for_another_digest_before_an_index_is_noticed() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    let home = store.home("CleanupAge = 0\n");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    store.sql("ALTER TABLE digests ADD note varchar(9) NOT NULL DEFAULT '', ADD UNIQUE (note)");
+    let others = digests(5);
+    for digest in &others {
+        assert_eq!(server.request("report", &[digest]).code(), 500);
+        assert_eq!(server.request("whitelist", &[digest, DIGEST]).code(), 500);
+    }
+    let reported = u32::from(server.request("report", &[DIGEST]).code() == 200);
+    assert_eq!(store.row("r_count", DIGEST), (1 + reported).to_string());
+    assert_eq!(store.sql("SELECT COUNT(*) FROM digests"), "1\n");
+    unavailable(&home, "the unique index `note`");
+}
+
+#[test]
 fn a_column_that_grows_counts_on() {
     if !ours_only() {
         return;
