@@ -11,6 +11,7 @@ use super::hung::{Amount, Hung, Plan};
 use super::pace::Pace;
 use super::place::failure_of;
 use super::pool::Pool;
+use super::schema::is_transactional;
 use super::sweep;
 use super::table::{MAX_ROWS, TIMES, Table, decode, digest_of, within};
 use crate::digest::Digest;
@@ -246,7 +247,11 @@ impl Shared {
         match self.upsert(connection, table, kind, rows, now, end).await {
             Ok(()) => accept(rows),
             Err(Trouble::Lost(why)) => return Err(why),
-            Err(Trouble::Refused(error)) if rows.len() > 1 && is_of_one_row(table, &error) => {
+            Err(Trouble::Refused(error))
+                if rows.len() > 1
+                    && (is_of_data(&error) || is_conflict(&error))
+                    && self.has_done_nothing(connection, table).await? =>
+            {
                 for row in rows.chunks(1) {
                     match self.upsert(connection, table, kind, row, now, end).await {
                         Ok(()) => accept(row),
@@ -298,15 +303,27 @@ impl Shared {
                 self.pace().took(rows.len(), start.elapsed(), Instant::now());
             }
             match outcome {
-                Err(Trouble::Refused(error)) if is_conflict(&error) && table.is_transactional => {
-                    if repetition == REPETITIONS {
-                        return Err(Trouble::Refused(error));
-                    }
-                }
+                Err(Trouble::Refused(error))
+                    if is_conflict(&error)
+                        && repetition < REPETITIONS
+                        && self.has_done_nothing(connection, table).await.map_err(Trouble::Lost)? => {}
                 outcome => return outcome,
             }
             repetition += 1;
             tokio::time::sleep(BACK_OFF * repetition + BACK_OFF.mul_f64(sweep::random_share())).await;
+        }
+    }
+
+    /// Whether a statement that has failed has certainly done nothing: the table may have another storage engine than
+    /// when it was inspected.
+    async fn has_done_nothing(&self, connection: &mut Conn, table: &Table) -> Result<bool, String> {
+        if !table.is_transactional {
+            return Ok(false);
+        }
+        match is_transactional(connection, &self.pool.place).await.map_err(Trouble::from) {
+            Ok(is_transactional) => Ok(is_transactional),
+            Err(Trouble::Refused(_)) => Ok(false),
+            Err(Trouble::Lost(why)) => Err(why),
         }
     }
 
@@ -326,15 +343,11 @@ impl Shared {
     }
 }
 
-/// Whether a statement for many rows failed for one of them, and has done nothing of the others.
-fn is_of_one_row(table: &Table, error: &ServerError) -> bool {
-    table.is_transactional && (is_of_data(error) || is_conflict(error))
-}
-
-/// Whether a statement failed for what was to be stored.
+/// Whether a statement failed for what was to be stored. A trigger may refuse that with any state.
 pub(super) fn is_of_data(error: &ServerError) -> bool {
-    const ROW_ERRORS: [u16; 2] = [1265, 1366];
-    matches!(error.state.get(..2), Some("22" | "23")) || ROW_ERRORS.contains(&error.code)
+    const SIGNALLED: u16 = 1644;
+    const ROW_ERRORS: [u16; 3] = [1265, 1366, SIGNALLED];
+    matches!(error.state.get(..2), Some("22" | "23" | "45")) || ROW_ERRORS.contains(&error.code)
 }
 
 /// Whether others were in the way of a statement, of which nothing was done then.

@@ -514,6 +514,25 @@ fn a_table_in_which_counts_would_be_wrong_is_refused_with_the_statement_that_rep
 }
 
 #[test]
+fn one_digest_that_a_trigger_refuses_keeps_no_other_from_being_counted() {
+    if !ours_only() {
+        return;
+    }
+    for signal in ["SQLSTATE '45000'", "SQLSTATE '45000' SET MYSQL_ERRNO = 1000", "SQLSTATE 'HY000'"] {
+        let store = MySql::new();
+        let refused = "f".repeat(40);
+        store.sql(&format!(
+            "\nDELIMITER //\nCREATE TRIGGER refuses BEFORE INSERT ON digests FOR EACH ROW IF NEW.digest = '{refused}' \
+             THEN SIGNAL {signal}; END IF//\n"
+        ));
+        let server = store.home("CleanupAge = 0\n").start();
+        assert_eq!(server.request("report", &[DIGEST, &"b".repeat(40), &refused]).code(), 500, "{signal}");
+        assert_eq!(store.sql("SELECT COUNT(*), SUM(r_count) FROM digests"), "2\t2\n", "{signal}");
+        assert_eq!(server.request("report", &[&refused]).code(), 500, "{signal}");
+    }
+}
+
+#[test]
 fn times_that_no_date_can_be_are_not_stored() {
     if !ours_only() {
         return;
