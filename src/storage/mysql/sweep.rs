@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::pace::Pace;
 use super::pool::Lease;
-use super::table::{decode_age, decode_held, digest_of, within};
+use super::table::{TIMES, decode_age, decode_held, digest_of, within};
 use super::work::{Shared, is_timeout};
 use crate::digest::Digest;
 use crate::record::Timestamp;
@@ -32,6 +32,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// How long a deletion may take, which may wait for a row that others hold while the service waits for its
 /// connection.
 const DELETION_LIMIT: Duration = Duration::from_millis(300);
+/// How many seconds two clocks may be apart without a warning.
+const MOST_APART: u64 = 3600;
 /// How many keys are looked at at the start, to tell whether some are no digests.
 const SAMPLE: usize = 1000;
 
@@ -94,11 +96,12 @@ async fn sweep(shared: &Shared, age: Duration) -> Result<Walked, String> {
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
     let mut sweep = Sweep {
         shared,
-        horizon: Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age)),
+        horizon: Timestamp::from_micros(0),
         reading: Pace::new(SLICE),
         deleting: Pace::new(DELETED_AT_ONCE),
         walked: Walked::default(),
     };
+    sweep.horizon = Timestamp::from_micros(sweep.now().await?.micros().saturating_sub(age));
     let middle = format!("{:016x}", random()).into_bytes();
     sweep.walk(middle.clone(), None).await?;
     sweep.walk(Vec::new(), Some(middle)).await?;
@@ -116,6 +119,28 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
+    /// The earlier one of this machine's time and the server's: one clock that is wrong must not delete what is recent.
+    async fn now(&mut self) -> Result<Timestamp, String> {
+        let (outcome, _) = self.run("SELECT UNIX_TIMESTAMP()".to_owned(), Vec::new()).await?;
+        let row = outcome.and_then(|(rows, _)| rows.into_iter().next());
+        let there = row.and_then(|row| row.get::<Option<i64>, _>(0).flatten());
+        let there = there.ok_or("it did not tell the time")?;
+        let here = Timestamp::now().seconds();
+        if here.abs_diff(there) > MOST_APART {
+            warn!(
+                "this machine's clock is {} s {} that of the MySQL server {}; records expire by the earlier one",
+                here.abs_diff(there),
+                if here > there { "ahead of" } else { "behind" },
+                self.shared.pool.place.describe(),
+            );
+        }
+        let now = here.min(there);
+        if !TIMES.contains(&now) {
+            return Err("by this machine's clock it is before 1970 or after 2038: set it".to_owned());
+        }
+        Ok(Timestamp::from_seconds(now))
+    }
+
     async fn walk(&mut self, mut from: Vec<u8>, end: Option<Vec<u8>>) -> Result<(), String> {
         loop {
             let limit = self.reading.rows();

@@ -552,3 +552,41 @@ fn times_that_no_date_can_be_are_not_stored() {
         assert_eq!(store.sql("SELECT COUNT(*) FROM digests"), "0\n");
     }
 }
+
+#[test]
+fn expiry_goes_by_the_earlier_clock_of_both_machines() {
+    if !ours_only() {
+        return;
+    }
+    let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    assert!(std::fs::exists(&library).unwrap(), "{library} is missing: run tests/setup.sh");
+    for (offset, expected) in
+        [("+20y", "Expired 1 of 2"), ("+1y", "Expired 1 of 2"), ("-1y", "Expired 0 of 2")]
+    {
+        let store = MySql::new();
+        store.sql(&format!(
+            "INSERT INTO digests (digest, r_count, r_updated) VALUES ('{DIGEST}', 1, NOW()), ('{}', 1, NOW() - INTERVAL \
+             199 DAY)",
+            "b".repeat(40)
+        ));
+        let home = store.home("").environment("LD_PRELOAD", library.clone());
+        let home = home.environment("FAKETIME", offset).environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        let _server = home.start();
+        eventually(expected, || home.log().contains(expected).then_some(()));
+        assert_eq!(store.row("r_count", DIGEST), "1", "{offset}");
+        assert!(home.log().contains("clock"), "{}", home.log());
+    }
+}
+
+#[test]
+fn nothing_expires_while_no_clock_can_be_right() {
+    if !ours_only() {
+        return;
+    }
+    let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    let store = MySql::new();
+    let home = store.home("").environment("LD_PRELOAD", library);
+    let home = home.environment("FAKETIME", "-60y").environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let _server = home.start();
+    eventually("a warning", || home.log().contains("was given up: by this machine's clock").then_some(()));
+}
