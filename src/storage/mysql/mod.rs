@@ -73,6 +73,7 @@ impl MySql {
         let shared = Arc::new(Shared::new(pool, name));
         let tasks = vec![
             tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
+            tokio::spawn(pool::keep_inspected(Arc::downgrade(&shared.pool))).abort_handle(),
             tokio::spawn(sweep::keep(Arc::clone(&shared), options.cleanup_age)).abort_handle(),
         ];
         Ok(Self { shared, connections, tasks: Mutex::new(tasks) })

@@ -1,20 +1,20 @@
 //! Connections to one server, and what its table looks like.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::place::{ConnectError, Place};
 use super::schema::Use;
 use super::table::Table;
 use crate::storage::BoxFuture;
-use crate::storage::presence::{Link, Presence};
+use crate::storage::presence::{LIMIT, Link, Presence, explained};
 use crate::storage::start::Failure;
 
 /// How long a connection may be idle before it is pinged; servers close those that stay idle.
@@ -23,7 +23,7 @@ const FRESH: Duration = Duration::from_millis(400);
 const PING_LIMIT: Duration = Duration::from_millis(500);
 /// How long one connection may take to be closed.
 const FAREWELL: Duration = Duration::from_millis(300);
-/// How often the table is inspected on connections that last.
+/// How often the table is inspected, and how often one connection more is tried.
 const INSPECTION: Duration = Duration::from_secs(10);
 
 /// Connections that wait for work, how many there may be, and the table.
@@ -31,7 +31,6 @@ pub(super) struct Pool {
     pub(super) place: Place,
     presence: Presence,
     table: ArcSwap<Table>,
-    inspected: Mutex<Instant>,
     idle: Mutex<Vec<Idle>>,
     /// How many connections there may be: as many as are wanted, or as the server has had room for.
     limit: AtomicUsize,
@@ -60,7 +59,6 @@ impl Pool {
             presence: Presence::new(format!("the MySQL server {}", place.describe())),
             place,
             table: ArcSwap::from_pointee(table),
-            inspected: Mutex::new(Instant::now()),
             idle: Mutex::new(vec![Idle { connection: first, used: Instant::now() }]),
             limit: AtomicUsize::new(wanted),
             wanted,
@@ -114,12 +112,31 @@ impl Pool {
         let table = Table::inspect(connection, &self.place, Use::Changing).await?;
         let gone = || Failure::fatal(format!("the table {} is not there", self.place.quoted_table()));
         self.table.store(Arc::new(table.ok_or_else(gone)?));
-        *self.inspected.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         Ok(())
     }
 
-    fn is_inspection_due(&self) -> bool {
-        self.inspected.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= INSPECTION
+    /// Inspects the table on a connection for which it waits its turn among the service, which may always use all that
+    /// there may be. There may be one more then.
+    async fn look_again(&self) {
+        let Some(epoch) = self.presence.epoch() else { return };
+        // Those that are before it in the queue wait for less than the limit. What hangs is found out by others.
+        let Ok(lease) = timeout(2 * LIMIT, self.take()).await else { return };
+        let inspection = timeout(LIMIT, async {
+            let mut lease = lease?;
+            self.inspect(&mut lease.connection).await?;
+            lease.put_back();
+            Ok::<(), Failure>(())
+        });
+        match inspection.await {
+            Ok(Ok(())) => {
+                self.presence.seen();
+                self.raise(1);
+            }
+            Ok(Err(failure)) => self.presence.lost(epoch, &explained(failure.why)),
+            Err(_) => {
+                self.presence.timed_out(epoch, LIMIT);
+            }
+        }
     }
 
     /// Closes all connections in order.
@@ -161,6 +178,15 @@ impl Pool {
     }
 }
 
+/// Looks at the table again and again, for as long as anything uses the pool.
+pub(super) async fn keep_inspected(pool: Weak<Pool>) {
+    loop {
+        sleep(INSPECTION).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.look_again().await;
+    }
+}
+
 impl Lease<'_> {
     /// Gives the connection back when all its statements are finished.
     pub(super) fn put_back(self) {
@@ -189,7 +215,7 @@ impl Link for Pool {
                 self.presence.seen();
             }
             // Without any, the server has closed them, or it has gone: a new one tells which.
-            if !self.lock().is_empty() && !self.is_inspection_due() {
+            if !self.lock().is_empty() {
                 return Ok(());
             }
             // If all that there may be are in use, those will tell.
@@ -205,7 +231,6 @@ impl Link for Pool {
             self.inspect(&mut connection).await.map_err(|failure| failure.why)?;
             self.presence.seen();
             self.push(connection);
-            self.raise(1);
             Ok(())
         })
     }

@@ -349,3 +349,65 @@ fn one_connection_is_enough_for_service_and_expiry() {
     assert_eq!(store.sql("SELECT SUM(r_count), SUM(wl_count) FROM digests"), "400\t400\n");
     assert!(!home.log().contains(" is away: "), "{}", home.log());
 }
+
+/// Lets callers report some digests for as long as `work` takes, to a table that keeps each statement under way, so that
+/// others always wait for a connection.
+fn under_full_load<T>(store: &MySql, server: &Server, work: impl FnOnce() -> T) -> T {
+    store.sql("CREATE TRIGGER slow BEFORE INSERT ON digests FOR EACH ROW SET @slept = SLEEP(0.005)");
+    let over = Over::default();
+    thread::scope(|scope| {
+        let _guard = over.guard();
+        for digest in digests(16) {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.is_over() {
+                    server.request("report", &[&digest]);
+                }
+            });
+        }
+        work()
+    })
+}
+
+#[test]
+fn a_table_is_inspected_while_the_only_connection_is_always_in_use() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    store.mariadb.sql(&format!("ALTER USER {} WITH MAX_USER_CONNECTIONS 1", store.name));
+    let home = store.home("CleanupAge = 0\n");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    under_full_load(&store, &server, || {
+        store.sql("ALTER TABLE digests DROP PRIMARY KEY, ADD KEY (digest)");
+        eventually("an inspection", || home.log().contains("several rows for one digest").then_some(()));
+    });
+}
+
+#[test]
+fn a_limit_of_connections_that_is_raised_is_noticed_under_full_load() {
+    if !ours_only() {
+        return;
+    }
+    let store = MySql::new();
+    let name = &store.name;
+    let limited = |limit: u32| {
+        let statement = format!("ALTER USER {name} WITH MAX_USER_CONNECTIONS {limit}; FLUSH PRIVILEGES");
+        store.mariadb.sql(&statement);
+    };
+    limited(1);
+    let server = store.home("CleanupAge = 0\n").start();
+    let connections = format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = '{name}'");
+    under_full_load(&store, &server, || {
+        // Meanwhile it is found out that there is room for one alone.
+        for digest in digests(20) {
+            server.request("report", &[&digest]);
+        }
+        limited(100);
+        eventually("more connections", || {
+            let there: u32 = store.mariadb.sql(&connections).trim().parse().unwrap();
+            (there > 1).then_some(())
+        });
+    });
+}
