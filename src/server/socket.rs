@@ -91,7 +91,7 @@ pub enum BindError {
         "cannot listen on {address}: this kernel has no IPv6; set ListenAddress to an IPv4 address (0.0.0.0: all)"
     )]
     NoIpv6 {
-        /// The address as the settings have it.
+        /// The address as the settings have it, and the port.
         address: String,
     },
     /// The system has no socket to give.
@@ -189,8 +189,16 @@ impl Unbound {
         });
         let descriptor = match opened {
             Ok(descriptor) => descriptor,
-            Err(Errno::EAFNOSUPPORT) if is_v6 => return Err(BindError::NoIpv6 { address }),
-            Err(error) => return Err(BindError::NoSocket { address, error: error.into() }),
+            Err(error) => {
+                let address = match is_v6 {
+                    true => format!("[{}]:{port}", address.trim_matches(['[', ']'])),
+                    false => format!("{address}:{port}"),
+                };
+                return Err(match error {
+                    Errno::EAFNOSUPPORT if is_v6 => BindError::NoIpv6 { address },
+                    error => BindError::NoSocket { address, error: error.into() },
+                });
+            }
         };
         let mut options = Options::of(descriptor.as_fd());
         if is_v6 {

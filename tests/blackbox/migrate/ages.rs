@@ -246,7 +246,8 @@ fn what_is_there_is_overwritten_and_the_rest_stays() {
 
 #[test]
 fn what_is_damaged_in_the_destination_is_overwritten() {
-    for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::lenient()] {
+    // A table of MySQL that can hold such things is refused.
+    for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new()] {
         let source = Gdbm::new();
         let damaged = destination.damaged();
         let records: Vec<_> = (0..).zip(&damaged).map(|(at, _)| (digest(at), Record::full(5))).collect();
