@@ -27,7 +27,7 @@ impl Access {
             Ok(connection) => return Ok(connection),
             Err(error) => error,
         };
-        // As with the established server's library, a password that nobody asked for is no failure.
+        // As with the established server's library, a password that the server does not need is no failure.
         let first = Self { database: 0, ..self.clone() };
         if error.kind() == ErrorKind::AuthenticationFailed
             && self.user.is_none()
