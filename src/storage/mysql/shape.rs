@@ -105,7 +105,7 @@ impl Shape {
         let is_always_new = |column: &Column| {
             let extra = column.extra.to_ascii_lowercase();
             let is_ours = COLUMN_NAMES.iter().any(|name| column.name.eq_ignore_ascii_case(name));
-            // Nothing is not the same as nothing.
+            // A unique index allows any number of NULLs.
             let is_nothing = column.is_nullable && column.default.is_none() && !is_ours;
             extra.contains("auto_increment") || is_nothing && !extra.contains("generated")
         };

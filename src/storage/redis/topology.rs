@@ -131,7 +131,7 @@ fn share(range: &Value, asked: &str) -> Option<(usize, usize, Address)> {
     Some((usize::try_from(*first).ok()?, usize::try_from(*last).ok()?, address))
 }
 
-/// The IP address of a node, which is told where its host is something else.
+/// The IP address of a node, which its metadata give where its host is something else.
 fn ip(node: &[Value]) -> Option<String> {
     let [_, _, _, Value::Array(facts), ..] = node else { return None };
     let mut pairs = facts.chunks_exact(2);
