@@ -9,11 +9,12 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pyzord::access::{self, Authorizer, KeyHash, Order, Present, Sources};
+use pyzor_wire::signature::KeyHash;
+use pyzord::access::{self, Authorizer, Order, Present, Sources};
 use pyzord::handler::Handler;
-use pyzord::protocol::headers::Parser;
-use pyzord::protocol::reply::{self, Answer, Refusal};
-use pyzord::protocol::request::Request;
+use pyzor_wire::headers::Parser;
+use pyzor_wire::reply::{self, Answer, Refusal};
+use pyzor_wire::request::Request;
 use pyzord::record::{Record, Tally, Timestamp};
 
 const DIGEST: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
@@ -75,8 +76,8 @@ fn encode(criterion: &mut Criterion) {
     let mut out = Vec::new();
     for (name, outcome) in [
         ("encode: done", Ok(Answer::Done)),
-        ("encode: counts", Ok(Answer::Counts(record))),
-        ("encode: counts and times", Ok(Answer::Details(record))),
+        ("encode: counts", Ok(Answer::Counts(record.counts()))),
+        ("encode: counts and times", Ok(Answer::Details(record.times(), record.counts()))),
         ("encode: refused", Err(Refusal::Forbidden)),
     ] {
         criterion.bench_function(name, |bencher| {

@@ -7,12 +7,12 @@
 use std::net::SocketAddr;
 
 use crate::access::Authorizer;
-use crate::digest::Digest;
-use crate::protocol::headers::Parser;
-use crate::protocol::number::{VersionError, check_version};
-use crate::protocol::op::Op;
-use crate::protocol::reply::{Answer, Refusal};
-use crate::protocol::request::Request;
+use pyzor_wire::digest::Digest;
+use pyzor_wire::headers::Parser;
+use pyzor_wire::number::{VersionError, check_version};
+use pyzor_wire::op::Op;
+use pyzor_wire::reply::{Answer, Refusal};
+use pyzor_wire::request::Request;
 use crate::record::{Kind, Record, Timestamp};
 use crate::storage::StorageError;
 
@@ -121,8 +121,8 @@ fn plan<'a>(op: Op, request: &Request<'_>, digests: &'a mut Vec<Digest>) -> Step
 /// The refusal that stands for what failed.
 pub fn looked_up(op: Op, found: Result<Record, StorageError>) -> Result<Answer, Refusal> {
     match (op, found) {
-        (Op::Info, Ok(record)) => Ok(Answer::Details(record)),
-        (_, Ok(record)) => Ok(Answer::Counts(record)),
+        (Op::Info, Ok(record)) => Ok(Answer::Details(record.times(), record.counts())),
+        (_, Ok(record)) => Ok(Answer::Counts(record.counts())),
         (_, Err(error)) => Err(refusal(error)),
     }
 }

@@ -7,10 +7,10 @@
 //!
 //! [`server`] owns the socket and receives datagrams in batches. [`limits`] says who is heard at all, and how often.
 //! For each that is heard, [`handler`] says what
-//! is to become of it: [`protocol`] makes header fields and a request of the bytes, [`access`]
+//! is to become of it: `pyzor_wire` makes header fields and a request of the bytes, [`access`]
 //! knows the accounts and who may do what. What needs no database is answered at once; the rest
 //! is merged by digest into a [`storage::Batch`], for which the engine finds or counts
-//! [`record`]s by their [`digest`]s. The outcomes become replies, which leave in batches, too.
+//! [`record`]s by their digests. The outcomes become replies, which leave in batches, too.
 //!
 //! # Start and stop
 //!
@@ -22,15 +22,14 @@
 //! puts load on any Pyzor server and says how it bears that. [`server`] and [`bench`] receive and send batches of
 //! datagrams by `udp`.
 //!
-//! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, or `bench`, then `access`, `storage`
-//! and `protocol`, then `record` and `digest`. The bodies of fuzz targets are in `fuzzing`, and in the rooms whose
+//! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, or `bench`, then `access` and `storage`,
+//! then `record`; what clients and servers share is in `pyzor_wire`. The bodies of fuzz targets are in `fuzzing`, and in the rooms whose
 //! private parts they need, as tests are.
 
 pub mod access;
 pub mod allowance;
 pub mod bench;
 pub mod daemon;
-pub mod digest;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod handler;
@@ -40,7 +39,6 @@ pub mod logging;
 pub mod migrate;
 mod optparse;
 pub mod os;
-pub mod protocol;
 pub mod record;
 pub mod server;
 pub mod settings;

@@ -3,7 +3,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::protocol::number::integer;
+use pyzor_wire::number::integer;
 
 /// One option of a program.
 #[derive(Clone, Copy, Debug)]

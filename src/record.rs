@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pyzor_wire::reply::{Counts, Times};
+
 /// A moment, in microseconds since the Unix epoch (UTC); negative before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
@@ -87,6 +89,22 @@ impl Record {
         }
     }
 
+    /// Both counts, as replies tell them.
+    pub fn counts(&self) -> Counts {
+        Counts { reports: self.reports.count, whitelists: self.whitelists.count }
+    }
+
+    /// All four times, as replies tell them.
+    pub fn times(&self) -> Times {
+        let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::seconds);
+        Times {
+            entered: seconds(self.reports.first),
+            updated: seconds(self.reports.last),
+            wl_entered: seconds(self.whitelists.first),
+            wl_updated: seconds(self.whitelists.last),
+        }
+    }
+
     /// The moment at which either tally last changed; none for a record without any time.
     pub fn last_change(&self) -> Option<Timestamp> {
         self.reports.last.max(self.whitelists.last)
@@ -135,5 +153,16 @@ mod tests {
     fn seconds_are_cut_off_towards_the_past() {
         assert_eq!(NOW.seconds(), 1_700_000_000);
         assert_eq!(Timestamp::from_micros(-1).seconds(), -1);
+    }
+
+    #[test]
+    fn times_are_told_in_whole_seconds_cut_off_towards_the_past() {
+        let at = |micros| Some(Timestamp::from_micros(micros));
+        let record = Record {
+            reports: Tally { count: 1, first: at(5_900_000), last: at(-1) },
+            whitelists: Tally { count: 0, first: None, last: at(7_000_000) },
+        };
+        let times = Times { entered: 5, updated: -1, wl_entered: 0, wl_updated: 7 };
+        assert_eq!(record.times(), times);
     }
 }

@@ -14,7 +14,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 
-use crate::protocol::MAX_DATAGRAM;
+use pyzor_wire::MAX_DATAGRAM;
 
 /// How many datagrams one system call receives or sends at most.
 pub(crate) const BATCH: usize = 64;

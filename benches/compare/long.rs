@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pyzord::digest::Digest;
+use pyzor_wire::digest::Digest;
 use pyzord::record::{Record, Tally, Timestamp};
 use pyzord::storage::Options;
 use pyzord::storage::bulk::{self, Purpose, Put};

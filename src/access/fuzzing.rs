@@ -1,10 +1,12 @@
 //! Both files read by the server and by a model that follows their manual line by line.
 
 use super::load::of_texts;
-use super::{ANONYMOUS, Authorizer, KeyHash, Loaded, Order, Present, Sources};
+use pyzor_wire::signature::KeyHash;
+
+use super::{ANONYMOUS, Authorizer, Loaded, Order, Present, Sources};
 use crate::fuzzing::{Input, check_lines, check_no_secret};
-use crate::protocol::op::Op;
-use crate::protocol::reply::Refusal;
+use pyzor_wire::op::Op;
+use pyzor_wire::reply::Refusal;
 
 /// Accounts and their keys, for targets in which somebody signs.
 pub(crate) const ACCOUNTS: [(&str, &str); 3] = [

@@ -12,7 +12,7 @@ use super::passwd::{self, Entry};
 use super::rules::{self, Order, Rule, User};
 use super::{ANONYMOUS, Account, Authorizer, Rights};
 use crate::os::open;
-use crate::protocol::op::Op;
+use pyzor_wire::op::Op;
 
 /// The permissions that a file has for users who are neither its owner nor of its group.
 const FOR_OTHERS: u32 = 0o006;

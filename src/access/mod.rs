@@ -8,17 +8,16 @@ mod lines;
 mod load;
 mod passwd;
 mod rules;
-mod signature;
 
 use std::collections::HashMap;
 
 pub use load::{LoadError, Loaded, Present, Sources, load};
 pub use rules::Order;
-pub use signature::KeyHash;
 
-use crate::protocol::op::Op;
-use crate::protocol::reply::Refusal;
-use crate::protocol::request::Request;
+use pyzor_wire::op::Op;
+use pyzor_wire::reply::Refusal;
+use pyzor_wire::request::Request;
+use pyzor_wire::signature::{KeyHash, equal};
 use crate::record::Timestamp;
 
 /// The user who needs no account and is never authenticated.
@@ -87,14 +86,14 @@ impl Authorizer {
             return Ok(&self.anonymous);
         }
         let account = self.accounts.get(request.user).ok_or(Refusal::UnknownUser)?;
-        let time = request.time.and_then(crate::protocol::number::integer).ok_or(Refusal::InvalidTime)?;
+        let time = request.time.and_then(pyzor_wire::number::integer).ok_or(Refusal::InvalidTime)?;
         if now.micros().abs_diff(Timestamp::from_seconds(time).micros()) > TIME_TOLERANCE.unsigned_abs() {
             return Err(Refusal::TimeOutOfRange);
         }
         request.message().write_signed_text(signed);
         let expected = account.key.sign(signed, time);
         match request.signature {
-            Some(signature) if signature::equal(signature, &expected) => Ok(&account.rights),
+            Some(signature) if equal(signature, &expected) => Ok(&account.rights),
             _ => Err(Refusal::InvalidSignature),
         }
     }

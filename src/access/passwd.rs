@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 use super::lines::{quoted, significant};
-use super::{ANONYMOUS, KeyHash};
+use pyzor_wire::signature::KeyHash;
+
+use super::ANONYMOUS;
 
 /// One account as the file has it.
 #[derive(Debug)]

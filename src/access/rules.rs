@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::ANONYMOUS;
 use super::lines::{may_hold_key, quoted, shown, significant};
-use crate::protocol::op::Op;
+use pyzor_wire::op::Op;
 
 /// Which of several matching lines of an access file decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

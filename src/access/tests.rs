@@ -2,7 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::protocol::headers::Parser;
+use pyzor_wire::headers::Parser;
 
 struct Files {
     folder: tempfile::TempDir,

@@ -3,8 +3,8 @@
 use sha1::{Digest as _, Sha1};
 
 use super::zipf::Zipf;
-use crate::digest::Digest;
-use crate::protocol::op::Op;
+use pyzor_wire::digest::Digest;
+use pyzor_wire::op::Op;
 
 /// Random numbers that are good enough to choose by, in a few nanoseconds (SplitMix64).
 #[derive(Clone, Debug)]

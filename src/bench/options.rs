@@ -13,8 +13,8 @@ use super::choice::Mix;
 use super::figures;
 use super::plan::{End, Pace, Sweep};
 use super::schedule::Schedule;
-use crate::digest::HEX_LEN;
-use crate::protocol::op::Op;
+use pyzor_wire::digest::HEX_LEN;
+use pyzor_wire::op::Op;
 
 /// The most rates of a sweep.
 const MOST_RATES: u64 = 100;

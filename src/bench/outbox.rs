@@ -5,8 +5,8 @@ use nix::errno::Errno;
 use super::choice::place;
 use super::request::Encoder;
 use super::sockets::Sockets;
-use crate::digest::Digest;
-use crate::protocol::op::Op;
+use pyzor_wire::digest::Digest;
+use pyzor_wire::op::Op;
 
 /// How long a full socket may keep requests from being sent, in nanoseconds.
 const PATIENCE: u64 = 2_000_000_000;

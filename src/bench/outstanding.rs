@@ -1,7 +1,7 @@
 //! The requests that wait for their replies: which one a reply answers, and which have waited too long.
 
 use super::request::{FIRST_THREAD, THREADS};
-use crate::protocol::op::Op;
+use pyzor_wire::op::Op;
 
 /// No place.
 const NOWHERE: u32 = u32::MAX;

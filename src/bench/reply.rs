@@ -1,6 +1,6 @@
 //! What the generator wants to know of a reply.
 
-use crate::protocol::op::Op;
+use pyzor_wire::op::Op;
 
 /// A reply, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

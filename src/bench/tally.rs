@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use super::choice::place;
 use super::outstanding::Sent;
 use super::reply::{Code, Reply};
-use crate::protocol::op::Op;
+use pyzor_wire::op::Op;
 
 /// The longest time that is told from longer ones, in nanoseconds.
 const LONGEST: u64 = 120_000_000_000;

@@ -9,7 +9,7 @@ use super::options::Options;
 use super::plan::Pace;
 use super::reply::Code;
 use super::tally::{Tally, Times};
-use crate::protocol::op::Op;
+use pyzor_wire::op::Op;
 
 /// A terminal of the usual size.
 const COLUMNS: usize = 80;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::{Kind, Record};
 use crate::storage::{Batch, BoxFuture, Engine, Health, Progress, StorageError};
 

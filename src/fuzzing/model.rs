@@ -1,5 +1,5 @@
 //! What a datagram means, by the rules of Python's `email` package one after the other, each with a copy of the
-//! text: slow, and nothing like [`crate::protocol`].
+//! text: slow, and nothing like [`pyzor_wire`].
 
 /// A datagram as the model has it.
 #[derive(Debug, Default, PartialEq, Eq)]

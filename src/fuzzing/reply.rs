@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Input;
-use crate::protocol::reply::{Answer, Refusal, encode};
+use pyzor_wire::reply::{Answer, Counts, Refusal, Times, encode};
 use crate::record::{Record, Tally, Timestamp};
 
 /// The longest reply, without the thread.
@@ -39,8 +39,21 @@ fn outcome(input: &mut Input<'_>) -> Result<Answer, Refusal> {
     match input.byte() % 4 {
         0 => Err(input.pick(&REFUSALS)),
         1 => Ok(Answer::Done),
-        2 => Ok(Answer::Counts(record(input))),
-        _ => Ok(Answer::Details(record(input))),
+        2 => Ok(Answer::Counts(counts(input))),
+        _ => Ok(Answer::Details(times(input), counts(input))),
+    }
+}
+
+fn counts(input: &mut Input<'_>) -> Counts {
+    Counts { reports: input.number(), whitelists: input.number() }
+}
+
+fn times(input: &mut Input<'_>) -> Times {
+    Times {
+        entered: input.number(),
+        updated: input.number(),
+        wl_entered: input.number(),
+        wl_updated: input.number(),
     }
 }
 
@@ -64,7 +77,7 @@ pub(crate) fn check(reply: &[u8], thread: &[u8], outcome: Result<Answer, Refusal
     let expected: &[&str] = match outcome {
         Ok(Answer::Done) | Err(_) => &["Code", "Diag", "PV", "Thread"],
         Ok(Answer::Counts(_)) => &["Code", "Diag", "PV", "Thread", "Count", "WL-Count"],
-        Ok(Answer::Details(_)) => &[
+        Ok(Answer::Details(..)) => &[
             "Code",
             "Diag",
             "PV",
@@ -88,17 +101,13 @@ pub(crate) fn check(reply: &[u8], thread: &[u8], outcome: Result<Answer, Refusal
     assert_eq!(fields["Diag"], diagnosis.as_bytes(), "{}", shown());
     assert_eq!(fields["PV"], b"2.1", "{}", shown());
     assert_eq!(fields["Thread"], echoed, "{}", shown());
-    if let Ok(Answer::Counts(record) | Answer::Details(record)) = outcome {
-        assert_eq!(fields["Count"], record.reports.count.to_string().as_bytes(), "{}", shown());
-        assert_eq!(fields["WL-Count"], record.whitelists.count.to_string().as_bytes(), "{}", shown());
+    if let Ok(Answer::Counts(counts) | Answer::Details(_, counts)) = outcome {
+        assert_eq!(fields["Count"], counts.reports.to_string().as_bytes(), "{}", shown());
+        assert_eq!(fields["WL-Count"], counts.whitelists.to_string().as_bytes(), "{}", shown());
     }
-    if let Ok(Answer::Details(record)) = outcome {
-        let tallies =
-            [record.reports.first, record.reports.last, record.whitelists.first, record.whitelists.last];
-        for (name, time) in ["Entered", "Updated", "WL-Entered", "WL-Updated"].into_iter().zip(tallies) {
-            // Cut off towards the past.
-            let micros = time.map_or(0, |time| i128::from(time.micros()));
-            let seconds = (micros - (micros % 1_000_000 + 1_000_000) % 1_000_000) / 1_000_000;
+    if let Ok(Answer::Details(times, _)) = outcome {
+        let all = [times.entered, times.updated, times.wl_entered, times.wl_updated];
+        for (name, seconds) in ["Entered", "Updated", "WL-Entered", "WL-Updated"].into_iter().zip(all) {
             assert_eq!(fields[name], seconds.to_string().as_bytes(), "{name}: {}", shown());
         }
     }

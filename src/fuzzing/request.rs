@@ -1,11 +1,11 @@
 //! A datagram taken apart: the same as by the slow model, and numbers, versions, digests and names likewise.
 
 use super::model::Message;
-use crate::digest::Digest;
-use crate::protocol::headers::Parser;
-use crate::protocol::number::{VersionError, check_version, integer};
-use crate::protocol::op::Op;
-use crate::protocol::request::Request;
+use pyzor_wire::digest::Digest;
+use pyzor_wire::headers::Parser;
+use pyzor_wire::number::{VersionError, check_version, integer};
+use pyzor_wire::op::Op;
+use pyzor_wire::request::Request;
 
 /// Any bytes are taken apart as the model does, by a parser that has seen others before.
 pub(super) fn target(bytes: &[u8]) {

@@ -44,7 +44,7 @@ impl Stamp {
             out.push(b'0' + (millis / divisor % 10) as u8);
         }
         out.extend_from_slice(b" (");
-        crate::protocol::reply::push_number(out, i64::from(self.process));
+        pyzor_wire::number::push_number(out, i64::from(self.process));
         out.extend_from_slice(b") ");
         out.extend_from_slice(level.as_bytes());
         out.push(b' ');

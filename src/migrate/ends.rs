@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::tz::TimeZone;
 use sha1::Digest as _;
 
-use crate::digest::hex;
+use pyzor_wire::digest::hex;
 use crate::record::Timestamp;
 use crate::storage::bulk::{Bulk, BulkError};
 

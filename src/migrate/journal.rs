@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::ends::{Dates, End};
 use super::moved::{Both, Moved};
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::Timestamp;
 
 /// What the library says went wrong.

@@ -1,6 +1,6 @@
 //! What a key of a source is.
 
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 
 /// What a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -336,7 +336,7 @@ async fn journal(
         (None, None, Some(home)) => {
             create(&home)?;
             let names = format!("{}\n{}", source.names[0], destination.names[0]);
-            let name = crate::digest::hex(&sha1::Sha1::digest(names).into());
+            let name = pyzor_wire::digest::hex(&sha1::Sha1::digest(names).into());
             home.join(format!("{}.journal", String::from_utf8_lossy(&name)))
         }
         (None, None, None) => {

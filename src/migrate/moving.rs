@@ -10,7 +10,7 @@ use super::journal::{Doubt, Place};
 use super::moved::Moved;
 use super::options::Verify;
 use super::transfer::{ATTEMPTS, Candidate, Failure, Transfer, awaits_disk, is_clamped};
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{Addition, Bulk, Item, Outcome, united};
 

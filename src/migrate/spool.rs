@@ -3,7 +3,7 @@
 
 use redb::{Database, Durability, TableDefinition};
 
-use crate::digest::{Digest, HEX_LEN};
+use pyzor_wire::digest::{Digest, HEX_LEN};
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::BulkError;
 

@@ -15,7 +15,7 @@ use super::progress::{Counts, Progress};
 use super::seen::Seen;
 use super::spool::Spool;
 use super::stop::Stop;
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{Bulk, BulkError, Item};
 

@@ -12,7 +12,7 @@ use super::seen::Seen;
 use super::spool::Spool;
 use super::stop::Stop;
 use super::transfer::{BATCH, Failure, read_ahead};
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{Bulk, BulkError, Item};
 

@@ -9,7 +9,7 @@ use super::replay::{Mark, Seen};
 use super::work::{self, Work};
 use crate::handler::Step;
 use crate::limits::{Entry, Limit};
-use crate::protocol::reply::{self, Answer, Refusal};
+use pyzor_wire::reply::{self, Answer, Refusal};
 use crate::storage::Batch;
 
 impl Server {

@@ -9,11 +9,11 @@ use std::time::Instant;
 use super::work::{Usage, Work};
 use crate::access::Authorizer;
 use crate::access::fuzzing::{ACCOUNTS, authorizers};
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::fuzzing::{Input, Memory, Message, Verdict, check_reply, signature, verdict};
 use crate::handler::{Handler, Step};
-use crate::protocol::op::Op;
-use crate::protocol::reply::{Answer, Refusal, encode};
+use pyzor_wire::op::Op;
+use pyzor_wire::reply::{Answer, Counts, Refusal, Times, encode};
 use crate::record::{Kind, Record, Timestamp};
 use crate::storage::{Batch, Engine, Progress, StorageError};
 use crate::udp::ReplyTo;
@@ -165,8 +165,11 @@ impl World {
                 let found = records.get(&digests[0]).copied().unwrap_or_default();
                 return match failure(&digests[0]) {
                     Some(refusal) => Err(refusal),
-                    None if op == Op::Check => Ok(Answer::Counts(found)),
-                    None => Ok(Answer::Details(found)),
+                    None if op == Op::Check => Ok(Answer::Counts(told(&found).1)),
+                    None => {
+                        let (times, counts) = told(&found);
+                        Ok(Answer::Details(times, counts))
+                    }
                 };
             }
             Op::Report => Kind::Report,
@@ -243,4 +246,20 @@ fn encoded(thread: &[u8], outcome: Result<Answer, Refusal>) -> Vec<u8> {
     let mut out = Vec::new();
     encode(&mut out, thread, outcome);
     out
+}
+
+/// What is told of a record, in other words than the server's.
+fn told(record: &Record) -> (Times, Counts) {
+    let seconds = |time: Option<Timestamp>| {
+        // Cut off towards the past.
+        let micros = time.map_or(0, |time| i128::from(time.micros()));
+        ((micros - (micros % 1_000_000 + 1_000_000) % 1_000_000) / 1_000_000) as i64
+    };
+    let times = Times {
+        entered: seconds(record.reports.first),
+        updated: seconds(record.reports.last),
+        wl_entered: seconds(record.whitelists.first),
+        wl_updated: seconds(record.whitelists.last),
+    };
+    (times, Counts { reports: record.reports.count, whitelists: record.whitelists.count })
 }

@@ -64,7 +64,7 @@ mod tests {
 
     use super::super::socket::{Listener, bind};
     use super::*;
-    use crate::protocol::MAX_DATAGRAM;
+    use pyzor_wire::MAX_DATAGRAM;
 
     fn pair() -> (Listener, UdpSocket) {
         let server = bind("127.0.0.1", 0, 100_000, false).unwrap();

@@ -12,9 +12,9 @@ use tracing::{info, warn};
 
 use crate::access::TIME_TOLERANCE;
 use crate::allowance::{Allowance, more};
-use crate::digest::Digest;
-use crate::protocol::number::integer;
-use crate::protocol::request::Request;
+use pyzor_wire::digest::Digest;
+use pyzor_wire::number::integer;
+use pyzor_wire::request::Request;
 use crate::record::Timestamp;
 use crate::udp::ReplyTo;
 

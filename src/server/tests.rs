@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::*;
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::{Kind, Record};
 use crate::storage::{BoxFuture, Health, StorageError};
 

@@ -7,11 +7,11 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::replay::Mark;
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::handler::{Decision, Step, counted, looked_up};
-use crate::protocol::op::Op;
-use crate::protocol::reply::{Answer, Refusal};
-use crate::protocol::request::Request;
+use pyzor_wire::op::Op;
+use pyzor_wire::reply::{Answer, Refusal};
+use pyzor_wire::request::Request;
 use crate::record::Kind;
 use crate::storage::Batch;
 use crate::storage::batch::{Increment, LookUp};

@@ -37,7 +37,7 @@ impl Loader<'_> {
             }
             Kind::Number(lowest, highest, _) => {
                 let number =
-                    crate::protocol::number::integer(text.as_bytes()).ok_or_else(|| no_number(text))?;
+                    pyzor_wire::number::integer(text.as_bytes()).ok_or_else(|| no_number(text))?;
                 // More seconds than the clock can hold are as good as that many.
                 let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
                 if number < lowest {

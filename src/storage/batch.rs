@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::StorageError;
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::{Kind, Record, Timestamp};
 
 /// All that a batch wants of one digest, and what became of it.

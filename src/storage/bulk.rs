@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use super::{BoxFuture, Cursor, DRIVERS, OpenError, Options, driver};
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
 
 /// What is stored under a key.

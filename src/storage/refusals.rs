@@ -7,7 +7,7 @@ use tracing::{error, warn};
 
 use super::StorageError;
 use crate::allowance::{Allowance, more};
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 
 /// Keeps track of refusals; strangers can cause any number of them.
 #[derive(Debug)]

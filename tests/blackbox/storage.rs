@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pyzord::digest::Digest;
+use pyzor_wire::digest::Digest;
 use pyzord::record::{Record, Tally, Timestamp};
 use pyzord::storage::Options;
 use pyzord::storage::bulk::{self, Addition, Bulk, Item, Outcome, Purpose, Put};

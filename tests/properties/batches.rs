@@ -7,7 +7,7 @@ use std::time::Instant;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use proptest::sample::select;
-use pyzord::digest::Digest;
+use pyzor_wire::digest::Digest;
 use pyzord::fuzzing::Memory;
 use pyzord::record::{Kind, Record, Tally, Timestamp};
 use pyzord::storage::batch::{Batch, Increment, LookUp};

@@ -9,7 +9,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use super::codec::Stored;
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 
 /// How many records one set holds.
 const WAYS: usize = 8;

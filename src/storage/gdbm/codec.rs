@@ -12,8 +12,8 @@
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::protocol::number::integer;
-use crate::protocol::reply::push_number;
+use pyzor_wire::number::integer;
+use pyzor_wire::number::push_number;
 use crate::record::{Kind, Record, Tally, Timestamp};
 
 /// A record as stored.

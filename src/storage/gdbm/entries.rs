@@ -14,7 +14,7 @@ use super::directory::{BUCKET_ELEMENTS, ELEMENT_SIZE, HASH_BITS, hash};
 use super::header::{Header, long, word};
 use super::repair::RepairError;
 use super::sweep::lower_case_digest;
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 
 /// The hash of a place without an entry.
 const NOTHING: u32 = u32::MAX;

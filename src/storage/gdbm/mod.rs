@@ -55,7 +55,7 @@ use self::place::Place;
 pub use self::recover::recover;
 use super::{Batch, BoxFuture, Engine, Entry, Health, OpenError, Opened, Options, Progress, StorageError};
 use crate::allowance::more;
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::{Kind, Timestamp};
 
 /// How many blocks of the file the library keeps decoded. Its own choice would grow with the

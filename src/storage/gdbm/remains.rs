@@ -16,7 +16,7 @@ use super::directory::hash;
 use super::extents;
 use super::open::Open;
 use super::repair::RepairError;
-use crate::digest::{Digest, HEX_LEN};
+use pyzor_wire::digest::{Digest, HEX_LEN};
 use crate::record::Timestamp;
 
 /// How much of the file is looked at at once, and how much of that again with the next part, so

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::Open;
 use super::codec::Stored;
 use super::handle::{GdbmError, Handle};
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::Timestamp;
 
 /// The smallest size of a key's place in a bucket of the file format; a bucket of one block holds

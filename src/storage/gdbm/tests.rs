@@ -5,7 +5,7 @@ use super::codec::Calendar;
 use super::handle::Handle;
 use super::sweep::Sweep;
 use super::*;
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::storage::bulk::{self, Item, Outcome, Purpose, Put};
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -17,7 +17,7 @@ use super::place::{Place, failure_of};
 use super::schema::Use;
 use super::table::{Table, decode_held, digest_of};
 use super::work::{is_conflict, is_of_data};
-use crate::digest::{Digest, hex};
+use pyzor_wire::digest::{Digest, hex};
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies,

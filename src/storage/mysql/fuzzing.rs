@@ -4,7 +4,7 @@ use mysql_async::Value;
 
 use super::place::Place;
 use super::table::{Table, of_columns, of_held, of_record};
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::fuzzing::{Input, record};
 use crate::record::{Kind, Record, Timestamp};
 

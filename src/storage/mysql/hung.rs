@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 
 /// How long a suspicion lasts that is not confirmed.
 const MEMORY: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
 //! What a table of records must look like.
 
 use super::table::COLUMN_NAMES;
-use crate::digest::HEX_LEN;
+use pyzor_wire::digest::HEX_LEN;
 
 const COUNTS: [&str; 2] = ["r_count", "wl_count"];
 const TIMES: [&str; 4] = ["r_entered", "wl_entered", "r_updated", "wl_updated"];

@@ -13,7 +13,7 @@ use super::pace::Pace;
 use super::pool::Lease;
 use super::table::{TIMES, decode_age, decode_held, digest_of, within};
 use super::work::{Shared, is_timeout};
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::Timestamp;
 use crate::storage::presence::{LIMIT, Link};
 

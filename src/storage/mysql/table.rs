@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mysql_async::{Row, Value};
 
-use crate::digest::{Digest, HEX_LEN};
+use pyzor_wire::digest::{Digest, HEX_LEN};
 use crate::record::{Kind, Record, Tally, Timestamp};
 use crate::storage::bulk::{Item, map_tallies, map_times};
 

@@ -14,7 +14,7 @@ use super::pool::Pool;
 use super::schema::is_transactional;
 use super::sweep;
 use super::table::{MAX_ROWS, TIMES, Table, decode, digest_of, within};
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::record::{Kind, Record, Timestamp};
 use crate::storage::presence::{LIMIT, Link};
 use crate::storage::refusals::Refusals;

@@ -7,8 +7,8 @@ use redis::{Cmd, Value};
 use sha1::Digest as _;
 
 use super::scan;
-use crate::digest::{Digest, hex};
-use crate::protocol::number::integer;
+use pyzor_wire::digest::{Digest, hex};
+use pyzor_wire::number::integer;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::StorageError;
 use crate::storage::gdbm::in_calendar;

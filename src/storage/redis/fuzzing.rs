@@ -7,7 +7,7 @@ use redis::{Arg, Cmd, Value};
 
 use super::form::Form;
 use super::place::Place;
-use crate::digest::Digest;
+use pyzor_wire::digest::Digest;
 use crate::fuzzing::{Input, model_integer, record};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{map_tallies, map_times};

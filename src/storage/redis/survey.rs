@@ -213,7 +213,7 @@ pub(super) async fn look_for_foreign_keys(shared: Arc<Shared>) {
 }
 
 fn is_digest(key: &[u8]) -> bool {
-    crate::digest::Digest::from_hex(key).is_some_and(|digest| digest.to_hex() == key)
+    pyzor_wire::digest::Digest::from_hex(key).is_some_and(|digest| digest.to_hex() == key)
 }
 
 /// How many of the first keys with a prefix are such.

@@ -93,6 +93,25 @@ fn trim(text: &[u8]) -> &[u8] {
     &text[start..end]
 }
 
+/// Appends a number in decimal; the formatting machinery costs several times as much.
+pub fn push_number(out: &mut Vec<u8>, number: i64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = number.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +194,15 @@ mod tests {
         }
         for text in ["", " ", "abc", "1.5", "1__0", "_1", "1_", "0x1", "--1", "1 0"] {
             assert_eq!(integer(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_every_size_are_written() {
+        for number in [0, 9, 10, -1, i64::MAX, i64::MIN] {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            assert_eq!(out, number.to_string().as_bytes());
         }
     }
 }

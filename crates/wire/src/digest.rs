@@ -35,7 +35,7 @@ impl Digest {
     }
 
     /// The first eight of its bytes, as a number.
-    pub(crate) fn prefix(&self) -> u64 {
+    pub fn prefix(&self) -> u64 {
         self.0.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
     }
 
@@ -46,7 +46,7 @@ impl Digest {
 }
 
 /// The bytes of a SHA-1 as lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8; 20]) -> [u8; HEX_LEN] {
+pub fn hex(bytes: &[u8; 20]) -> [u8; HEX_LEN] {
     let mut text = [0; HEX_LEN];
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
         pair[0] = HEX[usize::from(byte >> 4)];

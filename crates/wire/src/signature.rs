@@ -6,7 +6,7 @@ use sha1::{Digest as _, Sha1};
 use subtle::ConstantTimeEq;
 
 use crate::digest::{HEX_LEN, hex};
-use crate::protocol::reply::push_number;
+use crate::number::push_number;
 
 /// What the passwd file's key and the account's name are hashed to; all that signing needs.
 #[derive(Clone)]
@@ -40,6 +40,6 @@ impl fmt::Debug for KeyHash {
 
 /// Whether a received signature is the expected one, in a time that does not tell where it
 /// differs.
-pub(super) fn equal(received: &[u8], expected: &[u8; HEX_LEN]) -> bool {
+pub fn equal(received: &[u8], expected: &[u8; HEX_LEN]) -> bool {
     received.ct_eq(expected).into()
 }
