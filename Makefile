@@ -51,13 +51,13 @@ run: build
 
 # What takes little time comes first, and the tests through the front door last.
 test: rust lint build-packages test-packages
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 	    $(CARGO) deny --locked check bans licenses sources; \
 	else \
 	    echo 'cargo-deny is not installed: tests/supply.rs alone looks at licences, bans and sources'; \
 	fi
-	$(CARGO) test --locked --doc
+	$(CARGO) test --locked --workspace --doc
 	CARGO='$(CARGO)' tests/run.sh
 
 # Measurements, which take minutes; what they print is in the pages under docs.
@@ -100,7 +100,7 @@ soak: rust build-packages test-packages
 	PYZORD_SOAK_SECONDS=$${PYZORD_SOAK_SECONDS:-1800} $(CARGO) test --locked --release --test blackbox -- --nocapture under_full_load
 
 lint: rust lint-packages
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	shellcheck $(scripts)
 	mandoc -T lint -W warning docs/man/*.[158]
 	dist/check-unit.sh

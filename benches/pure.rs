@@ -9,12 +9,12 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pyzor_wire::signature::KeyHash;
-use pyzord::access::{self, Authorizer, Order, Present, Sources};
-use pyzord::handler::Handler;
 use pyzor_wire::headers::Parser;
 use pyzor_wire::reply::{self, Answer, Refusal};
 use pyzor_wire::request::Request;
+use pyzor_wire::signature::KeyHash;
+use pyzord::access::{self, Authorizer, Order, Present, Sources};
+use pyzord::handler::Handler;
 use pyzord::record::{Record, Tally, Timestamp};
 
 const DIGEST: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";

@@ -7,14 +7,14 @@
 use std::net::SocketAddr;
 
 use crate::access::Authorizer;
+use crate::record::{Kind, Record, Timestamp};
+use crate::storage::StorageError;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::headers::Parser;
 use pyzor_wire::number::{VersionError, check_version};
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::{Answer, Refusal};
 use pyzor_wire::request::Request;
-use crate::record::{Kind, Record, Timestamp};
-use crate::storage::StorageError;
 
 /// Decides on datagrams, keeping its buffers from one to the next.
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@
 //!
 //! [`migrate`] is the second program: it moves records between databases as a whole. [`bench`] is the third: it
 //! puts load on any Pyzor server and says how it bears that. [`server`] and [`bench`] receive and send batches of
-//! datagrams by `udp`.
+//! datagrams by `pyzor_udp`.
 //!
 //! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, or `bench`, then `access` and `storage`,
 //! then `record`; what clients and servers share is in `pyzor_wire`. The bodies of fuzz targets are in `fuzzing`, and in the rooms whose
@@ -43,4 +43,3 @@ pub mod record;
 pub mod server;
 pub mod settings;
 pub mod storage;
-mod udp;

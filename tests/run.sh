@@ -23,7 +23,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 tests() {
-    "${CARGO:-cargo}" test --locked --lib --bins --tests "$@"
+    "${CARGO:-cargo}" test --locked --workspace --lib --bins --tests "$@"
 }
 
 # Prints how many tests these arguments leave.

@@ -44,8 +44,17 @@ fn name(package: &Value) -> &str {
     package["name"].as_str().unwrap()
 }
 
+/// Those of this workspace, which come from no registry.
+fn ours(packages: &[Value]) -> impl Iterator<Item = &Value> {
+    let is_ours = |path: &str| Path::new(path).starts_with(root());
+    packages.iter().filter(move |package| {
+        package["manifest_path"].as_str().is_some_and(is_ours) && package["source"].is_null()
+    })
+}
+
 fn others(packages: &[Value]) -> impl Iterator<Item = &Value> {
-    packages.iter().filter(|package| name(package) != env!("CARGO_PKG_NAME"))
+    let ours: BTreeSet<&str> = ours(packages).map(name).collect();
+    packages.iter().filter(move |package| !ours.contains(name(package)))
 }
 
 #[test]
@@ -87,12 +96,15 @@ fn every_dependency_comes_from_the_public_registry_and_none_is_banned() {
 #[test]
 fn every_direct_dependency_is_pinned_listed_and_explained() {
     let packages = packages();
-    let ours = packages.iter().find(|package| name(package) == env!("CARGO_PKG_NAME")).unwrap();
-    let dependencies = ours["dependencies"].as_array().unwrap();
-    for dependency in dependencies {
+    let is_theirs = |dependency: &&Value| !dependency["source"].is_null();
+    let dependencies: Vec<&Value> = ours(&packages)
+        .flat_map(|package| package["dependencies"].as_array().unwrap())
+        .filter(is_theirs)
+        .collect();
+    for dependency in &dependencies {
         assert_ne!(dependency["req"], "*", "{dependency}");
     }
-    let wanted: BTreeSet<&str> = dependencies.iter().map(name).collect();
+    let wanted: BTreeSet<&str> = dependencies.into_iter().map(name).collect();
     let page = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
     let listed: BTreeMap<&str, &str> =
         page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | ")).collect();
@@ -111,10 +123,14 @@ fn every_direct_dependency_is_pinned_listed_and_explained() {
 fn arithmetic_is_checked_and_unsafe_code_is_where_the_documentation_says() {
     let cargo = toml("Cargo.toml");
     assert_eq!(cargo["profile"]["release"]["overflow-checks"].as_bool(), Some(true));
-    assert_eq!(cargo["lints"]["rust"]["unsafe_code"].as_str(), Some("deny"));
+    assert_eq!(cargo["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("deny"));
     let mut unsafe_files = BTreeSet::new();
     let mut files = 0;
-    let mut folders = vec![root().join("src")];
+    for package in ours(&packages()) {
+        let manifest = fs::read_to_string(package["manifest_path"].as_str().unwrap()).unwrap();
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{}", name(package));
+    }
+    let mut folders = vec![root().join("src"), root().join("crates")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path: PathBuf = entry.unwrap().path();
@@ -133,8 +149,9 @@ fn arithmetic_is_checked_and_unsafe_code_is_where_the_documentation_says() {
     let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
     let documented: BTreeSet<String> = page
         .lines()
-        .filter_map(|line| line.strip_prefix("- `src/")?.split_once('`'))
-        .map(|(path, _)| format!("src/{path}"))
+        .filter_map(|line| line.strip_prefix("- `")?.split_once('`'))
+        .map(|(path, _)| path.to_owned())
+        .filter(|path| path.starts_with("src/") || path.starts_with("crates/"))
         .collect();
     assert_eq!(unsafe_files, documented);
 }

@@ -14,11 +14,11 @@ use std::collections::HashMap;
 pub use load::{LoadError, Loaded, Present, Sources, load};
 pub use rules::Order;
 
+use crate::record::Timestamp;
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::Refusal;
 use pyzor_wire::request::Request;
 use pyzor_wire::signature::{KeyHash, equal};
-use crate::record::Timestamp;
 
 /// The user who needs no account and is never authenticated.
 pub const ANONYMOUS: &str = "anonymous";

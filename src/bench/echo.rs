@@ -8,7 +8,8 @@ use std::process;
 use nix::errno::Errno;
 
 use super::stop;
-use crate::udp::{BATCH, Message, Receiver, Transmitter};
+use pyzor_udp::{BATCH, Message, Receiver, Transmitter};
+use pyzor_wire::MAX_DATAGRAM;
 
 /// Listens on this address until it is stopped, which ends the process.
 ///
@@ -19,7 +20,7 @@ pub(super) fn run(address: SocketAddr) -> io::Result<()> {
     stop::on_signals(|| process::exit(0))?;
     let socket = UdpSocket::bind(address)?;
     writeln!(io::stdout(), "listening on {}", socket.local_addr()?)?;
-    let (mut receiver, mut transmitter) = (Receiver::default(), Transmitter::default());
+    let (mut receiver, mut transmitter) = (Receiver::new(MAX_DATAGRAM), Transmitter::default());
     let mut received = Vec::with_capacity(BATCH);
     loop {
         received.clear();

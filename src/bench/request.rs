@@ -1,9 +1,9 @@
 //! Requests as the established client writes them. All of one operation have the same length, so that one
 //! system call can send many of them as segments of one datagram.
 
-use pyzor_wire::signature::KeyHash;
 use pyzor_wire::digest::{Digest, HEX_LEN};
 use pyzor_wire::op::Op;
+use pyzor_wire::signature::KeyHash;
 
 use super::choice::place;
 

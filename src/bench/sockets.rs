@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, recvmmsg, sendmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
-use crate::udp::{BATCH, Message, ReplyTo, Transmitter};
+use pyzor_udp::{BATCH, Message, ReplyTo, Transmitter};
 
 /// How many bytes all segments together may have.
 const LONGEST: usize = 65_000;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pyzor_wire::digest::Digest;
 use crate::record::{Kind, Record};
 use crate::storage::{Batch, BoxFuture, Engine, Health, Progress, StorageError};
+use pyzor_wire::digest::Digest;
 
 /// Records in memory.
 #[derive(Debug, Default)]

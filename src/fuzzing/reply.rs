@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Input;
-use pyzor_wire::reply::{Answer, Counts, Refusal, Times, encode};
 use crate::record::{Record, Tally, Timestamp};
+use pyzor_wire::reply::{Answer, Counts, Refusal, Times, encode};
 
 /// The longest reply, without the thread.
 const LONGEST: usize = 1024;

@@ -7,11 +7,11 @@ use sha1::{Digest as _, Sha1};
 use super::model::Message;
 use super::request::{model_integer, model_version};
 use crate::access::fuzzing::{ACCOUNTS, FILES, model_grants};
+use crate::record::Timestamp;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::number::VersionError;
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::Refusal;
-use crate::record::Timestamp;
 
 /// What is to become of a request.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use std::fmt;
 use jiff::tz::TimeZone;
 use sha1::Digest as _;
 
-use pyzor_wire::digest::hex;
 use crate::record::Timestamp;
 use crate::storage::bulk::{Bulk, BulkError};
+use pyzor_wire::digest::hex;
 
 /// One of the two databases.
 #[derive(Clone, Debug)]

@@ -13,8 +13,8 @@ use thiserror::Error;
 
 use super::ends::{Dates, End};
 use super::moved::{Both, Moved};
-use pyzor_wire::digest::Digest;
 use crate::record::Timestamp;
+use pyzor_wire::digest::Digest;
 
 /// What the library says went wrong.
 type Trouble = Box<dyn std::error::Error>;

@@ -10,9 +10,9 @@ use super::journal::{Doubt, Place};
 use super::moved::Moved;
 use super::options::Verify;
 use super::transfer::{ATTEMPTS, Candidate, Failure, Transfer, awaits_disk, is_clamped};
-use pyzor_wire::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{Addition, Bulk, Item, Outcome, united};
+use pyzor_wire::digest::Digest;
 
 /// How long ago a record with times of whole seconds must have changed last to be deleted at once: one that is counted
 /// anew in the same second could not be told from the former. Younger ones are deleted when a second look, after a pause,

@@ -3,9 +3,9 @@
 
 use redb::{Database, Durability, TableDefinition};
 
-use pyzor_wire::digest::{Digest, HEX_LEN};
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::BulkError;
+use pyzor_wire::digest::{Digest, HEX_LEN};
 
 /// How much memory a spool may take.
 const CACHE: usize = 32 << 20;

@@ -15,9 +15,9 @@ use super::progress::{Counts, Progress};
 use super::seen::Seen;
 use super::spool::Spool;
 use super::stop::Stop;
-use pyzor_wire::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{Bulk, BulkError, Item};
+use pyzor_wire::digest::Digest;
 
 /// How many records are read before they are written; with a journal, which writes to its disk for each
 /// batch, more.

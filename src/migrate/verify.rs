@@ -12,9 +12,9 @@ use super::seen::Seen;
 use super::spool::Spool;
 use super::stop::Stop;
 use super::transfer::{BATCH, Failure, read_ahead};
-use pyzor_wire::digest::Digest;
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{Bulk, BulkError, Item};
+use pyzor_wire::digest::Digest;
 
 /// What a comparison has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use super::replay::{Mark, Seen};
 use super::work::{self, Work};
 use crate::handler::Step;
 use crate::limits::{Entry, Limit};
-use pyzor_wire::reply::{self, Answer, Refusal};
 use crate::storage::Batch;
+use pyzor_wire::reply::{self, Answer, Refusal};
 
 impl Server {
     /// Decides on every received datagram: answers those that need no engine, and returns the

@@ -9,14 +9,14 @@ use std::time::Instant;
 use super::work::{Usage, Work};
 use crate::access::Authorizer;
 use crate::access::fuzzing::{ACCOUNTS, authorizers};
-use pyzor_wire::digest::Digest;
 use crate::fuzzing::{Input, Memory, Message, Verdict, check_reply, signature, verdict};
 use crate::handler::{Handler, Step};
-use pyzor_wire::op::Op;
-use pyzor_wire::reply::{Answer, Counts, Refusal, Times, encode};
 use crate::record::{Kind, Record, Timestamp};
 use crate::storage::{Batch, Engine, Progress, StorageError};
-use crate::udp::ReplyTo;
+use pyzor_udp::ReplyTo;
+use pyzor_wire::digest::Digest;
+use pyzor_wire::op::Op;
+use pyzor_wire::reply::{Answer, Counts, Refusal, Times, encode};
 
 /// When everything happens, unless the input says otherwise: a moment that the corpus knows.
 const NOW: Timestamp = Timestamp::from_micros(1_795_343_270_500_000);

@@ -3,14 +3,20 @@
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
-use crate::udp::{Received, Receiver, ReplyTo};
+use pyzor_udp::{Received, Receiver, ReplyTo};
+use pyzor_wire::MAX_DATAGRAM;
 
 /// The datagrams that one system call has received.
-#[derive(Default)]
 pub struct Inbox {
     receiver: Receiver,
     received: Vec<(usize, ReplyTo)>,
     drops: u32,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self { receiver: Receiver::new(MAX_DATAGRAM), received: Vec::new(), drops: 0 }
+    }
 }
 
 impl Inbox {
@@ -64,7 +70,6 @@ mod tests {
 
     use super::super::socket::{Listener, bind};
     use super::*;
-    use pyzor_wire::MAX_DATAGRAM;
 
     fn pair() -> (Listener, UdpSocket) {
         let server = bind("127.0.0.1", 0, 100_000, false).unwrap();

@@ -40,7 +40,7 @@ use crate::limits::Gate;
 use crate::logging::UsageLog;
 use crate::record::Timestamp;
 use crate::storage::{Batch, Engine, Health, Progress};
-use crate::udp::BATCH;
+use pyzor_udp::BATCH;
 
 /// How many requests one batch for the engine may have.
 const MAX_BATCH: usize = 1024;

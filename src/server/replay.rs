@@ -12,11 +12,11 @@ use tracing::{info, warn};
 
 use crate::access::TIME_TOLERANCE;
 use crate::allowance::{Allowance, more};
+use crate::record::Timestamp;
+use pyzor_udp::ReplyTo;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::number::integer;
 use pyzor_wire::request::Request;
-use crate::record::Timestamp;
-use crate::udp::ReplyTo;
 
 /// How long a copy can be valid after the first.
 const LIFETIME: Duration = Duration::from_secs(600);

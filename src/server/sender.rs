@@ -17,7 +17,7 @@ use std::os::fd::AsRawFd;
 use nix::errno::Errno;
 
 use super::socket::Listener;
-use crate::udp::{Message, ReplyTo, Source, Transmitter};
+use pyzor_udp::{Message, ReplyTo, Source, Transmitter};
 
 /// How many replies one burst has at most: what every kernel that can send bursts takes.
 const BURST: usize = 64;

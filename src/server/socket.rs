@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 use thiserror::Error;
 
-use crate::udp::Source;
+use pyzor_udp::Source;
 
 /// How many bytes of received datagrams the kernel is asked to hold, which it then doubles: some 5000
 /// requests, which a pause of 20 ms fills under a full load. More would make answers old under overload.
@@ -27,17 +27,6 @@ const SPARE_BUFFER: usize = 212_992;
 /// How many descriptors the process must be allowed for spare sockets to be made: the start, a reload and a
 /// database need the others.
 const LEAST_DESCRIPTORS: u64 = 128;
-
-impl Source {
-    /// The address that a socket is bound to, unless that is a wildcard.
-    fn bound(address: SocketAddr) -> Option<Self> {
-        let interface = match address {
-            SocketAddr::V6(address) => address.scope_id(),
-            SocketAddr::V4(_) => 0,
-        };
-        (!address.ip().is_unspecified()).then_some(Self { address: address.ip(), interface })
-    }
-}
 
 /// Why the server cannot listen: one line that says what to do.
 #[derive(Debug, Error)]

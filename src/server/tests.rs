@@ -4,9 +4,9 @@ use std::sync::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::*;
-use pyzor_wire::digest::Digest;
 use crate::record::{Kind, Record};
 use crate::storage::{BoxFuture, Health, StorageError};
+use pyzor_wire::digest::Digest;
 
 const PATIENT: Duration = Duration::from_secs(10);
 /// How many batches the engine here takes at a time.

@@ -7,15 +7,15 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::replay::Mark;
-use pyzor_wire::digest::Digest;
 use crate::handler::{Decision, Step, counted, looked_up};
-use pyzor_wire::op::Op;
-use pyzor_wire::reply::{Answer, Refusal};
-use pyzor_wire::request::Request;
 use crate::record::Kind;
 use crate::storage::Batch;
 use crate::storage::batch::{Increment, LookUp};
-use crate::udp::ReplyTo;
+use pyzor_udp::ReplyTo;
+use pyzor_wire::digest::Digest;
+use pyzor_wire::op::Op;
+use pyzor_wire::reply::{Answer, Refusal};
+use pyzor_wire::request::Request;
 
 /// Requests that wait for the engine. All that replies need is copied, into buffers that are used
 /// again, since the received datagrams are overwritten meanwhile.

@@ -36,8 +36,7 @@ impl Loader<'_> {
                 Ok(Value::Truth(text.eq_ignore_ascii_case("true")))
             }
             Kind::Number(lowest, highest, _) => {
-                let number =
-                    pyzor_wire::number::integer(text.as_bytes()).ok_or_else(|| no_number(text))?;
+                let number = pyzor_wire::number::integer(text.as_bytes()).ok_or_else(|| no_number(text))?;
                 // More seconds than the clock can hold are as good as that many.
                 let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
                 if number < lowest {

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::StorageError;
-use pyzor_wire::digest::Digest;
 use crate::record::{Kind, Record, Timestamp};
+use pyzor_wire::digest::Digest;
 
 /// All that a batch wants of one digest, and what became of it.
 #[derive(Clone, Copy, Debug)]

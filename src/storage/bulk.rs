@@ -10,8 +10,8 @@ use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use super::{BoxFuture, Cursor, DRIVERS, OpenError, Options, driver};
-use pyzor_wire::digest::Digest;
 use crate::record::{Record, Tally, Timestamp};
+use pyzor_wire::digest::Digest;
 
 /// What is stored under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]

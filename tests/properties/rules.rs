@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use pyzor_wire::reply::Refusal;
 use pyzor_wire::signature::KeyHash;
 use pyzord::access::{Loaded, Order, Present, Sources, load};
 use pyzord::fuzzing::model_grants;
 use pyzord::handler::{Handler, Step};
-use pyzor_wire::reply::Refusal;
 use pyzord::record::Timestamp;
 
 use crate::cases;

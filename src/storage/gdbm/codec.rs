@@ -12,9 +12,9 @@
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
+use crate::record::{Kind, Record, Tally, Timestamp};
 use pyzor_wire::number::integer;
 use pyzor_wire::number::push_number;
-use crate::record::{Kind, Record, Tally, Timestamp};
 
 /// A record as stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -55,8 +55,8 @@ use self::place::Place;
 pub use self::recover::recover;
 use super::{Batch, BoxFuture, Engine, Entry, Health, OpenError, Opened, Options, Progress, StorageError};
 use crate::allowance::more;
-use pyzor_wire::digest::Digest;
 use crate::record::{Kind, Timestamp};
+use pyzor_wire::digest::Digest;
 
 /// How many blocks of the file the library keeps decoded. Its own choice would grow with the
 /// database without bound.

@@ -16,8 +16,8 @@ use super::directory::hash;
 use super::extents;
 use super::open::Open;
 use super::repair::RepairError;
-use pyzor_wire::digest::{Digest, HEX_LEN};
 use crate::record::Timestamp;
+use pyzor_wire::digest::{Digest, HEX_LEN};
 
 /// How much of the file is looked at at once, and how much of that again with the next part, so
 /// that nothing is missed in between.

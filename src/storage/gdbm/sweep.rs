@@ -9,8 +9,8 @@ use thiserror::Error;
 use super::Open;
 use super::codec::Stored;
 use super::handle::{GdbmError, Handle};
-use pyzor_wire::digest::Digest;
 use crate::record::Timestamp;
+use pyzor_wire::digest::Digest;
 
 /// The smallest size of a key's place in a bucket of the file format; a bucket of one block holds
 /// no more keys than fit by it.

@@ -5,8 +5,8 @@ use super::codec::Calendar;
 use super::handle::Handle;
 use super::sweep::Sweep;
 use super::*;
-use pyzor_wire::digest::Digest;
 use crate::storage::bulk::{self, Item, Outcome, Purpose, Put};
+use pyzor_wire::digest::Digest;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

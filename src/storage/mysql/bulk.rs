@@ -17,13 +17,13 @@ use super::place::{Place, failure_of};
 use super::schema::Use;
 use super::table::{Table, decode_held, digest_of};
 use super::work::{is_conflict, is_of_data};
-use pyzor_wire::digest::{Digest, hex};
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies,
 };
 use crate::storage::start::reach;
 use crate::storage::{Cursor, OpenError, OpenedBulk, Options};
+use pyzor_wire::digest::{Digest, hex};
 
 /// How long a statement may take before the server counts as gone.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -4,9 +4,9 @@ use mysql_async::Value;
 
 use super::place::Place;
 use super::table::{Table, of_columns, of_held, of_record};
-use pyzor_wire::digest::Digest;
 use crate::fuzzing::{Input, record};
 use crate::record::{Kind, Record, Timestamp};
+use pyzor_wire::digest::Digest;
 
 /// A record as the engine stores it in columns of 32 bits, and as it reads that.
 pub fn through_rows(record: &Record) -> (String, Option<Record>) {

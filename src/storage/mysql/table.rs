@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use mysql_async::{Row, Value};
 
-use pyzor_wire::digest::{Digest, HEX_LEN};
 use crate::record::{Kind, Record, Tally, Timestamp};
 use crate::storage::bulk::{Item, map_tallies, map_times};
+use pyzor_wire::digest::{Digest, HEX_LEN};
 
 /// How many rows one statement has at most.
 pub(super) const MAX_ROWS: usize = 1000;

@@ -7,11 +7,11 @@ use redis::{Cmd, Value};
 use sha1::Digest as _;
 
 use super::scan;
-use pyzor_wire::digest::{Digest, hex};
-use pyzor_wire::number::integer;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::StorageError;
 use crate::storage::gdbm::in_calendar;
+use pyzor_wire::digest::{Digest, hex};
+use pyzor_wire::number::integer;
 
 const FIELDS: [&str; 6] = ["r_count", "r_entered", "r_updated", "wl_count", "wl_entered", "wl_updated"];
 const DATE: &str = "%Y-%m-%d %H:%M:%S";

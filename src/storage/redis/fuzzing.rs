@@ -7,11 +7,11 @@ use redis::{Arg, Cmd, Value};
 
 use super::form::Form;
 use super::place::Place;
-use pyzor_wire::digest::Digest;
 use crate::fuzzing::{Input, model_integer, record};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{map_tallies, map_times};
 use crate::storage::gdbm::fuzzing::zone;
+use pyzor_wire::digest::Digest;
 
 /// A record as the engine `redis` stores it, and as it reads that.
 pub fn through_hash(record: &Record) -> (String, Option<Record>) {

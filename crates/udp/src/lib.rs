@@ -14,10 +14,8 @@ use std::ptr;
 
 use nix::errno::Errno;
 
-use pyzor_wire::MAX_DATAGRAM;
-
 /// How many datagrams one system call receives or sends at most.
-pub(crate) const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 /// Where a reply goes: to the sender of the request, and from the address that the request was sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +36,17 @@ pub struct Source {
     pub interface: u32,
 }
 
+impl Source {
+    /// The address that a socket is bound to, unless that is a wildcard.
+    pub fn bound(address: SocketAddr) -> Option<Self> {
+        let interface = match address {
+            SocketAddr::V6(address) => address.scope_id(),
+            SocketAddr::V4(_) => 0,
+        };
+        (!address.ip().is_unspecified()).then_some(Self { address: address.ip(), interface })
+    }
+}
+
 /// Room for the ancillary data of one datagram, in words so that headers are aligned. Receiving needs 64
 /// bytes (an IPv6 packet info and a count of drops), and so does sending (a packet info and a segment size).
 type Control = [u64; CONTROL];
@@ -53,26 +62,28 @@ union Name {
 
 /// A received datagram, but for its bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Received {
+pub struct Received {
     /// How many bytes of it are in the buffer.
-    pub(crate) length: usize,
+    pub length: usize,
     /// Where its reply goes; none if the kernel names no Internet address as its sender.
-    pub(crate) reply_to: Option<ReplyTo>,
+    pub reply_to: Option<ReplyTo>,
     /// How many datagrams the kernel had dropped on this socket before this one, if it says so.
-    pub(crate) drops: Option<u32>,
+    pub drops: Option<u32>,
 }
 
 /// One datagram to send, or several of one length (but for the last) that leave as one packet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Message<'a> {
+pub struct Message<'a> {
     /// Where it goes.
-    pub(crate) to: ReplyTo,
+    pub to: ReplyTo,
     /// The bytes of each datagram.
-    pub(crate) datagrams: &'a [IoSlice<'a>],
+    pub datagrams: &'a [IoSlice<'a>],
 }
 
 /// Receives datagrams. Owns all memory that the kernel writes to.
-pub(crate) struct Receiver {
+pub struct Receiver {
+    /// How many bytes of a datagram are kept, in bytes.
+    longest: usize,
     buffers: Vec<u8>,
     vectors: Vec<libc::iovec>,
     names: Vec<Name>,
@@ -82,10 +93,12 @@ pub(crate) struct Receiver {
     changed: usize,
 }
 
-impl Default for Receiver {
-    fn default() -> Self {
+impl Receiver {
+    /// Receives datagrams of up to this many bytes; what is longer is cut there.
+    pub fn new(longest: usize) -> Self {
         Self {
-            buffers: vec![0; BATCH * MAX_DATAGRAM],
+            longest,
+            buffers: vec![0; BATCH * longest],
             vectors: vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH],
             names: vec![no_name(); BATCH],
             controls: vec![[0; CONTROL]; BATCH],
@@ -93,16 +106,14 @@ impl Default for Receiver {
             changed: BATCH,
         }
     }
-}
 
-impl Receiver {
     /// Receives what the socket holds without waiting, up to a batch, and calls `each` for every datagram in
-    /// the order of arrival. Longer ones than [`MAX_DATAGRAM`] are cut there.
+    /// the order of arrival.
     ///
     /// # Errors
     ///
     /// The system's, `EAGAIN` if there is nothing.
-    pub(crate) fn receive(&mut self, socket: &impl AsRawFd, each: impl FnMut(Received)) -> nix::Result<()> {
+    pub fn receive(&mut self, socket: &impl AsRawFd, each: impl FnMut(Received)) -> nix::Result<()> {
         self.receive_with(libc::MSG_DONTWAIT, socket, each)
     }
 
@@ -113,11 +124,7 @@ impl Receiver {
     /// The system's, `EINTR` if a signal ends the wait.
     ///
     /// [`receive`]: Self::receive
-    pub(crate) fn wait_and_receive(
-        &mut self,
-        socket: &impl AsRawFd,
-        each: impl FnMut(Received),
-    ) -> nix::Result<()> {
+    pub fn wait_and_receive(&mut self, socket: &impl AsRawFd, each: impl FnMut(Received)) -> nix::Result<()> {
         self.receive_with(libc::MSG_WAITFORONE, socket, each)
     }
 
@@ -136,25 +143,26 @@ impl Receiver {
         for (header, name) in self.headers.iter().zip(&self.names).take(self.changed) {
             let (source, drops) = ancillary(&header.msg_hdr);
             let reply_to = address(name).map(|peer| ReplyTo { peer, source });
-            each(Received { length: (header.msg_len as usize).min(MAX_DATAGRAM), reply_to, drops });
+            each(Received { length: (header.msg_len as usize).min(self.longest), reply_to, drops });
         }
         Ok(())
     }
 
     /// The buffers of the datagrams that were received last, in the order of arrival.
-    pub(crate) fn buffers(&self) -> impl Iterator<Item = &[u8]> {
-        self.buffers.chunks_exact(MAX_DATAGRAM)
+    pub fn buffers(&self) -> impl Iterator<Item = &[u8]> {
+        self.buffers.chunks_exact(self.longest)
     }
 
     /// Gives back to the headers what the last call has taken: the kernel replaces the room for a name and
     /// for ancillary data by what it has used of it.
     fn restore(&mut self) {
-        let buffers = self.buffers.chunks_exact_mut(MAX_DATAGRAM).zip(&mut self.vectors);
+        let longest = self.longest;
+        let buffers = self.buffers.chunks_exact_mut(longest).zip(&mut self.vectors);
         let rooms = self.names.iter_mut().zip(&mut self.controls).zip(buffers);
         for (header, ((name, control), (buffer, vector))) in
             self.headers.iter_mut().zip(rooms).take(self.changed)
         {
-            *vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: MAX_DATAGRAM };
+            *vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: longest };
             *name = no_name();
             let header = &mut header.msg_hdr;
             header.msg_name = ptr::from_mut(name).cast();
@@ -244,7 +252,7 @@ fn address(name: &Name) -> Option<SocketAddr> {
 }
 
 /// Sends datagrams. Owns the headers that the system call takes.
-pub(crate) struct Transmitter {
+pub struct Transmitter {
     names: Vec<Name>,
     controls: Vec<Control>,
     headers: Vec<libc::mmsghdr>,
@@ -266,7 +274,7 @@ impl Transmitter {
     /// # Errors
     ///
     /// The system's, of the first message.
-    pub(crate) fn send(&mut self, socket: &impl AsRawFd, messages: &[Message<'_>]) -> nix::Result<usize> {
+    pub fn send(&mut self, socket: &impl AsRawFd, messages: &[Message<'_>]) -> nix::Result<usize> {
         let messages = &messages[..messages.len().min(BATCH)];
         let rooms = self.names.iter_mut().zip(&mut self.controls).zip(messages);
         for (header, ((name, control), message)) in self.headers.iter_mut().zip(rooms) {
