@@ -74,10 +74,12 @@ storms: rust build-packages test-packages
 	PYZORD_STORM_SECONDS=60 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 storms::
 
 bench: rust build-packages test-packages
+	$(CARGO) build --locked --release -p pyzor-bench
 	$(CARGO) bench --locked --bench pure
 	$(CARGO) bench --locked --bench compare
 
 bench-long: rust build-packages test-packages
+	$(CARGO) build --locked --release -p pyzor-bench
 	PYZORD_BENCH_LONG=1 $(CARGO) bench --locked --bench compare
 
 migrations: rust build-packages test-packages

@@ -18,17 +18,15 @@
 //! and what the operating system has to do with it, in [`os`]. [`allowance`] bounds the log lines
 //! that strangers can cause.
 //!
-//! [`migrate`] is the second program: it moves records between databases as a whole. [`bench`] is the third: it
-//! puts load on any Pyzor server and says how it bears that. [`server`] and [`bench`] receive and send batches of
-//! datagrams by `pyzor_udp`.
+//! [`migrate`] is the second program: it moves records between databases as a whole. The load generator
+//! `pyzor-bench` is a package of its own. Both it and [`server`] receive and send batches of datagrams by `pyzor_udp`.
 //!
-//! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, or `bench`, then `access` and `storage`,
+//! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, then `access` and `storage`,
 //! then `record`; what clients and servers share is in `pyzor_wire`. The bodies of fuzz targets are in `fuzzing`, and in the rooms whose
 //! private parts they need, as tests are.
 
 pub mod access;
 pub mod allowance;
-pub mod bench;
 pub mod daemon;
 #[doc(hidden)]
 pub mod fuzzing;

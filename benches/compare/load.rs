@@ -141,7 +141,7 @@ impl Load {
 
 /// Runs the load generator; returns what it measured.
 pub(crate) fn run(arguments: &[&str], port: u16) -> Result<Value, String> {
-    let mut bench = Command::new(env!("CARGO_BIN_EXE_pyzor-bench"));
+    let mut bench = Command::new(crate::harness::generator());
     bench.arg("--json").args(arguments).arg(format!("127.0.0.1:{port}")).stdin(Stdio::null());
     let output = bench.output().map_err(|error| error.to_string())?;
     if !output.status.success() {

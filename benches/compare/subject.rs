@@ -149,7 +149,7 @@ impl Database {
 
 impl Subject {
     fn echo(digests: u32) -> Self {
-        let mut echo = Command::new(env!("CARGO_BIN_EXE_pyzor-bench"));
+        let mut echo = Command::new(crate::harness::generator());
         echo.args(["echo", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = pinned(&processors().server, || echo.spawn().unwrap());
         let mut line = String::new();

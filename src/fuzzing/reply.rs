@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use super::Input;
 use crate::record::{Record, Tally, Timestamp};
 use pyzor_wire::reply::{Answer, Counts, Refusal, Times, encode};
+use pyzor_wire::reply_reader::{Code, ReceivedReply};
 
 /// The longest reply, without the thread.
 const LONGEST: usize = 1024;
 
 /// Any outcome is written so that it can be read, and the load generator's parser stands any bytes.
 pub(super) fn target(bytes: &[u8]) {
-    crate::bench::read_reply(bytes);
+    let _ = ReceivedReply::parse(bytes);
     let mut input = Input::new(bytes);
     let outcome = outcome(&mut input);
     let thread = input.rest();
@@ -111,18 +112,19 @@ pub(crate) fn check(reply: &[u8], thread: &[u8], outcome: Result<Answer, Refusal
             assert_eq!(fields[name], seconds.to_string().as_bytes(), "{name}: {}", shown());
         }
     }
-    check_against_generator(reply, &echoed, code);
+    check_against_reader(reply, &echoed, code);
 }
 
-/// The load generator reads the same of it.
-fn check_against_generator(reply: &[u8], echoed: &[u8], code: u16) {
+/// Clients read the same of it.
+fn check_against_reader(reply: &[u8], echoed: &[u8], code: u16) {
     let number = std::str::from_utf8(echoed.trim_ascii())
         .ok()
         .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u64>().is_ok());
     // It takes blanks around a number for nothing in a refusal only, since it has a short way for the rest.
     let exact = std::str::from_utf8(echoed).is_ok_and(|text| text.trim_ascii() == text);
     if let Some(number) = number.filter(|_| exact) {
-        assert_eq!(crate::bench::read_reply(reply), number.parse().ok().map(|thread| (thread, code)));
+        let read = ReceivedReply::parse(reply).map(|reply| (reply.thread, reply.code));
+        assert_eq!(read, number.parse().ok().map(|thread| (thread, Code::Number(code))));
     }
 }
 

@@ -9,6 +9,7 @@ pub mod headers;
 pub mod number;
 pub mod op;
 pub mod reply;
+pub mod reply_reader;
 pub mod request;
 pub mod signature;
 

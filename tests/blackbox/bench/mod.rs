@@ -24,7 +24,7 @@ use crate::support::{Finished, finish};
 
 /// The program with these arguments, separated by blanks, and a server as the last one.
 fn program(arguments: &str, server: SocketAddr) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pyzor-bench"));
+    let mut command = Command::new(crate::harness::generator());
     command.args(arguments.split_whitespace()).arg(server.to_string()).stdin(Stdio::null());
     command
 }
@@ -113,7 +113,7 @@ struct Echo {
 impl Echo {
     /// Starts it on this address, or where it listens by itself.
     fn start(address: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pyzor-bench"));
+        let mut command = Command::new(crate::harness::generator());
         let command = command.arg("echo").args(address).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();

@@ -298,7 +298,7 @@ fn help_and_version_are_printed() {
         (&["--version"], concat!("pyzor-bench ", env!("CARGO_PKG_VERSION"), "\n")),
         (&["echo", "-V"], concat!("pyzor-bench ", env!("CARGO_PKG_VERSION"), "\n")),
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pyzor-bench"));
+        let mut command = Command::new(crate::harness::generator());
         command.args(arguments);
         let finished = finish(command);
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{arguments:?}: {finished:?}");
@@ -361,13 +361,13 @@ fn misuse_is_exit_code_2() {
     for arguments in
         [&["echo", "127.0.0.1"][..], &["echo", "127.0.0.1:0", "127.0.0.1:0"], &["echo", "--json"]]
     {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pyzor-bench"));
+        let mut command = Command::new(crate::harness::generator());
         command.args(arguments);
         let finished = finish(command);
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{arguments:?}: {finished:?}");
     }
     for server in ["127.0.0.1", "127.0.0.1:0", ":24441", "127.0.0.1:x", "::1:24441", "", "echo:"] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pyzor-bench"));
+        let mut command = Command::new(crate::harness::generator());
         command.arg(server);
         let finished = finish(command);
         assert_eq!(finished.code, Some(2), "{server:?}: {finished:?}");
@@ -388,11 +388,11 @@ fn who_does_not_listen_is_told_soon() {
         let is_told = ["refused", "port is closed"].iter().any(|text| finished.stderr.contains(text));
         assert!(is_told && finished.stderr.lines().count() == 1, "{arguments}: {finished:?}");
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pyzor-bench"));
+    let mut command = Command::new(crate::harness::generator());
     command.arg("nosuchhost.invalid:24441");
     finish(command).expect_line(&["cannot resolve nosuchhost.invalid:24441"]);
     let echo = Echo::start(&[]);
-    let mut second = Command::new(env!("CARGO_BIN_EXE_pyzor-bench"));
+    let mut second = Command::new(crate::harness::generator());
     second.args(["echo", &echo.address.to_string()]);
     finish(second).expect_line(&["cannot serve", "in use"]);
 }

@@ -48,6 +48,17 @@ pub(crate) fn stores_sync() -> bool {
 /// A digest to count, for tests that need only one.
 pub(crate) const DIGEST: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
 
+/// The load generator, which another package of the workspace builds into the same directory.
+pub(crate) fn generator() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_pyzord")).with_file_name("pyzor-bench");
+    assert!(
+        path.exists(),
+        "{} is missing: run cargo build -p pyzor-bench, with --release for releases",
+        path.display()
+    );
+    path
+}
+
 /// Whether the tests run against the server of this package.
 pub(crate) fn ours() -> bool {
     env::var_os("PYZORD").is_none()

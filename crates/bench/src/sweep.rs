@@ -156,8 +156,8 @@ pub(super) fn conclusion(sweep: Sweep, steps: &[Step]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reply::Code;
     use super::*;
+    use pyzor_wire::reply_reader::Code;
 
     /// A second at 1000 requests a second.
     fn step() -> Step {

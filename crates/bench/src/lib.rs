@@ -14,7 +14,6 @@ mod output;
 mod outstanding;
 mod plan;
 mod progress;
-mod reply;
 mod request;
 mod rhythm;
 mod schedule;
@@ -31,6 +30,8 @@ use std::net::ToSocketAddrs;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::{SigSet, Signal};
+
 use self::choice::{Choice, Digests, Random, Source};
 use self::load::Generator;
 use self::options::{Invocation, Options, nanoseconds};
@@ -43,7 +44,6 @@ use self::stop::Stop;
 use self::sweep::Step;
 use self::tally::Tally;
 use self::zipf::Zipf;
-use crate::os::signals;
 
 /// The command line was misused.
 const EXIT_USAGE: u8 = 2;
@@ -53,19 +53,14 @@ const PRELOAD_WINDOW: usize = 64;
 /// The most requests that may wait for replies.
 const MOST_OUTSTANDING: usize = 1 << 22;
 
-/// The thread and the code of a reply, as the generator reads it; a bare echo has the code 200.
-pub(crate) fn read_reply(datagram: &[u8]) -> Option<(u64, u16)> {
-    let reply = reply::Reply::parse(datagram)?;
-    let code = match reply.code {
-        reply::Code::Number(code) => code,
-        reply::Code::Echo | reply::Code::WithoutCount => 200,
-    };
-    Some((reply.thread, code))
-}
-
 /// Runs the program `pyzor-bench`.
 pub fn main() -> ExitCode {
-    signals::ignore_file_size_limit();
+    // A write beyond a limit of file sizes then fails with an error, rather than end the process.
+    let limit: SigSet = [Signal::SIGXFSZ].into_iter().collect();
+    if let Err(error) = limit.thread_block() {
+        let _ = writeln!(io::stderr(), "pyzor-bench: error: cannot block SIGXFSZ: {error}");
+        return ExitCode::FAILURE;
+    }
     let outcome = match options::parse(std::env::args_os().skip(1)) {
         Ok(Invocation::Print(text)) => {
             let _ = io::stdout().write_all(text.as_bytes());

@@ -7,9 +7,9 @@ use super::figures::{decimal, grouped, rate, wrapped};
 use super::histogram::{Range, merged, ranges};
 use super::options::Options;
 use super::plan::Pace;
-use super::reply::Code;
 use super::tally::{Tally, Times};
 use pyzor_wire::op::Op;
+use pyzor_wire::reply_reader::Code;
 
 /// A terminal of the usual size.
 const COLUMNS: usize = 80;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    pyzord::bench::main()
+    pyzor_bench::main()
 }

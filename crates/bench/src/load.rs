@@ -12,13 +12,13 @@ use thiserror::Error;
 use super::outbox::Outbox;
 use super::outstanding::{Match, Outstanding, Sent};
 use super::plan::{End, Pace, Plan};
-use super::reply::Reply;
 use super::request::Encoder;
 use super::rhythm::Rhythm;
 use super::schedule::{Due, Schedule};
 use super::sockets::Sockets;
 use super::stop::Stop;
 use super::tally::Tally;
+use pyzor_wire::reply_reader::ReceivedReply;
 
 /// How many requests are prepared at a time, so that replies are not kept waiting.
 const BATCH: usize = 256;
@@ -366,7 +366,7 @@ impl Run<'_> {
             let mut now = None;
             let outcome = sockets.receive(socket, |datagram| {
                 let now = *now.get_or_insert_with(|| epoch.elapsed().as_nanos() as u64);
-                let reply = Reply::parse(datagram);
+                let reply = ReceivedReply::parse(datagram);
                 let matched = reply.map_or(Match::Unknown, |reply| outstanding.answer(reply.thread));
                 match (matched, reply) {
                     (Match::Request(sent), Some(reply)) => {

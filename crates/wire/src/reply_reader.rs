@@ -1,23 +1,23 @@
-//! What the generator wants to know of a reply.
+//! Reads replies, as clients do.
 
-use pyzor_wire::op::Op;
+use crate::op::Op;
 
-/// A reply, as far as it matters here.
+/// A reply, as far as clients need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reply {
+pub struct ReceivedReply {
     /// The `Thread` of the request that it answers.
-    pub(super) thread: u64,
-    /// What the server says to that.
-    pub(super) code: Code,
+    pub thread: u64,
+    /// Whether it is done, or why not.
+    pub code: Code,
     /// Whether its `Count` is above 0.
-    pub(super) is_found: bool,
+    pub is_found: bool,
     /// Whether it has both `Count` and `WL-Count`, and both are numbers.
-    pub(super) has_counts: bool,
+    pub has_counts: bool,
 }
 
 /// The code of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Code {
+pub enum Code {
     /// The reply is the request itself, as a bare echo sends it.
     Echo,
     /// `Code`, 0 if there is none that is a number.
@@ -28,15 +28,15 @@ pub(super) enum Code {
 
 impl Code {
     /// Whether the request was done.
-    pub(super) fn is_success(self) -> bool {
+    pub fn is_success(self) -> bool {
         matches!(self, Self::Echo | Self::Number(200))
     }
 }
 
-impl Reply {
+impl ReceivedReply {
     /// What this reply says to a request for this operation: its code, unless that is 200 and the reply lacks
     /// the counts that clients need.
-    pub(super) fn code_for(self, op: Op) -> Code {
+    pub fn code_for(self, op: Op) -> Code {
         let wants_counts = matches!(op, Op::Check | Op::Info | Op::Pong);
         match self.code {
             Code::Number(200) if wants_counts && !self.has_counts => Code::WithoutCount,
@@ -45,7 +45,7 @@ impl Reply {
     }
 
     /// Reads a reply; nothing if it has no `Thread` that is a number.
-    pub(super) fn parse(datagram: &[u8]) -> Option<Self> {
+    pub fn parse(datagram: &[u8]) -> Option<Self> {
         // Most replies begin so, and looking for each name takes several times as long.
         const USUAL: &[u8] = b"Code: 200\nDiag: OK\nPV: 2.1\nThread: ";
         let mut reply = Self { thread: 0, code: Code::Number(0), is_found: false, has_counts: false };
@@ -103,25 +103,26 @@ fn number(text: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Option<Reply> {
-        Reply::parse(text.as_bytes())
+    fn parsed(text: &str) -> Option<ReceivedReply> {
+        ReceivedReply::parse(text.as_bytes())
     }
 
     #[test]
     fn replies_are_read_in_any_order_of_their_headers() {
-        let found = Some(Reply { thread: 7000, code: Code::Number(200), is_found: true, has_counts: true });
+        let found =
+            Some(ReceivedReply { thread: 7000, code: Code::Number(200), is_found: true, has_counts: true });
         assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\nCount: 10\nWL-Count: 0\n\n"), found);
         assert_eq!(parsed("thread: 7000\r\nWL-Count: 0\r\ncount: 10\r\nCODE:200\r\n\r\n"), found);
-        let missed = found.map(|reply| Reply { is_found: false, ..reply });
+        let missed = found.map(|reply| ReceivedReply { is_found: false, ..reply });
         assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\nCount: 0\nWL-Count: 3\n\n"), missed);
-        let without = missed.map(|reply| Reply { has_counts: false, ..reply });
+        let without = missed.map(|reply| ReceivedReply { has_counts: false, ..reply });
         assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000"), without);
         assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\n\nCount: 10\n"), without);
     }
 
     #[test]
     fn failures_and_echoes_are_told_apart() {
-        let with = |code| Some(Reply { thread: 9, code, is_found: false, has_counts: false });
+        let with = |code| Some(ReceivedReply { thread: 9, code, is_found: false, has_counts: false });
         assert_eq!(parsed("Code: 403\nDiag: no: never\nPV: 2.1\nThread: 9\n\n"), with(Code::Number(403)));
         assert_eq!(parsed("Diag: what\nThread: 9\n\n"), with(Code::Number(0)));
         assert_eq!(parsed("Code: 99999\nThread: 9\n\n"), with(Code::Number(0)));

@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::histogram::ranges;
 use super::options::Options;
 use super::plan::{self, Pace};
-use super::reply::Code;
 use super::sweep::{Limit, Step, is_complete, knee};
 use super::tally::{Tally, Times};
+use pyzor_wire::reply_reader::Code;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 

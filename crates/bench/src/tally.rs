@@ -7,8 +7,8 @@ use hdrhistogram::Histogram;
 
 use super::choice::place;
 use super::outstanding::Sent;
-use super::reply::{Code, Reply};
 use pyzor_wire::op::Op;
+use pyzor_wire::reply_reader::{Code, ReceivedReply};
 
 /// The longest time that is told from longer ones, in nanoseconds.
 const LONGEST: u64 = 120_000_000_000;
@@ -87,7 +87,7 @@ impl Default for Tally {
 
 impl Tally {
     /// Counts a reply that came so many nanoseconds after its request.
-    pub(super) fn answer(&mut self, sent: Sent, reply: Reply, latency: u64) {
+    pub(super) fn answer(&mut self, sent: Sent, reply: ReceivedReply, latency: u64) {
         let code = reply.code_for(sent.op);
         match code.is_success() {
             true => self.succeeded += 1,

@@ -46,8 +46,8 @@ pub(super) fn merged(ranges: &[Range], most: usize) -> Vec<Range> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tally::times;
     use super::*;
+    use crate::tally::times;
 
     #[test]
     fn every_time_is_in_one_range() {
