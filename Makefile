@@ -145,7 +145,7 @@ $(target)/release/pyzord:
 install: $(target)/release/pyzord
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir) \
 	    $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 \
-	    $(DESTDIR)$(docdir)/docs $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir)
+	    $(DESTDIR)$(docdir)/docs/development $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir)
 	$(INSTALL) -m 755 $(target)/release/pyzord $(DESTDIR)$(sbindir)/pyzord
 	$(INSTALL) -m 755 $(target)/release/pyzor-migrate $(DESTDIR)$(bindir)/pyzor-migrate
 	$(INSTALL) -m 755 $(target)/release/pyzor-bench $(DESTDIR)$(bindir)/pyzor-bench
@@ -155,6 +155,7 @@ install: $(target)/release/pyzord
 	$(INSTALL) -m 644 docs/man/pyzord.conf.5 $(DESTDIR)$(mandir)/man5/pyzord.conf.5
 	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE config.example $(DESTDIR)$(docdir)
 	$(INSTALL) -m 644 docs/*.md $(DESTDIR)$(docdir)/docs
+	$(INSTALL) -m 644 docs/development/*.md $(DESTDIR)$(docdir)/docs/development
 	$(INSTALL) -m 644 dist/pyzord.sysctl $(DESTDIR)$(docdir)
 	sed 's|/usr/local/bin/pyzord|$(sbindir)/pyzord|' dist/pyzord.service >$(DESTDIR)$(unitdir)/pyzord.service
 	chmod 644 $(DESTDIR)$(unitdir)/pyzord.service

@@ -105,7 +105,7 @@ fn every_direct_dependency_is_pinned_listed_and_explained() {
         assert_ne!(dependency["req"], "*", "{dependency}");
     }
     let wanted: BTreeSet<&str> = dependencies.into_iter().map(name).collect();
-    let page = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
+    let page = fs::read_to_string(root().join("docs/development/dependencies.md")).unwrap();
     let listed: BTreeMap<&str, &str> =
         page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | ")).collect();
     assert_eq!(listed.keys().copied().collect::<BTreeSet<_>>(), wanted);
