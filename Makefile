@@ -26,7 +26,7 @@ scripts := .ci/run $(wildcard tests/*.sh dist/*.sh fuzz/*.sh)
 # One after the other, whatever -j says: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
-.PHONY: build run test outages pauses hostile bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz soak faults kills storms sanitize help
+.PHONY: build run dev check test oldest outages pauses hostile bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz soak faults kills storms sanitize help
 
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
@@ -49,8 +49,30 @@ build: rust build-packages
 run: build
 	exec $(target)/release/pyzord --homedir var --address 127.0.0.1 --port 24441
 
+# The same with a debug build, which takes a tenth of the time.
+dev: rust build-packages
+	$(CARGO) build --locked
+	exec $(target)/debug/pyzord --homedir var --address 127.0.0.1 --port 24441
+
+# What can be checked after each edit. "make test" checks the rest.
+check: rust build-packages
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) test --locked --workspace --lib
+
+# Whether the oldest supported Rust builds all of it, tests too; it has a directory of its own, so that nothing
+# is built anew afterwards.
+oldest: rust build-packages
+	@if [ "$$($(CARGO) --version | cut -d' ' -f2 | cut -d. -f1-2)" = $(rust_version) ]; then \
+	    echo 'This is Rust $(rust_version), the oldest supported version'; \
+	elif rustup toolchain list 2>/dev/null | grep -q '^$(rust_version)[.-]'; then \
+	    rustup run $(rust_version) cargo check --locked --workspace --all-targets --target-dir $(target)/oldest; \
+	else \
+	    echo 'The oldest supported Rust was not tried: rustup toolchain install --profile minimal $(rust_version)'; \
+	fi
+
 # What takes little time comes first, and the tests through the front door last.
-test: rust lint build-packages test-packages
+test: rust lint build-packages test-packages oldest
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 	    $(CARGO) deny --locked check bans licenses sources; \
@@ -178,6 +200,8 @@ clean:
 help:
 	@echo 'make            build the server'
 	@echo 'make run        build it and run it on 127.0.0.1:24441, with its files in ./var'
+	@echo 'make dev        the same with a debug build, which is made in less time'
+	@echo 'make check      format, clippy and unit tests'
 	@echo 'make test       install what the tests need and run everything that is checked'
 	@echo 'make outages    kill and stop database servers under load, again and again, and print what was measured'
 	@echo 'make pauses     let a million records expire under load, and print what was measured'
@@ -192,6 +216,7 @@ help:
 	@echo 'make soak       half an hour of full load and all faults on all engines'
 	@echo 'make audit      licences, origins and published holes of the dependencies'
 	@echo 'make fuzz       fuzz every target for FUZZ_SECONDS (60), or only FUZZ_TARGETS; installs cargo-fuzz'
+	@echo 'make oldest     build with the oldest supported Rust, where that is installed'
 	@echo 'make lint       only what is checked quickly: format, scripts, manual pages, systemd unit'
 	@echo 'make install    install what was built; DESTDIR, prefix, bindir, sbindir, mandir, docdir, unitdir'
 	@echo '                and sysusersdir are honoured (prefix is /usr/local, sbindir is bindir)'

@@ -1,0 +1,81 @@
+//! The layers of the source: a module names those below it alone, and a package likewise.
+
+#![allow(clippy::unwrap_used, reason = "clippy's exception for tests does not cover the functions that tests call")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules of `src`, from those that start programs down to those that know nothing of this one. Modules in
+/// one line do not know each other.
+const MODULES: &[&[&str]] = &[
+    &["daemon", "migrate"],
+    &["server"],
+    &["handler", "settings"],
+    &["logging", "limits"],
+    &["access", "storage"],
+    &["record"],
+    &["allowance", "lines", "optparse", "os"],
+];
+
+/// The packages beside `pyzord`, and those of ours that each may use.
+const PACKAGES: &[(&str, &[&str])] = &[("wire", &[]), ("udp", &[]), ("bench", &["pyzor-udp", "pyzor-wire"])];
+
+/// Fuzz bodies reach into every layer, and are compiled for tests and fuzzing only.
+const FUZZING: &str = "fuzzing";
+
+fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The names that follow `crate::` in code, those in braces too.
+fn modules_named(text: &str) -> BTreeSet<&str> {
+    let is_comment = |line: &&str| line.trim_start().starts_with("//");
+    let code = text.lines().filter(|line| !is_comment(line));
+    code.flat_map(|line| line.split("crate::").skip(1))
+        .flat_map(|rest| rest.strip_prefix('{').map_or_else(|| vec![rest], |list| list.split(", ").collect()))
+        .map(|name| &name[..name.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(name.len())])
+        .collect()
+}
+
+#[test]
+fn every_module_names_only_those_below_it() {
+    let layer = |module: &str| MODULES.iter().position(|layer| layer.contains(&module));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&source, &mut files);
+    let mut seen = BTreeSet::new();
+    for path in files {
+        let inside = path.strip_prefix(&source).unwrap().with_extension("");
+        let module = inside.iter().next().unwrap().to_str().unwrap();
+        if ["lib", "bin", FUZZING].contains(&module) || inside.ends_with(FUZZING) {
+            continue;
+        }
+        let own = layer(module).unwrap_or_else(|| panic!("{module} has no line in MODULES"));
+        seen.insert(module.to_owned());
+        for name in modules_named(&fs::read_to_string(&path).unwrap()) {
+            let is_below = name == module || layer(name).is_some_and(|other| other > own);
+            assert!(is_below, "{} names crate::{name}, which is not below {module}", path.display());
+        }
+    }
+    assert_eq!(seen.len(), MODULES.iter().map(|layer| layer.len()).sum::<usize>(), "{seen:?}");
+}
+
+#[test]
+fn every_package_uses_only_those_below_it() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates");
+    for (package, allowed) in PACKAGES {
+        let manifest = fs::read_to_string(crates.join(package).join("Cargo.toml")).unwrap();
+        let used = manifest.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+        let ours: Vec<&str> = used.filter(|name| name.starts_with("pyzor")).collect();
+        assert_eq!(ours, *allowed, "{package}");
+    }
+    assert_eq!(fs::read_dir(crates).unwrap().count(), PACKAGES.len());
+}
