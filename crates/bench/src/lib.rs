@@ -3,6 +3,7 @@
 //! One thread sends and receives on several sockets, many datagrams a system call, so that it needs less time
 //! for a request than any server. It knows of servers only what goes over the wire.
 
+mod arguments;
 mod choice;
 mod echo;
 mod figures;

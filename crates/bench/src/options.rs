@@ -1,4 +1,4 @@
-//! The command line of `pyzor-bench`.
+//! What is to be done, as the command line asks for it.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -6,23 +6,18 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::Parser;
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use super::arguments::{EchoArguments, LoadArguments};
 use super::choice::Mix;
 use super::figures;
 use super::plan::{End, Pace, Sweep};
 use super::schedule::Schedule;
 use pyzor_wire::digest::HEX_LEN;
-use pyzor_wire::op::Op;
 
 /// The most rates of a sweep.
 const MOST_RATES: u64 = 100;
-
-const PROGRAM: &str = "pyzor-bench";
-const USAGE: &str = "pyzor-bench [OPTIONS] HOST:PORT\n       pyzor-bench echo [ADDRESS:PORT]";
-const ABOUT: &str = "Put load on a Pyzor server, and say how many requests it answers and how fast.";
-const ECHO_ABOUT: &str = "Send every datagram back: what a server could do at best on this machine.";
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -65,74 +60,67 @@ pub(super) enum Invocation {
 /// error.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
     let mut arguments = arguments.into_iter().peekable();
-    let is_echo = arguments.next_if(|first| first == "echo").is_some();
-    let command = if is_echo { echo_command() } else { command() };
-    let given = match command.try_get_matches_from(arguments) {
-        Ok(given) => given,
+    let parsed = if arguments.next_if(|first| first == "echo").is_some() {
+        EchoArguments::try_parse_from(arguments).map(|echo| Ok(Invocation::Echo(echo.address)))
+    } else {
+        LoadArguments::try_parse_from(arguments)
+            .map(|load| Options::of(load).map(Box::new).map(Invocation::Load))
+    };
+    match parsed {
+        Ok(invocation) => invocation,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            return Ok(Invocation::Print(format!("{}\n", error.to_string().trim_end())));
+            Ok(Invocation::Print(format!("{}\n", error.to_string().trim_end())))
         }
-        Err(error) => return Err(error.to_string()),
-    };
-    if is_echo {
-        return Ok(Invocation::Echo(take(&given, "address")?));
+        Err(error) => Err(error.to_string()),
     }
-    options(&given).map(Box::new).map(Invocation::Load)
 }
 
-/// An option that has a default.
-fn take<T: Clone + Send + Sync + 'static>(given: &ArgMatches, name: &str) -> Result<T, String> {
-    given.get_one::<T>(name).cloned().ok_or_else(|| format!("error: {name} is missing\n"))
-}
-
-fn options(given: &ArgMatches) -> Result<Options, String> {
-    let sweep = sweep(given)?;
-    let highest = sweep.and_then(|sweep| sweep.rates().last());
-    let pace = match highest.or(given.get_one("rate").copied()) {
-        Some(rate) => Pace::Open { rate },
-        None => Pace::Closed { window: number(given, "window")? },
-    };
-    let count = given.get_one::<u64>("count").copied();
-    let end = match count {
-        Some(count) => End::Count(count),
-        None => End::After(nanoseconds(take(given, "duration")?)),
-    };
-    // With a count, no more than that is sent.
-    let warm_up = given.get_one::<Duration>("warm-up").copied();
-    let warm_up = warm_up.unwrap_or(Duration::from_secs(u64::from(count.is_none())));
-    for rate in given.get_one("rate").copied().into_iter().chain(sweep.iter().flat_map(|sweep| sweep.rates()))
-    {
-        expect_any_due(sweep, rate, warm_up, end)?;
+impl Options {
+    /// Checks what clap does not: options that only together make no sense, and the key.
+    fn of(given: LoadArguments) -> Result<Self, String> {
+        let sweep = sweep(&given)?;
+        let highest = sweep.and_then(|sweep| sweep.rates().last());
+        let pace = match highest.or(given.rate) {
+            Some(rate) => Pace::Open { rate },
+            None => Pace::Closed { window: given.window },
+        };
+        let end = match given.count {
+            Some(count) => End::Count(count),
+            None => End::After(nanoseconds(given.duration)),
+        };
+        // With a count, no more than that is sent.
+        let warm_up = given.warm_up.unwrap_or(Duration::from_secs(u64::from(given.count.is_none())));
+        for rate in given.rate.into_iter().chain(sweep.iter().flat_map(|sweep| sweep.rates())) {
+            expect_any_due(sweep, rate, warm_up, end)?;
+        }
+        let account = match (given.user, given.key) {
+            (Some(user), Some(text)) => Some((user, key(&text)?)),
+            _ => None,
+        };
+        Ok(Self {
+            server: given.server,
+            mix: given.mix,
+            digests: given.digests,
+            seed: given.seed,
+            zipf: given.zipf,
+            hit_ratio: given.hit_ratio,
+            preload: given.preload,
+            account,
+            pace,
+            sweep,
+            sockets: given.sockets,
+            warm_up,
+            end,
+            timeout: given.timeout,
+            interval: given.interval,
+            json: given.json,
+        })
     }
-    let account = match (given.get_one::<String>("user"), given.get_one::<String>("key")) {
-        (Some(user), Some(text)) => Some((user.clone(), key(text)?)),
-        _ => None,
-    };
-    Ok(Options {
-        server: take(given, "server")?,
-        mix: take(given, "mix")?,
-        digests: take(given, "digests")?,
-        seed: take(given, "seed")?,
-        zipf: given.get_one("zipf").copied(),
-        hit_ratio: take(given, "hit-ratio")?,
-        preload: given.get_flag("preload"),
-        account,
-        pace,
-        sweep,
-        sockets: number(given, "sockets")?,
-        warm_up,
-        end,
-        timeout: take(given, "timeout")?,
-        interval: given.get_one("interval").copied(),
-        json: given.get_flag("json"),
-    })
 }
 
 /// The rates of `--rate-from`, `--rate-to` and `--step`, which are all there or none.
-fn sweep(given: &ArgMatches) -> Result<Option<Sweep>, String> {
-    let [Some(from), Some(to), Some(step)] =
-        ["rate-from", "rate-to", "step"].map(|name| given.get_one::<f64>(name).copied())
-    else {
+fn sweep(given: &LoadArguments) -> Result<Option<Sweep>, String> {
+    let (Some(from), Some(to), Some(step)) = (given.rate_from, given.rate_to, given.step) else {
         return Ok(None);
     };
     let sweep = Sweep { from, to, step };
@@ -160,11 +148,6 @@ fn expect_any_due(sweep: Option<Sweep>, rate: f64, warm_up: Duration, end: End) 
     Err(format!("error: {name}: nothing is due within --duration {seconds}\n"))
 }
 
-fn number(given: &ArgMatches, name: &str) -> Result<usize, String> {
-    let number: u64 = take(given, name)?;
-    usize::try_from(number).map_err(|error| format!("error: --{name}: {error}\n"))
-}
-
 pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -188,175 +171,10 @@ fn first_line(path: &str) -> std::io::Result<String> {
     Ok(line.trim().to_owned())
 }
 
-fn mix(text: &str) -> Result<Mix, String> {
-    let names = || Op::ALL.map(Op::name).join(", ");
-    let mut weights: Vec<(Op, f64)> = Vec::new();
-    for part in text.split(',') {
-        let (name, weight) = part.split_once('=').unwrap_or((part, "1"));
-        let op = Op::from_name(name.trim().as_bytes())
-            .ok_or_else(|| format!("{:?} is no operation; there are {}", name.trim(), names()))?;
-        if weights.iter().any(|(other, _)| *other == op) {
-            return Err(format!("{op} is there twice"));
-        }
-        let weight = weight.trim().parse().map_err(|_| format!("the weight of {op} is no number"))?;
-        weights.push((op, weight));
-    }
-    Mix::new(weights).ok_or_else(|| "weights are numbers from 0 on, and one must be above 0".to_owned())
-}
-
-/// A decimal number in this range.
-fn decimal(text: &str, range: std::ops::RangeInclusive<f64>) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number: &f64| range.contains(number));
-    number.ok_or_else(|| format!("a number from {} to {} is wanted", range.start(), range.end()))
-}
-
-fn seconds(text: &str, range: std::ops::RangeInclusive<f64>) -> Result<Duration, String> {
-    decimal(text, range).map(Duration::from_secs_f64)
-}
-
-fn server(text: &str) -> Result<String, String> {
-    let port = text.rsplit_once(':').and_then(|(host, port)| {
-        let is_host =
-            !host.is_empty() && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'));
-        port.parse::<u16>().ok().filter(|port| is_host && *port > 0)
-    });
-    port.map(|_| text.to_owned())
-        .ok_or_else(|| "HOST:PORT is wanted, as 127.0.0.1:24441 or [::1]:24441".to_owned())
-}
-
-fn command() -> Command {
-    let option = |name: &'static str, placeholder: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(placeholder).help(help)
-    };
-    let switch = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
-    };
-    Command::new(PROGRAM)
-        .about(ABOUT)
-        .version(env!("CARGO_PKG_VERSION"))
-        .override_usage(USAGE)
-        .no_binary_name(true)
-        .infer_long_args(true)
-        .args_override_self(true)
-        .after_help("pyzor-bench echo is a bare server: it sends every datagram back, which shows what a server could do at best\non this machine.")
-        .arg(
-            Arg::new("server").value_name("HOST:PORT").help("the server").required(true).value_parser(server),
-        )
-        .arg(
-            option("mix", "OP=WEIGHT,...", "how often each operation is asked for")
-                .default_value("check=1")
-                .value_parser(mix),
-        )
-        .arg(
-            option("digests", "N", "how many digests are asked for")
-                .default_value("100000")
-                .value_parser(value_parser!(u64).range(1..=1_000_000_000)),
-        )
-        .arg(
-            option("seed", "N", "which digests, and in which order")
-                .default_value("1")
-                .value_parser(value_parser!(u64)),
-        )
-        .arg(
-            option("zipf", "S", "choose digests by Zipf's law with this exponent instead of uniformly")
-                .value_parser(|text: &str| decimal(text, 0.0..=10.0)),
-        )
-        .arg(
-            option(
-                "hit-ratio",
-                "R",
-                "share of checks and infos for one of the digests; others are for unknown ones",
-            )
-            .default_value("1")
-            .value_parser(|text: &str| decimal(text, 0.0..=1.0)),
-        )
-        .arg(switch("preload", "first report each of the digests once"))
-        .arg(option("user", "NAME", "sign as this account").requires("key").value_parser(user))
-        .arg(
-            option("key", "KEY", "its key, 40 hexadecimal digits, or @FILE with that in its first line")
-                .requires("user"),
-        )
-        .arg(
-            option("window", "N", "how many requests are outstanding at any time")
-                .default_value("64")
-                .value_parser(value_parser!(u64).range(1..=1_000_000)),
-        )
-        .arg(
-            option("rate", "R", "send so many requests a second, whatever the replies, instead of a window")
-                .conflicts_with("window")
-                .value_parser(|text: &str| decimal(text, 0.1..=1e7)),
-        )
-        .arg(
-            option("rate-from", "R", "find the highest rate at which the server keeps up, from this one on")
-                .conflicts_with_all(["rate", "window", "count"])
-                .requires("rate-to")
-                .requires("step")
-                .value_parser(|text: &str| decimal(text, 0.1..=1e7)),
-        )
-        .arg(
-            option("rate-to", "R", "the highest rate to try; each has warm-up and duration of its own")
-                .requires("rate-from")
-                .value_parser(|text: &str| decimal(text, 0.1..=1e7)),
-        )
-        .arg(
-            option("step", "R", "by how much each rate is above the one before")
-                .requires("rate-from")
-                .value_parser(|text: &str| decimal(text, 0.1..=1e7)),
-        )
-        .arg(
-            option("sockets", "N", "how many sockets to send from")
-                .default_value("4")
-                .value_parser(value_parser!(u64).range(1..=256)),
-        )
-        .arg(
-            option("duration", "SECONDS", "how long to measure")
-                .default_value("10")
-                .value_parser(|text: &str| seconds(text, 0.001..=1e7)),
-        )
-        .arg(
-            option("warm-up", "SECONDS", "how long to put load on it before that; default 1, with --count 0")
-                .value_parser(|text: &str| seconds(text, 0.0..=1e7)),
-        )
-        .arg(
-            option("timeout", "SECONDS", "a request that is not answered by then is lost")
-                .default_value("2")
-                .value_parser(|text: &str| seconds(text, 0.001..=100.0)),
-        )
-        .arg(
-            option("count", "N", "send so many requests, instead of a duration")
-                .conflicts_with("duration")
-                .value_parser(value_parser!(u64).range(1..)),
-        )
-        .arg(
-            option("interval", "SECONDS", "how often to say how it goes; default 1 on a terminal")
-                .value_parser(|text: &str| seconds(text, 0.01..=1e7)),
-        )
-        .arg(switch("json", "print one JSON object instead of text"))
-}
-
-fn echo_command() -> Command {
-    Command::new(PROGRAM)
-        .about(ECHO_ABOUT)
-        .version(env!("CARGO_PKG_VERSION"))
-        .override_usage("pyzor-bench echo [ADDRESS:PORT]")
-        .no_binary_name(true)
-        .arg(
-            Arg::new("address")
-                .value_name("ADDRESS:PORT")
-                .help("where to listen; with port 0 the system chooses one")
-                .default_value("127.0.0.1:0")
-                .value_parser(value_parser!(SocketAddr)),
-        )
-}
-
-fn user(text: &str) -> Result<String, String> {
-    let is_name = !text.is_empty() && text != "anonymous" && text.bytes().all(|byte| byte.is_ascii_graphic());
-    is_name.then(|| text.to_owned()).ok_or_else(|| "the name of an account is wanted".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pyzor_wire::op::Op;
 
     fn parsed(line: &str) -> Result<Invocation, String> {
         parse(line.split_whitespace().map(OsString::from))
