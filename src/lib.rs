@@ -32,7 +32,6 @@ pub mod daemon;
 pub mod fuzzing;
 pub mod handler;
 pub mod limits;
-mod lines;
 pub mod logging;
 pub mod migrate;
 mod optparse;

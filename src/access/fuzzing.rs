@@ -3,10 +3,11 @@
 use super::load::of_texts;
 use pyzor_wire::signature::KeyHash;
 
-use super::{ANONYMOUS, Authorizer, Loaded, Order, Present, Sources};
+use super::{Authorizer, Loaded, Order, Present, Sources};
 use crate::fuzzing::{Input, check_lines, check_no_secret};
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::Refusal;
+use pyzor_wire::request::ANONYMOUS;
 
 /// Accounts and their keys, for targets in which somebody signs.
 pub(crate) const ACCOUNTS: [(&str, &str); 3] = [

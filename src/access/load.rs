@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::lines::shown;
-use super::passwd::{self, Entry};
 use super::rules::{self, Order, Rule, User};
-use super::{ANONYMOUS, Account, Authorizer, Rights};
+use super::{Account, Authorizer, Rights};
 use crate::os::open;
+use pyzor_home::loggable::loggable_name;
+use pyzor_home::passwd::{self, PasswdEntry};
 use pyzor_wire::op::Op;
+use pyzor_wire::request::ANONYMOUS;
 
 /// The permissions that a file has for users who are neither its owner nor of its group.
 const FOR_OTHERS: u32 = 0o006;
@@ -94,7 +95,7 @@ pub(super) fn of_texts(
     let entries = match passwd {
         Some(text) => {
             let entries = passwd::parse(&text, &sources.passwd.display().to_string(), &mut warnings);
-            let users: Vec<&str> = entries.iter().map(|entry| shown(&entry.user)).collect();
+            let users: Vec<&str> = entries.iter().map(|entry| loggable_name(&entry.user)).collect();
             notes.push(format!("Accounts: {}", users.join(",")));
             entries
         }
@@ -174,8 +175,8 @@ fn rights_of(user: &User, rules: &[Rule], ops: &[&str], order: Order) -> Rights 
 }
 
 /// Names that meet only when case is disregarded are matched, and most likely a slip.
-fn warn_of_case(entries: &[Entry], rules: &[Rule], sources: &Sources, warnings: &mut Vec<String>) {
-    let mut folded: HashMap<String, &Entry> = HashMap::new();
+fn warn_of_case(entries: &[PasswdEntry], rules: &[Rule], sources: &Sources, warnings: &mut Vec<String>) {
+    let mut folded: HashMap<String, &PasswdEntry> = HashMap::new();
     for entry in entries {
         match folded.get(&entry.user.to_lowercase()) {
             Some(other) => warnings.push(format!(
@@ -183,8 +184,8 @@ fn warn_of_case(entries: &[Entry], rules: &[Rule], sources: &Sources, warnings: 
                  apart",
                 sources.passwd.display(),
                 entry.line,
-                shown(&entry.user),
-                shown(&other.user),
+                loggable_name(&entry.user),
+                loggable_name(&other.user),
                 other.line
             )),
             None => {
@@ -201,8 +202,8 @@ fn warn_of_case(entries: &[Entry], rules: &[Rule], sources: &Sources, warnings: 
                     "{}:{}: '{}' differs in case from the account '{}'; the line applies to it",
                     sources.access.display(),
                     rule.line,
-                    shown(written),
-                    shown(&entry.user)
+                    loggable_name(written),
+                    loggable_name(&entry.user)
                 ));
             }
         }

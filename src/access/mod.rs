@@ -4,9 +4,7 @@
 //! server swaps in whole, so that a request sees either both old files or both new ones.
 
 pub(crate) mod fuzzing;
-mod lines;
 mod load;
-mod passwd;
 mod rules;
 
 use std::collections::HashMap;
@@ -19,9 +17,6 @@ use pyzor_wire::op::Op;
 use pyzor_wire::reply::Refusal;
 use pyzor_wire::request::Request;
 use pyzor_wire::signature::{KeyHash, equal};
-
-/// The user who needs no account and is never authenticated.
-pub const ANONYMOUS: &str = "anonymous";
 
 /// How far the time of signing may be from now, in microseconds.
 pub const TIME_TOLERANCE: i64 = 300 * 1_000_000;

@@ -3,9 +3,10 @@
 
 use serde::Deserialize;
 
-use super::ANONYMOUS;
-use super::lines::{may_hold_key, quoted, shown, significant};
+use pyzor_home::lines::significant;
+use pyzor_home::loggable::{loggable_name, may_hold_key, quoted};
 use pyzor_wire::op::Op;
+use pyzor_wire::request::ANONYMOUS;
 
 /// Which of several matching lines of an access file decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -210,7 +211,7 @@ pub(super) fn differences(rules: &[Rule], users: &[&str], name: &str) -> Vec<Str
 
 fn several(names: &[&str]) -> String {
     const SHOWN: usize = 8;
-    let listed = names.iter().take(SHOWN).map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+    let listed = names.iter().take(SHOWN).map(|name| loggable_name(name)).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(SHOWN) {
         0 => listed,
         more => format!("{listed} and {more} more"),

@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use pyzor_wire::headers::Parser;
+use pyzor_wire::request::ANONYMOUS;
 
 struct Files {
     folder: tempfile::TempDir,

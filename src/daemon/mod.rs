@@ -33,8 +33,9 @@ use crate::os::inherited::{self, Inherited};
 use crate::os::pidfile::{self, PidFile};
 use crate::os::signals::{self, Intention, Signals};
 use crate::os::{self, privileges};
-use crate::settings::{self, Environment, Failure, Invocation, Problem, Settings};
+use crate::settings::{self, Environment, Failure, Invocation, Settings};
 use crate::storage::{self, Cancel};
+use pyzor_home::problem::ConfigProblem;
 
 /// The command line was misused.
 const EXIT_USAGE: u8 = 2;
@@ -106,7 +107,7 @@ fn print(text: &str) {
 }
 
 /// Says what is wrong with the settings, and with the accounts and rights that a start would load.
-fn check(problems: &[Problem], warnings: &[String], sources: &Sources) -> ExitCode {
+fn check(problems: &[ConfigProblem], warnings: &[String], sources: &Sources) -> ExitCode {
     warnings.iter().for_each(|warning| say("warning", warning));
     problems.iter().for_each(|problem| say("error", problem));
     let (mut errors, mut count) = (problems.len(), warnings.len());

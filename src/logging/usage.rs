@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::line::{Stamp, push_escaped};
 use super::sink::Sink;
-use crate::access::ANONYMOUS;
 use crate::record::Timestamp;
 use pyzor_wire::number::push_number;
+use pyzor_wire::request::ANONYMOUS;
 
 /// The usage log as the server's loop has it: lines gather in a buffer of its own, which is handed
 /// over once a batch.

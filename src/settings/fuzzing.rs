@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::ini::Document;
 use super::load::Loader;
 use super::table::{self, OPTIONS};
 use super::{Environment, Failure, Invocation, SECTION, Settings};
 use crate::fuzzing::{check_lines, check_no_secret};
+use pyzor_home::ini::{IniDocument, IniValue};
 
 /// The password that the dictionary and the corpus know.
 const PASSWORD: &str = "correct-horse-battery";
@@ -54,8 +54,8 @@ fn is_only_in_database(text: &str) -> bool {
     if text.matches(PASSWORD).count() != 1 || text.to_ascii_lowercase().contains("%(digestdb)") {
         return false;
     }
-    let Ok(document) = Document::parse(text.as_bytes(), "config") else { return false };
-    let of_database = |value: &&super::ini::Value| value.name.eq_ignore_ascii_case("DigestDB");
+    let Ok(document) = IniDocument::parse(text.as_bytes(), "config") else { return false };
+    let of_database = |value: &&IniValue| value.name.eq_ignore_ascii_case("DigestDB");
     document.section(SECTION).iter().find(of_database).is_some_and(|value| value.text.contains(PASSWORD))
 }
 
@@ -75,9 +75,9 @@ fn check(settings: &Settings) {
 
 /// What a file gives is the same when it is written down plainly and read again.
 fn check_written_again(bytes: &[u8]) {
-    let Ok(document) = Document::parse(bytes, "config") else { return };
+    let Ok(document) = IniDocument::parse(bytes, "config") else { return };
     let none = |key: &str| table::by_key(key).map(|option| option.default.to_owned());
-    let values = |document: &Document| -> BTreeMap<&str, String> {
+    let values = |document: &IniDocument| -> BTreeMap<&str, String> {
         let given = |key: &'static str| {
             let value =
                 document.section(SECTION).iter().find(|value| value.name.eq_ignore_ascii_case(key))?;
@@ -94,7 +94,7 @@ fn check_written_again(bytes: &[u8]) {
         }
         plain.push_str(&format!("{key} = {}\n", text.replace('%', "%%")));
     }
-    match Document::parse(plain.as_bytes(), "config") {
+    match IniDocument::parse(plain.as_bytes(), "config") {
         Ok(document) => assert_eq!(values(&document), before),
         Err(problems) => panic!("{plain:?} has problems: {problems:?}"),
     }

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::ini::Document;
 use super::table::{self, Effect, OPTIONS, Opt};
 use super::value::{self, Value};
-use super::{Environment, Failure, Invocation, Problem, SECTION, Settings};
+use super::{Environment, Failure, Invocation, SECTION, Settings};
 use crate::access::{Order, Sources};
 use crate::os::open;
+use pyzor_home::ini::IniDocument;
+use pyzor_home::problem::ConfigProblem;
 
 /// The config file's name in the homedir.
 const FILE: &str = "config";
@@ -35,7 +36,7 @@ pub(super) struct Loader<'a> {
     pub(super) homedir: PathBuf,
     command_line: Vec<(&'static Opt, String)>,
     pub(super) given: BTreeMap<&'static str, Given>,
-    problems: Vec<Problem>,
+    problems: Vec<ConfigProblem>,
     pub(super) warnings: Vec<String>,
     pub(super) notices: Vec<String>,
 }
@@ -66,7 +67,7 @@ impl<'a> Loader<'a> {
         text: impl Into<String>,
     ) {
         let option = option.map(str::to_owned);
-        self.problems.push(Problem { place: place.into(), option, text: text.into() });
+        self.problems.push(ConfigProblem { place: place.into(), option, text: text.into() });
     }
 
     /// Reads the file, and then takes all values, of the file and of the command line.
@@ -82,9 +83,9 @@ impl<'a> Loader<'a> {
 
     /// The same of what became of reading the file of that name.
     pub(super) fn read_text(&mut self, name: &str, text: io::Result<Vec<u8>>) {
-        let mut document = Document::default();
+        let mut document = IniDocument::default();
         match text {
-            Ok(text) => match Document::parse(&text, name) {
+            Ok(text) => match IniDocument::parse(&text, name) {
                 Ok(parsed) => document = parsed,
                 Err(problems) => self.problems.extend(problems),
             },
@@ -138,7 +139,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn take_values(&mut self, document: &Document, name: &str) {
+    fn take_values(&mut self, document: &IniDocument, name: &str) {
         if let Some(other) = document.other_case_of(SECTION) {
             self.warnings
                 .push(format!("{name}: the section [{other}] is not read; the server's is [{SECTION}]"));
@@ -152,7 +153,14 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn take(&mut self, document: &Document, option: &'static Opt, place: String, text: &str, in_file: bool) {
+    fn take(
+        &mut self,
+        document: &IniDocument,
+        option: &'static Opt,
+        place: String,
+        text: &str,
+        in_file: bool,
+    ) {
         let default = |key: &str| table::by_key(key).map(|option| option.default.to_owned());
         match document.interpolate(SECTION, text, &default) {
             Ok(text) => {
@@ -220,7 +228,8 @@ impl<'a> Loader<'a> {
             }
             // The table promises what the fields cannot hold: a defect, but never a silent one.
             Err(error) => {
-                let problem = Problem { place: "settings".to_owned(), option: None, text: error.to_string() };
+                let problem =
+                    ConfigProblem { place: "settings".to_owned(), option: None, text: error.to_string() };
                 Err(Failure::Configuration { problems: vec![problem], warnings: self.warnings, check: None })
             }
         }

@@ -5,13 +5,11 @@
 mod checks;
 mod command_line;
 pub(crate) mod fuzzing;
-mod ini;
 mod load;
 pub mod table;
 mod value;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
 use nix::unistd::{Uid, User};
@@ -21,6 +19,7 @@ use self::command_line::CommandLine;
 use self::load::Loader;
 use crate::access::{Order, Sources};
 use crate::limits::Networks;
+use pyzor_home::problem::ConfigProblem;
 
 /// The section of the config file that is the server's.
 const SECTION: &str = "server";
@@ -165,31 +164,13 @@ pub enum Failure {
     /// The settings have problems.
     Configuration {
         /// All of them.
-        problems: Vec<Problem>,
+        problems: Vec<ConfigProblem>,
         /// What is to be looked at besides.
         warnings: Vec<String>,
         /// With `--check-config`, where accounts and rights would come from, as far as that is
         /// known, so that their problems can be told as well.
         check: Option<Sources>,
     },
-}
-
-/// What is wrong with one setting: one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    place: String,
-    option: Option<String>,
-    text: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
-        if let Some(option) = &self.option {
-            write!(f, "{option}: ")?;
-        }
-        f.write_str(&self.text)
-    }
 }
 
 /// What of the process the settings depend on.

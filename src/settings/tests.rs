@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use super::ini::Document;
 use super::load::is_a_field;
 use super::table::{Effect, Kind, OPTIONS};
 use super::value::Value;
 use super::*;
+use pyzor_home::ini::IniDocument;
 
 struct Home {
     folder: tempfile::TempDir,
@@ -382,7 +382,7 @@ fn the_example_has_every_option_with_its_default() {
             _ => format!("{line}\n"),
         })
         .collect();
-    let document = Document::parse(uncommented.as_bytes(), "config.example").unwrap();
+    let document = IniDocument::parse(uncommented.as_bytes(), "config.example").unwrap();
     let found: BTreeMap<&str, &str> =
         document.section(SECTION).iter().map(|value| (value.name.as_str(), value.text.as_str())).collect();
     let expected: BTreeMap<&str, &str> =

@@ -3,7 +3,7 @@
 use super::headers::Message;
 
 /// The user who needs no account and is never authenticated.
-pub const ANONYMOUS: &[u8] = b"anonymous";
+pub const ANONYMOUS: &str = "anonymous";
 
 /// A request's known header fields; of repeated ones the first counts.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +61,7 @@ impl<'a> Request<'a> {
 
     /// Whether it comes from the anonymous user, who has no account and does not sign.
     pub fn is_anonymous(&self) -> bool {
-        self.user.is_empty() || self.user == ANONYMOUS
+        self.user.is_empty() || self.user == ANONYMOUS.as_bytes()
     }
 
     /// The digests of the request as they were sent, in order.

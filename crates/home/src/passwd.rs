@@ -3,23 +3,27 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 
-use super::lines::{quoted, significant};
+use pyzor_wire::request::ANONYMOUS;
 use pyzor_wire::signature::KeyHash;
 
-use super::ANONYMOUS;
+use crate::lines::significant;
+use crate::loggable::quoted;
 
 /// One account as the file has it.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) user: String,
-    pub(super) key: KeyHash,
-    pub(super) line: usize,
+pub struct PasswdEntry {
+    /// The name of the account.
+    pub user: String,
+    /// What its key is hashed to.
+    pub key: KeyHash,
+    /// The line's number, from 1.
+    pub line: usize,
 }
 
 /// Reads a passwd file's text. Every line that is passed over, or that hardly does what its
 /// author wanted, gets a warning, which never contains a key.
-pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Vec::new();
+pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<PasswdEntry> {
+    let mut entries: Vec<PasswdEntry> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for line in significant(file) {
         let mut warn = |text: String| warnings.push(format!("{name}:{}: {text}", line.number));
@@ -59,7 +63,7 @@ pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<
         } else if key.len() != 40 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             warn(format!("the key of {} is not 40 hexadecimal digits", quoted(user)));
         }
-        let entry = Entry { user: user.to_owned(), key: KeyHash::new(user, key), line: line.number };
+        let entry = PasswdEntry { user: user.to_owned(), key: KeyHash::new(user, key), line: line.number };
         match places.entry(user.to_owned()) {
             Occupied(place) => {
                 let earlier = &mut entries[*place.get()];

@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::Problem;
+use crate::lines;
+use crate::problem::ConfigProblem;
 
 /// The section whose values serve in every other one.
 const DEFAULT: &str = "DEFAULT";
@@ -16,27 +17,31 @@ const MAX_LENGTH: usize = 1 << 16;
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Value {
+pub struct IniValue {
     /// The option's name as written.
-    pub(super) name: String,
+    pub name: String,
     /// The text, not yet interpolated.
-    pub(super) text: String,
+    pub text: String,
     /// The line, from 1; 0 if it is not the file's.
-    pub(super) line: usize,
+    pub line: usize,
 }
 
 /// A config file.
 #[derive(Debug, Default)]
-pub(super) struct Document {
-    sections: HashMap<String, Vec<Value>>,
+pub struct IniDocument {
+    sections: HashMap<String, Vec<IniValue>>,
 }
 
-impl Document {
+impl IniDocument {
     /// Reads a file's text; `name` is what problems call it.
-    pub(super) fn parse(text: &[u8], name: &str) -> Result<Self, Vec<Problem>> {
-        let mut reader = Reader::new(name);
+    ///
+    /// # Errors
+    ///
+    /// All problems of the text.
+    pub fn parse(text: &[u8], name: &str) -> Result<Self, Vec<ConfigProblem>> {
+        let mut reader = IniReader::new(name);
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        for (index, line) in crate::lines::of(text).enumerate() {
+        for (index, line) in lines::split(text).enumerate() {
             match std::str::from_utf8(line) {
                 Ok(line) => reader.line(index + 1, line),
                 Err(_) => reader.problem(index + 1, "the line is not UTF-8"),
@@ -46,25 +51,29 @@ impl Document {
     }
 
     /// The values of a section, in the order of the file.
-    pub(super) fn section(&self, name: &str) -> &[Value] {
+    pub fn section(&self, name: &str) -> &[IniValue] {
         self.sections.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// A section of that name in another case, if there is one.
-    pub(super) fn other_case_of(&self, name: &str) -> Option<&str> {
+    pub fn other_case_of(&self, name: &str) -> Option<&str> {
         self.sections.keys().find(|key| key.eq_ignore_ascii_case(name) && *key != name).map(String::as_str)
     }
 
     /// Sets a value that counts more than the file's.
-    pub(super) fn set(&mut self, section: &str, name: &str, text: &str) {
+    pub fn set(&mut self, section: &str, name: &str, text: &str) {
         let values = self.sections.entry(section.to_owned()).or_default();
         values.retain(|value| !value.name.eq_ignore_ascii_case(name));
-        values.push(Value { name: name.to_owned(), text: text.to_owned(), line: 0 });
+        values.push(IniValue { name: name.to_owned(), text: text.to_owned(), line: 0 });
     }
 
     /// Replaces the references in a section's text: `%(name)s` by that option of the section, of
     /// `others` or of `[DEFAULT]`, and `%%` by `%`. Any other `%` stands for itself.
-    pub(super) fn interpolate(
+    ///
+    /// # Errors
+    ///
+    /// A reference to nothing, or too many of them.
+    pub fn interpolate(
         &self,
         section: &str,
         text: &str,
@@ -96,7 +105,7 @@ impl Document {
                 rest.strip_prefix("%(").and_then(|rest| rest.split_once(")s"))
                 && !name.contains(')')
             {
-                let named = |values: &[Value]| {
+                let named = |values: &[IniValue]| {
                     values
                         .iter()
                         .find(|value| value.name.eq_ignore_ascii_case(name))
@@ -127,21 +136,21 @@ impl Document {
     }
 }
 
-struct Reader<'a> {
+struct IniReader<'a> {
     name: &'a str,
-    document: Document,
-    problems: Vec<Problem>,
+    document: IniDocument,
+    problems: Vec<ConfigProblem>,
     section: Option<String>,
     /// Whether there is an option that a continuation line could belong to.
     option: bool,
     indent: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> IniReader<'a> {
     fn new(name: &'a str) -> Self {
         Self {
             name,
-            document: Document::default(),
+            document: IniDocument::default(),
             problems: Vec::new(),
             section: None,
             option: false,
@@ -150,14 +159,14 @@ impl<'a> Reader<'a> {
     }
 
     fn problem(&mut self, line: usize, text: impl Into<String>) {
-        self.problems.push(Problem {
+        self.problems.push(ConfigProblem {
             place: format!("{}:{line}", self.name),
             option: None,
             text: text.into(),
         });
     }
 
-    fn values(&mut self) -> Option<&mut Vec<Value>> {
+    fn values(&mut self) -> Option<&mut Vec<IniValue>> {
         let section = self.section.as_ref()?;
         Some(self.document.sections.entry(section.clone()).or_default())
     }
@@ -214,7 +223,7 @@ impl<'a> Reader<'a> {
         if name.is_empty() {
             return self.problem(number, "there is no option name before the '='");
         }
-        let value = Value { name: name.to_owned(), text: value.to_owned(), line: number };
+        let value = IniValue { name: name.to_owned(), text: value.to_owned(), line: number };
         let Some(values) = self.values() else { return };
         let earlier = values
             .iter()
@@ -227,7 +236,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn finish(mut self) -> Result<Document, Vec<Problem>> {
+    fn finish(mut self) -> Result<IniDocument, Vec<ConfigProblem>> {
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
@@ -243,7 +252,7 @@ mod tests {
     use super::*;
 
     fn values(text: &str) -> Vec<(String, String, usize)> {
-        let document = Document::parse(text.as_bytes(), "config").unwrap();
+        let document = IniDocument::parse(text.as_bytes(), "config").unwrap();
         document
             .section("server")
             .iter()
@@ -252,7 +261,7 @@ mod tests {
     }
 
     fn problems(text: &[u8]) -> Vec<String> {
-        Document::parse(text, "config").unwrap_err().iter().map(ToString::to_string).collect()
+        IniDocument::parse(text, "config").unwrap_err().iter().map(ToString::to_string).collect()
     }
 
     fn value(name: &str, text: &str, line: usize) -> (String, String, usize) {
@@ -304,7 +313,7 @@ mod tests {
 
     #[test]
     fn references_are_replaced_and_a_lone_percent_sign_is_kept() {
-        let document = Document::parse(
+        let document = IniDocument::parse(
             b"[DEFAULT]\nbase = /var\nport = 1\n[server]\nPort = 2\nloop = %(loop)s\n",
             "config",
         )
@@ -330,7 +339,7 @@ mod tests {
             .collect();
         for last in ["", "x", &"long".repeat(10_000)] {
             let text = format!("[server]\n{doubling}j = {last}\nk = %(j)s%(j)s\n");
-            let document = Document::parse(text.as_bytes(), "config").unwrap();
+            let document = IniDocument::parse(text.as_bytes(), "config").unwrap();
             let resolved = |text: &str| document.interpolate("server", text, &|_| None);
             assert!(resolved("%(a)s").is_err(), "{last:?}");
             assert_eq!(resolved("%(k)s").is_err(), last.len() > 1, "{last:?}");
