@@ -46,7 +46,7 @@ impl Mix {
     pub(super) fn new(weights: impl IntoIterator<Item = (Op, f64)>) -> Option<Self> {
         let mut shares = [0.0; Op::ALL.len()];
         for (op, weight) in weights {
-            shares[place(op)] = Some(weight).filter(|weight| weight.is_finite() && *weight >= 0.0)?;
+            shares[op_index(op)] = Some(weight).filter(|weight| weight.is_finite() && *weight >= 0.0)?;
         }
         let sum: f64 = shares.iter().sum();
         (sum > 0.0 && sum.is_finite()).then(|| Self { shares: shares.map(|share| share / sum) })
@@ -72,8 +72,8 @@ impl Mix {
     }
 }
 
-/// The place of an operation in [`Op::ALL`].
-pub(super) fn place(op: Op) -> usize {
+/// The index of an operation in [`Op::ALL`].
+pub(super) fn op_index(op: Op) -> usize {
     op as usize
 }
 
@@ -111,7 +111,7 @@ impl Digests {
 
 /// Where requests come from.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum RequestSource {
     /// Without end, by chance.
     Chosen(Box<Choice>),
     /// One report of each digest.
@@ -138,7 +138,7 @@ pub(super) struct Choice {
     pub(super) hit_ratio: f64,
 }
 
-impl Source {
+impl RequestSource {
     /// The next request; none when there are no more.
     pub(super) fn next(&mut self) -> Option<(Op, Digest)> {
         match self {
@@ -174,10 +174,10 @@ mod tests {
 
     use super::*;
 
-    fn choice(mix: Mix, zipf: Option<f64>, hit_ratio: f64) -> Source {
+    fn choice(mix: Mix, zipf: Option<f64>, hit_ratio: f64) -> RequestSource {
         let (random, digests, count) = (Random::new(3), Digests::new(3), 20);
         let zipf = zipf.map(|exponent| Zipf::new(count, exponent));
-        Source::Chosen(Box::new(Choice { random, mix, digests, count, zipf, hit_ratio }))
+        RequestSource::Chosen(Box::new(Choice { random, mix, digests, count, zipf, hit_ratio }))
     }
 
     fn known() -> BTreeMap<Digest, u64> {
@@ -194,15 +194,15 @@ mod tests {
         let mut source = choice(mix, None, 1.0);
         let mut drawn = [0; Op::ALL.len()];
         for _ in 0..100_000 {
-            drawn[place(source.next().unwrap().0)] += 1;
+            drawn[op_index(source.next().unwrap().0)] += 1;
         }
         for (op, share) in mix.shares() {
-            let deviation = f64::from(drawn[place(op)]) - share * 100_000.0;
+            let deviation = f64::from(drawn[op_index(op)]) - share * 100_000.0;
             assert!(deviation.abs() < 500.0, "{op}: {drawn:?}");
         }
         assert_eq!(drawn.iter().sum::<i32>(), 100_000);
         for op in [Op::Pong, Op::Info, Op::Whitelist] {
-            assert_eq!(drawn[place(op)], 0);
+            assert_eq!(drawn[op_index(op)], 0);
         }
     }
 
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn each_digest_is_reported_once() {
-        let mut source = Source::Each { digests: Digests::new(3), next: 0, count: 20 };
+        let mut source = RequestSource::Each { digests: Digests::new(3), next: 0, count: 20 };
         let drawn: Vec<_> = std::iter::from_fn(|| source.next()).collect();
         assert!(drawn.iter().all(|(op, _)| *op == Op::Report));
         assert_eq!(

@@ -1,15 +1,15 @@
 //! How many times lie in which range.
 
-use super::tally::Times;
+use super::measurement::TimeHistogram;
 
 /// Where ranges begin, in the first of their powers of ten: each is about a quarter wider than the one before.
 const BOUNDS: [u64; 10] = [100, 125, 160, 200, 250, 315, 400, 500, 630, 800];
 /// How many powers of ten there are: the longest time that is told from longer ones is in the last.
 const POWERS: u32 = 10;
 
-/// Times from `from` on and below `below`, in nanoseconds.
+/// TimeHistogram from `from` on and below `below`, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Range {
+pub(super) struct LatencyRange {
     pub(super) from: u64,
     pub(super) below: u64,
     /// How many there are.
@@ -19,11 +19,11 @@ pub(super) struct Range {
 /// All ranges from the first one to the last one with times in it. Their bounds are the same for all
 /// measurements, and each time is in one of them; one at a bound may be on its other side, by the thousandth to
 /// which times are exact.
-pub(super) fn ranges(times: &Times) -> Vec<Range> {
+pub(super) fn ranges(times: &TimeHistogram) -> Vec<LatencyRange> {
     let bounds = (0..POWERS).flat_map(|power| BOUNDS.map(|bound| bound * 10u64.pow(power)));
     let bounds: Vec<u64> = [0].into_iter().chain(bounds).collect();
-    let mut ranges: Vec<Range> =
-        bounds.windows(2).map(|pair| Range { from: pair[0], below: pair[1], count: 0 }).collect();
+    let mut ranges: Vec<LatencyRange> =
+        bounds.windows(2).map(|pair| LatencyRange { from: pair[0], below: pair[1], count: 0 }).collect();
     for step in times.iter_recorded() {
         let time = times.lowest_equivalent(step.value_iterated_to());
         let at = ranges.partition_point(|range| range.below <= time).min(ranges.len() - 1);
@@ -35,8 +35,8 @@ pub(super) fn ranges(times: &Times) -> Vec<Range> {
 }
 
 /// At most so many ranges, each made of neighbours.
-pub(super) fn merged(ranges: &[Range], most: usize) -> Vec<Range> {
-    let merge = |part: &[Range]| Range {
+pub(super) fn merged(ranges: &[LatencyRange], most: usize) -> Vec<LatencyRange> {
+    let merge = |part: &[LatencyRange]| LatencyRange {
         from: part[0].from,
         below: part[part.len() - 1].below,
         count: part.iter().map(|range| range.count).sum(),
@@ -47,11 +47,11 @@ pub(super) fn merged(ranges: &[Range], most: usize) -> Vec<Range> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tally::times;
+    use crate::measurement::time_histogram;
 
     #[test]
     fn every_time_is_in_one_range() {
-        let mut times = times();
+        let mut times = time_histogram();
         let mut recorded: u64 = 0;
         // Around every bound, where a time counted in two ranges would be seen.
         for power in 0..=9 {
@@ -79,13 +79,13 @@ mod tests {
 
     #[test]
     fn ranges_begin_and_end_with_times() {
-        let mut times = times();
+        let mut times = time_histogram();
         assert_eq!(ranges(&times), []);
         assert_eq!(merged(&[], 12), []);
         for time in [170, 170, 300] {
             times.saturating_record(time);
         }
-        let range = |from, below, count| Range { from, below, count };
+        let range = |from, below, count| LatencyRange { from, below, count };
         assert_eq!(ranges(&times), [range(160, 200, 2), range(200, 250, 0), range(250, 315, 1)]);
         assert_eq!(merged(&ranges(&times), 2), [range(160, 250, 2), range(250, 315, 1)]);
     }

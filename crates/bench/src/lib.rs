@@ -8,21 +8,21 @@ mod choice;
 mod echo;
 mod figures;
 mod histogram;
+mod json;
 mod load;
+mod measurement;
+mod nap;
 mod options;
 mod outbox;
-mod output;
 mod outstanding;
 mod plan;
 mod progress;
 mod request;
-mod rhythm;
 mod schedule;
+mod screen;
 mod sockets;
 mod stop;
 mod sweep;
-mod tally;
-mod text;
 mod zipf;
 
 use std::fmt::Display;
@@ -33,17 +33,17 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{SigSet, Signal};
 
-use self::choice::{Choice, Digests, Random, Source};
+use self::choice::{Choice, Digests, Random, RequestSource};
 use self::load::Generator;
-use self::options::{Invocation, Options, nanoseconds};
+use self::measurement::Measurement;
+use self::options::{BenchCommand, LoadOptions, nanoseconds};
 use self::outstanding::Outstanding;
-use self::plan::{End, Pace, Plan, Sweep};
-use self::progress::Style;
+use self::plan::{LoadPace, LoadPlan, MeasurementEnd, RateSweep};
+use self::progress::ProgressOutput;
 use self::request::Encoder;
 use self::sockets::Sockets;
-use self::stop::Stop;
-use self::sweep::Step;
-use self::tally::Tally;
+use self::stop::StopFlag;
+use self::sweep::MeasuredRate;
 use self::zipf::Zipf;
 
 /// The command line was misused.
@@ -59,11 +59,10 @@ pub fn main() -> ExitCode {
     // A write beyond a limit of file sizes then fails with an error, rather than end the process.
     let limit: SigSet = [Signal::SIGXFSZ].into_iter().collect();
     if let Err(error) = limit.thread_block() {
-        let _ = writeln!(io::stderr(), "pyzor-bench: error: cannot block SIGXFSZ: {error}");
-        return ExitCode::FAILURE;
+        return failure(&format_args!("cannot block SIGXFSZ: {error}"));
     }
     let outcome = match options::parse(std::env::args_os().skip(1)) {
-        Ok(Invocation::Print(text)) => {
+        Ok(BenchCommand::Print(text)) => {
             let _ = io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
@@ -71,23 +70,26 @@ pub fn main() -> ExitCode {
             let _ = io::stderr().write_all(text.as_bytes());
             return ExitCode::from(EXIT_USAGE);
         }
-        Ok(Invocation::Echo(address)) => {
+        Ok(BenchCommand::Echo(address)) => {
             echo::run(address).map_err(|error| format!("cannot serve {address}: {error}"))
         }
-        Ok(Invocation::Load(options)) => load(&options),
+        Ok(BenchCommand::Load(options)) => load(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "pyzor-bench: error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(&error),
     }
 }
 
-fn load(options: &Options) -> Result<(), String> {
+/// Prints an error; returns the exit code for it.
+fn failure(error: &dyn Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "pyzor-bench: error: {error}");
+    ExitCode::FAILURE
+}
+
+fn load(options: &LoadOptions) -> Result<(), String> {
     let told = |what: &str, error: &dyn Display| format!("{what} {}: {error}", options.server);
-    let stop = Stop::on_signals().map_err(|error| error.to_string())?;
+    let stop = StopFlag::on_signals().map_err(|error| error.to_string())?;
     // Waits for the next request of an open loop are shorter than what the system may make of them.
     let _ = nix::sys::prctl::set_timerslack(1);
     let address = options
@@ -97,8 +99,8 @@ fn load(options: &Options) -> Result<(), String> {
         .map_err(|error| told("cannot resolve", &error))?;
     let sockets = Sockets::open(address, options.sockets).map_err(|error| told("cannot talk to", &error))?;
     let limit = match options.pace {
-        Pace::Closed { window } => window.max(PRELOAD_WINDOW),
-        Pace::Open { rate } => (rate * options.timeout.as_secs_f64() * 1.5) as usize + 1024,
+        LoadPace::Closed { window } => window.max(PRELOAD_WINDOW),
+        LoadPace::Open { rate } => (rate * options.timeout.as_secs_f64() * 1.5) as usize + 1024,
     };
     // So that a run soon after this one does not send the same.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -111,20 +113,20 @@ fn load(options: &Options) -> Result<(), String> {
         epoch: Instant::now(),
         refusals: 0,
     };
-    let style = Style::new(options);
+    let style = ProgressOutput::new(options);
     if options.preload {
         preload(options, &mut generator, style)?;
     }
     let answered = match options.sweep {
         Some(sweep) => sweep_over(options, sweep, &mut generator, style)?,
         None => {
-            let tally = measure(options, &mut generator, style, "load".to_owned())?;
+            let measurement = measure(options, &mut generator, style, "load".to_owned())?;
             let text = match options.json {
-                true => output::json(options, &tally).map_err(|error| error.to_string())?,
-                false => text::text(options, &tally),
+                true => json::measurement(options, &measurement).map_err(|error| error.to_string())?,
+                false => screen::render(options, &measurement),
             };
             print(&text)?;
-            tally.answered()
+            measurement.answered()
         }
     };
     if answered == 0 {
@@ -144,13 +146,13 @@ fn print(text: &str) -> Result<(), String> {
 
 /// One measurement at the pace of these options.
 fn measure(
-    options: &Options,
+    options: &LoadOptions,
     generator: &mut Generator,
-    style: Style,
+    style: ProgressOutput,
     name: String,
-) -> Result<Tally, String> {
-    let plan = Plan {
-        source: Source::Chosen(Box::new(Choice {
+) -> Result<Measurement, String> {
+    let plan = LoadPlan {
+        source: RequestSource::Chosen(Box::new(Choice {
             random: Random::new(options.seed),
             mix: options.mix,
             digests: Digests::new(options.seed),
@@ -163,39 +165,39 @@ fn measure(
         end: options.end,
         interval: style.interval,
     };
-    let mut teller = style.teller(name);
+    let mut line = style.line(name);
     generator
-        .run(plan, &mut |now, tally| teller.tell(now, tally))
+        .run(plan, &mut |now, measurement| line.tell(now, measurement))
         .map_err(|error| format!("load on {}: {error}", options.server))
 }
 
 /// Measures each rate of a sweep and prints what was measured, also if a rate fails; returns how many requests were
 /// answered in all.
 fn sweep_over(
-    options: &Options,
-    sweep: Sweep,
+    options: &LoadOptions,
+    sweep: RateSweep,
     generator: &mut Generator,
-    style: Style,
+    style: ProgressOutput,
 ) -> Result<u64, String> {
     if !options.json {
-        print(&format!("{}\n\n{}\n", text::title(options).join("\n"), sweep::heads()))?;
+        print(&format!("{}\n\n{}\n", screen::title(options).join("\n"), sweep::column_headings()))?;
     }
     let mut steps = Vec::new();
     let mut failure = None;
     for rate in sweep.rates() {
-        let options = Options { pace: Pace::Open { rate }, ..options.clone() };
+        let options = LoadOptions { pace: LoadPace::Open { rate }, ..options.clone() };
         let name = format!("{} requests/s", figures::rate(rate));
-        let tally = match measure(&options, generator, style, name) {
-            Ok(tally) => tally,
+        let measurement = match measure(&options, generator, style, name) {
+            Ok(measurement) => measurement,
             Err(error) => {
                 failure = Some(error);
                 break;
             }
         };
-        if tally.is_interrupted && tally.sent == 0 {
+        if measurement.is_interrupted && measurement.sent == 0 {
             break;
         }
-        let step = Step { rate, tally };
+        let step = MeasuredRate { rate, measurement };
         if !options.json {
             print(&format!("{}\n", step.row()))?;
         }
@@ -205,7 +207,7 @@ fn sweep_over(
         }
     }
     let text = match options.json {
-        true => output::sweep_json(options, sweep, &steps).map_err(|error| error.to_string()),
+        true => json::sweep(options, sweep, &steps).map_err(|error| error.to_string()),
         false => Ok(format!("\n{}\n", sweep::conclusion(sweep, &steps).join("\n"))),
     };
     let printed = text.and_then(|text| print(&text));
@@ -213,31 +215,31 @@ fn sweep_over(
     if !errors.is_empty() {
         return Err(errors.join("; "));
     }
-    Ok(steps.iter().map(|step| step.tally.answered()).sum())
+    Ok(steps.iter().map(|step| step.measurement.answered()).sum())
 }
 
 /// Reports every digest once.
-fn preload(options: &Options, generator: &mut Generator, style: Style) -> Result<(), String> {
+fn preload(options: &LoadOptions, generator: &mut Generator, style: ProgressOutput) -> Result<(), String> {
     let window = match options.pace {
-        Pace::Closed { window } => window,
-        Pace::Open { .. } => PRELOAD_WINDOW,
+        LoadPace::Closed { window } => window,
+        LoadPace::Open { .. } => PRELOAD_WINDOW,
     };
-    let plan = Plan {
-        source: Source::Each { digests: Digests::new(options.seed), next: 0, count: options.digests },
-        pace: Pace::Closed { window },
+    let plan = LoadPlan {
+        source: RequestSource::Each { digests: Digests::new(options.seed), next: 0, count: options.digests },
+        pace: LoadPace::Closed { window },
         warm_up: 0,
-        end: End::Count(options.digests),
+        end: MeasurementEnd::Count(options.digests),
         interval: style.interval,
     };
-    let mut teller = style.teller("preload".to_owned());
-    let tally = generator
-        .run(plan, &mut |now, tally| teller.tell(now, tally))
+    let mut line = style.line("preload".to_owned());
+    let measurement = generator
+        .run(plan, &mut |now, measurement| line.tell(now, measurement))
         .map_err(|error| format!("preload to {}: {error}", options.server))?;
-    if tally.succeeded == options.digests {
+    if measurement.succeeded == options.digests {
         return Ok(());
     }
-    let Tally { succeeded, lost, .. } = tally;
-    let failed = tally.answered() - succeeded;
+    let Measurement { succeeded, lost, .. } = measurement;
+    let failed = measurement.answered() - succeeded;
     Err(format!(
         "preload: of {} digests {succeeded} were reported, {failed} failed, {lost} were not answered",
         options.digests

@@ -12,7 +12,7 @@ use clap::error::ErrorKind;
 use super::arguments::{EchoArguments, LoadArguments};
 use super::choice::Mix;
 use super::figures;
-use super::plan::{End, Pace, Sweep};
+use super::plan::{LoadPace, MeasurementEnd, RateSweep};
 use super::schedule::Schedule;
 use pyzor_wire::digest::HEX_LEN;
 
@@ -21,7 +21,7 @@ const MOST_RATES: u64 = 100;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
-pub(super) struct Options {
+pub(super) struct LoadOptions {
     /// The server, as it was given.
     pub(super) server: String,
     pub(super) mix: Mix,
@@ -33,12 +33,12 @@ pub(super) struct Options {
     /// User and key.
     pub(super) account: Option<(String, String)>,
     /// With a sweep, the highest of its rates.
-    pub(super) pace: Pace,
+    pub(super) pace: LoadPace,
     /// Rates to measure one after the other.
-    pub(super) sweep: Option<Sweep>,
+    pub(super) sweep: Option<RateSweep>,
     pub(super) sockets: usize,
     pub(super) warm_up: Duration,
-    pub(super) end: End,
+    pub(super) end: MeasurementEnd,
     pub(super) timeout: Duration,
     /// How often to tell how it goes; by default that depends on the terminal.
     pub(super) interval: Option<Duration>,
@@ -47,46 +47,46 @@ pub(super) struct Options {
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub(super) enum Invocation {
+pub(super) enum BenchCommand {
     /// To print this and end.
     Print(String),
     /// To put load on a server.
-    Load(Box<Options>),
+    Load(Box<LoadOptions>),
     /// To be a bare server.
     Echo(SocketAddr),
 }
 
 /// Reads the arguments behind the program's name. What is wrong with them is told in a text for the standard
 /// error.
-pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
+pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<BenchCommand, String> {
     let mut arguments = arguments.into_iter().peekable();
     let parsed = if arguments.next_if(|first| first == "echo").is_some() {
-        EchoArguments::try_parse_from(arguments).map(|echo| Ok(Invocation::Echo(echo.address)))
+        EchoArguments::try_parse_from(arguments).map(|echo| Ok(BenchCommand::Echo(echo.address)))
     } else {
         LoadArguments::try_parse_from(arguments)
-            .map(|load| Options::of(load).map(Box::new).map(Invocation::Load))
+            .map(|load| LoadOptions::of(load).map(Box::new).map(BenchCommand::Load))
     };
     match parsed {
         Ok(invocation) => invocation,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            Ok(Invocation::Print(format!("{}\n", error.to_string().trim_end())))
+            Ok(BenchCommand::Print(format!("{}\n", error.to_string().trim_end())))
         }
         Err(error) => Err(error.to_string()),
     }
 }
 
-impl Options {
+impl LoadOptions {
     /// Checks what clap does not: options that only together make no sense, and the key.
     fn of(given: LoadArguments) -> Result<Self, String> {
         let sweep = sweep(&given)?;
         let highest = sweep.and_then(|sweep| sweep.rates().last());
         let pace = match highest.or(given.rate) {
-            Some(rate) => Pace::Open { rate },
-            None => Pace::Closed { window: given.window },
+            Some(rate) => LoadPace::Open { rate },
+            None => LoadPace::Closed { window: given.window },
         };
         let end = match given.count {
-            Some(count) => End::Count(count),
-            None => End::After(nanoseconds(given.duration)),
+            Some(count) => MeasurementEnd::Count(count),
+            None => MeasurementEnd::After(nanoseconds(given.duration)),
         };
         // With a count, no more than that is sent.
         let warm_up = given.warm_up.unwrap_or(Duration::from_secs(u64::from(given.count.is_none())));
@@ -119,11 +119,11 @@ impl Options {
 }
 
 /// The rates of `--rate-from`, `--rate-to` and `--step`, which are all there or none.
-fn sweep(given: &LoadArguments) -> Result<Option<Sweep>, String> {
+fn sweep(given: &LoadArguments) -> Result<Option<RateSweep>, String> {
     let (Some(from), Some(to), Some(step)) = (given.rate_from, given.rate_to, given.step) else {
         return Ok(None);
     };
-    let sweep = Sweep { from, to, step };
+    let sweep = RateSweep { from, to, step };
     if from > to {
         return Err(format!("error: --rate-from {from} is above --rate-to {to}\n"));
     }
@@ -134,8 +134,13 @@ fn sweep(given: &LoadArguments) -> Result<Option<Sweep>, String> {
 }
 
 /// Refuses a rate, of the sweep if there is one, at which the measurement would have no requests.
-fn expect_any_due(sweep: Option<Sweep>, rate: f64, warm_up: Duration, end: End) -> Result<(), String> {
-    let End::After(duration) = end else { return Ok(()) };
+fn expect_any_due(
+    sweep: Option<RateSweep>,
+    rate: f64,
+    warm_up: Duration,
+    end: MeasurementEnd,
+) -> Result<(), String> {
+    let MeasurementEnd::After(duration) = end else { return Ok(()) };
     if Schedule::new(rate, 0, nanoseconds(warm_up), end).count() > 0 {
         return Ok(());
     }
@@ -176,13 +181,13 @@ mod tests {
     use super::*;
     use pyzor_wire::op::Op;
 
-    fn parsed(line: &str) -> Result<Invocation, String> {
+    fn parsed(line: &str) -> Result<BenchCommand, String> {
         parse(line.split_whitespace().map(OsString::from))
     }
 
-    fn load(line: &str) -> Options {
+    fn load(line: &str) -> LoadOptions {
         match parsed(line) {
-            Ok(Invocation::Load(options)) => *options,
+            Ok(BenchCommand::Load(options)) => *options,
             other => panic!("{other:?}"),
         }
     }
@@ -194,8 +199,11 @@ mod tests {
         assert_eq!(Some(options.mix), Mix::new([(Op::Check, 1.0)]));
         assert_eq!((options.digests, options.seed, options.zipf), (100_000, 1, None));
         assert_eq!((options.hit_ratio, options.preload, options.account), (1.0, false, None));
-        assert_eq!((options.pace, options.sockets), (Pace::Closed { window: 64 }, 4));
-        assert_eq!((options.warm_up, options.end), (Duration::from_secs(1), End::After(10_000_000_000)));
+        assert_eq!((options.pace, options.sockets), (LoadPace::Closed { window: 64 }, 4));
+        assert_eq!(
+            (options.warm_up, options.end),
+            (Duration::from_secs(1), MeasurementEnd::After(10_000_000_000))
+        );
         assert_eq!((options.timeout, options.interval), (Duration::from_secs(2), None));
         assert!(!options.json);
     }
@@ -206,8 +214,8 @@ mod tests {
             "--mix check=90,report=10 [::1]:1 --rate=0.5 --zip 0.99 --dur 1.5 --warm 0 --digests 7 --seed 0 --json",
         );
         assert_eq!(Some(options.mix), Mix::new([(Op::Check, 0.9), (Op::Report, 0.1)]));
-        assert_eq!((options.pace, options.zipf), (Pace::Open { rate: 0.5 }, Some(0.99)));
-        assert_eq!((options.warm_up, options.end), (Duration::ZERO, End::After(1_500_000_000)));
+        assert_eq!((options.pace, options.zipf), (LoadPace::Open { rate: 0.5 }, Some(0.99)));
+        assert_eq!((options.warm_up, options.end), (Duration::ZERO, MeasurementEnd::After(1_500_000_000)));
         assert_eq!(
             (options.server.as_str(), options.digests, options.seed, options.json),
             ("[::1]:1", 7, 0, true)
@@ -220,15 +228,15 @@ mod tests {
     #[test]
     fn the_pace_of_a_sweep_is_its_highest_rate() {
         let options = load("--rate-from 10 --rate-to 35 --step 10 a:1");
-        assert_eq!(options.sweep, Some(Sweep { from: 10.0, to: 35.0, step: 10.0 }));
-        assert_eq!(options.pace, Pace::Open { rate: 30.0 });
+        assert_eq!(options.sweep, Some(RateSweep { from: 10.0, to: 35.0, step: 10.0 }));
+        assert_eq!(options.pace, LoadPace::Open { rate: 30.0 });
         assert_eq!((load("--rate 10 a:1").sweep, load("a:1").sweep), (None, None));
     }
 
     #[test]
     fn who_counts_wants_no_warm_up_unless_he_says_so() {
         assert_eq!(load("--count 5 a:1").warm_up, Duration::ZERO);
-        assert_eq!(load("--count 5 a:1").end, End::Count(5));
+        assert_eq!(load("--count 5 a:1").end, MeasurementEnd::Count(5));
         assert_eq!(load("--count 5 --warm-up 0.5 a:1").warm_up, Duration::from_millis(500));
     }
 
@@ -236,7 +244,7 @@ mod tests {
     fn the_bare_server_listens_where_it_is_told() {
         for (line, expected) in [("echo", "127.0.0.1:0"), ("echo [::]:24441", "[::]:24441")] {
             match parsed(line) {
-                Ok(Invocation::Echo(address)) => assert_eq!(address.to_string(), expected),
+                Ok(BenchCommand::Echo(address)) => assert_eq!(address.to_string(), expected),
                 other => panic!("{other:?}"),
             }
         }

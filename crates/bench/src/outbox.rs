@@ -2,41 +2,41 @@
 
 use nix::errno::Errno;
 
-use super::choice::place;
+use super::choice::op_index;
 use super::request::Encoder;
 use super::sockets::Sockets;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::op::Op;
 
 /// How long a full socket may keep requests from being sent, in nanoseconds.
-const PATIENCE: u64 = 2_000_000_000;
+const LONGEST_WAIT: u64 = 2_000_000_000;
 /// How often the same request is tried.
 const TRIES: usize = 100;
 
 /// Requests by operation: those of one have the same length.
 #[derive(Debug)]
-pub(super) struct Outbox {
-    batches: [Batch; Op::ALL.len()],
+pub(super) struct RequestOutbox {
+    batches: [RequestBatch; Op::ALL.len()],
     sent: Vec<u64>,
 }
 
 #[derive(Debug)]
-struct Batch {
+struct RequestBatch {
     length: usize,
     bytes: Vec<u8>,
     threads: Vec<u64>,
 }
 
-impl Outbox {
+impl RequestOutbox {
     /// An empty one for requests of this encoder.
     pub(super) fn new(encoder: &Encoder) -> Self {
-        let empty = |op| Batch { length: encoder.length(op), bytes: Vec::new(), threads: Vec::new() };
+        let empty = |op| RequestBatch { length: encoder.length(op), bytes: Vec::new(), threads: Vec::new() };
         Self { batches: Op::ALL.map(empty), sent: Vec::new() }
     }
 
     /// Adds a request.
     pub(super) fn push(&mut self, encoder: &Encoder, op: Op, digest: &Digest, thread: u64) {
-        let batch = &mut self.batches[place(op)];
+        let batch = &mut self.batches[op_index(op)];
         encoder.encode(op, digest, thread, &mut batch.bytes);
         batch.threads.push(thread);
     }
@@ -57,7 +57,7 @@ impl Outbox {
         mut cancel: impl FnMut(u64),
     ) -> nix::Result<&[u64]> {
         self.sent.clear();
-        for Batch { length, bytes, threads } in &mut self.batches {
+        for RequestBatch { length, bytes, threads } in &mut self.batches {
             let (mut next, mut tries) = (0, 0);
             while next < threads.len() {
                 let (sent, outcome) = sockets.send(socket, &bytes[next * *length..], *length);
@@ -69,7 +69,7 @@ impl Outbox {
                     // One that was sent before has come back; this one has not been tried.
                     Err(Errno::ECONNREFUSED) => *refusals += 1,
                     Err(Errno::EAGAIN | Errno::ENOBUFS) if !is_patient => break,
-                    Err(Errno::EAGAIN | Errno::ENOBUFS) if sockets.wait_for_room(socket, PATIENCE) => {}
+                    Err(Errno::EAGAIN | Errno::ENOBUFS) if sockets.wait_for_room(socket, LONGEST_WAIT) => {}
                     Err(error) => return Err(error),
                 }
             }

@@ -3,12 +3,12 @@
 use super::request::{FIRST_THREAD, THREADS};
 use pyzor_wire::op::Op;
 
-/// No place.
-const NOWHERE: u32 = u32::MAX;
+/// No slot.
+const NO_SLOT: u32 = u32::MAX;
 
-/// A request under way. Times are nanoseconds of the run.
+/// A request under way. TimeHistogram are nanoseconds of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sent {
+pub(super) struct SentRequest {
     pub(super) op: Op,
     /// The socket that it was sent on.
     pub(super) socket: usize,
@@ -22,9 +22,9 @@ pub(super) struct Sent {
 
 /// What a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Match {
+pub(super) enum ReplyMatch {
     /// This request, which does not wait any longer.
-    Request(Sent),
+    Request(SentRequest),
     /// A request that has been given up.
     Late,
     /// No request, or one that was answered before.
@@ -33,13 +33,13 @@ pub(super) enum Match {
 
 /// Requests under way, in the order in which they were sent.
 ///
-/// Each has a place, and its `Thread` is made of the place and of how often that was taken: a number is never
+/// Each has a slot, and its `Thread` is made of the slot and of how often that was taken: a number is never
 /// used twice, and its request is found without a search.
 #[derive(Debug)]
 pub(super) struct Outstanding {
-    places: Vec<Place>,
+    slots: Vec<RequestSlot>,
     free: Vec<u32>,
-    /// As a power of two, how many places there may be.
+    /// As a power of two, how many slots there may be.
     bits: u32,
     limit: usize,
     /// What numbers begin with; another one in each run.
@@ -49,8 +49,8 @@ pub(super) struct Outstanding {
 }
 
 #[derive(Debug)]
-struct Place {
-    sent: Sent,
+struct RequestSlot {
+    sent: SentRequest,
     /// How often it has been taken.
     round: u64,
     /// The last round whose request was given up, if its reply has not come.
@@ -64,37 +64,43 @@ impl Outstanding {
     /// Room for so many requests at a time. The offset should not be that of another run.
     pub(super) fn new(limit: usize, offset: u64) -> Self {
         Self {
-            places: Vec::new(),
+            slots: Vec::new(),
             free: Vec::new(),
             bits: limit.next_power_of_two().trailing_zeros(),
             limit,
             offset: offset % THREADS,
-            oldest: NOWHERE,
-            newest: NOWHERE,
+            oldest: NO_SLOT,
+            newest: NO_SLOT,
         }
     }
 
     /// Adds a request that was sent, or will be, no earlier than those before; returns its `Thread`, or nothing
     /// if there is no room.
-    pub(super) fn add(&mut self, sent: Sent) -> Option<u64> {
+    pub(super) fn add(&mut self, sent: SentRequest) -> Option<u64> {
         let index = match self.free.pop() {
             Some(index) => index,
-            None if self.places.len() == self.limit => return None,
+            None if self.slots.len() == self.limit => return None,
             None => {
-                let place =
-                    Place { sent, round: 0, lost: None, is_taken: false, older: NOWHERE, newer: NOWHERE };
-                self.places.push(place);
-                u32::try_from(self.places.len() - 1).ok()?
+                let slot = RequestSlot {
+                    sent,
+                    round: 0,
+                    lost: None,
+                    is_taken: false,
+                    older: NO_SLOT,
+                    newer: NO_SLOT,
+                };
+                self.slots.push(slot);
+                u32::try_from(self.slots.len() - 1).ok()?
             }
         };
         let newest = std::mem::replace(&mut self.newest, index);
-        let place = &mut self.places[index as usize];
-        place.sent = sent;
-        place.round += 1;
-        place.is_taken = true;
-        (place.older, place.newer) = (newest, NOWHERE);
-        let number = (place.round << self.bits | u64::from(index)) % THREADS;
-        match self.places.get_mut(newest as usize) {
+        let slot = &mut self.slots[index as usize];
+        slot.sent = sent;
+        slot.round += 1;
+        slot.is_taken = true;
+        (slot.older, slot.newer) = (newest, NO_SLOT);
+        let number = (slot.round << self.bits | u64::from(index)) % THREADS;
+        match self.slots.get_mut(newest as usize) {
             Some(before) => before.newer = index,
             None => self.oldest = index,
         }
@@ -102,50 +108,50 @@ impl Outstanding {
     }
 
     /// Finds and removes the request with this `Thread`.
-    pub(super) fn answer(&mut self, thread: u64) -> Match {
-        let Some((index, round)) = self.locate(thread) else { return Match::Unknown };
-        let place = &mut self.places[index as usize];
-        if place.is_taken && place.round == round {
-            return Match::Request(self.remove(index));
+    pub(super) fn answer(&mut self, thread: u64) -> ReplyMatch {
+        let Some((index, round)) = self.locate(thread) else { return ReplyMatch::Unknown };
+        let slot = &mut self.slots[index as usize];
+        if slot.is_taken && slot.round == round {
+            return ReplyMatch::Request(self.remove(index));
         }
-        match place.lost {
+        match slot.lost {
             Some(lost) if round <= lost => {
                 if round == lost {
-                    place.lost = None;
+                    slot.lost = None;
                 }
-                Match::Late
+                ReplyMatch::Late
             }
-            _ => Match::Unknown,
+            _ => ReplyMatch::Unknown,
         }
     }
 
     /// Notes when a request was sent, no earlier than those before; returns it.
-    pub(super) fn sent(&mut self, thread: u64, at: u64) -> Option<Sent> {
+    pub(super) fn sent(&mut self, thread: u64, at: u64) -> Option<SentRequest> {
         let (index, round) = self.locate(thread)?;
-        let place = self.places.get_mut(index as usize)?;
-        if !place.is_taken || place.round != round {
+        let slot = self.slots.get_mut(index as usize)?;
+        if !slot.is_taken || slot.round != round {
             return None;
         }
-        place.sent.at = at;
-        Some(place.sent)
+        slot.sent.at = at;
+        Some(slot.sent)
     }
 
     /// Takes back a request that could not be sent.
-    pub(super) fn cancel(&mut self, thread: u64) -> Option<Sent> {
+    pub(super) fn cancel(&mut self, thread: u64) -> Option<SentRequest> {
         let (index, round) = self.locate(thread)?;
-        let place = &self.places[index as usize];
-        (place.is_taken && place.round == round).then(|| self.remove(index))
+        let slot = &self.slots[index as usize];
+        (slot.is_taken && slot.round == round).then(|| self.remove(index))
     }
 
     /// When the oldest request was sent.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.places.get(self.oldest as usize).map(|place| place.sent.at)
+        self.slots.get(self.oldest as usize).map(|slot| slot.sent.at)
     }
 
     /// Gives up the oldest request, if it was sent by then.
-    pub(super) fn give_up(&mut self, until: u64) -> Option<Sent> {
-        let place = self.places.get_mut(self.oldest as usize).filter(|place| place.sent.at <= until)?;
-        place.lost = Some(place.round);
+    pub(super) fn give_up(&mut self, until: u64) -> Option<SentRequest> {
+        let slot = self.slots.get_mut(self.oldest as usize).filter(|slot| slot.sent.at <= until)?;
+        slot.lost = Some(slot.round);
         Some(self.remove(self.oldest))
     }
 
@@ -153,20 +159,20 @@ impl Outstanding {
         let number = thread.checked_sub(FIRST_THREAD).filter(|number| *number < THREADS)?;
         let number = (number + THREADS - self.offset) % THREADS;
         let index = number & ((1 << self.bits) - 1);
-        let place = self.places.get(usize::try_from(index).ok()?)?;
+        let slot = self.slots.get(usize::try_from(index).ok()?)?;
         let round = number >> self.bits;
-        (1..=place.round).contains(&round).then_some((index as u32, round))
+        (1..=slot.round).contains(&round).then_some((index as u32, round))
     }
 
-    fn remove(&mut self, index: u32) -> Sent {
-        let place = &mut self.places[index as usize];
-        place.is_taken = false;
-        let (sent, older, newer) = (place.sent, place.older, place.newer);
-        match self.places.get_mut(older as usize) {
+    fn remove(&mut self, index: u32) -> SentRequest {
+        let slot = &mut self.slots[index as usize];
+        slot.is_taken = false;
+        let (sent, older, newer) = (slot.sent, slot.older, slot.newer);
+        match self.slots.get_mut(older as usize) {
             Some(before) => before.newer = newer,
             None => self.oldest = newer,
         }
-        match self.places.get_mut(newer as usize) {
+        match self.slots.get_mut(newer as usize) {
             Some(behind) => behind.older = older,
             None => self.newest = older,
         }
@@ -179,8 +185,8 @@ impl Outstanding {
 mod tests {
     use super::*;
 
-    fn sent(since: u64) -> Sent {
-        Sent { op: Op::Check, socket: 0, since, at: since, is_counted: true }
+    fn sent(since: u64) -> SentRequest {
+        SentRequest { op: Op::Check, socket: 0, since, at: since, is_counted: true }
     }
 
     #[test]
@@ -188,14 +194,14 @@ mod tests {
         let mut outstanding = Outstanding::new(3, 5);
         let threads: Vec<u64> = (0..3).map(|since| outstanding.add(sent(since)).unwrap()).collect();
         assert_eq!(outstanding.add(sent(3)), None);
-        assert_eq!(outstanding.answer(threads[1]), Match::Request(sent(1)));
-        assert_eq!(outstanding.answer(threads[1]), Match::Unknown);
+        assert_eq!(outstanding.answer(threads[1]), ReplyMatch::Request(sent(1)));
+        assert_eq!(outstanding.answer(threads[1]), ReplyMatch::Unknown);
         assert_eq!(outstanding.oldest(), Some(0));
-        assert_eq!(outstanding.answer(threads[0]), Match::Request(sent(0)));
-        assert_eq!(outstanding.answer(threads[2]), Match::Request(sent(2)));
+        assert_eq!(outstanding.answer(threads[0]), ReplyMatch::Request(sent(0)));
+        assert_eq!(outstanding.answer(threads[2]), ReplyMatch::Request(sent(2)));
         assert_eq!(outstanding.oldest(), None);
         for stranger in [0, FIRST_THREAD, threads[0] + 1000, u64::MAX] {
-            assert_eq!(outstanding.answer(stranger), Match::Unknown, "{stranger}");
+            assert_eq!(outstanding.answer(stranger), ReplyMatch::Unknown, "{stranger}");
         }
     }
 
@@ -207,17 +213,17 @@ mod tests {
         assert_eq!(outstanding.give_up(10), Some(sent(10)));
         assert_eq!(outstanding.give_up(u64::MAX), None);
         let second = outstanding.add(sent(20)).unwrap();
-        assert_eq!(outstanding.answer(first), Match::Late);
-        assert_eq!(outstanding.answer(first), Match::Unknown);
-        assert_eq!(outstanding.answer(second), Match::Request(sent(20)));
-        assert_eq!(outstanding.answer(second), Match::Unknown);
+        assert_eq!(outstanding.answer(first), ReplyMatch::Late);
+        assert_eq!(outstanding.answer(first), ReplyMatch::Unknown);
+        assert_eq!(outstanding.answer(second), ReplyMatch::Request(sent(20)));
+        assert_eq!(outstanding.answer(second), ReplyMatch::Unknown);
     }
 
     #[test]
     fn a_timeout_counts_from_when_a_request_was_sent() {
         let mut outstanding = Outstanding::new(2, 3);
         let thread = outstanding.add(sent(10)).unwrap();
-        let expected = Sent { at: 500, ..sent(10) };
+        let expected = SentRequest { at: 500, ..sent(10) };
         assert_eq!(outstanding.sent(thread, 500), Some(expected));
         assert_eq!((outstanding.oldest(), outstanding.give_up(499)), (Some(500), None));
         assert_eq!(outstanding.give_up(500), Some(expected));
@@ -233,7 +239,7 @@ mod tests {
                 let thread = outstanding.add(sent(since)).unwrap();
                 assert_eq!(thread.to_string().len(), 15);
                 assert!(seen.insert(thread));
-                assert_eq!(outstanding.answer(thread), Match::Request(sent(since)));
+                assert_eq!(outstanding.answer(thread), ReplyMatch::Request(sent(since)));
             }
         }
     }

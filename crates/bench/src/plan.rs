@@ -1,10 +1,10 @@
 //! What is to be measured.
 
-use super::choice::Source;
+use super::choice::RequestSource;
 
 /// When requests are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Pace {
+pub(super) enum LoadPace {
     /// One for each reply, with so many outstanding.
     Closed {
         /// How many.
@@ -19,7 +19,7 @@ pub(super) enum Pace {
 
 /// A row of rates, in requests a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Sweep {
+pub(super) struct RateSweep {
     /// The lowest rate.
     pub(super) from: f64,
     /// The bound of the highest rate.
@@ -28,7 +28,7 @@ pub(super) struct Sweep {
     pub(super) step: f64,
 }
 
-impl Sweep {
+impl RateSweep {
     /// All rates, in ascending order; at least one.
     pub(super) fn rates(self) -> impl Iterator<Item = f64> {
         (0..self.count()).map(move |number| self.from + number as f64 * self.step)
@@ -42,20 +42,20 @@ impl Sweep {
 
 /// When it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum MeasurementEnd {
     /// After so many nanoseconds.
     After(u64),
     /// With so many requests, and their replies.
     Count(u64),
 }
 
-/// What is to be measured. Times are in nanoseconds.
+/// What is to be measured. TimeHistogram are in nanoseconds.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) source: Source,
-    pub(super) pace: Pace,
+pub(super) struct LoadPlan {
+    pub(super) source: RequestSource,
+    pub(super) pace: LoadPace,
     pub(super) warm_up: u64,
-    pub(super) end: End,
+    pub(super) end: MeasurementEnd,
     /// How often to tell how it goes.
     pub(super) interval: Option<u64>,
 }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_sweep_has_its_bounds_and_all_rates_between() {
-        let rates = |from, to, step| Sweep { from, to, step }.rates().collect::<Vec<_>>();
+        let rates = |from, to, step| RateSweep { from, to, step }.rates().collect::<Vec<_>>();
         assert_eq!(rates(10.0, 30.0, 10.0), [10.0, 20.0, 30.0]);
         assert_eq!(rates(10.0, 39.9, 10.0), [10.0, 20.0, 30.0]);
         assert_eq!(rates(10.0, 10.0, 5.0), [10.0]);

@@ -5,7 +5,7 @@ use pyzor_wire::digest::{Digest, HEX_LEN};
 use pyzor_wire::op::Op;
 use pyzor_wire::signature::KeyHash;
 
-use super::choice::place;
+use super::choice::op_index;
 
 /// How many digits `Thread` has. Clients send numbers below 65536; these are never used twice, so that a reply
 /// that comes late is known as such.
@@ -59,7 +59,7 @@ impl Encoder {
 
     /// Appends a request.
     pub(super) fn encode(&self, op: Op, digest: &Digest, thread: u64, out: &mut Vec<u8>) {
-        let template = &self.templates[place(op)];
+        let template = &self.templates[op_index(op)];
         let start = out.len();
         out.extend_from_slice(&template.bytes);
         let request = &mut out[start..];
@@ -77,7 +77,7 @@ impl Encoder {
 
     /// How long each request for this operation is, in bytes.
     pub(super) fn length(&self, op: Op) -> usize {
-        self.templates[place(op)].bytes.len()
+        self.templates[op_index(op)].bytes.len()
     }
 }
 

@@ -1,8 +1,8 @@
 //! When an open loop sends which request.
 
-use super::plan::End;
+use super::plan::MeasurementEnd;
 
-/// Requests at equal distances, numbered from the beginning of the warm-up on. Times are nanoseconds of the run.
+/// Requests at equal distances, numbered from the beginning of the warm-up on. TimeHistogram are nanoseconds of the run.
 #[derive(Debug)]
 pub(super) struct Schedule {
     begin: u64,
@@ -27,12 +27,12 @@ pub(super) struct Due {
 
 impl Schedule {
     /// The schedule of a run that begins at `begin` and measures from `measured_from` on.
-    pub(super) fn new(rate: f64, begin: u64, measured_from: u64, end: End) -> Self {
+    pub(super) fn new(rate: f64, begin: u64, measured_from: u64, end: MeasurementEnd) -> Self {
         let mut schedule = Self { begin, rate, first: 0, end: u64::MAX, next: 0 };
         schedule.first = schedule.before(measured_from);
         schedule.end = match end {
-            End::After(duration) => schedule.before(measured_from.saturating_add(duration)),
-            End::Count(count) => schedule.first.saturating_add(count),
+            MeasurementEnd::After(duration) => schedule.before(measured_from.saturating_add(duration)),
+            MeasurementEnd::Count(count) => schedule.first.saturating_add(count),
         };
         schedule
     }
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn requests_are_taken_when_they_are_due_and_not_before() {
-        let mut schedule = Schedule::new(1000.0, 5, 2_000_005, End::After(3_000_000));
+        let mut schedule = Schedule::new(1000.0, 5, 2_000_005, MeasurementEnd::After(3_000_000));
         assert_eq!(schedule.next_due(), Some(5));
         assert_eq!(schedule.take(4), None);
         let mut taken = Vec::new();
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_is_skipped_is_scheduled_but_never_taken() {
-        let mut schedule = Schedule::new(1000.0, 0, 2_000_000, End::Count(10));
+        let mut schedule = Schedule::new(1000.0, 0, 2_000_000, MeasurementEnd::Count(10));
         schedule.skip_before(4_000_000);
         assert_eq!(schedule.take(u64::MAX), Some(Due { at: 4_000_000, is_counted: true }));
         schedule.skip_before(1_000_000);
@@ -118,11 +118,11 @@ mod tests {
     #[test]
     fn the_measurement_of_a_low_rate_may_have_no_requests() {
         for (rate, measured_from, end, expected) in [
-            (0.5, 0, End::After(1_000_000_000), 1),
-            (0.5, 1_000_000_000, End::After(1_000_000_000), 0),
-            (0.5, 1_000_000_000, End::After(1_000_000_001), 1),
-            (0.5, 1_000_000_000, End::Count(3), 3),
-            (3.0, 1_000_000_000, End::After(2_000_000_000), 6),
+            (0.5, 0, MeasurementEnd::After(1_000_000_000), 1),
+            (0.5, 1_000_000_000, MeasurementEnd::After(1_000_000_000), 0),
+            (0.5, 1_000_000_000, MeasurementEnd::After(1_000_000_001), 1),
+            (0.5, 1_000_000_000, MeasurementEnd::Count(3), 3),
+            (3.0, 1_000_000_000, MeasurementEnd::After(2_000_000_000), 6),
         ] {
             assert_eq!(Schedule::new(rate, 0, measured_from, end).count(), expected, "{rate} {end:?}");
         }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn numbers_and_times_agree_at_every_rate() {
         for rate in [0.1, 0.3, 7.0, 3000.5, 999_999.9, 3e6, 1e7] {
-            let schedule = Schedule::new(rate, 12_345, 12_345, End::Count(1));
+            let schedule = Schedule::new(rate, 12_345, 12_345, MeasurementEnd::Count(1));
             // Up to the longest duration, ten million seconds.
             let numbers = [0, 1, 2, 3, 999, 1_000_003, 100_000_000_001].into_iter();
             for number in numbers.filter(|number| *number as f64 / rate <= 1e7) {

@@ -12,11 +12,11 @@ use nix::sys::time::TimeSpec;
 use pyzor_udp::{BATCH, Message, ReplyTo, Transmitter};
 
 /// How many bytes all segments together may have.
-const LONGEST: usize = 65_000;
+const MOST_SEGMENT_BYTES: usize = 65_000;
 /// How much of a reply is looked at; more than any of an operation of one digest has.
-const REPLY: usize = 1024;
+const REPLY_BYTES: usize = 1024;
 /// What is asked for as room for replies, in bytes; the system may give less.
-const ROOM: usize = 8 << 20;
+const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// Sockets that talk to one server.
 pub(super) struct Sockets {
@@ -25,10 +25,10 @@ pub(super) struct Sockets {
     segments: bool,
     server: ReplyTo,
     transmitter: Transmitter,
-    inbox: Inbox,
+    replies: ReplyBuffers,
 }
 
-struct Inbox {
+struct ReplyBuffers {
     buffers: Box<[u8]>,
     headers: MultiHeaders<()>,
 }
@@ -48,7 +48,7 @@ impl Sockets {
             let socket = UdpSocket::bind(any)?;
             socket.connect(server)?;
             socket.set_nonblocking(true)?;
-            setsockopt(&socket, sockopt::RcvBuf, &ROOM)?;
+            setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
             Ok(socket)
         };
         Ok(Self {
@@ -56,8 +56,8 @@ impl Sockets {
             segments: true,
             server: ReplyTo { peer: server, source: None },
             transmitter: Transmitter::default(),
-            inbox: Inbox {
-                buffers: vec![0; BATCH * REPLY].into_boxed_slice(),
+            replies: ReplyBuffers {
+                buffers: vec![0; BATCH * REPLY_BYTES].into_boxed_slice(),
                 headers: MultiHeaders::preallocate(BATCH, None),
             },
         })
@@ -85,7 +85,7 @@ impl Sockets {
     fn send_some(&mut self, which: usize, bytes: &[u8], length: usize) -> nix::Result<usize> {
         let socket = self.sockets[which].as_raw_fd();
         let count = (bytes.len() / length).min(BATCH);
-        let fitting = count.min(LONGEST / length);
+        let fitting = count.min(MOST_SEGMENT_BYTES / length);
         if let (true, 2.., Ok(segment)) = (self.segments, fitting, u16::try_from(length)) {
             let slices = [IoSlice::new(&bytes[..fitting * length])];
             let control = [ControlMessage::UdpGsoSegments(&segment)];
@@ -112,8 +112,8 @@ impl Sockets {
     ///
     /// The system's, `EAGAIN` if there is none.
     pub(super) fn receive(&mut self, which: usize, mut each: impl FnMut(&[u8])) -> nix::Result<bool> {
-        let Inbox { buffers, headers } = &mut self.inbox;
-        let mut chunks = buffers.chunks_exact_mut(REPLY);
+        let ReplyBuffers { buffers, headers } = &mut self.replies;
+        let mut chunks = buffers.chunks_exact_mut(REPLY_BYTES);
         let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
             std::array::from_fn(|_| [IoSliceMut::new(chunks.next().unwrap_or_default())]);
         let mut lengths = [0; BATCH];
@@ -121,10 +121,10 @@ impl Sockets {
         let socket = self.sockets[which].as_raw_fd();
         let received = recvmmsg(socket, headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
         for (length, message) in lengths.iter_mut().zip(received) {
-            *length = message.bytes.min(REPLY);
+            *length = message.bytes.min(REPLY_BYTES);
             count += 1;
         }
-        for (buffer, length) in self.inbox.buffers.chunks_exact(REPLY).zip(&lengths[..count]) {
+        for (buffer, length) in self.replies.buffers.chunks_exact(REPLY_BYTES).zip(&lengths[..count]) {
             each(&buffer[..*length]);
         }
         Ok(count == BATCH)

@@ -29,9 +29,9 @@ pub(super) fn on_signals(first: impl FnOnce() + Send + 'static) -> nix::Result<(
 
 /// Whether the program has been asked to stop.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(super) struct StopFlag(Arc<AtomicBool>);
 
-impl Stop {
+impl StopFlag {
     /// Becomes true with the first signal.
     ///
     /// # Errors

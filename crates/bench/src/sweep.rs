@@ -1,8 +1,8 @@
 //! A row of rates, and the highest one at which the server keeps up.
 
 use super::figures::{decimal, rate, wrapped};
-use super::plan::Sweep;
-use super::tally::Tally;
+use super::measurement::Measurement;
+use super::plan::RateSweep;
 
 /// Which share of the scheduled requests may be unsent, and of the sent ones lost or failed.
 const MOST_MISSING: f64 = 0.001;
@@ -16,15 +16,15 @@ const COLUMNS: usize = 80;
 
 /// What was measured at one rate.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct MeasuredRate {
     /// Requests a second.
     pub(super) rate: f64,
-    pub(super) tally: Tally,
+    pub(super) measurement: Measurement,
 }
 
 /// Why a rate is too high.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Limit {
+pub(super) enum Bottleneck {
     /// The generator did not send everything.
     Unsent,
     /// The generator sent too late.
@@ -37,7 +37,7 @@ pub(super) enum Limit {
     Replies,
 }
 
-impl Limit {
+impl Bottleneck {
     /// Its name in table and JSON.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -59,24 +59,30 @@ fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
-impl Step {
+impl MeasuredRate {
     fn failed(&self) -> u64 {
-        self.tally.answered() - self.tally.succeeded
+        self.measurement.answered() - self.measurement.succeeded
     }
 
     fn lag_p99(&self) -> u64 {
-        self.tally.lag.value_at_quantile(0.99)
+        self.measurement.lag.value_at_quantile(0.99)
     }
 
     /// What keeps the server from keeping up with this rate; none if it does.
-    pub(super) fn limit(&self) -> Option<Limit> {
-        let tally = &self.tally;
+    pub(super) fn limit(&self) -> Option<Bottleneck> {
+        let measurement = &self.measurement;
         [
-            (tally.sent == 0 || share(tally.unsent(), tally.scheduled) > MOST_MISSING, Limit::Unsent),
-            (self.lag_p99() > MOST_LAG, Limit::Lag),
-            (share(tally.lost, tally.sent) > MOST_MISSING, Limit::Lost),
-            (share(self.failed(), tally.sent) > MOST_MISSING, Limit::Failed),
-            (self.rate * tally.seconds() * LEAST_REPLIES > (tally.arrived + 1) as f64, Limit::Replies),
+            (
+                measurement.sent == 0 || share(measurement.unsent(), measurement.scheduled) > MOST_MISSING,
+                Bottleneck::Unsent,
+            ),
+            (self.lag_p99() > MOST_LAG, Bottleneck::Lag),
+            (share(measurement.lost, measurement.sent) > MOST_MISSING, Bottleneck::Lost),
+            (share(self.failed(), measurement.sent) > MOST_MISSING, Bottleneck::Failed),
+            (
+                self.rate * measurement.seconds() * LEAST_REPLIES > (measurement.arrived + 1) as f64,
+                Bottleneck::Replies,
+            ),
         ]
         .into_iter()
         .find_map(|(is_exceeded, limit)| is_exceeded.then_some(limit))
@@ -84,27 +90,27 @@ impl Step {
 
     /// Its row of the table.
     pub(super) fn row(&self) -> String {
-        let tally = &self.tally;
+        let measurement = &self.measurement;
         let percent = |part, whole| format!("{:.2} %", share(part, whole) * 100.0);
-        let p99 = match tally.latency() {
+        let p99 = match measurement.latency() {
             times if times.is_empty() => "-".to_owned(),
             times => decimal(times.value_at_quantile(0.99) as f64 / 1e3, 0),
         };
         format!(
             "{:>11} {:>10} {:>8} {:>8} {:>8} {p99:>10} {:>9}  {}",
             rate(self.rate),
-            decimal(tally.throughput(), 0),
-            percent(tally.unsent(), tally.scheduled),
-            percent(tally.lost, tally.sent),
-            percent(self.failed(), tally.sent),
+            decimal(measurement.throughput(), 0),
+            percent(measurement.unsent(), measurement.scheduled),
+            percent(measurement.lost, measurement.sent),
+            percent(self.failed(), measurement.sent),
             decimal(self.lag_p99() as f64 / 1e3, 0),
-            self.limit().map_or("yes", Limit::name),
+            self.limit().map_or("yes", Bottleneck::name),
         )
     }
 }
 
-/// The heads of the columns of [`Step::row`].
-pub(super) fn heads() -> String {
+/// The headings of the columns of [`MeasuredRate::row`].
+pub(super) fn column_headings() -> String {
     format!(
         "{:>11} {:>10} {:>8} {:>8} {:>8} {:>10} {:>9}  keeps up",
         "rate/s", "replies/s", "unsent", "lost", "failed", "p99 in µs", "lag p99"
@@ -112,17 +118,17 @@ pub(super) fn heads() -> String {
 }
 
 /// The highest rate at which the server keeps up.
-pub(super) fn knee(steps: &[Step]) -> Option<&Step> {
+pub(super) fn knee(steps: &[MeasuredRate]) -> Option<&MeasuredRate> {
     steps.iter().rev().find(|step| step.limit().is_none())
 }
 
 /// Whether all rates were measured to the end.
-pub(super) fn is_complete(sweep: Sweep, steps: &[Step]) -> bool {
-    sweep.rates().count() == steps.iter().filter(|step| !step.tally.is_interrupted).count()
+pub(super) fn is_complete(sweep: RateSweep, steps: &[MeasuredRate]) -> bool {
+    sweep.rates().count() == steps.iter().filter(|step| !step.measurement.is_interrupted).count()
 }
 
 /// What the rates that were measured, in ascending order, say together.
-pub(super) fn conclusion(sweep: Sweep, steps: &[Step]) -> Vec<String> {
+pub(super) fn conclusion(sweep: RateSweep, steps: &[MeasuredRate]) -> Vec<String> {
     if steps.is_empty() {
         return vec!["No rate was measured.".to_owned()];
     }
@@ -160,76 +166,95 @@ mod tests {
     use pyzor_wire::reply_reader::Code;
 
     /// A second at 1000 requests a second.
-    fn step() -> Step {
-        let mut tally = Tally::default();
-        (tally.scheduled, tally.sent, tally.succeeded) = (1000, 1000, 1000);
-        (tally.arrived, tally.nanoseconds) = (1000, 1_000_000_000);
-        Step { rate: 1000.0, tally }
+    fn step() -> MeasuredRate {
+        let mut measurement = Measurement::default();
+        (measurement.scheduled, measurement.sent, measurement.succeeded) = (1000, 1000, 1000);
+        (measurement.arrived, measurement.nanoseconds) = (1000, 1_000_000_000);
+        MeasuredRate { rate: 1000.0, measurement }
     }
 
-    fn changed(change: impl FnOnce(&mut Tally)) -> Step {
+    fn changed(change: impl FnOnce(&mut Measurement)) -> MeasuredRate {
         let mut step = step();
-        change(&mut step.tally);
+        change(&mut step.measurement);
         step
     }
 
     #[test]
     fn each_bound_is_exceeded_by_one_more() {
         for (limit, within, beyond) in [
-            (Limit::Unsent, changed(|tally| tally.sent = 999), changed(|tally| tally.sent = 998)),
-            (Limit::Lost, changed(|tally| tally.lost = 1), changed(|tally| tally.lost = 2)),
             (
-                Limit::Failed,
-                changed(|tally| tally.failed = [(Code::Number(500), 1)].into()),
-                changed(|tally| tally.failed = [(Code::WithoutCount, 2)].into()),
+                Bottleneck::Unsent,
+                changed(|measurement| measurement.sent = 999),
+                changed(|measurement| measurement.sent = 998),
             ),
-            (Limit::Replies, changed(|tally| tally.arrived = 989), changed(|tally| tally.arrived = 988)),
             (
-                Limit::Lag,
-                changed(|tally| tally.lag.saturating_record(9_900_000)),
-                changed(|tally| tally.lag.saturating_record(10_100_000)),
+                Bottleneck::Lost,
+                changed(|measurement| measurement.lost = 1),
+                changed(|measurement| measurement.lost = 2),
+            ),
+            (
+                Bottleneck::Failed,
+                changed(|measurement| measurement.failed = [(Code::Number(500), 1)].into()),
+                changed(|measurement| measurement.failed = [(Code::WithoutCount, 2)].into()),
+            ),
+            (
+                Bottleneck::Replies,
+                changed(|measurement| measurement.arrived = 989),
+                changed(|measurement| measurement.arrived = 988),
+            ),
+            (
+                Bottleneck::Lag,
+                changed(|measurement| measurement.lag.saturating_record(9_900_000)),
+                changed(|measurement| measurement.lag.saturating_record(10_100_000)),
             ),
         ] {
             assert_eq!(within.limit(), None, "{limit:?}");
             assert_eq!(beyond.limit(), Some(limit));
             assert_eq!(beyond.row().split_whitespace().next_back(), Some(limit.name()));
         }
-        assert_eq!(changed(|tally| (tally.sent, tally.scheduled) = (0, 0)).limit(), Some(Limit::Unsent));
+        assert_eq!(
+            changed(|measurement| (measurement.sent, measurement.scheduled) = (0, 0)).limit(),
+            Some(Bottleneck::Unsent)
+        );
     }
 
     #[test]
     fn the_knee_is_the_highest_rate_and_doubts_are_told() {
-        let at = |rate: f64, limit: Option<Limit>| {
+        let at = |rate: f64, limit: Option<Bottleneck>| {
             let mut step = step();
             step.rate = rate;
-            step.tally.arrived = 10_000;
+            step.measurement.arrived = 10_000;
             match limit {
                 None => {}
-                Some(Limit::Lost) => step.tally.lost = 10,
-                Some(_) => step.tally.sent = 500,
+                Some(Bottleneck::Lost) => step.measurement.lost = 10,
+                Some(_) => step.measurement.sent = 500,
             }
             step
         };
         for (limits, knee_at, expected) in [
             ([None, None, None], Some(3000.0), "with 3,000 requests a second, the highest rate that"),
             (
-                [None, None, Some(Limit::Lost)],
+                [None, None, Some(Bottleneck::Lost)],
                 Some(2000.0),
                 "with 2,000 requests a second; not with 3,000 (lost).",
             ),
             (
-                [None, Some(Limit::Unsent), Some(Limit::Lost)],
+                [None, Some(Bottleneck::Unsent), Some(Bottleneck::Lost)],
                 Some(1000.0),
                 "at 2,000 pyzor-bench itself does not (unsent)",
             ),
-            ([Some(Limit::Lost), None, Some(Limit::Lost)], Some(2000.0), "A lower rate was too high"),
-            ([Some(Limit::Lost); 3], None, "with none of these rates; not with 1,000 (lost)."),
+            (
+                [Some(Bottleneck::Lost), None, Some(Bottleneck::Lost)],
+                Some(2000.0),
+                "A lower rate was too high",
+            ),
+            ([Some(Bottleneck::Lost); 3], None, "with none of these rates; not with 1,000 (lost)."),
         ] {
             let rates = [1000.0, 2000.0, 3000.0];
-            let steps: Vec<Step> =
+            let steps: Vec<MeasuredRate> =
                 rates.into_iter().zip(limits).map(|(rate, limit)| at(rate, limit)).collect();
             assert_eq!(knee(&steps).map(|step| step.rate), knee_at, "{limits:?}");
-            let sweep = Sweep { from: 1000.0, to: 3000.0, step: 1000.0 };
+            let sweep = RateSweep { from: 1000.0, to: 3000.0, step: 1000.0 };
             let lines = conclusion(sweep, &steps);
             let text = lines.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(is_complete(sweep, &steps) && !text.contains("Not all rates"), "{text}");
@@ -240,10 +265,12 @@ mod tests {
 
     #[test]
     fn missing_and_interrupted_rates_are_told() {
-        let sweep = Sweep { from: 1000.0, to: 2000.0, step: 1000.0 };
-        let last = |is_interrupted| Step {
+        let sweep = RateSweep { from: 1000.0, to: 2000.0, step: 1000.0 };
+        let last = |is_interrupted| MeasuredRate {
             rate: 2000.0,
-            ..changed(|tally| (tally.arrived, tally.is_interrupted) = (2000, is_interrupted))
+            ..changed(|measurement| {
+                (measurement.arrived, measurement.is_interrupted) = (2000, is_interrupted);
+            })
         };
         for (steps, is_all) in
             [(vec![step(), last(false)], true), (vec![step(), last(true)], false), (vec![step()], false)]
@@ -257,12 +284,12 @@ mod tests {
 
     #[test]
     fn rows_fit_a_terminal() {
-        let mut step = changed(|tally| {
-            tally.lag.saturating_record(120_000_000_000);
-            tally.nanoseconds = 100_000_000;
+        let mut step = changed(|measurement| {
+            measurement.lag.saturating_record(120_000_000_000);
+            measurement.nanoseconds = 100_000_000;
         });
         step.rate = 9_999_999.999;
-        assert_eq!(heads().chars().count(), COLUMNS);
+        assert_eq!(column_headings().chars().count(), COLUMNS);
         assert!(step.row().chars().count() <= COLUMNS + 2, "{}", step.row());
     }
 }

@@ -14,15 +14,15 @@ const LEAST: f64 = 4.0;
 
 /// Knows how fast replies come.
 #[derive(Debug)]
-pub(super) struct Rhythm {
+pub(super) struct NapPlanner {
     window: f64,
     since: u64,
     replies: u64,
     nap: Option<u64>,
 }
 
-impl Rhythm {
-    /// The rhythm of a loop with this window, that begins now; an open loop has none.
+impl NapPlanner {
+    /// The naps of a loop with this window, that begins now; an open loop has none.
     pub(super) fn new(window: usize, now: u64) -> Self {
         Self { window: window as f64, since: now, replies: 0, nap: None }
     }
@@ -47,9 +47,9 @@ mod tests {
 
     /// The nap of this window after a while at so many replies a second.
     fn nap(window: usize, rate: u64) -> Option<u64> {
-        let mut rhythm = Rhythm::new(window, 7);
-        assert_eq!(rhythm.nap(0, 7), None);
-        rhythm.nap(rate / 100, 7 + 10_000_000)
+        let mut naps = NapPlanner::new(window, 7);
+        assert_eq!(naps.nap(0, 7), None);
+        naps.nap(rate / 100, 7 + 10_000_000)
     }
 
     #[test]
@@ -64,9 +64,9 @@ mod tests {
 
     #[test]
     fn a_server_that_becomes_slow_ends_the_naps() {
-        let mut rhythm = Rhythm::new(64, 0);
-        assert!(rhythm.nap(400, 1_000_000).is_some());
-        assert!(rhythm.nap(400, 1_999_999).is_some());
-        assert!(rhythm.nap(410, 2_000_000).is_none());
+        let mut naps = NapPlanner::new(64, 0);
+        assert!(naps.nap(400, 1_000_000).is_some());
+        assert!(naps.nap(400, 1_999_999).is_some());
+        assert!(naps.nap(410, 2_000_000).is_none());
     }
 }

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::histogram::ranges;
-use super::options::Options;
-use super::plan::{self, Pace};
-use super::sweep::{Limit, Step, is_complete, knee};
-use super::tally::{Tally, Times};
+use super::measurement::{Measurement, TimeHistogram};
+use super::options::LoadOptions;
+use super::plan::{LoadPace, RateSweep};
+use super::sweep::{Bottleneck, MeasuredRate, is_complete, knee};
 use pyzor_wire::reply_reader::Code;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Percentiles in microseconds; none of nothing.
+/// JsonPercentiles in microseconds; none of nothing.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Percentiles {
+struct JsonPercentiles {
     p50: Option<f64>,
     p90: Option<f64>,
     p95: Option<f64>,
@@ -26,14 +26,14 @@ struct Percentiles {
 }
 
 #[derive(Debug, Serialize)]
-struct Operation {
+struct JsonOperation {
     answered: u64,
-    latency: Percentiles,
-    latency_us: Percentiles,
+    latency: JsonPercentiles,
+    latency_us: JsonPercentiles,
 }
 
 #[derive(Debug, Serialize)]
-struct Range {
+struct JsonLatencyRange {
     from_us: f64,
     below_us: f64,
     count: u64,
@@ -41,7 +41,7 @@ struct Range {
 
 /// A measurement. Keys without a unit in their name, where there is one, are older than that rule.
 #[derive(Debug, Serialize)]
-struct Outcome<'a> {
+struct JsonMeasurement<'a> {
     version: &'static str,
     started_rfc3339: Option<String>,
     target: &'a str,
@@ -70,26 +70,26 @@ struct Outcome<'a> {
     unsent: u64,
     throughput: f64,
     throughput_per_second: f64,
-    latency: Percentiles,
-    latency_us: Percentiles,
-    latency_histogram: Vec<Range>,
-    lag_us: Option<Percentiles>,
-    operations: BTreeMap<&'static str, Operation>,
+    latency: JsonPercentiles,
+    latency_us: JsonPercentiles,
+    latency_histogram: Vec<JsonLatencyRange>,
+    lag_us: Option<JsonPercentiles>,
+    operations: BTreeMap<&'static str, JsonOperation>,
     found: u64,
     cpu_seconds: f64,
 }
 
 /// A rate of a sweep.
 #[derive(Debug, Serialize)]
-struct Rate<'a> {
+struct JsonRate<'a> {
     keeps_up: bool,
     limited_by: Option<&'static str>,
     #[serde(flatten)]
-    outcome: Outcome<'a>,
+    outcome: JsonMeasurement<'a>,
 }
 
 #[derive(Debug, Serialize)]
-struct Sweep<'a> {
+struct JsonSweep<'a> {
     version: &'static str,
     target: &'a str,
     seed: u64,
@@ -98,15 +98,15 @@ struct Sweep<'a> {
     step_per_second: f64,
     knee_per_second: Option<f64>,
     complete: bool,
-    rates: Vec<Rate<'a>>,
+    rates: Vec<JsonRate<'a>>,
 }
 
 fn microseconds(nanoseconds: f64) -> f64 {
     (nanoseconds / 100.0).round() / 10.0
 }
 
-impl Percentiles {
-    fn of(times: &Times) -> Self {
+impl JsonPercentiles {
+    fn of(times: &TimeHistogram) -> Self {
         let known = |nanoseconds: f64| (!times.is_empty()).then(|| microseconds(nanoseconds));
         let quantile = |share| known(times.value_at_quantile(share) as f64);
         Self {
@@ -121,41 +121,41 @@ impl Percentiles {
     }
 }
 
-fn failed(tally: &Tally) -> BTreeMap<String, u64> {
+fn failed(measurement: &Measurement) -> BTreeMap<String, u64> {
     let name = |code: &Code| match code {
         Code::Number(0) | Code::Echo => "none".to_owned(),
         Code::Number(code) => code.to_string(),
         Code::WithoutCount => "200_without_count".to_owned(),
     };
-    tally.failed.iter().map(|(code, count)| (name(code), *count)).collect()
+    measurement.failed.iter().map(|(code, count)| (name(code), *count)).collect()
 }
 
-fn started(tally: &Tally) -> Option<String> {
-    let since = tally.started?.duration_since(std::time::UNIX_EPOCH).ok()?;
+fn started(measurement: &Measurement) -> Option<String> {
+    let since = measurement.started?.duration_since(std::time::UNIX_EPOCH).ok()?;
     let moment = jiff::Timestamp::from_millisecond(i64::try_from(since.as_millis()).ok()?).ok()?;
     Some(moment.to_string())
 }
 
-fn outcome<'a>(options: &'a Options, tally: &Tally) -> Outcome<'a> {
+fn json_measurement<'a>(options: &'a LoadOptions, measurement: &Measurement) -> JsonMeasurement<'a> {
     let (window, rate) = match options.pace {
-        Pace::Closed { window } => (Some(window), None),
-        Pace::Open { rate } => (None, Some(rate)),
+        LoadPace::Closed { window } => (Some(window), None),
+        LoadPace::Open { rate } => (None, Some(rate)),
     };
     let operation = |op| {
-        let times = tally.latency_of(op);
-        let latency = Percentiles::of(times);
-        Operation { answered: times.len(), latency, latency_us: latency }
+        let times = measurement.latency_of(op);
+        let latency = JsonPercentiles::of(times);
+        JsonOperation { answered: times.len(), latency, latency_us: latency }
     };
-    let latencies = tally.latency();
-    let latency = Percentiles::of(&latencies);
-    let histogram = ranges(&latencies).into_iter().map(|range| Range {
+    let latencies = measurement.latency();
+    let latency = JsonPercentiles::of(&latencies);
+    let histogram = ranges(&latencies).into_iter().map(|range| JsonLatencyRange {
         from_us: range.from as f64 / 1e3,
         below_us: range.below as f64 / 1e3,
         count: range.count,
     });
-    Outcome {
+    JsonMeasurement {
         version: VERSION,
-        started_rfc3339: started(tally),
+        started_rfc3339: started(measurement),
         target: &options.server,
         r#loop: if window.is_some() { "closed" } else { "open" },
         window,
@@ -170,50 +170,50 @@ fn outcome<'a>(options: &'a Options, tally: &Tally) -> Outcome<'a> {
         signed: options.account.is_some(),
         timeout_seconds: options.timeout.as_secs_f64(),
         warm_up_seconds: options.warm_up.as_secs_f64(),
-        seconds: tally.seconds(),
-        scheduled: tally.scheduled,
-        sent: tally.sent,
-        answered: tally.answered(),
-        succeeded: tally.succeeded,
-        failed: failed(tally),
-        lost: tally.lost,
-        late: tally.late,
-        unknown: tally.unknown,
-        unsent: tally.unsent(),
-        throughput: tally.throughput(),
-        throughput_per_second: tally.throughput(),
+        seconds: measurement.seconds(),
+        scheduled: measurement.scheduled,
+        sent: measurement.sent,
+        answered: measurement.answered(),
+        succeeded: measurement.succeeded,
+        failed: failed(measurement),
+        lost: measurement.lost,
+        late: measurement.late,
+        unknown: measurement.unknown,
+        unsent: measurement.unsent(),
+        throughput: measurement.throughput(),
+        throughput_per_second: measurement.throughput(),
         latency,
         latency_us: latency,
         latency_histogram: histogram.collect(),
-        lag_us: rate.map(|_| Percentiles::of(&tally.lag)),
+        lag_us: rate.map(|_| JsonPercentiles::of(&measurement.lag)),
         operations: options.mix.shares().map(|(op, _)| (op.name(), operation(op))).collect(),
-        found: tally.found,
-        cpu_seconds: tally.cpu_seconds,
+        found: measurement.found,
+        cpu_seconds: measurement.cpu_seconds,
     }
 }
 
 /// One JSON object, with a line end.
-pub(super) fn json(options: &Options, tally: &Tally) -> serde_json::Result<String> {
-    serde_json::to_string_pretty(&outcome(options, tally)).map(|text| text + "\n")
+pub(super) fn measurement(options: &LoadOptions, measurement: &Measurement) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(&json_measurement(options, measurement)).map(|text| text + "\n")
 }
 
 /// One JSON object for all rates of a sweep, with a line end.
-pub(super) fn sweep_json(
-    options: &Options,
-    sweep: plan::Sweep,
-    steps: &[Step],
+pub(super) fn sweep(
+    options: &LoadOptions,
+    sweep: RateSweep,
+    steps: &[MeasuredRate],
 ) -> serde_json::Result<String> {
-    let rate = |step: &Step| {
-        let options = Options { pace: Pace::Open { rate: step.rate }, ..options.clone() };
+    let rate = |step: &MeasuredRate| {
+        let options = LoadOptions { pace: LoadPace::Open { rate: step.rate }, ..options.clone() };
         (options, step.limit())
     };
     let rates: Vec<_> = steps.iter().map(rate).collect();
-    let rates = rates.iter().zip(steps).map(|((options, limit), step)| Rate {
+    let rates = rates.iter().zip(steps).map(|((options, limit), step)| JsonRate {
         keeps_up: limit.is_none(),
-        limited_by: limit.map(Limit::name),
-        outcome: outcome(options, &step.tally),
+        limited_by: limit.map(Bottleneck::name),
+        outcome: json_measurement(options, &step.measurement),
     });
-    let object = Sweep {
+    let object = JsonSweep {
         version: VERSION,
         target: &options.server,
         seed: options.seed,

@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::fmt::Write as _;
 
 use super::figures::{decimal, grouped, rate, wrapped};
-use super::histogram::{Range, merged, ranges};
-use super::options::Options;
-use super::plan::Pace;
-use super::tally::{Tally, Times};
+use super::histogram::{LatencyRange, merged, ranges};
+use super::measurement::{Measurement, TimeHistogram};
+use super::options::LoadOptions;
+use super::plan::LoadPace;
 use pyzor_wire::op::Op;
 use pyzor_wire::reply_reader::Code;
 
@@ -29,11 +29,11 @@ const BUSY: f64 = 0.9;
 const MOST_LAG: f64 = 1e6;
 
 /// At most 24 lines of 80 columns; those that matter most are the last ones.
-pub(super) fn text(options: &Options, tally: &Tally) -> String {
+pub(super) fn render(options: &LoadOptions, measurement: &Measurement) -> String {
     let title = title(options);
-    let latencies = tally.latency();
-    let table = if latencies.is_empty() { Vec::new() } else { table(options, tally, &latencies) };
-    let summary = summary(options, tally);
+    let latencies = measurement.latency();
+    let table = if latencies.is_empty() { Vec::new() } else { table(options, measurement, &latencies) };
+    let summary = summary(options, measurement);
     // Two empty lines are between the parts.
     let rows = LINES.saturating_sub(title.len() + table.len() + summary.len() + 2).min(MOST_ROWS);
     let chart = if rows < FEWEST_ROWS { Vec::new() } else { chart(&latencies, rows) };
@@ -49,7 +49,7 @@ pub(super) fn text(options: &Options, tally: &Tally) -> String {
 }
 
 /// What was measured, over one line or more.
-pub(super) fn title(options: &Options) -> Vec<String> {
+pub(super) fn title(options: &LoadOptions) -> Vec<String> {
     let mut server: String = options.server.chars().take(LONGEST_NAME).collect();
     if server.len() < options.server.len() {
         server.push('…');
@@ -58,8 +58,8 @@ pub(super) fn title(options: &Options) -> Vec<String> {
         (Some(sweep), _) => {
             format!("{} to {} requests a second", rate(sweep.from), rate(sweep.to))
         }
-        (None, Pace::Closed { window }) => format!("{} requests outstanding", grouped(window as u64)),
-        (None, Pace::Open { rate: number }) => format!("{} requests a second", rate(number)),
+        (None, LoadPace::Closed { window }) => format!("{} requests outstanding", grouped(window as u64)),
+        (None, LoadPace::Open { rate: number }) => format!("{} requests a second", rate(number)),
     };
     let mix: Vec<String> =
         options.mix.shares().map(|(op, share)| format!("{op} {:.0} %", share * 100.0)).collect();
@@ -71,10 +71,10 @@ pub(super) fn title(options: &Options) -> Vec<String> {
 }
 
 /// A bar for each range of latencies.
-fn chart(times: &Times, rows: usize) -> Vec<String> {
+fn chart(times: &TimeHistogram, rows: usize) -> Vec<String> {
     let ranges = merged(&ranges(times), rows);
     let most = ranges.iter().map(|range| range.count).max().unwrap_or(0).max(1);
-    let row = |range: &Range| {
+    let row = |range: &LatencyRange| {
         let bar = "#".repeat((range.count * WIDEST).div_ceil(most) as usize);
         let share = range.count as f64 * 100.0 / times.len().max(1) as f64;
         let below = rate(range.below as f64 / 1e3);
@@ -84,10 +84,10 @@ fn chart(times: &Times, rows: usize) -> Vec<String> {
 }
 
 /// Percentiles of latencies, by operation if there are several.
-fn table(options: &Options, tally: &Tally, all: &Times) -> Vec<String> {
+fn table(options: &LoadOptions, measurement: &Measurement, all: &TimeHistogram) -> Vec<String> {
     // So that the longest ones, some minutes, fit into their columns.
     let (unit, name) = if all.max() < 1_000_000_000 { (1e3, "µs") } else { (1e6, "ms") };
-    let row = |name: &str, times: &Times| {
+    let row = |name: &str, times: &TimeHistogram| {
         let mut line = format!("{name:<9}");
         for share in [0.5, 0.9, 0.95, 0.99, 0.999] {
             let _ = write!(line, " {:>9}", known(times, times.value_at_quantile(share) as f64 / unit));
@@ -97,20 +97,20 @@ fn table(options: &Options, tally: &Tally, all: &Times) -> Vec<String> {
         }
         line
     };
-    let mut heads = format!("{:<9}", "latency");
+    let mut headings = format!("{:<9}", "latency");
     for head in ["p50", "p90", "p95", "p99", "p99.9", "max", "mean"] {
-        let _ = write!(heads, " {:>9}", format!("{head} {name}"));
+        let _ = write!(headings, " {:>9}", format!("{head} {name}"));
     }
-    let mut lines = vec![heads];
+    let mut lines = vec![headings];
     let operations: Vec<Op> = options.mix.shares().map(|(op, _)| op).collect();
     if operations.len() > 1 {
-        lines.extend(operations.iter().map(|op| row(op.name(), tally.latency_of(*op))));
+        lines.extend(operations.iter().map(|op| row(op.name(), measurement.latency_of(*op))));
     }
     lines.push(row("all", all));
     lines
 }
 
-fn known(times: &Times, value: f64) -> String {
+fn known(times: &TimeHistogram, value: f64) -> String {
     if times.is_empty() { "-".to_owned() } else { decimal(value, 1) }
 }
 
@@ -123,22 +123,23 @@ fn name(code: Code) -> String {
 }
 
 /// What became of the requests, and how fast; first the counts, at the end what decides.
-fn summary(options: &Options, tally: &Tally) -> Vec<String> {
+fn summary(options: &LoadOptions, measurement: &Measurement) -> Vec<String> {
     let mut lines = Vec::new();
     let mut say = |text: &str| lines.extend(wrapped(text, COLUMNS));
-    let (sent, answered) = (grouped(tally.sent), grouped(tally.answered()));
-    if tally.unsent() > 0 {
+    let (sent, answered) = (grouped(measurement.sent), grouped(measurement.answered()));
+    if measurement.unsent() > 0 {
         say(&format!(
             "{} scheduled: {sent} sent, {} unsent",
-            grouped(tally.scheduled),
-            grouped(tally.unsent())
+            grouped(measurement.scheduled),
+            grouped(measurement.unsent())
         ));
     }
-    let lost = if tally.lost > 0 { format!(", {} lost", grouped(tally.lost)) } else { String::new() };
+    let lost =
+        if measurement.lost > 0 { format!(", {} lost", grouped(measurement.lost)) } else { String::new() };
     say(&format!("{sent} sent: {answered} answered{lost}"));
-    if !tally.failed.is_empty() {
+    if !measurement.failed.is_empty() {
         let mut failures: Vec<(Code, u64)> =
-            tally.failed.iter().map(|(code, count)| (*code, *count)).collect();
+            measurement.failed.iter().map(|(code, count)| (*code, *count)).collect();
         failures.sort_by_key(|(_, count)| Reverse(*count));
         let others: u64 = failures.iter().skip(MOST_CODES).map(|(_, count)| count).sum();
         failures.truncate(MOST_CODES);
@@ -149,12 +150,16 @@ fn summary(options: &Options, tally: &Tally) -> Vec<String> {
         if others > 0 {
             parts.push(format!("{} with other codes", grouped(others)));
         }
-        say(&format!("{answered} answered: {} succeeded, {}", grouped(tally.succeeded), parts.join(", ")));
+        say(&format!(
+            "{answered} answered: {} succeeded, {}",
+            grouped(measurement.succeeded),
+            parts.join(", ")
+        ));
     }
     let others: Vec<String> = [
-        (tally.found, "checks found something"),
-        (tally.late, "replies came too late"),
-        (tally.unknown, "datagrams answered nothing"),
+        (measurement.found, "checks found something"),
+        (measurement.late, "replies came too late"),
+        (measurement.unknown, "datagrams answered nothing"),
     ]
     .into_iter()
     .filter(|(count, _)| *count > 0)
@@ -163,24 +168,24 @@ fn summary(options: &Options, tally: &Tally) -> Vec<String> {
     if !others.is_empty() {
         say(&others.join(", "));
     }
-    if !tally.lag.is_empty() {
-        let lag = |share| decimal(tally.lag.value_at_quantile(share) as f64 / 1e3, 1);
+    if !measurement.lag.is_empty() {
+        let lag = |share| decimal(measurement.lag.value_at_quantile(share) as f64 / 1e3, 1);
         say(&format!("sent late by: p50 {} µs, p99 {} µs, max {} µs", lag(0.5), lag(0.99), lag(1.0)));
     }
-    let share = tally.cpu_share();
+    let share = measurement.cpu_share();
     let cost = share.map(|share| format!("; pyzor-bench took {:.0} % of a processor", share * 100.0));
     say(&format!(
         "{} replies a second for {} s{}",
-        decimal(tally.throughput(), 1),
-        decimal(tally.seconds(), 3),
+        decimal(measurement.throughput(), 1),
+        decimal(measurement.seconds(), 3),
         cost.unwrap_or_default()
     ));
     match options.pace {
-        Pace::Closed { .. } if share.is_some_and(|share| share > BUSY) => {
+        LoadPace::Closed { .. } if share.is_some_and(|share| share > BUSY) => {
             say("pyzor-bench was busy nearly all the time: the server may be able to answer more.");
         }
         // An open loop is busy with waiting for the right moment.
-        Pace::Open { .. } if tally.unsent() > 0 || tally.lag.mean() > MOST_LAG => {
+        LoadPace::Open { .. } if measurement.unsent() > 0 || measurement.lag.mean() > MOST_LAG => {
             say("pyzor-bench could not keep up with the rate: what it measured is in part itself.");
         }
         _ => {}

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use hdrhistogram::Histogram;
 
-use super::choice::place;
-use super::outstanding::Sent;
+use super::choice::op_index;
+use super::outstanding::SentRequest;
 use pyzor_wire::op::Op;
 use pyzor_wire::reply_reader::{Code, ReceivedReply};
 
@@ -18,7 +18,7 @@ const SHORTEST: u64 = 1_000_000;
 
 /// The outcome of a measurement: of the requests that were sent in it, unless said otherwise.
 #[derive(Clone, Debug)]
-pub(super) struct Tally {
+pub(super) struct Measurement {
     /// When the measurement began; none if it never did.
     pub(super) started: Option<SystemTime>,
     /// Requests that had to be sent: each was sent, or is unsent. Known at the end.
@@ -39,11 +39,11 @@ pub(super) struct Tally {
     /// All replies that came during the measurement, including those to requests of the warm-up.
     pub(super) arrived: u64,
     /// How long replies took, by operation in the order of [`Op::ALL`].
-    latencies: [Times; Op::ALL.len()],
+    latencies: [TimeHistogram; Op::ALL.len()],
     /// How long the measurement took, in nanoseconds.
     pub(super) nanoseconds: u64,
     /// How late requests of an open loop were sent.
-    pub(super) lag: Times,
+    pub(super) lag: TimeHistogram,
     /// How much processor time this process used, in seconds, from the beginning of the measurement until all was
     /// answered or lost, or the time was over.
     pub(super) cpu_seconds: f64,
@@ -53,16 +53,16 @@ pub(super) struct Tally {
     pub(super) is_interrupted: bool,
 }
 
-/// Times in nanoseconds.
-pub(super) type Times = Histogram<u64>;
+/// TimeHistogram in nanoseconds.
+pub(super) type TimeHistogram = Histogram<u64>;
 
 /// An empty histogram of times, exact to a thousandth.
-pub(super) fn times() -> Times {
+pub(super) fn time_histogram() -> TimeHistogram {
     // The bounds are fine, so the other arm is never taken.
-    Histogram::new_with_bounds(1, LONGEST, 3).unwrap_or_else(|_| Histogram::new_from(&times()))
+    Histogram::new_with_bounds(1, LONGEST, 3).unwrap_or_else(|_| Histogram::new_from(&time_histogram()))
 }
 
-impl Default for Tally {
+impl Default for Measurement {
     fn default() -> Self {
         Self {
             started: None,
@@ -75,9 +75,9 @@ impl Default for Tally {
             unknown: 0,
             found: 0,
             arrived: 0,
-            latencies: std::array::from_fn(|_| times()),
+            latencies: std::array::from_fn(|_| time_histogram()),
             nanoseconds: 0,
-            lag: times(),
+            lag: time_histogram(),
             cpu_seconds: 0.0,
             cpu_nanoseconds: 0,
             is_interrupted: false,
@@ -85,16 +85,16 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
+impl Measurement {
     /// Counts a reply that came so many nanoseconds after its request.
-    pub(super) fn answer(&mut self, sent: Sent, reply: ReceivedReply, latency: u64) {
+    pub(super) fn answer(&mut self, sent: SentRequest, reply: ReceivedReply, latency: u64) {
         let code = reply.code_for(sent.op);
         match code.is_success() {
             true => self.succeeded += 1,
             false => *self.failed.entry(code).or_default() += 1,
         }
         self.found += u64::from(sent.op == Op::Check && reply.is_found);
-        self.latencies[place(sent.op)].saturating_record(latency);
+        self.latencies[op_index(sent.op)].saturating_record(latency);
     }
 
     /// How many requests were not sent.
@@ -124,8 +124,8 @@ impl Tally {
     }
 
     /// How long replies took.
-    pub(super) fn latency(&self) -> Times {
-        let mut all = times();
+    pub(super) fn latency(&self) -> TimeHistogram {
+        let mut all = time_histogram();
         for latency in &self.latencies {
             // They have the same bounds.
             let _ = all.add(latency);
@@ -134,8 +134,8 @@ impl Tally {
     }
 
     /// How long replies to this operation took.
-    pub(super) fn latency_of(&self, op: Op) -> &Times {
-        &self.latencies[place(op)]
+    pub(super) fn latency_of(&self, op: Op) -> &TimeHistogram {
+        &self.latencies[op_index(op)]
     }
 }
 
@@ -146,7 +146,8 @@ mod tests {
     #[test]
     fn a_share_of_a_processor_is_that_of_a_time_that_says_something() {
         let share = |cpu_seconds, cpu_nanoseconds| {
-            Tally { cpu_seconds, cpu_nanoseconds, nanoseconds: 20, ..Tally::default() }.cpu_share()
+            Measurement { cpu_seconds, cpu_nanoseconds, nanoseconds: 20, ..Measurement::default() }
+                .cpu_share()
         };
         assert_eq!(share(0.5, 2_000_000_000), Some(0.25));
         assert_eq!(share(0.0005, SHORTEST), Some(0.5));
