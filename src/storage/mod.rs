@@ -2,14 +2,10 @@
 
 pub mod batch;
 pub mod bulk;
-mod dsn;
 pub mod gdbm;
 pub mod mysql;
-mod presence;
 pub mod redis;
-mod refusals;
-mod start;
-mod tls;
+mod remote;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -198,8 +194,8 @@ pub fn check(engine: &str, options: &Options) -> Result<(), String> {
 
 /// The file of trusted certificates that a database's name asks for, if any.
 pub fn authorities(dsn: &str) -> Option<PathBuf> {
-    dsn::scheme(dsn)?;
-    dsn::Url::parse(dsn).ok()?.take("ca").map(PathBuf::from)
+    remote::dsn::scheme(dsn)?;
+    remote::dsn::Url::parse(dsn).ok()?.take("ca").map(PathBuf::from)
 }
 
 /// Opens a database with the engine of this name. One on another machine is waited for.

@@ -21,7 +21,7 @@ use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies,
 };
-use crate::storage::start::reach;
+use crate::storage::remote::start::reach;
 use crate::storage::{Cursor, OpenError, OpenedBulk, Options};
 use pyzor_wire::digest::{Digest, hex};
 

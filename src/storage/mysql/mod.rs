@@ -27,8 +27,8 @@ use self::pool::Pool;
 use self::schema::Use;
 use self::table::Table;
 use self::work::Shared;
-use super::presence::{Link, keep, time_left};
-use super::start::{Failure, wait_for};
+use super::remote::presence::{Link, keep, time_left};
+use super::remote::start::{Failure, wait_for};
 use super::{Batch, BoxFuture, Engine, Health, OpenError, Opened, Options, Progress, StorageError};
 
 /// How many connections there are when nobody says.

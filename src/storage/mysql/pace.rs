@@ -141,7 +141,7 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::presence::LIMIT;
+    use crate::storage::remote::presence::LIMIT;
 
     const MOST: usize = 1000;
 

@@ -8,9 +8,9 @@ use mysql_async::prelude::Queryable;
 
 use mysql_async::{Conn, Error, IoError, OptsBuilder, SslOpts, TlsError};
 
-use crate::storage::dsn::{self, DsnError, Host, Url};
-use crate::storage::start::Failure;
-use crate::storage::tls::{self, Authorities, Tls};
+use crate::storage::remote::dsn::{self, DsnError, Host, Url};
+use crate::storage::remote::start::Failure;
+use crate::storage::remote::tls::{self, Authorities, Tls};
 
 const PORT: u16 = 3306;
 /// What the library of the established server looks at for another port and another socket.

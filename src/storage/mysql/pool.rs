@@ -14,8 +14,8 @@ use super::place::{ConnectError, Place};
 use super::schema::Use;
 use super::table::Table;
 use crate::storage::BoxFuture;
-use crate::storage::presence::{LIMIT, Link, Presence, explained};
-use crate::storage::start::Failure;
+use crate::storage::remote::presence::{LIMIT, Link, Presence, explained};
+use crate::storage::remote::start::Failure;
 
 /// How long a connection may be idle before it is pinged; servers close those that stay idle.
 const FRESH: Duration = Duration::from_millis(400);

@@ -6,8 +6,7 @@ use mysql_async::{Conn, Error, Row, Value};
 use super::place::{Place, failure_of};
 use super::shape::{Column, Index, Part, Shape};
 use super::table::{FRAME, LONG_ROW, MAX_ROWS, ROW, Table};
-use crate::storage::start::Failure;
-use pyzor_wire::digest::HEX_LEN;
+use crate::storage::remote::start::Failure;
 
 const NO_SUCH_TABLE: u16 = 1146;
 

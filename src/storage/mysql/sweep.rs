@@ -13,9 +13,9 @@ use super::pace::Pace;
 use super::pool::Lease;
 use super::table::{TIMES, decode_age, decode_held, digest_of, within};
 use super::work::{Shared, is_timeout};
-use pyzor_wire::digest::Digest;
 use crate::record::Timestamp;
-use crate::storage::presence::{LIMIT, Link};
+use crate::storage::remote::presence::{LIMIT, Link};
+use pyzor_wire::digest::Digest;
 
 /// How often expired records are looked for.
 const PERIOD: Duration = Duration::from_secs(24 * 60 * 60);

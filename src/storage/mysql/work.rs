@@ -14,11 +14,11 @@ use super::pool::Pool;
 use super::schema::is_transactional;
 use super::sweep;
 use super::table::{MAX_ROWS, TIMES, Table, decode, digest_of, within};
-use pyzor_wire::digest::Digest;
 use crate::record::{Kind, Record, Timestamp};
-use crate::storage::presence::{LIMIT, Link};
-use crate::storage::refusals::Refusals;
+use crate::storage::remote::presence::{LIMIT, Link};
+use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, Entry};
+use pyzor_wire::digest::Digest;
 
 const COMMAND_DENIED: u16 = 1142;
 const COLUMN_DENIED: u16 = 1143;

@@ -20,7 +20,7 @@ use crate::record::Record;
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies, map_times, united,
 };
-use crate::storage::start::{Failure, reach};
+use crate::storage::remote::start::{Failure, reach};
 use crate::storage::{Cursor, OpenError, Options};
 
 /// How long a server may take to answer before it counts as gone.

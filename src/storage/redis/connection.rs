@@ -17,8 +17,8 @@ use tokio_rustls::client::TlsStream;
 use tracing::warn;
 
 use super::place::{Access, Address};
-use crate::storage::start::Failure;
-use crate::storage::tls::{self, Tls};
+use crate::storage::remote::start::Failure;
+use crate::storage::remote::tls::{self, Tls};
 
 impl Access {
     /// A new connection to this server. Takes as long as it takes.

@@ -9,7 +9,7 @@ use super::bulk::{LIMIT, PAUSE, ROUNDS, Whole};
 use super::node::Node;
 use super::refusal::Refusal;
 use crate::storage::bulk::BulkError;
-use crate::storage::start::Failure;
+use crate::storage::remote::start::Failure;
 
 /// How many changes are sent at once, and how often, before the first replies are there.
 const TOGETHER: usize = 500;

@@ -34,7 +34,7 @@ use self::node::Role;
 use self::place::Place;
 use self::work::Shared;
 use super::bulk::Purpose;
-use super::refusals::Refusals;
+use super::remote::refusals::Refusals;
 use super::{
     Batch, BoxFuture, Engine, Health, OpenError, Opened, OpenedBulk, Options, Progress, StorageError,
 };

@@ -14,8 +14,8 @@ use super::place::{Access, Address, Place, Servers};
 use super::refusal::Refusal;
 use super::sentinels::Sentinels;
 use crate::storage::BoxFuture;
-use crate::storage::presence::{Link, Presence, keep};
-use crate::storage::start::Failure;
+use crate::storage::remote::presence::{Link, Presence, keep};
+use crate::storage::remote::start::Failure;
 
 /// A server, by itself or of a cluster.
 pub(super) struct Node {

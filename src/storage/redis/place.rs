@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::storage::dsn::{self, DsnError, Host, Url};
-use crate::storage::tls::Tls;
+use crate::storage::remote::dsn::{self, DsnError, Host, Url};
+use crate::storage::remote::tls::Tls;
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26_379;

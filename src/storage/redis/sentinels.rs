@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::connection::failure_of;
 use super::place::{Access, Address};
-use crate::storage::start::Failure;
+use crate::storage::remote::start::Failure;
 
 /// How long one sentinel may take to answer, and a name to be looked up.
 const LIMIT: Duration = Duration::from_millis(300);

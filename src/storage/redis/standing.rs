@@ -7,7 +7,7 @@ use redis::Value;
 use super::bulk::LIMIT;
 use super::connection::refusal;
 use super::node::Node;
-use crate::storage::start::Failure;
+use crate::storage::remote::start::Failure;
 
 /// What a server is at a moment. Where it is the same at two moments, no key has come to it in between but from
 /// its clients.

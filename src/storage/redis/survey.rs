@@ -13,8 +13,8 @@ use super::place::{Access, Address, Place, Servers};
 use super::topology::{Shares, Topology, shares};
 use super::work::Shared;
 use crate::storage::OpenError;
-use crate::storage::presence::LIMIT;
-use crate::storage::start::{Failure, wait_for};
+use crate::storage::remote::presence::LIMIT;
+use crate::storage::remote::start::{Failure, wait_for};
 
 /// How often a cluster is asked who has which slots, without a reason; and how soon with one.
 const SURVEY_PERIOD: Duration = Duration::from_secs(60);

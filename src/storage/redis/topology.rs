@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::connection::refusal;
 use super::node::Node;
 use super::place::Address;
-use crate::storage::start::Failure;
+use crate::storage::remote::start::Failure;
 
 /// Into so many slots a cluster divides its keys.
 pub(super) const SLOTS: usize = 16_384;

@@ -16,8 +16,8 @@ use super::node::{Node, Role};
 use super::place::{Address, Place};
 use super::refusal::Refusal;
 use super::topology::{Referral, Topology, question_of_nodes, referred, unnamed};
-use crate::storage::presence::time_left;
-use crate::storage::refusals::Refusals;
+use crate::storage::remote::presence::time_left;
+use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, Entry, StorageError};
 
 /// How long a node that another one referred to may take to be connected to.

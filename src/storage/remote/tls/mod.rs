@@ -16,8 +16,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, RootCertStore};
 
-pub(super) use keys::{AcceptedKeys, trusting};
-pub(super) use words::{in_words, is_another_key};
+pub(crate) use keys::{AcceptedKeys, trusting};
+pub(crate) use words::{in_words, is_another_key};
 
 use super::start::Failure;
 use crate::os::open;
@@ -25,16 +25,16 @@ use verifier::Verifier;
 
 /// How a server proves its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     /// The PEM file of the certificates to trust (`ca=`); without one, those that the system trusts.
-    pub(super) authorities: Option<PathBuf>,
+    pub(crate) authorities: Option<PathBuf>,
     /// Whether it has to.
-    pub(super) verify: bool,
+    pub(crate) verify: bool,
 }
 
 /// The certificates that are trusted.
 #[derive(Debug)]
-pub(super) struct Authorities {
+pub(crate) struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
     /// Whether they are those of the file that `ca=` names, which may be those of servers as well.
     are_named: bool,
@@ -43,7 +43,7 @@ pub(super) struct Authorities {
 
 impl Tls {
     /// Reads the certificates that are trusted: at least one, unless the server need not prove its identity.
-    pub(super) fn authorities(&self) -> Result<Authorities, Failure> {
+    pub(crate) fn authorities(&self) -> Result<Authorities, Failure> {
         let Some(path) = &self.authorities else {
             let authorities = Authorities::of_the_system()?;
             if authorities.certificates.is_empty() && self.verify {
@@ -68,7 +68,7 @@ impl Tls {
     }
 
     /// The configuration of a client that accepts the servers that are trusted.
-    pub(super) fn client(&self) -> Result<Arc<ClientConfig>, Failure> {
+    pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, Failure> {
         let authorities = self.authorities()?;
         let provider = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
@@ -107,7 +107,7 @@ impl Authorities {
     }
 
     /// Those whose issuing of others is trusted.
-    pub(super) fn certificates(&self) -> &[CertificateDer<'static>] {
+    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
     }
 
@@ -118,7 +118,7 @@ impl Authorities {
     }
 
     /// The keys of those that `host` may show as its own.
-    pub(super) fn keys_of(&self, host: &str) -> AcceptedKeys {
+    pub(crate) fn keys_of(&self, host: &str) -> AcceptedKeys {
         let Ok(name) = ServerName::try_from(host) else { return AcceptedKeys::default() };
         let parsed = self.of_servers().iter().filter_map(|one| ParsedCertificate::try_from(one).ok());
         parsed
@@ -129,17 +129,17 @@ impl Authorities {
 }
 
 /// The name that a certificate must have for `host`.
-pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, Failure> {
+pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, Failure> {
     ServerName::try_from(host.to_owned()).map_err(|_| no_name())
 }
 
 /// Says that the name of a host cannot be that of a certificate.
-pub(super) fn no_name() -> Failure {
+pub(crate) fn no_name() -> Failure {
     Failure::fatal("its host is no name that a certificate can have: name it otherwise in DigestDB")
 }
 
 /// Says that a certificate cannot be trusted as it is.
-pub(super) fn unusable(error: &rustls::Error) -> Failure {
+pub(crate) fn unusable(error: &rustls::Error) -> Failure {
     let why = in_words(error).unwrap_or_else(|| error.to_string());
     Failure::fatal(format!("a certificate to trust cannot be used: {why}"))
 }

@@ -14,15 +14,15 @@ use rustls::pki_types::{
 };
 use rustls::sign::public_key_to_spki;
 
-use crate::storage::start::Failure;
+use crate::storage::remote::start::Failure;
 
 /// Public keys of servers.
 #[derive(Clone, Debug, Default)]
-pub(in crate::storage) struct AcceptedKeys(Vec<SubjectPublicKeyInfoDer<'static>>);
+pub(crate) struct AcceptedKeys(Vec<SubjectPublicKeyInfoDer<'static>>);
 
 impl AcceptedKeys {
     /// Whether there are none.
-    pub(in crate::storage) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -39,7 +39,7 @@ tokio::task_local! {
 }
 
 /// Makes a connection, to a server with one of `keys` if there are any named.
-pub(in crate::storage) async fn trusting<T>(
+pub(crate) async fn trusting<T>(
     keys: Option<AcceptedKeys>,
     connecting: impl Future<Output = T>,
 ) -> Result<T, Failure> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::warn;
 
-use super::OpenError;
 use super::presence::explained;
+use crate::storage::OpenError;
 
 /// How long the store is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,27 +19,27 @@ const LONGEST: Duration = Duration::from_secs(3);
 
 /// Why a store cannot be reached.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// For people, without a password.
-    pub(super) why: String,
+    pub(crate) why: String,
     /// Whether somebody must change something first, so that waiting cannot help.
-    pub(super) is_final: bool,
+    pub(crate) is_final: bool,
 }
 
 impl Failure {
     /// One that may pass.
-    pub(super) fn passing(why: impl Into<String>) -> Self {
+    pub(crate) fn passing(why: impl Into<String>) -> Self {
         Self { why: why.into(), is_final: false }
     }
 
     /// One that will not.
-    pub(super) fn fatal(why: impl Into<String>) -> Self {
+    pub(crate) fn fatal(why: impl Into<String>) -> Self {
         Self { why: why.into(), is_final: true }
     }
 }
 
 /// Tries once, for somebody who waits for the outcome.
-pub(super) async fn reach<T>(
+pub(crate) async fn reach<T>(
     name: &str,
     attempt: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, OpenError> {
@@ -52,7 +52,7 @@ pub(super) async fn reach<T>(
 }
 
 /// Tries until the store is there, with a line in the log for each second.
-pub(super) async fn wait_for<T, F: Future<Output = Result<T, Failure>>>(
+pub(crate) async fn wait_for<T, F: Future<Output = Result<T, Failure>>>(
     name: &str,
     attempt: impl Fn() -> F,
 ) -> Result<T, OpenError> {

@@ -9,10 +9,10 @@ use thiserror::Error;
 /// What is wrong with the name of a database.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
-pub(super) struct DsnError(pub(super) String);
+pub(crate) struct DsnError(pub(crate) String);
 
 impl DsnError {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 }
@@ -20,24 +20,24 @@ impl DsnError {
 /// A URL, `scheme://user:password@host:port,host:port/path/path?name=value`, with what was encoded
 /// by `%` decoded. The standard's own have one host only, those of clusters several.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Url {
-    pub(super) user: Option<String>,
-    pub(super) password: Option<String>,
-    pub(super) hosts: Vec<Host>,
+pub(crate) struct Url {
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) hosts: Vec<Host>,
     /// The parts of the path that are not empty.
-    pub(super) path: Vec<String>,
+    pub(crate) path: Vec<String>,
     query: Vec<(String, String)>,
 }
 
 /// A host's name or address, and a port of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Host {
-    pub(super) name: String,
-    pub(super) port: Option<u16>,
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) port: Option<u16>,
 }
 
 /// The scheme of a URL; none of what is not one.
-pub(super) fn scheme(dsn: &str) -> Option<&str> {
+pub(crate) fn scheme(dsn: &str) -> Option<&str> {
     let (scheme, _) = dsn.split_once("://")?;
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
     (!scheme.is_empty() && scheme.bytes().all(fits)).then_some(scheme)
@@ -45,7 +45,7 @@ pub(super) fn scheme(dsn: &str) -> Option<&str> {
 
 impl Url {
     /// Takes a URL apart.
-    pub(super) fn parse(dsn: &str) -> Result<Self, DsnError> {
+    pub(crate) fn parse(dsn: &str) -> Result<Self, DsnError> {
         let rest = dsn.split_once("://").map_or(dsn, |(_, rest)| rest);
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -79,14 +79,14 @@ impl Url {
     }
 
     /// Takes a parameter out; the last one of a name counts.
-    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         let value = self.query.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value.clone());
         self.query.retain(|(given, _)| given != name);
         value
     }
 
     /// Takes out a parameter that says yes or no.
-    pub(super) fn take_truth(&mut self, name: &str) -> Result<Option<bool>, DsnError> {
+    pub(crate) fn take_truth(&mut self, name: &str) -> Result<Option<bool>, DsnError> {
         match self.take(name).as_deref() {
             None => Ok(None),
             Some("yes" | "true" | "1") => Ok(Some(true)),
@@ -96,7 +96,7 @@ impl Url {
     }
 
     /// Refuses parameters that nobody has taken.
-    pub(super) fn finish(&self, known: &str) -> Result<(), DsnError> {
+    pub(crate) fn finish(&self, known: &str) -> Result<(), DsnError> {
         match self.query.first() {
             None => Ok(()),
             // A misplaced password may look like a name.
@@ -107,7 +107,7 @@ impl Url {
 
 impl Host {
     /// Reads `name`, `name:port`, `[v6]:port` or a bare IPv6 address.
-    pub(super) fn parse(text: &str) -> Result<Self, DsnError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, DsnError> {
         let wrong = || DsnError::new("the port must be a number from 1 to 65535");
         let number = |port: &str| port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong);
         // What is no address may be a part of a password.

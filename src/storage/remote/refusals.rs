@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use tracing::{error, warn};
 
-use super::StorageError;
 use crate::allowance::{Allowance, more};
+use crate::storage::StorageError;
 use pyzor_wire::digest::Digest;
 
 /// Keeps track of refusals; strangers can cause any number of them.
 #[derive(Debug)]
-pub(super) struct Refusals {
+pub(crate) struct Refusals {
     /// The store, for people.
     name: String,
     state: Mutex<State>,
@@ -25,12 +25,12 @@ struct State {
 
 impl Refusals {
     /// None so far, of the store with this name.
-    pub(super) fn new(name: String) -> Self {
+    pub(crate) fn new(name: String) -> Self {
         Self { name, state: Mutex::new(State { allowance: Allowance::per_minute(10), last: None }) }
     }
 
     /// Takes note that the store has refused something.
-    pub(super) fn refused(&self, why: &str) -> StorageError {
+    pub(crate) fn refused(&self, why: &str) -> StorageError {
         let mut state = self.lock();
         state.last = Some(why.to_owned());
         if let Some(withheld) = state.allowance.take(Instant::now()) {
@@ -40,7 +40,7 @@ impl Refusals {
     }
 
     /// Takes note that a record cannot be decoded.
-    pub(super) fn damaged(&self, digest: Digest) -> StorageError {
+    pub(crate) fn damaged(&self, digest: Digest) -> StorageError {
         if let Some(withheld) = self.lock().allowance.take(Instant::now()) {
             error!("the record of {digest} in {} is damaged{}", self.name, more(withheld));
         }
@@ -48,12 +48,12 @@ impl Refusals {
     }
 
     /// Takes note that a change was accepted.
-    pub(super) fn accepted(&self) {
+    pub(crate) fn accepted(&self) {
         self.lock().last = None;
     }
 
     /// Why something was refused since a change was accepted last.
-    pub(super) fn last(&self) -> Option<String> {
+    pub(crate) fn last(&self) -> Option<String> {
         self.lock().last.clone()
     }
 

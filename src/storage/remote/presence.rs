@@ -13,12 +13,12 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{error, warn};
 
-use super::BoxFuture;
 use crate::allowance::{Allowance, more};
 use crate::os::confine;
+use crate::storage::BoxFuture;
 
 /// How long a request may wait for the store, a little less than the second that it may take.
-pub(super) const LIMIT: Duration = Duration::from_millis(900);
+pub(crate) const LIMIT: Duration = Duration::from_millis(900);
 /// What is left of that at least for who has waited before, for other things.
 const LEAST: Duration = Duration::from_millis(100);
 /// How often a store that is there is looked at, which also keeps idle connections in use.
@@ -37,7 +37,7 @@ const REMINDER: Duration = Duration::from_secs(60);
 const RECENT: Duration = Duration::from_millis(700);
 
 /// The one task's way to the store.
-pub(super) trait Link: Send + Sync + 'static {
+pub(crate) trait Link: Send + Sync + 'static {
     /// What is known of the store.
     fn presence(&self) -> &Presence;
 
@@ -50,7 +50,7 @@ pub(super) trait Link: Send + Sync + 'static {
 
 /// What is known of a store.
 #[derive(Debug)]
-pub(super) struct Presence {
+pub(crate) struct Presence {
     /// For people, without a password.
     name: String,
     state: Mutex<State>,
@@ -88,7 +88,7 @@ struct Away {
 
 impl Presence {
     /// A store that is there.
-    pub(super) fn new(name: String) -> Self {
+    pub(crate) fn new(name: String) -> Self {
         let state = State {
             away: None,
             epoch: 0,
@@ -103,23 +103,23 @@ impl Presence {
     }
 
     /// The number of the present connections; none while the store is away.
-    pub(super) fn epoch(&self) -> Option<u64> {
+    pub(crate) fn epoch(&self) -> Option<u64> {
         let state = self.lock();
         state.away.is_none().then_some(state.epoch)
     }
 
     /// Why the store is away; none while it is there.
-    pub(super) fn why_away(&self) -> Option<String> {
+    pub(crate) fn why_away(&self) -> Option<String> {
         self.lock().away.as_ref().map(|away| away.why.clone())
     }
 
     /// Takes note that the store has answered.
-    pub(super) fn seen(&self) {
+    pub(crate) fn seen(&self) {
         self.lock().seen = Instant::now();
     }
 
     /// Takes note that something failed, on connections of this epoch, for want of the store.
-    pub(super) fn lost(&self, epoch: u64, why: &str) {
+    pub(crate) fn lost(&self, epoch: u64, why: &str) {
         let mut state = self.lock();
         if state.away.is_some() || state.epoch != epoch {
             return;
@@ -145,7 +145,7 @@ impl Presence {
 
     /// Takes note that something was not done in the time given. Says whether the store is there all the
     /// same.
-    pub(super) fn timed_out(&self, epoch: u64, given: Duration) -> bool {
+    pub(crate) fn timed_out(&self, epoch: u64, given: Duration) -> bool {
         let mut state = self.lock();
         if state.seen.elapsed() < RECENT || given < LIMIT / 2 {
             if let Some(withheld) = state.slow.take(Instant::now()) {
@@ -204,12 +204,12 @@ impl Presence {
 }
 
 /// How much of the time that a request may wait is left to one that came at `since`.
-pub(super) fn time_left(since: Instant) -> Duration {
+pub(crate) fn time_left(since: Instant) -> Duration {
     LIMIT.saturating_sub(since.elapsed()).max(LEAST)
 }
 
 /// Looks after a store as long as anybody uses it.
-pub(super) async fn keep<L: Link>(link: Weak<L>) {
+pub(crate) async fn keep<L: Link>(link: Weak<L>) {
     while let Some(link) = link.upgrade() {
         let step = async {
             match link.presence().epoch() {
@@ -254,7 +254,7 @@ async fn retry<L: Link>(link: &Arc<L>) {
 }
 
 /// Why a store cannot be reached, with what keeps this process from looking up its name, if anything does.
-pub(super) fn explained(why: String) -> String {
+pub(crate) fn explained(why: String) -> String {
     // The standard library's words for any failure to look up a name.
     let hint = why.contains("lookup address").then(confine::why_names_are_unknown).flatten();
     match hint {

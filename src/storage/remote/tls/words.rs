@@ -6,12 +6,12 @@ use std::io;
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 /// Says what is wrong and what to do, where an error or what caused it is a failure of TLS.
-pub(in crate::storage) fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
+pub(crate) fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
     cause(error).map(|failure| words(failure).to_owned())
 }
 
 /// Whether a server has shown that it has another key than those that are accepted.
-pub(in crate::storage) fn is_another_key(error: &(dyn Error + 'static)) -> bool {
+pub(crate) fn is_another_key(error: &(dyn Error + 'static)) -> bool {
     matches!(cause(error), Some(TlsError::InvalidCertificate(CertificateError::BadSignature)))
 }
 
