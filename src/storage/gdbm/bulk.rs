@@ -12,15 +12,15 @@ use tracing::warn;
 
 use super::cancel::{Cancel, opened};
 use super::codec::{Stored, in_calendar};
-use super::directory::hash;
-use super::explain::explain;
-use super::handle::{GdbmError, Handle};
-use super::marker::Marker;
-use super::open::Open;
+use super::file::directory::hash;
+use super::file::handle::{GdbmError, Handle};
+use super::file::location::{Place, Use};
+use super::file::open_file::Open;
+use super::file::reserve::News;
 use super::opening::{Opened, Opening};
-use super::place::{Place, Use};
-use super::repair::{self, Repair};
-use super::reserve::News;
+use super::repair::explain::explain;
+use super::repair::marker::Marker;
+use super::repair::rewrite::{self, Repair};
 use super::sweep::ELEMENT_SIZE;
 use super::{cannot_use, check_kind, lock};
 use crate::record::{Record, Timestamp};
@@ -296,7 +296,7 @@ impl Shared {
     fn compact(&self) -> Option<File> {
         let cancel = Cancel::default();
         let repair = Repair { place: &self.place, zone: &self.zone, horizon: None, cancel: &cancel };
-        match repair.run(&self.file, repair::Purpose::Compact) {
+        match repair.run(&self.file, rewrite::Purpose::Compact) {
             Ok(repaired) => repaired.file,
             Err(error) => {
                 warn!(

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::file::location::Place;
 use super::lock;
-use super::place::Place;
-use super::repair::clean;
+use super::repair::rewrite::clean;
 use crate::storage::OpenError;
 
 /// How long a cancelled repair may take to end by itself. In a call of the library it does not.

@@ -5,28 +5,15 @@
 //! only for short slices of a sweep. That thread also waits for the disk when the file is synced,
 //! on a descriptor of its own, so that no request has to.
 
-mod ahead;
 mod bulk;
 mod cache;
 mod cancel;
 mod codec;
-mod directory;
-mod disk;
-mod entries;
-mod explain;
-mod extents;
+mod file;
 pub(crate) mod fuzzing;
-mod handle;
-mod header;
 mod keeper;
-mod marker;
-mod open;
 mod opening;
-mod place;
-mod recover;
-mod remains;
 mod repair;
-mod reserve;
 mod sweep;
 
 use std::fs::File;
@@ -46,13 +33,14 @@ pub use self::cancel::Cancel;
 use self::cancel::opened;
 use self::codec::Stored;
 pub(super) use self::codec::in_calendar;
-use self::disk::Note;
-use self::handle::GdbmError;
-use self::marker::Marker;
-use self::open::Open;
+use self::file::disk_note::Note;
+use self::file::handle::GdbmError;
+use self::file::location::Place;
+use self::file::open_file::Open;
+use self::file::tail;
 use self::opening::{Opened as OpenedFile, Opening};
-use self::place::Place;
-pub use self::recover::recover;
+use self::repair::marker::Marker;
+pub use self::repair::recover::recover;
 use super::{Batch, BoxFuture, Engine, Entry, Health, OpenError, Opened, Options, Progress, StorageError};
 use crate::allowance::more;
 use crate::record::{Kind, Timestamp};
@@ -175,7 +163,7 @@ impl Gdbm {
             }
             return;
         }
-        if let Err(error) = ahead::cut(&self.shared.file) {
+        if let Err(error) = tail::cut(&self.shared.file) {
             warn!("the tail of the database {path} cannot be cut off: {error}; the next start tries again");
             return;
         }

@@ -9,15 +9,16 @@ use jiff::tz::TimeZone;
 use tracing::{info, warn};
 
 use super::cancel::Cancel;
-use super::disk::Note;
-use super::explain::explain;
-use super::handle::Handle;
-use super::header::Header;
-use super::marker::{Left, Marker};
-use super::open::Open;
-use super::place::{Place, Use};
-use super::repair::{Purpose, Repair, RepairError, Repaired, clean, is_of_the_file};
-use super::{ahead, cannot_use, check_kind, horizon, reserve};
+use super::file::disk_note::Note;
+use super::file::handle::Handle;
+use super::file::header::Header;
+use super::file::location::{Place, Use};
+use super::file::open_file::Open;
+use super::file::{reserve, tail};
+use super::repair::explain::explain;
+use super::repair::marker::{Left, Marker};
+use super::repair::rewrite::{Purpose, Repair, RepairError, Repaired, clean, is_of_the_file};
+use super::{cannot_use, check_kind, horizon};
 use crate::storage::OpenError;
 
 /// How a file is opened.
@@ -81,7 +82,7 @@ impl Opening<'_> {
                     return Err(beyond_repair(&place, &error));
                 }
                 Err(error) => {
-                    ahead::cut_unused(&file).map_err(|error| cannot_use(place.file(), &error))?;
+                    tail::cut_unused(&file).map_err(|error| cannot_use(place.file(), &error))?;
                     failed = Some(error);
                 }
             }
@@ -150,7 +151,7 @@ fn what_to_repair(place: &Place, marker: &Marker, file: &File) -> Result<Option<
         // What is in use was cut off.
         Left::Sound if Header::is_cut_off(file) => Ok(of_more),
         Left::Sound => {
-            ahead::cut_unused(file).map_err(|error| cannot_use(place.file(), &error))?;
+            tail::cut_unused(file).map_err(|error| cannot_use(place.file(), &error))?;
             if Header::has_tail(file) {
                 // It is not as it was left: a copy, made in the middle of a change, has been put into it.
                 return Ok(of_more);

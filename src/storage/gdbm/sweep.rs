@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::Open;
 use super::codec::Stored;
-use super::handle::{GdbmError, Handle};
+use super::file::handle::{GdbmError, Handle};
 use crate::record::Timestamp;
 use pyzor_wire::digest::Digest;
 

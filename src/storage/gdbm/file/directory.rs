@@ -14,11 +14,11 @@ use std::os::unix::fs::FileExt;
 use super::header::{Header, word};
 
 /// Bits of a hash.
-pub(super) const HASH_BITS: u32 = 31;
+pub(crate) const HASH_BITS: u32 = 31;
 /// Where a bucket has its number of keys and then their places, each with the key's hash first.
 const BUCKET_COUNT: u64 = 108;
-pub(super) const BUCKET_ELEMENTS: u64 = 112;
-pub(super) const ELEMENT_SIZE: usize = 24;
+pub(crate) const BUCKET_ELEMENTS: u64 = 112;
+pub(crate) const ELEMENT_SIZE: usize = 24;
 /// How large the directory may always become, and what part of the file beyond that. Digests that
 /// nobody has chosen need a hundredth of this.
 const LIMIT: u64 = 1 << 20;
@@ -33,7 +33,7 @@ const HARMLESS_BITS: u32 = LIMIT.ilog2() - 3;
 /// A bucket that has room cannot burst, nor can one that gets as many keys as it had room for when it
 /// was looked at. So a look is good for as many further keys with the same harmless bits.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     file: File,
     /// For all harmless bits how many keys may still come without another look.
     credit: Box<[u8]>,
@@ -41,12 +41,12 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Looks at this file.
-    pub(super) fn new(file: File) -> Self {
+    pub(crate) fn new(file: File) -> Self {
         Self { file, credit: vec![0; 1 << HARMLESS_BITS].into() }
     }
 
     /// Whether storing this new key would make the directory larger than is reasonable.
-    pub(super) fn would_burst(&mut self, key: &[u8]) -> io::Result<bool> {
+    pub(crate) fn would_burst(&mut self, key: &[u8]) -> io::Result<bool> {
         let hash = hash(key);
         let credit = &mut self.credit[(hash >> (HASH_BITS - HARMLESS_BITS)) as usize];
         if *credit > 0 {
@@ -93,7 +93,7 @@ impl Directory {
 }
 
 /// The hash of the file format.
-pub(super) fn hash(key: &[u8]) -> u32 {
+pub(crate) fn hash(key: &[u8]) -> u32 {
     const MASK: u32 = 0x7fff_ffff;
     let length = u32::try_from(key.len()).unwrap_or_default();
     let sum = key.iter().enumerate().fold(0x238f_13af_u32.wrapping_mul(length), |sum, (index, byte)| {

@@ -10,13 +10,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::cancel::Cancel;
-use super::codec::Stored;
-use super::directory::hash;
-use super::extents;
-use super::open::Open;
-use super::repair::RepairError;
+use super::rewrite::RepairError;
 use crate::record::Timestamp;
+use crate::storage::gdbm::cancel::Cancel;
+use crate::storage::gdbm::codec::Stored;
+use crate::storage::gdbm::file::directory::hash;
+use crate::storage::gdbm::file::extents;
+use crate::storage::gdbm::file::open_file::Open;
 use pyzor_wire::digest::{Digest, HEX_LEN};
 
 /// How much of the file is looked at at once, and how much of that again with the next part, so
@@ -28,7 +28,7 @@ const AT_ONCE: usize = 1 << 20;
 
 /// Puts back what `file` has and the database does not, or has `damaged`, unless it changed last before `horizon`;
 /// says how many records that were. The database is called `path` in what is logged.
-pub(super) fn put_back(
+pub(crate) fn put_back(
     open: &mut Open,
     path: &Path,
     file: &File,
@@ -132,6 +132,6 @@ fn digests(bytes: &[u8]) -> impl Iterator<Item = (Digest, usize)> {
         if bytes[text] != b'1' {
             return None;
         }
-        Some((super::sweep::lower_case_digest(key)?, text))
+        Some((crate::storage::gdbm::sweep::lower_case_digest(key)?, text))
     })
 }

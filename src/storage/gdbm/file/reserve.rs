@@ -28,13 +28,13 @@ const CHUNK: u64 = 4 << 20;
 const CHUNK_FRACTION: u64 = 32;
 /// How large this process must be allowed to make files for a new database to be of use: more than what the
 /// first changes may need.
-pub(super) const LEAST_FILE: u64 = 2 * NEEDED;
+pub(crate) const LEAST_FILE: u64 = 2 * NEEDED;
 /// How soon a refused reservation is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The reserve behind what is in use of one file.
 #[derive(Debug)]
-pub(super) struct Reserve {
+pub(crate) struct Reserve {
     file: File,
     in_use: u64,
     end: u64,
@@ -53,7 +53,7 @@ struct Refused {
 
 /// What a look at the reserve brought that the operator should know.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(crate) enum News {
     /// Nothing.
     None,
     /// From now on changes are refused: why, and whether that is for want of room.
@@ -66,22 +66,22 @@ pub(super) enum News {
 
 impl Reserve {
     /// A reserve for this file, empty at first.
-    pub(super) fn new(file: File) -> Self {
+    pub(crate) fn new(file: File) -> Self {
         Self { file, in_use: 0, end: 0, changes_left: 0, refused: None, supported: true, asked: i64::MIN }
     }
 
     /// Why changes are refused, if they are.
-    pub(super) fn refusal(&self) -> Option<&str> {
+    pub(crate) fn refusal(&self) -> Option<&str> {
         self.refused.as_ref().map(|refused| refused.why.as_str())
     }
 
     /// How much of the file was in use when it was last looked at, which is now and then.
-    pub(super) fn in_use(&self) -> u64 {
+    pub(crate) fn in_use(&self) -> u64 {
         self.in_use
     }
 
     /// Makes room for one change in this second of some clock. Says whether it may be made.
-    pub(super) fn admit(&mut self, second: i64) -> (bool, News) {
+    pub(crate) fn admit(&mut self, second: i64) -> (bool, News) {
         let is_fresh = std::mem::replace(&mut self.asked, second) == second;
         if self.changes_left > 0 && is_fresh {
             self.changes_left -= 1;
@@ -159,7 +159,7 @@ impl Reserve {
 }
 
 /// How large this process may make a file, as far as the system tells.
-pub(super) fn file_size_limit() -> u64 {
+pub(crate) fn file_size_limit() -> u64 {
     getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(limit, _)| limit)
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::place::Place;
+use super::location::Place;
 use crate::os::open;
 use crate::storage::OpenError;
 
@@ -19,14 +19,14 @@ const DATABASE: &str = "database: ";
 
 /// The note of one homedir.
 #[derive(Clone, Debug)]
-pub(super) struct Note {
+pub(crate) struct Note {
     homedir: PathBuf,
     path: PathBuf,
 }
 
 impl Note {
     /// The note in this directory.
-    pub(super) fn of(homedir: &Path) -> Self {
+    pub(crate) fn of(homedir: &Path) -> Self {
         Self { homedir: homedir.to_owned(), path: homedir.join("pyzord.disk") }
     }
 
@@ -35,7 +35,7 @@ impl Note {
     /// # Errors
     ///
     /// One line for the operator: there was one, on another disk.
-    pub(super) fn permit(&self, place: &Place) -> Result<(), OpenError> {
+    pub(crate) fn permit(&self, place: &Place) -> Result<(), OpenError> {
         let Ok(text) = open::to_read(&self.path).and_then(io::read_to_string) else { return Ok(()) };
         let directory = place.file().parent().unwrap_or(Path::new("/"));
         // Numbers of devices change from boot to boot, and disks are exchanged: any other disk will do.
@@ -53,7 +53,7 @@ impl Note {
     }
 
     /// Notes where this database is, if that is another disk than the homedir's.
-    pub(super) fn keep(&self, place: &Place, database: &File) {
+    pub(crate) fn keep(&self, place: &Place, database: &File) {
         if let Err(error) = self.try_to_keep(place, database) {
             warn!(
                 "{} cannot be kept: {error}; should the disk of the database {} not be mounted, a start will make a new \

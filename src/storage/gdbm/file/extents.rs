@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::{Whence, lseek64};
 
 /// The parts from `start` on that are no holes, in their order. Where the file system cannot tell, all of it.
-pub(super) fn data(file: &File, start: u64) -> io::Result<Vec<Range<u64>>> {
+pub(crate) fn data(file: &File, start: u64) -> io::Result<Vec<Range<u64>>> {
     let length = file.metadata()?.len();
     let seek = |place: u64, whence| {
         let place = i64::try_from(place).map_err(io::Error::other)?;
@@ -34,7 +34,7 @@ pub(super) fn data(file: &File, start: u64) -> io::Result<Vec<Range<u64>>> {
 }
 
 /// Copies a file into an empty one, but for its holes.
-pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
+pub(crate) fn copy(from: &File, to: &File) -> io::Result<()> {
     for part in data(from, 0)? {
         copy_part(from, to, part)?;
     }

@@ -8,12 +8,12 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::cancel::Cancel;
-use super::codec::Stored;
-use super::directory::{BUCKET_ELEMENTS, ELEMENT_SIZE, HASH_BITS, hash};
-use super::header::{Header, long, word};
-use super::repair::RepairError;
-use super::sweep::lower_case_digest;
+use super::rewrite::RepairError;
+use crate::storage::gdbm::cancel::Cancel;
+use crate::storage::gdbm::codec::Stored;
+use crate::storage::gdbm::file::directory::{BUCKET_ELEMENTS, ELEMENT_SIZE, HASH_BITS, hash};
+use crate::storage::gdbm::file::header::{Header, long, word};
+use crate::storage::gdbm::sweep::lower_case_digest;
 use pyzor_wire::digest::Digest;
 
 /// The hash of a place without an entry.
@@ -28,11 +28,11 @@ const PART: usize = 1 << 18;
 
 /// What does not fit.
 #[derive(Debug, Default)]
-pub(super) struct Unfit {
+pub(crate) struct Unfit {
     /// Keys that lie where an entry of another hash leads to.
-    pub(super) keys: Vec<Vec<u8>>,
+    pub(crate) keys: Vec<Vec<u8>>,
     /// Digests whose text is none of a record.
-    pub(super) digests: HashSet<Digest>,
+    pub(crate) digests: HashSet<Digest>,
 }
 
 /// An entry of a bucket.
@@ -45,7 +45,7 @@ struct Entry {
 }
 
 /// Looks at all entries of a file.
-pub(super) fn unfit(file: &File, cancel: &Cancel) -> Result<Unfit, RepairError> {
+pub(crate) fn unfit(file: &File, cancel: &Cancel) -> Result<Unfit, RepairError> {
     let mut found = Unfit::default();
     let Some(header) = Header::read(file)? else { return Ok(found) };
     let length = file.metadata()?.len();

@@ -10,21 +10,21 @@ const MAGIC: [u32; 2] = [0x1357_9acf, 0x1357_9ad1];
 
 /// What is read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(crate) struct Header {
     /// Where the directory is.
-    pub(super) directory: u64,
+    pub(crate) directory: u64,
     /// How many bits of a hash the directory looks at.
-    pub(super) bits: u32,
+    pub(crate) bits: u32,
     /// The size of a bucket in bytes, and how many keys it has room for.
-    pub(super) bucket_size: u32,
-    pub(super) bucket_capacity: u32,
+    pub(crate) bucket_size: u32,
+    pub(crate) bucket_capacity: u32,
     /// Where the library will put the next block: the end of what is in use.
-    pub(super) next_block: u64,
+    pub(crate) next_block: u64,
 }
 
 impl Header {
     /// Reads the header of a file; none if it has another layout, or is too short for one.
-    pub(super) fn read(file: &File) -> io::Result<Option<Self>> {
+    pub(crate) fn read(file: &File) -> io::Result<Option<Self>> {
         let mut bytes = [0; 40];
         match file.read_exact_at(&mut bytes, 0) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -40,7 +40,7 @@ impl Header {
     }
 
     /// Empties the file's list of free blocks, which only changes need.
-    pub(super) fn forget_free_blocks(file: &File) -> io::Result<()> {
+    pub(crate) fn forget_free_blocks(file: &File) -> io::Result<()> {
         let mut magic = [0; 4];
         file.read_exact_at(&mut magic, 0)?;
         // Behind the header, and behind its extension. First the list's capacity, which is always the same.
@@ -49,12 +49,12 @@ impl Header {
     }
 
     /// Whether the file is longer than what is in use, as after a kill.
-    pub(super) fn has_tail(file: &File) -> bool {
+    pub(crate) fn has_tail(file: &File) -> bool {
         Self::compare(file) == Some(Ordering::Greater)
     }
 
     /// Whether the file is shorter than what is in use.
-    pub(super) fn is_cut_off(file: &File) -> bool {
+    pub(crate) fn is_cut_off(file: &File) -> bool {
         Self::compare(file) == Some(Ordering::Less)
     }
 
@@ -65,11 +65,11 @@ impl Header {
 }
 
 /// The word at this place, or 0 behind the end.
-pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 
 /// The eight bytes at this place as a number, or 0 behind the end.
-pub(super) fn long(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn long(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
 }

@@ -16,19 +16,19 @@ use nix::errno::Errno;
 use thiserror::Error;
 use tracing::warn;
 
-use super::cancel::{Cancel, Cancelled};
-use super::codec::Stored;
 use super::entries::unfit;
 use super::explain::is_of_another_machine;
-use super::extents;
-use super::handle::{GDBM_BAD_AVAIL, GdbmError, Handle};
-use super::header::Header;
-use super::open::Open;
-use super::place::{Place, Use, size_of};
 use super::remains::put_back;
-use super::sweep::lower_case_digest;
 use crate::record::Timestamp;
 use crate::storage::OpenError;
+use crate::storage::gdbm::cancel::{Cancel, Cancelled};
+use crate::storage::gdbm::codec::Stored;
+use crate::storage::gdbm::file::extents;
+use crate::storage::gdbm::file::handle::{GDBM_BAD_AVAIL, GdbmError, Handle};
+use crate::storage::gdbm::file::header::Header;
+use crate::storage::gdbm::file::location::{Place, Use, size_of};
+use crate::storage::gdbm::file::open_file::Open;
+use crate::storage::gdbm::sweep::lower_case_digest;
 
 /// How many buckets may be half written after a kill in one change. The texts of all their records are in the file,
 /// so that nothing is lost if the library cannot read them.
@@ -36,7 +36,7 @@ const BUCKETS_OF_ONE_CHANGE: usize = 2;
 
 /// Why a file could not be written anew.
 #[derive(Debug, Error)]
-pub(super) enum RepairError {
+pub(crate) enum RepairError {
     /// The library cannot.
     #[error("{0}")]
     Gdbm(#[from] GdbmError),
@@ -72,7 +72,7 @@ impl From<Cancelled> for RepairError {
 
 /// What the new file is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// Whatever a kill has left, at the start of a server: of one change, or perhaps of more.
     Start { is_one_change: bool },
     /// Whatever can be found, for an operator who doubts the file. Nothing is done to a sound one, unless it is known
@@ -84,37 +84,37 @@ pub(super) enum Purpose {
 
 /// What became of a file.
 #[derive(Debug)]
-pub(super) struct Repaired {
+pub(crate) struct Repaired {
     /// The new file in its place; none if nothing was to be done.
-    pub(super) file: Option<File>,
+    pub(crate) file: Option<File>,
     /// Whether it was sound, so that nothing was done.
-    pub(super) is_sound: bool,
+    pub(crate) is_sound: bool,
     /// How many records it has.
-    pub(super) records: u64,
+    pub(crate) records: u64,
     /// How many of them the library did not find.
-    pub(super) from_remains: usize,
+    pub(crate) from_remains: usize,
     /// How many records and buckets could not be read.
-    pub(super) unreadable: usize,
+    pub(crate) unreadable: usize,
     /// Why the library could make nothing of the file, if so.
-    pub(super) given_up: Option<String>,
+    pub(crate) given_up: Option<String>,
     /// The file as it was, if it is kept.
-    pub(super) kept: Option<PathBuf>,
+    pub(crate) kept: Option<PathBuf>,
 }
 
 /// How one file is written anew.
 #[derive(Debug)]
-pub(super) struct Repair<'a> {
-    pub(super) place: &'a Place,
+pub(crate) struct Repair<'a> {
+    pub(crate) place: &'a Place,
     /// The zone of dates in the file.
-    pub(super) zone: &'a TimeZone,
+    pub(crate) zone: &'a TimeZone,
     /// Records that changed last before this are not taken from remains: they may have been deleted for that.
-    pub(super) horizon: Option<Timestamp>,
-    pub(super) cancel: &'a Cancel,
+    pub(crate) horizon: Option<Timestamp>,
+    pub(crate) cancel: &'a Cancel,
 }
 
 impl Repair<'_> {
     /// Writes the file anew, which is locked. After an error everything is as it was.
-    pub(super) fn run(&self, original: &File, purpose: Purpose) -> Result<Repaired, RepairError> {
+    pub(crate) fn run(&self, original: &File, purpose: Purpose) -> Result<Repaired, RepairError> {
         self.attempt(|| {
             if self.place.is_mount_point(original) {
                 return Err(RepairError::MountPoint);
@@ -130,7 +130,7 @@ impl Repair<'_> {
     }
 
     /// Makes a new database in the place of an empty file, which is returned, or in that if nothing can take its place.
-    pub(super) fn create(&self, empty: File) -> Result<File, RepairError> {
+    pub(crate) fn create(&self, empty: File) -> Result<File, RepairError> {
         self.attempt(|| {
             if self.place.is_mount_point(&empty) {
                 Handle::open(&empty, self.place.file())?.close()?;
@@ -364,7 +364,7 @@ fn remove_leftovers(place: &Place) -> Result<(), RepairError> {
 
 /// Removes what an attempt has left, until there is nothing: the library may have renamed a file in the meantime. The
 /// database must be locked.
-pub(super) fn clean(place: &Place) {
+pub(crate) fn clean(place: &Place) {
     loop {
         let found = leftovers(place).unwrap_or_default();
         if found.is_empty() {
@@ -408,7 +408,7 @@ fn unreadable(open: &mut Open, is_wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<
 }
 
 /// Whether the library has failed for what is in the file, and not for what this machine or process lacks.
-pub(super) fn is_of_the_file(error: &GdbmError) -> bool {
+pub(crate) fn is_of_the_file(error: &GdbmError) -> bool {
     let lacks = matches!(
         error.system_number(),
         Some(

@@ -3,11 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use super::handle::{self, GdbmError};
 use crate::storage::OpenError;
+use crate::storage::gdbm::file::handle::{self, GdbmError};
 
 /// One line for the operator.
-pub(super) fn explain(path: &Path, error: &GdbmError) -> OpenError {
+pub(crate) fn explain(path: &Path, error: &GdbmError) -> OpenError {
     let file = path.display();
     match error.number {
         _ if is_of_another_machine(error) => OpenError::new(format!(
@@ -32,6 +32,6 @@ pub(super) fn explain(path: &Path, error: &GdbmError) -> OpenError {
 }
 
 /// Whether the file was written by a machine of another byte order or word size.
-pub(super) fn is_of_another_machine(error: &GdbmError) -> bool {
+pub(crate) fn is_of_another_machine(error: &GdbmError) -> bool {
     matches!(error.number, handle::GDBM_BYTE_SWAPPED | handle::GDBM_BAD_FILE_OFFSET)
 }

@@ -22,14 +22,14 @@ const SLACK: u64 = 8 << 20;
 
 /// The place of one database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     file: PathBuf,
     directory: PathBuf,
 }
 
 /// What a process may do with a file that it has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Use {
+pub(crate) enum Use {
     /// Read it, beside other readers.
     Read,
     /// Change it, alone.
@@ -44,11 +44,11 @@ impl Place {
     ///
     /// One line for the operator, also where the path is a link to what is not there: its disk may not be
     /// mounted.
-    pub(super) fn of(path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, OpenError> {
         let file = match fs::canonicalize(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::of_nothing(path)?,
-            Err(error) => return Err(super::cannot_use(path, &error)),
+            Err(error) => return Err(crate::storage::gdbm::cannot_use(path, &error)),
         };
         let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Self { file, directory })
@@ -73,19 +73,19 @@ impl Place {
     }
 
     /// The path of the file, without links.
-    pub(super) fn file(&self) -> &Path {
+    pub(crate) fn file(&self) -> &Path {
         &self.file
     }
 
     /// A path beside it, with this behind the name.
-    pub(super) fn beside(&self, end: &str) -> PathBuf {
+    pub(crate) fn beside(&self, end: &str) -> PathBuf {
         let mut name = self.file.as_os_str().to_owned();
         name.push(end);
         name.into()
     }
 
     /// The files beside it whose names begin with its own and then this.
-    pub(super) fn all_beside(&self, end: &str) -> io::Result<Vec<PathBuf>> {
+    pub(crate) fn all_beside(&self, end: &str) -> io::Result<Vec<PathBuf>> {
         let start = self.beside(end);
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
@@ -104,12 +104,12 @@ impl Place {
     /// # Errors
     ///
     /// One line for the operator. It says so if the file is in use, or if there is none.
-    pub(super) fn lock(&self, purpose: Use) -> Result<File, OpenError> {
+    pub(crate) fn lock(&self, purpose: Use) -> Result<File, OpenError> {
         self.lock_as(purpose, false).map(|(file, _)| file)
     }
 
     /// Locks the file to change it, and makes an empty one if there is none; says whether it did.
-    pub(super) fn lock_or_create(&self) -> Result<(File, bool), OpenError> {
+    pub(crate) fn lock_or_create(&self) -> Result<(File, bool), OpenError> {
         self.lock_as(Use::Change, true)
     }
 
@@ -143,7 +143,7 @@ impl Place {
 
     /// Locks an open file as the library does, which keeps every other user of it away. The lock is ours and not
     /// the library's, which would give it up before the marker is gone.
-    pub(super) fn lock_file(&self, file: File, purpose: Use) -> Result<File, OpenError> {
+    pub(crate) fn lock_file(&self, file: File, purpose: Use) -> Result<File, OpenError> {
         let locked = match purpose {
             Use::Read => file.try_lock_shared(),
             Use::Change => file.try_lock(),
@@ -178,14 +178,14 @@ impl Place {
     }
 
     /// Whether the file of this path is mounted there by itself, so that no other one can take its place.
-    pub(super) fn is_mount_point(&self, file: &File) -> bool {
+    pub(crate) fn is_mount_point(&self, file: &File) -> bool {
         let directory = fs::metadata(&self.directory).map(|directory| directory.dev());
         matches!((file.metadata(), directory), (Ok(file), Ok(directory)) if file.dev() != directory)
             || is_mounted(&self.file)
     }
 
     /// Whether this open file is the one of the path.
-    pub(super) fn is_there(&self, file: &File) -> bool {
+    pub(crate) fn is_there(&self, file: &File) -> bool {
         let number = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
         match (fs::metadata(&self.file), file.metadata()) {
             (Ok(there), Ok(open)) => number(&there) == number(&open),
@@ -194,7 +194,7 @@ impl Place {
     }
 
     /// Whether the disk has room for so many more bytes and whether this process may make a file of so many.
-    pub(super) fn has_room(&self, size: u64) -> io::Result<bool> {
+    pub(crate) fn has_room(&self, size: u64) -> io::Result<bool> {
         let wanted = size + size / 8;
         if wanted > file_size_limit() {
             return Ok(false);
@@ -205,7 +205,7 @@ impl Place {
     }
 
     /// Waits until names in the directory have reached the disk.
-    pub(super) fn sync_directory(&self) -> io::Result<()> {
+    pub(crate) fn sync_directory(&self) -> io::Result<()> {
         File::open(&self.directory)?.sync_all()
     }
 }
@@ -222,7 +222,7 @@ fn is_mounted(path: &Path) -> bool {
 
 /// How much of the disk a file takes, which is less than its length where it has holes, such as the tail that a
 /// killed server leaves.
-pub(super) fn size_of(file: &File) -> io::Result<u64> {
+pub(crate) fn size_of(file: &File) -> io::Result<u64> {
     let metadata = file.metadata()?;
     Ok(metadata.len().min(metadata.blocks() * 512))
 }

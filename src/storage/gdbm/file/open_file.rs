@@ -7,35 +7,35 @@ use std::path::Path;
 use jiff::tz::TimeZone;
 use tracing::{error, warn};
 
-use super::ahead::Ahead;
-use super::cache::Cache;
-use super::codec::{Calendar, Stored};
 use super::directory::Directory;
 use super::handle::{GdbmError, Handle};
 use super::reserve::{News, Reserve};
+use super::tail::Ahead;
 use crate::allowance::Allowance;
 use crate::record::Timestamp;
+use crate::storage::gdbm::cache::Cache;
+use crate::storage::gdbm::codec::{Calendar, Stored};
 
 /// An open file and what is needed to use it.
-pub(super) struct Open {
-    pub(super) handle: Handle,
-    pub(super) reserve: Reserve,
-    pub(super) directory: Directory,
-    pub(super) calendar: Calendar,
-    pub(super) cache: Cache,
-    pub(super) ahead: Ahead,
-    pub(super) value: Vec<u8>,
-    pub(super) text: Vec<u8>,
+pub(crate) struct Open {
+    pub(crate) handle: Handle,
+    pub(crate) reserve: Reserve,
+    pub(crate) directory: Directory,
+    pub(crate) calendar: Calendar,
+    pub(crate) cache: Cache,
+    pub(crate) ahead: Ahead,
+    pub(crate) value: Vec<u8>,
+    pub(crate) text: Vec<u8>,
     /// Whether something changed since the last sync.
-    pub(super) dirty: bool,
+    pub(crate) dirty: bool,
     /// Whether the last sync failed: nothing more is accepted until one succeeds.
-    pub(super) unsynced: bool,
-    pub(super) complaints: Allowance,
+    pub(crate) unsynced: bool,
+    pub(crate) complaints: Allowance,
 }
 
 impl Open {
     /// A handle on this file, whose dates are of this zone.
-    pub(super) fn new(handle: Handle, file: &File, zone: TimeZone) -> io::Result<Self> {
+    pub(crate) fn new(handle: Handle, file: &File, zone: TimeZone) -> io::Result<Self> {
         Ok(Self {
             handle,
             reserve: Reserve::new(file.try_clone()?),
@@ -54,7 +54,7 @@ impl Open {
 
     /// Makes room for one change, made now. Says whether it may be made, and tells the operator when
     /// that changes.
-    pub(super) fn admit(&mut self, path: &Path, now: Timestamp) -> bool {
+    pub(crate) fn admit(&mut self, path: &Path, now: Timestamp) -> bool {
         if self.unsynced {
             return false;
         }
@@ -81,11 +81,11 @@ impl Open {
     }
 
     /// Keeps the file mapped beyond what is in use.
-    pub(super) fn keep_ahead(&mut self) {
+    pub(crate) fn keep_ahead(&mut self) {
         self.ahead.keep(&mut self.handle, self.reserve.in_use());
     }
 
-    pub(super) fn put(&mut self, key: &[u8], stored: &Stored) -> Result<(), GdbmError> {
+    pub(crate) fn put(&mut self, key: &[u8], stored: &Stored) -> Result<(), GdbmError> {
         stored.encode(&mut self.text, &mut self.calendar);
         self.dirty = true;
         self.handle.store(key, &self.text)

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::cancel::Cancel;
 use super::explain::{explain, is_of_another_machine};
-use super::header::Header;
 use super::marker::{Left, Marker};
-use super::place::{Place, Use};
-use super::repair::{Purpose, Repair, RepairError};
-use super::{ahead, check_kind, horizon};
+use super::rewrite::{Purpose, Repair, RepairError};
 use crate::storage::OpenError;
+use crate::storage::gdbm::cancel::Cancel;
+use crate::storage::gdbm::file::header::Header;
+use crate::storage::gdbm::file::location::{Place, Use};
+use crate::storage::gdbm::file::tail;
+use crate::storage::gdbm::{check_kind, horizon};
 
 /// Repairs the file of a database that may be damaged, and keeps the file as it was; a sound one is left alone. No
 /// process may have it open. Records that have not changed for `age` are not taken from remains, since they may
@@ -50,7 +51,7 @@ fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result
     let marker = Marker::of(&place);
     let left = marker.left(&file);
     if left == Left::Sound {
-        ahead::cut_unused(&file).map_err(|error| failed(error.into()))?;
+        tail::cut_unused(&file).map_err(|error| failed(error.into()))?;
     }
     let zone = TimeZone::system();
     let repair = Repair { place: &place, zone: &zone, horizon: age.map(horizon), cancel };

@@ -23,8 +23,8 @@ use std::time::UNIX_EPOCH;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::place::Place;
 use crate::os::{boot, open};
+use crate::storage::gdbm::file::location::Place;
 
 /// How long the file is: what may be mapped and is not a hole.
 const LENGTH: usize = 4096;
@@ -40,7 +40,7 @@ const TEXT: &str = "\npyzord has the database open, or was killed while it had. 
 
 /// What a process that had the database open has left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(crate) enum Left {
     /// No marker: it has closed the database.
     Nothing,
     /// It was killed between two changes.
@@ -53,7 +53,7 @@ pub(super) enum Left {
 
 /// The marker of one database.
 #[derive(Clone, Debug)]
-pub(super) struct Marker {
+pub(crate) struct Marker {
     path: PathBuf,
     /// Device and inode of what was put there.
     file: Option<(u64, u64)>,
@@ -62,33 +62,33 @@ pub(super) struct Marker {
 
 /// Whether a change is under way, and whether a repair is owed.
 #[derive(Debug, Default)]
-pub(super) struct Flag {
+pub(crate) struct Flag {
     page: Option<Page>,
     is_owed: AtomicBool,
 }
 
 impl Flag {
     /// To be called before each change.
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.set(CHANGE, YES);
     }
 
     /// To be called when it has been made.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if !self.is_owed() {
             self.set(CHANGE, NO);
         }
     }
 
     /// From now on the file is to be repaired by a later start.
-    pub(super) fn owe(&self) {
+    pub(crate) fn owe(&self) {
         self.is_owed.store(true, Ordering::Relaxed);
         self.set(OWED, YES);
         self.set(CHANGE, YES);
     }
 
     /// Whether that is so.
-    pub(super) fn is_owed(&self) -> bool {
+    pub(crate) fn is_owed(&self) -> bool {
         self.is_owed.load(Ordering::Relaxed)
     }
 
@@ -103,27 +103,27 @@ impl Flag {
 
 impl Marker {
     /// The marker of the database at this place, before it is open.
-    pub(super) fn of(place: &Place) -> Self {
+    pub(crate) fn of(place: &Place) -> Self {
         Self { path: place.beside(".open"), file: None, flag: Arc::default() }
     }
 
     /// Its name.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether changes are under way.
-    pub(super) fn flag(&self) -> &Arc<Flag> {
+    pub(crate) fn flag(&self) -> &Arc<Flag> {
         &self.flag
     }
 
     /// Whether there is one.
-    pub(super) fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok()
     }
 
     /// What it says of this file.
-    pub(super) fn left(&self, database: &File) -> Left {
+    pub(crate) fn left(&self, database: &File) -> Left {
         if !self.is_there() {
             return Left::Nothing;
         }
@@ -143,7 +143,7 @@ impl Marker {
 
     /// Puts a new one there for this file, of which a repair may still be owed. Where that fails, changes are made without
     /// it.
-    pub(super) fn set(&mut self, database: &File, is_owed: bool) -> io::Result<()> {
+    pub(crate) fn set(&mut self, database: &File, is_owed: bool) -> io::Result<()> {
         self.flag = Arc::new(Flag { page: None, is_owed: AtomicBool::new(is_owed) });
         let owed = if is_owed { YES } else { NO };
         let page = page_of(database, owed, owed)?;
@@ -198,12 +198,12 @@ impl Marker {
     }
 
     /// Waits until it has reached the disk.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
 
     /// Removes it, unless another one has taken the place of what was put there.
-    pub(super) fn clear(&self) -> io::Result<()> {
+    pub(crate) fn clear(&self) -> io::Result<()> {
         let there = fs::symlink_metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
         if self.file.is_some_and(|own| there.is_ok_and(|there| there != own)) {
             return Ok(());

@@ -29,7 +29,7 @@ use gdbm_sys::{_bindgen_ty_1 as File, GDBM_FILE, datum};
 use nix::errno::Errno;
 use thiserror::Error;
 
-use super::marker::Flag;
+use crate::storage::gdbm::repair::marker::Flag;
 
 /// What gdbm-sys lacks or declares wrongly, as in gdbm.h 1.23.
 mod c {
@@ -37,76 +37,76 @@ mod c {
 
     use gdbm_sys::GDBM_FILE;
 
-    pub(super) const GDBM_NOLOCK: c_int = 0x0040;
-    pub(super) const GDBM_CLOEXEC: c_int = 0x0100;
-    pub(super) const GDBM_CLOERROR: c_int = 0x0400;
-    pub(super) const GDBM_SETCACHESIZE: c_int = 1;
-    pub(super) const GDBM_SETMMAP: c_int = 7;
-    pub(super) const GDBM_GETBLOCKSIZE: c_int = 16;
-    pub(super) const GDBM_RCVR_FORCE: c_int = 0x20;
+    pub(crate) const GDBM_NOLOCK: c_int = 0x0040;
+    pub(crate) const GDBM_CLOEXEC: c_int = 0x0100;
+    pub(crate) const GDBM_CLOERROR: c_int = 0x0400;
+    pub(crate) const GDBM_SETCACHESIZE: c_int = 1;
+    pub(crate) const GDBM_SETMMAP: c_int = 7;
+    pub(crate) const GDBM_GETBLOCKSIZE: c_int = 16;
+    pub(crate) const GDBM_RCVR_FORCE: c_int = 0x20;
 
     /// `gdbm_recovery`: the first fields are read only with flags that we do not set.
     #[repr(C)]
-    pub(super) struct Recovery {
-        pub(super) errfun: *const c_void,
-        pub(super) data: *mut c_void,
-        pub(super) max_failed_keys: usize,
-        pub(super) max_failed_buckets: usize,
-        pub(super) max_failures: usize,
-        pub(super) recovered_keys: usize,
-        pub(super) recovered_buckets: usize,
-        pub(super) failed_keys: usize,
-        pub(super) failed_buckets: usize,
-        pub(super) duplicate_keys: usize,
-        pub(super) backup_name: *mut c_char,
+    pub(crate) struct Recovery {
+        pub(crate) errfun: *const c_void,
+        pub(crate) data: *mut c_void,
+        pub(crate) max_failed_keys: usize,
+        pub(crate) max_failed_buckets: usize,
+        pub(crate) max_failures: usize,
+        pub(crate) recovered_keys: usize,
+        pub(crate) recovered_buckets: usize,
+        pub(crate) failed_keys: usize,
+        pub(crate) failed_buckets: usize,
+        pub(crate) duplicate_keys: usize,
+        pub(crate) backup_name: *mut c_char,
     }
 
     unsafe extern "C" {
-        pub(super) fn gdbm_fd_open(
+        pub(crate) fn gdbm_fd_open(
             descriptor: c_int,
             name: *const c_char,
             block_size: c_int,
             flags: c_int,
             fatal: Option<extern "C" fn(*const c_char)>,
         ) -> GDBM_FILE;
-        pub(super) fn gdbm_close(file: GDBM_FILE) -> c_int;
-        pub(super) fn gdbm_last_errno(file: GDBM_FILE) -> c_int;
-        pub(super) fn gdbm_needs_recovery(file: GDBM_FILE) -> c_int;
-        pub(super) fn gdbm_check_syserr(error: c_int) -> c_int;
-        pub(super) fn gdbm_count(file: GDBM_FILE, count: *mut u64) -> c_int;
-        pub(super) fn gdbm_recover(file: GDBM_FILE, recovery: *mut Recovery, flags: c_int) -> c_int;
+        pub(crate) fn gdbm_close(file: GDBM_FILE) -> c_int;
+        pub(crate) fn gdbm_last_errno(file: GDBM_FILE) -> c_int;
+        pub(crate) fn gdbm_needs_recovery(file: GDBM_FILE) -> c_int;
+        pub(crate) fn gdbm_check_syserr(error: c_int) -> c_int;
+        pub(crate) fn gdbm_count(file: GDBM_FILE, count: *mut u64) -> c_int;
+        pub(crate) fn gdbm_recover(file: GDBM_FILE, recovery: *mut Recovery, flags: c_int) -> c_int;
     }
 }
 
 /// Error numbers of gdbm.h that gdbm-sys lacks: a file of another byte order, of another word size, that ends
 /// too early, with an implausible header, with an implausible list of free blocks.
-pub(super) const GDBM_BYTE_SWAPPED: u32 = 21;
-pub(super) const GDBM_BAD_FILE_OFFSET: u32 = 22;
-pub(super) const GDBM_FILE_EOF: u32 = 25;
-pub(super) const GDBM_BAD_HEADER: u32 = 33;
-pub(super) const GDBM_BAD_AVAIL: u32 = 34;
+pub(crate) const GDBM_BYTE_SWAPPED: u32 = 21;
+pub(crate) const GDBM_BAD_FILE_OFFSET: u32 = 22;
+pub(crate) const GDBM_FILE_EOF: u32 = 25;
+pub(crate) const GDBM_BAD_HEADER: u32 = 33;
+pub(crate) const GDBM_BAD_AVAIL: u32 = 34;
 
 /// What the library said, and the system behind it.
 #[derive(Debug, Error)]
 #[error("{text}{}", system.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
-pub(super) struct GdbmError {
+pub(crate) struct GdbmError {
     /// The library's error number.
-    pub(super) number: u32,
+    pub(crate) number: u32,
     /// The system's error, where there is one behind it.
-    pub(super) system: Option<io::Error>,
+    pub(crate) system: Option<io::Error>,
     text: String,
 }
 
 impl GdbmError {
     /// The number of the system's error, where there is one.
-    pub(super) fn system_number(&self) -> Option<Errno> {
+    pub(crate) fn system_number(&self) -> Option<Errno> {
         self.system.as_ref()?.raw_os_error().map(Errno::from_raw)
     }
 }
 
 /// An open database. Only the lock of the caller keeps other processes away.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(crate) struct Handle {
     file: OpenFile,
     flag: Arc<Flag>,
 }
@@ -121,12 +121,12 @@ unsafe impl Send for OpenFile {}
 
 impl Handle {
     /// Opens a database for reading and writing, and makes an empty file one. The name is for [`Handle::recover`].
-    pub(super) fn open(file: &fs::File, name: &Path) -> Result<Self, GdbmError> {
+    pub(crate) fn open(file: &fs::File, name: &Path) -> Result<Self, GdbmError> {
         Self::open_as(file, name, gdbm_sys::GDBM_WRCREAT)
     }
 
     /// Opens a database for reading.
-    pub(super) fn open_to_read(file: &fs::File, name: &Path) -> Result<Self, GdbmError> {
+    pub(crate) fn open_to_read(file: &fs::File, name: &Path) -> Result<Self, GdbmError> {
         Self::open_as(file, name, gdbm_sys::GDBM_READER)
     }
 
@@ -153,24 +153,24 @@ impl Handle {
     }
 
     /// From here on each change is noted in this flag.
-    pub(super) fn note_changes(&mut self, flag: &Arc<Flag>) {
+    pub(crate) fn note_changes(&mut self, flag: &Arc<Flag>) {
         self.flag = Arc::clone(flag);
     }
 
     /// Lets the library keep this many blocks of the file decoded, and no more.
-    pub(super) fn keep_cached(&mut self, blocks: usize) -> Result<(), GdbmError> {
+    pub(crate) fn keep_cached(&mut self, blocks: usize) -> Result<(), GdbmError> {
         let mut blocks = blocks;
         self.option(c::GDBM_SETCACHESIZE, (&raw mut blocks).cast(), size_of::<usize>())
     }
 
     /// From here on the library uses system calls, and does not map the file into memory.
-    pub(super) fn unmap(&mut self) -> Result<(), GdbmError> {
+    pub(crate) fn unmap(&mut self) -> Result<(), GdbmError> {
         let mut mapped: c_int = 0;
         self.option(c::GDBM_SETMMAP, &raw mut mapped, size_of::<c_int>())
     }
 
     /// Maps the file into memory anew, as long as it is now. Waits until all changes are on the disk.
-    pub(super) fn map_anew(&mut self) -> Result<(), GdbmError> {
+    pub(crate) fn map_anew(&mut self) -> Result<(), GdbmError> {
         self.unmap()?;
         let mut mapped: c_int = 1;
         self.option(c::GDBM_SETMMAP, &raw mut mapped, size_of::<c_int>())
@@ -179,7 +179,7 @@ impl Handle {
     /// Has the library write all records that can be read into a new file, which takes the name that the handle was
     /// opened with; the handle then is on the new one. Unless forced, nothing is done to a file in which the library
     /// finds no damage. Says how many records and buckets could not be read.
-    pub(super) fn recover(&mut self, is_forced: bool) -> Result<usize, GdbmError> {
+    pub(crate) fn recover(&mut self, is_forced: bool) -> Result<usize, GdbmError> {
         let mut recovery = c::Recovery {
             errfun: std::ptr::null(),
             data: std::ptr::null_mut(),
@@ -203,7 +203,7 @@ impl Handle {
     }
 
     /// Reads what is stored under a key into `value`; says whether there is something.
-    pub(super) fn fetch(&mut self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, GdbmError> {
+    pub(crate) fn fetch(&mut self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, GdbmError> {
         let key = borrowed(key)?;
         // SAFETY: the handle is open and not used elsewhere; the key lives during the call.
         let found = unsafe { gdbm_sys::gdbm_fetch(self.raw(), key) };
@@ -211,7 +211,7 @@ impl Handle {
     }
 
     /// Whether something is stored under a key.
-    pub(super) fn has(&mut self, key: &[u8]) -> Result<bool, GdbmError> {
+    pub(crate) fn has(&mut self, key: &[u8]) -> Result<bool, GdbmError> {
         let key = borrowed(key)?;
         // SAFETY: the handle is open and not used elsewhere; the key lives during the call.
         if unsafe { gdbm_sys::gdbm_exists(self.raw(), key) } != 0 {
@@ -226,12 +226,12 @@ impl Handle {
     }
 
     /// Stores a value under a key, replacing what was there.
-    pub(super) fn store(&mut self, key: &[u8], value: &[u8]) -> Result<(), GdbmError> {
+    pub(crate) fn store(&mut self, key: &[u8], value: &[u8]) -> Result<(), GdbmError> {
         self.put(key, value, gdbm_sys::GDBM_REPLACE).map(drop)
     }
 
     /// Stores a value under a new key; says whether it was one. Otherwise nothing is changed.
-    pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<bool, GdbmError> {
+    pub(crate) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<bool, GdbmError> {
         self.put(key, value, gdbm_sys::GDBM_INSERT)
     }
 
@@ -248,7 +248,7 @@ impl Handle {
     }
 
     /// Deletes a key and what is stored under it; says whether there was something.
-    pub(super) fn delete(&mut self, key: &[u8]) -> Result<bool, GdbmError> {
+    pub(crate) fn delete(&mut self, key: &[u8]) -> Result<bool, GdbmError> {
         let key = borrowed(key)?;
         self.change(|handle| {
             // SAFETY: the handle is open and not used elsewhere; the key lives during the call.
@@ -275,7 +275,7 @@ impl Handle {
     }
 
     /// Reads the first key of the file's own order into `key`; says whether there is one.
-    pub(super) fn first_key(&mut self, key: &mut Vec<u8>) -> Result<bool, GdbmError> {
+    pub(crate) fn first_key(&mut self, key: &mut Vec<u8>) -> Result<bool, GdbmError> {
         // SAFETY: the handle is open and not used elsewhere.
         let found = unsafe { gdbm_sys::gdbm_firstkey(self.raw()) };
         self.take(found, key)
@@ -283,7 +283,7 @@ impl Handle {
 
     /// Replaces `key` by the one behind it; says whether there is one. Without an error there is
     /// also none when the key itself is gone.
-    pub(super) fn next_key(&mut self, key: &mut Vec<u8>) -> Result<bool, GdbmError> {
+    pub(crate) fn next_key(&mut self, key: &mut Vec<u8>) -> Result<bool, GdbmError> {
         let before = borrowed(key)?;
         // SAFETY: the handle is open and not used elsewhere; the key lives during the call, and
         // the result is memory of its own.
@@ -292,7 +292,7 @@ impl Handle {
     }
 
     /// How many records there are.
-    pub(super) fn count(&mut self) -> Result<u64, GdbmError> {
+    pub(crate) fn count(&mut self) -> Result<u64, GdbmError> {
         let mut count = 0;
         // SAFETY: the handle is open and not used elsewhere; the number lives during the call.
         match unsafe { c::gdbm_count(self.raw(), &raw mut count) } {
@@ -302,20 +302,20 @@ impl Handle {
     }
 
     /// The size of the file's blocks, in bytes.
-    pub(super) fn block_size(&mut self) -> Result<usize, GdbmError> {
+    pub(crate) fn block_size(&mut self) -> Result<usize, GdbmError> {
         let mut size: c_int = 0;
         self.option(c::GDBM_GETBLOCKSIZE, (&raw mut size).cast(), size_of::<c_int>())?;
         Ok(usize::try_from(size).unwrap_or_default())
     }
 
     /// Whether the library refuses to go on with this file until it has been recovered.
-    pub(super) fn needs_recovery(&mut self) -> bool {
+    pub(crate) fn needs_recovery(&mut self) -> bool {
         // SAFETY: the handle is open and not used elsewhere.
         unsafe { c::gdbm_needs_recovery(self.raw()) != 0 }
     }
 
     /// Closes the database, writing what the library still holds.
-    pub(super) fn close(self) -> Result<(), GdbmError> {
+    pub(crate) fn close(self) -> Result<(), GdbmError> {
         let Self { file, flag } = self;
         let file = std::mem::ManuallyDrop::new(file);
         // SAFETY: the handle is open and not used afterwards: `drop` does not run.

@@ -27,7 +27,7 @@ const LEFT: u64 = 4 << 20;
 
 /// The tail of one open file.
 #[derive(Debug)]
-pub(super) struct Ahead {
+pub(crate) struct Ahead {
     file: File,
     end: u64,
     state: State,
@@ -45,13 +45,13 @@ enum State {
 
 impl Ahead {
     /// No tail, and none is going to be made before [`Ahead::begin`].
-    pub(super) fn new(file: File) -> Self {
+    pub(crate) fn new(file: File) -> Self {
         Self { file, end: 0, state: State::Without }
     }
 
     /// From the next change on there is a tail, if the file has the layout by which it can be told from
     /// what is in use.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         if matches!(Header::read(&self.file), Ok(Some(_))) {
             self.state = State::Mapped;
         }
@@ -59,7 +59,7 @@ impl Ahead {
 
     /// Makes the tail longer if what is in use has come near its end. To be called behind every change.
     /// Where none can be had, the file is slower.
-    pub(super) fn keep(&mut self, handle: &mut Handle, in_use: u64) {
+    pub(crate) fn keep(&mut self, handle: &mut Handle, in_use: u64) {
         match self.state {
             State::Without => {}
             State::Mapped if in_use + LEFT <= self.end => {}
@@ -111,7 +111,7 @@ impl Ahead {
 }
 
 /// Cuts off the tail of a file that no change is under way in.
-pub(super) fn cut(file: &File) -> io::Result<()> {
+pub(crate) fn cut(file: &File) -> io::Result<()> {
     match Header::read(file)? {
         Some(header) if file.metadata()?.len() > header.next_block => file.set_len(header.next_block),
         _ => Ok(()),
@@ -120,7 +120,7 @@ pub(super) fn cut(file: &File) -> io::Result<()> {
 
 /// Cuts off the tail of a file that a change may have been under way in. Data in the tail is kept, since it is that
 /// of a change which was never finished.
-pub(super) fn cut_unused(file: &File) -> io::Result<()> {
+pub(crate) fn cut_unused(file: &File) -> io::Result<()> {
     const PART: usize = 1 << 16;
     let Some(header) = Header::read(file)? else { return Ok(()) };
     let mut end = header.next_block;
