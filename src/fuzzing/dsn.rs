@@ -23,7 +23,7 @@ pub(super) fn target(bytes: &[u8]) {
 
 /// What both kinds of servers make of it.
 fn both(dsn: &str) -> [Result<(String, String), String>; 2] {
-    [storage::mysql::fuzzing::place(dsn), storage::redis::fuzzing::place(dsn)]
+    [storage::mysql::fuzzing::parse_dsn(dsn), storage::redis::fuzzing::parse_dsn(dsn)]
 }
 
 /// No error repeats any of the text.

@@ -13,9 +13,10 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::place::{Place, failure_of};
+use super::connect::failure_of;
 use super::schema::Use;
 use super::table::{Table, decode_held, digest_of};
+use super::target::MySqlTarget;
 use super::work::{is_conflict, is_of_data};
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{
@@ -35,7 +36,7 @@ const TIMES_TOGETHER: usize = 200;
 
 /// A whole table.
 struct Whole {
-    place: Place,
+    target: MySqlTarget,
     table: Table,
     /// One connection for reading on and one for all else, so that both go on at a time.
     scanning: Mutex<Conn>,
@@ -45,24 +46,24 @@ struct Whole {
 /// Opens a table for [`crate::storage::bulk::open`].
 pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
     Box::pin(async move {
-        let place = Place::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
-        let name = format!("the MySQL server {}", place.describe());
+        let target = MySqlTarget::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
+        let name = format!("the MySQL server {}", target.describe());
         let used = if purpose == Purpose::Fill { Use::Making } else { Use::Reading };
         let opened = reach(&name, async {
-            let mut scanning = place.connect().await?;
-            let table = Table::inspect(&mut scanning, &place, used).await?;
-            Ok((scanning, place.connect().await?, table))
+            let mut scanning = target.connect().await?;
+            let table = Table::inspect(&mut scanning, &target, used).await?;
+            Ok((scanning, target.connect().await?, table))
         });
         let (scanning, working, table) = opened.await?;
         let table = table.ok_or_else(|| {
-            OpenError::absent(format!("{name}: the table {} is not there", place.quoted_table()))
+            OpenError::absent(format!("{name}: the table {} is not there", target.quoted_table()))
         })?;
         let mut working = working;
         if purpose == Purpose::Fill {
-            take_turn(&mut working, &place).await.map_err(|why| OpenError::new(format!("{name}: {why}")))?;
+            take_turn(&mut working, &target).await.map_err(|why| OpenError::new(format!("{name}: {why}")))?;
         }
         let (scanning, working) = (Mutex::new(scanning), Mutex::new(working));
-        Ok(Arc::new(Whole { place, table, scanning, working }) as Arc<dyn Bulk>)
+        Ok(Arc::new(Whole { target, table, scanning, working }) as Arc<dyn Bulk>)
     })
 }
 
@@ -71,8 +72,8 @@ pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> Open
 ///
 /// A process that is killed leaves a statement behind, which the server goes on with, waits with for a replica, or
 /// takes back. Nothing that is read before its end tells what becomes of it.
-async fn take_turn(connection: &mut Conn, place: &Place) -> Result<(), String> {
-    let (database, table) = place.names();
+async fn take_turn(connection: &mut Conn, target: &MySqlTarget) -> Result<(), String> {
+    let (database, table) = target.names();
     // Names of locks have 64 characters at most, and are the same in either case.
     let name = format!("{database}.{table}").to_lowercase();
     let name = format!("pyzor-migrate {}", String::from_utf8_lossy(&hex(&sha1::Sha1::digest(name).into())));
@@ -98,7 +99,7 @@ async fn take_turn(connection: &mut Conn, place: &Place) -> Result<(), String> {
 
 impl Whole {
     fn failed(&self, why: &str) -> BulkError {
-        BulkError(format!("the MySQL server {}: {why}", self.place.describe()))
+        BulkError(format!("the MySQL server {}: {why}", self.target.describe()))
     }
 
     fn broken(&self, error: &Error) -> BulkError {
@@ -196,7 +197,7 @@ impl Whole {
             true => format!("SELECT GET_LOCK('{token}', 0) = 1, @@lower_case_table_names"),
             false => format!("SELECT IS_USED_LOCK('{token}') IS NOT NULL, @@lower_case_table_names"),
         };
-        let (database, table) = self.place.names();
+        let (database, table) = self.target.names();
         let mut name = format!("{database}.{table}");
         let mut names = Vec::new();
         if let Ok(Some((locked, folds))) =
@@ -263,7 +264,7 @@ impl Bulk for Whole {
     }
 
     fn describe(&self) -> String {
-        format!("mysql, {}", self.place.describe())
+        format!("mysql, {}", self.target.describe())
     }
 
     fn identity(&self, token: &str, first: bool) -> Work<'_, Vec<String>> {
@@ -273,7 +274,7 @@ impl Bulk for Whole {
 
     fn names(&self) -> Work<'_, Vec<String>> {
         Box::pin(async {
-            let (database, table) = self.place.names();
+            let (database, table) = self.target.names();
             let name = format!("{database}.{table}").to_lowercase();
             let question = "SELECT CONCAT_WS(' ', @@hostname, @@port, @@datadir, @@server_id)";
             let mut connection = self.scanning.lock().await;
@@ -295,7 +296,7 @@ impl Bulk for Whole {
 
     fn estimate(&self) -> Work<'_, Option<u64>> {
         Box::pin(async {
-            let (database, table) = self.place.names();
+            let (database, table) = self.target.names();
             let question =
                 "SELECT TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
             let mut connection = self.scanning.lock().await;

@@ -2,8 +2,8 @@
 
 use mysql_async::Value;
 
-use super::place::Place;
 use super::table::{Table, of_columns, of_held, of_record};
+use super::target::MySqlTarget;
 use crate::fuzzing::{Input, record};
 use crate::record::{Kind, Record, Timestamp};
 use pyzor_wire::digest::Digest;
@@ -16,8 +16,8 @@ pub fn through_rows(record: &Record) -> (String, Option<Record>) {
 }
 
 /// The database for people, and all that was made of its name, with the password.
-pub(crate) fn place(dsn: &str) -> Result<(String, String), String> {
-    Place::parse(dsn).map(|place| (place.describe(), format!("{place:?}"))).map_err(|error| error.0)
+pub(crate) fn parse_dsn(dsn: &str) -> Result<(String, String), String> {
+    MySqlTarget::parse(dsn).map(|target| (target.describe(), format!("{target:?}"))).map_err(|error| error.0)
 }
 
 /// Any row, and any record.

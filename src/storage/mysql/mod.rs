@@ -5,15 +5,16 @@
 //! that nothing of its statement was done.
 
 mod bulk;
+mod connect;
 pub(crate) mod fuzzing;
 mod hung;
 mod pace;
-mod place;
 mod pool;
 mod schema;
 mod shape;
 mod sweep;
 mod table;
+mod target;
 mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,10 +23,10 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use self::place::Place;
 use self::pool::Pool;
 use self::schema::Use;
 use self::table::Table;
+use self::target::MySqlTarget;
 use self::work::Shared;
 use super::remote::presence::{Link, keep, time_left};
 use super::remote::start::{Failure, wait_for};
@@ -50,26 +51,26 @@ pub(super) fn open(options: &Options) -> Opened<'_> {
     Box::pin(async { Ok(Arc::new(MySql::open(options).await?) as Arc<dyn Engine>) })
 }
 
-/// Whether `DigestDB` names a place.
+/// Whether `DigestDB` names a table.
 pub(super) fn check(options: &Options) -> Result<(), String> {
-    Place::parse(&options.dsn).map(|_| ()).map_err(|error| error.0)
+    MySqlTarget::parse(&options.dsn).map(|_| ()).map_err(|error| error.0)
 }
 
 impl MySql {
     async fn open(options: &Options) -> Result<Self, OpenError> {
-        let place =
-            Place::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
-        let name = format!("the MySQL server {}", place.describe());
+        let target =
+            MySqlTarget::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
+        let name = format!("the MySQL server {}", target.describe());
         let (connection, table) = wait_for(&name, || async {
-            let mut connection = place.connect().await?;
-            let table = Table::inspect(&mut connection, &place, Use::Making).await?;
+            let mut connection = target.connect().await?;
+            let table = Table::inspect(&mut connection, &target, Use::Making).await?;
             let table = table.ok_or_else(|| Failure::passing("the table has gone again"))?;
             Ok((connection, table))
         })
         .await?;
         let connections = options.connections.unwrap_or(CONNECTIONS);
         // One more is for the prober and for expiry.
-        let pool = Arc::new(Pool::new(place, connection, table, connections + 1));
+        let pool = Arc::new(Pool::new(target, connection, table, connections + 1));
         let shared = Arc::new(Shared::new(pool, name));
         let tasks = vec![
             tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
@@ -94,7 +95,7 @@ impl Drop for MySql {
 
 impl Engine for MySql {
     fn describe(&self) -> String {
-        format!("mysql, {}", self.shared.pool.place.describe())
+        format!("mysql, {}", self.shared.pool.target.describe())
     }
 
     fn run(&self, mut batch: Batch) -> Progress {

@@ -10,9 +10,10 @@ use mysql_async::prelude::Queryable;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout};
 
-use super::place::{ConnectError, Place};
+use super::connect::ConnectError;
 use super::schema::Use;
 use super::table::Table;
+use super::target::MySqlTarget;
 use crate::storage::BoxFuture;
 use crate::storage::remote::presence::{LIMIT, Link, Presence, explained};
 use crate::storage::remote::start::Failure;
@@ -28,7 +29,7 @@ const INSPECTION: Duration = Duration::from_secs(10);
 
 /// Connections that wait for work, how many there may be, and the table.
 pub(super) struct Pool {
-    pub(super) place: Place,
+    pub(super) target: MySqlTarget,
     presence: Presence,
     table: ArcSwap<Table>,
     idle: Mutex<Vec<Idle>>,
@@ -54,10 +55,10 @@ pub(super) struct Lease<'a> {
 
 impl Pool {
     /// A pool of at most this many connections, one of which is there already.
-    pub(super) fn new(place: Place, first: Conn, table: Table, wanted: usize) -> Self {
+    pub(super) fn new(target: MySqlTarget, first: Conn, table: Table, wanted: usize) -> Self {
         Self {
-            presence: Presence::new(format!("the MySQL server {}", place.describe())),
-            place,
+            presence: Presence::new(format!("the MySQL server {}", target.describe())),
+            target,
             table: ArcSwap::from_pointee(table),
             idle: Mutex::new(vec![Idle { connection: first, used: Instant::now() }]),
             limit: AtomicUsize::new(wanted),
@@ -88,7 +89,7 @@ impl Pool {
     async fn connection(&self) -> Result<Conn, ConnectError> {
         match self.pop() {
             Some(connection) => Ok(connection),
-            None => self.place.connect().await,
+            None => self.target.connect().await,
         }
     }
 
@@ -109,8 +110,8 @@ impl Pool {
 
     /// Inspects the table, whose description is replaced.
     async fn inspect(&self, connection: &mut Conn) -> Result<(), Failure> {
-        let table = Table::inspect(connection, &self.place, Use::Changing).await?;
-        let gone = || Failure::fatal(format!("the table {} is not there", self.place.quoted_table()));
+        let table = Table::inspect(connection, &self.target, Use::Changing).await?;
+        let gone = || Failure::fatal(format!("the table {} is not there", self.target.quoted_table()));
         self.table.store(Arc::new(table.ok_or_else(gone)?));
         Ok(())
     }
@@ -239,7 +240,7 @@ impl Link for Pool {
         Box::pin(async {
             // Those that there are may take up all the room that the server has for this account.
             self.forget();
-            let mut connection = self.place.connect().await.map_err(|error| Failure::from(error).why)?;
+            let mut connection = self.target.connect().await.map_err(|error| Failure::from(error).why)?;
             self.inspect(&mut connection).await.map_err(|failure| failure.why)?;
             self.forget();
             self.push(connection);

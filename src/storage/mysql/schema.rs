@@ -3,9 +3,10 @@
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 
-use super::place::{Place, failure_of};
+use super::connect::failure_of;
 use super::shape::{Column, Index, Part, Shape};
 use super::table::{FRAME, LONG_ROW, MAX_ROWS, ROW, Table};
+use super::target::MySqlTarget;
 use crate::storage::remote::start::Failure;
 
 const NO_SUCH_TABLE: u16 = 1146;
@@ -26,10 +27,10 @@ impl Table {
     /// is not fit for its use is a final failure.
     pub(super) async fn inspect(
         connection: &mut Conn,
-        place: &Place,
+        target: &MySqlTarget,
         purpose: Use,
     ) -> Result<Option<Self>, Failure> {
-        let name = place.quoted_table();
+        let name = target.quoted_table();
         let found = match shape(connection, &name).await {
             Err(Error::Server(error)) if error.code == NO_SUCH_TABLE && purpose != Use::Making => {
                 return Ok(None);
@@ -56,7 +57,7 @@ impl Table {
             limits: limits.map(|(_, largest)| largest),
             floors: limits.map(|(smallest, _)| smallest),
             wants_all_times: shape.wants_all_times(),
-            is_transactional: is_transactional(connection, place).await.map_err(failure)?,
+            is_transactional: is_transactional(connection, target).await.map_err(failure)?,
             rows: (packet.saturating_sub(FRAME + 2 * name.len()) / ROW).clamp(1, MAX_ROWS),
             long_rows: (packet.saturating_sub(4 * FRAME + 2 * name.len()) / LONG_ROW).clamp(1, MAX_ROWS),
             name,
@@ -105,8 +106,8 @@ async fn unique_indexes(connection: &mut Conn, name: &str) -> Result<Vec<Index>,
 }
 
 /// Whether a statement that fails changes nothing in the table, with the storage engine that it has at this moment.
-pub(super) async fn is_transactional(connection: &mut Conn, place: &Place) -> Result<bool, Error> {
-    let (database, table) = place.names();
+pub(super) async fn is_transactional(connection: &mut Conn, target: &MySqlTarget) -> Result<bool, Error> {
+    let (database, table) = target.names();
     let question = "SELECT e.TRANSACTIONS FROM information_schema.TABLES t JOIN information_schema.ENGINES e ON \
                     e.ENGINE = t.ENGINE WHERE t.TABLE_SCHEMA = ? AND t.TABLE_NAME = ?";
     let answer: Option<String> = connection.exec_first(question, (database, table)).await?;

@@ -49,7 +49,7 @@ struct Walked {
 
 /// Looks after a table until the engine is closed.
 pub(super) async fn keep(shared: Arc<Shared>, age: Option<Duration>) {
-    let name = shared.pool.place.describe();
+    let name = shared.pool.target.describe();
     if let Err(why) = look_for_foreign_keys(&shared).await {
         warn!("looking at the keys of {name} was given up: {why}");
     }
@@ -131,7 +131,7 @@ impl Sweep<'_> {
                 "this machine's clock is {} s {} that of the MySQL server {}; records expire by the earlier one",
                 here.abs_diff(there),
                 if here > there { "ahead of" } else { "behind" },
-                self.shared.pool.place.describe(),
+                self.shared.pool.target.describe(),
             );
         }
         let now = here.min(there);
@@ -272,7 +272,7 @@ async fn look_for_foreign_keys(shared: &Shared) -> Result<(), String> {
         warn!(
             "the table of {} has keys that are no digests, {foreign} of the first {SAMPLE}; they are left alone; \
              pyzor-migrate to another database repairs, merges or skips them",
-            shared.pool.place.describe()
+            shared.pool.target.describe()
         );
     }
     Ok(())

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, ServerError};
 
+use super::connect::failure_of;
 use super::hung::{Amount, Hung, Plan};
 use super::pace::Pace;
-use super::place::failure_of;
 use super::pool::Pool;
 use super::schema::is_transactional;
 use super::sweep;
@@ -320,7 +320,7 @@ impl Shared {
         if !table.is_transactional {
             return Ok(false);
         }
-        match is_transactional(connection, &self.pool.place).await.map_err(Trouble::from) {
+        match is_transactional(connection, &self.pool.target).await.map_err(Trouble::from) {
             Ok(is_transactional) => Ok(is_transactional),
             Err(Trouble::Refused(_)) => Ok(false),
             Err(Trouble::Lost(why)) => Err(why),

@@ -11,9 +11,9 @@ use super::connection::refusal;
 use super::form::Form;
 use super::jobs::Job;
 use super::node::{Node, Role};
-use super::place::{Place, Servers};
 use super::standing::Standing;
 use super::survey::ask_seeds;
+use super::target::{RedisTarget, Servers};
 use super::topology::{self, Referral, Topology, question, question_of_nodes, referred, told};
 use super::walk::Walk;
 use crate::record::Record;
@@ -34,7 +34,7 @@ type Masters = Vec<(Arc<Node>, Standing)>;
 
 /// A whole database.
 pub(super) struct Whole {
-    pub(super) place: Place,
+    pub(super) target: RedisTarget,
     pub(super) form: Form,
     role: Role,
     topology: Mutex<Arc<Topology>>,
@@ -52,21 +52,21 @@ impl Whole {
         purpose: Purpose,
         form: Form,
     ) -> Result<Arc<dyn Bulk>, OpenError> {
-        let place = Place::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
+        let target = RedisTarget::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
         let role = match purpose {
             Purpose::Look | Purpose::Read => Role::Read,
             Purpose::Empty | Purpose::Fill => Role::Change(form.swapping_trial()),
         };
-        let name = format!("the Redis of {}", place.describe());
-        let topology = match Node::of_place(&place, &role) {
+        let name = format!("the Redis of {}", target.describe());
+        let topology = match Node::of_target(&target, &role) {
             Some(node) => {
                 reach(&name, node.open()).await?;
                 Topology::one(node)
             }
-            None => reach(&name, cluster(&place, &role)).await?,
+            None => reach(&name, cluster(&target, &role)).await?,
         };
         let whole = Self {
-            place,
+            target,
             form,
             role,
             topology: Mutex::new(Arc::new(topology)),
@@ -88,15 +88,15 @@ impl Whole {
 
     /// An error of this database.
     pub(super) fn failed(&self, why: &str) -> BulkError {
-        BulkError(format!("the Redis of {}: {why}", self.place.describe()))
+        BulkError(format!("the Redis of {}: {why}", self.target.describe()))
     }
 
     /// Looks who has which slots by now.
     pub(super) async fn survey(&self) -> Result<(), BulkError> {
-        if !matches!(self.place.servers, Servers::Cluster(_)) {
+        if !matches!(self.target.servers, Servers::Cluster(_)) {
             return Err(self.failed("it is a node of a cluster: write redis+cluster:// and its address"));
         }
-        let found = cluster(&self.place, &self.role).await.map_err(|failure| self.failed(&failure.why))?;
+        let found = cluster(&self.target, &self.role).await.map_err(|failure| self.failed(&failure.why))?;
         *self.topology.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
         self.call_again().await?;
         self.meet().await
@@ -130,13 +130,13 @@ impl Whole {
     }
 
     async fn standing(&self, node: &Node) -> Result<Standing, BulkError> {
-        let is_cluster = matches!(self.place.servers, Servers::Cluster(_));
+        let is_cluster = matches!(self.target.servers, Servers::Cluster(_));
         Standing::of(node, is_cluster).await.map_err(|failure| self.failed(&failure.why))
     }
 
     /// Finds all servers anew, or opens the one there is once more.
     pub(super) async fn survey_or_reopen(&self) -> Result<(), BulkError> {
-        match Node::of_place(&self.place, &self.role) {
+        match Node::of_target(&self.target, &self.role) {
             None => self.survey().await,
             Some(node) => {
                 node.open().await.map_err(|failure| self.failed(&failure.why))?;
@@ -160,7 +160,7 @@ impl Whole {
         if let Some(node) = self.topology().node(&address) {
             return Ok(Arc::clone(node));
         }
-        let node = Node::of_cluster(address, &self.place.access, &self.role);
+        let node = Node::of_cluster(address, &self.target.access, &self.role);
         node.open().await.map_err(|failure| self.failed(&failure.why))?;
         Ok(node)
     }
@@ -210,12 +210,12 @@ impl Whole {
 }
 
 /// All servers of a cluster, connected to.
-async fn cluster(place: &Place, role: &Role) -> Result<Topology, Failure> {
-    let (seed, _) = ask_seeds(place, role).await?;
+async fn cluster(target: &RedisTarget, role: &Role) -> Result<Topology, Failure> {
+    let (seed, _) = ask_seeds(target, role).await?;
     let shares = told(&seed, &seed.exchange(&question(), LIMIT).await?)?;
     let topology = Topology::cluster(&shares, |address| match seed.address() == Some(address) {
         true => Arc::clone(&seed),
-        false => Node::of_cluster(address.clone(), &place.access, role),
+        false => Node::of_cluster(address.clone(), &target.access, role),
     });
     let connect = |node: &Arc<Node>| {
         let node = Arc::clone(node);
@@ -231,7 +231,7 @@ impl Bulk for Whole {
     }
 
     fn describe(&self) -> String {
-        format!("{}, {}", self.form.engine(), self.place.describe())
+        format!("{}, {}", self.form.engine(), self.target.describe())
     }
 
     fn identity(&self, _token: &str, _first: bool) -> Work<'_, Vec<String>> {
@@ -255,7 +255,7 @@ impl Bulk for Whole {
                 let known = text.lines().filter_map(|line| {
                     line.strip_prefix("run_id:").or_else(|| line.strip_prefix("master_replid:"))
                 });
-                let (engine, database) = (self.form.engine(), self.place.access.database());
+                let (engine, database) = (self.form.engine(), self.target.access.database());
                 names.extend(known.map(|name| format!("{engine} {} {database}", name.trim())));
             }
             Ok(names)
@@ -265,9 +265,9 @@ impl Bulk for Whole {
     fn names(&self) -> Work<'_, Vec<String>> {
         Box::pin(async {
             let mut names = self.identity("", false).await?;
-            let (engine, database) = (self.form.engine(), self.place.access.database());
-            let places = self.place.resolved().await;
-            names.extend(places.into_iter().map(|place| format!("{engine} {place} {database}")));
+            let (engine, database) = (self.form.engine(), self.target.access.database());
+            let addresses = self.target.resolved().await;
+            names.extend(addresses.into_iter().map(|address| format!("{engine} {address} {database}")));
             Ok(names)
         })
     }

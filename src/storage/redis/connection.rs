@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::warn;
 
-use super::place::{Access, Address};
+use super::target::{Access, Address};
 use crate::storage::remote::start::Failure;
 use crate::storage::remote::tls::{self, Tls};
 

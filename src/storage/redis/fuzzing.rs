@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use redis::{Arg, Cmd, Value};
 
 use super::form::Form;
-use super::place::Place;
+use super::target::RedisTarget;
 use crate::fuzzing::{Input, model_integer, record};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{map_tallies, map_times};
@@ -29,8 +29,8 @@ fn through(form: &Form, record: &Record) -> (String, Option<Record>) {
 }
 
 /// The database for people, and all that was made of its name, with the password.
-pub(crate) fn place(dsn: &str) -> Result<(String, String), String> {
-    Place::parse(dsn).map(|place| (place.describe(), format!("{place:?}"))).map_err(|error| error.0)
+pub(crate) fn parse_dsn(dsn: &str) -> Result<(String, String), String> {
+    RedisTarget::parse(dsn).map(|target| (target.describe(), format!("{target:?}"))).map_err(|error| error.0)
 }
 
 /// Any reply and any record, in either form.

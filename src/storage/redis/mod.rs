@@ -11,12 +11,12 @@ mod form;
 pub(crate) mod fuzzing;
 mod jobs;
 mod node;
-mod place;
 mod refusal;
 mod scan;
 mod sentinels;
 mod standing;
 mod survey;
+mod target;
 mod topology;
 mod turn;
 mod walk;
@@ -31,7 +31,7 @@ use tokio::task::AbortHandle;
 
 use self::form::Form;
 use self::node::Role;
-use self::place::Place;
+use self::target::RedisTarget;
 use self::work::Shared;
 use super::bulk::Purpose;
 use super::remote::refusals::Refusals;
@@ -65,20 +65,20 @@ pub(super) fn open_bulk_v0(options: &Options, purpose: Purpose) -> OpenedBulk<'_
     Box::pin(bulk::Whole::open(options, purpose, Form::text(TimeZone::system())))
 }
 
-/// Whether `DigestDB` names a place.
+/// Whether `DigestDB` names servers.
 pub(super) fn check(options: &Options) -> Result<(), String> {
-    Place::parse(&options.dsn).map(|_| ()).map_err(|error| error.0)
+    RedisTarget::parse(&options.dsn).map(|_| ()).map_err(|error| error.0)
 }
 
 impl Redis {
     async fn open(options: &Options, form: Form) -> Result<Arc<dyn Engine>, OpenError> {
-        let place =
-            Place::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
+        let target =
+            RedisTarget::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
         let age = options.cleanup_age.map(|age| age.as_secs());
-        let (topology, cluster) = survey::open(&place, &Role::Change(form.trial(age))).await?;
-        let refusals = Refusals::new(format!("the Redis of {}", place.describe()));
+        let (topology, cluster) = survey::open(&target, &Role::Change(form.trial(age))).await?;
+        let refusals = Refusals::new(format!("the Redis of {}", target.describe()));
         let shared = Arc::new(Shared {
-            place,
+            target,
             form,
             age,
             topology: ArcSwap::from_pointee(topology),
@@ -111,7 +111,7 @@ impl Drop for Redis {
 
 impl Engine for Redis {
     fn describe(&self) -> String {
-        format!("{}, {}", self.shared.form.engine(), self.shared.place.describe())
+        format!("{}, {}", self.shared.form.engine(), self.shared.target.describe())
     }
 
     fn run(&self, batch: Batch) -> Progress {

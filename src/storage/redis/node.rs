@@ -10,9 +10,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{Connection, failure_of, in_words, refusal};
 use super::form::{PROBE, renewal};
-use super::place::{Access, Address, Place, Servers};
 use super::refusal::Refusal;
 use super::sentinels::Sentinels;
+use super::target::{Access, Address, RedisTarget, Servers};
 use crate::storage::BoxFuture;
 use crate::storage::remote::presence::{Link, Presence, keep};
 use crate::storage::remote::start::Failure;
@@ -44,10 +44,10 @@ enum Route {
 }
 
 impl Node {
-    /// The one server of a place; none for a cluster, which has many.
-    pub(super) fn of_place(place: &Place, role: &Role) -> Option<Arc<Self>> {
-        let access = place.access.clone();
-        let route = match &place.servers {
+    /// The one server of a target; none for a cluster, which has many.
+    pub(super) fn of_target(target: &RedisTarget, role: &Role) -> Option<Arc<Self>> {
+        let access = target.access.clone();
+        let route = match &target.servers {
             Servers::One(address) => Route::To(address.clone(), access),
             Servers::Sentinels { sentinels, service, access: theirs } => {
                 let (addresses, service) = (sentinels.clone(), service.clone());
@@ -55,7 +55,7 @@ impl Node {
             }
             Servers::Cluster(_) => return None,
         };
-        Some(Self::new(route, format!("the Redis server {}", place.describe()), role, false))
+        Some(Self::new(route, format!("the Redis server {}", target.describe()), role, false))
     }
 
     /// One server of a cluster.

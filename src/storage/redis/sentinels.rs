@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::connection::failure_of;
-use super::place::{Access, Address};
+use super::target::{Access, Address};
 use crate::storage::remote::start::Failure;
 
 /// How long one sentinel may take to answer, and a name to be looked up.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use super::node::{Node, Role};
-use super::place::{Access, Address, Place, Servers};
+use super::target::{Access, Address, RedisTarget, Servers};
 use super::topology::{Shares, Topology, shares};
 use super::work::Shared;
 use crate::storage::OpenError;
@@ -30,38 +30,38 @@ const SAMPLE_PAUSE: Duration = Duration::from_millis(5);
 /// What the established server's former engine has before each digest.
 const DEPRECATED_PREFIX: &str = "pyzord.digest.";
 
-/// Finds all servers of a place, waiting for them if need be. Says whether they are a cluster.
-pub(super) async fn open(place: &Place, role: &Role) -> Result<(Topology, bool), OpenError> {
-    let name = format!("the Redis of {}", place.describe());
-    match Node::of_place(place, role) {
+/// Finds all servers of a target, waiting for them if need be. Says whether they are a cluster.
+pub(super) async fn open(target: &RedisTarget, role: &Role) -> Result<(Topology, bool), OpenError> {
+    let name = format!("the Redis of {}", target.describe());
+    match Node::of_target(target, role) {
         Some(node) => {
             wait_for(&name, || node.open()).await?;
             node.keep(None);
             Ok((Topology::one(node), false))
         }
         None => {
-            let topology = wait_for(&name, || first_survey(place, role)).await?;
+            let topology = wait_for(&name, || first_survey(target, role)).await?;
             Ok((topology, true))
         }
     }
 }
 
 /// Asks one of the named nodes, and connects to all those that it names.
-async fn first_survey(place: &Place, role: &Role) -> Result<Topology, Failure> {
-    let (node, shares) = ask_seeds(place, role).await?;
-    let known = |address: &Address| acquainted(address, Some(&node), &place.access, role);
+async fn first_survey(target: &RedisTarget, role: &Role) -> Result<Topology, Failure> {
+    let (node, shares) = ask_seeds(target, role).await?;
+    let known = |address: &Address| acquainted(address, Some(&node), &target.access, role);
     let topology = Topology::cluster(&shares, known);
     connect(topology.nodes()).await;
     Ok(topology)
 }
 
 /// A named node that answers, and who it says has which slots.
-pub(super) async fn ask_seeds(place: &Place, role: &Role) -> Result<(Arc<Node>, Shares), Failure> {
-    let Servers::Cluster(seeds) = &place.servers else {
+pub(super) async fn ask_seeds(target: &RedisTarget, role: &Role) -> Result<(Arc<Node>, Shares), Failure> {
+    let Servers::Cluster(seeds) = &target.servers else {
         return Err(Failure::fatal("it is no cluster"));
     };
     let ask = |seed: Address| {
-        let node = Node::of_cluster(seed.clone(), &place.access, role);
+        let node = Node::of_cluster(seed.clone(), &target.access, role);
         async move {
             let asked = async {
                 node.open().await?;
@@ -133,7 +133,7 @@ async fn survey(shared: &Shared, topology: &Topology) -> Result<(), Failure> {
     let shares = ask_some(shared, topology).await?;
     let known = |address: &Address| {
         let known = shared.known(address);
-        acquainted(address, known.as_ref(), &shared.place.access, &shared.role())
+        acquainted(address, known.as_ref(), &shared.target.access, &shared.role())
     };
     let found = Topology::cluster(&shares, known);
     if !found.is_like(topology) {
@@ -178,7 +178,7 @@ async fn ask_some(shared: &Shared, topology: &Topology) -> Result<Shares, Failur
     if let Some((shares, _)) = views.into_iter().rev().max_by_key(|(_, count)| *count) {
         return Ok(shares);
     }
-    match (ask_seeds(&shared.place, &shared.role()).await, refused) {
+    match (ask_seeds(&shared.target, &shared.role()).await, refused) {
         (Ok((_, shares)), _) => Ok(shares),
         (Err(_), Some(refused)) => Err(refused),
         (Err(failure), None) => Err(failure),
@@ -187,7 +187,7 @@ async fn ask_some(shared: &Shared, topology: &Topology) -> Result<Shares, Failur
 
 /// Looks at some keys, and says when there are some that this engine does not serve.
 pub(super) async fn look_for_foreign_keys(shared: Arc<Shared>) {
-    let place = shared.place.describe();
+    let place = shared.target.describe();
     let deprecated = match shared.form.prefix() == DEPRECATED_PREFIX {
         true => 0,
         false => sample(&shared, DEPRECATED_PREFIX, |_| true).await,

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::connection::refusal;
 use super::node::Node;
-use super::place::Address;
+use super::target::Address;
 use crate::storage::remote::start::Failure;
 
 /// Into so many slots a cluster divides its keys.
@@ -213,7 +213,7 @@ fn holder(nodes: &str, slot: usize, asking: bool) -> Option<Address> {
 #[cfg(test)]
 mod tests {
     use super::super::node::Role;
-    use super::super::place::Access;
+    use super::super::target::Access;
     use super::*;
 
     #[test]

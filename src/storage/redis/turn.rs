@@ -80,7 +80,7 @@ impl Whole {
                 }
                 reply => redis::from_redis_value(reply).unwrap_or_default(),
             };
-            let database = format!("db={}", self.place.access.database());
+            let database = format!("db={}", self.target.access.database());
             let is_other = |line: &&str| {
                 let mut fields = line.split(' ');
                 fields.clone().any(|field| field == database)

@@ -15,9 +15,9 @@ use redis::Value;
 use super::bulk::{LIMIT, PAUSE, ROUNDS, Whole};
 use super::connection::refusal;
 use super::node::Node;
-use super::place::Servers;
 use super::scan;
 use super::standing::Standing;
+use super::target::Servers;
 use super::topology::SLOTS;
 use crate::storage::Cursor;
 use crate::storage::bulk::BulkError;
@@ -117,7 +117,7 @@ impl Whole {
 
     /// All servers, and what they are. Those of a cluster agree about who has which slot.
     async fn look(&self) -> Result<(Vec<Arc<Node>>, Vec<Standing>), BulkError> {
-        let is_cluster = matches!(self.place.servers, Servers::Cluster(_));
+        let is_cluster = matches!(self.target.servers, Servers::Cluster(_));
         for _ in 0..ROUNDS {
             if is_cluster {
                 self.survey().await?;

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::connection::in_words;
 use super::form::Form;
 use super::node::{Node, Role};
-use super::place::{Address, Place};
 use super::refusal::Refusal;
+use super::target::{Address, RedisTarget};
 use super::topology::{Referral, Topology, question_of_nodes, referred, unnamed};
 use crate::storage::remote::presence::time_left;
 use crate::storage::remote::refusals::Refusals;
@@ -38,7 +38,7 @@ type Unnamed = HashMap<(Address, usize, bool), (Instant, Address)>;
 
 /// The servers and all that is known of them.
 pub(super) struct Shared {
-    pub(super) place: Place,
+    pub(super) target: RedisTarget,
     pub(super) form: Form,
     pub(super) age: Option<u64>,
     pub(super) topology: ArcSwap<Topology>,
@@ -276,7 +276,7 @@ impl Shared {
     /// A connection to a node that has just joined; the next survey will find it, too. One that cannot be
     /// reached is away, so that it is not tried for each digest.
     async fn acquaint(&self, address: Address, deadline: Instant) -> Option<Arc<Node>> {
-        let node = Node::of_cluster(address, &self.place.access, &self.role());
+        let node = Node::of_cluster(address, &self.target.access, &self.role());
         let limit = deadline.min(Instant::now() + ACQUAINTANCE_LIMIT);
         let unreachable = match tokio::time::timeout_at(limit, node.open()).await {
             Ok(Ok(())) => None,

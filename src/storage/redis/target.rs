@@ -13,7 +13,7 @@ const PARAMETERS: &str =
 
 /// Where the records are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RedisTarget {
     pub(super) servers: Servers,
     pub(super) access: Access,
 }
@@ -47,7 +47,7 @@ pub(super) struct Access {
     pub(super) tls: Option<Tls>,
 }
 
-impl Place {
+impl RedisTarget {
     /// Reads `host,port,password,database[,user]` or a URL.
     pub(super) fn parse(dsn: &str) -> Result<Self, DsnError> {
         match dsn::scheme(dsn) {
@@ -179,7 +179,7 @@ impl Place {
         Ok(self)
     }
 
-    /// The place for people, without a password.
+    /// The servers and the database for people, without a password.
     pub(super) fn describe(&self) -> String {
         let list =
             |addresses: &[Address]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -191,9 +191,7 @@ impl Place {
             }
         }
     }
-}
 
-impl Place {
     /// The servers that are named, by all addresses that their names have.
     pub(super) async fn resolved(&self) -> Vec<String> {
         let (named, service) = match &self.servers {
