@@ -14,15 +14,15 @@ use super::cancel::{Cancel, opened};
 use super::codec::{Stored, in_calendar};
 use super::file::directory::hash;
 use super::file::handle::{GdbmError, Handle};
-use super::file::location::{Place, Use};
+use super::file::location::{Place, Use, cannot_use, check_kind};
 use super::file::open_file::Open;
 use super::file::reserve::News;
+use super::lock;
 use super::opening::{Opened, Opening};
 use super::repair::explain::explain;
 use super::repair::marker::Marker;
 use super::repair::rewrite::{self, Repair};
 use super::sweep::ELEMENT_SIZE;
-use super::{cannot_use, check_kind, lock};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies, map_times, united,

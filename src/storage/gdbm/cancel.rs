@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::file::location::Place;
 use super::lock;
-use super::repair::rewrite::clean;
+use super::repair::leftovers::clean;
 use crate::storage::OpenError;
 
 /// How long a cancelled repair may take to end by itself. In a call of the library it does not.

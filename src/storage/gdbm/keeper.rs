@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use super::sweep::{Sweep, SweepError, Walk, lower_case_digest};
-use super::{Shared, horizon, lock};
+use super::core::Shared;
+use super::lock;
+use super::sweep::{Sweep, SweepError, Walk, horizon, lower_case_digest};
 
 /// How often changes are made safe against a crash of the machine.
 const SYNC_PERIOD: Duration = Duration::from_secs(60);

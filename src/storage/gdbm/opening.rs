@@ -12,13 +12,15 @@ use super::cancel::Cancel;
 use super::file::disk_note::Note;
 use super::file::handle::Handle;
 use super::file::header::Header;
-use super::file::location::{Place, Use};
+use super::file::location::{Place, Use, cannot_use, check_kind};
 use super::file::open_file::Open;
 use super::file::{reserve, tail};
+use super::repair::error::{RepairError, is_of_the_file};
 use super::repair::explain::explain;
+use super::repair::leftovers::clean;
 use super::repair::marker::{Left, Marker};
-use super::repair::rewrite::{Purpose, Repair, RepairError, Repaired, clean, is_of_the_file};
-use super::{cannot_use, check_kind, horizon};
+use super::repair::rewrite::{Purpose, Repair, Repaired};
+use super::sweep::horizon;
 use crate::storage::OpenError;
 
 /// How a file is opened.

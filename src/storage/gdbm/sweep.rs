@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::Open;
 use super::codec::Stored;
 use super::file::handle::{GdbmError, Handle};
+use super::file::open_file::Open;
 use crate::record::Timestamp;
 use pyzor_wire::digest::Digest;
 
@@ -177,6 +177,12 @@ impl Sweep {
     fn is_expired(&self, open: &Open, stored: &Stored) -> bool {
         stored.record(open.calendar.zone()).last_change().is_some_and(|last| last < self.horizon)
     }
+}
+
+/// The moment before which a last change has expired.
+pub(super) fn horizon(age: Duration) -> Timestamp {
+    let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age))
 }
 
 /// The digest whose lower-case text a key is.

@@ -1,11 +1,25 @@
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::codec::Calendar;
+use jiff::tz::TimeZone;
+
+use super::Gdbm;
+use super::codec::{Calendar, Stored};
+use super::engine::DeathTold;
 use super::file::handle::Handle;
+use super::file::location::Place;
+use super::file::tail;
+use super::repair::marker::Marker;
 use super::sweep::Sweep;
-use super::*;
+use crate::record::{Kind, Timestamp};
 use crate::storage::bulk::{self, Item, Outcome, Purpose, Put};
+use crate::storage::{Batch, Engine, Health, Options, Progress, StorageError};
 use pyzor_wire::digest::Digest;
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -48,7 +48,7 @@ impl Place {
         let file = match fs::canonicalize(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::of_nothing(path)?,
-            Err(error) => return Err(crate::storage::gdbm::cannot_use(path, &error)),
+            Err(error) => return Err(cannot_use(path, &error)),
         };
         let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Self { file, directory })
@@ -208,6 +208,20 @@ impl Place {
     pub(crate) fn sync_directory(&self) -> io::Result<()> {
         File::open(&self.directory)?.sync_all()
     }
+}
+
+/// Fails if there is something else than a file: a pipe would be waited for, for ever.
+pub(crate) fn check_kind(path: &Path) -> Result<(), OpenError> {
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let path = path.display();
+        return Err(OpenError::new(format!("cannot open the database {path}: it is not a regular file")));
+    }
+    Ok(())
+}
+
+/// Says that the system has refused something that the database needs.
+pub(crate) fn cannot_use(path: &Path, error: &io::Error) -> OpenError {
+    OpenError::new(format!("cannot use the database {}: {error}", path.display()))
 }
 
 /// Whether the kernel's list says that something is mounted at this path.

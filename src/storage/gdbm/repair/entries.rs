@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::rewrite::RepairError;
+use super::error::RepairError;
 use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::codec::Stored;
 use crate::storage::gdbm::file::directory::{BUCKET_ELEMENTS, ELEMENT_SIZE, HASH_BITS, hash};

@@ -8,26 +8,19 @@
 //!
 //! It also says which file it is about and of which boot of the machine: after a crash of the machine some of
 //! the file may not have reached the disk, and a copy may have been made in the middle of a change.
-#![allow(unsafe_code, reason = "maps a byte that survives a kill into memory")]
 
-use std::ffi::c_void;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-
+use super::marker_page::{LENGTH, Page};
 use crate::os::{boot, open};
 use crate::storage::gdbm::file::location::Place;
 
-/// How long the file is: what may be mapped and is not a hole.
-const LENGTH: usize = 4096;
 /// Where the byte is that says whether a change is under way, and the one that says whether a repair is owed.
 const CHANGE: usize = "change: ".len();
 const OWED: usize = "change: 0\nowed: ".len();
@@ -232,39 +225,4 @@ fn page_of(database: &File, change: u8, owed: u8) -> io::Result<Vec<u8>> {
     let mut page = (head + TEXT).into_bytes();
     page.resize(LENGTH, b'\n');
     Ok(page)
-}
-
-/// A marker's content, mapped into memory.
-#[derive(Debug)]
-struct Page(NonNull<c_void>);
-
-// SAFETY: it is memory of the whole process, of which only two bytes are used, as atomic ones.
-unsafe impl Send for Page {}
-// SAFETY: threads use only two bytes of it, as atomic ones.
-unsafe impl Sync for Page {}
-
-impl Page {
-    fn map(file: &File) -> io::Result<Self> {
-        const SIZE: NonZeroUsize = NonZeroUsize::new(LENGTH).unwrap();
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: maps the file at an address that the system chooses, where nothing else is.
-        let address = unsafe { mmap(None, SIZE, protection, MapFlags::MAP_SHARED, file, 0) };
-        Ok(Self(address?))
-    }
-
-    /// One of the two bytes that change.
-    fn byte(&self, place: usize) -> &AtomicU8 {
-        // SAFETY: both are within what is mapped.
-        let byte = unsafe { self.0.cast::<u8>().add(place) };
-        // SAFETY: it is mapped as long as this lives, and is used in no other way.
-        unsafe { AtomicU8::from_ptr(byte.as_ptr()) }
-    }
-}
-
-impl Drop for Page {
-    fn drop(&mut self) {
-        // SAFETY: this is what was mapped, and what borrows it has ended.
-        let unmapped = unsafe { munmap(self.0, LENGTH) };
-        debug_assert!(unmapped.is_ok());
-    }
 }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::rewrite::RepairError;
+use super::error::RepairError;
 use crate::record::Timestamp;
 use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::codec::Stored;

@@ -5,26 +5,24 @@
 //! the next start removes. The library recovers onto the name that it has opened, so
 //! that the old file keeps its own name and content.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use jiff::Zoned;
 use jiff::tz::TimeZone;
 use nix::errno::Errno;
-use thiserror::Error;
-use tracing::warn;
 
 use super::entries::unfit;
-use super::explain::is_of_another_machine;
+use super::error::{RepairError, at, is_of_the_file};
+use super::leftovers::{clean, remove_leftovers};
 use super::remains::put_back;
+use super::replace::no_links;
+use super::unreadable::{remove_unreadable, unreadable};
 use crate::record::Timestamp;
-use crate::storage::OpenError;
-use crate::storage::gdbm::cancel::{Cancel, Cancelled};
-use crate::storage::gdbm::codec::Stored;
+use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::file::extents;
-use crate::storage::gdbm::file::handle::{GDBM_BAD_AVAIL, GdbmError, Handle};
+use crate::storage::gdbm::file::handle::{GDBM_BAD_AVAIL, Handle};
 use crate::storage::gdbm::file::header::Header;
 use crate::storage::gdbm::file::location::{Place, Use, size_of};
 use crate::storage::gdbm::file::open_file::Open;
@@ -33,42 +31,6 @@ use crate::storage::gdbm::sweep::lower_case_digest;
 /// How many buckets may be half written after a kill in one change. The texts of all their records are in the file,
 /// so that nothing is lost if the library cannot read them.
 const BUCKETS_OF_ONE_CHANGE: usize = 2;
-
-/// Why a file could not be written anew.
-#[derive(Debug, Error)]
-pub(crate) enum RepairError {
-    /// The library cannot.
-    #[error("{0}")]
-    Gdbm(#[from] GdbmError),
-    /// The old file cannot be read.
-    #[error("{0}")]
-    Read(#[from] io::Error),
-    /// Something cannot be done with this file.
-    #[error("{}: {error}", path.display())]
-    File { path: PathBuf, error: io::Error },
-    /// The new file cannot be used.
-    #[error("{0}")]
-    New(#[from] OpenError),
-    /// There is no room for the new file.
-    #[error(
-        "its disk has no room for a copy of it, or the limit of file sizes (ulimit -f, LimitFSIZE) forbids one"
-    )]
-    NoRoom,
-    /// Nothing can take the place of the file.
-    #[error(
-        "it is a mount point by itself, so that no other file can take its place: mount its directory instead"
-    )]
-    MountPoint,
-    /// The process is asked to end.
-    #[error("it was stopped")]
-    Cancelled,
-}
-
-impl From<Cancelled> for RepairError {
-    fn from(_: Cancelled) -> Self {
-        Self::Cancelled
-    }
-}
 
 /// What the new file is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,153 +239,6 @@ impl Repair<'_> {
         }
         Ok(handle)
     }
-
-    /// Keeps the file as it was under another name, which is returned.
-    fn keep(&self, original: &File) -> Result<PathBuf, RepairError> {
-        let stamp = Zoned::now().strftime(".broken-%Y%m%d-%H%M%S").to_string();
-        let (mut kept, mut number) = (self.place.beside(&stamp), 1);
-        loop {
-            let outcome = match fs::hard_link(self.place.file(), &kept) {
-                Err(error) if no_links(&error) => {
-                    let mut options = OpenOptions::new();
-                    let copied =
-                        options.write(true).create_new(true).mode(0o600).open(&kept).and_then(|copy| {
-                            extents::copy(original, &copy)?;
-                            copy.sync_all()
-                        });
-                    if copied.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
-                        // Half a file is of no use.
-                        let _ = fs::remove_file(&kept);
-                    }
-                    copied
-                }
-                linked => linked,
-            };
-            match outcome {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    number += 1;
-                    kept = self.place.beside(&format!("{stamp}-{number}"));
-                }
-                Err(error) => return Err(at(&kept)(error)),
-                Ok(()) => return Ok(kept),
-            }
-        }
-    }
-
-    /// Puts the new file in the place of the old one, with its owner and mode, once it is on the disk. Returns where the
-    /// old one is kept, if it is to be.
-    fn put(
-        &self,
-        original: &File,
-        new: &File,
-        name: &Path,
-        keeps: bool,
-    ) -> Result<Option<PathBuf>, RepairError> {
-        let (old, own) = (original.metadata()?, new.metadata().map_err(at(name))?);
-        let mut mode = old.mode() & 0o7777;
-        if (old.uid(), old.gid()) != (own.uid(), own.gid())
-            && fchown(new, Some(old.uid()), Some(old.gid())).is_err()
-            && fchown(new, None, Some(old.gid())).is_err()
-        {
-            // A group that this user is not in. Its own must not get what that one had.
-            mode &= !0o2070;
-        }
-        new.set_permissions(Permissions::from_mode(mode)).map_err(at(name))?;
-        new.sync_all().map_err(at(name))?;
-        let kept = self.cancel.commit(|_| {
-            let kept = keeps.then(|| self.keep(original)).transpose()?;
-            let renamed = fs::rename(name, self.place.file()).map_err(at(name));
-            if let (Err(_), Some(kept)) = (&renamed, &kept) {
-                fs::remove_file(kept).map_err(at(kept))?;
-            }
-            renamed.map(|()| kept)
-        })??;
-        if let Err(error) = self.place.sync_directory() {
-            warn!("the directory of the database {} cannot be synced: {error}", self.place.file().display());
-        }
-        Ok(kept)
-    }
-}
-
-/// The files that an attempt may have left.
-fn leftovers(place: &Place) -> Result<Vec<PathBuf>, RepairError> {
-    let name = place.beside(".repair");
-    let rest = |path: &Path| path.as_os_str().as_encoded_bytes()[name.as_os_str().len()..].to_vec();
-    // What the library adds to the name is random.
-    let is_one = |rest: &[u8]| {
-        rest.is_empty()
-            || rest.len() == 7 && rest[0] == b'.' && rest[1..].iter().all(u8::is_ascii_alphanumeric)
-    };
-    let found = place.all_beside(".repair").map_err(at(&name))?;
-    Ok(found.into_iter().filter(|path| is_one(&rest(path))).collect())
-}
-
-fn remove_leftovers(place: &Place) -> Result<(), RepairError> {
-    leftovers(place)?.iter().try_for_each(|path| fs::remove_file(path).map_err(at(path)))
-}
-
-/// Removes what an attempt has left, until there is nothing: the library may have renamed a file in the meantime. The
-/// database must be locked.
-pub(crate) fn clean(place: &Place) {
-    loop {
-        let found = leftovers(place).unwrap_or_default();
-        if found.is_empty() {
-            return;
-        }
-        for path in found {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    warn!("{} is of no use any more and cannot be removed: {error}", path.display());
-                    return;
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-/// Removes what no server could read: the library takes for a record whatever is where one should be.
-/// Says how many there were.
-fn remove_unreadable(open: &mut Open) -> Result<usize, GdbmError> {
-    let found = unreadable(open, |_| true)?;
-    for key in &found {
-        open.handle.delete(key)?;
-    }
-    Ok(found.len())
-}
-
-/// The keys, of those that are asked for, whose records cannot be read.
-fn unreadable(open: &mut Open, is_wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>, GdbmError> {
-    let (mut key, mut unreadable) = (Vec::new(), Vec::new());
-    let mut is_there = open.handle.first_key(&mut key)?;
-    while is_there {
-        if is_wanted(&key)
-            && (!open.handle.fetch(&key, &mut open.value)? || Stored::decode(&open.value).is_none())
-        {
-            unreadable.push(key.clone());
-        }
-        is_there = open.handle.next_key(&mut key)?;
-    }
-    Ok(unreadable)
-}
-
-/// Whether the library has failed for what is in the file, and not for what this machine or process lacks.
-pub(crate) fn is_of_the_file(error: &GdbmError) -> bool {
-    let lacks = matches!(
-        error.system_number(),
-        Some(
-            Errno::ENOSPC
-                | Errno::EDQUOT
-                | Errno::EFBIG
-                | Errno::ENOMEM
-                | Errno::EMFILE
-                | Errno::ENFILE
-                | Errno::EACCES
-                | Errno::EPERM
-                | Errno::EROFS
-        )
-    );
-    !is_of_another_machine(error) && !lacks
 }
 
 fn make(path: &Path) -> Result<File, RepairError> {
@@ -435,20 +250,7 @@ fn open(path: &Path) -> Result<File, RepairError> {
     OpenOptions::new().read(true).write(true).open(path).map_err(at(path))
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> RepairError {
-    move |error| RepairError::File { path: path.to_owned(), error }
-}
-
 fn is_same(file: &File, other: &fs::Metadata) -> io::Result<bool> {
     let metadata = file.metadata()?;
     Ok((metadata.dev(), metadata.ino()) == (other.dev(), other.ino()))
-}
-
-/// Whether a file system has no second names for this file.
-fn no_links(error: &io::Error) -> bool {
-    let number = error.raw_os_error().map(Errno::from_raw);
-    matches!(
-        number,
-        Some(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK | Errno::EXDEV | Errno::EINVAL)
-    )
 }

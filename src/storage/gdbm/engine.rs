@@ -1,0 +1,222 @@
+//! The engine: opening and closing it, and batches as they come.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+use super::cancel::{Cancel, opened};
+use super::core::Shared;
+use super::file::disk_note::Note;
+use super::file::tail;
+use super::lock;
+use super::opening::{Opened as OpenedFile, Opening};
+use crate::record::Timestamp;
+use crate::storage::{Batch, BoxFuture, Engine, Health, OpenError, Opened, Options, Progress, StorageError};
+
+/// How many blocks of the file the library keeps decoded. Its own choice would grow with the
+/// database without bound.
+const CACHED_BLOCKS: usize = 512;
+
+/// The engine on an open file.
+pub struct Gdbm {
+    pub(super) shared: Arc<Shared>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Opens the database for [`crate::storage::open`]. A repair takes its time, so that is done by another thread; it is
+/// given up if the future is dropped.
+pub(in crate::storage) fn open(options: &Options) -> Opened<'_> {
+    let options = options.clone();
+    Box::pin(async move {
+        let engine = opened(move |cancel| {
+            let note = options.homedir.as_deref().map(Note::of);
+            Gdbm::open_as(&options.path, options.cleanup_age, TimeZone::system(), note, cancel)
+        });
+        let engine = engine.await?;
+        Ok(Arc::new(engine) as Arc<dyn Engine>)
+    })
+}
+
+impl Gdbm {
+    /// Opens a database file, creating it if there is none, and starts the thread that syncs it
+    /// and deletes records older than `age`. Dates in the file are of `zone`.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the file and says what to do.
+    pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, OpenError> {
+        Self::open_as(path, age, zone, None, &Cancel::default())
+    }
+
+    fn open_as(
+        path: &Path,
+        age: Option<Duration>,
+        zone: TimeZone,
+        note: Option<Note>,
+        cancel: &Cancel,
+    ) -> Result<Self, OpenError> {
+        let opening = Opening { path, zone, age, cached_blocks: CACHED_BLOCKS, note, cancel };
+        let OpenedFile { mut open, marker, place, file } = opening.run()?;
+        let path = place.file().to_owned();
+        // A full disk is told at the start, not at the first report.
+        open.admit(&path, Timestamp::now());
+        open.ahead.begin();
+        let shared = Arc::new(Shared {
+            path: path.clone(),
+            place,
+            marker,
+            age,
+            open: Mutex::new(Some(open)),
+            file,
+            stopping: Mutex::new(false),
+            wake: Condvar::new(),
+            failure: watch::Sender::new(None),
+            syncing: Mutex::new(()),
+            is_gone: AtomicBool::new(false),
+        });
+        let keeper = thread::Builder::new().name("gdbm".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                let _told = DeathTold(&shared);
+                shared.keep();
+            }
+        });
+        let keeper = keeper.map_err(|error| {
+            OpenError::new(format!("no thread can be started for the database {}: {error}", path.display()))
+        })?;
+        Ok(Self { keeper: Mutex::new(Some(keeper)), shared })
+    }
+
+    /// Closes the file, unless that has been done.
+    fn close_once(&self) {
+        self.stop_keeper();
+        let Some(open) = self.shared.lock().take() else { return };
+        self.shared.look_for_file();
+        let (path, marker) = (self.shared.path.display(), &self.shared.marker);
+        if let Err(error) = open.handle.close() {
+            error!("closing the database {path} failed: {error}");
+        }
+        // What may be damaged is to be repaired by the next start, with all that is in the file.
+        if marker.flag().is_owed() {
+            self.shared.sync_file();
+            match marker.sync() {
+                Ok(()) => warn!(
+                    "the database {path} may be damaged, or a repair of it is still to be made; the next start repairs it"
+                ),
+                Err(error) => warn!(
+                    "the database {path} may be damaged, which cannot be noted in {}: {error}; write anything into that file \
+                     before the next start, so that it repairs the database",
+                    marker.path().display()
+                ),
+            }
+            return;
+        }
+        if let Err(error) = tail::cut(&self.shared.file) {
+            warn!("the tail of the database {path} cannot be cut off: {error}; the next start tries again");
+            return;
+        }
+        if self.shared.sync_file()
+            && let Err(error) = marker.clear()
+        {
+            warn!("{} cannot be removed: {error}", marker.path().display());
+        }
+    }
+
+    fn stop_keeper(&self) {
+        *lock(&self.shared.stopping) = true;
+        self.shared.wake.notify_all();
+        if let Some(keeper) = lock(&self.keeper).take()
+            && keeper.join().is_err()
+        {
+            error!("the thread that looks after the database {} has died", self.shared.path.display());
+        }
+    }
+}
+
+/// Tells of the death of the thread that has it: without that nothing would reach the disk in time.
+pub(super) struct DeathTold<'a>(pub(super) &'a Shared);
+
+impl Drop for DeathTold<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let path = self.0.path.display();
+            self.0.fail(format!("the thread that looks after the database {path} has died: the server ends"));
+        }
+    }
+}
+
+impl Engine for Gdbm {
+    fn describe(&self) -> String {
+        format!("gdbm, {}", self.shared.path.display())
+    }
+
+    fn run(&self, mut batch: Batch) -> Progress {
+        let now = batch.now();
+        if let Some(open) = self.shared.lock().as_mut() {
+            open.cache.fetch(batch.entries().iter().map(|entry| &entry.digest));
+            for entry in batch.entries_mut() {
+                if let Err(error) = self.shared.serve(open, entry, now) {
+                    entry.fail(self.shared.complain(open, &error));
+                }
+            }
+        }
+        Progress::Done(batch)
+    }
+
+    fn count_limit(&self) -> i64 {
+        i64::MAX
+    }
+
+    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(async move {
+            let shared = Arc::clone(&self.shared);
+            match tokio::task::spawn_blocking(move || shared.sync()).await {
+                Ok(true) => Ok(()),
+                _ => Err(StorageError::Unavailable),
+            }
+        })
+    }
+
+    fn health(&self) -> Health {
+        if let Some(why) = self.shared.failure.borrow().clone() {
+            return Health::Failed(why);
+        }
+        match self.shared.lock().as_ref() {
+            None => Health::Away("it has been closed".to_owned()),
+            Some(open) if open.unsynced => Health::ReadOnly("it cannot be written to its disk".to_owned()),
+            Some(open) => match open.reserve.refusal() {
+                Some(why) => Health::ReadOnly(why.to_owned()),
+                None => Health::Serving,
+            },
+        }
+    }
+
+    fn failed(&self) -> BoxFuture<'_, String> {
+        let mut failure = self.shared.failure.subscribe();
+        Box::pin(async move {
+            let why = failure.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+            match why {
+                Some(why) => why,
+                // The sender lives as long as the engine, which is borrowed.
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.close_once() })
+    }
+}
+
+impl Drop for Gdbm {
+    /// A start that is given up drops the engine in the middle of something else.
+    fn drop(&mut self) {
+        self.close_once();
+    }
+}

@@ -1,0 +1,91 @@
+//! Putting the new file in the place of the old one, which may be kept under another name.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use jiff::Zoned;
+use nix::errno::Errno;
+use tracing::warn;
+
+use super::error::{RepairError, at};
+use super::rewrite::Repair;
+use crate::storage::gdbm::file::extents;
+
+impl Repair<'_> {
+    /// Keeps the file as it was under another name, which is returned.
+    fn keep(&self, original: &File) -> Result<PathBuf, RepairError> {
+        let stamp = Zoned::now().strftime(".broken-%Y%m%d-%H%M%S").to_string();
+        let (mut kept, mut number) = (self.place.beside(&stamp), 1);
+        loop {
+            let outcome = match fs::hard_link(self.place.file(), &kept) {
+                Err(error) if no_links(&error) => {
+                    let mut options = OpenOptions::new();
+                    let copied =
+                        options.write(true).create_new(true).mode(0o600).open(&kept).and_then(|copy| {
+                            extents::copy(original, &copy)?;
+                            copy.sync_all()
+                        });
+                    if copied.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
+                        // Half a file is of no use.
+                        let _ = fs::remove_file(&kept);
+                    }
+                    copied
+                }
+                linked => linked,
+            };
+            match outcome {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    number += 1;
+                    kept = self.place.beside(&format!("{stamp}-{number}"));
+                }
+                Err(error) => return Err(at(&kept)(error)),
+                Ok(()) => return Ok(kept),
+            }
+        }
+    }
+
+    /// Puts the new file in the place of the old one, with its owner and mode, once it is on the disk. Returns where the
+    /// old one is kept, if it is to be.
+    pub(super) fn put(
+        &self,
+        original: &File,
+        new: &File,
+        name: &Path,
+        keeps: bool,
+    ) -> Result<Option<PathBuf>, RepairError> {
+        let (old, own) = (original.metadata()?, new.metadata().map_err(at(name))?);
+        let mut mode = old.mode() & 0o7777;
+        if (old.uid(), old.gid()) != (own.uid(), own.gid())
+            && fchown(new, Some(old.uid()), Some(old.gid())).is_err()
+            && fchown(new, None, Some(old.gid())).is_err()
+        {
+            // A group that this user is not in. Its own must not get what that one had.
+            mode &= !0o2070;
+        }
+        new.set_permissions(Permissions::from_mode(mode)).map_err(at(name))?;
+        new.sync_all().map_err(at(name))?;
+        let kept = self.cancel.commit(|_| {
+            let kept = keeps.then(|| self.keep(original)).transpose()?;
+            let renamed = fs::rename(name, self.place.file()).map_err(at(name));
+            if let (Err(_), Some(kept)) = (&renamed, &kept) {
+                fs::remove_file(kept).map_err(at(kept))?;
+            }
+            renamed.map(|()| kept)
+        })??;
+        if let Err(error) = self.place.sync_directory() {
+            warn!("the directory of the database {} cannot be synced: {error}", self.place.file().display());
+        }
+        Ok(kept)
+    }
+}
+
+/// Whether a file system has no second names for this file.
+pub(super) fn no_links(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        number,
+        Some(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK | Errno::EXDEV | Errno::EINVAL)
+    )
+}

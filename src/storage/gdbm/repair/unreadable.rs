@@ -1,0 +1,33 @@
+//! Records that the library finds and no server can read.
+
+use crate::storage::gdbm::codec::Stored;
+use crate::storage::gdbm::file::handle::GdbmError;
+use crate::storage::gdbm::file::open_file::Open;
+
+/// Removes what no server could read: the library takes for a record whatever is where one should be.
+/// Says how many there were.
+pub(super) fn remove_unreadable(open: &mut Open) -> Result<usize, GdbmError> {
+    let found = unreadable(open, |_| true)?;
+    for key in &found {
+        open.handle.delete(key)?;
+    }
+    Ok(found.len())
+}
+
+/// The keys, of those that are asked for, whose records cannot be read.
+pub(super) fn unreadable(
+    open: &mut Open,
+    is_wanted: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<Vec<u8>>, GdbmError> {
+    let (mut key, mut unreadable) = (Vec::new(), Vec::new());
+    let mut is_there = open.handle.first_key(&mut key)?;
+    while is_there {
+        if is_wanted(&key)
+            && (!open.handle.fetch(&key, &mut open.value)? || Stored::decode(&open.value).is_none())
+        {
+            unreadable.push(key.clone());
+        }
+        is_there = open.handle.next_key(&mut key)?;
+    }
+    Ok(unreadable)
+}
