@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use super::core::Shared;
+use super::expiry::{Sweep, SweepError, horizon};
 use super::lock;
-use super::sweep::{Sweep, SweepError, Walk, horizon, lower_case_digest};
+use super::walk::{KeyWalk, lower_case_digest};
 
 /// How often changes are made safe against a crash of the machine.
 const SYNC_PERIOD: Duration = Duration::from_secs(60);
@@ -137,7 +138,7 @@ impl Shared {
     /// Looks whether some of the first keys are no lower-case digests, a slice at a time: each may
     /// have to be fetched from the disk.
     fn look_for_foreign_keys(&self) {
-        let mut walk = Walk::default();
+        let mut walk = KeyWalk::default();
         let mut left = SAMPLE;
         while left > 0 && !self.stops_before(Instant::now() + PAUSE) {
             let mut guard = self.lock();

@@ -11,12 +11,13 @@ mod cancel;
 mod codec;
 mod core;
 mod engine;
+mod expiry;
 mod file;
 pub(crate) mod fuzzing;
 mod keeper;
 mod opening;
 mod repair;
-mod sweep;
+mod walk;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

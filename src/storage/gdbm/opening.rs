@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use tracing::{info, warn};
 
 use super::cancel::Cancel;
+use super::expiry::horizon;
 use super::file::disk_note::Note;
 use super::file::handle::Handle;
 use super::file::header::Header;
@@ -20,7 +21,6 @@ use super::repair::explain::explain;
 use super::repair::leftovers::clean;
 use super::repair::marker::{Left, Marker};
 use super::repair::rewrite::{Purpose, Repair, Repaired};
-use super::sweep::horizon;
 use crate::storage::OpenError;
 
 /// How a file is opened.

@@ -13,7 +13,7 @@ use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::codec::Stored;
 use crate::storage::gdbm::file::directory::{BUCKET_ELEMENTS, ELEMENT_SIZE, HASH_BITS, hash};
 use crate::storage::gdbm::file::header::{Header, long, word};
-use crate::storage::gdbm::sweep::lower_case_digest;
+use crate::storage::gdbm::walk::lower_case_digest;
 use pyzor_wire::digest::Digest;
 
 /// The hash of a place without an entry.

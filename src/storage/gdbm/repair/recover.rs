@@ -11,10 +11,10 @@ use super::marker::{Left, Marker};
 use super::rewrite::{Purpose, Repair};
 use crate::storage::OpenError;
 use crate::storage::gdbm::cancel::Cancel;
+use crate::storage::gdbm::expiry::horizon;
 use crate::storage::gdbm::file::header::Header;
 use crate::storage::gdbm::file::location::{Place, Use, check_kind};
 use crate::storage::gdbm::file::tail;
-use crate::storage::gdbm::sweep::horizon;
 
 /// Repairs the file of a database that may be damaged, and keeps the file as it was; a sound one is left alone. No
 /// process may have it open. Records that have not changed for `age` are not taken from remains, since they may

@@ -132,6 +132,6 @@ fn digests(bytes: &[u8]) -> impl Iterator<Item = (Digest, usize)> {
         if bytes[text] != b'1' {
             return None;
         }
-        Some((crate::storage::gdbm::sweep::lower_case_digest(key)?, text))
+        Some((crate::storage::gdbm::walk::lower_case_digest(key)?, text))
     })
 }

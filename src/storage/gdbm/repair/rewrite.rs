@@ -26,7 +26,7 @@ use crate::storage::gdbm::file::handle::{GDBM_BAD_AVAIL, Handle};
 use crate::storage::gdbm::file::header::Header;
 use crate::storage::gdbm::file::location::{Place, Use, size_of};
 use crate::storage::gdbm::file::open_file::Open;
-use crate::storage::gdbm::sweep::lower_case_digest;
+use crate::storage::gdbm::walk::lower_case_digest;
 
 /// How many buckets may be half written after a kill in one change. The texts of all their records are in the file,
 /// so that nothing is lost if the library cannot read them.

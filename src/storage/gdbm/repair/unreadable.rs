@@ -3,6 +3,7 @@
 use crate::storage::gdbm::codec::Stored;
 use crate::storage::gdbm::file::handle::GdbmError;
 use crate::storage::gdbm::file::open_file::Open;
+use crate::storage::gdbm::walk::KeyWalk;
 
 /// Removes what no server could read: the library takes for a record whatever is where one should be.
 /// Says how many there were.
@@ -19,15 +20,13 @@ pub(super) fn unreadable(
     open: &mut Open,
     is_wanted: impl Fn(&[u8]) -> bool,
 ) -> Result<Vec<Vec<u8>>, GdbmError> {
-    let (mut key, mut unreadable) = (Vec::new(), Vec::new());
-    let mut is_there = open.handle.first_key(&mut key)?;
-    while is_there {
-        if is_wanted(&key)
-            && (!open.handle.fetch(&key, &mut open.value)? || Stored::decode(&open.value).is_none())
+    let (mut walk, mut unreadable) = (KeyWalk::default(), Vec::new());
+    while let Some(key) = walk.next(&mut open.handle)? {
+        if is_wanted(key)
+            && (!open.handle.fetch(key, &mut open.value)? || Stored::decode(&open.value).is_none())
         {
-            unreadable.push(key.clone());
+            unreadable.push(key.to_owned());
         }
-        is_there = open.handle.next_key(&mut key)?;
     }
     Ok(unreadable)
 }

@@ -1,0 +1,107 @@
+//! Opening a file as a whole, for reading or for changes.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::Whole;
+use super::core::{Shared, State};
+use crate::storage::bulk::{Bulk, Purpose};
+use crate::storage::gdbm::cancel::{Cancel, opened};
+use crate::storage::gdbm::file::handle::Handle;
+use crate::storage::gdbm::file::location::{Place, Use, cannot_use, check_kind};
+use crate::storage::gdbm::file::open_file::Open;
+use crate::storage::gdbm::opening::{Opened, Opening};
+use crate::storage::gdbm::repair::explain::explain;
+use crate::storage::gdbm::repair::marker::Marker;
+use crate::storage::gdbm::walk::DelayedDeletions;
+use crate::storage::{OpenError, OpenedBulk, Options};
+
+/// How many blocks of the file the library keeps decoded: 32 MiB in blocks of the usual size. Records
+/// come in any order, so that more of them is less work.
+const CACHED_BLOCKS: usize = 8192;
+/// Opens a file for [`crate::storage::bulk::open`].
+pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
+    Box::pin(async move {
+        let (path, age) = (options.path.clone(), options.cleanup_age);
+        let whole =
+            opened(move |cancel| Whole::open(&path, purpose, TimeZone::system(), age, cancel)).await?;
+        Ok(Arc::new(whole) as Arc<dyn Bulk>)
+    })
+}
+
+impl Whole {
+    /// Opens a file. What a killed process left behind is repaired if that is allowed.
+    pub(super) fn open(
+        path: &Path,
+        purpose: Purpose,
+        zone: TimeZone,
+        age: Option<Duration>,
+        cancel: &Cancel,
+    ) -> Result<Self, OpenError> {
+        let to_write = || open_to_write(path, &zone, age, cancel);
+        let (mut open, marker, place, file) = match purpose {
+            Purpose::Look | Purpose::Read => match open_to_read(path, &zone)? {
+                (open, place, file, true) => (open, None, place, file),
+                (open, _, file, false) if purpose == Purpose::Read => {
+                    drop((open, file));
+                    to_write()?
+                }
+                _ => {
+                    return Err(OpenError::new(format!(
+                        "the database {} was not closed by the process that had it, which must have been killed: \
+                         start and stop pyzord on it, which repairs it, first",
+                        path.display()
+                    )));
+                }
+            },
+            Purpose::Empty => {
+                // Nothing is to be created.
+                drop(open_to_read(path, &zone)?);
+                to_write()?
+            }
+            Purpose::Fill => to_write()?,
+        };
+        let block = open.handle.block_size().map_err(|error| explain(path, &error))?;
+        let state = State {
+            open: Some(open),
+            walked: None,
+            doomed: DelayedDeletions::new(block),
+            has_deleted: false,
+            was_scanned: false,
+            is_mapped: true,
+        };
+        let path = place.file().to_owned();
+        let shared = Shared { path, place, zone, marker, file, state: Mutex::new(state) };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+/// Opens a file for reading only; says whether it was closed.
+fn open_to_read(path: &Path, zone: &TimeZone) -> Result<(Open, Place, File, bool), OpenError> {
+    check_kind(path)?;
+    let place = Place::of(path)?;
+    let file = place.lock(Use::Read)?;
+    let mut handle = Handle::open_to_read(&file, place.file()).map_err(|error| explain(path, &error))?;
+    let is_closed = !handle.needs_recovery() && !Marker::of(&place).is_there();
+    if is_closed {
+        handle.keep_cached(CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
+    }
+    let open = Open::new(handle, &file, zone.clone()).map_err(|error| cannot_use(path, &error))?;
+    Ok((open, place, file, is_closed))
+}
+
+fn open_to_write(
+    path: &Path,
+    zone: &TimeZone,
+    age: Option<Duration>,
+    cancel: &Cancel,
+) -> Result<(Open, Option<Marker>, Place, File), OpenError> {
+    let (zone, cached_blocks) = (zone.clone(), CACHED_BLOCKS);
+    let opening = Opening { path, zone, age, cached_blocks, note: None, cancel };
+    let Opened { open, marker, place, file } = opening.run()?;
+    Ok((open, Some(marker), place, file))
+}
