@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::record::{Kind, Record};
-use crate::storage::{Batch, BoxFuture, Engine, Health, Progress, StorageError};
+use crate::storage::{Batch, BoxFuture, Engine, Progress, StorageError};
 use pyzor_wire::digest::Digest;
 
 /// Records in memory.
@@ -69,12 +69,8 @@ impl Engine for Memory {
         self.limit
     }
 
-    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn health(&self) -> Health {
-        Health::Serving
+    fn is_available(&self) -> bool {
+        true
     }
 
     fn failed(&self) -> BoxFuture<'_, String> {

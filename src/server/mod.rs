@@ -39,7 +39,7 @@ use crate::handler::Handler;
 use crate::limits::Gate;
 use crate::logging::UsageLog;
 use crate::record::Timestamp;
-use crate::storage::{Batch, Engine, Health, Progress};
+use crate::storage::{Batch, Engine, Progress};
 use pyzor_udp::BATCH;
 
 /// How many requests one batch for the engine may have.
@@ -353,7 +353,7 @@ impl Server {
             }
         }
         // From an engine that is away everybody gets a refusal at once.
-        if !matches!(self.engine.health(), Health::Away(_)) {
+        if self.engine.is_available() {
             self.shed();
             self.answered = Instant::now();
         }

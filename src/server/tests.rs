@@ -5,7 +5,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::*;
 use crate::record::{Kind, Record};
-use crate::storage::{BoxFuture, Health, StorageError};
+use crate::storage::BoxFuture;
 use pyzor_wire::digest::Digest;
 
 const PATIENT: Duration = Duration::from_secs(10);
@@ -72,12 +72,8 @@ impl Engine for Slow {
         i64::MAX
     }
 
-    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
-        unreachable!("the daemon flushes, not the server")
-    }
-
-    fn health(&self) -> Health {
-        Health::Serving
+    fn is_available(&self) -> bool {
+        true
     }
 
     fn failed(&self) -> BoxFuture<'_, String> {

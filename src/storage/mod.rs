@@ -46,19 +46,6 @@ pub enum Progress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(pub Vec<u8>);
 
-/// How an engine is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It reads and writes.
-    Serving,
-    /// It reads, and refuses changes for the reason given.
-    ReadOnly(String),
-    /// It does neither, for the reason given.
-    Away(String),
-    /// It will never again do either in this process, for the reason given.
-    Failed(String),
-}
-
 /// A store of records.
 ///
 /// All engines behave alike: counters stop at [`Engine::count_limit`] instead of failing; a
@@ -87,11 +74,8 @@ pub trait Engine: Send + Sync {
     /// The highest count that the engine can hold.
     fn count_limit(&self) -> i64;
 
-    /// Makes everything that was counted so far durable.
-    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>>;
-
-    /// How the engine is now.
-    fn health(&self) -> Health;
+    /// Whether the database can be reached, so that a batch takes its time. Otherwise batches are refused at once.
+    fn is_available(&self) -> bool;
 
     /// Waits until the engine cannot go on in this process, and says why in one line. Never
     /// returns while it can.

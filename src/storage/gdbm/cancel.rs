@@ -11,7 +11,7 @@ use super::repair::leftovers::clean;
 use crate::storage::OpenError;
 
 /// How long a cancelled repair may take to end by itself. In a call of the library it does not.
-const PATIENCE: Duration = Duration::from_millis(300);
+const CANCEL_LIMIT: Duration = Duration::from_millis(300);
 
 /// Work has been cancelled.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Cancel {
         state.is_cancelled = true;
         let waited = self.0.changed.wait_while(state, |state| state.is_running && state.repairing.is_none());
         let state = waited.unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.changed.wait_timeout_while(state, PATIENCE, |state| state.is_running);
+        let waited = self.0.changed.wait_timeout_while(state, CANCEL_LIMIT, |state| state.is_running);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = state.repairing.as_ref().filter(|_| state.is_running) {
             clean(place);

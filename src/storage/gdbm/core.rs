@@ -34,8 +34,6 @@ pub(super) struct Shared {
     pub(super) stopping: Mutex<bool>,
     pub(super) wake: Condvar,
     pub(super) failure: watch::Sender<Option<String>>,
-    /// Held while changes are made durable, so that nobody takes those under way for done.
-    pub(super) syncing: Mutex<()>,
     /// Whether it has been told that the file is not at its place any more.
     pub(super) is_gone: AtomicBool,
 }

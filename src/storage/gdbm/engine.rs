@@ -17,7 +17,7 @@ use super::file::tail;
 use super::lock;
 use super::opening::{Opened as OpenedFile, Opening};
 use crate::record::Timestamp;
-use crate::storage::{Batch, BoxFuture, Engine, Health, OpenError, Opened, Options, Progress, StorageError};
+use crate::storage::{Batch, BoxFuture, Engine, OpenError, Opened, Options, Progress};
 
 /// How many blocks of the file the library keeps decoded. Its own choice would grow with the
 /// database without bound.
@@ -77,7 +77,6 @@ impl Gdbm {
             stopping: Mutex::new(false),
             wake: Condvar::new(),
             failure: watch::Sender::new(None),
-            syncing: Mutex::new(()),
             is_gone: AtomicBool::new(false),
         });
         let keeper = thread::Builder::new().name("gdbm".to_owned()).spawn({
@@ -173,28 +172,9 @@ impl Engine for Gdbm {
         i64::MAX
     }
 
-    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
-        Box::pin(async move {
-            let shared = Arc::clone(&self.shared);
-            match tokio::task::spawn_blocking(move || shared.sync()).await {
-                Ok(true) => Ok(()),
-                _ => Err(StorageError::Unavailable),
-            }
-        })
-    }
-
-    fn health(&self) -> Health {
-        if let Some(why) = self.shared.failure.borrow().clone() {
-            return Health::Failed(why);
-        }
-        match self.shared.lock().as_ref() {
-            None => Health::Away("it has been closed".to_owned()),
-            Some(open) if open.unsynced => Health::ReadOnly("it cannot be written to its disk".to_owned()),
-            Some(open) => match open.reserve.refusal() {
-                Some(why) => Health::ReadOnly(why.to_owned()),
-                None => Health::Serving,
-            },
-        }
+    /// A file is there until it is closed.
+    fn is_available(&self) -> bool {
+        self.shared.failure.borrow().is_some() || self.shared.lock().is_some()
     }
 
     fn failed(&self) -> BoxFuture<'_, String> {

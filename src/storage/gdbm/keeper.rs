@@ -69,6 +69,7 @@ impl Shared {
         }
     }
 
+    /// Makes all changes so far durable once that is due.
     pub(super) fn sync_if_due(&self, next_sync: &mut Instant) {
         if *next_sync <= Instant::now() {
             let period = if self.sync() { SYNC_PERIOD } else { SYNC_RETRY };
@@ -77,8 +78,7 @@ impl Shared {
     }
 
     /// Makes all changes so far durable; says whether that was possible.
-    pub(super) fn sync(&self) -> bool {
-        let _syncing = lock(&self.syncing);
+    fn sync(&self) -> bool {
         let dirty = self.lock().as_mut().is_some_and(|open| std::mem::take(&mut open.dirty));
         if !dirty {
             return true;

@@ -30,7 +30,7 @@ use self::target::MySqlTarget;
 use self::work::Shared;
 use super::remote::presence::{Link, keep, time_left};
 use super::remote::start::{Failure, wait_for};
-use super::{Batch, BoxFuture, Engine, Health, OpenError, Opened, Options, Progress, StorageError};
+use super::{Batch, BoxFuture, Engine, OpenError, Opened, Options, Progress};
 
 /// How many connections there are when nobody says.
 const CONNECTIONS: usize = 4;
@@ -131,19 +131,8 @@ impl Engine for MySql {
         self.shared.pool.table().limit()
     }
 
-    /// What the server has accepted is as durable as it makes things.
-    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn health(&self) -> Health {
-        if let Some(why) = self.shared.pool.presence().why_away() {
-            return Health::Away(why);
-        }
-        match self.shared.refusals.last() {
-            Some(why) => Health::ReadOnly(why),
-            None => Health::Serving,
-        }
+    fn is_available(&self) -> bool {
+        self.shared.pool.presence().epoch().is_some()
     }
 
     /// A store elsewhere may always come back.

@@ -241,7 +241,6 @@ impl Shared {
                     }
                 }
             }
-            self.refusals.accepted();
             self.hung().clear(rows);
         };
         match self.upsert(connection, table, kind, rows, now, end).await {

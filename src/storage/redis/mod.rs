@@ -35,9 +35,7 @@ use self::target::RedisTarget;
 use self::work::Shared;
 use super::bulk::Purpose;
 use super::remote::refusals::Refusals;
-use super::{
-    Batch, BoxFuture, Engine, Health, OpenError, Opened, OpenedBulk, Options, Progress, StorageError,
-};
+use super::{Batch, BoxFuture, Engine, OpenError, Opened, OpenedBulk, Options, Progress};
 
 /// The engine on a Redis.
 pub struct Redis {
@@ -127,22 +125,11 @@ impl Engine for Redis {
         i64::MAX
     }
 
-    /// Redis alone knows when it writes to its disk.
-    fn flush(&self) -> BoxFuture<'_, Result<(), StorageError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn health(&self) -> Health {
+    /// A cluster is as long as one of its nodes is.
+    fn is_available(&self) -> bool {
         let topology = self.shared.topology.load();
-        let mut away = topology.nodes().iter().map(|node| node.presence().why_away());
-        match away.next().flatten() {
-            Some(why) if away.all(|why| why.is_some()) => return Health::Away(why),
-            _ => {}
-        }
-        match self.shared.refusals.last() {
-            Some(why) => Health::ReadOnly(why),
-            None => Health::Serving,
-        }
+        let nodes = topology.nodes();
+        nodes.is_empty() || nodes.iter().any(|node| node.presence().epoch().is_some())
     }
 
     /// A store elsewhere may always come back.

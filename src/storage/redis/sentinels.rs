@@ -18,7 +18,7 @@ use crate::storage::remote::start::Failure;
 /// How long one sentinel may take to answer, and a name to be looked up.
 const LIMIT: Duration = Duration::from_millis(300);
 /// How long a majority is waited for where no master is in use.
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAJORITY_LIMIT: Duration = Duration::from_secs(5);
 /// How long it is known which addresses a name has, or that it has none.
 const KNOWN: Duration = Duration::from_secs(5);
 
@@ -67,7 +67,7 @@ impl Sentinels {
         let all = self.addresses.len();
         match (named.as_slice(), votes.failure) {
             ([], failure) => Err(failure.unwrap_or_else(|| Failure::passing("there is no sentinel"))),
-            ([(master, count)], _) if waited >= PATIENCE => {
+            ([(master, count)], _) if waited >= MAJORITY_LIMIT => {
                 warn!(
                     "{count} of {all} sentinels name the master {master}, and no majority any: it is tried; see to \
                      the other sentinels, or take them out of DigestDB"

@@ -13,13 +13,13 @@ use crate::storage::bulk::BulkError;
 /// What all these names begin with.
 const PREFIX: &str = "pyzor-migrate.";
 /// How long another run is waited for. One that was killed is there until the server has done what it had sent.
-const PATIENCE: Duration = Duration::from_secs(60);
+const OTHERS_LIMIT: Duration = Duration::from_secs(60);
 
 impl Whole {
     /// Waits until no other run writes into this database, and has others wait for this one.
     pub(super) async fn take_turn(&self) -> Result<(), BulkError> {
         let name = format!("{PREFIX}{}.{}", std::process::id(), Timestamp::now().micros());
-        let (end, mut is_told) = (Instant::now() + PATIENCE, false);
+        let (end, mut is_told) = (Instant::now() + OTHERS_LIMIT, false);
         loop {
             let mut others = self.others(&name).await?;
             if others.as_ref().is_some_and(Vec::is_empty) {
@@ -41,7 +41,7 @@ impl Whole {
                 return Err(self.failed(&format!("{what}: wait for its end")));
             }
             if !std::mem::replace(&mut is_told, true) {
-                warn!("{}: waiting for up to {} s", self.failed(&what), PATIENCE.as_secs());
+                warn!("{}: waiting for up to {} s", self.failed(&what), OTHERS_LIMIT.as_secs());
             }
             sleep(PAUSE + Duration::from_millis(u64::from(std::process::id() % 200))).await;
         }

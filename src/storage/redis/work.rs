@@ -205,10 +205,7 @@ impl Shared {
                 entry.found = self.form.decode(&reply).map(Option::unwrap_or_default);
                 entry.found.map(|_| ())
             }
-            (Step::Count, Value::Int(1)) => {
-                self.refusals.accepted();
-                Ok(())
-            }
+            (Step::Count, Value::Int(1)) => Ok(()),
             (Step::Count, Value::Int(0)) => Err(StorageError::Damaged),
             (Step::Count, _) => Err(self.refusals.refused("an unknown reply of the script")),
         };

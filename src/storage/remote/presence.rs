@@ -75,7 +75,6 @@ struct State {
 
 #[derive(Debug)]
 struct Away {
-    why: String,
     /// The reason that was said last.
     told: String,
     since: Instant,
@@ -108,11 +107,6 @@ impl Presence {
         state.away.is_none().then_some(state.epoch)
     }
 
-    /// Why the store is away; none while it is there.
-    pub(crate) fn why_away(&self) -> Option<String> {
-        self.lock().away.as_ref().map(|away| away.why.clone())
-    }
-
     /// Takes note that the store has answered.
     pub(crate) fn seen(&self) {
         self.lock().seen = Instant::now();
@@ -136,9 +130,8 @@ impl Presence {
             }
             _ => Duration::ZERO,
         };
-        let (why, is_told, reminder) = (why.to_owned(), withheld.is_some(), now + FIRST_REMINDER);
-        let told = why.clone();
-        state.away = Some(Away { why, told, since: now, is_told, is_tried: false, reminder });
+        let (told, is_told, reminder) = (why.to_owned(), withheld.is_some(), now + FIRST_REMINDER);
+        state.away = Some(Away { told, since: now, is_told, is_tried: false, reminder });
         drop(state);
         self.lost.notify_one();
     }
@@ -192,10 +185,9 @@ impl Presence {
             // The first line may have been one too many.
             away.is_told = true;
             away.reminder = now + REMINDER;
-            away.told.clone_from(&why);
             error!("{} is still away after {} s: {why}", self.name, away.since.elapsed().as_secs());
+            away.told = why;
         }
-        away.why = why;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -309,7 +301,8 @@ mod tests {
         let epoch = presence.epoch().unwrap();
         presence.lost(epoch, "one");
         presence.lost(epoch, "another");
-        assert_eq!((presence.epoch(), presence.why_away().as_deref()), (None, Some("one")));
+        assert_eq!(presence.epoch(), None);
+        assert_eq!(presence.lock().away.as_ref().map(|away| away.told.as_str()), Some("one"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::presence::explained;
 use crate::storage::OpenError;
 
 /// How long the store is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_secs(10);
 /// How often that is said.
 const STEP: Duration = Duration::from_secs(1);
 /// How long one attempt may take.
@@ -56,7 +56,7 @@ pub(crate) async fn wait_for<T, F: Future<Output = Result<T, Failure>>>(
     name: &str,
     attempt: impl Fn() -> F,
 ) -> Result<T, OpenError> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + START_LIMIT;
     loop {
         let started = Instant::now();
         let mut attempt = pin!(attempt());
@@ -79,7 +79,7 @@ pub(crate) async fn wait_for<T, F: Future<Output = Result<T, Failure>>>(
         if Instant::now() >= end {
             return Err(OpenError::new(format!(
                 "{name} could not be reached within {} seconds: {why}",
-                PATIENCE.as_secs()
+                START_LIMIT.as_secs()
             )));
         }
         warn!("waiting for {name}: {why}");

@@ -1,0 +1,109 @@
+//! The engine as the server uses it.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::*;
+use crate::storage::gdbm::engine::DeathTold;
+
+#[test]
+fn a_batch_is_looked_up_before_it_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    write(
+        &path,
+        [
+            (digest(1).to_hex().to_vec(), b"5,1300000000,1400000000".to_vec()),
+            (digest(2).to_hex().to_vec(), b"damaged".to_vec()),
+        ],
+    );
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    let mut batch = Batch::default();
+    batch.restart(Timestamp::from_seconds(1_700_000_000), Instant::now());
+    let look_up = batch.look_up(digest(1));
+    let reports = [1, 1, 2, 3].map(|number| batch.increment(digest(number), Kind::Report));
+    let whitelisting = batch.increment(digest(3), Kind::Whitelist);
+    let Progress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
+    assert_eq!(batch.found(look_up, i64::MAX).unwrap().reports.count, 5);
+    assert_eq!(
+        reports.map(|report| batch.counted(report)),
+        [Ok(()), Ok(()), Err(StorageError::Damaged), Ok(())]
+    );
+    assert_eq!(batch.counted(whitelisting), Ok(()));
+    close(engine);
+    let found = read(&path);
+    assert_eq!(found[&digest(1).to_string()], "1,7,2011-03-13 07:06:40,2023-11-14 22:13:20,0,None,None");
+    assert_eq!(found[&digest(2).to_string()], "damaged");
+    assert_eq!(
+        found[&digest(3).to_string()],
+        "1,1,2023-11-14 22:13:20,2023-11-14 22:13:20,1,2023-11-14 22:13:20,2023-11-14 22:13:20"
+    );
+}
+
+#[test]
+fn what_cannot_be_opened_is_told_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pyzord.db");
+    let told = |path: &Path| match Gdbm::open(path, None, TimeZone::UTC) {
+        Ok(_) => panic!("it was opened"),
+        Err(error) => (error.to_string().replace(&path.display().to_string(), "FILE"), error.is_busy()),
+    };
+    std::fs::write(&path, "this is no database, but long enough for the header of one\n".repeat(100))
+        .unwrap();
+    let (text, busy) = told(&path);
+    assert_eq!(
+        text,
+        "FILE is not a GNU dbm database (Bad magic number): if it was one, pyzord --recover repairs it and keeps the file as it was; otherwise move it away, or name another file with DigestDB"
+    );
+    assert!(!busy);
+    std::fs::write(&path, "short").unwrap();
+    assert!(told(&path).0.starts_with("FILE is not a GNU dbm database ("), "{:?}", told(&path));
+    assert!(told(&folder.path().join("missing/pyzord.db")).0.contains("No such file or directory"));
+
+    std::fs::write(&path, "").unwrap();
+    let _first = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    let (text, busy) = told(&path);
+    // It is this one, which cannot be meant.
+    assert_eq!(text, "the database FILE is in use by another process: stop that first");
+    assert!(busy);
+}
+
+#[test]
+fn what_has_changed_is_synced_when_it_is_due() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Gdbm::open(&folder.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
+    let is_dirty = || engine.shared.lock().as_ref().unwrap().dirty;
+    assert!(report(&engine, [digest(1)]).iter().all(Result::is_ok));
+    assert!(is_dirty());
+    let mut later = Instant::now() + Duration::from_secs(60);
+    engine.shared.sync_if_due(&mut later);
+    assert!(is_dirty(), "it was not due");
+    let mut due = Instant::now();
+    engine.shared.sync_if_due(&mut due);
+    assert!(!is_dirty());
+    assert!(due > Instant::now() + Duration::from_secs(30), "the next one is not planned");
+}
+
+#[test]
+fn a_database_that_is_no_file_is_refused_without_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for path in [path.as_path(), folder.path()] {
+        let Err(error) = Gdbm::open(path, None, TimeZone::UTC) else { panic!("it was opened") };
+        assert!(error.to_string().ends_with("it is not a regular file"), "{error}");
+    }
+}
+
+#[test]
+fn the_death_of_its_thread_ends_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Gdbm::open(&folder.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
+    let shared = Arc::clone(&engine.shared);
+    let thread = thread::spawn(move || {
+        let _told = DeathTold(&shared);
+        panic!("as a thread may");
+    });
+    thread.join().unwrap_err();
+    assert!(engine.failed().now_or_never().is_some_and(|why| why.contains("has died")));
+}
