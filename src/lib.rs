@@ -22,13 +22,16 @@
 //! `pyzor-bench` is a package of its own. Both it and [`server`] receive and send batches of datagrams by `pyzor_udp`.
 //!
 //! Rooms know those below them only: `daemon`, `server`, `handler`, or `migrate`, then `access` and `storage`,
-//! then `record`; what clients and servers share is in `pyzor_wire`. The bodies of fuzz targets are in `fuzzing`, and in the rooms whose
-//! private parts they need, as tests are.
+//! then `record`; what clients and servers share is in `pyzor_wire` and `pyzor_home`. The body of a fuzz target is in a
+//! module `fuzzing` beside what it tests, what these share is in `fuzz_models`, and the table of all targets in
+//! `fuzzing`.
 
 pub mod access;
 pub mod allowance;
 pub mod daemon;
-#[doc(hidden)]
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz_models;
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod handler;
 pub mod limits;

@@ -4,7 +4,7 @@ use super::load::of_texts;
 use pyzor_wire::signature::KeyHash;
 
 use super::{Authorizer, Loaded, Order, Present, Sources};
-use crate::fuzzing::{Input, check_lines, check_no_secret};
+use crate::fuzz_models::{FuzzInput, check_lines, check_no_secret};
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::Refusal;
 use pyzor_wire::request::ANONYMOUS;
@@ -55,7 +55,7 @@ pub(crate) fn passwd(bytes: &[u8]) {
 
 /// Both files, in either order: everybody may do what the model grants, and nothing else.
 pub(crate) fn access(bytes: &[u8]) {
-    let mut input = Input::new(bytes);
+    let mut input = FuzzInput::new(bytes);
     let flags = input.byte();
     let order = if flags & 1 > 0 { Order::Last } else { Order::First };
     let passwd = input.until(0);

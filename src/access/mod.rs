@@ -3,6 +3,7 @@
 //! An [`Authorizer`] is an immutable snapshot of both files. Reloading makes a new one, which the
 //! server swaps in whole, so that a request sees either both old files or both new ones.
 
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod load;
 mod rules;

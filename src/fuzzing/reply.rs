@@ -1,28 +1,22 @@
-//! Replies: written for any outcome and thread, they are read back by a parser that knows nothing of the writer.
+//! Replies, written for any outcome and thread.
 
-use std::collections::BTreeMap;
-
-use super::Input;
-use crate::record::{Record, Tally, Timestamp};
+use crate::fuzz_models::{FuzzInput, check_reply};
 use pyzor_wire::reply::{Answer, Counts, Refusal, Times, encode};
-use pyzor_wire::reply_reader::{Code, ReceivedReply};
-
-/// The longest reply, without the thread.
-const LONGEST: usize = 1024;
+use pyzor_wire::reply_reader::ReceivedReply;
 
 /// Any outcome is written so that it can be read, and the load generator's parser stands any bytes.
 pub(super) fn target(bytes: &[u8]) {
     let _ = ReceivedReply::parse(bytes);
-    let mut input = Input::new(bytes);
+    let mut input = FuzzInput::new(bytes);
     let outcome = outcome(&mut input);
     let thread = input.rest();
     let mut out = b"kept".to_vec();
     encode(&mut out, thread, outcome);
     assert!(out.starts_with(b"kept"));
-    check(&out[4..], thread, outcome);
+    check_reply(&out[4..], thread, outcome);
 }
 
-fn outcome(input: &mut Input<'_>) -> Result<Answer, Refusal> {
+fn outcome(input: &mut FuzzInput<'_>) -> Result<Answer, Refusal> {
     const REFUSALS: [Refusal; 12] = [
         Refusal::MissingVersion,
         Refusal::MalformedVersion,
@@ -45,111 +39,15 @@ fn outcome(input: &mut Input<'_>) -> Result<Answer, Refusal> {
     }
 }
 
-fn counts(input: &mut Input<'_>) -> Counts {
+fn counts(input: &mut FuzzInput<'_>) -> Counts {
     Counts { reports: input.number(), whitelists: input.number() }
 }
 
-fn times(input: &mut Input<'_>) -> Times {
+fn times(input: &mut FuzzInput<'_>) -> Times {
     Times {
         entered: input.number(),
         updated: input.number(),
         wl_entered: input.number(),
         wl_updated: input.number(),
     }
-}
-
-/// Any record.
-pub(crate) fn record(input: &mut Input<'_>) -> Record {
-    let time = |given: bool, input: &mut Input<'_>| given.then(|| Timestamp::from_micros(input.number()));
-    let tally = |input: &mut Input<'_>| {
-        let has = input.byte();
-        Tally { count: input.number(), first: time(has & 1 > 0, input), last: time(has & 2 > 0, input) }
-    };
-    Record { reports: tally(input), whitelists: tally(input) }
-}
-
-/// Holds a reply against the outcome that it is to tell and the thread that it is to echo.
-pub(crate) fn check(reply: &[u8], thread: &[u8], outcome: Result<Answer, Refusal>) {
-    let shown = || format!("{} to thread {}", reply.escape_ascii(), thread.escape_ascii());
-    let echoed = echoed(thread);
-    assert!(reply.len() <= LONGEST + echoed.len(), "too long: {}", shown());
-    let fields = parse(reply).unwrap_or_else(|| panic!("not to be read: {}", shown()));
-    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
-    let expected: &[&str] = match outcome {
-        Ok(Answer::Done) | Err(_) => &["Code", "Diag", "PV", "Thread"],
-        Ok(Answer::Counts(_)) => &["Code", "Diag", "PV", "Thread", "Count", "WL-Count"],
-        Ok(Answer::Details(..)) => &[
-            "Code",
-            "Diag",
-            "PV",
-            "Thread",
-            "Entered",
-            "Updated",
-            "WL-Entered",
-            "WL-Updated",
-            "Count",
-            "WL-Count",
-        ],
-    };
-    assert_eq!(names, expected, "{}", shown());
-    let fields: BTreeMap<&str, &[u8]> =
-        fields.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
-    let (code, diagnosis) = match outcome {
-        Ok(_) => (200, "OK"),
-        Err(refusal) => (refusal.code(), refusal.diagnosis()),
-    };
-    assert_eq!(fields["Code"], code.to_string().as_bytes(), "{}", shown());
-    assert_eq!(fields["Diag"], diagnosis.as_bytes(), "{}", shown());
-    assert_eq!(fields["PV"], b"2.1", "{}", shown());
-    assert_eq!(fields["Thread"], echoed, "{}", shown());
-    if let Ok(Answer::Counts(counts) | Answer::Details(_, counts)) = outcome {
-        assert_eq!(fields["Count"], counts.reports.to_string().as_bytes(), "{}", shown());
-        assert_eq!(fields["WL-Count"], counts.whitelists.to_string().as_bytes(), "{}", shown());
-    }
-    if let Ok(Answer::Details(times, _)) = outcome {
-        let all = [times.entered, times.updated, times.wl_entered, times.wl_updated];
-        for (name, seconds) in ["Entered", "Updated", "WL-Entered", "WL-Updated"].into_iter().zip(all) {
-            assert_eq!(fields[name], seconds.to_string().as_bytes(), "{name}: {}", shown());
-        }
-    }
-    check_against_reader(reply, &echoed, code);
-}
-
-/// Clients read the same of it.
-fn check_against_reader(reply: &[u8], echoed: &[u8], code: u16) {
-    let number = std::str::from_utf8(echoed.trim_ascii())
-        .ok()
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u64>().is_ok());
-    // It takes blanks around a number for nothing in a refusal only, since it has a short way for the rest.
-    let exact = std::str::from_utf8(echoed).is_ok_and(|text| text.trim_ascii() == text);
-    if let Some(number) = number.filter(|_| exact) {
-        let read = ReceivedReply::parse(reply).map(|reply| (reply.thread, reply.code));
-        assert_eq!(read, number.parse().ok().map(|thread| (thread, Code::Number(code))));
-    }
-}
-
-/// A thread as it is to come back: a line end of any kind in it is a blank.
-fn echoed(thread: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (at, byte) in thread.iter().enumerate() {
-        match byte {
-            b'\n' if at > 0 && thread[at - 1] == b'\r' => {}
-            b'\n' | b'\r' => out.push(b' '),
-            byte => out.push(*byte),
-        }
-    }
-    out
-}
-
-/// Names and values of a reply: lines `name: value`, and one empty line at the end.
-fn parse(reply: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
-    let lines = reply.strip_suffix(b"\n\n")?.split(|byte| *byte == b'\n');
-    lines
-        .map(|line| {
-            let colon = line.windows(2).position(|pair| pair == b": ")?;
-            let name = String::from_utf8(line[..colon].to_vec()).ok()?;
-            let is_name = name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-');
-            (is_name && !line.contains(&b'\r')).then(|| (name, line[colon + 2..].to_vec()))
-        })
-        .collect()
 }

@@ -1,9 +1,9 @@
 //! A datagram taken apart: the same as by the slow model, and numbers, versions, digests and names likewise.
 
-use super::model::Message;
+use crate::fuzz_models::{ModelMessage, model_integer, model_version};
 use pyzor_wire::digest::Digest;
 use pyzor_wire::headers::Parser;
-use pyzor_wire::number::{VersionError, check_version, integer};
+use pyzor_wire::number::{check_version, integer};
 use pyzor_wire::op::Op;
 use pyzor_wire::request::Request;
 
@@ -12,7 +12,7 @@ pub(super) fn target(bytes: &[u8]) {
     let mut parser = Parser::default();
     // What another datagram left in the buffers must not matter.
     parser.parse(b"Op: x\n\nUser: left over\n folded\n\n\nbody");
-    let model = Message::parse(bytes);
+    let model = ModelMessage::parse(bytes);
     let message = parser.parse(bytes);
     let fields: Vec<_> = message.fields().map(|field| (field.name.to_vec(), field.value.to_vec())).collect();
     assert_eq!(fields, model.fields);
@@ -54,45 +54,5 @@ fn check_values(text: &[u8]) {
             assert_eq!(Digest::from_hex(&digest.to_hex()), Some(digest));
         }
         None => assert!(text.len() != 40 || !text.iter().all(u8::is_ascii_hexdigit)),
-    }
-}
-
-/// Text without its blanks, if it is ASCII.
-fn plain(text: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(text).ok().filter(|text| text.is_ascii())?;
-    Some(text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']))
-}
-
-/// Whether every underscore has a digit on both sides.
-fn underscores_fit(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
-    (0..bytes.len()).all(|at| bytes[at] != b'_' || is_digit(at.checked_sub(1)) && is_digit(Some(at + 1)))
-}
-
-/// [`integer`] by the longer way.
-pub(crate) fn model_integer(text: &[u8]) -> Option<i64> {
-    let text = plain(text).filter(|text| underscores_fit(text))?.replace('_', "");
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(&text);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let limit = if text.starts_with('-') { i64::MIN } else { i64::MAX };
-    // What does not fit into 128 bits fits into 64 even less.
-    Some(match text.parse::<i128>() {
-        Ok(number) => number.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
-        Err(_) => limit,
-    })
-}
-
-/// [`check_version`] by the longer way.
-pub(super) fn model_version(text: &[u8]) -> Result<(), VersionError> {
-    // Rust's own reader takes what Python's does, but for underscores, which it does not know.
-    let text = plain(text).filter(|text| underscores_fit(text)).ok_or(VersionError::Malformed)?;
-    let number: f64 = text.replace('_', "").parse().map_err(|_| VersionError::Malformed)?;
-    match number {
-        number if number.is_nan() => Err(VersionError::Malformed),
-        number if (2.0..3.0).contains(&number) => Ok(()),
-        _ => Err(VersionError::Unsupported),
     }
 }

@@ -7,6 +7,7 @@
 
 mod answers;
 mod counters;
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod inbox;
 mod replay;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::load::Loader;
 use super::table::{self, OPTIONS};
 use super::{Environment, Failure, Invocation, SECTION, Settings};
-use crate::fuzzing::{check_lines, check_no_secret};
+use crate::fuzz_models::{check_lines, check_no_secret};
 use pyzor_home::ini::{IniDocument, IniValue};
 
 /// The password that the dictionary and the corpus know.

@@ -4,6 +4,7 @@
 
 mod checks;
 mod command_line;
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod load;
 pub mod table;

@@ -2,7 +2,11 @@
 
 pub mod batch;
 pub mod bulk;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod gdbm;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod memory;
 pub mod mysql;
 pub mod redis;
 mod remote;

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use proptest::sample::select;
 use pyzor_wire::digest::Digest;
-use pyzord::fuzzing::Memory;
+use pyzord::fuzzing::MemoryEngine;
 use pyzord::record::{Kind, Record, Tally, Timestamp};
 use pyzord::storage::batch::{Batch, Increment, LookUp};
 use pyzord::storage::gdbm::Gdbm;
@@ -148,7 +148,7 @@ proptest! {
     ) {
         let by_digest = |records: &BTreeMap<u8, Record>| records.iter().map(|(name, record)| (plain(*name), *record)).collect();
         let broken_digests = broken.iter().map(|(name, error)| (plain(*name), *error)).collect();
-        let engine = Memory::new(by_digest(&records), limit, broken_digests);
+        let engine = MemoryEngine::new(by_digest(&records), limit, broken_digests);
         let mut expected = records;
         for (at, requests) in batches.iter().enumerate() {
             let now = Timestamp::from_seconds(100 + at as i64);

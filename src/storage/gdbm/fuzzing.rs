@@ -4,7 +4,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use super::codec::{Calendar, Stored, in_calendar};
-use crate::fuzzing::{Input, model_integer, record};
+use crate::fuzz_models::{FuzzInput, any_record, model_integer};
 use crate::record::{Kind, Record, Tally, Timestamp};
 
 /// The longest text that is looked at: twice as long as any that is written.
@@ -20,11 +20,11 @@ pub fn through_text(zone: &TimeZone, record: &Record) -> (String, Option<Record>
 
 /// Any bytes as a stored text, and any record.
 pub(crate) fn target(bytes: &[u8]) {
-    let mut input = Input::new(bytes);
+    let mut input = FuzzInput::new(bytes);
     let mut calendar = Calendar::new(zone(input.byte()));
     let mode = input.byte();
     let stored = if mode & 1 > 0 {
-        let record = record(&mut input);
+        let record = any_record(&mut input);
         let stored = Stored::from_record(&record);
         assert_eq!(stored.record(calendar.zone()), record);
         stored

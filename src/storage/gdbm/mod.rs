@@ -13,6 +13,7 @@ mod core;
 mod engine;
 mod expiry;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod keeper;
 mod opening;

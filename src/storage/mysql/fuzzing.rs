@@ -4,7 +4,7 @@ use mysql_async::Value;
 
 use super::table::{Table, of_columns, of_held, of_record};
 use super::target::MySqlTarget;
-use crate::fuzzing::{Input, record};
+use crate::fuzz_models::{FuzzInput, any_record};
 use crate::record::{Kind, Record, Timestamp};
 use pyzor_wire::digest::Digest;
 
@@ -22,9 +22,9 @@ pub(crate) fn parse_dsn(dsn: &str) -> Result<(String, String), String> {
 
 /// Any row, and any record.
 pub(crate) fn target(bytes: &[u8]) {
-    let mut input = Input::new(bytes);
+    let mut input = FuzzInput::new(bytes);
     let table = table(input.pick(&[31, 63, 32, 7, 8]));
-    let record = record(&mut input);
+    let record = any_record(&mut input);
     check_record(&table, &record);
     let keys = [input.until(0), input.until(0)];
     check_statement(&table.read(keys.into_iter()), 2);
@@ -39,7 +39,7 @@ pub(crate) fn target(bytes: &[u8]) {
     }
 }
 
-fn value(input: &mut Input<'_>) -> Value {
+fn value(input: &mut FuzzInput<'_>) -> Value {
     match input.byte() % 10 {
         0 => Value::NULL,
         1 => Value::Int(input.number()),
@@ -53,7 +53,7 @@ fn value(input: &mut Input<'_>) -> Value {
     }
 }
 
-fn held(input: &mut Input<'_>) -> String {
+fn held(input: &mut FuzzInput<'_>) -> String {
     match input.byte() % 3 {
         0 => "N".to_owned(),
         1 => input.number().to_string(),

@@ -6,6 +6,7 @@
 
 mod bulk;
 mod connect;
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod hung;
 mod pace;

@@ -7,7 +7,7 @@ use redis::{Arg, Cmd, Value};
 
 use super::form::Form;
 use super::target::RedisTarget;
-use crate::fuzzing::{Input, model_integer, record};
+use crate::fuzz_models::{FuzzInput, any_record, model_integer};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{map_tallies, map_times};
 use crate::storage::gdbm::fuzzing::zone;
@@ -35,11 +35,11 @@ pub(crate) fn parse_dsn(dsn: &str) -> Result<(String, String), String> {
 
 /// Any reply and any record, in either form.
 pub(crate) fn target(bytes: &[u8]) {
-    let mut input = Input::new(bytes);
+    let mut input = FuzzInput::new(bytes);
     let choice = input.byte();
     let form = if choice & 1 > 0 { Form::hash() } else { Form::text(zone(choice >> 1)) };
     if input.flip() {
-        check_written(&form, &record(&mut input));
+        check_written(&form, &any_record(&mut input));
     }
     while !input.is_empty() {
         let reply = value(&mut input, 2);
@@ -56,7 +56,7 @@ pub(crate) fn target(bytes: &[u8]) {
 }
 
 /// Any reply.
-fn value(input: &mut Input<'_>, depth: u8) -> Value {
+fn value(input: &mut FuzzInput<'_>, depth: u8) -> Value {
     match input.byte() % 12 {
         0 => Value::Nil,
         1 => Value::Int(input.number()),

@@ -8,6 +8,7 @@ mod bulk;
 mod connection;
 mod durable;
 mod form;
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod jobs;
 mod node;

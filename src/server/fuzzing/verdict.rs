@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 
 use sha1::{Digest as _, Sha1};
 
-use super::model::Message;
-use super::request::{model_integer, model_version};
 use crate::access::fuzzing::{ACCOUNTS, FILES, model_grants};
+use crate::fuzz_models::{ModelMessage, model_integer, model_version};
 use crate::record::Timestamp;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::number::VersionError;
@@ -15,7 +14,7 @@ use pyzor_wire::reply::Refusal;
 
 /// What is to become of a request.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(super) enum ModelVerdict {
     /// It is refused, and changes nothing.
     Refused(Refusal),
     /// It is served, for these digests.
@@ -23,24 +22,24 @@ pub(crate) enum Verdict {
 }
 
 /// The verdict on a datagram with one of the [`FILES`]; none: it gets no reply.
-pub(crate) fn verdict(
+pub(super) fn model_verdict(
     datagram: &[u8],
-    message: &Message,
+    message: &ModelMessage,
     peer: SocketAddr,
     now: Timestamp,
     rights: usize,
-) -> Option<Verdict> {
+) -> Option<ModelVerdict> {
     let is_reply = message.first("code").or(message.first("diag")).is_some();
     if datagram.is_empty() || peer.port() == 0 || is_reply {
         return None;
     }
     Some(match granted(message, now, rights) {
-        Ok((op, digests)) => Verdict::Granted(op, digests),
-        Err(refusal) => Verdict::Refused(refusal),
+        Ok((op, digests)) => ModelVerdict::Granted(op, digests),
+        Err(refusal) => ModelVerdict::Refused(refusal),
     })
 }
 
-fn granted(message: &Message, now: Timestamp, rights: usize) -> Result<(Op, Vec<Digest>), Refusal> {
+fn granted(message: &ModelMessage, now: Timestamp, rights: usize) -> Result<(Op, Vec<Digest>), Refusal> {
     let user = match message.first("user").unwrap_or_default() {
         b"" | b"anonymous" => "anonymous",
         user => {
@@ -93,7 +92,7 @@ fn model_digest(text: &[u8]) -> Option<Digest> {
 }
 
 /// The signature of a text, as the protocol has it.
-pub(crate) fn signature(user: &str, key: &str, text: &[u8], time: i64) -> [u8; 40] {
+pub(super) fn signature(user: &str, key: &str, text: &[u8], time: i64) -> [u8; 40] {
     let hex =
         |text: &[u8]| -> String { Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect() };
     let key = hex(format!("{user}:{}", key.to_lowercase()).as_bytes());

@@ -2,9 +2,9 @@
 
 /// What is left of the bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Input<'a>(&'a [u8]);
+pub(crate) struct FuzzInput<'a>(&'a [u8]);
 
-impl<'a> Input<'a> {
+impl<'a> FuzzInput<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -86,7 +86,7 @@ impl<'a> Input<'a> {
         part
     }
 
-    /// The same as text, with what is not UTF-8 replaced.
+    /// The bytes up to the next of this one as text, with what is not UTF-8 replaced.
     pub(crate) fn text_until(&mut self, separator: u8) -> String {
         String::from_utf8_lossy(self.until(separator)).into_owned()
     }

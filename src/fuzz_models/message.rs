@@ -3,14 +3,14 @@
 
 /// A datagram as the model has it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Message {
+pub(crate) struct ModelMessage {
     /// Names and values, values as received.
     pub(crate) fields: Vec<(Vec<u8>, Vec<u8>)>,
     /// What a signature covers.
     pub(crate) signed: Vec<u8>,
 }
 
-impl Message {
+impl ModelMessage {
     /// Takes a datagram apart.
     pub(crate) fn parse(datagram: &[u8]) -> Self {
         let mut lines = split(&repaired(datagram));

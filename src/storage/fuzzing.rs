@@ -1,9 +1,8 @@
 //! Names of databases: no error and no description tells the password, and what was written by the rules of
 //! URLs is understood.
 
-use super::Input;
-use super::texts::check_no_secret;
-use crate::storage::{self, Options};
+use super::Options;
+use crate::fuzz_models::{FuzzInput, check_no_secret};
 
 /// The password that the dictionary and the corpus know.
 const PASSWORD: &str = "correct-horse-battery";
@@ -12,8 +11,8 @@ const SCHEMES: [&str; 8] =
     ["mysql", "mariadb", "redis", "rediss", "valkey", "redis+cluster", "redis+sentinel", "redis+unix"];
 
 /// Any text, and a name with a password in its place.
-pub(super) fn target(bytes: &[u8]) {
-    let mut input = Input::new(bytes);
+pub(crate) fn target(bytes: &[u8]) {
+    let mut input = FuzzInput::new(bytes);
     match input.byte() % 4 {
         0 => check_any(&String::from_utf8_lossy(input.rest())),
         1 => check_parts(&mut input),
@@ -23,7 +22,7 @@ pub(super) fn target(bytes: &[u8]) {
 
 /// What both kinds of servers make of it.
 fn both(dsn: &str) -> [Result<(String, String), String>; 2] {
-    [storage::mysql::fuzzing::parse_dsn(dsn), storage::redis::fuzzing::parse_dsn(dsn)]
+    [super::mysql::fuzzing::parse_dsn(dsn), super::redis::fuzzing::parse_dsn(dsn)]
 }
 
 /// No error repeats any of the text.
@@ -36,7 +35,7 @@ fn check_any(dsn: &str) {
     }
     for engine in ENGINES {
         let options = Options { dsn: dsn.to_owned(), ..Options::default() };
-        if let Err(text) = storage::check(engine, &options) {
+        if let Err(text) = super::check(engine, &options) {
             check_no_secret(PASSWORD, [&text]);
         }
     }
@@ -53,7 +52,7 @@ fn check_secret(dsn: &str) -> [Option<String>; 2] {
 }
 
 /// Parts between commas.
-fn check_parts(input: &mut Input<'_>) {
+fn check_parts(input: &mut FuzzInput<'_>) {
     let password = format!("{}{PASSWORD}{}", input.text_until(0), input.text_until(0));
     let [one, two, three] = [0; 3].map(|_| input.text_until(0));
     // With a comma of its own the password is in places where nobody expects one.
@@ -73,7 +72,7 @@ fn check_parts(input: &mut Input<'_>) {
 }
 
 /// A URL, written by the rules or with everything as it is.
-fn check_url(input: &mut Input<'_>, by_rules: bool) {
+fn check_url(input: &mut FuzzInput<'_>, by_rules: bool) {
     let scheme = input.pick(&SCHEMES);
     let has_port = input.flip();
     let parameter = input.pick(&[

@@ -1,17 +1,21 @@
 //! Datagrams with their peers and a time become replies or nothing, and changes of the records: as the server
 //! makes them, without its socket, held against a slow model of all of it.
 
+mod verdict;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use self::verdict::{ModelVerdict, model_verdict, signature};
 use super::work::{Usage, Work};
 use crate::access::Authorizer;
 use crate::access::fuzzing::{ACCOUNTS, authorizers};
-use crate::fuzzing::{Input, Memory, Message, Verdict, check_reply, signature, verdict};
+use crate::fuzz_models::{FuzzInput, ModelMessage, any_record, check_reply};
 use crate::handler::{Handler, Step};
 use crate::record::{Kind, Record, Timestamp};
+use crate::storage::memory::MemoryEngine;
 use crate::storage::{Batch, Engine, Progress, StorageError};
 use pyzor_udp::ReplyTo;
 use pyzor_wire::digest::Digest;
@@ -32,7 +36,7 @@ type Reply = Option<(Vec<u8>, Result<Answer, Refusal>)>;
 
 /// Any datagrams of one batch, with any time and rights.
 pub(crate) fn handler(bytes: &[u8]) {
-    let mut input = Input::new(bytes);
+    let mut input = FuzzInput::new(bytes);
     let world = World::new(&mut input);
     let mut datagrams = Vec::new();
     let mut rest = input.rest();
@@ -49,7 +53,7 @@ pub(crate) fn handler(bytes: &[u8]) {
 
 /// Requests of accounts, signed with their keys so that they are accepted, and then perhaps changed on the way.
 pub(crate) fn signed(bytes: &[u8]) {
-    let mut input = Input::new(bytes);
+    let mut input = FuzzInput::new(bytes);
     let world = World::new(&mut input);
     let mut datagrams = Vec::new();
     while datagrams.len() < MOST && !input.is_empty() {
@@ -59,7 +63,7 @@ pub(crate) fn signed(bytes: &[u8]) {
 }
 
 /// One request with a signature that fits, or did.
-fn sign(input: &mut Input<'_>, now: Timestamp) -> Vec<u8> {
+fn sign(input: &mut FuzzInput<'_>, now: Timestamp) -> Vec<u8> {
     let (user, key) = input.pick(&ACCOUNTS);
     let skew = [0, 0, 0, 299, -299, 300, -300, 301, -301, 100_000][usize::from(input.byte()) % 10];
     let time = now.seconds().saturating_add(skew);
@@ -74,7 +78,7 @@ fn sign(input: &mut Input<'_>, now: Timestamp) -> Vec<u8> {
     let changes = input.byte();
     // Whatever is there besides is signed, too.
     datagram.extend_from_slice(input.until(0));
-    let signed = Message::parse(&datagram).signed;
+    let signed = ModelMessage::parse(&datagram).signed;
     let line = [b"Sig: ".as_slice(), &signature(user, key, &signed, time), b"\n"].concat();
     // In front of everything, where it ends no header and begins no body.
     datagram.splice(0..0, line);
@@ -97,7 +101,7 @@ struct World {
 }
 
 impl World {
-    fn new(input: &mut Input<'_>) -> Self {
+    fn new(input: &mut FuzzInput<'_>) -> Self {
         static AUTHORIZERS: OnceLock<Vec<Authorizer>> = OnceLock::new();
         let all = AUTHORIZERS.get_or_init(authorizers);
         let rights = usize::from(input.byte()) % all.len();
@@ -112,7 +116,7 @@ impl World {
         let limit = if kind & 1 > 0 { i64::from(i32::MAX) } else { i64::MAX };
         let mut records = BTreeMap::new();
         if kind & 2 > 0 {
-            records.insert(Digest::from_bytes([1; 20]), crate::fuzzing::record(input));
+            records.insert(Digest::from_bytes([1; 20]), any_record(input));
         }
         let mut broken = BTreeMap::new();
         if kind & 4 > 0 {
@@ -126,13 +130,13 @@ impl World {
 
     /// Holds everything against the model, which serves one request after the other.
     fn check(&self, datagrams: &[Sent]) {
-        let engine = Memory::new(self.records.clone(), self.limit, self.broken.clone());
+        let engine = MemoryEngine::new(self.records.clone(), self.limit, self.broken.clone());
         let replies = self.exchange(datagrams, &engine);
         let mut records = self.records.clone();
         for ((datagram, peer), reply) in datagrams.iter().zip(&replies) {
             let shown = || datagram.escape_ascii().to_string();
-            let message = Message::parse(datagram);
-            let verdict = verdict(datagram, &message, *peer, self.now, self.rights);
+            let message = ModelMessage::parse(datagram);
+            let verdict = model_verdict(datagram, &message, *peer, self.now, self.rights);
             let Some(verdict) = verdict else {
                 assert!(reply.is_none(), "an answer to {}", shown());
                 continue;
@@ -146,10 +150,10 @@ impl World {
     }
 
     /// What a request that came alone would be answered with, and what it would change.
-    fn apply(&self, verdict: &Verdict, records: &mut BTreeMap<Digest, Record>) -> Result<Answer, Refusal> {
+    fn apply(&self, verdict: &ModelVerdict, records: &mut BTreeMap<Digest, Record>) -> Result<Answer, Refusal> {
         let (op, digests) = match verdict {
-            Verdict::Refused(refusal) => return Err(*refusal),
-            Verdict::Granted(op, digests) => (*op, digests),
+            ModelVerdict::Refused(refusal) => return Err(*refusal),
+            ModelVerdict::Granted(op, digests) => (*op, digests),
         };
         let failure = |digest: &Digest| {
             self.broken.get(digest).map(|error| match error {
@@ -188,7 +192,7 @@ impl World {
     }
 
     /// All datagrams as one batch, the way [`super::Server`] takes them.
-    fn exchange(&self, datagrams: &[Sent], engine: &Memory) -> Vec<Reply> {
+    fn exchange(&self, datagrams: &[Sent], engine: &MemoryEngine) -> Vec<Reply> {
         let mut handler = Handler::default();
         let mut work = Work::default();
         let mut places = Vec::new();
@@ -225,7 +229,7 @@ impl World {
         for (done, place) in work.outcomes(&batch, engine.count_limit()).zip(places) {
             let (datagram, peer) = &datagrams[place];
             assert_eq!(done.reply_to.peer, *peer);
-            check_usage(done.usage.as_ref(), &Message::parse(datagram));
+            check_usage(done.usage.as_ref(), &ModelMessage::parse(datagram));
             replies[place] = Some((encoded(done.thread, done.outcome), done.outcome));
         }
         replies
@@ -233,7 +237,7 @@ impl World {
 }
 
 /// The usage log is told the user and the digests as they were sent, each on one line.
-fn check_usage(usage: Option<&Usage<'_>>, message: &Message) {
+fn check_usage(usage: Option<&Usage<'_>>, message: &ModelMessage) {
     let Some(usage) = usage else { panic!("nothing for the log") };
     assert_eq!(usage.user, message.first("user").unwrap_or_default());
     let on_one_line =

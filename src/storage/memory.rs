@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::{Batch, BoxFuture, Engine, Progress, StorageError};
 use crate::record::{Kind, Record};
-use crate::storage::{Batch, BoxFuture, Engine, Progress, StorageError};
 use pyzor_wire::digest::Digest;
 
 /// Records in memory.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct MemoryEngine {
     records: Mutex<BTreeMap<Digest, Record>>,
     limit: i64,
     /// Digests whose record fails, each in its way.
     broken: BTreeMap<Digest, StorageError>,
 }
 
-impl Memory {
+impl MemoryEngine {
     /// An engine with these records, whose counts stop at `limit`. Whatever is asked of a digest of
     /// `broken` fails so.
     pub fn new(
@@ -37,7 +37,7 @@ impl Memory {
     }
 }
 
-impl Engine for Memory {
+impl Engine for MemoryEngine {
     fn describe(&self) -> String {
         "memory".to_owned()
     }
