@@ -15,8 +15,7 @@
 //! # Start and stop
 //!
 //! [`daemon`] puts the rooms together: [`settings`] from command line and config file, [`logging`],
-//! and what the operating system has to do with it, in [`os`]. [`allowance`] bounds the log lines
-//! that strangers can cause.
+//! and what the operating system has to do with it, in [`os`].
 //!
 //! [`migrate`] is the second program: it moves records between databases as a whole. The load generator
 //! `pyzor-bench` is a package of its own. Both it and [`server`] receive and send batches of datagrams by `pyzor_udp`.
@@ -27,7 +26,6 @@
 //! `fuzzing`.
 
 pub mod access;
-pub mod allowance;
 pub mod daemon;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz_models;

@@ -14,7 +14,7 @@ use tracing::warn;
 
 pub use self::networks::{Networks, NetworksError};
 use self::table::{Place, Table};
-use crate::allowance::{Allowance, more};
+use crate::logging::allowance::{Allowance, withheld_note};
 
 /// What is limited, each by a rate of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +186,7 @@ impl Gate {
             networks::network(address, width),
             self.rules.rates[limit as usize],
             if self.rules.log_only { "would get" } else { "gets" },
-            more(withheld)
+            withheld_note(withheld)
         );
     }
 }

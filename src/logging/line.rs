@@ -7,14 +7,14 @@ use crate::record::Timestamp;
 /// Writes `2026-11-22 10:26:46,772 (12483) LEVEL `: local time, milliseconds, the process. The
 /// second is kept, since most lines share theirs with the one before.
 #[derive(Debug)]
-pub(super) struct Stamp {
+pub(super) struct LineStamp {
     zone: TimeZone,
     second: Option<i64>,
     date: String,
     process: u32,
 }
 
-impl Stamp {
+impl LineStamp {
     /// A stamp of this zone and process.
     pub(super) fn new(zone: TimeZone, process: u32) -> Self {
         Self { zone, second: None, date: String::new(), process }

@@ -5,15 +5,16 @@
 //! buffers, which threads of their own write, one for each destination, so that a terminal or
 //! pipe that nobody reads does not keep the files from being written.
 
+pub(crate) mod allowance;
 mod line;
 mod operator;
 mod sink;
+mod target;
 mod usage;
+mod writer;
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,8 +26,9 @@ use tracing_subscriber::layer::SubscriberExt;
 pub use usage::UsageLog;
 
 pub(crate) use self::operator::EventText;
-use self::operator::Operator;
-use self::sink::{Sink, Target};
+use self::operator::{OperatorLayer, OperatorLog};
+use self::sink::Sink;
+use self::target::SinkTarget;
 use crate::os::inherited::{self, Inherited};
 use crate::os::open;
 
@@ -41,7 +43,7 @@ const USAGE: &str = "usage log file";
 /// A log file that cannot be had.
 #[derive(Debug, Error)]
 #[error("cannot open the {what} {}: {error}", path.display())]
-pub struct OpenError {
+pub struct LogOpenError {
     what: &'static str,
     path: PathBuf,
     error: io::Error,
@@ -50,7 +52,7 @@ pub struct OpenError {
 /// Both logs.
 #[derive(Clone, Debug)]
 pub struct Logs {
-    operator: Arc<Operator>,
+    operator: Arc<OperatorLog>,
     usage: Option<Arc<Sink>>,
     inherited: Arc<[Inherited]>,
 }
@@ -61,15 +63,15 @@ pub struct Logs {
 /// # Errors
 ///
 /// One that is not open for writing.
-pub fn inherit(operator: Option<&Path>, usage: Option<&Path>) -> Result<Vec<Inherited>, OpenError> {
+pub fn inherit(operator: Option<&Path>, usage: Option<&Path>) -> Result<Vec<Inherited>, LogOpenError> {
     let named = |what, path: Option<&Path>| {
-        let fail = |path: &Path, error| OpenError { what, path: path.to_owned(), error };
+        let fail = |path: &Path, error| LogOpenError { what, path: path.to_owned(), error };
         path.and_then(|path| Inherited::named(path).map_err(|error| fail(path, error)).transpose())
             .transpose()
     };
     for (what, path) in [(OPERATOR, operator), (USAGE, usage)] {
         if let Some(path) = path {
-            inherited::check_open(path).map_err(|error| OpenError { what, path: path.to_owned(), error })?;
+            inherited::check_open(path).map_err(|error| LogOpenError { what, path: path.to_owned(), error })?;
         }
     }
     let (operator, usage) = (named(OPERATOR, operator)?, named(USAGE, usage)?);
@@ -93,37 +95,37 @@ pub fn open(
     usage: Option<&Path>,
     debug: bool,
     inherited: Vec<Inherited>,
-) -> Result<Logs, OpenError> {
+) -> Result<Logs, LogOpenError> {
     let sink = |what, path: Option<&Path>, limit| {
         let made = |path| Ok(Arc::new(Sink::new(what, Some(path), target(what, path, &inherited)?, limit)));
         path.map(made).transpose()
     };
     let file = sink(OPERATOR, operator, OPERATOR_BUFFER)?;
     let usage = sink(USAGE, usage, USAGE_BUFFER)?;
-    let operator = Arc::new(Operator::new(file, debug));
+    let operator = Arc::new(OperatorLog::new(file, debug));
     let logs = Logs { operator, usage, inherited: inherited.into() };
-    let subscriber = tracing_subscriber::registry().with(operator::Lines(Arc::clone(&logs.operator)));
+    let subscriber = tracing_subscriber::registry().with(OperatorLayer(Arc::clone(&logs.operator)));
     // Only a second call in one process could find another one, and then that one serves.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(logs)
 }
 
-fn target(what: &'static str, path: &Path, inherited: &[Inherited]) -> Result<Target, OpenError> {
+fn target(what: &'static str, path: &Path, inherited: &[Inherited]) -> Result<SinkTarget, LogOpenError> {
     let target = match inherited::number_of(path) {
-        None => open::to_append(path).map(Target::File),
+        None => open::to_append(path).map(SinkTarget::File),
         // The number may belong to something else by now, the database for instance.
         Some(number) => [Inherited::STDOUT, Inherited::STDERR]
             .iter()
             .chain(inherited)
             .find(|inherited| inherited.number() == number)
-            .map(|inherited| Target::Inherited(inherited.clone()))
+            .map(|inherited| SinkTarget::Inherited(inherited.clone()))
             .ok_or_else(|| {
                 io::Error::other(format!(
                     "descriptor {number} was not the destination of a log when pyzord was started: restart it"
                 ))
             }),
     };
-    target.map_err(|error| OpenError { what, path: path.to_owned(), error })
+    target.map_err(|error| LogOpenError { what, path: path.to_owned(), error })
 }
 
 impl Logs {
@@ -175,27 +177,6 @@ impl Logs {
 
     fn files(&self) -> impl Iterator<Item = &Sink> {
         self.operator.file().into_iter().chain(self.usage.as_deref())
-    }
-}
-
-impl Target {
-    /// Whether both are one descriptor, or one file or pipe, opened twice.
-    fn is_same(&self, other: &Self) -> bool {
-        let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
-        match (self, other) {
-            (Self::File(this), Self::File(other)) => {
-                identity(this).is_some_and(|this| identity(other) == Some(this))
-            }
-            (Self::Inherited(this), Self::Inherited(other)) => this.number() == other.number(),
-            _ => false,
-        }
-    }
-
-    fn descriptor(&self) -> Option<RawFd> {
-        match self {
-            Self::File(file) => Some(file.as_raw_fd()),
-            Self::Inherited(inherited) => inherited.kept(),
-        }
     }
 }
 

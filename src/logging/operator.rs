@@ -10,22 +10,23 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::OPERATOR_BUFFER;
-use super::line::{Stamp, push_printable};
-use super::sink::{Sink, Target};
+use super::line::{LineStamp, push_printable};
+use super::sink::Sink;
+use super::target::SinkTarget;
 use crate::os::inherited::Inherited;
 use crate::record::Timestamp;
 
 /// The operator's log.
 #[derive(Debug)]
-pub(super) struct Operator {
+pub(super) struct OperatorLog {
     file: Option<Arc<Sink>>,
     stderr: Arc<Sink>,
     debug: bool,
     serving: AtomicBool,
-    stamp: Mutex<Stamp>,
+    stamp: Mutex<LineStamp>,
 }
 
-impl Operator {
+impl OperatorLog {
     /// The log with this file, if any.
     pub(super) fn new(file: Option<Arc<Sink>>, debug: bool) -> Self {
         Self {
@@ -33,12 +34,12 @@ impl Operator {
             stderr: Arc::new(Sink::new(
                 "stderr",
                 None,
-                Target::Inherited(Inherited::STDERR),
+                SinkTarget::Inherited(Inherited::STDERR),
                 OPERATOR_BUFFER,
             )),
             debug,
             serving: AtomicBool::new(false),
-            stamp: Mutex::new(Stamp::here()),
+            stamp: Mutex::new(LineStamp::here()),
         }
     }
 
@@ -72,7 +73,7 @@ impl Operator {
             let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
             if stamp.process() != std::process::id() {
                 // There has been a fork.
-                *stamp = Stamp::here();
+                *stamp = LineStamp::here();
             }
             stamp.push(&mut line, Timestamp::now(), name);
         }
@@ -95,10 +96,10 @@ impl Operator {
     }
 }
 
-/// Makes lines of events.
-pub(super) struct Lines(pub(super) Arc<Operator>);
+/// Makes lines of `tracing` events.
+pub(super) struct OperatorLayer(pub(super) Arc<OperatorLog>);
 
-impl<S: Subscriber> Layer<S> for Lines {
+impl<S: Subscriber> Layer<S> for OperatorLayer {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
         // What libraries have to say is for their authors.
         metadata.target().starts_with("pyzord") && *metadata.level() <= self.level()
@@ -115,7 +116,7 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 }
 
-impl Lines {
+impl OperatorLayer {
     fn level(&self) -> Level {
         if self.0.debug { Level::DEBUG } else { Level::INFO }
     }

@@ -7,7 +7,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::line::{Stamp, push_printable};
+use super::line::{LineStamp, push_printable};
 use super::*;
 use crate::record::Timestamp;
 
@@ -24,7 +24,7 @@ fn finish(sink: &Sink) {
 
 #[test]
 fn a_line_begins_with_local_time_process_and_level() {
-    let mut stamp = Stamp::new(TimeZone::posix("EST5").unwrap(), 12483);
+    let mut stamp = LineStamp::new(TimeZone::posix("EST5").unwrap(), 12483);
     let mut text = |micros| {
         let mut out = Vec::new();
         stamp.push(&mut out, Timestamp::from_micros(micros), "INFO");

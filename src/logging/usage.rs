@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::line::{Stamp, push_escaped};
+use super::line::{LineStamp, push_escaped};
 use super::sink::Sink;
 use crate::record::Timestamp;
 use pyzor_wire::number::push_number;
@@ -16,7 +16,7 @@ use pyzor_wire::request::ANONYMOUS;
 pub struct UsageLog {
     sinks: Vec<Arc<Sink>>,
     lines: Vec<u8>,
-    stamp: Stamp,
+    stamp: LineStamp,
     /// When the first of the lines came. They are handed over within milliseconds.
     since: Option<Timestamp>,
 }
@@ -24,7 +24,7 @@ pub struct UsageLog {
 impl UsageLog {
     /// A log that goes to all of these; to none, it costs nothing.
     pub(super) fn new(sinks: Vec<Arc<Sink>>) -> Self {
-        Self { sinks, lines: Vec::new(), stamp: Stamp::here(), since: None }
+        Self { sinks, lines: Vec::new(), stamp: LineStamp::here(), since: None }
     }
 
     /// A log that goes nowhere.

@@ -35,7 +35,7 @@ use self::sender::{Outbox, Sender};
 use self::socket::Listener;
 use self::work::Work;
 use crate::access::Authorizer;
-use crate::allowance::Allowance;
+use crate::logging::allowance::Allowance;
 use crate::handler::Handler;
 use crate::limits::Gate;
 use crate::logging::UsageLog;

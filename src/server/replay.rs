@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::access::TIME_TOLERANCE;
-use crate::allowance::{Allowance, more};
+use crate::logging::allowance::{Allowance, withheld_note};
 use crate::record::Timestamp;
 use pyzor_udp::ReplyTo;
 use pyzor_wire::digest::Digest;
@@ -178,7 +178,7 @@ impl ReplayGuard {
                     "ReplayGuard: more than {} signed requests within ten minutes: signatures are forgotten while they \
                      are valid; raise ReplayGuardSize{}",
                     self.size,
-                    more(withheld)
+                    withheld_note(withheld)
                 );
             }
             std::mem::swap(&mut self.younger, &mut self.older);

@@ -15,7 +15,7 @@ use super::file::location::Place;
 use super::file::open_file::Open;
 use super::lock;
 use super::repair::marker::Marker;
-use crate::allowance::more;
+use crate::logging::allowance::withheld_note;
 use crate::record::{Kind, Timestamp};
 use crate::storage::{Entry, StorageError};
 use pyzor_wire::digest::Digest;
@@ -100,7 +100,11 @@ impl Shared {
         let known = if open.handle.fetch(&digest.to_hex(), &mut open.value)? {
             let Some(stored) = Stored::decode(&open.value) else {
                 if let Some(withheld) = open.complaints.take(Instant::now()) {
-                    error!("the record of {digest} in {} is damaged{}", self.path.display(), more(withheld));
+                    error!(
+                        "the record of {digest} in {} is damaged{}",
+                        self.path.display(),
+                        withheld_note(withheld)
+                    );
                 }
                 return Ok(Err(StorageError::Damaged));
             };
@@ -121,7 +125,7 @@ impl Shared {
         };
         if let Some(withheld) = open.complaints.take(Instant::now()) {
             let (key, path) = (key.escape_ascii(), self.path.display());
-            warn!("the digest {key} is not stored in {path}: {why}{}", more(withheld));
+            warn!("the digest {key} is not stored in {path}: {why}{}", withheld_note(withheld));
         }
         true
     }
@@ -146,7 +150,7 @@ impl Shared {
             );
             self.fail(why);
         } else if let Some(withheld) = open.complaints.take(Instant::now()) {
-            error!("the database {path}: {error}{}", more(withheld));
+            error!("the database {path}: {error}{}", withheld_note(withheld));
         }
         StorageError::Unavailable
     }

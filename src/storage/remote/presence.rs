@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{error, warn};
 
-use crate::allowance::{Allowance, more};
+use crate::logging::allowance::{Allowance, withheld_note};
 use crate::os::confine;
 use crate::storage::BoxFuture;
 
@@ -121,7 +121,7 @@ impl Presence {
         let now = Instant::now();
         let withheld = state.losses.take(now);
         if let Some(withheld) = withheld {
-            let more = more(withheld);
+            let more = withheld_note(withheld);
             error!("{} is away: {why}; what needs it is refused until it is back{more}", self.name);
         }
         state.pause = match state.returned {
@@ -145,7 +145,7 @@ impl Presence {
                 warn!(
                     "{} answers, but did not finish something in time, whose requests were refused{}",
                     self.name,
-                    more(withheld)
+                    withheld_note(withheld)
                 );
             }
             return true;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tracing::{error, warn};
 
-use crate::allowance::{Allowance, more};
+use crate::logging::allowance::{Allowance, withheld_note};
 use crate::storage::StorageError;
 use pyzor_wire::digest::Digest;
 
@@ -26,7 +26,7 @@ impl Refusals {
     /// Takes note that the store has refused something.
     pub(crate) fn refused(&self, why: &str) -> StorageError {
         if let Some(withheld) = self.take() {
-            warn!("{} has refused something: {why}{}", self.name, more(withheld));
+            warn!("{} has refused something: {why}{}", self.name, withheld_note(withheld));
         }
         StorageError::Unavailable
     }
@@ -34,7 +34,7 @@ impl Refusals {
     /// Takes note that a record cannot be decoded.
     pub(crate) fn damaged(&self, digest: Digest) -> StorageError {
         if let Some(withheld) = self.take() {
-            error!("the record of {digest} in {} is damaged{}", self.name, more(withheld));
+            error!("the record of {digest} in {} is damaged{}", self.name, withheld_note(withheld));
         }
         StorageError::Damaged
     }

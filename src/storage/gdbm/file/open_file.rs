@@ -11,7 +11,7 @@ use super::directory::Directory;
 use super::handle::{GdbmError, Handle};
 use super::reserve::{News, Reserve};
 use super::tail::Ahead;
-use crate::allowance::Allowance;
+use crate::logging::allowance::Allowance;
 use crate::record::Timestamp;
 use crate::storage::gdbm::cache::Cache;
 use crate::storage::gdbm::codec::{Calendar, Stored};

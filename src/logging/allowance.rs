@@ -36,7 +36,7 @@ impl Allowance {
 }
 
 /// How many lines were withheld, as the end of the next one.
-pub fn more(withheld: u64) -> String {
+pub fn withheld_note(withheld: u64) -> String {
     if withheld == 0 { String::new() } else { format!(" (and {withheld} more such lines withheld)") }
 }
 
