@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
 use crate::os::boot;
-use crate::os::confine::{self, Places};
+use crate::os::confine::{self, ReachablePaths};
 use crate::os::inherited;
 use crate::settings::Settings;
 use crate::storage;
 
 /// Where the C library looks for names of hosts and users, and for what it loads to do so.
-const NAMES: [&str; 12] = [
+const NAME_LOOKUP: [&str; 12] = [
     "/etc",
     "/lib",
     "/lib64",
@@ -46,13 +46,13 @@ pub(super) fn confine(settings: &Settings) {
     if let Err(error) = confine::forbid_dumps() {
         warn!("dumps of this process, which hold keys, cannot be forbidden: {error}");
     }
-    let outcome = confine::confine(&places(settings));
-    outcome.warnings.iter().for_each(|warning| warn!("{warning}"));
-    info!("{}", outcome.text);
+    let report = confine::confine(&places(settings));
+    report.warnings.iter().for_each(|warning| warn!("{warning}"));
+    info!("{}", report.text);
 }
 
-fn places(settings: &Settings) -> Places {
-    let mut places = Places::default();
+fn places(settings: &Settings) -> ReachablePaths {
+    let mut places = ReachablePaths::default();
     places.written.push(settings.homedir.clone());
     let is_file = settings.engine == "gdbm";
     let logs = [&settings.log_file, &settings.usage_log_file].into_iter().flatten();
@@ -73,8 +73,8 @@ fn places(settings: &Settings) -> Places {
     places.read.extend(variable("TZ").filter(|path| path.is_absolute()));
     places.written.push("/dev/null".into());
     if !is_file || settings.listen_address.parse::<IpAddr>().is_err() {
-        // Folders rather than files: when the network changes, another file takes the place of the old one.
-        places.read.extend(NAMES.map(PathBuf::from));
+        // Directories rather than files: when the network changes, another file takes the place of the old one.
+        places.read.extend(NAME_LOOKUP.map(PathBuf::from));
         add(&mut places.read, Path::new("/etc/resolv.conf"));
     }
     if !is_file {
@@ -87,18 +87,18 @@ fn places(settings: &Settings) -> Places {
     places
 }
 
-/// Adds the folder of a file, and of what it is a link to; what is no regular file only itself.
-fn add(folders: &mut Vec<PathBuf>, path: &Path) {
+/// Adds the directory of a file, and of what it is a link to; what is no regular file only itself.
+fn add(directories: &mut Vec<PathBuf>, path: &Path) {
     let is_other = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
     if is_other {
-        folders.push(path.to_owned());
+        directories.push(path.to_owned());
     }
     // A link to what is not there yet says where it will be.
     let target = fs::canonicalize(path).ok().or_else(|| Some(path.parent()?.join(fs::read_link(path).ok()?)));
     let places = [Some(path), target.as_deref()].into_iter().flatten();
     // A device has no neighbours that might take its place, a pipe may.
     let places = places.filter(|place| !(is_other && is_of_the_system(place)));
-    folders.extend(places.filter_map(Path::parent).map(Path::to_owned));
+    directories.extend(places.filter_map(Path::parent).map(Path::to_owned));
 }
 
 fn is_of_the_system(path: &Path) -> bool {

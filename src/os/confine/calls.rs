@@ -17,7 +17,7 @@ use seccompiler::{
     TargetArch,
 };
 
-use super::Absence;
+use super::NotConfined;
 
 /// What a server never asks for: other programs, other processes' memory, another view of the file
 /// system or of the users, the kernel's own settings, and accepting connections.
@@ -120,9 +120,9 @@ const OFFERED: &str = "/proc/sys/kernel/seccomp";
 /// # Errors
 ///
 /// The kernel has none or refuses it, or there is none for this kind of machine.
-pub(super) fn restrict() -> Result<(), Absence> {
-    let unsupported = |why: &str| Absence::Unsupported(why.to_owned());
-    let failed = |error: &dyn Display| Absence::Failed(error.to_string());
+pub(super) fn restrict() -> Result<(), NotConfined> {
+    let unsupported = |why: &str| NotConfined::Unsupported(why.to_owned());
+    let failed = |error: &dyn Display| NotConfined::Failed(error.to_string());
     let machine: TargetArch =
         std::env::consts::ARCH.try_into().map_err(|_| unsupported("not for this kind of machine"))?;
     let (forbidden, missing) = programs(machine).map_err(|error| failed(&error))?;
@@ -180,12 +180,12 @@ fn programs(machine: TargetArch) -> Result<(BpfProgram, BpfProgram), seccompiler
 fn install(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<()> {
     /// As in linux/filter.h.
     #[repr(C)]
-    struct Program {
+    struct FilterProgram {
         length: libc::c_ushort,
         filter: *const seccompiler::sock_filter,
     }
     let length = program.len().try_into().map_err(io::Error::other)?;
-    let program = Program { length, filter: program.as_ptr() };
+    let program = FilterProgram { length, filter: program.as_ptr() };
     // SAFETY: the kernel copies as many instructions as it is told there are, and writes nothing.
     let outcome =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };

@@ -9,14 +9,14 @@ use landlock::{
 };
 use nix::sys::stat::{SFlag, fstat};
 
-use super::{Absence, Places};
+use super::{NotConfined, ReachablePaths};
 
 /// The newest form that what is below has been thought through for.
 const NEWEST: ABI = ABI::V6;
 
 /// What is in force.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Restricted {
+pub(super) struct RestrictedFiles {
     /// Whether it is all that is asked for; an older kernel has less.
     pub(super) is_complete: bool,
     /// Each path that is there and cannot be opened any more, with the reason.
@@ -28,21 +28,21 @@ pub(super) struct Restricted {
 /// # Errors
 ///
 /// Nothing of it is in force.
-pub(super) fn restrict(places: &Places) -> Result<Restricted, Absence> {
-    let (status, left_out) = try_to(places).map_err(|error| Absence::Failed(error.to_string()))?;
+pub(super) fn restrict(places: &ReachablePaths) -> Result<RestrictedFiles, NotConfined> {
+    let (status, left_out) = try_to(places).map_err(|error| NotConfined::Failed(error.to_string()))?;
     let is_complete = match status {
         RulesetStatus::FullyEnforced => true,
         RulesetStatus::PartiallyEnforced => false,
         RulesetStatus::NotEnforced => {
-            return Err(Absence::Unsupported(
+            return Err(NotConfined::Unsupported(
                 "this kernel has no landlock, or it is switched off".to_owned(),
             ));
         }
     };
-    Ok(Restricted { is_complete, left_out })
+    Ok(RestrictedFiles { is_complete, left_out })
 }
 
-fn try_to(places: &Places) -> Result<(RulesetStatus, Vec<String>), RulesetError> {
+fn try_to(places: &ReachablePaths) -> Result<(RulesetStatus, Vec<String>), RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     let written = read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
     let mut rules = Ruleset::default()

@@ -1,4 +1,4 @@
-//! Giving up what the server never needs, so that whoever takes it over gets no further.
+//! Giving up what the server never needs, so that an attacker who takes it over gets no further.
 //!
 //! What is given up cannot be had again, and counts for the thread that gives it up and for those it
 //! makes from then on: so this comes before there are others. It is offered by Linux only, and more or
@@ -19,16 +19,16 @@ use super::open;
 
 /// The places of the file system that are still to be reached.
 #[derive(Clone, Debug, Default)]
-pub struct Places {
-    /// Folders in which files are read, written, made and removed.
+pub struct ReachablePaths {
+    /// Directories in which files are read, written, made and removed.
     pub written: Vec<PathBuf>,
-    /// Folders and files that are read.
+    /// Directories and files that are read.
     pub read: Vec<PathBuf>,
 }
 
-/// What became of it.
+/// What a process is confined to, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ConfinementReport {
     /// One line that says all of it.
     pub text: String,
     /// What the operator should look at, each one line.
@@ -38,7 +38,7 @@ pub struct Outcome {
 /// Why a part of it is not in force.
 #[cfg(target_os = "linux")]
 #[derive(Debug, PartialEq, Eq)]
-enum Absence {
+enum NotConfined {
     /// The kernel does not offer it.
     Unsupported(String),
     /// It does, and refuses it all the same.
@@ -46,7 +46,7 @@ enum Absence {
 }
 
 #[cfg(target_os = "linux")]
-impl Absence {
+impl NotConfined {
     /// The reason, with a warning for what should not be.
     fn told(self, what: &str, warnings: &mut Vec<String>) -> String {
         match self {
@@ -80,7 +80,7 @@ static FILES_IN_FORCE: AtomicBool = AtomicBool::new(false);
 /// Keeps this thread, and those it makes, from all files but these and from what a server never asks
 /// the kernel for.
 #[cfg(target_os = "linux")]
-pub fn confine(places: &Places) -> Outcome {
+pub fn confine(places: &ReachablePaths) -> ConfinementReport {
     let mut warnings = Vec::new();
     let files = match files::restrict(places) {
         Ok(restricted) => {
@@ -94,22 +94,22 @@ pub fn confine(places: &Places) -> Outcome {
             let limit = if restricted.is_complete { "" } else { ", as far as this kernel has it" };
             format!("to its files by landlock{limit}")
         }
-        Err(absence) => format!("to no files ({})", absence.told("landlock", &mut warnings)),
+        Err(reason) => format!("to no files ({})", reason.told("landlock", &mut warnings)),
     };
     let calls = match calls::restrict() {
         Ok(()) => "by a filter of system calls".to_owned(),
-        Err(absence) => {
-            let why = absence.told("the filter of system calls", &mut warnings);
+        Err(reason) => {
+            let why = reason.told("the filter of system calls", &mut warnings);
             format!("by no filter of system calls ({why})")
         }
     };
-    Outcome { text: format!("Confined {files}, and {calls}."), warnings }
+    ConfinementReport { text: format!("Confined {files}, and {calls}."), warnings }
 }
 
 /// Nothing of it is offered here.
 #[cfg(not(target_os = "linux"))]
-pub fn confine(_: &Places) -> Outcome {
-    Outcome { text: "Not confined: this system offers nothing for it.".to_owned(), warnings: Vec::new() }
+pub fn confine(_: &ReachablePaths) -> ConfinementReport {
+    ConfinementReport { text: "Not confined: this system offers nothing for it.".to_owned(), warnings: Vec::new() }
 }
 
 /// The file that says which servers the C library asks for names.
