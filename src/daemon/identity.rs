@@ -11,18 +11,19 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, Uid, access};
 
-use super::listening::{self, Interrupted, Socket};
+use super::listening::{self, BindAborted, RootSocket};
 use super::prepare::StartError;
 use crate::os::inherited::{self, Inherited};
 use crate::os::open;
 use crate::os::privileges::{self, Identity};
 use crate::settings::Settings;
 
-/// Folders that many programs share, which none of them may own.
-const SHARED: [&str; 8] = ["/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/var/run"];
+/// Directories that many programs share, which none of them may own.
+const SHARED_DIRECTORIES: [&str; 8] =
+    ["/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/var/run"];
 
 /// Why a start ends before there is a runtime.
-pub(super) enum Refusal {
+pub(super) enum StartAborted {
     /// What is wrong, a line each.
     Failed(Vec<String>),
     /// This signal asked for the end while something was waited for.
@@ -34,11 +35,11 @@ pub(super) enum Refusal {
 /// # Errors
 ///
 /// What keeps it from that.
-pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<Option<Socket>, Refusal> {
+pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<Option<RootSocket>, StartAborted> {
     if settings.user.is_empty() {
         return Ok(None);
     }
-    let one = |error: String| Refusal::Failed(vec![error]);
+    let one = |error: String| StartAborted::Failed(vec![error]);
     let identity = Identity::find(&settings.user, &settings.group)
         .map_err(|text| one(format!("cannot become the user that User names: {text}")))?;
     let now = Uid::effective();
@@ -64,8 +65,8 @@ pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<Option<S
         )));
     }
     let socket = listening::open_as_root(settings).map_err(|error| match error {
-        Interrupted::Failed(error) => one(error.to_string()),
-        Interrupted::Stopped(name) => Refusal::Stopped(name),
+        BindAborted::Failed(error) => one(error.to_string()),
+        BindAborted::Stopped(name) => StartAborted::Stopped(name),
     })?;
     let (uid, gid) = identity.numbers();
     if made_homedir {
@@ -74,8 +75,8 @@ pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<Option<S
         })?;
     }
     identity.assume().map_err(|error| one(format!("cannot become the user {}: {error}", identity.user)))?;
-    let failures = Trial { identity: &identity }.of(settings);
-    if failures.is_empty() { Ok(Some(socket)) } else { Err(Refusal::Failed(failures)) }
+    let failures = FileTrial { identity: &identity }.of(settings);
+    if failures.is_empty() { Ok(Some(socket)) } else { Err(StartAborted::Failed(failures)) }
 }
 
 /// Opens the file that takes all output in the background.
@@ -89,11 +90,11 @@ pub(super) fn open_output(path: &Path) -> Result<File, StartError> {
 }
 
 /// Tries as the new user what is needed now or later, and leaves nothing behind.
-struct Trial<'a> {
+struct FileTrial<'a> {
     identity: &'a Identity,
 }
 
-impl Trial<'_> {
+impl FileTrial<'_> {
     /// What fails, a line each.
     fn of(&self, settings: &Settings) -> Vec<String> {
         let mut failures = Vec::new();
@@ -120,16 +121,16 @@ impl Trial<'_> {
     fn reads(&self, what: &str, path: &Path) -> Option<String> {
         let error = open::to_read(path).err().filter(|error| error.kind() != io::ErrorKind::NotFound)?;
         let (user, group) = (&self.identity.user, &self.identity.group);
-        let (mend, path) = (self.way_to(path), path.display());
+        let (command, path) = (self.command_to_open_parents(path), path.display());
         let line = format!("{user} cannot read the {what} {path}: {error}");
         if error.kind() != io::ErrorKind::PermissionDenied {
             return Some(line);
         }
-        let mend = mend.unwrap_or_else(|| format!("chgrp {group} {path} && chmod g+r {path}"));
-        Some(format!("{line}: {mend}"))
+        let command = command.unwrap_or_else(|| format!("chgrp {group} {path} && chmod g+r {path}"));
+        Some(format!("{line}: {command}"))
     }
 
-    /// Tries a file that is there, and whether one could be made in its folder and removed.
+    /// Tries a file that is there, and whether one could be made in its directory and removed.
     fn writes(&self, what: &str, path: &Path) -> Option<String> {
         let user = &self.identity.user;
         let is_other = |metadata: fs::Metadata| !metadata.is_file();
@@ -140,40 +141,46 @@ impl Trial<'_> {
         }
         match open::without_waiting(OpenOptions::new().append(true)).open(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let mend = self.way_to(path).unwrap_or_else(|| format!("chown {user} {}", path.display()));
-                return Some(format!("{user} cannot write the {what} {}: {error}: {mend}", path.display()));
+                let command = self
+                    .command_to_open_parents(path)
+                    .unwrap_or_else(|| format!("chown {user} {}", path.display()));
+                return Some(format!(
+                    "{user} cannot write the {what} {}: {error}: {command}",
+                    path.display()
+                ));
             }
             _ => {}
         }
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let error = tempfile::Builder::new().prefix(".pyzord-trial-").tempfile_in(folder).err()?;
-        let mend = self.way_to(folder).unwrap_or_else(|| self.own(folder));
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let error = tempfile::Builder::new().prefix(".pyzord-trial-").tempfile_in(directory).err()?;
+        let command =
+            self.command_to_open_parents(directory).unwrap_or_else(|| self.command_to_own(directory));
         Some(format!(
-            "{user} cannot make files in {}, where the {what} is: {error}: {mend}",
-            folder.display()
+            "{user} cannot make files in {}, where the {what} is: {error}: {command}",
+            directory.display()
         ))
     }
 
-    /// How the folder becomes one where the user may make files.
-    fn own(&self, folder: &Path) -> String {
+    /// The command that lets the user make files in a directory.
+    fn command_to_own(&self, directory: &Path) -> String {
         let Identity { user, group, .. } = self.identity;
-        if !folder.exists() {
-            format!("install -d -o {user} -g {group} {}", folder.display())
-        } else if SHARED.iter().any(|shared| folder == Path::new(shared)) {
-            let own = folder.join("pyzord");
+        if !directory.exists() {
+            format!("install -d -o {user} -g {group} {}", directory.display())
+        } else if SHARED_DIRECTORIES.iter().any(|shared| directory == Path::new(shared)) {
+            let own = directory.join("pyzord");
             format!("install -d -o {user} -g {group} {} and use that folder", own.display())
         } else {
-            format!("chown {user} {}", folder.display())
+            format!("chown {user} {}", directory.display())
         }
     }
 
-    /// What opens the way to a place, if a folder above it is closed.
-    fn way_to(&self, path: &Path) -> Option<String> {
-        let folders: Vec<PathBuf> = path.ancestors().skip(1).map(Path::to_owned).collect();
-        let closed = folders
+    /// The command that lets the user reach a path, if a directory above it is closed.
+    fn command_to_open_parents(&self, path: &Path) -> Option<String> {
+        let parents: Vec<PathBuf> = path.ancestors().skip(1).map(Path::to_owned).collect();
+        let closed = parents
             .iter()
             .rev()
-            .find(|folder| folder.is_dir() && access(folder.as_path(), AccessFlags::X_OK).is_err())?;
+            .find(|parent| parent.is_dir() && access(parent.as_path(), AccessFlags::X_OK).is_err())?;
         Some(format!("chmod o+x {}", closed.display()))
     }
 }

@@ -7,18 +7,18 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::prepare::{HANDOVER, HANDOVER_STEP};
-use super::say;
+use super::console::say;
 use crate::os::signals;
 use crate::server::socket::{BindError, Listener, Unbound};
 use crate::settings::Settings;
 
 /// How long an address is waited for that no interface has yet, or its interface, as before a VPN is up.
-const ABSENCE: Duration = Duration::from_secs(10);
+const ADDRESS_WAIT: Duration = Duration::from_secs(10);
 /// How often a line says that it is waited for.
 const REMINDER: Duration = Duration::from_secs(1);
 
 /// Why the socket was not bound before there was a runtime.
-pub(super) enum Interrupted {
+pub(super) enum BindAborted {
     /// It cannot be.
     Failed(BindError),
     /// This signal asked for the end meanwhile.
@@ -27,14 +27,14 @@ pub(super) enum Interrupted {
 
 /// The socket, as far as root had to make it.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(super) enum RootSocket {
     /// It has its port.
     Bound(Listener),
     /// It gets its port as the last thing before service.
     Unbound(Unbound),
 }
 
-impl Socket {
+impl RootSocket {
     /// All descriptors.
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
         match self {
@@ -51,18 +51,18 @@ impl Socket {
 /// # Errors
 ///
 /// The socket cannot be made or bound, or a signal asked for the end.
-pub(super) fn open_as_root(settings: &Settings) -> Result<Socket, Interrupted> {
-    let unbound = open(settings).map_err(Interrupted::Failed)?;
+pub(super) fn open_as_root(settings: &Settings) -> Result<RootSocket, BindAborted> {
+    let unbound = open(settings).map_err(BindAborted::Failed)?;
     if settings.reuse_port {
-        return Ok(Socket::Unbound(unbound));
+        return Ok(RootSocket::Unbound(unbound));
     }
-    let mut attempts = Attempts::new(&unbound, |text| say("warning", &text));
+    let mut attempts = BindAttempts::new(&unbound, |text| say("warning", &text));
     loop {
         match attempts.next() {
-            Attempt::Over(outcome) => return outcome.map(Socket::Bound).map_err(Interrupted::Failed),
-            Attempt::Again(pause) => {
+            BindAttempt::Over(outcome) => return outcome.map(RootSocket::Bound).map_err(BindAborted::Failed),
+            BindAttempt::Again(pause) => {
                 if let Some(name) = signals::stopped_within(pause) {
-                    return Err(Interrupted::Stopped(name));
+                    return Err(BindAborted::Stopped(name));
                 }
             }
         }
@@ -74,17 +74,17 @@ pub(super) fn open_as_root(settings: &Settings) -> Result<Socket, Interrupted> {
 /// # Errors
 ///
 /// It cannot be bound, also after waiting for what may pass.
-pub(super) async fn listen(settings: &Settings, socket: Option<Socket>) -> Result<Listener, BindError> {
+pub(super) async fn listen(settings: &Settings, socket: Option<RootSocket>) -> Result<Listener, BindError> {
     let unbound = match socket {
-        Some(Socket::Bound(listener)) => return Ok(listener),
-        Some(Socket::Unbound(unbound)) => unbound,
+        Some(RootSocket::Bound(listener)) => return Ok(listener),
+        Some(RootSocket::Unbound(unbound)) => unbound,
         None => open(settings)?,
     };
-    let mut attempts = Attempts::new(&unbound, |text| warn!("{text}"));
+    let mut attempts = BindAttempts::new(&unbound, |text| warn!("{text}"));
     loop {
         match attempts.next() {
-            Attempt::Over(outcome) => return *outcome,
-            Attempt::Again(pause) => sleep(pause).await,
+            BindAttempt::Over(outcome) => return *outcome,
+            BindAttempt::Again(pause) => sleep(pause).await,
         }
     }
 }
@@ -94,33 +94,33 @@ fn open(settings: &Settings) -> Result<Unbound, BindError> {
     Unbound::open(listen_address, *port, *send_buffer, *reuse_port)
 }
 
-enum Attempt {
+enum BindAttempt {
     Over(Box<Result<Listener, BindError>>),
     Again(Duration),
 }
 
-/// Attempts to bind the socket.
-struct Attempts<'a, F> {
+/// Attempts to bind the socket, for as long as what is in the way may go.
+struct BindAttempts<'a, F> {
     unbound: &'a Unbound,
     tell: F,
     started: Instant,
     told: Option<Instant>,
 }
 
-impl<'a, F: Fn(String)> Attempts<'a, F> {
+impl<'a, F: Fn(String)> BindAttempts<'a, F> {
     fn new(unbound: &'a Unbound, tell: F) -> Self {
         Self { unbound, tell, started: Instant::now(), told: None }
     }
 
-    fn next(&mut self) -> Attempt {
+    fn next(&mut self) -> BindAttempt {
         let outcome = self.unbound.bind();
         let patience = match &outcome {
             Err(BindError::InUse { .. } | BindError::NotShared { .. }) => HANDOVER,
-            Err(BindError::Absent { .. } | BindError::AbsentInterface { .. }) => ABSENCE,
-            _ => return Attempt::Over(Box::new(outcome)),
+            Err(BindError::Absent { .. } | BindError::AbsentInterface { .. }) => ADDRESS_WAIT,
+            _ => return BindAttempt::Over(Box::new(outcome)),
         };
         if self.started.elapsed() >= patience {
-            return Attempt::Over(Box::new(outcome));
+            return BindAttempt::Over(Box::new(outcome));
         }
         let what = match &outcome {
             Err(BindError::Absent { address }) => {
@@ -137,6 +137,6 @@ impl<'a, F: Fn(String)> Attempts<'a, F> {
             self.told = Some(Instant::now());
             (self.tell)(format!("waiting for {what} (ListenAddress)"));
         }
-        Attempt::Again(HANDOVER_STEP)
+        BindAttempt::Again(HANDOVER_STEP)
     }
 }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::listening::{self, Socket};
+use super::listening::{self, RootSocket};
 use super::watch::tell;
 use crate::access::{self, Authorizer, LoadError, Present, Sources};
 use crate::limits::{Gate, Rules};
@@ -61,7 +61,7 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(
     settings: &Settings,
     logs: &Logs,
-    socket: Option<Socket>,
+    socket: Option<RootSocket>,
     detached: bool,
 ) -> Result<Prepared, StartError> {
     let options = storage::Options {
@@ -82,7 +82,7 @@ pub(super) async fn prepare(
 async fn prepare_rest(
     settings: &Settings,
     logs: &Logs,
-    socket: Option<Socket>,
+    socket: Option<RootSocket>,
     detached: bool,
     engine: &Arc<dyn Engine>,
 ) -> Result<Prepared, StartError> {

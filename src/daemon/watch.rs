@@ -17,8 +17,11 @@ use crate::storage::Engine;
 /// How soon a reload is tried again for which there was no thread.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What a reload that fails leaves behind.
+const UNCHANGED: &str = "the accounts and rules in force stay as they were";
+
 /// What ended the service.
-pub(super) enum End {
+pub(super) enum ServiceEnd {
     /// A signal.
     Asked,
     /// Something without which it cannot go on.
@@ -26,7 +29,7 @@ pub(super) enum End {
 }
 
 /// Takes signals and watches over the engine, beside the server.
-pub(super) struct Watch {
+pub(super) struct SignalWatch {
     pub(super) signals: Signals,
     /// Whether a signal asked for a reload before there was anything to reload.
     pub(super) reload_at_once: bool,
@@ -38,9 +41,9 @@ pub(super) struct Watch {
     pub(super) engine: Arc<dyn Engine>,
 }
 
-impl Watch {
+impl SignalWatch {
     /// Reloads and reopens until the daemon is to end, which it then asks the server for.
-    pub(super) async fn until_the_end(mut self, mut stop: oneshot::Sender<()>) -> End {
+    pub(super) async fn run_until_stopped(mut self, mut stop: oneshot::Sender<()>) -> ServiceEnd {
         let engine = Arc::clone(&self.engine);
         let failed = engine.failed();
         tokio::pin!(failed);
@@ -73,9 +76,9 @@ impl Watch {
                 biased;
                 why = &mut failed => {
                     error!(critical = true, "{why}");
-                    break End::Failed;
+                    break ServiceEnd::Failed;
                 }
-                () = stop.closed() => break End::Failed,
+                () = stop.closed() => break ServiceEnd::Failed,
                 outcome = async {
                     match &mut reloading {
                         Some(task) => task.await,
@@ -85,9 +88,7 @@ impl Watch {
                     reloading = None;
                     match outcome {
                         Ok(outcome) => self.take(outcome),
-                        Err(_) => error!(
-                            "reloading failed: its thread has died; the accounts and rules in force stay as they were"
-                        ),
+                        Err(_) => error!("reloading failed: its thread has died; {UNCHANGED}"),
                     }
                 }
                 () = async {
@@ -99,7 +100,7 @@ impl Watch {
                 intention = self.signals.next() => match intention {
                     Intention::Stop(name) => {
                         info!("{name} received. Shutting down.");
-                        break End::Asked;
+                        break ServiceEnd::Asked;
                     }
                     Intention::Reload => {
                         info!("SIGUSR1 received. Reloading configuration.");
@@ -143,7 +144,7 @@ impl Watch {
                 self.access.store(Arc::new(loaded.authorizer));
                 info!("The accounts and the access rules have been reloaded.");
             }
-            Err(error) => error!("{error}; the accounts and rules in force stay as they were"),
+            Err(error) => error!("{error}; {UNCHANGED}"),
         }
     }
 }

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::load::{Given, Loader};
-use super::table::{Effect, Kind, OPTIONS, Opt};
-use super::value::Value;
+use super::load::{GivenValue, SettingsLoader};
+use super::table::{OptionEffect, OptionKind, OPTIONS, ServerOption};
+use super::value::SettingValue;
 use crate::limits::{Networks, NetworksError};
 use crate::os::privileges::Identity;
 use crate::storage;
 
-impl Loader<'_> {
+/// What a warning says of a file's name with a comment in it.
+const TAKEN_WHOLE: &str = "is taken whole as the file's name, since a comment cannot follow a value";
+
+impl SettingsLoader<'_> {
     /// Whether the Python server starts with a bad value of this option, since it looks at it only
     /// when it has use for it.
-    pub(super) fn was_never_looked_at(&self, option: &Opt) -> bool {
+    pub(super) fn tolerates_bad_value(&self, option: &ServerOption) -> bool {
         let is_true = |key| self.given.get(key).is_some_and(|given| given.text.eq_ignore_ascii_case("true"));
         match option.key {
             "MaxThreads" | "DBConnections" => !is_true("Threads"),
@@ -22,20 +25,20 @@ impl Loader<'_> {
         }
     }
 
-    pub(super) fn value(&mut self, option: &'static Opt, given: &Given) -> Result<Value, String> {
+    pub(super) fn value(&mut self, option: &'static ServerOption, given: &GivenValue) -> Result<SettingValue, String> {
         let text = given.text.as_str();
         match option.kind {
-            Kind::Text => Ok(Value::Text(text.to_owned())),
-            Kind::Switch => Ok(Value::Truth(!text.is_empty())),
+            OptionKind::Text => Ok(SettingValue::Text(text.to_owned())),
+            OptionKind::Switch => Ok(SettingValue::Truth(!text.is_empty())),
             // Half a word must not open what is closed.
-            Kind::Truth if option.key == "Confine" && !is_truth(text) => {
+            OptionKind::Truth if option.key == "Confine" && !is_truth(text) => {
                 Err(format!("'{}' is neither True nor False", text.escape_debug()))
             }
-            Kind::Truth => {
-                self.question_truth(option, given);
-                Ok(Value::Truth(text.eq_ignore_ascii_case("true")))
+            OptionKind::Truth => {
+                self.warn_of_odd_truth(option, given);
+                Ok(SettingValue::Truth(text.eq_ignore_ascii_case("true")))
             }
-            Kind::Number(lowest, highest, _) => {
+            OptionKind::Number(lowest, highest, _) => {
                 let number = pyzor_wire::number::integer(text.as_bytes()).ok_or_else(|| no_number(text))?;
                 // More seconds than the clock can hold are as good as that many.
                 let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
@@ -45,30 +48,30 @@ impl Loader<'_> {
                 if number > highest {
                     return Err(format!("{number} is more than {highest}"));
                 }
-                Ok(Value::Number(number))
+                Ok(SettingValue::Number(number))
             }
-            Kind::Word(words) => match words.iter().find(|word| **word == text) {
-                Some(word) => Ok(Value::Text((*word).to_owned())),
+            OptionKind::Word(words) => match words.iter().find(|word| **word == text) {
+                Some(word) => Ok(SettingValue::Text((*word).to_owned())),
                 None => Err(format!(
                     "there is no '{}'; expected one of: {}",
                     text.escape_debug(),
                     words.join(", ")
                 )),
             },
-            Kind::Networks => {
+            OptionKind::Networks => {
                 let networks: Networks = text.parse().map_err(|error: NetworksError| error.to_string())?;
                 self.warnings.extend(networks.widened().map(|(written, taken)| {
                     format!("{}: {}: {written} is taken as {taken}", given.place, option.key)
                 }));
-                Ok(Value::Text(text.to_owned()))
+                Ok(SettingValue::Text(text.to_owned()))
             }
-            Kind::File | Kind::Path if text.contains('\0') => {
+            OptionKind::File | OptionKind::Path if text.contains('\0') => {
                 Err("a path cannot contain a zero byte".to_owned())
             }
-            Kind::File => {
+            OptionKind::File => {
                 if given.in_file && has_comment(text) {
                     self.warnings.push(format!(
-                        "{}: {}: '{}' is taken whole as the file's name, since a comment cannot follow a value",
+                        "{}: {}: '{}' {TAKEN_WHOLE}",
                         given.place,
                         option.key,
                         text.escape_debug()
@@ -76,34 +79,31 @@ impl Loader<'_> {
                 }
                 Ok(self.path(text, self.environment.expand(text), &self.homedir))
             }
-            Kind::Path => Ok(self.path(text, text.into(), &self.environment.working_directory)),
+            OptionKind::Path => Ok(self.path(text, text.into(), &self.environment.working_directory)),
         }
     }
 
-    fn path(&self, text: &str, path: PathBuf, base: &Path) -> Value {
+    fn path(&self, text: &str, path: PathBuf, base: &Path) -> SettingValue {
         if text.is_empty() {
-            return Value::Text(String::new());
+            return SettingValue::Text(String::new());
         }
-        Value::Text(base.join(path).display().to_string())
+        SettingValue::Text(base.join(path).display().to_string())
     }
 
     /// A comment behind the name of the database's file becomes a part of that name, and the server
     /// would begin with an empty database.
-    pub(super) fn question_database(&mut self, values: &BTreeMap<&str, Value>) {
-        let is_file = values.get("Engine") == Some(&Value::Text("gdbm".to_owned()));
+    pub(super) fn warn_of_comment_in_database(&mut self, values: &BTreeMap<&str, SettingValue>) {
+        let is_file = values.get("Engine") == Some(&SettingValue::Text("gdbm".to_owned()));
         let given = self.given.get("DigestDB").filter(|given| given.in_file && has_comment(&given.text));
         if let Some(given) = given
             && is_file
         {
             // The text is not told: without its engine's line it may be another engine's, with a password.
-            self.warnings.push(format!(
-                "{}: DigestDB: the value is taken whole as the file's name, since a comment cannot follow a value",
-                given.place
-            ));
+            self.warnings.push(format!("{}: DigestDB: the value {TAKEN_WHOLE}", given.place));
         }
     }
 
-    fn question_truth(&mut self, option: &Opt, given: &Given) {
+    fn warn_of_odd_truth(&mut self, option: &ServerOption, given: &GivenValue) {
         let text = given.text.to_ascii_lowercase();
         if matches!(text.as_str(), "true" | "false" | "" | "0" | "no" | "off") {
             return;
@@ -117,13 +117,13 @@ impl Loader<'_> {
     }
 
     /// Deployed configurations set several of these at once, which is fine as far as it was.
-    pub(super) fn check_concurrency(&mut self, values: &BTreeMap<&str, Value>) {
-        let is_true = |key| values.get(key) == Some(&Value::Truth(true));
+    pub(super) fn check_concurrency(&mut self, values: &BTreeMap<&str, SettingValue>) {
+        let is_true = |key| values.get(key) == Some(&SettingValue::Truth(true));
         if is_true("Threads") && is_true("Processes") {
             let place = self.place_of("Processes");
             self.problem(place, None, "You cannot use both processes and threads at the same time");
         }
-        if let Some(Value::Number(number)) = values.get("PreFork")
+        if let Some(SettingValue::Number(number)) = values.get("PreFork")
             && (*number == 1 || *number < 0)
         {
             let place = self.place_of("PreFork");
@@ -132,9 +132,9 @@ impl Loader<'_> {
     }
 
     /// A user who does not exist is found out before anything is done.
-    pub(super) fn check_identity(&mut self, values: &BTreeMap<&str, Value>) {
+    pub(super) fn check_identity(&mut self, values: &BTreeMap<&str, SettingValue>) {
         let text = |key| match values.get(key) {
-            Some(Value::Text(text)) => text.as_str(),
+            Some(SettingValue::Text(text)) => text.as_str(),
             _ => "",
         };
         match (text("User"), text("Group")) {
@@ -152,8 +152,8 @@ impl Loader<'_> {
         }
     }
 
-    pub(super) fn check_supported(&mut self, values: &BTreeMap<&str, Value>) {
-        if let (Some(Value::Text(engine)), Some(Value::Text(dsn))) =
+    pub(super) fn check_supported(&mut self, values: &BTreeMap<&str, SettingValue>) {
+        if let (Some(SettingValue::Text(engine)), Some(SettingValue::Text(dsn))) =
             (values.get("Engine"), values.get("DigestDB"))
             && let Err(text) =
                 storage::check(engine, &storage::Options { dsn: dsn.clone(), ..storage::Options::default() })
@@ -161,7 +161,7 @@ impl Loader<'_> {
             let place = self.place_of("DigestDB");
             self.problem(place, Some("DigestDB"), format!("{text} (Engine is {engine})"));
         }
-        if let Some(Value::Text(path)) = values.get("ForwardClientHomeDir")
+        if let Some(SettingValue::Text(path)) = values.get("ForwardClientHomeDir")
             && !path.is_empty()
         {
             let place = self.place_of("ForwardClientHomeDir");
@@ -174,14 +174,14 @@ impl Loader<'_> {
     }
 
     /// Several processes know nothing of each other.
-    pub(super) fn check_shared_port(&mut self, values: &BTreeMap<&str, Value>) {
-        let is_true = |key| values.get(key) == Some(&Value::Truth(true));
+    pub(super) fn check_shared_port(&mut self, values: &BTreeMap<&str, SettingValue>) {
+        let is_true = |key| values.get(key) == Some(&SettingValue::Truth(true));
         if !is_true("ReusePort") {
             return;
         }
         let place = self.place_of("ReusePort");
         let mut refuse = |text: &str| self.problem(place.clone(), Some("ReusePort"), text);
-        if values.get("Engine") == Some(&Value::Text("gdbm".to_owned())) {
+        if values.get("Engine") == Some(&SettingValue::Text("gdbm".to_owned())) {
             refuse("a file of gdbm has one process: set Engine to redis or mysql");
         }
         if is_true("ReplayGuard") {
@@ -190,13 +190,13 @@ impl Loader<'_> {
                  one process",
             );
         }
-        if values.get("Port") == Some(&Value::Number(0)) {
+        if values.get("Port") == Some(&SettingValue::Number(0)) {
             refuse("each process would have a port of its own: set Port");
         }
         let limits = ["RateLimit", "RateLimitErrors", "RateLimitWrites"];
         let limits: Vec<&str> = limits
             .into_iter()
-            .filter(|key| !matches!(values.get(key), None | Some(Value::Number(0))))
+            .filter(|key| !matches!(values.get(key), None | Some(SettingValue::Number(0))))
             .collect();
         if !limits.is_empty() {
             self.notices.push(format!(
@@ -207,8 +207,8 @@ impl Loader<'_> {
         }
     }
 
-    pub(super) fn tell_of_visible_password(&mut self, values: &BTreeMap<&str, Value>) {
-        let is_file = values.get("Engine") == Some(&Value::Text("gdbm".to_owned()));
+    pub(super) fn note_visible_password(&mut self, values: &BTreeMap<&str, SettingValue>) {
+        let is_file = values.get("Engine") == Some(&SettingValue::Text("gdbm".to_owned()));
         if !is_file && self.given.get("DigestDB").is_some_and(|given| !given.in_file) {
             self.notices.push(
                 "--dsn: every user of this machine can read it in the list of processes, with the password in it: \
@@ -218,9 +218,9 @@ impl Loader<'_> {
         }
     }
 
-    pub(super) fn tell_what_has_no_effect(&mut self) {
+    pub(super) fn report_options_without_effect(&mut self) {
         let given = |sentry: bool| {
-            let options = OPTIONS.iter().filter(|option| option.effect == Effect::None);
+            let options = OPTIONS.iter().filter(|option| option.effect == OptionEffect::None);
             let wanted = options.filter(|option| option.key.contains("Sentry") == sentry);
             wanted
                 .filter(|option| self.given.get(option.key).is_some_and(|given| !given.text.is_empty()))

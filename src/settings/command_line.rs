@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command};
 
-use super::table::{Checked, Kind, OPTIONS, Opt};
+use super::table::{NumberCheck, OptionKind, OPTIONS, ServerOption};
 use crate::optparse::{Flag, Value, explain, normalize};
 
 const PROGRAM: &str = "pyzord";
@@ -17,7 +17,7 @@ pub(super) enum CommandLine {
     /// To print this and end.
     Print(String),
     /// To run with these values, of which each stands for an option of the table.
-    Run(Vec<(&'static Opt, String)>),
+    Run(Vec<(&'static ServerOption, String)>),
 }
 
 /// Reads the arguments behind the program's name. A mistake is told as it is to be printed.
@@ -43,7 +43,7 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     let given = OPTIONS.iter().filter_map(|option| {
         let flag = option.flag?;
         let value = match option.kind {
-            Kind::Switch => matches.get_flag(flag).then(|| "true".to_owned())?,
+            OptionKind::Switch => matches.get_flag(flag).then(|| "true".to_owned())?,
             _ => matches.get_one::<String>(flag)?.clone(),
         };
         Some((option, value))
@@ -52,10 +52,10 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
 }
 
 fn flags() -> Vec<Flag> {
-    let flag = |option: &Opt| {
+    let flag = |option: &ServerOption| {
         let value = match option.kind {
-            Kind::Switch => Value::None,
-            Kind::Number(_, _, Checked::OnCommandLine) => Value::Number,
+            OptionKind::Switch => Value::None,
+            OptionKind::Number(_, _, NumberCheck::OnCommandLine) => Value::Number,
             _ => Value::Text,
         };
         Some(Flag { long: option.flag?, short: option.short, value, may_be_abbreviated: option.established })
@@ -80,7 +80,7 @@ fn command() -> Command {
         };
         argument = argument.help(help);
         Some(match option.kind {
-            Kind::Switch => argument.action(ArgAction::SetTrue),
+            OptionKind::Switch => argument.action(ArgAction::SetTrue),
             kind => argument.action(ArgAction::Set).value_name(placeholder(kind)).num_args(1),
         })
     });
@@ -108,14 +108,14 @@ fn command() -> Command {
         .args(options)
 }
 
-fn placeholder(kind: Kind) -> &'static str {
+fn placeholder(kind: OptionKind) -> &'static str {
     match kind {
-        Kind::Switch | Kind::Text | Kind::Networks => "TEXT",
-        Kind::File => "FILE",
-        Kind::Path => "PATH",
-        Kind::Number(..) => "NUMBER",
-        Kind::Truth => "true|false",
-        Kind::Word(_) => "WORD",
+        OptionKind::Switch | OptionKind::Text | OptionKind::Networks => "TEXT",
+        OptionKind::File => "FILE",
+        OptionKind::Path => "PATH",
+        OptionKind::Number(..) => "NUMBER",
+        OptionKind::Truth => "true|false",
+        OptionKind::Word(_) => "WORD",
     }
 }
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::load::Loader;
+use super::load::SettingsLoader;
 use super::table::{self, OPTIONS};
-use super::{Environment, Failure, Invocation, SECTION, Settings};
+use super::{Environment, SettingsError, ServerInvocation, SECTION, Settings};
 use crate::fuzz_models::{check_lines, check_no_secret};
 use pyzor_home::ini::{IniDocument, IniValue};
 
@@ -34,18 +34,18 @@ pub(crate) fn target(bytes: &[u8]) {
 
 /// All texts for a person, and the settings if there are any.
 fn read(environment: &Environment, bytes: &[u8]) -> (Vec<String>, Option<Settings>) {
-    let mut loader = Loader::new(environment, Vec::new());
+    let mut loader = SettingsLoader::new(environment, Vec::new());
     loader.read_text("config", Ok(bytes.to_vec()));
     match loader.finish() {
-        Ok(Invocation::Serve(settings)) => {
+        Ok(ServerInvocation::Serve(settings)) => {
             (settings.warnings.iter().chain(&settings.notices).cloned().collect(), Some(*settings))
         }
         Ok(other) => panic!("a file asks for {other:?}"),
-        Err(Failure::Configuration { problems, warnings, .. }) => {
+        Err(SettingsError::Configuration { problems, warnings, .. }) => {
             assert!(!problems.is_empty());
             (problems.iter().map(ToString::to_string).chain(warnings).collect(), None)
         }
-        Err(Failure::Usage(text)) => panic!("a file is a command line: {text}"),
+        Err(SettingsError::Usage(text)) => panic!("a file is a command line: {text}"),
     }
 }
 

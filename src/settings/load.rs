@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::table::{self, Effect, OPTIONS, Opt};
-use super::value::{self, Value};
-use super::{Environment, Failure, Invocation, SECTION, Settings};
+use super::table::{self, OPTIONS, OptionEffect, ServerOption};
+use super::value::{self, SettingValue};
+use super::{Environment, SECTION, ServerInvocation, Settings, SettingsError};
 use crate::access::{Order, Sources};
 use crate::os::open;
 use pyzor_home::ini::IniDocument;
 use pyzor_home::problem::ConfigProblem;
 
+/// What messages call the place of a value that was not given.
+const DEFAULT_PLACE: &str = "the default";
 /// The config file's name in the homedir.
 const FILE: &str = "config";
 /// The homedir of who has no home.
@@ -24,25 +26,28 @@ const SECRET: [&str; 3] = ["DigestDB", "SentryDSN", "UsageSentryDSN"];
 
 /// A value and who gave it.
 #[derive(Clone, Debug)]
-pub(super) struct Given {
+pub(super) struct GivenValue {
     pub(super) place: String,
     pub(super) text: String,
     pub(super) in_file: bool,
 }
 
 /// All that is known of the settings so far, and all that is wrong with them.
-pub(super) struct Loader<'a> {
+pub(super) struct SettingsLoader<'a> {
     pub(super) environment: &'a Environment,
     pub(super) homedir: PathBuf,
-    command_line: Vec<(&'static Opt, String)>,
-    pub(super) given: BTreeMap<&'static str, Given>,
+    command_line: Vec<(&'static ServerOption, String)>,
+    pub(super) given: BTreeMap<&'static str, GivenValue>,
     problems: Vec<ConfigProblem>,
     pub(super) warnings: Vec<String>,
     pub(super) notices: Vec<String>,
 }
 
-impl<'a> Loader<'a> {
-    pub(super) fn new(environment: &'a Environment, command_line: Vec<(&'static Opt, String)>) -> Self {
+impl<'a> SettingsLoader<'a> {
+    pub(super) fn new(
+        environment: &'a Environment,
+        command_line: Vec<(&'static ServerOption, String)>,
+    ) -> Self {
         let named = command_line.iter().find(|(option, _)| option.key == "homedir");
         let named = named.map(|(_, path)| PathBuf::from(path));
         let homedir = named.unwrap_or_else(|| match &environment.home {
@@ -81,7 +86,7 @@ impl<'a> Loader<'a> {
         self.read_text(&path.display().to_string(), open::to_read(&path).and_then(read));
     }
 
-    /// The same of what became of reading the file of that name.
+    /// Takes all values, of what became of reading the file of that name and of the command line.
     pub(super) fn read_text(&mut self, name: &str, text: io::Result<Vec<u8>>) {
         let mut document = IniDocument::default();
         match text {
@@ -106,7 +111,7 @@ impl<'a> Loader<'a> {
             if option.in_file {
                 self.take(&document, option, place, &text, false);
             } else {
-                self.given.insert(option.key, Given { place, text, in_file: false });
+                self.given.insert(option.key, GivenValue { place, text, in_file: false });
             }
         }
     }
@@ -156,7 +161,7 @@ impl<'a> Loader<'a> {
     fn take(
         &mut self,
         document: &IniDocument,
-        option: &'static Opt,
+        option: &'static ServerOption,
         place: String,
         text: &str,
         in_file: bool,
@@ -164,7 +169,7 @@ impl<'a> Loader<'a> {
         let default = |key: &str| table::by_key(key).map(|option| option.default.to_owned());
         match document.interpolate(SECTION, text, &default) {
             Ok(text) => {
-                self.given.insert(option.key, Given { place, text, in_file });
+                self.given.insert(option.key, GivenValue { place, text, in_file });
             }
             // What looks like a name could be a part of the password.
             Err(_) if SECRET.contains(&option.key) => self.problem(
@@ -176,11 +181,11 @@ impl<'a> Loader<'a> {
         }
     }
 
-    pub(super) fn finish(mut self) -> Result<Invocation, Failure> {
+    pub(super) fn finish(mut self) -> Result<ServerInvocation, SettingsError> {
         let mut values = BTreeMap::new();
         for option in OPTIONS {
-            let given = self.given.get(option.key).cloned().unwrap_or_else(|| Given {
-                place: "the default".to_owned(),
+            let given = self.given.get(option.key).cloned().unwrap_or_else(|| GivenValue {
+                place: DEFAULT_PLACE.to_owned(),
                 text: option.default.to_owned(),
                 in_file: false,
             });
@@ -188,57 +193,65 @@ impl<'a> Loader<'a> {
                 Ok(value) => {
                     values.insert(option.key, value);
                 }
-                Err(text) if self.was_never_looked_at(option) => {
+                Err(text) if self.tolerates_bad_value(option) => {
                     let (place, key, default) = (given.place, option.key, option.default);
                     self.warnings.push(format!("{place}: {key}: {text}; taken as {default}"));
-                    values.insert(option.key, Value::Number(default.parse().unwrap_or_default()));
+                    values.insert(option.key, SettingValue::Number(default.parse().unwrap_or_default()));
                 }
                 Err(text) => self.problem(given.place, Some(option.key), text),
             }
         }
-        self.question_database(&values);
+        self.warn_of_comment_in_database(&values);
         self.check_concurrency(&values);
         self.check_identity(&values);
         self.check_supported(&values);
         self.check_shared_port(&values);
-        self.tell_of_visible_password(&values);
-        self.tell_what_has_no_effect();
-        let is_set = |key| values.get(key) == Some(&Value::Truth(true));
+        self.note_visible_password(&values);
+        self.report_options_without_effect();
+        let is_set = |key| values.get(key) == Some(&SettingValue::Truth(true));
         let (check, recover) = (is_set("check-config"), is_set("recover"));
         if !self.problems.is_empty() {
             let check = check.then(|| self.sources(&values));
-            return Err(Failure::Configuration { problems: self.problems, warnings: self.warnings, check });
+            return Err(SettingsError::Configuration {
+                problems: self.problems,
+                warnings: self.warnings,
+                check,
+            });
         }
-        values.insert("homedir", Value::Text(self.homedir.display().to_string()));
+        values.insert("homedir", SettingValue::Text(self.homedir.display().to_string()));
         let honoured =
-            OPTIONS.iter().filter(|option| option.effect == Effect::Honoured && is_a_field(option.key));
-        let honoured: BTreeMap<&str, Value> =
+            OPTIONS.iter().filter(|option| option.effect == OptionEffect::Honoured && is_a_field(option.key));
+        let honoured: BTreeMap<&str, SettingValue> =
             honoured.filter_map(|option| Some((option.key, values.remove(option.key)?))).collect();
-        match Settings::deserialize(value::Map(honoured)) {
+        match Settings::deserialize(value::SettingMap(honoured)) {
             Ok(mut settings) => {
                 settings.access_order_explicit = self.given.contains_key("AccessOrder");
                 settings.digest_db_path = self.homedir.join(self.environment.expand(&settings.digest_db));
                 (settings.warnings, settings.notices) = (self.warnings, self.notices);
                 let settings = Box::new(settings);
                 Ok(match (check, recover) {
-                    (true, _) => Invocation::CheckConfig(settings),
-                    (false, true) => Invocation::Recover(settings),
-                    (false, false) => Invocation::Serve(settings),
+                    (true, _) => ServerInvocation::CheckConfig(settings),
+                    (false, true) => ServerInvocation::Recover(settings),
+                    (false, false) => ServerInvocation::Serve(settings),
                 })
             }
             // The table promises what the fields cannot hold: a defect, but never a silent one.
             Err(error) => {
                 let problem =
                     ConfigProblem { place: "settings".to_owned(), option: None, text: error.to_string() };
-                Err(Failure::Configuration { problems: vec![problem], warnings: self.warnings, check: None })
+                Err(SettingsError::Configuration {
+                    problems: vec![problem],
+                    warnings: self.warnings,
+                    check: None,
+                })
             }
         }
     }
 
     /// Where accounts and rights would come from if the values that have problems were the defaults.
-    fn sources(&self, values: &BTreeMap<&str, Value>) -> Sources {
+    fn sources(&self, values: &BTreeMap<&str, SettingValue>) -> Sources {
         let file = |key: &str| match values.get(key) {
-            Some(Value::Text(path)) => PathBuf::from(path),
+            Some(SettingValue::Text(path)) => PathBuf::from(path),
             _ => self.homedir.join(table::by_key(key).map_or("", |option| option.default)),
         };
         Sources {
@@ -250,7 +263,7 @@ impl<'a> Loader<'a> {
     }
 
     pub(super) fn place_of(&self, key: &str) -> String {
-        self.given.get(key).map_or_else(|| "the default".to_owned(), |given| given.place.clone())
+        self.given.get(key).map_or_else(|| DEFAULT_PLACE.to_owned(), |given| given.place.clone())
     }
 }
 

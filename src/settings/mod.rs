@@ -17,7 +17,7 @@ use nix::unistd::{Uid, User};
 use serde::Deserialize;
 
 use self::command_line::CommandLine;
-use self::load::Loader;
+use self::load::SettingsLoader;
 use crate::access::{Order, Sources};
 use crate::limits::Networks;
 use pyzor_home::problem::ConfigProblem;
@@ -146,7 +146,7 @@ pub struct Settings {
 
 /// What is to be done.
 #[derive(Debug)]
-pub enum Invocation {
+pub enum ServerInvocation {
     /// Serve.
     Serve(Box<Settings>),
     /// Check everything, and start nothing.
@@ -159,7 +159,7 @@ pub enum Invocation {
 
 /// Why nothing can be done.
 #[derive(Debug)]
-pub enum Failure {
+pub enum SettingsError {
     /// The command line is misused; the text is to be printed as it is.
     Usage(String),
     /// The settings have problems.
@@ -227,13 +227,13 @@ impl Environment {
 pub fn load(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
-) -> Result<Invocation, Failure> {
+) -> Result<ServerInvocation, SettingsError> {
     let given = match command_line::parse(arguments) {
-        Ok(CommandLine::Print(text)) => return Ok(Invocation::Print(text)),
+        Ok(CommandLine::Print(text)) => return Ok(ServerInvocation::Print(text)),
         Ok(CommandLine::Run(given)) => given,
-        Err(text) => return Err(Failure::Usage(text)),
+        Err(text) => return Err(SettingsError::Usage(text)),
     };
-    let mut loader = Loader::new(environment, given);
+    let mut loader = SettingsLoader::new(environment, given);
     loader.read();
     loader.finish()
 }

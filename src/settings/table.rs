@@ -3,7 +3,7 @@
 
 /// What an option's value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum OptionKind {
     /// A switch of the command line, without a value.
     Switch,
     /// Any text.
@@ -14,7 +14,7 @@ pub enum Kind {
     Path,
     /// A whole number from the first to the second, where the command line checks its form itself
     /// (as for an option that has always been one) or leaves that to the settings.
-    Number(i64, i64, Checked),
+    Number(i64, i64, NumberCheck),
     /// `true`, in any case; everything else is false.
     Truth,
     /// A list of networks.
@@ -25,7 +25,7 @@ pub enum Kind {
 
 /// Who finds out that a value is no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checked {
+pub enum NumberCheck {
     /// The command line, which also admits hexadecimal, octal and binary ones.
     OnCommandLine,
     /// The settings.
@@ -34,7 +34,7 @@ pub enum Checked {
 
 /// What becomes of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum OptionEffect {
     /// It does what it says.
     Honoured,
     /// It is accepted since deployed configurations have it, and does nothing.
@@ -43,7 +43,7 @@ pub enum Effect {
 
 /// One option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opt {
+pub struct ServerOption {
     /// Its name in the config file; for an option of the command line alone, its flag.
     pub key: &'static str,
     /// Its name on the command line, without the dashes; none: config file only.
@@ -51,27 +51,27 @@ pub struct Opt {
     /// Its short name on the command line.
     pub short: Option<char>,
     /// What its value is.
-    pub kind: Kind,
+    pub kind: OptionKind,
     /// What holds without it, as the config file would say it.
     pub default: &'static str,
     /// One line of help.
     pub help: &'static str,
     /// What becomes of it.
-    pub effect: Effect,
+    pub effect: OptionEffect,
     /// Whether the Python server has it, so that it may be abbreviated.
     pub established: bool,
     /// Whether the config file may have it.
     pub in_file: bool,
 }
 
-use Checked::{Later, OnCommandLine};
-use Effect::{Honoured, None as NoEffect};
-use Kind::{File, Networks, Number, Path, Switch, Text, Truth, Word};
+use NumberCheck::{Later, OnCommandLine};
+use OptionEffect::{Honoured, None as NoEffect};
+use OptionKind::{File, Networks, Number, Path, Switch, Text, Truth, Word};
 
 const COUNT: (i64, i64) = (0, i32::MAX as i64);
 
-const fn established(key: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Opt {
-    Opt {
+const fn established(key: &'static str, kind: OptionKind, default: &'static str, help: &'static str) -> ServerOption {
+    ServerOption {
         key,
         flag: None,
         short: None,
@@ -84,7 +84,7 @@ const fn established(key: &'static str, kind: Kind, default: &'static str, help:
     }
 }
 
-impl Opt {
+impl ServerOption {
     const fn flag(self, flag: &'static str) -> Self {
         Self { flag: Some(flag), ..self }
     }
@@ -107,7 +107,7 @@ impl Opt {
 }
 
 /// Every option, in the order of the documentation.
-pub const OPTIONS: &[Opt] = &[
+pub const OPTIONS: &[ServerOption] = &[
     established("homedir", Path, "", "the folder of config, database, accounts and pid file (default: ~/.pyzor, or /etc/pyzor without HOME)").command_line_only(),
     established("Port", Number(0, 65535, OnCommandLine), "24441", "the UDP port to listen on; 0: any free one").flag("port").short('p'),
     established("ListenAddress", Text, "0.0.0.0", "the address to listen on; :: serves IPv6 and IPv4").flag("address").short('a'),
@@ -158,6 +158,6 @@ pub const OPTIONS: &[Opt] = &[
 ];
 
 /// The option of this key, in any case.
-pub fn by_key(key: &str) -> Option<&'static Opt> {
+pub fn by_key(key: &str) -> Option<&'static ServerOption> {
     OPTIONS.iter().find(|option| option.in_file && option.key.eq_ignore_ascii_case(key))
 }

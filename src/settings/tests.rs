@@ -3,8 +3,8 @@ use std::fs;
 use std::path::Path;
 
 use super::load::is_a_field;
-use super::table::{Effect, Kind, OPTIONS};
-use super::value::Value;
+use super::table::{OptionEffect, OptionKind, OPTIONS};
+use super::value::SettingValue;
 use super::*;
 use pyzor_home::ini::IniDocument;
 
@@ -30,13 +30,13 @@ impl Home {
         }
     }
 
-    fn load(&self, arguments: &[&str]) -> Result<Invocation, Failure> {
+    fn load(&self, arguments: &[&str]) -> Result<ServerInvocation, SettingsError> {
         load(arguments.iter().map(OsString::from), &self.environment())
     }
 
     fn settings(&self, arguments: &[&str]) -> Settings {
         match self.load(arguments) {
-            Ok(Invocation::Serve(settings)) => *settings,
+            Ok(ServerInvocation::Serve(settings)) => *settings,
             other => panic!("{other:?}"),
         }
     }
@@ -46,11 +46,11 @@ impl Home {
         let home = self.folder.path().join(".pyzor").display().to_string();
         let clean = |text: String| text.replace(&home, "HOME");
         match self.load(arguments) {
-            Err(Failure::Configuration { problems, warnings, .. }) => (
+            Err(SettingsError::Configuration { problems, warnings, .. }) => (
                 problems.iter().map(|problem| clean(problem.to_string())).collect(),
                 warnings.into_iter().map(clean).collect(),
             ),
-            Ok(Invocation::Serve(settings)) => {
+            Ok(ServerInvocation::Serve(settings)) => {
                 (Vec::new(), settings.warnings.into_iter().map(clean).collect())
             }
             other => panic!("{other:?}"),
@@ -99,7 +99,7 @@ fn the_homedir_depends_on_home() {
     };
     let homedir =
         |home, arguments: &[&str]| match load(arguments.iter().map(OsString::from), &environment(home)) {
-            Ok(Invocation::Serve(settings)) => settings.homedir,
+            Ok(ServerInvocation::Serve(settings)) => settings.homedir,
             other => panic!("{other:?}"),
         };
     assert_eq!(homedir(None, &[]), Path::new("/etc/pyzor"));
@@ -167,7 +167,7 @@ fn a_homedir_that_is_not_utf8_is_not_mistaken_for_another() {
     use std::os::unix::ffi::OsStringExt;
     let home = Some(OsString::from_vec(b"/home/caf\xe9".to_vec()));
     let environment = Environment { home, working_directory: "/".into(), home_of: |_| None };
-    let Err(Failure::Configuration { problems, .. }) = load([], &environment) else { panic!() };
+    let Err(SettingsError::Configuration { problems, .. }) = load([], &environment) else { panic!() };
     assert!(problems[0].to_string().ends_with(": the name of the homedir is not UTF-8"), "{problems:?}");
 }
 
@@ -340,21 +340,21 @@ fn forwarding_is_not_supported_yet() {
 fn every_option_of_the_table_is_a_field_with_a_default_that_it_can_hold() {
     let expected: Vec<&str> = OPTIONS
         .iter()
-        .filter(|option| option.effect == Effect::Honoured && is_a_field(option.key))
+        .filter(|option| option.effect == OptionEffect::Honoured && is_a_field(option.key))
         .map(|option| option.key)
         .collect();
     // Serde names the fields in the message about one that is missing.
     let mut held = Vec::new();
     for key in &expected {
-        let mut values: BTreeMap<&str, Value> = expected
+        let mut values: BTreeMap<&str, SettingValue> = expected
             .iter()
             .map(|key| {
                 let value = match OPTIONS.iter().find(|option| option.key == *key).unwrap().kind {
-                    Kind::Number(..) => Value::Number(1),
-                    Kind::Switch | Kind::Truth => Value::Truth(true),
-                    Kind::Word(words) => Value::Text(words[0].to_owned()),
-                    Kind::Networks => Value::Text("::/0".to_owned()),
-                    _ => Value::Text("x".to_owned()),
+                    OptionKind::Number(..) => SettingValue::Number(1),
+                    OptionKind::Switch | OptionKind::Truth => SettingValue::Truth(true),
+                    OptionKind::Word(words) => SettingValue::Text(words[0].to_owned()),
+                    OptionKind::Networks => SettingValue::Text("::/0".to_owned()),
+                    _ => SettingValue::Text("x".to_owned()),
                 };
                 (*key, value)
             })
@@ -393,7 +393,7 @@ fn the_example_has_every_option_with_its_default() {
 }
 
 /// How the documentation names an option's flags: `--port`, `-p`.
-fn flags(option: &table::Opt) -> Vec<String> {
+fn flags(option: &table::ServerOption) -> Vec<String> {
     let long = option.flag.map(|flag| format!("--{flag}"));
     let short = option.short.map(|short| format!("-{short}"));
     long.into_iter().chain(short).collect()
@@ -464,7 +464,7 @@ fn the_manual_pages_have_every_option_with_its_default() {
         let item = &file[begin..];
         let item = &item[..item[1..].find("\n.It ").or_else(|| item.find("\n.El")).unwrap_or(item.len())];
         let default = if option.default.is_empty() { "none" } else { option.default };
-        if option.effect == Effect::Honoured {
+        if option.effect == OptionEffect::Honoured {
             assert!(
                 item.contains(&format!("Default: {default}")),
                 "{}: no default {default} in {item}",

@@ -1,4 +1,4 @@
-//! Checked values as serde takes them.
+//! NumberCheck values as serde takes them.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::forward_to_deserialize_any;
 
 /// A value of the table's kinds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum SettingValue {
     /// Text, a path, or a word.
     Text(String),
     /// A number.
@@ -17,7 +17,7 @@ pub(super) enum Value {
     Truth(bool),
 }
 
-impl<'de> Deserializer<'de> for Value {
+impl<'de> Deserializer<'de> for SettingValue {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -54,7 +54,7 @@ impl<'de> Deserializer<'de> for Value {
     }
 }
 
-impl IntoDeserializer<'_, Error> for Value {
+impl IntoDeserializer<'_, Error> for SettingValue {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -63,9 +63,9 @@ impl IntoDeserializer<'_, Error> for Value {
 }
 
 /// All values by their options' names.
-pub(super) struct Map(pub(super) BTreeMap<&'static str, Value>);
+pub(super) struct SettingMap(pub(super) BTreeMap<&'static str, SettingValue>);
 
-impl<'de> Deserializer<'de> for Map {
+impl<'de> Deserializer<'de> for SettingMap {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {

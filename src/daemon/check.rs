@@ -1,0 +1,31 @@
+//! `--check-config`: reports every problem of settings, accounts and rights.
+
+use std::process::ExitCode;
+
+use super::console::{print, say};
+use crate::access::{self, Present, Sources};
+use pyzor_home::problem::ConfigProblem;
+
+/// Says what is wrong with the settings, and with the accounts and rights that a start would load.
+pub(super) fn check(problems: &[ConfigProblem], warnings: &[String], sources: &Sources) -> ExitCode {
+    warnings.iter().for_each(|warning| say("warning", warning));
+    problems.iter().for_each(|problem| say("error", problem));
+    let (mut errors, mut count) = (problems.len(), warnings.len());
+    match access::load(sources, Present::default()) {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| say("warning", warning));
+            count += loaded.warnings.len();
+        }
+        Err(error) => {
+            say("error", &error);
+            errors += 1;
+        }
+    }
+    let plural = |number, what| if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") };
+    print(&format!(
+        "pyzord: the configuration has {} and {}\n",
+        plural(errors, "error"),
+        plural(count, "warning")
+    ));
+    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

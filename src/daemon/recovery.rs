@@ -1,0 +1,52 @@
+//! `--recover`: repairs the database of gdbm.
+
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use super::console::{print, say};
+use crate::os::{self, signals};
+use crate::settings::Settings;
+use crate::storage::{self, Cancel};
+
+/// How often a recovery looks whether it is to stop, and whether it is done.
+const RECOVERY_STEP: Duration = Duration::from_millis(20);
+
+/// Repairs the database and says what became of it.
+pub(super) fn recover(settings: &Settings) -> ExitCode {
+    os::restrict_umask();
+    settings.warnings.iter().for_each(|warning| say("warning", warning));
+    if settings.engine != "gdbm" {
+        say("error", &format_args!("--recover is for a file of gdbm, and Engine is {}", settings.engine));
+        return ExitCode::FAILURE;
+    }
+    let age = (settings.cleanup_age > 0).then(|| Duration::from_secs(settings.cleanup_age));
+    let cancel = Cancel::default();
+    let recovery = thread::spawn({
+        let (path, cancel) = (settings.digest_db_path.clone(), cancel.clone());
+        move || storage::recover(&path, age, &cancel)
+    });
+    while !recovery.is_finished() {
+        if let Some(name) = signals::stopped_within(RECOVERY_STEP) {
+            cancel.cancel();
+            if !recovery.is_finished() {
+                say("error", &format_args!("stopped by {name}"));
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    match recovery.join() {
+        Ok(Ok(text)) => {
+            print(&format!("pyzord: {text}\n"));
+            ExitCode::SUCCESS
+        }
+        Ok(Err(error)) => {
+            say("error", &error);
+            ExitCode::FAILURE
+        }
+        Err(_) => {
+            say("error", &"the thread of the recovery has died");
+            ExitCode::FAILURE
+        }
+    }
+}
