@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::listening::{self, RootSocket};
 use super::watch::tell;
 use crate::access::{self, Authorizer, LoadError, Present, Sources};
-use crate::limits::{Gate, Rules};
+use crate::limits::{Gate, AdmissionRules};
 use crate::logging::Logs;
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::record::Timestamp;
@@ -129,8 +129,8 @@ async fn hand_over<T, E, F: Future<Output = Result<T, E>>>(
 }
 
 /// Who is heard, and how often.
-fn rules(settings: &Settings) -> Rules {
-    Rules {
+fn rules(settings: &Settings) -> AdmissionRules {
+    AdmissionRules {
         allow: settings.allow_networks.clone(),
         deny: settings.deny_networks.clone(),
         rates: [settings.rate_limit, settings.rate_limit_errors, settings.rate_limit_writes],

@@ -1,4 +1,4 @@
-//! Who is heard at all, and how often: networks that are allowed or denied, and rates a source prefix.
+//! Which datagrams are accepted, and how often: networks that are allowed or denied, and rates a source prefix.
 //!
 //! Looked at before anything of a datagram is parsed. Knows addresses and a clock, no sockets and no
 //! protocol. An IPv4 address within IPv6 (`::ffff:192.0.2.1`, as a socket on `::` sees IPv4) is the
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 pub use self::networks::{Networks, NetworksError};
-use self::table::{Place, Table};
+use self::table::{BucketSlot, BucketTable};
 use crate::logging::allowance::{Allowance, withheld_note};
 
 /// What is limited, each by a rate of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub enum RateLimit {
     /// All datagrams.
     Requests,
     /// Replies that refuse something for which the request is to blame.
@@ -27,7 +27,7 @@ pub enum Limit {
     Writes,
 }
 
-impl Limit {
+impl RateLimit {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Requests, Self::Errors, Self::Writes];
 
@@ -40,20 +40,20 @@ impl Limit {
     }
 }
 
-/// What an operator wants.
+/// Which datagrams an operator wants to be accepted.
 #[derive(Clone, Debug)]
-pub struct Rules {
-    /// Who is heard; empty is everybody.
+pub struct AdmissionRules {
+    /// The networks whose datagrams are accepted; empty: all.
     pub allow: Networks,
-    /// Who is not, even if allowed.
+    /// The networks whose datagrams are refused, even if allowed.
     pub deny: Networks,
-    /// How many of each limit a second and prefix, in the order of [`Limit::ALL`]; 0 is no limit.
+    /// How many of each limit a second and prefix, in the order of [`RateLimit::ALL`]; 0 is no limit.
     pub rates: [u32; 3],
     /// How many seconds' worth may come at once.
     pub burst: u32,
-    /// Who is not limited.
+    /// The networks that no rate limits.
     pub exempt: Networks,
-    /// Whether what exceeds a rate is only told of.
+    /// Whether what exceeds a rate is only reported.
     pub log_only: bool,
     /// How many leading bits of an IPv4 address, up to 32, and of an IPv6 address, up to 64, make a prefix.
     pub prefix: (u8, u8),
@@ -63,9 +63,9 @@ pub struct Rules {
 
 /// What becomes of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// It is heard.
-    Admitted(Source),
+pub enum Admission {
+    /// It is accepted.
+    Admitted(AdmittedSource),
     /// It comes from a network that is denied, or not among the allowed ones.
     Denied,
     /// It is one too many.
@@ -75,23 +75,23 @@ pub enum Entry {
 /// Where an admitted datagram came from, for the limits that are known later only. Holds until the next
 /// datagram enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct AdmittedSource {
     address: IpAddr,
-    place: Option<Place>,
+    slot: Option<BucketSlot>,
 }
 
 /// Applies the rules to one datagram after the other.
 #[derive(Debug)]
 pub struct Gate {
-    rules: Rules,
+    rules: AdmissionRules,
     allows_all: bool,
     /// None: nothing is limited.
-    rates: Option<Rates>,
+    rates: Option<RateState>,
 }
 
 #[derive(Debug)]
-struct Rates {
-    table: Table,
+struct RateState {
+    table: BucketTable,
     /// How many nanoseconds one takes of each limit; 0 is no limit.
     intervals: [u64; 3],
     burst: u64,
@@ -104,15 +104,15 @@ struct Rates {
 
 impl Gate {
     /// A gate for these rules; none if they say nothing.
-    pub fn new(rules: Rules) -> Option<Self> {
+    pub fn new(rules: AdmissionRules) -> Option<Self> {
         let intervals = rules.rates.map(|rate| if rate == 0 { 0 } else { 1_000_000_000 / u64::from(rate) });
         let limits = intervals.iter().any(|interval| *interval > 0);
         let allows_all = rules.allow.is_empty();
         if !limits && allows_all && rules.deny.is_empty() {
             return None;
         }
-        let rates = limits.then(|| Rates {
-            table: Table::new(rules.table),
+        let rates = limits.then(|| RateState {
+            table: BucketTable::new(rules.table),
             intervals,
             burst: Duration::from_secs(rules.burst.into()).as_nanos().try_into().unwrap_or(u64::MAX),
             start: Instant::now(),
@@ -132,39 +132,39 @@ impl Gate {
     }
 
     /// Decides on a datagram from this address.
-    pub fn enter(&mut self, address: IpAddr) -> Entry {
+    pub fn enter(&mut self, address: IpAddr) -> Admission {
         let address = address.to_canonical();
         if self.rules.deny.contains(address) || !(self.allows_all || self.rules.allow.contains(address)) {
-            return Entry::Denied;
+            return Admission::Denied;
         }
         let Some(rates) = &mut self.rates else {
-            return Entry::Admitted(Source { address, place: None });
+            return Admission::Admitted(AdmittedSource { address, slot: None });
         };
         if self.rules.exempt.contains(address) {
-            return Entry::Admitted(Source { address, place: None });
+            return Admission::Admitted(AdmittedSource { address, slot: None });
         }
-        let place = rates.table.find(prefix(address, self.rules.prefix), rates.now);
-        let source = Source { address, place: Some(place) };
-        if self.exceeds(source, Limit::Requests) { Entry::Exceeds } else { Entry::Admitted(source) }
+        let slot = rates.table.find(prefix(address, self.rules.prefix), rates.now);
+        let source = AdmittedSource { address, slot: Some(slot) };
+        if self.exceeds(source, RateLimit::Requests) { Admission::Exceeds } else { Admission::Admitted(source) }
     }
 
     /// Whether one more of this limit exceeds it and is to be dropped. In the mode that only tells,
     /// nothing is.
-    pub fn exceeds(&mut self, source: Source, limit: Limit) -> bool {
-        let (Some(rates), Some(place)) = (&mut self.rates, source.place) else { return false };
+    pub fn exceeds(&mut self, source: AdmittedSource, limit: RateLimit) -> bool {
+        let (Some(rates), Some(slot)) = (&mut self.rates, source.slot) else { return false };
         let interval = rates.intervals[limit as usize];
-        if interval == 0 || rates.table.take(place, limit as usize, rates.now, interval, rates.burst) {
+        if interval == 0 || rates.table.take(slot, limit as usize, rates.now, interval, rates.burst) {
             return false;
         }
         rates.exceeded += 1;
-        if rates.table.is_news(place, rates.now) {
-            self.tell(source.address, limit);
+        if rates.table.is_report_due(slot, rates.now) {
+            self.report_exceeded(source.address, limit);
         }
         !self.rules.log_only
     }
 
-    /// Whether what exceeds a limit is only told of.
-    pub fn is_dry(&self) -> bool {
+    /// Whether what exceeds a limit is only reported.
+    pub fn only_reports(&self) -> bool {
         self.rules.log_only
     }
 
@@ -174,7 +174,7 @@ impl Gate {
     }
 
     #[cold]
-    fn tell(&mut self, address: IpAddr, limit: Limit) {
+    fn report_exceeded(&mut self, address: IpAddr, limit: RateLimit) {
         let Some(withheld) = self.rates.as_mut().and_then(|rates| rates.complaints.take(Instant::now()))
         else {
             return;

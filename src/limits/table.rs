@@ -6,16 +6,16 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-/// How many prefixes have the same place to go to. Of these, whichever was seen longest ago makes room.
+/// How many prefixes share a set. Of these, the one that was seen longest ago makes room.
 const WAYS: usize = 8;
 /// What no prefix is.
 const EMPTY: u64 = u64::MAX;
-/// How long nothing more is told of a prefix, in nanoseconds.
+/// How long nothing more is reported of a prefix, in nanoseconds.
 const QUIET: u64 = 60_000_000_000;
 
-/// Where a prefix is, until another one takes its place.
+/// Where a prefix is in the table, until another one takes its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct BucketSlot {
     set: u32,
     way: u8,
 }
@@ -23,11 +23,11 @@ pub(super) struct Place {
 /// Eight prefixes: 384 bytes, of which a prefix that is found needs three cache lines.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
-struct Set {
+struct BucketSet {
     keys: [u64; WAYS],
     seen: [u64; WAYS],
     full: [[u64; 3]; WAYS],
-    told: [u64; WAYS],
+    reported: [u64; WAYS],
 }
 
 /// The two halves of a product, mixed.
@@ -38,16 +38,17 @@ fn fold(one: u64, other: u64) -> u64 {
 
 /// What prefixes have used of their limits. All times are in nanoseconds since some start.
 #[derive(Debug)]
-pub(super) struct Table {
-    sets: Box<[Set]>,
-    /// Chosen by nobody: otherwise prefixes could be chosen that have the same place.
+pub(super) struct BucketTable {
+    sets: Box<[BucketSet]>,
+    /// Random per process, so that an attacker cannot choose prefixes that collide.
     seed: (u64, u64),
 }
 
-impl Table {
+impl BucketTable {
     /// A table for this many prefixes, rounded up to a power of two times eight.
     pub(super) fn new(prefixes: usize) -> Self {
-        let set = Set { keys: [EMPTY; WAYS], seen: [0; WAYS], full: [[0; 3]; WAYS], told: [0; WAYS] };
+        let set =
+            BucketSet { keys: [EMPTY; WAYS], seen: [0; WAYS], full: [[0; 3]; WAYS], reported: [0; WAYS] };
         let random = RandomState::new();
         Self {
             sets: vec![set; prefixes.div_ceil(WAYS).next_power_of_two()].into_boxed_slice(),
@@ -55,8 +56,8 @@ impl Table {
         }
     }
 
-    /// The place of a prefix. One that is new, or had to make room, has used nothing.
-    pub(super) fn find(&mut self, prefix: u64, now: u64) -> Place {
+    /// The slot of a prefix. One that is new, or had to make room, has used nothing.
+    pub(super) fn find(&mut self, prefix: u64, now: u64) -> BucketSlot {
         let index = self.index(prefix);
         let set = &mut self.sets[index];
         let way = match set.keys.iter().position(|key| *key == prefix) {
@@ -66,12 +67,12 @@ impl Table {
                     (0..WAYS).min_by_key(|way| (set.keys[*way] != EMPTY, set.seen[*way])).unwrap_or(0);
                 set.keys[oldest] = prefix;
                 set.full[oldest] = [0; 3];
-                set.told[oldest] = 0;
+                set.reported[oldest] = 0;
                 oldest
             }
         };
         set.seen[way] = now;
-        Place { set: index as u32, way: way as u8 }
+        BucketSlot { set: index as u32, way: way as u8 }
     }
 
     fn index(&self, prefix: u64) -> usize {
@@ -81,8 +82,15 @@ impl Table {
     }
 
     /// Takes one from a bucket, if it has one.
-    pub(super) fn take(&mut self, place: Place, limit: usize, now: u64, interval: u64, burst: u64) -> bool {
-        let full = &mut self.sets[place.set as usize].full[usize::from(place.way)][limit];
+    pub(super) fn take(
+        &mut self,
+        slot: BucketSlot,
+        limit: usize,
+        now: u64,
+        interval: u64,
+        burst: u64,
+    ) -> bool {
+        let full = &mut self.sets[slot.set as usize].full[usize::from(slot.way)][limit];
         let next = (*full).max(now).saturating_add(interval);
         // At least one, however small the burst.
         let is_there = next <= now.saturating_add(burst.max(interval));
@@ -92,14 +100,14 @@ impl Table {
         is_there
     }
 
-    /// Whether nothing was told of a prefix for a while, which begins now if so.
-    pub(super) fn is_news(&mut self, place: Place, now: u64) -> bool {
-        let told = &mut self.sets[place.set as usize].told[usize::from(place.way)];
-        let is_news = *told == 0 || now.saturating_sub(*told) >= QUIET;
-        if is_news {
-            *told = now.max(1);
+    /// Whether nothing was reported of a prefix for a while, which begins now if so.
+    pub(super) fn is_report_due(&mut self, slot: BucketSlot, now: u64) -> bool {
+        let reported = &mut self.sets[slot.set as usize].reported[usize::from(slot.way)];
+        let is_report_due = *reported == 0 || now.saturating_sub(*reported) >= QUIET;
+        if is_report_due {
+            *reported = now.max(1);
         }
-        is_news
+        is_report_due
     }
 
     /// How many bytes it takes.
@@ -119,8 +127,8 @@ mod tests {
     /// filled as the time goes, in units of a nanosecond's worth.
     fn compare(rate: u64, burst: u64, times: &[u64]) {
         let interval = SECOND / rate;
-        let mut table = Table::new(8);
-        let place = table.find(1, 0);
+        let mut table = BucketTable::new(8);
+        let slot = table.find(1, 0);
         let capacity = (burst * SECOND).max(interval);
         let (mut level, mut last) = (capacity, 0);
         for now in times {
@@ -130,7 +138,7 @@ mod tests {
             if expected {
                 level -= interval;
             }
-            assert_eq!(table.take(place, 0, *now, interval, burst * SECOND), expected, "at {now}");
+            assert_eq!(table.take(slot, 0, *now, interval, burst * SECOND), expected, "at {now}");
         }
     }
 
@@ -159,19 +167,19 @@ mod tests {
 
     #[test]
     fn the_ends_of_time_do_no_harm() {
-        let mut table = Table::new(8);
-        let place = table.find(1, u64::MAX);
+        let mut table = BucketTable::new(8);
+        let slot = table.find(1, u64::MAX);
         for _ in 0..3 {
-            table.take(place, 0, u64::MAX, SECOND, u64::MAX);
+            table.take(slot, 0, u64::MAX, SECOND, u64::MAX);
         }
         // A clock that goes back finds the bucket used up, not an overflow.
-        assert!(!table.take(place, 0, 0, SECOND, SECOND));
-        assert!(table.take(place, 1, 0, SECOND, SECOND));
+        assert!(!table.take(slot, 0, 0, SECOND, SECOND));
+        assert!(table.take(slot, 1, 0, SECOND, SECOND));
     }
 
     #[test]
     fn limits_and_prefixes_have_buckets_of_their_own() {
-        let mut table = Table::new(64);
+        let mut table = BucketTable::new(64);
         let (one, other) = (table.find(1, 0), table.find(2, 0));
         assert!(table.take(one, 0, 0, SECOND, 0) && !table.take(one, 0, 0, SECOND, 0));
         assert!(table.take(one, 1, 0, SECOND, 0) && table.take(one, 2, 0, SECOND, 0));
@@ -181,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_million_prefixes_take_no_memory_and_do_not_push_out_a_busy_one() {
-        let mut table = Table::new(65_536);
+        let mut table = BucketTable::new(65_536);
         let bytes = table.bytes();
         assert_eq!(bytes, 65_536 * 48);
         let busy = u64::MAX - 7;
@@ -191,8 +199,8 @@ mod tests {
             table.find(spoofed << 8, now);
             if spoofed % 100 == 0 {
                 // 2,000 a second, where 100 are allowed.
-                let place = table.find(busy, now);
-                admitted += u32::from(table.take(place, 0, now, SECOND / 100, SECOND));
+                let slot = table.find(busy, now);
+                admitted += u32::from(table.take(slot, 0, now, SECOND / 100, SECOND));
             }
         }
         // Five seconds, and a second's worth at once; it would be all 10,000 if it were forgotten.
@@ -203,12 +211,12 @@ mod tests {
     #[test]
     fn neighbouring_prefixes_fill_the_table_whatever_its_seed() {
         let neighbours = 8192_u64;
-        let mut table = Table::new(neighbours as usize);
+        let mut table = BucketTable::new(neighbours as usize);
         for high in 0..64 {
             for low in 0..16 {
                 // Seeds with few bits are the ones that a weak mixture shows with.
                 table.seed = (high << 58 | low, high << low);
-                table.sets.fill(Set { keys: [EMPTY; WAYS], ..table.sets[0].clone() });
+                table.sets.fill(BucketSet { keys: [EMPTY; WAYS], ..table.sets[0].clone() });
                 for number in 0..neighbours {
                     table.find(0xff00 << 48 | 0x0a00_0000 | number << 8, number);
                 }
@@ -220,8 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_seen_longest_ago_makes_room() {
-        let mut table = Table::new(8);
+    fn prefix_seen_longest_ago_makes_room() {
+        let mut table = BucketTable::new(8);
         for prefix in 0..8 {
             table.find(prefix, prefix);
         }
@@ -232,10 +240,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_twice_within_a_minute() {
-        let mut table = Table::new(8);
-        let place = table.find(1, 0);
-        let told = [0, 1, QUIET - 1, QUIET + 1, QUIET + 2].map(|now| table.is_news(place, now));
-        assert_eq!(told, [true, false, false, true, false]);
+    fn nothing_is_reported_twice_within_a_minute() {
+        let mut table = BucketTable::new(8);
+        let slot = table.find(1, 0);
+        let reported = [0, 1, QUIET - 1, QUIET + 1, QUIET + 2].map(|now| table.is_report_due(slot, now));
+        assert_eq!(reported, [true, false, false, true, false]);
     }
 }

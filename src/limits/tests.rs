@@ -1,7 +1,7 @@
 use super::*;
 
-fn rules() -> Rules {
-    Rules {
+fn rules() -> AdmissionRules {
+    AdmissionRules {
         allow: Networks::default(),
         deny: Networks::default(),
         rates: [0; 3],
@@ -23,23 +23,25 @@ fn address(text: &str) -> IpAddr {
 
 /// How many of ten datagrams that come at once are admitted.
 fn admitted(gate: &mut Gate, from: &str) -> usize {
-    (0..10).filter(|_| matches!(gate.enter(address(from)), Entry::Admitted(_))).count()
+    (0..10).filter(|_| matches!(gate.enter(address(from)), Admission::Admitted(_))).count()
 }
 
 /// How many of ten of something that come at once are not dropped.
-fn kept(gate: &mut Gate, from: &str, limit: Limit) -> usize {
-    let Entry::Admitted(source) = gate.enter(address(from)) else { return 0 };
+fn kept(gate: &mut Gate, from: &str, limit: RateLimit) -> usize {
+    let Admission::Admitted(source) = gate.enter(address(from)) else { return 0 };
     (0..10).filter(|_| !gate.exceeds(source, limit)).count()
 }
 
 #[test]
 fn rules_that_say_nothing_need_no_gate() {
     assert!(Gate::new(rules()).is_none());
-    assert!(Gate::new(Rules { exempt: networks("10.0.0.0/8"), log_only: true, ..rules() }).is_none());
+    assert!(
+        Gate::new(AdmissionRules { exempt: networks("10.0.0.0/8"), log_only: true, ..rules() }).is_none()
+    );
     for some in [
-        Rules { allow: networks("::1"), ..rules() },
-        Rules { deny: networks("::1"), ..rules() },
-        Rules { rates: [0, 0, 1], ..rules() },
+        AdmissionRules { allow: networks("::1"), ..rules() },
+        AdmissionRules { deny: networks("::1"), ..rules() },
+        AdmissionRules { rates: [0, 0, 1], ..rules() },
     ] {
         assert!(Gate::new(some).is_some());
     }
@@ -48,21 +50,21 @@ fn rules_that_say_nothing_need_no_gate() {
 #[test]
 fn who_is_denied_is_not_heard_even_if_allowed() {
     let (allow, deny) = (networks("192.0.2.0/24 2001:db8::/32"), networks("192.0.2.7,2001:db8:1::/48"));
-    let mut gate = Gate::new(Rules { allow, deny: deny.clone(), ..rules() }).unwrap();
-    let heard = |gate: &mut Gate, from: &str| gate.enter(address(from)) != Entry::Denied;
+    let mut gate = Gate::new(AdmissionRules { allow, deny: deny.clone(), ..rules() }).unwrap();
+    let heard = |gate: &mut Gate, from: &str| gate.enter(address(from)) != Admission::Denied;
     for from in ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"] {
         assert!(heard(&mut gate, from), "{from}");
     }
     for from in ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8:1::1", "198.51.100.1", "::1"] {
         assert!(!heard(&mut gate, from), "{from}");
     }
-    let mut gate = Gate::new(Rules { deny, ..rules() }).unwrap();
+    let mut gate = Gate::new(AdmissionRules { deny, ..rules() }).unwrap();
     assert!(heard(&mut gate, "198.51.100.1") && !heard(&mut gate, "::ffff:192.0.2.7"));
 }
 
 #[test]
 fn a_prefix_shares_its_limit_and_others_have_their_own() {
-    let mut gate = Gate::new(Rules { rates: [2, 0, 0], ..rules() }).unwrap();
+    let mut gate = Gate::new(AdmissionRules { rates: [2, 0, 0], ..rules() }).unwrap();
     assert_eq!(admitted(&mut gate, "192.0.2.1"), 4);
     assert_eq!(admitted(&mut gate, "192.0.2.200"), 0);
     assert_eq!(admitted(&mut gate, "::ffff:192.0.2.3"), 0);
@@ -95,22 +97,22 @@ fn the_widths_of_prefixes_are_the_operators() {
 
 #[test]
 fn each_limit_is_its_own() {
-    let mut gate = Gate::new(Rules { rates: [0, 1, 2], ..rules() }).unwrap();
-    assert_eq!(kept(&mut gate, "192.0.2.1", Limit::Errors), 2);
-    assert_eq!(kept(&mut gate, "192.0.2.1", Limit::Writes), 4);
-    assert_eq!(kept(&mut gate, "192.0.2.1", Limit::Requests), 10);
+    let mut gate = Gate::new(AdmissionRules { rates: [0, 1, 2], ..rules() }).unwrap();
+    assert_eq!(kept(&mut gate, "192.0.2.1", RateLimit::Errors), 2);
+    assert_eq!(kept(&mut gate, "192.0.2.1", RateLimit::Writes), 4);
+    assert_eq!(kept(&mut gate, "192.0.2.1", RateLimit::Requests), 10);
     assert_eq!(admitted(&mut gate, "192.0.2.1"), 10);
 }
 
 #[test]
 fn exempt_networks_are_not_limited_and_telling_only_drops_nothing() {
     let exempt = networks("192.0.2.0/24");
-    let mut gate = Gate::new(Rules { rates: [1, 1, 1], exempt, ..rules() }).unwrap();
+    let mut gate = Gate::new(AdmissionRules { rates: [1, 1, 1], exempt, ..rules() }).unwrap();
     assert_eq!(admitted(&mut gate, "192.0.2.1"), 10);
     assert_eq!(admitted(&mut gate, "::ffff:192.0.2.1"), 10);
-    assert_eq!(kept(&mut gate, "192.0.2.1", Limit::Writes), 10);
+    assert_eq!(kept(&mut gate, "192.0.2.1", RateLimit::Writes), 10);
     assert_eq!((admitted(&mut gate, "192.0.3.1"), gate.exceeded()), (2, 8));
 
-    let mut gate = Gate::new(Rules { rates: [1, 0, 0], log_only: true, ..rules() }).unwrap();
-    assert_eq!((admitted(&mut gate, "192.0.3.1"), gate.exceeded(), gate.is_dry()), (10, 8, true));
+    let mut gate = Gate::new(AdmissionRules { rates: [1, 0, 0], log_only: true, ..rules() }).unwrap();
+    assert_eq!((admitted(&mut gate, "192.0.3.1"), gate.exceeded(), gate.only_reports()), (10, 8, true));
 }

@@ -8,7 +8,7 @@ use super::Server;
 use super::replay::{Mark, Seen};
 use super::work::{self, Work};
 use crate::handler::Step;
-use crate::limits::{Entry, Limit};
+use crate::limits::{Admission, RateLimit};
 use crate::storage::Batch;
 use pyzor_wire::reply::{self, Answer, Refusal};
 
@@ -28,9 +28,9 @@ impl Server {
             let mut limits = None;
             if let Some(gate) = &mut self.gate {
                 match gate.enter(peer.ip()) {
-                    Entry::Admitted(source) => limits = Some((gate, source)),
-                    Entry::Exceeds => continue,
-                    Entry::Denied => {
+                    Admission::Admitted(source) => limits = Some((gate, source)),
+                    Admission::Exceeds => continue,
+                    Admission::Denied => {
                         self.counters.denied += 1;
                         continue;
                     }
@@ -50,7 +50,7 @@ impl Server {
                 work::log_decided(&decision, peer);
             }
             match decision.step {
-                Step::Refuse(_) if exceeds(Limit::Errors) => {}
+                Step::Refuse(_) if exceeds(RateLimit::Errors) => {}
                 Step::Refuse(refusal) => {
                     if refusal == Refusal::MalformedVersion && self.complaints.take(Instant::now()).is_some()
                     {
@@ -66,7 +66,7 @@ impl Server {
                     self.outbox.push(reply_to, |out| reply::encode(out, request.thread, Ok(answer)));
                 }
                 Step::LookUp(op, digest) => work.look_up(reply_to, request, op, digest, self.usage.enabled()),
-                Step::Count(..) if request.is_anonymous() && exceeds(Limit::Writes) => {}
+                Step::Count(..) if request.is_anonymous() && exceeds(RateLimit::Writes) => {}
                 Step::Count(op, kind, digests) => {
                     let mark = if self.replays.is_some() { Mark::of(request) } else { None };
                     let seen = match (&mut self.replays, mark) {

@@ -22,9 +22,9 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Says in the log what has been added to what was there before, if anything. `is_dry`: whether
+    /// Says in the log what has been added to what was there before, if anything. `only_reports`: whether
     /// what exceeds a rate limit is only told of.
-    pub(super) fn report_since(&self, before: &Self, is_dry: bool) {
+    pub(super) fn report_since(&self, before: &Self, only_reports: bool) {
         if self == before {
             return;
         }
@@ -39,7 +39,7 @@ impl Counters {
         };
         let exceeding = match self.exceeding - exceeding {
             0 => String::new(),
-            exceeding if is_dry => format!("; {exceeding} would have been dropped beyond a rate limit"),
+            exceeding if only_reports => format!("; {exceeding} would have been dropped beyond a rate limit"),
             exceeding => format!(", {exceeding} dropped beyond a rate limit"),
         };
         info!(

@@ -389,8 +389,8 @@ impl Server {
         if let Some(gate) = &self.gate {
             self.counters.exceeding = gate.exceeded();
         }
-        let is_dry = self.gate.as_ref().is_some_and(Gate::is_dry);
-        self.counters.report_since(&self.reported, is_dry);
+        let only_reports = self.gate.as_ref().is_some_and(Gate::only_reports);
+        self.counters.report_since(&self.reported, only_reports);
         self.reported = self.counters;
     }
 }
