@@ -13,7 +13,7 @@ use pyzor_wire::headers::Parser;
 use pyzor_wire::reply::{self, Answer, Refusal};
 use pyzor_wire::request::Request;
 use pyzor_wire::signature::KeyHash;
-use pyzord::access::{self, Authorizer, Order, Present, Sources};
+use pyzord::access::{self, Authorizer, AccessOrder, PresentFiles, AccessSources};
 use pyzord::handler::Handler;
 use pyzord::record::{Record, Tally, Timestamp};
 
@@ -23,15 +23,15 @@ const NOW: i64 = 1_795_343_206;
 
 fn authorizer() -> Authorizer {
     let folder = tempfile::tempdir().unwrap();
-    let sources = Sources {
+    let sources = AccessSources {
         passwd: folder.path().join("passwd"),
         access: folder.path().join("access"),
-        order: Order::First,
+        order: AccessOrder::First,
         order_chosen: false,
     };
     std::fs::write(&sources.passwd, format!("bob : {KEY}\n")).unwrap();
     std::fs::write(&sources.access, "all : anonymous bob : allow\n").unwrap();
-    access::load(&sources, Present::default()).unwrap().authorizer
+    access::load(&sources, PresentFiles::default()).unwrap().authorizer
 }
 
 fn request(op: &str, signed: bool) -> Vec<u8> {

@@ -151,14 +151,14 @@ mod tests {
 
     fn access() -> Authorizer {
         let folder = tempfile::tempdir().unwrap();
-        let sources = crate::access::Sources {
+        let sources = crate::access::AccessSources {
             passwd: folder.path().join("passwd"),
             access: folder.path().join("access"),
-            order: crate::access::Order::First,
+            order: crate::access::AccessOrder::First,
             order_chosen: false,
         };
         std::fs::write(&sources.access, "all train : anonymous : allow\n").unwrap();
-        crate::access::load(&sources, crate::access::Present::default()).unwrap().authorizer
+        crate::access::load(&sources, crate::access::PresentFiles::default()).unwrap().authorizer
     }
 
     fn step(datagram: &str) -> Option<String> {

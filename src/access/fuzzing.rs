@@ -1,9 +1,9 @@
 //! Both files read by the server and by a model that follows their manual line by line.
 
-use super::load::of_texts;
+use super::load::load_texts;
 use pyzor_wire::signature::KeyHash;
 
-use super::{Authorizer, Loaded, Order, Present, Sources};
+use super::{Authorizer, LoadedAccess, AccessOrder, PresentFiles, AccessSources};
 use crate::fuzz_models::{FuzzInput, check_lines, check_no_secret};
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::Refusal;
@@ -17,30 +17,30 @@ pub(crate) const ACCOUNTS: [(&str, &str); 3] = [
 ];
 
 /// Access files and their orders, for the same.
-pub(crate) const FILES: [(&str, Order); 5] = [
-    ("check report ping pong info : anonymous : allow\nall : alice BOB : allow\n", Order::First),
-    ("all : all anonymous : allow\n", Order::First),
-    ("all train : all anonymous : allow\nwhitelist : bob anonymous : deny\n", Order::Last),
+pub(crate) const FILES: [(&str, AccessOrder); 5] = [
+    ("check report ping pong info : anonymous : allow\nall : alice BOB : allow\n", AccessOrder::First),
+    ("all : all anonymous : allow\n", AccessOrder::First),
+    ("all train : all anonymous : allow\nwhitelist : bob anonymous : deny\n", AccessOrder::Last),
     (
         "check info : anonymous : deny\nreport ping : anonymous alice : allow\nwhitelist : j\u{f6}rg all : allow\n",
-        Order::First,
+        AccessOrder::First,
     ),
-    ("", Order::First),
+    ("", AccessOrder::First),
 ];
 
 /// The rights of [`ACCOUNTS`] with each of [`FILES`].
 pub(crate) fn authorizers() -> Vec<Authorizer> {
     let passwd: String = ACCOUNTS.iter().map(|(user, key)| format!("{user} : {key}\n")).collect();
-    let load = |(access, order): &(&str, Order)| {
+    let load = |(access, order): &(&str, AccessOrder)| {
         let texts = (Some(passwd.clone().into_bytes()), Some(access.as_bytes().to_vec()));
-        of_texts(&sources(*order, true), Present::default(), texts.0, texts.1).authorizer
+        load_texts(&sources(*order, true), PresentFiles::default(), texts.0, texts.1).authorizer
     };
     FILES.iter().map(load).collect()
 }
 
 /// A passwd file: every account that the model finds is there with its key, no other is, and no key is told.
 pub(crate) fn passwd(bytes: &[u8]) {
-    let loaded = loaded(Some(bytes), None, Order::First, true);
+    let loaded = loaded(Some(bytes), None, AccessOrder::First, true);
     check_texts(&loaded, bytes, b"");
     let accounts = model_accounts(bytes);
     assert_eq!(loaded.authorizer.len(), accounts.len());
@@ -57,7 +57,7 @@ pub(crate) fn passwd(bytes: &[u8]) {
 pub(crate) fn access(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
     let flags = input.byte();
-    let order = if flags & 1 > 0 { Order::Last } else { Order::First };
+    let order = if flags & 1 > 0 { AccessOrder::Last } else { AccessOrder::First };
     let passwd = input.until(0);
     let access = input.rest();
     let loaded = loaded(Some(passwd), Some(access), order, flags & 2 > 0);
@@ -84,7 +84,7 @@ pub(crate) fn access(bytes: &[u8]) {
 
 /// Whether an access file grants an operation to a user, by its manual: the first matching line decides, or the
 /// last one.
-pub fn model_grants(file: &[u8], order: Order, user: &str, op: &str) -> bool {
+pub fn model_grants(file: &[u8], order: AccessOrder, user: &str, op: &str) -> bool {
     let lines: Vec<String> = lines(file);
     let decided = |line: &String| -> Option<bool> {
         let parts: Vec<String> = line.split(':').map(str::to_lowercase).collect();
@@ -110,8 +110,8 @@ pub fn model_grants(file: &[u8], order: Order, user: &str, op: &str) -> bool {
     };
     let mut decisions = lines.iter().filter_map(decided);
     let decision = match order {
-        Order::First => decisions.next(),
-        Order::Last => decisions.next_back(),
+        AccessOrder::First => decisions.next(),
+        AccessOrder::Last => decisions.next_back(),
     };
     decision.unwrap_or(false)
 }
@@ -152,7 +152,7 @@ fn words(file: &[u8]) -> Vec<String> {
 }
 
 /// Every text is a line, and none has a key in it.
-fn check_texts(loaded: &Loaded, passwd: &[u8], access: &[u8]) {
+fn check_texts(loaded: &LoadedAccess, passwd: &[u8], access: &[u8]) {
     check_lines(loaded.warnings.iter().chain(&loaded.notes));
     let texts = || loaded.warnings.iter().chain(&loaded.notes);
     for (_, key) in model_accounts(passwd) {
@@ -174,11 +174,11 @@ fn check_texts(loaded: &Loaded, passwd: &[u8], access: &[u8]) {
     }
 }
 
-fn loaded(passwd: Option<&[u8]>, access: Option<&[u8]>, order: Order, order_chosen: bool) -> Loaded {
+fn loaded(passwd: Option<&[u8]>, access: Option<&[u8]>, order: AccessOrder, order_chosen: bool) -> LoadedAccess {
     let texts = (passwd.map(<[u8]>::to_vec), access.map(<[u8]>::to_vec));
-    of_texts(&sources(order, order_chosen), Present::default(), texts.0, texts.1)
+    load_texts(&sources(order, order_chosen), PresentFiles::default(), texts.0, texts.1)
 }
 
-fn sources(order: Order, order_chosen: bool) -> Sources {
-    Sources { passwd: "P".into(), access: "A".into(), order, order_chosen }
+fn sources(order: AccessOrder, order_chosen: bool) -> AccessSources {
+    AccessSources { passwd: "P".into(), access: "A".into(), order, order_chosen }
 }

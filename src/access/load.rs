@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::rules::{self, Order, Rule, User};
+use super::rules::{self, AccessOrder, AccessRule, RuleUser};
 use super::{Account, Authorizer, Rights};
 use crate::os::open;
 use pyzor_home::loggable::loggable_name;
@@ -20,20 +20,20 @@ const FOR_OTHERS: u32 = 0o006;
 
 /// Where accounts and rights come from, and how the rules are to be understood.
 #[derive(Clone, Debug)]
-pub struct Sources {
+pub struct AccessSources {
     /// The passwd file.
     pub passwd: PathBuf,
     /// The access file.
     pub access: PathBuf,
     /// Which of several matching rules decides.
-    pub order: Order,
+    pub order: AccessOrder,
     /// Whether the operator chose the order, so that no warning about it is needed.
     pub order_chosen: bool,
 }
 
 /// What both files said.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedAccess {
     /// The accounts with their rights.
     pub authorizer: Authorizer,
     /// What the operator should look at, a line each.
@@ -41,12 +41,12 @@ pub struct Loaded {
     /// What was loaded, a line each, for the log.
     pub notes: Vec<String>,
     /// Which files were there.
-    pub present: Present,
+    pub present: PresentFiles,
 }
 
 /// Which of the two files there were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Present {
+pub struct PresentFiles {
     passwd: bool,
     access: bool,
 }
@@ -54,7 +54,7 @@ pub struct Present {
 /// A file that is there and cannot be read.
 #[derive(Debug, Error)]
 #[error("cannot read the {what} file {}: {error}", path.display())]
-pub struct LoadError {
+pub struct AccessLoadError {
     what: &'static str,
     path: PathBuf,
     error: io::Error,
@@ -67,12 +67,12 @@ pub struct LoadError {
 /// # Errors
 ///
 /// A file that is there and cannot be read, with which nothing has changed.
-pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
+pub fn load(sources: &AccessSources, before: PresentFiles) -> Result<LoadedAccess, AccessLoadError> {
     let passwd = read("passwd", &sources.passwd)?;
     let access = read("access", &sources.access)?;
     let is_open = passwd.as_ref().is_some_and(|file| file.mode & FOR_OTHERS != 0);
-    let text = |file: Option<Content>| file.map(|file| file.text);
-    let mut loaded = of_texts(sources, before, text(passwd), text(access));
+    let text = |file: Option<FileContent>| file.map(|file| file.text);
+    let mut loaded = load_texts(sources, before, text(passwd), text(access));
     if is_open {
         let path = sources.passwd.display();
         loaded.warnings.push(format!(
@@ -82,14 +82,14 @@ pub fn load(sources: &Sources, before: Present) -> Result<Loaded, LoadError> {
     Ok(loaded)
 }
 
-/// The same of what both files said, where they were there.
-pub(super) fn of_texts(
-    sources: &Sources,
-    before: Present,
+/// Makes an [`Authorizer`] of the texts of both files, where they were there.
+pub(super) fn load_texts(
+    sources: &AccessSources,
+    before: PresentFiles,
     passwd: Option<Vec<u8>>,
     access: Option<Vec<u8>>,
-) -> Loaded {
-    let present = Present { passwd: passwd.is_some(), access: access.is_some() };
+) -> LoadedAccess {
+    let present = PresentFiles { passwd: passwd.is_some(), access: access.is_some() };
     let (mut warnings, mut notes) = (Vec::new(), Vec::new());
 
     let entries = match passwd {
@@ -131,7 +131,7 @@ pub(super) fn of_texts(
     }
 
     let ops = rules::ops_named(&rules);
-    let rights = |user: &str| rights_of(&User::new(user), &rules, &ops, sources.order);
+    let rights = |user: &str| rights_of(&RuleUser::new(user), &rules, &ops, sources.order);
     let anonymous = rights(ANONYMOUS);
     let accounts: HashMap<Box<[u8]>, Account> = entries
         .iter()
@@ -140,22 +140,22 @@ pub(super) fn of_texts(
         })
         .collect();
     notes.push(summary(&anonymous, &accounts));
-    Loaded { authorizer: Authorizer { accounts, anonymous }, warnings, notes, present }
+    LoadedAccess { authorizer: Authorizer { accounts, anonymous }, warnings, notes, present }
 }
 
 /// A file as it was read.
-struct Content {
+struct FileContent {
     text: Vec<u8>,
     mode: u32,
 }
 
-fn read(what: &'static str, path: &Path) -> Result<Option<Content>, LoadError> {
-    let fail = |error| LoadError { what, path: path.to_owned(), error };
+fn read(what: &'static str, path: &Path) -> Result<Option<FileContent>, AccessLoadError> {
+    let fail = |error| AccessLoadError { what, path: path.to_owned(), error };
     let content = open::to_read(path).and_then(|mut file| {
         let mode = file.metadata().map(|metadata| if metadata.is_file() { metadata.mode() } else { 0 })?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
-        Ok(Content { text, mode })
+        Ok(FileContent { text, mode })
     });
     match content {
         Ok(content) => Ok(Some(content)),
@@ -164,7 +164,7 @@ fn read(what: &'static str, path: &Path) -> Result<Option<Content>, LoadError> {
     }
 }
 
-fn rights_of(user: &User, rules: &[Rule], ops: &[&str], order: Order) -> Rights {
+fn rights_of(user: &RuleUser, rules: &[AccessRule], ops: &[&str], order: AccessOrder) -> Rights {
     let mut rights = Rights::default();
     for op in ops {
         if rules::deciding(rules, order, user, op).is_some_and(|rule| rule.allow) {
@@ -175,7 +175,12 @@ fn rights_of(user: &User, rules: &[Rule], ops: &[&str], order: Order) -> Rights 
 }
 
 /// Names that meet only when case is disregarded are matched, and most likely a slip.
-fn warn_of_case(entries: &[PasswdEntry], rules: &[Rule], sources: &Sources, warnings: &mut Vec<String>) {
+fn warn_of_case(
+    entries: &[PasswdEntry],
+    rules: &[AccessRule],
+    sources: &AccessSources,
+    warnings: &mut Vec<String>,
+) {
     let mut folded: HashMap<String, &PasswdEntry> = HashMap::new();
     for entry in entries {
         match folded.get(&entry.user.to_lowercase()) {

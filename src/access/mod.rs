@@ -10,8 +10,8 @@ mod rules;
 
 use std::collections::HashMap;
 
-pub use load::{LoadError, Loaded, Present, Sources, load};
-pub use rules::Order;
+pub use load::{AccessLoadError, AccessSources, LoadedAccess, PresentFiles, load};
+pub use rules::AccessOrder;
 
 use crate::record::Timestamp;
 use pyzor_wire::op::Op;

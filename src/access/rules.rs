@@ -11,7 +11,7 @@ use pyzor_wire::request::ANONYMOUS;
 /// Which of several matching lines of an access file decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Order {
+pub enum AccessOrder {
     /// The first, as Pyzor's manual says.
     #[default]
     First,
@@ -21,7 +21,7 @@ pub enum Order {
 
 /// One line of an access file. Names are in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(super) struct AccessRule {
     pub(super) line: usize,
     pub(super) all_ops: bool,
     pub(super) ops: Vec<String>,
@@ -34,27 +34,30 @@ pub(super) struct Rule {
 
 /// A user as rules look for one.
 #[derive(Debug)]
-pub(super) struct User {
+pub(super) struct RuleUser {
     folded: String,
     anonymous: bool,
 }
 
-impl User {
+impl RuleUser {
     /// The user of this name, in the case that accounts and requests have it in.
     pub(super) fn new(name: &str) -> Self {
         Self { folded: name.to_lowercase(), anonymous: name == ANONYMOUS }
     }
 }
 
+/// What a warning says of rights that the Python server does not grant.
+const WIDER: &str = "WIDER than under the Python server";
+
 /// What holds when there is no access file.
 pub(super) const DEFAULT: &[u8] = b"check report ping pong info : anonymous : allow\n";
 
-impl Rule {
+impl AccessRule {
     fn names_op(&self, op: &str) -> bool {
         self.ops.iter().any(|name| name == op) || self.all_ops && Op::from_name(op.as_bytes()).is_some()
     }
 
-    fn names_user(&self, user: &User) -> bool {
+    fn names_user(&self, user: &RuleUser) -> bool {
         // An account that is called Anonymous is not the anonymous user.
         let named =
             self.users.iter().any(|name| *name == user.folded && (name == ANONYMOUS) == user.anonymous);
@@ -63,7 +66,7 @@ impl Rule {
 }
 
 /// Reads an access file's text. Every line that is passed over gets a warning.
-pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<Rule> {
+pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<AccessRule> {
     let mut rules = Vec::new();
     for line in significant(file) {
         let mut skip = |why: String| {
@@ -104,7 +107,7 @@ pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<
         if allow && (all_ops && !ops.is_empty() || all_users && !users.is_empty()) {
             warnings.push(format!(
                 "{name}:{}: 'all' beside other words of a list means all here, but was a name like any other in the \
-                 Python server: the rights are WIDER than under the Python server",
+                 Python server: the rights are {WIDER}",
                 line.number
             ));
         }
@@ -118,7 +121,7 @@ pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<
                 ));
             }
         }
-        rules.push(Rule { line: line.number, all_ops, ops, all_users, users, written_users, allow });
+        rules.push(AccessRule { line: line.number, all_ops, ops, all_users, users, written_users, allow });
     }
     rules
 }
@@ -132,16 +135,21 @@ fn list(text: &str) -> (bool, Vec<String>) {
 
 /// The rule that decides whether the user may use the operation; none: it is the implicit final
 /// one, which denies.
-pub(super) fn deciding<'a>(rules: &'a [Rule], order: Order, user: &User, op: &str) -> Option<&'a Rule> {
-    let matches = |rule: &&Rule| rule.names_user(user) && rule.names_op(op);
+pub(super) fn deciding<'a>(
+    rules: &'a [AccessRule],
+    order: AccessOrder,
+    user: &RuleUser,
+    op: &str,
+) -> Option<&'a AccessRule> {
+    let matches = |rule: &&AccessRule| rule.names_user(user) && rule.names_op(op);
     match order {
-        Order::First => rules.iter().find(matches),
-        Order::Last => rules.iter().rev().find(matches),
+        AccessOrder::First => rules.iter().find(matches),
+        AccessOrder::Last => rules.iter().rev().find(matches),
     }
 }
 
 /// Every operation that the rules can decide on: the six, and others that they name.
-pub(super) fn ops_named(rules: &[Rule]) -> Vec<&str> {
+pub(super) fn ops_named(rules: &[AccessRule]) -> Vec<&str> {
     let mut ops: Vec<&str> = Op::ALL.iter().map(|op| op.name()).collect();
     for op in rules.iter().flat_map(|rule| &rule.ops) {
         if !ops.contains(&op.as_str()) {
@@ -154,20 +162,20 @@ pub(super) fn ops_named(rules: &[Rule]) -> Vec<&str> {
 /// What both orders decide differently, one line of text for every pair of deciding lines.
 ///
 /// `users` are all users there are, as their accounts write them.
-pub(super) fn differences(rules: &[Rule], users: &[&str], name: &str) -> Vec<String> {
+pub(super) fn differences(rules: &[AccessRule], users: &[&str], name: &str) -> Vec<String> {
     struct Difference<'a> {
-        first: &'a Rule,
-        last: &'a Rule,
+        first: &'a AccessRule,
+        last: &'a AccessRule,
         users: Vec<&'a str>,
         ops: Vec<&'a str>,
     }
     let ops = ops_named(rules);
     let mut found: Vec<Difference<'_>> = Vec::new();
     for user in users {
-        let who = User::new(user);
+        let who = RuleUser::new(user);
         for op in &ops {
-            let first = deciding(rules, Order::First, &who, op);
-            let last = deciding(rules, Order::Last, &who, op);
+            let first = deciding(rules, AccessOrder::First, &who, op);
+            let last = deciding(rules, AccessOrder::Last, &who, op);
             let (Some(first), Some(last)) = (first, last) else { continue };
             if first.allow == last.allow {
                 continue;
@@ -192,7 +200,7 @@ pub(super) fn differences(rules: &[Rule], users: &[&str], name: &str) -> Vec<Str
         .into_iter()
         .map(|Difference { first, last, users, ops }| {
             let (verb, other, effect) = if first.allow {
-                ("allowed", "denied", "WIDER than under the Python server")
+                ("allowed", "denied", WIDER)
             } else {
                 ("denied", "allowed", "narrower than under the Python server")
             };

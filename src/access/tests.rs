@@ -22,8 +22,8 @@ impl Files {
         Self { folder }
     }
 
-    fn sources(&self, order: Order) -> Sources {
-        Sources {
+    fn sources(&self, order: AccessOrder) -> AccessSources {
+        AccessSources {
             passwd: self.folder.path().join("passwd"),
             access: self.folder.path().join("access"),
             order,
@@ -31,27 +31,27 @@ impl Files {
         }
     }
 
-    fn load(&self, order: Order) -> Loaded {
-        load(&self.sources(order), Present::default()).unwrap()
+    fn load(&self, order: AccessOrder) -> LoadedAccess {
+        load(&self.sources(order), PresentFiles::default()).unwrap()
     }
 }
 
 const KEY: &str = "227bfb58efaba7c582d9dcb66ab2063d38df2923";
 
-fn may(loaded: &Loaded, user: &str, op: &str) -> bool {
+fn may(loaded: &LoadedAccess, user: &str, op: &str) -> bool {
     let authorizer = &loaded.authorizer;
     let rights =
         if user == ANONYMOUS { &authorizer.anonymous } else { &authorizer.accounts[user.as_bytes()].rights };
     rights.operation(op.as_bytes()).is_ok()
 }
 
-fn rights(loaded: &Loaded, user: &str) -> String {
+fn rights(loaded: &LoadedAccess, user: &str) -> String {
     Op::ALL.into_iter().map(Op::name).filter(|op| may(loaded, user, op)).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
 fn without_files_anonymous_has_the_default_rights() {
-    let loaded = Files::new(None, None).load(Order::First);
+    let loaded = Files::new(None, None).load(AccessOrder::First);
     assert_eq!(rights(&loaded, ANONYMOUS), "ping pong check info report");
     assert!(loaded.authorizer.is_empty());
     assert_eq!(loaded.warnings, [""; 0]);
@@ -59,7 +59,7 @@ fn without_files_anonymous_has_the_default_rights() {
 
 #[test]
 fn an_empty_access_file_denies_everything() {
-    let loaded = Files::new(None, Some(b"")).load(Order::First);
+    let loaded = Files::new(None, Some(b"")).load(AccessOrder::First);
     assert_eq!(rights(&loaded, ANONYMOUS), "");
 }
 
@@ -70,11 +70,11 @@ fn the_first_or_the_last_match_decides() {
         Some(passwd.as_bytes()),
         Some(b"ping : bob : deny\nall : all : allow\nwhitelist : alice anonymous : deny\ncheck : anonymous : allow\n"),
     );
-    let first = files.load(Order::First);
+    let first = files.load(AccessOrder::First);
     assert_eq!(rights(&first, "bob"), "pong check info report whitelist");
     assert_eq!(rights(&first, "alice"), "ping pong check info report whitelist");
     assert_eq!(rights(&first, ANONYMOUS), "check");
-    let last = files.load(Order::Last);
+    let last = files.load(AccessOrder::Last);
     assert_eq!(rights(&last, "bob"), "ping pong check info report whitelist");
     assert_eq!(rights(&last, "alice"), "ping pong check info report");
 
@@ -97,15 +97,15 @@ fn the_first_or_the_last_match_decides() {
 #[test]
 fn a_chosen_order_needs_no_warning() {
     let files = Files::new(None, Some(b"ping : anonymous : deny\nping : anonymous : allow\n"));
-    assert_eq!(files.load(Order::First).warnings.len(), 1);
-    let chosen = Sources { order_chosen: true, ..files.sources(Order::First) };
-    assert_eq!(load(&chosen, Present::default()).unwrap().warnings, [""; 0]);
+    assert_eq!(files.load(AccessOrder::First).warnings.len(), 1);
+    let chosen = AccessSources { order_chosen: true, ..files.sources(AccessOrder::First) };
+    assert_eq!(load(&chosen, PresentFiles::default()).unwrap().warnings, [""; 0]);
 }
 
 #[test]
 fn all_is_a_keyword_inside_a_list_and_never_means_anonymous() {
     let passwd = format!("bob : {KEY}\n");
-    let loaded = Files::new(Some(passwd.as_bytes()), Some(b"check ALL : all : allow\n")).load(Order::First);
+    let loaded = Files::new(Some(passwd.as_bytes()), Some(b"check ALL : all : allow\n")).load(AccessOrder::First);
     assert!(
         loaded.warnings.len() == 1 && loaded.warnings[0].contains("access:1: 'all' beside other words"),
         "{:?}",
@@ -114,13 +114,13 @@ fn all_is_a_keyword_inside_a_list_and_never_means_anonymous() {
     assert_eq!(rights(&loaded, "bob"), "ping pong check info report whitelist");
     assert_eq!(rights(&loaded, ANONYMOUS), "");
     let loaded =
-        Files::new(Some(passwd.as_bytes()), Some(b"ping : all anonymous : Allow\n")).load(Order::First);
+        Files::new(Some(passwd.as_bytes()), Some(b"ping : all anonymous : Allow\n")).load(AccessOrder::First);
     assert_eq!((rights(&loaded, "bob"), rights(&loaded, ANONYMOUS)), ("ping".to_owned(), "ping".to_owned()));
 }
 
 #[test]
 fn an_unknown_operation_is_forbidden_unless_it_is_granted() {
-    let loaded = Files::new(None, Some(b"all train : anonymous : allow\n")).load(Order::First);
+    let loaded = Files::new(None, Some(b"all train : anonymous : allow\n")).load(AccessOrder::First);
     let anonymous = &loaded.authorizer.anonymous;
     assert_eq!(anonymous.operation(b"train"), Err(Refusal::NotImplemented));
     assert_eq!(anonymous.operation(b"trains"), Err(Refusal::Forbidden));
@@ -132,7 +132,7 @@ fn an_unknown_operation_is_forbidden_unless_it_is_granted() {
 #[test]
 fn names_in_the_access_file_match_in_any_case_with_a_warning() {
     let passwd = format!("Upper : {KEY}\n");
-    let loaded = Files::new(Some(passwd.as_bytes()), Some(b"ping : upper : allow\n")).load(Order::First);
+    let loaded = Files::new(Some(passwd.as_bytes()), Some(b"ping : upper : allow\n")).load(AccessOrder::First);
     assert_eq!(rights(&loaded, "Upper"), "ping");
     assert_eq!(loaded.warnings.len(), 1);
     assert!(
@@ -145,7 +145,7 @@ fn names_in_the_access_file_match_in_any_case_with_a_warning() {
 fn an_account_called_anonymous_in_another_case_is_an_account() {
     let passwd = format!("Anonymous : {KEY}\n");
     let access = b"ping : all : allow\npong : anonymous : allow\n";
-    let loaded = Files::new(Some(passwd.as_bytes()), Some(access)).load(Order::First);
+    let loaded = Files::new(Some(passwd.as_bytes()), Some(access)).load(AccessOrder::First);
     assert_eq!(
         (rights(&loaded, "Anonymous"), rights(&loaded, ANONYMOUS)),
         ("ping".to_owned(), "pong".to_owned())
@@ -155,7 +155,7 @@ fn an_account_called_anonymous_in_another_case_is_an_account() {
 #[test]
 fn a_key_in_the_wrong_file_is_not_told() {
     let access = format!("bob : {KEY}\n");
-    let loaded = Files::new(None, Some(access.as_bytes())).load(Order::First);
+    let loaded = Files::new(None, Some(access.as_bytes())).load(AccessOrder::First);
     assert_eq!(loaded.warnings.len(), 1);
     assert!(!loaded.warnings[0].contains(KEY), "{}", loaded.warnings[0]);
 }
@@ -170,7 +170,7 @@ fn bad_lines_are_named_and_skipped_without_their_keys() {
     passwd.extend_from_slice(b"\xff : x\nanonymous : ");
     passwd.extend_from_slice(KEY.as_bytes());
     let access = b"\xef\xbb\xbfping : ok : allow\nping : ok\nping : ok : allow # c\n # c\n\xff : ok : allow\nping : ok : permit\n : ok : deny\n";
-    let loaded = Files::new(Some(&passwd), Some(access)).load(Order::First);
+    let loaded = Files::new(Some(&passwd), Some(access)).load(AccessOrder::First);
     let mut users: Vec<_> =
         loaded.authorizer.accounts.keys().map(|user| String::from_utf8_lossy(user).into_owned()).collect();
     users.sort();
@@ -201,16 +201,16 @@ fn bad_lines_are_named_and_skipped_without_their_keys() {
 fn a_vanished_file_is_a_warning_and_an_unreadable_one_an_error() {
     let passwd = format!("bob : {KEY}\n");
     let files = Files::new(Some(passwd.as_bytes()), Some(b""));
-    let before = files.load(Order::First);
+    let before = files.load(AccessOrder::First);
     fs::remove_file(files.folder.path().join("passwd")).unwrap();
     fs::remove_file(files.folder.path().join("access")).unwrap();
-    let after = load(&files.sources(Order::First), before.present).unwrap();
+    let after = load(&files.sources(AccessOrder::First), before.present).unwrap();
     assert_eq!(after.warnings.len(), 2);
     assert!(after.warnings.iter().all(|warning| warning.contains(" has vanished. ")), "{:?}", after.warnings);
     assert_eq!(rights(&after, ANONYMOUS), "ping pong check info report");
 
     fs::create_dir(files.folder.path().join("access")).unwrap();
-    let error = load(&files.sources(Order::First), before.present).unwrap_err().to_string();
+    let error = load(&files.sources(AccessOrder::First), before.present).unwrap_err().to_string();
     assert!(
         error.starts_with("cannot read the access file ") && error.ends_with("it is not a regular file"),
         "{error}"
@@ -221,7 +221,7 @@ fn a_vanished_file_is_a_warning_and_an_unreadable_one_an_error() {
 #[test]
 fn a_right_signature_is_accepted_and_a_wrong_one_refused() {
     let passwd = format!("bob : {}\n", KEY.to_uppercase());
-    let loaded = Files::new(Some(passwd.as_bytes()), Some(b"ping : bob : allow\n")).load(Order::First);
+    let loaded = Files::new(Some(passwd.as_bytes()), Some(b"ping : bob : allow\n")).load(AccessOrder::First);
     let authorizer = &loaded.authorizer;
     let ask = |datagram: &str, now: i64| {
         let mut parser = Parser::default();
@@ -257,7 +257,7 @@ fn a_right_signature_is_accepted_and_a_wrong_one_refused() {
 fn what_may_be_a_key_is_in_no_text() {
     let swapped = format!("{KEY} : alice\n{} : x\nalice : {KEY}\n", KEY.to_uppercase());
     let access = format!("all : {KEY} : allow\nx : y : {KEY}\n{KEY} : all : allow\n{KEY} : alice : deny\n");
-    let loaded = Files::new(Some(swapped.as_bytes()), Some(access.as_bytes())).load(Order::First);
+    let loaded = Files::new(Some(swapped.as_bytes()), Some(access.as_bytes())).load(AccessOrder::First);
     let texts: Vec<&String> = loaded.warnings.iter().chain(&loaded.notes).collect();
     assert!(texts.len() > 6, "{texts:#?}");
     for text in texts {

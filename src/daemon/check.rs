@@ -3,15 +3,15 @@
 use std::process::ExitCode;
 
 use super::console::{print, say};
-use crate::access::{self, Present, Sources};
+use crate::access::{self, AccessSources, PresentFiles};
 use pyzor_home::problem::ConfigProblem;
 
 /// Says what is wrong with the settings, and with the accounts and rights that a start would load.
-pub(super) fn check(problems: &[ConfigProblem], warnings: &[String], sources: &Sources) -> ExitCode {
+pub(super) fn check(problems: &[ConfigProblem], warnings: &[String], sources: &AccessSources) -> ExitCode {
     warnings.iter().for_each(|warning| say("warning", warning));
     problems.iter().for_each(|problem| say("error", problem));
     let (mut errors, mut count) = (problems.len(), warnings.len());
-    match access::load(sources, Present::default()) {
+    match access::load(sources, PresentFiles::default()) {
         Ok(loaded) => {
             loaded.warnings.iter().for_each(|warning| say("warning", warning));
             count += loaded.warnings.len();

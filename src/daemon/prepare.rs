@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::listening::{self, RootSocket};
 use super::watch::tell;
-use crate::access::{self, Authorizer, LoadError, Present, Sources};
+use crate::access::{self, Authorizer, AccessLoadError, PresentFiles, AccessSources};
 use crate::limits::{Gate, AdmissionRules};
 use crate::logging::Logs;
 use crate::os::pidfile::{PidFile, PidFileError};
@@ -43,14 +43,14 @@ pub(super) enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
-    Access(#[from] LoadError),
+    Access(#[from] AccessLoadError),
 }
 
 /// All that serving needs, once it could be had.
 pub(super) struct Prepared {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) server: Server,
-    pub(super) present: Present,
+    pub(super) present: PresentFiles,
     pub(super) access: Arc<ArcSwap<Authorizer>>,
     pub(super) pid_file: Option<PidFile>,
     pub(super) place: String,
@@ -86,7 +86,7 @@ async fn prepare_rest(
     detached: bool,
     engine: &Arc<dyn Engine>,
 ) -> Result<Prepared, StartError> {
-    let loaded = access::load(&sources(settings), Present::default())?;
+    let loaded = access::load(&sources(settings), PresentFiles::default())?;
     tell(&loaded);
     let present = loaded.present;
     let access = Arc::new(ArcSwap::from_pointee(loaded.authorizer));
@@ -143,8 +143,8 @@ fn rules(settings: &Settings) -> AdmissionRules {
 }
 
 /// Where accounts and rights come from.
-pub(super) fn sources(settings: &Settings) -> Sources {
-    Sources {
+pub(super) fn sources(settings: &Settings) -> AccessSources {
+    AccessSources {
         passwd: settings.passwd_file.clone(),
         access: settings.access_file.clone(),
         order: settings.access_order,

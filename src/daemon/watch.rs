@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use crate::access::{self, Authorizer, LoadError, Loaded, Present, Sources};
+use crate::access::{self, Authorizer, AccessLoadError, LoadedAccess, PresentFiles, AccessSources};
 use crate::logging::Logs;
 use crate::os::signals::{Intention, Signals};
 use crate::storage::Engine;
@@ -33,9 +33,9 @@ pub(super) struct SignalWatch {
     pub(super) signals: Signals,
     /// Whether a signal asked for a reload before there was anything to reload.
     pub(super) reload_at_once: bool,
-    pub(super) sources: Sources,
+    pub(super) sources: AccessSources,
     /// Which files there were when they were loaded last.
-    pub(super) present: Present,
+    pub(super) present: PresentFiles,
     pub(super) access: Arc<ArcSwap<Authorizer>>,
     pub(super) logs: Logs,
     pub(super) engine: Arc<dyn Engine>,
@@ -47,7 +47,7 @@ impl SignalWatch {
         let engine = Arc::clone(&self.engine);
         let failed = engine.failed();
         tokio::pin!(failed);
-        let mut reloading: Option<oneshot::Receiver<Result<Loaded, LoadError>>> = None;
+        let mut reloading: Option<oneshot::Receiver<Result<LoadedAccess, AccessLoadError>>> = None;
         let mut reload_again = self.reload_at_once;
         let mut reopen_again = false;
         let mut retry = None;
@@ -121,7 +121,7 @@ impl SignalWatch {
 
     /// Begins to reload, in a thread of its own: opening and reading may take long, on a network's file
     /// system for instance.
-    fn reload(&self, reopen: bool) -> io::Result<oneshot::Receiver<Result<Loaded, LoadError>>> {
+    fn reload(&self, reopen: bool) -> io::Result<oneshot::Receiver<Result<LoadedAccess, AccessLoadError>>> {
         let (logs, sources, before) = (self.logs.clone(), self.sources.clone(), self.present);
         let (done, reloading) = oneshot::channel();
         // The runtime's own threads would panic where there can be no more.
@@ -136,7 +136,7 @@ impl SignalWatch {
     }
 
     /// Puts what was reloaded into force, or says why it is not.
-    fn take(&mut self, outcome: Result<Loaded, LoadError>) {
+    fn take(&mut self, outcome: Result<LoadedAccess, AccessLoadError>) {
         match outcome {
             Ok(loaded) => {
                 tell(&loaded);
@@ -150,7 +150,7 @@ impl SignalWatch {
 }
 
 /// Tells the operator what was loaded.
-pub(super) fn tell(loaded: &Loaded) {
+pub(super) fn tell(loaded: &LoadedAccess) {
     loaded.notes.iter().for_each(|note| info!("{note}"));
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
 }

@@ -97,13 +97,13 @@ async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
     let address = listener.address();
     let engine = Slow::default();
     let nowhere = std::path::PathBuf::from("/nonexistent");
-    let sources = crate::access::Sources {
+    let sources = crate::access::AccessSources {
         passwd: nowhere.clone(),
         access: nowhere,
-        order: crate::access::Order::First,
+        order: crate::access::AccessOrder::First,
         order_chosen: true,
     };
-    let access = crate::access::load(&sources, crate::access::Present::default()).unwrap().authorizer;
+    let access = crate::access::load(&sources, crate::access::PresentFiles::default()).unwrap().authorizer;
     let server = Server::new(Parts {
         listener,
         access: Arc::new(ArcSwap::from_pointee(access)),

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::table::{self, OPTIONS, OptionEffect, ServerOption};
+use super::table::{self, OptionEffect, OPTIONS, ServerOption};
 use super::value::{self, SettingValue};
-use super::{Environment, SECTION, ServerInvocation, Settings, SettingsError};
-use crate::access::{Order, Sources};
+use super::{Environment, SettingsError, ServerInvocation, SECTION, Settings};
+use crate::access::{AccessOrder, AccessSources};
 use crate::os::open;
 use pyzor_home::ini::IniDocument;
 use pyzor_home::problem::ConfigProblem;
@@ -44,10 +44,7 @@ pub(super) struct SettingsLoader<'a> {
 }
 
 impl<'a> SettingsLoader<'a> {
-    pub(super) fn new(
-        environment: &'a Environment,
-        command_line: Vec<(&'static ServerOption, String)>,
-    ) -> Self {
+    pub(super) fn new(environment: &'a Environment, command_line: Vec<(&'static ServerOption, String)>) -> Self {
         let named = command_line.iter().find(|(option, _)| option.key == "homedir");
         let named = named.map(|(_, path)| PathBuf::from(path));
         let homedir = named.unwrap_or_else(|| match &environment.home {
@@ -158,14 +155,7 @@ impl<'a> SettingsLoader<'a> {
         }
     }
 
-    fn take(
-        &mut self,
-        document: &IniDocument,
-        option: &'static ServerOption,
-        place: String,
-        text: &str,
-        in_file: bool,
-    ) {
+    fn take(&mut self, document: &IniDocument, option: &'static ServerOption, place: String, text: &str, in_file: bool) {
         let default = |key: &str| table::by_key(key).map(|option| option.default.to_owned());
         match document.interpolate(SECTION, text, &default) {
             Ok(text) => {
@@ -212,11 +202,7 @@ impl<'a> SettingsLoader<'a> {
         let (check, recover) = (is_set("check-config"), is_set("recover"));
         if !self.problems.is_empty() {
             let check = check.then(|| self.sources(&values));
-            return Err(SettingsError::Configuration {
-                problems: self.problems,
-                warnings: self.warnings,
-                check,
-            });
+            return Err(SettingsError::Configuration { problems: self.problems, warnings: self.warnings, check });
         }
         values.insert("homedir", SettingValue::Text(self.homedir.display().to_string()));
         let honoured =
@@ -237,27 +223,22 @@ impl<'a> SettingsLoader<'a> {
             }
             // The table promises what the fields cannot hold: a defect, but never a silent one.
             Err(error) => {
-                let problem =
-                    ConfigProblem { place: "settings".to_owned(), option: None, text: error.to_string() };
-                Err(SettingsError::Configuration {
-                    problems: vec![problem],
-                    warnings: self.warnings,
-                    check: None,
-                })
+                let problem = ConfigProblem { place: "settings".to_owned(), option: None, text: error.to_string() };
+                Err(SettingsError::Configuration { problems: vec![problem], warnings: self.warnings, check: None })
             }
         }
     }
 
     /// Where accounts and rights would come from if the values that have problems were the defaults.
-    fn sources(&self, values: &BTreeMap<&str, SettingValue>) -> Sources {
+    fn sources(&self, values: &BTreeMap<&str, SettingValue>) -> AccessSources {
         let file = |key: &str| match values.get(key) {
             Some(SettingValue::Text(path)) => PathBuf::from(path),
             _ => self.homedir.join(table::by_key(key).map_or("", |option| option.default)),
         };
-        Sources {
+        AccessSources {
             passwd: file("PasswdFile"),
             access: file("AccessFile"),
-            order: Order::default(),
+            order: AccessOrder::default(),
             order_chosen: self.given.contains_key("AccessOrder"),
         }
     }

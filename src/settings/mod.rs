@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use self::command_line::CommandLine;
 use self::load::SettingsLoader;
-use crate::access::{Order, Sources};
+use crate::access::{AccessOrder, AccessSources};
 use crate::limits::Networks;
 use pyzor_home::problem::ConfigProblem;
 
@@ -63,7 +63,7 @@ pub struct Settings {
     pub access_file: PathBuf,
     /// Which line of the access file decides.
     #[serde(rename = "AccessOrder")]
-    pub access_order: Order,
+    pub access_order: AccessOrder,
     /// Whether somebody chose that, so that it needs no warning.
     #[serde(skip)]
     pub access_order_explicit: bool,
@@ -170,7 +170,7 @@ pub enum SettingsError {
         warnings: Vec<String>,
         /// With `--check-config`, where accounts and rights would come from, as far as that is
         /// known, so that their problems can be told as well.
-        check: Option<Sources>,
+        check: Option<AccessSources>,
     },
 }
 

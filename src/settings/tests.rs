@@ -3,7 +3,7 @@ use std::fs;
 use std::path::Path;
 
 use super::load::is_a_field;
-use super::table::{OptionEffect, OptionKind, OPTIONS};
+use super::table::{OPTIONS, OptionEffect, OptionKind};
 use super::value::SettingValue;
 use super::*;
 use pyzor_home::ini::IniDocument;
@@ -78,7 +78,7 @@ fn without_anything_the_defaults_hold() {
         (settings.passwd_file, settings.access_file),
         (homedir.join("pyzord.passwd"), homedir.join("pyzord.access"))
     );
-    assert_eq!((settings.access_order, settings.access_order_explicit), (Order::First, false));
+    assert_eq!((settings.access_order, settings.access_order_explicit), (AccessOrder::First, false));
     assert_eq!(settings.pid_file, homedir.join("pyzord.pid"));
     assert_eq!((settings.log_file, settings.usage_log_file, settings.detach), (None, None, None));
     assert_eq!((settings.nice, settings.debug, settings.db_connections), (0, false, 0));
@@ -113,7 +113,7 @@ fn the_command_line_wins_over_the_file() {
     let home = Home::new(Some("[server]\nport = 1\nListenAddress: ::1\nAccessOrder = last\nLogFile = log\n"));
     let settings = home.settings(&["-p", "2", "--log-file="]);
     assert_eq!((settings.port, settings.listen_address.as_str()), (2, "::1"));
-    assert_eq!((settings.access_order, settings.access_order_explicit), (Order::Last, true));
+    assert_eq!((settings.access_order, settings.access_order_explicit), (AccessOrder::Last, true));
     assert_eq!(settings.log_file, None);
 }
 
@@ -359,10 +359,10 @@ fn every_option_of_the_table_is_a_field_with_a_default_that_it_can_hold() {
                 (*key, value)
             })
             .collect();
-        assert!(Settings::deserialize(value::Map(values.clone())).is_ok());
+        assert!(Settings::deserialize(value::SettingMap(values.clone())).is_ok());
         values.remove(key);
         let optional = matches!(*key, "LogFile" | "UsageLogFile" | "detach");
-        assert_eq!(Settings::deserialize(value::Map(values)).is_err(), !optional, "{key} is no field");
+        assert_eq!(Settings::deserialize(value::SettingMap(values)).is_err(), !optional, "{key} is no field");
         held.push(*key);
     }
     assert_eq!(held, expected);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use pyzor_wire::reply::Refusal;
 use pyzor_wire::signature::KeyHash;
-use pyzord::access::{Loaded, Order, Present, Sources, load};
+use pyzord::access::{LoadedAccess, AccessOrder, PresentFiles, AccessSources, load};
 use pyzord::fuzzing::model_grants;
 use pyzord::handler::{Handler, Step};
 use pyzord::record::Timestamp;
@@ -69,11 +69,11 @@ fn noise() -> impl Strategy<Value = &'static str> {
 }
 
 /// Whether the rules grant it: the first of those that match decides, or the last.
-fn granted(rules: &[Rule], order: Order, user: &str, op: &str) -> bool {
+fn granted(rules: &[Rule], order: AccessOrder, user: &str, op: &str) -> bool {
     let mut decision = false;
     let mut is_decided = false;
     for rule in rules.iter().filter(|rule| rule.matches(user, op)) {
-        if order == Order::Last || !is_decided {
+        if order == AccessOrder::Last || !is_decided {
             decision = rule.allow;
         }
         is_decided = true;
@@ -81,16 +81,16 @@ fn granted(rules: &[Rule], order: Order, user: &str, op: &str) -> bool {
     decision
 }
 
-fn loaded(folder: &tempfile::TempDir, text: &str, order: Order) -> Loaded {
+fn loaded(folder: &tempfile::TempDir, text: &str, order: AccessOrder) -> LoadedAccess {
     let (passwd, access) = (folder.path().join("passwd"), folder.path().join("access"));
     let accounts: String = USERS[..3].iter().map(|user| format!("{user} : {KEY}\n")).collect();
     fs::write(&passwd, accounts).unwrap();
     fs::write(&access, text).unwrap();
-    load(&Sources { passwd, access, order, order_chosen: false }, Present::default()).unwrap()
+    load(&AccessSources { passwd, access, order, order_chosen: false }, PresentFiles::default()).unwrap()
 }
 
 /// What a client is told.
-fn asked(loaded: &Loaded, user: &str, op: &str) -> Result<(), Refusal> {
+fn asked(loaded: &LoadedAccess, user: &str, op: &str) -> Result<(), Refusal> {
     let signed = format!("Op: {op}\nPV: 2.1\nUser: {user}\nTime: {NOW}");
     let signature = KeyHash::new(user, KEY).sign(signed.as_bytes(), NOW);
     let datagram = format!("{signed}\nSig: {}\n", String::from_utf8_lossy(&signature));
@@ -115,7 +115,7 @@ proptest! {
         let text: String = lines.iter().map(|(rule, noise)| format!("{}{end}{noise}{end}", rule.line())).collect();
         let rules: Vec<Rule> = lines.into_iter().map(|(rule, _)| rule).collect();
         let mut is_ambiguous = false;
-        for order in [Order::First, Order::Last] {
+        for order in [AccessOrder::First, AccessOrder::Last] {
             let loaded = loaded(&folder, &text, order);
             for user in USERS {
                 for op in OPS.into_iter().chain(["train"]) {
@@ -128,7 +128,7 @@ proptest! {
                     prop_assert_eq!(asked(&loaded, user, op), expected, "{} and {} in\n{}", user, op, text);
                     // The model of the fuzz targets, which reads the text, is right as well.
                     prop_assert_eq!(model_grants(text.as_bytes(), order, user, op), is_granted);
-                    let other = if order == Order::First { Order::Last } else { Order::First };
+                    let other = if order == AccessOrder::First { AccessOrder::Last } else { AccessOrder::First };
                     is_ambiguous |= granted(&rules, other, user, op) != is_granted;
                 }
             }
