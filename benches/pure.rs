@@ -9,11 +9,11 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pyzor_wire::headers::Parser;
+use pyzor_wire::headers::HeaderParser;
 use pyzor_wire::reply::{self, Answer, Refusal};
 use pyzor_wire::request::Request;
 use pyzor_wire::signature::KeyHash;
-use pyzord::access::{self, Authorizer, AccessOrder, PresentFiles, AccessSources};
+use pyzord::access::{self, AccessOrder, AccessSources, Authorizer, PresentFiles};
 use pyzord::handler::Handler;
 use pyzord::record::{Record, Tally, Timestamp};
 
@@ -40,7 +40,7 @@ fn request(op: &str, signed: bool) -> Vec<u8> {
         return format!("{fields}\n").into_bytes();
     }
     let fields = format!("{fields}User: bob\nTime: {NOW}\n");
-    let mut parser = Parser::default();
+    let mut parser = HeaderParser::default();
     let mut text = Vec::new();
     Request::new(parser.parse(fields.as_bytes())).message().write_signed_text(&mut text);
     let signature = KeyHash::new("bob", KEY).sign(&text, NOW);

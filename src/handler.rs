@@ -10,7 +10,7 @@ use crate::access::Authorizer;
 use crate::record::{Kind, Record, Timestamp};
 use crate::storage::StorageError;
 use pyzor_wire::digest::Digest;
-use pyzor_wire::headers::Parser;
+use pyzor_wire::headers::HeaderParser;
 use pyzor_wire::number::{VersionError, check_version};
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::{Answer, Refusal};
@@ -19,7 +19,7 @@ use pyzor_wire::request::Request;
 /// Decides on datagrams, keeping its buffers from one to the next.
 #[derive(Debug, Default)]
 pub struct Handler {
-    parser: Parser,
+    parser: HeaderParser,
     signed: Vec<u8>,
     digests: Vec<Digest>,
 }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pyzor_wire::reply::{Counts, Times};
+use pyzor_wire::reply::{RecordCounts, RecordTimes};
 
 /// A moment, in microseconds since the Unix epoch (UTC); negative before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,14 +90,14 @@ impl Record {
     }
 
     /// Both counts, as replies tell them.
-    pub fn counts(&self) -> Counts {
-        Counts { reports: self.reports.count, whitelists: self.whitelists.count }
+    pub fn counts(&self) -> RecordCounts {
+        RecordCounts { reports: self.reports.count, whitelists: self.whitelists.count }
     }
 
     /// All four times, as replies tell them.
-    pub fn times(&self) -> Times {
+    pub fn times(&self) -> RecordTimes {
         let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::seconds);
-        Times {
+        RecordTimes {
             entered: seconds(self.reports.first),
             updated: seconds(self.reports.last),
             wl_entered: seconds(self.whitelists.first),
@@ -162,7 +162,7 @@ mod tests {
             reports: Tally { count: 1, first: at(5_900_000), last: at(-1) },
             whitelists: Tally { count: 0, first: None, last: at(7_000_000) },
         };
-        let times = Times { entered: 5, updated: -1, wl_entered: 0, wl_updated: 7 };
+        let times = RecordTimes { entered: 5, updated: -1, wl_entered: 0, wl_updated: 7 };
         assert_eq!(record.times(), times);
     }
 }

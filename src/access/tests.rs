@@ -2,7 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use pyzor_wire::headers::Parser;
+use pyzor_wire::headers::HeaderParser;
 use pyzor_wire::request::ANONYMOUS;
 
 struct Files {
@@ -105,7 +105,8 @@ fn a_chosen_order_needs_no_warning() {
 #[test]
 fn all_is_a_keyword_inside_a_list_and_never_means_anonymous() {
     let passwd = format!("bob : {KEY}\n");
-    let loaded = Files::new(Some(passwd.as_bytes()), Some(b"check ALL : all : allow\n")).load(AccessOrder::First);
+    let loaded =
+        Files::new(Some(passwd.as_bytes()), Some(b"check ALL : all : allow\n")).load(AccessOrder::First);
     assert!(
         loaded.warnings.len() == 1 && loaded.warnings[0].contains("access:1: 'all' beside other words"),
         "{:?}",
@@ -132,7 +133,8 @@ fn an_unknown_operation_is_forbidden_unless_it_is_granted() {
 #[test]
 fn names_in_the_access_file_match_in_any_case_with_a_warning() {
     let passwd = format!("Upper : {KEY}\n");
-    let loaded = Files::new(Some(passwd.as_bytes()), Some(b"ping : upper : allow\n")).load(AccessOrder::First);
+    let loaded =
+        Files::new(Some(passwd.as_bytes()), Some(b"ping : upper : allow\n")).load(AccessOrder::First);
     assert_eq!(rights(&loaded, "Upper"), "ping");
     assert_eq!(loaded.warnings.len(), 1);
     assert!(
@@ -224,7 +226,7 @@ fn a_right_signature_is_accepted_and_a_wrong_one_refused() {
     let loaded = Files::new(Some(passwd.as_bytes()), Some(b"ping : bob : allow\n")).load(AccessOrder::First);
     let authorizer = &loaded.authorizer;
     let ask = |datagram: &str, now: i64| {
-        let mut parser = Parser::default();
+        let mut parser = HeaderParser::default();
         let request = Request::new(parser.parse(datagram.as_bytes()));
         authorizer.authenticate(&request, Timestamp::from_seconds(now), &mut Vec::new()).cloned()
     };

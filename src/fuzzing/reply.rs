@@ -1,7 +1,7 @@
 //! Replies, written for any outcome and thread.
 
 use crate::fuzz_models::{FuzzInput, check_reply};
-use pyzor_wire::reply::{Answer, Counts, Refusal, Times, encode};
+use pyzor_wire::reply::{Answer, RecordCounts, RecordTimes, Refusal, encode};
 use pyzor_wire::reply_reader::ReceivedReply;
 
 /// Any outcome is written so that it can be read, and the load generator's parser stands any bytes.
@@ -39,12 +39,12 @@ fn outcome(input: &mut FuzzInput<'_>) -> Result<Answer, Refusal> {
     }
 }
 
-fn counts(input: &mut FuzzInput<'_>) -> Counts {
-    Counts { reports: input.number(), whitelists: input.number() }
+fn counts(input: &mut FuzzInput<'_>) -> RecordCounts {
+    RecordCounts { reports: input.number(), whitelists: input.number() }
 }
 
-fn times(input: &mut FuzzInput<'_>) -> Times {
-    Times {
+fn times(input: &mut FuzzInput<'_>) -> RecordTimes {
+    RecordTimes {
         entered: input.number(),
         updated: input.number(),
         wl_entered: input.number(),

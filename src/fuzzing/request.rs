@@ -2,14 +2,14 @@
 
 use crate::fuzz_models::{ModelMessage, model_integer, model_version};
 use pyzor_wire::digest::Digest;
-use pyzor_wire::headers::Parser;
+use pyzor_wire::headers::HeaderParser;
 use pyzor_wire::number::{check_version, integer};
 use pyzor_wire::op::Op;
 use pyzor_wire::request::Request;
 
 /// Any bytes are taken apart as the model does, by a parser that has seen others before.
 pub(super) fn target(bytes: &[u8]) {
-    let mut parser = Parser::default();
+    let mut parser = HeaderParser::default();
     // What another datagram left in the buffers must not matter.
     parser.parse(b"Op: x\n\nUser: left over\n folded\n\n\nbody");
     let model = ModelMessage::parse(bytes);

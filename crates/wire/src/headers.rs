@@ -6,23 +6,23 @@ use memchr::{memchr_iter, memchr2};
 
 /// Splits datagrams into header fields, keeping its buffers from one datagram to the next.
 #[derive(Debug, Default)]
-pub struct Parser {
+pub struct HeaderParser {
     repaired: Vec<u8>,
-    fields: Vec<Span>,
+    fields: Vec<FieldSpan>,
 }
 
 /// A datagram as header fields and a body.
 #[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
+pub struct ParsedMessage<'a> {
     text: &'a [u8],
-    fields: &'a [Span],
+    fields: &'a [FieldSpan],
     envelope: Option<(usize, usize)>,
     body: usize,
 }
 
 /// One header field, as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field<'a> {
+pub struct HeaderField<'a> {
     /// The name in the case in which it was sent.
     pub name: &'a [u8],
     /// The value without the blanks before it and the line end behind it. A folded value keeps
@@ -31,16 +31,16 @@ pub struct Field<'a> {
 }
 
 #[derive(Clone, Debug)]
-struct Span {
+struct FieldSpan {
     name: Range<usize>,
     value: Range<usize>,
 }
 
-impl Parser {
+impl HeaderParser {
     /// Splits a datagram. There is no malformed one: what is no header field begins the body.
-    pub fn parse<'a>(&'a mut self, datagram: &'a [u8]) -> Message<'a> {
+    pub fn parse<'a>(&'a mut self, datagram: &'a [u8]) -> ParsedMessage<'a> {
         let text = repair(datagram, &mut self.repaired);
-        let mut rest = Lines { text, at: 0 };
+        let mut rest = LineScanner { text, at: 0 };
         self.fields.clear();
         let mut foldable = false;
         let mut envelope = None;
@@ -70,7 +70,7 @@ impl Parser {
                             .iter()
                             .take_while(|byte| matches!(byte, b' ' | b'\t'))
                             .count();
-                        self.fields.push(Span {
+                        self.fields.push(FieldSpan {
                             name: line.start..line.start + length,
                             value: value + blanks..line.end,
                         });
@@ -84,17 +84,17 @@ impl Parser {
                 },
             }
         }
-        Message { text, fields: &self.fields, envelope, body }
+        ParsedMessage { text, fields: &self.fields, envelope, body }
     }
 }
 
-impl<'a> Message<'a> {
+impl<'a> ParsedMessage<'a> {
     /// The header fields in the order received.
-    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + Clone + use<'a> {
+    pub fn fields(&self) -> impl Iterator<Item = HeaderField<'a>> + Clone + use<'a> {
         let text = self.text;
         self.fields
             .iter()
-            .map(move |span| Field { name: &text[span.name.clone()], value: &text[span.value.clone()] })
+            .map(move |span| HeaderField { name: &text[span.name.clone()], value: &text[span.value.clone()] })
     }
 
     /// Writes the text that a signature covers: every field but `Sig`, an empty line and the
@@ -159,7 +159,7 @@ fn push_plain_line_ends(out: &mut Vec<u8>, text: &[u8]) {
         out.extend_from_slice(text);
         return;
     }
-    let mut lines = Lines { text, at: 0 };
+    let mut lines = LineScanner { text, at: 0 };
     while let Some(line) = lines.next() {
         out.extend_from_slice(&text[line.start..line.end]);
         if line.next > line.end {
@@ -168,21 +168,21 @@ fn push_plain_line_ends(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// Lines ended by LF, CRLF or CR.
-struct Lines<'a> {
+/// Goes through lines ended by LF, CRLF or CR.
+struct LineScanner<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 /// A line's place in the text: `start..end` without its line end, `next` behind it.
-struct Line {
+struct LineSpan {
     start: usize,
     end: usize,
     next: usize,
 }
 
-impl Lines<'_> {
-    fn next(&mut self) -> Option<Line> {
+impl LineScanner<'_> {
+    fn next(&mut self) -> Option<LineSpan> {
         let start = self.at;
         if start >= self.text.len() {
             return None;
@@ -195,7 +195,7 @@ impl Lines<'_> {
             _ => end,
         };
         self.at = next;
-        Some(Line { start, end, next })
+        Some(LineSpan { start, end, next })
     }
 }
 
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     fn fields(datagram: &[u8]) -> Vec<(String, String)> {
-        Parser::default()
+        HeaderParser::default()
             .parse(datagram)
             .fields()
             .map(|field| (field.name.escape_ascii().to_string(), field.value.escape_ascii().to_string()))
@@ -213,7 +213,7 @@ mod tests {
 
     fn signed(datagram: &[u8]) -> String {
         let mut out = Vec::new();
-        Parser::default().parse(datagram).write_signed_text(&mut out);
+        HeaderParser::default().parse(datagram).write_signed_text(&mut out);
         out.escape_ascii().to_string()
     }
 

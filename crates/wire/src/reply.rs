@@ -70,7 +70,7 @@ impl Refusal {
 
 /// How often a digest was reported and whitelisted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct RecordCounts {
     /// Reports as spam. A database may hold a negative number.
     pub reports: i64,
     /// Whitelistings as no spam. A database may hold a negative number.
@@ -79,7 +79,7 @@ pub struct Counts {
 
 /// When a digest was reported and whitelisted first and last, in seconds since the Unix epoch; 0 for never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Times {
+pub struct RecordTimes {
     /// The first report.
     pub entered: i64,
     /// The last report.
@@ -96,14 +96,14 @@ pub enum Answer {
     /// Nothing.
     Done,
     /// Both counts, as a check does.
-    Counts(Counts),
+    Counts(RecordCounts),
     /// All four times and both counts, as an info does.
-    Details(Times, Counts),
+    Details(RecordTimes, RecordCounts),
 }
 
 impl Answer {
     /// What a pong answers: counts that no message has, without a look into the database.
-    pub const PONG: Self = Self::Counts(Counts { reports: i64::MAX, whitelists: 0 });
+    pub const PONG: Self = Self::Counts(RecordCounts { reports: i64::MAX, whitelists: 0 });
 }
 
 /// Appends the reply to a request with this thread.
@@ -151,7 +151,7 @@ fn push_thread(out: &mut Vec<u8>, thread: &[u8]) {
     }
 }
 
-fn push_counts(out: &mut Vec<u8>, counts: Counts) {
+fn push_counts(out: &mut Vec<u8>, counts: RecordCounts) {
     push_header(out, b"Count: ", counts.reports);
     push_header(out, b"WL-Count: ", counts.whitelists);
 }
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn counts_and_details_follow_in_the_established_order() {
-        let counts = Counts { reports: 3, whitelists: -1 };
-        let times = Times { entered: 5, updated: 7, ..Times::default() };
+        let counts = RecordCounts { reports: 3, whitelists: -1 };
+        let times = RecordTimes { entered: 5, updated: 7, ..RecordTimes::default() };
         assert_eq!(
             text(b"1", Ok(Answer::Counts(counts))),
             "Code: 200\nDiag: OK\nPV: 2.1\nThread: 1\nCount: 3\nWL-Count: -1\n\n"

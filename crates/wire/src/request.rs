@@ -1,6 +1,6 @@
 //! The header fields of a request that the protocol knows.
 
-use super::headers::Message;
+use super::headers::ParsedMessage;
 
 /// The user who needs no account and is never authenticated.
 pub const ANONYMOUS: &str = "anonymous";
@@ -8,7 +8,7 @@ pub const ANONYMOUS: &str = "anonymous";
 /// A request's known header fields; of repeated ones the first counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    message: Message<'a>,
+    message: ParsedMessage<'a>,
     /// The operation's name; none is treated as an empty one.
     pub op: &'a [u8],
     /// What the client wants back to tell replies apart; any text.
@@ -27,7 +27,7 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// Picks the known fields out of a message.
-    pub fn new(message: Message<'a>) -> Self {
+    pub fn new(message: ParsedMessage<'a>) -> Self {
         let (mut op, mut thread, mut version, mut user, mut time, mut signature) =
             (None, None, None, None, None, None);
         let mut is_reply = false;
@@ -73,19 +73,19 @@ impl<'a> Request<'a> {
     }
 
     /// The message, whose signed text authentication needs.
-    pub fn message(&self) -> &Message<'a> {
+    pub fn message(&self) -> &ParsedMessage<'a> {
         &self.message
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::headers::Parser;
+    use super::super::headers::HeaderParser;
     use super::*;
 
     #[test]
     fn the_first_of_repeated_fields_counts_and_digests_are_collected() {
-        let mut parser = Parser::default();
+        let mut parser = HeaderParser::default();
         let request = Request::new(
             parser.parse(b"op: check\nOp: report\nOP-DIGEST: a\nPV: 2.1\nOp-Digest: b\npv: 3\nThread: 1\n"),
         );
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_code_or_a_diagnosis_marks_a_reply() {
-        let mut parser = Parser::default();
+        let mut parser = HeaderParser::default();
         assert!(Request::new(parser.parse(b"code: 200\nOp: ping\n")).is_reply);
         assert!(Request::new(parser.parse(b"Op: ping\nDiag: OK\n")).is_reply);
     }

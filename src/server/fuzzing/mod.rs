@@ -20,7 +20,7 @@ use crate::storage::{Batch, Engine, Progress, StorageError};
 use pyzor_udp::ReplyTo;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::op::Op;
-use pyzor_wire::reply::{Answer, Counts, Refusal, Times, encode};
+use pyzor_wire::reply::{Answer, RecordCounts, Refusal, RecordTimes, encode};
 
 /// When everything happens, unless the input says otherwise: a moment that the corpus knows.
 const NOW: Timestamp = Timestamp::from_micros(1_795_343_270_500_000);
@@ -253,17 +253,17 @@ fn encoded(thread: &[u8], outcome: Result<Answer, Refusal>) -> Vec<u8> {
 }
 
 /// What is told of a record, in other words than the server's.
-fn told(record: &Record) -> (Times, Counts) {
+fn told(record: &Record) -> (RecordTimes, RecordCounts) {
     let seconds = |time: Option<Timestamp>| {
         // Cut off towards the past.
         let micros = time.map_or(0, |time| i128::from(time.micros()));
         ((micros - (micros % 1_000_000 + 1_000_000) % 1_000_000) / 1_000_000) as i64
     };
-    let times = Times {
+    let times = RecordTimes {
         entered: seconds(record.reports.first),
         updated: seconds(record.reports.last),
         wl_entered: seconds(record.whitelists.first),
         wl_updated: seconds(record.whitelists.last),
     };
-    (times, Counts { reports: record.reports.count, whitelists: record.whitelists.count })
+    (times, RecordCounts { reports: record.reports.count, whitelists: record.whitelists.count })
 }
