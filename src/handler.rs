@@ -30,12 +30,12 @@ pub struct Decision<'a> {
     /// The request.
     pub request: Request<'a>,
     /// What comes next.
-    pub step: Step<'a>,
+    pub step: NextStep<'a>,
 }
 
 /// What comes next for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step<'a> {
+pub enum NextStep<'a> {
     /// It is refused.
     Refuse(Refusal),
     /// It is answered without the engine.
@@ -65,7 +65,7 @@ impl Handler {
         }
         let step = match permit(&request, now, access, &mut self.signed) {
             Ok(op) => plan(op, &request, &mut self.digests),
-            Err(refusal) => Step::Refuse(refusal),
+            Err(refusal) => NextStep::Refuse(refusal),
         };
         Some(Decision { request, step })
     }
@@ -87,18 +87,18 @@ fn permit(
     rights.operation(request.op)
 }
 
-fn plan<'a>(op: Op, request: &Request<'_>, digests: &'a mut Vec<Digest>) -> Step<'a> {
+fn plan<'a>(op: Op, request: &Request<'_>, digests: &'a mut Vec<Digest>) -> NextStep<'a> {
     let mut sent = request.digests();
     let Some(first) = sent.next() else {
-        return Step::Answer(op, Answer::Done);
+        return NextStep::Answer(op, Answer::Done);
     };
     let kind = match op {
-        Op::Ping => return Step::Answer(op, Answer::Done),
-        Op::Pong => return Step::Answer(op, Answer::PONG),
+        Op::Ping => return NextStep::Answer(op, Answer::Done),
+        Op::Pong => return NextStep::Answer(op, Answer::PONG),
         Op::Check | Op::Info => {
             return match Digest::from_hex(first) {
-                Some(digest) => Step::LookUp(op, digest),
-                None => Step::Refuse(Refusal::InvalidDigest),
+                Some(digest) => NextStep::LookUp(op, digest),
+                None => NextStep::Refuse(Refusal::InvalidDigest),
             };
         }
         Op::Report => Kind::Report,
@@ -108,10 +108,10 @@ fn plan<'a>(op: Op, request: &Request<'_>, digests: &'a mut Vec<Digest>) -> Step
     for text in std::iter::once(first).chain(sent) {
         match Digest::from_hex(text) {
             Some(digest) => digests.push(digest),
-            None => return Step::Refuse(Refusal::InvalidDigest),
+            None => return NextStep::Refuse(Refusal::InvalidDigest),
         }
     }
-    Step::Count(op, kind, digests)
+    NextStep::Count(op, kind, digests)
 }
 
 /// What a look-up is answered with.

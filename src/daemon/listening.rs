@@ -9,7 +9,7 @@ use tracing::warn;
 use super::prepare::{HANDOVER, HANDOVER_STEP};
 use super::console::say;
 use crate::os::signals;
-use crate::server::socket::{BindError, Listener, Unbound};
+use crate::server::socket::{BindError, Listener, UnboundSocket};
 use crate::settings::Settings;
 
 /// How long an address is waited for that no interface has yet, or its interface, as before a VPN is up.
@@ -31,7 +31,7 @@ pub(super) enum RootSocket {
     /// It has its port.
     Bound(Listener),
     /// It gets its port as the last thing before service.
-    Unbound(Unbound),
+    Unbound(UnboundSocket),
 }
 
 impl RootSocket {
@@ -89,9 +89,9 @@ pub(super) async fn listen(settings: &Settings, socket: Option<RootSocket>) -> R
     }
 }
 
-fn open(settings: &Settings) -> Result<Unbound, BindError> {
+fn open(settings: &Settings) -> Result<UnboundSocket, BindError> {
     let Settings { listen_address, port, send_buffer, reuse_port, .. } = settings;
-    Unbound::open(listen_address, *port, *send_buffer, *reuse_port)
+    UnboundSocket::open(listen_address, *port, *send_buffer, *reuse_port)
 }
 
 enum BindAttempt {
@@ -101,14 +101,14 @@ enum BindAttempt {
 
 /// Attempts to bind the socket, for as long as what is in the way may go.
 struct BindAttempts<'a, F> {
-    unbound: &'a Unbound,
+    unbound: &'a UnboundSocket,
     tell: F,
     started: Instant,
     told: Option<Instant>,
 }
 
 impl<'a, F: Fn(String)> BindAttempts<'a, F> {
-    fn new(unbound: &'a Unbound, tell: F) -> Self {
+    fn new(unbound: &'a UnboundSocket, tell: F) -> Self {
         Self { unbound, tell, started: Instant::now(), told: None }
     }
 

@@ -16,7 +16,7 @@ use crate::logging::Logs;
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::record::Timestamp;
 use crate::server::socket::BindError;
-use crate::server::{Parts, Server};
+use crate::server::{ServerParts, Server};
 use crate::settings::Settings;
 use crate::storage::{self, Engine, OpenError};
 
@@ -100,7 +100,7 @@ async fn prepare_rest(
     listener.warnings.iter().for_each(|warning| warn!("{warning}"));
     listener.notices.iter().for_each(|notice| info!("{notice}"));
     let place = format!("{} (UDP), engine {}", listener.address(), engine.describe());
-    let server = Server::new(Parts {
+    let server = Server::new(ServerParts {
         listener,
         access: Arc::clone(&access),
         engine: Arc::clone(engine),

@@ -4,7 +4,7 @@ use tracing::info;
 
 /// What was received and not answered, and why. A reply that gets lost on its way is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct UnansweredCounters {
     /// Datagrams that get no reply by the rules of the protocol.
     pub ignored: u64,
     /// Requests that waited too long for the engine.
@@ -21,7 +21,7 @@ pub struct Counters {
     pub exceeding: u64,
 }
 
-impl Counters {
+impl UnansweredCounters {
     /// Says in the log what has been added to what was there before, if anything. `only_reports`: whether
     /// what exceeds a rate limit is only told of.
     pub(super) fn report_since(&self, before: &Self, only_reports: bool) {

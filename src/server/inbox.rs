@@ -7,19 +7,19 @@ use pyzor_udp::{Received, Receiver, ReplyTo};
 use pyzor_wire::MAX_DATAGRAM;
 
 /// The datagrams that one system call has received.
-pub struct Inbox {
+pub struct RequestInbox {
     receiver: Receiver,
     received: Vec<(usize, ReplyTo)>,
     drops: u32,
 }
 
-impl Default for Inbox {
+impl Default for RequestInbox {
     fn default() -> Self {
         Self { receiver: Receiver::new(MAX_DATAGRAM), received: Vec::new(), drops: 0 }
     }
 }
 
-impl Inbox {
+impl RequestInbox {
     /// Takes what the socket holds, up to a batch, and replaces what was here.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ mod tests {
         (server, client)
     }
 
-    fn texts(inbox: &Inbox) -> Vec<String> {
+    fn texts(inbox: &RequestInbox) -> Vec<String> {
         inbox.datagrams().map(|(datagram, _)| String::from_utf8(datagram.to_vec()).unwrap()).collect()
     }
 
@@ -88,7 +88,7 @@ mod tests {
         for text in ["one", "", "three"] {
             client.send(text.as_bytes()).unwrap();
         }
-        let mut inbox = Inbox::default();
+        let mut inbox = RequestInbox::default();
         inbox.receive(&server.socket).unwrap();
         assert_eq!(texts(&inbox), ["one", "", "three"]);
         assert!(inbox.datagrams().all(|(_, reply_to)| reply_to.peer == client.local_addr().unwrap()));
@@ -100,7 +100,7 @@ mod tests {
     fn a_datagram_is_cut_at_the_limit() {
         let (server, client) = pair();
         client.send(&vec![b'x'; MAX_DATAGRAM + 1000]).unwrap();
-        let mut inbox = Inbox::default();
+        let mut inbox = RequestInbox::default();
         inbox.receive(&server.socket).unwrap();
         let lengths: Vec<_> = inbox.datagrams().map(|(datagram, _)| datagram.len()).collect();
         assert_eq!(lengths, [MAX_DATAGRAM]);
@@ -113,7 +113,7 @@ mod tests {
             let asked: std::net::IpAddr = asked.parse().unwrap();
             let client = UdpSocket::bind((asked, 0)).unwrap();
             client.connect((asked, server.address().port())).unwrap();
-            let mut inbox = Inbox::default();
+            let mut inbox = RequestInbox::default();
             // The ancillary room must be there again for each call.
             for _ in 0..3 {
                 for _ in 0..70 {
@@ -135,7 +135,7 @@ mod tests {
     fn drops_are_still_counted_after_many_batches() {
         let (server, client) = pair();
         setsockopt(&server.socket, sockopt::RcvBuf, &4096).unwrap();
-        let mut inbox = Inbox::default();
+        let mut inbox = RequestInbox::default();
         let mut counts = Vec::new();
         for _ in 0..3 {
             for _ in 0..50 {

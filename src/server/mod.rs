@@ -1,16 +1,19 @@
 //! The loop that owns the socket: receives batches, has them decided and stored, and replies.
 //!
 //! Everything runs on one thread. There is no task per datagram: one batch of received datagrams
-//! is one [`Work`], and what a batch wants of the engine is one [`Batch`]. An engine that answers
+//! is one [`EngineWork`], and what a batch wants of the engine is one [`Batch`]. An engine that answers
 //! on the spot is answered for at once; for one that takes its time, a bounded number of batches
 //! is under way while further work waits in a bounded queue.
 
-mod answers;
+mod admission;
 mod counters;
+mod dispatch;
+mod drain;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod inbox;
 mod replay;
+mod replies;
 mod sender;
 pub mod socket;
 mod work;
@@ -25,42 +28,28 @@ use arc_swap::ArcSwap;
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{MissedTickBehavior, interval_at, sleep, sleep_until, timeout, timeout_at};
-use tracing::{debug, error, warn};
+use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
+use tracing::{debug, error};
 
-pub use self::counters::Counters;
-use self::inbox::Inbox;
+pub use self::counters::UnansweredCounters;
+use self::inbox::RequestInbox;
 use self::replay::ReplayGuard;
-use self::sender::{Outbox, Sender};
+use self::sender::{ReplyOutbox, ReplySender};
 use self::socket::Listener;
-use self::work::Work;
+use self::work::EngineWork;
 use crate::access::Authorizer;
 use crate::logging::allowance::Allowance;
 use crate::handler::Handler;
 use crate::limits::Gate;
 use crate::logging::UsageLog;
 use crate::record::Timestamp;
-use crate::storage::{Batch, Engine, Progress};
+use crate::storage::{Batch, Engine};
 use pyzor_udp::BATCH;
 
-/// How many requests one batch for the engine may have.
-const MAX_BATCH: usize = 1024;
-/// How many digests these may name, beyond what is received at once.
-const MAX_BATCH_DIGESTS: usize = 8192;
-/// How many requests may wait for the engine, and how many digests these may name.
-const MAX_WAITING: usize = 8192;
-const MAX_WAITING_DIGESTS: usize = 65_536;
-/// How long a request may wait for the engine, which then takes its time, too. A client gives up after a few
-/// seconds, and an old answer keeps others waiting.
-const PATIENCE: Duration = Duration::from_millis(50);
 /// How many batches are received before everything else gets its turn.
 const BATCHES_PER_TURN: usize = 8;
-/// How many batches of what the socket still holds are received at the end.
-const BATCHES_AT_END: usize = 64;
 /// How long nothing is received after an error, which is most likely lack of memory.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long the end may take.
-const DRAIN_BOUND: Duration = Duration::from_secs(5);
 /// How often the log says what was not answered.
 const COUNTERS_PERIOD: Duration = Duration::from_secs(60);
 
@@ -75,7 +64,7 @@ enum Reception {
 }
 
 /// What a server works with.
-pub struct Parts {
+pub struct ServerParts {
     /// The bound sockets.
     pub listener: Listener,
     /// Accounts and rights; may be swapped at any moment.
@@ -101,23 +90,23 @@ pub struct Server {
     clock: fn() -> Timestamp,
     debugging: bool,
     handler: Handler,
-    inbox: Inbox,
-    outbox: Outbox,
-    sender: Sender,
-    waiting: VecDeque<Work>,
-    under_way: JoinSet<(Batch, Vec<Work>)>,
+    inbox: RequestInbox,
+    outbox: ReplyOutbox,
+    sender: ReplySender,
+    waiting: VecDeque<EngineWork>,
+    under_way: JoinSet<(Batch, Vec<EngineWork>)>,
     max_under_way: usize,
     /// When the engine last answered anything that it had been given time for.
     answered: Instant,
     /// When the last batch was given to the engine, and when the next one may be.
     begun: Instant,
     next: Option<Instant>,
-    spare_works: Vec<Work>,
+    spare_works: Vec<EngineWork>,
     spare_batches: Vec<Batch>,
     gate: Option<Gate>,
     replays: Option<ReplayGuard>,
-    counters: Counters,
-    reported: Counters,
+    counters: UnansweredCounters,
+    reported: UnansweredCounters,
     kernel_drops: u32,
     complaints: Allowance,
 }
@@ -128,9 +117,9 @@ impl Server {
     /// # Errors
     ///
     /// The socket cannot be registered with the runtime.
-    pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { listener, access, engine, usage, gate, replay_guard, clock } = parts;
-        let (sender, socket) = Sender::new(listener);
+    pub fn new(parts: ServerParts) -> io::Result<Self> {
+        let ServerParts { listener, access, engine, usage, gate, replay_guard, clock } = parts;
+        let (sender, socket) = ReplySender::new(listener);
         let max_under_way = engine.batches_at_a_time().max(1);
         Ok(Self {
             socket: tokio::net::UdpSocket::from_std(socket)?,
@@ -140,8 +129,8 @@ impl Server {
             clock,
             debugging: tracing::enabled!(tracing::Level::DEBUG),
             handler: Handler::default(),
-            inbox: Inbox::default(),
-            outbox: Outbox::default(),
+            inbox: RequestInbox::default(),
+            outbox: ReplyOutbox::default(),
             sender,
             waiting: VecDeque::new(),
             under_way: JoinSet::new(),
@@ -153,8 +142,8 @@ impl Server {
             spare_batches: Vec::new(),
             gate,
             replays: replay_guard.map(ReplayGuard::new),
-            counters: Counters::default(),
-            reported: Counters::default(),
+            counters: UnansweredCounters::default(),
+            reported: UnansweredCounters::default(),
             kernel_drops: 0,
             complaints: Allowance::per_minute(10),
         })
@@ -164,7 +153,7 @@ impl Server {
     ///
     /// No branch of the loop waits. What requests can bring about comes last, so that they cannot keep the rest
     /// from its turn.
-    pub async fn serve(&mut self, stop: impl Future<Output = ()>) -> Counters {
+    pub async fn serve(&mut self, stop: impl Future<Output = ()>) -> UnansweredCounters {
         tokio::pin!(stop);
         let mut minute = interval_at(tokio::time::Instant::now() + COUNTERS_PERIOD, COUNTERS_PERIOD);
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -199,41 +188,6 @@ impl Server {
         self.drain().await;
         self.report_counters();
         self.counters
-    }
-
-    /// Answers what the socket holds and what is under way, but for no longer than the bound.
-    async fn drain(&mut self) {
-        let bound = Instant::now() + DRAIN_BOUND;
-        if let Err(error) = socket::leave_shared_port(&self.socket) {
-            warn!("the port cannot be left to other processes before the end: {error}; requests may be lost");
-        }
-        // What has arrived in the meantime is known once the runtime has looked.
-        let _ = timeout(Duration::ZERO, self.socket.readable()).await;
-        for _ in 0..BATCHES_AT_END {
-            if Instant::now() >= bound {
-                break;
-            }
-            match self.receive(1) {
-                Reception::Complete => break,
-                Reception::Unfinished => yield_now().await,
-                Reception::Failed => sleep(PAUSE).await,
-            }
-        }
-        while !self.under_way.is_empty() {
-            match timeout_at(bound.into(), self.under_way.join_next()).await {
-                Ok(Some(done)) => self.take_back(done),
-                Ok(None) => break,
-                Err(_) => {
-                    let lost: usize = self.waiting.iter().map(Work::len).sum();
-                    warn!(
-                        "the database did not answer in time: {} batches and {lost} requests get no reply",
-                        self.under_way.len()
-                    );
-                    break;
-                }
-            }
-        }
-        self.under_way.shutdown().await;
     }
 
     /// Receives and handles up to this many batches.
@@ -279,87 +233,6 @@ impl Server {
             }
         }
         Reception::Unfinished
-    }
-
-    /// Hands waiting work to the engine, as far as it takes any.
-    fn dispatch(&mut self) {
-        self.next = None;
-        while self.under_way.len() < self.max_under_way && !self.waiting.is_empty() && self.is_time() {
-            let mut batch = self.spare_batches.pop().unwrap_or_default();
-            let oldest = self.waiting.front().map_or_else(Instant::now, Work::waiting_since);
-            batch.restart((self.clock)(), oldest);
-            let mut works = Vec::new();
-            let (mut requests, mut digests) = (0, 0);
-            while let Some(next) = self.waiting.front()
-                && (requests == 0
-                    || (requests + next.len() <= MAX_BATCH && digests + next.digests() <= MAX_BATCH_DIGESTS))
-                && let Some(mut work) = self.waiting.pop_front()
-            {
-                requests += work.len();
-                digests += work.digests();
-                work.plan(&mut batch);
-                works.push(work);
-            }
-            match self.engine.run(batch) {
-                Progress::Done(batch) => self.complete(batch, works),
-                Progress::Later(batch) => {
-                    self.under_way.spawn(async move { (batch.await, works) });
-                    self.begun = Instant::now();
-                }
-            }
-        }
-    }
-
-    /// Whether the engine is to be given another batch by now; if not, it is later.
-    fn is_time(&mut self) -> bool {
-        let at = self.begun + self.engine.spacing();
-        let is_early = !self.under_way.is_empty() && Instant::now() < at;
-        self.next = is_early.then_some(at);
-        !is_early
-    }
-
-    /// Gives up what has waited too long for the engine, and what is too much. While the engine says
-    /// nothing at all it may have gone, and whoever waits gets a refusal as soon as that is known.
-    fn shed(&mut self) {
-        let now = Instant::now();
-        let patience = PATIENCE + self.engine.spacing();
-        let is_silent = now.saturating_duration_since(self.answered) >= patience;
-        let mut requests: usize = self.waiting.iter().map(Work::len).sum();
-        let mut digests: usize = self.waiting.iter().map(Work::digests).sum();
-        while let Some(oldest) = self.waiting.front() {
-            let is_old = !is_silent && now.saturating_duration_since(oldest.waiting_since()) >= patience;
-            if requests <= MAX_WAITING && digests <= MAX_WAITING_DIGESTS && !is_old {
-                break;
-            }
-            requests -= oldest.len();
-            digests -= oldest.digests();
-            self.counters.shed += oldest.len() as u64;
-            if let Some(replays) = &mut self.replays {
-                let copies: usize = oldest.marks().map(|mark| replays.give_up(mark).len()).sum();
-                self.counters.shed += copies as u64;
-            }
-            self.spare_works.extend(self.waiting.pop_front());
-        }
-        self.spare_works.truncate(self.max_under_way);
-    }
-
-    fn take_back(&mut self, done: Result<(Batch, Vec<Work>), tokio::task::JoinError>) {
-        match done {
-            Ok((batch, works)) => self.complete(batch, works),
-            Err(error) => {
-                error!("a batch for the database was lost: {error}");
-                if let Some(replays) = &mut self.replays {
-                    replays.give_up_all();
-                }
-            }
-        }
-        // From an engine that is away everybody gets a refusal at once.
-        if self.engine.is_available() {
-            self.shed();
-            self.answered = Instant::now();
-        }
-        self.dispatch();
-        self.send();
     }
 
     /// Sends the replies that have been decided on. Those that the system does not take at once are dropped.

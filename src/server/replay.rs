@@ -25,13 +25,13 @@ const MAX_COPIES: usize = 65_536;
 
 /// What tells a signed request from every other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Mark {
+pub(super) struct ReplayMark {
     signature: Digest,
     /// The last moment at which it is valid.
     until: Timestamp,
 }
 
-impl Mark {
+impl ReplayMark {
     /// The mark of a request whose signature has been verified; none for the anonymous user, who does
     /// not sign.
     pub(super) fn of(request: &Request<'_>) -> Option<Self> {
@@ -47,8 +47,8 @@ impl Mark {
 
 /// What is known of a request that is about to be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// Nothing: it is to be counted, and counts as under way until it is settled.
+pub(super) enum ReplayStatus {
+    /// Nothing: it is to be counted, and counts as under way until it is finished.
     New,
     /// It has been counted.
     Counted,
@@ -66,8 +66,8 @@ pub(super) struct ReplayGuard {
     /// What has been counted, in two generations: when the younger one is old or full, it becomes the
     /// older one, whose signatures are forgotten together. So nothing is ever removed singly, which
     /// would make a table of this size tidy itself up in between, and hold everybody up.
-    younger: Generation,
-    older: Generation,
+    younger: SignatureGeneration,
+    older: SignatureGeneration,
     under_way: HashMap<Digest, Vec<ReplyTo>>,
     copies: usize,
     stopped: u64,
@@ -75,14 +75,14 @@ pub(super) struct ReplayGuard {
 }
 
 #[derive(Debug)]
-struct Generation {
+struct SignatureGeneration {
     signatures: HashSet<Digest>,
     since: Instant,
     /// The last moment at which any of them is valid.
     until: Timestamp,
 }
 
-impl Generation {
+impl SignatureGeneration {
     fn new(size: usize) -> Self {
         // Everything at once: growing would mean to move everything.
         let signatures = HashSet::with_capacity(size);
@@ -101,8 +101,8 @@ impl ReplayGuard {
     pub(super) fn new(size: usize) -> Self {
         Self {
             size,
-            younger: Generation::new(size),
-            older: Generation::new(size),
+            younger: SignatureGeneration::new(size),
+            older: SignatureGeneration::new(size),
             under_way: HashMap::new(),
             copies: 0,
             stopped: 0,
@@ -111,35 +111,35 @@ impl ReplayGuard {
     }
 
     /// What is known of a request that is about to be counted for this peer.
-    pub(super) fn see(&mut self, mark: Mark, reply_to: ReplyTo) -> Seen {
+    pub(super) fn check(&mut self, mark: ReplayMark, reply_to: ReplyTo) -> ReplayStatus {
         if self.younger.signatures.contains(&mark.signature)
             || self.older.signatures.contains(&mark.signature)
         {
             self.stopped += 1;
-            return Seen::Counted;
+            return ReplayStatus::Counted;
         }
         match self.under_way.get_mut(&mark.signature) {
             None => {
                 self.under_way.insert(mark.signature, Vec::new());
-                Seen::New
+                ReplayStatus::New
             }
             Some(_) if self.copies >= MAX_COPIES => {
                 self.stopped += 1;
-                Seen::TooMany
+                ReplayStatus::TooMany
             }
             Some(waiting) => {
                 waiting.push(reply_to);
                 self.copies += 1;
                 self.stopped += 1;
-                Seen::UnderWay
+                ReplayStatus::UnderWay
             }
         }
     }
 
     /// Learns what became of a request; returns who sent copies meanwhile and is to be told the same.
-    pub(super) fn settle(
+    pub(super) fn finish(
         &mut self,
-        mark: Mark,
+        mark: ReplayMark,
         accepted: bool,
         now: Timestamp,
         moment: Instant,
@@ -151,7 +151,7 @@ impl ReplayGuard {
     }
 
     /// Learns that a request gets no reply and was not counted; returns who sent copies meanwhile.
-    pub(super) fn give_up(&mut self, mark: Mark) -> Vec<ReplyTo> {
+    pub(super) fn give_up(&mut self, mark: ReplayMark) -> Vec<ReplyTo> {
         let waiting = self.under_way.remove(&mark.signature).unwrap_or_default();
         self.copies -= waiting.len();
         waiting
@@ -163,9 +163,9 @@ impl ReplayGuard {
         self.copies = 0;
     }
 
-    fn remember(&mut self, mark: Mark, now: Timestamp, moment: Instant) {
+    fn remember(&mut self, mark: ReplayMark, now: Timestamp, moment: Instant) {
         let is_full = self.younger.signatures.len() >= self.size;
-        let age = |generation: &Generation| moment.saturating_duration_since(generation.since);
+        let age = |generation: &SignatureGeneration| moment.saturating_duration_since(generation.since);
         // Whichever clock is set back or forth: what is forgotten has been kept for as long as a copy
         // can be valid, and is not valid now.
         if is_full || (age(&self.younger) >= LIFETIME && self.older.until < now) {
@@ -209,47 +209,47 @@ mod tests {
         source: None,
     };
 
-    fn mark(number: u32) -> Mark {
+    fn mark(number: u32) -> ReplayMark {
         let mut signature = [0; 20];
         signature[..4].copy_from_slice(&number.to_be_bytes());
-        Mark { signature: Digest::from_bytes(signature), until: later(NOW, 300) }
+        ReplayMark { signature: Digest::from_bytes(signature), until: later(NOW, 300) }
     }
 
     fn later(time: Timestamp, seconds: i64) -> Timestamp {
         Timestamp::from_micros(time.micros() + seconds * 1_000_000)
     }
 
-    fn count(guard: &mut ReplayGuard, mark: Mark, now: Timestamp, moment: Instant) {
-        assert_eq!(guard.see(mark, PEER), Seen::New);
-        assert_eq!(guard.settle(mark, true, now, moment), []);
+    fn count(guard: &mut ReplayGuard, mark: ReplayMark, now: Timestamp, moment: Instant) {
+        assert_eq!(guard.check(mark, PEER), ReplayStatus::New);
+        assert_eq!(guard.finish(mark, true, now, moment), []);
     }
 
     #[test]
     fn only_what_was_accepted_is_remembered() {
         let mut guard = ReplayGuard::new(10);
         for _ in 0..2 {
-            assert_eq!(guard.see(mark(1), PEER), Seen::New);
-            guard.settle(mark(1), false, NOW, Instant::now());
+            assert_eq!(guard.check(mark(1), PEER), ReplayStatus::New);
+            guard.finish(mark(1), false, NOW, Instant::now());
         }
         count(&mut guard, mark(1), NOW, Instant::now());
-        assert_eq!(guard.see(mark(1), PEER), Seen::Counted);
-        assert_eq!(guard.see(mark(2), PEER), Seen::New);
+        assert_eq!(guard.check(mark(1), PEER), ReplayStatus::Counted);
+        assert_eq!(guard.check(mark(2), PEER), ReplayStatus::New);
     }
 
     #[test]
     fn copies_of_what_is_under_way_are_told_the_same_and_bounded() {
         let mut guard = ReplayGuard::new(10);
-        guard.see(mark(1), PEER);
+        guard.check(mark(1), PEER);
         for _ in 0..MAX_COPIES {
-            assert_eq!(guard.see(mark(1), PEER), Seen::UnderWay);
+            assert_eq!(guard.check(mark(1), PEER), ReplayStatus::UnderWay);
         }
-        assert_eq!(guard.see(mark(1), PEER), Seen::TooMany);
-        assert_eq!(guard.settle(mark(1), false, NOW, Instant::now()).len(), MAX_COPIES);
+        assert_eq!(guard.check(mark(1), PEER), ReplayStatus::TooMany);
+        assert_eq!(guard.finish(mark(1), false, NOW, Instant::now()).len(), MAX_COPIES);
         assert_eq!((guard.copies, guard.under_way.len()), (0, 0));
-        guard.see(mark(1), PEER);
-        guard.see(mark(1), PEER);
+        guard.check(mark(1), PEER);
+        guard.check(mark(1), PEER);
         guard.give_up_all();
-        assert_eq!((guard.copies, guard.see(mark(1), PEER)), (0, Seen::New));
+        assert_eq!((guard.copies, guard.check(mark(1), PEER)), (0, ReplayStatus::New));
     }
 
     #[test]
@@ -259,12 +259,12 @@ mod tests {
         count(&mut guard, mark(1), NOW, start);
         // Ahead by a day and back: little time has passed.
         count(&mut guard, mark(2), later(NOW, 86_400), start + Duration::from_secs(1));
-        assert_eq!(guard.see(mark(1), PEER), Seen::Counted);
+        assert_eq!(guard.check(mark(1), PEER), ReplayStatus::Counted);
         // Back by an hour: the signature will be valid once more, long after.
         for step in 1..5 {
             count(&mut guard, mark(100 + step), later(NOW, -3600), start + step * LIFETIME);
         }
-        assert_eq!(guard.see(mark(1), PEER), Seen::Counted);
+        assert_eq!(guard.check(mark(1), PEER), ReplayStatus::Counted);
     }
 
     #[test]
@@ -273,11 +273,11 @@ mod tests {
         let start = Instant::now();
         for step in 0..4 {
             let now = later(NOW, 700 * i64::from(step));
-            let mark = Mark { until: later(now, 300), ..mark(step) };
+            let mark = ReplayMark { until: later(now, 300), ..mark(step) };
             count(&mut guard, mark, now, start + Duration::from_secs(700) * step);
         }
         assert_eq!(guard.younger.signatures.len() + guard.older.signatures.len(), 2);
-        assert_eq!(guard.see(mark(0), PEER), Seen::New);
+        assert_eq!(guard.check(mark(0), PEER), ReplayStatus::New);
     }
 
     #[test]

@@ -28,17 +28,17 @@ const LONGEST_BURST: usize = 65_000;
 
 /// Replies that wait to be sent.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(super) struct ReplyOutbox {
     bytes: Vec<u8>,
     replies: Vec<(Range<usize>, ReplyTo)>,
     /// The order in which they are sent.
-    order: Vec<Place>,
+    order: Vec<SendPosition>,
 }
 
 /// A reply's place in the order of sending, with its index as the lowest bits.
-type Place = u64;
+type SendPosition = u64;
 
-impl Outbox {
+impl ReplyOutbox {
     /// Adds the reply that `encode` appends to the buffer.
     pub(super) fn push(&mut self, to: ReplyTo, encode: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
@@ -61,15 +61,15 @@ impl Outbox {
         self.order.sort_unstable();
     }
 
-    fn reply(&self, place: Place) -> (&[u8], ReplyTo) {
-        let (range, to) = &self.replies[(place & u64::from(u32::MAX)) as usize];
+    fn reply(&self, position: SendPosition) -> (&[u8], ReplyTo) {
+        let (range, to) = &self.replies[(position & u64::from(u32::MAX)) as usize];
         (&self.bytes[range.clone()], *to)
     }
 
     /// How many replies at the beginning of this part of the order make one message: as many as go the same
     /// way and have one length, but for the last, which may be shorter.
-    fn burst(&self, order: &[Place]) -> usize {
-        let mut replies = order.iter().map(|place| self.reply(*place));
+    fn burst(&self, order: &[SendPosition]) -> usize {
+        let mut replies = order.iter().map(|position| self.reply(*position));
         let Some((first, to)) = replies.next() else { return 0 };
         if first.is_empty() || first.len() > LONGEST_IN_BURST {
             return 1;
@@ -96,7 +96,7 @@ impl Outbox {
 }
 
 /// Sends replies by the socket that requests come to, and by spare ones when that is full.
-pub(super) struct Sender {
+pub(super) struct ReplySender {
     spares: Vec<UdpSocket>,
     /// Where spare sockets send from, where a reply does not say it.
     source: Option<Source>,
@@ -106,7 +106,7 @@ pub(super) struct Sender {
     transmitter: Transmitter,
 }
 
-impl Sender {
+impl ReplySender {
     /// A sender with the spare sockets of this listener, and its first socket.
     pub(super) fn new(listener: Listener) -> (Self, UdpSocket) {
         let sender = Self {
@@ -124,7 +124,7 @@ impl Sender {
     pub(super) fn flush(
         &mut self,
         socket: &impl AsRawFd,
-        outbox: &mut Outbox,
+        outbox: &mut ReplyOutbox,
         mut unsent: impl FnMut(SocketAddr, usize, Errno),
     ) {
         if outbox.replies.is_empty() {
@@ -132,12 +132,12 @@ impl Sender {
         }
         outbox.sort();
         let slices: Vec<IoSlice<'_>> =
-            outbox.order.iter().map(|place| IoSlice::new(outbox.reply(*place).0)).collect();
+            outbox.order.iter().map(|position| IoSlice::new(outbox.reply(*position).0)).collect();
         let mut messages = Vec::with_capacity(slices.len());
         let mut at = 0;
-        while let Some(place) = outbox.order.get(at) {
+        while let Some(position) = outbox.order.get(at) {
             let count = if self.has_bursts { outbox.burst(&outbox.order[at..]) } else { 1 };
-            messages.push(Message { to: outbox.reply(*place).1, datagrams: &slices[at..at + count] });
+            messages.push(Message { to: outbox.reply(*position).1, datagrams: &slices[at..at + count] });
             at += count;
         }
         let mut rest = messages.as_slice();

@@ -2,13 +2,15 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
 
+use super::dispatch::{MAX_BATCH, MAX_WAIT};
 use super::*;
 use crate::record::{Kind, Record};
-use crate::storage::BoxFuture;
+use crate::storage::{BoxFuture, Progress};
 use pyzor_wire::digest::Digest;
 
-const PATIENT: Duration = Duration::from_secs(10);
+const REPLY_WAIT: Duration = Duration::from_secs(10);
 /// How many batches the engine here takes at a time.
 const MAX_UNDER_WAY: usize = 4;
 
@@ -104,7 +106,7 @@ async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
         order_chosen: true,
     };
     let access = crate::access::load(&sources, crate::access::PresentFiles::default()).unwrap().authorizer;
-    let server = Server::new(Parts {
+    let server = Server::new(ServerParts {
         listener,
         access: Arc::new(ArcSwap::from_pointee(access)),
         engine: Arc::new(engine.clone()),
@@ -124,7 +126,7 @@ struct Running {
     client: tokio::net::UdpSocket,
     engine: Slow,
     stop: Option<oneshot::Sender<()>>,
-    server: tokio::task::JoinHandle<Counters>,
+    server: tokio::task::JoinHandle<UnansweredCounters>,
 }
 
 impl Running {
@@ -150,7 +152,8 @@ impl Running {
     /// The next reply's thread and its count, if it has one.
     async fn reply(&self) -> (u32, Option<i64>) {
         let mut buffer = [0; 1000];
-        let length = timeout(PATIENT, self.client.recv(&mut buffer)).await.expect("no reply came").unwrap();
+        let length =
+            timeout(REPLY_WAIT, self.client.recv(&mut buffer)).await.expect("no reply came").unwrap();
         let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
         let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
         (value("Thread: ").unwrap().parse().unwrap(), value("Count: ").map(|count| count.parse().unwrap()))
@@ -162,7 +165,7 @@ impl Running {
             if batches.len() >= number {
                 return batches;
             }
-            timeout(PATIENT, self.engine.arrived.notified()).await.expect("no batch came");
+            timeout(REPLY_WAIT, self.engine.arrived.notified()).await.expect("no batch came");
         }
     }
 }
@@ -186,7 +189,7 @@ fn what_needs_no_engine_is_answered_while_the_engine_hangs() {
 fn batches_of_an_engine_that_spaces_them_begin_one_after_the_other() {
     local(async {
         let running = Running::start().await;
-        *running.engine.spacing.lock().unwrap() = PATIENT * 2;
+        *running.engine.spacing.lock().unwrap() = REPLY_WAIT * 2;
         running.send("check", 1, 1).await;
         running.batches(1).await;
         for thread in 2..5 {
@@ -260,7 +263,7 @@ fn requests_that_waited_too_long_are_shed_and_counted() {
                 assert_eq!(running.reply().await.0, 1000);
             }
         }
-        sleep(PATIENCE * 2).await;
+        sleep(MAX_WAIT * 2).await;
         running.engine.gate.add_permits(2);
         for _ in 0..2 {
             assert!(running.reply().await.0 < 100);
@@ -292,7 +295,7 @@ fn nothing_is_shed_for_an_engine_that_was_silent() {
         running.send("report", 200, 100).await;
         running.send("ping", 1, 101).await;
         assert_eq!(running.reply().await.0, 101);
-        sleep(PATIENCE * 2).await;
+        sleep(MAX_WAIT * 2).await;
         running.engine.gate.add_permits(100);
         let mut threads = Vec::new();
         for _ in 0..=MAX_UNDER_WAY {
@@ -300,7 +303,7 @@ fn nothing_is_shed_for_an_engine_that_was_silent() {
         }
         assert!(threads.contains(&100), "{threads:?}");
         running.stop.take().unwrap().send(()).unwrap();
-        assert_eq!(running.server.await.unwrap(), Counters::default());
+        assert_eq!(running.server.await.unwrap(), UnansweredCounters::default());
     });
 }
 
@@ -313,7 +316,7 @@ fn the_end_finishes_what_was_received() {
         running.stop.take().unwrap().send(()).unwrap();
         running.engine.gate.add_permits(1);
         assert_eq!(running.reply().await.0, 1);
-        assert_eq!(running.server.await.unwrap(), Counters::default());
+        assert_eq!(running.server.await.unwrap(), UnansweredCounters::default());
     });
 }
 
@@ -326,10 +329,10 @@ fn what_the_socket_holds_at_the_end_is_answered() {
             client.send(request.as_bytes()).await.unwrap();
         }
         let counters = server.serve(std::future::ready(())).await;
-        assert_eq!(counters, Counters::default());
+        assert_eq!(counters, UnansweredCounters::default());
         let mut buffer = [0; 1000];
         for _ in 0..200 {
-            timeout(PATIENT, client.recv(&mut buffer)).await.expect("a ping was not answered").unwrap();
+            timeout(REPLY_WAIT, client.recv(&mut buffer)).await.expect("a ping was not answered").unwrap();
         }
     });
 }
@@ -343,6 +346,9 @@ fn replies_are_never_answered() {
         running.send("ping", 1, 2).await;
         assert_eq!(running.reply().await.0, 2);
         running.stop.take().unwrap().send(()).unwrap();
-        assert_eq!(running.server.await.unwrap(), Counters { ignored: 2, ..Counters::default() });
+        assert_eq!(
+            running.server.await.unwrap(),
+            UnansweredCounters { ignored: 2, ..UnansweredCounters::default() }
+        );
     });
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::replay::Mark;
-use crate::handler::{Decision, Step, counted, looked_up};
+use super::replay::ReplayMark;
+use crate::handler::{Decision, NextStep, counted, looked_up};
 use crate::record::Kind;
 use crate::storage::Batch;
 use crate::storage::batch::{Increment, LookUp};
@@ -20,36 +20,36 @@ use pyzor_wire::request::Request;
 /// Requests that wait for the engine. All that replies need is copied, into buffers that are used
 /// again, since the received datagrams are overwritten meanwhile.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(super) struct EngineWork {
     /// Since when it waits for the engine.
     waiting: Instant,
     text: Vec<u8>,
     digests: Vec<Digest>,
-    requests: Vec<Pending>,
+    requests: Vec<EngineRequest>,
     /// The marks of requests that must not be counted twice, with the requests' places, in order.
-    marks: Vec<(usize, Mark)>,
-    places: Vec<Place>,
+    marks: Vec<(usize, ReplayMark)>,
+    positions: Vec<OutcomePosition>,
     increments: Vec<Increment>,
 }
 
 #[derive(Debug)]
-struct Pending {
+struct EngineRequest {
     reply_to: ReplyTo,
     op: Op,
     thread: Range<usize>,
-    ask: Ask,
+    operation: EngineOperation,
     usage: Option<UsageRanges>,
 }
 
 #[derive(Debug)]
-enum Ask {
+enum EngineOperation {
     LookUp(Digest),
     Count(Kind, Range<usize>),
 }
 
 /// Where in a batch the outcome of a request will be.
 #[derive(Debug)]
-enum Place {
+enum OutcomePosition {
     LookUp(LookUp),
     Count(Range<usize>),
 }
@@ -61,12 +61,12 @@ struct UsageRanges {
 }
 
 /// What the usage log says of a request besides its operation and its outcome.
-pub(super) struct Usage<'a> {
+pub(super) struct UsageFields<'a> {
     pub(super) user: &'a [u8],
     digests: &'a [u8],
 }
 
-impl<'a> Usage<'a> {
+impl<'a> UsageFields<'a> {
     /// The digests as they were sent.
     pub(super) fn digests(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         self.digests.split(|byte| *byte == b'\n')
@@ -74,16 +74,16 @@ impl<'a> Usage<'a> {
 }
 
 /// A request with its outcome.
-pub(super) struct Done<'a> {
+pub(super) struct FinishedRequest<'a> {
     pub(super) reply_to: ReplyTo,
     pub(super) op: Op,
     pub(super) thread: &'a [u8],
     pub(super) outcome: Result<Answer, Refusal>,
-    pub(super) usage: Option<Usage<'a>>,
-    pub(super) mark: Option<Mark>,
+    pub(super) usage: Option<UsageFields<'a>>,
+    pub(super) mark: Option<ReplayMark>,
 }
 
-impl Default for Work {
+impl Default for EngineWork {
     fn default() -> Self {
         Self {
             waiting: Instant::now(),
@@ -91,13 +91,13 @@ impl Default for Work {
             digests: Vec::new(),
             requests: Vec::new(),
             marks: Vec::new(),
-            places: Vec::new(),
+            positions: Vec::new(),
             increments: Vec::new(),
         }
     }
 }
 
-impl Work {
+impl EngineWork {
     /// Empties it for other requests.
     pub(super) fn restart(&mut self) {
         self.text.clear();
@@ -141,7 +141,7 @@ impl Work {
         digest: Digest,
         log: bool,
     ) {
-        self.push(reply_to, request, op, Ask::LookUp(digest), log);
+        self.push(reply_to, request, op, EngineOperation::LookUp(digest), log);
     }
 
     /// Adds a request to count something.
@@ -156,20 +156,27 @@ impl Work {
     ) {
         let start = self.digests.len();
         self.digests.extend_from_slice(digests);
-        self.push(reply_to, request, op, Ask::Count(kind, start..self.digests.len()), log);
+        self.push(reply_to, request, op, EngineOperation::Count(kind, start..self.digests.len()), log);
     }
 
     /// Marks the request that was added last as one that must not be counted twice.
-    pub(super) fn mark(&mut self, mark: Mark) {
+    pub(super) fn mark(&mut self, mark: ReplayMark) {
         self.marks.push((self.requests.len() - 1, mark));
     }
 
     /// The marks of all requests that have one.
-    pub(super) fn marks(&self) -> impl Iterator<Item = Mark> {
+    pub(super) fn marks(&self) -> impl Iterator<Item = ReplayMark> {
         self.marks.iter().map(|(_, mark)| *mark)
     }
 
-    fn push(&mut self, reply_to: ReplyTo, request: &Request<'_>, op: Op, ask: Ask, log: bool) {
+    fn push(
+        &mut self,
+        reply_to: ReplyTo,
+        request: &Request<'_>,
+        op: Op,
+        operation: EngineOperation,
+        log: bool,
+    ) {
         let thread = self.copy(request.thread);
         let usage = log.then(|| {
             let user = self.copy(request.user);
@@ -181,7 +188,7 @@ impl Work {
             }
             UsageRanges { user, digests: start..self.text.len().saturating_sub(1).max(start) }
         });
-        self.requests.push(Pending { reply_to, op, thread, ask, usage });
+        self.requests.push(EngineRequest { reply_to, op, thread, operation, usage });
     }
 
     fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
@@ -192,17 +199,19 @@ impl Work {
 
     /// Asks a batch for everything, behind what it is asked already.
     pub(super) fn plan(&mut self, batch: &mut Batch) {
-        self.places.clear();
+        self.positions.clear();
         self.increments.clear();
         for request in &self.requests {
-            self.places.push(match &request.ask {
-                Ask::LookUp(digest) if request.op == Op::Info => Place::LookUp(batch.look_up(*digest)),
-                Ask::LookUp(digest) => Place::LookUp(batch.look_up_counts(*digest)),
-                Ask::Count(kind, digests) => {
+            self.positions.push(match &request.operation {
+                EngineOperation::LookUp(digest) if request.op == Op::Info => {
+                    OutcomePosition::LookUp(batch.look_up(*digest))
+                }
+                EngineOperation::LookUp(digest) => OutcomePosition::LookUp(batch.look_up_counts(*digest)),
+                EngineOperation::Count(kind, digests) => {
                     let start = self.increments.len();
                     let digests = &self.digests[digests.clone()];
                     self.increments.extend(digests.iter().map(|digest| batch.increment(*digest, *kind)));
-                    Place::Count(start..self.increments.len())
+                    OutcomePosition::Count(start..self.increments.len())
                 }
             });
         }
@@ -210,21 +219,25 @@ impl Work {
 
     /// The requests with their outcomes in a batch that the engine has dealt with. A request for
     /// several digests succeeds if all of them do.
-    pub(super) fn outcomes<'a>(&'a self, batch: &'a Batch, limit: i64) -> impl Iterator<Item = Done<'a>> {
+    pub(super) fn outcomes<'a>(
+        &'a self,
+        batch: &'a Batch,
+        limit: i64,
+    ) -> impl Iterator<Item = FinishedRequest<'a>> {
         let mut marks = self.marks.iter().peekable();
-        self.requests.iter().zip(&self.places).enumerate().map(move |(index, (request, place))| {
-            let outcome = match place {
-                Place::LookUp(look_up) => looked_up(request.op, batch.found(*look_up, limit)),
-                Place::Count(range) => {
+        self.requests.iter().zip(&self.positions).enumerate().map(move |(index, (request, position))| {
+            let outcome = match position {
+                OutcomePosition::LookUp(look_up) => looked_up(request.op, batch.found(*look_up, limit)),
+                OutcomePosition::Count(range) => {
                     let mut increments = self.increments[range.clone()].iter();
                     counted(increments.try_for_each(|increment| batch.counted(*increment)))
                 }
             };
-            let usage = request.usage.as_ref().map(|ranges| Usage {
+            let usage = request.usage.as_ref().map(|ranges| UsageFields {
                 user: &self.text[ranges.user.clone()],
                 digests: &self.text[ranges.digests.clone()],
             });
-            Done {
+            FinishedRequest {
                 reply_to: request.reply_to,
                 op: request.op,
                 thread: &self.text[request.thread.clone()],
@@ -260,15 +273,15 @@ pub(super) fn log_decided(decision: &Decision<'_>, peer: SocketAddr) {
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     debug!("Got a {} command from {}", text(decision.request.op), peer.ip());
     match decision.step {
-        Step::LookUp(Op::Info, digest) => debug!("Request for information about digest {digest}"),
-        Step::LookUp(_, digest) => debug!("Request to check digest {digest}"),
-        Step::Count(op, _, digests) => {
+        NextStep::LookUp(Op::Info, digest) => debug!("Request for information about digest {digest}"),
+        NextStep::LookUp(_, digest) => debug!("Request to check digest {digest}"),
+        NextStep::Count(op, _, digests) => {
             let digests: Vec<String> = digests.iter().map(|digest| format!("'{digest}'")).collect();
             debug!("Request to {op} digests [{}]", digests.join(", "));
         }
-        Step::Answer(Op::Pong, _) => {
+        NextStep::Answer(Op::Pong, _) => {
             debug!("Request pong for {}", decision.request.digests().next().map(text).unwrap_or_default());
         }
-        Step::Answer(..) | Step::Refuse(_) => {}
+        NextStep::Answer(..) | NextStep::Refuse(_) => {}
     }
 }

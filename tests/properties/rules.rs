@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use pyzor_wire::reply::Refusal;
 use pyzor_wire::signature::KeyHash;
-use pyzord::access::{LoadedAccess, AccessOrder, PresentFiles, AccessSources, load};
+use pyzord::access::{AccessOrder, AccessSources, LoadedAccess, PresentFiles, load};
 use pyzord::fuzzing::model_grants;
-use pyzord::handler::{Handler, Step};
+use pyzord::handler::{Handler, NextStep};
 use pyzord::record::Timestamp;
 
 use crate::cases;
@@ -98,7 +98,7 @@ fn asked(loaded: &LoadedAccess, user: &str, op: &str) -> Result<(), Refusal> {
     let mut handler = Handler::default();
     let now = Timestamp::from_seconds(NOW);
     match handler.decide(datagram.as_bytes(), peer, now, &loaded.authorizer).unwrap().step {
-        Step::Refuse(refusal) => Err(refusal),
+        NextStep::Refuse(refusal) => Err(refusal),
         _ => Ok(()),
     }
 }

@@ -9,18 +9,18 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use self::verdict::{ModelVerdict, model_verdict, signature};
-use super::work::{Usage, Work};
+use super::work::{EngineWork, UsageFields};
 use crate::access::Authorizer;
 use crate::access::fuzzing::{ACCOUNTS, authorizers};
 use crate::fuzz_models::{FuzzInput, ModelMessage, any_record, check_reply};
-use crate::handler::{Handler, Step};
+use crate::handler::{Handler, NextStep};
 use crate::record::{Kind, Record, Timestamp};
 use crate::storage::memory::MemoryEngine;
 use crate::storage::{Batch, Engine, Progress, StorageError};
 use pyzor_udp::ReplyTo;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::op::Op;
-use pyzor_wire::reply::{Answer, RecordCounts, Refusal, RecordTimes, encode};
+use pyzor_wire::reply::{Answer, RecordCounts, RecordTimes, Refusal, encode};
 
 /// When everything happens, unless the input says otherwise: a moment that the corpus knows.
 const NOW: Timestamp = Timestamp::from_micros(1_795_343_270_500_000);
@@ -150,7 +150,11 @@ impl World {
     }
 
     /// What a request that came alone would be answered with, and what it would change.
-    fn apply(&self, verdict: &ModelVerdict, records: &mut BTreeMap<Digest, Record>) -> Result<Answer, Refusal> {
+    fn apply(
+        &self,
+        verdict: &ModelVerdict,
+        records: &mut BTreeMap<Digest, Record>,
+    ) -> Result<Answer, Refusal> {
         let (op, digests) = match verdict {
             ModelVerdict::Refused(refusal) => return Err(*refusal),
             ModelVerdict::Granted(op, digests) => (*op, digests),
@@ -194,7 +198,7 @@ impl World {
     /// All datagrams as one batch, the way [`super::Server`] takes them.
     fn exchange(&self, datagrams: &[Sent], engine: &MemoryEngine) -> Vec<Reply> {
         let mut handler = Handler::default();
-        let mut work = Work::default();
+        let mut work = EngineWork::default();
         let mut places = Vec::new();
         let mut replies: Vec<Reply> = Vec::new();
         for (datagram, peer) in datagrams {
@@ -203,14 +207,14 @@ impl World {
             let reply_to = ReplyTo { peer: *peer, source: None };
             let request = &decision.request;
             let outcome = match decision.step {
-                Step::Refuse(refusal) => Err(refusal),
-                Step::Answer(_, answer) => Ok(answer),
-                Step::LookUp(op, digest) => {
+                NextStep::Refuse(refusal) => Err(refusal),
+                NextStep::Answer(_, answer) => Ok(answer),
+                NextStep::LookUp(op, digest) => {
                     work.look_up(reply_to, request, op, digest, true);
                     places.push(replies.len() - 1);
                     continue;
                 }
-                Step::Count(op, kind, digests) => {
+                NextStep::Count(op, kind, digests) => {
                     assert!(!digests.is_empty());
                     work.count(reply_to, request, op, kind, digests, true);
                     places.push(replies.len() - 1);
@@ -237,7 +241,7 @@ impl World {
 }
 
 /// The usage log is told the user and the digests as they were sent, each on one line.
-fn check_usage(usage: Option<&Usage<'_>>, message: &ModelMessage) {
+fn check_usage(usage: Option<&UsageFields<'_>>, message: &ModelMessage) {
     let Some(usage) = usage else { panic!("nothing for the log") };
     assert_eq!(usage.user, message.first("user").unwrap_or_default());
     let on_one_line =

@@ -4,10 +4,10 @@ use super::super::socket::bind;
 use super::*;
 
 /// A sender on this address, and its socket.
-fn server(address: &str) -> (Sender, UdpSocket) {
+fn server(address: &str) -> (ReplySender, UdpSocket) {
     let listener = bind(address, 0, 1 << 20, false).unwrap();
     assert!(listener.warnings.is_empty(), "{:?}", listener.warnings);
-    Sender::new(listener)
+    ReplySender::new(listener)
 }
 
 fn client(server: &UdpSocket) -> (UdpSocket, ReplyTo) {
@@ -34,7 +34,7 @@ fn from(address: std::net::IpAddr) -> Source {
 /// The replies that could not be sent: how many to which peer, and why.
 type Unsent = Vec<(SocketAddr, usize, Errno)>;
 
-fn flush(sender: &mut Sender, socket: &UdpSocket, outbox: &mut Outbox) -> Unsent {
+fn flush(sender: &mut ReplySender, socket: &UdpSocket, outbox: &mut ReplyOutbox) -> Unsent {
     let mut unsent = Vec::new();
     sender.flush(socket, outbox, |peer, count, error| unsent.push((peer, count, error)));
     unsent
@@ -53,7 +53,7 @@ fn every_reply_reaches_its_peer_as_it_is() {
     for has_bursts in [true, false] {
         sender.has_bursts = has_bursts;
         for round in 0..10 {
-            let mut outbox = Outbox::default();
+            let mut outbox = ReplyOutbox::default();
             let mut expected = vec![Vec::new(); peers.len()];
             for number in 0..200_usize {
                 let which = (number * 7 + round) % 11 % peers.len();
@@ -76,7 +76,7 @@ fn every_reply_reaches_its_peer_as_it_is() {
 #[test]
 fn replies_that_go_the_same_way_are_sent_as_one_burst_and_others_are_not() {
     let bursts = |replies: &[(u16, u8, usize)]| {
-        let mut outbox = Outbox::default();
+        let mut outbox = ReplyOutbox::default();
         for (port, source, length) in replies {
             let peer = SocketAddr::from(([127, 0, 0, 1], *port));
             let source = (*source > 0).then(|| from([127, 0, 0, *source].into()));
@@ -106,7 +106,7 @@ fn replies_that_go_the_same_way_are_sent_as_one_burst_and_others_are_not() {
 fn a_burst_of_the_longest_replies_is_sent() {
     let (mut sender, server) = server("127.0.0.1");
     let (client, peer) = client(&server);
-    let mut outbox = Outbox::default();
+    let mut outbox = ReplyOutbox::default();
     for _ in 0..64 {
         outbox.push(peer, |out| out.resize(out.len() + LONGEST_IN_BURST, b'x'));
     }
@@ -119,7 +119,7 @@ fn a_burst_that_is_refused_is_sent_one_by_one_and_hides_no_other() {
     let (mut sender, server) = server("127.0.0.1");
     let (client, good) = client(&server);
     let bad = ReplyTo { peer: SocketAddr::from(([127, 0, 0, 1], 0)), source: None };
-    let mut outbox = Outbox::default();
+    let mut outbox = ReplyOutbox::default();
     for (peer, text) in [(bad, "a"), (good, "b"), (bad, "c"), (bad, "d"), (good, "e"), (bad, "f")] {
         outbox.push(peer, |out| out.extend_from_slice(text.as_bytes()));
     }
@@ -141,7 +141,7 @@ fn replies_leave_from_the_address_that_was_asked_unless_the_system_refuses_it() 
         };
         let peer = SocketAddr::new(mapped([127, 0, 0, 1].into()), client.local_addr().unwrap().port());
         let sources = [[127, 0, 0, 2], [127, 0, 0, 3], [192, 0, 2, 1], [255, 255, 255, 255]];
-        let mut outbox = Outbox::default();
+        let mut outbox = ReplyOutbox::default();
         for source in sources.iter().flat_map(|source| [source; 2]) {
             let source = Some(from(mapped((*source).into())));
             outbox.push(ReplyTo { peer, source }, |out| out.extend_from_slice(b"x"));

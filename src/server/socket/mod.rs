@@ -1,115 +1,27 @@
 //! The UDP sockets: the one that requests come to, and spare ones that only send.
 
-use std::hash::{BuildHasher, RandomState};
+mod error;
+mod options;
+mod spares;
+
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{
-    AddressFamily, GetSockOpt, SetSockOpt, SockFlag, SockProtocol, SockType, SockaddrStorage,
-    bind as bind_to, connect, getsockname, getsockopt, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind as bind_to, connect, getsockname,
+    getsockopt, setsockopt, socket, sockopt,
 };
-use thiserror::Error;
 
+pub use self::error::BindError;
+use self::options::SocketOptions;
+use self::spares::open_spares;
 use pyzor_udp::Source;
 
-/// How many bytes of received datagrams the kernel is asked to hold, which it then doubles: some 5000
-/// requests, which a pause of 20 ms fills under a full load. More would make answers old under overload.
-const RECEIVE_BUFFER: usize = 2 << 20;
-
-/// How many sockets send besides the first one when that one is full.
-const SPARES: usize = 16;
 /// How many bytes a spare socket asks for as its send buffer at most; `net.core.wmem_max` allows this
 /// everywhere.
 const SPARE_BUFFER: usize = 212_992;
-/// How many descriptors the process must be allowed for spare sockets to be made: the start, a reload and a
-/// database need the others.
-const LEAST_DESCRIPTORS: u64 = 128;
-
-/// Why the server cannot listen: one line that says what to do.
-#[derive(Debug, Error)]
-pub enum BindError {
-    /// It is neither an address nor a name that can be resolved.
-    #[error("cannot resolve the address {address}: {error}")]
-    Resolve {
-        /// The address as the settings have it.
-        address: String,
-        /// What the resolver said.
-        error: io::Error,
-    },
-    /// Another process listens there.
-    #[error(
-        "cannot listen on {address}: the port is in use by another process; stop that, or choose another Port"
-    )]
-    InUse {
-        /// The address and port.
-        address: SocketAddr,
-    },
-    /// Another process listens there, and does not share the port with this one.
-    #[error(
-        "cannot listen on {address}: the port is in use by a process that does not share it: that must have ReusePort, \
-         too, and have been started by the same user"
-    )]
-    NotShared {
-        /// The address and port.
-        address: SocketAddr,
-    },
-    /// The interface of a link-local address does not exist, at least not yet.
-    #[error(
-        "cannot listen on {address}: this host has no such interface; correct ListenAddress, or start pyzord once \
-         the interface is there"
-    )]
-    AbsentInterface {
-        /// The address with its interface, as the settings have it.
-        address: String,
-    },
-    /// No interface of this host has the address, at least not yet.
-    #[error(
-        "cannot listen on {address}: no interface has this address; set ListenAddress to one of this host, or allow \
-         listening before the address is there: sysctl net.{}.ip_nonlocal_bind=1",
-        if address.is_ipv6() { "ipv6" } else { "ipv4" }
-    )]
-    Absent {
-        /// The address and port.
-        address: SocketAddr,
-    },
-    /// The kernel has no IPv6.
-    #[error(
-        "cannot listen on {address}: this kernel has no IPv6; set ListenAddress to an IPv4 address (0.0.0.0: all)"
-    )]
-    NoIpv6 {
-        /// The address as the settings have it, and the port.
-        address: String,
-    },
-    /// The system has no socket to give.
-    #[error("cannot listen on {address}: {error}")]
-    NoSocket {
-        /// The address as the settings have it.
-        address: String,
-        /// The system's reason.
-        error: io::Error,
-    },
-    /// A link-local address without its interface.
-    #[error(
-        "cannot listen on {address}: a link-local address is one of an interface: set ListenAddress to \
-         {}%INTERFACE",
-        address.ip()
-    )]
-    NoInterface {
-        /// The address and port.
-        address: SocketAddr,
-    },
-    /// The system refused.
-    #[error("cannot listen on {address}: {error}")]
-    Refused {
-        /// The address and port.
-        address: SocketAddr,
-        /// The system's reason.
-        error: io::Error,
-    },
-}
 
 /// The socket that requests come to, with spare ones.
 ///
@@ -147,7 +59,7 @@ impl Listener {
 
 /// A UDP socket that has its buffers and no port yet, so that no request comes to it.
 #[derive(Debug)]
-pub struct Unbound {
+pub struct UnboundSocket {
     descriptor: OwnedFd,
     /// The address as the settings have it.
     address: String,
@@ -158,7 +70,7 @@ pub struct Unbound {
     notices: Vec<String>,
 }
 
-impl Unbound {
+impl UnboundSocket {
     /// Makes a socket for an address. An empty one is every IPv4 address of the host; one with a colon is IPv6,
     /// where `::` serves IPv4 as well; anything else is an IPv4 address or a host name, of which the first IPv4
     /// address counts. `send_buffer` is how many bytes of replies the kernel is asked to hold, and `is_shared` is
@@ -189,14 +101,14 @@ impl Unbound {
                 });
             }
         };
-        let mut options = Options::of(descriptor.as_fd());
+        let mut options = SocketOptions::of(descriptor.as_fd());
         if is_v6 {
             options.set(sockopt::Ipv6V6Only, &false, "IPV6_V6ONLY", "IPv4 requests may not arrive");
         }
         options.set(sockopt::RxqOvfl, &1, "SO_RXQ_OVFL", "datagrams that the kernel drops are not counted");
         options.receive_buffer();
         options.send_buffer(send_buffer);
-        let Options { warnings, notices, .. } = options;
+        let SocketOptions { warnings, notices, .. } = options;
         Ok(Self { descriptor, address, port, send_buffer, is_shared, warnings, notices })
     }
 
@@ -258,7 +170,7 @@ impl Unbound {
             .try_clone()
             .map_err(|error| error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw))?;
         bind_to(descriptor.as_raw_fd(), &SockaddrStorage::from(address))?;
-        let mut options = Options::of(descriptor.as_fd());
+        let mut options = SocketOptions::of(descriptor.as_fd());
         if address.ip().is_unspecified() {
             let missing = "replies may leave from another address than the one that was asked";
             match address {
@@ -278,7 +190,7 @@ impl Unbound {
         let spares = if self.is_shared || address.ip().is_loopback() {
             Vec::new()
         } else {
-            spares(&descriptor, address, self.send_buffer.min(SPARE_BUFFER), &mut warnings)
+            open_spares(&descriptor, address, self.send_buffer.min(SPARE_BUFFER), &mut warnings)
         };
         let (socket, source, notices) =
             (UdpSocket::from(descriptor), Source::bound(address), self.notices.clone());
@@ -294,7 +206,7 @@ pub(super) fn bind(
     send_buffer: usize,
     is_shared: bool,
 ) -> Result<Listener, BindError> {
-    Unbound::open(address, port, send_buffer, is_shared)?.bind()
+    UnboundSocket::open(address, port, send_buffer, is_shared)?.bind()
 }
 
 /// Takes a socket out of those that share its port, for good, so that new requests go to the others. What it has
@@ -319,139 +231,6 @@ fn datagram_socket(is_v6: bool) -> nix::Result<OwnedFd> {
     socket(family, SockType::Datagram, flags, SockProtocol::Udp)
 }
 
-/// The options of a socket that is being made. None of them keeps the server from serving.
-struct Options<'a> {
-    descriptor: BorrowedFd<'a>,
-    warnings: Vec<String>,
-    notices: Vec<String>,
-}
-
-impl<'a> Options<'a> {
-    fn of(descriptor: BorrowedFd<'a>) -> Self {
-        Self { descriptor, warnings: Vec::new(), notices: Vec::new() }
-    }
-
-    /// Sets an option and returns whether that worked; if not, `missing` says what that means.
-    fn set<O: SetSockOpt>(&mut self, option: O, value: &O::Val, name: &str, missing: &str) -> bool {
-        let outcome = setsockopt(&self.descriptor, option, value);
-        if let Err(error) = outcome {
-            self.warnings.push(format!("the system refuses the socket option {name}: {error}; {missing}"));
-        }
-        outcome.is_ok()
-    }
-
-    fn receive_buffer(&mut self) {
-        let size = RECEIVE_BUFFER;
-        // Beyond net.core.rmem_max with the right to, up to that without.
-        if setsockopt(&self.descriptor, sockopt::RcvBufForce, &size).is_err()
-            && self.set(sockopt::RcvBuf, &size, "SO_RCVBUF", "bursts of requests may be dropped")
-        {
-            self.tell_less(sockopt::RcvBuf, size, "receive buffer", "net.core.rmem_max");
-        }
-    }
-
-    fn send_buffer(&mut self, size: usize) {
-        if setsockopt(&self.descriptor, sockopt::SndBufForce, &size).is_err()
-            && self.set(sockopt::SndBuf, &size, "SO_SNDBUF", "replies may be dropped")
-        {
-            self.tell_less(sockopt::SndBuf, size, "send buffer", "net.core.wmem_max");
-        }
-    }
-
-    fn tell_less<O: GetSockOpt<Val = usize>>(&mut self, option: O, asked: usize, name: &str, limit: &str) {
-        // The kernel doubles what it is asked for, and returns the double.
-        match getsockopt(&self.descriptor, option) {
-            Ok(granted) if granted / 2 < asked => self.notices.push(format!(
-                "The {name} of the socket has {} bytes instead of {asked}; {limit} limits it.",
-                granted / 2
-            )),
-            // Not knowing changes nothing.
-            _ => {}
-        }
-    }
-}
-
-/// Sockets on the port of this one that send and never receive. Why there are not all of them is a warning.
-///
-/// Each is bound to an address of its own that no network reaches. The first socket has been bound without
-/// `SO_REUSEPORT`, so that a taken port is noticed; that option is on only while these are bound, so that no
-/// other process can bind the port later.
-fn spares(
-    first: &OwnedFd,
-    address: SocketAddr,
-    send_buffer: usize,
-    warnings: &mut Vec<String>,
-) -> Vec<UdpSocket> {
-    let mut spares = Vec::with_capacity(SPARES);
-    let few = |spares: &Vec<_>, why: &str| {
-        format!(
-            "{} of {SPARES} spare sockets for replies could be made: {why}; more replies may be dropped when many \
-             requests have forged senders",
-            spares.len()
-        )
-    };
-    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(limit, _)| limit);
-    if descriptors < LEAST_DESCRIPTORS {
-        let why = format!(
-            "the limit of descriptors (ulimit -n, LimitNOFILE) is {descriptors} and must be {LEAST_DESCRIPTORS}"
-        );
-        warnings.push(few(&spares, &why));
-        return spares;
-    }
-    let mut make_all = || -> nix::Result<()> {
-        setsockopt(first, sockopt::ReusePort, &true)?;
-        let random = RandomState::new();
-        for number in 0..SPARES {
-            spares.push(spare(address, random.hash_one(number), send_buffer)?);
-        }
-        Ok(())
-    };
-    if let Err(error) = make_all() {
-        warnings.push(few(&spares, &error.to_string()));
-    }
-    let mut left_on = None;
-    for socket in spares.iter().map(AsFd::as_fd).chain([first.as_fd()]) {
-        left_on = setsockopt(&socket, sockopt::ReusePort, &false).err().or(left_on);
-    }
-    if let Some(error) = left_on {
-        warnings.push(format!(
-            "the system refuses to switch SO_REUSEPORT off: {error}; other processes of this user can bind the port \
-             and take requests"
-        ));
-    }
-    spares
-}
-
-/// One spare socket, at an address that the number chooses.
-fn spare(first: SocketAddr, random: u64, send_buffer: usize) -> nix::Result<UdpSocket> {
-    let descriptor = datagram_socket(first.is_ipv6())?;
-    let [a, b, c, d, e, ..] = random.to_be_bytes();
-    // 127.1.0.0 and beyond: addresses below that are in use.
-    let loopback = Ipv4Addr::new(127, a.max(1), b, c);
-    let ip: IpAddr = match first {
-        SocketAddr::V4(_) => loopback.into(),
-        // Sends to IPv4 as well.
-        SocketAddr::V6(first) if first.ip().is_unspecified() => loopback.to_ipv6_mapped().into(),
-        // Of the prefix that is for discarding (RFC 6666). One of IPv4 would take the port from IPv4 servers.
-        SocketAddr::V6(_) => {
-            let pair = |high, low| u16::from_be_bytes([high, low]);
-            Ipv6Addr::new(0x100, 0, 0, 0, 0, pair(a, b), pair(c, d), e.max(1).into()).into()
-        }
-    };
-    if first.is_ipv6() {
-        setsockopt(&descriptor, sockopt::Ipv6V6Only, &!first.ip().is_unspecified())?;
-    }
-    setsockopt(&descriptor, sockopt::ReusePort, &true)?;
-    // No interface has the address, or that of loopback is down.
-    setsockopt(&descriptor, sockopt::IpFreebind, &true)?;
-    // Processes of this host can send there, and nothing reads it.
-    setsockopt(&descriptor, sockopt::RcvBuf, &0)?;
-    setsockopt(&descriptor, sockopt::SndBufForce, &send_buffer)
-        .or_else(|_| setsockopt(&descriptor, sockopt::SndBuf, &send_buffer))?;
-    bind_to(descriptor.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(ip, first.port())))?;
-    Ok(UdpSocket::from(descriptor))
-}
-
 fn local_address(socket: &impl AsRawFd) -> nix::Result<SocketAddr> {
     let address: SockaddrStorage = getsockname(socket.as_raw_fd())?;
     let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4((*address).into()));
@@ -461,6 +240,7 @@ fn local_address(socket: &impl AsRawFd) -> nix::Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use super::spares::SPARES;
     use super::*;
 
     #[test]
