@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    pyzord::migrate::main()
+    pyzord::pyzor_migrate_main()
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    pyzord::daemon::main()
+    pyzord::pyzord_main()
 }

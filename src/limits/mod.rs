@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-pub use self::networks::{Networks, NetworksError};
+pub(crate) use self::networks::{Networks, NetworksError};
 use self::table::{BucketSlot, BucketTable};
 use crate::logging::allowance::{Allowance, withheld_note};
 
 /// What is limited, each by a rate of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RateLimit {
+pub(crate) enum RateLimit {
     /// All datagrams.
     Requests,
     /// Replies that refuse something for which the request is to blame.
@@ -29,7 +29,7 @@ pub enum RateLimit {
 
 impl RateLimit {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Requests, Self::Errors, Self::Writes];
+    pub(crate) const ALL: [Self; 3] = [Self::Requests, Self::Errors, Self::Writes];
 
     const fn option(self) -> &'static str {
         match self {
@@ -42,28 +42,28 @@ impl RateLimit {
 
 /// Which datagrams an operator wants to be accepted.
 #[derive(Clone, Debug)]
-pub struct AdmissionRules {
+pub(crate) struct AdmissionRules {
     /// The networks whose datagrams are accepted; empty: all.
-    pub allow: Networks,
+    pub(crate) allow: Networks,
     /// The networks whose datagrams are refused, even if allowed.
-    pub deny: Networks,
+    pub(crate) deny: Networks,
     /// How many of each limit a second and prefix, in the order of [`RateLimit::ALL`]; 0 is no limit.
-    pub rates: [u32; 3],
+    pub(crate) rates: [u32; 3],
     /// How many seconds' worth may come at once.
-    pub burst: u32,
+    pub(crate) burst: u32,
     /// The networks that no rate limits.
-    pub exempt: Networks,
+    pub(crate) exempt: Networks,
     /// Whether what exceeds a rate is only reported.
-    pub log_only: bool,
+    pub(crate) log_only: bool,
     /// How many leading bits of an IPv4 address, up to 32, and of an IPv6 address, up to 64, make a prefix.
-    pub prefix: (u8, u8),
+    pub(crate) prefix: (u8, u8),
     /// How many prefixes are remembered.
-    pub table: usize,
+    pub(crate) table: usize,
 }
 
 /// What becomes of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub(crate) enum Admission {
     /// It is accepted.
     Admitted(AdmittedSource),
     /// It comes from a network that is denied, or not among the allowed ones.
@@ -75,14 +75,14 @@ pub enum Admission {
 /// Where an admitted datagram came from, for the limits that are known later only. Holds until the next
 /// datagram enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdmittedSource {
+pub(crate) struct AdmittedSource {
     address: IpAddr,
     slot: Option<BucketSlot>,
 }
 
 /// Applies the rules to one datagram after the other.
 #[derive(Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     rules: AdmissionRules,
     allows_all: bool,
     /// None: nothing is limited.
@@ -104,7 +104,7 @@ struct RateState {
 
 impl Gate {
     /// A gate for these rules; none if they say nothing.
-    pub fn new(rules: AdmissionRules) -> Option<Self> {
+    pub(crate) fn new(rules: AdmissionRules) -> Option<Self> {
         let intervals = rules.rates.map(|rate| if rate == 0 { 0 } else { 1_000_000_000 / u64::from(rate) });
         let limits = intervals.iter().any(|interval| *interval > 0);
         let allows_all = rules.allow.is_empty();
@@ -124,7 +124,7 @@ impl Gate {
     }
 
     /// Learns what time it is. Once a batch is enough.
-    pub fn set_time(&mut self, now: Instant) {
+    pub(crate) fn set_time(&mut self, now: Instant) {
         if let Some(rates) = &mut self.rates {
             let since = now.saturating_duration_since(rates.start).as_nanos();
             rates.now = since.try_into().unwrap_or(u64::MAX);
@@ -132,7 +132,7 @@ impl Gate {
     }
 
     /// Decides on a datagram from this address.
-    pub fn enter(&mut self, address: IpAddr) -> Admission {
+    pub(crate) fn enter(&mut self, address: IpAddr) -> Admission {
         let address = address.to_canonical();
         if self.rules.deny.contains(address) || !(self.allows_all || self.rules.allow.contains(address)) {
             return Admission::Denied;
@@ -150,7 +150,7 @@ impl Gate {
 
     /// Whether one more of this limit exceeds it and is to be dropped. In the mode that only tells,
     /// nothing is.
-    pub fn exceeds(&mut self, source: AdmittedSource, limit: RateLimit) -> bool {
+    pub(crate) fn exceeds(&mut self, source: AdmittedSource, limit: RateLimit) -> bool {
         let (Some(rates), Some(slot)) = (&mut self.rates, source.slot) else { return false };
         let interval = rates.intervals[limit as usize];
         if interval == 0 || rates.table.take(slot, limit as usize, rates.now, interval, rates.burst) {
@@ -164,12 +164,12 @@ impl Gate {
     }
 
     /// Whether what exceeds a limit is only reported.
-    pub fn only_reports(&self) -> bool {
+    pub(crate) fn only_reports(&self) -> bool {
         self.rules.log_only
     }
 
     /// How often a limit was exceeded so far.
-    pub fn exceeded(&self) -> u64 {
+    pub(crate) fn exceeded(&self) -> u64 {
         self.rates.as_ref().map_or(0, |rates| rates.exceeded)
     }
 

@@ -12,7 +12,7 @@ use thiserror::Error;
 /// Looked up in logarithmic time, so that it may have thousands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Networks {
+pub(crate) struct Networks {
     v4: Vec<Ipv4Net>,
     v6: Vec<Ipv6Net>,
     /// What was written with more bits than its length keeps: as written, and as taken.
@@ -22,7 +22,7 @@ pub struct Networks {
 /// One entry of a list is no network.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("'{}' is no network: expected an address like 192.0.2.1, or 192.0.2.0/24, or 2001:db8::/32", .0.escape_debug())]
-pub struct NetworksError(String);
+pub(crate) struct NetworksError(String);
 
 impl FromStr for Networks {
     type Err = NetworksError;
@@ -66,12 +66,12 @@ impl TryFrom<String> for Networks {
 
 impl Networks {
     /// Whether there is no network.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
     /// Whether an address is in one of them. An IPv4 address within IPv6 is to be unwrapped before.
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => {
                 holds(&self.v4, |network| network.network() <= address, |network| network.contains(&address))
@@ -83,7 +83,7 @@ impl Networks {
     }
 
     /// What was written with bits behind its length, and what it was taken for.
-    pub fn widened(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn widened(&self) -> impl Iterator<Item = (&str, &str)> {
         self.widened.iter().map(|(written, taken)| (written.as_str(), taken.as_str()))
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// A number of lines per minute; further ones are counted and not written.
 #[derive(Debug)]
-pub struct Allowance {
+pub(crate) struct Allowance {
     per_minute: u32,
     used: u32,
     since: Option<Instant>,
@@ -15,13 +15,13 @@ impl Allowance {
     const PERIOD: Duration = Duration::from_secs(60);
 
     /// Allows this many lines a minute.
-    pub const fn per_minute(lines: u32) -> Self {
+    pub(crate) const fn per_minute(lines: u32) -> Self {
         Self { per_minute: lines, used: 0, since: None, withheld: 0 }
     }
 
     /// Whether one more line may be written at this moment, and how many were withheld since the
     /// last one that was written.
-    pub fn take(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<u64> {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= Self::PERIOD) {
             self.since = Some(now);
             self.used = 0;
@@ -36,7 +36,7 @@ impl Allowance {
 }
 
 /// How many lines were withheld, as the end of the next one.
-pub fn withheld_note(withheld: u64) -> String {
+pub(crate) fn withheld_note(withheld: u64) -> String {
     if withheld == 0 { String::new() } else { format!(" (and {withheld} more such lines withheld)") }
 }
 

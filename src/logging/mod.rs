@@ -23,7 +23,7 @@ use thiserror::Error;
 use tracing::error;
 use tracing_subscriber::layer::SubscriberExt;
 
-pub use usage::UsageLog;
+pub(crate) use usage::UsageLog;
 
 pub(crate) use self::operator::EventText;
 use self::operator::{OperatorLayer, OperatorLog};
@@ -43,7 +43,7 @@ const USAGE: &str = "usage log file";
 /// A log file that cannot be had.
 #[derive(Debug, Error)]
 #[error("cannot open the {what} {}: {error}", path.display())]
-pub struct LogOpenError {
+pub(crate) struct LogOpenError {
     what: &'static str,
     path: PathBuf,
     error: io::Error,
@@ -51,7 +51,7 @@ pub struct LogOpenError {
 
 /// Both logs.
 #[derive(Clone, Debug)]
-pub struct Logs {
+pub(crate) struct Logs {
     operator: Arc<OperatorLog>,
     usage: Option<Arc<Sink>>,
     inherited: Arc<[Inherited]>,
@@ -63,7 +63,7 @@ pub struct Logs {
 /// # Errors
 ///
 /// One that is not open for writing.
-pub fn inherit(operator: Option<&Path>, usage: Option<&Path>) -> Result<Vec<Inherited>, LogOpenError> {
+pub(crate) fn inherit(operator: Option<&Path>, usage: Option<&Path>) -> Result<Vec<Inherited>, LogOpenError> {
     let named = |what, path: Option<&Path>| {
         let fail = |path: &Path, error| LogOpenError { what, path: path.to_owned(), error };
         path.and_then(|path| Inherited::named(path).map_err(|error| fail(path, error)).transpose())
@@ -90,7 +90,7 @@ pub fn inherit(operator: Option<&Path>, usage: Option<&Path>) -> Result<Vec<Inhe
 /// # Errors
 ///
 /// A file that cannot be opened.
-pub fn open(
+pub(crate) fn open(
     operator: Option<&Path>,
     usage: Option<&Path>,
     debug: bool,
@@ -130,26 +130,26 @@ fn target(what: &'static str, path: &Path, inherited: &[Inherited]) -> Result<Si
 
 impl Logs {
     /// The descriptors of the open files, which must survive going into the background.
-    pub fn descriptors(&self) -> Vec<RawFd> {
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         self.files().filter_map(|sink| sink.descriptor()).collect()
     }
 
     /// Says that the daemon has started. From now on threads write the lines, so that nobody waits
     /// for a destination, and stderr gets warnings only if there is no log file.
-    pub fn serving(&self) {
+    pub(crate) fn serving(&self) {
         self.files().for_each(Sink::start);
         self.operator.serving();
     }
 
     /// The usage log, for the one who serves requests.
-    pub fn usage(&self) -> UsageLog {
+    pub(crate) fn usage(&self) -> UsageLog {
         let stderr = self.operator.debugging().then(|| self.operator.stderr());
         UsageLog::new(self.usage.iter().cloned().chain(stderr).collect())
     }
 
     /// Opens the files again, since somebody may have moved them away. One that cannot be opened
     /// stays as it is.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         for sink in self.files() {
             let Some(path) = sink.path() else { continue };
             match target(sink.what(), path, &self.inherited) {
@@ -161,7 +161,7 @@ impl Logs {
 
     /// Writes what is left and ends the threads, but waits no longer than this for a destination
     /// that does not take it.
-    pub fn close(&self, patience: Duration) {
+    pub(crate) fn close(&self, patience: Duration) {
         let start = Instant::now();
         let stderr = self.operator.stderr();
         let sinks: Vec<&Sink> = self.files().chain(std::iter::once(&*stderr)).collect();

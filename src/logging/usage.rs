@@ -13,7 +13,7 @@ use pyzor_wire::request::ANONYMOUS;
 /// The usage log as the server's loop has it: lines gather in a buffer of its own, which is handed
 /// over once a batch.
 #[derive(Debug)]
-pub struct UsageLog {
+pub(crate) struct UsageLog {
     sinks: Vec<Arc<Sink>>,
     lines: Vec<u8>,
     stamp: LineStamp,
@@ -28,18 +28,19 @@ impl UsageLog {
     }
 
     /// A log that goes nowhere.
-    pub fn none() -> Self {
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
         Self::new(Vec::new())
     }
 
     /// Whether lines are wanted at all.
-    pub fn enabled(&self) -> bool {
+    pub(crate) fn enabled(&self) -> bool {
         !self.sinks.is_empty()
     }
 
     /// Adds the line of a request that was executed: user, peer, operation, digests as a Python
     /// list or `None`, and the code, which is 200.
-    pub fn executed<'a>(
+    pub(crate) fn executed<'a>(
         &mut self,
         user: &[u8],
         peer: IpAddr,
@@ -63,7 +64,7 @@ impl UsageLog {
     }
 
     /// Adds the line of a request that was refused: code and diagnosis.
-    pub fn refused(&mut self, code: u16, diagnosis: &str) {
+    pub(crate) fn refused(&mut self, code: u16, diagnosis: &str) {
         if !self.enabled() {
             return;
         }
@@ -77,7 +78,7 @@ impl UsageLog {
     }
 
     /// Gives the lines so far to those who write them.
-    pub fn hand_over(&mut self) {
+    pub(crate) fn hand_over(&mut self) {
         if self.lines.is_empty() {
             return;
         }

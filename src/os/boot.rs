@@ -11,6 +11,6 @@ static BOOT: LazyLock<String> = LazyLock::new(|| {
 
 /// A name that the kernel has made up for this boot, and that no other one has; empty where it cannot be
 /// read. It is read once, which is to be before the process is confined.
-pub fn id() -> &'static str {
+pub(crate) fn id() -> &'static str {
     &BOOT
 }

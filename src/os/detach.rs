@@ -19,7 +19,7 @@ const FAILED: u8 = b'f';
 
 /// The daemon's side of a detaching: what is still to be told to the process that was started.
 #[derive(Debug)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     pipe: File,
     output: File,
 }
@@ -31,7 +31,7 @@ impl Readiness {
     /// # Errors
     ///
     /// The system's. The caller's descriptors may then still be in use.
-    pub fn ready(mut self) -> io::Result<()> {
+    pub(crate) fn ready(mut self) -> io::Result<()> {
         // Before the word is given: whoever waits for the end of our output, as ssh does, must
         // not find us still holding it.
         dup2_stdout(self.output.as_fd())?;
@@ -40,7 +40,7 @@ impl Readiness {
     }
 
     /// Lets the process that was started end with failure. The reason has been written to stderr.
-    pub fn failed(mut self) {
+    pub(crate) fn failed(mut self) {
         // Nobody may be left to hear it.
         let _ = self.tell(FAILED);
     }
@@ -62,7 +62,7 @@ impl Readiness {
 /// # Errors
 ///
 /// The system's, in whichever process met it; the other one ends by itself.
-pub fn detach(output: File, keep: &[RawFd]) -> io::Result<Readiness> {
+pub(crate) fn detach(output: File, keep: &[RawFd]) -> io::Result<Readiness> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: there is only this thread.
     match unsafe { fork() }? {

@@ -30,7 +30,7 @@ const STDOUT: RawFd = 1;
 const STDERR: RawFd = 2;
 
 /// The number of the descriptor of this process that a path means, if it means one.
-pub fn number_of(path: &Path) -> Option<RawFd> {
+pub(crate) fn number_of(path: &Path) -> Option<RawFd> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
         if path == Path::new("/dev/stdout") {
@@ -62,7 +62,7 @@ fn has_own_descriptors(directory: &Path) -> bool {
 /// # Errors
 ///
 /// It is not open.
-pub fn check_open(path: &Path) -> io::Result<()> {
+pub(crate) fn check_open(path: &Path) -> io::Result<()> {
     let Some(number) = number_of(path).filter(|number| *number != STDOUT && *number != STDERR) else {
         return Ok(());
     };
@@ -74,7 +74,7 @@ pub fn check_open(path: &Path) -> io::Result<()> {
 
 /// A descriptor of the process's start, for writing.
 #[derive(Clone, Debug)]
-pub struct Inherited {
+pub(crate) struct Inherited {
     number: RawFd,
     /// A duplicate; none of stdout and stderr, which are never closed and may become something else.
     duplicate: Option<Arc<OwnedFd>>,
@@ -82,9 +82,9 @@ pub struct Inherited {
 
 impl Inherited {
     /// This process's stdout, whatever that becomes.
-    pub const STDOUT: Self = Self { number: STDOUT, duplicate: None };
+    pub(crate) const STDOUT: Self = Self { number: STDOUT, duplicate: None };
     /// This process's stderr, whatever that becomes.
-    pub const STDERR: Self = Self { number: STDERR, duplicate: None };
+    pub(crate) const STDERR: Self = Self { number: STDERR, duplicate: None };
 
     /// The descriptor that a path means, if it means one. To be called after [`check_open`] for all such paths
     /// and before the process has opened anything itself.
@@ -92,7 +92,7 @@ impl Inherited {
     /// # Errors
     ///
     /// It is not open for writing.
-    pub fn named(path: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn named(path: &Path) -> io::Result<Option<Self>> {
         let Some(number) = number_of(path) else { return Ok(None) };
         let inherited = match number {
             STDOUT => Self::STDOUT,
@@ -114,12 +114,12 @@ impl Inherited {
     }
 
     /// Its number at the start.
-    pub fn number(&self) -> RawFd {
+    pub(crate) fn number(&self) -> RawFd {
         self.number
     }
 
     /// The duplicate, which must survive going into the background.
-    pub fn kept(&self) -> Option<RawFd> {
+    pub(crate) fn kept(&self) -> Option<RawFd> {
         self.duplicate.as_ref().map(|duplicate| duplicate.as_raw_fd())
     }
 
@@ -128,7 +128,7 @@ impl Inherited {
     /// # Errors
     ///
     /// The system's.
-    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.with(|it| it.try_clone_to_owned())
     }
 
@@ -137,7 +137,7 @@ impl Inherited {
     /// # Errors
     ///
     /// `WouldBlock` where there is no room, or the system's.
-    pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         self.with(|it| match SFlag::from_bits_truncate(fstat(it)?.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => Ok(nix::unistd::write(it, bytes)?),
             SFlag::S_IFSOCK => {

@@ -11,7 +11,7 @@ use std::path::Path;
 /// # Errors
 ///
 /// The system's, or that it is anything else.
-pub fn to_read(path: &Path) -> io::Result<File> {
+pub(crate) fn to_read(path: &Path) -> io::Result<File> {
     let file = match without_waiting(OpenOptions::new().read(true)).open(path) {
         // A socket.
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Err(not_regular()),
@@ -26,7 +26,7 @@ pub fn to_read(path: &Path) -> io::Result<File> {
 /// # Errors
 ///
 /// The system's.
-pub fn to_append(path: &Path) -> io::Result<File> {
+pub(crate) fn to_append(path: &Path) -> io::Result<File> {
     match without_waiting(OpenOptions::new().append(true).create(true).mode(0o600)).open(path) {
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
             Err(if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
@@ -40,12 +40,12 @@ pub fn to_append(path: &Path) -> io::Result<File> {
 }
 
 /// Adds to these options that nothing is waited for, and that no terminal becomes this process's own.
-pub fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
+pub(crate) fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
 }
 
 /// The error about what is not a regular file.
-pub fn not_regular() -> io::Error {
+pub(crate) fn not_regular() -> io::Error {
     io::Error::other("it is not a regular file")
 }
 

@@ -14,7 +14,7 @@ use super::open::not_regular;
 
 /// Why there is no pid file.
 #[derive(Debug, Error)]
-pub enum PidFileError {
+pub(crate) enum PidFileError {
     /// Its owner lives.
     #[error("already running ({}): the pid file {} is locked", owner(*pid), path.display())]
     AlreadyRunning {
@@ -35,7 +35,7 @@ pub enum PidFileError {
 
 impl PidFileError {
     /// Whether a living owner is all that stands in the way; it may be about to end.
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         matches!(self, Self::AlreadyRunning { .. })
     }
 }
@@ -46,7 +46,7 @@ fn owner(pid: Option<u32>) -> String {
 
 /// The pid file of this process.
 #[derive(Debug)]
-pub struct PidFile {
+pub(crate) struct PidFile {
     path: PathBuf,
     file: File,
 }
@@ -56,7 +56,7 @@ pub struct PidFile {
 /// # Errors
 ///
 /// It has, or the file cannot be opened.
-pub fn check(path: &Path) -> Result<(), PidFileError> {
+pub(crate) fn check(path: &Path) -> Result<(), PidFileError> {
     match open(path, OpenOptions::new().read(true)) {
         Ok(file) => lock(path, file).map(drop),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -80,7 +80,7 @@ impl PidFile {
     /// # Errors
     ///
     /// The owner lives, or the file cannot be written.
-    pub fn write(path: &Path) -> Result<Self, PidFileError> {
+    pub(crate) fn write(path: &Path) -> Result<Self, PidFileError> {
         let unusable = |error| PidFileError::Unusable { path: path.to_owned(), error };
         loop {
             let mut options = OpenOptions::new();
@@ -104,7 +104,7 @@ impl PidFile {
     /// # Errors
     ///
     /// The system's.
-    pub fn remove(self) -> io::Result<()> {
+    pub(crate) fn remove(self) -> io::Result<()> {
         self.remove_if_own()
     }
 

@@ -14,11 +14,11 @@ const USUAL_FIRST_FREE: u32 = 1024;
 
 /// A user to become.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The name, or the number where there is none.
-    pub user: String,
+    pub(crate) user: String,
     /// The group's name, or its number where there is none.
-    pub group: String,
+    pub(crate) group: String,
     uid: Uid,
     gid: Gid,
     /// Whether the system knows the user, and so of which other groups he is.
@@ -31,7 +31,7 @@ impl Identity {
     /// # Errors
     ///
     /// What is wrong, in a few words.
-    pub fn find(user: &str, group: &str) -> Result<Self, String> {
+    pub(crate) fn find(user: &str, group: &str) -> Result<Self, String> {
         let failed = |error: Errno| format!("the system's users cannot be looked up: {error}");
         let known = match user.parse().map(Uid::from_raw) {
             Ok(uid) => User::from_uid(uid).map_err(failed)?,
@@ -59,12 +59,12 @@ impl Identity {
     }
 
     /// Whether this is the system's administrator.
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         self.uid.is_root()
     }
 
     /// The numbers of the user and the group.
-    pub fn numbers(&self) -> (Uid, Gid) {
+    pub(crate) fn numbers(&self) -> (Uid, Gid) {
         (self.uid, self.gid)
     }
 
@@ -73,7 +73,7 @@ impl Identity {
     /// # Errors
     ///
     /// The system refuses, or the process could become root again.
-    pub fn assume(&self) -> io::Result<()> {
+    pub(crate) fn assume(&self) -> io::Result<()> {
         if self.is_known {
             initgroups(&CString::new(self.user.as_str())?, self.gid)?;
         } else {
@@ -92,7 +92,7 @@ impl Identity {
 }
 
 /// Whether only root can bind this port.
-pub fn is_for_root(port: u16) -> bool {
+pub(crate) fn is_for_root(port: u16) -> bool {
     let first_free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first_free = first_free.ok().and_then(|text| text.trim().parse().ok());
     u32::from(port) < first_free.unwrap_or(USUAL_FIRST_FREE)
@@ -103,7 +103,7 @@ pub fn is_for_root(port: u16) -> bool {
 /// # Errors
 ///
 /// The system refuses, as it does when somebody without the right lowers it.
-pub fn nice(increment: i32) -> io::Result<()> {
+pub(crate) fn nice(increment: i32) -> io::Result<()> {
     if increment == 0 {
         return Ok(());
     }

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intention {
+pub(crate) enum Intention {
     /// To stop safely; the signal's name.
     Stop(&'static str),
     /// To read accounts and access again.
@@ -35,7 +35,7 @@ const MEANINGLESS: [libc::c_int; 7] = [
 
 /// Ignores every signal that asks the server for nothing and would end it. What tells of a fault of the
 /// process, or that a limit of processor time is exceeded, keeps its default action.
-pub fn ignore_meaningless() {
+pub(crate) fn ignore_meaningless() {
     MEANINGLESS.into_iter().for_each(ignore);
     #[cfg(target_os = "linux")]
     {
@@ -47,7 +47,7 @@ pub fn ignore_meaningless() {
 }
 
 /// Lets a write beyond a limit of file sizes fail with EFBIG rather than end the process.
-pub fn ignore_file_size_limit() {
+pub(crate) fn ignore_file_size_limit() {
     ignore(libc::SIGXFSZ);
 }
 
@@ -62,7 +62,7 @@ fn ignore(signal: libc::c_int) {
 /// # Errors
 ///
 /// The system's.
-pub fn block() -> io::Result<()> {
+pub(crate) fn block() -> io::Result<()> {
     Ok(meaningful().thread_block()?)
 }
 
@@ -71,7 +71,7 @@ pub fn block() -> io::Result<()> {
 /// # Errors
 ///
 /// The system's.
-pub fn unblock_stops() -> io::Result<()> {
+pub(crate) fn unblock_stops() -> io::Result<()> {
     let stops: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     Ok(stops.thread_unblock()?)
 }
@@ -81,7 +81,7 @@ pub fn unblock_stops() -> io::Result<()> {
 /// # Errors
 ///
 /// The system's.
-pub fn unblock() -> io::Result<()> {
+pub(crate) fn unblock() -> io::Result<()> {
     Ok(meaningful().thread_unblock()?)
 }
 
@@ -89,7 +89,7 @@ pub fn unblock() -> io::Result<()> {
 /// [`block`] blocks; those that ask for a reload are dropped, so this is for a start that has read nothing
 /// yet that they could mean. Works without a runtime. Where the system cannot tell of signals this way, it
 /// only waits.
-pub fn stopped_within(pause: Duration) -> Option<&'static str> {
+pub(crate) fn stopped_within(pause: Duration) -> Option<&'static str> {
     let deadline = Instant::now() + pause;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     let Ok(signals) = SignalFd::with_flags(&meaningful(), flags) else {
@@ -121,7 +121,7 @@ fn meaningful() -> SigSet {
 
 /// The signals that arrive. Several of the same kind that wait count as one.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     term: Stream,
     int: Stream,
     usr1: Stream,
@@ -135,7 +135,7 @@ impl Signals {
     /// # Errors
     ///
     /// The system's.
-    pub fn install() -> io::Result<Self> {
+    pub(crate) fn install() -> io::Result<Self> {
         let signals = Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
@@ -148,7 +148,7 @@ impl Signals {
 
     /// Waits for the next signal; stopping comes before everything else. Giving up the wait loses
     /// none.
-    pub async fn next(&mut self) -> Intention {
+    pub(crate) async fn next(&mut self) -> Intention {
         tokio::select! {
             biased;
             Some(()) = self.term.recv() => Intention::Stop("SIGTERM"),

@@ -4,21 +4,21 @@ use tracing::info;
 
 /// What was received and not answered, and why. A reply that gets lost on its way is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UnansweredCounters {
+pub(crate) struct UnansweredCounters {
     /// Datagrams that get no reply by the rules of the protocol.
-    pub ignored: u64,
+    pub(crate) ignored: u64,
     /// Requests that waited too long for the engine.
-    pub shed: u64,
+    pub(crate) shed: u64,
     /// Replies that the system refused to send.
-    pub unsent: u64,
+    pub(crate) unsent: u64,
     /// Replies that were dropped because the send buffers were full.
-    pub without_room: u64,
+    pub(crate) without_room: u64,
     /// Datagrams that the kernel dropped since the socket had no room.
-    pub dropped_by_kernel: u64,
+    pub(crate) dropped_by_kernel: u64,
     /// Datagrams from networks that are not allowed.
-    pub denied: u64,
+    pub(crate) denied: u64,
     /// Datagrams and replies beyond a rate limit. In the mode that only tells these were answered.
-    pub exceeding: u64,
+    pub(crate) exceeding: u64,
 }
 
 impl UnansweredCounters {

@@ -7,7 +7,7 @@ use pyzor_udp::{Received, Receiver, ReplyTo};
 use pyzor_wire::MAX_DATAGRAM;
 
 /// The datagrams that one system call has received.
-pub struct RequestInbox {
+pub(crate) struct RequestInbox {
     receiver: Receiver,
     received: Vec<(usize, ReplyTo)>,
     drops: u32,
@@ -25,7 +25,7 @@ impl RequestInbox {
     /// # Errors
     ///
     /// The system's, `EAGAIN` when there is nothing.
-    pub fn receive(&mut self, socket: &impl AsRawFd) -> nix::Result<()> {
+    pub(crate) fn receive(&mut self, socket: &impl AsRawFd) -> nix::Result<()> {
         self.received.clear();
         self.receiver.receive(socket, |Received { length, reply_to, drops }| {
             self.received.push((length, reply_to.unwrap_or_else(no_peer)));
@@ -34,24 +34,19 @@ impl RequestInbox {
     }
 
     /// The datagrams and where their replies go, in the order of arrival.
-    pub fn datagrams(&self) -> impl Iterator<Item = (&[u8], ReplyTo)> {
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = (&[u8], ReplyTo)> {
         let received = self.received.iter().zip(self.receiver.buffers());
         received.map(|((length, reply_to), buffer)| (&buffer[..*length], *reply_to))
     }
 
     /// How many datagrams the last call brought.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.received.len()
-    }
-
-    /// Whether the last call brought none.
-    pub fn is_empty(&self) -> bool {
-        self.received.is_empty()
     }
 
     /// How many datagrams the kernel has dropped on this socket for lack of room, as far as it has said.
     /// Wraps around at 2^32.
-    pub fn kernel_drops(&self) -> u32 {
+    pub(crate) fn kernel_drops(&self) -> u32 {
         self.drops
     }
 }
@@ -93,7 +88,7 @@ mod tests {
         assert_eq!(texts(&inbox), ["one", "", "three"]);
         assert!(inbox.datagrams().all(|(_, reply_to)| reply_to.peer == client.local_addr().unwrap()));
         assert_eq!(inbox.receive(&server.socket), Err(Errno::EAGAIN));
-        assert!(inbox.is_empty());
+        assert_eq!(inbox.len(), 0);
     }
 
     #[test]

@@ -11,11 +11,11 @@ mod dispatch;
 mod drain;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
-pub mod inbox;
+pub(crate) mod inbox;
 mod replay;
 mod replies;
 mod sender;
-pub mod socket;
+pub(crate) mod socket;
 mod work;
 
 use std::collections::VecDeque;
@@ -31,7 +31,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, error};
 
-pub use self::counters::UnansweredCounters;
+pub(crate) use self::counters::UnansweredCounters;
 use self::inbox::RequestInbox;
 use self::replay::ReplayGuard;
 use self::sender::{ReplyOutbox, ReplySender};
@@ -64,25 +64,25 @@ enum Reception {
 }
 
 /// What a server works with.
-pub struct ServerParts {
+pub(crate) struct ServerParts {
     /// The bound sockets.
-    pub listener: Listener,
+    pub(crate) listener: Listener,
     /// Accounts and rights; may be swapped at any moment.
-    pub access: Arc<ArcSwap<Authorizer>>,
+    pub(crate) access: Arc<ArcSwap<Authorizer>>,
     /// The database.
-    pub engine: Arc<dyn Engine>,
+    pub(crate) engine: Arc<dyn Engine>,
     /// Where a line a request is written.
-    pub usage: UsageLog,
+    pub(crate) usage: UsageLog,
     /// Which networks are heard, and how often; none: everybody, always.
-    pub gate: Option<Gate>,
+    pub(crate) gate: Option<Gate>,
     /// How many signatures to remember at least, so that no copy is counted again; none: do not look.
-    pub replay_guard: Option<usize>,
+    pub(crate) replay_guard: Option<usize>,
     /// The clock that requests are judged and counted by.
-    pub clock: fn() -> Timestamp,
+    pub(crate) clock: fn() -> Timestamp,
 }
 
 /// The loop and all that it works with.
-pub struct Server {
+pub(crate) struct Server {
     socket: tokio::net::UdpSocket,
     access: Arc<ArcSwap<Authorizer>>,
     engine: Arc<dyn Engine>,
@@ -117,7 +117,7 @@ impl Server {
     /// # Errors
     ///
     /// The socket cannot be registered with the runtime.
-    pub fn new(parts: ServerParts) -> io::Result<Self> {
+    pub(crate) fn new(parts: ServerParts) -> io::Result<Self> {
         let ServerParts { listener, access, engine, usage, gate, replay_guard, clock } = parts;
         let (sender, socket) = ReplySender::new(listener);
         let max_under_way = engine.batches_at_a_time().max(1);
@@ -153,7 +153,7 @@ impl Server {
     ///
     /// No branch of the loop waits. What requests can bring about comes last, so that they cannot keep the rest
     /// from its turn.
-    pub async fn serve(&mut self, stop: impl Future<Output = ()>) -> UnansweredCounters {
+    pub(crate) async fn serve(&mut self, stop: impl Future<Output = ()>) -> UnansweredCounters {
         tokio::pin!(stop);
         let mut minute = interval_at(tokio::time::Instant::now() + COUNTERS_PERIOD, COUNTERS_PERIOD);
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);

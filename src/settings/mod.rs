@@ -7,7 +7,7 @@ mod command_line;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod load;
-pub mod table;
+pub(crate) mod table;
 mod value;
 
 use std::ffi::OsString;
@@ -27,126 +27,126 @@ const SECTION: &str = "server";
 
 /// All settings, checked. What has no effect is not here.
 #[derive(Debug, Deserialize)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The homedir, absolute.
     #[serde(rename = "homedir")]
-    pub homedir: PathBuf,
+    pub(crate) homedir: PathBuf,
     /// The UDP port; 0 is any free one.
     #[serde(rename = "Port")]
-    pub port: u16,
+    pub(crate) port: u16,
     /// The address to listen on, or a host name.
     #[serde(rename = "ListenAddress")]
-    pub listen_address: String,
+    pub(crate) listen_address: String,
     /// How many bytes of replies the kernel is asked to hold until they are sent.
     #[serde(rename = "SendBuffer")]
-    pub send_buffer: usize,
+    pub(crate) send_buffer: usize,
     /// Whether other processes may share the port.
     #[serde(rename = "ReusePort")]
-    pub reuse_port: bool,
+    pub(crate) reuse_port: bool,
     /// The name of the storage engine.
     #[serde(rename = "Engine")]
-    pub engine: String,
+    pub(crate) engine: String,
     /// The database as the engine understands it. May hold a password: not to be shown.
     #[serde(rename = "DigestDB")]
-    pub digest_db: String,
+    pub(crate) digest_db: String,
     /// The same as a file, for an engine that keeps one: absolute.
     #[serde(skip)]
-    pub digest_db_path: PathBuf,
+    pub(crate) digest_db_path: PathBuf,
     /// After how many seconds without a change a record expires; 0 is never.
     #[serde(rename = "CleanupAge")]
-    pub cleanup_age: u64,
+    pub(crate) cleanup_age: u64,
     /// The accounts file.
     #[serde(rename = "PasswdFile")]
-    pub passwd_file: PathBuf,
+    pub(crate) passwd_file: PathBuf,
     /// The access file.
     #[serde(rename = "AccessFile")]
-    pub access_file: PathBuf,
+    pub(crate) access_file: PathBuf,
     /// Which line of the access file decides.
     #[serde(rename = "AccessOrder")]
-    pub access_order: AccessOrder,
+    pub(crate) access_order: AccessOrder,
     /// Whether somebody chose that, so that it needs no warning.
     #[serde(skip)]
-    pub access_order_explicit: bool,
+    pub(crate) access_order_explicit: bool,
     /// The pid file.
     #[serde(rename = "PidFile")]
-    pub pid_file: PathBuf,
+    pub(crate) pid_file: PathBuf,
     /// The operator's log.
     #[serde(rename = "LogFile")]
-    pub log_file: Option<PathBuf>,
+    pub(crate) log_file: Option<PathBuf>,
     /// The usage log.
     #[serde(rename = "UsageLogFile")]
-    pub usage_log_file: Option<PathBuf>,
+    pub(crate) usage_log_file: Option<PathBuf>,
     /// The user to become; empty: stay who started it.
     #[serde(rename = "User")]
-    pub user: String,
+    pub(crate) user: String,
     /// The group to have then; empty: the user's own.
     #[serde(rename = "Group")]
-    pub group: String,
+    pub(crate) group: String,
     /// Whether to give up what the server does not need.
     #[serde(rename = "Confine")]
-    pub confine: bool,
+    pub(crate) confine: bool,
     /// The networks that are heard; none: all.
     #[serde(rename = "AllowNetworks")]
-    pub allow_networks: Networks,
+    pub(crate) allow_networks: Networks,
     /// The networks that are not heard, even if allowed.
     #[serde(rename = "DenyNetworks")]
-    pub deny_networks: Networks,
+    pub(crate) deny_networks: Networks,
     /// How many requests a second and source prefix; 0 is any number.
     #[serde(rename = "RateLimit")]
-    pub rate_limit: u32,
+    pub(crate) rate_limit: u32,
     /// How many refusals a second and source prefix; 0 is any number.
     #[serde(rename = "RateLimitErrors")]
-    pub rate_limit_errors: u32,
+    pub(crate) rate_limit_errors: u32,
     /// How many anonymous changes a second and source prefix; 0 is any number.
     #[serde(rename = "RateLimitWrites")]
-    pub rate_limit_writes: u32,
+    pub(crate) rate_limit_writes: u32,
     /// How many seconds' worth of a rate may come at once.
     #[serde(rename = "RateLimitBurst")]
-    pub rate_limit_burst: u32,
+    pub(crate) rate_limit_burst: u32,
     /// The networks that no rate limits.
     #[serde(rename = "RateLimitExempt")]
-    pub rate_limit_exempt: Networks,
+    pub(crate) rate_limit_exempt: Networks,
     /// Whether what exceeds a rate is only told of.
     #[serde(rename = "RateLimitLogOnly")]
-    pub rate_limit_log_only: bool,
+    pub(crate) rate_limit_log_only: bool,
     /// How many bits of an IPv4 address make a source prefix.
     #[serde(rename = "RateLimitPrefixV4")]
-    pub rate_limit_prefix_v4: u8,
+    pub(crate) rate_limit_prefix_v4: u8,
     /// How many bits of an IPv6 address make a source prefix.
     #[serde(rename = "RateLimitPrefixV6")]
-    pub rate_limit_prefix_v6: u8,
+    pub(crate) rate_limit_prefix_v6: u8,
     /// How many source prefixes are remembered.
     #[serde(rename = "RateLimitTable")]
-    pub rate_limit_table: usize,
+    pub(crate) rate_limit_table: usize,
     /// Whether a copy of a signed request that was counted is not counted again.
     #[serde(rename = "ReplayGuard")]
-    pub replay_guard: bool,
+    pub(crate) replay_guard: bool,
     /// How many signatures are remembered for that, at least.
     #[serde(rename = "ReplayGuardSize")]
-    pub replay_guard_size: usize,
+    pub(crate) replay_guard_size: usize,
     /// Where output goes in the background; none: stay in the foreground.
     #[serde(rename = "detach")]
-    pub detach: Option<PathBuf>,
+    pub(crate) detach: Option<PathBuf>,
     /// By how much to raise the niceness.
     #[serde(rename = "nice")]
-    pub nice: i32,
+    pub(crate) nice: i32,
     /// Whether to log everything.
     #[serde(rename = "debug")]
-    pub debug: bool,
+    pub(crate) debug: bool,
     /// The size of the engine's connection pool; 0 leaves that to the engine.
     #[serde(rename = "DBConnections")]
-    pub db_connections: u32,
+    pub(crate) db_connections: u32,
     /// What the operator should look at, a line each.
     #[serde(skip)]
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     /// What is good to know, a line each, for the log.
     #[serde(skip)]
-    pub notices: Vec<String>,
+    pub(crate) notices: Vec<String>,
 }
 
 /// What is to be done.
 #[derive(Debug)]
-pub enum ServerInvocation {
+pub(crate) enum ServerInvocation {
     /// Serve.
     Serve(Box<Settings>),
     /// Check everything, and start nothing.
@@ -159,7 +159,7 @@ pub enum ServerInvocation {
 
 /// Why nothing can be done.
 #[derive(Debug)]
-pub enum SettingsError {
+pub(crate) enum SettingsError {
     /// The command line is misused; the text is to be printed as it is.
     Usage(String),
     /// The settings have problems.
@@ -175,18 +175,18 @@ pub enum SettingsError {
 }
 
 /// What of the process the settings depend on.
-pub struct Environment {
+pub(crate) struct Environment {
     /// The user's home.
-    pub home: Option<OsString>,
+    pub(crate) home: Option<OsString>,
     /// The working directory.
-    pub working_directory: PathBuf,
+    pub(crate) working_directory: PathBuf,
     /// The homes of other users; of the empty name, of this one.
-    pub home_of: fn(&str) -> Option<PathBuf>,
+    pub(crate) home_of: fn(&str) -> Option<PathBuf>,
 }
 
 impl Environment {
     /// That of this process.
-    pub fn of_process() -> Self {
+    pub(crate) fn of_process() -> Self {
         Self {
             home: std::env::var_os("HOME"),
             working_directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
@@ -224,7 +224,7 @@ impl Environment {
 /// # Errors
 ///
 /// A misuse of the command line, or all problems of all settings.
-pub fn load(
+pub(crate) fn load(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
 ) -> Result<ServerInvocation, SettingsError> {

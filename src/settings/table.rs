@@ -3,7 +3,7 @@
 
 /// What an option's value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptionKind {
+pub(crate) enum OptionKind {
     /// A switch of the command line, without a value.
     Switch,
     /// Any text.
@@ -25,7 +25,7 @@ pub enum OptionKind {
 
 /// Who finds out that a value is no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NumberCheck {
+pub(crate) enum NumberCheck {
     /// The command line, which also admits hexadecimal, octal and binary ones.
     OnCommandLine,
     /// The settings.
@@ -34,7 +34,7 @@ pub enum NumberCheck {
 
 /// What becomes of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptionEffect {
+pub(crate) enum OptionEffect {
     /// It does what it says.
     Honoured,
     /// It is accepted since deployed configurations have it, and does nothing.
@@ -43,25 +43,25 @@ pub enum OptionEffect {
 
 /// One option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServerOption {
+pub(crate) struct ServerOption {
     /// Its name in the config file; for an option of the command line alone, its flag.
-    pub key: &'static str,
+    pub(crate) key: &'static str,
     /// Its name on the command line, without the dashes; none: config file only.
-    pub flag: Option<&'static str>,
+    pub(crate) flag: Option<&'static str>,
     /// Its short name on the command line.
-    pub short: Option<char>,
+    pub(crate) short: Option<char>,
     /// What its value is.
-    pub kind: OptionKind,
+    pub(crate) kind: OptionKind,
     /// What holds without it, as the config file would say it.
-    pub default: &'static str,
+    pub(crate) default: &'static str,
     /// One line of help.
-    pub help: &'static str,
+    pub(crate) help: &'static str,
     /// What becomes of it.
-    pub effect: OptionEffect,
+    pub(crate) effect: OptionEffect,
     /// Whether the Python server has it, so that it may be abbreviated.
-    pub established: bool,
+    pub(crate) established: bool,
     /// Whether the config file may have it.
-    pub in_file: bool,
+    pub(crate) in_file: bool,
 }
 
 use NumberCheck::{Later, OnCommandLine};
@@ -70,7 +70,12 @@ use OptionKind::{File, Networks, Number, Path, Switch, Text, Truth, Word};
 
 const COUNT: (i64, i64) = (0, i32::MAX as i64);
 
-const fn established(key: &'static str, kind: OptionKind, default: &'static str, help: &'static str) -> ServerOption {
+const fn established(
+    key: &'static str,
+    kind: OptionKind,
+    default: &'static str,
+    help: &'static str,
+) -> ServerOption {
     ServerOption {
         key,
         flag: None,
@@ -107,7 +112,7 @@ impl ServerOption {
 }
 
 /// Every option, in the order of the documentation.
-pub const OPTIONS: &[ServerOption] = &[
+pub(crate) const OPTIONS: &[ServerOption] = &[
     established("homedir", Path, "", "the folder of config, database, accounts and pid file (default: ~/.pyzor, or /etc/pyzor without HOME)").command_line_only(),
     established("Port", Number(0, 65535, OnCommandLine), "24441", "the UDP port to listen on; 0: any free one").flag("port").short('p'),
     established("ListenAddress", Text, "0.0.0.0", "the address to listen on; :: serves IPv6 and IPv4").flag("address").short('a'),
@@ -158,6 +163,6 @@ pub const OPTIONS: &[ServerOption] = &[
 ];
 
 /// The option of this key, in any case.
-pub fn by_key(key: &str) -> Option<&'static ServerOption> {
+pub(crate) fn by_key(key: &str) -> Option<&'static ServerOption> {
     OPTIONS.iter().find(|option| option.in_file && option.key.eq_ignore_ascii_case(key))
 }

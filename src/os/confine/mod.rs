@@ -19,20 +19,20 @@ use super::open;
 
 /// The places of the file system that are still to be reached.
 #[derive(Clone, Debug, Default)]
-pub struct ReachablePaths {
+pub(crate) struct ReachablePaths {
     /// Directories in which files are read, written, made and removed.
-    pub written: Vec<PathBuf>,
+    pub(crate) written: Vec<PathBuf>,
     /// Directories and files that are read.
-    pub read: Vec<PathBuf>,
+    pub(crate) read: Vec<PathBuf>,
 }
 
 /// What a process is confined to, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfinementReport {
+pub(crate) struct ConfinementReport {
     /// One line that says all of it.
-    pub text: String,
+    pub(crate) text: String,
     /// What the operator should look at, each one line.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Why a part of it is not in force.
@@ -67,7 +67,7 @@ impl NotConfined {
 /// # Errors
 ///
 /// The system's.
-pub fn forbid_dumps() -> io::Result<()> {
+pub(crate) fn forbid_dumps() -> io::Result<()> {
     use nix::sys::resource::{Resource, setrlimit};
     // One byte rather than none: where dumps go to a program, Linux looks at no other limit.
     setrlimit(Resource::RLIMIT_CORE, 1, 1)?;
@@ -80,7 +80,7 @@ static FILES_IN_FORCE: AtomicBool = AtomicBool::new(false);
 /// Keeps this thread, and those it makes, from all files but these and from what a server never asks
 /// the kernel for.
 #[cfg(target_os = "linux")]
-pub fn confine(places: &ReachablePaths) -> ConfinementReport {
+pub(crate) fn confine(places: &ReachablePaths) -> ConfinementReport {
     let mut warnings = Vec::new();
     let files = match files::restrict(places) {
         Ok(restricted) => {
@@ -108,8 +108,11 @@ pub fn confine(places: &ReachablePaths) -> ConfinementReport {
 
 /// Nothing of it is offered here.
 #[cfg(not(target_os = "linux"))]
-pub fn confine(_: &ReachablePaths) -> ConfinementReport {
-    ConfinementReport { text: "Not confined: this system offers nothing for it.".to_owned(), warnings: Vec::new() }
+pub(crate) fn confine(_: &ReachablePaths) -> ConfinementReport {
+    ConfinementReport {
+        text: "Not confined: this system offers nothing for it.".to_owned(),
+        warnings: Vec::new(),
+    }
 }
 
 /// The file that says which servers the C library asks for names.
@@ -117,7 +120,7 @@ const RESOLVER: &str = "/etc/resolv.conf";
 
 /// Why names cannot be looked up any more since this process is confined, if that is so: the resolver's
 /// file has become a link to where no file was when rules were made.
-pub fn why_names_are_unknown() -> Option<String> {
+pub(crate) fn why_names_are_unknown() -> Option<String> {
     let path = Path::new(RESOLVER);
     let refused = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     // The file's own permissions are no matter of rules, which are not asked here.

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// Why the server cannot listen: one line that says what to do.
 #[derive(Debug, Error)]
-pub enum BindError {
+pub(crate) enum BindError {
     /// It is neither an address nor a name that can be resolved.
     #[error("cannot resolve the address {address}: {error}")]
     Resolve {

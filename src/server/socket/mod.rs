@@ -14,7 +14,7 @@ use nix::sys::socket::{
     getsockopt, setsockopt, socket, sockopt,
 };
 
-pub use self::error::BindError;
+pub(crate) use self::error::BindError;
 use self::options::SocketOptions;
 use self::spares::open_spares;
 use pyzor_udp::Source;
@@ -30,7 +30,7 @@ const SPARE_BUFFER: usize = 212_992;
 /// that then do not fit go out by spare sockets, one chosen by the receiver's address, so that an address
 /// fills one spare socket at most.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     pub(super) socket: UdpSocket,
     /// Bound to the same port, and to addresses that no network reaches, so that they receive nothing.
     pub(super) spares: Vec<UdpSocket>,
@@ -40,26 +40,26 @@ pub struct Listener {
     pub(super) has_bursts: bool,
     address: SocketAddr,
     /// What does not work and does not keep the server from serving, a line each.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     /// What is good to know, a line each.
-    pub notices: Vec<String>,
+    pub(crate) notices: Vec<String>,
 }
 
 impl Listener {
     /// The address and port that requests come to.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// All descriptors.
-    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         std::iter::once(&self.socket).chain(&self.spares).map(AsRawFd::as_raw_fd)
     }
 }
 
 /// A UDP socket that has its buffers and no port yet, so that no request comes to it.
 #[derive(Debug)]
-pub struct UnboundSocket {
+pub(crate) struct UnboundSocket {
     descriptor: OwnedFd,
     /// The address as the settings have it.
     address: String,
@@ -79,7 +79,12 @@ impl UnboundSocket {
     /// # Errors
     ///
     /// The system has none. Options that it refuses are warnings.
-    pub fn open(address: &str, port: u16, send_buffer: usize, is_shared: bool) -> Result<Self, BindError> {
+    pub(crate) fn open(
+        address: &str,
+        port: u16,
+        send_buffer: usize,
+        is_shared: bool,
+    ) -> Result<Self, BindError> {
         let address = if address.is_empty() { "0.0.0.0" } else { address }.to_owned();
         let is_v6 = address.contains(':');
         let opened = datagram_socket(is_v6).and_then(|descriptor| {
@@ -113,7 +118,7 @@ impl UnboundSocket {
     }
 
     /// Its descriptor.
-    pub fn descriptor(&self) -> RawFd {
+    pub(crate) fn descriptor(&self) -> RawFd {
         self.descriptor.as_raw_fd()
     }
 
@@ -122,7 +127,7 @@ impl UnboundSocket {
     /// # Errors
     ///
     /// The address cannot be resolved, is in use or not there, or the system refuses it. It can be tried again.
-    pub fn bind(&self) -> Result<Listener, BindError> {
+    pub(crate) fn bind(&self) -> Result<Listener, BindError> {
         let address = self.resolve()?;
         self.bind_to(address).map_err(|error| match error {
             Errno::EADDRINUSE if self.is_shared => BindError::NotShared { address },
