@@ -71,7 +71,7 @@ impl Tally {
     }
 }
 
-/// All that is stored of a digest. A digest that nobody spoke of has the default record.
+/// All that is stored of a digest. A digest that was never reported or whitelisted has the default record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// The reports as spam.

@@ -3,13 +3,13 @@
 use super::load::load_texts;
 use pyzor_wire::signature::KeyHash;
 
-use super::{Authorizer, LoadedAccess, AccessOrder, PresentFiles, AccessSources};
+use super::{AccessOrder, AccessSources, Authorizer, LoadedAccess, PresentFiles};
 use crate::fuzz_models::{FuzzInput, check_lines, check_no_secret};
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::Refusal;
 use pyzor_wire::request::ANONYMOUS;
 
-/// Accounts and their keys, for targets in which somebody signs.
+/// Accounts and their keys, for targets whose requests are signed.
 pub(crate) const ACCOUNTS: [(&str, &str); 3] = [
     ("alice", "227bfb58efaba7c582d9dcb66ab2063d38df2923"),
     ("Bob", "8DA9F54058C34E383E997F45D6EB74837139F83B"),
@@ -38,7 +38,7 @@ pub(crate) fn authorizers() -> Vec<Authorizer> {
     FILES.iter().map(load).collect()
 }
 
-/// A passwd file: every account that the model finds is there with its key, no other is, and no key is told.
+/// A passwd file: every account that the model finds is there with its key, no other is, and no text has a key.
 pub(crate) fn passwd(bytes: &[u8]) {
     let loaded = loaded(Some(bytes), None, AccessOrder::First, true);
     check_texts(&loaded, bytes, b"");
@@ -53,7 +53,7 @@ pub(crate) fn passwd(bytes: &[u8]) {
     }
 }
 
-/// Both files, in either order: everybody may do what the model grants, and nothing else.
+/// Both files, in either order: every user may do what the model grants, and nothing else.
 pub(crate) fn access(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
     let flags = input.byte();
@@ -174,7 +174,12 @@ fn check_texts(loaded: &LoadedAccess, passwd: &[u8], access: &[u8]) {
     }
 }
 
-fn loaded(passwd: Option<&[u8]>, access: Option<&[u8]>, order: AccessOrder, order_chosen: bool) -> LoadedAccess {
+fn loaded(
+    passwd: Option<&[u8]>,
+    access: Option<&[u8]>,
+    order: AccessOrder,
+    order_chosen: bool,
+) -> LoadedAccess {
     let texts = (passwd.map(<[u8]>::to_vec), access.map(<[u8]>::to_vec));
     load_texts(&sources(order, order_chosen), PresentFiles::default(), texts.0, texts.1)
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::prepare::{HANDOVER, HANDOVER_STEP};
 use super::console::say;
+use super::prepare::{HANDOVER, HANDOVER_STEP};
 use crate::os::signals;
 use crate::server::socket::{BindError, Listener, UnboundSocket};
 use crate::settings::Settings;
@@ -102,14 +102,14 @@ enum BindAttempt {
 /// Attempts to bind the socket, for as long as what is in the way may go.
 struct BindAttempts<'a, F> {
     unbound: &'a UnboundSocket,
-    tell: F,
+    warn: F,
     started: Instant,
-    told: Option<Instant>,
+    warned: Option<Instant>,
 }
 
 impl<'a, F: Fn(String)> BindAttempts<'a, F> {
-    fn new(unbound: &'a UnboundSocket, tell: F) -> Self {
-        Self { unbound, tell, started: Instant::now(), told: None }
+    fn new(unbound: &'a UnboundSocket, warn: F) -> Self {
+        Self { unbound, warn, started: Instant::now(), warned: None }
     }
 
     fn next(&mut self) -> BindAttempt {
@@ -132,10 +132,10 @@ impl<'a, F: Fn(String)> BindAttempts<'a, F> {
             _ => None,
         };
         if let Some(what) = what
-            && self.told.is_none_or(|told| told.elapsed() >= REMINDER)
+            && self.warned.is_none_or(|warned| warned.elapsed() >= REMINDER)
         {
-            self.told = Some(Instant::now());
-            (self.tell)(format!("waiting for {what} (ListenAddress)"));
+            self.warned = Some(Instant::now());
+            (self.warn)(format!("waiting for {what} (ListenAddress)"));
         }
         BindAttempt::Again(HANDOVER_STEP)
     }

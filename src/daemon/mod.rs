@@ -22,7 +22,7 @@ use self::prepare::{StartError, sources};
 use self::recovery::recover;
 use self::start::start;
 use crate::os::signals;
-use crate::settings::{self, Environment, SettingsError, ServerInvocation};
+use crate::settings::{self, Environment, ServerInvocation, SettingsError};
 
 /// The command line was misused.
 const EXIT_USAGE: u8 = 2;
@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
         Ok(ServerInvocation::Recover(settings)) => recover(&settings),
         Ok(ServerInvocation::Serve(settings)) => start(&settings),
         Err(SettingsError::Usage(text)) => {
-            // Nobody may be left to read it.
+            // Stderr may be closed.
             let _ = io::stderr().write_all(text.as_bytes());
             ExitCode::from(EXIT_USAGE)
         }

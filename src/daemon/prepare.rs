@@ -9,14 +9,14 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use super::listening::{self, RootSocket};
-use super::watch::tell;
-use crate::access::{self, Authorizer, AccessLoadError, PresentFiles, AccessSources};
-use crate::limits::{Gate, AdmissionRules};
+use super::watch::log_loaded;
+use crate::access::{self, AccessLoadError, AccessSources, Authorizer, PresentFiles};
+use crate::limits::{AdmissionRules, Gate};
 use crate::logging::Logs;
 use crate::os::pidfile::{PidFile, PidFileError};
 use crate::record::Timestamp;
 use crate::server::socket::BindError;
-use crate::server::{ServerParts, Server};
+use crate::server::{Server, ServerParts};
 use crate::settings::Settings;
 use crate::storage::{self, Engine, OpenError};
 
@@ -87,7 +87,7 @@ async fn prepare_rest(
     engine: &Arc<dyn Engine>,
 ) -> Result<Prepared, StartError> {
     let loaded = access::load(&sources(settings), PresentFiles::default())?;
-    tell(&loaded);
+    log_loaded(&loaded);
     let present = loaded.present;
     let access = Arc::new(ArcSwap::from_pointee(loaded.authorizer));
     let pid_file = match detached {
@@ -128,7 +128,7 @@ async fn hand_over<T, E, F: Future<Output = Result<T, E>>>(
     }
 }
 
-/// Who is heard, and how often.
+/// Which datagrams are accepted, and how often.
 fn rules(settings: &Settings) -> AdmissionRules {
     AdmissionRules {
         allow: settings.allow_networks.clone(),

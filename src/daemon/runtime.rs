@@ -20,7 +20,7 @@ pub(super) fn build() -> io::Result<Runtime> {
     let mut builder = Builder::new_current_thread();
     builder.enable_all().max_blocking_threads(BLOCKING_THREADS).thread_keep_alive(Duration::MAX);
     let runtime = builder.build()?;
-    // The one above may not have gone entirely, and there may be no room for two.
+    // The one above may still be ending, and a limit may allow no second one.
     catch_unwind(|| runtime.handle().spawn_blocking(|| ()))
         .map_err(|_| io::Error::other("no thread can be started"))?;
     Ok(runtime)

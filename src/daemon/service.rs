@@ -8,7 +8,7 @@ use nix::unistd::Uid;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-use super::console::{say, tell};
+use super::console::{print_to_stderr, say};
 use super::listening::RootSocket;
 use super::prepare::{Prepared, StartError, prepare, sources};
 use super::watch::{ServiceEnd, SignalWatch};
@@ -88,7 +88,7 @@ pub(super) async fn serve(
 fn announce(place: &str, readiness: Option<Readiness>) {
     info!("Listening on {place}");
     if readiness.is_none() && io::stderr().is_terminal() {
-        tell(&format!("pyzord: listening on {place}\n"));
+        print_to_stderr(&format!("pyzord: listening on {place}\n"));
     }
     if let Some(Err(error)) = readiness.map(Readiness::ready) {
         error!("{}", StartError::Detach(error));

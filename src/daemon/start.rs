@@ -84,14 +84,14 @@ pub(super) fn start(settings: &Settings) -> ExitCode {
 
 /// Ends a start that has failed or was stopped before there is a runtime. With `--detach` both are failures, since
 /// the caller expects a daemon that serves.
-fn refused(settings: &Settings, refusal: StartAborted, tell: impl Fn(String)) -> ExitCode {
+fn refused(settings: &Settings, refusal: StartAborted, report: impl Fn(String)) -> ExitCode {
     match refusal {
-        StartAborted::Failed(errors) => errors.into_iter().for_each(tell),
+        StartAborted::Failed(errors) => errors.into_iter().for_each(report),
         StartAborted::Stopped(name) if settings.detach.is_none() => {
             say("note", &stopped_while_starting(name));
             return ExitCode::SUCCESS;
         }
-        StartAborted::Stopped(name) => tell(stopped_while_starting(name)),
+        StartAborted::Stopped(name) => report(stopped_while_starting(name)),
     }
     ExitCode::FAILURE
 }
@@ -134,7 +134,12 @@ fn detach(
 }
 
 /// Everything from the runtime on.
-fn run(settings: &Settings, logs: &Logs, socket: Option<RootSocket>, readiness: Option<Readiness>) -> ExitCode {
+fn run(
+    settings: &Settings,
+    logs: &Logs,
+    socket: Option<RootSocket>,
+    readiness: Option<Readiness>,
+) -> ExitCode {
     let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => return failed_start(StartError::System(error), readiness),

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use crate::access::{self, Authorizer, AccessLoadError, LoadedAccess, PresentFiles, AccessSources};
+use crate::access::{self, AccessLoadError, AccessSources, Authorizer, LoadedAccess, PresentFiles};
 use crate::logging::Logs;
 use crate::os::signals::{Intention, Signals};
 use crate::storage::Engine;
@@ -60,7 +60,7 @@ impl SignalWatch {
                         (reopen_again, retry) = (false, None);
                     }
                     Err(error) => {
-                        // What a signal has asked for is owed, and told of once.
+                        // What a signal has asked for is tried until it succeeds, and reported once.
                         if retry.is_none() {
                             error!(
                                 "reloading failed: {error}; the logs, accounts and rules in force stay as they were \
@@ -114,7 +114,7 @@ impl SignalWatch {
                 },
             }
         };
-        // Nobody listens when the server has ended by itself.
+        // The receiver is gone when the server has ended by itself.
         let _ = stop.send(());
         end
     }
@@ -129,7 +129,7 @@ impl SignalWatch {
             if reopen {
                 logs.reopen();
             }
-            // Nobody waits for it any more when the server ends.
+            // The receiver is gone when the server ends.
             let _ = done.send(access::load(&sources, before));
         })?;
         Ok(reloading)
@@ -139,7 +139,7 @@ impl SignalWatch {
     fn take(&mut self, outcome: Result<LoadedAccess, AccessLoadError>) {
         match outcome {
             Ok(loaded) => {
-                tell(&loaded);
+                log_loaded(&loaded);
                 self.present = loaded.present;
                 self.access.store(Arc::new(loaded.authorizer));
                 info!("The accounts and the access rules have been reloaded.");
@@ -149,8 +149,8 @@ impl SignalWatch {
     }
 }
 
-/// Tells the operator what was loaded.
-pub(super) fn tell(loaded: &LoadedAccess) {
+/// Logs what was loaded.
+pub(super) fn log_loaded(loaded: &LoadedAccess) {
     loaded.notes.iter().for_each(|note| info!("{note}"));
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
 }

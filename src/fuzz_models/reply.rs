@@ -8,7 +8,7 @@ use pyzor_wire::reply_reader::{Code, ReceivedReply};
 /// The longest reply, without the thread.
 const LONGEST: usize = 1024;
 
-/// Holds a reply against the outcome that it is to tell and the thread that it is to echo.
+/// Checks a reply against the outcome that it is to report and the thread that it is to echo.
 pub(crate) fn check_reply(reply: &[u8], thread: &[u8], outcome: Result<Answer, Refusal>) {
     let shown = || format!("{} to thread {}", reply.escape_ascii(), thread.escape_ascii());
     let echoed = echoed(thread);

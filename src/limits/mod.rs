@@ -28,9 +28,6 @@ pub(crate) enum RateLimit {
 }
 
 impl RateLimit {
-    /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 3] = [Self::Requests, Self::Errors, Self::Writes];
-
     const fn option(self) -> &'static str {
         match self {
             Self::Requests => "RateLimit",
@@ -47,7 +44,7 @@ pub(crate) struct AdmissionRules {
     pub(crate) allow: Networks,
     /// The networks whose datagrams are refused, even if allowed.
     pub(crate) deny: Networks,
-    /// How many of each limit a second and prefix, in the order of [`RateLimit::ALL`]; 0 is no limit.
+    /// How many of each limit a second and prefix, in the order of [`RateLimit`]; 0 is no limit.
     pub(crate) rates: [u32; 3],
     /// How many seconds' worth may come at once.
     pub(crate) burst: u32,
@@ -145,10 +142,14 @@ impl Gate {
         }
         let slot = rates.table.find(prefix(address, self.rules.prefix), rates.now);
         let source = AdmittedSource { address, slot: Some(slot) };
-        if self.exceeds(source, RateLimit::Requests) { Admission::Exceeds } else { Admission::Admitted(source) }
+        if self.exceeds(source, RateLimit::Requests) {
+            Admission::Exceeds
+        } else {
+            Admission::Admitted(source)
+        }
     }
 
-    /// Whether one more of this limit exceeds it and is to be dropped. In the mode that only tells,
+    /// Whether one more of this limit exceeds it and is to be dropped. In the mode that only reports,
     /// nothing is.
     pub(crate) fn exceeds(&mut self, source: AdmittedSource, limit: RateLimit) -> bool {
         let (Some(rates), Some(slot)) = (&mut self.rates, source.slot) else { return false };

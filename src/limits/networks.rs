@@ -43,7 +43,7 @@ impl FromStr for Networks {
                 IpNet::V6(network) => networks.v6.push(network),
             }
         }
-        // Nobody who writes a comma means everybody.
+        // Separators without a network are a mistake: no networks would mean all.
         if networks.is_empty() && !text.trim().is_empty() {
             return Err(NetworksError(text.trim().to_owned()));
         }

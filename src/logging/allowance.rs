@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_beyond_the_allowance_are_counted_and_told_with_the_next_one() {
+    fn lines_beyond_the_allowance_are_counted_and_reported_with_the_next_one() {
         let mut allowance = Allowance::per_minute(2);
         let start = Instant::now();
         let answers: Vec<_> = (0..5).map(|_| allowance.take(start)).collect();

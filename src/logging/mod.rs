@@ -3,7 +3,7 @@
 //! The operator's log says what happens to the daemon, through `tracing`. The usage log has a
 //! line a request; see [`UsageLog`]. Neither ever makes the server wait: lines go into bounded
 //! buffers, which threads of their own write, one for each destination, so that a terminal or
-//! pipe that nobody reads does not keep the files from being written.
+//! pipe that has no reader does not keep the files from being written.
 
 pub(crate) mod allowance;
 mod line;
@@ -71,7 +71,11 @@ pub(crate) fn inherit(operator: Option<&Path>, usage: Option<&Path>) -> Result<V
     };
     for (what, path) in [(OPERATOR, operator), (USAGE, usage)] {
         if let Some(path) = path {
-            inherited::check_open(path).map_err(|error| LogOpenError { what, path: path.to_owned(), error })?;
+            inherited::check_open(path).map_err(|error| LogOpenError {
+                what,
+                path: path.to_owned(),
+                error,
+            })?;
         }
     }
     let (operator, usage) = (named(OPERATOR, operator)?, named(USAGE, usage)?);
@@ -134,7 +138,7 @@ impl Logs {
         self.files().filter_map(|sink| sink.descriptor()).collect()
     }
 
-    /// Says that the daemon has started. From now on threads write the lines, so that nobody waits
+    /// Says that the daemon has started. From now on threads write the lines, so that no caller waits
     /// for a destination, and stderr gets warnings only if there is no log file.
     pub(crate) fn serving(&self) {
         self.files().for_each(Sink::start);
@@ -147,7 +151,7 @@ impl Logs {
         UsageLog::new(self.usage.iter().cloned().chain(stderr).collect())
     }
 
-    /// Opens the files again, since somebody may have moved them away. One that cannot be opened
+    /// Opens the files again, since they may have been moved away. One that cannot be opened
     /// stays as it is.
     pub(crate) fn reopen(&self) {
         for sink in self.files() {

@@ -87,7 +87,7 @@ impl OperatorLog {
         if self.debug || serving && (text.critical || grave && self.file.is_none()) {
             self.stderr.append(&line);
         } else if !serving && grave {
-            // Somebody may be reading, to whom the date says nothing.
+            // For a person at the terminal, to whom the date says nothing.
             let mut line = format!("pyzord: {}: ", name.to_lowercase()).into_bytes();
             push_printable(&mut line, &text.text);
             line.push(b'\n');

@@ -13,7 +13,7 @@ use super::writer::{FullPipe, LineWriter, count_lines};
 
 /// How long the thread lets lines gather after a write, so that it is not woken for each.
 const GATHERING: Duration = Duration::from_millis(10);
-/// How often it tells of dropped lines while it waits.
+/// How often it reports dropped lines while it waits.
 const REMINDER: Duration = Duration::from_secs(60);
 
 /// A destination of lines.
@@ -79,7 +79,7 @@ impl Sink {
     pub(super) fn append(&self, lines: &[u8]) {
         let mut state = self.lock();
         if let Some(writer) = &mut state.writer {
-            // There is nobody yet to whom a failure could be told, and nobody waits for a full pipe.
+            // No failure can be reported yet, and a start waits for no full pipe.
             let _ = writer.write(lines, &mut |_| FullPipe::Lost);
             return;
         }
@@ -161,7 +161,7 @@ impl SinkQueue {
     fn write_until_closed(&self, mut writer: LineWriter) {
         let mut lines = Vec::new();
         let name = writer.name.clone();
-        let mut told = None;
+        let mut reported = None;
         loop {
             let mut state = lock(&self.state);
             while state.pending.is_empty()
@@ -182,14 +182,16 @@ impl SinkQueue {
 
             let (mut replacement, until) = replacement.unzip();
             let (before, after) = lines.split_at(until.unwrap_or(lines.len()));
-            writer.write_and_tell(before, &mut |pause| self.wait(pause, &mut replacement, &name, &mut told));
+            writer.write_and_report(before, &mut |pause| {
+                self.wait(pause, &mut replacement, &name, &mut reported)
+            });
             if dropped > 0 {
                 warn!("{dropped} lines for the {} were dropped, since it was too slow", writer.name);
             }
             if let Some(target) = replacement.take() {
                 writer.replace(target);
             }
-            writer.write_and_tell(after, &mut |pause| self.wait(pause, &mut None, &name, &mut told));
+            writer.write_and_report(after, &mut |pause| self.wait(pause, &mut None, &name, &mut reported));
             if closing {
                 break;
             }
@@ -198,7 +200,7 @@ impl SinkQueue {
         // What came in between, a line about dropped ones for instance.
         let rest = std::mem::take(&mut lock(&self.state).pending);
         if !rest.is_empty() {
-            let _ = writer.write(&rest, &mut |pause| self.wait(pause, &mut None, &name, &mut told));
+            let _ = writer.write(&rest, &mut |pause| self.wait(pause, &mut None, &name, &mut reported));
         }
         lock(&self.state).ended = true;
         self.ended.notify_all();
@@ -211,7 +213,7 @@ impl SinkQueue {
         pause: Duration,
         target: &mut Option<SinkTarget>,
         name: &str,
-        told: &mut Option<Instant>,
+        reported: &mut Option<Instant>,
     ) -> FullPipe {
         let mut state = lock(&self.state);
         if state.replacement.is_none() && target.is_none() {
@@ -224,9 +226,9 @@ impl SinkQueue {
         if let Some(target) = target.take() {
             return FullPipe::Instead(target);
         }
-        if state.dropped > 0 && told.is_none_or(|told| told.elapsed() >= REMINDER) {
-            *told = Some(Instant::now());
-            // Counted on: where this line finds no room itself, the whole number is told later.
+        if state.dropped > 0 && reported.is_none_or(|reported| reported.elapsed() >= REMINDER) {
+            *reported = Some(Instant::now());
+            // Counted on: where this line finds no room itself, the whole number is reported later.
             let dropped = state.dropped;
             drop(state);
             warn!("the {name} takes no lines; {dropped} were dropped so far");

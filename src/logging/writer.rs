@@ -39,14 +39,18 @@ impl LineWriter {
         Self { target, name, torn: false, failing: false, lost: 0 }
     }
 
-    pub(super) fn write_and_tell(&mut self, lines: &[u8], full: &mut dyn FnMut(Duration) -> FullPipe) {
+    pub(super) fn write_and_report(&mut self, lines: &[u8], full: &mut dyn FnMut(Duration) -> FullPipe) {
         if !lines.is_empty() {
             let outcome = self.write(lines, full);
-            self.tell(outcome);
+            self.report(outcome);
         }
     }
 
-    pub(super) fn write(&mut self, lines: &[u8], full: &mut dyn FnMut(Duration) -> FullPipe) -> io::Result<()> {
+    pub(super) fn write(
+        &mut self,
+        lines: &[u8],
+        full: &mut dyn FnMut(Duration) -> FullPipe,
+    ) -> io::Result<()> {
         let (mut at, mut pause) = (0, FIRST_PAUSE);
         while at < lines.len() {
             // Whatever comes next must not look like the rest of a line that was cut off.
@@ -99,8 +103,8 @@ impl LineWriter {
         Err(error)
     }
 
-    /// Tells the operator when writing begins to fail, and when it works again.
-    fn tell(&mut self, outcome: io::Result<()>) {
+    /// Reports when writing begins to fail, and when it works again.
+    fn report(&mut self, outcome: io::Result<()>) {
         match outcome {
             Err(error) if !self.failing => {
                 self.failing = true;
@@ -109,7 +113,7 @@ impl LineWriter {
                     self.name
                 );
             }
-            // Some may have been lost before there was anybody to tell.
+            // Some may have been lost before it could be reported.
             Ok(()) if self.failing || self.lost > 0 => {
                 self.failing = false;
                 warn!("the {} can be written again; {} lines were lost", self.name, self.lost);

@@ -1,5 +1,5 @@
 //! Going into the background, and telling the process in the foreground how it went.
-#![allow(unsafe_code, reason = "fork is unsafe, and so is closing what somebody else opened")]
+#![allow(unsafe_code, reason = "fork is unsafe, and so is closing what other code opened")]
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use super::signals;
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
 
-/// The daemon's side of a detaching: what is still to be told to the process that was started.
+/// The daemon's side of a detaching: what the process that was started still waits to hear.
 #[derive(Debug)]
 pub(crate) struct Readiness {
     pipe: File,
@@ -32,7 +32,7 @@ impl Readiness {
     ///
     /// The system's. The caller's descriptors may then still be in use.
     pub(crate) fn ready(mut self) -> io::Result<()> {
-        // Before the word is given: whoever waits for the end of our output, as ssh does, must
+        // Before the word is given: a caller that waits for the end of our output, as ssh does, must
         // not find us still holding it.
         dup2_stdout(self.output.as_fd())?;
         dup2_stderr(self.output.as_fd())?;
@@ -41,7 +41,7 @@ impl Readiness {
 
     /// Lets the process that was started end with failure. The reason has been written to stderr.
     pub(crate) fn failed(mut self) {
-        // Nobody may be left to hear it.
+        // The process that was started may be gone.
         let _ = self.tell(FAILED);
     }
 

@@ -12,7 +12,7 @@ pub(crate) mod signals;
 use nix::sys::stat::{Mode, umask};
 
 /// From here on, what is created is for this user alone: accounts, logs and the database are
-/// nobody else's business.
+/// private.
 pub(crate) fn restrict_umask() {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
 }

@@ -124,8 +124,8 @@ impl Drop for PidFile {
 fn replace_content(file: &mut File) -> io::Result<()> {
     let line = format!("{}\n", std::process::id());
     file.rewind()?;
-    // One write, and the rest of an older, longer number cut off only behind it: nobody ever
-    // reads a part of the number.
+    // One write, and the rest of an older, longer number cut off only behind it, so that a reader
+    // never sees a part of the number.
     file.write_all(line.as_bytes())?;
     file.set_len(line.len() as u64)
 }

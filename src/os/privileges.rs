@@ -102,7 +102,7 @@ pub(crate) fn is_for_root(port: u16) -> bool {
 ///
 /// # Errors
 ///
-/// The system refuses, as it does when somebody without the right lowers it.
+/// The system refuses, as it does when a user without the right lowers it.
 pub(crate) fn nice(increment: i32) -> io::Result<()> {
     if increment == 0 {
         return Ok(());

@@ -33,7 +33,7 @@ const MEANINGLESS: [libc::c_int; 7] = [
     libc::SIGXFSZ,
 ];
 
-/// Ignores every signal that asks the server for nothing and would end it. What tells of a fault of the
+/// Ignores every signal that asks the server for nothing and would end it. What reports a fault of the
 /// process, or that a limit of processor time is exceeded, keeps its default action.
 pub(crate) fn ignore_meaningless() {
     MEANINGLESS.into_iter().for_each(ignore);
@@ -57,7 +57,7 @@ fn ignore(signal: libc::c_int) {
 }
 
 /// Blocks the signals that mean something, so that none of them can end the process before there
-/// is somebody to take it. Threads and children made from now on inherit this.
+/// is code to take it. Threads and children made from now on inherit this.
 ///
 /// # Errors
 ///
@@ -87,7 +87,7 @@ pub(crate) fn unblock() -> io::Result<()> {
 
 /// Waits so long for a signal to stop, and returns its name as soon as there is one. Takes the signals that
 /// [`block`] blocks; those that ask for a reload are dropped, so this is for a start that has read nothing
-/// yet that they could mean. Works without a runtime. Where the system cannot tell of signals this way, it
+/// yet that they could mean. Works without a runtime. Where the system cannot report signals this way, it
 /// only waits.
 pub(crate) fn stopped_within(pause: Duration) -> Option<&'static str> {
     let deadline = Instant::now() + pause;
@@ -155,7 +155,7 @@ impl Signals {
             Some(()) = self.int.recv() => Intention::Stop("SIGINT"),
             Some(()) = self.hup.recv() => Intention::Reopen,
             Some(()) = self.usr1.recv() => Intention::Reload,
-            // The streams end with the runtime, and then nobody waits.
+            // The streams end with the runtime, and then nothing waits.
             else => std::future::pending().await,
         }
     }

@@ -13,17 +13,17 @@ pub(crate) struct UnansweredCounters {
     pub(crate) unsent: u64,
     /// Replies that were dropped because the send buffers were full.
     pub(crate) without_room: u64,
-    /// Datagrams that the kernel dropped since the socket had no room.
+    /// Datagrams that the kernel dropped for lack of room in the socket.
     pub(crate) dropped_by_kernel: u64,
     /// Datagrams from networks that are not allowed.
     pub(crate) denied: u64,
-    /// Datagrams and replies beyond a rate limit. In the mode that only tells these were answered.
+    /// Datagrams and replies beyond a rate limit. In the mode that only reports, these were answered.
     pub(crate) exceeding: u64,
 }
 
 impl UnansweredCounters {
     /// Says in the log what has been added to what was there before, if anything. `only_reports`: whether
-    /// what exceeds a rate limit is only told of.
+    /// what exceeds a rate limit is only reported.
     pub(super) fn report_since(&self, before: &Self, only_reports: bool) {
         if self == before {
             return;

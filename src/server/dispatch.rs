@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// Gives up what has waited too long for the engine, and what is too much. While the engine says
-    /// nothing at all it may have gone, and whoever waits gets a refusal as soon as that is known.
+    /// nothing at all it may have gone, and what waits is refused as soon as that is known.
     pub(super) fn shed(&mut self) {
         let now = Instant::now();
         let patience = MAX_WAIT + self.engine.spacing();
@@ -93,7 +93,7 @@ impl Server {
                 }
             }
         }
-        // From an engine that is away everybody gets a refusal at once.
+        // Requests to an unavailable engine are refused at once.
         if self.engine.is_available() {
             self.shed();
             self.answered = Instant::now();

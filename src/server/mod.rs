@@ -38,10 +38,10 @@ use self::sender::{ReplyOutbox, ReplySender};
 use self::socket::Listener;
 use self::work::EngineWork;
 use crate::access::Authorizer;
-use crate::logging::allowance::Allowance;
 use crate::handler::Handler;
 use crate::limits::Gate;
 use crate::logging::UsageLog;
+use crate::logging::allowance::Allowance;
 use crate::record::Timestamp;
 use crate::storage::{Batch, Engine};
 use pyzor_udp::BATCH;
@@ -73,7 +73,7 @@ pub(crate) struct ServerParts {
     pub(crate) engine: Arc<dyn Engine>,
     /// Where a line a request is written.
     pub(crate) usage: UsageLog,
-    /// Which networks are heard, and how often; none: everybody, always.
+    /// Which networks are accepted, and how often; none: all, always.
     pub(crate) gate: Option<Gate>,
     /// How many signatures to remember at least, so that no copy is counted again; none: do not look.
     pub(crate) replay_guard: Option<usize>,

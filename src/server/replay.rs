@@ -23,7 +23,7 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// How many copies may wait for the first at a time; further ones get no reply.
 const MAX_COPIES: usize = 65_536;
 
-/// What tells a signed request from every other.
+/// What distinguishes a signed request from every other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ReplayMark {
     signature: Digest,
@@ -65,7 +65,7 @@ pub(super) struct ReplayGuard {
     size: usize,
     /// What has been counted, in two generations: when the younger one is old or full, it becomes the
     /// older one, whose signatures are forgotten together. So nothing is ever removed singly, which
-    /// would make a table of this size tidy itself up in between, and hold everybody up.
+    /// would make a table of this size rehash in between, and delay all requests.
     younger: SignatureGeneration,
     older: SignatureGeneration,
     under_way: HashMap<Digest, Vec<ReplyTo>>,
@@ -136,7 +136,7 @@ impl ReplayGuard {
         }
     }
 
-    /// Learns what became of a request; returns who sent copies meanwhile and is to be told the same.
+    /// Learns what became of a request; returns where copies came from meanwhile, which get the same reply.
     pub(super) fn finish(
         &mut self,
         mark: ReplayMark,
@@ -150,14 +150,14 @@ impl ReplayGuard {
         self.give_up(mark)
     }
 
-    /// Learns that a request gets no reply and was not counted; returns who sent copies meanwhile.
+    /// Learns that a request gets no reply and was not counted; returns where copies came from meanwhile.
     pub(super) fn give_up(&mut self, mark: ReplayMark) -> Vec<ReplyTo> {
         let waiting = self.under_way.remove(&mark.signature).unwrap_or_default();
         self.copies -= waiting.len();
         waiting
     }
 
-    /// Forgets what is under way, when nobody will ever learn what became of it.
+    /// Forgets what is under way, when it will never be known what became of it.
     pub(super) fn give_up_all(&mut self) {
         self.under_way.clear();
         self.copies = 0;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::load::{GivenValue, SettingsLoader};
-use super::table::{OptionEffect, OptionKind, OPTIONS, ServerOption};
+use super::table::{OPTIONS, OptionEffect, OptionKind, ServerOption};
 use super::value::SettingValue;
 use crate::limits::{Networks, NetworksError};
 use crate::os::privileges::Identity;
@@ -25,7 +25,11 @@ impl SettingsLoader<'_> {
         }
     }
 
-    pub(super) fn value(&mut self, option: &'static ServerOption, given: &GivenValue) -> Result<SettingValue, String> {
+    pub(super) fn value(
+        &mut self,
+        option: &'static ServerOption,
+        given: &GivenValue,
+    ) -> Result<SettingValue, String> {
         let text = given.text.as_str();
         match option.kind {
             OptionKind::Text => Ok(SettingValue::Text(text.to_owned())),
@@ -98,7 +102,7 @@ impl SettingsLoader<'_> {
         if let Some(given) = given
             && is_file
         {
-            // The text is not told: without its engine's line it may be another engine's, with a password.
+            // The text is not shown: without its engine's line it may be another engine's, with a password.
             self.warnings.push(format!("{}: DigestDB: the value {TAKEN_WHOLE}", given.place));
         }
     }

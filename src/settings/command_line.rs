@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command};
 
-use super::table::{NumberCheck, OptionKind, OPTIONS, ServerOption};
+use super::table::{NumberCheck, OPTIONS, OptionKind, ServerOption};
 use crate::optparse::{Flag, Value, explain, normalize};
 
 const PROGRAM: &str = "pyzord";
@@ -20,7 +20,7 @@ pub(super) enum CommandLine {
     Run(Vec<(&'static ServerOption, String)>),
 }
 
-/// Reads the arguments behind the program's name. A mistake is told as it is to be printed.
+/// Reads the arguments behind the program's name. A mistake is returned as it is to be printed.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CommandLine, String> {
     let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
     let arguments = arguments

@@ -1,4 +1,4 @@
-//! Any config file: problems and warnings are lines that tell no password, and what is taken comes back the same
+//! Any config file: problems and warnings are lines without a password, and what is taken comes back the same
 //! when it is written down and read again.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::load::SettingsLoader;
 use super::table::{self, OPTIONS};
-use super::{Environment, SettingsError, ServerInvocation, SECTION, Settings};
+use super::{Environment, SECTION, ServerInvocation, Settings, SettingsError};
 use crate::fuzz_models::{check_lines, check_no_secret};
 use pyzor_home::ini::{IniDocument, IniValue};
 

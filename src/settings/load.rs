@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::table::{self, OptionEffect, OPTIONS, ServerOption};
+use super::table::{self, OPTIONS, OptionEffect, ServerOption};
 use super::value::{self, SettingValue};
-use super::{Environment, SettingsError, ServerInvocation, SECTION, Settings};
+use super::{Environment, SECTION, ServerInvocation, Settings, SettingsError};
 use crate::access::{AccessOrder, AccessSources};
 use crate::os::open;
 use pyzor_home::ini::IniDocument;
@@ -19,12 +19,12 @@ use pyzor_home::problem::ConfigProblem;
 const DEFAULT_PLACE: &str = "the default";
 /// The config file's name in the homedir.
 const FILE: &str = "config";
-/// The homedir of who has no home.
+/// The homedir of a user without a home.
 const SYSTEM_HOMEDIR: &str = "/etc/pyzor";
 /// Options whose text may hold a password.
 const SECRET: [&str; 3] = ["DigestDB", "SentryDSN", "UsageSentryDSN"];
 
-/// A value and who gave it.
+/// A value and where it was given.
 #[derive(Clone, Debug)]
 pub(super) struct GivenValue {
     pub(super) place: String,
@@ -44,7 +44,10 @@ pub(super) struct SettingsLoader<'a> {
 }
 
 impl<'a> SettingsLoader<'a> {
-    pub(super) fn new(environment: &'a Environment, command_line: Vec<(&'static ServerOption, String)>) -> Self {
+    pub(super) fn new(
+        environment: &'a Environment,
+        command_line: Vec<(&'static ServerOption, String)>,
+    ) -> Self {
         let named = command_line.iter().find(|(option, _)| option.key == "homedir");
         let named = named.map(|(_, path)| PathBuf::from(path));
         let homedir = named.unwrap_or_else(|| match &environment.home {
@@ -92,7 +95,7 @@ impl<'a> SettingsLoader<'a> {
                 Err(problems) => self.problems.extend(problems),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // That it is no folder has been told.
+            // That the homedir is no directory has been reported.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
             Err(error) => self.problem(name, None, format!("cannot read the file: {error}")),
         }
@@ -155,7 +158,14 @@ impl<'a> SettingsLoader<'a> {
         }
     }
 
-    fn take(&mut self, document: &IniDocument, option: &'static ServerOption, place: String, text: &str, in_file: bool) {
+    fn take(
+        &mut self,
+        document: &IniDocument,
+        option: &'static ServerOption,
+        place: String,
+        text: &str,
+        in_file: bool,
+    ) {
         let default = |key: &str| table::by_key(key).map(|option| option.default.to_owned());
         match document.interpolate(SECTION, text, &default) {
             Ok(text) => {
@@ -202,7 +212,11 @@ impl<'a> SettingsLoader<'a> {
         let (check, recover) = (is_set("check-config"), is_set("recover"));
         if !self.problems.is_empty() {
             let check = check.then(|| self.sources(&values));
-            return Err(SettingsError::Configuration { problems: self.problems, warnings: self.warnings, check });
+            return Err(SettingsError::Configuration {
+                problems: self.problems,
+                warnings: self.warnings,
+                check,
+            });
         }
         values.insert("homedir", SettingValue::Text(self.homedir.display().to_string()));
         let honoured =
@@ -223,8 +237,13 @@ impl<'a> SettingsLoader<'a> {
             }
             // The table promises what the fields cannot hold: a defect, but never a silent one.
             Err(error) => {
-                let problem = ConfigProblem { place: "settings".to_owned(), option: None, text: error.to_string() };
-                Err(SettingsError::Configuration { problems: vec![problem], warnings: self.warnings, check: None })
+                let problem =
+                    ConfigProblem { place: "settings".to_owned(), option: None, text: error.to_string() };
+                Err(SettingsError::Configuration {
+                    problems: vec![problem],
+                    warnings: self.warnings,
+                    check: None,
+                })
             }
         }
     }

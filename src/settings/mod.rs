@@ -49,7 +49,7 @@ pub(crate) struct Settings {
     /// The database as the engine understands it. May hold a password: not to be shown.
     #[serde(rename = "DigestDB")]
     pub(crate) digest_db: String,
-    /// The same as a file, for an engine that keeps one: absolute.
+    /// The database as a file, for an engine that keeps one: absolute.
     #[serde(skip)]
     pub(crate) digest_db_path: PathBuf,
     /// After how many seconds without a change a record expires; 0 is never.
@@ -64,7 +64,7 @@ pub(crate) struct Settings {
     /// Which line of the access file decides.
     #[serde(rename = "AccessOrder")]
     pub(crate) access_order: AccessOrder,
-    /// Whether somebody chose that, so that it needs no warning.
+    /// Whether the operator chose that, so that it needs no warning.
     #[serde(skip)]
     pub(crate) access_order_explicit: bool,
     /// The pid file.
@@ -85,10 +85,10 @@ pub(crate) struct Settings {
     /// Whether to give up what the server does not need.
     #[serde(rename = "Confine")]
     pub(crate) confine: bool,
-    /// The networks that are heard; none: all.
+    /// The networks whose datagrams are accepted; none: all.
     #[serde(rename = "AllowNetworks")]
     pub(crate) allow_networks: Networks,
-    /// The networks that are not heard, even if allowed.
+    /// The networks whose datagrams are refused, even if allowed.
     #[serde(rename = "DenyNetworks")]
     pub(crate) deny_networks: Networks,
     /// How many requests a second and source prefix; 0 is any number.
@@ -106,7 +106,7 @@ pub(crate) struct Settings {
     /// The networks that no rate limits.
     #[serde(rename = "RateLimitExempt")]
     pub(crate) rate_limit_exempt: Networks,
-    /// Whether what exceeds a rate is only told of.
+    /// Whether what exceeds a rate is only reported.
     #[serde(rename = "RateLimitLogOnly")]
     pub(crate) rate_limit_log_only: bool,
     /// How many bits of an IPv4 address make a source prefix.
@@ -151,7 +151,7 @@ pub(crate) enum ServerInvocation {
     Serve(Box<Settings>),
     /// Check everything, and start nothing.
     CheckConfig(Box<Settings>),
-    /// Mend the database, and start nothing.
+    /// Repair the database, and start nothing.
     Recover(Box<Settings>),
     /// Print this and end.
     Print(String),
@@ -169,7 +169,7 @@ pub(crate) enum SettingsError {
         /// What is to be looked at besides.
         warnings: Vec<String>,
         /// With `--check-config`, where accounts and rights would come from, as far as that is
-        /// known, so that their problems can be told as well.
+        /// known, so that their problems can be reported as well.
         check: Option<AccessSources>,
     },
 }

@@ -55,7 +55,7 @@ fn check_secret(dsn: &str) -> [Option<String>; 2] {
 fn check_parts(input: &mut FuzzInput<'_>) {
     let password = format!("{}{PASSWORD}{}", input.text_until(0), input.text_until(0));
     let [one, two, three] = [0; 3].map(|_| input.text_until(0));
-    // With a comma of its own the password is in places where nobody expects one.
+    // With a comma of its own the password is where none is expected.
     let is_odd = |part: &&String| part.contains([',', '/', ':']) || part.contains(PASSWORD);
     if password.contains(',') || [&one, &two, &three].iter().any(is_odd) {
         return;
@@ -91,7 +91,7 @@ fn check_url(input: &mut FuzzInput<'_>, by_rules: bool) {
     let (login, port) =
         (format!("{}:{}", write(&user), write(&password)), if has_port { ":7000" } else { "" });
     // A user with a colon or an at sign has to be written by the rules, or the password begins elsewhere; and
-    // nobody can tell parameters in a password from others.
+    // parameters in a password look like any others.
     let is_odd = user.contains([':', '@', '/', '?', ',']) || user.contains(PASSWORD);
     if !by_rules && (is_odd || password.contains('?') && password.contains('=')) {
         return;
