@@ -54,13 +54,13 @@ pub(super) fn confine(settings: &Settings) {
 fn places(settings: &Settings) -> ReachablePaths {
     let mut places = ReachablePaths::default();
     places.written.push(settings.homedir.clone());
-    let is_file = settings.engine == "gdbm";
+    let engine = storage::properties(&settings.engine);
     let logs = [&settings.log_file, &settings.usage_log_file].into_iter().flatten();
     let (open, logs): (Vec<_>, Vec<_>) = logs.partition(|path| inherited::number_of(path).is_some());
     // What is open already needs no rule; a file may be put in the place of a link to it.
     let links = open.into_iter().filter(|path| !is_of_the_system(path));
     places.written.extend(links.filter_map(|path| path.parent()).map(Path::to_owned));
-    let database = is_file.then_some(&settings.digest_db_path);
+    let database = engine.is_file.then_some(&settings.digest_db_path);
     let pid_file = settings.detach.is_some().then_some(&settings.pid_file);
     for path in logs.into_iter().chain(database).chain(pid_file) {
         add(&mut places.written, path);
@@ -72,12 +72,12 @@ fn places(settings: &Settings) -> ReachablePaths {
     places.read.extend(variable("TZDIR"));
     places.read.extend(variable("TZ").filter(|path| path.is_absolute()));
     places.written.push("/dev/null".into());
-    if !is_file || settings.listen_address.parse::<IpAddr>().is_err() {
+    if engine.needs_network || settings.listen_address.parse::<IpAddr>().is_err() {
         // Directories rather than files: when the network changes, another file takes the place of the old one.
         places.read.extend(NAME_LOOKUP.map(PathBuf::from));
         add(&mut places.read, Path::new("/etc/resolv.conf"));
     }
-    if !is_file {
+    if engine.needs_network {
         places.read.extend(CERTIFICATES.map(PathBuf::from));
         places.read.extend(variable("SSL_CERT_DIR"));
         for path in storage::authorities(&settings.digest_db).into_iter().chain(variable("SSL_CERT_FILE")) {

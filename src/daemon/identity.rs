@@ -17,6 +17,7 @@ use crate::os::inherited::{self, Inherited};
 use crate::os::open;
 use crate::os::privileges::{self, Identity};
 use crate::settings::Settings;
+use crate::storage;
 
 /// Directories that many programs share, which none of them may own.
 const SHARED_DIRECTORIES: [&str; 8] =
@@ -106,7 +107,7 @@ impl FileTrial<'_> {
                 failures.extend(self.writes(what, path));
             }
         }
-        if settings.engine == "gdbm" {
+        if storage::properties(&settings.engine).is_file {
             // Where a link leads is where repairs make files.
             let path = &settings.digest_db_path;
             failures

@@ -16,15 +16,15 @@ const RECOVERY_STEP: Duration = Duration::from_millis(20);
 pub(super) fn recover(settings: &Settings) -> ExitCode {
     os::restrict_umask();
     settings.warnings.iter().for_each(|warning| say("warning", warning));
-    if settings.engine != "gdbm" {
+    let Some(recover) = storage::recovery(&settings.engine) else {
         say("error", &format_args!("--recover is for a file of gdbm, and Engine is {}", settings.engine));
         return ExitCode::FAILURE;
-    }
+    };
     let age = (settings.cleanup_age > 0).then(|| Duration::from_secs(settings.cleanup_age));
     let cancel = Cancel::default();
     let recovery = thread::spawn({
         let (path, cancel) = (settings.digest_db_path.clone(), cancel.clone());
-        move || storage::recover(&path, age, &cancel)
+        move || recover(&path, age, &cancel)
     });
     while !recovery.is_finished() {
         if let Some(name) = signals::stopped_within(RECOVERY_STEP) {

@@ -37,6 +37,7 @@ use self::transfer::{Failure, Transfer};
 use self::verify::{Findings, Verification};
 use crate::os::signals;
 use crate::settings::Environment;
+use crate::storage;
 use crate::storage::bulk::{self, Bulk, Purpose};
 
 /// The command line was misused.
@@ -284,7 +285,8 @@ fn tell_rest(progress: &Progress, options: &Options, counts: &Counts, destinatio
         );
         say(counts.clamped, "records clamped to what the destination can hold");
     }
-    let to_redis = destination.is_some_and(|destination| destination.engine().starts_with("redis"));
+    let to_redis =
+        destination.is_some_and(|destination| storage::properties(destination.engine()).expires_by_itself);
     if to_redis && options.cleanup_age.is_none() && options.verify != Verify::Only {
         let would = if options.dry_run { "would have" } else { "have" };
         progress.say(&format_args!(
@@ -365,7 +367,7 @@ fn create(home: &Path) -> Result<(), String> {
 fn refuse_same_file(source: &End, destination: &End) -> Result<(), String> {
     let identity = |end: &End| {
         let path: &Path = &end.options.path;
-        let metadata = std::fs::metadata(path).ok().filter(|_| end.engine == "gdbm")?;
+        let metadata = std::fs::metadata(path).ok().filter(|_| storage::properties(&end.engine).is_file)?;
         Some((metadata.dev(), metadata.ino()))
     };
     match identity(source) {

@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::optparse::{Flag, Value, explain, normalize};
 use crate::settings::Environment;
-use crate::storage::{self, bulk};
+use crate::storage;
 
 const PROGRAM: &str = "pyzor-migrate";
 const USAGE: &str = "pyzor-migrate --se ENGINE --sd DSN --de ENGINE --dd DSN [options]";
@@ -200,8 +200,8 @@ fn options(given: &ArgMatches, environment: &Environment) -> Result<Options, Mis
         return Err(Mistake::Established("options --se/--sd/--de/--dd are required".to_owned()));
     };
     for (engine, which) in [(&se, "source"), (&de, "destination")] {
-        if !bulk::engines().any(|known| known == engine) {
-            let (engine, known) = (engine.escape_debug(), bulk::engines().collect::<Vec<_>>().join(", "));
+        if !storage::NAMES.contains(&engine.as_str()) {
+            let (engine, known) = (engine.escape_debug(), storage::NAMES.join(", "));
             return Err(Mistake::Established(format!(
                 "Unsupported {which} engine: {engine} (there are {known})"
             )));

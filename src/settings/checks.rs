@@ -97,7 +97,7 @@ impl SettingsLoader<'_> {
     /// A comment behind the name of the database's file becomes a part of that name, and the server
     /// would begin with an empty database.
     pub(super) fn warn_of_comment_in_database(&mut self, values: &BTreeMap<&str, SettingValue>) {
-        let is_file = values.get("Engine") == Some(&SettingValue::Text("gdbm".to_owned()));
+        let is_file = has_file(values);
         let given = self.given.get("DigestDB").filter(|given| given.in_file && has_comment(&given.text));
         if let Some(given) = given
             && is_file
@@ -185,7 +185,7 @@ impl SettingsLoader<'_> {
         }
         let place = self.place_of("ReusePort");
         let mut refuse = |text: &str| self.problem(place.clone(), Some("ReusePort"), text);
-        if values.get("Engine") == Some(&SettingValue::Text("gdbm".to_owned())) {
+        if has_file(values) {
             refuse("a file of gdbm has one process: set Engine to redis or mysql");
         }
         if is_true("ReplayGuard") {
@@ -212,7 +212,7 @@ impl SettingsLoader<'_> {
     }
 
     pub(super) fn note_visible_password(&mut self, values: &BTreeMap<&str, SettingValue>) {
-        let is_file = values.get("Engine") == Some(&SettingValue::Text("gdbm".to_owned()));
+        let is_file = has_file(values);
         if !is_file && self.given.get("DigestDB").is_some_and(|given| !given.in_file) {
             self.notices.push(
                 "--dsn: every user of this machine can read it in the list of processes, with the password in it: \
@@ -241,6 +241,11 @@ impl SettingsLoader<'_> {
             self.warnings.push(format!("{sentry}: accepted, without effect: nothing is ever sent to Sentry"));
         }
     }
+}
+
+/// Whether the engine's database is a file.
+fn has_file(values: &BTreeMap<&str, SettingValue>) -> bool {
+    matches!(values.get("Engine"), Some(SettingValue::Text(engine)) if storage::properties(engine).is_file)
 }
 
 fn is_truth(text: &str) -> bool {

@@ -75,8 +75,8 @@ fn command() -> Command {
             argument = argument.short(short);
         }
         let help = match option.default {
-            "" => option.help.to_owned(),
-            default => format!("{} (default: {default})", option.help),
+            "" => option.help(),
+            default => format!("{} (default: {default})", option.help()),
         };
         argument = argument.help(help);
         Some(match option.kind {
@@ -217,7 +217,7 @@ mod tests {
         for option in OPTIONS {
             if let Some(flag) = option.flag {
                 assert!(
-                    help.contains(&format!("--{flag}")) && help.contains(option.help),
+                    help.contains(&format!("--{flag}")) && help.contains(&option.help()),
                     "{flag} is not in\n{help}"
                 );
             }

@@ -8,6 +8,7 @@ use super::load::SettingsLoader;
 use super::table::{self, OPTIONS};
 use super::{Environment, SECTION, ServerInvocation, Settings, SettingsError};
 use crate::fuzz_models::{check_lines, check_no_secret};
+use crate::storage;
 use pyzor_home::ini::{IniDocument, IniValue};
 
 /// The password that the dictionary and the corpus know.
@@ -68,7 +69,7 @@ fn check(settings: &Settings) {
     for file in [&settings.log_file, &settings.usage_log_file].into_iter().flatten() {
         assert!(file.is_absolute(), "{file:?}");
     }
-    assert!(["gdbm", "mysql", "redis", "redis_v0"].contains(&settings.engine.as_str()));
+    assert!(storage::NAMES.contains(&settings.engine.as_str()));
     assert!(settings.cleanup_age <= i64::MAX as u64 / 1_000_000);
     assert!(settings.detach.is_none() && !settings.debug && settings.nice == 0);
 }

@@ -1,6 +1,8 @@
 //! Every option there is, once. The command line, the config file, the defaults, the help, the
 //! example and the manuals are made from this table or checked against it.
 
+use crate::storage;
+
 /// What an option's value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OptionKind {
@@ -54,8 +56,8 @@ pub(crate) struct ServerOption {
     pub(crate) kind: OptionKind,
     /// What holds without it, as the config file would say it.
     pub(crate) default: &'static str,
-    /// One line of help.
-    pub(crate) help: &'static str,
+    /// One line of help, as [`ServerOption::help`] completes it.
+    help: &'static str,
     /// What becomes of it.
     pub(crate) effect: OptionEffect,
     /// Whether the Python server has it, so that it may be abbreviated.
@@ -90,6 +92,11 @@ const fn established(
 }
 
 impl ServerOption {
+    /// The line of help, which names all engines where it says `ENGINES`.
+    pub(crate) fn help(&self) -> String {
+        self.help.replace("ENGINES", &storage::listed())
+    }
+
     const fn flag(self, flag: &'static str) -> Self {
         Self { flag: Some(flag), ..self }
     }
@@ -118,7 +125,7 @@ pub(crate) const OPTIONS: &[ServerOption] = &[
     established("ListenAddress", Text, "0.0.0.0", "the address to listen on; :: serves IPv6 and IPv4").flag("address").short('a'),
     established("SendBuffer", Number(4096, 1_073_741_823, Later), "4194304", "how many bytes of replies the kernel is asked to hold until they are sent").recent(),
     established("ReusePort", Truth, "False", "share the port with other processes of this option, each of which gets some of the requests").recent(),
-    established("Engine", Word(&["gdbm", "mysql", "redis", "redis_v0"]), "gdbm", "the storage engine: gdbm, mysql, redis, or redis_v0, a former form of redis").flag("database-engine").short('e'),
+    established("Engine", Word(&storage::NAMES), "gdbm", "the storage engine: ENGINES").flag("database-engine").short('e'),
     established("DigestDB", Text, "pyzord.db", "the database, in the engine's form; for gdbm a file, for the others host,port,password,database or host,user,password,database,table").flag("dsn"),
     established("CleanupAge", Number(0, i64::MAX / 1_000_000, Later), "10368000", "seconds after the last change when a record expires; 0: never").flag("cleanup-age"),
     established("PasswdFile", File, "pyzord.passwd", "the accounts file").flag("password-file"),

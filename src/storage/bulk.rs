@@ -4,12 +4,11 @@
 //! What goes wrong with one record is told with it. What goes wrong with the database ends the work:
 //! whoever moves records begins again later, and nothing has been lost.
 
-use std::sync::Arc;
-
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
-use super::{BoxFuture, Cursor, DRIVERS, OpenError, Options, driver};
+use super::BoxFuture;
+pub use super::drivers::open_bulk as open;
 use crate::record::{Record, Tally, Timestamp};
 use pyzor_wire::digest::Digest;
 
@@ -23,6 +22,10 @@ pub struct Item {
     /// The same as a record, or why it is none.
     pub record: Result<Record, String>,
 }
+
+/// A place in the middle of a database from which a scan goes on; each engine has its own form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub Vec<u8>);
 
 /// Some items of a database.
 #[derive(Debug, Default)]
@@ -170,20 +173,6 @@ pub trait Bulk: Send + Sync {
 
     /// Ends all work. What is not closed may have to be repaired by the next process that opens it.
     fn close(&self) -> Work<'_, ()>;
-}
-
-/// Opens a database for work on all of it.
-///
-/// # Errors
-///
-/// One line that names the database and says what to do.
-pub async fn open(engine: &str, options: &Options, purpose: Purpose) -> Result<Arc<dyn Bulk>, OpenError> {
-    (driver(engine).map_err(OpenError::new)?.open_bulk)(options, purpose).await
-}
-
-/// The names of all engines.
-pub fn engines() -> impl Iterator<Item = &'static str> {
-    DRIVERS.iter().map(|driver| driver.name)
 }
 
 /// Two tallies of one digest as one.

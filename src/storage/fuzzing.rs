@@ -6,7 +6,6 @@ use crate::fuzz_models::{FuzzInput, check_no_secret};
 
 /// The password that the dictionary and the corpus know.
 const PASSWORD: &str = "correct-horse-battery";
-const ENGINES: [&str; 4] = ["gdbm", "mysql", "redis", "redis_v0"];
 const SCHEMES: [&str; 8] =
     ["mysql", "mariadb", "redis", "rediss", "valkey", "redis+cluster", "redis+sentinel", "redis+unix"];
 
@@ -33,7 +32,7 @@ fn check_any(dsn: &str) {
             assert!(!text.contains('\n') && !text.is_empty());
         }
     }
-    for engine in ENGINES {
+    for engine in super::NAMES {
         let options = Options { dsn: dsn.to_owned(), ..Options::default() };
         if let Err(text) = super::check(engine, &options) {
             check_no_secret(PASSWORD, [&text]);

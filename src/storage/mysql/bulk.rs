@@ -19,11 +19,12 @@ use super::table::{Table, decode_held, digest_of};
 use super::target::MySqlTarget;
 use super::work::{is_conflict, is_of_data};
 use crate::record::{Record, Tally, Timestamp};
+use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies,
 };
 use crate::storage::remote::start::reach;
-use crate::storage::{Cursor, OpenError, OpenedBulk, Options};
+use crate::storage::{OpenError, OpenedBulk, Options};
 use pyzor_wire::digest::{Digest, hex};
 
 /// How long a statement may take before the server counts as gone.

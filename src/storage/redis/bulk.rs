@@ -17,11 +17,12 @@ use super::target::{RedisTarget, Servers};
 use super::topology::{self, Referral, Topology, question, question_of_nodes, referred, told};
 use super::walk::Walk;
 use crate::record::Record;
+use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies, map_times, united,
 };
 use crate::storage::remote::start::{Failure, reach};
-use crate::storage::{Cursor, OpenError, Options};
+use crate::storage::{OpenError, Options};
 
 /// How long a server may take to answer before it counts as gone.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);

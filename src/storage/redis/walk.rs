@@ -19,8 +19,8 @@ use super::scan;
 use super::standing::Standing;
 use super::target::Servers;
 use super::topology::SLOTS;
-use crate::storage::Cursor;
 use crate::storage::bulk::BulkError;
+use crate::storage::bulk::Cursor;
 
 /// How many keys a server is asked for at once, during which it does nothing else.
 const SCANNED: usize = 1000;

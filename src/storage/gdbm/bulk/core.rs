@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use tracing::warn;
 
 use crate::record::Timestamp;
-use crate::storage::Cursor;
+use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{BulkError, Item, Items, Outcome};
 use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::codec::Stored;

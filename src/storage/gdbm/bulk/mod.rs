@@ -16,7 +16,7 @@ use super::codec::{Stored, in_calendar};
 use super::file::directory::hash;
 use super::lock;
 use crate::record::{Record, Timestamp};
-use crate::storage::Cursor;
+use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Put, Work, map_tallies, map_times, united,
 };
