@@ -182,7 +182,7 @@ pub fn check(engine: &str, options: &Options) -> Result<(), String> {
 /// The file of trusted certificates that a database's name asks for, if any.
 pub fn authorities(dsn: &str) -> Option<PathBuf> {
     remote::dsn::scheme(dsn)?;
-    remote::dsn::Url::parse(dsn).ok()?.take("ca").map(PathBuf::from)
+    remote::dsn::DsnUrl::parse(dsn).ok()?.take("ca").map(PathBuf::from)
 }
 
 /// Opens a database with the engine of this name. One on another machine is waited for.

@@ -8,7 +8,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use super::codec::Stored;
+use super::codec::StoredRecord;
 use pyzor_wire::digest::Digest;
 
 /// How many records one set holds.
@@ -19,13 +19,13 @@ const SETS_BITS: u32 = 14;
 /// A bounded table of records. A digest belongs to one set, where it takes the place of one that was
 /// not asked for lately: a flood of digests that are named once does not drive out the others.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(super) struct RecordCache {
     seed: u64,
-    sets: Box<[Set]>,
+    sets: Box<[CacheSet]>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Set {
+struct CacheSet {
     /// A byte of each record's hash, so that most of the others need not be looked at.
     tags: [u8; WAYS],
     /// How many of the places are in use.
@@ -34,25 +34,25 @@ struct Set {
     recent: u8,
     /// Where to look first for a place to give away.
     hand: u8,
-    slots: Option<Box<[Slot; WAYS]>>,
+    slots: Option<Box<[CacheSlot; WAYS]>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct CacheSlot {
     digest: Digest,
-    stored: Option<Stored>,
+    stored: Option<StoredRecord>,
 }
 
-impl Default for Cache {
+impl Default for RecordCache {
     fn default() -> Self {
         // Which digests share a set must not be for strangers to choose.
-        Self { seed: RandomState::new().hash_one(0), sets: vec![Set::default(); 1 << SETS_BITS].into() }
+        Self { seed: RandomState::new().hash_one(0), sets: vec![CacheSet::default(); 1 << SETS_BITS].into() }
     }
 }
 
-impl Cache {
+impl RecordCache {
     /// What the file has of a digest, if that is known here: a record, or none.
-    pub(super) fn get(&mut self, digest: &Digest) -> Option<Option<Stored>> {
+    pub(super) fn get(&mut self, digest: &Digest) -> Option<Option<StoredRecord>> {
         let (set, tag) = self.find(digest);
         let way = set.position(tag, digest)?;
         set.recent |= 1 << way;
@@ -60,8 +60,8 @@ impl Cache {
     }
 
     /// Notes what the file has of a digest.
-    pub(super) fn put(&mut self, digest: &Digest, stored: Option<Stored>) {
-        let slot = Slot { digest: *digest, stored };
+    pub(super) fn put(&mut self, digest: &Digest, stored: Option<StoredRecord>) {
+        let slot = CacheSlot { digest: *digest, stored };
         let (set, tag) = self.find(digest);
         let way = set.position(tag, digest).unwrap_or_else(|| set.place());
         set.tags[way] = tag;
@@ -94,7 +94,7 @@ impl Cache {
         std::hint::black_box(seen);
     }
 
-    fn find(&mut self, digest: &Digest) -> (&mut Set, u8) {
+    fn find(&mut self, digest: &Digest) -> (&mut CacheSet, u8) {
         let (set, tag) = self.place(digest);
         (&mut self.sets[set], tag)
     }
@@ -106,7 +106,7 @@ impl Cache {
     }
 }
 
-impl Set {
+impl CacheSet {
     fn position(&self, tag: u8, digest: &Digest) -> Option<usize> {
         let slots = self.slots.as_ref()?;
         (0..usize::from(self.used)).find(|way| self.tags[*way] == tag && slots[*way].digest == *digest)
@@ -139,15 +139,15 @@ mod tests {
         Digest::from_bytes(sha1::Sha1::digest(number.to_be_bytes()).into())
     }
 
-    fn stored(count: u32) -> Stored {
-        let mut stored = Stored::default();
+    fn stored(count: u32) -> StoredRecord {
+        let mut stored = StoredRecord::default();
         stored.add(Kind::Report, count, Timestamp::from_seconds(1));
         stored
     }
 
     #[test]
     fn what_was_put_is_had_until_it_is_replaced_or_forgotten() {
-        let mut cache = Cache::default();
+        let mut cache = RecordCache::default();
         assert_eq!(cache.get(&digest(1)), None);
         cache.put(&digest(1), None);
         assert_eq!(cache.get(&digest(1)), Some(None));
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn it_never_says_anything_else_than_what_was_put_last() {
-        let mut cache = Cache::default();
+        let mut cache = RecordCache::default();
         let mut truth = std::collections::HashMap::new();
         let mut state = 1u64;
         for step in 0..400_000u32 {
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_outlives_a_flood_of_others() {
-        let mut cache = Cache::default();
+        let mut cache = RecordCache::default();
         let popular: Vec<Digest> = (0..20_000).map(digest).collect();
         for digest in &popular {
             cache.put(digest, Some(stored(1)));

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::file::location::Place;
+use super::file::location::DatabasePath;
 use super::lock;
-use super::repair::leftovers::clean;
+use super::repair::leftovers::remove_every_leftover;
 use crate::storage::OpenError;
 
 /// How long a cancelled repair may take to end by itself. In a call of the library it does not.
@@ -19,25 +19,25 @@ pub(super) struct Cancelled;
 
 /// Cancels one opening or recovery. All clones are about the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<Work>);
+pub struct Cancel(Arc<CancelShared>);
 
 #[derive(Debug, Default)]
-struct Work {
-    state: Mutex<State>,
+struct CancelShared {
+    state: Mutex<CancelState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct CancelState {
     is_cancelled: bool,
     is_running: bool,
     /// The database beside which a repair may have files.
-    repairing: Option<Place>,
+    repairing: Option<DatabasePath>,
 }
 
 /// Opens something in a thread that may wait for the disk. If the future is dropped, that is cancelled, and what has
 /// been opened is dropped before this ends.
-pub(super) async fn opened<T: Send + 'static>(
+pub(super) async fn open_cancellable<T: Send + 'static>(
     open: impl FnOnce(&Cancel) -> Result<T, OpenError> + Send + 'static,
 ) -> Result<T, OpenError> {
     // Dropped last, when nothing can be received any more.
@@ -81,7 +81,7 @@ impl Cancel {
         let waited = self.0.changed.wait_timeout_while(state, CANCEL_LIMIT, |state| state.is_running);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = state.repairing.as_ref().filter(|_| state.is_running) {
-            clean(place);
+            remove_every_leftover(place);
         }
     }
 
@@ -91,13 +91,13 @@ impl Cancel {
     }
 
     /// Does what cannot be undone, unless the work was cancelled before.
-    pub(super) fn commit<T>(&self, work: impl FnOnce(&mut State) -> T) -> Result<T, Cancelled> {
+    pub(super) fn commit<T>(&self, work: impl FnOnce(&mut CancelState) -> T) -> Result<T, Cancelled> {
         let mut state = lock(&self.0.state);
         if state.is_cancelled { Err(Cancelled) } else { Ok(work(&mut state)) }
     }
 
     /// Notes the database that is being repaired, if any.
-    pub(super) fn note(&self, repairing: Option<Place>) {
+    pub(super) fn note(&self, repairing: Option<DatabasePath>) {
         lock(&self.0.state).repairing = repairing;
         self.0.changed.notify_all();
     }

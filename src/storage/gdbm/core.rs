@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::codec::Stored;
+use super::codec::StoredRecord;
 use super::file::handle::GdbmError;
-use super::file::location::Place;
-use super::file::open_file::Open;
+use super::file::location::DatabasePath;
+use super::file::open_file::OpenFile;
 use super::lock;
 use super::repair::marker::Marker;
 use crate::logging::allowance::withheld_note;
@@ -21,13 +21,13 @@ use crate::storage::{Entry, StorageError};
 use pyzor_wire::digest::Digest;
 
 /// The open file and all that is known of it, for the engine and its thread.
-pub(super) struct Shared {
+pub(super) struct GdbmCore {
     pub(super) path: PathBuf,
-    pub(super) place: Place,
+    pub(super) place: DatabasePath,
     pub(super) marker: Marker,
     pub(super) age: Option<Duration>,
     /// None once closed.
-    pub(super) open: Mutex<Option<Open>>,
+    pub(super) open: Mutex<Option<OpenFile>>,
     /// The same open file, to be synced without the lock on it here. It is locked against other processes until
     /// this is dropped, when its marker is gone.
     pub(super) file: File,
@@ -38,14 +38,19 @@ pub(super) struct Shared {
     pub(super) is_gone: AtomicBool,
 }
 
-impl Shared {
+impl GdbmCore {
     /// The open file, once no other thread uses it; none once closed.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<OpenFile>> {
         lock(&self.open)
     }
 
     /// Does what a batch asks of one digest.
-    pub(super) fn serve(&self, open: &mut Open, entry: &mut Entry, now: Timestamp) -> Result<(), GdbmError> {
+    pub(super) fn serve(
+        &self,
+        open: &mut OpenFile,
+        entry: &mut Entry,
+        now: Timestamp,
+    ) -> Result<(), GdbmError> {
         let known = match open.cache.get(&entry.digest) {
             Some(known) => known,
             None => match self.read(open, &entry.digest)? {
@@ -64,7 +69,7 @@ impl Shared {
             return Ok(());
         }
         let key = entry.digest.to_hex();
-        let outcome = if known.is_none() && self.would_burst(open, &key) {
+        let outcome = if known.is_none() && self.would_grow_directory(open, &key) {
             Err(StorageError::Unavailable)
         } else if open.admit(&self.path, now) {
             let mut changed = stored;
@@ -76,12 +81,12 @@ impl Shared {
             match open.put(&key, &changed) {
                 Ok(()) => {
                     open.cache.put(&entry.digest, Some(changed));
-                    open.keep_ahead();
+                    open.extend_tail();
                     Ok(())
                 }
                 Err(error) => {
                     open.cache.forget(&entry.digest);
-                    Err(self.complain(open, &error))
+                    Err(self.report_error(open, &error))
                 }
             }
         } else {
@@ -94,11 +99,11 @@ impl Shared {
     /// Reads what the file has of a digest, and keeps it at hand.
     fn read(
         &self,
-        open: &mut Open,
+        open: &mut OpenFile,
         digest: &Digest,
-    ) -> Result<Result<Option<Stored>, StorageError>, GdbmError> {
+    ) -> Result<Result<Option<StoredRecord>, StorageError>, GdbmError> {
         let known = if open.handle.fetch(&digest.to_hex(), &mut open.value)? {
-            let Some(stored) = Stored::decode(&open.value) else {
+            let Some(stored) = StoredRecord::decode(&open.value) else {
                 if let Some(withheld) = open.complaints.take(Instant::now()) {
                     error!(
                         "the record of {digest} in {} is damaged{}",
@@ -117,8 +122,8 @@ impl Shared {
     }
 
     /// Whether a new key would blow the file's directory up, as chosen digests do.
-    fn would_burst(&self, open: &mut Open, key: &[u8]) -> bool {
-        let why = match open.directory.would_burst(key) {
+    fn would_grow_directory(&self, open: &mut OpenFile, key: &[u8]) -> bool {
+        let why = match open.directory.would_grow_directory(key) {
             Ok(false) => return false,
             Ok(true) => "it collides with too many others, which somebody must have chosen".to_owned(),
             Err(error) => format!("the directory cannot be read: {error}"),
@@ -140,9 +145,9 @@ impl Shared {
     }
 
     /// Logs an error of the library, and finds out whether it was the last one.
-    pub(super) fn complain(&self, open: &mut Open, error: &GdbmError) -> StorageError {
+    pub(super) fn report_error(&self, open: &mut OpenFile, error: &GdbmError) -> StorageError {
         let path = self.path.display();
-        self.marker.flag().owe();
+        self.marker.flag().require_repair();
         if open.handle.needs_recovery() {
             let why = format!(
                 "the database {path} is damaged ({error}): the server ends, and its next start repairs the file; \

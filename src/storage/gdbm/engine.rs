@@ -10,12 +10,12 @@ use jiff::tz::TimeZone;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::cancel::{Cancel, opened};
-use super::core::Shared;
-use super::file::disk_note::Note;
+use super::cancel::{Cancel, open_cancellable};
+use super::core::GdbmCore;
+use super::file::disk_note::DiskNote;
 use super::file::tail;
 use super::lock;
-use super::opening::{Opened as OpenedFile, Opening};
+use super::opening::{FileOpener, OpenedFile};
 use crate::record::Timestamp;
 use crate::storage::{Batch, BoxFuture, Engine, OpenError, Opened, Options, Progress};
 
@@ -25,7 +25,7 @@ const CACHED_BLOCKS: usize = 512;
 
 /// The engine on an open file.
 pub struct Gdbm {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<GdbmCore>,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -34,8 +34,8 @@ pub struct Gdbm {
 pub(in crate::storage) fn open(options: &Options) -> Opened<'_> {
     let options = options.clone();
     Box::pin(async move {
-        let engine = opened(move |cancel| {
-            let note = options.homedir.as_deref().map(Note::of);
+        let engine = open_cancellable(move |cancel| {
+            let note = options.homedir.as_deref().map(DiskNote::of);
             Gdbm::open_as(&options.path, options.cleanup_age, TimeZone::system(), note, cancel)
         });
         let engine = engine.await?;
@@ -58,16 +58,16 @@ impl Gdbm {
         path: &Path,
         age: Option<Duration>,
         zone: TimeZone,
-        note: Option<Note>,
+        note: Option<DiskNote>,
         cancel: &Cancel,
     ) -> Result<Self, OpenError> {
-        let opening = Opening { path, zone, age, cached_blocks: CACHED_BLOCKS, note, cancel };
+        let opening = FileOpener { path, zone, age, cached_blocks: CACHED_BLOCKS, note, cancel };
         let OpenedFile { mut open, marker, place, file } = opening.run()?;
         let path = place.file().to_owned();
         // A full disk is told at the start, not at the first report.
         open.admit(&path, Timestamp::now());
         open.ahead.begin();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(GdbmCore {
             path: path.clone(),
             place,
             marker,
@@ -82,7 +82,7 @@ impl Gdbm {
         let keeper = thread::Builder::new().name("gdbm".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
-                let _told = DeathTold(&shared);
+                let _told = ThreadDeathReport(&shared);
                 shared.keep();
             }
         });
@@ -96,13 +96,13 @@ impl Gdbm {
     fn close_once(&self) {
         self.stop_keeper();
         let Some(open) = self.shared.lock().take() else { return };
-        self.shared.look_for_file();
+        self.shared.warn_if_file_is_gone();
         let (path, marker) = (self.shared.path.display(), &self.shared.marker);
         if let Err(error) = open.handle.close() {
             error!("closing the database {path} failed: {error}");
         }
         // What may be damaged is to be repaired by the next start, with all that is in the file.
-        if marker.flag().is_owed() {
+        if marker.flag().needs_repair() {
             self.shared.sync_file();
             match marker.sync() {
                 Ok(()) => warn!(
@@ -139,9 +139,9 @@ impl Gdbm {
 }
 
 /// Tells of the death of the thread that has it: without that nothing would reach the disk in time.
-pub(super) struct DeathTold<'a>(pub(super) &'a Shared);
+pub(super) struct ThreadDeathReport<'a>(pub(super) &'a GdbmCore);
 
-impl Drop for DeathTold<'_> {
+impl Drop for ThreadDeathReport<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             let path = self.0.path.display();
@@ -161,7 +161,7 @@ impl Engine for Gdbm {
             open.cache.fetch(batch.entries().iter().map(|entry| &entry.digest));
             for entry in batch.entries_mut() {
                 if let Err(error) = self.shared.serve(open, entry, now) {
-                    entry.fail(self.shared.complain(open, &error));
+                    entry.fail(self.shared.report_error(open, &error));
                 }
             }
         }

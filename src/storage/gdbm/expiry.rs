@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::codec::Stored;
+use super::codec::StoredRecord;
 use super::file::handle::GdbmError;
-use super::file::open_file::Open;
+use super::file::open_file::OpenFile;
 use super::walk::{DelayedDeletions, KeyWalk, lower_case_digest};
 use crate::record::Timestamp;
 use pyzor_wire::digest::Digest;
 
 /// One walk through a whole database that deletes what has expired, once the walk has left it behind.
-pub(super) struct Sweep {
+pub(super) struct ExpirySweep {
     horizon: Timestamp,
     walk: KeyWalk,
     expired: DelayedDeletions<Digest>,
@@ -38,7 +38,7 @@ pub(super) enum SweepError {
     NoRoom,
 }
 
-impl Sweep {
+impl ExpirySweep {
     /// A sweep that deletes what changed last before `horizon`.
     pub(super) fn new(horizon: Timestamp, block_size: usize) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Sweep {
     /// Goes on for about `bound`. Says whether the walk is finished.
     pub(super) fn slice(
         &mut self,
-        open: &mut Open,
+        open: &mut OpenFile,
         path: &Path,
         bound: Duration,
     ) -> Result<bool, SweepError> {
@@ -81,12 +81,12 @@ impl Sweep {
     }
 
     /// Looks at one more record; says whether there was one.
-    fn walk_one(&mut self, open: &mut Open) -> Result<bool, SweepError> {
+    fn walk_one(&mut self, open: &mut OpenFile) -> Result<bool, SweepError> {
         let Some(key) = self.walk.next(&mut open.handle)? else { return Ok(false) };
         match lower_case_digest(key) {
             None => self.foreign += 1,
             Some(_) if !open.handle.fetch(key, &mut open.value)? => {}
-            Some(digest) => match Stored::decode(&open.value) {
+            Some(digest) => match StoredRecord::decode(&open.value) {
                 None => self.damaged += 1,
                 Some(stored) if self.is_expired(open, &stored) => {
                     self.expired.push(self.walk.met(), digest);
@@ -99,12 +99,12 @@ impl Sweep {
 
     /// Deletes the oldest expired record that a walk which has met so many keys has left behind, or the oldest of
     /// all without one; says whether there was one.
-    fn delete_one(&mut self, open: &mut Open, path: &Path, met: Option<u64>) -> Result<bool, SweepError> {
+    fn delete_one(&mut self, open: &mut OpenFile, path: &Path, met: Option<u64>) -> Result<bool, SweepError> {
         let Some(digest) = self.expired.pop(met) else { return Ok(false) };
         let key = digest.to_hex();
         // It may have been reported in the meantime.
         let still = open.handle.fetch(&key, &mut open.value)?
-            && Stored::decode(&open.value).is_some_and(|stored| self.is_expired(open, &stored));
+            && StoredRecord::decode(&open.value).is_some_and(|stored| self.is_expired(open, &stored));
         if still && !open.admit(path, Timestamp::now()) {
             return Err(SweepError::NoRoom);
         }
@@ -118,7 +118,7 @@ impl Sweep {
         Ok(true)
     }
 
-    fn is_expired(&self, open: &Open, stored: &Stored) -> bool {
+    fn is_expired(&self, open: &OpenFile, stored: &StoredRecord) -> bool {
         stored.record(open.calendar.zone()).last_change().is_some_and(|last| last < self.horizon)
     }
 }

@@ -3,7 +3,7 @@
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use super::codec::{Calendar, Stored, in_calendar};
+use super::codec::{DateWriter, StoredRecord, in_calendar};
 use crate::fuzz_models::{FuzzInput, any_record, model_integer};
 use crate::record::{Kind, Record, Tally, Timestamp};
 
@@ -13,25 +13,25 @@ const LONGEST: usize = 256;
 /// A record as an engine with this time zone writes it, and as it reads that.
 pub fn through_text(zone: &TimeZone, record: &Record) -> (String, Option<Record>) {
     let mut text = Vec::new();
-    Stored::from_record(record).encode(&mut text, &mut Calendar::new(zone.clone()));
-    let again = Stored::decode(&text).map(|stored| stored.record(zone));
+    StoredRecord::from_record(record).encode(&mut text, &mut DateWriter::new(zone.clone()));
+    let again = StoredRecord::decode(&text).map(|stored| stored.record(zone));
     (String::from_utf8_lossy(&text).into_owned(), again)
 }
 
 /// Any bytes as a stored text, and any record.
 pub(crate) fn target(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
-    let mut calendar = Calendar::new(zone(input.byte()));
+    let mut calendar = DateWriter::new(zone(input.byte()));
     let mode = input.byte();
     let stored = if mode & 1 > 0 {
         let record = any_record(&mut input);
-        let stored = Stored::from_record(&record);
+        let stored = StoredRecord::from_record(&record);
         assert_eq!(stored.record(calendar.zone()), record);
         stored
     } else {
         let text = &input.rest()[..input.rest().len().min(LONGEST)];
         check_prefix(text);
-        let Some(stored) = Stored::decode(text) else { return };
+        let Some(stored) = StoredRecord::decode(text) else { return };
         check_counts(text, &stored);
         check_dates(text, &stored, calendar.zone());
         stored
@@ -55,13 +55,13 @@ pub(crate) fn zone(choice: u8) -> TimeZone {
 
 /// What is found at the beginning of bytes is some beginning of them.
 fn check_prefix(bytes: &[u8]) {
-    if let Some(found) = Stored::decode_prefix(bytes) {
-        assert!((0..=bytes.len()).any(|end| Stored::decode(&bytes[..end]) == Some(found)));
+    if let Some(found) = StoredRecord::decode_prefix(bytes) {
+        assert!((0..=bytes.len()).any(|end| StoredRecord::decode(&bytes[..end]) == Some(found)));
     }
 }
 
 /// Counts are those of the text.
-fn check_counts(text: &[u8], stored: &Stored) {
+fn check_counts(text: &[u8], stored: &StoredRecord) {
     let fields: Vec<&[u8]> = text.split(|byte| *byte == b',').collect();
     let count = |text: &[u8]| model_integer(if text == b"None" { b"0" } else { text });
     let counts = match fields.as_slice() {
@@ -75,7 +75,7 @@ fn check_counts(text: &[u8], stored: &Stored) {
 }
 
 /// Dates as the established server writes them are those of the calendar.
-fn check_dates(text: &[u8], stored: &Stored, zone: &TimeZone) {
+fn check_dates(text: &[u8], stored: &StoredRecord, zone: &TimeZone) {
     let fields: Vec<&[u8]> = text.split(|byte| *byte == b',').collect();
     let [_, _, first, last, _, wl_first, wl_last] = fields.as_slice() else { return };
     let record = stored.record(zone);
@@ -98,8 +98,8 @@ fn check_dates(text: &[u8], stored: &Stored, zone: &TimeZone) {
 }
 
 /// An increment changes its tally and nothing else, and the date of the first change only if there was none.
-fn check_adding(stored: &Stored, now: Timestamp, calendar: &Calendar) {
-    let record = |stored: &Stored| stored.record(calendar.zone());
+fn check_adding(stored: &StoredRecord, now: Timestamp, calendar: &DateWriter) {
+    let record = |stored: &StoredRecord| stored.record(calendar.zone());
     for (kind, amount) in [(Kind::Report, 1), (Kind::Whitelist, u32::MAX)] {
         let mut changed = *stored;
         changed.add(kind, amount, now);
@@ -117,7 +117,7 @@ fn check_adding(stored: &Stored, now: Timestamp, calendar: &Calendar) {
 }
 
 /// Written down and read it is the same, and is found before anything.
-fn check_text(stored: &Stored, calendar: &mut Calendar, behind: &[u8]) {
+fn check_text(stored: &StoredRecord, calendar: &mut DateWriter, behind: &[u8]) {
     let zone = calendar.zone().clone();
     let record = stored.record(&zone);
     let times = |tally: Tally| [tally.first, tally.last];
@@ -126,12 +126,12 @@ fn check_text(stored: &Stored, calendar: &mut Calendar, behind: &[u8]) {
         // No date has such a time; the record still has to be some text.
         let mut text = Vec::new();
         stored.encode(&mut text, calendar);
-        return assert!(Stored::decode(&text).is_some(), "{}", text.escape_ascii());
+        return assert!(StoredRecord::decode(&text).is_some(), "{}", text.escape_ascii());
     }
     let mut text = Vec::new();
     stored.encode(&mut text, calendar);
     let shown = || text.escape_ascii().to_string();
-    let again = Stored::decode(&text).unwrap_or_else(|| panic!("not to be read: {}", shown()));
+    let again = StoredRecord::decode(&text).unwrap_or_else(|| panic!("not to be read: {}", shown()));
     assert_eq!(again.counts(), stored.counts(), "{}", shown());
     let mut rewritten = Vec::new();
     again.encode(&mut rewritten, calendar);
@@ -141,7 +141,7 @@ fn check_text(stored: &Stored, calendar: &mut Calendar, behind: &[u8]) {
     }
     if behind.first() != Some(&b'.') {
         let behind = &behind[..behind.len().min(LONGEST)];
-        let found = Stored::decode_prefix(&[&text, behind].concat());
+        let found = StoredRecord::decode_prefix(&[&text, behind].concat());
         assert_eq!(found, Some(again), "{} before {}", shown(), behind.escape_ascii());
     }
 }

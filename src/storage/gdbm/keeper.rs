@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use super::core::Shared;
-use super::expiry::{Sweep, SweepError, horizon};
+use super::core::GdbmCore;
+use super::expiry::{ExpirySweep, SweepError, horizon};
 use super::lock;
 use super::walk::{KeyWalk, lower_case_digest};
 
@@ -27,7 +27,7 @@ const SWEEP_RETRY: Duration = Duration::from_secs(10 * 60);
 const SAMPLE: u32 = 1000;
 
 /// How a sweep ended.
-enum Swept {
+enum SweepEnd {
     Done,
     /// Something was in its way that may pass.
     GivenUp,
@@ -35,7 +35,7 @@ enum Swept {
     Stopped,
 }
 
-impl Shared {
+impl GdbmCore {
     /// What the engine's thread does until the engine is closed.
     pub(super) fn keep(&self) {
         self.look_for_foreign_keys();
@@ -44,9 +44,9 @@ impl Shared {
         loop {
             if next_sweep.is_some_and(|next| next <= Instant::now()) {
                 next_sweep = match self.sweep(&mut next_sync) {
-                    Swept::Done => Some(Instant::now() + SWEEP_PERIOD),
-                    Swept::GivenUp => Some(Instant::now() + SWEEP_RETRY),
-                    Swept::Stopped => return,
+                    SweepEnd::Done => Some(Instant::now() + SWEEP_PERIOD),
+                    SweepEnd::GivenUp => Some(Instant::now() + SWEEP_RETRY),
+                    SweepEnd::Stopped => return,
                 };
             }
             let next = next_sweep.map_or(next_sync, |sweep| sweep.min(next_sync));
@@ -84,7 +84,7 @@ impl Shared {
             return true;
         }
         let is_done = self.sync_file();
-        self.look_for_file();
+        self.warn_if_file_is_gone();
         if let Some(open) = self.lock().as_mut() {
             open.dirty |= !is_done;
             // What is accepted while the disk takes nothing may be lost; that is told once.
@@ -103,7 +103,7 @@ impl Shared {
             }
             Err(error) => {
                 // The system may have given up what it could not write.
-                self.marker.flag().owe();
+                self.marker.flag().require_repair();
                 let was_told = self.lock().as_ref().is_some_and(|open| open.unsynced);
                 if !was_told {
                     error!(
@@ -118,7 +118,7 @@ impl Shared {
     }
 
     /// Says once if the file has been removed or replaced under this process.
-    pub(super) fn look_for_file(&self) {
+    pub(super) fn warn_if_file_is_gone(&self) {
         let Ok(open) = self.file.metadata() else { return };
         let is_removed = open.nlink() == 0;
         if self.place.is_there(&self.file) || self.is_gone.swap(true, Ordering::Relaxed) {
@@ -157,7 +157,7 @@ impl Shared {
                     }
                     Ok(None) => return,
                     Err(error) => {
-                        self.complain(open, &error);
+                        self.report_error(open, &error);
                         return;
                     }
                 }
@@ -166,22 +166,22 @@ impl Shared {
     }
 
     /// Deletes expired records.
-    fn sweep(&self, next_sync: &mut Instant) -> Swept {
-        let Some(age) = self.age else { return Swept::Done };
+    fn sweep(&self, next_sync: &mut Instant) -> SweepEnd {
+        let Some(age) = self.age else { return SweepEnd::Done };
         let horizon = horizon(age);
         let start = Instant::now();
-        let mut sweep: Option<Sweep> = None;
+        let mut sweep: Option<ExpirySweep> = None;
         loop {
             if self.stops_before(Instant::now() + PAUSE) {
-                return Swept::Stopped;
+                return SweepEnd::Stopped;
             }
             self.sync_if_due(next_sync);
             let mut guard = self.lock();
-            let Some(open) = guard.as_mut() else { return Swept::Stopped };
+            let Some(open) = guard.as_mut() else { return SweepEnd::Stopped };
             let slice = match &mut sweep {
                 Some(sweep) => sweep.slice(open, &self.path, SLICE),
                 None => open.handle.block_size().map_err(SweepError::from).map(|size| {
-                    sweep = Some(Sweep::new(horizon, size));
+                    sweep = Some(ExpirySweep::new(horizon, size));
                     false
                 }),
             };
@@ -191,9 +191,9 @@ impl Shared {
                 Err(error) => {
                     warn!("looking for expired records in {} was given up: {error}", self.path.display());
                     if let SweepError::Gdbm(error) = error {
-                        self.complain(open, &error);
+                        self.report_error(open, &error);
                     }
-                    return Swept::GivenUp;
+                    return SweepEnd::GivenUp;
                 }
             }
         }
@@ -209,6 +209,6 @@ impl Shared {
                 sweep.foreign,
             );
         }
-        Swept::Done
+        SweepEnd::Done
     }
 }

@@ -10,22 +10,22 @@ use tracing::{info, warn};
 
 use super::cancel::Cancel;
 use super::expiry::horizon;
-use super::file::disk_note::Note;
+use super::file::disk_note::DiskNote;
 use super::file::handle::Handle;
 use super::file::header::Header;
-use super::file::location::{Place, Use, cannot_use, check_kind};
-use super::file::open_file::Open;
+use super::file::location::{DatabasePath, FileAccess, cannot_use, check_kind};
+use super::file::open_file::OpenFile;
 use super::file::{reserve, tail};
 use super::repair::error::{RepairError, is_of_the_file};
 use super::repair::explain::explain;
-use super::repair::leftovers::clean;
-use super::repair::marker::{Left, Marker};
-use super::repair::rewrite::{Purpose, Repair, Repaired};
+use super::repair::leftovers::remove_every_leftover;
+use super::repair::marker::{Marker, MarkerState};
+use super::repair::rewrite::{Repair, RepairKind, Repaired};
 use crate::storage::OpenError;
 
 /// How a file is opened.
 #[derive(Debug)]
-pub(super) struct Opening<'a> {
+pub(super) struct FileOpener<'a> {
     pub(super) path: &'a Path,
     /// The zone of dates in the file.
     pub(super) zone: TimeZone,
@@ -34,34 +34,34 @@ pub(super) struct Opening<'a> {
     /// How many blocks of the file the library keeps decoded.
     pub(super) cached_blocks: usize,
     /// What the homedir knows of the database's disk.
-    pub(super) note: Option<Note>,
+    pub(super) note: Option<DiskNote>,
     pub(super) cancel: &'a Cancel,
 }
 
 /// A file that is open for changes.
-pub(super) struct Opened {
-    pub(super) open: Open,
+pub(super) struct OpenedFile {
+    pub(super) open: OpenFile,
     pub(super) marker: Marker,
-    pub(super) place: Place,
+    pub(super) place: DatabasePath,
     pub(super) file: File,
 }
 
-impl Opening<'_> {
+impl FileOpener<'_> {
     /// Opens the file, creating it if there is none, and puts its marker there. What a killed process left behind is
     /// repaired if it needs that.
     ///
     /// # Errors
     ///
     /// One line for the operator.
-    pub(super) fn run(self) -> Result<Opened, OpenError> {
+    pub(super) fn run(self) -> Result<OpenedFile, OpenError> {
         check_kind(self.path)?;
-        let place = Place::of(self.path)?;
+        let place = DatabasePath::of(self.path)?;
         if self.path != place.file() {
             info!("the database {} is {}", self.path.display(), place.file().display());
         }
         let mut marker = Marker::of(&place);
         let (mut file, is_made) = self.lock(&place, &marker)?;
-        clean(&place);
+        remove_every_leftover(&place);
         let repair =
             Repair { place: &place, zone: &self.zone, horizon: self.age.map(horizon), cancel: self.cancel };
         let mut failed = None;
@@ -84,7 +84,7 @@ impl Opening<'_> {
                     return Err(beyond_repair(&place, &error));
                 }
                 Err(error) => {
-                    tail::cut_unused(&file).map_err(|error| cannot_use(place.file(), &error))?;
+                    tail::cut_empty_tail(&file).map_err(|error| cannot_use(place.file(), &error))?;
                     failed = Some(error);
                 }
             }
@@ -121,19 +121,20 @@ impl Opening<'_> {
         if let Some(note) = &self.note {
             note.keep(&place, &file);
         }
-        let open = Open::new(handle, &file, self.zone).map_err(|error| cannot_use(place.file(), &error))?;
-        Ok(Opened { open, marker, place, file })
+        let open =
+            OpenFile::new(handle, &file, self.zone).map_err(|error| cannot_use(place.file(), &error))?;
+        Ok(OpenedFile { open, marker, place, file })
     }
 
     /// Locks the file, and makes an empty one only where none is missing; says whether it did.
-    fn lock(&self, place: &Place, marker: &Marker) -> Result<(File, bool), OpenError> {
-        match place.lock(Use::Change) {
+    fn lock(&self, place: &DatabasePath, marker: &Marker) -> Result<(File, bool), OpenError> {
+        match place.lock(FileAccess::Change) {
             Err(error) if error.is_absent() => {}
             locked => return Ok((locked?, false)),
         }
         if marker.is_there() {
             put_back(place, marker)?;
-            return Ok((place.lock(Use::Change)?, false));
+            return Ok((place.lock(FileAccess::Change)?, false));
         }
         if let Some(note) = &self.note {
             note.permit(place)?;
@@ -143,17 +144,21 @@ impl Opening<'_> {
 }
 
 /// Which repair the file needs, if any. A tail that nothing can be in is cut off.
-fn what_to_repair(place: &Place, marker: &Marker, file: &File) -> Result<Option<Purpose>, OpenError> {
-    let of_more = Some(Purpose::Start { is_one_change: false });
+fn what_to_repair(
+    place: &DatabasePath,
+    marker: &Marker,
+    file: &File,
+) -> Result<Option<RepairKind>, OpenError> {
+    let of_more = Some(RepairKind::Start { is_one_change: false });
     match marker.left(file) {
-        Left::Half => Ok(Some(Purpose::Start { is_one_change: true })),
-        Left::Doubtful => Ok(of_more),
+        MarkerState::Half => Ok(Some(RepairKind::Start { is_one_change: true })),
+        MarkerState::Doubtful => Ok(of_more),
         // As after a kill, if the marker was removed then.
-        Left::Nothing => Ok(of_more.filter(|_| Header::has_tail(file))),
+        MarkerState::Nothing => Ok(of_more.filter(|_| Header::has_tail(file))),
         // What is in use was cut off.
-        Left::Sound if Header::is_cut_off(file) => Ok(of_more),
-        Left::Sound => {
-            tail::cut_unused(file).map_err(|error| cannot_use(place.file(), &error))?;
+        MarkerState::Sound if Header::is_cut_off(file) => Ok(of_more),
+        MarkerState::Sound => {
+            tail::cut_empty_tail(file).map_err(|error| cannot_use(place.file(), &error))?;
             if Header::has_tail(file) {
                 // It is not as it was left: a copy, made in the middle of a change, has been put into it.
                 return Ok(of_more);
@@ -169,7 +174,7 @@ fn what_to_repair(place: &Place, marker: &Marker, file: &File) -> Result<Option<
 }
 
 /// Puts back the file that earlier versions, killed in a repair, have left under another name.
-fn put_back(place: &Place, marker: &Marker) -> Result<(), OpenError> {
+fn put_back(place: &DatabasePath, marker: &Marker) -> Result<(), OpenError> {
     let (file, marked) = (place.file().display(), marker.path().display());
     let found = place.all_beside(".").unwrap_or_default();
     let named = |path: &PathBuf| path.display().to_string();
@@ -228,7 +233,7 @@ fn create(repair: &Repair<'_>, empty: File, is_made: bool, marker: &Marker) -> R
     })
 }
 
-fn tell(place: &Place, repaired: &Repaired, start: Instant) {
+fn tell(place: &DatabasePath, repaired: &Repaired, start: Instant) {
     let path = place.file().display();
     info!(
         "the database {path} was not closed by the process that had it, which must have been killed, or only after \
@@ -248,17 +253,21 @@ fn tell(place: &Place, repaired: &Repaired, start: Instant) {
 }
 
 /// Sets the marker, and says whether that was possible.
-fn set(marker: &mut Marker, file: &File, is_owed: bool) -> bool {
-    let Err(error) = marker.set(file, is_owed) else { return true };
+fn set(marker: &mut Marker, file: &File, needs_repair: bool) -> bool {
+    let Err(error) = marker.set(file, needs_repair) else { return true };
     let then = match marker.left(file) {
-        Left::Half | Left::Doubtful => "the next start repairs the database, whether it needs that or not",
-        Left::Nothing | Left::Sound => "the next start may not know that the database needs repair",
+        MarkerState::Half | MarkerState::Doubtful => {
+            "the next start repairs the database, whether it needs that or not"
+        }
+        MarkerState::Nothing | MarkerState::Sound => {
+            "the next start may not know that the database needs repair"
+        }
     };
     warn!("{} cannot be written: {error}; if this process is killed, {then}", marker.path().display());
     false
 }
 
-fn beyond_repair(place: &Place, why: &dyn fmt::Display) -> OpenError {
+fn beyond_repair(place: &DatabasePath, why: &dyn fmt::Display) -> OpenError {
     OpenError::new(format!(
         "the database {} needs recovery, which failed: {why}; fix that and start again, or run pyzord --recover, which \
          repairs what it can and keeps the file as it is",

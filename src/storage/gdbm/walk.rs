@@ -12,13 +12,13 @@ const SMALLEST_ELEMENT: usize = 16;
 /// A walk over all keys, in the file's own order.
 #[derive(Debug, Default)]
 pub(super) struct KeyWalk {
-    position: Position,
+    position: WalkPosition,
     met: u64,
 }
 
 /// How far a walk has come.
 #[derive(Debug, Default)]
-enum Position {
+enum WalkPosition {
     #[default]
     Start,
     At(Vec<u8>),
@@ -28,26 +28,26 @@ enum Position {
 impl KeyWalk {
     /// Goes on behind this key, up to which a former walk has met so many keys.
     pub(super) fn behind(key: Vec<u8>, met: u64) -> Self {
-        Self { position: Position::At(key), met }
+        Self { position: WalkPosition::At(key), met }
     }
 
     /// The next key; none at the end.
     pub(super) fn next(&mut self, handle: &mut Handle) -> Result<Option<&[u8]>, GdbmError> {
         let (key, found) = match std::mem::take(&mut self.position) {
-            Position::Start => {
+            WalkPosition::Start => {
                 let mut key = Vec::new();
                 let found = handle.first_key(&mut key)?;
                 (key, found)
             }
-            Position::At(mut key) => {
+            WalkPosition::At(mut key) => {
                 let found = handle.next_key(&mut key)?;
                 (key, found)
             }
-            Position::End => (Vec::new(), false),
+            WalkPosition::End => (Vec::new(), false),
         };
-        self.position = if found { Position::At(key) } else { Position::End };
+        self.position = if found { WalkPosition::At(key) } else { WalkPosition::End };
         match &self.position {
-            Position::At(key) => {
+            WalkPosition::At(key) => {
                 self.met += 1;
                 Ok(Some(key))
             }

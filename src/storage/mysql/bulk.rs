@@ -14,16 +14,16 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::connect::failure_of;
-use super::schema::Use;
-use super::table::{Table, decode_held, digest_of};
+use super::core::{is_conflict, is_of_data};
+use super::schema::TableUse;
+use super::table::{MySqlTable, decode_held, digest_of};
 use super::target::MySqlTarget;
-use super::work::{is_conflict, is_of_data};
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies,
 };
-use crate::storage::remote::start::reach;
+use crate::storage::remote::start::connect_once;
 use crate::storage::{OpenError, OpenedBulk, Options};
 use pyzor_wire::digest::{Digest, hex};
 
@@ -36,9 +36,9 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const TIMES_TOGETHER: usize = 200;
 
 /// A whole table.
-struct Whole {
+struct MySqlBulk {
     target: MySqlTarget,
-    table: Table,
+    table: MySqlTable,
     /// One connection for reading on and one for all else, so that both go on at a time.
     scanning: Mutex<Conn>,
     working: Mutex<Conn>,
@@ -49,10 +49,10 @@ pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> Open
     Box::pin(async move {
         let target = MySqlTarget::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
         let name = format!("the MySQL server {}", target.describe());
-        let used = if purpose == Purpose::Fill { Use::Making } else { Use::Reading };
-        let opened = reach(&name, async {
+        let used = if purpose == Purpose::Fill { TableUse::Making } else { TableUse::Reading };
+        let opened = connect_once(&name, async {
             let mut scanning = target.connect().await?;
-            let table = Table::inspect(&mut scanning, &target, used).await?;
+            let table = MySqlTable::inspect(&mut scanning, &target, used).await?;
             Ok((scanning, target.connect().await?, table))
         });
         let (scanning, working, table) = opened.await?;
@@ -64,7 +64,7 @@ pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> Open
             take_turn(&mut working, &target).await.map_err(|why| OpenError::new(format!("{name}: {why}")))?;
         }
         let (scanning, working) = (Mutex::new(scanning), Mutex::new(working));
-        Ok(Arc::new(Whole { target, table, scanning, working }) as Arc<dyn Bulk>)
+        Ok(Arc::new(MySqlBulk { target, table, scanning, working }) as Arc<dyn Bulk>)
     })
 }
 
@@ -98,7 +98,7 @@ async fn take_turn(connection: &mut Conn, target: &MySqlTarget) -> Result<(), St
     Ok(())
 }
 
-impl Whole {
+impl MySqlBulk {
     fn failed(&self, why: &str) -> BulkError {
         BulkError(format!("the MySQL server {}: {why}", self.target.describe()))
     }
@@ -259,7 +259,7 @@ impl Whole {
     }
 }
 
-impl Bulk for Whole {
+impl Bulk for MySqlBulk {
     fn engine(&self) -> &'static str {
         "mysql"
     }

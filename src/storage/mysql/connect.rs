@@ -7,9 +7,9 @@ use futures_util::FutureExt as _;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, IoError, OptsBuilder, SslOpts, TlsError};
 
-use super::target::{MySqlAddress, MySqlTarget, default_port};
-use crate::storage::remote::start::Failure;
-use crate::storage::remote::tls::{self, Authorities};
+use super::target::{MySqlServer, MySqlTarget, default_port};
+use crate::storage::remote::start::ConnectError;
+use crate::storage::remote::tls::{self, TrustedCertificates};
 
 /// What the library of the established server looks at for another socket.
 const SOCKET_VARIABLE: &str = "MYSQL_UNIX_PORT";
@@ -23,25 +23,25 @@ const HABITS: [&str; 3] = ["innodb_lock_wait_timeout = 1", "lock_wait_timeout = 
 
 impl MySqlTarget {
     /// A new connection. Takes as long as it takes.
-    pub(super) async fn connect(&self) -> Result<Conn, ConnectError> {
-        let servers: Vec<MySqlAddress> = match &self.server {
-            MySqlAddress::Local => {
+    pub(super) async fn connect(&self) -> Result<Conn, MySqlConnectError> {
+        let servers: Vec<MySqlServer> = match &self.server {
+            MySqlServer::Local => {
                 let named = std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from);
                 let usual = SOCKETS.iter().map(PathBuf::from);
                 let there = named.into_iter().chain(usual).filter(|path| path.exists());
                 there
-                    .map(MySqlAddress::Socket)
-                    .chain([MySqlAddress::Tcp("localhost".to_owned(), default_port())])
+                    .map(MySqlServer::Socket)
+                    .chain([MySqlServer::Tcp("localhost".to_owned(), default_port())])
                     .collect()
             }
             server => vec![server.clone()],
         };
-        let mut last = Failure::passing("there is no server to try");
+        let mut last = ConnectError::temporary("there is no server to try");
         for server in servers {
             // The library panics over a server's key that is none, and over a password too long for it.
             let login = AssertUnwindSafe(self.log_in(&server)).catch_unwind().await;
             let login = login.map_err(|_| {
-                Failure::fatal(
+                ConnectError::permanent(
                     "the password cannot be encrypted for it: its key is malformed, or the password is longer than \
                      about 200 bytes; with TLS none is needed",
                 )
@@ -51,20 +51,20 @@ impl MySqlTarget {
                     set_up(&mut connection).await.map_err(|error| failure_of(&error))?;
                     return Ok(connection);
                 }
-                Err(error) if is_full(&error) => return Err(ConnectError::NoRoom(error.to_string())),
+                Err(error) if is_full(&error) => return Err(MySqlConnectError::NoRoom(error.to_string())),
                 Err(error) => last = failure_of(&error),
             }
-            if last.is_final {
+            if last.is_permanent {
                 break;
             }
         }
         Err(last.into())
     }
 
-    async fn log_in(&self, server: &MySqlAddress) -> Result<Result<Conn, Error>, Failure> {
+    async fn log_in(&self, server: &MySqlServer) -> Result<Result<Conn, Error>, ConnectError> {
         let Some(tls) = &self.tls else { return Ok(Conn::new(self.options(server)).await) };
         let authorities = tls.authorities()?;
-        if let MySqlAddress::Tcp(host, _) = server
+        if let MySqlServer::Tcp(host, _) = server
             && tls.verify
         {
             let keys = authorities.keys_of(host);
@@ -81,7 +81,7 @@ impl MySqlTarget {
         tls::trusting(None, Conn::new(self.options(server).ssl_opts(encrypted))).await
     }
 
-    fn options(&self, server: &MySqlAddress) -> OptsBuilder {
+    fn options(&self, server: &MySqlServer) -> OptsBuilder {
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let mut options = OptsBuilder::default()
             .user(some(&self.user))
@@ -90,32 +90,32 @@ impl MySqlTarget {
             // The server's own idea of its socket may be another machine's.
             .prefer_socket(false);
         match server {
-            MySqlAddress::Tcp(host, port) => options = options.ip_or_hostname(host).tcp_port(*port),
-            MySqlAddress::Socket(path) => options = options.socket(path.to_str()),
-            MySqlAddress::Local => {}
+            MySqlServer::Tcp(host, port) => options = options.ip_or_hostname(host).tcp_port(*port),
+            MySqlServer::Socket(path) => options = options.socket(path.to_str()),
+            MySqlServer::Local => {}
         }
         options
     }
 }
 
 /// Why there is no new connection.
-pub(super) enum ConnectError {
+pub(super) enum MySqlConnectError {
     /// There is room for those that there are alone, on the server or in this process.
     NoRoom(String),
-    Other(Failure),
+    Other(ConnectError),
 }
 
-impl From<Failure> for ConnectError {
-    fn from(failure: Failure) -> Self {
+impl From<ConnectError> for MySqlConnectError {
+    fn from(failure: ConnectError) -> Self {
         Self::Other(failure)
     }
 }
 
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Self {
+impl From<MySqlConnectError> for ConnectError {
+    fn from(error: MySqlConnectError) -> Self {
         match error {
-            ConnectError::NoRoom(why) => Self::passing(why),
-            ConnectError::Other(failure) => failure,
+            MySqlConnectError::NoRoom(why) => Self::temporary(why),
+            MySqlConnectError::Other(failure) => failure,
         }
     }
 }
@@ -150,7 +150,7 @@ async fn set_up(connection: &mut Conn) -> Result<(), Error> {
 }
 
 /// Accepts the certificates that these authorities have issued for the server's host.
-fn certificates_of(authorities: &Authorities) -> SslOpts {
+fn certificates_of(authorities: &TrustedCertificates) -> SslOpts {
     let roots = authorities.certificates().iter().map(|certificate| certificate.to_vec().into()).collect();
     SslOpts::default().with_root_certs(roots).with_disable_built_in_roots(true)
 }
@@ -161,7 +161,7 @@ fn any_certificate() -> SslOpts {
 }
 
 /// Why there is no connection, as the library says.
-pub(super) fn failure_of(error: &Error) -> Failure {
+pub(super) fn failure_of(error: &Error) -> ConnectError {
     const REFUSALS: [u16; 9] = [
         1044, // no access to the database
         1045, // no access with this password
@@ -173,17 +173,17 @@ pub(super) fn failure_of(error: &Error) -> Failure {
         1698, // no access
         3159, // no access without TLS
     ];
-    let (why, is_final) = match error {
+    let (why, is_permanent) = match error {
         Error::Server(error) => (error.to_string(), REFUSALS.contains(&error.code)),
         Error::Driver(error) => {
             use mysql_async::DriverError::{
                 CleartextPluginDisabled, NoClientSslFlagFromServer, UnknownAuthPlugin,
             };
-            let is_final = matches!(
+            let is_permanent = matches!(
                 error,
                 CleartextPluginDisabled | NoClientSslFlagFromServer | UnknownAuthPlugin { .. }
             );
-            (error.to_string(), is_final)
+            (error.to_string(), is_permanent)
         }
         Error::Io(IoError::Io(error)) => match tls::in_words(error) {
             Some(why) => (why, true),
@@ -194,5 +194,5 @@ pub(super) fn failure_of(error: &Error) -> Failure {
         Error::Io(IoError::Tls(TlsError::Tls(error))) => return tls::unusable(error),
         error => (error.to_string(), false),
     };
-    Failure { why, is_final }
+    ConnectError { why, is_permanent }
 }

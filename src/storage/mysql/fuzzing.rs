@@ -2,7 +2,7 @@
 
 use mysql_async::Value;
 
-use super::table::{Table, of_columns, of_held, of_record};
+use super::table::{MySqlTable, of_columns, of_held, of_record};
 use super::target::MySqlTarget;
 use crate::fuzz_models::{FuzzInput, any_record};
 use crate::record::{Kind, Record, Timestamp};
@@ -62,9 +62,9 @@ fn held(input: &mut FuzzInput<'_>) -> String {
 }
 
 /// A table whose columns of counts have so many bits besides the sign.
-fn table(bits: u32) -> Table {
+fn table(bits: u32) -> MySqlTable {
     let limit = i64::MAX >> (63 - bits);
-    Table {
+    MySqlTable {
         name: "`a`.`b`".to_owned(),
         limits: [limit; 2],
         floors: [if bits.is_multiple_of(2) { 0 } else { -limit - 1 }; 2],
@@ -86,7 +86,7 @@ fn columns(record: &Record) -> Vec<Value> {
 }
 
 /// What can be stored is read back, and its statements are whole.
-fn check_record(table: &Table, record: &Record) {
+fn check_record(table: &MySqlTable, record: &Record) {
     let stored = table.clamp(record);
     assert_eq!(table.clamp(&stored), stored);
     assert_eq!(of_record(columns(&stored).into_iter()), Some(stored));

@@ -6,17 +6,17 @@
 
 mod bulk;
 mod connect;
+mod core;
+mod expiry;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
-mod hung;
-mod pace;
+mod hung_rows;
 mod pool;
 mod schema;
 mod shape;
-mod sweep;
+mod statement_size;
 mod table;
 mod target;
-mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,13 +24,13 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use self::pool::Pool;
-use self::schema::Use;
-use self::table::Table;
+use self::core::MySqlCore;
+use self::pool::ConnectionPool;
+use self::schema::TableUse;
+use self::table::MySqlTable;
 use self::target::MySqlTarget;
-use self::work::Shared;
-use super::remote::presence::{Link, keep, time_left};
-use super::remote::start::{Failure, wait_for};
+use super::remote::presence::{RemoteStore, keep, time_left};
+use super::remote::start::{ConnectError, connect_when_ready};
 use super::{Batch, BoxFuture, Engine, OpenError, Opened, Options, Progress};
 
 /// How many connections there are when nobody says.
@@ -40,7 +40,7 @@ const LONG: Duration = Duration::from_millis(100);
 
 /// The engine on a table.
 pub struct MySql {
-    shared: Arc<Shared>,
+    shared: Arc<MySqlCore>,
     connections: usize,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -62,21 +62,21 @@ impl MySql {
         let target =
             MySqlTarget::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
         let name = format!("the MySQL server {}", target.describe());
-        let (connection, table) = wait_for(&name, || async {
+        let (connection, table) = connect_when_ready(&name, || async {
             let mut connection = target.connect().await?;
-            let table = Table::inspect(&mut connection, &target, Use::Making).await?;
-            let table = table.ok_or_else(|| Failure::passing("the table has gone again"))?;
+            let table = MySqlTable::inspect(&mut connection, &target, TableUse::Making).await?;
+            let table = table.ok_or_else(|| ConnectError::temporary("the table has gone again"))?;
             Ok((connection, table))
         })
         .await?;
         let connections = options.connections.unwrap_or(CONNECTIONS);
         // One more is for the prober and for expiry.
-        let pool = Arc::new(Pool::new(target, connection, table, connections + 1));
-        let shared = Arc::new(Shared::new(pool, name));
+        let pool = Arc::new(ConnectionPool::new(target, connection, table, connections + 1));
+        let shared = Arc::new(MySqlCore::new(pool, name));
         let tasks = vec![
             tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
             tokio::spawn(pool::keep_inspected(Arc::downgrade(&shared.pool))).abort_handle(),
-            tokio::spawn(sweep::keep(Arc::clone(&shared), options.cleanup_age)).abort_handle(),
+            tokio::spawn(expiry::keep(Arc::clone(&shared), options.cleanup_age)).abort_handle(),
         ];
         Ok(Self { shared, connections, tasks: Mutex::new(tasks) })
     }
@@ -110,7 +110,7 @@ impl Engine for MySql {
             match timeout(given, shared.serve(&mut batch, epoch, end, &mut under_way)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(why)) => presence.lost(epoch, &why),
-                Err(_) if presence.timed_out(epoch, given) => shared.was_slow(&under_way),
+                Err(_) if presence.timed_out(epoch, given) => shared.note_given_up(&under_way),
                 Err(_) => {}
             }
             batch

@@ -10,13 +10,13 @@ use mysql_async::prelude::Queryable;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout};
 
-use super::connect::ConnectError;
-use super::schema::Use;
-use super::table::Table;
+use super::connect::MySqlConnectError;
+use super::schema::TableUse;
+use super::table::MySqlTable;
 use super::target::MySqlTarget;
 use crate::storage::BoxFuture;
-use crate::storage::remote::presence::{LIMIT, Link, Presence, explained};
-use crate::storage::remote::start::Failure;
+use crate::storage::remote::presence::{LIMIT, Presence, RemoteStore, with_lookup_hint};
+use crate::storage::remote::start::ConnectError;
 
 /// How long a connection may be idle before it is pinged; servers close those that stay idle.
 const FRESH: Duration = Duration::from_millis(400);
@@ -28,11 +28,11 @@ const FAREWELL: Duration = Duration::from_millis(300);
 const INSPECTION: Duration = Duration::from_secs(10);
 
 /// Connections that wait for work, how many there may be, and the table.
-pub(super) struct Pool {
+pub(super) struct ConnectionPool {
     pub(super) target: MySqlTarget,
     presence: Presence,
-    table: ArcSwap<Table>,
-    idle: Mutex<Vec<Idle>>,
+    table: ArcSwap<MySqlTable>,
+    idle: Mutex<Vec<IdleConnection>>,
     /// How many connections there may be: as many as are wanted, or as the server has had room for.
     limit: AtomicUsize,
     wanted: usize,
@@ -40,7 +40,7 @@ pub(super) struct Pool {
     permits: Semaphore,
 }
 
-struct Idle {
+struct IdleConnection {
     connection: Conn,
     used: Instant,
 }
@@ -49,18 +49,18 @@ struct Idle {
 /// never used again.
 pub(super) struct Lease<'a> {
     pub(super) connection: Conn,
-    pool: &'a Pool,
+    pool: &'a ConnectionPool,
     _permit: SemaphorePermit<'a>,
 }
 
-impl Pool {
+impl ConnectionPool {
     /// A pool of at most this many connections, one of which is there already.
-    pub(super) fn new(target: MySqlTarget, first: Conn, table: Table, wanted: usize) -> Self {
+    pub(super) fn new(target: MySqlTarget, first: Conn, table: MySqlTable, wanted: usize) -> Self {
         Self {
             presence: Presence::new(format!("the MySQL server {}", target.describe())),
             target,
             table: ArcSwap::from_pointee(table),
-            idle: Mutex::new(vec![Idle { connection: first, used: Instant::now() }]),
+            idle: Mutex::new(vec![IdleConnection { connection: first, used: Instant::now() }]),
             limit: AtomicUsize::new(wanted),
             wanted,
             permits: Semaphore::new(wanted),
@@ -68,25 +68,25 @@ impl Pool {
     }
 
     /// The table as it was when it was inspected last.
-    pub(super) fn table(&self) -> Arc<Table> {
+    pub(super) fn table(&self) -> Arc<MySqlTable> {
         self.table.load_full()
     }
 
     /// Takes a connection, as soon as one may be used. Takes as long as it takes.
-    pub(super) async fn take(&self) -> Result<Lease<'_>, Failure> {
+    pub(super) async fn take(&self) -> Result<Lease<'_>, ConnectError> {
         loop {
             let permit = self.permits.acquire().await;
-            let permit = permit.map_err(|_| Failure::fatal("the engine has been closed"))?;
+            let permit = permit.map_err(|_| ConnectError::permanent("the engine has been closed"))?;
             match self.connection().await {
                 Ok(connection) => return Ok(Lease { connection, pool: self, _permit: permit }),
-                Err(ConnectError::NoRoom(_)) if self.lower() => permit.forget(),
+                Err(MySqlConnectError::NoRoom(_)) if self.lower() => permit.forget(),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
     /// An idle connection, or a new one.
-    async fn connection(&self) -> Result<Conn, ConnectError> {
+    async fn connection(&self) -> Result<Conn, MySqlConnectError> {
         match self.pop() {
             Some(connection) => Ok(connection),
             None => self.target.connect().await,
@@ -109,9 +109,10 @@ impl Pool {
     }
 
     /// Inspects the table, whose description is replaced.
-    async fn inspect(&self, connection: &mut Conn) -> Result<(), Failure> {
-        let table = Table::inspect(connection, &self.target, Use::Changing).await?;
-        let gone = || Failure::fatal(format!("the table {} is not there", self.target.quoted_table()));
+    async fn inspect(&self, connection: &mut Conn) -> Result<(), ConnectError> {
+        let table = MySqlTable::inspect(connection, &self.target, TableUse::Changing).await?;
+        let gone =
+            || ConnectError::permanent(format!("the table {} is not there", self.target.quoted_table()));
         self.table.store(Arc::new(table.ok_or_else(gone)?));
         Ok(())
     }
@@ -126,14 +127,14 @@ impl Pool {
             let mut lease = lease?;
             self.inspect(&mut lease.connection).await?;
             lease.put_back();
-            Ok::<(), Failure>(())
+            Ok::<(), ConnectError>(())
         });
         match inspection.await {
             Ok(Ok(())) => {
                 self.presence.seen();
                 self.raise(1);
             }
-            Ok(Err(failure)) => self.presence.lost(epoch, &explained(failure.why)),
+            Ok(Err(failure)) => self.presence.lost(epoch, &with_lookup_hint(failure.why)),
             Err(_) => {
                 self.presence.timed_out(epoch, LIMIT);
             }
@@ -159,10 +160,10 @@ impl Pool {
     }
 
     fn push(&self, connection: Conn) {
-        self.lock().push(Idle { connection, used: Instant::now() });
+        self.lock().push(IdleConnection { connection, used: Instant::now() });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -180,7 +181,7 @@ impl Pool {
 }
 
 /// Looks at the table again and again, for as long as anything uses the pool.
-pub(super) async fn keep_inspected(pool: Weak<Pool>) {
+pub(super) async fn keep_inspected(pool: Weak<ConnectionPool>) {
     loop {
         sleep(INSPECTION).await;
         let Some(pool) = pool.upgrade() else { return };
@@ -204,7 +205,7 @@ impl Lease<'_> {
     }
 }
 
-impl Link for Pool {
+impl RemoteStore for ConnectionPool {
     fn presence(&self) -> &Presence {
         &self.presence
     }
@@ -223,11 +224,11 @@ impl Link for Pool {
             let Ok(permit) = self.permits.try_acquire() else { return Ok(()) };
             let mut connection = match self.connection().await {
                 Ok(connection) => connection,
-                Err(ConnectError::NoRoom(_)) if self.lower() => {
+                Err(MySqlConnectError::NoRoom(_)) if self.lower() => {
                     permit.forget();
                     return Ok(());
                 }
-                Err(error) => return Err(Failure::from(error).why),
+                Err(error) => return Err(ConnectError::from(error).why),
             };
             self.inspect(&mut connection).await.map_err(|failure| failure.why)?;
             self.presence.seen();
@@ -240,7 +241,8 @@ impl Link for Pool {
         Box::pin(async {
             // Those that there are may take up all the room that the server has for this account.
             self.forget();
-            let mut connection = self.target.connect().await.map_err(|error| Failure::from(error).why)?;
+            let mut connection =
+                self.target.connect().await.map_err(|error| ConnectError::from(error).why)?;
             self.inspect(&mut connection).await.map_err(|failure| failure.why)?;
             self.forget();
             self.push(connection);

@@ -4,16 +4,16 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 
 use super::connect::failure_of;
-use super::shape::{Column, Index, Part, Shape};
-use super::table::{FRAME, LONG_ROW, MAX_ROWS, ROW, Table};
+use super::shape::{IndexPart, TableColumn, TableShape, UniqueIndex};
+use super::table::{FRAME, LONG_ROW, MAX_ROWS, MySqlTable, ROW};
 use super::target::MySqlTarget;
-use crate::storage::remote::start::Failure;
+use crate::storage::remote::start::ConnectError;
 
 const NO_SUCH_TABLE: u16 = 1146;
 
 /// What a table is to be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Use {
+pub(super) enum TableUse {
     /// Records are read, and may be deleted.
     Reading,
     /// Records are changed, too.
@@ -22,17 +22,17 @@ pub(super) enum Use {
     Making,
 }
 
-impl Table {
+impl MySqlTable {
     /// Looks at the table, and whether it can be read. There is none if it is not there and is not to be made. One that
     /// is not fit for its use is a final failure.
     pub(super) async fn inspect(
         connection: &mut Conn,
         target: &MySqlTarget,
-        purpose: Use,
-    ) -> Result<Option<Self>, Failure> {
+        purpose: TableUse,
+    ) -> Result<Option<Self>, ConnectError> {
         let name = target.quoted_table();
         let found = match shape(connection, &name).await {
-            Err(Error::Server(error)) if error.code == NO_SUCH_TABLE && purpose != Use::Making => {
+            Err(Error::Server(error)) if error.code == NO_SUCH_TABLE && purpose != TableUse::Making => {
                 return Ok(None);
             }
             Err(Error::Server(error)) if error.code == NO_SUCH_TABLE => {
@@ -44,8 +44,9 @@ impl Table {
         let failure = |error| failure_of(&error);
         let shape = found.map_err(failure)?;
         let unfit = shape.why_unreadable();
-        if let Some(why) = unfit.or_else(|| shape.why_unchangeable().filter(|_| purpose != Use::Reading)) {
-            return Err(Failure::fatal(why));
+        if let Some(why) = unfit.or_else(|| shape.why_unchangeable().filter(|_| purpose != TableUse::Reading))
+        {
+            return Err(ConnectError::permanent(why));
         }
         let probe = format!("SELECT r_count, wl_updated FROM {name} WHERE digest = ''");
         connection.query_drop(probe).await.map_err(failure)?;
@@ -74,9 +75,9 @@ fn text(row: &Row, at: Option<usize>) -> Option<String> {
     }
 }
 
-async fn shape(connection: &mut Conn, name: &str) -> Result<Shape, Error> {
+async fn shape(connection: &mut Conn, name: &str) -> Result<TableShape, Error> {
     let rows: Vec<Row> = connection.query(format!("SHOW COLUMNS FROM {name}")).await?;
-    let column = |row: &Row| Column {
+    let column = |row: &Row| TableColumn {
         name: text(row, Some(0)).unwrap_or_default(),
         kind: text(row, Some(1)).unwrap_or_default(),
         is_nullable: text(row, Some(2)).as_deref() != Some("NO"),
@@ -84,22 +85,22 @@ async fn shape(connection: &mut Conn, name: &str) -> Result<Shape, Error> {
         extra: text(row, Some(5)).unwrap_or_default(),
     };
     let columns = rows.iter().map(column).collect();
-    Ok(Shape { table: name.to_owned(), columns, unique: unique_indexes(connection, name).await? })
+    Ok(TableShape { table: name.to_owned(), columns, unique: unique_indexes(connection, name).await? })
 }
 
-async fn unique_indexes(connection: &mut Conn, name: &str) -> Result<Vec<Index>, Error> {
+async fn unique_indexes(connection: &mut Conn, name: &str) -> Result<Vec<UniqueIndex>, Error> {
     let rows: Vec<Row> = connection.query(format!("SHOW INDEX FROM {name}")).await?;
     let text = |row: &Row, column: &str| {
         text(row, row.columns_ref().iter().position(|named| named.name_str() == column)).unwrap_or_default()
     };
-    let mut indexes: Vec<Index> = Vec::new();
+    let mut indexes: Vec<UniqueIndex> = Vec::new();
     // A row for each part, those of one index together.
     for row in rows.iter().filter(|row| text(row, "Non_unique") == "0") {
-        let part = Part { column: text(row, "Column_name"), is_whole: text(row, "Sub_part").is_empty() };
+        let part = IndexPart { column: text(row, "Column_name"), is_whole: text(row, "Sub_part").is_empty() };
         let name = text(row, "Key_name");
         match indexes.last_mut() {
             Some(index) if index.name == name => index.parts.push(part),
-            _ => indexes.push(Index { name, parts: vec![part] }),
+            _ => indexes.push(UniqueIndex { name, parts: vec![part] }),
         }
     }
     Ok(indexes)
@@ -123,18 +124,18 @@ fn schema(name: &str) -> String {
     )
 }
 
-async fn create(connection: &mut Conn, name: &str) -> Result<(), Failure> {
+async fn create(connection: &mut Conn, name: &str) -> Result<(), ConnectError> {
     let statement = schema(name);
     match connection.query_drop(&statement).await {
         Ok(()) => {
             tracing::info!("The table {name} was not there and has been created.");
             Ok(())
         }
-        Err(Error::Server(error)) => Err(Failure {
+        Err(Error::Server(error)) => Err(ConnectError {
             why: format!(
                 "the table {name} is not there, and may not be created ({error}): as another account, run: {statement};"
             ),
-            is_final: true,
+            is_permanent: true,
         }),
         Err(error) => Err(failure_of(&error)),
     }

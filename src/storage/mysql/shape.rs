@@ -9,15 +9,15 @@ const WHOLE_NUMBERS: [&str; 5] = ["tinyint", "smallint", "mediumint", "int", "bi
 const DATES_AND_TIMES: [&str; 2] = ["datetime", "timestamp"];
 
 /// The columns and the unique indexes of a table.
-pub(super) struct Shape {
+pub(super) struct TableShape {
     /// The quoted name of the table.
     pub(super) table: String,
-    pub(super) columns: Vec<Column>,
-    pub(super) unique: Vec<Index>,
+    pub(super) columns: Vec<TableColumn>,
+    pub(super) unique: Vec<UniqueIndex>,
 }
 
 /// One column of a table.
-pub(super) struct Column {
+pub(super) struct TableColumn {
     pub(super) name: String,
     pub(super) kind: String,
     pub(super) is_nullable: bool,
@@ -27,20 +27,20 @@ pub(super) struct Column {
 }
 
 /// A unique index.
-pub(super) struct Index {
+pub(super) struct UniqueIndex {
     pub(super) name: String,
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<IndexPart>,
 }
 
 /// A column of an index.
-pub(super) struct Part {
+pub(super) struct IndexPart {
     pub(super) column: String,
     /// Whether its values are compared whole, not their first characters only.
     pub(super) is_whole: bool,
 }
 
-impl Shape {
-    fn column(&self, name: &str) -> Option<&Column> {
+impl TableShape {
+    fn column(&self, name: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
     }
 
@@ -81,8 +81,8 @@ impl Shape {
             (&TIMES, &DATES_AND_TIMES, "the date and the time of day", "datetime"),
         ];
         for (names, kinds, content, usual) in kinds {
-            let unfit = |column: &&Column| !kinds.contains(&type_name(&column.kind).as_str());
-            if let Some(Column { name, kind, .. }) =
+            let unfit = |column: &&TableColumn| !kinds.contains(&type_name(&column.kind).as_str());
+            if let Some(TableColumn { name, kind, .. }) =
                 names.iter().filter_map(|name| self.column(name)).find(unfit)
             {
                 return Some(format!(
@@ -101,8 +101,8 @@ impl Shape {
     }
 
     /// Whether no new row can have what an old one has in this part of an index, unless it is one of the same digest.
-    fn is_harmless(&self, part: &Part) -> bool {
-        let is_always_new = |column: &Column| {
+    fn is_harmless(&self, part: &IndexPart) -> bool {
+        let is_always_new = |column: &TableColumn| {
             let extra = column.extra.to_ascii_lowercase();
             let is_ours = COLUMN_NAMES.iter().any(|name| column.name.eq_ignore_ascii_case(name));
             // A unique index allows any number of NULLs.
@@ -119,12 +119,12 @@ impl Shape {
 
     /// Whether each new row must have all its times.
     pub(super) fn wants_all_times(&self) -> bool {
-        let is_demanded = |column: &Column| !column.is_nullable && column.default.is_none();
+        let is_demanded = |column: &TableColumn| !column.is_nullable && column.default.is_none();
         TIMES.iter().any(|name| self.column(name).is_some_and(is_demanded))
     }
 }
 
-fn is_digest(part: &Part) -> bool {
+fn is_digest(part: &IndexPart) -> bool {
     part.is_whole && part.column.eq_ignore_ascii_case("digest")
 }
 

@@ -22,7 +22,7 @@ pub(super) const LONG_ROW: usize = 320;
 
 /// What is known of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Table {
+pub(super) struct MySqlTable {
     pub(super) name: String,
     /// The largest counts of the two columns.
     pub(super) limits: [i64; 2],
@@ -37,7 +37,7 @@ pub(super) struct Table {
     pub(super) long_rows: usize,
 }
 
-impl Table {
+impl MySqlTable {
     /// The largest count of a record of either kind.
     pub(super) fn limit(&self) -> i64 {
         self.limits[0].min(self.limits[1])
@@ -290,7 +290,7 @@ fn list(digests: impl Iterator<Item = Digest>) -> String {
     list
 }
 
-/// The key of a row and whether it has expired, as [`Table::ages`] has them.
+/// The key of a row and whether it has expired, as [`MySqlTable::ages`] has them.
 pub(super) fn decode_age(row: Row) -> (Vec<u8>, bool) {
     let mut values = row.unwrap().into_iter();
     let key = key(values.next());
@@ -339,7 +339,7 @@ fn record(mut next: impl FnMut() -> Option<i64>) -> Option<Record> {
     Some(Record { reports: tally()?, whitelists: tally()? })
 }
 
-/// The key and the record of a row of [`Table::page`] or [`Table::read`].
+/// The key and the record of a row of [`MySqlTable::page`] or [`MySqlTable::read`].
 pub(super) fn decode_held(row: Row) -> Item {
     of_held(row.unwrap().into_iter())
 }

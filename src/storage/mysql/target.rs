@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::storage::remote::dsn::{self, DsnError, Host, Url};
+use crate::storage::remote::dsn::{self, DsnError, DsnHost, DsnUrl};
 use crate::storage::remote::tls::Tls;
 
 const PORT: u16 = 3306;
@@ -13,7 +13,7 @@ const PARAMETERS: &str = "ca, socket, tls and verify";
 /// Where the records are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MySqlTarget {
-    pub(super) server: MySqlAddress,
+    pub(super) server: MySqlServer,
     pub(super) user: String,
     pub(super) password: String,
     pub(super) database: String,
@@ -25,7 +25,7 @@ pub(super) struct MySqlTarget {
 
 /// How a server is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum MySqlAddress {
+pub(super) enum MySqlServer {
     /// A name or an IP address, and a port.
     Tcp(String, u16),
     /// The path of a socket.
@@ -53,15 +53,15 @@ impl MySqlTarget {
             ));
         };
         let server = match host.trim() {
-            "" | "localhost" => MySqlAddress::Local,
-            path if path.starts_with('/') => MySqlAddress::Socket(path.into()),
-            host => MySqlAddress::of(Host::parse(host)?),
+            "" | "localhost" => MySqlServer::Local,
+            path if path.starts_with('/') => MySqlServer::Socket(path.into()),
+            host => MySqlServer::of(DsnHost::parse(host)?),
         };
         Self::new(server, user.trim(), password, database.trim(), table.trim(), None)
     }
 
     fn parse_url(dsn: &str) -> Result<Self, DsnError> {
-        let mut url = Url::parse(dsn)?;
+        let mut url = DsnUrl::parse(dsn)?;
         let (tls, verify, authorities) = (url.take_truth("tls")?, url.take_truth("verify")?, url.take("ca"));
         let socket = url.take("socket");
         url.finish(PARAMETERS)?;
@@ -71,13 +71,13 @@ impl MySqlTarget {
         let tls = (tls == Some(true) || verify.is_some() || authorities.is_some())
             .then(|| Tls { authorities: authorities.map(PathBuf::from), verify: verify.unwrap_or(true) });
         let server = match (socket, url.hosts.as_slice()) {
-            (Some(path), _) if path.starts_with('/') => MySqlAddress::Socket(path.into()),
+            (Some(path), _) if path.starts_with('/') => MySqlServer::Socket(path.into()),
             (Some(_), _) => return Err(DsnError::new("the socket must be an absolute path")),
-            (None, []) => MySqlAddress::Local,
+            (None, []) => MySqlServer::Local,
             (None, [host]) if host.name == "localhost" && host.port.is_none() && tls.is_none() => {
-                MySqlAddress::Local
+                MySqlServer::Local
             }
-            (None, [host]) => MySqlAddress::of(host.clone()),
+            (None, [host]) => MySqlServer::of(host.clone()),
             (None, _) => return Err(DsnError::new("the URL must name one host")),
         };
         let [database, table] = url.path.as_slice() else {
@@ -94,7 +94,7 @@ impl MySqlTarget {
     }
 
     fn new(
-        server: MySqlAddress,
+        server: MySqlServer,
         user: &str,
         password: &str,
         database: &str,
@@ -125,10 +125,10 @@ impl MySqlTarget {
     /// The server and the table for people, without a password.
     pub(super) fn describe(&self) -> String {
         let server = match &self.server {
-            MySqlAddress::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
-            MySqlAddress::Tcp(host, port) => format!("{host}:{port}"),
-            MySqlAddress::Socket(path) => path.display().to_string(),
-            MySqlAddress::Local => "localhost".to_owned(),
+            MySqlServer::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            MySqlServer::Tcp(host, port) => format!("{host}:{port}"),
+            MySqlServer::Socket(path) => path.display().to_string(),
+            MySqlServer::Local => "localhost".to_owned(),
         };
         let (database, table) = self.names();
         format!("{server}, table {database}.{table}")
@@ -147,8 +147,8 @@ impl MySqlTarget {
     }
 }
 
-impl MySqlAddress {
-    fn of(host: Host) -> Self {
+impl MySqlServer {
+    fn of(host: DsnHost) -> Self {
         Self::Tcp(host.name, host.port.unwrap_or_else(default_port))
     }
 }
@@ -208,9 +208,9 @@ mod tests {
             target("localhost,user,password,pyzor,digests").describe(),
             "localhost, table pyzor.digests"
         );
-        assert_eq!(target("db:3307,u,p,a,b").server, MySqlAddress::Tcp("db".to_owned(), 3307));
+        assert_eq!(target("db:3307,u,p,a,b").server, MySqlServer::Tcp("db".to_owned(), 3307));
         assert_eq!(target("[::1]:3307,u,p,a,b").describe(), "[::1]:3307, table a.b");
-        assert_eq!(target("/run/x.sock,u,,a,b").server, MySqlAddress::Socket("/run/x.sock".into()));
+        assert_eq!(target("/run/x.sock,u,,a,b").server, MySqlServer::Socket("/run/x.sock".into()));
         for wrong in ["pyzord.db", "h,u,p,a", "h,u,p,a,b,c", "h,u,p,,b", "h,u,p,a,", "h:x,u,p,a,b"] {
             assert!(MySqlTarget::parse(wrong).is_err(), "{wrong}");
         }
@@ -220,11 +220,11 @@ mod tests {
     fn a_url_is_read() {
         let url = target("mysql://me%40x:p%2Cw@h:3307/a%2Db/t?ca=/x.pem&verify=no");
         assert_eq!((url.user.as_str(), url.password.as_str()), ("me@x", "p,w"));
-        assert_eq!(url.server, MySqlAddress::Tcp("h".to_owned(), 3307));
+        assert_eq!(url.server, MySqlServer::Tcp("h".to_owned(), 3307));
         assert_eq!(url.quoted_table(), "`a-b`.`t`");
         assert_eq!(url.tls, Some(Tls { authorities: Some("/x.pem".into()), verify: false }));
-        assert_eq!(target("mysql://u@localhost/a/b").server, MySqlAddress::Local);
-        assert_eq!(target("mysql://u@/a/b?socket=/s").server, MySqlAddress::Socket("/s".into()));
+        assert_eq!(target("mysql://u@localhost/a/b").server, MySqlServer::Local);
+        assert_eq!(target("mysql://u@/a/b?socket=/s").server, MySqlServer::Socket("/s".into()));
         for wrong in ["mysql://h/a", "mysql://h/a/b?x=1", "pg://h/a/b", "mysql://h/a/b?tls=no&verify=yes"] {
             assert!(MySqlTarget::parse(wrong).is_err(), "{wrong}");
         }

@@ -8,20 +8,20 @@ use jiff::tz::TimeZone;
 use redis::Value;
 
 use super::connection::refusal;
-use super::form::Form;
-use super::jobs::Job;
-use super::node::{Node, Role};
-use super::standing::Standing;
+use super::key_jobs::KeyJob;
+use super::key_scan::KeyScan;
+use super::node::{NodeRole, RedisNode};
+use super::node_standing::NodeStanding;
+use super::record_form::RecordForm;
 use super::survey::ask_seeds;
-use super::target::{RedisTarget, Servers};
-use super::topology::{self, Referral, Topology, question, question_of_nodes, referred, told};
-use super::walk::Walk;
+use super::target::{RedisServers, RedisTarget};
+use super::topology::{self, Referral, Topology, ask_nodes, ask_slots, parse_slots, referred};
 use crate::record::Record;
 use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies, map_times, united,
 };
-use crate::storage::remote::start::{Failure, reach};
+use crate::storage::remote::start::{ConnectError, connect_once};
 use crate::storage::{OpenError, Options};
 
 /// How long a server may take to answer before it counts as gone.
@@ -31,40 +31,40 @@ pub(super) const PAUSE: Duration = Duration::from_millis(200);
 pub(super) const ROUNDS: usize = 60;
 
 /// Servers, and what they were.
-type Masters = Vec<(Arc<Node>, Standing)>;
+type Masters = Vec<(Arc<RedisNode>, NodeStanding)>;
 
 /// A whole database.
-pub(super) struct Whole {
+pub(super) struct RedisBulk {
     pub(super) target: RedisTarget,
-    pub(super) form: Form,
-    role: Role,
+    pub(super) form: RecordForm,
+    role: NodeRole,
     topology: Mutex<Arc<Topology>>,
-    pub(super) walk: tokio::sync::Mutex<Option<Walk>>,
+    pub(super) walk: tokio::sync::Mutex<Option<KeyScan>>,
     /// The servers that records may have been written to, as they were when they were met.
     masters: Option<tokio::sync::Mutex<Masters>>,
     /// The name of the connections that write.
     pub(super) turn: OnceLock<String>,
 }
 
-impl Whole {
+impl RedisBulk {
     /// Opens a database whose records have this form.
     pub(super) async fn open(
         options: &Options,
         purpose: Purpose,
-        form: Form,
+        form: RecordForm,
     ) -> Result<Arc<dyn Bulk>, OpenError> {
         let target = RedisTarget::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
         let role = match purpose {
-            Purpose::Look | Purpose::Read => Role::Read,
-            Purpose::Empty | Purpose::Fill => Role::Change(form.swapping_trial()),
+            Purpose::Look | Purpose::Read => NodeRole::Read,
+            Purpose::Empty | Purpose::Fill => NodeRole::Change(form.swapping_trial()),
         };
         let name = format!("the Redis of {}", target.describe());
-        let topology = match Node::of_target(&target, &role) {
+        let topology = match RedisNode::of_target(&target, &role) {
             Some(node) => {
-                reach(&name, node.open()).await?;
+                connect_once(&name, node.open()).await?;
                 Topology::one(node)
             }
-            None => reach(&name, cluster(&target, &role)).await?,
+            None => connect_once(&name, cluster(&target, &role)).await?,
         };
         let whole = Self {
             target,
@@ -94,7 +94,7 @@ impl Whole {
 
     /// Looks who has which slots by now.
     pub(super) async fn survey(&self) -> Result<(), BulkError> {
-        if !matches!(self.target.servers, Servers::Cluster(_)) {
+        if !matches!(self.target.servers, RedisServers::Cluster(_)) {
             return Err(self.failed("it is a node of a cluster: write redis+cluster:// and its address"));
         }
         let found = cluster(&self.target, &self.role).await.map_err(|failure| self.failed(&failure.why))?;
@@ -130,14 +130,14 @@ impl Whole {
         Ok(())
     }
 
-    async fn standing(&self, node: &Node) -> Result<Standing, BulkError> {
-        let is_cluster = matches!(self.target.servers, Servers::Cluster(_));
-        Standing::of(node, is_cluster).await.map_err(|failure| self.failed(&failure.why))
+    async fn standing(&self, node: &RedisNode) -> Result<NodeStanding, BulkError> {
+        let is_cluster = matches!(self.target.servers, RedisServers::Cluster(_));
+        NodeStanding::of(node, is_cluster).await.map_err(|failure| self.failed(&failure.why))
     }
 
     /// Finds all servers anew, or opens the one there is once more.
     pub(super) async fn survey_or_reopen(&self) -> Result<(), BulkError> {
-        match Node::of_target(&self.target, &self.role) {
+        match RedisNode::of_target(&self.target, &self.role) {
             None => self.survey().await,
             Some(node) => {
                 node.open().await.map_err(|failure| self.failed(&failure.why))?;
@@ -147,13 +147,17 @@ impl Whole {
         }
     }
 
-    pub(super) async fn acquaint(&self, details: &str, from: &Node) -> Result<Arc<Node>, BulkError> {
+    pub(super) async fn connect_referred(
+        &self,
+        details: &str,
+        from: &RedisNode,
+    ) -> Result<Arc<RedisNode>, BulkError> {
         let unknown = || self.failed("a node refers to nobody");
         let address = match referred(details, from).ok_or_else(unknown)? {
             Referral::To(address) => address,
             // Those that have a slot are surveyed, so that this one is on its way.
             Referral::Unnamed(slot) => {
-                let replies = from.exchange(&question_of_nodes(), LIMIT).await;
+                let replies = from.exchange(&ask_nodes(), LIMIT).await;
                 let replies = replies.map_err(|failure| self.failed(&failure.why))?;
                 topology::unnamed(&replies, slot, true).ok_or_else(unknown)?
             }
@@ -161,7 +165,7 @@ impl Whole {
         if let Some(node) = self.topology().node(&address) {
             return Ok(Arc::clone(node));
         }
-        let node = Node::of_cluster(address, &self.target.access, &self.role);
+        let node = RedisNode::of_cluster(address, &self.target.access, &self.role);
         node.open().await.map_err(|failure| self.failed(&failure.why))?;
         Ok(node)
     }
@@ -175,13 +179,13 @@ impl Whole {
         let job = |rest: &Vec<u8>| {
             let key = self.full_key(rest);
             let command = self.form.look_up(&key);
-            Job::new(key, vec![command])
+            KeyJob::new(key, vec![command])
         };
         let jobs = self.run(keys.iter().map(job).collect()).await?;
         Ok(keys.into_iter().zip(&jobs).map(|(key, job)| self.item(key, job)).collect())
     }
 
-    fn item(&self, key: Vec<u8>, job: &Job) -> Option<Item> {
+    fn item(&self, key: Vec<u8>, job: &KeyJob) -> Option<Item> {
         if job.has_wrong_type() {
             let record = Err("the key holds another type of value".to_owned());
             return Some(Item { key, held: Vec::new(), record });
@@ -201,7 +205,7 @@ impl Whole {
     }
 
     /// Does what the script has decided.
-    fn swapped(&self, job: &Job) -> Result<Outcome, BulkError> {
+    fn swapped(&self, job: &KeyJob) -> Result<Outcome, BulkError> {
         match job.replies.as_slice() {
             [Value::Int(1)] => Ok(Outcome::Done),
             [Value::Int(0)] => Ok(Outcome::Changed),
@@ -211,14 +215,14 @@ impl Whole {
 }
 
 /// All servers of a cluster, connected to.
-async fn cluster(target: &RedisTarget, role: &Role) -> Result<Topology, Failure> {
+async fn cluster(target: &RedisTarget, role: &NodeRole) -> Result<Topology, ConnectError> {
     let (seed, _) = ask_seeds(target, role).await?;
-    let shares = told(&seed, &seed.exchange(&question(), LIMIT).await?)?;
+    let shares = parse_slots(&seed, &seed.exchange(&ask_slots(), LIMIT).await?)?;
     let topology = Topology::cluster(&shares, |address| match seed.address() == Some(address) {
         true => Arc::clone(&seed),
-        false => Node::of_cluster(address.clone(), &target.access, role),
+        false => RedisNode::of_cluster(address.clone(), &target.access, role),
     });
-    let connect = |node: &Arc<Node>| {
+    let connect = |node: &Arc<RedisNode>| {
         let node = Arc::clone(node);
         async move { if node.is_connected() { Ok(()) } else { node.open().await } }
     };
@@ -226,7 +230,7 @@ async fn cluster(target: &RedisTarget, role: &Role) -> Result<Topology, Failure>
     Ok(topology)
 }
 
-impl Bulk for Whole {
+impl Bulk for RedisBulk {
     fn engine(&self) -> &'static str {
         self.form.engine()
     }
@@ -326,16 +330,16 @@ impl Bulk for Whole {
             let job = |put: &Put| {
                 let key = self.form.key(put.digest);
                 let commands = self.form.store(&key, &self.clamp(&put.record), put.expires);
-                Job::new(key, commands)
+                KeyJob::new(key, commands)
             };
             let count = records.len();
             let jobs = self.run(records.iter().map(job).collect()).await?;
-            let in_the_way: Vec<Job> = jobs
+            let in_the_way: Vec<KeyJob> = jobs
                 .into_iter()
-                .filter(Job::has_wrong_type)
+                .filter(KeyJob::has_wrong_type)
                 .map(|job| {
                     let delete = redis::cmd("DEL").arg(&job.key).take();
-                    Job::new(job.key, [vec![delete], job.commands].concat())
+                    KeyJob::new(job.key, [vec![delete], job.commands].concat())
                 })
                 .collect();
             self.run(in_the_way).await?;
@@ -361,7 +365,7 @@ impl Bulk for Whole {
                 let sum = self.clamp(&united(&there, &addition.record));
                 let command = self.form.replace(&key, &held, &sum, addition.expires);
                 places.push(at);
-                jobs.push(Job::new(key, vec![command]));
+                jobs.push(KeyJob::new(key, vec![command]));
             }
             for (at, job) in places.into_iter().zip(self.run(jobs).await?) {
                 outcomes[at] = self.swapped(&job)?;
@@ -375,7 +379,7 @@ impl Bulk for Whole {
             let job = |item: Item| {
                 let key = self.full_key(&item.key);
                 let command = self.form.delete(&key, &item.held);
-                Job::new(key, vec![command])
+                KeyJob::new(key, vec![command])
             };
             let jobs = self.run(items.into_iter().map(job).collect()).await?;
             jobs.iter().map(|job| self.swapped(job)).collect()

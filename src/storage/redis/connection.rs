@@ -16,13 +16,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::warn;
 
-use super::target::{Access, Address};
-use crate::storage::remote::start::Failure;
+use super::target::{RedisAddress, RedisLogin};
+use crate::storage::remote::start::ConnectError;
 use crate::storage::remote::tls::{self, Tls};
 
-impl Access {
+impl RedisLogin {
     /// A new connection to this server. Takes as long as it takes.
-    pub(super) async fn connect(&self, address: &Address) -> Result<Connection, Failure> {
+    pub(super) async fn connect(&self, address: &RedisAddress) -> Result<RedisConnection, ConnectError> {
         let error = match self.open(address, self.password.as_deref()).await? {
             Ok(connection) => return Ok(connection),
             Err(error) => error,
@@ -42,8 +42,8 @@ impl Access {
     }
 
     /// Warns once that a server needs no password.
-    fn tell_of_password(address: &Address) {
-        static TOLD: Mutex<Vec<Address>> = Mutex::new(Vec::new());
+    fn tell_of_password(address: &RedisAddress) {
+        static TOLD: Mutex<Vec<RedisAddress>> = Mutex::new(Vec::new());
         let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
         if !told.contains(address) {
             told.push(address.clone());
@@ -53,9 +53,9 @@ impl Access {
 
     async fn open(
         &self,
-        address: &Address,
+        address: &RedisAddress,
         password: Option<&str>,
-    ) -> Result<Result<Connection, RedisError>, Failure> {
+    ) -> Result<Result<RedisConnection, RedisError>, ConnectError> {
         let mut settings = RedisConnectionInfo::default().set_db(self.database).set_skip_set_lib_name();
         if let Some(user) = self.user.as_deref().filter(|_| password.is_some()) {
             settings = settings.set_username(user);
@@ -64,12 +64,12 @@ impl Access {
             settings = settings.set_password(password);
         }
         match (address, &self.tls) {
-            (Address::Tcp(host, port), Some(tls)) => {
+            (RedisAddress::Tcp(host, port), Some(tls)) => {
                 let stream = encrypted(host, *port, tls).await?;
                 match answered(speak(&settings, stream).await).await {
                     // A client of TLS 1.3 learns only now that it is refused, and the reason may be lost.
                     Err(error) if error.kind() == ErrorKind::Io && tls::in_words(&error).is_none() => {
-                        Err(Failure::passing(format!(
+                        Err(ConnectError::temporary(format!(
                             "{error}, as soon as TLS was agreed: the server may want a certificate of its clients, and \
                              must not (tls-auth-clients no)"
                         )))
@@ -77,11 +77,11 @@ impl Access {
                     spoken => Ok(spoken),
                 }
             }
-            (Address::Tcp(host, port), None) => match tcp(host, *port).await {
+            (RedisAddress::Tcp(host, port), None) => match tcp(host, *port).await {
                 Ok(stream) => Ok(speak(&settings, stream).await),
                 Err(error) => Ok(Err(error.into())),
             },
-            (Address::Unix(path), _) => match UnixStream::connect(path).await {
+            (RedisAddress::Unix(path), _) => match UnixStream::connect(path).await {
                 Ok(stream) => Ok(speak(&settings, stream).await),
                 Err(error) => Ok(Err(error.into())),
             },
@@ -94,7 +94,7 @@ const HANDSHAKE: Duration = Duration::from_millis(600);
 
 /// A connection that ends with its last user, also while it still waits for a reply.
 #[derive(Clone)]
-pub(super) struct Connection {
+pub(super) struct RedisConnection {
     commands: MultiplexedConnection,
     _serving: Arc<Serving>,
 }
@@ -108,7 +108,7 @@ impl Drop for Serving {
     }
 }
 
-impl Deref for Connection {
+impl Deref for RedisConnection {
     type Target = MultiplexedConnection;
 
     fn deref(&self) -> &MultiplexedConnection {
@@ -116,7 +116,7 @@ impl Deref for Connection {
     }
 }
 
-impl DerefMut for Connection {
+impl DerefMut for RedisConnection {
     fn deref_mut(&mut self) -> &mut MultiplexedConnection {
         &mut self.commands
     }
@@ -134,23 +134,23 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 /// A connection whose server has proved its identity as the URL asks.
-async fn encrypted(host: &str, port: u16, tls: &Tls) -> Result<TlsStream<TcpStream>, Failure> {
+async fn encrypted(host: &str, port: u16, tls: &Tls) -> Result<TlsStream<TcpStream>, ConnectError> {
     let (name, client) = (tls::server_name(host)?, tls.client()?);
-    let stream = tcp(host, port).await.map_err(|error| Failure::passing(error.to_string()))?;
+    let stream = tcp(host, port).await.map_err(|error| ConnectError::temporary(error.to_string()))?;
     let shaking_hands = TlsConnector::from(client).connect(name, stream);
     match timeout(HANDSHAKE, shaking_hands).await {
         Ok(done) => done.map_err(|error| match tls::in_words(&error) {
-            Some(why) => Failure::fatal(why),
-            None => Failure::passing(error.to_string()),
+            Some(why) => ConnectError::permanent(why),
+            None => ConnectError::temporary(error.to_string()),
         }),
-        Err(_) => Err(Failure::passing(
+        Err(_) => Err(ConnectError::temporary(
             "it accepts connections, and does not answer in TLS: see that TLS is on there, at this port",
         )),
     }
 }
 
 /// A connection through which something has come back.
-async fn answered(connection: Result<Connection, RedisError>) -> Result<Connection, RedisError> {
+async fn answered(connection: Result<RedisConnection, RedisError>) -> Result<RedisConnection, RedisError> {
     let mut connection = connection?;
     connection.send_packed_command(&redis::cmd("PING")).await?;
     Ok(connection)
@@ -160,11 +160,11 @@ async fn answered(connection: Result<Connection, RedisError>) -> Result<Connecti
 async fn speak(
     settings: &RedisConnectionInfo,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> Result<Connection, RedisError> {
+) -> Result<RedisConnection, RedisError> {
     // The caller has set a limit, for all of it.
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let (connection, serving) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
-    Ok(Connection { commands: connection, _serving: Arc::new(Serving(tokio::spawn(serving))) })
+    Ok(RedisConnection { commands: connection, _serving: Arc::new(Serving(tokio::spawn(serving))) })
 }
 
 fn needs_no_password(reply: &Value) -> bool {
@@ -176,17 +176,17 @@ fn needs_no_password(reply: &Value) -> bool {
 }
 
 /// Why there is no connection, as the library says.
-pub(super) fn failure_of(error: &RedisError) -> Failure {
+pub(super) fn failure_of(error: &RedisError) -> ConnectError {
     // A server refuses a client of TLS 1.3 when the handshake is over.
     if let Some(why) = tls::in_words(error) {
-        return Failure::fatal(why);
+        return ConnectError::permanent(why);
     }
-    let is_final = match error.kind() {
+    let is_permanent = match error.kind() {
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => true,
         _ if error.to_string().contains("max number of clients") => false,
         _ => matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" | "ERR")),
     };
-    Failure { why: in_words(error), is_final }
+    ConnectError { why: in_words(error), is_permanent }
 }
 
 /// What a server says, in words where the library has only names for it.
@@ -205,7 +205,7 @@ pub(super) fn in_words(error: &RedisError) -> String {
 }
 
 /// What a server replied when it refused.
-pub(super) fn refusal(reply: &Value) -> Option<Failure> {
+pub(super) fn refusal(reply: &Value) -> Option<ConnectError> {
     match reply {
         Value::ServerError(error) => Some(failure_of(&RedisError::from(error.clone()))),
         _ => None,

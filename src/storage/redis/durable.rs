@@ -6,10 +6,10 @@ use std::time::Duration;
 use redis::{Pipeline, Value};
 use tracing::warn;
 
-use super::bulk::{LIMIT, PAUSE, ROUNDS, Whole};
-use super::node::Node;
+use super::bulk::{LIMIT, PAUSE, ROUNDS, RedisBulk};
+use super::key_scan::{REPETITIONS, SLOTS_MOVE};
+use super::node::RedisNode;
 use super::topology::SLOTS;
-use super::walk::{REPETITIONS, RESTLESS};
 use crate::record::Record;
 use crate::storage::bulk::BulkError;
 
@@ -20,7 +20,7 @@ const PROBES: usize = 16;
 /// What to do where it is not possible.
 const OVERRIDE: &str = "or run this with --no-durability, which deletes without it";
 
-impl Whole {
+impl RedisBulk {
     /// Refuses servers that keep nothing on their disks, or that throw records away when their memory is full.
     pub(super) async fn refuse_volatile(&self) -> Result<(), BulkError> {
         for node in self.topology().nodes() {
@@ -82,11 +82,11 @@ impl Whole {
                 }
             }
         }
-        Err(self.failed(RESTLESS))
+        Err(self.failed(SLOTS_MOVE))
     }
 
     /// Waits for a sync of the append-only file. Says no where the server makes none.
-    async fn sync_file(&self, node: &Arc<Node>) -> Result<bool, BulkError> {
+    async fn sync_file(&self, node: &Arc<RedisNode>) -> Result<bool, BulkError> {
         // It waits for what this connection has changed last; other nodes may have sent keys since.
         let topology = self.topology();
         let keys = (0..SLOTS * 4).map(|number| format!("pyzord.probe.{number}").into_bytes());
@@ -122,7 +122,7 @@ impl Whole {
     }
 
     /// Has the append-only file written anew, which ends with a sync.
-    async fn rewrite_file(&self, node: &Node) -> Result<(), BulkError> {
+    async fn rewrite_file(&self, node: &RedisNode) -> Result<(), BulkError> {
         let mut rewriting = redis::pipe();
         rewriting.cmd("BGREWRITEAOF");
         self.start(node, &rewriting, "WAITAOF or BGREWRITEAOF").await?;
@@ -131,7 +131,7 @@ impl Whole {
     }
 
     /// Has a snapshot written, which ends with a sync.
-    async fn save(&self, node: &Node) -> Result<(), BulkError> {
+    async fn save(&self, node: &RedisNode) -> Result<(), BulkError> {
         let mut saving = redis::pipe();
         saving.cmd("BGSAVE");
         for _ in 0..ROUNDS {
@@ -149,7 +149,7 @@ impl Whole {
     }
 
     /// Starts something that goes on in another process of the server, of which there is one at a time.
-    async fn start(&self, node: &Node, command: &Pipeline, needed: &str) -> Result<(), BulkError> {
+    async fn start(&self, node: &RedisNode, command: &Pipeline, needed: &str) -> Result<(), BulkError> {
         loop {
             let Value::ServerError(error) = self.ask(node, command).await? else { return Ok(()) };
             let why = error.details().unwrap_or_default();
@@ -165,7 +165,7 @@ impl Whole {
     }
 
     /// Waits for its end.
-    async fn ended(&self, node: &Node, busy: &[&str], status: &str) -> Result<(), BulkError> {
+    async fn ended(&self, node: &RedisNode, busy: &[&str], status: &str) -> Result<(), BulkError> {
         loop {
             let now = self.persistence(node).await?;
             if busy.iter().all(|name| !now.is(name, "1")) {
@@ -181,7 +181,7 @@ impl Whole {
         }
     }
 
-    async fn persistence(&self, node: &Node) -> Result<Persistence, BulkError> {
+    async fn persistence(&self, node: &RedisNode) -> Result<Persistence, BulkError> {
         let mut question = redis::pipe();
         question.cmd("INFO").arg("persistence");
         match self.ask(node, &question).await? {
@@ -193,13 +193,13 @@ impl Whole {
         }
     }
 
-    pub(super) async fn ask(&self, node: &Node, question: &Pipeline) -> Result<Value, BulkError> {
+    pub(super) async fn ask(&self, node: &RedisNode, question: &Pipeline) -> Result<Value, BulkError> {
         let replies = node.exchange(question, LIMIT).await.map_err(|failure| self.failed(&failure.why))?;
         Ok(replies.into_iter().next_back().unwrap_or(Value::Nil))
     }
 
     /// A server for people, within a line that names the database.
-    pub(super) fn name(&self, node: &Node) -> String {
+    pub(super) fn name(&self, node: &RedisNode) -> String {
         node.address().map_or_else(|| "the master".to_owned(), ToString::to_string)
     }
 }

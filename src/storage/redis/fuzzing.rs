@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 use redis::{Arg, Cmd, Value};
 
-use super::form::Form;
+use super::record_form::RecordForm;
 use super::target::RedisTarget;
 use crate::fuzz_models::{FuzzInput, any_record, model_integer};
 use crate::record::{Record, Timestamp};
@@ -15,15 +15,15 @@ use pyzor_wire::digest::Digest;
 
 /// A record as the engine `redis` stores it, and as it reads that.
 pub fn through_hash(record: &Record) -> (String, Option<Record>) {
-    through(&Form::hash(), record)
+    through(&RecordForm::hash(), record)
 }
 
 /// The same of the engine `redis_v0` in this time zone.
 pub fn through_text(zone: &TimeZone, record: &Record) -> (String, Option<Record>) {
-    through(&Form::text(zone.clone()), record)
+    through(&RecordForm::text(zone.clone()), record)
 }
 
-fn through(form: &Form, record: &Record) -> (String, Option<Record>) {
+fn through(form: &RecordForm, record: &Record) -> (String, Option<Record>) {
     let reply = stored(form, record);
     (format!("{reply:?}"), form.decode(&reply).ok().flatten())
 }
@@ -37,7 +37,7 @@ pub(crate) fn parse_dsn(dsn: &str) -> Result<(String, String), String> {
 pub(crate) fn target(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
     let choice = input.byte();
-    let form = if choice & 1 > 0 { Form::hash() } else { Form::text(zone(choice >> 1)) };
+    let form = if choice & 1 > 0 { RecordForm::hash() } else { RecordForm::text(zone(choice >> 1)) };
     if input.flip() {
         check_written(&form, &any_record(&mut input));
     }
@@ -92,7 +92,7 @@ fn check_numbers(values: &[Value], record: &Record) {
 }
 
 /// What is stored is read back as the form says that it will be.
-fn check_written(form: &Form, record: &Record) {
+fn check_written(form: &RecordForm, record: &Record) {
     let record = map_tallies(record, |_, tally| map_times(tally, |time| Some(form.clamp(time))));
     let expected = map_tallies(&record, |_, tally| map_times(tally, |time| form.read_back(time)));
     let reply = stored(form, &record);
@@ -105,7 +105,7 @@ fn check_written(form: &Form, record: &Record) {
 }
 
 /// A record as a look-up finds it after it has been stored.
-fn stored(form: &Form, record: &Record) -> Value {
+fn stored(form: &RecordForm, record: &Record) -> Value {
     let key = form.key(Digest::from_bytes([7; 20]));
     assert_eq!(form.rest(&key), Digest::from_bytes([7; 20]).to_hex());
     let arguments = arguments(&form.store(&key, record, None)[0]);
@@ -133,7 +133,7 @@ fn arguments(cmd: &Cmd) -> Vec<Vec<u8>> {
 }
 
 /// What was found can be told from everything else that could have been.
-fn check_held(form: &Form, reply: &Value) {
+fn check_held(form: &RecordForm, reply: &Value) {
     let Some(held) = form.held(reply) else { return };
     let Value::Array(values) = reply else {
         return assert_eq!(*reply, Value::BulkString(held));

@@ -6,22 +6,22 @@
 
 mod bulk;
 mod connection;
+mod core;
 mod durable;
-mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
-mod jobs;
+mod key_jobs;
+mod key_scan;
 mod node;
+mod node_standing;
+mod record_form;
 mod refusal;
 mod scan;
 mod sentinels;
-mod standing;
+mod single_writer;
 mod survey;
 mod target;
 mod topology;
-mod turn;
-mod walk;
-mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,38 +30,38 @@ use jiff::tz::TimeZone;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use self::form::Form;
-use self::node::Role;
+use self::core::RedisCore;
+use self::node::NodeRole;
+use self::record_form::RecordForm;
 use self::target::RedisTarget;
-use self::work::Shared;
 use super::bulk::Purpose;
 use super::remote::refusals::Refusals;
 use super::{Batch, BoxFuture, Engine, OpenError, Opened, OpenedBulk, Options, Progress};
 
 /// The engine on a Redis.
 pub struct Redis {
-    shared: Arc<Shared>,
+    shared: Arc<RedisCore>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
 /// Opens the database for [`super::open`], with records as hashes.
 pub(super) fn open(options: &Options) -> Opened<'_> {
-    Box::pin(Redis::open(options, Form::hash()))
+    Box::pin(Redis::open(options, RecordForm::hash()))
 }
 
 /// The same with records as texts.
 pub(super) fn open_v0(options: &Options) -> Opened<'_> {
-    Box::pin(Redis::open(options, Form::text(TimeZone::system())))
+    Box::pin(Redis::open(options, RecordForm::text(TimeZone::system())))
 }
 
 /// Opens the database for [`super::bulk::open`], with records as hashes.
 pub(super) fn open_bulk(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
-    Box::pin(bulk::Whole::open(options, purpose, Form::hash()))
+    Box::pin(bulk::RedisBulk::open(options, purpose, RecordForm::hash()))
 }
 
 /// The same with records as texts.
 pub(super) fn open_bulk_v0(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
-    Box::pin(bulk::Whole::open(options, purpose, Form::text(TimeZone::system())))
+    Box::pin(bulk::RedisBulk::open(options, purpose, RecordForm::text(TimeZone::system())))
 }
 
 /// Whether `DigestDB` names servers.
@@ -70,19 +70,19 @@ pub(super) fn check(options: &Options) -> Result<(), String> {
 }
 
 impl Redis {
-    async fn open(options: &Options, form: Form) -> Result<Arc<dyn Engine>, OpenError> {
+    async fn open(options: &Options, form: RecordForm) -> Result<Arc<dyn Engine>, OpenError> {
         let target =
             RedisTarget::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
         let age = options.cleanup_age.map(|age| age.as_secs());
-        let (topology, cluster) = survey::open(&target, &Role::Change(form.trial(age))).await?;
+        let (topology, cluster) = survey::open(&target, &NodeRole::Change(form.trial(age))).await?;
         let refusals = Refusals::new(format!("the Redis of {}", target.describe()));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RedisCore {
             target,
             form,
             age,
             topology: ArcSwap::from_pointee(topology),
             stale: Notify::new(),
-            acquaintances: Mutex::new(Vec::new()),
+            referred_nodes: Mutex::new(Vec::new()),
             unnamed: Mutex::default(),
             refusals,
         });
@@ -98,7 +98,7 @@ impl Redis {
             task.abort();
         }
         self.shared.topology.load().nodes().iter().for_each(|node| node.stop());
-        self.shared.acquaintances().drain(..).for_each(|node| node.stop());
+        self.shared.referred_nodes().drain(..).for_each(|node| node.stop());
     }
 }
 

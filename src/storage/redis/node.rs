@@ -8,28 +8,28 @@ use redis::{Arg, Cmd, Pipeline, RedisError, Value};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connection::{Connection, failure_of, in_words, refusal};
-use super::form::{PROBE, renewal};
-use super::refusal::Refusal;
+use super::connection::{RedisConnection, failure_of, in_words, refusal};
+use super::record_form::{PROBE, renewal};
+use super::refusal::RedisRefusal;
 use super::sentinels::Sentinels;
-use super::target::{Access, Address, RedisTarget, Servers};
+use super::target::{RedisAddress, RedisLogin, RedisServers, RedisTarget};
 use crate::storage::BoxFuture;
-use crate::storage::remote::presence::{Link, Presence, keep};
-use crate::storage::remote::start::Failure;
+use crate::storage::remote::presence::{Presence, RemoteStore, keep};
+use crate::storage::remote::start::ConnectError;
 
 /// A server, by itself or of a cluster.
-pub(super) struct Node {
-    route: Route,
-    role: Role,
+pub(super) struct RedisNode {
+    route: NodeRoute,
+    role: NodeRole,
     is_of_cluster: bool,
     presence: Presence,
-    connection: Mutex<Option<(Connection, Address)>>,
+    connection: Mutex<Option<(RedisConnection, RedisAddress)>>,
     keeper: Mutex<Option<AbortHandle>>,
 }
 
 /// What a server is wanted for.
 #[derive(Clone)]
-pub(super) enum Role {
+pub(super) enum NodeRole {
     /// To be read.
     Read,
     /// To be changed, for which it must accept these commands, some after others.
@@ -37,34 +37,34 @@ pub(super) enum Role {
 }
 
 /// How the server is found.
-enum Route {
-    To(Address, Access),
+enum NodeRoute {
+    To(RedisAddress, RedisLogin),
     /// Whom the sentinels name.
-    Master(Sentinels, Access),
+    Master(Sentinels, RedisLogin),
 }
 
-impl Node {
+impl RedisNode {
     /// The one server of a target; none for a cluster, which has many.
-    pub(super) fn of_target(target: &RedisTarget, role: &Role) -> Option<Arc<Self>> {
+    pub(super) fn of_target(target: &RedisTarget, role: &NodeRole) -> Option<Arc<Self>> {
         let access = target.access.clone();
         let route = match &target.servers {
-            Servers::One(address) => Route::To(address.clone(), access),
-            Servers::Sentinels { sentinels, service, access: theirs } => {
+            RedisServers::One(address) => NodeRoute::To(address.clone(), access),
+            RedisServers::Sentinels { sentinels, service, access: theirs } => {
                 let (addresses, service) = (sentinels.clone(), service.clone());
-                Route::Master(Sentinels::new(addresses, service, theirs.clone()), access)
+                NodeRoute::Master(Sentinels::new(addresses, service, theirs.clone()), access)
             }
-            Servers::Cluster(_) => return None,
+            RedisServers::Cluster(_) => return None,
         };
         Some(Self::new(route, format!("the Redis server {}", target.describe()), role, false))
     }
 
     /// One server of a cluster.
-    pub(super) fn of_cluster(address: Address, access: &Access, role: &Role) -> Arc<Self> {
+    pub(super) fn of_cluster(address: RedisAddress, access: &RedisLogin, role: &NodeRole) -> Arc<Self> {
         let name = format!("the Redis Cluster's node {address}");
-        Self::new(Route::To(address, access.clone()), name, role, true)
+        Self::new(NodeRoute::To(address, access.clone()), name, role, true)
     }
 
-    fn new(route: Route, name: String, role: &Role, is_of_cluster: bool) -> Arc<Self> {
+    fn new(route: NodeRoute, name: String, role: &NodeRole, is_of_cluster: bool) -> Arc<Self> {
         Arc::new(Self {
             route,
             role: role.clone(),
@@ -76,7 +76,7 @@ impl Node {
     }
 
     /// Makes the first connection.
-    pub(super) async fn open(&self) -> Result<(), Failure> {
+    pub(super) async fn open(&self) -> Result<(), ConnectError> {
         let connection = self.attempt().await?;
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         Ok(())
@@ -112,10 +112,10 @@ impl Node {
     }
 
     /// Where it is; none where sentinels know it.
-    pub(super) fn address(&self) -> Option<&Address> {
+    pub(super) fn address(&self) -> Option<&RedisAddress> {
         match &self.route {
-            Route::To(address, _) => Some(address),
-            Route::Master(..) => None,
+            NodeRoute::To(address, _) => Some(address),
+            NodeRoute::Master(..) => None,
         }
     }
 
@@ -149,21 +149,25 @@ impl Node {
 
     /// The same without a thought for who else is served: who asks decides what to do when there are no
     /// replies.
-    pub(super) async fn exchange(&self, pipeline: &Pipeline, limit: Duration) -> Result<Vec<Value>, Failure> {
+    pub(super) async fn exchange(
+        &self,
+        pipeline: &Pipeline,
+        limit: Duration,
+    ) -> Result<Vec<Value>, ConnectError> {
         debug_assert!(!pipeline.is_transaction());
         let (mut connection, _) =
-            self.connection().ok_or_else(|| Failure::passing("there is no connection"))?;
+            self.connection().ok_or_else(|| ConnectError::temporary("there is no connection"))?;
         let replies = connection.send_packed_commands(pipeline, 0, pipeline.len());
         match timeout(limit, replies).await {
             Ok(replies) => replies.map_err(|error| failure_of(&error)),
-            Err(_) => Err(Failure::passing(format!("no answer within {} s", limit.as_secs()))),
+            Err(_) => Err(ConnectError::temporary(format!("no answer within {} s", limit.as_secs()))),
         }
     }
 
     /// Fails if the sentinels name another master. One that was replaced goes on as if nothing had happened,
     /// and what it is told is lost.
     pub(super) async fn check_master(&self) -> Result<(), String> {
-        if let Route::Master(sentinels, _) = &self.route
+        if let NodeRoute::Master(sentinels, _) = &self.route
             && let Some((_, address)) = self.connection()
             && let Some(master) = sentinels.successor(&address).await
         {
@@ -177,15 +181,15 @@ impl Node {
         self.connection().is_some()
     }
 
-    fn connection(&self) -> Option<(Connection, Address)> {
+    fn connection(&self) -> Option<(RedisConnection, RedisAddress)> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A connection that has been seen to work, and to whom it is.
-    async fn attempt(&self) -> Result<(Connection, Address), Failure> {
+    async fn attempt(&self) -> Result<(RedisConnection, RedisAddress), ConnectError> {
         let (address, access) = match &self.route {
-            Route::To(address, access) => (address.clone(), access),
-            Route::Master(sentinels, access) => {
+            NodeRoute::To(address, access) => (address.clone(), access),
+            NodeRoute::Master(sentinels, access) => {
                 let known = self.connection().map(|(_, address)| address);
                 match (sentinels.master(known.as_ref()).await, known) {
                     (Ok(master), _) => (master, access),
@@ -196,7 +200,7 @@ impl Node {
             }
         };
         let mut connection = access.connect(&address).await?;
-        if let Role::Change(trial) = &self.role {
+        if let NodeRole::Change(trial) = &self.role {
             // A server that is in no cluster is told so when it is asked for its slots.
             if self.is_of_cluster
                 && let Err(failure) = try_out(&mut connection, &[redis::cmd("ASKING")]).await
@@ -210,13 +214,13 @@ impl Node {
         }
         if !self.is_of_cluster && has_others(&mut connection, &self.role).await? {
             let why = format!("it is a node of a cluster: write DigestDB = redis+cluster://{address}");
-            return Err(Failure::fatal(why));
+            return Err(ConnectError::permanent(why));
         }
         Ok((connection, address))
     }
 }
 
-impl Link for Node {
+impl RemoteStore for RedisNode {
     fn presence(&self) -> &Presence {
         &self.presence
     }
@@ -241,7 +245,7 @@ impl Link for Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for RedisNode {
     fn drop(&mut self) {
         self.stop();
     }
@@ -249,7 +253,7 @@ impl Drop for Node {
 
 /// Tries commands. A refusal that is about the command, rather than about its key or about the moment, is
 /// final and names it.
-async fn try_out(connection: &mut Connection, commands: &[Cmd]) -> Result<(), Failure> {
+async fn try_out(connection: &mut RedisConnection, commands: &[Cmd]) -> Result<(), ConnectError> {
     let mut trial = Pipeline::with_capacity(commands.len());
     for command in commands {
         trial.add_command(command.clone());
@@ -257,18 +261,18 @@ async fn try_out(connection: &mut Connection, commands: &[Cmd]) -> Result<(), Fa
     let replies = connection.send_packed_commands(&trial, 0, commands.len()).await;
     for (command, reply) in commands.iter().zip(replies.map_err(|error| failure_of(&error))?) {
         let Value::ServerError(error) = reply else { continue };
-        let meaning = Refusal::of(&error);
+        let meaning = RedisRefusal::of(&error);
         let is_stranger = error.code() == "NOAUTH";
         let why = in_words(&RedisError::from(error));
         match meaning {
-            Refusal::Forbidden if is_stranger => return Err(Failure::fatal(why)),
-            Refusal::Passing => return Err(Failure::passing(why)),
-            Refusal::Forbidden | Refusal::Other => {
-                return Err(Failure::fatal(format!("{} is refused: {why}", name(command))));
+            RedisRefusal::Forbidden if is_stranger => return Err(ConnectError::permanent(why)),
+            RedisRefusal::Passing => return Err(ConnectError::temporary(why)),
+            RedisRefusal::Forbidden | RedisRefusal::Other => {
+                return Err(ConnectError::permanent(format!("{} is refused: {why}", name(command))));
             }
-            Refusal::ForbiddenKey => {
+            RedisRefusal::ForbiddenKey => {
                 let key = String::from_utf8_lossy(PROBE);
-                return Err(Failure::fatal(format!(
+                return Err(ConnectError::permanent(format!(
                     "{} is refused for the key {key}: permit the account the keys pyzord.*",
                     name(command)
                 )));
@@ -292,11 +296,11 @@ fn name(command: &Cmd) -> String {
 }
 
 /// Whether other servers have some of the keys, as in a cluster.
-async fn has_others(connection: &mut Connection, role: &Role) -> Result<bool, Failure> {
+async fn has_others(connection: &mut RedisConnection, role: &NodeRole) -> Result<bool, ConnectError> {
     // Those of one slot say nothing of the others; so many are of as many slots all over the range.
     const KEYS: usize = 24;
     // The second needs a right that reading does not need, but does not change anything either.
-    let is_read = matches!(role, Role::Read);
+    let is_read = matches!(role, NodeRole::Read);
     let command = if is_read { "EXISTS" } else { "PERSIST" };
     let mut probes = Pipeline::with_capacity(KEYS);
     for number in 0..KEYS {
@@ -312,7 +316,7 @@ async fn has_others(connection: &mut Connection, role: &Role) -> Result<bool, Fa
         && let Ok(replies) = &replies
         && let Some(reply) = replies.iter().find(|reply| refused(reply))
     {
-        return Err(refusal(reply).unwrap_or_else(|| Failure::passing("the server refuses")));
+        return Err(refusal(reply).unwrap_or_else(|| ConnectError::temporary("the server refuses")));
     }
     let is_elsewhere =
         |reply: &Value| matches!(reply, Value::ServerError(error) if matches!(error.code(), "MOVED" | "ASK"));

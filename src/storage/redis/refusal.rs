@@ -4,7 +4,7 @@ use redis::ServerError;
 
 /// What a refusal means, for whatever was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum RedisRefusal {
     /// The key holds another type of value.
     WrongType,
     /// The server does not know the script, and has done nothing.
@@ -27,7 +27,7 @@ pub(super) enum Refusal {
     Other,
 }
 
-impl Refusal {
+impl RedisRefusal {
     /// Classifies an error that a server replied.
     pub(super) fn of(error: &ServerError) -> Self {
         let says = |text: &str| error.details().is_some_and(|details| details.contains(text));

@@ -4,8 +4,8 @@ use redis::{Cmd, Value};
 use tokio::time::Instant;
 
 use super::connection;
-use super::node::Node;
-use super::work::Shared;
+use super::core::RedisCore;
+use super::node::RedisNode;
 use crate::storage::StorageError;
 
 /// The command that tells some keys with a prefix, and where to go on.
@@ -15,11 +15,11 @@ pub(super) fn command(prefix: &str, cursor: &str, limit: usize) -> Cmd {
     cmd
 }
 
-impl Shared {
+impl RedisCore {
     /// Some keys with this prefix, and where to go on.
     pub(super) async fn scan_keys(
         &self,
-        node: &Node,
+        node: &RedisNode,
         prefix: &str,
         cursor: &str,
         limit: usize,

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::connection::failure_of;
-use super::target::{Access, Address};
-use crate::storage::remote::start::Failure;
+use super::target::{RedisAddress, RedisLogin};
+use crate::storage::remote::start::ConnectError;
 
 /// How long one sentinel may take to answer, and a name to be looked up.
 const LIMIT: Duration = Duration::from_millis(300);
@@ -24,38 +24,38 @@ const KNOWN: Duration = Duration::from_secs(5);
 
 /// Sentinels of a service.
 pub(super) struct Sentinels {
-    addresses: Vec<Address>,
+    addresses: Vec<RedisAddress>,
     service: String,
-    access: Access,
+    access: RedisLogin,
     /// Since when they have been asked for a master without a majority for any.
     undecided: Mutex<Option<Instant>>,
-    names: Mutex<HashMap<Address, (Instant, Vec<SocketAddr>)>>,
+    names: Mutex<HashMap<RedisAddress, (Instant, Vec<SocketAddr>)>>,
 }
 
 /// What the sentinels say.
-struct Votes {
+struct SentinelVotes {
     /// Each master that is named, and how often.
-    masters: Vec<(Address, usize)>,
+    masters: Vec<(RedisAddress, usize)>,
     /// Why one of them names none.
-    failure: Option<Failure>,
+    failure: Option<ConnectError>,
 }
 
 impl Sentinels {
     /// Sentinels at these addresses, which are to know this service.
-    pub(super) fn new(addresses: Vec<Address>, service: String, access: Access) -> Self {
+    pub(super) fn new(addresses: Vec<RedisAddress>, service: String, access: RedisLogin) -> Self {
         Self { addresses, service, access, undecided: Mutex::default(), names: Mutex::default() }
     }
 
     /// Another master than the present one, if more than half of all sentinels name it. Redis itself needs as many
     /// to replace a master; fewer may be what is left of a network that is cut.
-    pub(super) async fn successor(&self, present: &Address) -> Option<Address> {
+    pub(super) async fn successor(&self, present: &RedisAddress) -> Option<RedisAddress> {
         let votes = self.votes(Some(present)).await;
         self.chosen(&votes).filter(|chosen| *chosen != present).cloned()
     }
 
     /// The master to connect to: the one that more than half of all sentinels name. Where there has been none for
     /// a while, and no master is known, the one that most of those that answer name.
-    pub(super) async fn master(&self, present: Option<&Address>) -> Result<Address, Failure> {
+    pub(super) async fn master(&self, present: Option<&RedisAddress>) -> Result<RedisAddress, ConnectError> {
         let votes = self.votes(present).await;
         let chosen = self.chosen(&votes).cloned();
         let waited = self.undecided_for(chosen.is_some());
@@ -66,7 +66,7 @@ impl Sentinels {
         let named: Vec<_> = votes.masters.iter().filter(|(_, count)| Some(*count) == most).collect();
         let all = self.addresses.len();
         match (named.as_slice(), votes.failure) {
-            ([], failure) => Err(failure.unwrap_or_else(|| Failure::passing("there is no sentinel"))),
+            ([], failure) => Err(failure.unwrap_or_else(|| ConnectError::temporary("there is no sentinel"))),
             ([(master, count)], _) if waited >= MAJORITY_LIMIT => {
                 warn!(
                     "{count} of {all} sentinels name the master {master}, and no majority any: it is tried; see to \
@@ -76,19 +76,22 @@ impl Sentinels {
             }
             ([(master, count)], failure) => {
                 let why = failure.map(|failure| format!("; {}", failure.why)).unwrap_or_default();
-                Err(Failure::passing(format!(
+                Err(ConnectError::temporary(format!(
                     "only {count} of {all} sentinels name the master {master}{why}"
                 )))
             }
             (several, _) => {
                 let names: Vec<String> = several.iter().map(|(master, _)| master.to_string()).collect();
-                Err(Failure::passing(format!("the sentinels disagree: they name {}", names.join(" and "))))
+                Err(ConnectError::temporary(format!(
+                    "the sentinels disagree: they name {}",
+                    names.join(" and ")
+                )))
             }
         }
     }
 
     /// The one with a majority. A name that nothing is known of is that of no other server.
-    fn chosen<'a>(&self, votes: &'a Votes) -> Option<&'a Address> {
+    fn chosen<'a>(&self, votes: &'a SentinelVotes) -> Option<&'a RedisAddress> {
         votes.masters.iter().find(|(_, count)| self.is_majority(*count)).map(|(master, _)| master)
     }
 
@@ -107,10 +110,10 @@ impl Sentinels {
     }
 
     /// Asks all sentinels at once. Those that hang are not waited for where they cannot change anything.
-    async fn votes(&self, present: Option<&Address>) -> Votes {
+    async fn votes(&self, present: Option<&RedisAddress>) -> SentinelVotes {
         let mut asked: FuturesUnordered<_> =
             self.addresses.iter().map(|sentinel| self.ask_in_time(sentinel)).collect();
-        let mut votes = Votes { masters: Vec::new(), failure: None };
+        let mut votes = SentinelVotes { masters: Vec::new(), failure: None };
         while let Some(answer) = asked.next().await {
             match answer {
                 Ok(named) => {
@@ -127,15 +130,19 @@ impl Sentinels {
 
     /// Adds up what is said of one server under several addresses: a sentinel may tell its name and another one its
     /// IP address. The present master stays what it is called.
-    async fn one_for_each_server(&self, votes: Votes, present: Option<&Address>) -> Votes {
-        let addresses: Vec<&Address> =
+    async fn one_for_each_server(
+        &self,
+        votes: SentinelVotes,
+        present: Option<&RedisAddress>,
+    ) -> SentinelVotes {
+        let addresses: Vec<&RedisAddress> =
             present.into_iter().chain(votes.masters.iter().map(|(one, _)| one)).collect();
         if addresses.iter().all(|one| *one == addresses[0]) {
             return votes;
         }
         let resolved = join_all(addresses.iter().map(|address| self.resolved(address))).await;
-        let known: Vec<(&Address, Vec<SocketAddr>)> = addresses.into_iter().zip(resolved).collect();
-        let mut servers = Votes { masters: Vec::new(), failure: votes.failure };
+        let known: Vec<(&RedisAddress, Vec<SocketAddr>)> = addresses.into_iter().zip(resolved).collect();
+        let mut servers = SentinelVotes { masters: Vec::new(), failure: votes.failure };
         for (named, count) in &votes.masters {
             let of_named = known.iter().find(|(address, _)| *address == named).map(|(_, found)| found);
             let same = known.iter().find(|(address, found)| {
@@ -144,20 +151,21 @@ impl Sentinels {
             servers.add(same.map_or(named, |(address, _)| *address), *count);
         }
         // What cannot be looked up cannot be connected to either, and may be a name of the present master.
-        let is_found =
-            |named: &Address| known.iter().any(|(address, found)| *address == named && !found.is_empty());
+        let is_found = |named: &RedisAddress| {
+            known.iter().any(|(address, found)| *address == named && !found.is_empty())
+        };
         while let Some(place) =
             servers.masters.iter().position(|(named, _)| Some(named) != present && !is_found(named))
         {
             let (unknown, _) = servers.masters.swap_remove(place);
             servers.failure =
-                Some(Failure::passing(format!("they name {unknown}, which has no known address")));
+                Some(ConnectError::temporary(format!("they name {unknown}, which has no known address")));
         }
         servers
     }
 
-    async fn resolved(&self, address: &Address) -> Vec<SocketAddr> {
-        let Address::Tcp(host, port) = address else { return Vec::new() };
+    async fn resolved(&self, address: &RedisAddress) -> Vec<SocketAddr> {
+        let RedisAddress::Tcp(host, port) = address else { return Vec::new() };
         if let Ok(host) = host.parse::<IpAddr>() {
             return vec![SocketAddr::new(host, *port)];
         }
@@ -173,34 +181,34 @@ impl Sentinels {
         found
     }
 
-    fn names(&self) -> MutexGuard<'_, HashMap<Address, (Instant, Vec<SocketAddr>)>> {
+    fn names(&self) -> MutexGuard<'_, HashMap<RedisAddress, (Instant, Vec<SocketAddr>)>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask_in_time(&self, sentinel: &Address) -> Result<Address, Failure> {
+    async fn ask_in_time(&self, sentinel: &RedisAddress) -> Result<RedisAddress, ConnectError> {
         match timeout(LIMIT, self.ask(sentinel)).await {
             Ok(Ok(master)) => Ok(master),
             Ok(Err(failure)) => {
-                Err(Failure { why: format!("the sentinel {sentinel}: {}", failure.why), ..failure })
+                Err(ConnectError { why: format!("the sentinel {sentinel}: {}", failure.why), ..failure })
             }
-            Err(_) => Err(Failure::passing(format!("the sentinel {sentinel} does not answer"))),
+            Err(_) => Err(ConnectError::temporary(format!("the sentinel {sentinel} does not answer"))),
         }
     }
 
-    async fn ask(&self, sentinel: &Address) -> Result<Address, Failure> {
+    async fn ask(&self, sentinel: &RedisAddress) -> Result<RedisAddress, ConnectError> {
         let mut connection = self.access.connect(sentinel).await?;
         let mut question = redis::cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
         let answer: Option<(String, u16)> =
             question.query_async(&mut *connection).await.map_err(|error| failure_of(&error))?;
-        let unknown = || Failure::passing(format!("it knows no master of {}", self.service));
-        answer.map(|(host, port)| Address::Tcp(host, port)).ok_or_else(unknown)
+        let unknown = || ConnectError::temporary(format!("it knows no master of {}", self.service));
+        answer.map(|(host, port)| RedisAddress::Tcp(host, port)).ok_or_else(unknown)
     }
 }
 
-impl Votes {
+impl SentinelVotes {
     /// Counts for a master, and says how many name it now.
-    fn add(&mut self, named: &Address, count: usize) -> usize {
+    fn add(&mut self, named: &RedisAddress, count: usize) -> usize {
         if let Some((_, known)) = self.masters.iter_mut().find(|(master, _)| master == named) {
             *known += count;
             return *known;

@@ -8,19 +8,19 @@ use futures_util::future::{join_all, select_ok};
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
-use super::node::{Node, Role};
-use super::target::{Access, Address, RedisTarget, Servers};
-use super::topology::{Shares, Topology, shares};
-use super::work::Shared;
+use super::core::RedisCore;
+use super::node::{NodeRole, RedisNode};
+use super::target::{RedisAddress, RedisLogin, RedisServers, RedisTarget};
+use super::topology::{SlotShares, Topology, shares};
 use crate::storage::OpenError;
 use crate::storage::remote::presence::LIMIT;
-use crate::storage::remote::start::{Failure, wait_for};
+use crate::storage::remote::start::{ConnectError, connect_when_ready};
 
 /// How often a cluster is asked who has which slots, without a reason; and how soon with one.
 const SURVEY_PERIOD: Duration = Duration::from_secs(60);
 const SURVEY_STEP: Duration = Duration::from_millis(250);
 /// How many nodes are asked who has which slots.
-const WITNESSES: usize = 5;
+const ASKED_NODES: usize = 5;
 /// How long one node may take to say that.
 const SEED_LIMIT: Duration = Duration::from_millis(800);
 /// How much of a database is looked at at the start, a page at a time, and how long others then have it.
@@ -31,37 +31,40 @@ const SAMPLE_PAUSE: Duration = Duration::from_millis(5);
 const DEPRECATED_PREFIX: &str = "pyzord.digest.";
 
 /// Finds all servers of a target, waiting for them if need be. Says whether they are a cluster.
-pub(super) async fn open(target: &RedisTarget, role: &Role) -> Result<(Topology, bool), OpenError> {
+pub(super) async fn open(target: &RedisTarget, role: &NodeRole) -> Result<(Topology, bool), OpenError> {
     let name = format!("the Redis of {}", target.describe());
-    match Node::of_target(target, role) {
+    match RedisNode::of_target(target, role) {
         Some(node) => {
-            wait_for(&name, || node.open()).await?;
+            connect_when_ready(&name, || node.open()).await?;
             node.keep(None);
             Ok((Topology::one(node), false))
         }
         None => {
-            let topology = wait_for(&name, || first_survey(target, role)).await?;
+            let topology = connect_when_ready(&name, || first_survey(target, role)).await?;
             Ok((topology, true))
         }
     }
 }
 
 /// Asks one of the named nodes, and connects to all those that it names.
-async fn first_survey(target: &RedisTarget, role: &Role) -> Result<Topology, Failure> {
+async fn first_survey(target: &RedisTarget, role: &NodeRole) -> Result<Topology, ConnectError> {
     let (node, shares) = ask_seeds(target, role).await?;
-    let known = |address: &Address| acquainted(address, Some(&node), &target.access, role);
+    let known = |address: &RedisAddress| known_or_new(address, Some(&node), &target.access, role);
     let topology = Topology::cluster(&shares, known);
     connect(topology.nodes()).await;
     Ok(topology)
 }
 
 /// A named node that answers, and who it says has which slots.
-pub(super) async fn ask_seeds(target: &RedisTarget, role: &Role) -> Result<(Arc<Node>, Shares), Failure> {
-    let Servers::Cluster(seeds) = &target.servers else {
-        return Err(Failure::fatal("it is no cluster"));
+pub(super) async fn ask_seeds(
+    target: &RedisTarget,
+    role: &NodeRole,
+) -> Result<(Arc<RedisNode>, SlotShares), ConnectError> {
+    let RedisServers::Cluster(seeds) = &target.servers else {
+        return Err(ConnectError::permanent("it is no cluster"));
     };
-    let ask = |seed: Address| {
-        let node = Node::of_cluster(seed.clone(), &target.access, role);
+    let ask = |seed: RedisAddress| {
+        let node = RedisNode::of_cluster(seed.clone(), &target.access, role);
         async move {
             let asked = async {
                 node.open().await?;
@@ -70,16 +73,16 @@ pub(super) async fn ask_seeds(target: &RedisTarget, role: &Role) -> Result<(Arc<
             let failure = match timeout(SEED_LIMIT, asked).await {
                 Ok(Ok(shares)) => return Ok((Arc::clone(&node), shares)),
                 Ok(Err(failure)) => failure,
-                Err(_) => Failure::passing("it does not answer"),
+                Err(_) => ConnectError::temporary("it does not answer"),
             };
-            Err(Failure { why: format!("{seed}: {}", failure.why), ..failure })
+            Err(ConnectError { why: format!("{seed}: {}", failure.why), ..failure })
         }
     };
     select_ok(seeds.iter().map(|seed| Box::pin(ask(seed.clone())))).await.map(|(answer, _)| answer)
 }
 
 /// Connects to those nodes to which there is no connection yet, all at once, and looks after all of them.
-async fn connect(nodes: &[Arc<Node>]) {
+async fn connect(nodes: &[Arc<RedisNode>]) {
     let attempts = nodes.iter().map(|node| async move {
         let unreachable = match timeout(LIMIT, async {
             if node.is_connected() { Ok(()) } else { node.open().await }
@@ -95,15 +98,20 @@ async fn connect(nodes: &[Arc<Node>]) {
     join_all(attempts).await;
 }
 
-fn acquainted(address: &Address, known: Option<&Arc<Node>>, access: &Access, role: &Role) -> Arc<Node> {
+fn known_or_new(
+    address: &RedisAddress,
+    known: Option<&Arc<RedisNode>>,
+    access: &RedisLogin,
+    role: &NodeRole,
+) -> Arc<RedisNode> {
     match known {
         Some(node) if node.address() == Some(address) => Arc::clone(node),
-        _ => Node::of_cluster(address.clone(), access, role),
+        _ => RedisNode::of_cluster(address.clone(), access, role),
     }
 }
 
 /// Keeps track of who has which slots.
-pub(super) async fn keep(shared: Arc<Shared>) {
+pub(super) async fn keep(shared: Arc<RedisCore>) {
     let mut next = Instant::now() + SURVEY_PERIOD;
     let mut told: Option<String> = None;
     loop {
@@ -113,7 +121,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         if !asked && !missing && Instant::now() < next {
             continue;
         }
-        let refused = survey(&shared, &topology).await.err().filter(|failure| failure.is_final);
+        let refused = survey(&shared, &topology).await.err().filter(|failure| failure.is_permanent);
         let why = refused.map(|failure| failure.why);
         if let Some(why) = &why
             && told.as_ref() != Some(why)
@@ -129,16 +137,16 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-async fn survey(shared: &Shared, topology: &Topology) -> Result<(), Failure> {
+async fn survey(shared: &RedisCore, topology: &Topology) -> Result<(), ConnectError> {
     let shares = ask_some(shared, topology).await?;
-    let known = |address: &Address| {
+    let known = |address: &RedisAddress| {
         let known = shared.known(address);
-        acquainted(address, known.as_ref(), &shared.target.access, &shared.role())
+        known_or_new(address, known.as_ref(), &shared.target.access, &shared.role())
     };
     let found = Topology::cluster(&shares, known);
     if !found.is_like(topology) {
-        let is_new = |node: &&Arc<Node>| !topology.nodes().iter().any(|known| Arc::ptr_eq(known, node));
-        let new: Vec<Arc<Node>> = found.nodes().iter().filter(is_new).cloned().collect();
+        let is_new = |node: &&Arc<RedisNode>| !topology.nodes().iter().any(|known| Arc::ptr_eq(known, node));
+        let new: Vec<Arc<RedisNode>> = found.nodes().iter().filter(is_new).cloned().collect();
         connect(&new).await;
         let names = |topology: &Topology| {
             topology.nodes().iter().filter_map(|node| node.address()).map(ToString::to_string).collect()
@@ -150,17 +158,17 @@ async fn survey(shared: &Shared, topology: &Topology) -> Result<(), Failure> {
         shared.topology.store(Arc::new(found));
     }
     // Those that have slots by now are among the others; any one else is met again when it is referred to.
-    shared.acquaintances().clear();
+    shared.referred_nodes().clear();
     shared.unnamed().clear();
     Ok(())
 }
 
 /// Who has which slots, as most of some nodes say that are there: one may be cut off from the others and tell what was.
 /// Where none answers, one of those named at the start is asked: a whole cluster may have moved.
-async fn ask_some(shared: &Shared, topology: &Topology) -> Result<Shares, Failure> {
+async fn ask_some(shared: &RedisCore, topology: &Topology) -> Result<SlotShares, ConnectError> {
     let present = topology.nodes().iter().filter(|node| node.presence().epoch().is_some());
-    let asked = present.take(WITNESSES).map(|node| shares(node, Instant::now() + SEED_LIMIT));
-    let mut views: Vec<(Shares, usize)> = Vec::new();
+    let asked = present.take(ASKED_NODES).map(|node| shares(node, Instant::now() + SEED_LIMIT));
+    let mut views: Vec<(SlotShares, usize)> = Vec::new();
     let mut refused = None;
     for answer in join_all(asked).await {
         match answer {
@@ -171,7 +179,7 @@ async fn ask_some(shared: &Shared, topology: &Topology) -> Result<Shares, Failur
                     None => views.push((shares, 1)),
                 }
             }
-            Err(failure) => refused = refused.or(Some(failure).filter(|failure| failure.is_final)),
+            Err(failure) => refused = refused.or(Some(failure).filter(|failure| failure.is_permanent)),
         }
     }
     // The first of those that are told equally often.
@@ -186,7 +194,7 @@ async fn ask_some(shared: &Shared, topology: &Topology) -> Result<Shares, Failur
 }
 
 /// Looks at some keys, and says when there are some that this engine does not serve.
-pub(super) async fn look_for_foreign_keys(shared: Arc<Shared>) {
+pub(super) async fn look_for_foreign_keys(shared: Arc<RedisCore>) {
     let place = shared.target.describe();
     let deprecated = match shared.form.prefix() == DEPRECATED_PREFIX {
         true => 0,
@@ -217,7 +225,7 @@ fn is_digest(key: &[u8]) -> bool {
 }
 
 /// How many of the first keys with a prefix are such.
-async fn sample(shared: &Shared, prefix: &str, is_such: impl Fn(&[u8]) -> bool) -> usize {
+async fn sample(shared: &RedisCore, prefix: &str, is_such: impl Fn(&[u8]) -> bool) -> usize {
     let topology = shared.topology.load_full();
     let mut count = 0;
     for node in topology.nodes() {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::storage::remote::dsn::{self, DsnError, Host, Url};
+use crate::storage::remote::dsn::{self, DsnError, DsnHost, DsnUrl};
 use crate::storage::remote::tls::Tls;
 
 const PORT: u16 = 6379;
@@ -14,24 +14,24 @@ const PARAMETERS: &str =
 /// Where the records are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RedisTarget {
-    pub(super) servers: Servers,
-    pub(super) access: Access,
+    pub(super) servers: RedisServers,
+    pub(super) access: RedisLogin,
 }
 
 /// The servers that are to be asked first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Servers {
+pub(super) enum RedisServers {
     /// The one server.
-    One(Address),
+    One(RedisAddress),
     /// Some nodes of a cluster, which know the others.
-    Cluster(Vec<Address>),
+    Cluster(Vec<RedisAddress>),
     /// Sentinels, which know who of a service is the master.
-    Sentinels { sentinels: Vec<Address>, service: String, access: Access },
+    Sentinels { sentinels: Vec<RedisAddress>, service: String, access: RedisLogin },
 }
 
 /// Where one server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Address {
+pub(super) enum RedisAddress {
     /// A name or an IP address, and a port.
     Tcp(String, u16),
     /// The path of a socket.
@@ -40,7 +40,7 @@ pub(super) enum Address {
 
 /// What a server wants to see before it serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Access {
+pub(super) struct RedisLogin {
     pub(super) user: Option<String>,
     pub(super) password: Option<String>,
     pub(super) database: i64,
@@ -71,18 +71,18 @@ impl RedisTarget {
             })?,
         };
         let address = match host {
-            "" => Address::Tcp("localhost".to_owned(), port),
-            path if path.contains('/') => Address::Unix(path.into()),
-            host => Address::Tcp(host.to_owned(), port),
+            "" => RedisAddress::Tcp("localhost".to_owned(), port),
+            path if path.contains('/') => RedisAddress::Unix(path.into()),
+            host => RedisAddress::Tcp(host.to_owned(), port),
         };
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let access = Access {
+        let access = RedisLogin {
             user: rest.first().and_then(|user| some(user)),
             password: some(password),
             database: number(database.trim(), "the fourth part, the database,")?,
             tls: None,
         };
-        Ok(Self { servers: Servers::One(address), access }).and_then(Self::checked)
+        Ok(Self { servers: RedisServers::One(address), access }).and_then(Self::checked)
     }
 
     fn parse_url(scheme: &str, dsn: &str) -> Result<Self, DsnError> {
@@ -101,7 +101,7 @@ impl RedisTarget {
                 ));
             }
         };
-        let mut url = Url::parse(dsn)?;
+        let mut url = DsnUrl::parse(dsn)?;
         let tls = Tls {
             authorities: url.take("ca").map(PathBuf::from),
             verify: url.take_truth("verify")?.unwrap_or(true),
@@ -116,7 +116,7 @@ impl RedisTarget {
             (one("user", user, url.take("user"))?, one("password", password, url.take("password"))?);
         let password = password.filter(|text| !text.is_empty());
         let database = url.take("db");
-        let sentinel_access = Access {
+        let sentinel_access = RedisLogin {
             user: url.take("sentinel_user"),
             password: url.take("sentinel_password"),
             database: 0,
@@ -124,7 +124,7 @@ impl RedisTarget {
         };
         url.finish(PARAMETERS)?;
         let hosts = |port| {
-            let address = |host: &Host| Address::Tcp(host.name.clone(), host.port.unwrap_or(port));
+            let address = |host: &DsnHost| RedisAddress::Tcp(host.name.clone(), host.port.unwrap_or(port));
             url.hosts.iter().map(address).collect::<Vec<_>>()
         };
         let mut path = url.path.iter().map(String::as_str);
@@ -132,9 +132,12 @@ impl RedisTarget {
             "unix" if url.hosts.is_empty() && !url.path.is_empty() => {
                 let path = url.path.join("/");
                 let database = number(database.as_deref().unwrap_or_default(), "the database")?;
-                let access = Access { user, password, database, tls: None };
-                return Self { servers: Servers::One(Address::Unix(format!("/{path}").into())), access }
-                    .checked();
+                let access = RedisLogin { user, password, database, tls: None };
+                return Self {
+                    servers: RedisServers::One(RedisAddress::Unix(format!("/{path}").into())),
+                    access,
+                }
+                .checked();
             }
             "unix" => {
                 return Err(DsnError::new("expected the socket's path, as in redis+unix:///run/redis.sock"));
@@ -147,13 +150,13 @@ impl RedisTarget {
                 if sentinels.is_empty() {
                     return Err(DsnError::new("the URL names no sentinel"));
                 }
-                Servers::Sentinels { sentinels, service: service.to_owned(), access }
+                RedisServers::Sentinels { sentinels, service: service.to_owned(), access }
             }
-            "cluster" if !url.hosts.is_empty() => Servers::Cluster(hosts(PORT)),
+            "cluster" if !url.hosts.is_empty() => RedisServers::Cluster(hosts(PORT)),
             "cluster" => return Err(DsnError::new("the URL names no node of the cluster")),
             _ => match hosts(PORT).as_slice() {
-                [] => Servers::One(Address::Tcp("localhost".to_owned(), PORT)),
-                [address] => Servers::One(address.clone()),
+                [] => RedisServers::One(RedisAddress::Tcp("localhost".to_owned(), PORT)),
+                [address] => RedisServers::One(address.clone()),
                 _ => {
                     return Err(DsnError::new(
                         "several hosts are for redis+cluster:// and redis+sentinel://",
@@ -162,7 +165,7 @@ impl RedisTarget {
             },
         };
         let database = one("db", path.next().map(str::to_owned), database)?.unwrap_or_default();
-        let access = Access { user, password, database: number(&database, "the database")?, tls };
+        let access = RedisLogin { user, password, database: number(&database, "the database")?, tls };
         if path.next().is_some() {
             return Err(DsnError::new("the URL's path has too many parts"));
         }
@@ -173,7 +176,7 @@ impl RedisTarget {
         if self.access.user.is_some() && self.access.password.is_none() {
             return Err(DsnError::new("a user needs a password"));
         }
-        if matches!(self.servers, Servers::Cluster(_)) && self.access.database != 0 {
+        if matches!(self.servers, RedisServers::Cluster(_)) && self.access.database != 0 {
             return Err(DsnError::new("a cluster has only the database 0"));
         }
         Ok(self)
@@ -181,12 +184,13 @@ impl RedisTarget {
 
     /// The servers and the database for people, without a password.
     pub(super) fn describe(&self) -> String {
-        let list =
-            |addresses: &[Address]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let list = |addresses: &[RedisAddress]| {
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        };
         match &self.servers {
-            Servers::One(address) => format!("{address}, database {}", self.access.database),
-            Servers::Cluster(seeds) => format!("the cluster of {}", list(seeds)),
-            Servers::Sentinels { sentinels, service, .. } => {
+            RedisServers::One(address) => format!("{address}, database {}", self.access.database),
+            RedisServers::Cluster(seeds) => format!("the cluster of {}", list(seeds)),
+            RedisServers::Sentinels { sentinels, service, .. } => {
                 format!("{service} of the sentinels {}, database {}", list(sentinels), self.access.database)
             }
         }
@@ -195,22 +199,22 @@ impl RedisTarget {
     /// The servers that are named, by all addresses that their names have.
     pub(super) async fn resolved(&self) -> Vec<String> {
         let (named, service) = match &self.servers {
-            Servers::One(address) => (std::slice::from_ref(address), ""),
-            Servers::Cluster(seeds) => (seeds.as_slice(), ""),
-            Servers::Sentinels { sentinels, service, .. } => (sentinels.as_slice(), service.as_str()),
+            RedisServers::One(address) => (std::slice::from_ref(address), ""),
+            RedisServers::Cluster(seeds) => (seeds.as_slice(), ""),
+            RedisServers::Sentinels { sentinels, service, .. } => (sentinels.as_slice(), service.as_str()),
         };
         let mut resolved = Vec::new();
         for address in named {
             match address {
                 // What has no address now is known by its other names.
-                Address::Tcp(host, port) => resolved.extend(
+                RedisAddress::Tcp(host, port) => resolved.extend(
                     tokio::net::lookup_host((host.as_str(), *port))
                         .await
                         .into_iter()
                         .flatten()
                         .map(|address| format!("{service} {address}")),
                 ),
-                Address::Unix(path) => {
+                RedisAddress::Unix(path) => {
                     let path = path.canonicalize().unwrap_or_else(|_| path.clone());
                     resolved.push(path.display().to_string());
                 }
@@ -220,7 +224,7 @@ impl RedisTarget {
     }
 }
 
-impl Access {
+impl RedisLogin {
     /// The number of the database.
     pub(super) fn database(&self) -> i64 {
         self.database
@@ -247,7 +251,7 @@ fn number(text: &str, what: &str) -> Result<i64, DsnError> {
     }
 }
 
-impl std::fmt::Display for Address {
+impl std::fmt::Display for RedisAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),

@@ -6,34 +6,34 @@ use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
 use super::connection::refusal;
-use super::node::Node;
-use super::target::Address;
-use crate::storage::remote::start::Failure;
+use super::node::RedisNode;
+use super::target::RedisAddress;
+use crate::storage::remote::start::ConnectError;
 
 /// Into so many slots a cluster divides its keys.
 pub(super) const SLOTS: usize = 16_384;
 
 /// All servers, and what each of them has.
 pub(super) struct Topology {
-    nodes: Vec<Arc<Node>>,
+    nodes: Vec<Arc<RedisNode>>,
     /// For each slot the place in `nodes`; empty where one server has everything.
     slots: Vec<Option<u16>>,
 }
 
 /// Ranges of slots and who has them, as a node tells them.
-pub(super) type Shares = Vec<(usize, usize, Address)>;
+pub(super) type SlotShares = Vec<(usize, usize, RedisAddress)>;
 
 impl Topology {
     /// One server, which has everything.
-    pub(super) fn one(node: Arc<Node>) -> Self {
+    pub(super) fn one(node: Arc<RedisNode>) -> Self {
         Self { nodes: vec![node], slots: Vec::new() }
     }
 
     /// A cluster of those who have a share. Nodes that are known already are used further.
-    pub(super) fn cluster(shares: &Shares, known: impl Fn(&Address) -> Arc<Node>) -> Self {
+    pub(super) fn cluster(shares: &SlotShares, known: impl Fn(&RedisAddress) -> Arc<RedisNode>) -> Self {
         let mut topology = Self { nodes: Vec::new(), slots: vec![None; SLOTS] };
         for (first, last, address) in shares {
-            let has = |node: &Arc<Node>| node.address() == Some(address);
+            let has = |node: &Arc<RedisNode>| node.address() == Some(address);
             let place = topology.nodes.iter().position(has).unwrap_or_else(|| {
                 topology.nodes.push(known(address));
                 topology.nodes.len() - 1
@@ -48,17 +48,17 @@ impl Topology {
     }
 
     /// All servers.
-    pub(super) fn nodes(&self) -> &[Arc<Node>] {
+    pub(super) fn nodes(&self) -> &[Arc<RedisNode>] {
         &self.nodes
     }
 
     /// The server of this address.
-    pub(super) fn node(&self, address: &Address) -> Option<&Arc<Node>> {
+    pub(super) fn node(&self, address: &RedisAddress) -> Option<&Arc<RedisNode>> {
         self.nodes.iter().find(|node| node.address() == Some(address))
     }
 
     /// The server that has a key; none where nobody has its slot.
-    pub(super) fn route(&self, key: &[u8]) -> Option<&Arc<Node>> {
+    pub(super) fn route(&self, key: &[u8]) -> Option<&Arc<RedisNode>> {
         if self.slots.is_empty() {
             return self.nodes.first();
         }
@@ -80,32 +80,34 @@ impl Topology {
 }
 
 /// Asks a node who has which slots.
-pub(super) async fn shares(node: &Node, deadline: Instant) -> Result<Shares, Failure> {
-    let replies = node.run(&question(), deadline).await;
-    told(node, &replies.ok_or_else(|| Failure::passing("it does not answer"))?)
+pub(super) async fn shares(node: &RedisNode, deadline: Instant) -> Result<SlotShares, ConnectError> {
+    let replies = node.run(&ask_slots(), deadline).await;
+    parse_slots(node, &replies.ok_or_else(|| ConnectError::temporary("it does not answer"))?)
 }
 
 /// Asks a node who has which slots.
-pub(super) fn question() -> Pipeline {
+pub(super) fn ask_slots() -> Pipeline {
     let mut question = redis::pipe();
     question.cmd("CLUSTER").arg("SLOTS");
     question
 }
 
 /// What a node has told of that.
-pub(super) fn told(node: &Node, replies: &[Value]) -> Result<Shares, Failure> {
-    let Some(Address::Tcp(asked, port)) = node.address() else {
-        return Err(Failure::fatal("it is no node of a cluster"));
+pub(super) fn parse_slots(node: &RedisNode, replies: &[Value]) -> Result<SlotShares, ConnectError> {
+    let Some(RedisAddress::Tcp(asked, port)) = node.address() else {
+        return Err(ConnectError::permanent("it is no node of a cluster"));
     };
-    let unknown = || Failure::passing("it tells its slots in an unknown way");
+    let unknown = || ConnectError::temporary("it tells its slots in an unknown way");
     match replies {
         [Value::ServerError(error)]
             if error.details().is_some_and(|text| text.contains("support disabled")) =>
         {
-            Err(Failure::fatal(format!("it is no node of a cluster: write redis://{asked}:{port}")))
+            Err(ConnectError::permanent(format!("it is no node of a cluster: write redis://{asked}:{port}")))
         }
         [reply @ Value::ServerError(_)] => Err(refusal(reply).unwrap_or_else(unknown)),
-        [Value::Array(ranges)] if ranges.is_empty() => Err(Failure::passing("the cluster has no slots yet")),
+        [Value::Array(ranges)] if ranges.is_empty() => {
+            Err(ConnectError::temporary("the cluster has no slots yet"))
+        }
         [Value::Array(ranges)] => {
             ranges.iter().map(|range| share(range, asked)).collect::<Option<_>>().ok_or_else(unknown)
         }
@@ -115,7 +117,7 @@ pub(super) fn told(node: &Node, replies: &[Value]) -> Result<Shares, Failure> {
 
 /// `[first, last, [host, port, id, [name, value, …]], replicas …]`; a node that does not know its own address
 /// leaves the host out, and one that should have a name and has none is `?`.
-fn share(range: &Value, asked: &str) -> Option<(usize, usize, Address)> {
+fn share(range: &Value, asked: &str) -> Option<(usize, usize, RedisAddress)> {
     let Value::Array(parts) = range else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = parts.as_slice() else {
         return None;
@@ -127,7 +129,7 @@ fn share(range: &Value, asked: &str) -> Option<(usize, usize, Address)> {
         _ => None,
     };
     let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| asked.to_owned());
-    let address = Address::Tcp(host, u16::try_from(*port).ok()?);
+    let address = RedisAddress::Tcp(host, u16::try_from(*port).ok()?);
     Some((usize::try_from(*first).ok()?, usize::try_from(*last).ok()?, address))
 }
 
@@ -153,43 +155,43 @@ fn crc16(key: &[u8]) -> u16 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Referral {
     /// The node of this address.
-    To(Address),
+    To(RedisAddress),
     /// A node that has no name to be told, for a key of this slot.
     Unnamed(usize),
 }
 
 /// Reads the `slot host:port` of a referral. A host that is left out is the node's own; `?` is that of a node that
 /// should have a name and has none, which says nothing.
-pub(super) fn referred(text: &str, node: &Node) -> Option<Referral> {
+pub(super) fn referred(text: &str, node: &RedisNode) -> Option<Referral> {
     let (slot, address) = text.split_once(' ')?;
     let (host, port) = address.rsplit_once(':')?;
     let host = match (host, node.address()?) {
         ("?", _) => return Some(Referral::Unnamed(slot.parse().ok()?)),
-        ("", Address::Tcp(own, _)) => own.clone(),
+        ("", RedisAddress::Tcp(own, _)) => own.clone(),
         (host, _) => host.to_owned(),
     };
-    Some(Referral::To(Address::Tcp(host, port.parse().ok()?)))
+    Some(Referral::To(RedisAddress::Tcp(host, port.parse().ok()?)))
 }
 
 /// Asks a node for all nodes and what they have.
-pub(super) fn question_of_nodes() -> Pipeline {
+pub(super) fn ask_nodes() -> Pipeline {
     let mut question = redis::pipe();
     question.cmd("CLUSTER").arg("NODES");
     question
 }
 
 /// The node that a referral without a name means, for a key of this slot, by what the node that refers there replies
-/// to [`question_of_nodes`].
-pub(super) fn unnamed(replies: &[Value], slot: usize, asking: bool) -> Option<Address> {
+/// to [`ask_nodes`].
+pub(super) fn unnamed(replies: &[Value], slot: usize, asking: bool) -> Option<RedisAddress> {
     match replies {
-        [Value::BulkString(nodes)] => holder(std::str::from_utf8(nodes).ok()?, slot, asking),
+        [Value::BulkString(nodes)] => owner_of_slot(std::str::from_utf8(nodes).ok()?, slot, asking),
         _ => None,
     }
 }
 
 /// The address of the node to which a slot is on its way from the one that was asked, or that has it. The lines are
 /// `id ip:port@bus,host flags master ping pong epoch link slots…`, as the commands' documentation has them.
-fn holder(nodes: &str, slot: usize, asking: bool) -> Option<Address> {
+fn owner_of_slot(nodes: &str, slot: usize, asking: bool) -> Option<RedisAddress> {
     let lines: Vec<Vec<&str>> = nodes.lines().map(|line| line.split(' ').collect()).collect();
     let is_own =
         |line: &&Vec<&str>| line.get(2).is_some_and(|flags| flags.split(',').any(|flag| flag == "myself"));
@@ -207,13 +209,13 @@ fn holder(nodes: &str, slot: usize, asking: bool) -> Option<Address> {
         lines.iter().filter(|line| !is_own(line)).find(|line| slots(line).iter().any(has))
     };
     let (host, port) = found?.get(1)?.split('@').next()?.rsplit_once(':')?;
-    Some(Address::Tcp(host.to_owned(), port.parse().ok()?))
+    Some(RedisAddress::Tcp(host.to_owned(), port.parse().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::node::Role;
-    use super::super::target::Access;
+    use super::super::node::NodeRole;
+    use super::super::target::RedisLogin;
     use super::*;
 
     #[test]
@@ -224,8 +226,10 @@ mod tests {
 
     #[test]
     fn a_cluster_routes_by_slot() {
-        let address = |port| Address::Tcp("h".to_owned(), port);
-        let node = |address: &Address| Node::of_cluster(address.clone(), &Access::default(), &Role::Read);
+        let address = |port| RedisAddress::Tcp("h".to_owned(), port);
+        let node = |address: &RedisAddress| {
+            RedisNode::of_cluster(address.clone(), &RedisLogin::default(), &NodeRole::Read)
+        };
         let shares = vec![(0, 5000, address(1)), (5001, 16_383, address(2))];
         let topology = Topology::cluster(&shares, node);
         assert_eq!(topology.nodes().len(), 2);
@@ -237,11 +241,15 @@ mod tests {
 
     #[test]
     fn a_referral_names_an_address() {
-        let node = Node::of_cluster(Address::Tcp("own".to_owned(), 1), &Access::default(), &Role::Read);
-        assert_eq!(referred("3999 h:7", &node), Some(Referral::To(Address::Tcp("h".to_owned(), 7))));
-        assert_eq!(referred("3999 :7", &node), Some(Referral::To(Address::Tcp("own".to_owned(), 7))));
+        let node = RedisNode::of_cluster(
+            RedisAddress::Tcp("own".to_owned(), 1),
+            &RedisLogin::default(),
+            &NodeRole::Read,
+        );
+        assert_eq!(referred("3999 h:7", &node), Some(Referral::To(RedisAddress::Tcp("h".to_owned(), 7))));
+        assert_eq!(referred("3999 :7", &node), Some(Referral::To(RedisAddress::Tcp("own".to_owned(), 7))));
         assert_eq!(referred("3999 ?:7", &node), Some(Referral::Unnamed(3999)));
-        assert_eq!(referred("3999 ::1:7", &node), Some(Referral::To(Address::Tcp("::1".to_owned(), 7))));
+        assert_eq!(referred("3999 ::1:7", &node), Some(Referral::To(RedisAddress::Tcp("::1".to_owned(), 7))));
         assert_eq!(referred("rubbish", &node), None);
     }
 
@@ -250,11 +258,11 @@ mod tests {
         let nodes = "a 10.0.0.1:7@17,h myself,master - 0 0 1 connected 0-4 9 [3->-c] [5-<-b]\n\
                      b 10.0.0.2:7@17 master - 0 0 2 connected 5-8\n\
                      c ::1:8@18 master - 0 0 3 connected\n";
-        let at = |host: &str, port| Some(Address::Tcp(host.to_owned(), port));
-        assert_eq!(holder(nodes, 3, true), at("::1", 8));
-        assert_eq!(holder(nodes, 5, true), None);
-        assert_eq!(holder(nodes, 5, false), at("10.0.0.2", 7));
-        assert_eq!(holder(nodes, 9, false), None);
-        assert_eq!(holder("rubbish", 9, true), None);
+        let at = |host: &str, port| Some(RedisAddress::Tcp(host.to_owned(), port));
+        assert_eq!(owner_of_slot(nodes, 3, true), at("::1", 8));
+        assert_eq!(owner_of_slot(nodes, 5, true), None);
+        assert_eq!(owner_of_slot(nodes, 5, false), at("10.0.0.2", 7));
+        assert_eq!(owner_of_slot(nodes, 9, false), None);
+        assert_eq!(owner_of_slot("rubbish", 9, true), None);
     }
 }

@@ -20,10 +20,10 @@ impl DsnError {
 /// A URL, `scheme://user:password@host:port,host:port/path/path?name=value`, with what was encoded
 /// by `%` decoded. The standard's own have one host only, those of clusters several.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Url {
+pub(crate) struct DsnUrl {
     pub(crate) user: Option<String>,
     pub(crate) password: Option<String>,
-    pub(crate) hosts: Vec<Host>,
+    pub(crate) hosts: Vec<DsnHost>,
     /// The parts of the path that are not empty.
     pub(crate) path: Vec<String>,
     query: Vec<(String, String)>,
@@ -31,7 +31,7 @@ pub(crate) struct Url {
 
 /// A host's name or address, and a port of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Host {
+pub(crate) struct DsnHost {
     pub(crate) name: String,
     pub(crate) port: Option<u16>,
 }
@@ -43,7 +43,7 @@ pub(crate) fn scheme(dsn: &str) -> Option<&str> {
     (!scheme.is_empty() && scheme.bytes().all(fits)).then_some(scheme)
 }
 
-impl Url {
+impl DsnUrl {
     /// Takes a URL apart.
     pub(crate) fn parse(dsn: &str) -> Result<Self, DsnError> {
         let rest = dsn.split_once("://").map_or(dsn, |(_, rest)| rest);
@@ -64,7 +64,7 @@ impl Url {
             user = Some(decode(name)?).filter(|name| !name.is_empty());
             password = secret.map(decode).transpose()?;
         }
-        let hosts = hosts.split(',').filter(|host| !host.is_empty()).map(Host::parse);
+        let hosts = hosts.split(',').filter(|host| !host.is_empty()).map(DsnHost::parse);
         let query = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             Ok((decode(name)?, decode(value)?))
@@ -105,7 +105,7 @@ impl Url {
     }
 }
 
-impl Host {
+impl DsnHost {
     /// Reads `name`, `name:port`, `[v6]:port` or a bare IPv6 address.
     pub(crate) fn parse(text: &str) -> Result<Self, DsnError> {
         let wrong = || DsnError::new("the port must be a number from 1 to 65535");
@@ -145,14 +145,14 @@ fn decode(text: &str) -> Result<String, DsnError> {
 mod tests {
     use super::*;
 
-    fn host(name: &str, port: Option<u16>) -> Host {
-        Host { name: name.to_owned(), port }
+    fn host(name: &str, port: Option<u16>) -> DsnHost {
+        DsnHost { name: name.to_owned(), port }
     }
 
     #[test]
     fn a_url_is_taken_apart_and_decoded() {
         let mut url =
-            Url::parse("redis://me%40x:p%2fw%25@[::1]:7000,b,c:1/a%2Fb//2?ca=/x%20y&verify=no").unwrap();
+            DsnUrl::parse("redis://me%40x:p%2fw%25@[::1]:7000,b,c:1/a%2Fb//2?ca=/x%20y&verify=no").unwrap();
         assert_eq!((url.user.as_deref(), url.password.as_deref()), (Some("me@x"), Some("p/w%")));
         assert_eq!(url.hosts, [host("::1", Some(7000)), host("b", None), host("c", Some(1))]);
         assert_eq!(url.path, ["a/b", "2"]);
@@ -171,7 +171,7 @@ mod tests {
             ("redis://u:@h", Some("u"), Some("")),
             ("redis://u:p@q@h", Some("u"), Some("p@q")),
         ] {
-            let url = Url::parse(dsn).unwrap();
+            let url = DsnUrl::parse(dsn).unwrap();
             assert_eq!((url.user.as_deref(), url.password.as_deref()), (user, password), "{dsn}");
             assert_eq!(url.hosts, [host("h", None)], "{dsn}");
         }
@@ -181,20 +181,20 @@ mod tests {
     fn a_password_with_a_slash_is_not_taken_for_a_path() {
         for wrong in ["mysql://u:12/secret@h/a/b", "mysql://u:p@/secret@h/a/b", "redis://u:p@secret?db=1@h/0"]
         {
-            assert!(Url::parse(wrong).is_err(), "{wrong}");
+            assert!(DsnUrl::parse(wrong).is_err(), "{wrong}");
         }
-        assert!(Url::parse("mysql://h:12/a/b%40c").is_ok());
-        assert!(Url::parse("redis+unix:///run/me@host.sock").is_ok());
-        assert!(Url::parse("redis://h:1/0?password=p@w").is_ok());
+        assert!(DsnUrl::parse("mysql://h:12/a/b%40c").is_ok());
+        assert!(DsnUrl::parse("redis+unix:///run/me@host.sock").is_ok());
+        assert!(DsnUrl::parse("redis://h:1/0?password=p@w").is_ok());
     }
 
     #[test]
     fn hosts_have_ports_or_not() {
-        assert_eq!(Host::parse("h:1").unwrap(), host("h", Some(1)));
-        assert_eq!(Host::parse("fe80::1").unwrap(), host("fe80::1", None));
-        assert_eq!(Host::parse("[fe80::1%eth0]").unwrap(), host("fe80::1%eth0", None));
+        assert_eq!(DsnHost::parse("h:1").unwrap(), host("h", Some(1)));
+        assert_eq!(DsnHost::parse("fe80::1").unwrap(), host("fe80::1", None));
+        assert_eq!(DsnHost::parse("[fe80::1%eth0]").unwrap(), host("fe80::1%eth0", None));
         for wrong in ["h:", "h:0", "h:65536", "h:x", "[::1]x", "[::1]:", "[h]", "u:12:secret"] {
-            assert!(Host::parse(wrong).is_err(), "{wrong}");
+            assert!(DsnHost::parse(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -37,7 +37,7 @@ const REMINDER: Duration = Duration::from_secs(60);
 const RECENT: Duration = Duration::from_millis(700);
 
 /// The one task's way to the store.
-pub(crate) trait Link: Send + Sync + 'static {
+pub(crate) trait RemoteStore: Send + Sync + 'static {
     /// What is known of the store.
     fn presence(&self) -> &Presence;
 
@@ -53,14 +53,14 @@ pub(crate) trait Link: Send + Sync + 'static {
 pub(crate) struct Presence {
     /// For people, without a password.
     name: String,
-    state: Mutex<State>,
+    state: Mutex<PresenceState>,
     /// Wakes the one task when the store is lost.
     lost: Notify,
 }
 
 #[derive(Debug)]
-struct State {
-    away: Option<Away>,
+struct PresenceState {
+    away: Option<Absence>,
     /// How often the store came back; what failed on older connections tells nothing any more.
     epoch: u64,
     /// When it last answered.
@@ -74,7 +74,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Away {
+struct Absence {
     /// The reason that was said last.
     told: String,
     since: Instant,
@@ -88,7 +88,7 @@ struct Away {
 impl Presence {
     /// A store that is there.
     pub(crate) fn new(name: String) -> Self {
-        let state = State {
+        let state = PresenceState {
             away: None,
             epoch: 0,
             seen: Instant::now(),
@@ -131,7 +131,7 @@ impl Presence {
             _ => Duration::ZERO,
         };
         let (told, is_told, reminder) = (why.to_owned(), withheld.is_some(), now + FIRST_REMINDER);
-        state.away = Some(Away { told, since: now, is_told, is_tried: false, reminder });
+        state.away = Some(Absence { told, since: now, is_told, is_tried: false, reminder });
         drop(state);
         self.lost.notify_one();
     }
@@ -178,7 +178,7 @@ impl Presence {
     /// Takes note that an attempt to reach the store has failed.
     fn still_lost(&self, why: String) {
         let mut state = self.lock();
-        let State { away: Some(away), changes, .. } = &mut *state else { return };
+        let PresenceState { away: Some(away), changes, .. } = &mut *state else { return };
         let now = Instant::now();
         let is_due = now >= away.reminder || away.is_told && away.told != why && changes.take(now).is_some();
         if is_due {
@@ -190,7 +190,7 @@ impl Presence {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PresenceState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -201,7 +201,7 @@ pub(crate) fn time_left(since: Instant) -> Duration {
 }
 
 /// Looks after a store as long as anybody uses it.
-pub(crate) async fn keep<L: Link>(link: Weak<L>) {
+pub(crate) async fn keep<L: RemoteStore>(link: Weak<L>) {
     while let Some(link) = link.upgrade() {
         let step = async {
             match link.presence().epoch() {
@@ -217,28 +217,28 @@ pub(crate) async fn keep<L: Link>(link: Weak<L>) {
     }
 }
 
-async fn check<L: Link>(link: &Arc<L>, epoch: u64) {
+async fn check<L: RemoteStore>(link: &Arc<L>, epoch: u64) {
     let presence = link.presence();
     if timeout(CHECK_PERIOD, presence.lost.notified()).await.is_ok() {
         return;
     }
     match timeout(LIMIT, link.check()).await {
         Ok(Ok(())) => {}
-        Ok(Err(why)) => presence.lost(epoch, &explained(why)),
+        Ok(Err(why)) => presence.lost(epoch, &with_lookup_hint(why)),
         Err(_) => {
             presence.timed_out(epoch, LIMIT);
         }
     }
 }
 
-async fn retry<L: Link>(link: &Arc<L>) {
+async fn retry<L: RemoteStore>(link: &Arc<L>) {
     let presence = link.presence();
     let pause = presence.first_pause();
     tokio::time::sleep(pause).await;
     match timeout(LIMIT, link.connect()).await {
         Ok(Ok(())) => presence.back(),
         Ok(Err(why)) => {
-            presence.still_lost(explained(why));
+            presence.still_lost(with_lookup_hint(why));
             tokio::time::sleep(RETRY_PERIOD).await;
         }
         Err(_) => presence.still_lost("it does not answer in time".to_owned()),
@@ -246,7 +246,7 @@ async fn retry<L: Link>(link: &Arc<L>) {
 }
 
 /// Why a store cannot be reached, with what keeps this process from looking up its name, if anything does.
-pub(crate) fn explained(why: String) -> String {
+pub(crate) fn with_lookup_hint(why: String) -> String {
     // The standard library's words for any failure to look up a name.
     let hint = why.contains("lookup address").then(confine::why_names_are_unknown).flatten();
     match hint {
@@ -268,7 +268,7 @@ mod tests {
         attempts: AtomicU32,
     }
 
-    impl Link for Fake {
+    impl RemoteStore for Fake {
         fn presence(&self) -> &Presence {
             &self.presence
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::warn;
 
-use super::presence::explained;
+use super::presence::with_lookup_hint;
 use crate::storage::OpenError;
 
 /// How long the store is waited for.
@@ -19,29 +19,29 @@ const LONGEST: Duration = Duration::from_secs(3);
 
 /// Why a store cannot be reached.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct ConnectError {
     /// For people, without a password.
     pub(crate) why: String,
     /// Whether somebody must change something first, so that waiting cannot help.
-    pub(crate) is_final: bool,
+    pub(crate) is_permanent: bool,
 }
 
-impl Failure {
+impl ConnectError {
     /// One that may pass.
-    pub(crate) fn passing(why: impl Into<String>) -> Self {
-        Self { why: why.into(), is_final: false }
+    pub(crate) fn temporary(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_permanent: false }
     }
 
     /// One that will not.
-    pub(crate) fn fatal(why: impl Into<String>) -> Self {
-        Self { why: why.into(), is_final: true }
+    pub(crate) fn permanent(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_permanent: true }
     }
 }
 
 /// Tries once, for somebody who waits for the outcome.
-pub(crate) async fn reach<T>(
+pub(crate) async fn connect_once<T>(
     name: &str,
-    attempt: impl Future<Output = Result<T, Failure>>,
+    attempt: impl Future<Output = Result<T, ConnectError>>,
 ) -> Result<T, OpenError> {
     match timeout(LONGEST, attempt).await {
         Ok(reached) => {
@@ -52,7 +52,7 @@ pub(crate) async fn reach<T>(
 }
 
 /// Tries until the store is there, with a line in the log for each second.
-pub(crate) async fn wait_for<T, F: Future<Output = Result<T, Failure>>>(
+pub(crate) async fn connect_when_ready<T, F: Future<Output = Result<T, ConnectError>>>(
     name: &str,
     attempt: impl Fn() -> F,
 ) -> Result<T, OpenError> {
@@ -64,10 +64,10 @@ pub(crate) async fn wait_for<T, F: Future<Output = Result<T, Failure>>>(
         let why = loop {
             match timeout_at(step, attempt.as_mut()).await {
                 Ok(Ok(reached)) => return Ok(reached),
-                Ok(Err(Failure { why, is_final: true })) => {
+                Ok(Err(ConnectError { why, is_permanent: true })) => {
                     return Err(OpenError::new(format!("cannot use {name}: {why}")));
                 }
-                Ok(Err(Failure { why, .. })) => break explained(why),
+                Ok(Err(ConnectError { why, .. })) => break with_lookup_hint(why),
                 // It may be far away, but not that far.
                 Err(_) if step >= end || step >= started + LONGEST => break "it does not answer".to_owned(),
                 Err(_) => {

@@ -11,14 +11,14 @@ use crate::record::Timestamp;
 use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{BulkError, Item, Items, Outcome};
 use crate::storage::gdbm::cancel::Cancel;
-use crate::storage::gdbm::codec::Stored;
+use crate::storage::gdbm::codec::StoredRecord;
 use crate::storage::gdbm::file::handle::GdbmError;
-use crate::storage::gdbm::file::location::Place;
-use crate::storage::gdbm::file::open_file::Open;
-use crate::storage::gdbm::file::reserve::News;
+use crate::storage::gdbm::file::location::DatabasePath;
+use crate::storage::gdbm::file::open_file::OpenFile;
+use crate::storage::gdbm::file::reserve::ReserveNews;
 use crate::storage::gdbm::lock;
 use crate::storage::gdbm::repair::marker::Marker;
-use crate::storage::gdbm::repair::rewrite::{Purpose as RepairPurpose, Repair};
+use crate::storage::gdbm::repair::rewrite::{Repair, RepairKind};
 use crate::storage::gdbm::walk::{DelayedDeletions, KeyWalk};
 
 /// Up to which size a file is mapped into memory, which is quicker. A larger one would fill the memory, at
@@ -26,20 +26,20 @@ use crate::storage::gdbm::walk::{DelayedDeletions, KeyWalk};
 const LARGEST_MAPPED: u64 = 256 << 20;
 
 /// The open file and all that is known of it.
-pub(super) struct Shared {
+pub(super) struct GdbmBulkCore {
     pub(super) path: PathBuf,
-    pub(super) place: Place,
+    pub(super) place: DatabasePath,
     pub(super) zone: TimeZone,
     /// None for a file that is only read.
     pub(super) marker: Option<Marker>,
     /// The open file, which is locked until this is dropped.
     pub(super) file: File,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<BulkState>,
 }
 
-pub(super) struct State {
+pub(super) struct BulkState {
     /// None once closed.
-    pub(super) open: Option<Open>,
+    pub(super) open: Option<OpenFile>,
     /// How many keys the scan under way has met; none while there is none under way.
     pub(super) walked: Option<u64>,
     /// What is to be deleted when the scan has left it behind.
@@ -51,19 +51,19 @@ pub(super) struct State {
     pub(super) is_mapped: bool,
 }
 
-impl Shared {
+impl GdbmBulkCore {
     /// An error of the library, after which the file is to be repaired.
-    pub(super) fn failed(&self, open: &mut Open, error: &GdbmError) -> BulkError {
+    pub(super) fn failed(&self, open: &mut OpenFile, error: &GdbmError) -> BulkError {
         let path = self.path.display();
         if let Some(marker) = &self.marker {
-            marker.flag().owe();
+            marker.flag().require_repair();
         }
         let advice = if open.handle.needs_recovery() { "; the next run repairs it" } else { "" };
         BulkError(format!("the database {path}: {error}{advice}"))
     }
 
     /// Has a file that has become large mapped no longer.
-    pub(super) fn bound_memory(&self, state: &mut State) -> Result<(), BulkError> {
+    pub(super) fn bound_memory(&self, state: &mut BulkState) -> Result<(), BulkError> {
         if let Some(open) = state.open.as_mut().filter(|_| state.is_mapped)
             && self.file.metadata().is_ok_and(|metadata| metadata.len() > LARGEST_MAPPED)
         {
@@ -74,12 +74,12 @@ impl Shared {
     }
 
     /// What is stored under a key.
-    pub(super) fn item(&self, open: &mut Open, key: &[u8]) -> Result<Option<Item>, BulkError> {
+    pub(super) fn item(&self, open: &mut OpenFile, key: &[u8]) -> Result<Option<Item>, BulkError> {
         match open.handle.fetch(key, &mut open.value) {
             Ok(false) => Ok(None),
             Ok(true) => {
                 let held = open.value.clone();
-                let record = match Stored::decode(&held) {
+                let record = match StoredRecord::decode(&held) {
                     Some(stored) => Ok(stored.record(&self.zone)),
                     None => Err(format!("cannot decode '{}'", excerpt(&held))),
                 };
@@ -92,7 +92,7 @@ impl Shared {
     /// Some items from the start, or from where a scan stopped.
     pub(super) fn page(
         &self,
-        state: &mut State,
+        state: &mut BulkState,
         from: Option<Cursor>,
         limit: usize,
     ) -> Result<Items, BulkError> {
@@ -111,13 +111,13 @@ impl Shared {
         }
         state.walked = page.next.as_ref().map(|_| walk.met());
         state.was_scanned |= page.next.is_none();
-        self.delete_doomed(state, state.walked)?;
+        self.delete_due(state, state.walked)?;
         Ok(page)
     }
 
     /// Deletes what a scan that has met so many keys has left behind, or everything without one.
-    pub(super) fn delete_doomed(&self, state: &mut State, walked: Option<u64>) -> Result<(), BulkError> {
-        let State { open, doomed, has_deleted, .. } = state;
+    pub(super) fn delete_due(&self, state: &mut BulkState, walked: Option<u64>) -> Result<(), BulkError> {
+        let BulkState { open, doomed, has_deleted, .. } = state;
         let open = open.as_mut().ok_or_else(|| self.closed())?;
         // What comes behind a failure is given up with it.
         let due: Vec<Item> = std::iter::from_fn(|| doomed.pop(walked)).collect();
@@ -136,9 +136,9 @@ impl Shared {
         Ok(())
     }
 
-    fn admit(&self, open: &mut Open) -> Result<(), BulkError> {
+    fn admit(&self, open: &mut OpenFile) -> Result<(), BulkError> {
         match open.reserve.admit(Timestamp::now().seconds()) {
-            (true, News::Unsupported(why)) => {
+            (true, ReserveNews::Unsupported(why)) => {
                 let path = self.path.display();
                 warn!(
                     "the file system of the database {path} cannot reserve blocks ({why}): see that its disk does not \
@@ -155,8 +155,13 @@ impl Shared {
     }
 
     /// Stores a record, unless its key would make the directory too large.
-    pub(super) fn put(&self, open: &mut Open, key: &[u8], stored: &Stored) -> Result<Outcome, BulkError> {
-        let bursts = open.directory.would_burst(key);
+    pub(super) fn put(
+        &self,
+        open: &mut OpenFile,
+        key: &[u8],
+        stored: &StoredRecord,
+    ) -> Result<Outcome, BulkError> {
+        let bursts = open.directory.would_grow_directory(key);
         if bursts.map_err(|error| BulkError(format!("the database {}: {error}", self.path.display())))?
             && !open.handle.fetch(key, &mut open.value).map_err(|error| self.failed(open, &error))?
         {
@@ -180,7 +185,7 @@ impl Shared {
     fn compact(&self) -> Option<File> {
         let cancel = Cancel::default();
         let repair = Repair { place: &self.place, zone: &self.zone, horizon: None, cancel: &cancel };
-        match repair.run(&self.file, RepairPurpose::Compact) {
+        match repair.run(&self.file, RepairKind::Compact) {
             Ok(repaired) => repaired.file,
             Err(error) => {
                 warn!(
@@ -194,13 +199,13 @@ impl Shared {
     }
 
     /// Closes the file, unless that has been done.
-    pub(super) fn close(&self, state: &mut State, may_compact: bool) -> Result<(), BulkError> {
+    pub(super) fn close(&self, state: &mut BulkState, may_compact: bool) -> Result<(), BulkError> {
         let Some(mut open) = state.open.take() else { return Ok(()) };
         let needs_recovery = open.handle.needs_recovery();
         let failed = |why: String| BulkError(format!("closing the database {}: {why}", self.path.display()));
         open.handle.close().map_err(|error| failed(error.to_string()))?;
         // Something may have been given up half done.
-        let is_sound = |marker: &&Marker| !needs_recovery && !marker.flag().is_owed();
+        let is_sound = |marker: &&Marker| !needs_recovery && !marker.flag().needs_repair();
         if let Some(marker) = self.marker.as_ref().filter(is_sound) {
             let is_worth_it = state.has_deleted && state.was_scanned && may_compact;
             let _in_its_place = is_worth_it.then(|| self.compact());
@@ -219,7 +224,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for GdbmBulkCore {
     /// Work that is given up drops it in the middle of something else.
     fn drop(&mut self) {
         if let Err(error) = self.close(&mut lock(&self.state), false) {

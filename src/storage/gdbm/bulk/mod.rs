@@ -10,9 +10,9 @@ use std::time::UNIX_EPOCH;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use self::core::{Shared, State};
+use self::core::{BulkState, GdbmBulkCore};
 pub(in crate::storage) use self::open::open_bulk;
-use super::codec::{Stored, in_calendar};
+use super::codec::{StoredRecord, in_calendar};
 use super::file::directory::hash;
 use super::lock;
 use crate::record::{Record, Timestamp};
@@ -22,15 +22,15 @@ use crate::storage::bulk::{
 };
 
 /// A whole file.
-struct Whole {
-    shared: Arc<Shared>,
+struct GdbmBulk {
+    shared: Arc<GdbmBulkCore>,
 }
 
-impl Whole {
+impl GdbmBulk {
     /// Does something with the open file, in a thread that may wait for the disk.
     fn work<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shared, &mut State) -> Result<T, BulkError> + Send + 'static,
+        work: impl FnOnce(&GdbmBulkCore, &mut BulkState) -> Result<T, BulkError> + Send + 'static,
     ) -> Work<'_, T> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
@@ -45,8 +45,8 @@ impl Whole {
 }
 
 /// A record as another file holds it, if it does.
-fn exact(held: Option<&[u8]>, record: &Record) -> Stored {
-    held.and_then(Stored::decode).unwrap_or_else(|| Stored::from_record(record))
+fn exact(held: Option<&[u8]>, record: &Record) -> StoredRecord {
+    held.and_then(StoredRecord::decode).unwrap_or_else(|| StoredRecord::from_record(record))
 }
 
 /// Puts changes into the order of the file, in which neighbours are in one block; says which was where.
@@ -56,7 +56,7 @@ fn in_order<T>(changes: Vec<T>, key: impl Fn(&T) -> [u8; 40]) -> Vec<(usize, T)>
     ordered
 }
 
-impl Bulk for Whole {
+impl Bulk for GdbmBulk {
     fn engine(&self) -> &'static str {
         "gdbm"
     }
@@ -164,7 +164,7 @@ impl Bulk for Whole {
                 let sum = match shared.item(open, &key)? {
                     None => exact(addition.held.as_deref(), &addition.record),
                     Some(Item { record: Ok(there), .. }) => {
-                        Stored::from_record(&united(&there, &addition.record))
+                        StoredRecord::from_record(&united(&there, &addition.record))
                     }
                     Some(Item { record: Err(why), .. }) => {
                         outcomes[at] = Outcome::Refused(format!("in the destination: {why}"));
@@ -191,7 +191,7 @@ impl Bulk for Whole {
                 outcomes.push(Outcome::Done);
                 state.doomed.push(walked.unwrap_or_default(), item);
             }
-            shared.delete_doomed(state, walked)?;
+            shared.delete_due(state, walked)?;
             Ok(outcomes)
         })
     }
@@ -217,7 +217,7 @@ impl Bulk for Whole {
             if state.open.is_none() {
                 return Ok(());
             }
-            let deleted = shared.delete_doomed(state, None);
+            let deleted = shared.delete_due(state, None);
             shared.close(state, deleted.is_ok()).and(deleted)
         })
     }
@@ -231,7 +231,7 @@ mod tests {
     use crate::storage::bulk::Purpose;
     use crate::storage::gdbm::cancel::Cancel;
     use crate::storage::gdbm::file::handle::Handle;
-    use crate::storage::gdbm::file::location::Place;
+    use crate::storage::gdbm::file::location::DatabasePath;
     use crate::storage::gdbm::repair::marker::Marker;
 
     #[test]
@@ -244,13 +244,14 @@ mod tests {
         let error = Handle::open(&file, &garbage).err().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for fails in [false, true] {
-            let whole = Whole::open(&path, Purpose::Fill, TimeZone::UTC, None, &Cancel::default()).unwrap();
+            let whole =
+                GdbmBulk::open(&path, Purpose::Fill, TimeZone::UTC, None, &Cancel::default()).unwrap();
             if fails {
                 let mut state = lock(&whole.shared.state);
                 let _ = whole.shared.failed(state.open.as_mut().unwrap(), &error);
             }
             runtime.block_on(whole.close()).unwrap();
-            let marker = Marker::of(&Place::of(&path).unwrap());
+            let marker = Marker::of(&DatabasePath::of(&path).unwrap());
             assert_eq!(marker.is_there(), fails);
         }
     }

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::Whole;
-use super::core::{Shared, State};
+use super::GdbmBulk;
+use super::core::{BulkState, GdbmBulkCore};
 use crate::storage::bulk::{Bulk, Purpose};
-use crate::storage::gdbm::cancel::{Cancel, opened};
+use crate::storage::gdbm::cancel::{Cancel, open_cancellable};
 use crate::storage::gdbm::file::handle::Handle;
-use crate::storage::gdbm::file::location::{Place, Use, cannot_use, check_kind};
-use crate::storage::gdbm::file::open_file::Open;
-use crate::storage::gdbm::opening::{Opened, Opening};
+use crate::storage::gdbm::file::location::{DatabasePath, FileAccess, cannot_use, check_kind};
+use crate::storage::gdbm::file::open_file::OpenFile;
+use crate::storage::gdbm::opening::{FileOpener, OpenedFile};
 use crate::storage::gdbm::repair::explain::explain;
 use crate::storage::gdbm::repair::marker::Marker;
 use crate::storage::gdbm::walk::DelayedDeletions;
@@ -28,12 +28,13 @@ pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> Open
     Box::pin(async move {
         let (path, age) = (options.path.clone(), options.cleanup_age);
         let whole =
-            opened(move |cancel| Whole::open(&path, purpose, TimeZone::system(), age, cancel)).await?;
+            open_cancellable(move |cancel| GdbmBulk::open(&path, purpose, TimeZone::system(), age, cancel))
+                .await?;
         Ok(Arc::new(whole) as Arc<dyn Bulk>)
     })
 }
 
-impl Whole {
+impl GdbmBulk {
     /// Opens a file. What a killed process left behind is repaired if that is allowed.
     pub(super) fn open(
         path: &Path,
@@ -66,7 +67,7 @@ impl Whole {
             Purpose::Fill => to_write()?,
         };
         let block = open.handle.block_size().map_err(|error| explain(path, &error))?;
-        let state = State {
+        let state = BulkState {
             open: Some(open),
             walked: None,
             doomed: DelayedDeletions::new(block),
@@ -75,22 +76,22 @@ impl Whole {
             is_mapped: true,
         };
         let path = place.file().to_owned();
-        let shared = Shared { path, place, zone, marker, file, state: Mutex::new(state) };
+        let shared = GdbmBulkCore { path, place, zone, marker, file, state: Mutex::new(state) };
         Ok(Self { shared: Arc::new(shared) })
     }
 }
 
 /// Opens a file for reading only; says whether it was closed.
-fn open_to_read(path: &Path, zone: &TimeZone) -> Result<(Open, Place, File, bool), OpenError> {
+fn open_to_read(path: &Path, zone: &TimeZone) -> Result<(OpenFile, DatabasePath, File, bool), OpenError> {
     check_kind(path)?;
-    let place = Place::of(path)?;
-    let file = place.lock(Use::Read)?;
+    let place = DatabasePath::of(path)?;
+    let file = place.lock(FileAccess::Read)?;
     let mut handle = Handle::open_to_read(&file, place.file()).map_err(|error| explain(path, &error))?;
     let is_closed = !handle.needs_recovery() && !Marker::of(&place).is_there();
     if is_closed {
         handle.keep_cached(CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
     }
-    let open = Open::new(handle, &file, zone.clone()).map_err(|error| cannot_use(path, &error))?;
+    let open = OpenFile::new(handle, &file, zone.clone()).map_err(|error| cannot_use(path, &error))?;
     Ok((open, place, file, is_closed))
 }
 
@@ -99,9 +100,9 @@ fn open_to_write(
     zone: &TimeZone,
     age: Option<Duration>,
     cancel: &Cancel,
-) -> Result<(Open, Option<Marker>, Place, File), OpenError> {
+) -> Result<(OpenFile, Option<Marker>, DatabasePath, File), OpenError> {
     let (zone, cached_blocks) = (zone.clone(), CACHED_BLOCKS);
-    let opening = Opening { path, zone, age, cached_blocks, note: None, cancel };
-    let Opened { open, marker, place, file } = opening.run()?;
+    let opening = FileOpener { path, zone, age, cached_blocks, note: None, cancel };
+    let OpenedFile { open, marker, place, file } = opening.run()?;
     Ok((open, Some(marker), place, file))
 }

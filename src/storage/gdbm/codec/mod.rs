@@ -13,15 +13,15 @@ mod time;
 
 use jiff::tz::TimeZone;
 
-pub(super) use self::time::Calendar;
+pub(super) use self::time::DateWriter;
 pub(in crate::storage) use self::time::in_calendar;
-use self::time::{When, date, date_length, seconds};
+use self::time::{StoredTime, date, date_length, seconds};
 use crate::record::{Kind, Record, Tally, Timestamp};
 use pyzor_wire::number::{integer, push_number};
 
 /// A record as stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stored {
+pub(super) struct StoredRecord {
     reports: StoredTally,
     whitelists: StoredTally,
 }
@@ -29,11 +29,11 @@ pub(super) struct Stored {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct StoredTally {
     count: i64,
-    first: When,
-    last: When,
+    first: StoredTime,
+    last: StoredTime,
 }
 
-impl Stored {
+impl StoredRecord {
     /// Reads a stored text; none if it is damaged.
     pub(super) fn decode(text: &[u8]) -> Option<Self> {
         let mut fields = text.split(|byte| *byte == b',');
@@ -90,8 +90,8 @@ impl Stored {
     pub(super) fn from_record(record: &Record) -> Self {
         let tally = |tally: &Tally| StoredTally {
             count: tally.count,
-            first: tally.first.map_or(When::Never, When::Absolute),
-            last: tally.last.map_or(When::Never, When::Absolute),
+            first: tally.first.map_or(StoredTime::Never, StoredTime::Absolute),
+            last: tally.last.map_or(StoredTime::Never, StoredTime::Absolute),
         };
         Self { reports: tally(&record.reports), whitelists: tally(&record.whitelists) }
     }
@@ -103,14 +103,14 @@ impl Stored {
             Kind::Whitelist => &mut self.whitelists,
         };
         tally.count = tally.count.saturating_add(i64::from(amount));
-        if tally.first == When::Never {
-            tally.first = When::Absolute(now);
+        if tally.first == StoredTime::Never {
+            tally.first = StoredTime::Absolute(now);
         }
-        tally.last = When::Absolute(now);
+        tally.last = StoredTime::Absolute(now);
     }
 
     /// Writes version 1.
-    pub(super) fn encode(&self, out: &mut Vec<u8>, calendar: &mut Calendar) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>, calendar: &mut DateWriter) {
         out.clear();
         out.push(b'1');
         for tally in [&self.reports, &self.whitelists] {

@@ -1,11 +1,11 @@
 use super::*;
 use crate::record::Timestamp;
 
-fn calendar(zone: &str) -> Calendar {
-    Calendar::new(TimeZone::posix(zone).unwrap())
+fn calendar(zone: &str) -> DateWriter {
+    DateWriter::new(TimeZone::posix(zone).unwrap())
 }
 
-fn written(stored: &Stored, zone: &str) -> String {
+fn written(stored: &StoredRecord, zone: &str) -> String {
     let mut out = Vec::new();
     stored.encode(&mut out, &mut calendar(zone));
     String::from_utf8(out).unwrap()
@@ -15,7 +15,7 @@ const NOW: Timestamp = Timestamp::from_micros(1_795_343_206_605_606);
 
 #[test]
 fn a_first_report_is_written_as_the_established_server_writes_it() {
-    let mut stored = Stored::default();
+    let mut stored = StoredRecord::default();
     stored.add(Kind::Report, 1, NOW);
     assert_eq!(
         written(&stored, "UTC0"),
@@ -25,7 +25,7 @@ fn a_first_report_is_written_as_the_established_server_writes_it() {
         written(&stored, "EST5"),
         "1,1,2026-11-22 05:26:46.605606,2026-11-22 05:26:46.605606,0,None,None"
     );
-    let mut stored = Stored::default();
+    let mut stored = StoredRecord::default();
     stored.add(Kind::Whitelist, 2, Timestamp::from_seconds(NOW.seconds()));
     assert_eq!(written(&stored, "UTC0"), "1,0,None,None,2,2026-11-22 10:26:46,2026-11-22 10:26:46");
 }
@@ -37,13 +37,17 @@ fn what_is_stored_comes_back_to_the_letter() {
         "1,0,None,None,-7,0001-01-01 00:00:00,9999-12-31 23:59:59.999999",
         "1,9223372036854775807,None,None,0,None,None",
     ] {
-        assert_eq!(written(&Stored::decode(text.as_bytes()).unwrap(), "CET-1CEST,M3.5.0,M10.5.0/3"), text);
+        assert_eq!(
+            written(&StoredRecord::decode(text.as_bytes()).unwrap(), "CET-1CEST,M3.5.0,M10.5.0/3"),
+            text
+        );
     }
 }
 
 #[test]
 fn a_report_leaves_the_first_date_alone() {
-    let mut stored = Stored::decode(b"1,1,2020-03-29 02:30:00.5,2020-03-29 02:30:00.5,0,None,None").unwrap();
+    let mut stored =
+        StoredRecord::decode(b"1,1,2020-03-29 02:30:00.5,2020-03-29 02:30:00.5,0,None,None").unwrap();
     stored.add(Kind::Report, 1, NOW);
     assert_eq!(
         written(&stored, "UTC0"),
@@ -53,7 +57,8 @@ fn a_report_leaves_the_first_date_alone() {
 
 #[test]
 fn times_are_taken_in_the_zone() {
-    let stored = Stored::decode(b"1,1,2026-11-22 05:37:12.285078,2026-11-22 05:37:12,0,None,None").unwrap();
+    let stored =
+        StoredRecord::decode(b"1,1,2026-11-22 05:37:12.285078,2026-11-22 05:37:12,0,None,None").unwrap();
     let record = stored.record(calendar("EST5").zone());
     assert_eq!(record.reports.first, Some(Timestamp::from_micros(1_795_343_832_285_078)));
     assert_eq!(record.reports.last, Some(Timestamp::from_seconds(1_795_343_832)));
@@ -63,17 +68,17 @@ fn times_are_taken_in_the_zone() {
 #[test]
 fn the_old_version_and_half_converted_records_are_read() {
     let zone = TimeZone::UTC;
-    let old = Stored::decode(b"5,1300000000,1400000000").unwrap().record(&zone);
+    let old = StoredRecord::decode(b"5,1300000000,1400000000").unwrap().record(&zone);
     let reports = Tally {
         count: 5,
         first: Some(Timestamp::from_seconds(1_300_000_000)),
         last: Some(Timestamp::from_seconds(1_400_000_000)),
     };
     assert_eq!(old, Record { reports, whitelists: Tally::default() });
-    let old = Stored::decode(b"1,1300000000,-1").unwrap().record(&zone);
+    let old = StoredRecord::decode(b"1,1300000000,-1").unwrap().record(&zone);
     assert_eq!((old.reports.count, old.reports.last), (1, None));
     let half =
-        Stored::decode(b"1,6,1300000000,2026-11-22 10:26:46.605606,0,None,None").unwrap().record(&zone);
+        StoredRecord::decode(b"1,6,1300000000,2026-11-22 10:26:46.605606,0,None,None").unwrap().record(&zone);
     assert_eq!(half.reports, Tally { count: 6, first: reports.first, last: Some(NOW) });
 }
 
@@ -82,7 +87,7 @@ fn counts_are_read_as_python_reads_them_and_clamped() {
     for (text, count) in
         [(" 7 ", 7), ("+1_000", 1000), ("-3", -3), ("1000000000000000000000000000000", i64::MAX), ("None", 0)]
     {
-        let stored = Stored::decode(format!("1,{text},None,None,0,None,None").as_bytes()).unwrap();
+        let stored = StoredRecord::decode(format!("1,{text},None,None,0,None,None").as_bytes()).unwrap();
         assert_eq!(stored.reports.count, count, "{text}");
     }
 }
@@ -94,13 +99,17 @@ fn a_text_is_found_at_the_beginning_of_others() {
         "1,0,None,None,12,2026-11-22 10:26:46.605606,2026-11-22 10:26:46",
         "1,9223372036854775807,None,None,0,2026-11-22 10:26:46,2026-11-22 10:26:46.605606",
     ] {
-        let whole = Stored::decode(text.as_bytes());
+        let whole = StoredRecord::decode(text.as_bytes());
         assert!(whole.is_some());
         for behind in ["", "00aa", ",", ".", ".12", "None", "1,1"] {
-            assert_eq!(Stored::decode_prefix(format!("{text}{behind}").as_bytes()), whole, "{text}{behind}");
+            assert_eq!(
+                StoredRecord::decode_prefix(format!("{text}{behind}").as_bytes()),
+                whole,
+                "{text}{behind}"
+            );
         }
         for length in 0..text.len() - "10:26:46.605606".len() {
-            assert_eq!(Stored::decode_prefix(&text.as_bytes()[..length]), None);
+            assert_eq!(StoredRecord::decode_prefix(&text.as_bytes()[..length]), None);
         }
     }
 }
@@ -124,6 +133,6 @@ fn damaged_texts_are_told() {
         "x,1,2",
         "1,1,\u{e9},None,0,None,None",
     ] {
-        assert_eq!(Stored::decode(text.as_bytes()), None, "{text:?}");
+        assert_eq!(StoredRecord::decode(text.as_bytes()), None, "{text:?}");
     }
 }

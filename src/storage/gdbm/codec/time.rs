@@ -8,7 +8,7 @@ use pyzor_wire::number::integer;
 
 /// A moment as it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum When {
+pub(super) enum StoredTime {
     /// There was none.
     #[default]
     Never,
@@ -18,7 +18,7 @@ pub(super) enum When {
     Absolute(Timestamp),
 }
 
-impl When {
+impl StoredTime {
     /// The moment, a local one taken as of this zone.
     pub(super) fn timestamp(self, zone: &TimeZone) -> Option<Timestamp> {
         match self {
@@ -46,13 +46,13 @@ pub(in crate::storage) fn in_calendar(zone: &TimeZone, time: Timestamp) -> Times
 
 /// Writes moments as local dates. Most are of the same second, so that one is kept.
 #[derive(Debug)]
-pub(in crate::storage::gdbm) struct Calendar {
+pub(in crate::storage::gdbm) struct DateWriter {
     zone: TimeZone,
     second: Option<i64>,
     text: Vec<u8>,
 }
 
-impl Calendar {
+impl DateWriter {
     /// A calendar of this time zone.
     pub(in crate::storage::gdbm) fn new(zone: TimeZone) -> Self {
         Self { zone, second: None, text: Vec::new() }
@@ -64,11 +64,11 @@ impl Calendar {
     }
 
     /// Writes a moment as it is stored.
-    pub(super) fn push_stored(&mut self, out: &mut Vec<u8>, time: When) {
+    pub(super) fn push_stored(&mut self, out: &mut Vec<u8>, time: StoredTime) {
         match time {
-            When::Never => out.extend_from_slice(b"None"),
-            When::Local(date) => push_date(out, date),
-            When::Absolute(time) => self.push(out, time),
+            StoredTime::Never => out.extend_from_slice(b"None"),
+            StoredTime::Local(date) => push_date(out, date),
+            StoredTime::Absolute(time) => self.push(out, time),
         }
     }
 
@@ -118,18 +118,18 @@ fn push_fraction(out: &mut Vec<u8>, micros: u32) {
 }
 
 /// Seconds since the epoch; version 0 wrote -1 for never.
-pub(super) fn seconds(text: &[u8]) -> Option<When> {
+pub(super) fn seconds(text: &[u8]) -> Option<StoredTime> {
     match text {
-        b"None" => Some(When::Never),
+        b"None" => Some(StoredTime::Never),
         text => match integer(text)? {
-            -1 => Some(When::Never),
-            seconds => Some(When::Absolute(Timestamp::from_seconds(seconds))),
+            -1 => Some(StoredTime::Never),
+            seconds => Some(StoredTime::Absolute(Timestamp::from_seconds(seconds))),
         },
     }
 }
 
 /// A date of version 1, or a number of version 0 that stands in its place.
-pub(super) fn date(text: &[u8]) -> Option<When> {
+pub(super) fn date(text: &[u8]) -> Option<StoredTime> {
     if text == b"None" || !text.contains(&b':') {
         return seconds(text);
     }
@@ -159,7 +159,7 @@ pub(super) fn date(text: &[u8]) -> Option<When> {
         narrow(second).filter(|second| *second <= 61)?.min(59),
         micros * 1000,
     );
-    date.ok().map(When::Local)
+    date.ok().map(StoredTime::Local)
 }
 
 /// The length of the date that some bytes begin with, in the form in which it is written.
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_same_second_is_not_confused_with_another() {
-        let mut calendar = Calendar::new(TimeZone::UTC);
+        let mut calendar = DateWriter::new(TimeZone::UTC);
         let mut text = |micros| {
             let mut out = Vec::new();
             calendar.push(&mut out, Timestamp::from_micros(micros));

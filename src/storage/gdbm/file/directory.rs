@@ -33,20 +33,20 @@ const HARMLESS_BITS: u32 = LIMIT.ilog2() - 3;
 /// A bucket that has room cannot burst, nor can one that gets as many keys as it had room for when it
 /// was looked at. So a look is good for as many further keys with the same harmless bits.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub(crate) struct HashDirectory {
     file: File,
     /// For all harmless bits how many keys may still come without another look.
     credit: Box<[u8]>,
 }
 
-impl Directory {
+impl HashDirectory {
     /// Looks at this file.
     pub(crate) fn new(file: File) -> Self {
         Self { file, credit: vec![0; 1 << HARMLESS_BITS].into() }
     }
 
     /// Whether storing this new key would make the directory larger than is reasonable.
-    pub(crate) fn would_burst(&mut self, key: &[u8]) -> io::Result<bool> {
+    pub(crate) fn would_grow_directory(&mut self, key: &[u8]) -> io::Result<bool> {
         let hash = hash(key);
         let credit = &mut self.credit[(hash >> (HASH_BITS - HARMLESS_BITS)) as usize];
         if *credit > 0 {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::location::Place;
+use super::location::DatabasePath;
 use crate::os::open;
 use crate::storage::OpenError;
 
@@ -19,12 +19,12 @@ const DATABASE: &str = "database: ";
 
 /// The note of one homedir.
 #[derive(Clone, Debug)]
-pub(crate) struct Note {
+pub(crate) struct DiskNote {
     homedir: PathBuf,
     path: PathBuf,
 }
 
-impl Note {
+impl DiskNote {
     /// The note in this directory.
     pub(crate) fn of(homedir: &Path) -> Self {
         Self { homedir: homedir.to_owned(), path: homedir.join("pyzord.disk") }
@@ -35,7 +35,7 @@ impl Note {
     /// # Errors
     ///
     /// One line for the operator: there was one, on another disk.
-    pub(crate) fn permit(&self, place: &Place) -> Result<(), OpenError> {
+    pub(crate) fn permit(&self, place: &DatabasePath) -> Result<(), OpenError> {
         let Ok(text) = open::to_read(&self.path).and_then(io::read_to_string) else { return Ok(()) };
         let directory = place.file().parent().unwrap_or(Path::new("/"));
         // Numbers of devices change from boot to boot, and disks are exchanged: any other disk will do.
@@ -53,7 +53,7 @@ impl Note {
     }
 
     /// Notes where this database is, if that is another disk than the homedir's.
-    pub(crate) fn keep(&self, place: &Place, database: &File) {
+    pub(crate) fn keep(&self, place: &DatabasePath, database: &File) {
         if let Err(error) = self.try_to_keep(place, database) {
             warn!(
                 "{} cannot be kept: {error}; should the disk of the database {} not be mounted, a start will make a new \
@@ -64,7 +64,7 @@ impl Note {
         }
     }
 
-    fn try_to_keep(&self, place: &Place, database: &File) -> io::Result<()> {
+    fn try_to_keep(&self, place: &DatabasePath, database: &File) -> io::Result<()> {
         const TEXT: &str = "pyzord makes no new database of these names as long as their directories are on the disk of this \
                             file, since their own disk is not mounted then. To have it make one, remove this file.\n\n";
         let is_elsewhere = device_of(&self.homedir)? != database.metadata()?.dev();
@@ -94,6 +94,6 @@ fn device_of(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.dev())
 }
 
-fn line_of(place: &Place) -> String {
+fn line_of(place: &DatabasePath) -> String {
     format!("{DATABASE}{}", place.file().display())
 }

@@ -29,7 +29,7 @@ use gdbm_sys::{_bindgen_ty_1 as File, GDBM_FILE, datum};
 use nix::errno::Errno;
 use thiserror::Error;
 
-use crate::storage::gdbm::repair::marker::Flag;
+use crate::storage::gdbm::repair::marker::ChangeFlag;
 
 /// What gdbm-sys lacks or declares wrongly, as in gdbm.h 1.23.
 mod c {
@@ -107,17 +107,17 @@ impl GdbmError {
 /// An open database. Only the lock of the caller keeps other processes away.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    file: OpenFile,
-    flag: Arc<Flag>,
+    file: RawHandle,
+    flag: Arc<ChangeFlag>,
 }
 
 /// What the library knows the file by.
 #[derive(Debug)]
-struct OpenFile(NonNull<File>);
+struct RawHandle(NonNull<File>);
 
 // SAFETY: the library keeps no thread-local state for a file but the error number, which is read
 // right behind the failing call on the same thread.
-unsafe impl Send for OpenFile {}
+unsafe impl Send for RawHandle {}
 
 impl Handle {
     /// Opens a database for reading and writing, and makes an empty file one. The name is for [`Handle::recover`].
@@ -149,11 +149,11 @@ impl Handle {
             let system = io::Error::last_os_error();
             return Err(error_of(last_open_error(), system));
         };
-        Ok(Self { file: OpenFile(file), flag: Arc::default() })
+        Ok(Self { file: RawHandle(file), flag: Arc::default() })
     }
 
     /// From here on each change is noted in this flag.
-    pub(crate) fn note_changes(&mut self, flag: &Arc<Flag>) {
+    pub(crate) fn note_changes(&mut self, flag: &Arc<ChangeFlag>) {
         self.flag = Arc::clone(flag);
     }
 
@@ -269,7 +269,7 @@ impl Handle {
         if outcome.is_ok() && !self.needs_recovery() {
             self.flag.end();
         } else {
-            self.flag.owe();
+            self.flag.require_repair();
         }
         outcome
     }
@@ -323,7 +323,7 @@ impl Handle {
             return Ok(());
         }
         let system = io::Error::last_os_error();
-        flag.owe();
+        flag.require_repair();
         Err(error_of(last_open_error(), system))
     }
 
@@ -364,7 +364,7 @@ impl Handle {
     }
 }
 
-impl Drop for OpenFile {
+impl Drop for RawHandle {
     fn drop(&mut self) {
         // SAFETY: the handle is open and not used afterwards.
         unsafe { c::gdbm_close(self.0.as_ptr()) };

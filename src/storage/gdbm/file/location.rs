@@ -22,21 +22,21 @@ const SLACK: u64 = 8 << 20;
 
 /// The place of one database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct DatabasePath {
     file: PathBuf,
     directory: PathBuf,
 }
 
 /// What a process may do with a file that it has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum FileAccess {
     /// Read it, beside other readers.
     Read,
     /// Change it, alone.
     Change,
 }
 
-impl Place {
+impl DatabasePath {
     /// The place that this path leads to, which is to be asked once: a link that changes later changes
     /// nothing for a process that has the file open.
     ///
@@ -47,14 +47,14 @@ impl Place {
     pub(crate) fn of(path: &Path) -> Result<Self, OpenError> {
         let file = match fs::canonicalize(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::of_nothing(path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::resolve_absent(path)?,
             Err(error) => return Err(cannot_use(path, &error)),
         };
         let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Self { file, directory })
     }
 
-    fn of_nothing(path: &Path) -> Result<PathBuf, OpenError> {
+    fn resolve_absent(path: &Path) -> Result<PathBuf, OpenError> {
         let follow = |link: &Path| Some(link.parent()?.join(fs::read_link(link).ok()?));
         if let Some(target) = std::iter::successors(follow(path), |link| follow(link)).take(LINKS).last() {
             let (path, target) = (path.display(), target.display());
@@ -104,19 +104,19 @@ impl Place {
     /// # Errors
     ///
     /// One line for the operator. It says so if the file is in use, or if there is none.
-    pub(crate) fn lock(&self, purpose: Use) -> Result<File, OpenError> {
+    pub(crate) fn lock(&self, purpose: FileAccess) -> Result<File, OpenError> {
         self.lock_as(purpose, false).map(|(file, _)| file)
     }
 
     /// Locks the file to change it, and makes an empty one if there is none; says whether it did.
     pub(crate) fn lock_or_create(&self) -> Result<(File, bool), OpenError> {
-        self.lock_as(Use::Change, true)
+        self.lock_as(FileAccess::Change, true)
     }
 
-    fn lock_as(&self, purpose: Use, creates: bool) -> Result<(File, bool), OpenError> {
+    fn lock_as(&self, purpose: FileAccess, creates: bool) -> Result<(File, bool), OpenError> {
         for _ in 0..ATTEMPTS {
             let mut options = OpenOptions::new();
-            options.read(true).write(purpose == Use::Change).mode(0o600);
+            options.read(true).write(purpose == FileAccess::Change).mode(0o600);
             open::without_waiting(&mut options);
             let (opened, is_new) = match options.open(&self.file) {
                 Err(error) if creates && error.kind() == io::ErrorKind::NotFound => {
@@ -143,10 +143,10 @@ impl Place {
 
     /// Locks an open file as the library does, which keeps every other user of it away. The lock is ours and not
     /// the library's, which would give it up before the marker is gone.
-    pub(crate) fn lock_file(&self, file: File, purpose: Use) -> Result<File, OpenError> {
+    pub(crate) fn lock_file(&self, file: File, purpose: FileAccess) -> Result<File, OpenError> {
         let locked = match purpose {
-            Use::Read => file.try_lock_shared(),
-            Use::Change => file.try_lock(),
+            FileAccess::Read => file.try_lock_shared(),
+            FileAccess::Change => file.try_lock(),
         };
         let path = self.file.display();
         match locked {

@@ -7,23 +7,23 @@ use std::path::Path;
 use jiff::tz::TimeZone;
 use tracing::{error, warn};
 
-use super::directory::Directory;
+use super::directory::HashDirectory;
 use super::handle::{GdbmError, Handle};
-use super::reserve::{News, Reserve};
-use super::tail::Ahead;
+use super::reserve::{DiskReserve, ReserveNews};
+use super::tail::Tail;
 use crate::logging::allowance::Allowance;
 use crate::record::Timestamp;
-use crate::storage::gdbm::cache::Cache;
-use crate::storage::gdbm::codec::{Calendar, Stored};
+use crate::storage::gdbm::cache::RecordCache;
+use crate::storage::gdbm::codec::{DateWriter, StoredRecord};
 
 /// An open file and what is needed to use it.
-pub(crate) struct Open {
+pub(crate) struct OpenFile {
     pub(crate) handle: Handle,
-    pub(crate) reserve: Reserve,
-    pub(crate) directory: Directory,
-    pub(crate) calendar: Calendar,
-    pub(crate) cache: Cache,
-    pub(crate) ahead: Ahead,
+    pub(crate) reserve: DiskReserve,
+    pub(crate) directory: HashDirectory,
+    pub(crate) calendar: DateWriter,
+    pub(crate) cache: RecordCache,
+    pub(crate) ahead: Tail,
     pub(crate) value: Vec<u8>,
     pub(crate) text: Vec<u8>,
     /// Whether something changed since the last sync.
@@ -33,16 +33,16 @@ pub(crate) struct Open {
     pub(crate) complaints: Allowance,
 }
 
-impl Open {
+impl OpenFile {
     /// A handle on this file, whose dates are of this zone.
     pub(crate) fn new(handle: Handle, file: &File, zone: TimeZone) -> io::Result<Self> {
         Ok(Self {
             handle,
-            reserve: Reserve::new(file.try_clone()?),
-            directory: Directory::new(file.try_clone()?),
-            calendar: Calendar::new(zone),
-            cache: Cache::default(),
-            ahead: Ahead::new(file.try_clone()?),
+            reserve: DiskReserve::new(file.try_clone()?),
+            directory: HashDirectory::new(file.try_clone()?),
+            calendar: DateWriter::new(zone),
+            cache: RecordCache::default(),
+            ahead: Tail::new(file.try_clone()?),
             value: Vec::new(),
             text: Vec::new(),
             // A new file is to be on the disk soon, too.
@@ -61,18 +61,18 @@ impl Open {
         let (admitted, news) = self.reserve.admit(now.seconds());
         let path = path.display();
         match news {
-            News::None => {}
-            News::Full(why, true) => error!(
+            ReserveNews::None => {}
+            ReserveNews::Full(why, true) => error!(
                 "no room for the database {path}: {why}; reports and whitelistings are refused until there is room \
                  again"
             ),
-            News::Full(why, false) => error!(
+            ReserveNews::Full(why, false) => error!(
                 "the database {path} cannot be written: {why}; reports and whitelistings are refused until it can be"
             ),
-            News::RoomAgain => {
+            ReserveNews::RoomAgain => {
                 warn!("there is room for the database {path} again; reports and whitelistings are accepted");
             }
-            News::Unsupported(why) => warn!(
+            ReserveNews::Unsupported(why) => warn!(
                 "the file system of the database {path} cannot reserve blocks ({why}): see that its disk never \
                  becomes full, since that destroys records"
             ),
@@ -81,11 +81,11 @@ impl Open {
     }
 
     /// Keeps the file mapped beyond what is in use.
-    pub(crate) fn keep_ahead(&mut self) {
+    pub(crate) fn extend_tail(&mut self) {
         self.ahead.keep(&mut self.handle, self.reserve.in_use());
     }
 
-    pub(crate) fn put(&mut self, key: &[u8], stored: &Stored) -> Result<(), GdbmError> {
+    pub(crate) fn put(&mut self, key: &[u8], stored: &StoredRecord) -> Result<(), GdbmError> {
         stored.encode(&mut self.text, &mut self.calendar);
         self.dirty = true;
         self.handle.store(key, &self.text)

@@ -34,26 +34,26 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// The reserve behind what is in use of one file.
 #[derive(Debug)]
-pub(crate) struct Reserve {
+pub(crate) struct DiskReserve {
     file: File,
     in_use: u64,
     end: u64,
     changes_left: u32,
-    refused: Option<Refused>,
+    refused: Option<ReserveRefusal>,
     supported: bool,
     /// The second in which the file system was last asked.
     asked: i64,
 }
 
 #[derive(Debug)]
-struct Refused {
+struct ReserveRefusal {
     why: String,
     at: Instant,
 }
 
 /// What a look at the reserve brought that the operator should know.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum ReserveNews {
     /// Nothing.
     None,
     /// From now on changes are refused: why, and whether that is for want of room.
@@ -64,7 +64,7 @@ pub(crate) enum News {
     Unsupported(String),
 }
 
-impl Reserve {
+impl DiskReserve {
     /// A reserve for this file, empty at first.
     pub(crate) fn new(file: File) -> Self {
         Self { file, in_use: 0, end: 0, changes_left: 0, refused: None, supported: true, asked: i64::MIN }
@@ -81,19 +81,20 @@ impl Reserve {
     }
 
     /// Makes room for one change in this second of some clock. Says whether it may be made.
-    pub(crate) fn admit(&mut self, second: i64) -> (bool, News) {
+    pub(crate) fn admit(&mut self, second: i64) -> (bool, ReserveNews) {
         let is_fresh = std::mem::replace(&mut self.asked, second) == second;
         if self.changes_left > 0 && is_fresh {
             self.changes_left -= 1;
-            return (true, News::None);
+            return (true, ReserveNews::None);
         }
         if self.refused.as_ref().is_some_and(|refused| refused.at.elapsed() < RETRY) {
-            return (false, News::None);
+            return (false, ReserveNews::None);
         }
         match self.extend(!is_fresh || self.refused.is_some()) {
             Ok(()) => {
                 self.changes_left = CHANGES_PER_LOOK - 1;
-                let news = if self.refused.take().is_some() { News::RoomAgain } else { News::None };
+                let news =
+                    if self.refused.take().is_some() { ReserveNews::RoomAgain } else { ReserveNews::None };
                 (true, news)
             }
             Err(error)
@@ -104,7 +105,7 @@ impl Reserve {
             {
                 self.supported = false;
                 self.refused = None;
-                (true, News::Unsupported(error.to_string()))
+                (true, ReserveNews::Unsupported(error.to_string()))
             }
             Err(error) => {
                 let is_full = matches!(
@@ -112,11 +113,11 @@ impl Reserve {
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
                 );
                 let news = match self.refused {
-                    None => News::Full(error.to_string(), is_full),
-                    Some(_) => News::None,
+                    None => ReserveNews::Full(error.to_string(), is_full),
+                    Some(_) => ReserveNews::None,
                 };
                 self.changes_left = 0;
-                self.refused = Some(Refused { why: error.to_string(), at: Instant::now() });
+                self.refused = Some(ReserveRefusal { why: error.to_string(), at: Instant::now() });
                 (false, news)
             }
         }
@@ -173,17 +174,20 @@ mod tests {
         let path = folder.path().join("file");
         std::fs::write(&path, vec![0; 1 << 16]).unwrap();
         let writable = File::options().read(true).write(true).open(&path).unwrap();
-        let mut reserve = Reserve::new(writable.try_clone().unwrap());
-        assert_eq!((reserve.admit(1), reserve.admit(1)), ((true, News::None), (true, News::None)));
+        let mut reserve = DiskReserve::new(writable.try_clone().unwrap());
+        assert_eq!(
+            (reserve.admit(1), reserve.admit(1)),
+            ((true, ReserveNews::None), (true, ReserveNews::None))
+        );
         // As the descriptor of a file system that has become read-only.
         reserve.file = File::open(&path).unwrap();
         assert!(reserve.admit(1).0);
         let (admitted, news) = reserve.admit(2);
-        assert!(!admitted && matches!(news, News::Full(_, false)), "{news:?}");
-        assert_eq!(reserve.admit(2), (false, News::None));
+        assert!(!admitted && matches!(news, ReserveNews::Full(_, false)), "{news:?}");
+        assert_eq!(reserve.admit(2), (false, ReserveNews::None));
         assert!(reserve.refusal().is_some());
         reserve.file = writable;
         std::thread::sleep(RETRY);
-        assert_eq!(reserve.admit(2), (true, News::RoomAgain));
+        assert_eq!(reserve.admit(2), (true, ReserveNews::RoomAgain));
     }
 }

@@ -27,14 +27,14 @@ const LEFT: u64 = 4 << 20;
 
 /// The tail of one open file.
 #[derive(Debug)]
-pub(crate) struct Ahead {
+pub(crate) struct Tail {
     file: File,
     end: u64,
-    state: State,
+    state: TailState,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum State {
+enum TailState {
     /// No tail is wanted, or none can be had.
     Without,
     /// The file is mapped up to its end.
@@ -43,17 +43,17 @@ enum State {
     Longer,
 }
 
-impl Ahead {
-    /// No tail, and none is going to be made before [`Ahead::begin`].
+impl Tail {
+    /// No tail, and none is going to be made before [`Tail::begin`].
     pub(crate) fn new(file: File) -> Self {
-        Self { file, end: 0, state: State::Without }
+        Self { file, end: 0, state: TailState::Without }
     }
 
     /// From the next change on there is a tail, if the file has the layout by which it can be told from
     /// what is in use.
     pub(crate) fn begin(&mut self) {
         if matches!(Header::read(&self.file), Ok(Some(_))) {
-            self.state = State::Mapped;
+            self.state = TailState::Mapped;
         }
     }
 
@@ -61,20 +61,20 @@ impl Ahead {
     /// Where none can be had, the file is slower.
     pub(crate) fn keep(&mut self, handle: &mut Handle, in_use: u64) {
         match self.state {
-            State::Without => {}
-            State::Mapped if in_use + LEFT <= self.end => {}
-            State::Mapped => {
+            TailState::Without => {}
+            TailState::Mapped if in_use + LEFT <= self.end => {}
+            TailState::Mapped => {
                 self.state = match self.extend(in_use) {
-                    Ok(true) => State::Longer,
-                    Ok(false) => State::Mapped,
+                    Ok(true) => TailState::Longer,
+                    Ok(false) => TailState::Mapped,
                     Err(error) => {
                         debug!("the database file cannot be made longer ahead of its use: {error}");
-                        State::Without
+                        TailState::Without
                     }
                 }
             }
-            State::Longer => {
-                self.state = State::Mapped;
+            TailState::Longer => {
+                self.state = TailState::Mapped;
                 if let Err(error) = handle.map_anew() {
                     // As where the process may not have so many addresses. The library goes on with
                     // system calls; told to map the file again, it would make it longer by itself.
@@ -82,7 +82,7 @@ impl Ahead {
                         "the database file cannot be mapped ahead of its use ({error}): reports cost several times as \
                          much as they need to"
                     );
-                    self.state = State::Without;
+                    self.state = TailState::Without;
                     if let Err(error) = cut(&self.file) {
                         warn!("the tail of the database file cannot be cut off: {error}");
                     }
@@ -120,7 +120,7 @@ pub(crate) fn cut(file: &File) -> io::Result<()> {
 
 /// Cuts off the tail of a file that a change may have been under way in. Data in the tail is kept, since it is that
 /// of a change which was never finished.
-pub(crate) fn cut_unused(file: &File) -> io::Result<()> {
+pub(crate) fn cut_empty_tail(file: &File) -> io::Result<()> {
     const PART: usize = 1 << 16;
     let Some(header) = Header::read(file)? else { return Ok(()) };
     let mut end = header.next_block;

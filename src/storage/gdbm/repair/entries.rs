@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use super::error::RepairError;
 use crate::storage::gdbm::cancel::Cancel;
-use crate::storage::gdbm::codec::Stored;
+use crate::storage::gdbm::codec::StoredRecord;
 use crate::storage::gdbm::file::directory::{BUCKET_ELEMENTS, ELEMENT_SIZE, HASH_BITS, hash};
 use crate::storage::gdbm::file::header::{Header, long, word};
 use crate::storage::gdbm::walk::lower_case_digest;
@@ -28,7 +28,7 @@ const PART: usize = 1 << 18;
 
 /// What does not fit.
 #[derive(Debug, Default)]
-pub(crate) struct Unfit {
+pub(crate) struct UnfitEntries {
     /// Keys that lie where an entry of another hash leads to.
     pub(crate) keys: Vec<Vec<u8>>,
     /// Digests whose text is none of a record.
@@ -36,7 +36,7 @@ pub(crate) struct Unfit {
 }
 
 /// An entry of a bucket.
-struct Entry {
+struct BucketEntry {
     /// Where it leads to.
     place: u64,
     hash: u32,
@@ -45,8 +45,8 @@ struct Entry {
 }
 
 /// Looks at all entries of a file.
-pub(crate) fn unfit(file: &File, cancel: &Cancel) -> Result<Unfit, RepairError> {
-    let mut found = Unfit::default();
+pub(crate) fn find_unfit(file: &File, cancel: &Cancel) -> Result<UnfitEntries, RepairError> {
+    let mut found = UnfitEntries::default();
     let Some(header) = Header::read(file)? else { return Ok(found) };
     let length = file.metadata()?.len();
     let is_plausible = header.bits <= HASH_BITS
@@ -78,9 +78,9 @@ pub(crate) fn unfit(file: &File, cancel: &Cancel) -> Result<Unfit, RepairError> 
     Ok(found)
 }
 
-fn entries_of(bucket: &[u8], capacity: usize) -> impl Iterator<Item = Entry> {
+fn entries_of(bucket: &[u8], capacity: usize) -> impl Iterator<Item = BucketEntry> {
     let elements = bucket.get(BUCKET_ELEMENTS as usize..).unwrap_or_default();
-    let entry = |element: &[u8]| Entry {
+    let entry = |element: &[u8]| BucketEntry {
         place: long(element, 8),
         hash: word(element, 0),
         key_size: word(element, 16) as usize,
@@ -96,13 +96,13 @@ fn entries_of(bucket: &[u8], capacity: usize) -> impl Iterator<Item = Entry> {
 /// Compares entries with what they lead to, in the order of the file, which takes a third of the time.
 fn compare(
     file: &File,
-    entries: &mut Vec<Entry>,
-    found: &mut Unfit,
+    entries: &mut Vec<BucketEntry>,
+    found: &mut UnfitEntries,
     cancel: &Cancel,
 ) -> Result<(), RepairError> {
     entries.sort_unstable_by_key(|entry| entry.place);
     let (mut part, mut start, mut end) = (vec![0; PART], 0, 0);
-    for Entry { place, hash: expected, key_size, text_size } in entries.drain(..) {
+    for BucketEntry { place, hash: expected, key_size, text_size } in entries.drain(..) {
         let Some(behind) = place.checked_add((key_size + text_size) as u64) else { continue };
         if behind > end {
             cancel.check()?;
@@ -116,7 +116,7 @@ fn compare(
         if hash(key) != expected {
             found.keys.push(key.to_owned());
         } else if let Some(digest) =
-            lower_case_digest(key).filter(|_| Stored::decode(&rest[..text_size]).is_none())
+            lower_case_digest(key).filter(|_| StoredRecord::decode(&rest[..text_size]).is_none())
         {
             found.digests.insert(digest);
         }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use super::error::{RepairError, at};
-use crate::storage::gdbm::file::location::Place;
+use crate::storage::gdbm::file::location::DatabasePath;
 
 /// The files that an attempt may have left.
-fn leftovers(place: &Place) -> Result<Vec<PathBuf>, RepairError> {
+fn leftovers(place: &DatabasePath) -> Result<Vec<PathBuf>, RepairError> {
     let name = place.beside(".repair");
     let rest = |path: &Path| path.as_os_str().as_encoded_bytes()[name.as_os_str().len()..].to_vec();
     // What the library adds to the name is random.
@@ -23,13 +23,13 @@ fn leftovers(place: &Place) -> Result<Vec<PathBuf>, RepairError> {
 }
 
 /// Removes them.
-pub(super) fn remove_leftovers(place: &Place) -> Result<(), RepairError> {
+pub(super) fn remove_leftovers(place: &DatabasePath) -> Result<(), RepairError> {
     leftovers(place)?.iter().try_for_each(|path| fs::remove_file(path).map_err(at(path)))
 }
 
 /// Removes what an attempt has left, until there is nothing: the library may have renamed a file in the meantime. The
 /// database must be locked.
-pub(crate) fn clean(place: &Place) {
+pub(crate) fn remove_every_leftover(place: &DatabasePath) {
     loop {
         let found = leftovers(place).unwrap_or_default();
         if found.is_empty() {

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
-use super::marker_page::{LENGTH, Page};
+use super::marker_page::{LENGTH, MarkerPage};
 use crate::os::{boot, open};
-use crate::storage::gdbm::file::location::Place;
+use crate::storage::gdbm::file::location::DatabasePath;
 
 /// Where the byte is that says whether a change is under way, and the one that says whether a repair is owed.
 const CHANGE: usize = "change: ".len();
@@ -33,7 +33,7 @@ const TEXT: &str = "\npyzord has the database open, or was killed while it had. 
 
 /// What a process that had the database open has left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
+pub(crate) enum MarkerState {
     /// No marker: it has closed the database.
     Nothing,
     /// It was killed between two changes.
@@ -50,17 +50,17 @@ pub(crate) struct Marker {
     path: PathBuf,
     /// Device and inode of what was put there.
     file: Option<(u64, u64)>,
-    flag: Arc<Flag>,
+    flag: Arc<ChangeFlag>,
 }
 
 /// Whether a change is under way, and whether a repair is owed.
 #[derive(Debug, Default)]
-pub(crate) struct Flag {
-    page: Option<Page>,
-    is_owed: AtomicBool,
+pub(crate) struct ChangeFlag {
+    page: Option<MarkerPage>,
+    needs_repair: AtomicBool,
 }
 
-impl Flag {
+impl ChangeFlag {
     /// To be called before each change.
     pub(crate) fn begin(&self) {
         self.set(CHANGE, YES);
@@ -68,21 +68,21 @@ impl Flag {
 
     /// To be called when it has been made.
     pub(crate) fn end(&self) {
-        if !self.is_owed() {
+        if !self.needs_repair() {
             self.set(CHANGE, NO);
         }
     }
 
     /// From now on the file is to be repaired by a later start.
-    pub(crate) fn owe(&self) {
-        self.is_owed.store(true, Ordering::Relaxed);
+    pub(crate) fn require_repair(&self) {
+        self.needs_repair.store(true, Ordering::Relaxed);
         self.set(OWED, YES);
         self.set(CHANGE, YES);
     }
 
     /// Whether that is so.
-    pub(crate) fn is_owed(&self) -> bool {
-        self.is_owed.load(Ordering::Relaxed)
+    pub(crate) fn needs_repair(&self) -> bool {
+        self.needs_repair.load(Ordering::Relaxed)
     }
 
     fn set(&self, place: usize, value: u8) {
@@ -96,7 +96,7 @@ impl Flag {
 
 impl Marker {
     /// The marker of the database at this place, before it is open.
-    pub(crate) fn of(place: &Place) -> Self {
+    pub(crate) fn of(place: &DatabasePath) -> Self {
         Self { path: place.beside(".open"), file: None, flag: Arc::default() }
     }
 
@@ -106,7 +106,7 @@ impl Marker {
     }
 
     /// Whether changes are under way.
-    pub(crate) fn flag(&self) -> &Arc<Flag> {
+    pub(crate) fn flag(&self) -> &Arc<ChangeFlag> {
         &self.flag
     }
 
@@ -116,9 +116,9 @@ impl Marker {
     }
 
     /// What it says of this file.
-    pub(crate) fn left(&self, database: &File) -> Left {
+    pub(crate) fn left(&self, database: &File) -> MarkerState {
         if !self.is_there() {
-            return Left::Nothing;
+            return MarkerState::Nothing;
         }
         let read = || {
             let mut text = Vec::new();
@@ -127,26 +127,27 @@ impl Marker {
             io::Result::Ok((text, page_of(database, NO, NO)?, page_of(database, YES, NO)?))
         };
         match read() {
-            _ if boot::id().is_empty() => Left::Doubtful,
-            Ok((text, sound, _)) if text == sound => Left::Sound,
-            Ok((text, _, half)) if text == half => Left::Half,
-            _ => Left::Doubtful,
+            _ if boot::id().is_empty() => MarkerState::Doubtful,
+            Ok((text, sound, _)) if text == sound => MarkerState::Sound,
+            Ok((text, _, half)) if text == half => MarkerState::Half,
+            _ => MarkerState::Doubtful,
         }
     }
 
     /// Puts a new one there for this file, of which a repair may still be owed. Where that fails, changes are made without
     /// it.
-    pub(crate) fn set(&mut self, database: &File, is_owed: bool) -> io::Result<()> {
-        self.flag = Arc::new(Flag { page: None, is_owed: AtomicBool::new(is_owed) });
-        let owed = if is_owed { YES } else { NO };
+    pub(crate) fn set(&mut self, database: &File, needs_repair: bool) -> io::Result<()> {
+        self.flag = Arc::new(ChangeFlag { page: None, needs_repair: AtomicBool::new(needs_repair) });
+        let owed = if needs_repair { YES } else { NO };
         let page = page_of(database, owed, owed)?;
         // One of its own: the old one may still be that of a server whose database was moved away.
         let file = self.replace(&page).or_else(|_| self.overwrite(&page))?;
         let metadata = file.metadata()?;
         self.file = Some((metadata.dev(), metadata.ino()));
-        match Page::map(&file) {
+        match MarkerPage::map(&file) {
             Ok(page) => {
-                self.flag = Arc::new(Flag { page: Some(page), is_owed: AtomicBool::new(is_owed) });
+                self.flag =
+                    Arc::new(ChangeFlag { page: Some(page), needs_repair: AtomicBool::new(needs_repair) });
                 Ok(())
             }
             Err(error) => {

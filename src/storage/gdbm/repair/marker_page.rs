@@ -15,14 +15,14 @@ pub(super) const LENGTH: usize = 4096;
 
 /// A marker's content, mapped into memory.
 #[derive(Debug)]
-pub(super) struct Page(NonNull<c_void>);
+pub(super) struct MarkerPage(NonNull<c_void>);
 
 // SAFETY: it is memory of the whole process, of which only two bytes are used, as atomic ones.
-unsafe impl Send for Page {}
+unsafe impl Send for MarkerPage {}
 // SAFETY: threads use only two bytes of it, as atomic ones.
-unsafe impl Sync for Page {}
+unsafe impl Sync for MarkerPage {}
 
-impl Page {
+impl MarkerPage {
     /// Maps a file of this length.
     pub(super) fn map(file: &File) -> io::Result<Self> {
         const SIZE: NonZeroUsize = NonZeroUsize::new(LENGTH).unwrap();
@@ -41,7 +41,7 @@ impl Page {
     }
 }
 
-impl Drop for Page {
+impl Drop for MarkerPage {
     fn drop(&mut self) {
         // SAFETY: this is what was mapped, and what borrows it has ended.
         let unmapped = unsafe { munmap(self.0, LENGTH) };

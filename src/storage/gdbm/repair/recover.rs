@@ -7,13 +7,13 @@ use jiff::tz::TimeZone;
 
 use super::error::RepairError;
 use super::explain::{explain, is_of_another_machine};
-use super::marker::{Left, Marker};
-use super::rewrite::{Purpose, Repair};
+use super::marker::{Marker, MarkerState};
+use super::rewrite::{Repair, RepairKind};
 use crate::storage::OpenError;
 use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::expiry::horizon;
 use crate::storage::gdbm::file::header::Header;
-use crate::storage::gdbm::file::location::{Place, Use, check_kind};
+use crate::storage::gdbm::file::location::{DatabasePath, FileAccess, check_kind};
 use crate::storage::gdbm::file::tail;
 
 /// Repairs the file of a database that may be damaged, and keeps the file as it was; a sound one is left alone. No
@@ -34,8 +34,8 @@ pub fn recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<St
 
 fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<String, OpenError> {
     check_kind(path)?;
-    let place = Place::of(path)?;
-    let file = place.lock(Use::Change).map_err(|error| {
+    let place = DatabasePath::of(path)?;
+    let file = place.lock(FileAccess::Change).map_err(|error| {
         if error.is_absent() {
             OpenError::absent(format!("there is no database {}", place.file().display()))
         } else {
@@ -51,13 +51,13 @@ fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result
     };
     let marker = Marker::of(&place);
     let left = marker.left(&file);
-    if left == Left::Sound {
-        tail::cut_unused(&file).map_err(|error| failed(error.into()))?;
+    if left == MarkerState::Sound {
+        tail::cut_empty_tail(&file).map_err(|error| failed(error.into()))?;
     }
     let zone = TimeZone::system();
     let repair = Repair { place: &place, zone: &zone, horizon: age.map(horizon), cancel };
-    let is_doubtful = matches!(left, Left::Half | Left::Doubtful) || Header::has_tail(&file);
-    let repaired = repair.run(&file, Purpose::Recover { is_doubtful }).map_err(failed)?;
+    let is_doubtful = matches!(left, MarkerState::Half | MarkerState::Doubtful) || Header::has_tail(&file);
+    let repaired = repair.run(&file, RepairKind::Recover { is_doubtful }).map_err(failed)?;
     // A start that finds it would repair what has been repaired.
     marker.clear().map_err(|error| {
         OpenError::new(format!(

@@ -13,10 +13,10 @@ use std::path::Path;
 use super::error::RepairError;
 use crate::record::Timestamp;
 use crate::storage::gdbm::cancel::Cancel;
-use crate::storage::gdbm::codec::Stored;
+use crate::storage::gdbm::codec::StoredRecord;
 use crate::storage::gdbm::file::directory::hash;
 use crate::storage::gdbm::file::extents;
-use crate::storage::gdbm::file::open_file::Open;
+use crate::storage::gdbm::file::open_file::OpenFile;
 use pyzor_wire::digest::{Digest, HEX_LEN};
 
 /// How much of the file is looked at at once, and how much of that again with the next part, so
@@ -29,7 +29,7 @@ const AT_ONCE: usize = 1 << 20;
 /// Puts back what `file` has and the database does not, or has `damaged`, unless it changed last before `horizon`;
 /// says how many records that were. The database is called `path` in what is logged.
 pub(crate) fn put_back(
-    open: &mut Open,
+    open: &mut OpenFile,
     path: &Path,
     file: &File,
     horizon: Option<Timestamp>,
@@ -48,19 +48,19 @@ pub(crate) fn put_back(
 }
 
 /// A place in a file that may be a record: the hash of its key, its digest, and where its text begins.
-type Candidate = (u32, Digest, u64);
+type RemainsCandidate = (u32, Digest, u64);
 
 /// What a file has of digests that the database does not know; of several versions that with the
 /// highest counts, which is the last one.
 fn missing(
-    open: &mut Open,
+    open: &mut OpenFile,
     file: &File,
     horizon: Option<Timestamp>,
     damaged: &HashSet<Digest>,
     cancel: &Cancel,
-) -> Result<HashMap<Digest, Stored>, RepairError> {
-    let mut missing: HashMap<Digest, Stored> = HashMap::new();
-    let mut found: Vec<Candidate> = Vec::new();
+) -> Result<HashMap<Digest, StoredRecord>, RepairError> {
+    let mut missing: HashMap<Digest, StoredRecord> = HashMap::new();
+    let mut found: Vec<RemainsCandidate> = Vec::new();
     let mut part = Vec::new();
     for extent in extents::data(file, 0)? {
         part.clear();
@@ -82,20 +82,20 @@ fn missing(
             );
             at += read as u64;
             if found.len() >= AT_ONCE {
-                sift(open, file, &mut found, &mut missing, horizon, damaged)?;
+                keep_missing(open, file, &mut found, &mut missing, horizon, damaged)?;
             }
         }
     }
-    sift(open, file, &mut found, &mut missing, horizon, damaged)?;
+    keep_missing(open, file, &mut found, &mut missing, horizon, damaged)?;
     Ok(missing)
 }
 
 /// Keeps of what was found what is missing.
-fn sift(
-    open: &mut Open,
+fn keep_missing(
+    open: &mut OpenFile,
     file: &File,
-    found: &mut Vec<Candidate>,
-    missing: &mut HashMap<Digest, Stored>,
+    found: &mut Vec<RemainsCandidate>,
+    missing: &mut HashMap<Digest, StoredRecord>,
     horizon: Option<Timestamp>,
     damaged: &HashSet<Digest>,
 ) -> Result<(), RepairError> {
@@ -106,7 +106,7 @@ fn sift(
         }
         let mut text = [0; OVERLAP];
         let read = file.read_at(&mut text, at)?;
-        let Some(stored) = Stored::decode_prefix(&text[..read]) else { continue };
+        let Some(stored) = StoredRecord::decode_prefix(&text[..read]) else { continue };
         let last = stored.record(open.calendar.zone()).last_change();
         if horizon.is_some_and(|horizon| last.is_none_or(|last| last < horizon)) {
             continue;

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use jiff::tz::TimeZone;
 use nix::errno::Errno;
 
-use super::entries::unfit;
+use super::entries::find_unfit;
 use super::error::{RepairError, at, is_of_the_file};
-use super::leftovers::{clean, remove_leftovers};
+use super::leftovers::{remove_every_leftover, remove_leftovers};
 use super::remains::put_back;
 use super::replace::no_links;
 use super::unreadable::{remove_unreadable, unreadable};
@@ -24,8 +24,8 @@ use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::file::extents;
 use crate::storage::gdbm::file::handle::{GDBM_BAD_AVAIL, Handle};
 use crate::storage::gdbm::file::header::Header;
-use crate::storage::gdbm::file::location::{Place, Use, size_of};
-use crate::storage::gdbm::file::open_file::Open;
+use crate::storage::gdbm::file::location::{DatabasePath, FileAccess, size_of};
+use crate::storage::gdbm::file::open_file::OpenFile;
 use crate::storage::gdbm::walk::lower_case_digest;
 
 /// How many buckets may be half written after a kill in one change. The texts of all their records are in the file,
@@ -34,7 +34,7 @@ const BUCKETS_OF_ONE_CHANGE: usize = 2;
 
 /// What the new file is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum RepairKind {
     /// Whatever a kill has left, at the start of a server: of one change, or perhaps of more.
     Start { is_one_change: bool },
     /// Whatever can be found, for an operator who doubts the file. Nothing is done to a sound one, unless it is known
@@ -66,7 +66,7 @@ pub(crate) struct Repaired {
 /// How one file is written anew.
 #[derive(Debug)]
 pub(crate) struct Repair<'a> {
-    pub(crate) place: &'a Place,
+    pub(crate) place: &'a DatabasePath,
     /// The zone of dates in the file.
     pub(crate) zone: &'a TimeZone,
     /// Records that changed last before this are not taken from remains: they may have been deleted for that.
@@ -76,7 +76,7 @@ pub(crate) struct Repair<'a> {
 
 impl Repair<'_> {
     /// Writes the file anew, which is locked. After an error everything is as it was.
-    pub(crate) fn run(&self, original: &File, purpose: Purpose) -> Result<Repaired, RepairError> {
+    pub(crate) fn run(&self, original: &File, purpose: RepairKind) -> Result<Repaired, RepairError> {
         self.attempt(|| {
             if self.place.is_mount_point(original) {
                 return Err(RepairError::MountPoint);
@@ -99,7 +99,7 @@ impl Repair<'_> {
                 return Ok(empty);
             }
             let name = self.name();
-            let new = self.place.lock_file(make(&name)?, Use::Change)?;
+            let new = self.place.lock_file(make(&name)?, FileAccess::Change)?;
             Handle::open(&new, &name)?.close()?;
             self.put(&empty, &new, &name, false)?;
             Ok(new)
@@ -116,7 +116,7 @@ impl Repair<'_> {
         remove_leftovers(self.place)?;
         self.cancel.note(Some(self.place.clone()));
         let outcome = work();
-        clean(self.place);
+        remove_every_leftover(self.place);
         self.cancel.note(None);
         outcome
     }
@@ -142,7 +142,7 @@ impl Repair<'_> {
         Ok(copy)
     }
 
-    fn write_anew(&self, original: &File, name: &Path, purpose: Purpose) -> Result<Repaired, RepairError> {
+    fn write_anew(&self, original: &File, name: &Path, purpose: RepairKind) -> Result<Repaired, RepairError> {
         let mut repaired = Repaired {
             file: None,
             is_sound: false,
@@ -152,7 +152,7 @@ impl Repair<'_> {
             given_up: None,
             kept: None,
         };
-        let recovers = matches!(purpose, Purpose::Recover { .. });
+        let recovers = matches!(purpose, RepairKind::Recover { .. });
         let handle = match self.recover(original, name, purpose, &mut repaired) {
             Err(RepairError::Gdbm(error)) if recovers && is_of_the_file(&error) => {
                 self.cancel.check()?;
@@ -167,24 +167,24 @@ impl Repair<'_> {
             handle.close()?;
             return Ok(repaired);
         }
-        let unfit = unfit(original, self.cancel)?;
+        let unfit = find_unfit(original, self.cancel)?;
         let new = open(name)?;
-        let mut open = Open::new(handle, &new, self.zone.clone())?;
+        let mut open = OpenFile::new(handle, &new, self.zone.clone())?;
         for key in &unfit.keys {
             open.handle.delete(key)?;
         }
         if recovers {
             repaired.unreadable += remove_unreadable(&mut open)?;
         }
-        if purpose != Purpose::Compact {
+        if purpose != RepairKind::Compact {
             repaired.from_remains =
                 put_back(&mut open, self.place.file(), original, self.horizon, &unfit.digests, self.cancel)?;
         }
         repaired.records = open.handle.count()?;
         // Until here the library has it locked, which it does with what it recovers.
         open.handle.close()?;
-        let new = self.place.lock_file(new, Use::Change)?;
-        let expected = if purpose == (Purpose::Start { is_one_change: true }) {
+        let new = self.place.lock_file(new, FileAccess::Change)?;
+        let expected = if purpose == (RepairKind::Start { is_one_change: true }) {
             Header::read(original)?
                 .map_or(0, |header| BUCKETS_OF_ONE_CHANGE * header.bucket_capacity as usize)
         } else {
@@ -201,10 +201,10 @@ impl Repair<'_> {
         &self,
         original: &File,
         name: &Path,
-        purpose: Purpose,
+        purpose: RepairKind,
         repaired: &mut Repaired,
     ) -> Result<Handle, RepairError> {
-        let mut is_forced = purpose != Purpose::Recover { is_doubtful: false };
+        let mut is_forced = purpose != RepairKind::Recover { is_doubtful: false };
         let mut file = open(name)?;
         let mut handle = match Handle::open(&file, name) {
             Err(error) if error.number == GDBM_BAD_AVAIL => {
@@ -228,7 +228,7 @@ impl Repair<'_> {
         };
         if is_same(&file, &fs::metadata(name).map_err(at(name))?)? {
             // Nothing is wrong with the file as such.
-            let mut open = Open::new(handle, original, self.zone.clone())?;
+            let mut open = OpenFile::new(handle, original, self.zone.clone())?;
             repaired.is_sound = unreadable(&mut open, |key| lower_case_digest(key).is_some())?.is_empty();
             handle = open.handle;
             if repaired.is_sound {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::*;
-use crate::storage::gdbm::engine::DeathTold;
+use crate::storage::gdbm::engine::ThreadDeathReport;
 
 #[test]
 fn a_batch_is_looked_up_before_it_is_counted() {
@@ -101,7 +101,7 @@ fn the_death_of_its_thread_ends_the_server() {
     let engine = Gdbm::open(&folder.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
     let shared = Arc::clone(&engine.shared);
     let thread = thread::spawn(move || {
-        let _told = DeathTold(&shared);
+        let _told = ThreadDeathReport(&shared);
         panic!("as a thread may");
     });
     thread.join().unwrap_err();

@@ -3,7 +3,7 @@
 use std::thread;
 
 use super::*;
-use crate::storage::gdbm::expiry::Sweep;
+use crate::storage::gdbm::expiry::ExpirySweep;
 
 const SWEEP_LIMIT: Duration = Duration::from_secs(20);
 
@@ -60,7 +60,7 @@ fn a_record_that_is_reported_while_it_waits_for_its_deletion_stays() {
     let mut guard = engine.shared.lock();
     let open = guard.as_mut().unwrap();
     let horizon = Timestamp::from_seconds(Timestamp::now().seconds() - 86_400);
-    let mut sweep = Sweep::new(horizon, 1 << 20);
+    let mut sweep = ExpirySweep::new(horizon, 1 << 20);
     // So large a distance that the walk ends before anything is deleted.
     while sweep.walked() < 100 {
         assert!(!sweep.slice(open, &path, Duration::ZERO).unwrap());
@@ -82,7 +82,7 @@ fn an_expired_record_that_was_looked_at_before_is_gone_and_counted_from_zero() {
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
     assert_eq!(counts_of(&engine, 0..100), [1; 100]);
     let horizon = Timestamp::from_seconds(Timestamp::now().seconds() - 86_400);
-    let mut sweep = Sweep::new(horizon, 1 << 12);
+    let mut sweep = ExpirySweep::new(horizon, 1 << 12);
     while !sweep.slice(engine.shared.lock().as_mut().unwrap(), &path, Duration::from_millis(1)).unwrap() {}
     assert_eq!(sweep.deleted, 100);
     assert_eq!(counts_of(&engine, 0..100), [0; 100]);

@@ -15,9 +15,9 @@ use futures_util::FutureExt as _;
 use jiff::tz::TimeZone;
 
 use super::Gdbm;
-use super::codec::{Calendar, Stored};
+use super::codec::{DateWriter, StoredRecord};
 use super::file::handle::Handle;
-use super::file::location::Place;
+use super::file::location::DatabasePath;
 use super::repair::marker::Marker;
 use crate::record::{Kind, Timestamp};
 use crate::storage::{Batch, Engine, Progress, StorageError};
@@ -46,7 +46,7 @@ fn close(engine: Gdbm) {
 }
 
 fn marker(path: &Path) -> Marker {
-    Marker::of(&Place::of(path).unwrap())
+    Marker::of(&DatabasePath::of(path).unwrap())
 }
 
 fn write(path: &Path, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) {
@@ -71,10 +71,10 @@ fn read(path: &Path) -> BTreeMap<String, String> {
 }
 
 fn record(days_ago: i64) -> Vec<u8> {
-    let mut stored = Stored::default();
+    let mut stored = StoredRecord::default();
     stored.add(Kind::Report, 1, Timestamp::from_seconds(Timestamp::now().seconds() - days_ago * 86_400));
     let mut text = Vec::new();
-    stored.encode(&mut text, &mut Calendar::new(TimeZone::UTC));
+    stored.encode(&mut text, &mut DateWriter::new(TimeZone::UTC));
     text
 }
 

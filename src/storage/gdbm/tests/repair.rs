@@ -147,7 +147,7 @@ fn a_file_with_which_the_library_has_failed_is_looked_at_by_the_next_start() {
     std::fs::write(&garbage, [7; 1000]).unwrap();
     let file = File::open(&garbage).unwrap();
     let error = Handle::open(&file, &garbage).err().unwrap();
-    engine.shared.complain(engine.shared.lock().as_mut().unwrap(), &error);
+    engine.shared.report_error(engine.shared.lock().as_mut().unwrap(), &error);
     close(engine);
     assert!(marker.is_there());
 
@@ -163,7 +163,7 @@ fn a_repair_that_cannot_be_made_leaves_the_file_as_it_was_and_is_owed() {
     let path = folder.path().join("pyzord.db");
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
     report_all(&engine, 0..100);
-    engine.shared.marker.flag().owe();
+    engine.shared.marker.flag().require_repair();
     close(engine);
     let content = || (std::fs::read(&path).unwrap(), std::fs::metadata(&path).unwrap().ino());
     let before = content();

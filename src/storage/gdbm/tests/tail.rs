@@ -15,7 +15,7 @@ fn a_tail_that_a_kill_has_left_is_no_damage() {
     let file = std::fs::OpenOptions::new().write(true).read(true).open(&path).unwrap();
     file.set_len(length + (1 << 30)).unwrap();
     assert!(handle(&path).needs_recovery());
-    tail::cut_unused(&file).unwrap();
+    tail::cut_empty_tail(&file).unwrap();
     assert_eq!(file.metadata().unwrap().len(), length);
     assert!(!handle(&path).needs_recovery());
     assert_eq!(read(&path).len(), 5000);
@@ -32,7 +32,7 @@ fn data_in_a_tail_is_kept_for_the_repair() {
     let mut lost = digest(2).to_hex().to_vec();
     lost.extend(record(1));
     std::os::unix::fs::FileExt::write_all_at(&file, &lost, length + (1 << 20)).unwrap();
-    tail::cut_unused(&file).unwrap();
+    tail::cut_empty_tail(&file).unwrap();
     assert!(file.metadata().unwrap().len() < length + (2 << 20));
     let engine = Gdbm::open(&path, Some(Duration::from_secs(30 * 86_400)), TimeZone::UTC).unwrap();
     assert_eq!(counts_of(&engine, 1..4), [1, 1, 0]);

@@ -14,7 +14,7 @@ use rustls::pki_types::{
 };
 use rustls::sign::public_key_to_spki;
 
-use crate::storage::remote::start::Failure;
+use crate::storage::remote::start::ConnectError;
 
 /// Public keys of servers.
 #[derive(Clone, Debug, Default)]
@@ -42,10 +42,12 @@ tokio::task_local! {
 pub(crate) async fn trusting<T>(
     keys: Option<AcceptedKeys>,
     connecting: impl Future<Output = T>,
-) -> Result<T, Failure> {
+) -> Result<T, ConnectError> {
     static IS_INSTALLED: OnceLock<bool> = OnceLock::new();
     if !*IS_INSTALLED.get_or_init(|| provider().install_default().is_ok()) {
-        return Err(Failure::fatal("TLS cannot be used: another part of this program has set it up already"));
+        return Err(ConnectError::permanent(
+            "TLS cannot be used: another part of this program has set it up already",
+        ));
     }
     Ok(ACCEPTED.scope(keys, connecting).await)
 }
@@ -55,7 +57,8 @@ fn provider() -> CryptoProvider {
     let ring = ring::default_provider();
     let algorithms = ring.signature_verification_algorithms;
     let checking = |all: &[Algorithm]| -> &'static [Algorithm] {
-        let checking = all.iter().map(|algorithm| -> Algorithm { Box::leak(Box::new(Checking(*algorithm))) });
+        let checking =
+            all.iter().map(|algorithm| -> Algorithm { Box::leak(Box::new(CheckedAlgorithm(*algorithm))) });
         Box::leak(checking.collect())
     };
     let mapping = algorithms.mapping.iter().map(|(scheme, all)| (*scheme, checking(all)));
@@ -68,9 +71,9 @@ type Algorithm = &'static dyn SignatureVerificationAlgorithm;
 
 /// An algorithm that accepts no signature of a key that is not accepted.
 #[derive(Debug)]
-struct Checking(Algorithm);
+struct CheckedAlgorithm(Algorithm);
 
-impl SignatureVerificationAlgorithm for Checking {
+impl SignatureVerificationAlgorithm for CheckedAlgorithm {
     fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
         let is_accepted = ACCEPTED.try_with(|accepted| match accepted {
             Some(keys) => keys.0.contains(&public_key_to_spki(&self.0.public_key_alg_id(), key)),

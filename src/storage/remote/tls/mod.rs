@@ -19,9 +19,9 @@ use rustls::{ClientConfig, RootCertStore};
 pub(crate) use keys::{AcceptedKeys, trusting};
 pub(crate) use words::{in_words, is_another_key};
 
-use super::start::Failure;
+use super::start::ConnectError;
 use crate::os::open;
-use verifier::Verifier;
+use verifier::CertificateVerifier;
 
 /// How a server proves its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(crate) struct Tls {
 
 /// The certificates that are trusted.
 #[derive(Debug)]
-pub(crate) struct Authorities {
+pub(crate) struct TrustedCertificates {
     certificates: Vec<CertificateDer<'static>>,
     /// Whether they are those of the file that `ca=` names, which may be those of servers as well.
     are_named: bool,
@@ -43,11 +43,11 @@ pub(crate) struct Authorities {
 
 impl Tls {
     /// Reads the certificates that are trusted: at least one, unless the server need not prove its identity.
-    pub(crate) fn authorities(&self) -> Result<Authorities, Failure> {
+    pub(crate) fn authorities(&self) -> Result<TrustedCertificates, ConnectError> {
         let Some(path) = &self.authorities else {
-            let authorities = Authorities::of_the_system()?;
+            let authorities = TrustedCertificates::of_the_system()?;
             if authorities.certificates.is_empty() && self.verify {
-                return Err(Failure::fatal(
+                return Err(ConnectError::permanent(
                     "the system has no certificates to trust: install ca-certificates, or name some with ca=",
                 ));
             }
@@ -60,22 +60,24 @@ impl Tls {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
         let what = match certificates {
             Ok(certificates) if certificates.is_empty() => "has no certificates",
-            Ok(certificates) => return Authorities::named(certificates),
+            Ok(certificates) => return TrustedCertificates::named(certificates),
             Err(_) => "is damaged",
         };
         let path = path.display();
-        Err(Failure::fatal(format!("the file {path} that ca= names {what}: name a PEM file of certificates")))
+        Err(ConnectError::permanent(format!(
+            "the file {path} that ca= names {what}: name a PEM file of certificates"
+        )))
     }
 
     /// The configuration of a client that accepts the servers that are trusted.
-    pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, Failure> {
+    pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, ConnectError> {
         let authorities = self.authorities()?;
         let provider = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
         let trusted = if self.verify {
             let roots = Arc::new(authorities.roots.clone());
             let issued = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
-            Some((authorities, issued.map_err(|error| Failure::fatal(error.to_string()))?))
+            Some((authorities, issued.map_err(|error| ConnectError::permanent(error.to_string()))?))
         } else {
             None
         };
@@ -83,14 +85,14 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable(&error))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier { trusted, algorithms }))
+            .with_custom_certificate_verifier(Arc::new(CertificateVerifier { trusted, algorithms }))
             .with_no_client_auth();
         Ok(Arc::new(config))
     }
 }
 
-impl Authorities {
-    fn named(certificates: Vec<CertificateDer<'static>>) -> Result<Self, Failure> {
+impl TrustedCertificates {
+    fn named(certificates: Vec<CertificateDer<'static>>) -> Result<Self, ConnectError> {
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {
             roots.add(certificate.clone()).map_err(|error| unusable(&error))?;
@@ -98,7 +100,7 @@ impl Authorities {
         Ok(Self { certificates, are_named: true, roots })
     }
 
-    fn of_the_system() -> Result<Self, Failure> {
+    fn of_the_system() -> Result<Self, ConnectError> {
         let mut roots = RootCertStore::empty();
         let mut certificates = system_certificates()?;
         // One that is of no use does not keep the others from being used.
@@ -129,22 +131,22 @@ impl Authorities {
 }
 
 /// The name that a certificate must have for `host`.
-pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, Failure> {
+pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, ConnectError> {
     ServerName::try_from(host.to_owned()).map_err(|_| no_name())
 }
 
 /// Says that the name of a host cannot be that of a certificate.
-pub(crate) fn no_name() -> Failure {
-    Failure::fatal("its host is no name that a certificate can have: name it otherwise in DigestDB")
+pub(crate) fn no_name() -> ConnectError {
+    ConnectError::permanent("its host is no name that a certificate can have: name it otherwise in DigestDB")
 }
 
 /// Says that a certificate cannot be trusted as it is.
-pub(crate) fn unusable(error: &rustls::Error) -> Failure {
+pub(crate) fn unusable(error: &rustls::Error) -> ConnectError {
     let why = in_words(error).unwrap_or_else(|| error.to_string());
-    Failure::fatal(format!("a certificate to trust cannot be used: {why}"))
+    ConnectError::permanent(format!("a certificate to trust cannot be used: {why}"))
 }
 
-fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Failure> {
+fn system_certificates() -> Result<Vec<CertificateDer<'static>>, ConnectError> {
     // The library reads it, and would wait for a pipe.
     let named = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     if let Some(path) = named
@@ -156,6 +158,6 @@ fn system_certificates() -> Result<Vec<CertificateDer<'static>>, Failure> {
     Ok(rustls_native_certs::load_native_certs().certs)
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::fatal(format!("cannot read the certificates to trust in {}: {error}", path.display()))
+fn unreadable(path: &Path, error: &io::Error) -> ConnectError {
+    ConnectError::permanent(format!("cannot read the certificates to trust in {}: {error}", path.display()))
 }

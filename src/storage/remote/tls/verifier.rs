@@ -9,18 +9,18 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-use super::Authorities;
+use super::TrustedCertificates;
 
 /// Accepts a certificate that the operator has named, or that a trusted authority has issued; in both cases only
 /// for the host that it names.
 #[derive(Debug)]
-pub(super) struct Verifier {
+pub(super) struct CertificateVerifier {
     /// None: any certificate is accepted.
-    pub(super) trusted: Option<(Authorities, Arc<WebPkiServerVerifier>)>,
+    pub(super) trusted: Option<(TrustedCertificates, Arc<WebPkiServerVerifier>)>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for CertificateVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,

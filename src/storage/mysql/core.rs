@@ -8,14 +8,14 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, ServerError};
 
 use super::connect::failure_of;
-use super::hung::{Amount, Hung, Plan};
-use super::pace::Pace;
-use super::pool::Pool;
+use super::expiry;
+use super::hung_rows::{HungRows, RowAmount, RowPlan};
+use super::pool::ConnectionPool;
 use super::schema::is_transactional;
-use super::sweep;
-use super::table::{MAX_ROWS, TIMES, Table, decode, digest_of, within};
+use super::statement_size::StatementSize;
+use super::table::{MAX_ROWS, MySqlTable, TIMES, decode, digest_of, within};
 use crate::record::{Kind, Record, Timestamp};
-use crate::storage::remote::presence::{LIMIT, Link};
+use crate::storage::remote::presence::{LIMIT, RemoteStore};
 use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, Entry};
 use pyzor_wire::digest::Digest;
@@ -33,11 +33,11 @@ const SHARE: f64 = 0.9;
 const BACK_OFF: Duration = Duration::from_millis(3);
 
 /// The table and all that is known of it.
-pub(super) struct Shared {
-    pub(super) pool: Arc<Pool>,
+pub(super) struct MySqlCore {
+    pub(super) pool: Arc<ConnectionPool>,
     /// How many rows a statement that counts may have.
-    pace: Mutex<Pace>,
-    hung: Mutex<Hung>,
+    statement_size: Mutex<StatementSize>,
+    hung_rows: Mutex<HungRows>,
     pub(super) refusals: Refusals,
     /// Whether something was refused that another connection might do.
     is_denied: AtomicBool,
@@ -47,26 +47,26 @@ pub(super) struct Shared {
 
 /// The connections that a batch is on, and until when it is waited for.
 #[derive(Clone, Copy)]
-struct Turn {
+struct StatementContext {
     epoch: u64,
     end: Instant,
 }
 
 /// Why a batch cannot go on.
-pub(super) enum Trouble {
+pub(super) enum StatementError {
     /// The store has gone, or what was sent to it is in doubt.
-    Lost(String),
+    ConnectionLost(String),
     /// The server has refused one statement, and has done nothing of it.
     Refused(ServerError),
 }
 
-impl Shared {
+impl MySqlCore {
     /// What is known of a table at the start.
-    pub(super) fn new(pool: Arc<Pool>, name: String) -> Self {
+    pub(super) fn new(pool: Arc<ConnectionPool>, name: String) -> Self {
         Self {
             pool,
-            pace: Mutex::new(Pace::new(MAX_ROWS)),
-            hung: Mutex::default(),
+            statement_size: Mutex::new(StatementSize::new(MAX_ROWS)),
+            hung_rows: Mutex::default(),
             refusals: Refusals::new(name),
             is_denied: AtomicBool::new(false),
             renewed: Mutex::new(None),
@@ -74,10 +74,10 @@ impl Shared {
     }
 
     /// Takes note that a statement for these digests was given up, of a server that is there.
-    pub(super) fn was_slow(&self, under_way: &[Digest]) {
+    pub(super) fn note_given_up(&self, under_way: &[Digest]) {
         if !under_way.is_empty() {
-            self.hung().blame(under_way, Instant::now());
-            self.pace().gave_up(under_way.len(), Instant::now());
+            self.hung_rows().blame(under_way, Instant::now());
+            self.statement_size().gave_up(under_way.len(), Instant::now());
         }
     }
 
@@ -117,12 +117,12 @@ impl Shared {
                     self.refusals.refused("its statements take too long for all that is asked of it");
                     break 'all;
                 }
-                let rows = left.len().min(*most).min(table.rows).min(self.pace().rows());
+                let rows = left.len().min(*most).min(table.rows).min(self.statement_size().rows());
                 let (part, rest) = left.split_at(rows);
                 *left = rest;
                 under_way.clear();
                 under_way.extend(part.iter().map(|(digest, _)| *digest));
-                self.count(connection, table, batch, *kind, part, Turn { epoch, end }).await?;
+                self.count(connection, table, batch, *kind, part, StatementContext { epoch, end }).await?;
                 longest = longest.max(start.elapsed());
             }
         }
@@ -138,22 +138,22 @@ impl Shared {
     }
 
     /// Which changes of a kind that a batch asks for are to be tried.
-    fn plan(&self, batch: &Batch, kind: Kind) -> Plan {
+    fn plan(&self, batch: &Batch, kind: Kind) -> RowPlan {
         let amount = |entry: &Entry| match kind {
             Kind::Report => entry.reports,
             Kind::Whitelist => entry.whitelists,
         };
         let rows = batch.entries().iter().map(|entry| (entry.digest, amount(entry)));
-        let mut rows: Vec<Amount> = rows.filter(|(_, amount)| *amount > 0).collect();
+        let mut rows: Vec<RowAmount> = rows.filter(|(_, amount)| *amount > 0).collect();
         if !rows.is_empty() && !TIMES.contains(&batch.now().seconds()) {
             self.refusals.refused("by this machine's clock it is before 1970 or after 2038, which dates there cannot be: set it");
-            return Plan::default();
+            return RowPlan::default();
         }
         // Servers that lock rows in one order never wait for each other in a circle.
         rows.sort_unstable();
-        self.hung().plan(rows, Instant::now()).unwrap_or_else(|| {
+        self.hung_rows().plan(rows, Instant::now()).unwrap_or_else(|| {
             self.refusals.refused("nothing could be counted lately, as if the table were locked");
-            Plan::default()
+            RowPlan::default()
         })
     }
 
@@ -170,21 +170,21 @@ impl Shared {
 
     /// The least time that a statement that counts took lately.
     pub(super) fn least(&self) -> Duration {
-        self.pace().least(Instant::now())
+        self.statement_size().least(Instant::now())
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    fn statement_size(&self) -> MutexGuard<'_, StatementSize> {
+        self.statement_size.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hung(&self) -> MutexGuard<'_, Hung> {
-        self.hung.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hung_rows(&self) -> MutexGuard<'_, HungRows> {
+        self.hung_rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn look_up(
         &self,
         connection: &mut Conn,
-        table: &Table,
+        table: &MySqlTable,
         batch: &mut Batch,
         epoch: u64,
     ) -> Result<(), String> {
@@ -196,9 +196,9 @@ impl Shared {
                     self.pool.presence().seen();
                     rows
                 }
-                Err(error) => match Trouble::from(error) {
-                    Trouble::Lost(why) => return Err(why),
-                    Trouble::Refused(error) => {
+                Err(error) => match StatementError::from(error) {
+                    StatementError::ConnectionLost(why) => return Err(why),
+                    StatementError::Refused(error) => {
                         self.refused(epoch, &error);
                         continue;
                     }
@@ -224,15 +224,15 @@ impl Shared {
     async fn count(
         &self,
         connection: &mut Conn,
-        table: &Table,
+        table: &MySqlTable,
         batch: &mut Batch,
         kind: Kind,
-        rows: &[Amount],
-        turn: Turn,
+        rows: &[RowAmount],
+        turn: StatementContext,
     ) -> Result<(), String> {
-        let Turn { epoch, end } = turn;
+        let StatementContext { epoch, end } = turn;
         let now = batch.now();
-        let mut accept = |rows: &[Amount]| {
+        let mut accept = |rows: &[RowAmount]| {
             for (digest, _) in rows {
                 if let Some(entry) = batch.entry_mut(digest) {
                     match kind {
@@ -241,12 +241,12 @@ impl Shared {
                     }
                 }
             }
-            self.hung().clear(rows);
+            self.hung_rows().clear(rows);
         };
         match self.upsert(connection, table, kind, rows, now, end).await {
             Ok(()) => accept(rows),
-            Err(Trouble::Lost(why)) => return Err(why),
-            Err(Trouble::Refused(error))
+            Err(StatementError::ConnectionLost(why)) => return Err(why),
+            Err(StatementError::Refused(error))
                 if rows.len() > 1
                     && (is_of_data(&error) || is_conflict(&error))
                     && self.has_done_nothing(connection, table).await? =>
@@ -254,18 +254,18 @@ impl Shared {
                 for row in rows.chunks(1) {
                     match self.upsert(connection, table, kind, row, now, end).await {
                         Ok(()) => accept(row),
-                        Err(Trouble::Lost(why)) => return Err(why),
-                        Err(Trouble::Refused(error)) => self.not_counted(epoch, row, &error),
+                        Err(StatementError::ConnectionLost(why)) => return Err(why),
+                        Err(StatementError::Refused(error)) => self.not_counted(epoch, row, &error),
                     }
                 }
             }
-            Err(Trouble::Refused(error)) => self.not_counted(epoch, rows, &error),
+            Err(StatementError::Refused(error)) => self.not_counted(epoch, rows, &error),
         }
         Ok(())
     }
 
     /// Takes note that rows were not counted, by a server that is there.
-    fn not_counted(&self, epoch: u64, rows: &[Amount], error: &ServerError) {
+    fn not_counted(&self, epoch: u64, rows: &[RowAmount], error: &ServerError) {
         if !is_timeout(error) {
             self.refused(epoch, error);
             return;
@@ -273,19 +273,19 @@ impl Shared {
         let digests: Vec<Digest> = rows.iter().map(|(digest, _)| *digest).collect();
         // It has just answered.
         self.pool.presence().timed_out(epoch, LIMIT);
-        self.was_slow(&digests);
+        self.note_given_up(&digests);
     }
 
     /// Counts by one statement, which is repeated when others were in its way.
     async fn upsert(
         &self,
         connection: &mut Conn,
-        table: &Table,
+        table: &MySqlTable,
         kind: Kind,
-        rows: &[Amount],
+        rows: &[RowAmount],
         now: Timestamp,
         end: Instant,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StatementError> {
         let statement = table.count(kind, rows, now);
         let mut repetition = 0;
         loop {
@@ -293,36 +293,40 @@ impl Shared {
             // The server ends it a little before it is given up here: then it is known what became of it, and
             // the connection is not lost.
             let limit = end.saturating_duration_since(start).mul_f64(SHARE);
-            let outcome = connection.query_drop(within(limit, &statement)).await.map_err(Trouble::from);
-            if !matches!(outcome, Err(Trouble::Lost(_))) {
+            let outcome =
+                connection.query_drop(within(limit, &statement)).await.map_err(StatementError::from);
+            if !matches!(outcome, Err(StatementError::ConnectionLost(_))) {
                 self.pool.presence().seen();
             }
             // One that was refused has not done all its work.
             if outcome.is_ok() {
-                self.pace().took(rows.len(), start.elapsed(), Instant::now());
+                self.statement_size().took(rows.len(), start.elapsed(), Instant::now());
             }
             match outcome {
-                Err(Trouble::Refused(error))
+                Err(StatementError::Refused(error))
                     if is_conflict(&error)
                         && repetition < REPETITIONS
-                        && self.has_done_nothing(connection, table).await.map_err(Trouble::Lost)? => {}
+                        && self
+                            .has_done_nothing(connection, table)
+                            .await
+                            .map_err(StatementError::ConnectionLost)? => {}
                 outcome => return outcome,
             }
             repetition += 1;
-            tokio::time::sleep(BACK_OFF * repetition + BACK_OFF.mul_f64(sweep::random_share())).await;
+            tokio::time::sleep(BACK_OFF * repetition + BACK_OFF.mul_f64(expiry::random_share())).await;
         }
     }
 
     /// Whether a statement that has failed has certainly done nothing: the table may have another storage engine than
     /// when it was inspected.
-    async fn has_done_nothing(&self, connection: &mut Conn, table: &Table) -> Result<bool, String> {
+    async fn has_done_nothing(&self, connection: &mut Conn, table: &MySqlTable) -> Result<bool, String> {
         if !table.is_transactional {
             return Ok(false);
         }
-        match is_transactional(connection, &self.pool.target).await.map_err(Trouble::from) {
+        match is_transactional(connection, &self.pool.target).await.map_err(StatementError::from) {
             Ok(is_transactional) => Ok(is_transactional),
-            Err(Trouble::Refused(_)) => Ok(false),
-            Err(Trouble::Lost(why)) => Err(why),
+            Err(StatementError::Refused(_)) => Ok(false),
+            Err(StatementError::ConnectionLost(why)) => Err(why),
         }
     }
 
@@ -377,11 +381,11 @@ fn is_absence(code: u16) -> bool {
     )
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for StatementError {
     fn from(error: Error) -> Self {
         match error {
             Error::Server(error) => Self::Refused(error),
-            error => Self::Lost(failure_of(&error).why),
+            error => Self::ConnectionLost(failure_of(&error).why),
         }
     }
 }

@@ -6,13 +6,13 @@ use redis::Value;
 
 use super::bulk::LIMIT;
 use super::connection::refusal;
-use super::node::Node;
-use crate::storage::remote::start::Failure;
+use super::node::RedisNode;
+use crate::storage::remote::start::ConnectError;
 
 /// What a server is at a moment. Where it is the same at two moments, no key has come to it in between but from
 /// its clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct NodeStanding {
     /// By which its process is known; nothing where the account may not know.
     run: String,
     /// Whether it is a master or a replica, and of which history.
@@ -30,15 +30,15 @@ pub(super) struct Standing {
     arrivals: String,
 }
 
-impl Standing {
+impl NodeStanding {
     /// Asks a server.
-    pub(super) async fn of(node: &Node, is_cluster: bool) -> Result<Self, Failure> {
+    pub(super) async fn of(node: &RedisNode, is_cluster: bool) -> Result<Self, ConnectError> {
         let mut question = redis::pipe();
         question.cmd("INFO").arg("server").cmd("INFO").arg("replication");
         if is_cluster {
             question.cmd("INFO").arg("commandstats").cmd("CLUSTER").arg("NODES");
         }
-        node.check_master().await.map_err(Failure::passing)?;
+        node.check_master().await.map_err(ConnectError::temporary)?;
         let replies = node.exchange(&question, LIMIT).await?;
         match replies.iter().find_map(refusal) {
             // The process cannot change without the connection.
@@ -46,7 +46,7 @@ impl Standing {
             Some(failure) => {
                 let why =
                     "the account must be allowed to run INFO and CLUSTER NODES, to notice slots that move";
-                return Err(Failure::fatal(format!("{why} ({})", failure.why)));
+                return Err(ConnectError::permanent(format!("{why} ({})", failure.why)));
             }
             None => {}
         }
@@ -54,7 +54,7 @@ impl Standing {
         let texts: Vec<String> = replies.into_iter().map(text).collect();
         let known = Self::read(&texts.concat());
         match is_cluster && known.id.is_empty() {
-            true => Err(Failure::passing("a node does not say what it is")),
+            true => Err(ConnectError::temporary("a node does not say what it is")),
             false => Ok(known),
         }
     }
@@ -112,13 +112,13 @@ mod tests {
 
     #[test]
     fn a_node_is_known_by_what_it_says_of_itself() {
-        let known = Standing::read(
+        let known = NodeStanding::read(
             "# Server\r\nrun_id:abc\r\nrole:master\r\nmaster_replid:def\r\n\
              cmdstat_restore-asking:calls=5,usec=1,usec_per_call=0.2\r\n\
              7 127.0.0.1:1@2 master - 0 5 9 connected 12-16383\n\
              6 127.0.0.1:2@3,host myself,master - 0 17 3 connected 0-7 9 [9->-7] [11-<-7]\n",
         );
-        let expected = Standing {
+        let expected = NodeStanding {
             run: "abc".to_owned(),
             role: "master".to_owned(),
             history: "def".to_owned(),

@@ -23,21 +23,21 @@ pub(super) const PROBE: &[u8] = b"pyzord.probe";
 
 /// How records are stored.
 #[derive(Debug)]
-pub(super) struct Form {
-    kind: Kind,
-    counting: Script,
-    swapping: Script,
+pub(super) struct RecordForm {
+    kind: FormKind,
+    counting: LuaScript,
+    swapping: LuaScript,
 }
 
 /// What the server runs by itself.
 #[derive(Debug)]
-struct Script {
+struct LuaScript {
     text: String,
     /// By which it is called.
     hash: String,
 }
 
-impl Script {
+impl LuaScript {
     fn new(text: String) -> Self {
         let hash = hex(&sha1::Sha1::digest(&text).into());
         Self { hash: String::from_utf8_lossy(&hash).into_owned(), text }
@@ -45,53 +45,53 @@ impl Script {
 }
 
 #[derive(Debug)]
-enum Kind {
+enum FormKind {
     /// As the established server does.
     Hash,
     /// As its engine `redis_v0` does; dates are of this time zone.
     Text(TimeZone),
 }
 
-impl Form {
+impl RecordForm {
     /// Hashes, the form of the engine `redis`.
     pub(super) fn hash() -> Self {
-        Self::new(Kind::Hash, include_str!("hash.lua"), include_str!("swap_hash.lua"))
+        Self::new(FormKind::Hash, include_str!("hash.lua"), include_str!("swap_hash.lua"))
     }
 
     /// Texts, the form of the engine `redis_v0`.
     pub(super) fn text(zone: TimeZone) -> Self {
-        Self::new(Kind::Text(zone), include_str!("text.lua"), include_str!("swap_text.lua"))
+        Self::new(FormKind::Text(zone), include_str!("text.lua"), include_str!("swap_text.lua"))
     }
 
-    fn new(kind: Kind, counting: &str, swapping: &str) -> Self {
+    fn new(kind: FormKind, counting: &str, swapping: &str) -> Self {
         Self {
             kind,
-            counting: Script::new(format!("{}\n{counting}", include_str!("counting.lua"))),
-            swapping: Script::new(swapping.to_owned()),
+            counting: LuaScript::new(format!("{}\n{counting}", include_str!("counting.lua"))),
+            swapping: LuaScript::new(swapping.to_owned()),
         }
     }
 
     /// The engine's name.
     pub(super) fn engine(&self) -> &'static str {
         match self.kind {
-            Kind::Hash => "redis",
-            Kind::Text(_) => "redis_v0",
+            FormKind::Hash => "redis",
+            FormKind::Text(_) => "redis_v0",
         }
     }
 
     /// The time zone of its dates, if it has any.
     pub(super) fn zone(&self) -> Option<&TimeZone> {
         match &self.kind {
-            Kind::Hash => None,
-            Kind::Text(zone) => Some(zone),
+            FormKind::Hash => None,
+            FormKind::Text(zone) => Some(zone),
         }
     }
 
     /// What is before the digest in a key.
     pub(super) fn prefix(&self) -> &'static str {
         match self.kind {
-            Kind::Hash => "pyzord.digest_v1.",
-            Kind::Text(_) => "pyzord.digest.",
+            FormKind::Hash => "pyzord.digest_v1.",
+            FormKind::Text(_) => "pyzord.digest.",
         }
     }
 
@@ -114,8 +114,8 @@ impl Form {
     /// is permitted: it stores something, and removes it.
     pub(super) fn trial(&self, age: Option<u64>) -> Vec<Vec<Cmd>> {
         let store = match self.kind {
-            Kind::Hash => redis::cmd("HSET").arg(PROBE).arg(FIELDS[0]).arg(0).take(),
-            Kind::Text(_) => redis::cmd("SET").arg(PROBE).arg("").take(),
+            FormKind::Hash => redis::cmd("HSET").arg(PROBE).arg(FIELDS[0]).arg(0).take(),
+            FormKind::Text(_) => redis::cmd("SET").arg(PROBE).arg("").take(),
         };
         let mut first = may_expire();
         first.push(self.look_up(PROBE));
@@ -134,24 +134,24 @@ impl Form {
     /// The command that looks a record up.
     pub(super) fn look_up(&self, key: &[u8]) -> Cmd {
         match self.kind {
-            Kind::Hash => redis::cmd("HMGET").arg(key).arg(&FIELDS).take(),
-            Kind::Text(_) => redis::cmd("GET").arg(key).take(),
+            FormKind::Hash => redis::cmd("HMGET").arg(key).arg(&FIELDS).take(),
+            FormKind::Text(_) => redis::cmd("GET").arg(key).take(),
         }
     }
 
     /// The command that looks a record's counts up: a third of the work, for both servers.
     pub(super) fn look_up_counts(&self, key: &[u8]) -> Cmd {
         match self.kind {
-            Kind::Hash => redis::cmd("HMGET").arg(key).arg(FIELDS[0]).arg(FIELDS[3]).take(),
-            Kind::Text(_) => self.look_up(key),
+            FormKind::Hash => redis::cmd("HMGET").arg(key).arg(FIELDS[0]).arg(FIELDS[3]).take(),
+            FormKind::Text(_) => self.look_up(key),
         }
     }
 
     /// A moment as a script gets it.
     pub(super) fn moment(&self, time: Timestamp) -> String {
         match &self.kind {
-            Kind::Hash => time.seconds().to_string(),
-            Kind::Text(zone) => date(zone, time),
+            FormKind::Hash => time.seconds().to_string(),
+            FormKind::Text(zone) => date(zone, time),
         }
     }
 
@@ -173,16 +173,16 @@ impl Form {
     /// The commands that store a record whole, which expires at that moment or never.
     pub(super) fn store(&self, key: &[u8], record: &Record, expires: Option<Timestamp>) -> Vec<Cmd> {
         let mut store = match &self.kind {
-            Kind::Hash => redis::cmd("HSET"),
-            Kind::Text(_) => redis::cmd("SET"),
+            FormKind::Hash => redis::cmd("HSET"),
+            FormKind::Text(_) => redis::cmd("SET"),
         };
         store.arg(key);
         self.push_values(&mut store, record);
         let expiry = match (&self.kind, expires) {
             (_, Some(moment)) => redis::cmd("EXPIREAT").arg(key).arg(moment.seconds()).take(),
             // A text that is replaced has none any more.
-            (Kind::Text(_), None) => return vec![store],
-            (Kind::Hash, None) => redis::cmd("PERSIST").arg(key).take(),
+            (FormKind::Text(_), None) => return vec![store],
+            (FormKind::Hash, None) => redis::cmd("PERSIST").arg(key).take(),
         };
         vec![store, expiry]
     }
@@ -210,14 +210,14 @@ impl Form {
     fn push_values(&self, cmd: &mut Cmd, record: &Record) {
         let tallies = [record.reports, record.whitelists];
         match &self.kind {
-            Kind::Hash => {
+            FormKind::Hash => {
                 let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::seconds);
                 let values = tallies.map(|tally| [tally.count, seconds(tally.first), seconds(tally.last)]);
                 for (field, value) in FIELDS.iter().zip(values.as_flattened()) {
                     cmd.arg(field).arg(value);
                 }
             }
-            Kind::Text(zone) => {
+            FormKind::Text(zone) => {
                 let text = |time: Option<Timestamp>| time.map(|time| date(zone, time)).unwrap_or_default();
                 let values = tallies
                     .map(|tally| format!("{},{},{}", tally.count, text(tally.first), text(tally.last)));
@@ -250,16 +250,18 @@ impl Form {
     /// The same of what is not there.
     pub(super) fn held_of_nothing(&self) -> Vec<u8> {
         match self.kind {
-            Kind::Hash => vec![b'-'; FIELDS.len()],
-            Kind::Text(_) => Vec::new(),
+            FormKind::Hash => vec![b'-'; FIELDS.len()],
+            FormKind::Text(_) => Vec::new(),
         }
     }
 
     /// A moment as a record of this form gives it back.
     pub(super) fn read_back(&self, time: Timestamp) -> Option<Timestamp> {
         match &self.kind {
-            Kind::Hash => Some(time.seconds()).filter(|seconds| *seconds != 0).map(Timestamp::from_seconds),
-            Kind::Text(zone) => {
+            FormKind::Hash => {
+                Some(time.seconds()).filter(|seconds| *seconds != 0).map(Timestamp::from_seconds)
+            }
+            FormKind::Text(zone) => {
                 let moment = jiff::Timestamp::from_second(time.seconds()).ok()?;
                 let moment = zone.to_timestamp(zone.to_datetime(moment)).ok()?;
                 Some(Timestamp::from_seconds(moment.as_second()))
@@ -270,8 +272,8 @@ impl Form {
     /// The nearest moment that a record of this form can have.
     pub(super) fn clamp(&self, time: Timestamp) -> Timestamp {
         match &self.kind {
-            Kind::Hash => time,
-            Kind::Text(zone) => in_calendar(zone, time),
+            FormKind::Hash => time,
+            FormKind::Text(zone) => in_calendar(zone, time),
         }
     }
 
@@ -283,11 +285,11 @@ impl Form {
     pub(super) fn decode(&self, reply: &Value) -> Result<Option<Record>, StorageError> {
         let record = match (&self.kind, reply) {
             (_, Value::Nil) => return Ok(None),
-            (Kind::Hash, Value::Array(values)) if values.iter().all(|value| *value == Value::Nil) => {
+            (FormKind::Hash, Value::Array(values)) if values.iter().all(|value| *value == Value::Nil) => {
                 return Ok(None);
             }
-            (Kind::Hash, Value::Array(values)) => decode_hash(values),
-            (Kind::Text(zone), Value::BulkString(text)) => decode_text(text, zone),
+            (FormKind::Hash, Value::Array(values)) => decode_hash(values),
+            (FormKind::Text(zone), Value::BulkString(text)) => decode_text(text, zone),
             _ => None,
         };
         record.map(Some).ok_or(StorageError::Damaged)
@@ -361,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_hash_is_decoded_with_zero_and_nothing_as_no_time() {
-        let form = Form::hash();
+        let form = RecordForm::hash();
         let reply = [bulk("5"), bulk("100"), bulk("-7"), Value::Nil, bulk("0"), Value::Nil];
         let record = form.decode(&Value::Array(reply.to_vec())).unwrap().unwrap();
         assert_eq!(record.reports, tally(5, Some(100), Some(-7)));
@@ -373,12 +375,12 @@ mod tests {
 
     #[test]
     fn a_moment_is_seconds() {
-        assert_eq!(Form::hash().moment(Timestamp::from_micros(1_999_999)), "1");
+        assert_eq!(RecordForm::hash().moment(Timestamp::from_micros(1_999_999)), "1");
     }
 
     #[test]
     fn a_text_has_local_dates_or_none() {
-        let form = Form::text(TimeZone::get("America/New_York").unwrap());
+        let form = RecordForm::text(TimeZone::get("America/New_York").unwrap());
         let record =
             form.decode(&bulk("3,2026-11-22 05:37:12,2026-11-22 05:37:13,0,,,more")).unwrap().unwrap();
         assert_eq!(record.reports, tally(3, Some(1_795_343_832), Some(1_795_343_833)));

@@ -21,11 +21,11 @@ const NARROWING: usize = 16;
 const BLOCKED: u32 = 3;
 
 /// A digest, and by how much it is to be raised.
-pub(super) type Amount = (Digest, u32);
+pub(super) type RowAmount = (Digest, u32);
 
 /// What is known of digests that statements were given up for.
 #[derive(Debug, Default)]
-pub(super) struct Hung {
+pub(super) struct HungRows {
     known: HashMap<Digest, Suspicion>,
     /// When something that is refused was tried last; each trial may take as long as it may.
     tried: Option<Instant>,
@@ -42,15 +42,15 @@ struct Suspicion {
 
 /// The rows of a batch that are to be tried.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct RowPlan {
     /// Those of which nothing bad is known.
-    pub(super) together: Vec<Amount>,
+    pub(super) together: Vec<RowAmount>,
     /// Those that go after all others, and how many at a time.
-    pub(super) apart: Vec<Amount>,
+    pub(super) apart: Vec<RowAmount>,
     pub(super) apart_at_a_time: usize,
 }
 
-impl Hung {
+impl HungRows {
     /// Takes note of the rows of a statement that was given up.
     pub(super) fn blame(&mut self, digests: &[Digest], now: Instant) {
         self.known.retain(|_, suspicion| !suspicion.is_over(now));
@@ -67,7 +67,7 @@ impl Hung {
     }
 
     /// Takes note that rows have been counted.
-    pub(super) fn clear(&mut self, rows: &[Amount]) {
+    pub(super) fn clear(&mut self, rows: &[RowAmount]) {
         self.in_a_row = 0;
         if self.known.is_empty() {
             return;
@@ -81,8 +81,8 @@ impl Hung {
     }
 
     /// Which of these rows to try, and how; none when the whole table seems to be locked.
-    pub(super) fn plan(&mut self, mut rows: Vec<Amount>, now: Instant) -> Option<Plan> {
-        let mut plan = Plan { apart_at_a_time: usize::MAX, ..Plan::default() };
+    pub(super) fn plan(&mut self, mut rows: Vec<RowAmount>, now: Instant) -> Option<RowPlan> {
+        let mut plan = RowPlan { apart_at_a_time: usize::MAX, ..RowPlan::default() };
         let is_due = self.tried.is_none_or(|tried| now.saturating_duration_since(tried) >= RETRY);
         if self.in_a_row >= BLOCKED && !rows.is_empty() {
             if !is_due {
@@ -130,62 +130,62 @@ impl Suspicion {
 mod tests {
     use super::*;
 
-    fn amounts(count: u8) -> Vec<Amount> {
+    fn amounts(count: u8) -> Vec<RowAmount> {
         (1..=count).map(|number| (Digest::from_bytes([number; 20]), 1)).collect()
     }
 
-    fn digests(rows: &[Amount]) -> Vec<Digest> {
+    fn digests(rows: &[RowAmount]) -> Vec<Digest> {
         rows.iter().map(|(digest, _)| *digest).collect()
     }
 
     #[test]
     fn rows_of_a_statement_that_hung_go_apart_until_they_are_counted() {
         let rows = amounts(40);
-        let mut hung = Hung::default();
+        let mut hung_rows = HungRows::default();
         let now = Instant::now();
-        hung.blame(&digests(&rows[..32]), now);
-        let plan = hung.plan(rows.clone(), now).unwrap();
+        hung_rows.blame(&digests(&rows[..32]), now);
+        let plan = hung_rows.plan(rows.clone(), now).unwrap();
         assert_eq!(
             (plan.apart_at_a_time, &plan.together[..], &plan.apart[..]),
             (2, &rows[32..], &rows[..32])
         );
-        hung.clear(&rows[1..]);
-        hung.blame(&digests(&rows[..2]), now);
-        assert_eq!(hung.plan(rows.clone(), now).unwrap().apart_at_a_time, 1);
-        assert_eq!(hung.plan(rows.clone(), now + MEMORY).unwrap().together, rows);
-        assert!(hung.known.is_empty());
+        hung_rows.clear(&rows[1..]);
+        hung_rows.blame(&digests(&rows[..2]), now);
+        assert_eq!(hung_rows.plan(rows.clone(), now).unwrap().apart_at_a_time, 1);
+        assert_eq!(hung_rows.plan(rows.clone(), now + MEMORY).unwrap().together, rows);
+        assert!(hung_rows.known.is_empty());
     }
 
     #[test]
     fn a_row_that_hangs_by_itself_is_tried_once_a_second() {
         let rows = amounts(1);
-        let mut hung = Hung::default();
+        let mut hung_rows = HungRows::default();
         let now = Instant::now();
-        hung.blame(&digests(&rows), now);
-        let mut is_tried = |at| hung.plan(rows.clone(), at).unwrap().apart.len() == 1;
+        hung_rows.blame(&digests(&rows), now);
+        let mut is_tried = |at| hung_rows.plan(rows.clone(), at).unwrap().apart.len() == 1;
         assert_eq!([now, now + RETRY, now + RETRY].map(&mut is_tried), [false, true, false]);
-        hung.clear(&rows);
-        assert_eq!(hung.plan(rows.clone(), now + RETRY).unwrap().together, rows);
+        hung_rows.clear(&rows);
+        assert_eq!(hung_rows.plan(rows.clone(), now + RETRY).unwrap().together, rows);
     }
 
     #[test]
     fn a_table_that_seems_locked_is_tried_with_one_row_a_second() {
         let rows = amounts(10);
-        let mut hung = Hung::default();
+        let mut hung_rows = HungRows::default();
         let now = Instant::now();
         for row in &rows[..3] {
-            hung.blame(&[row.0], now);
+            hung_rows.blame(&[row.0], now);
         }
-        assert_eq!(hung.plan(rows.clone(), now).unwrap().together, rows[3..4]);
-        assert_eq!(hung.plan(rows.clone(), now), None);
-        assert_eq!(hung.plan(Vec::new(), now).unwrap().together, []);
-        hung.clear(&rows[3..4]);
-        assert_eq!(hung.plan(rows.clone(), now).unwrap().together, rows[3..]);
+        assert_eq!(hung_rows.plan(rows.clone(), now).unwrap().together, rows[3..4]);
+        assert_eq!(hung_rows.plan(rows.clone(), now), None);
+        assert_eq!(hung_rows.plan(Vec::new(), now).unwrap().together, []);
+        hung_rows.clear(&rows[3..4]);
+        assert_eq!(hung_rows.plan(rows.clone(), now).unwrap().together, rows[3..]);
     }
 
     #[test]
     fn there_is_a_limit_to_what_is_remembered() {
-        let mut hung = Hung::default();
+        let mut hung_rows = HungRows::default();
         let digests: Vec<Digest> = (0..MOST as u64 + 10)
             .map(|number| {
                 let mut bytes = [0; 20];
@@ -193,7 +193,7 @@ mod tests {
                 Digest::from_bytes(bytes)
             })
             .collect();
-        hung.blame(&digests, Instant::now());
-        assert_eq!(hung.known.len(), MOST);
+        hung_rows.blame(&digests, Instant::now());
+        assert_eq!(hung_rows.known.len(), MOST);
     }
 }

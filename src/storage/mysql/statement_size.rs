@@ -20,24 +20,24 @@ const SIZES: usize = 11;
 
 /// How many rows a statement may have.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct StatementSize {
     rows: usize,
     most: usize,
     /// The quickest lately of each size.
-    quickest: [Option<Sample>; SIZES],
+    quickest: [Option<StatementTime>; SIZES],
     /// How many rows the last statement had that was given up, and when.
     given_up: Option<(usize, Instant)>,
 }
 
 /// A statement that has ended.
 #[derive(Clone, Copy, Debug)]
-struct Sample {
+struct StatementTime {
     rows: usize,
     seconds: f64,
     at: Instant,
 }
 
-impl Pace {
+impl StatementSize {
     /// Begins with the most rows that there may be.
     pub(super) fn new(most: usize) -> Self {
         Self { rows: most, most, quickest: [None; SIZES], given_up: None }
@@ -56,7 +56,7 @@ impl Pace {
 
     /// Takes note of how long a statement for so many rows took.
     pub(super) fn took(&mut self, rows: usize, taken: Duration, now: Instant) {
-        let sample = Sample { rows: rows.max(1), seconds: taken.as_secs_f64(), at: now };
+        let sample = StatementTime { rows: rows.max(1), seconds: taken.as_secs_f64(), at: now };
         let own = self.of_rows(sample);
         self.remember(sample);
         let (quick, slow) = (QUICK.as_secs_f64(), SLOW.as_secs_f64());
@@ -84,7 +84,7 @@ impl Pace {
 
     /// What the rows of a statement took beyond what it takes whatever its rows, in seconds; none if no other
     /// size is known.
-    fn of_rows(&mut self, sample: Sample) -> Option<f64> {
+    fn of_rows(&mut self, sample: StatementTime) -> Option<f64> {
         let mut least: Option<f64> = None;
         for slot in &mut self.quickest {
             let Some(other) = slot.filter(|other| other.is_fresh(sample.at)) else { continue };
@@ -105,15 +105,16 @@ impl Pace {
         least
     }
 
-    fn remember(&mut self, sample: Sample) {
+    fn remember(&mut self, sample: StatementTime) {
         let slot = &mut self.quickest[(sample.rows.ilog2() as usize).min(SIZES - 1)];
-        let is_quicker = |other: Sample| other.is_fresh(sample.at) && other.seconds * 1.1 < sample.seconds;
+        let is_quicker =
+            |other: StatementTime| other.is_fresh(sample.at) && other.seconds * 1.1 < sample.seconds;
         if !slot.is_some_and(is_quicker) {
             *slot = Some(sample);
         }
     }
 
-    fn fresh(&self, now: Instant) -> impl Iterator<Item = &Sample> {
+    fn fresh(&self, now: Instant) -> impl Iterator<Item = &StatementTime> {
         self.quickest.iter().flatten().filter(move |sample| sample.is_fresh(now))
     }
 
@@ -132,7 +133,7 @@ impl Pace {
     }
 }
 
-impl Sample {
+impl StatementTime {
     fn is_fresh(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.at) < MEMORY
     }
@@ -147,7 +148,7 @@ mod tests {
 
     /// A table that takes some time for each statement and some for each row.
     struct Simulated {
-        pace: Pace,
+        statement_size: StatementSize,
         now: Instant,
         each: Duration,
         row: Duration,
@@ -157,7 +158,14 @@ mod tests {
 
     impl Simulated {
         fn new(each: Duration, row: Duration) -> Self {
-            Self { pace: Pace::new(MOST), now: Instant::now(), each, row, counted: 0, given_up: 0 }
+            Self {
+                statement_size: StatementSize::new(MOST),
+                now: Instant::now(),
+                each,
+                row,
+                counted: 0,
+                given_up: 0,
+            }
         }
 
         /// Runs a statement that takes so much longer than it must.
@@ -165,10 +173,10 @@ mod tests {
             let taken = self.each + self.row * u32::try_from(rows).unwrap() + late;
             self.now += taken.min(LIMIT);
             if taken < LIMIT {
-                self.pace.took(rows, taken, self.now);
+                self.statement_size.took(rows, taken, self.now);
                 self.counted += rows;
             } else {
-                self.pace.gave_up(rows, self.now);
+                self.statement_size.gave_up(rows, self.now);
                 self.given_up += 1;
             }
         }
@@ -176,7 +184,7 @@ mod tests {
         /// Counts so many rows.
         fn count(&mut self, mut rows: usize) {
             while rows > 0 {
-                let part = self.pace.rows().min(rows);
+                let part = self.statement_size.rows().min(rows);
                 self.run(part, Duration::ZERO);
                 rows -= part;
             }
@@ -227,9 +235,9 @@ mod tests {
                         let (each, row) = (Duration::from_millis(each), Duration::from_micros(row));
                         let mut table = Simulated::new(each, row);
                         table.serve(offer, 20);
-                        let before = table.pace.rows();
+                        let before = table.statement_size.rows();
                         for late in hiccup {
-                            let rows = table.pace.rows();
+                            let rows = table.statement_size.rows();
                             table.run(rows, Duration::from_millis(*late));
                         }
                         // Statements become twice as large each time.
@@ -248,7 +256,7 @@ mod tests {
     fn a_statement_of_one_slow_row_is_one_row() {
         let mut table = Simulated::new(Duration::from_millis(1), Duration::from_millis(400));
         table.serve(&[MOST], 30);
-        assert!((1..=2).contains(&table.pace.rows()), "{}", table.pace.rows());
+        assert!((1..=2).contains(&table.statement_size.rows()), "{}", table.statement_size.rows());
     }
 
     #[test]
@@ -265,19 +273,19 @@ mod tests {
 
     #[test]
     fn one_row_that_takes_its_time_does_not_make_statements_smaller() {
-        let (mut pace, now) = (Pace::new(MOST), Instant::now());
-        pace.gave_up(1, now);
-        pace.took(2, Duration::from_millis(600), now);
-        assert_eq!(pace.rows(), MOST);
+        let (mut statement_size, now) = (StatementSize::new(MOST), Instant::now());
+        statement_size.gave_up(1, now);
+        statement_size.took(2, Duration::from_millis(600), now);
+        assert_eq!(statement_size.rows(), MOST);
     }
 
     #[test]
     fn the_least_time_of_a_statement_is_that_of_the_quickest_lately() {
-        let (mut pace, now) = (Pace::new(MOST), Instant::now());
-        assert_eq!(pace.least(now), Duration::ZERO);
-        pace.took(900, Duration::from_millis(300), now);
-        pace.took(2, Duration::from_millis(400), now);
-        assert_eq!(pace.least(now), Duration::from_millis(300));
-        assert_eq!(pace.least(now + MEMORY), Duration::ZERO);
+        let (mut statement_size, now) = (StatementSize::new(MOST), Instant::now());
+        assert_eq!(statement_size.least(now), Duration::ZERO);
+        statement_size.took(900, Duration::from_millis(300), now);
+        statement_size.took(2, Duration::from_millis(400), now);
+        assert_eq!(statement_size.least(now), Duration::from_millis(300));
+        assert_eq!(statement_size.least(now + MEMORY), Duration::ZERO);
     }
 }

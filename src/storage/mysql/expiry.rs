@@ -9,12 +9,12 @@ use mysql_async::{Error, Params, Row, Value};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::pace::Pace;
+use super::core::{MySqlCore, is_timeout};
 use super::pool::Lease;
+use super::statement_size::StatementSize;
 use super::table::{TIMES, decode_age, decode_held, digest_of, within};
-use super::work::{Shared, is_timeout};
 use crate::record::Timestamp;
-use crate::storage::remote::presence::{LIMIT, Link};
+use crate::storage::remote::presence::{LIMIT, RemoteStore};
 use pyzor_wire::digest::Digest;
 
 /// How often expired records are looked for.
@@ -39,7 +39,7 @@ const SAMPLE: usize = 1000;
 
 /// What one walk through the table did.
 #[derive(Default)]
-struct Walked {
+struct ExpiryTotals {
     records: u64,
     deleted: u64,
     /// Expired ones that others held locked, and that are left to the next walk.
@@ -48,7 +48,7 @@ struct Walked {
 }
 
 /// Looks after a table until the engine is closed.
-pub(super) async fn keep(shared: Arc<Shared>, age: Option<Duration>) {
+pub(super) async fn keep(shared: Arc<MySqlCore>, age: Option<Duration>) {
     let name = shared.pool.target.describe();
     if let Err(why) = look_for_foreign_keys(&shared).await {
         warn!("looking at the keys of {name} was given up: {why}");
@@ -92,14 +92,14 @@ fn random() -> u64 {
 
 /// Walks through the whole table once, from some place in the middle to the end and from the
 /// beginning to there: servers that share a table and start together are not in each other's way.
-async fn sweep(shared: &Shared, age: Duration) -> Result<Walked, String> {
+async fn sweep(shared: &MySqlCore, age: Duration) -> Result<ExpiryTotals, String> {
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-    let mut sweep = Sweep {
+    let mut sweep = TableExpiry {
         shared,
         horizon: Timestamp::from_micros(0),
-        reading: Pace::new(SLICE),
-        deleting: Pace::new(DELETED_AT_ONCE),
-        walked: Walked::default(),
+        reading: StatementSize::new(SLICE),
+        deleting: StatementSize::new(DELETED_AT_ONCE),
+        walked: ExpiryTotals::default(),
     };
     sweep.horizon = Timestamp::from_micros(sweep.now().await?.micros().saturating_sub(age));
     let middle = format!("{:016x}", random()).into_bytes();
@@ -109,16 +109,16 @@ async fn sweep(shared: &Shared, age: Duration) -> Result<Walked, String> {
 }
 
 /// A walk under way.
-struct Sweep<'a> {
-    shared: &'a Shared,
+struct TableExpiry<'a> {
+    shared: &'a MySqlCore,
     horizon: Timestamp,
     /// How many rows a statement may have.
-    reading: Pace,
-    deleting: Pace,
-    walked: Walked,
+    reading: StatementSize,
+    deleting: StatementSize,
+    walked: ExpiryTotals,
 }
 
-impl Sweep<'_> {
+impl TableExpiry<'_> {
     /// The earlier one of this machine's time and the server's: one clock that is wrong must not delete what is recent.
     async fn now(&mut self) -> Result<Timestamp, String> {
         let (outcome, _) = self.run("SELECT UNIX_TIMESTAMP()".to_owned(), Vec::new()).await?;
@@ -238,10 +238,10 @@ impl Sweep<'_> {
 }
 
 /// Takes note of how long a statement took, or that it was given up.
-fn note(pace: &mut Pace, rows: usize, taken: Duration, has_ended: bool) {
+fn note(statement_size: &mut StatementSize, rows: usize, taken: Duration, has_ended: bool) {
     match has_ended {
-        true => pace.took(rows, taken, Instant::now()),
-        false => pace.gave_up(rows, Instant::now()),
+        true => statement_size.took(rows, taken, Instant::now()),
+        false => statement_size.gave_up(rows, Instant::now()),
     }
 }
 
@@ -253,7 +253,7 @@ async fn limited<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, 
 }
 
 /// Says when some of the first keys are no digests, which this engine does not serve.
-async fn look_for_foreign_keys(shared: &Shared) -> Result<(), String> {
+async fn look_for_foreign_keys(shared: &MySqlCore) -> Result<(), String> {
     let mut foreign = 0;
     let text = |error: Error| error.to_string();
     limited(async {

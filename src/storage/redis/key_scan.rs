@@ -12,12 +12,12 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use redis::Value;
 
-use super::bulk::{LIMIT, PAUSE, ROUNDS, Whole};
+use super::bulk::{LIMIT, PAUSE, ROUNDS, RedisBulk};
 use super::connection::refusal;
-use super::node::Node;
+use super::node::RedisNode;
+use super::node_standing::NodeStanding;
 use super::scan;
-use super::standing::Standing;
-use super::target::Servers;
+use super::target::RedisServers;
 use super::topology::SLOTS;
 use crate::storage::bulk::BulkError;
 use crate::storage::bulk::Cursor;
@@ -27,28 +27,28 @@ const SCANNED: usize = 1000;
 /// How often servers are scanned again.
 pub(super) const REPETITIONS: usize = 20;
 /// Why not more often.
-pub(super) const RESTLESS: &str = "its slots move all the time: run this again when they do not";
+pub(super) const SLOTS_MOVE: &str = "its slots move all the time: run this again when they do not";
 
 /// A scan under way.
-pub(super) struct Walk {
+pub(super) struct KeyScan {
     /// What all servers were when this round began.
-    before: Vec<Standing>,
+    before: Vec<NodeStanding>,
     /// The servers that are left to be scanned in this round; the first one has been begun.
-    left: VecDeque<Arc<Node>>,
+    left: VecDeque<Arc<RedisNode>>,
     /// Where the first one goes on.
     cursor: String,
     repetitions: usize,
     pages: u64,
 }
 
-impl Walk {
+impl KeyScan {
     /// What the caller knows of it.
     fn place(&self) -> Cursor {
         Cursor(self.pages.to_string().into_bytes())
     }
 }
 
-impl Whole {
+impl RedisBulk {
     /// Some keys, without what all begin with, and where to go on. There is one scan at a time.
     pub(super) async fn next_keys(
         &self,
@@ -86,18 +86,18 @@ impl Whole {
         Ok((keys, next))
     }
 
-    async fn begin(&self) -> Result<Walk, BulkError> {
+    async fn begin(&self) -> Result<KeyScan, BulkError> {
         let mut before = Vec::new();
         let left = self.look_for_others(&mut before).await?.into();
-        Ok(Walk { before, left, cursor: "0".to_owned(), repetitions: 0, pages: 0 })
+        Ok(KeyScan { before, left, cursor: "0".to_owned(), repetitions: 0, pages: 0 })
     }
 
     /// Leaves those servers to be scanned once more to which keys may have come in this round.
-    async fn look_again(&self, walk: &mut Walk) -> Result<(), BulkError> {
+    async fn look_again(&self, walk: &mut KeyScan) -> Result<(), BulkError> {
         walk.left = self.look_for_others(&mut walk.before).await?.into();
         walk.repetitions += 1;
         match walk.repetitions > REPETITIONS && !walk.left.is_empty() {
-            true => Err(self.failed(RESTLESS)),
+            true => Err(self.failed(SLOTS_MOVE)),
             false => Ok(()),
         }
     }
@@ -105,25 +105,26 @@ impl Whole {
     /// Those servers that are not what they were: keys may have come to them. Notes what they all are by now.
     pub(super) async fn look_for_others(
         &self,
-        before: &mut Vec<Standing>,
-    ) -> Result<Vec<Arc<Node>>, BulkError> {
+        before: &mut Vec<NodeStanding>,
+    ) -> Result<Vec<Arc<RedisNode>>, BulkError> {
         let (nodes, now) = self.look().await?;
         let is_other =
-            |(node, standing): (Arc<Node>, &Standing)| (!before.contains(standing)).then_some(node);
+            |(node, standing): (Arc<RedisNode>, &NodeStanding)| (!before.contains(standing)).then_some(node);
         let others = nodes.into_iter().zip(&now).filter_map(is_other).collect();
         *before = now;
         Ok(others)
     }
 
     /// All servers, and what they are. Those of a cluster agree about who has which slot.
-    async fn look(&self) -> Result<(Vec<Arc<Node>>, Vec<Standing>), BulkError> {
-        let is_cluster = matches!(self.target.servers, Servers::Cluster(_));
+    async fn look(&self) -> Result<(Vec<Arc<RedisNode>>, Vec<NodeStanding>), BulkError> {
+        let is_cluster = matches!(self.target.servers, RedisServers::Cluster(_));
         for _ in 0..ROUNDS {
             if is_cluster {
                 self.survey().await?;
             }
             let topology = self.topology();
-            let standings = try_join_all(topology.nodes().iter().map(|node| Standing::of(node, is_cluster)));
+            let standings =
+                try_join_all(topology.nodes().iter().map(|node| NodeStanding::of(node, is_cluster)));
             let standings = standings.await.map_err(|failure| self.failed(&failure.why))?;
             // A node that has just given a slot away names one that others may not know yet.
             let has_one_owner = |slot| {

@@ -5,55 +5,55 @@ use std::sync::Arc;
 use futures_util::stream::{StreamExt as _, TryStreamExt as _, iter};
 use redis::{Cmd, Pipeline, RedisError, ServerError, Value};
 
-use super::bulk::{LIMIT, PAUSE, ROUNDS, Whole};
-use super::node::Node;
-use super::refusal::Refusal;
+use super::bulk::{LIMIT, PAUSE, ROUNDS, RedisBulk};
+use super::node::RedisNode;
+use super::refusal::RedisRefusal;
 use crate::storage::bulk::BulkError;
-use crate::storage::remote::start::Failure;
+use crate::storage::remote::start::ConnectError;
 
 /// How many changes are sent at once, and how often, before the first replies are there.
 const TOGETHER: usize = 500;
 const AHEAD: usize = 4;
 
 /// Commands for one key, which are sent in a row.
-pub(super) struct Job {
+pub(super) struct KeyJob {
     pub(super) key: Vec<u8>,
     pub(super) commands: Vec<Cmd>,
     /// The node that another one has named for it, which has to be told so.
-    asking: Option<Arc<Node>>,
+    asking: Option<Arc<RedisNode>>,
     pub(super) replies: Vec<Value>,
 }
 
-impl Job {
+impl KeyJob {
     /// Nothing has been sent yet.
     pub(super) fn new(key: Vec<u8>, commands: Vec<Cmd>) -> Self {
         Self { key, commands, asking: None, replies: Vec::new() }
     }
 
     /// The first refusal, but for that of a value of another type.
-    fn refused(&self) -> Option<(Refusal, &ServerError)> {
+    fn refused(&self) -> Option<(RedisRefusal, &ServerError)> {
         let mut refused = self.replies.iter().filter_map(|reply| match reply {
-            Value::ServerError(error) => Some((Refusal::of(error), error)),
+            Value::ServerError(error) => Some((RedisRefusal::of(error), error)),
             _ => None,
         });
-        refused.find(|(meaning, _)| *meaning != Refusal::WrongType)
+        refused.find(|(meaning, _)| *meaning != RedisRefusal::WrongType)
     }
 
     /// Whether another type of value is in the way.
     pub(super) fn has_wrong_type(&self) -> bool {
         self.replies.iter().any(
-            |reply| matches!(reply, Value::ServerError(error) if Refusal::of(error) == Refusal::WrongType),
+            |reply| matches!(reply, Value::ServerError(error) if RedisRefusal::of(error) == RedisRefusal::WrongType),
         )
     }
 }
 
-impl Whole {
+impl RedisBulk {
     /// Has all jobs done, wherever their keys are.
-    pub(super) async fn run(&self, mut jobs: Vec<Job>) -> Result<Vec<Job>, BulkError> {
+    pub(super) async fn run(&self, mut jobs: Vec<KeyJob>) -> Result<Vec<KeyJob>, BulkError> {
         let mut pending: Vec<usize> = (0..jobs.len()).collect();
         for _ in 0..ROUNDS {
             let topology = self.topology();
-            let mut groups: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
+            let mut groups: Vec<(Arc<RedisNode>, Vec<usize>)> = Vec::new();
             for at in pending.drain(..) {
                 let node = jobs[at].asking.as_ref().or_else(|| topology.route(&jobs[at].key));
                 let node = node.ok_or_else(|| self.failed("no node has some of the slots"))?;
@@ -70,7 +70,7 @@ impl Whole {
                 .buffered(AHEAD)
                 .try_collect()
                 .await
-                .map_err(|failure: Failure| self.failed(&failure.why))?;
+                .map_err(|failure: ConnectError| self.failed(&failure.why))?;
             for ((_, group), replies) in groups.iter().zip(sent) {
                 for (at, replies) in group.iter().zip(replies) {
                     jobs[*at].replies = replies;
@@ -83,13 +83,14 @@ impl Whole {
                     job.asking = None;
                     let Some((meaning, error)) = job.refused() else { continue };
                     match meaning {
-                        Refusal::Moved => moved = true,
-                        Refusal::Ask => {
-                            job.asking =
-                                Some(self.acquaint(error.details().unwrap_or_default(), &node).await?);
+                        RedisRefusal::Moved => moved = true,
+                        RedisRefusal::Ask => {
+                            job.asking = Some(
+                                self.connect_referred(error.details().unwrap_or_default(), &node).await?,
+                            );
                         }
-                        Refusal::Passing | Refusal::NoSlot => wait = true,
-                        Refusal::NoScript => unscripted = true,
+                        RedisRefusal::Passing | RedisRefusal::NoSlot => wait = true,
+                        RedisRefusal::NoScript => unscripted = true,
                         _ => return Err(self.failed(&RedisError::from(error.clone()).to_string())),
                     }
                     pending.push(at);
@@ -111,7 +112,7 @@ impl Whole {
 }
 
 /// Sends the commands of some jobs; their replies are in the order of the jobs.
-async fn send(node: &Node, group: &[usize], jobs: &[Job]) -> Result<Vec<Vec<Value>>, Failure> {
+async fn send(node: &RedisNode, group: &[usize], jobs: &[KeyJob]) -> Result<Vec<Vec<Value>>, ConnectError> {
     let mut pipeline = Pipeline::with_capacity(group.len() * 2);
     for at in group {
         for command in &jobs[*at].commands {

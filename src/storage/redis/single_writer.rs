@@ -6,7 +6,7 @@ use redis::Value;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::bulk::{PAUSE, Whole};
+use super::bulk::{PAUSE, RedisBulk};
 use crate::record::Timestamp;
 use crate::storage::bulk::BulkError;
 
@@ -15,7 +15,7 @@ const PREFIX: &str = "pyzor-migrate.";
 /// How long another run is waited for. One that was killed is there until the server has done what it had sent.
 const OTHERS_LIMIT: Duration = Duration::from_secs(60);
 
-impl Whole {
+impl RedisBulk {
     /// Waits until no other run writes into this database, and has others wait for this one.
     pub(super) async fn take_turn(&self) -> Result<(), BulkError> {
         let name = format!("{PREFIX}{}.{}", std::process::id(), Timestamp::now().micros());
