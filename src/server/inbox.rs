@@ -3,19 +3,19 @@
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
-use pyzor_udp::{Received, Receiver, ReplyTo};
+use pyzor_udp::{DatagramReceiver, ReceivedDatagram, ReplyTo};
 use pyzor_wire::MAX_DATAGRAM;
 
 /// The datagrams that one system call has received.
 pub(crate) struct RequestInbox {
-    receiver: Receiver,
+    receiver: DatagramReceiver,
     received: Vec<(usize, ReplyTo)>,
     drops: u32,
 }
 
 impl Default for RequestInbox {
     fn default() -> Self {
-        Self { receiver: Receiver::new(MAX_DATAGRAM), received: Vec::new(), drops: 0 }
+        Self { receiver: DatagramReceiver::new(MAX_DATAGRAM), received: Vec::new(), drops: 0 }
     }
 }
 
@@ -27,7 +27,7 @@ impl RequestInbox {
     /// The system's, `EAGAIN` when there is nothing.
     pub(crate) fn receive(&mut self, socket: &impl AsRawFd) -> nix::Result<()> {
         self.received.clear();
-        self.receiver.receive(socket, |Received { length, reply_to, drops }| {
+        self.receiver.receive(socket, |ReceivedDatagram { length, reply_to, drops }| {
             self.received.push((length, reply_to.unwrap_or_else(no_peer)));
             self.drops = drops.unwrap_or(self.drops);
         })

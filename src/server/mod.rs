@@ -44,7 +44,7 @@ use crate::logging::UsageLog;
 use crate::logging::allowance::Allowance;
 use crate::record::Timestamp;
 use crate::storage::{Batch, Engine};
-use pyzor_udp::BATCH;
+use pyzor_udp::DATAGRAMS_PER_CALL;
 
 /// How many batches are received before everything else gets its turn.
 const BATCHES_PER_TURN: usize = 8;
@@ -223,7 +223,7 @@ impl Server {
                 }
                 self.dispatch();
             }
-            let was_all = self.inbox.len() < BATCH;
+            let was_all = self.inbox.len() < DATAGRAMS_PER_CALL;
             self.send();
             if was_all {
                 // There was no more, and what has come since wakes the loop: that need not be asked.

@@ -17,7 +17,7 @@ use std::os::fd::AsRawFd;
 use nix::errno::Errno;
 
 use super::socket::Listener;
-use pyzor_udp::{Message, ReplyTo, Source, Transmitter};
+use pyzor_udp::{DatagramSender, OutgoingDatagrams, ReplyTo, SourceAddress};
 
 /// How many replies one burst has at most: what every kernel that can send bursts takes.
 const BURST: usize = 64;
@@ -99,11 +99,11 @@ impl ReplyOutbox {
 pub(super) struct ReplySender {
     spares: Vec<UdpSocket>,
     /// Where spare sockets send from, where a reply does not say it.
-    source: Option<Source>,
+    source: Option<SourceAddress>,
     has_bursts: bool,
     /// Random per process, so that a stranger cannot choose addresses that share a spare socket.
     random: RandomState,
-    transmitter: Transmitter,
+    transmitter: DatagramSender,
 }
 
 impl ReplySender {
@@ -114,7 +114,7 @@ impl ReplySender {
             spares: listener.spares,
             has_bursts: listener.has_bursts,
             random: RandomState::new(),
-            transmitter: Transmitter::default(),
+            transmitter: DatagramSender::default(),
         };
         (sender, listener.socket)
     }
@@ -137,7 +137,10 @@ impl ReplySender {
         let mut at = 0;
         while let Some(position) = outbox.order.get(at) {
             let count = if self.has_bursts { outbox.burst(&outbox.order[at..]) } else { 1 };
-            messages.push(Message { to: outbox.reply(*position).1, datagrams: &slices[at..at + count] });
+            messages.push(OutgoingDatagrams {
+                to: outbox.reply(*position).1,
+                datagrams: &slices[at..at + count],
+            });
             at += count;
         }
         let mut rest = messages.as_slice();
@@ -158,7 +161,7 @@ impl ReplySender {
     fn send_otherwise(
         &mut self,
         socket: &impl AsRawFd,
-        message: Message<'_>,
+        message: OutgoingDatagrams<'_>,
         error: Errno,
         unsent: &mut impl FnMut(SocketAddr, usize, Errno),
     ) {
@@ -174,7 +177,7 @@ impl ReplySender {
             // The interface cannot send bursts, or the path to the peer is too narrow for this one.
             _ if message.datagrams.len() > 1 => {
                 for datagram in message.datagrams.chunks(1) {
-                    self.send_alone(socket, Message { datagrams: datagram, ..message }, unsent);
+                    self.send_alone(socket, OutgoingDatagrams { datagrams: datagram, ..message }, unsent);
                 }
             }
             // The address that was asked is none to send from: that of a broadcast, or one that has gone.
@@ -182,7 +185,7 @@ impl ReplySender {
                 if message.to.source.is_some() =>
             {
                 let to = ReplyTo { source: None, ..message.to };
-                self.send_alone(socket, Message { to, ..message }, unsent);
+                self.send_alone(socket, OutgoingDatagrams { to, ..message }, unsent);
             }
             error => unsent(message.to.peer, 1, error),
         }
@@ -191,7 +194,7 @@ impl ReplySender {
     fn send_alone(
         &mut self,
         socket: &impl AsRawFd,
-        message: Message<'_>,
+        message: OutgoingDatagrams<'_>,
         unsent: &mut impl FnMut(SocketAddr, usize, Errno),
     ) {
         loop {
@@ -203,7 +206,7 @@ impl ReplySender {
         }
     }
 
-    fn send_by_spare(&mut self, message: Message<'_>) -> nix::Result<()> {
+    fn send_by_spare(&mut self, message: OutgoingDatagrams<'_>) -> nix::Result<()> {
         let source = message.to.source.or(self.source);
         let number = self.random.hash_one(message.to.peer.ip()) as usize;
         let Some(spare) = number.checked_rem(self.spares.len()).map(|number| &self.spares[number]) else {
@@ -211,7 +214,7 @@ impl ReplySender {
         };
         let to = ReplyTo { source: Some(source.ok_or(Errno::EAGAIN)?), ..message.to };
         loop {
-            match self.transmitter.send(spare, &[Message { to, ..message }]) {
+            match self.transmitter.send(spare, &[OutgoingDatagrams { to, ..message }]) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error),

@@ -8,7 +8,7 @@ use std::process;
 use nix::errno::Errno;
 
 use super::stop;
-use pyzor_udp::{BATCH, Message, Receiver, Transmitter};
+use pyzor_udp::{DATAGRAMS_PER_CALL, DatagramReceiver, DatagramSender, OutgoingDatagrams};
 use pyzor_wire::MAX_DATAGRAM;
 
 /// Listens on this address until it is stopped, which ends the process.
@@ -20,8 +20,8 @@ pub(super) fn run(address: SocketAddr) -> io::Result<()> {
     stop::on_signals(|| process::exit(0))?;
     let socket = UdpSocket::bind(address)?;
     writeln!(io::stdout(), "listening on {}", socket.local_addr()?)?;
-    let (mut receiver, mut transmitter) = (Receiver::new(MAX_DATAGRAM), Transmitter::default());
-    let mut received = Vec::with_capacity(BATCH);
+    let (mut receiver, mut transmitter) = (DatagramReceiver::new(MAX_DATAGRAM), DatagramSender::default());
+    let mut received = Vec::with_capacity(DATAGRAMS_PER_CALL);
     loop {
         received.clear();
         match receiver.wait_and_receive(&socket, |datagram| received.push(datagram)) {
@@ -34,8 +34,10 @@ pub(super) fn run(address: SocketAddr) -> io::Result<()> {
         let slices: Vec<IoSlice<'_>> =
             datagrams.map(|(datagram, buffer)| IoSlice::new(&buffer[..datagram.length])).collect();
         let replies = received.iter().zip(slices.chunks(1));
-        let messages: Vec<Message<'_>> = replies
-            .filter_map(|(datagram, slice)| Some(Message { to: datagram.reply_to?, datagrams: slice }))
+        let messages: Vec<OutgoingDatagrams<'_>> = replies
+            .filter_map(|(datagram, slice)| {
+                Some(OutgoingDatagrams { to: datagram.reply_to?, datagrams: slice })
+            })
             .collect();
         let mut rest = messages.as_slice();
         while !rest.is_empty() {

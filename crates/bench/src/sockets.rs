@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, recvmmsg, sendmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 
-use pyzor_udp::{BATCH, Message, ReplyTo, Transmitter};
+use pyzor_udp::{DATAGRAMS_PER_CALL, DatagramSender, OutgoingDatagrams, ReplyTo};
 
 /// How many bytes all segments together may have.
 const MOST_SEGMENT_BYTES: usize = 65_000;
@@ -24,7 +24,7 @@ pub(super) struct Sockets {
     /// Whether several requests can leave as one datagram that the system cuts up.
     segments: bool,
     server: ReplyTo,
-    transmitter: Transmitter,
+    transmitter: DatagramSender,
     replies: ReplyBuffers,
 }
 
@@ -55,10 +55,10 @@ impl Sockets {
             sockets: (0..count).map(|_| open()).collect::<io::Result<_>>()?,
             segments: true,
             server: ReplyTo { peer: server, source: None },
-            transmitter: Transmitter::default(),
+            transmitter: DatagramSender::default(),
             replies: ReplyBuffers {
-                buffers: vec![0; BATCH * REPLY_BYTES].into_boxed_slice(),
-                headers: MultiHeaders::preallocate(BATCH, None),
+                buffers: vec![0; DATAGRAMS_PER_CALL * REPLY_BYTES].into_boxed_slice(),
+                headers: MultiHeaders::preallocate(DATAGRAMS_PER_CALL, None),
             },
         })
     }
@@ -84,7 +84,7 @@ impl Sockets {
 
     fn send_some(&mut self, which: usize, bytes: &[u8], length: usize) -> nix::Result<usize> {
         let socket = self.sockets[which].as_raw_fd();
-        let count = (bytes.len() / length).min(BATCH);
+        let count = (bytes.len() / length).min(DATAGRAMS_PER_CALL);
         let fitting = count.min(MOST_SEGMENT_BYTES / length);
         if let (true, 2.., Ok(segment)) = (self.segments, fitting, u16::try_from(length)) {
             let slices = [IoSlice::new(&bytes[..fitting * length])];
@@ -99,10 +99,10 @@ impl Sockets {
             }
         }
         let mut requests = bytes.chunks_exact(length);
-        let slices: [[IoSlice<'_>; 1]; BATCH] =
+        let slices: [[IoSlice<'_>; 1]; DATAGRAMS_PER_CALL] =
             std::array::from_fn(|_| [IoSlice::new(requests.next().unwrap_or_default())]);
-        let messages: [Message<'_>; BATCH] =
-            std::array::from_fn(|at| Message { to: self.server, datagrams: &slices[at] });
+        let messages: [OutgoingDatagrams<'_>; DATAGRAMS_PER_CALL] =
+            std::array::from_fn(|at| OutgoingDatagrams { to: self.server, datagrams: &slices[at] });
         self.transmitter.send(&self.sockets[which], &messages[..count])
     }
 
@@ -114,9 +114,9 @@ impl Sockets {
     pub(super) fn receive(&mut self, which: usize, mut each: impl FnMut(&[u8])) -> nix::Result<bool> {
         let ReplyBuffers { buffers, headers } = &mut self.replies;
         let mut chunks = buffers.chunks_exact_mut(REPLY_BYTES);
-        let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
+        let mut slices: [[IoSliceMut<'_>; 1]; DATAGRAMS_PER_CALL] =
             std::array::from_fn(|_| [IoSliceMut::new(chunks.next().unwrap_or_default())]);
-        let mut lengths = [0; BATCH];
+        let mut lengths = [0; DATAGRAMS_PER_CALL];
         let mut count = 0;
         let socket = self.sockets[which].as_raw_fd();
         let received = recvmmsg(socket, headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
@@ -127,7 +127,7 @@ impl Sockets {
         for (buffer, length) in self.replies.buffers.chunks_exact(REPLY_BYTES).zip(&lengths[..count]) {
             each(&buffer[..*length]);
         }
-        Ok(count == BATCH)
+        Ok(count == DATAGRAMS_PER_CALL)
     }
 
     /// Waits until there are replies, or so many nanoseconds have passed; says which sockets have some.
@@ -197,7 +197,7 @@ mod tests {
         assert!(ready.is_empty());
         let peer = sockets.sockets[2].local_addr().unwrap();
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, peer.port()));
-        for number in 0..BATCH + 5 {
+        for number in 0..DATAGRAMS_PER_CALL + 5 {
             server.send_to(&[number as u8; 30], peer).unwrap();
         }
         sockets.wait(10_000_000_000, &mut ready).unwrap();
@@ -212,6 +212,6 @@ mod tests {
         assert_eq!(take(&mut sockets), Ok(true));
         assert_eq!(take(&mut sockets), Ok(false));
         assert_eq!(take(&mut sockets), Err(Errno::EAGAIN));
-        assert_eq!(numbers, (0..BATCH + 5).collect::<Vec<_>>());
+        assert_eq!(numbers, (0..DATAGRAMS_PER_CALL + 5).collect::<Vec<_>>());
     }
 }

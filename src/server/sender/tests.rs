@@ -27,8 +27,8 @@ fn received(client: &UdpSocket) -> Vec<String> {
     received
 }
 
-fn from(address: std::net::IpAddr) -> Source {
-    Source { address, interface: 0 }
+fn from(address: std::net::IpAddr) -> SourceAddress {
+    SourceAddress { address, interface: 0 }
 }
 
 /// The replies that could not be sent: how many to which peer, and why.
@@ -172,7 +172,7 @@ fn spare_sockets_send_from_the_port_and_the_address_that_was_asked() {
         let datagrams = [IoSlice::new(b"one"), IoSlice::new(b"two")];
         let to = ReplyTo { peer, source: Some(from(mapped(own))) };
         for _ in 0..sender.spares.len() {
-            assert_eq!(sender.send_by_spare(Message { to, datagrams: &datagrams }), Ok(()));
+            assert_eq!(sender.send_by_spare(OutgoingDatagrams { to, datagrams: &datagrams }), Ok(()));
             let spare = sender.spares.remove(0);
             sender.spares.push(spare);
         }
@@ -184,7 +184,7 @@ fn spare_sockets_send_from_the_port_and_the_address_that_was_asked() {
                 assert_eq!(&buffer[..length], text);
             }
         }
-        let unknown = Message { to: ReplyTo { peer, source: None }, datagrams: &datagrams };
+        let unknown = OutgoingDatagrams { to: ReplyTo { peer, source: None }, datagrams: &datagrams };
         assert_eq!(sender.send_by_spare(unknown), Err(Errno::EAGAIN));
     }
 }

@@ -17,7 +17,7 @@ use nix::sys::socket::{
 pub(crate) use self::error::BindError;
 use self::options::SocketOptions;
 use self::spares::open_spares;
-use pyzor_udp::Source;
+use pyzor_udp::SourceAddress;
 
 /// How many bytes a spare socket asks for as its send buffer at most; `net.core.wmem_max` allows this
 /// everywhere.
@@ -35,7 +35,7 @@ pub(crate) struct Listener {
     /// Bound to the same port, and to addresses that no network reaches, so that they receive nothing.
     pub(super) spares: Vec<UdpSocket>,
     /// Where spare sockets send from, where a reply does not say it.
-    pub(super) source: Option<Source>,
+    pub(super) source: Option<SourceAddress>,
     /// Whether several datagrams to one peer can be sent as one packet.
     pub(super) has_bursts: bool,
     address: SocketAddr,
@@ -198,7 +198,7 @@ impl UnboundSocket {
             open_spares(&descriptor, address, self.send_buffer.min(SPARE_BUFFER), &mut warnings)
         };
         let (socket, source, notices) =
-            (UdpSocket::from(descriptor), Source::bound(address), self.notices.clone());
+            (UdpSocket::from(descriptor), SourceAddress::bound(address), self.notices.clone());
         Ok(Listener { socket, spares, source, has_bursts, address, warnings, notices })
     }
 }
