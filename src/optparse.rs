@@ -7,20 +7,20 @@ use pyzor_wire::number::integer;
 
 /// One option of a program.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Flag {
+pub(crate) struct OptionSpec {
     /// Its name, without the dashes.
     pub(crate) long: &'static str,
     /// Its short name.
     pub(crate) short: Option<char>,
     /// What comes behind it.
-    pub(crate) value: Value,
-    /// Whether the beginning of its name does, if no other option has it.
+    pub(crate) value: OptionValue,
+    /// Whether an unambiguous prefix is accepted.
     pub(crate) may_be_abbreviated: bool,
 }
 
 /// What comes behind an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Value {
+pub(crate) enum OptionValue {
     /// Nothing.
     None,
     /// Any text.
@@ -45,7 +45,7 @@ pub(crate) fn explain(error: &clap::Error) -> String {
 /// joined to its flag, whatever it begins with. The first argument that belongs to no flag, if any,
 /// comes apart: a mistake in a flag is told before it.
 pub(crate) fn normalize(
-    flags: &[Flag],
+    flags: &[OptionSpec],
     arguments: Vec<String>,
 ) -> Result<(Vec<String>, Option<String>), String> {
     let mut out = Vec::new();
@@ -67,7 +67,7 @@ pub(crate) fn normalize(
                 return Ok((out, None));
             }
             match flags.iter().find(|flag| flag.long == name) {
-                Some(flag) if flag.value != Value::None => {
+                Some(flag) if flag.value != OptionValue::None => {
                     let value =
                         value.or_else(|| rest.next()).ok_or_else(|| requires(&format!("--{name}")))?;
                     out.push(joined(flag, &format!("--{name}"), &value)?);
@@ -89,7 +89,7 @@ pub(crate) fn normalize(
                     return Ok((out, None));
                 }
                 let flag = flags.iter().find(|flag| flag.short == Some(letter));
-                let Some(flag) = flag.filter(|flag| flag.value != Value::None) else {
+                let Some(flag) = flag.filter(|flag| flag.value != OptionValue::None) else {
                     out.push(format!("-{letter}"));
                     continue;
                 };
@@ -116,7 +116,7 @@ fn takes_none(name: &str) -> String {
 }
 
 /// The whole name of an option that may be abbreviated; any other name as it is.
-fn unabbreviated<'a>(flags: &[Flag], typed: &'a str) -> Result<&'a str, String> {
+fn unabbreviated<'a>(flags: &[OptionSpec], typed: &'a str) -> Result<&'a str, String> {
     if flags.iter().any(|flag| flag.long == typed) || typed.is_empty() {
         return Ok(typed);
     }
@@ -134,9 +134,9 @@ fn unabbreviated<'a>(flags: &[Flag], typed: &'a str) -> Result<&'a str, String> 
     }
 }
 
-fn joined(flag: &Flag, typed: &str, value: &str) -> Result<String, String> {
+fn joined(flag: &OptionSpec, typed: &str, value: &str) -> Result<String, String> {
     let long = flag.long;
-    if flag.value == Value::Number {
+    if flag.value == OptionValue::Number {
         let number = number(value)
             .ok_or_else(|| format!("option {typed}: invalid integer value: '{}'", value.escape_debug()))?;
         return Ok(format!("--{long}={number}"));

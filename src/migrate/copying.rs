@@ -2,13 +2,13 @@
 
 use tokio::task::{JoinHandle, block_in_place};
 
-use super::spool::Group;
-use super::transfer::{BATCH, Candidate, Failure, Transfer, is_clamped};
+use super::spool::SpooledDigest;
+use super::transfer::{MigrateError, RECORDS_AT_A_TIME, RecordToMove, Transfer, is_clamped};
 use crate::record::Record;
 use crate::storage::bulk::{Bulk, BulkError, Item, Outcome, Put, united};
 
 /// The keys of a batch, and what becomes of them.
-pub(super) struct Writing {
+pub(super) struct PendingWrite {
     /// With each, whether it is met for the first time.
     keys: Vec<(Vec<u8>, bool)>,
     outcomes: JoinHandle<Result<Vec<Outcome>, BulkError>>,
@@ -16,7 +16,7 @@ pub(super) struct Writing {
 
 impl Transfer<'_> {
     /// Stores records, whatever is there. Those under odd keys wait until all of their digest are known.
-    pub(super) async fn copy(&mut self, candidates: Vec<Candidate>) -> Result<(), Failure> {
+    pub(super) async fn copy(&mut self, candidates: Vec<RecordToMove>) -> Result<(), MigrateError> {
         let destination = self.destination()?;
         let (odd, regular): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|candidate| candidate.is_odd);
         let odd: Vec<_> = odd
@@ -24,10 +24,10 @@ impl Transfer<'_> {
             .map(|candidate| (candidate.digest, candidate.item.key, candidate.record))
             .collect();
         block_in_place(|| self.spool.keep(&odd))?;
-        let key = |candidate: &Candidate| (candidate.item.key.clone(), candidate.is_new);
+        let key = |candidate: &RecordToMove| (candidate.item.key.clone(), candidate.is_new);
         let keys: Vec<_> = regular.iter().map(key).collect();
         let same_engine = self.source.engine() == destination.engine();
-        let put = |candidate: Candidate| Put {
+        let put = |candidate: RecordToMove| Put {
             digest: candidate.digest,
             record: candidate.record,
             expires: self.expires(&candidate.record),
@@ -40,13 +40,13 @@ impl Transfer<'_> {
         self.counts.clamped += puts.iter().zip(&keys).filter(is_counted).count() as u64;
         self.written().await?;
         let outcomes = tokio::spawn(async move { destination.store(puts).await });
-        self.writing = Some(Writing { keys, outcomes });
+        self.writing = Some(PendingWrite { keys, outcomes });
         Ok(())
     }
 
     /// Waits for the batch that is being written.
-    pub(super) async fn written(&mut self) -> Result<(), Failure> {
-        let Some(Writing { keys, outcomes }) = self.writing.take() else { return Ok(()) };
+    pub(super) async fn written(&mut self) -> Result<(), MigrateError> {
+        let Some(PendingWrite { keys, outcomes }) = self.writing.take() else { return Ok(()) };
         let outcomes =
             outcomes.await.map_err(|error| BulkError(format!("the writing has died: {error}")))??;
         for ((key, is_new), outcome) in keys.iter().zip(outcomes) {
@@ -70,16 +70,16 @@ impl Transfer<'_> {
     }
 
     /// Stores what waits in the spool, each digest's records as one.
-    pub(super) async fn write_spool(&mut self) -> Result<(), Failure> {
+    pub(super) async fn write_spool(&mut self) -> Result<(), MigrateError> {
         let mut behind = None;
         loop {
             self.stop.check()?;
-            let groups = block_in_place(|| self.spool.groups(behind, BATCH))?;
+            let groups = block_in_place(|| self.spool.groups(behind, RECORDS_AT_A_TIME))?;
             let Some(last) = groups.last() else { return Ok(()) };
             behind = Some(last.digest);
             let destination = self.destination()?;
             let totals = totals(self.source.as_ref(), &groups).await?;
-            let put = |(group, record): (&Group, &Option<Record>)| {
+            let put = |(group, record): (&SpooledDigest, &Option<Record>)| {
                 let record = record.unwrap_or_default();
                 Put { digest: group.digest, record, expires: self.expires(&record), held: None }
             };
@@ -96,10 +96,13 @@ impl Transfer<'_> {
 }
 
 /// All records of each digest as one, with the one under its own key; none where there is nothing any more.
-pub(super) async fn totals(source: &dyn Bulk, groups: &[Group]) -> Result<Vec<Option<Record>>, BulkError> {
+pub(super) async fn totals(
+    source: &dyn Bulk,
+    groups: &[SpooledDigest],
+) -> Result<Vec<Option<Record>>, BulkError> {
     let keys: Vec<Vec<u8>> = groups.iter().map(|group| group.digest.to_hex().to_vec()).collect();
     let own = source.read(keys.clone()).await?;
-    let total = |((group, key), own): ((&Group, &Vec<u8>), Option<Item>)| {
+    let total = |((group, key), own): ((&SpooledDigest, &Vec<u8>), Option<Item>)| {
         // Some databases find one by the other's key.
         let own = own.filter(|item| item.key == *key).and_then(|item| item.record.ok());
         group.odd.iter().map(|(_, record)| *record).chain(own).reduce(|one, another| united(&one, &another))

@@ -11,14 +11,14 @@ use pyzor_wire::digest::hex;
 
 /// One of the two databases.
 #[derive(Clone, Debug)]
-pub(super) struct End {
+pub(super) struct DatabaseIdentity {
     /// Names by which it is known, as it was spelled first.
     pub(super) names: Vec<String>,
     /// The time zone of its dates, if they have one.
     pub(super) zone: Option<TimeZone>,
 }
 
-impl End {
+impl DatabaseIdentity {
     /// Asks a database for its names.
     pub(super) async fn of(database: &dyn Bulk) -> Result<Self, BulkError> {
         let mut names = vec![database.describe()];
@@ -34,7 +34,7 @@ impl End {
 
 /// What the dates of a time zone mean. Two zones are the same if they have meant the same since 1970.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Dates {
+pub(super) struct ZoneOffsets {
     pub(super) name: String,
     /// Until when that is known: rules for what comes later may change.
     pub(super) until: Timestamp,
@@ -42,7 +42,7 @@ pub(super) struct Dates {
     pub(super) offsets: String,
 }
 
-impl Dates {
+impl ZoneOffsets {
     /// Those of a zone, up to a moment.
     pub(super) fn of(zone: &TimeZone, until: Timestamp) -> Self {
         let epoch = jiff::Timestamp::UNIX_EPOCH;
@@ -71,7 +71,7 @@ impl Dates {
     }
 }
 
-impl fmt::Display for Dates {
+impl fmt::Display for ZoneOffsets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n{}\n{}", self.until.micros(), self.offsets, self.name.replace('\n', " "))
     }
@@ -83,12 +83,13 @@ mod tests {
 
     #[test]
     fn zones_are_told_apart_by_their_offsets() {
-        let of =
-            |name: &str| Dates::of(&TimeZone::get(name).unwrap(), Timestamp::from_seconds(1_790_000_000));
+        let of = |name: &str| {
+            ZoneOffsets::of(&TimeZone::get(name).unwrap(), Timestamp::from_seconds(1_790_000_000))
+        };
         assert_eq!(of("UTC").offsets, of("Etc/UTC").offsets);
         assert_ne!(of("UTC").offsets, of("Europe/London").offsets);
         assert_ne!(of("America/New_York").offsets, of("Europe/London").offsets);
         let berlin = of("Europe/Berlin");
-        assert_eq!(Dates::parse(&berlin.to_string()), Some(berlin));
+        assert_eq!(ZoneOffsets::parse(&berlin.to_string()), Some(berlin));
     }
 }

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use redb::{Database, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use thiserror::Error;
 
-use super::ends::{Dates, End};
-use super::moved::{Both, Moved};
+use super::identity::{DatabaseIdentity, ZoneOffsets};
+use super::moved_counts::{MovedCounts, MovedTallies};
 use crate::record::Timestamp;
 use pyzor_wire::digest::Digest;
 
 /// What the library says went wrong.
-type Trouble = Box<dyn std::error::Error>;
+type RedbError = Box<dyn std::error::Error>;
 
 /// The version of this format.
 const FORMAT: &str = "pyzor-migrate 2";
@@ -27,13 +27,13 @@ const IN_USE: &str = "another run is using it";
 const CACHE: usize = 64 << 20;
 
 /// Counts of reports and of whitelistings.
-type Pair = (i64, i64);
+type CountPair = (i64, i64);
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
-const MOVED: TableDefinition<'_, &[u8], Both> = TableDefinition::new("moved");
+const MOVED: TableDefinition<'_, &[u8], MovedTallies> = TableDefinition::new("moved");
 /// Of each digest that is just being added to: the counts that were in the destination, and those added.
-const DOUBTS: TableDefinition<'_, &[u8], (Pair, Pair)> = TableDefinition::new("doubts");
+const UNCONFIRMED: TableDefinition<'_, &[u8], (CountPair, CountPair)> = TableDefinition::new("doubts");
 /// Of each key that is just being moved, what will have been moved.
-const UNDER_WAY: TableDefinition<'_, &[u8], Both> = TableDefinition::new("under way");
+const UNDER_WAY: TableDefinition<'_, &[u8], MovedTallies> = TableDefinition::new("under way");
 
 /// Why a journal cannot be used.
 #[derive(Debug, Error)]
@@ -51,14 +51,14 @@ pub(super) struct Journal {
 
 /// A key of the source and its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct JournalKey {
     pub(super) digest: Digest,
     pub(super) key: Vec<u8>,
 }
 
 /// A digest that is just being added to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Doubt {
+pub(super) struct UnconfirmedAddition {
     pub(super) digest: Digest,
     /// The counts of reports and of whitelistings that the destination had.
     pub(super) before: (i64, i64),
@@ -67,7 +67,7 @@ pub(super) struct Doubt {
 }
 
 /// The name under which a key is in the journal: one digest's keys are neighbours.
-fn name(place: &Place) -> Vec<u8> {
+fn name(place: &JournalKey) -> Vec<u8> {
     let hex = place.digest.to_hex();
     let odd: &[u8] = if place.key == hex { b"" } else { &place.key };
     [&hex, odd].concat()
@@ -79,7 +79,11 @@ impl Journal {
     /// # Errors
     ///
     /// One line that names the file.
-    pub(super) fn open(path: &Path, source: &End, destination: &End) -> Result<Self, JournalError> {
+    pub(super) fn open(
+        path: &Path,
+        source: &DatabaseIdentity,
+        destination: &DatabaseIdentity,
+    ) -> Result<Self, JournalError> {
         let journal = Self::existing(path)?;
         journal.write(|transaction| {
             let mut about = transaction.open_table(ABOUT)?;
@@ -91,7 +95,7 @@ impl Journal {
             check_end(&mut about, "destination", destination)?;
             drop(about);
             transaction.open_table(MOVED)?;
-            transaction.open_table(DOUBTS)?;
+            transaction.open_table(UNCONFIRMED)?;
             transaction.open_table(UNDER_WAY)?;
             Ok(())
         })?;
@@ -102,8 +106,8 @@ impl Journal {
     /// is told.
     pub(super) fn find(
         files: impl Iterator<Item = PathBuf>,
-        source: &End,
-        destination: &End,
+        source: &DatabaseIdentity,
+        destination: &DatabaseIdentity,
     ) -> (Option<PathBuf>, Vec<JournalError>) {
         let (mut found, mut unreadable) = (None, Vec::new());
         for path in files {
@@ -114,7 +118,7 @@ impl Journal {
                         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Default::default()),
                         about => about?,
                     };
-                    let names = |role| -> Result<String, Trouble> {
+                    let names = |role| -> Result<String, RedbError> {
                         Ok(about.get(role)?.map(|names| names.value().to_owned()).unwrap_or_default())
                     };
                     Ok((names("source")?, names("destination")?))
@@ -134,8 +138,8 @@ impl Journal {
     /// Opens a file, which is made if it is not there.
     fn existing(path: &Path) -> Result<Self, JournalError> {
         let fail = |why: String| JournalError { path: path.to_owned(), why };
-        let opened = unbroken(|| Ok(redb::Builder::new().set_cache_size(CACHE).create(path)));
-        let database = opened.map_err(|error: Trouble| fail(error.to_string()))?.map_err(|error| {
+        let opened = catch_redb_panics(|| Ok(redb::Builder::new().set_cache_size(CACHE).create(path)));
+        let database = opened.map_err(|error: RedbError| fail(error.to_string()))?.map_err(|error| {
             fail(match error {
                 redb::DatabaseError::DatabaseAlreadyOpen => IN_USE.to_owned(),
                 redb::DatabaseError::Storage(redb::StorageError::Io(error))
@@ -158,18 +162,18 @@ impl Journal {
     pub(super) fn is_empty(&self) -> Result<bool, JournalError> {
         self.read(|transaction| {
             let is_empty =
-                |table| -> Result<bool, Trouble> { Ok(transaction.open_table(table)?.is_empty()?) };
+                |table| -> Result<bool, RedbError> { Ok(transaction.open_table(table)?.is_empty()?) };
             Ok(is_empty(MOVED)? && is_empty(UNDER_WAY)?)
         })
     }
 
     /// What is known of each of these keys.
-    pub(super) fn moved(&self, places: &[Place]) -> Result<Vec<Option<Moved>>, JournalError> {
+    pub(super) fn moved(&self, places: &[JournalKey]) -> Result<Vec<Option<MovedCounts>>, JournalError> {
         self.read(|transaction| {
             let table = transaction.open_table(MOVED)?;
             places
                 .iter()
-                .map(|place| Ok(table.get(name(place).as_slice())?.map(|moved| Moved(moved.value()))))
+                .map(|place| Ok(table.get(name(place).as_slice())?.map(|moved| MovedCounts(moved.value()))))
                 .collect()
         })
     }
@@ -188,9 +192,13 @@ impl Journal {
     }
 
     /// Takes note of what is about to be done, durably.
-    pub(super) fn begin(&self, doubts: &[Doubt], under_way: &[(Place, Moved)]) -> Result<(), JournalError> {
+    pub(super) fn begin(
+        &self,
+        doubts: &[UnconfirmedAddition],
+        under_way: &[(JournalKey, MovedCounts)],
+    ) -> Result<(), JournalError> {
         self.write(|transaction| {
-            let mut table = transaction.open_table(DOUBTS)?;
+            let mut table = transaction.open_table(UNCONFIRMED)?;
             for doubt in doubts {
                 table.insert(doubt.digest.to_hex().as_slice(), (doubt.before, doubt.added))?;
             }
@@ -203,7 +211,7 @@ impl Journal {
     }
 
     /// Takes note of what has been done, and that nothing else is under way, durably.
-    pub(super) fn finish(&self, done: &[(Place, Moved)]) -> Result<(), JournalError> {
+    pub(super) fn finish(&self, done: &[(JournalKey, MovedCounts)]) -> Result<(), JournalError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(MOVED)?;
             for (place, moved) in done {
@@ -215,12 +223,12 @@ impl Journal {
     }
 
     /// Takes note that keys have been deleted from the source.
-    pub(super) fn deleted(&self, places: &[Place]) -> Result<(), JournalError> {
+    pub(super) fn deleted(&self, places: &[JournalKey]) -> Result<(), JournalError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(MOVED)?;
             for place in places {
                 let name = name(place);
-                let known = table.get(name.as_slice())?.map(|moved| Moved(moved.value()));
+                let known = table.get(name.as_slice())?.map(|moved| MovedCounts(moved.value()));
                 if let Some(moved) = known {
                     table.insert(name.as_slice(), moved.deleted().0)?;
                 }
@@ -230,15 +238,15 @@ impl Journal {
     }
 
     /// What was under way when a former run was interrupted.
-    pub(super) fn doubts(&self) -> Result<Vec<Doubt>, JournalError> {
+    pub(super) fn doubts(&self) -> Result<Vec<UnconfirmedAddition>, JournalError> {
         self.read(|transaction| {
-            let table = transaction.open_table(DOUBTS)?;
+            let table = transaction.open_table(UNCONFIRMED)?;
             let mut doubts = Vec::new();
             for entry in table.iter()? {
                 let (digest, counts) = entry?;
                 let (before, added) = counts.value();
                 if let Some(digest) = Digest::from_hex(digest.value()) {
-                    doubts.push(Doubt { digest, before, added });
+                    doubts.push(UnconfirmedAddition { digest, before, added });
                 }
             }
             Ok(doubts)
@@ -274,15 +282,15 @@ impl Journal {
 
     fn read<T>(
         &self,
-        work: impl FnOnce(&redb::ReadTransaction) -> Result<T, Trouble>,
+        work: impl FnOnce(&redb::ReadTransaction) -> Result<T, RedbError>,
     ) -> Result<T, JournalError> {
         let read = || work(&self.database.begin_read()?);
-        unbroken(read).map_err(|error| self.failed(&error))
+        catch_redb_panics(read).map_err(|error| self.failed(&error))
     }
 
     fn write<T>(
         &self,
-        work: impl FnOnce(&WriteTransaction) -> Result<T, Trouble>,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, RedbError>,
     ) -> Result<T, JournalError> {
         let write = || {
             let transaction = self.database.begin_write()?;
@@ -290,16 +298,16 @@ impl Journal {
             transaction.commit()?;
             Ok(done)
         };
-        unbroken(write).map_err(|error| self.failed(&error))
+        catch_redb_panics(write).map_err(|error| self.failed(&error))
     }
 
-    fn failed(&self, error: &Trouble) -> JournalError {
+    fn failed(&self, error: &RedbError) -> JournalError {
         JournalError { path: self.path.clone(), why: error.to_string() }
     }
 }
 
 /// Compares a database with the one that a journal knows, whose names and time zone are noted.
-fn check_end(about: &mut Table<'_, &str, &str>, role: &str, end: &End) -> Result<(), Trouble> {
+fn check_end(about: &mut Table<'_, &str, &str>, role: &str, end: &DatabaseIdentity) -> Result<(), RedbError> {
     let mut names = about.get(role)?.map(|names| names.value().to_owned()).unwrap_or_default();
     if !names.is_empty() && !end.is_one_of(&names) {
         let was = names.lines().next().unwrap_or_default();
@@ -316,11 +324,11 @@ fn check_end(about: &mut Table<'_, &str, &str>, role: &str, end: &End) -> Result
     let role = format!("dates of the {role}");
     let known = about.get(role.as_str())?.map(|text| text.value().to_owned());
     let Some(known) = known else {
-        about.insert(role.as_str(), Dates::of(zone, Timestamp::now()).to_string().as_str())?;
+        about.insert(role.as_str(), ZoneOffsets::of(zone, Timestamp::now()).to_string().as_str())?;
         return Ok(());
     };
-    let was = Dates::parse(&known).ok_or("its time zone cannot be read")?;
-    let is = Dates::of(zone, was.until);
+    let was = ZoneOffsets::parse(&known).ok_or("its time zone cannot be read")?;
+    let is = ZoneOffsets::of(zone, was.until);
     if is.offsets != was.offsets {
         let (was, is) = (was.name, is.name);
         return Err(
@@ -346,7 +354,7 @@ pub(super) fn silence_caught_panics() {
 }
 
 /// Does something with a file over whose damages the library panics.
-fn unbroken<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+fn catch_redb_panics<T>(work: impl FnOnce() -> Result<T, RedbError>) -> Result<T, RedbError> {
     CATCHES.set(true);
     let done = std::panic::catch_unwind(AssertUnwindSafe(work));
     CATCHES.set(false);
@@ -354,10 +362,10 @@ fn unbroken<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> 
 }
 
 /// Nothing is under way any more.
-fn clear(transaction: &WriteTransaction) -> Result<(), Trouble> {
-    transaction.delete_table(DOUBTS)?;
+fn clear(transaction: &WriteTransaction) -> Result<(), RedbError> {
+    transaction.delete_table(UNCONFIRMED)?;
     transaction.delete_table(UNDER_WAY)?;
-    transaction.open_table(DOUBTS)?;
+    transaction.open_table(UNCONFIRMED)?;
     transaction.open_table(UNDER_WAY)?;
     Ok(())
 }
@@ -371,10 +379,10 @@ mod tests {
         Digest::from_bytes([number; 20])
     }
 
-    fn place(number: u8, key: &str) -> Place {
+    fn place(number: u8, key: &str) -> JournalKey {
         let digest = digest(number);
         let key = if key.is_empty() { digest.to_hex().to_vec() } else { key.as_bytes().to_vec() };
-        Place { digest, key }
+        JournalKey { digest, key }
     }
 
     fn record(count: i64, first: i64) -> Record {
@@ -382,8 +390,8 @@ mod tests {
         Record { reports: Tally { count, first, last: first }, whitelists: Tally::default() }
     }
 
-    fn end(name: &str) -> End {
-        End { names: vec![name.to_owned()], zone: None }
+    fn end(name: &str) -> DatabaseIdentity {
+        DatabaseIdentity { names: vec![name.to_owned()], zone: None }
     }
 
     fn open(directory: &tempfile::TempDir) -> Journal {
@@ -394,7 +402,7 @@ mod tests {
     fn what_was_moved_is_known_after_reopening() {
         let directory = tempfile::tempdir().unwrap();
         let (regular, odd) = (place(7, ""), place(7, "odd"));
-        let moved = Moved::with(None, &record(5, 100));
+        let moved = MovedCounts::with(None, &record(5, 100));
         let journal = open(&directory);
         journal.finish(&[(odd.clone(), moved.clone())]).unwrap();
         drop(journal);
@@ -406,8 +414,12 @@ mod tests {
     #[test]
     fn what_was_under_way_is_settled() {
         let directory = tempfile::tempdir().unwrap();
-        let doubts = [1, 2].map(|number| Doubt { digest: digest(number), before: (1, 0), added: (5, 0) });
-        let moved = Moved::with(None, &record(5, 100));
+        let doubts = [1, 2].map(|number| UnconfirmedAddition {
+            digest: digest(number),
+            before: (1, 0),
+            added: (5, 0),
+        });
+        let moved = MovedCounts::with(None, &record(5, 100));
         let places = [place(1, ""), place(1, "odd"), place(2, "")];
         let journal = open(&directory);
         journal.begin(&doubts, &places.clone().map(|place| (place, moved.clone()))).unwrap();

@@ -6,16 +6,16 @@
 
 mod compare;
 mod copying;
-mod ends;
+mod identity;
 mod journal;
-mod keys;
-mod moved;
+mod moved_counts;
 mod moving;
 mod options;
-mod progress;
-mod seen;
+mod progress_output;
+mod seen_keys;
+mod source_key;
 mod spool;
-mod stop;
+mod stop_request;
 mod transfer;
 mod verify;
 
@@ -28,12 +28,12 @@ use std::sync::Arc;
 use sha1::Digest as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use self::ends::End as Ends;
+use self::identity::DatabaseIdentity;
 use self::journal::Journal;
-use self::options::{End, Invocation, Mistake, Options, Verify};
-use self::progress::{Counts, Progress, Warnings, complain};
-use self::stop::Stop;
-use self::transfer::{Failure, Transfer};
+use self::options::{CommandLineError, DatabaseSpec, MigrateCommand, MigrateOptions, VerifyMode};
+use self::progress_output::{MigrationCounts, MigrationProgress, WarningPrinter, complain};
+use self::stop_request::StopRequest;
+use self::transfer::{MigrateError, Transfer};
 use self::verify::{Findings, Verification};
 use crate::os::signals;
 use crate::settings::Environment;
@@ -48,27 +48,27 @@ pub fn main() -> ExitCode {
     signals::ignore_file_size_limit();
     let environment = Environment::of_process();
     let options = match options::parse(std::env::args_os().skip(1), &environment) {
-        Ok(Invocation::Run(options)) => options,
-        Ok(Invocation::Print(text)) => {
+        Ok(MigrateCommand::Run(options)) => options,
+        Ok(MigrateCommand::Print(text)) => {
             let _ = io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
-        Err(Mistake::Usage(text)) => {
+        Err(CommandLineError::Usage(text)) => {
             let _ = io::stderr().write_all(text.as_bytes());
             return ExitCode::from(EXIT_USAGE);
         }
-        Err(Mistake::Established(text)) => {
+        Err(CommandLineError::Established(text)) => {
             let _ = writeln!(io::stdout(), "{text}");
             return ExitCode::FAILURE;
         }
-        Err(Mistake::Database(text)) => {
+        Err(CommandLineError::Database(text)) => {
             complain("error", &text);
             return ExitCode::FAILURE;
         }
     };
     crate::os::restrict_umask();
     journal::silence_caught_panics();
-    let warnings = tracing_subscriber::registry().with(Warnings { quiet: options.quiet });
+    let warnings = tracing_subscriber::registry().with(WarningPrinter { quiet: options.quiet });
     // Nobody else in this process has set another one.
     let _ = tracing::subscriber::set_global_default(warnings);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
@@ -92,10 +92,10 @@ pub fn main() -> ExitCode {
 }
 
 /// Does what is asked; says whether all of it went well. An error is one of the start.
-async fn run(options: &Options, environment: &Environment) -> Result<bool, String> {
-    let stop = Stop::on_signals().map_err(|error| error.to_string())?;
+async fn run(options: &MigrateOptions, environment: &Environment) -> Result<bool, String> {
+    let stop = StopRequest::on_signals().map_err(|error| error.to_string())?;
     refuse_same_file(&options.source, &options.destination)?;
-    let changes = options.verify != Verify::Only && !options.dry_run;
+    let changes = options.verify != VerifyMode::Only && !options.dry_run;
     let (reading, writing) = match (changes, options.delete) {
         (false, _) => (Purpose::Look, Purpose::Look),
         (true, false) => (Purpose::Read, Purpose::Fill),
@@ -127,7 +127,7 @@ async fn run(options: &Options, environment: &Environment) -> Result<bool, Strin
     Ok(outcome? && went_well)
 }
 
-async fn open(end: &End, purpose: Purpose) -> Result<Option<Arc<dyn Bulk>>, String> {
+async fn open(end: &DatabaseSpec, purpose: Purpose) -> Result<Option<Arc<dyn Bulk>>, String> {
     bulk::open(&end.engine, &end.options, purpose).await.map(Some).map_err(|error| error.to_string())
 }
 
@@ -140,18 +140,18 @@ async fn close(end: &Arc<dyn Bulk>) -> bool {
 }
 
 async fn work(
-    options: &Options,
+    options: &MigrateOptions,
     environment: &Environment,
     source: &Arc<dyn Bulk>,
     destination: Option<&Arc<dyn Bulk>>,
-    stop: Stop,
+    stop: StopRequest,
 ) -> Result<bool, String> {
     if let Some(destination) = destination {
         refuse_same_database(source.as_ref(), destination.as_ref()).await?;
     }
-    let progress = Progress::new(options.quiet);
-    if let (Verify::Only, Some(destination)) = (options.verify, destination) {
-        let mut counts = Counts::default();
+    let progress = MigrationProgress::new(options.quiet);
+    if let (VerifyMode::Only, Some(destination)) = (options.verify, destination) {
+        let mut counts = MigrationCounts::default();
         let found = compare(options, source, destination, &progress, stop, &mut counts, false).await;
         progress.end();
         return Ok(match found {
@@ -199,7 +199,7 @@ async fn work(
         }
     }
     if is_complete
-        && options.verify == Verify::Afterwards
+        && options.verify == VerifyMode::Afterwards
         && !options.delete
         && let Some(destination) = destination
     {
@@ -220,14 +220,14 @@ async fn work(
 }
 
 async fn compare(
-    options: &Options,
+    options: &MigrateOptions,
     source: &Arc<dyn Bulk>,
     destination: &Arc<dyn Bulk>,
-    progress: &Progress,
-    stop: Stop,
-    counts: &mut Counts,
+    progress: &MigrationProgress,
+    stop: StopRequest,
+    counts: &mut MigrationCounts,
     is_told: bool,
-) -> Result<Findings, Failure> {
+) -> Result<Findings, MigrateError> {
     let verification = Verification {
         source: Arc::clone(source),
         destination: Arc::clone(destination),
@@ -241,8 +241,8 @@ async fn compare(
 }
 
 /// The lines at the end of which scripts know the first.
-fn tell(progress: &Progress, options: &Options, counts: &Counts, is_complete: bool) {
-    let Counts { transferred, failed, .. } = counts;
+fn tell(progress: &MigrationProgress, options: &MigrateOptions, counts: &MigrationCounts, is_complete: bool) {
+    let MigrationCounts { transferred, failed, .. } = counts;
     match (options.dry_run, is_complete) {
         (true, true) => progress.say(&format_args!(
             "Dry run complete, {transferred} records would be transferred, {failed} records failed"
@@ -256,7 +256,12 @@ fn tell(progress: &Progress, options: &Options, counts: &Counts, is_complete: bo
     }
 }
 
-fn tell_rest(progress: &Progress, options: &Options, counts: &Counts, destination: Option<&Arc<dyn Bulk>>) {
+fn tell_rest(
+    progress: &MigrationProgress,
+    options: &MigrateOptions,
+    counts: &MigrationCounts,
+    destination: Option<&Arc<dyn Bulk>>,
+) {
     let say = |count: u64, text: &str| {
         if count > 0 {
             progress.say(&format_args!("{count} {text}"));
@@ -287,7 +292,7 @@ fn tell_rest(progress: &Progress, options: &Options, counts: &Counts, destinatio
     }
     let to_redis =
         destination.is_some_and(|destination| storage::properties(destination.engine()).expires_by_itself);
-    if to_redis && options.cleanup_age.is_none() && options.verify != Verify::Only {
+    if to_redis && options.cleanup_age.is_none() && options.verify != VerifyMode::Only {
         let would = if options.dry_run { "would have" } else { "have" };
         progress.say(&format_args!(
             "The records {would} no TTL and do not expire before they are reported again; --cleanup-age gives them one"
@@ -295,20 +300,21 @@ fn tell_rest(progress: &Progress, options: &Options, counts: &Counts, destinatio
     }
 }
 
-fn tell_findings(progress: &Progress, findings: &Findings) {
+fn tell_findings(progress: &MigrationProgress, findings: &Findings) {
     let Findings { compared, differing } = findings;
     progress.say(&format_args!("Verification complete, {compared} records compared, {differing} differ"));
 }
 
 /// Opens the journal, if one is needed; says whether it is one without a given name.
 async fn journal(
-    options: &Options,
+    options: &MigrateOptions,
     environment: &Environment,
     source: &dyn Bulk,
     destination: Option<&Arc<dyn Bulk>>,
 ) -> Result<(Option<Journal>, bool), String> {
     let Some(destination) = destination.filter(|_| !options.dry_run) else { return Ok((None, false)) };
-    let end = async |database: &dyn Bulk| Ends::of(database).await.map_err(|error| error.to_string());
+    let end =
+        async |database: &dyn Bulk| DatabaseIdentity::of(database).await.map_err(|error| error.to_string());
     let (source, destination) = (end(source).await?, end(destination.as_ref()).await?);
     let is_own = options.delete && options.journal.is_none();
     let home = journals(environment);
@@ -364,8 +370,8 @@ fn create(home: &Path) -> Result<(), String> {
 }
 
 /// Two names of one file would wait for each other's lock.
-fn refuse_same_file(source: &End, destination: &End) -> Result<(), String> {
-    let identity = |end: &End| {
+fn refuse_same_file(source: &DatabaseSpec, destination: &DatabaseSpec) -> Result<(), String> {
+    let identity = |end: &DatabaseSpec| {
         let path: &Path = &end.options.path;
         let metadata = std::fs::metadata(path).ok().filter(|_| storage::properties(&end.engine).is_file)?;
         Some((metadata.dev(), metadata.ino()))

@@ -7,13 +7,13 @@ use crate::record::{Record, Tally, Timestamp};
 /// can bring former ones back.
 type Counted = (Vec<(i64, Option<i64>)>, Option<i64>);
 /// Both tallies of a key, and whether it has been deleted from the source since.
-pub(super) type Both = (Counted, Counted, bool);
+pub(super) type MovedTallies = (Counted, Counted, bool);
 
 /// What is known of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved(pub(super) Both);
+pub(super) struct MovedCounts(pub(super) MovedTallies);
 
-impl Moved {
+impl MovedCounts {
     /// What is known when all of a record has been moved, too.
     pub(super) fn with(known: Option<&Self>, record: &Record) -> Self {
         let Self((mut reports, mut whitelists, was_deleted)) = known.cloned().unwrap_or_default();
@@ -91,20 +91,20 @@ mod tests {
 
     #[test]
     fn only_what_came_since_is_the_rest() {
-        let moved = Moved::with(None, &record(5, 100));
+        let moved = MovedCounts::with(None, &record(5, 100));
         assert_eq!(moved.rest_of(&record(5, 100)), None);
         assert_eq!(moved.rest_of(&record(8, 100)), Some(record(3, 100)));
         assert_eq!(moved.rest_of(&record(2, 200)), Some(record(2, 200)), "deleted and counted anew");
-        let again = Moved::with(Some(&moved), &record(2, 200));
+        let again = MovedCounts::with(Some(&moved), &record(2, 200));
         assert_eq!(again.counts(), (7, 0));
         assert_eq!(again.rest_of(&record(5, 100)), None, "brought back by a repair");
         assert_eq!(again.rest_of(&record(3, 200)), Some(record(1, 200)));
-        assert_eq!(Moved::default().rest_of(&record(5, 100)), Some(record(5, 100)));
+        assert_eq!(MovedCounts::default().rest_of(&record(5, 100)), Some(record(5, 100)));
         // Deleted, and then merged into by a record that is older, or counted by a clock that is behind.
         let deleted = again.clone().deleted();
         assert_eq!(deleted.rest_of(&record(4, 50)), Some(record(4, 50)));
         assert_eq!(deleted.rest_of(&record(2, 200)), None, "brought back");
-        assert_eq!(Moved::with(Some(&deleted), &record(4, 50)).counts(), (11, 0));
+        assert_eq!(MovedCounts::with(Some(&deleted), &record(4, 50)).counts(), (11, 0));
         // Merged with an older one.
         assert_eq!(again.rest_of(&record(4, 50)), Some(record(2, 50)));
         assert_eq!(

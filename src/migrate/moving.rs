@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::task::block_in_place;
 
 use super::compare::lacks;
-use super::journal::{Doubt, Place};
-use super::moved::Moved;
-use super::options::Verify;
-use super::transfer::{ATTEMPTS, Candidate, Failure, Transfer, awaits_disk, is_clamped};
+use super::journal::{JournalKey, UnconfirmedAddition};
+use super::moved_counts::MovedCounts;
+use super::options::VerifyMode;
+use super::transfer::{ATTEMPTS, MigrateError, RecordToMove, Transfer, awaits_disk, is_clamped};
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{Addition, Bulk, Item, Outcome, united};
 use pyzor_wire::digest::Digest;
@@ -25,14 +25,14 @@ const SETTLING: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// What is to be done for one digest, and what the journal knows of its keys.
-struct Step {
-    members: Vec<(Candidate, Option<Moved>)>,
-    verdict: Verdict,
+struct DigestPlan {
+    members: Vec<(RecordToMove, Option<MovedCounts>)>,
+    verdict: DigestAction,
     /// Whether the destination does not have any more what was moved before.
     is_gone: bool,
 }
 
-enum Verdict {
+enum DigestAction {
     /// Everything is there.
     Nothing,
     /// It is added to what is there.
@@ -43,7 +43,7 @@ enum Verdict {
 
 impl Transfer<'_> {
     /// Finds out what of the last batch of an interrupted run was done. Says whether there was such a run.
-    pub(super) async fn settle(&mut self) -> Result<bool, Failure> {
+    pub(super) async fn settle(&mut self) -> Result<bool, MigrateError> {
         let (Some(journal), Some(destination)) = (&self.journal, &self.destination) else { return Ok(false) };
         let is_rerun = !block_in_place(|| journal.is_empty())?;
         let doubts = block_in_place(|| journal.doubts())?;
@@ -77,20 +77,20 @@ impl Transfer<'_> {
     }
 
     /// Moves records, of which nothing is ever counted twice.
-    pub(super) async fn move_on(&mut self, candidates: Vec<Candidate>) -> Result<(), Failure> {
+    pub(super) async fn move_on(&mut self, candidates: Vec<RecordToMove>) -> Result<(), MigrateError> {
         let destination = self.destination()?;
         let mut steps = self.plan(candidates, destination.as_ref()).await?;
         let mut outcomes = self.carry_out(&steps, destination.as_ref()).await?;
         destination.sync().await?;
-        if self.options.delete && self.options.verify == Verify::Afterwards {
+        if self.options.delete && self.options.verify == VerifyMode::Afterwards {
             self.read_back(&steps, &mut outcomes, destination.as_ref()).await?;
         }
         let awaits_disk = awaits_disk(self.options, destination.as_ref());
-        let has_doubts = steps.iter().any(|step| matches!(step.verdict, Verdict::Add(..)));
+        let has_doubts = steps.iter().any(|step| matches!(step.verdict, DigestAction::Add(..)));
         let mut moved = Vec::new();
         let mut to_delete = Vec::new();
         for (step, outcome) in steps.drain(..).zip(outcomes) {
-            let is_put = !matches!(step.verdict, Verdict::Nothing);
+            let is_put = !matches!(step.verdict, DigestAction::Nothing);
             for (candidate, known) in step.members {
                 match &outcome {
                     Outcome::Refused(why) => {
@@ -104,10 +104,10 @@ impl Transfer<'_> {
                     }
                     Outcome::Done => {}
                 }
-                let place = Place { digest: candidate.digest, key: candidate.item.key.clone() };
+                let place = JournalKey { digest: candidate.digest, key: candidate.item.key.clone() };
                 if is_put {
                     self.counts.transferred += u64::from(candidate.is_new || known.is_none());
-                    moved.push((place.clone(), Moved::with(known.as_ref(), &candidate.record)));
+                    moved.push((place.clone(), MovedCounts::with(known.as_ref(), &candidate.record)));
                 } else {
                     self.counts.known += u64::from(candidate.is_new && self.round.is_rerun);
                 }
@@ -138,7 +138,7 @@ impl Transfer<'_> {
         {
             block_in_place(|| journal.finish(&moved))?;
         }
-        let (places, items): (Vec<Place>, Vec<Item>) = to_delete.into_iter().unzip();
+        let (places, items): (Vec<JournalKey>, Vec<Item>) = to_delete.into_iter().unzip();
         let mut deleted = Vec::new();
         for (place, outcome) in places.into_iter().zip(self.source.delete(items).await?) {
             match outcome {
@@ -162,21 +162,25 @@ impl Transfer<'_> {
     }
 
     /// What is to be done for each digest.
-    async fn plan(&self, candidates: Vec<Candidate>, destination: &dyn Bulk) -> Result<Vec<Step>, Failure> {
+    async fn plan(
+        &self,
+        candidates: Vec<RecordToMove>,
+        destination: &dyn Bulk,
+    ) -> Result<Vec<DigestPlan>, MigrateError> {
         let Some(journal) = &self.journal else { return Ok(Vec::new()) };
         // A scan may meet a key twice.
-        let mut by_key: HashMap<Vec<u8>, Candidate> = HashMap::with_capacity(candidates.len());
+        let mut by_key: HashMap<Vec<u8>, RecordToMove> = HashMap::with_capacity(candidates.len());
         for candidate in candidates {
             by_key.insert(candidate.item.key.clone(), candidate);
         }
-        let mut by_digest: BTreeMap<Digest, Vec<Candidate>> = BTreeMap::new();
+        let mut by_digest: BTreeMap<Digest, Vec<RecordToMove>> = BTreeMap::new();
         for (_, candidate) in by_key {
             by_digest.entry(candidate.digest).or_default().push(candidate);
         }
-        let places: Vec<Place> = by_digest
+        let places: Vec<JournalKey> = by_digest
             .values()
             .flatten()
-            .map(|candidate| Place { digest: candidate.digest, key: candidate.item.key.clone() })
+            .map(|candidate| JournalKey { digest: candidate.digest, key: candidate.item.key.clone() })
             .collect();
         let digests: Vec<Digest> = by_digest.keys().copied().collect();
         let mut known = block_in_place(|| journal.moved(&places))?.into_iter();
@@ -190,7 +194,7 @@ impl Transfer<'_> {
             let members = members.into_iter().map(|member| (member, known.next().flatten())).collect();
             if found.is_some() && !may_add {
                 let why = "the destination has it already: --merge adds to what is there".to_owned();
-                return Step { members, verdict: Verdict::Fail(why), is_gone: false };
+                return DigestPlan { members, verdict: DigestAction::Fail(why), is_gone: false };
             }
             step(members, found, destination, self.options.delete)
         });
@@ -198,19 +202,23 @@ impl Transfer<'_> {
     }
 
     /// Does it; says what became of each step.
-    async fn carry_out(&mut self, steps: &[Step], destination: &dyn Bulk) -> Result<Vec<Outcome>, Failure> {
+    async fn carry_out(
+        &mut self,
+        steps: &[DigestPlan],
+        destination: &dyn Bulk,
+    ) -> Result<Vec<Outcome>, MigrateError> {
         let mut outcomes = vec![Outcome::Done; steps.len()];
         let (mut additions, mut add_places) = (Vec::new(), Vec::new());
         let same_engine = self.source.engine() == destination.engine();
         for (at, step) in steps.iter().enumerate() {
             match (&step.verdict, step.members.first()) {
-                (Verdict::Add(record, seen), Some((first, _))) => {
+                (DigestAction::Add(record, seen), Some((first, _))) => {
                     add_places.push(at);
                     let is_whole = same_engine && step.members.len() == 1 && *record == first.record;
                     let held = is_whole.then(|| first.item.held.clone());
                     additions.push(self.addition(first.digest, *record, seen.clone(), held));
                 }
-                (Verdict::Fail(why), _) => outcomes[at] = Outcome::Refused(why.clone()),
+                (DigestAction::Fail(why), _) => outcomes[at] = Outcome::Refused(why.clone()),
                 _ => {}
             }
         }
@@ -256,22 +264,27 @@ impl Transfer<'_> {
     }
 
     /// Takes note of what is about to be added.
-    fn begin(&self, steps: &[Step], places: &[usize], additions: &[Addition]) -> Result<(), Failure> {
+    fn begin(
+        &self,
+        steps: &[DigestPlan],
+        places: &[usize],
+        additions: &[Addition],
+    ) -> Result<(), MigrateError> {
         let Some(journal) = &self.journal else { return Ok(()) };
         let doubt = |addition: &Addition| {
             let (there, added) = (there(addition), &addition.record);
-            Doubt {
+            UnconfirmedAddition {
                 digest: addition.digest,
                 before: (there.reports.count, there.whitelists.count),
                 added: (added.reports.count, added.whitelists.count),
             }
         };
-        let doubts: Vec<Doubt> = additions.iter().map(doubt).collect();
+        let doubts: Vec<UnconfirmedAddition> = additions.iter().map(doubt).collect();
         let members = places.iter().flat_map(|at| &steps[*at].members);
-        let under_way: Vec<(Place, Moved)> = members
+        let under_way: Vec<(JournalKey, MovedCounts)> = members
             .map(|(candidate, known)| {
-                let place = Place { digest: candidate.digest, key: candidate.item.key.clone() };
-                (place, Moved::with(known.as_ref(), &candidate.record))
+                let place = JournalKey { digest: candidate.digest, key: candidate.item.key.clone() };
+                (place, MovedCounts::with(known.as_ref(), &candidate.record))
             })
             .collect();
         Ok(block_in_place(|| journal.begin(&doubts, &under_way))?)
@@ -280,10 +293,10 @@ impl Transfer<'_> {
     /// Compares what has been written with what should have been.
     async fn read_back(
         &self,
-        steps: &[Step],
+        steps: &[DigestPlan],
         outcomes: &mut [Outcome],
         destination: &dyn Bulk,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), MigrateError> {
         let written: Vec<usize> = (0..steps.len())
             .filter(|at| outcomes[*at] == Outcome::Done && !steps[*at].members.is_empty())
             .collect();
@@ -308,41 +321,41 @@ fn there(addition: &Addition) -> Record {
 }
 
 /// What of some keys has not been moved yet.
-fn sum(members: &[(Candidate, Option<Moved>)]) -> Option<Record> {
-    let rest = |(candidate, known): &(Candidate, Option<Moved>)| match known {
+fn sum(members: &[(RecordToMove, Option<MovedCounts>)]) -> Option<Record> {
+    let rest = |(candidate, known): &(RecordToMove, Option<MovedCounts>)| match known {
         Some(moved) => moved.rest_of(&candidate.record),
         None => Some(candidate.record),
     };
     members.iter().filter_map(rest).reduce(|one, another| united(&one, &another))
 }
 
-fn sum_of_all(members: &[(Candidate, Option<Moved>)]) -> Record {
+fn sum_of_all(members: &[(RecordToMove, Option<MovedCounts>)]) -> Record {
     let records = members.iter().map(|(candidate, _)| candidate.record);
     records.reduce(|one, another| united(&one, &another)).unwrap_or_default()
 }
 
 /// What is to be done for a digest to which something is added.
 fn step(
-    mut members: Vec<(Candidate, Option<Moved>)>,
+    mut members: Vec<(RecordToMove, Option<MovedCounts>)>,
     found: Option<Item>,
     destination: &dyn Bulk,
     deletes: bool,
-) -> Step {
-    let is_known = |known: &Option<Moved>| known.as_ref().is_some_and(|known| !known.was_deleted());
+) -> DigestPlan {
+    let is_known = |known: &Option<MovedCounts>| known.as_ref().is_some_and(|known| !known.was_deleted());
     let is_gone = found.is_none() && members.iter().any(|(_, known)| is_known(known));
     let verdict = match &found {
         // It has expired there, was moved on, or lost. The source still has it, unless it is to be deleted there.
         None if is_gone && !deletes => {
-            sum(&members).map_or(Verdict::Nothing, |record| Verdict::Add(record, None))
+            sum(&members).map_or(DigestAction::Nothing, |record| DigestAction::Add(record, None))
         }
         None => {
             members.iter_mut().filter(|(_, known)| is_known(known)).for_each(|(_, known)| *known = None);
-            Verdict::Add(sum(&members).unwrap_or_default(), None)
+            DigestAction::Add(sum(&members).unwrap_or_default(), None)
         }
-        Some(Item { record: Err(why), .. }) => Verdict::Fail(format!("in the destination: {why}")),
+        Some(Item { record: Err(why), .. }) => DigestAction::Fail(format!("in the destination: {why}")),
         Some(Item { record: Ok(there), .. }) => {
             let was_moved = members.iter().any(|(_, known)| known.is_some());
-            let counts = members.iter().filter_map(|(_, known)| known.as_ref().map(Moved::counts));
+            let counts = members.iter().filter_map(|(_, known)| known.as_ref().map(MovedCounts::counts));
             let moved = counts.fold(Record::default(), |mut all, (reports, whitelists)| {
                 all.reports.count = all.reports.count.saturating_add(reports);
                 all.whitelists.count = all.whitelists.count.saturating_add(whitelists);
@@ -353,20 +366,20 @@ fn step(
                 && (there.reports.count < moved.reports.count
                     || there.whitelists.count < moved.whitelists.count)
             {
-                Verdict::Fail("the destination has less than was moved there before".to_owned())
+                DigestAction::Fail("the destination has less than was moved there before".to_owned())
             } else {
                 match sum(&members) {
-                    None => Verdict::Nothing,
-                    Some(record) => Verdict::Add(record, found.clone()),
+                    None => DigestAction::Nothing,
+                    Some(record) => DigestAction::Add(record, found.clone()),
                 }
             }
         }
     };
-    Step { members, verdict, is_gone: is_gone && !deletes }
+    DigestPlan { members, verdict, is_gone: is_gone && !deletes }
 }
 
 /// Whether what was about to be added to a record has been. Counts only grow.
-fn was_added(doubt: &Doubt, now: &Record, destination: &dyn Bulk) -> bool {
+fn was_added(doubt: &UnconfirmedAddition, now: &Record, destination: &dyn Bulk) -> bool {
     let after = Record {
         reports: Tally { count: doubt.before.0.saturating_add(doubt.added.0), ..Tally::default() },
         whitelists: Tally { count: doubt.before.1.saturating_add(doubt.added.1), ..Tally::default() },

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::optparse::{Flag, Value, explain, normalize};
+use crate::optparse::{OptionSpec, OptionValue, explain, normalize};
 use crate::settings::Environment;
 use crate::storage;
 
@@ -21,9 +21,9 @@ const LONGEST_AGE: i64 = i32::MAX as i64;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
-pub(super) struct Options {
-    pub(super) source: End,
-    pub(super) destination: End,
+pub(super) struct MigrateOptions {
+    pub(super) source: DatabaseSpec,
+    pub(super) destination: DatabaseSpec,
     /// Whether what has been moved is deleted from the source.
     pub(super) delete: bool,
     /// Whether counts are added to those in the destination.
@@ -32,7 +32,7 @@ pub(super) struct Options {
     pub(super) journal: Option<PathBuf>,
     /// How old a record may be.
     pub(super) cleanup_age: Option<Duration>,
-    pub(super) verify: Verify,
+    pub(super) verify: VerifyMode,
     /// Whether records are deleted before those in the destination are on its disk.
     pub(super) no_durability: bool,
     /// Whether nothing is to be written.
@@ -43,14 +43,14 @@ pub(super) struct Options {
 
 /// A database.
 #[derive(Clone, Debug)]
-pub(super) struct End {
+pub(super) struct DatabaseSpec {
     pub(super) engine: String,
     pub(super) options: storage::Options,
 }
 
 /// Whether source and destination are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verify {
+pub(super) enum VerifyMode {
     No,
     Afterwards,
     Only,
@@ -58,16 +58,16 @@ pub(super) enum Verify {
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub(super) enum Invocation {
+pub(super) enum MigrateCommand {
     /// To print this and end.
     Print(String),
     /// To work.
-    Run(Box<Options>),
+    Run(Box<MigrateOptions>),
 }
 
 /// What is wrong with the command line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Mistake {
+pub(super) enum CommandLineError {
     /// It makes no sense: to be printed on the standard error.
     Usage(String),
     /// What the established program prints on its standard output.
@@ -77,18 +77,28 @@ pub(super) enum Mistake {
 }
 
 /// One option: its flag, its names and the help.
-struct Opt {
-    flag: Flag,
+struct MigrateOption {
+    flag: OptionSpec,
     alias: Option<&'static str>,
     placeholder: &'static str,
     help: &'static str,
 }
 
-const fn opt(long: &'static str, value: Value, placeholder: &'static str, help: &'static str) -> Opt {
-    Opt { flag: Flag { long, short: None, value, may_be_abbreviated: true }, alias: None, placeholder, help }
+const fn opt(
+    long: &'static str,
+    value: OptionValue,
+    placeholder: &'static str,
+    help: &'static str,
+) -> MigrateOption {
+    MigrateOption {
+        flag: OptionSpec { long, short: None, value, may_be_abbreviated: true },
+        alias: None,
+        placeholder,
+        help,
+    }
 }
 
-impl Opt {
+impl MigrateOption {
     const fn alias(mut self, alias: &'static str) -> Self {
         self.alias = Some(alias);
         self
@@ -100,58 +110,58 @@ impl Opt {
     }
 }
 
-const OPTIONS: &[Opt] = &[
-    opt("source-engine", Value::Text, "ENGINE", "the engine of the database to read").alias("se"),
+const OPTIONS: &[MigrateOption] = &[
+    opt("source-engine", OptionValue::Text, "ENGINE", "the engine of the database to read").alias("se"),
     opt(
         "source-dsn",
-        Value::Text,
+        OptionValue::Text,
         "DSN",
         "the database to read, as DigestDB names it, or @FILE with that in its first line",
     )
     .alias("sd"),
-    opt("destination-engine", Value::Text, "ENGINE", "the engine of the database to write").alias("de"),
-    opt("destination-dsn", Value::Text, "DSN", "the database to write, or @FILE").alias("dd"),
-    opt("delete", Value::None, "", "delete from the source what the destination has accepted"),
+    opt("destination-engine", OptionValue::Text, "ENGINE", "the engine of the database to write").alias("de"),
+    opt("destination-dsn", OptionValue::Text, "DSN", "the database to write, or @FILE").alias("dd"),
+    opt("delete", OptionValue::None, "", "delete from the source what the destination has accepted"),
     opt(
         "merge",
-        Value::None,
+        OptionValue::None,
         "",
         "add counts to those in the destination instead of replacing them; needs --journal",
     ),
     opt(
         "journal",
-        Value::Text,
+        OptionValue::Text,
         "FILE",
         "remember in this file what has been moved, so that a rerun adds nothing twice",
     ),
     opt(
         "cleanup-age",
-        Value::Number,
+        OptionValue::Number,
         "SECONDS",
         "leave out records that changed last longer ago, and let those in Redis expire at that age",
     ),
     opt(
         "verify",
-        Value::None,
+        OptionValue::None,
         "",
         "compare source and destination afterwards, or with --delete before each deletion",
     ),
-    opt("verify-only", Value::None, "", "compare source and destination, and change nothing"),
+    opt("verify-only", OptionValue::None, "", "compare source and destination, and change nothing"),
     opt(
         "no-durability",
-        Value::None,
+        OptionValue::None,
         "",
         "with --delete, do not wait until a Redis has what was moved on its disk",
     ),
-    opt("dry-run", Value::None, "", "read everything, write nothing, and say what would happen"),
-    opt("quiet", Value::None, "", "do not show progress").short('q'),
+    opt("dry-run", OptionValue::None, "", "read everything, write nothing, and say what would happen"),
+    opt("quiet", OptionValue::None, "", "do not show progress").short('q'),
 ];
 
 /// Reads the arguments behind the program's name.
 pub(super) fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
-) -> Result<Invocation, Mistake> {
+) -> Result<MigrateCommand, CommandLineError> {
     let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
     // It may be a DSN with a password.
     let arguments = arguments.map_err(|_| usage("an argument is not UTF-8"))?;
@@ -159,36 +169,39 @@ pub(super) fn parse(
     let mut command = command();
     let given = command.try_get_matches_from_mut(arguments).map_err(|error| usage(&explain(&error)))?;
     if given.get_flag("help") {
-        return Ok(Invocation::Print(command.render_help().to_string()));
+        return Ok(MigrateCommand::Print(command.render_help().to_string()));
     }
     if given.get_flag("version") {
-        return Ok(Invocation::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION"))));
+        return Ok(MigrateCommand::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION"))));
     }
     if unexpected.is_some() {
         // It may be a part of a DSN, with the password.
         return Err(usage("there is an argument that belongs to no option; a DSN with blanks needs quotes"));
     }
-    options(&given, environment).map(Box::new).map(Invocation::Run)
+    options(&given, environment).map(Box::new).map(MigrateCommand::Run)
 }
 
-fn options(given: &ArgMatches, environment: &Environment) -> Result<Options, Mistake> {
+fn options(given: &ArgMatches, environment: &Environment) -> Result<MigrateOptions, CommandLineError> {
     // As in the established program, nothing is as good as missing.
     let text = |name: &str| given.get_one::<String>(name).cloned().filter(|text| !text.is_empty());
     let has = |name: &str| given.get_flag(name);
     let (delete, merge, dry_run) = (has("delete"), has("merge"), has("dry-run"));
     let verify = match (has("verify"), has("verify-only")) {
-        (_, true) => Verify::Only,
-        (true, false) => Verify::Afterwards,
-        (false, false) => Verify::No,
+        (_, true) => VerifyMode::Only,
+        (true, false) => VerifyMode::Afterwards,
+        (false, false) => VerifyMode::No,
     };
     let cleanup_age = text("cleanup-age").map(|age| age.parse::<i64>().unwrap_or(-1));
     if cleanup_age.is_some_and(|age| !(0..=LONGEST_AGE).contains(&age)) {
         return Err(usage(&format!("option --cleanup-age: must be from 0 (no age) to {LONGEST_AGE}")));
     }
     for (wrong, text) in [
-        (verify == Verify::Only && delete, "--verify-only changes nothing: leave --delete out"),
-        (verify == Verify::Only && dry_run, "--verify-only and --dry-run cannot be combined"),
-        (verify == Verify::Afterwards && dry_run, "--dry-run leaves nothing to verify: use --verify-only"),
+        (verify == VerifyMode::Only && delete, "--verify-only changes nothing: leave --delete out"),
+        (verify == VerifyMode::Only && dry_run, "--verify-only and --dry-run cannot be combined"),
+        (
+            verify == VerifyMode::Afterwards && dry_run,
+            "--dry-run leaves nothing to verify: use --verify-only",
+        ),
     ] {
         if wrong {
             return Err(usage(text));
@@ -197,22 +210,22 @@ fn options(given: &ArgMatches, environment: &Environment) -> Result<Options, Mis
     let ends =
         (text("source-engine"), text("source-dsn"), text("destination-engine"), text("destination-dsn"));
     let (Some(se), Some(sd), Some(de), Some(dd)) = ends else {
-        return Err(Mistake::Established("options --se/--sd/--de/--dd are required".to_owned()));
+        return Err(CommandLineError::Established("options --se/--sd/--de/--dd are required".to_owned()));
     };
     for (engine, which) in [(&se, "source"), (&de, "destination")] {
         if !storage::NAMES.contains(&engine.as_str()) {
             let (engine, known) = (engine.escape_debug(), storage::NAMES.join(", "));
-            return Err(Mistake::Established(format!(
+            return Err(CommandLineError::Established(format!(
                 "Unsupported {which} engine: {engine} (there are {known})"
             )));
         }
     }
     let cleanup_age =
         cleanup_age.and_then(|age| u64::try_from(age).ok()).filter(|age| *age > 0).map(Duration::from_secs);
-    if merge && !delete && verify != Verify::Only && !dry_run && text("journal").is_none() {
+    if merge && !delete && verify != VerifyMode::Only && !dry_run && text("journal").is_none() {
         return Err(usage("--merge needs --journal FILE, without which a rerun would add records twice"));
     }
-    Ok(Options {
+    Ok(MigrateOptions {
         source: end(se, &sd, cleanup_age, ("source", "--sd"), environment)?,
         destination: end(de, &dd, cleanup_age, ("destination", "--dd"), environment)?,
         delete,
@@ -233,14 +246,15 @@ fn end(
     cleanup_age: Option<Duration>,
     (which, option): (&str, &str),
     environment: &Environment,
-) -> Result<End, Mistake> {
+) -> Result<DatabaseSpec, CommandLineError> {
     let dsn = match dsn.strip_prefix('@') {
-        Some(file) => first_line(&environment.expand(file))
-            .map_err(|why| Mistake::Database(format!("{option}: cannot read a DSN from {file}: {why}")))?,
+        Some(file) => first_line(&environment.expand(file)).map_err(|why| {
+            CommandLineError::Database(format!("{option}: cannot read a DSN from {file}: {why}"))
+        })?,
         None => dsn.to_owned(),
     };
     if dsn.trim().is_empty() {
-        return Err(Mistake::Database(format!("the {which}'s DSN ({option}) is empty")));
+        return Err(CommandLineError::Database(format!("the {which}'s DSN ({option}) is empty")));
     }
     let path = environment.expand(&dsn);
     // By one name, wherever the program is started.
@@ -251,8 +265,8 @@ fn end(
     };
     let options = storage::Options { dsn, path, cleanup_age, ..storage::Options::default() };
     storage::check(&engine, &options)
-        .map_err(|why| Mistake::Database(format!("the {which}'s DSN ({option}): {why}")))?;
-    Ok(End { engine, options })
+        .map_err(|why| CommandLineError::Database(format!("the {which}'s DSN ({option}): {why}")))?;
+    Ok(DatabaseSpec { engine, options })
 }
 
 fn first_line(path: &Path) -> Result<String, String> {
@@ -264,20 +278,20 @@ fn first_line(path: &Path) -> Result<String, String> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn usage(text: &str) -> Mistake {
-    Mistake::Usage(format!("Usage: {USAGE}\n\n{PROGRAM}: error: {text}\n"))
+fn usage(text: &str) -> CommandLineError {
+    CommandLineError::Usage(format!("Usage: {USAGE}\n\n{PROGRAM}: error: {text}\n"))
 }
 
-fn flags() -> Vec<Flag> {
-    let names = |option: &Opt| {
-        let alias = option.alias.map(|long| Flag { long, short: None, ..option.flag });
+fn flags() -> Vec<OptionSpec> {
+    let names = |option: &MigrateOption| {
+        let alias = option.alias.map(|long| OptionSpec { long, short: None, ..option.flag });
         [Some(option.flag), alias].into_iter().flatten().collect::<Vec<_>>()
     };
     OPTIONS.iter().flat_map(names).collect()
 }
 
 fn command() -> Command {
-    let argument = |option: &Opt| {
+    let argument = |option: &MigrateOption| {
         let mut argument = Arg::new(option.flag.long).long(option.flag.long).help(option.help);
         if let Some(alias) = option.alias {
             argument = argument.visible_alias(alias);
@@ -286,7 +300,7 @@ fn command() -> Command {
             argument = argument.short(short);
         }
         match option.flag.value {
-            Value::None => argument.action(ArgAction::SetTrue),
+            OptionValue::None => argument.action(ArgAction::SetTrue),
             _ => argument.action(ArgAction::Set).value_name(option.placeholder).num_args(1),
         }
     };
@@ -309,20 +323,20 @@ fn command() -> Command {
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Result<Invocation, Mistake> {
+    fn parsed(line: &str) -> Result<MigrateCommand, CommandLineError> {
         parse(line.split(' ').map(OsString::from), &Environment::of_process())
     }
 
-    fn run(line: &str) -> Options {
+    fn run(line: &str) -> MigrateOptions {
         match parsed(line).unwrap() {
-            Invocation::Run(options) => *options,
-            Invocation::Print(text) => panic!("{text}"),
+            MigrateCommand::Run(options) => *options,
+            MigrateCommand::Print(text) => panic!("{text}"),
         }
     }
 
     fn usage_error(line: &str) -> String {
         match parsed(line).unwrap_err() {
-            Mistake::Usage(text) => text.split("error: ").nth(1).unwrap().trim_end().to_owned(),
+            CommandLineError::Usage(text) => text.split("error: ").nth(1).unwrap().trim_end().to_owned(),
             other => panic!("{other:?}"),
         }
     }
@@ -345,7 +359,7 @@ mod tests {
     #[test]
     fn what_is_missing_or_unknown_is_told_in_the_established_words() {
         let told = |line| match parsed(line).unwrap_err() {
-            Mistake::Established(text) => text,
+            CommandLineError::Established(text) => text,
             other => panic!("{other:?}"),
         };
         assert_eq!(told("--se gdbm"), "options --se/--sd/--de/--dd are required");
@@ -377,7 +391,7 @@ mod tests {
     #[test]
     fn every_option_is_in_the_help_and_the_manual() {
         let manual = include_str!("../../docs/man/pyzor-migrate.1");
-        let Invocation::Print(help) = parsed("--help").unwrap() else { panic!("no help") };
+        let MigrateCommand::Print(help) = parsed("--help").unwrap() else { panic!("no help") };
         for option in OPTIONS {
             for name in [Some(option.flag.long), option.alias].into_iter().flatten() {
                 assert!(
@@ -392,7 +406,7 @@ mod tests {
     #[test]
     fn a_malformed_dsn_is_not_repeated() {
         let mistake = parsed("--se redis --sd secret --de gdbm --dd x").unwrap_err();
-        let Mistake::Database(text) = mistake else { panic!("{mistake:?}") };
+        let CommandLineError::Database(text) = mistake else { panic!("{mistake:?}") };
         assert!(
             text.starts_with("the source's DSN (--sd): expected host,port") && !text.contains("secret"),
             "{text}"

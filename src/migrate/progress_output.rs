@@ -17,7 +17,7 @@ const STEP: u64 = 100_000;
 
 /// How many of what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct MigrationCounts {
     /// Keys of the source whose records the destination has accepted.
     pub(super) transferred: u64,
     /// Keys whose records could not be read or written.
@@ -41,7 +41,7 @@ pub(super) struct Counts {
 }
 
 /// Where a migration says how far it is.
-pub(super) struct Progress {
+pub(super) struct MigrationProgress {
     bar: ProgressBar,
     lines: bool,
     is_quiet: bool,
@@ -49,7 +49,7 @@ pub(super) struct Progress {
     told: Mutex<u64>,
 }
 
-impl Progress {
+impl MigrationProgress {
     /// On a terminal a bar, else a line now and then, or nothing of both.
     pub(super) fn new(quiet: bool) -> Self {
         let has_bar = !quiet && io::stderr().is_terminal();
@@ -136,12 +136,12 @@ pub(super) fn complain(what: &str, text: &dyn fmt::Display) {
     let _ = writeln!(io::stderr(), "pyzor-migrate: {what}: {text}");
 }
 
-/// Warnings of the engines, as lines on the standard error.
-pub(super) struct Warnings {
+/// Prints warnings of the engines as lines on the standard error.
+pub(super) struct WarningPrinter {
     pub(super) quiet: bool,
 }
 
-impl<S: Subscriber> Layer<S> for Warnings {
+impl<S: Subscriber> Layer<S> for WarningPrinter {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         let what = match *metadata.level() {

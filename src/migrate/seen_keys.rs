@@ -6,14 +6,14 @@ use std::hash::{BuildHasher, RandomState};
 /// Keys that have been met. Only what is told depends on it: a key that is taken for another one, of which the
 /// chance is less than one in a million for ten million keys, is moved all the same.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenKeys {
     /// Nothing where no key comes twice: it takes 10 to 20 bytes a key.
     met: Option<HashSet<u64>>,
     failed: HashSet<u64>,
     hasher: RandomState,
 }
 
-impl Seen {
+impl SeenKeys {
     /// Nothing has been met; `repeats` is whether a key may come twice.
     pub(super) fn new(repeats: bool) -> Self {
         Self { met: repeats.then(HashSet::new), failed: HashSet::new(), hasher: RandomState::new() }
@@ -37,10 +37,10 @@ mod tests {
 
     #[test]
     fn what_comes_twice_is_new_once() {
-        let mut seen = Seen::new(true);
+        let mut seen = SeenKeys::new(true);
         assert_eq!([b"a", b"b", b"a"].map(|key| seen.is_new(key)), [true, true, false]);
         assert_eq!([b"a", b"a"].map(|key| seen.is_new_failure(key)), [true, false]);
-        let mut seen = Seen::new(false);
+        let mut seen = SeenKeys::new(false);
         assert_eq!([b"a", b"a"].map(|key| seen.is_new(key)), [true, true]);
     }
 }

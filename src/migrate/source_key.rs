@@ -4,7 +4,7 @@ use pyzor_wire::digest::Digest;
 
 /// What a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum SourceKey {
     /// A digest as it should be written.
     Regular(Digest),
     /// A digest in upper case or quoted, beside which the source may have others for the same digest.
@@ -15,12 +15,12 @@ pub(super) enum Key {
 
 /// Tells what a key is. `b'…'` is what the established server's own migration from gdbm to Redis made
 /// of digests.
-pub(super) fn classify(key: &[u8]) -> Key {
+pub(super) fn classify(key: &[u8]) -> SourceKey {
     let bare = key.strip_prefix(b"b'").and_then(|rest| rest.strip_suffix(b"'"));
     match Digest::from_hex(bare.unwrap_or(key.trim_ascii_end())) {
-        Some(digest) if digest.to_hex() == *key => Key::Regular(digest),
-        Some(digest) => Key::Odd(digest),
-        None => Key::Foreign,
+        Some(digest) if digest.to_hex() == *key => SourceKey::Regular(digest),
+        Some(digest) => SourceKey::Odd(digest),
+        None => SourceKey::Foreign,
     }
 }
 
@@ -34,15 +34,15 @@ mod tests {
         let digest = Digest::from_hex(HEX.as_bytes()).unwrap();
         let upper = HEX.to_uppercase();
         for (key, expected) in [
-            (HEX.to_owned(), Key::Regular(digest)),
-            (upper.clone(), Key::Odd(digest)),
-            (format!("b'{HEX}'"), Key::Odd(digest)),
-            (format!("b'{upper}'"), Key::Odd(digest)),
-            (format!("{HEX} "), Key::Odd(digest)),
-            (format!("b'{HEX}"), Key::Foreign),
-            (format!("b\"{HEX}\""), Key::Foreign),
-            (HEX[1..].to_owned(), Key::Foreign),
-            (String::new(), Key::Foreign),
+            (HEX.to_owned(), SourceKey::Regular(digest)),
+            (upper.clone(), SourceKey::Odd(digest)),
+            (format!("b'{HEX}'"), SourceKey::Odd(digest)),
+            (format!("b'{upper}'"), SourceKey::Odd(digest)),
+            (format!("{HEX} "), SourceKey::Odd(digest)),
+            (format!("b'{HEX}"), SourceKey::Foreign),
+            (format!("b\"{HEX}\""), SourceKey::Foreign),
+            (HEX[1..].to_owned(), SourceKey::Foreign),
+            (String::new(), SourceKey::Foreign),
         ] {
             assert_eq!(classify(key.as_bytes()), expected, "{key}");
         }

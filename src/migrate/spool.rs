@@ -11,11 +11,11 @@ use pyzor_wire::digest::{Digest, HEX_LEN};
 const CACHE: usize = 32 << 20;
 
 /// What the library says went wrong.
-type Trouble = Box<dyn std::error::Error>;
-type Both = ((i64, Option<i64>, Option<i64>), (i64, Option<i64>, Option<i64>));
+type RedbError = Box<dyn std::error::Error>;
+type PackedRecord = ((i64, Option<i64>, Option<i64>), (i64, Option<i64>, Option<i64>));
 
 /// The digest's text with the key behind it.
-const ODD: TableDefinition<'_, &[u8], Both> = TableDefinition::new("odd");
+const ODD: TableDefinition<'_, &[u8], PackedRecord> = TableDefinition::new("odd");
 const SUSPECTS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("suspects");
 
 /// Records that wait. There is no file before the first one.
@@ -26,7 +26,7 @@ pub(super) struct Spool {
 
 /// The records of one digest that wait.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Group {
+pub(super) struct SpooledDigest {
     pub(super) digest: Digest,
     /// Keys and what was under them.
     pub(super) odd: Vec<(Vec<u8>, Record)>,
@@ -63,9 +63,13 @@ impl Spool {
     }
 
     /// The next digests, behind one or from the start, of which something waits.
-    pub(super) fn groups(&self, behind: Option<Digest>, limit: usize) -> Result<Vec<Group>, BulkError> {
+    pub(super) fn groups(
+        &self,
+        behind: Option<Digest>,
+        limit: usize,
+    ) -> Result<Vec<SpooledDigest>, BulkError> {
         let Some(database) = &self.database else { return Ok(Vec::new()) };
-        let read = || -> Result<Vec<Group>, Trouble> {
+        let read = || -> Result<Vec<SpooledDigest>, RedbError> {
             let transaction = database.begin_read()?;
             // Behind all keys of that digest.
             let start =
@@ -73,7 +77,7 @@ impl Spool {
             let (odd, suspects) = (transaction.open_table(ODD)?, transaction.open_table(SUSPECTS)?);
             let mut odd = odd.range(start.as_slice()..)?.peekable();
             let mut suspects = suspects.range(start.as_slice()..)?.peekable();
-            let mut groups: Vec<Group> = Vec::new();
+            let mut groups: Vec<SpooledDigest> = Vec::new();
             let digest_of = |name: &[u8]| name.get(..HEX_LEN).and_then(Digest::from_hex);
             while groups.len() < limit {
                 let next_odd = match odd.peek() {
@@ -90,7 +94,7 @@ impl Spool {
                     suspects.next().transpose()?;
                     break;
                 };
-                let mut group = Group { digest, odd: Vec::new() };
+                let mut group = SpooledDigest { digest, odd: Vec::new() };
                 while let Some(entry) = odd.next_if(
                     |entry| matches!(entry, Ok((name, _)) if digest_of(name.value()) == Some(digest)),
                 ) {
@@ -109,13 +113,13 @@ impl Spool {
 
     fn write(
         &mut self,
-        work: impl FnOnce(&redb::WriteTransaction) -> Result<(), Trouble>,
+        work: impl FnOnce(&redb::WriteTransaction) -> Result<(), RedbError>,
     ) -> Result<(), BulkError> {
         if self.database.is_none() {
             self.database = Some(create().map_err(|error| failed(&error))?);
         }
         let Some(database) = &self.database else { return Ok(()) };
-        let write = || -> Result<(), Trouble> {
+        let write = || -> Result<(), RedbError> {
             let mut transaction = database.begin_write()?;
             // The file is nobody's any more after a crash.
             transaction.set_durability(Durability::Eventual);
@@ -126,7 +130,7 @@ impl Spool {
     }
 }
 
-fn create() -> Result<Database, Trouble> {
+fn create() -> Result<Database, RedbError> {
     let file = tempfile::tempfile()?;
     let database = redb::Builder::new().set_cache_size(CACHE).create_file(file)?;
     let transaction = database.begin_write()?;
@@ -136,17 +140,17 @@ fn create() -> Result<Database, Trouble> {
     Ok(database)
 }
 
-fn failed(error: &Trouble) -> BulkError {
+fn failed(error: &RedbError) -> BulkError {
     BulkError(format!("a temporary file in {}: {error}", std::env::temp_dir().display()))
 }
 
-fn packed(record: &Record) -> Both {
+fn packed(record: &Record) -> PackedRecord {
     let tally =
         |tally: &Tally| (tally.count, tally.first.map(Timestamp::micros), tally.last.map(Timestamp::micros));
     (tally(&record.reports), tally(&record.whitelists))
 }
 
-fn unpacked((reports, whitelists): Both) -> Record {
+fn unpacked((reports, whitelists): PackedRecord) -> Record {
     let tally = |(count, first, last): (i64, Option<i64>, Option<i64>)| Tally {
         count,
         first: first.map(Timestamp::from_micros),
@@ -169,7 +173,7 @@ mod tests {
         spool.keep(&[kept(2, "B", 1), kept(1, "A", 2), kept(2, "A", 3)]).unwrap();
         spool.keep(&[kept(2, "B", 4)]).unwrap();
         spool.suspect(&[digest(1), digest(3), digest(0)]).unwrap();
-        let group = |number, odd: &[(&str, i64)]| Group {
+        let group = |number, odd: &[(&str, i64)]| SpooledDigest {
             digest: digest(number),
             odd: odd.iter().map(|(key, count)| (key.as_bytes().to_vec(), record(*count))).collect(),
         };

@@ -6,23 +6,23 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use super::copying::Writing;
+use super::copying::PendingWrite;
 use super::journal::{Journal, JournalError};
-use super::keys::{Key, classify};
 use super::moving::PAUSE;
-use super::options::Options;
-use super::progress::{Counts, Progress};
-use super::seen::Seen;
+use super::options::MigrateOptions;
+use super::progress_output::{MigrationCounts, MigrationProgress};
+use super::seen_keys::SeenKeys;
+use super::source_key::{SourceKey, classify};
 use super::spool::Spool;
-use super::stop::Stop;
+use super::stop_request::StopRequest;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::{Bulk, BulkError, Item};
 use pyzor_wire::digest::Digest;
 
 /// How many records are read before they are written; with a journal, which writes to its disk for each
 /// batch, more.
-pub(super) const BATCH: usize = 10_000;
-const JOURNALLED_BATCH: usize = 20_000;
+pub(super) const RECORDS_AT_A_TIME: usize = 10_000;
+const RECORDS_PER_JOURNAL_WRITE: usize = 20_000;
 /// Batches that have been read and wait.
 const AHEAD: usize = 1;
 /// How often the source is looked through for records that were changed meanwhile.
@@ -32,7 +32,7 @@ pub(super) const ATTEMPTS: usize = 10;
 
 /// Why a migration cannot go on.
 #[derive(Debug, Error)]
-pub(super) enum Failure {
+pub(super) enum MigrateError {
     /// A database cannot.
     #[error(transparent)]
     Database(#[from] BulkError),
@@ -46,26 +46,26 @@ pub(super) enum Failure {
 
 /// A migration under way.
 pub(super) struct Transfer<'a> {
-    pub(super) options: &'a Options,
+    pub(super) options: &'a MigrateOptions,
     pub(super) source: Arc<dyn Bulk>,
     /// None where there is none and none is to be created.
     pub(super) destination: Option<Arc<dyn Bulk>>,
     pub(super) journal: Option<Journal>,
-    pub(super) progress: &'a Progress,
-    pub(super) stop: Stop,
-    pub(super) counts: Counts,
+    pub(super) progress: &'a MigrationProgress,
+    pub(super) stop: StopRequest,
+    pub(super) counts: MigrationCounts,
     pub(super) spool: Spool,
-    pub(super) seen: Seen,
+    pub(super) seen: SeenKeys,
     /// Before that a last change was too long ago.
     pub(super) horizon: Option<Timestamp>,
-    pub(super) round: Round,
+    pub(super) round: SourcePass,
     /// A batch of a copy that is being written, while the next one is prepared.
-    pub(super) writing: Option<Writing>,
+    pub(super) writing: Option<PendingWrite>,
 }
 
 /// One look through the source.
 #[derive(Debug, Default)]
-pub(super) struct Round {
+pub(super) struct SourcePass {
     /// Whether everything is met for the first time.
     pub(super) is_first: bool,
     /// Whether an earlier run may have moved something.
@@ -81,7 +81,7 @@ pub(super) struct Round {
 }
 
 /// A record that is to be moved.
-pub(super) struct Candidate {
+pub(super) struct RecordToMove {
     pub(super) digest: Digest,
     pub(super) is_odd: bool,
     /// Whether its key is met for the first time.
@@ -126,14 +126,14 @@ pub(super) fn read_ahead(
 impl<'a> Transfer<'a> {
     /// A migration that has not begun.
     pub(super) fn new(
-        options: &'a Options,
+        options: &'a MigrateOptions,
         source: Arc<dyn Bulk>,
         destination: Option<Arc<dyn Bulk>>,
         journal: Option<Journal>,
-        progress: &'a Progress,
-        stop: Stop,
+        progress: &'a MigrationProgress,
+        stop: StopRequest,
     ) -> Self {
-        let seen = Seen::new(source.repeats());
+        let seen = SeenKeys::new(source.repeats());
         Self {
             options,
             source,
@@ -141,30 +141,31 @@ impl<'a> Transfer<'a> {
             journal,
             progress,
             stop,
-            counts: Counts::default(),
+            counts: MigrationCounts::default(),
             spool: Spool::default(),
             seen,
             horizon: horizon(options),
-            round: Round::default(),
+            round: SourcePass::default(),
             writing: None,
         }
     }
 
     /// Moves everything, and finishes what it has begun when it is interrupted.
-    pub(super) async fn run(&mut self) -> Result<(), Failure> {
+    pub(super) async fn run(&mut self) -> Result<(), MigrateError> {
         let done = self.run_on().await;
         let written = self.written().await;
         done.and(written)
     }
 
-    async fn run_on(&mut self) -> Result<(), Failure> {
+    async fn run_on(&mut self) -> Result<(), MigrateError> {
         let total = if self.progress.wants_total() { self.source.estimate().await? } else { None };
         self.progress.begin("copying", total);
         self.round.is_rerun = self.settle().await?;
         for pass in 0..PASSES {
-            self.round = Round { is_first: pass == 0, is_rerun: self.round.is_rerun, ..Round::default() };
+            self.round =
+                SourcePass { is_first: pass == 0, is_rerun: self.round.is_rerun, ..SourcePass::default() };
             self.pass().await?;
-            let Round { young, undurable, .. } = self.round;
+            let SourcePass { young, undurable, .. } = self.round;
             if young + undurable == 0 {
                 break;
             }
@@ -174,7 +175,7 @@ impl<'a> Transfer<'a> {
             {
                 tokio::select! {
                     durable = destination.bring_to_disk() => durable?,
-                    name = self.stop.wanted() => return Err(Failure::Interrupted(name)),
+                    name = self.stop.wanted() => return Err(MigrateError::Interrupted(name)),
                 }
             }
             if pass + 1 < PASSES && young > 0 {
@@ -191,8 +192,8 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    async fn pass(&mut self) -> Result<(), Failure> {
-        let batch = if self.journal.is_some() { JOURNALLED_BATCH } else { BATCH };
+    async fn pass(&mut self) -> Result<(), MigrateError> {
+        let batch = if self.journal.is_some() { RECORDS_PER_JOURNAL_WRITE } else { RECORDS_AT_A_TIME };
         let mut batches = read_ahead(&self.source, batch);
         while let Some(items) = batches.recv().await {
             let items = items?;
@@ -220,7 +221,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Copies those once more that were changed after they had been copied.
-    async fn look_again(&mut self) -> Result<(), Failure> {
+    async fn look_again(&mut self) -> Result<(), MigrateError> {
         let again = std::mem::take(&mut self.round.again);
         if !again.is_empty() {
             let items = self.source.read(again).await?;
@@ -229,7 +230,7 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    async fn batch(&mut self, items: Vec<Item>, is_first: bool) -> Result<(), Failure> {
+    async fn batch(&mut self, items: Vec<Item>, is_first: bool) -> Result<(), MigrateError> {
         let candidates = self.sort_out(items, is_first);
         if self.options.dry_run {
             self.look_only(&candidates).await
@@ -241,13 +242,13 @@ impl<'a> Transfer<'a> {
     }
 
     /// Those items that are to be moved.
-    fn sort_out(&mut self, items: Vec<Item>, is_first: bool) -> Vec<Candidate> {
+    fn sort_out(&mut self, items: Vec<Item>, is_first: bool) -> Vec<RecordToMove> {
         let mut candidates = Vec::with_capacity(items.len());
         for item in items {
             let (digest, is_odd) = match classify(&item.key) {
-                Key::Regular(digest) => (digest, false),
-                Key::Odd(digest) => (digest, true),
-                Key::Foreign => {
+                SourceKey::Regular(digest) => (digest, false),
+                SourceKey::Odd(digest) => (digest, true),
+                SourceKey::Foreign => {
                     self.counts.skipped += u64::from(is_first && self.seen.is_new(&item.key));
                     continue;
                 }
@@ -258,7 +259,7 @@ impl<'a> Transfer<'a> {
                 Ok(record) => {
                     let record = *record;
                     self.counts.clamped += u64::from(is_new && is_saturated(&item, &record));
-                    candidates.push(Candidate { digest, is_odd, is_new, item, record });
+                    candidates.push(RecordToMove { digest, is_odd, is_new, item, record });
                 }
                 Err(why) => self.fail(&item.key, why),
             }
@@ -289,9 +290,9 @@ impl<'a> Transfer<'a> {
         self.destination.clone().ok_or_else(|| BulkError("there is no destination".to_owned()))
     }
 
-    async fn look_only(&mut self, candidates: &[Candidate]) -> Result<(), Failure> {
+    async fn look_only(&mut self, candidates: &[RecordToMove]) -> Result<(), MigrateError> {
         // A scan may meet a key twice.
-        let candidates: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.is_new).collect();
+        let candidates: Vec<&RecordToMove> = candidates.iter().filter(|candidate| candidate.is_new).collect();
         if let Some(destination) = &self.destination {
             let keys = candidates.iter().map(|candidate| candidate.digest.to_hex().to_vec()).collect();
             let met = destination.read(keys).await?.iter().flatten().count();
@@ -306,12 +307,12 @@ impl<'a> Transfer<'a> {
 }
 
 /// Whether records are deleted only when those in the destination are on its disk, which is waited for once.
-pub(super) fn awaits_disk(options: &Options, destination: &dyn Bulk) -> bool {
+pub(super) fn awaits_disk(options: &MigrateOptions, destination: &dyn Bulk) -> bool {
     options.delete && !options.no_durability && !options.dry_run && destination.is_lazy()
 }
 
 /// Before which a last change is too long ago.
-pub(super) fn horizon(options: &Options) -> Option<Timestamp> {
+pub(super) fn horizon(options: &MigrateOptions) -> Option<Timestamp> {
     let age = i64::try_from(options.cleanup_age?.as_micros()).unwrap_or(i64::MAX);
     Some(Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age)))
 }

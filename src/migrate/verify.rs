@@ -6,12 +6,12 @@ use tokio::task::block_in_place;
 
 use super::compare::{difference, lacks};
 use super::copying::totals;
-use super::keys::{Key, classify};
-use super::progress::{Counts, Progress};
-use super::seen::Seen;
+use super::progress_output::{MigrationCounts, MigrationProgress};
+use super::seen_keys::SeenKeys;
+use super::source_key::{SourceKey, classify};
 use super::spool::Spool;
-use super::stop::Stop;
-use super::transfer::{BATCH, Failure, read_ahead};
+use super::stop_request::StopRequest;
+use super::transfer::{MigrateError, RECORDS_AT_A_TIME, read_ahead};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{Bulk, BulkError, Item};
 use pyzor_wire::digest::Digest;
@@ -29,8 +29,8 @@ pub(super) struct Findings {
 pub(super) struct Verification<'a> {
     pub(super) source: Arc<dyn Bulk>,
     pub(super) destination: Arc<dyn Bulk>,
-    pub(super) progress: &'a Progress,
-    pub(super) stop: Stop,
+    pub(super) progress: &'a MigrationProgress,
+    pub(super) stop: StopRequest,
     /// Whether the destination may have more than the source.
     pub(super) merged: bool,
     /// Before that a last change was too long ago.
@@ -41,13 +41,13 @@ pub(super) struct Verification<'a> {
 
 impl Verification<'_> {
     /// Compares all records of the source with those of the destination.
-    pub(super) async fn run(&self, counts: &mut Counts) -> Result<Findings, Failure> {
+    pub(super) async fn run(&self, counts: &mut MigrationCounts) -> Result<Findings, MigrateError> {
         let total = if self.progress.wants_total() { self.source.estimate().await? } else { None };
         self.progress.begin("comparing", total);
         let mut findings = Findings::default();
         let mut spool = Spool::default();
-        let mut seen = Seen::new(self.source.repeats());
-        let mut batches = read_ahead(&self.source, BATCH);
+        let mut seen = SeenKeys::new(self.source.repeats());
+        let mut batches = read_ahead(&self.source, RECORDS_AT_A_TIME);
         while let Some(items) = batches.recv().await {
             let items = items?;
             let met = items.len() as u64;
@@ -62,16 +62,16 @@ impl Verification<'_> {
     async fn batch(
         &self,
         items: Vec<Item>,
-        counts: &mut Counts,
-        (findings, spool, seen): (&mut Findings, &mut Spool, &mut Seen),
-    ) -> Result<(), Failure> {
+        counts: &mut MigrationCounts,
+        (findings, spool, seen): (&mut Findings, &mut Spool, &mut SeenKeys),
+    ) -> Result<(), MigrateError> {
         let (mut regular, mut odd) = (Vec::new(), Vec::new());
         for item in items {
             let is_new = seen.is_new(&item.key);
             let (digest, is_odd) = match classify(&item.key) {
-                Key::Regular(digest) => (digest, false),
-                Key::Odd(digest) => (digest, true),
-                Key::Foreign => {
+                SourceKey::Regular(digest) => (digest, false),
+                SourceKey::Odd(digest) => (digest, true),
+                SourceKey::Foreign => {
                     counts.skipped += u64::from(is_new && !self.is_told);
                     continue;
                 }
@@ -101,11 +101,11 @@ impl Verification<'_> {
         Ok(())
     }
 
-    async fn groups(&self, spool: &Spool, findings: &mut Findings) -> Result<(), Failure> {
+    async fn groups(&self, spool: &Spool, findings: &mut Findings) -> Result<(), MigrateError> {
         let mut behind = None;
         loop {
             self.stop.check()?;
-            let groups = block_in_place(|| spool.groups(behind, BATCH))?;
+            let groups = block_in_place(|| spool.groups(behind, RECORDS_AT_A_TIME))?;
             let Some(last) = groups.last() else { return Ok(()) };
             behind = Some(last.digest);
             let totals = totals(self.source.as_ref(), &groups).await?;

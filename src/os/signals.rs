@@ -119,11 +119,39 @@ fn meaningful() -> SigSet {
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGHUP].into_iter().collect()
 }
 
+/// The signals that ask a program to stop, as they arrive.
+#[derive(Debug)]
+pub(crate) struct StopSignals {
+    term: Stream,
+    int: Stream,
+}
+
+impl StopSignals {
+    /// Takes both signals from now on. Needs the runtime.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub(crate) fn install() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next signal, and returns its name. Giving up the wait loses none.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            biased;
+            Some(()) = self.term.recv() => "SIGTERM",
+            Some(()) = self.int.recv() => "SIGINT",
+            // The streams end with the runtime, and nothing waits then.
+            else => std::future::pending().await,
+        }
+    }
+}
+
 /// The signals that arrive. Several of the same kind that wait count as one.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    term: Stream,
-    int: Stream,
+    stops: StopSignals,
     usr1: Stream,
     hup: Stream,
 }
@@ -137,8 +165,7 @@ impl Signals {
     /// The system's.
     pub(crate) fn install() -> io::Result<Self> {
         let signals = Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
+            stops: StopSignals::install()?,
             usr1: signal(SignalKind::user_defined1())?,
             hup: signal(SignalKind::hangup())?,
         };
@@ -151,12 +178,9 @@ impl Signals {
     pub(crate) async fn next(&mut self) -> Intention {
         tokio::select! {
             biased;
-            Some(()) = self.term.recv() => Intention::Stop("SIGTERM"),
-            Some(()) = self.int.recv() => Intention::Stop("SIGINT"),
+            name = self.stops.next() => Intention::Stop(name),
             Some(()) = self.hup.recv() => Intention::Reopen,
             Some(()) = self.usr1.recv() => Intention::Reload,
-            // The streams end with the runtime, and then nothing waits.
-            else => std::future::pending().await,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, Command};
 
 use super::table::{NumberCheck, OPTIONS, OptionKind, ServerOption};
-use crate::optparse::{Flag, Value, explain, normalize};
+use crate::optparse::{OptionSpec, OptionValue, explain, normalize};
 
 const PROGRAM: &str = "pyzord";
 const USAGE: &str = "pyzord [options]";
@@ -51,14 +51,19 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
     Ok(CommandLine::Run(given.collect()))
 }
 
-fn flags() -> Vec<Flag> {
+fn flags() -> Vec<OptionSpec> {
     let flag = |option: &ServerOption| {
         let value = match option.kind {
-            OptionKind::Switch => Value::None,
-            OptionKind::Number(_, _, NumberCheck::OnCommandLine) => Value::Number,
-            _ => Value::Text,
+            OptionKind::Switch => OptionValue::None,
+            OptionKind::Number(_, _, NumberCheck::OnCommandLine) => OptionValue::Number,
+            _ => OptionValue::Text,
         };
-        Some(Flag { long: option.flag?, short: option.short, value, may_be_abbreviated: option.established })
+        Some(OptionSpec {
+            long: option.flag?,
+            short: option.short,
+            value,
+            may_be_abbreviated: option.established,
+        })
     };
     OPTIONS.iter().filter_map(flag).collect()
 }
