@@ -29,11 +29,7 @@ pub(super) async fn serve(
         Ok(signals) => signals,
         Err(error) => return failed_start(error.into(), readiness),
     };
-    settings.warnings.iter().for_each(|warning| warn!("{warning}"));
-    if settings.user.is_empty() && Uid::effective().is_root() {
-        warn!("running as root, which the server has no need of: set User to one that is made for it");
-    }
-    settings.notices.iter().for_each(|notice| info!("{notice}"));
+    log_notes(settings);
     let mut reload_at_once = false;
     let prepared = tokio::select! {
         prepared = prepare(settings, logs, socket, readiness.is_some()) => prepared,
@@ -82,6 +78,15 @@ pub(super) async fn serve(
         ServiceEnd::Asked => ExitCode::SUCCESS,
         ServiceEnd::Failed => ExitCode::FAILURE,
     }
+}
+
+/// Logs what the operator should look at or know of the settings.
+fn log_notes(settings: &Settings) {
+    settings.warnings.iter().for_each(|warning| warn!("{warning}"));
+    if settings.user.is_empty() && Uid::effective().is_root() {
+        warn!("running as root, which the server has no need of: set User to one that is made for it");
+    }
+    settings.notices.iter().for_each(|notice| info!("{notice}"));
 }
 
 /// Says that requests are answered from now on, in the log, and to the terminal or the process in the foreground.

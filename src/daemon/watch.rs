@@ -47,31 +47,9 @@ impl SignalWatch {
         let engine = Arc::clone(&self.engine);
         let failed = engine.failed();
         tokio::pin!(failed);
-        let mut reloading: Option<oneshot::Receiver<Result<LoadedAccess, AccessLoadError>>> = None;
-        let mut reload_again = self.reload_at_once;
-        let mut reopen_again = false;
-        let mut retry = None;
+        let mut reload = PendingReload { is_wanted: self.reload_at_once, ..PendingReload::default() };
         let end = loop {
-            // A signal during a reload may mean that a file has changed since it was read.
-            if reload_again && reloading.is_none() {
-                match self.reload(reopen_again) {
-                    Ok(task) => {
-                        reloading = Some(task);
-                        (reopen_again, retry) = (false, None);
-                    }
-                    Err(error) => {
-                        // What a signal has asked for is tried until it succeeds, and reported once.
-                        if retry.is_none() {
-                            error!(
-                                "reloading failed: {error}; the logs, accounts and rules in force stay as they were \
-                                 until it succeeds"
-                            );
-                        }
-                        retry = Some(Instant::now() + RETRY);
-                    }
-                }
-                reload_again = false;
-            }
+            reload.begin(&self);
             tokio::select! {
                 biased;
                 why = &mut failed => {
@@ -79,24 +57,14 @@ impl SignalWatch {
                     break ServiceEnd::Failed;
                 }
                 () = stop.closed() => break ServiceEnd::Failed,
-                outcome = async {
-                    match &mut reloading {
-                        Some(task) => task.await,
-                        None => std::future::pending().await,
-                    }
-                } => {
-                    reloading = None;
+                outcome = finished(&mut reload.running) => {
+                    reload.running = None;
                     match outcome {
                         Ok(outcome) => self.take(outcome),
                         Err(_) => error!("reloading failed: its thread has died; {UNCHANGED}"),
                     }
                 }
-                () = async {
-                    match retry {
-                        Some(then) => sleep_until(then).await,
-                        None => std::future::pending().await,
-                    }
-                } => reload_again = true,
+                () = due(reload.retry) => reload.is_wanted = true,
                 intention = self.signals.next() => match intention {
                     Intention::Stop(name) => {
                         info!("{name} received. Shutting down.");
@@ -104,12 +72,11 @@ impl SignalWatch {
                     }
                     Intention::Reload => {
                         info!("SIGUSR1 received. Reloading configuration.");
-                        (reload_again, retry) = (true, None);
+                        reload.want(false);
                     }
                     Intention::Reopen => {
                         info!("SIGHUP received. Reopening log files and reloading configuration.");
-                        reopen_again = true;
-                        (reload_again, retry) = (true, None);
+                        reload.want(true);
                     }
                 },
             }
@@ -121,7 +88,7 @@ impl SignalWatch {
 
     /// Begins to reload, in a thread of its own: opening and reading may take long, on a network's file
     /// system for instance.
-    fn reload(&self, reopen: bool) -> io::Result<oneshot::Receiver<Result<LoadedAccess, AccessLoadError>>> {
+    fn reload(&self, reopen: bool) -> io::Result<ReloadOutcome> {
         let (logs, sources, before) = (self.logs.clone(), self.sources.clone(), self.present);
         let (done, reloading) = oneshot::channel();
         // The runtime's own threads would panic where there can be no more.
@@ -146,6 +113,71 @@ impl SignalWatch {
             }
             Err(error) => error!("{error}; {UNCHANGED}"),
         }
+    }
+}
+
+/// What a thread that reloads will have loaded.
+type ReloadOutcome = oneshot::Receiver<Result<LoadedAccess, AccessLoadError>>;
+
+/// Reloads that signals have asked for.
+#[derive(Default)]
+struct PendingReload {
+    running: Option<ReloadOutcome>,
+    /// Whether another one is to begin when none is running: a signal during a reload may mean that a file has
+    /// changed since it was read.
+    is_wanted: bool,
+    /// Whether the logs are to be opened again, too.
+    reopen: bool,
+    /// When one that could not begin is tried again.
+    retry: Option<Instant>,
+}
+
+impl PendingReload {
+    fn want(&mut self, reopen: bool) {
+        self.reopen |= reopen;
+        (self.is_wanted, self.retry) = (true, None);
+    }
+
+    /// Begins a reload that is wanted, unless one is running.
+    fn begin(&mut self, watch: &SignalWatch) {
+        if !self.is_wanted || self.running.is_some() {
+            return;
+        }
+        match watch.reload(self.reopen) {
+            Ok(task) => {
+                self.running = Some(task);
+                (self.reopen, self.retry) = (false, None);
+            }
+            Err(error) => {
+                // What a signal has asked for is tried until it succeeds, and reported once.
+                if self.retry.is_none() {
+                    error!(
+                        "reloading failed: {error}; the logs, accounts and rules in force stay as they were until it \
+                         succeeds"
+                    );
+                }
+                self.retry = Some(Instant::now() + RETRY);
+            }
+        }
+        self.is_wanted = false;
+    }
+}
+
+/// Waits for a reload that is running; for ever, if none is.
+async fn finished(
+    running: &mut Option<ReloadOutcome>,
+) -> Result<Result<LoadedAccess, AccessLoadError>, oneshot::error::RecvError> {
+    match running {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for this moment; for ever, if there is none.
+async fn due(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
