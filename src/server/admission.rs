@@ -12,6 +12,7 @@ use super::work::{self, EngineWork};
 use crate::handler::NextStep;
 use crate::limits::{Admission, RateLimit};
 use crate::logging::UsageLog;
+use crate::logging::allowance::Allowance;
 use pyzor_udp::ReplyTo;
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::{self, Answer, Refusal};
@@ -30,12 +31,12 @@ impl Server {
         }
         for (datagram, reply_to) in self.inbox.datagrams() {
             let peer = reply_to.peer;
-            let source = match self.gate.as_mut().map(|gate| gate.enter(peer.ip())) {
+            let admission = self.gate.as_mut().map(|gate| gate.enter(peer.ip()));
+            let source = match admission {
                 None => None,
                 Some(Admission::Admitted(source)) => Some(source),
-                Some(Admission::Exceeds) => continue,
-                Some(Admission::Denied) => {
-                    self.counters.denied += 1;
+                Some(refused) => {
+                    self.counters.denied += u64::from(refused == Admission::Denied);
                     continue;
                 }
             };
@@ -57,9 +58,8 @@ impl Server {
             match decision.step {
                 NextStep::Refuse(_) if exceeds(RateLimit::Errors) => {}
                 NextStep::Refuse(refusal) => {
-                    if refusal == Refusal::MalformedVersion && self.complaints.take(Instant::now()).is_some()
-                    {
-                        warn!("Invalid PV: {}", request.version.unwrap_or_default().escape_ascii());
+                    if refusal == Refusal::MalformedVersion {
+                        warn_of_version(&mut self.complaints, request);
                     }
                     self.usage.refused(refusal.code(), refusal.diagnosis());
                     self.outbox.push(reply_to, |out| reply::encode(out, request.thread, Err(refusal)));
@@ -72,28 +72,30 @@ impl Server {
                 }
                 NextStep::Count(..) if request.is_anonymous() && exceeds(RateLimit::Writes) => {}
                 NextStep::Count(op, kind, digests) => {
-                    match replay_status(&mut self.replays, request, reply_to) {
-                        (ReplayStatus::New, mark) => {
+                    let (status, mark) = replay_status(&mut self.replays, request, reply_to);
+                    match status {
+                        ReplayStatus::New => {
                             work.count(reply_to, request, op, kind, digests, self.usage.enabled());
                             mark.into_iter().for_each(|mark| work.mark(mark));
                         }
-                        (ReplayStatus::Counted, _) => {
-                            answer_at_once(
-                                &mut self.usage,
-                                &mut self.outbox,
-                                reply_to,
-                                request,
-                                op,
-                                Answer::Done,
-                            );
+                        ReplayStatus::Counted => {
+                            let (usage, outbox) = (&mut self.usage, &mut self.outbox);
+                            answer_at_once(usage, outbox, reply_to, request, op, Answer::Done);
                         }
-                        (ReplayStatus::UnderWay, _) => {}
-                        (ReplayStatus::TooMany, _) => self.counters.shed += 1,
+                        ReplayStatus::UnderWay => {}
+                        ReplayStatus::TooMany => self.counters.shed += 1,
                     }
                 }
             }
         }
         work
+    }
+}
+
+/// Logs a protocol version that is no number, which a stranger can send.
+fn warn_of_version(complaints: &mut Allowance, request: &Request<'_>) {
+    if complaints.take(Instant::now()).is_some() {
+        warn!("Invalid PV: {}", request.version.unwrap_or_default().escape_ascii());
     }
 }
 

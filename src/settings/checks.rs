@@ -43,16 +43,7 @@ impl SettingsLoader<'_> {
                 Ok(SettingValue::Truth(text.eq_ignore_ascii_case("true")))
             }
             OptionKind::Number(lowest, highest, _) => {
-                let number = pyzor_wire::number::integer(text.as_bytes()).ok_or_else(|| no_number(text))?;
-                // More seconds than the clock can hold are as good as that many.
-                let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
-                if number < lowest {
-                    return Err(format!("{number} is less than {lowest}"));
-                }
-                if number > highest {
-                    return Err(format!("{number} is more than {highest}"));
-                }
-                Ok(SettingValue::Number(number))
+                number_between(lowest, highest, text).map(SettingValue::Number)
             }
             OptionKind::Word(words) => match words.iter().find(|word| **word == text) {
                 Some(word) => Ok(SettingValue::Text((*word).to_owned())),
@@ -250,6 +241,20 @@ fn has_file(values: &BTreeMap<&str, SettingValue>) -> bool {
 
 fn is_truth(text: &str) -> bool {
     ["true", "false"].iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+/// Reads a whole number from the lowest to the highest.
+fn number_between(lowest: i64, highest: i64, text: &str) -> Result<i64, String> {
+    let number = pyzor_wire::number::integer(text.as_bytes()).ok_or_else(|| no_number(text))?;
+    // More seconds than the clock can hold are as good as that many.
+    let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
+    if number < lowest {
+        return Err(format!("{number} is less than {lowest}"));
+    }
+    if number > highest {
+        return Err(format!("{number} is more than {highest}"));
+    }
+    Ok(number)
 }
 
 /// Whether something in a value looks like a comment behind it.

@@ -181,7 +181,8 @@ impl<'a> SettingsLoader<'a> {
         }
     }
 
-    pub(super) fn finish(mut self) -> Result<ServerInvocation, SettingsError> {
+    /// Checks all values one by one, and returns those without a problem.
+    fn check_each(&mut self) -> BTreeMap<&'static str, SettingValue> {
         let mut values = BTreeMap::new();
         for option in OPTIONS {
             let given = self.given.get(option.key).cloned().unwrap_or_else(|| GivenValue {
@@ -201,6 +202,12 @@ impl<'a> SettingsLoader<'a> {
                 Err(text) => self.problem(given.place, Some(option.key), text),
             }
         }
+        values
+    }
+
+    /// Checks all values, and makes settings of them.
+    pub(super) fn finish(mut self) -> Result<ServerInvocation, SettingsError> {
+        let mut values = self.check_each();
         self.warn_of_comment_in_database(&values);
         self.check_concurrency(&values);
         self.check_identity(&values);
