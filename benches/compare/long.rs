@@ -22,7 +22,7 @@ const AIM: f64 = 10.0;
 pub(crate) fn measure(seconds: f64) -> String {
     const LOAD: [&str; 2] = ["--mix", "check=9,report=1"];
     let home = subject::home("CleanupAge = 2592000\n");
-    fill(&home.path().join("pyzord.db"));
+    fill(&home.path("pyzord.db"));
     let quiet = home.clone().arguments(&["--cleanup-age", "0"]);
     let server = pinned(&processors().server, || quiet.start());
     ask(&server, &["--preload", "--count", "1"]);

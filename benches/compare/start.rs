@@ -32,7 +32,7 @@ pub(crate) fn measure(subjects: &[Subject]) -> Starts {
     let million = subjects.iter().find(|subject| subject.is_ours() && subject.has_million()).unwrap();
     let idle = {
         let server = pinned(&processors().server, || subject::home("").start());
-        memory(&[server.pid()], Some(&server.home().path().join("pyzord.db")))
+        memory(&[server.pid()], Some(&server.home().path("pyzord.db")))
     };
     let others = subjects.iter().filter(|subject| subject.is_first());
     Starts {
@@ -46,7 +46,7 @@ pub(crate) fn measure(subjects: &[Subject]) -> Starts {
 /// The median of starts on a copy of this database.
 fn starts(database: &Path) -> f64 {
     let home = subject::home("");
-    let copied = Command::new("cp").arg(database).arg(home.path().join("pyzord.db")).status();
+    let copied = Command::new("cp").arg(database).arg(home.path("pyzord.db")).status();
     assert!(copied.unwrap().success());
     // The copy of a file in use has a tail, which the first start cuts off.
     home.start().stop();
@@ -57,7 +57,12 @@ fn starts(database: &Path) -> f64 {
                 // Becomes the server; it takes about a millisecond, which counts.
                 let mut server = Command::new("taskset");
                 server.args(["--cpu-list", &processors().server, env!("CARGO_BIN_EXE_pyzord")]);
-                server.arg("--homedir").arg(home.path()).args(["-a", "0.0.0.0", "-p", &port.to_string()]);
+                server.arg("--homedir").arg(home.directory()).args([
+                    "-a",
+                    "0.0.0.0",
+                    "-p",
+                    &port.to_string(),
+                ]);
                 server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
                 let start = Instant::now();
                 let server = Started(server.spawn().unwrap());

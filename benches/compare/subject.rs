@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::Measurement;
-use crate::harness::{Home, MariaDb, Redis, Server, free_tcp_port, interop};
+use crate::harness::{Home, MariaDb, Redis, Server, free_port, interop};
 use crate::load::Load;
 use crate::process::{Memory, cpu_seconds, family, memory, pinned, processors};
 
@@ -130,7 +130,7 @@ impl Database {
         pinned(&processors().others, || match engine {
             "redis" => {
                 // As it comes: nothing is written to the disk at each change.
-                let port = free_tcp_port();
+                let port = free_port();
                 let options = format!("--port {port} --appendonly no --save 3600 1 300 100 60 10000");
                 Self::Redis(Rc::new(Redis::at(port, &options, &[]).into()))
             }
@@ -308,7 +308,7 @@ impl Subject {
     /// The file of its database, if it has one.
     pub(crate) fn file(&self) -> Option<PathBuf> {
         match &self.runs {
-            Runs::Server(server) if self.engine == "gdbm" => Some(server.home().path().join("pyzord.db")),
+            Runs::Server(server) if self.engine == "gdbm" => Some(server.home().path("pyzord.db")),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Account, DIGEST, Home, Server, eventually, ours, ours_only, unix_time};
+use crate::harness::{Account, DIGEST, Home, Server, eventually, is_ours, ours_only, unix_time};
 
 const OPERATIONS: [&str; 6] = ["ping", "pong", "check", "info", "report", "whitelist"];
 
@@ -437,7 +437,7 @@ fn the_first_matching_line_decides_and_differences_are_warned_of() {
 fn the_last_matching_line_decides_when_asked_for() {
     // The established server knows no other order, and no setting for it.
     let (home, bob) = ambiguous();
-    let order = if ours() { "AccessOrder = last\n" } else { "" };
+    let order = if is_ours() { "AccessOrder = last\n" } else { "" };
     let server = home.config(order).start();
     assert_eq!(rights(&server, Some(&bob)), "ping pong check info report");
     assert_no_warning(server);
@@ -605,16 +605,16 @@ fn files_that_vanish_before_a_reload_give_way_to_the_default() {
     let home = Home::new().passwd(bob.passwd()).access("ping : bob : allow\nwhitelist : anonymous : allow\n");
     let server = home.start();
     assert_eq!(rights(&server, None), "whitelist");
-    fs::remove_file(home.path().join("pyzord.access")).unwrap();
+    fs::remove_file(home.path("pyzord.access")).unwrap();
     server.signal(Signal::SIGUSR1);
     let default = "ping pong check info report";
     eventually("the default rules", || (rights(&server, None) == default).then_some(()));
     assert_eq!(rights(&server, Some(&bob)), "");
-    fs::remove_file(home.path().join("pyzord.passwd")).unwrap();
+    fs::remove_file(home.path("pyzord.passwd")).unwrap();
     server.signal(Signal::SIGUSR1);
     eventually("no account", || (server.request_as(&bob, "ping", &[]).code() == 401).then_some(()));
     assert_eq!(rights(&server, None), default);
-    if ours() {
+    if is_ours() {
         assert_logged(&home, "WARNING", &["pyzord.access", "vanished"]);
         assert_logged(&home, "WARNING", &["pyzord.passwd", "vanished"]);
     }
@@ -632,13 +632,13 @@ fn a_file_that_cannot_be_read_leaves_both_as_they_were() {
         assert_eq!(rights(&server, Some(&bob)), "ping");
         home.rewrite("pyzord.passwd", carol.passwd());
         home.rewrite("pyzord.access", "pong : all : allow\n");
-        fs::set_permissions(home.path().join(unreadable), Permissions::from_mode(0o000)).unwrap();
+        fs::set_permissions(home.path(unreadable), Permissions::from_mode(0o000)).unwrap();
         server.signal(Signal::SIGUSR1);
         assert_logged(&home, "ERROR", &[unreadable]);
         assert_eq!(rights(&server, Some(&bob)), "ping");
         assert_eq!(server.request_as(&carol, "ping", &[]).code(), 401);
         // Once it can be read again, both take effect.
-        fs::set_permissions(home.path().join(unreadable), Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(home.path(unreadable), Permissions::from_mode(0o600)).unwrap();
         server.signal(Signal::SIGUSR1);
         eventually("the reload", || (server.request_as(&carol, "pong", &[]).code() == 200).then_some(()));
         assert_eq!(server.request_as(&bob, "ping", &[]).code(), 401);
@@ -654,8 +654,8 @@ fn a_folder_in_place_of_a_file_leaves_both_as_they_were() {
     let home = Home::new().passwd(bob.passwd()).access("ping : all : allow\n");
     let server = home.start();
     home.rewrite("pyzord.passwd", "");
-    fs::remove_file(home.path().join("pyzord.access")).unwrap();
-    fs::create_dir(home.path().join("pyzord.access")).unwrap();
+    fs::remove_file(home.path("pyzord.access")).unwrap();
+    fs::create_dir(home.path("pyzord.access")).unwrap();
     server.signal(Signal::SIGUSR1);
     assert_logged(&home, "ERROR", &["pyzord.access"]);
     assert_eq!(rights(&server, Some(&bob)), "ping");
@@ -668,7 +668,7 @@ fn a_passwd_file_that_others_may_read_or_write_is_warned_of() {
     }
     let bob = Account::new("bob");
     let home = Home::new().passwd(bob.passwd());
-    let passwd = home.path().join("pyzord.passwd");
+    let passwd = home.path("pyzord.passwd");
     let mend = format!("chmod o= {}", passwd.display());
     fs::set_permissions(&passwd, Permissions::from_mode(0o644)).unwrap();
     let server = home.start();

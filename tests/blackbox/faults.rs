@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{DIGEST, Home, eventually, ours_only};
+use crate::harness::{DIGEST, Home, Ledger, Server, StopFlag, digest, eventually, ours_only};
 use crate::repairs::REPAIRED;
-use crate::support::{Ledger, Over, Running, Site, digest};
 
 #[test]
 fn a_kill_in_the_middle_of_reports_loses_no_acknowledged_one() {
     if !ours_only() {
         return;
     }
-    kill_in_the_middle_of_reports(&Site::new(), "a file");
+    kill_in_the_middle_of_reports(&Home::open(), "a file");
 }
 
 #[test]
@@ -27,37 +26,37 @@ fn a_kill_in_the_middle_of_reports_loses_none_on_a_database_that_is_a_link() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let elsewhere = site.folder().join("elsewhere");
+    let home = Home::open();
+    let elsewhere = home.parent().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     let database = elsewhere.join("real.db");
     fs::write(&database, "").unwrap();
-    symlink(&database, site.path("pyzord.db")).unwrap();
-    kill_in_the_middle_of_reports(&site, "a link");
-    assert!(fs::symlink_metadata(site.path("pyzord.db")).unwrap().is_symlink());
+    symlink(&database, home.path("pyzord.db")).unwrap();
+    kill_in_the_middle_of_reports(&home, "a link");
+    assert!(fs::symlink_metadata(home.path("pyzord.db")).unwrap().is_symlink());
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1, "something is left beside the real file");
 }
 
-/// Kills servers of this site in the middle of reports, as often as is asked for.
-pub(crate) fn kill_in_the_middle_of_reports(site: &Site, what: &str) {
+/// Kills servers of this home in the middle of reports, as often as is asked for.
+pub(crate) fn kill_in_the_middle_of_reports(home: &Home, what: &str) {
     const CLIENTS: u32 = 4;
     let mut ledger = Ledger::default();
     let acknowledged = AtomicI64::new(0);
     let kills = std::env::var("PYZORD_KILLS").map_or(8, |number| number.parse().unwrap());
     for round in 0..kills {
-        let daemon = site.detach_killed();
-        let over = Over::default();
+        let daemon = home.detach_after_kill();
+        let over = StopFlag::default();
         // Later at every round, so that the database is met in different states.
         let enough = acknowledged.load(Ordering::Relaxed) + 150 + 37 * (round % 50);
         thread::scope(|scope| {
-            let guard = over.guard();
+            let guard = over.set_on_drop();
             let client = |number| {
                 let (over, acknowledged) = (&over, &acknowledged);
-                scope.spawn(move || report_until(site, over, acknowledged, number))
+                scope.spawn(move || report_until(home, over, acknowledged, number))
             };
             let clients: Vec<_> = (0..CLIENTS).map(client).collect();
             eventually("enough reports", || {
-                assert_eq!(site.processes(), [daemon.pid()], "the daemon has ended by itself");
+                assert_eq!(home.processes(), [daemon.pid()], "the daemon has ended by itself");
                 (acknowledged.load(Ordering::Relaxed) > enough).then_some(())
             });
             daemon.signal(Signal::SIGKILL);
@@ -66,10 +65,10 @@ pub(crate) fn kill_in_the_middle_of_reports(site: &Site, what: &str) {
         });
         // The pid file of the killed one is still there, and the next start works all the same.
     }
-    site.detach_killed().stop();
-    ledger.compare(&site.stored());
+    home.detach_after_kill().stop();
+    ledger.compare(&home.stored());
     assert!(ledger.acknowledged() > 150 * kills);
-    let repairs = site.home().log().matches(REPAIRED).count();
+    let repairs = home.log().matches(REPAIRED).count();
     println!(
         "{what}: {kills} kills: {} reports acknowledged, all stored; {repairs} starts repaired the file",
         ledger.acknowledged()
@@ -83,31 +82,31 @@ fn a_file_that_a_kill_left_longer_than_its_header_says_is_served() {
     }
     // gdbm makes the file longer first and notes that in its header later. A kill in between, of which
     // one in a hundred comes under load, leaves a file that gdbm will not open before its recovery.
-    let site = Site::new();
-    let daemon = site.detach();
-    let mut caller = site.caller();
+    let home = Home::open();
+    let daemon = home.detach();
+    let mut caller = home.caller();
     for number in 0..300 {
         assert_eq!(caller.answered("report", &[&digest(number)]).code(), 200);
     }
     daemon.signal(Signal::SIGKILL);
     daemon.ended();
-    let file = OpenOptions::new().write(true).open(site.path("pyzord.db")).unwrap();
+    let file = OpenOptions::new().write(true).open(home.path("pyzord.db")).unwrap();
     let block = 4096;
     file.set_len(file.metadata().unwrap().len() + block).unwrap();
-    let daemon = site.detach();
+    let daemon = home.detach();
     for number in [0, 150, 299] {
-        assert_eq!(site.caller().count(&digest(number)), 1);
+        assert_eq!(home.caller().count(&digest(number)), 1);
     }
     daemon.stop();
-    assert_eq!(site.stored().len(), 300);
+    assert_eq!(home.stored().len(), 300);
 }
 
 /// Reports old and new digests until it is over.
-fn report_until(site: &Site, over: &Over, acknowledged: &AtomicI64, client: u32) -> Ledger {
+fn report_until(home: &Home, over: &StopFlag, acknowledged: &AtomicI64, client: u32) -> Ledger {
     let mut ledger = Ledger::default();
-    let mut caller = site.caller();
+    let mut caller = home.caller();
     let mut number = 0;
-    while !over.is_over() {
+    while !over.is_set() {
         number += 1;
         let digest = if number % 2 == 0 {
             digest(number % 20)
@@ -130,18 +129,18 @@ fn a_log_that_always_fails_holds_nothing_up() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let mut command = site.command();
+    let home = Home::open();
+    let mut command = home.command();
     command.args(["--usage-log-file", "/dev/full"]);
-    let mut server = Running::start(&site, command);
-    let mut caller = site.caller();
+    let mut server = Server::start(&home, command);
+    let mut caller = home.caller();
     server.serves(&mut caller);
     for _ in 0..500 {
         assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
     }
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    let log = site.home().log();
+    let log = home.log();
     assert_eq!(log.lines().filter(|line| line.contains("/dev/full")).count(), 1, "{log}");
 }
 
@@ -150,9 +149,9 @@ fn a_pipe_that_nobody_reads_holds_nothing_up() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     for name in ["main.pipe", "usage.pipe"] {
-        assert!(Command::new("mkfifo").arg(site.path(name)).status().unwrap().success());
+        assert!(Command::new("mkfifo").arg(home.path(name)).status().unwrap().success());
     }
     let open = |name| {
         // Both ways, so that opening does not wait for the other end.
@@ -160,22 +159,22 @@ fn a_pipe_that_nobody_reads_holds_nothing_up() {
             .read(true)
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
-            .open(site.path(name))
+            .open(home.path(name))
             .unwrap()
     };
     let _readers = [open("main.pipe"), open("usage.pipe")];
-    let mut command = site.command();
+    let mut command = home.command();
     command.args(["-d", "--log-file", "main.pipe", "--usage-log-file", "usage.pipe"]);
-    let mut server = Running::start(&site, command);
-    let mut caller = site.caller();
+    let mut server = Server::start(&home, command);
+    let mut caller = home.caller();
     server.serves(&mut caller);
     // A pipe holds 64 KiB.
     for _ in 0..2000 {
         assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
     }
-    server.daemon().signal(Signal::SIGHUP);
+    server.process().signal(Signal::SIGHUP);
     assert_eq!(caller.count(DIGEST), 2000);
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
 }
 
@@ -184,13 +183,13 @@ fn a_standard_error_that_nobody_reads_holds_nothing_up() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let mut command = site.command();
+    let home = Home::open();
+    let mut command = home.command();
     command.arg("-d");
     let (reader, writer) = std::io::pipe().unwrap();
     let mut child = command.stdout(Stdio::null()).stderr(writer).spawn().unwrap();
     drop(command);
-    let mut caller = site.caller();
+    let mut caller = home.caller();
     eventually("a reply", || caller.ask("ping", &[], Duration::from_millis(100)));
     for _ in 0..2000 {
         assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
@@ -207,14 +206,14 @@ fn a_reader_of_standard_error_that_goes_away_harms_nothing() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let mut command = site.command();
+    let home = Home::open();
+    let mut command = home.command();
     command.arg("-d");
     let (reader, writer) = std::io::pipe().unwrap();
     let mut child = command.stdout(Stdio::null()).stderr(writer).spawn().unwrap();
     drop(command);
     drop(reader);
-    let mut caller = site.caller();
+    let mut caller = home.caller();
     eventually("a reply", || caller.ask("ping", &[], Duration::from_millis(100)));
     for _ in 0..50 {
         assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
@@ -230,11 +229,11 @@ fn a_damaged_record_fails_alone() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     let sound = format!("1,{},2020-01-01 00:00:00,2026-11-01 00:00:00,0,None,None", 7);
-    site.home().database().write(&[(digest(1), "garbage"), (digest(2), sound.as_str())]);
-    let daemon = site.detach();
-    let mut caller = site.caller();
+    home.database().write(&[(digest(1), "garbage"), (digest(2), sound.as_str())]);
+    let daemon = home.detach();
+    let mut caller = home.caller();
     let reply = caller.answered("check", &[&digest(1)]);
     assert_eq!(reply.header("Diag").unwrap(), "Internal Server Error: Damaged record.");
     assert_eq!(caller.answered("report", &[&digest(2), &digest(1), &digest(3)]).code(), 500);
@@ -243,10 +242,10 @@ fn a_damaged_record_fails_alone() {
         assert_eq!(caller.answered("report", &[&digest(1)]).code(), 500);
     }
     daemon.stop();
-    let log = site.home().log();
+    let log = home.log();
     let lines = log.lines().filter(|line| line.contains(&digest(1))).count();
     assert!((1..50).contains(&lines), "{log}");
-    assert_eq!(site.home().database().record(&digest(1)), "garbage");
+    assert_eq!(home.database().record(&digest(1)), "garbage");
 }
 
 /// A process that may not map as much as the server would like to.
@@ -256,7 +255,7 @@ fn a_limit_of_addresses_makes_reports_slower_and_nothing_else() {
         return;
     }
     let home = Home::open();
-    let script = home.path().join("limited");
+    let script = home.path("limited");
     let limited =
         format!("#!/bin/sh\nexec prlimit --as=900000000 '{}' \"$@\"\n", env!("CARGO_BIN_EXE_pyzord"));
     fs::write(&script, limited).unwrap();
@@ -266,7 +265,7 @@ fn a_limit_of_addresses_makes_reports_slower_and_nothing_else() {
     for digest in &digests {
         assert_eq!(server.request("report", &[digest]).code(), 200);
     }
-    let length = fs::metadata(home.path().join("pyzord.db")).unwrap().len();
+    let length = fs::metadata(home.path("pyzord.db")).unwrap().len();
     assert!(length < 1 << 20, "it has kept a tail: {length}");
     let database = home.database();
     assert_eq!(server.stop().code(), Some(0));
@@ -296,7 +295,7 @@ fn digests_that_were_chosen_to_collide_harm_nobody_else() {
     assert_eq!(server.request("check", &[DIGEST]).counts(), (1, 0));
     assert_eq!(server.request("check", &[&chosen[0]]).counts(), (1, 0));
     assert_eq!(server.request("report", &[&chosen[0]]).code(), 200, "what is stored is still counted");
-    let metadata = fs::metadata(server.home().path().join("pyzord.db")).unwrap();
+    let metadata = fs::metadata(server.home().path("pyzord.db")).unwrap();
     let size = std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;
     assert!(size < 12 << 20, "the file has grown to {size} bytes");
     assert_eq!(server.stop().code(), Some(0));

@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Account, Home, Reply, ask_on, eventually, ours_only, unix_time};
-use crate::support::{Ledger, Over, Running, Site, digest};
+use crate::harness::{
+    Account, Home, Ledger, Reply, Server, StopFlag, ask_on, digest, eventually, ours_only, unix_time,
+};
 
 /// So many callers report so many digests.
 const CALLERS: u32 = 4;
 const DIGESTS: u32 = 100;
 /// How long a caller waits for a reply.
-const PATIENCE: Duration = Duration::from_millis(300);
+const REPLY_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How many reports have been acknowledged so far.
 struct Load(AtomicU64);
@@ -32,14 +33,14 @@ impl Load {
 }
 
 /// Lets callers report while something happens. Returns what they have seen.
-fn reporting(site: &Site, happens: impl FnOnce(&Load)) -> Ledger {
-    let (over, load) = (Over::default(), Load(AtomicU64::new(0)));
+fn reporting(home: &Home, happens: impl FnOnce(&Load)) -> Ledger {
+    let (over, load) = (StopFlag::default(), Load(AtomicU64::new(0)));
     let mut ledger = Ledger::default();
     thread::scope(|scope| {
-        let guard = over.guard();
+        let guard = over.set_on_drop();
         let caller = |number: u32| {
             let (over, load) = (&over, &load);
-            scope.spawn(move || report(site, over, load, number * DIGESTS / CALLERS))
+            scope.spawn(move || report(home, over, load, number * DIGESTS / CALLERS))
         };
         let callers: Vec<_> = (0..CALLERS).map(caller).collect();
         load.more(100);
@@ -51,14 +52,14 @@ fn reporting(site: &Site, happens: impl FnOnce(&Load)) -> Ledger {
     ledger
 }
 
-fn report(site: &Site, over: &Over, load: &Load, first: u32) -> Ledger {
-    let (mut ledger, mut caller) = (Ledger::default(), site.caller());
+fn report(home: &Home, over: &StopFlag, load: &Load, first: u32) -> Ledger {
+    let (mut ledger, mut caller) = (Ledger::default(), home.caller());
     for number in first.. {
-        if over.is_over() {
+        if over.is_set() {
             break;
         }
         let digest = digest(number % DIGESTS);
-        let reply = caller.ask("report", &[&digest], PATIENCE);
+        let reply = caller.ask("report", &[&digest], REPLY_TIMEOUT);
         ledger.enter(&digest, reply.as_ref());
         if reply.is_some_and(|reply| reply.code() == 200) {
             load.0.fetch_add(1, Ordering::Relaxed);
@@ -68,8 +69,8 @@ fn report(site: &Site, over: &Over, load: &Load, first: u32) -> Ledger {
 }
 
 /// A log beside the homedir.
-fn log_of(site: &Site) -> PathBuf {
-    site.folder().join("main.log")
+fn log_of(home: &Home) -> PathBuf {
+    home.parent().join("main.log")
 }
 
 fn text(path: &Path) -> String {
@@ -77,18 +78,18 @@ fn text(path: &Path) -> String {
 }
 
 /// A server with its log beside the homedir.
-fn start(site: &Site) -> Running {
-    let mut command = site.command();
-    command.arg("--log-file").arg(log_of(site));
-    let mut server = Running::start(site, command);
-    server.serves(&mut site.caller());
+fn start(home: &Home) -> Server {
+    let mut command = home.command();
+    command.arg("--log-file").arg(log_of(home));
+    let mut server = Server::start(home, command);
+    server.serves(&mut home.caller());
     server
 }
 
 /// Ends a server, which must do that well.
 #[track_caller]
-fn end(server: &mut Running) {
-    server.daemon().signal(Signal::SIGTERM);
+fn end(server: &mut Server) {
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
 }
 
@@ -97,24 +98,24 @@ fn a_homedir_that_is_renamed_keeps_every_report() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let mut server = start(&site);
-    let home = site.home().path();
-    let elsewhere = site.folder().join("elsewhere");
-    let ledger = reporting(&site, |load| {
-        fs::rename(&home, &elsewhere).unwrap();
+    let home = Home::open();
+    let mut server = start(&home);
+    let directory = home.directory();
+    let elsewhere = home.parent().join("elsewhere");
+    let ledger = reporting(&home, |load| {
+        fs::rename(&directory, &elsewhere).unwrap();
         load.more(100);
-        server.daemon().signal(Signal::SIGUSR1);
-        server.daemon().signal(Signal::SIGHUP);
+        server.process().signal(Signal::SIGUSR1);
+        server.process().signal(Signal::SIGHUP);
         load.more(100);
     });
     end(&mut server);
-    fs::rename(&elsewhere, &home).unwrap();
-    ledger.compare(&site.stored());
+    fs::rename(&elsewhere, &directory).unwrap();
+    ledger.compare(&home.stored());
     // The marker could not be removed, so the next start looks for damage, and there is none.
-    let mut server = start(&site);
+    let mut server = start(&home);
     end(&mut server);
-    ledger.compare(&site.stored());
+    ledger.compare(&home.stored());
 }
 
 fn faketime() -> PathBuf {
@@ -125,19 +126,19 @@ fn faketime() -> PathBuf {
 }
 
 /// A server with a clock that [`set_clock`] sets.
-fn start_with_clock(site: &Site) -> Running {
-    let mut command = site.command();
-    command.arg("--log-file").arg(log_of(site));
-    command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", site.path("clock"));
+fn start_with_clock(home: &Home) -> Server {
+    let mut command = home.command();
+    command.arg("--log-file").arg(log_of(home));
+    command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", home.path("clock"));
     command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    let mut server = Running::start(site, command);
-    server.serves(&mut site.caller());
+    let mut server = Server::start(home, command);
+    server.serves(&mut home.caller());
     server
 }
 
 /// Lets the server's clock show the time in so many hours.
-fn set_clock(site: &Site, hours: i64) {
-    site.home().rewrite("clock", format!("{hours:+}h\n"));
+fn set_clock(home: &Home, hours: i64) {
+    home.rewrite("clock", format!("{hours:+}h\n"));
 }
 
 #[test]
@@ -148,13 +149,13 @@ fn a_start_with_a_clock_that_is_hours_wrong_expires_nothing() {
     let bob = Account::new("bob");
     let home = Home::open().passwd(bob.passwd()).access("all : anonymous : allow\nall : bob : allow\n");
     // Four days, and no two of the clocks below are that far apart.
-    let site = Site::at(home.config("CleanupAge = 345600\n"));
-    set_clock(&site, 0);
-    let mut server = start_with_clock(&site);
+    let home = home.config("CleanupAge = 345600\n");
+    set_clock(&home, 0);
+    let mut server = start_with_clock(&home);
     let signed = || {
         let headers = "Op: ping\nThread: 3000\nPV: 2.1\n";
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.connect(("127.0.0.1", site.port())).unwrap();
+        socket.connect(("127.0.0.1", home.port())).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         Reply(ask_on(&socket, bob.sign(headers, unix_time()))).code()
     };
@@ -162,12 +163,12 @@ fn a_start_with_a_clock_that_is_hours_wrong_expires_nothing() {
     let mut entered = Vec::new();
     let mut ledger = Ledger::default();
     for (step, hours) in (9000..).zip([0, 9, -9, 3, -30, 30, 0]) {
-        ledger.add(reporting(&site, |load| {
-            set_clock(&site, hours);
+        ledger.add(reporting(&home, |load| {
+            set_clock(&home, hours);
             // The one time that a signature may be checked by the clock before.
             let expected = if hours == 0 { 200 } else { 401 };
             eventually("the other clock", || (signed() == expected).then_some(()));
-            let mut caller = site.caller();
+            let mut caller = home.caller();
             let before = unix_time() + hours * 3600;
             assert_eq!(caller.answered("report", &[&digest(step)]).code(), 200);
             entered.push((digest(step), before));
@@ -177,15 +178,15 @@ fn a_start_with_a_clock_that_is_hours_wrong_expires_nothing() {
         if hours == 30 || hours == -30 {
             // The next start looks for what has expired by this clock.
             end(&mut server);
-            server = start_with_clock(&site);
+            server = start_with_clock(&home);
             eventually("a look for what has expired", || {
-                let log = text(&log_of(&site));
+                let log = text(&log_of(&home));
                 assert!(log.matches("Expired ").count() == log.matches("Expired 0 of ").count(), "{log}");
                 (log.matches("Expired 0 of ").count() == log.matches("Starting pyzord").count()).then_some(())
             });
         }
     }
-    let mut caller = site.caller();
+    let mut caller = home.caller();
     for (digest, before) in &entered {
         let info = caller.answered("info", &[digest]);
         let shown = info.number("Entered");
@@ -193,5 +194,5 @@ fn a_start_with_a_clock_that_is_hours_wrong_expires_nothing() {
         ledger.acknowledge(digest);
     }
     end(&mut server);
-    ledger.compare(&site.stored());
+    ledger.compare(&home.stored());
 }

@@ -10,23 +10,24 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getsid};
 
-use crate::harness::{Account, DIGEST, Home, eventually, ours_only};
-use crate::support::{Ledger, Over, Running, Site, digest, finish};
+use crate::harness::{
+    Account, DIGEST, Home, Ledger, Server, StopFlag, digest, eventually, finish, ours_only,
+};
 
 #[test]
 fn detaching_returns_when_the_daemon_answers() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     for round in 0..5 {
-        let daemon = site.detach();
-        assert_eq!(site.caller().answered("report", &[DIGEST]).code(), 200);
-        assert_eq!(site.home().read("pyzord.pid"), format!("{}\n", daemon.pid()));
-        assert_eq!(site.processes(), [daemon.pid()]);
-        assert_eq!(site.caller().count(DIGEST), round + 1);
+        let daemon = home.detach();
+        assert_eq!(home.caller().answered("report", &[DIGEST]).code(), 200);
+        assert_eq!(home.read("pyzord.pid"), format!("{}\n", daemon.pid()));
+        assert_eq!(home.processes(), [daemon.pid()]);
+        assert_eq!(home.caller().count(DIGEST), round + 1);
         daemon.stop();
-        assert!(!site.path("pyzord.pid").exists());
+        assert!(!home.path("pyzord.pid").exists());
     }
 }
 
@@ -35,9 +36,9 @@ fn a_daemon_keeps_nothing_of_its_caller() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     // Descriptor 77 is the caller's pipe, at whose end `finish` waits for the daemon to let it go.
-    let daemon = site.detach_with(site.under("exec \"$@\" 77>&1 78</etc/hostname", true));
+    let daemon = home.detach_with(home.under("exec \"$@\" 77>&1 78</etc/hostname", true));
     let descriptors = daemon.descriptors();
     for number in 0..=2 {
         assert_eq!(descriptors[&number], "/dev/null", "{descriptors:?}");
@@ -61,12 +62,12 @@ fn files_are_for_their_owner_alone_whatever_the_umask() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let daemon = site.detach_with(site.under("umask 0; exec \"$@\"", true));
+    let home = Home::open();
+    let daemon = home.detach_with(home.under("umask 0; exec \"$@\"", true));
     let status = fs::read_to_string(daemon.proc("status")).unwrap();
     assert!(status.contains("\nUmask:\t0077\n"), "{status}");
     for name in ["pyzord.db", "pyzord.pid", "pyzord.log", "usage.log"] {
-        let mode = fs::metadata(site.path(name)).unwrap().permissions().mode();
+        let mode = fs::metadata(home.path(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     daemon.stop();
@@ -77,9 +78,9 @@ fn a_missing_homedir_is_created_for_its_owner_alone() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let homedir = site.folder().join("created");
-    let mut command = site.under("umask 0; exec \"$@\"", true);
+    let home = Home::open();
+    let homedir = home.parent().join("created");
+    let mut command = home.under("umask 0; exec \"$@\"", true);
     command.arg("--homedir").arg(&homedir);
     let finished = finish(command);
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
@@ -93,30 +94,29 @@ fn relative_names_are_found_from_the_background() {
         return;
     }
     let account = Account::new("bob");
-    let site = Site::new();
-    site.home().rewrite("accounts.txt", account.passwd());
-    site.home().rewrite("rights.txt", "check : bob : allow\n");
-    site.home()
-        .rewrite("config", "[server]\nLogFile = main.log\nPasswdFile = accounts.txt\nDigestDB = my.db\n");
-    let mut command = site.bare();
-    command.current_dir(site.folder()).args(["--homedir", "home", "-a", "127.0.0.1", "--detach", "output"]);
-    command.args(["-p", &site.port().to_string(), "--access-file", "rights.txt"]);
-    let daemon = site.detach_with(command);
-    assert_eq!(fs::read_to_string(site.folder().join("output")).unwrap(), "");
+    let home = Home::open();
+    home.rewrite("accounts.txt", account.passwd());
+    home.rewrite("rights.txt", "check : bob : allow\n");
+    home.rewrite("config", "[server]\nLogFile = main.log\nPasswdFile = accounts.txt\nDigestDB = my.db\n");
+    let mut command = home.bare();
+    command.current_dir(home.parent()).args(["--homedir", "home", "-a", "127.0.0.1", "--detach", "output"]);
+    command.args(["-p", &home.port().to_string(), "--access-file", "rights.txt"]);
+    let daemon = home.detach_with(command);
+    assert_eq!(fs::read_to_string(home.parent().join("output")).unwrap(), "");
     let rights = [("check", 403), ("ping", 403)];
     for (operation, code) in rights {
-        assert_eq!(site.caller().answered(operation, &[DIGEST]).code(), code);
+        assert_eq!(home.caller().answered(operation, &[DIGEST]).code(), code);
     }
     // Reloading finds them, too.
-    site.home().rewrite("rights.txt", "ping : anonymous : allow\n");
+    home.rewrite("rights.txt", "ping : anonymous : allow\n");
     daemon.signal(Signal::SIGUSR1);
-    eventually("the new rights", || (site.caller().answered("ping", &[]).code() == 200).then_some(()));
-    fs::rename(site.path("main.log"), site.path("main.log.1")).unwrap();
+    eventually("the new rights", || (home.caller().answered("ping", &[]).code() == 200).then_some(()));
+    fs::rename(home.path("main.log"), home.path("main.log.1")).unwrap();
     daemon.signal(Signal::SIGHUP);
-    eventually("a new log", || site.path("main.log").exists().then_some(()));
+    eventually("a new log", || home.path("main.log").exists().then_some(()));
     daemon.stop();
-    assert!(site.path("my.db").exists());
-    assert!(!site.path("pyzord.pid").exists());
+    assert!(home.path("my.db").exists());
+    assert!(!home.path("pyzord.pid").exists());
 }
 
 #[test]
@@ -124,14 +124,14 @@ fn the_homedir_may_be_the_working_directory() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let mut command = site.bare();
-    command.current_dir(site.home().path()).args(["--homedir=.", "-a", "127.0.0.1", "--detach=/dev/null"]);
-    command.args(["-p", &site.port().to_string()]);
-    let daemon = site.detach_with(command);
-    assert_eq!(site.caller().answered("ping", &[]).code(), 200);
+    let home = Home::open();
+    let mut command = home.bare();
+    command.current_dir(home.directory()).args(["--homedir=.", "-a", "127.0.0.1", "--detach=/dev/null"]);
+    command.args(["-p", &home.port().to_string()]);
+    let daemon = home.detach_with(command);
+    assert_eq!(home.caller().answered("ping", &[]).code(), 200);
     daemon.stop();
-    assert!(!site.path("pyzord.pid").exists());
+    assert!(!home.path("pyzord.pid").exists());
 }
 
 #[test]
@@ -140,25 +140,25 @@ fn term_and_int_end_it_safely() {
         return;
     }
     for (signal, name) in [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT")] {
-        let site = Site::new();
-        let daemon = site.detach();
-        let mut caller = site.caller();
+        let home = Home::open();
+        let daemon = home.detach();
+        let mut caller = home.caller();
         for number in 0..100 {
             assert_eq!(caller.answered("report", &[&digest(number)]).code(), 200);
         }
         daemon.signal(signal);
         daemon.ended();
-        assert!(!site.path("pyzord.pid").exists());
-        assert_eq!(site.stored().len(), 100);
-        let log = site.home().log();
+        assert!(!home.path("pyzord.pid").exists());
+        assert_eq!(home.stored().len(), 100);
+        let log = home.log();
         // What the engine does by itself is told whenever it is done.
         let last: Vec<&str> = log.lines().rev().filter(|line| !line.contains(" Expired ")).take(2).collect();
         assert!(last[1].ends_with(&format!(" INFO {name} received. Shutting down.")), "{log}");
         assert!(last[0].ends_with(" INFO Server shutdown."), "{log}");
         // The database was closed, so that the next start has nothing to repair.
-        assert!(!site.path("pyzord.db.open").exists());
-        site.detach().stop();
-        let log = site.home().log();
+        assert!(!home.path("pyzord.db.open").exists());
+        home.detach().stop();
+        let log = home.log();
         assert!(!log.contains("was not closed"), "{log}");
     }
 }
@@ -168,13 +168,13 @@ fn a_stop_writes_the_database_to_its_disk() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let mut command = site.detached();
+    let home = Home::open();
+    let mut command = home.detached();
     command.arg("-d");
-    let daemon = site.detach_with_debug(command);
-    assert_eq!(site.caller().answered("report", &[DIGEST]).code(), 200);
+    let daemon = home.detach_with_debug(command);
+    assert_eq!(home.caller().answered("report", &[DIGEST]).code(), 200);
     daemon.stop();
-    let log = site.home().log();
+    let log = home.log();
     let stopping = log.find("SIGTERM received").unwrap();
     assert!(log[stopping..].contains(" DEBUG The database has been written to its disk."), "{log}");
 }
@@ -185,13 +185,13 @@ fn in_the_foreground_term_and_int_end_it_with_success() {
         return;
     }
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let site = Site::new();
-        let mut server = Running::start(&site, site.command());
-        server.serves(&mut site.caller());
-        assert!(!site.path("pyzord.pid").exists(), "a pid file is for the background");
-        server.daemon().signal(signal);
+        let home = Home::open();
+        let mut server = Server::start(&home, home.command());
+        server.serves(&mut home.caller());
+        assert!(!home.path("pyzord.pid").exists(), "a pid file is for the background");
+        server.process().signal(signal);
         assert_eq!(server.ended().code(), Some(0));
-        assert_eq!(site.home().stderr(), "");
+        assert_eq!(home.stderr(), "");
     }
 }
 
@@ -201,9 +201,9 @@ fn what_had_arrived_before_the_end_is_answered() {
         return;
     }
     const REQUESTS: u32 = 100;
-    let site = Site::new();
-    let daemon = site.detach();
-    let caller = site.caller();
+    let home = Home::open();
+    let daemon = home.detach();
+    let caller = home.caller();
     // While it stands still, requests gather in its socket.
     daemon.signal(Signal::SIGSTOP);
     for number in 0..REQUESTS {
@@ -216,7 +216,7 @@ fn what_had_arrived_before_the_end_is_answered() {
         assert_eq!(reply.code(), 200);
     }
     daemon.ended();
-    assert_eq!(site.stored().len(), 100);
+    assert_eq!(home.stored().len(), 100);
 }
 
 #[test]
@@ -224,16 +224,16 @@ fn stopping_under_load_keeps_every_acknowledged_report() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     for _ in 0..3 {
-        let before = if site.path("pyzord.db").exists() { site.stored() } else { Default::default() };
-        let daemon = site.detach();
-        let over = Over::default();
+        let before = if home.path("pyzord.db").exists() { home.stored() } else { Default::default() };
+        let daemon = home.detach();
+        let over = StopFlag::default();
         let ledger = thread::scope(|scope| {
-            let guard = over.guard();
-            let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| report_until(&site, &over))).collect();
+            let guard = over.set_on_drop();
+            let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| report_until(&home, &over))).collect();
             eventually("some reports", || {
-                (site.caller().count(&digest(3)) > before_count(&before, 3) + 20).then_some(())
+                (home.caller().count(&digest(3)) > before_count(&before, 3) + 20).then_some(())
             });
             daemon.stop();
             drop(guard);
@@ -241,7 +241,7 @@ fn stopping_under_load_keeps_every_acknowledged_report() {
             clients.into_iter().for_each(|client| ledger.add(client.join().unwrap()));
             ledger
         });
-        let mut stored = site.stored();
+        let mut stored = home.stored();
         stored
             .iter_mut()
             .for_each(|(digest, count)| *count -= before.get(digest).copied().unwrap_or_default());
@@ -254,11 +254,11 @@ fn before_count(before: &std::collections::BTreeMap<String, i64>, number: u32) -
     before.get(&digest(number)).copied().unwrap_or_default()
 }
 
-fn report_until(site: &Site, over: &Over) -> Ledger {
+fn report_until(home: &Home, over: &StopFlag) -> Ledger {
     let mut ledger = Ledger::default();
-    let mut caller = site.caller();
+    let mut caller = home.caller();
     for number in (0..7).cycle() {
-        if over.is_over() {
+        if over.is_set() {
             break;
         }
         let reply = caller.ask("report", &[&digest(number)], Duration::from_millis(300));
@@ -271,13 +271,13 @@ fn report_until(site: &Site, over: &Over) -> Ledger {
 }
 
 /// Starts a server and sends it a signal as soon as it can take one, or a little later.
-fn signalled_while_starting(signal: Signal, pause: Duration) -> (Site, Running) {
-    let site = Site::new();
-    let server = Running::start(&site, site.command());
+fn signalled_while_starting(signal: Signal, pause: Duration) -> (Home, Server) {
+    let home = Home::open();
+    let server = Server::start(&home, home.command());
     // From the log file on signals wait until there is somebody to take them; before it, the process
     // may not have reached its main yet.
     let deadline = Instant::now() + Duration::from_secs(15);
-    while !site.path("pyzord.log").exists() {
+    while !home.path("pyzord.log").exists() {
         assert!(Instant::now() < deadline, "no log file");
         std::hint::spin_loop();
     }
@@ -285,8 +285,8 @@ fn signalled_while_starting(signal: Signal, pause: Duration) -> (Site, Running) 
     while start.elapsed() < pause {
         std::hint::spin_loop();
     }
-    server.daemon().signal(signal);
-    (site, server)
+    server.process().signal(signal);
+    (home, server)
 }
 
 /// Pauses that hit every part of a start.
@@ -301,9 +301,9 @@ fn a_stop_at_any_moment_of_the_start_is_a_safe_stop() {
     }
     for pause in pauses() {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
-            let (site, mut server) = signalled_while_starting(signal, pause);
+            let (home, mut server) = signalled_while_starting(signal, pause);
             assert_eq!(server.ended().code(), Some(0), "{signal} after {pause:?}");
-            assert_eq!(site.home().stderr(), "");
+            assert_eq!(home.stderr(), "");
         }
     }
 }
@@ -315,9 +315,9 @@ fn a_reload_at_any_moment_of_the_start_harms_nothing() {
     }
     for pause in pauses() {
         for signal in [Signal::SIGUSR1, Signal::SIGHUP] {
-            let (site, mut server) = signalled_while_starting(signal, pause);
-            server.serves(&mut site.caller());
-            server.daemon().signal(Signal::SIGTERM);
+            let (home, mut server) = signalled_while_starting(signal, pause);
+            server.serves(&mut home.caller());
+            server.process().signal(Signal::SIGTERM);
             assert_eq!(server.ended().code(), Some(0), "{signal} after {pause:?}");
         }
     }
@@ -328,17 +328,17 @@ fn starting_twice_names_the_one_that_runs() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let daemon = site.detach();
+    let home = Home::open();
+    let daemon = home.detach();
     let running = format!("already running (pid {})", daemon.pid());
-    finish(site.detached()).expect_line(&[&running]);
-    assert_eq!(site.home().read("pyzord.pid"), format!("{}\n", daemon.pid()));
-    assert_eq!(site.caller().answered("ping", &[]).code(), 200);
+    finish(home.detached()).expect_line(&[&running]);
+    assert_eq!(home.read("pyzord.pid"), format!("{}\n", daemon.pid()));
+    assert_eq!(home.caller().answered("ping", &[]).code(), 200);
     // On another port it is the same: the pid file belongs to the homedir.
-    let mut elsewhere = site.detached();
+    let mut elsewhere = home.detached();
     elsewhere.args(["-p", "0"]);
     finish(elsewhere).expect_line(&[&running]);
-    assert_eq!(site.processes(), [daemon.pid()]);
+    assert_eq!(home.processes(), [daemon.pid()]);
     daemon.stop();
 }
 
@@ -347,7 +347,7 @@ fn a_stale_pid_file_is_replaced() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     let dead = {
         let mut child = Command::new("true").spawn().unwrap();
         child.wait().unwrap();
@@ -357,20 +357,20 @@ fn a_stale_pid_file_is_replaced() {
     for content in
         [format!("{dead}\n"), format!("{foreign}\n"), "1\n".into(), String::new(), "x".repeat(9000)]
     {
-        site.home().rewrite("pyzord.pid", content);
-        let daemon = site.detach();
-        assert_eq!(site.processes(), [daemon.pid()]);
+        home.rewrite("pyzord.pid", content);
+        let daemon = home.detach();
+        assert_eq!(home.processes(), [daemon.pid()]);
         daemon.stop();
-        assert!(!site.path("pyzord.pid").exists());
+        assert!(!home.path("pyzord.pid").exists());
     }
 }
 
 /// Asserts that `--detach` fails with one line that has these texts in it and leaves nothing behind.
 #[track_caller]
-fn expect_failure(site: &Site, command: Command, texts: &[&str]) {
+fn expect_failure(home: &Home, command: Command, texts: &[&str]) {
     finish(command).expect_line(texts);
-    site.expect_nobody();
-    assert!(!site.path("pyzord.pid").is_file(), "the pid file is left");
+    home.expect_no_process();
+    assert!(!home.path("pyzord.pid").is_file(), "the pid file is left");
 }
 
 #[test]
@@ -378,10 +378,10 @@ fn a_taken_port_fails_the_start() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let _taken = site.take_port();
-    expect_failure(&site, site.detached(), &[&format!("127.0.0.1:{}", site.port())]);
-    assert!(site.home().log().contains(&site.port().to_string()), "the log says nothing");
+    let home = Home::open();
+    let _taken = home.take_port();
+    expect_failure(&home, home.detached(), &[&format!("127.0.0.1:{}", home.port())]);
+    assert!(home.log().contains(&home.port().to_string()), "the log says nothing");
 }
 
 /// The database is open by then, and must be closed like at any other stop.
@@ -390,13 +390,13 @@ fn a_stop_while_the_port_is_waited_for_closes_the_database() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let _taken = site.take_port();
-    let mut server = Running::start(&site, site.command());
-    eventually("the database is open", || site.path("pyzord.db.open").exists().then_some(()));
-    server.daemon().signal(Signal::SIGTERM);
+    let home = Home::open();
+    let _taken = home.take_port();
+    let mut server = Server::start(&home, home.command());
+    eventually("the database is open", || home.path("pyzord.db.open").exists().then_some(()));
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    assert!(!site.path("pyzord.db.open").exists(), "the next start would repair it");
+    assert!(!home.path("pyzord.db.open").exists(), "the next start would repair it");
 }
 
 #[test]
@@ -404,20 +404,20 @@ fn a_garbage_database_fails_the_start_and_is_left_alone() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     for garbage in ["nonsense".repeat(5000), "short".into()] {
-        site.home().rewrite("pyzord.db", &garbage);
-        expect_failure(&site, site.detached(), &[site.path("pyzord.db").to_str().unwrap()]);
-        assert_eq!(site.home().read("pyzord.db"), garbage);
+        home.rewrite("pyzord.db", &garbage);
+        expect_failure(&home, home.detached(), &[home.path("pyzord.db").to_str().unwrap()]);
+        assert_eq!(home.read("pyzord.db"), garbage);
     }
 }
 
 #[test]
 fn an_empty_database_file_is_a_new_database() {
-    let site = Site::new();
-    site.home().rewrite("pyzord.db", "");
-    let mut server = Running::start(&site, site.command());
-    let mut caller = site.caller();
+    let home = Home::open();
+    home.rewrite("pyzord.db", "");
+    let mut server = Server::start(&home, home.command());
+    let mut caller = home.caller();
     server.serves(&mut caller);
     assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
     assert_eq!(caller.count(DIGEST), 1);
@@ -428,21 +428,21 @@ fn a_database_that_somebody_else_has_open_fails_the_start() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    site.detach().stop();
-    let mut python = site.mark(Command::new("/usr/bin/python3"));
+    let home = Home::open();
+    home.detach().stop();
+    let mut python = home.mark(Command::new("/usr/bin/python3"));
     python.args(["-c", "import dbm.gnu, sys\nd = dbm.gnu.open(sys.argv[1], 'w')\nprint('open', flush=True)\nsys.stdin.read()"]);
     let mut holder =
-        python.arg(site.path("pyzord.db")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        python.arg(home.path("pyzord.db")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "open\n", "run tests/setup.sh");
-    let path = site.path("pyzord.db");
-    finish(site.detached()).expect_line(&[path.to_str().unwrap(), &format!("process {}", holder.id())]);
-    assert!(!site.path("pyzord.pid").exists());
+    let path = home.path("pyzord.db");
+    finish(home.detached()).expect_line(&[path.to_str().unwrap(), &format!("process {}", holder.id())]);
+    assert!(!home.path("pyzord.pid").exists());
     drop(holder.stdin.take());
     holder.wait().unwrap();
-    site.detach().stop();
+    home.detach().stop();
 }
 
 #[test]
@@ -450,10 +450,10 @@ fn bad_settings_fail_the_start() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    site.home().rewrite("config", "[server]\nCleanupAge = long\n");
-    expect_failure(&site, site.detached(), &["config", "2", "CleanupAge", "long"]);
-    assert!(!site.path("pyzord.db").exists());
+    let home = Home::open();
+    home.rewrite("config", "[server]\nCleanupAge = long\n");
+    expect_failure(&home, home.detached(), &["config", "2", "CleanupAge", "long"]);
+    assert!(!home.path("pyzord.db").exists());
 }
 
 #[test]
@@ -461,16 +461,16 @@ fn files_that_cannot_be_written_fail_the_start() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let nowhere = site.folder().join("missing/file");
+    let home = Home::open();
+    let nowhere = home.parent().join("missing/file");
     let nowhere = nowhere.to_str().unwrap();
     for option in ["--pid-file", "--log-file", "--usage-log-file", "--dsn", "--detach"] {
-        let mut command = site.detached();
+        let mut command = home.detached();
         command.args([option, nowhere]);
-        expect_failure(&site, command, &[nowhere]);
+        expect_failure(&home, command, &[nowhere]);
     }
     // A folder in their place.
-    let folder = site.folder().join("in-the-way");
+    let folder = home.parent().join("in-the-way");
     fs::create_dir(&folder).unwrap();
     let folder = folder.to_str().unwrap();
     for option in [
@@ -482,9 +482,9 @@ fn files_that_cannot_be_written_fail_the_start() {
         "--password-file",
         "--access-file",
     ] {
-        let mut command = site.detached();
+        let mut command = home.detached();
         command.args([option, folder]);
-        expect_failure(&site, command, &[folder]);
+        expect_failure(&home, command, &[folder]);
     }
 }
 
@@ -493,16 +493,16 @@ fn an_address_of_nobody_fails_the_start() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     // 192.0.2.0/24 is for documentation and belongs to nobody.
-    let mut command = site.detached();
+    let mut command = home.detached();
     command.args(["-a", "192.0.2.1"]);
     let finished = finish(command);
     // It has been waited for, with lines that say so.
     let last = finished.stderr.lines().last().unwrap_or_default();
     assert!(finished.code == Some(1) && finished.stdout.is_empty(), "{finished:?}");
     assert!(last.contains("error: cannot listen on 192.0.2.1:"), "{finished:?}");
-    site.expect_nobody();
+    home.expect_no_process();
 }
 
 #[test]
@@ -510,15 +510,15 @@ fn a_homedir_that_cannot_be_created_fails_the_start() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     for (homedir, there) in [("missing/home", false), ("a-file", true)] {
-        let homedir = site.folder().join(homedir);
+        let homedir = home.parent().join(homedir);
         if there {
             fs::write(&homedir, "").unwrap();
         }
-        let mut command = site.detached();
+        let mut command = home.detached();
         command.arg("--homedir").arg(&homedir);
-        expect_failure(&site, command, &[homedir.to_str().unwrap()]);
+        expect_failure(&home, command, &[homedir.to_str().unwrap()]);
     }
 }
 
@@ -527,29 +527,27 @@ fn a_killed_daemon_is_replaced_at_once() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     for (round, remove) in [(1, true), (2, false), (3, true), (4, false)] {
-        let daemon = site.detach();
-        let mut caller = site.caller();
+        let daemon = home.detach();
+        let mut caller = home.caller();
         assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
         assert_eq!(caller.count(DIGEST), round);
         // Not waiting for its end is the point: this is what restart scripts do.
         daemon.signal(Signal::SIGKILL);
         if remove {
-            fs::remove_file(site.path("pyzord.pid")).unwrap();
+            fs::remove_file(home.path("pyzord.pid")).unwrap();
         }
     }
-    assert_eq!(site.detach_after_kill(), 4);
+    assert_eq!(count_after_start(&home), 4);
 }
 
-impl Site {
-    /// Starts once more and returns the count of the digest.
-    fn detach_after_kill(&self) -> i64 {
-        let daemon = self.detach();
-        let count = self.caller().count(DIGEST);
-        daemon.stop();
-        count
-    }
+/// Starts a server once more and returns the count of the digest.
+fn count_after_start(home: &Home) -> i64 {
+    let daemon = home.detach();
+    let count = home.caller().count(DIGEST);
+    daemon.stop();
+    count
 }
 
 #[test]
@@ -557,20 +555,20 @@ fn a_start_waits_for_the_one_that_is_stopping() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let mut daemon = site.detach();
+    let home = Home::open();
+    let mut daemon = home.detach();
     for round in 0..5 {
-        assert_eq!(site.caller().answered("report", &[DIGEST]).code(), 200);
+        assert_eq!(home.caller().answered("report", &[DIGEST]).code(), 200);
         daemon.signal(Signal::SIGTERM);
-        let next = site.detach();
+        let next = home.detach();
         assert_ne!(next.pid(), daemon.pid());
         daemon.ended();
         assert_eq!(
-            site.home().read("pyzord.pid"),
+            home.read("pyzord.pid"),
             format!("{}\n", next.pid()),
             "the old one took the new pid file away"
         );
-        assert_eq!(site.caller().count(DIGEST), round + 1);
+        assert_eq!(home.caller().count(DIGEST), round + 1);
         daemon = next;
     }
     daemon.stop();
@@ -588,7 +586,7 @@ fn hup_opens_the_logs_again_and_reloads() {
     let old = "usage.log.1";
     eventually("the first usage line", || home.read("usage.log").contains(",ping,").then_some(()));
     for name in ["pyzord.log", "usage.log"] {
-        fs::rename(home.path().join(name), home.path().join(format!("{name}.1"))).unwrap();
+        fs::rename(home.path(name), home.path(format!("{name}.1"))).unwrap();
     }
     home.rewrite("pyzord.passwd", account.passwd());
     server.signal(Signal::SIGHUP);
@@ -604,7 +602,7 @@ fn hup_opens_the_logs_again_and_reloads() {
     assert_eq!(server.request_as(&account, "report", &[DIGEST]).code(), 200);
     eventually("a line in the new usage log", || home.read("usage.log").contains(",report,").then_some(()));
     assert_eq!(home.read(old), old_usage, "the old usage log is still written");
-    let mode = fs::metadata(home.path().join("usage.log")).unwrap().permissions().mode();
+    let mode = fs::metadata(home.path("usage.log")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(server.stop().code(), Some(0));
     assert!(home.log().contains("Server shutdown."));
@@ -618,8 +616,8 @@ fn a_log_that_cannot_be_opened_again_is_written_on() {
     }
     let home = Home::open();
     let server = home.start();
-    let log = home.path().join("pyzord.log");
-    fs::rename(&log, home.path().join("moved")).unwrap();
+    let log = home.path("pyzord.log");
+    fs::rename(&log, home.path("moved")).unwrap();
     fs::create_dir(&log).unwrap();
     server.signal(Signal::SIGHUP);
     eventually("an error in the old log", || {
@@ -637,21 +635,21 @@ fn a_storm_of_signals_under_load_loses_no_reply() {
         return;
     }
     const REPORTS: u32 = 1500;
-    let site = Site::new();
-    let daemon = site.detach();
-    let over = Over::default();
+    let home = Home::open();
+    let daemon = home.detach();
+    let over = StopFlag::default();
     thread::scope(|scope| {
-        let guard = over.guard();
+        let guard = over.set_on_drop();
         let storm = scope.spawn(|| {
             let mut signals = 0;
-            while !over.is_over() {
+            while !over.is_set() {
                 daemon.signal(if signals % 2 == 0 { Signal::SIGUSR1 } else { Signal::SIGHUP });
                 signals += 1;
                 thread::sleep(Duration::from_micros(300));
             }
             signals
         });
-        let mut caller = site.caller();
+        let mut caller = home.caller();
         for number in 0..REPORTS {
             assert_eq!(caller.answered("report", &[&digest(number % 10)]).code(), 200);
         }
@@ -659,8 +657,8 @@ fn a_storm_of_signals_under_load_loses_no_reply() {
         assert!(storm.join().unwrap() > 20);
     });
     daemon.stop();
-    assert_eq!(site.stored().values().sum::<i64>(), i64::from(REPORTS));
-    assert_eq!(site.home().read("usage.log").lines().count(), REPORTS as usize);
+    assert_eq!(home.stored().values().sum::<i64>(), i64::from(REPORTS));
+    assert_eq!(home.read("usage.log").lines().count(), REPORTS as usize);
 }
 
 #[test]
@@ -687,20 +685,18 @@ fn a_new_account_works_and_a_removed_one_stops_while_requests_flow() {
 
 #[test]
 fn niceness_is_added() {
-    let site = Site::new();
-    let own = Site::own_niceness();
-    let mut command = site.command();
+    let home = Home::open();
+    let own = own_niceness();
+    let mut command = home.command();
     command.args(["--nice", "5"]);
-    let mut server = Running::start(&site, command);
-    server.serves(&mut site.caller());
-    assert_eq!(server.daemon().stat(19), (own + 5).min(19));
+    let mut server = Server::start(&home, command);
+    server.serves(&mut home.caller());
+    assert_eq!(server.process().stat(19), (own + 5).min(19));
 }
 
-impl Site {
-    fn own_niceness() -> i64 {
-        let line = fs::read_to_string("/proc/self/stat").unwrap();
-        line.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap()
-    }
+fn own_niceness() -> i64 {
+    let line = fs::read_to_string("/proc/self/stat").unwrap();
+    line.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap()
 }
 
 #[test]
@@ -727,29 +723,29 @@ fn closed_standard_descriptors_do_no_harm() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     let script = "exec \"$@\" <&- >&- 2>&-";
-    let mut server = Running::start(&site, {
-        let mut command = site.under(script, false);
+    let mut server = Server::start(&home, {
+        let mut command = home.under(script, false);
         command.arg("-d");
         command
     });
-    let mut caller = site.caller();
+    let mut caller = home.caller();
     server.serves(&mut caller);
     assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
-    let descriptors = server.daemon().descriptors();
+    let descriptors = server.process().descriptors();
     for number in 0..=2 {
         assert_eq!(descriptors.get(&number).map(String::as_str), Some("/dev/null"), "{descriptors:?}");
     }
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    assert_eq!(site.stored(), [(DIGEST.to_owned(), 1)].into());
+    assert_eq!(home.stored(), [(DIGEST.to_owned(), 1)].into());
 
-    let daemon = site.detach_with(site.under(script, true));
-    assert_eq!(site.caller().count(DIGEST), 1);
+    let daemon = home.detach_with(home.under(script, true));
+    assert_eq!(home.caller().count(DIGEST), 1);
     assert!((0..=2).all(|number| daemon.descriptors()[&number] == "/dev/null"));
     daemon.stop();
-    assert_eq!(site.stored(), [(DIGEST.to_owned(), 1)].into());
+    assert_eq!(home.stored(), [(DIGEST.to_owned(), 1)].into());
 }
 
 #[test]
@@ -757,18 +753,18 @@ fn what_a_daemon_prints_goes_to_the_file_of_detach() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let output = site.folder().join("output");
+    let home = Home::open();
+    let output = home.parent().join("output");
     fs::write(&output, "older\n").unwrap();
-    let mut command = site.command();
+    let mut command = home.command();
     command.arg("-d").arg("--detach").arg(&output);
     let finished = finish(command);
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    assert_eq!(site.caller().answered("ping", &[]).code(), 200);
+    assert_eq!(home.caller().answered("ping", &[]).code(), 200);
     let text = || fs::read_to_string(&output).unwrap();
     eventually("debugging lines", || text().contains(" DEBUG ").then_some(()));
     assert!(text().starts_with("older\n"));
-    site.daemon().stop();
+    home.daemon().stop();
 }
 
 #[test]
@@ -776,15 +772,15 @@ fn the_usage_log_may_be_the_output_of_the_process() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let mut command = site.command();
+    let home = Home::open();
+    let mut command = home.command();
     command.args(["--log-file", "/dev/stderr", "--usage-log-file", "/dev/stdout"]);
-    let mut server = Running::start(&site, command);
-    server.serves(&mut site.caller());
-    server.daemon().signal(Signal::SIGTERM);
+    let mut server = Server::start(&home, command);
+    server.serves(&mut home.caller());
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    assert!(fs::read_to_string(site.folder().join("stdout")).unwrap().contains(",ping,None,200"));
-    assert!(site.home().stderr().contains("Server shutdown."));
+    assert!(fs::read_to_string(home.parent().join("stdout")).unwrap().contains(",ping,None,200"));
+    assert!(home.stderr().contains("Server shutdown."));
 }
 
 #[test]
@@ -792,19 +788,19 @@ fn on_a_terminal_one_line_says_where_it_listens() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let server = site.command();
+    let home = Home::open();
+    let server = home.command();
     let words: Vec<_> = std::iter::once(server.get_program()).chain(server.get_args()).collect();
     let line = words.join(std::ffi::OsStr::new(" "));
     // script gives its command a terminal, and copies what is written to that.
-    let mut command = site.mark(Command::new("script"));
+    let mut command = home.mark(Command::new("script"));
     command.args(["-q", "-e", "-c"]).arg(line).arg("/dev/null");
-    let mut terminal = Running::start(&site, command);
-    terminal.serves(&mut site.caller());
-    let output = || fs::read_to_string(site.folder().join("stdout")).unwrap();
+    let mut terminal = Server::start(&home, command);
+    terminal.serves(&mut home.caller());
+    let output = || fs::read_to_string(home.parent().join("stdout")).unwrap();
     let text = eventually("a line on the terminal", || Some(output()).filter(|text| text.ends_with('\n')));
-    let place = format!("127.0.0.1:{}", site.port());
-    let database = site.path("pyzord.db");
+    let place = format!("127.0.0.1:{}", home.port());
+    let database = home.path("pyzord.db");
     assert_eq!(text.lines().count(), 1, "{text}");
     for part in [place.as_str(), "gdbm", database.to_str().unwrap()] {
         assert!(text.contains(part), "no {part} in {text}");

@@ -251,5 +251,5 @@ fn without_log_files_what_matters_goes_to_standard_error() {
     assert_eq!(server.stop().code(), Some(0));
     assert!(home.stderr().contains("pyzord.passwd:1: "));
     assert!(!home.stderr().contains("ping"));
-    assert!(!home.path().join("pyzord.log").exists());
+    assert!(!home.path("pyzord.log").exists());
 }

@@ -10,9 +10,8 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::harness::{eventually, ours_only};
+use crate::harness::{Home, Server, eventually, ours_only};
 use crate::machine::under_load;
-use crate::support::{Running, Site};
 
 /// The sum of the numbers in front of this text in a log.
 pub(crate) fn told(log: &str, text: &str) -> i64 {
@@ -55,26 +54,26 @@ fn a_start_does_not_wait_for_a_log_that_nobody_reads() {
     }
     // What an operator meets who restarts a server whose reader of logs hangs.
     for option in ["--log-file", "--usage-log-file"] {
-        let site = Site::new();
-        let path = site.folder().join("pipe");
+        let home = Home::open();
+        let path = home.parent().join("pipe");
         let reader = pipe(&path);
         fill(&reader);
-        let mut command = site.command();
+        let mut command = home.command();
         command.arg(option).arg(&path);
-        let mut server = Running::start(&site, command);
-        server.serves(&mut site.caller());
-        let ledger = under_load(&site, || ());
+        let mut server = Server::start(&home, command);
+        server.serves(&mut home.caller());
+        let ledger = under_load(&home, || ());
         if option == "--log-file" {
             let mut text = drain(&reader);
-            server.daemon().signal(Signal::SIGUSR1);
+            server.process().signal(Signal::SIGUSR1);
             eventually("what was lost at the start", || {
                 text += &drain(&reader);
                 (told(&text, " lines were lost") > 2).then_some(())
             });
         }
-        server.daemon().signal(Signal::SIGTERM);
+        server.process().signal(Signal::SIGTERM);
         assert_eq!(server.ended().code(), Some(0));
-        ledger.compare(&site.stored());
+        ledger.compare(&home.stored());
     }
 }
 
@@ -83,24 +82,24 @@ fn a_log_on_a_pipe_that_nobody_reads_is_left_for_another_by_hup() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let path = site.folder().join("usage");
+    let home = Home::open();
+    let path = home.parent().join("usage");
     let reader = pipe(&path);
-    let mut command = site.command();
+    let mut command = home.command();
     command.arg("--usage-log-file").arg(&path);
-    let mut server = Running::start(&site, command);
-    server.serves(&mut site.caller());
-    let ledger = under_load(&site, || {
+    let mut server = Server::start(&home, command);
+    server.serves(&mut home.caller());
+    let ledger = under_load(&home, || {
         fill(&reader);
-        fs::rename(&path, site.folder().join("stuck")).unwrap();
-        server.daemon().signal(Signal::SIGHUP);
+        fs::rename(&path, home.parent().join("stuck")).unwrap();
+        server.process().signal(Signal::SIGHUP);
         eventually("lines in the other file", || {
             (reports(&fs::read_to_string(&path).unwrap_or_default()) > 0).then_some(())
         });
     });
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    ledger.compare(&site.stored());
+    ledger.compare(&home.stored());
 }
 
 #[test]
@@ -108,15 +107,15 @@ fn a_pipe_that_keeps_its_name_gets_whole_lines_whatever_hup_does() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let path = site.folder().join("usage");
+    let home = Home::open();
+    let path = home.parent().join("usage");
     let reader = pipe(&path);
-    let mut command = site.command();
+    let mut command = home.command();
     command.arg("--usage-log-file").arg(&path);
-    let mut server = Running::start(&site, command);
-    server.serves(&mut site.caller());
+    let mut server = Server::start(&home, command);
+    server.serves(&mut home.caller());
     let mut bytes = Vec::new();
-    let ledger = under_load(&site, || {
+    let ledger = under_load(&home, || {
         fill(&reader);
         for _ in 0..30 {
             std::thread::sleep(std::time::Duration::from_millis(30));
@@ -124,16 +123,16 @@ fn a_pipe_that_keeps_its_name_gets_whole_lines_whatever_hup_does() {
             let mut part = vec![0; 4096 + 13];
             let length = (&reader).read(&mut part).unwrap_or(0);
             bytes.extend_from_slice(&part[..length]);
-            server.daemon().signal(Signal::SIGHUP);
+            server.process().signal(Signal::SIGHUP);
         }
     });
-    server.daemon().signal(Signal::SIGUSR1);
+    server.process().signal(Signal::SIGUSR1);
     let mut text = String::from_utf8(bytes).unwrap();
     eventually("all lines", || {
         text += &drain(&reader);
         (reports(&text) >= ledger.acknowledged()).then_some(())
     });
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
     text += &drain(&reader);
     assert_eq!(reports(&text), ledger.acknowledged());

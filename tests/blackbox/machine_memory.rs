@@ -9,9 +9,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
-use crate::harness::{Account, Home, MariaDb, Redis, eventually, ours_only, unix_time};
+use crate::harness::{
+    Account, Home, Ledger, MariaDb, Redis, Server, digest, eventually, ours_only, unix_time,
+};
 use crate::outages::Store;
-use crate::support::{Ledger, Running, Site, digest};
 
 /// Sets how many processes the user of this one may have.
 fn limit_processes(pid: u32, most: u32) {
@@ -26,8 +27,8 @@ fn limit_processes(pid: u32, most: u32) {
 }
 
 /// Sets how many bytes of addresses a process may have.
-fn limit_addresses(server: &Running, most: &str) {
-    let pid = server.daemon().pid().to_string();
+fn limit_addresses(server: &Server, most: &str) {
+    let pid = server.process().pid().to_string();
     let status = Command::new("prlimit").args(["--pid", &pid, &format!("--as={most}:")]).status();
     assert!(status.unwrap().success());
 }
@@ -48,7 +49,7 @@ fn want_of_processes_leaves_accounts_and_rules_in_force_and_passes() {
     };
     limit_processes(server.pid(), 1);
     home.rewrite("pyzord.passwd", new.passwd());
-    let (log, rotated) = (home.path().join("pyzord.log"), home.path().join("pyzord.log.1"));
+    let (log, rotated) = (home.path("pyzord.log"), home.path("pyzord.log.1"));
     fs::rename(&log, &rotated).unwrap();
     let told = || fs::read_to_string(&rotated).unwrap().matches("accounts and rules in force stay").count();
     for (signals, signal) in [Signal::SIGUSR1, Signal::SIGHUP].into_iter().enumerate() {
@@ -120,9 +121,9 @@ fn want_of_memory_ends_it_at_worst_and_loses_no_acknowledged_report() {
     if !ours_only() {
         return;
     }
-    let site = Site::at(Home::open().file("config", "[server]\nLogFile = pyzord.log\n"));
-    let mut server = Running::start(&site, site.command());
-    let mut caller = site.caller();
+    let home = Home::open().file("config", "[server]\nLogFile = pyzord.log\n");
+    let mut server = Server::start(&home, home.command());
+    let mut caller = home.caller();
     server.serves(&mut caller);
     let mut ledger = Ledger::default();
     // Less than it has. The library's new buckets find no room, and now and then not even what the server
@@ -149,7 +150,7 @@ fn want_of_memory_ends_it_at_worst_and_loses_no_acknowledged_report() {
             ledger.enter_doubtful(&digest, Some(&reply));
             (reply.code() == 200).then_some(())
         });
-        server.daemon().signal(Signal::SIGTERM);
+        server.process().signal(Signal::SIGTERM);
         assert_eq!(server.ended().code(), Some(0));
     } else {
         assert_eq!(server.ended().signal(), Some(Signal::SIGABRT as i32));
@@ -157,12 +158,12 @@ fn want_of_memory_ends_it_at_worst_and_loses_no_acknowledged_report() {
     assert!(ledger.acknowledged() > 100);
 
     // Whatever was left half done is repaired before anything is served.
-    let mut server = Running::start(&site, site.command());
+    let mut server = Server::start(&home, home.command());
     server.serves(&mut caller);
-    let log = site.home().log();
+    let log = home.log();
     assert!(log.contains("records have been recovered"), "{log}");
     assert!(!log.contains("is damaged"), "{log}");
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    ledger.compare(&site.stored());
+    ledger.compare(&home.stored());
 }

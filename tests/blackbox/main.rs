@@ -49,6 +49,5 @@ mod shared_port;
 mod signals;
 mod storage;
 mod storms;
-mod support;
 mod traces;
 mod wire;

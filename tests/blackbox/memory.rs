@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Home, ours_only};
-use crate::support::{Caller, Ledger, Running, Site, digest};
+use crate::harness::{Caller, Home, Ledger, Server, digest, ours_only};
 
 /// How long anything may take here, where everything is some thirty times as slow as it is elsewhere.
-const PATIENCE: Duration = Duration::from_secs(240);
+const VALGRIND_PATIENCE: Duration = Duration::from_secs(240);
 
 #[test]
 fn a_server_on_gdbm_that_sweeps_is_killed_and_recovers_touches_no_memory_but_its_own() {
@@ -21,48 +20,52 @@ fn a_server_on_gdbm_that_sweeps_is_killed_and_recovers_touches_no_memory_but_its
     }
     // Confined, it would not let valgrind do what that needs.
     let settings = "CleanupAge = 86400\nConfine = False\n";
-    let site = Site::at(Home::open().config(settings));
+    let home = Home::open().config(settings);
     let long_ago = "1,1,2011-01-01 00:00:00,2011-01-01 00:00:00,0,2011-01-01 00:00:00,2011-01-01 00:00:00";
     let old: Vec<_> = (0..OLD).map(|number| (digest(number), long_ago)).collect();
-    site.home().database().write(&old);
+    home.database().write(&old);
 
     let mut ledger = Ledger::default();
-    let mut server = Running::start(&site, watched(&site));
-    let mut caller = serving(&site, &mut server);
+    let mut server = Server::start(&home, watched(&home));
+    let mut caller = serving(&home, &mut server);
     // The sweep, meanwhile requests of every operation that reads or writes.
     for number in 1000..1100 {
         report(&mut caller, &mut ledger, &digest(number));
     }
     let two = [digest(1000), digest(2000)];
-    assert_eq!(caller.ask("report", &[&two[0], &two[1]], PATIENCE).unwrap().code(), 200);
+    assert_eq!(caller.ask("report", &[&two[0], &two[1]], VALGRIND_PATIENCE).unwrap().code(), 200);
     two.iter().for_each(|digest| ledger.acknowledge(digest));
     for operation in ["check", "info", "whitelist"] {
         for digest in [digest(1000), digest(3000)] {
-            assert_eq!(caller.ask(operation, &[&digest], PATIENCE).unwrap().code(), 200, "{operation}");
+            assert_eq!(
+                caller.ask(operation, &[&digest], VALGRIND_PATIENCE).unwrap().code(),
+                200,
+                "{operation}"
+            );
         }
     }
     // What moves to another bucket under a sweep as slow as this one is left to the next.
-    until("the sweep", || site.home().log().contains(" INFO Expired "));
-    server.daemon().signal(Signal::SIGKILL);
+    until("the sweep", || home.log().contains(" INFO Expired "));
+    server.process().signal(Signal::SIGKILL);
     drop(server);
 
     // As a kill can leave it, which takes a recovery at the start.
-    let file = OpenOptions::new().write(true).open(site.path("pyzord.db")).unwrap();
+    let file = OpenOptions::new().write(true).open(home.path("pyzord.db")).unwrap();
     file.set_len(file.metadata().unwrap().len() + 4096).unwrap();
-    let mut server = Running::start(&site, watched(&site));
-    let mut caller = serving(&site, &mut server);
+    let mut server = Server::start(&home, watched(&home));
+    let mut caller = serving(&home, &mut server);
     for number in 1000..1050 {
         report(&mut caller, &mut ledger, &digest(number));
     }
-    server.daemon().signal(Signal::SIGHUP);
+    server.process().signal(Signal::SIGHUP);
     report(&mut caller, &mut ledger, &digest(1001));
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     let status = ended(server);
 
     // The one that was killed left its findings, too.
     let mut found = String::new();
     let mut seen = 0;
-    for entry in fs::read_dir(site.folder()).unwrap().map(Result::unwrap) {
+    for entry in fs::read_dir(home.parent()).unwrap().map(Result::unwrap) {
         if entry.file_name().to_str().unwrap().starts_with("valgrind.") {
             found += &fs::read_to_string(entry.path()).unwrap();
             seen += 1;
@@ -70,7 +73,7 @@ fn a_server_on_gdbm_that_sweeps_is_killed_and_recovers_touches_no_memory_but_its
     }
     assert_eq!(seen, 2, "a log of each server");
     assert!(status == Some(0) && found.is_empty(), "{status:?}\n{found}");
-    let mut stored = site.stored();
+    let mut stored = home.stored();
     // Whitelisted, not reported.
     assert_eq!(stored.remove(&digest(3000)), Some(0));
     (0..OLD).for_each(|number| _ = stored.remove(&digest(number)));
@@ -78,20 +81,20 @@ fn a_server_on_gdbm_that_sweeps_is_killed_and_recovers_touches_no_memory_but_its
 }
 
 /// A server in the foreground under valgrind, which writes what it finds, and nothing else, to a file.
-fn watched(site: &Site) -> Command {
+fn watched(home: &Home) -> Command {
     let options = format!(
         "--quiet --fair-sched=yes --error-exitcode=9 --leak-check=full --suppressions={}/tests/valgrind.supp \
          --log-file={}/valgrind.%p",
         env!("CARGO_MANIFEST_DIR"),
-        site.folder().display()
+        home.parent().display()
     );
-    site.under(&format!("exec valgrind {options} \"$@\""), false)
+    home.under(&format!("exec valgrind {options} \"$@\""), false)
 }
 
-fn serving(site: &Site, server: &mut Running) -> Caller {
-    let mut caller = site.caller();
+fn serving(home: &Home, server: &mut Server) -> Caller {
+    let mut caller = home.caller();
     until("the start under valgrind, which tests/setup.sh installs", || {
-        assert!(server.is_running(), "{}", site.home().everything_said());
+        assert!(server.is_running(), "{}", home.everything_said());
         caller.ask("ping", &[], Duration::from_secs(1)).is_some()
     });
     caller
@@ -99,19 +102,19 @@ fn serving(site: &Site, server: &mut Running) -> Caller {
 
 #[track_caller]
 fn report(caller: &mut Caller, ledger: &mut Ledger, digest: &str) {
-    let reply = caller.ask("report", &[digest], PATIENCE);
+    let reply = caller.ask("report", &[digest], VALGRIND_PATIENCE);
     assert_eq!(reply.as_ref().unwrap().code(), 200);
     ledger.enter(digest, reply.as_ref());
 }
 
-fn ended(mut server: Running) -> Option<i32> {
+fn ended(mut server: Server) -> Option<i32> {
     until("the end of the server", || !server.is_running());
     server.ended().code()
 }
 
 #[track_caller]
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + VALGRIND_PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(20));

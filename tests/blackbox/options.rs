@@ -6,51 +6,50 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Account, DIGEST, Home, ours_only};
-use crate::support::{Finished, Running, Site, finish};
+use crate::harness::{Account, DIGEST, Finished, Home, Server, finish, ours_only};
 
-/// Runs the program in this site with just these arguments.
-fn run(site: &Site, arguments: &[&str]) -> Finished {
-    let mut command = site.bare();
-    command.current_dir(site.folder()).args(arguments);
+/// Runs the program in this home with just these arguments.
+fn run(home: &Home, arguments: &[&str]) -> Finished {
+    let mut command = home.bare();
+    command.current_dir(home.parent()).args(arguments);
     finish(command)
 }
 
 /// Writes the whole config file, on whose first line is the section.
-fn config(site: &Site, settings: &str) {
-    site.home().rewrite("config", format!("[server]\n{settings}"));
+fn config(home: &Home, settings: &str) {
+    home.rewrite("config", format!("[server]\n{settings}"));
 }
 
-/// Asserts that a server with these arguments and no others serves at the site's port.
+/// Asserts that a server with these arguments and no others serves at the home's port.
 #[track_caller]
-fn expect_service(site: &Site, arguments: &[&str]) {
-    let mut command = site.bare();
-    command.current_dir(site.folder()).args(arguments);
-    let mut server = Running::start(site, command);
-    server.serves(&mut site.caller());
-    server.daemon().signal(Signal::SIGTERM);
+fn expect_service(home: &Home, arguments: &[&str]) {
+    let mut command = home.bare();
+    command.current_dir(home.parent()).args(arguments);
+    let mut server = Server::start(home, command);
+    server.serves(&mut home.caller());
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
 }
 
 #[test]
 fn options_may_be_abbreviated_and_written_in_every_way() {
-    let site = Site::new();
-    let port = site.port();
+    let home = Home::open();
+    let port = home.port();
     let (decimal, hexadecimal) = (format!("-p{port}"), format!("--port=0x{port:x}"));
     let (octal, binary) = (format!("0{port:o}"), format!("0b{port:b}"));
-    expect_service(&site, &["--homedir=home", "-a127.0.0.1", &decimal]);
-    expect_service(&site, &["--home", "home", "--add=127.0.0.1", &hexadecimal]);
-    expect_service(&site, &["--ho=home", "-a", "127.0.0.1", "--po", &octal]);
-    expect_service(&site, &["--homedir", "home", "--addr", "127.0.0.1", "-p", &binary]);
-    expect_service(&site, &["--homedir", "home", "--clean", "0", "--log-f=", "-da127.0.0.1", &decimal]);
+    expect_service(&home, &["--homedir=home", "-a127.0.0.1", &decimal]);
+    expect_service(&home, &["--home", "home", "--add=127.0.0.1", &hexadecimal]);
+    expect_service(&home, &["--ho=home", "-a", "127.0.0.1", "--po", &octal]);
+    expect_service(&home, &["--homedir", "home", "--addr", "127.0.0.1", "-p", &binary]);
+    expect_service(&home, &["--homedir", "home", "--clean", "0", "--log-f=", "-da127.0.0.1", &decimal]);
 }
 
 #[test]
 fn the_last_of_repeated_options_counts() {
-    let site = Site::new();
-    let port = site.port().to_string();
+    let home = Home::open();
+    let port = home.port().to_string();
     expect_service(
-        &site,
+        &home,
         &["-p", "1", "--homedir", "nowhere/at/all", "-a", "127.0.0.1", "--homedir=home", "-p", &port],
     );
 }
@@ -60,7 +59,7 @@ fn misuse_of_the_command_line_is_told_with_the_usage() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     let all_p = "--password-file, --pid-file, --port, --pre-fork, --processes";
     for (arguments, text) in [
         (&["--nosuch"][..], "no such option: --nosuch"),
@@ -76,7 +75,7 @@ fn misuse_of_the_command_line_is_told_with_the_usage() {
         (&["--check"], "no such option: --check"),
         (&["--access-o", "last"], "no such option: --access-o"),
     ] {
-        let finished = run(&site, arguments);
+        let finished = run(&home, arguments);
         let expected = format!("Usage: pyzord [options]\n\npyzord: error: {text}\n");
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(2), expected.as_str()), "{arguments:?}");
         assert_eq!(finished.stdout, "");
@@ -84,12 +83,12 @@ fn misuse_of_the_command_line_is_told_with_the_usage() {
     for arguments in
         [&["start"][..], &["--homedir", "home", "start"], &["--port"], &["--debug=1"], &["-p"], &["--", "x"]]
     {
-        let finished = run(&site, arguments);
+        let finished = run(&home, arguments);
         assert_eq!(finished.code, Some(2), "{arguments:?}: {finished:?}");
         assert!(finished.stderr.starts_with("Usage: pyzord [options]\n\npyzord: error: "), "{finished:?}");
         assert_eq!(finished.stderr.lines().count(), 3);
     }
-    assert!(!site.path("pyzord.db").exists());
+    assert!(!home.path("pyzord.db").exists());
 }
 
 #[test]
@@ -97,10 +96,10 @@ fn version_and_help_are_printed_and_nothing_is_started() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     let version = format!("pyzord {}\n", env!("CARGO_PKG_VERSION"));
     for arguments in [&["--version"][..], &["-V"], &["--vers"], &["-V", "--homedir", "missing/home"]] {
-        let finished = run(&site, arguments);
+        let finished = run(&home, arguments);
         assert_eq!(
             (finished.code, finished.stdout, finished.stderr),
             (Some(0), version.clone(), String::new())
@@ -135,7 +134,7 @@ fn version_and_help_are_printed_and_nothing_is_started() {
         "check-config",
     ];
     for arguments in [&["--help"][..], &["-h"], &["--hel"]] {
-        let finished = run(&site, arguments);
+        let finished = run(&home, arguments);
         let begin = "Usage: pyzord [options]\n\nListen for and process incoming Pyzor connections.\n";
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
         assert!(finished.stdout.starts_with(begin), "{}", finished.stdout);
@@ -145,7 +144,7 @@ fn version_and_help_are_printed_and_nothing_is_started() {
         }
     }
     // An unknown option still comes first.
-    assert_eq!(run(&site, &["--version", "--nosuch"]).code, Some(2));
+    assert_eq!(run(&home, &["--version", "--nosuch"]).code, Some(2));
 }
 
 #[test]
@@ -153,63 +152,62 @@ fn the_port_is_that_of_the_command_line_or_the_file_or_24441() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     let common = ["--homedir", "home", "-a", "127.0.0.1"];
-    config(&site, &format!("Port = {}\n", site.port()));
-    expect_service(&site, &common);
-    config(&site, "Port = 1\n");
-    expect_service(&site, &[&common[..], &["-p", &site.port().to_string()]].concat());
+    config(&home, &format!("Port = {}\n", home.port()));
+    expect_service(&home, &common);
+    config(&home, "Port = 1\n");
+    expect_service(&home, &[&common[..], &["-p", &home.port().to_string()]].concat());
     // Whether or not somebody has the port of the standard, it is the one that is tried.
-    config(&site, "LogFile = pyzord.log\n");
-    let mut command = site.bare();
-    command.current_dir(site.folder()).args(common);
-    let mut server = Running::start(&site, command);
+    config(&home, "LogFile = pyzord.log\n");
+    let mut command = home.bare();
+    command.current_dir(home.parent()).args(common);
+    let mut server = Server::start(&home, command);
     crate::harness::eventually("the port", || {
-        (site.home().log().contains("127.0.0.1:24441") || site.home().stderr().contains("127.0.0.1:24441"))
-            .then_some(())
+        (home.log().contains("127.0.0.1:24441") || home.stderr().contains("127.0.0.1:24441")).then_some(())
     });
     // It may have ended since somebody else has it.
-    let _ = nix::sys::signal::kill(server.daemon().pid(), Signal::SIGTERM);
+    let _ = nix::sys::signal::kill(server.process().pid(), Signal::SIGTERM);
     server.ended();
 }
 
 #[test]
 fn without_a_homedir_it_is_in_the_home() {
-    let site = Site::new();
-    fs::rename(site.home().path(), site.folder().join(".pyzor")).unwrap();
-    let mut command = site.bare();
-    command.env("HOME", site.folder()).args(["-a", "127.0.0.1", "-p", &site.port().to_string()]);
-    let mut server = Running::start(&site, command);
-    server.serves(&mut site.caller());
-    server.daemon().signal(Signal::SIGTERM);
+    let home = Home::open();
+    fs::rename(home.directory(), home.parent().join(".pyzor")).unwrap();
+    let mut command = home.bare();
+    command.env("HOME", home.parent()).args(["-a", "127.0.0.1", "-p", &home.port().to_string()]);
+    let mut server = Server::start(&home, command);
+    server.serves(&mut home.caller());
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    assert!(site.folder().join(".pyzor/pyzord.db").exists());
+    assert!(home.parent().join(".pyzor/pyzord.db").exists());
 }
 
 #[test]
 fn file_names_expand_and_are_taken_from_the_homedir() {
-    let site = Site::new();
-    let elsewhere = site.folder().join("elsewhere");
+    let home = Home::open();
+    let elsewhere = home.parent().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     config(
-        &site,
+        &home,
         &format!(
             "LOGFILE: ~/elsewhere/main.log\nusagelogfile = use.log\nDigestDB = {}/my.db\n[client]\nPort = x\n[SERVER]\nPort = x\n",
             elsewhere.display()
         ),
     );
-    let mut command = site.command();
-    command.env("HOME", site.folder());
-    let mut server = Running::start(&site, command);
-    let mut caller = site.caller();
+    let mut command = home.command();
+    command.env("HOME", home.parent());
+    let mut server = Server::start(&home, command);
+    let mut caller = home.caller();
     server.serves(&mut caller);
     assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    for path in [elsewhere.join("main.log"), elsewhere.join("my.db"), site.path("use.log")] {
+    for path in [elsewhere.join("main.log"), elsewhere.join("my.db"), home.path("use.log")] {
         assert!(path.exists(), "{}", path.display());
     }
-    assert!(!site.path("pyzord.db").exists());
+    assert!(!home.path("pyzord.db").exists());
 }
 
 #[test]
@@ -217,36 +215,36 @@ fn references_and_percent_signs_are_understood() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     config(
-        &site,
+        &home,
         "LogFile = main.log\nUsageLogFile = %(LogFile)s.usage\nDigestDB = 100%.db\nPidFile = a%%b.pid\n",
     );
-    let finished = finish(site.detached());
+    let finished = finish(home.detached());
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
     for name in ["main.log.usage", "100%.db", "a%b.pid"] {
-        assert!(site.path(name).exists(), "{name}");
+        assert!(home.path(name).exists(), "{name}");
     }
 }
 
 /// Runs `--check-config` and asserts the exit code and that each of these starts a line of stderr, in
 /// this order, and nothing else does.
 #[track_caller]
-fn expect_check(site: &Site, code: i32, lines: &[&str]) -> Finished {
-    let before = listing(site);
-    let mut command = site.command();
+fn expect_check(home: &Home, code: i32, lines: &[&str]) -> Finished {
+    let before = listing(home);
+    let mut command = home.command();
     command.arg("--check-config");
     let finished = finish(command);
     let found: Vec<&str> = finished.stderr.lines().collect();
     let same =
         found.len() == lines.len() && found.iter().zip(lines).all(|(found, line)| found.starts_with(line));
     assert!(finished.code == Some(code) && same, "expected {code}, {lines:#?}\nfound {finished:#?}");
-    assert_eq!(listing(site), before, "something was made");
+    assert_eq!(listing(home), before, "something was made");
     finished
 }
 
-fn listing(site: &Site) -> BTreeSet<String> {
-    let entries = fs::read_dir(site.home().path()).unwrap();
+fn listing(home: &Home) -> BTreeSet<String> {
+    let entries = fs::read_dir(home.directory()).unwrap();
     entries.map(|entry| entry.unwrap().file_name().display().to_string()).collect()
 }
 
@@ -255,15 +253,15 @@ fn check_config_approves_of_a_good_configuration_and_starts_nothing() {
     if !ours_only() {
         return;
     }
-    let site = Site::at(Home::open().passwd(Account::new("bob").passwd()));
-    let _taken = site.take_port();
-    let finished = expect_check(&site, 0, &[]);
+    let home = Home::open().passwd(Account::new("bob").passwd());
+    let _taken = home.take_port();
+    let finished = expect_check(&home, 0, &[]);
     assert_ne!(finished.stdout, "");
     // Nor does it create what is missing.
-    let mut command = site.bare();
-    command.arg("--check-config").arg("--homedir").arg(site.folder().join("new"));
+    let mut command = home.bare();
+    command.arg("--check-config").arg("--homedir").arg(home.parent().join("new"));
     assert_eq!(finish(command).code, Some(0));
-    assert!(!site.folder().join("new").exists());
+    assert!(!home.parent().join("new").exists());
 }
 
 #[test]
@@ -271,12 +269,12 @@ fn check_config_leaves_a_running_daemon_alone() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let daemon = site.detach();
-    expect_check(&site, 0, &[]);
-    assert_eq!(site.home().log().matches("Starting pyzord server.").count(), 1);
-    assert_eq!(site.home().read("pyzord.pid"), format!("{}\n", daemon.pid()));
-    assert_eq!(site.caller().answered("ping", &[]).code(), 200);
+    let home = Home::open();
+    let daemon = home.detach();
+    expect_check(&home, 0, &[]);
+    assert_eq!(home.log().matches("Starting pyzord server.").count(), 1);
+    assert_eq!(home.read("pyzord.pid"), format!("{}\n", daemon.pid()));
+    assert_eq!(home.caller().answered("ping", &[]).code(), 200);
     daemon.stop();
 }
 
@@ -285,15 +283,15 @@ fn check_config_tells_every_problem_with_file_and_line() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    config(&site, "Port = high\nLogFile = pyzord.log\nPorts = 3\nEngine = GDBM\nCleanupAge = -1\n");
-    let file = site.path("config");
+    let home = Home::open();
+    config(&home, "Port = high\nLogFile = pyzord.log\nPorts = 3\nEngine = GDBM\nCleanupAge = -1\n");
+    let file = home.path("config");
     let file = file.display();
     let lines =
         ["warning: {}:4: ", "error: {}:2: Port: ", "error: {}:5: Engine: ", "error: {}:6: CleanupAge: "];
     let lines = lines.map(|line| format!("pyzord: {}", line.replace("{}", &file.to_string())));
-    let mut command = site.bare();
-    command.arg("--check-config").arg("--homedir").arg(site.home().path());
+    let mut command = home.bare();
+    command.arg("--check-config").arg("--homedir").arg(home.directory());
     let finished = finish(command);
     assert_eq!(finished.code, Some(1));
     assert!(finished.stdout.contains("3 errors and 1 warning"), "{finished:#?}");
@@ -301,7 +299,7 @@ fn check_config_tells_every_problem_with_file_and_line() {
     for line in lines {
         assert!(finished.stderr.lines().any(|found| found.starts_with(&line)), "no {line}: {finished:#?}");
     }
-    assert_eq!(listing(&site), ["config", "pyzord.access"].map(str::to_owned).into());
+    assert_eq!(listing(&home), ["config", "pyzord.access"].map(str::to_owned).into());
 }
 
 #[test]
@@ -309,12 +307,10 @@ fn check_config_tells_what_is_wrong_with_accounts_and_access() {
     if !ours_only() {
         return;
     }
-    let site = Site::at(
-        Home::new().passwd("# accounts\nbob\n").access("check : bob : allow\n\ncheck : bob : maybe\n"),
-    );
-    let (passwd, access) = (site.path("pyzord.passwd"), site.path("pyzord.access"));
+    let home = Home::new().passwd("# accounts\nbob\n").access("check : bob : allow\n\ncheck : bob : maybe\n");
+    let (passwd, access) = (home.path("pyzord.passwd"), home.path("pyzord.access"));
     expect_check(
-        &site,
+        &home,
         0,
         &[
             &format!("pyzord: warning: {}:2: ", passwd.display()),
@@ -324,7 +320,7 @@ fn check_config_tells_what_is_wrong_with_accounts_and_access() {
     // A folder can be read by nobody.
     fs::remove_file(&passwd).unwrap();
     fs::create_dir(&passwd).unwrap();
-    let mut command = site.command();
+    let mut command = home.command();
     command.arg("--check-config");
     let finished = finish(command);
     assert_eq!(finished.code, Some(1));
@@ -336,14 +332,14 @@ fn check_config_looks_at_all_files_even_when_one_is_bad() {
     if !ours_only() {
         return;
     }
-    let site = Site::at(Home::new().passwd("bob\n").access("check : bob : maybe\n"));
-    config(&site, "CleanupAge = long\n");
-    let mut command = site.command();
+    let home = Home::new().passwd("bob\n").access("check : bob : maybe\n");
+    config(&home, "CleanupAge = long\n");
+    let mut command = home.command();
     command.arg("--check-config");
     let finished = finish(command);
     assert_eq!(finished.code, Some(1));
     for (name, line) in [("config", 2), ("pyzord.passwd", 1), ("pyzord.access", 1)] {
-        let place = format!("{}:{line}: ", site.path(name).display());
+        let place = format!("{}:{line}: ", home.path(name).display());
         assert!(finished.stderr.contains(&place), "nothing about {place}{finished:#?}");
     }
 }
@@ -353,7 +349,7 @@ fn broken_config_files_are_told_with_the_line() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     for (text, line) in [
         ("Port = 1\n", 1),
         ("[server]\nPort\n", 2),
@@ -373,13 +369,13 @@ fn broken_config_files_are_told_with_the_line() {
         ("[server]\nLogFile = %(Nothing)s\n", 2),
         ("[server]\nThreads = true\nProcesses = true\n", 3),
     ] {
-        site.home().rewrite("config", text);
-        let mut command = site.bare();
-        command.arg("--homedir").arg(site.home().path());
-        let place = format!("pyzord: error: {}:{line}: ", site.path("config").display());
+        home.rewrite("config", text);
+        let mut command = home.bare();
+        command.arg("--homedir").arg(home.directory());
+        let place = format!("pyzord: error: {}:{line}: ", home.path("config").display());
         finish(command).expect_line(&[&place]);
     }
-    assert!(!site.path("pyzord.db").exists());
+    assert!(!home.path("pyzord.db").exists());
 }
 
 #[test]
@@ -387,7 +383,7 @@ fn bad_values_of_the_command_line_name_their_option() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     for (option, value) in [
         ("--port", "65536"),
         ("--cleanup-age", "-1"),
@@ -397,7 +393,7 @@ fn bad_values_of_the_command_line_name_their_option() {
         ("--access-order", "middle"),
         ("--forward-client-homedir", "client"),
     ] {
-        run(&site, &["--homedir", "home", option, value])
+        run(&home, &["--homedir", "home", option, value])
             .expect_line(&[&format!("pyzord: error: {option}: ")]);
     }
 }
@@ -407,13 +403,13 @@ fn all_problems_are_told_at_once() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    config(&site, "Port = x\nCleanupAge = y\nPidFile = p\n");
-    let mut command = site.bare();
-    command.arg("--homedir").arg(site.home().path()).args(["--pre-fork", "1", "--detach", "/dev/null"]);
+    let home = Home::open();
+    config(&home, "Port = x\nCleanupAge = y\nPidFile = p\n");
+    let mut command = home.bare();
+    command.arg("--homedir").arg(home.directory()).args(["--pre-fork", "1", "--detach", "/dev/null"]);
     let finished = finish(command);
     assert_eq!(finished.code, Some(1));
-    let file = site.path("config");
+    let file = home.path("config");
     let lines: BTreeSet<&str> = finished.stderr.lines().collect();
     assert_eq!(lines.len(), 3, "{finished:#?}");
     for place in [
@@ -427,8 +423,8 @@ fn all_problems_are_told_at_once() {
         );
     }
     // What the command line overrides does not matter.
-    let port = site.port().to_string();
-    expect_service(&site, &["--homedir", "home", "-a", "127.0.0.1", "-p", &port, "--cleanup-age", "0"]);
+    let port = home.port().to_string();
+    expect_service(&home, &["--homedir", "home", "-a", "127.0.0.1", "-p", &port, "--cleanup-age", "0"]);
 }
 
 #[test]
@@ -436,18 +432,18 @@ fn an_unknown_option_of_the_file_is_a_warning_with_the_nearest_name() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    config(&site, "LogFile = pyzord.log\nPasswordFile = x\n");
-    let warning = format!("{}:3: ", site.path("config").display());
-    let finished = finish(site.detached());
+    let home = Home::open();
+    config(&home, "LogFile = pyzord.log\nPasswordFile = x\n");
+    let warning = format!("{}:3: ", home.path("config").display());
+    let finished = finish(home.detached());
     assert_eq!(finished.code, Some(0));
     let stderr: Vec<&str> = finished.stderr.lines().collect();
     assert!(
         matches!(stderr[..], [line] if line.contains(&warning) && line.contains("PasswdFile")),
         "{stderr:?}"
     );
-    site.daemon().stop();
-    let log = site.home().log();
+    home.daemon().stop();
+    let log = home.log();
     assert!(log.lines().any(|line| line.contains(" WARNING ") && line.contains(&warning)), "{log}");
 }
 
@@ -456,17 +452,17 @@ fn differing_access_orders_are_a_warning_unless_one_was_chosen() {
     if !ours_only() {
         return;
     }
-    let site = Site::at(Home::new().access("check : anonymous : deny\ncheck ping : anonymous : allow\n"));
-    let finished = finish(site.detached());
+    let home = Home::new().access("check : anonymous : deny\ncheck ping : anonymous : allow\n");
+    let finished = finish(home.detached());
     assert_eq!(finished.code, Some(0));
     assert!(finished.stderr.contains("pyzord.access") && finished.stderr.contains("check"), "{finished:?}");
-    assert_eq!(site.caller().answered("check", &[DIGEST]).code(), 403);
-    site.daemon().stop();
+    assert_eq!(home.caller().answered("check", &[DIGEST]).code(), 403);
+    home.daemon().stop();
     for (order, code) in [("first", 403), ("last", 200)] {
-        let mut command = site.detached();
+        let mut command = home.detached();
         command.args(["--access-order", order]);
-        let daemon = site.detach_with(command);
-        assert_eq!(site.caller().answered("check", &[DIGEST]).code(), code);
+        let daemon = home.detach_with(command);
+        assert_eq!(home.caller().answered("check", &[DIGEST]).code(), code);
         daemon.stop();
     }
 }
@@ -476,17 +472,17 @@ fn options_without_effect_are_accepted_and_said_to_be_so() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     config(
-        &site,
+        &home,
         "LogFile = pyzord.log\nThreads = True\nMaxThreads = 4\nPreFork = 4\nMaxProcesses = 3\nDBConnections = 9\n\
          Gevent = True\nSentryDSN = https://secret@sentry.example/1\nUsageSentryLogLevel = INFO\n",
     );
-    let finished = finish(site.detached());
+    let finished = finish(home.detached());
     assert_eq!(finished.code, Some(0));
     assert_eq!(finished.stderr.lines().filter(|line| line.contains("Sentry")).count(), 1, "{finished:?}");
-    site.daemon().stop();
-    let log = site.home().log();
+    home.daemon().stop();
+    let log = home.log();
     assert_eq!(log.lines().filter(|line| line.contains("PreFork")).count(), 1, "{log}");
     assert!(!finished.stderr.contains("secret") && !log.contains("secret"));
 }
@@ -497,11 +493,11 @@ fn the_words_of_the_system_are_not_needed() {
         return;
     }
     // An environment without anything, as some init systems give it.
-    let site = Site::new();
+    let home = Home::open();
     let mut command = Command::new("env");
-    command.arg("-i").arg(format!("PYZORD_TEST_SITE={}", site.folder().display()));
-    let served = site.command();
+    command.arg("-i").arg(format!("PYZORD_TEST_SITE={}", home.parent().display()));
+    let served = home.command();
     command.arg(served.get_program()).args(served.get_args()).args(["--detach", "/dev/null"]);
-    let daemon = site.detach_with(command);
+    let daemon = home.detach_with(command);
     daemon.stop();
 }

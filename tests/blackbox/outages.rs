@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Home, MariaDb, Redis, Service, eventually, free_tcp_port, ours_only};
-use crate::support::{Caller, Ledger, digest};
+use crate::harness::{
+    Caller, Home, Ledger, MariaDb, Redis, Service, digest, eventually, free_port, ours_only,
+};
 
 /// No request should wait longer for its reply. A few may, on a machine that gives a process no turn for a while:
 /// one in so many.
@@ -356,13 +357,13 @@ fn is_waited_for(settings: &str, name: &str) {
 
 #[test]
 fn a_redis_that_is_not_there_at_the_start_is_waited_for() {
-    let port = free_tcp_port();
+    let port = free_port();
     is_waited_for(&format!("Engine = redis\nDigestDB = 127.0.0.1,{port},secret,0\n"), &port.to_string());
 }
 
 #[test]
 fn a_mysql_that_is_not_there_at_the_start_is_waited_for() {
-    let port = free_tcp_port();
+    let port = free_port();
     is_waited_for(
         &format!("Engine = mysql\nDigestDB = 127.0.0.1:{port},u,secret,pyzor,d\n"),
         &port.to_string(),

@@ -5,15 +5,14 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Home, MariaDb, Redis, ours_only, unix_time};
+use crate::harness::{Caller, Home, MariaDb, Redis, digest, ours_only, unix_time};
 use crate::outages::Store;
-use crate::support::{Caller, digest};
 
 /// What is reported and checked meanwhile, and does not expire.
 const FRESH: u32 = 1000;
 /// How long a measurement without any expiry takes.
 const QUIET: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(300);
+const LONGEST_EXPIRY: Duration = Duration::from_secs(300);
 
 fn records() -> u32 {
     std::env::var("PYZORD_PAUSE_RECORDS").map_or(5000, |number| number.parse().unwrap())
@@ -48,7 +47,7 @@ fn ask_until(caller: &mut Caller, what: &str, mut enough: impl FnMut() -> bool) 
         if number % 100 == 0 && enough() {
             break;
         }
-        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+        assert!(start.elapsed() < LONGEST_EXPIRY, "in vain: {what}");
     }
     println!("{what}: checks {checks}; reports {reports}");
     number.min(FRESH)

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Daemon, Ledger, Site, digest, finish};
+use crate::harness::{Home, Ledger, Process, digest, finish};
 
 /// The marker of versions that had only a text in it, with which a repair is due.
 pub(crate) const OLD_MARKER: &str = "pyzord has the database open, or was killed while it had. It removes this file when \
@@ -26,19 +26,19 @@ pub(crate) const REPAIRED: &str = "have been recovered";
 /// How many records the small databases of these tests have.
 pub(crate) const RECORDS: u32 = 300;
 
-/// A site whose database has some records and is closed, and how often each was reported.
-pub(crate) fn small() -> (Site, BTreeMap<String, i64>) {
-    let site = Site::new();
-    fill(&site);
-    let stored = site.stored();
-    (site, stored)
+/// A home whose database has some records and is closed, and how often each was reported.
+pub(crate) fn small() -> (Home, BTreeMap<String, i64>) {
+    let home = Home::open();
+    fill(&home);
+    let stored = home.stored();
+    (home, stored)
 }
 
-/// Writes the records of [`small`] to the database of a site.
-pub(crate) fn fill(site: &Site) {
+/// Writes the records of [`small`] to the database of a home.
+pub(crate) fn fill(home: &Home) {
     let text = |count| format!("1,{count},2026-01-01 00:00:00,2026-11-01 00:00:00,0,None,None");
     let records: Vec<_> = (0..RECORDS).map(|number| (digest(number), text(number % 7 + 1))).collect();
-    site.home().database().write(&records);
+    home.database().write(&records);
 }
 
 /// The name of a file with this ending beside a database.
@@ -73,30 +73,30 @@ pub(crate) fn all_names(folder: &Path) -> BTreeSet<String> {
 
 /// Asserts that the homedir has the database and no other file whose name begins like its.
 #[track_caller]
-pub(crate) fn expect_only_database(site: &Site) {
-    assert_eq!(names(&site.home().path(), "pyzord.db"), ["pyzord.db".to_owned()].into());
-    assert!(!site.path("pyzord.disk").exists(), "the note of a database on another file system");
+pub(crate) fn expect_only_database(home: &Home) {
+    assert_eq!(names(&home.directory(), "pyzord.db"), ["pyzord.db".to_owned()].into());
+    assert!(!home.path("pyzord.disk").exists(), "the note of a database on another file system");
 }
 
 /// What the log says of a start into the background and of everything up to the next stop, which is done here.
 #[track_caller]
-pub(crate) fn log_of_a_start(site: &Site) -> String {
-    let said = site.home().log().len();
-    site.detach().stop();
-    site.home().log()[said..].to_owned()
+pub(crate) fn log_of_a_start(home: &Home) -> String {
+    let said = home.log().len();
+    home.detach().stop();
+    home.log()[said..].to_owned()
 }
 
 /// Starts a server that must serve, and may warn. Returns it and what it said on stderr.
 #[track_caller]
-pub(crate) fn warned_start(site: &Site, command: std::process::Command) -> (Daemon, String) {
+pub(crate) fn warned_start(home: &Home, command: std::process::Command) -> (Process, String) {
     let finished = finish(command);
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    (site.daemon(), finished.stderr)
+    (home.daemon(), finished.stderr)
 }
 
 /// Reports old and new digests, kills the server in the middle of more, and enters what is known of them.
-pub(crate) fn kill_under_load(site: &Site, daemon: Daemon, ledger: &mut Ledger, round: u32) {
-    let mut caller = site.caller();
+pub(crate) fn kill_under_load(home: &Home, daemon: Process, ledger: &mut Ledger, round: u32) {
+    let mut caller = home.caller();
     let first = 1000 * (round + 1);
     let digests: Vec<String> = (first..first + 150 + 37 * round).map(digest).collect();
     for name in &digests {

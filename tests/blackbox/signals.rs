@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{DIGEST, Home, eventually, ours_only};
-use crate::support::{Caller, Daemon, Ledger, Running, Site, digest, finish};
+use crate::harness::{Caller, DIGEST, Home, Ledger, Process, Server, digest, eventually, finish, ours_only};
 
 /// The signals of signal(7) whose default action ends a process, and that ask the server for nothing.
 const MEANINGLESS: [Signal; 9] = [
@@ -36,7 +35,7 @@ const DEADLY: [Signal; 9] = [
 ];
 
 /// A mask of signals in the state of a process.
-fn mask(daemon: Daemon, field: &str) -> u64 {
+fn mask(daemon: Process, field: &str) -> u64 {
     mask_in(&fs::read_to_string(daemon.proc("status")).unwrap(), field)
 }
 
@@ -54,9 +53,9 @@ fn signals_that_mean_nothing_do_nothing() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let daemon = site.detach();
-    let mut caller = site.caller();
+    let home = Home::open();
+    let daemon = home.detach();
+    let mut caller = home.caller();
     for signal in MEANINGLESS {
         daemon.signal(signal);
         assert_eq!(caller.answered("report", &[DIGEST]).code(), 200, "{signal}");
@@ -101,32 +100,32 @@ fn a_limit_of_file_sizes_refuses_reports_and_nothing_else() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     let script = "ulimit -f 4096; exec \"$@\"";
     let mut ledger = Ledger::default();
-    let mut server = Running::start(&site, site.under(script, false));
-    let mut caller = site.caller();
+    let mut server = Server::start(&home, home.under(script, false));
+    let mut caller = home.caller();
     server.serves(&mut caller);
     assert!(report_until_refused(&mut caller, &mut ledger, 100_000), "4 MiB are never full");
     assert!(ledger.acknowledged() > 1000, "{}", ledger.acknowledged());
     assert_eq!(caller.count(&digest(0)), 1);
     assert!(server.is_running());
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    assert!(site.home().log().contains("no room for the database"), "{}", site.home().log());
-    ledger.compare(&site.stored());
+    assert!(home.log().contains("no room for the database"), "{}", home.log());
+    ledger.compare(&home.stored());
 
     // A start under the same limit serves what there is, and after a kill, too.
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
-        let mut server = Running::start(&site, site.under(script, false));
+        let mut server = Server::start(&home, home.under(script, false));
         server.serves(&mut caller);
         assert_eq!(caller.count(&digest(0)), 1);
         assert_eq!(caller.answered("report", &[DIGEST]).code(), 500);
-        server.daemon().signal(signal);
+        server.process().signal(signal);
         assert_eq!(server.ended().code(), (signal == Signal::SIGTERM).then_some(0));
     }
-    let daemon = site.detach();
-    assert_eq!(site.caller().answered("report", &[DIGEST]).code(), 200);
+    let daemon = home.detach();
+    assert_eq!(home.caller().answered("report", &[DIGEST]).code(), 200);
     daemon.stop();
 }
 
@@ -135,13 +134,13 @@ fn a_limit_of_file_sizes_on_a_running_server_passes() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let mut server = Running::start(&site, site.command());
-    let mut caller = site.caller();
+    let home = Home::open();
+    let mut server = Server::start(&home, home.command());
+    let mut caller = home.caller();
     server.serves(&mut caller);
     assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
     let limit = |bytes: &str| {
-        let pid = server.daemon().pid().to_string();
+        let pid = server.process().pid().to_string();
         let status =
             Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:unlimited")]).status();
         assert!(status.unwrap().success());
@@ -153,8 +152,8 @@ fn a_limit_of_file_sizes_on_a_running_server_passes() {
     }
     limit("unlimited");
     eventually("reports", || (caller.answered("report", &[DIGEST]).code() == 200).then_some(()));
-    eventually("that lines were lost", || site.home().log().contains(" lines were lost").then_some(()));
-    server.daemon().signal(Signal::SIGTERM);
+    eventually("that lines were lost", || home.log().contains(" lines were lost").then_some(()));
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
 }
 
@@ -163,20 +162,18 @@ fn logs_beyond_the_limit_of_file_sizes_are_lost_and_counted() {
     if !ours_only() {
         return;
     }
-    let site = Site::at(Home::open().file("usage.log", vec![b'\n'; 4 << 20]));
-    let mut server = Running::start(&site, site.under("ulimit -f 4096; exec \"$@\"", false));
-    let mut caller = site.caller();
+    let home = Home::open().file("usage.log", vec![b'\n'; 4 << 20]);
+    let mut server = Server::start(&home, home.under("ulimit -f 4096; exec \"$@\"", false));
+    let mut caller = home.caller();
     server.serves(&mut caller);
     assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
-    eventually("the failure", || {
-        site.home().log().contains("cannot write to the usage log file").then_some(())
-    });
-    fs::OpenOptions::new().write(true).truncate(true).open(site.path("usage.log")).unwrap();
+    eventually("the failure", || home.log().contains("cannot write to the usage log file").then_some(()));
+    fs::OpenOptions::new().write(true).truncate(true).open(home.path("usage.log")).unwrap();
     eventually("the number of lost lines", || {
         assert_eq!(caller.answered("ping", &[]).code(), 200);
-        site.home().log().contains(" lines were lost").then_some(())
+        home.log().contains(" lines were lost").then_some(())
     });
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
 }
 
@@ -187,10 +184,10 @@ fn a_start_under_any_limit_of_file_sizes_works_or_says_why_not() {
     }
     // In KiB.
     for limit in [0, 1, 4, 16, 64, 512, 1024, 2048, 100_000, 2_000_000] {
-        let site = Site::new();
+        let home = Home::open();
         let script = format!("ulimit -f {limit}; exec \"$@\"");
-        let mut server = Running::start(&site, site.under(&script, false));
-        let mut caller = site.caller();
+        let mut server = Server::start(&home, home.under(&script, false));
+        let mut caller = home.caller();
         let status = eventually("a start or its end", || {
             if !server.is_running() {
                 return Some(Some(server.ended()));
@@ -198,7 +195,7 @@ fn a_start_under_any_limit_of_file_sizes_works_or_says_why_not() {
             caller.ask("ping", &[], Duration::from_millis(100)).map(|_| None)
         });
         if let Some(status) = status {
-            let said = site.home().stderr();
+            let said = home.stderr();
             assert_eq!(status.code(), Some(1), "{limit}");
             // Under the least limit not even that can be written.
             assert!(
@@ -207,12 +204,12 @@ fn a_start_under_any_limit_of_file_sizes_works_or_says_why_not() {
             );
             assert!(limit < 2048, "{limit}: {said}");
             // Nothing is left that hinders a start without the limit.
-            site.detach().stop();
+            home.detach().stop();
             continue;
         }
         let code = caller.answered("report", &[DIGEST]).code();
         assert_eq!(code, if limit >= 2048 { 200 } else { 500 }, "{limit}");
-        server.daemon().signal(Signal::SIGTERM);
+        server.process().signal(Signal::SIGTERM);
         assert_eq!(server.ended().code(), Some(0), "{limit}");
     }
 }
@@ -222,11 +219,11 @@ fn a_migration_beyond_the_limit_of_file_sizes_fails_with_a_line() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     let value = "1,3,2011-03-13 07:06:40,2011-03-13 07:06:40,0,None,None";
     let records: Vec<_> = (0..20_000).map(|number| (digest(number), value)).collect();
-    site.home().database().write(&records);
-    let (source, destination) = (site.path("pyzord.db"), site.path("destination.db"));
+    home.database().write(&records);
+    let (source, destination) = (home.path("pyzord.db"), home.path("destination.db"));
     let mut command = Command::new("bash");
     command.args(["-c", "ulimit -f 1500; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_pyzor-migrate")]);
     command.arg("--se=gdbm").arg("--de=gdbm").arg("--sd").arg(&source).arg("--dd").arg(&destination);
@@ -242,9 +239,9 @@ fn a_limit_of_file_sizes_that_is_lowered_under_load_ends_nothing() {
         return;
     }
     for round in 0..8 {
-        let site = Site::new();
-        let mut server = Running::start(&site, site.under("ulimit -S -f 3072; exec \"$@\"", false));
-        let mut caller = site.caller();
+        let home = Home::open();
+        let mut server = Server::start(&home, home.under("ulimit -S -f 3072; exec \"$@\"", false));
+        let mut caller = home.caller();
         server.serves(&mut caller);
         let mut acknowledged = Vec::new();
         let mut report = |number: u32| {
@@ -256,14 +253,14 @@ fn a_limit_of_file_sizes_that_is_lowered_under_load_ends_nothing() {
         };
         let before = 300 + 97 * round;
         (0..before).for_each(&mut report);
-        let pid = server.daemon().pid().to_string();
+        let pid = server.process().pid().to_string();
         let status = Command::new("prlimit").args(["--pid", &pid, "--fsize=8192:unlimited"]).status();
         assert!(status.unwrap().success());
         (before..before + 1500).for_each(&mut report);
-        assert!(server.is_running(), "{}", site.home().log());
-        server.daemon().signal(Signal::SIGTERM);
-        assert!(server.ended().success(), "{}", site.home().log());
-        let stored = site.stored();
+        assert!(server.is_running(), "{}", home.log());
+        server.process().signal(Signal::SIGTERM);
+        assert!(server.ended().success(), "{}", home.log());
+        let stored = home.stored();
         assert!(
             acknowledged.len() >= 300 && acknowledged.iter().all(|digest| stored.get(digest) == Some(&1))
         );

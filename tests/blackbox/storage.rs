@@ -149,7 +149,7 @@ fn records_are_added(name: &str, options: &Options) {
 #[test]
 fn of_gdbm() {
     let home = Home::new();
-    let options = Options { path: home.path().join("pyzord.db"), ..Options::default() };
+    let options = Options { path: home.path("pyzord.db"), ..Options::default() };
     records_are_added("gdbm", &options);
     std::fs::remove_file(&options.path).unwrap();
     records_are_stored_walked_through_and_deleted("gdbm", &options);

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Account, Home, Reply, ask_on, eventually, ours_only, unix_time};
-use crate::support::{Caller, Daemon, Ledger, Over, Running, Site, digest};
+use crate::harness::{
+    Account, Caller, Home, Ledger, PATIENCE, Process, Reply, Server, StopFlag, ask_on, digest, eventually,
+    ours_only, unix_time,
+};
 
 /// The time between two signals; USR1 and HUP take turns.
 const BETWEEN: Duration = Duration::from_millis(5);
-/// How long a reply is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// How many anonymous callers there are beside the one who signs.
 const CALLERS: u32 = 2;
 /// More accounts than are read in no time.
@@ -47,7 +47,7 @@ impl Rewriting {
         for (name, content) in [("pyzord.passwd", passwd), ("pyzord.access", access)] {
             match self {
                 Self::ByRename => home.rewrite(name, content),
-                Self::InPlace => fs::write(home.path().join(name), content).unwrap(),
+                Self::InPlace => fs::write(home.path(name), content).unwrap(),
             }
         }
     }
@@ -61,7 +61,7 @@ impl Rewriting {
 /// What the callers have seen.
 #[derive(Default)]
 struct Seen {
-    over: Over,
+    over: StopFlag,
     ledger: Mutex<Ledger>,
     answers: AtomicU64,
     refusals: AtomicU64,
@@ -72,7 +72,7 @@ impl Seen {
     fn report(&self, how: Rewriting, first: u32, mut ask: impl FnMut(&str) -> Reply) {
         let mut ledger = Ledger::default();
         for number in 0.. {
-            if self.over.is_over() {
+            if self.over.is_set() {
                 break;
             }
             let digest = digest(first + number % 50);
@@ -92,23 +92,23 @@ fn signed(account: &Account, digest: &str) -> Vec<u8> {
     account.sign(&headers, unix_time())
 }
 
-fn socket(site: &Site) -> UdpSocket {
+fn socket(home: &Home) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(("127.0.0.1", site.port())).unwrap();
+    socket.connect(("127.0.0.1", home.port())).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
 /// Descriptors and threads of a process.
-fn taken(daemon: Daemon) -> (usize, usize) {
+fn taken(daemon: Process) -> (usize, usize) {
     (daemon.descriptors().len(), fs::read_dir(daemon.proc("task")).unwrap().count())
 }
 
 /// Sends a signal again and again, for so long or until it is over; returns how many.
-fn signal(daemon: Daemon, seen: &Seen, time: Duration) -> u32 {
+fn signal(daemon: Process, seen: &Seen, time: Duration) -> u32 {
     let start = Instant::now();
     let mut count = 0;
-    while start.elapsed() < time && !seen.over.is_over() {
+    while start.elapsed() < time && !seen.over.is_set() {
         daemon.signal(if count % 2 == 0 { Signal::SIGUSR1 } else { Signal::SIGHUP });
         count += 1;
         // At the times at which they are due, however late this thread is at some of them.
@@ -118,13 +118,13 @@ fn signal(daemon: Daemon, seen: &Seen, time: Duration) -> u32 {
 }
 
 /// Renames the logs until it is done; returns how often.
-fn rotate(site: &Site, done: &AtomicBool) -> u32 {
+fn rotate(home: &Home, done: &AtomicBool) -> u32 {
     let mut count = 0;
     while !done.load(Ordering::Relaxed) {
         count += 1;
         for name in LOGS {
             // It is not there again before the next HUP.
-            let _ = fs::rename(site.path(name), site.path(&format!("{name}.{count:06}")));
+            let _ = fs::rename(home.path(name), home.path(format!("{name}.{count:06}")));
         }
         thread::sleep(Duration::from_millis(30));
     }
@@ -132,9 +132,9 @@ fn rotate(site: &Site, done: &AtomicBool) -> u32 {
 }
 
 /// All lines of a log and of what was rotated away; each of them whole.
-fn lines(site: &Site, name: &str) -> Vec<String> {
+fn lines(home: &Home, name: &str) -> Vec<String> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(site.home().path()).unwrap() {
+    for entry in fs::read_dir(home.directory()).unwrap() {
         let path = entry.unwrap().path();
         if !path.file_name().unwrap().to_str().unwrap().starts_with(name) {
             continue;
@@ -161,44 +161,44 @@ fn storm(how: Rewriting) {
         return;
     }
     let seconds = std::env::var("PYZORD_STORM_SECONDS").map_or(3, |text| text.parse().unwrap());
-    let site = Site::at(Home::new());
-    how.write(site.home(), 0);
+    let home = Home::new();
+    how.write(&home, 0);
     for name in ["pyzord.passwd", "pyzord.access"] {
         // So that those that are rewritten in place have the mode that a file of keys ought to have.
-        let content = site.home().read(name);
-        site.home().rewrite(name, content);
+        let content = home.read(name);
+        home.rewrite(name, content);
     }
-    let mut server = Running::start(&site, site.command());
-    let daemon = server.daemon();
-    server.serves(&mut site.caller());
+    let mut server = Server::start(&home, home.command());
+    let daemon = server.process();
+    server.serves(&mut home.caller());
     let seen = Seen::default();
     let rotated = AtomicBool::new(false);
     let version = Mutex::new(0);
     let (mut signals, mut rotations, mut before) = (0, 0, (0, 0));
     thread::scope(|scope| {
-        let _guard = seen.over.guard();
+        let _guard = seen.over.set_on_drop();
         for caller in 0..CALLERS {
-            let (site, seen) = (&site, &seen);
+            let (home, seen) = (&home, &seen);
             scope.spawn(move || {
-                let mut asker = Caller::to(site.port());
+                let mut asker = Caller::to(home.port());
                 let ask =
                     |digest: &str| asker.ask("report", &[digest], PATIENCE).expect("a report got no reply");
                 seen.report(how, 1000 * caller, ask);
             });
         }
         scope.spawn(|| {
-            let (bob, socket) = (Account::new("bob"), socket(&site));
+            let (bob, socket) = (Account::new("bob"), socket(&home));
             seen.report(how, 1000 * CALLERS, |digest| Reply(ask_on(&socket, signed(&bob, digest))));
         });
         // What one reload or another takes for good is there by then.
         signal(daemon, &seen, Duration::from_millis(300));
         before = taken(daemon);
-        let rotating = scope.spawn(|| rotate(&site, &rotated));
+        let rotating = scope.spawn(|| rotate(&home, &rotated));
         let rewriting = scope.spawn(|| {
             while !rotated.load(Ordering::Relaxed) {
                 let mut version = version.lock().unwrap();
                 *version += 1;
-                how.write(site.home(), *version);
+                how.write(&home, *version);
                 drop(version);
                 thread::sleep(Duration::from_millis(3));
             }
@@ -207,7 +207,7 @@ fn storm(how: Rewriting) {
         rotated.store(true, Ordering::Relaxed);
         rotations = rotating.join().unwrap();
         rewriting.join().unwrap();
-        let socket = socket(&site);
+        let socket = socket(&home);
         let code = |version| Reply(ask_on(&socket, signed(&account(version), &digest(9999)))).code();
         // Two in one moment, of which neither may swallow what the other asks for.
         daemon.signal(Signal::SIGHUP);
@@ -227,8 +227,8 @@ fn storm(how: Rewriting) {
     assert!(server.ended().success());
 
     let ledger = seen.ledger.into_inner().unwrap();
-    ledger.compare(&site.stored());
-    let (operator, usage) = (lines(&site, LOGS[0]), lines(&site, LOGS[1]));
+    ledger.compare(&home.stored());
+    let (operator, usage) = (lines(&home, LOGS[0]), lines(&home, LOGS[1]));
     let count = |text: &str| operator.iter().filter(|line| line.contains(text)).count();
     let reloads = count("have been reloaded");
     let reports = usage.iter().filter(|line| line.contains(",report,")).count();
@@ -247,7 +247,7 @@ fn storm(how: Rewriting) {
     );
     assert!(reloads > 10, "{reloads} reloads");
     assert!(rotations > 1);
-    assert!(site.home().log().contains("Server shutdown."), "the new log has not the last line");
+    assert!(home.log().contains("Server shutdown."), "the new log has not the last line");
     // A disk that is too slow costs whole lines, and says so.
     let dropped: i64 = operator
         .iter()
@@ -277,22 +277,22 @@ fn a_signal_while_files_are_read_has_them_read_again() {
     if !ours_only() {
         return;
     }
-    let site = Site::at(Home::new());
-    Rewriting::ByRename.write(site.home(), 0);
-    let mut server = Running::start(&site, site.command());
-    let daemon = server.daemon();
-    server.serves(&mut site.caller());
-    let socket = socket(&site);
+    let home = Home::new();
+    Rewriting::ByRename.write(&home, 0);
+    let mut server = Server::start(&home, home.command());
+    let daemon = server.process();
+    server.serves(&mut home.caller());
+    let socket = socket(&home);
     let code = |version| Reply(ask_on(&socket, signed(&account(version), &digest(0)))).code();
-    let received = || site.home().log().matches("SIGUSR1 received").count();
+    let received = || home.log().matches("SIGUSR1 received").count();
     // So many accounts take a while.
     let filler: String = (0..MANY).map(|number| format!("user{number} : {number:040x}\n")).collect();
     for version in 1..=10 {
         let before = received();
-        site.home().rewrite("pyzord.passwd", &filler);
+        home.rewrite("pyzord.passwd", &filler);
         daemon.signal(Signal::SIGUSR1);
         eventually("the first signal", || (received() > before).then_some(()));
-        Rewriting::ByRename.write(site.home(), version);
+        Rewriting::ByRename.write(&home, version);
         daemon.signal(Signal::SIGUSR1);
         eventually("the last files in force", || (code(version) == 200).then_some(()));
         assert_eq!(code(version - 1), 401);

@@ -19,8 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::harness::eventually;
-use crate::support::{Finished, finish};
+use crate::harness::{Finished, eventually, finish};
 
 /// The program with these arguments, separated by blanks, and a server as the last one.
 fn program(arguments: &str, server: SocketAddr) -> Command {

@@ -11,8 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{Echo, Outcome, ended, measured, program, said};
-use crate::harness::{Account, Home, Server};
-use crate::support::finish;
+use crate::harness::{Account, Home, Server, finish};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -89,7 +88,7 @@ fn signed_requests_are_accepted_and_wrongly_signed_ones_are_failures() {
     let alice = Account::new("alice");
     let home = Home::new().passwd(alice.passwd()).access("all : alice : allow\n");
     let server = home.start();
-    let key = home.path().join("key");
+    let key = home.path("key");
     fs::write(&key, format!("{}\nmore\n", alice.key())).unwrap();
     let every =
         "--mix ping=1,pong=1,check=1,info=1,report=1,whitelist=1 --digests 100 --preload --count 3000";

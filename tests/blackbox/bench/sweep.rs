@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::{Echo, Outcome, Recorder, program, said};
-use crate::support::Finished;
+use crate::harness::Finished;
 
 /// How many requests a second the limited server answers, and how many at once.
 const CAPACITY: f64 = 250.0;

@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 
 use super::{Record, Store, Tally, digests, done};
 use crate::harness::{
-    Certificate, DIGEST, Home, Redis, RedisCluster, Sentinel, eventually, free_tcp_port, interop, ours,
+    Certificate, DIGEST, Home, Redis, RedisCluster, Sentinel, eventually, free_port, interop, is_ours,
     ours_only, unix_time,
 };
 
@@ -493,7 +493,7 @@ fn fields_of_others_stay_and_a_time_of_0_is_none() {
     );
     assert_eq!((fields["r_count"].as_str(), fields["wl_count"].as_str()), ("1", "2"));
     assert!(fields["r_updated"].parse::<i64>().unwrap() >= start);
-    if ours() {
+    if is_ours() {
         // The established server keeps the 0.
         assert_eq!(fields["r_entered"], fields["r_updated"]);
     }
@@ -689,7 +689,7 @@ fn redis_is_reached_through_tls() {
         return;
     }
     let certificate = Certificate::new();
-    let port = free_tcp_port();
+    let port = free_port();
     let path = |path: std::path::PathBuf| path.display().to_string();
     let (authority, other) = (path(certificate.authority()), Certificate::new());
     let options = format!(
@@ -727,7 +727,7 @@ fn a_certificate_that_ca_itself_contains_is_accepted() {
     let certificates =
         [Certificate::of_itself(true), Certificate::of_itself_with_rsa(), Certificate::of_itself(false)];
     for (certificate, version) in certificates.iter().zip(["TLSv1.2", "TLSv1.3", "TLSv1.3"]) {
-        let port = free_tcp_port();
+        let port = free_port();
         let path = |path: std::path::PathBuf| path.display().to_string();
         let own = path(certificate.server());
         let options = format!(
@@ -779,7 +779,7 @@ fn a_server_that_wants_a_certificate_of_its_clients_is_refused_in_words() {
         return;
     }
     for version in ["TLSv1.2", "TLSv1.3"] {
-        let (certificate, port) = (Certificate::of_itself(true), free_tcp_port());
+        let (certificate, port) = (Certificate::of_itself(true), free_port());
         let (own, private) = (certificate.server().display().to_string(), certificate.key());
         let private = private.display();
         let options = format!(
@@ -988,7 +988,7 @@ fn a_command_whose_reply_is_lost_counts_once() {
     if !ours_only() {
         return;
     }
-    let port = free_tcp_port();
+    let port = free_port();
     let cluster = RedisCluster::start(Some(port));
     let middleman = Middleman::new(port, cluster.nodes()[0].port());
     let home = home(&cluster.dsn(), "CleanupAge = 0\n");

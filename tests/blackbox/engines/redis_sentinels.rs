@@ -4,7 +4,7 @@ use super::done;
 use super::redis::{home, key, refusal};
 use nix::sys::signal::Signal;
 
-use crate::harness::{DIGEST, Redis, eventually, free_tcp_port, ours_only};
+use crate::harness::{DIGEST, Redis, eventually, free_port, ours_only};
 
 /// A sentinel that names this master.
 fn naming(host: &str, master: &Redis) -> Redis {
@@ -133,7 +133,7 @@ fn a_minority_of_sentinels_is_believed_after_a_while_and_with_a_warning() {
     }
     let master = Redis::start();
     let one = naming("127.0.0.1", &master);
-    let [gone, gone_too] = [free_tcp_port(), free_tcp_port()];
+    let [gone, gone_too] = [free_port(), free_port()];
     let dsn =
         format!("redis+sentinel://127.0.0.1:{gone},127.0.0.1:{gone_too},127.0.0.1:{}/counts", one.port());
     let home = home(&dsn, "");

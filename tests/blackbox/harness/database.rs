@@ -5,21 +5,20 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use tempfile::TempDir;
-
+use super::directory::Directory;
 use super::{from_hex, hex, run};
 
 /// A gdbm database, looked at and changed with other programs than ours.
 pub(crate) struct Database {
     path: PathBuf,
     // Lasts as long as the database is looked at, be the server and its homedir gone.
-    _folder: Arc<TempDir>,
+    _directory: Arc<Directory>,
 }
 
 impl Database {
-    /// The database in this file of the folder; it need not exist yet.
-    pub(super) fn new(path: PathBuf, folder: Arc<TempDir>) -> Self {
-        Self { path, _folder: folder }
+    /// The database in this file of the directory; it need not exist yet.
+    pub(super) fn new(path: PathBuf, directory: Arc<Directory>) -> Self {
+        Self { path, _directory: directory }
     }
 
     /// Stores records through Debian's Python, as the established server does.

@@ -1,61 +1,85 @@
 //! A homedir, and how a server is started on it.
 
-use std::env;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::UdpSocket;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::PathBuf;
-use std::process::{self, Child, Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use nix::unistd::Uid;
-use tempfile::TempDir;
 
-use super::{Database, Server, ours};
+use super::command::program;
+use super::directory::Directory;
+use super::{Database, Server, free_port, free_port_at, is_ours};
 
-/// Where a server lives: a homedir in a temporary folder, and how the server is to be started on it.
+/// Where a server lives: a homedir in a temporary directory, and how servers are to be started on it.
 ///
-/// Clones share the folder, which goes with the last of them.
+/// [`start`](Self::start) starts a server on a port that is free, and waits until it answers. The commands of
+/// [`command`](Self::command), [`detached`](Self::detached) and [`under`](Self::under) start it on the port of the
+/// homedir, as an operator would.
+///
+/// Clones share the directory and the port. With the last of them go the directory and all processes that were
+/// started here.
 #[derive(Clone)]
 pub(crate) struct Home {
-    folder: Arc<TempDir>,
-    program: PathBuf,
+    pub(super) parent: Arc<Directory>,
+    pub(super) program: PathBuf,
     address: &'static str,
+    port: u16,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
     user: Option<u32>,
-    /// Whether nothing is said on the command line about which user the server is to become.
-    settles_user: bool,
+    /// Whether the command line leaves it to the config which user the server becomes.
+    config_names_user: bool,
 }
 
 impl Home {
     /// An empty homedir but for a config that asks for both logs.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
-        let program = env::var_os("PYZORD").unwrap_or_else(|| env!("CARGO_BIN_EXE_pyzord").into());
         let home = Self {
-            folder: Arc::new(folder),
-            program: fs::canonicalize(program).unwrap(),
+            parent: Arc::new(Directory::new()),
+            program: program(),
             address: "127.0.0.1",
+            port: free_port(),
             arguments: Vec::new(),
             environment: Vec::new(),
             user: None,
-            settles_user: false,
+            config_names_user: false,
         };
-        fs::create_dir(home.path()).unwrap();
+        fs::create_dir(home.directory()).unwrap();
         home.config("")
     }
 
-    /// A homedir where everybody may do everything.
+    /// A homedir where every client may do everything.
     pub(crate) fn open() -> Self {
         Self::new().access("all : anonymous : allow\n")
     }
 
+    /// Lets servers listen on another port than those of the homedir that this is a clone of.
+    pub(crate) fn on_another_port(mut self) -> Self {
+        self.port = free_port();
+        self
+    }
+
+    /// The temporary directory in which the homedir lies.
+    pub(crate) fn parent(&self) -> PathBuf {
+        self.parent.path().to_path_buf()
+    }
+
     /// The homedir.
-    pub(crate) fn path(&self) -> PathBuf {
-        self.folder.path().join("home")
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.parent.path().join("home")
+    }
+
+    /// A file of the homedir.
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    /// The port that the commands here tell servers to listen on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Writes a file of the homedir.
@@ -67,11 +91,11 @@ impl Home {
     /// Writes a file of the homedir that a server may be using.
     pub(crate) fn rewrite(&self, name: &str, content: impl AsRef<[u8]>) {
         // A reload that is still under way must not find half of it.
-        let (path, new) = (self.path().join(name), self.path().join(format!("{name}.new")));
+        let (path, new) = (self.path(name), self.path(format!("{name}.new")));
         fs::write(&new, content).unwrap();
-        // As an operator leaves them: of the accounts' keys nobody else may know.
+        // As an operator leaves them: the accounts' keys are for no other user.
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
-        let owner = fs::metadata(self.path()).unwrap();
+        let owner = fs::metadata(self.directory()).unwrap();
         chown(&new, Some(owner.uid()), Some(owner.gid())).unwrap();
         fs::rename(&new, &path).unwrap();
     }
@@ -113,7 +137,7 @@ impl Home {
     /// Starts another server here than the one under test.
     pub(crate) fn program(mut self, program: PathBuf) -> Self {
         self.program = program;
-        self.settles_user = true;
+        self.config_names_user = true;
         self
     }
 
@@ -123,14 +147,14 @@ impl Home {
         if Uid::effective().is_root() {
             let nobody = 65534;
             self.user = Some(nobody);
-            let mut paths = vec![self.folder.path().to_path_buf(), self.path()];
-            paths.extend(fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().path()));
+            let mut paths = vec![self.parent(), self.directory()];
+            paths.extend(fs::read_dir(self.directory()).unwrap().map(|entry| entry.unwrap().path()));
             for path in paths {
                 chown(path, Some(nobody), Some(nobody)).unwrap();
             }
             // The program itself may lie where only root may look.
-            let copy = self.folder.path().join("pyzord");
-            if ours() {
+            let copy = self.parent.path().join("pyzord");
+            if is_ours() {
                 fs::copy(&self.program, &copy).unwrap();
                 fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
                 self.program = copy;
@@ -139,21 +163,21 @@ impl Home {
         self
     }
 
-    /// Leaves it to the config which user the server becomes. Without this a server that the tests start as
-    /// root is told to stay that, which it would warn of otherwise.
-    pub(crate) fn settling_user(mut self) -> Self {
-        self.settles_user = true;
+    /// Leaves it to the config which user the server becomes. Without this a server that the tests start as root
+    /// is told to stay root, so that it does not warn of that.
+    pub(crate) fn user_from_config(mut self) -> Self {
+        self.config_names_user = true;
         self
     }
 
     /// Whether a server has to be told to stay root, so that it does not warn of that.
     pub(crate) fn tells_to_stay_root(&self) -> bool {
-        ours() && self.user.is_none() && !self.settles_user && Uid::effective().is_root()
+        is_ours() && self.user.is_none() && !self.config_names_user && Uid::effective().is_root()
     }
 
     /// A file of the homedir as text; empty when there is none.
     pub(crate) fn read(&self, name: &str) -> String {
-        let bytes = fs::read(self.path().join(name)).unwrap_or_default();
+        let bytes = fs::read(self.path(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -164,13 +188,13 @@ impl Home {
 
     /// What servers here have written to their standard error so far.
     pub(crate) fn stderr(&self) -> String {
-        let bytes = fs::read(self.folder.path().join("stderr")).unwrap_or_default();
+        let bytes = fs::read(self.parent.path().join("stderr")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Everything that a server here has said: operator log, usage log, standard output and error.
     pub(crate) fn everything_said(&self) -> String {
-        let stdout = fs::read(self.folder.path().join("stdout")).unwrap_or_default();
+        let stdout = fs::read(self.parent.path().join("stdout")).unwrap_or_default();
         format!(
             "--- log\n{}--- usage log\n{}--- stdout\n{}--- stderr\n{}",
             self.log(),
@@ -182,7 +206,7 @@ impl Home {
 
     /// The default database here. Its file is locked while a server runs on it.
     pub(crate) fn database(&self) -> Database {
-        Database::new(self.path().join("pyzord.db"), Arc::clone(&self.folder))
+        Database::new(self.path("pyzord.db"), Arc::clone(&self.parent))
     }
 
     /// Starts a server and waits until it answers; panics when it does not.
@@ -199,9 +223,9 @@ impl Home {
         loop {
             attempts += 1;
             let said = self.stderr().len();
-            let port = free_port(self.address);
+            let port = free_port_at(self.address);
             match Server::attend(self.spawn(port), self.address, port, self.clone()) {
-                // Somebody else was quicker to take the port.
+                // Another process was quicker to take the port.
                 Err(_) if attempts < 3 && self.stderr()[said..].contains("ddress already in use") => {}
                 started => return started,
             }
@@ -209,25 +233,18 @@ impl Home {
     }
 
     fn spawn(&self, port: u16) -> Child {
-        let output = |name: &str| {
-            let path = self.folder.path().join(name);
-            Stdio::from(fs::OpenOptions::new().create(true).append(true).open(path).unwrap())
-        };
-        // setpriv replaces itself by the server, which then dies with the thread of the test whatever
-        // happens to that.
-        let mut command = Command::new("setpriv");
+        // setpriv replaces itself by the server, which then dies with the thread of the test, whatever happens to
+        // that.
+        let mut command = self.parent.mark(Command::new("setpriv"));
         command.args(["--pdeathsig", "KILL"]);
         if let Some(user) = self.user {
             let user = user.to_string();
             command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
         }
-        command.arg("--").arg(&self.program).arg("--homedir").arg(self.path());
-        command.args(["-a", self.address, "-p", &port.to_string()]).args(&self.arguments);
-        if self.tells_to_stay_root() {
-            command.args(["--user", "root"]);
-        }
+        command.arg("--").arg(&self.program);
+        self.add_arguments(&mut command, port);
         command.env("TZ", "UTC").envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(output("stdout")).stderr(output("stderr"));
+        command.stdout(self.output("stdout")).stderr(self.output("stderr"));
         match command.spawn() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 panic!("setpriv is missing: run tests/setup.sh")
@@ -235,20 +252,19 @@ impl Home {
             spawned => spawned.unwrap(),
         }
     }
-}
 
-/// A port that is free now. Below the range from which the kernel takes ports for sockets that ask for
-/// any, so that nobody gets it by chance before the server does.
-fn free_port(address: &str) -> u16 {
-    const RANGE: u16 = 6000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        // Runs of the tests at the same time begin at different places.
-        let start = u16::try_from(process::id() * 97 % u32::from(RANGE)).unwrap();
-        let step = NEXT.fetch_add(1, Ordering::Relaxed) % RANGE;
-        let port = 25_000 + (start + step) % RANGE;
-        if UdpSocket::bind((address, port)).is_ok() {
-            return port;
+    /// The file in which the output of servers here is kept.
+    pub(super) fn output(&self, name: &str) -> Stdio {
+        let path = self.parent.path().join(name);
+        Stdio::from(fs::OpenOptions::new().create(true).append(true).open(path).unwrap())
+    }
+
+    /// Adds what a server needs to be told: the homedir, where it listens, and what this homedir has besides.
+    pub(super) fn add_arguments(&self, command: &mut Command, port: u16) {
+        command.arg("--homedir").arg(self.directory());
+        command.args(["-a", self.address, "-p", &port.to_string()]).args(&self.arguments);
+        if self.tells_to_stay_root() {
+            command.args(["--user", "root"]);
         }
     }
 }

@@ -1,24 +1,45 @@
-//! A running server, asked through sockets.
+//! Running servers, asked through sockets.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::process::{Child, ExitStatus};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{Account, Home, PATIENCE, unix_time};
+use super::{Account, Caller, Home, PATIENCE, Process, Reply, eventually, unix_time};
 
-/// A running server; it is stopped when this goes, and what it has said is printed when the test fails.
+/// A running server that is a child of the tests. It is stopped when this goes, and what it has said is printed
+/// when the test fails. A detached server is a [`Process`].
 pub(crate) struct Server {
     child: Child,
-    port: u16,
     address: &'static str,
+    port: u16,
     home: Home,
+    /// Whether it is given the time to stop safely when this goes.
+    stops_safely: bool,
 }
 
 impl Server {
+    /// Starts it by a command of the homedir, with its output in files beside that. It is killed when this goes.
+    pub(crate) fn start(home: &Home, mut command: Command) -> Self {
+        command.stdout(home.output("stdout"));
+        Self::spawn(home, command)
+    }
+
+    /// Starts it by a command of the homedir, with this as its standard output. It is killed when this goes.
+    pub(crate) fn start_with_stdout(home: &Home, mut command: Command, stdout: OwnedFd) -> Self {
+        command.stdout(stdout);
+        Self::spawn(home, command)
+    }
+
+    fn spawn(home: &Home, mut command: Command) -> Self {
+        let child = command.stderr(home.output("stderr")).spawn().unwrap();
+        Self { child, address: "127.0.0.1", port: home.port(), home: home.clone(), stops_safely: false }
+    }
+
     /// Waits until this process answers; returns how it ended when it does so instead.
     pub(super) fn attend(
         child: Child,
@@ -26,30 +47,32 @@ impl Server {
         port: u16,
         home: Home,
     ) -> Result<Self, ExitStatus> {
-        let mut server = Self { child, port, address, home };
+        let mut server = Self { child, address, port, home, stops_safely: true };
         server.wait_until_ready().map(|()| server)
     }
 
     fn wait_until_ready(&mut self) -> Result<(), ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
+        eventually("a reply of the server", || {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return Err(status);
+                return Some(Err(status));
             }
             let socket = self.socket();
             socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-            let mut reply = [0; 8192];
             // Whatever it answers, it serves.
-            if socket
-                .send(b"Op: ping\nPV: 2.1\nThread: 1024\n\n")
-                .and_then(|_| socket.recv(&mut reply))
-                .is_ok()
-            {
-                return Ok(());
+            let asked = socket.send(b"Op: ping\nPV: 2.1\nThread: 1024\n\n");
+            asked.and_then(|_| socket.recv(&mut [0; 8192])).is_ok().then_some(Ok(()))
+        })
+    }
+
+    /// Waits until it answers this caller; it must not end before that.
+    #[track_caller]
+    pub(crate) fn serves(&mut self, caller: &mut Caller) {
+        eventually("a reply", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("it has ended: {status}");
             }
-            thread::sleep(Duration::from_millis(5));
-        }
-        panic!("the server does not answer")
+            caller.ask("ping", &[], Duration::from_millis(100))
+        });
     }
 
     /// The port on which it listens.
@@ -57,9 +80,14 @@ impl Server {
         self.port
     }
 
-    /// Its process.
+    /// The number of its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its process, seen from outside.
+    pub(crate) fn process(&self) -> Process {
+        Process::new(Pid::from_raw(self.child.id().try_into().unwrap()))
     }
 
     /// Where it lives.
@@ -117,40 +145,48 @@ impl Server {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+        self.process().signal(signal);
     }
 
     /// Stops it safely and returns how it ended; panics when that takes too long.
+    #[track_caller]
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
-        self.ended().expect("the server does not stop")
+        self.ended()
     }
 
-    /// How it ended, when it does so in time.
-    fn ended(&mut self) -> Option<ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return Some(status);
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        None
+    /// Waits until it has ended, and returns how.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the end of a server", || child.try_wait().unwrap())
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if self.child.try_wait().unwrap().is_none() {
+        if thread::panicking() {
+            eprintln!(
+                "the server's end so far: {:?}\n{}",
+                self.child.try_wait(),
+                self.home.everything_said()
+            );
+        }
+        if self.stops_safely && self.is_running() {
             self.signal(Signal::SIGTERM);
-            if self.ended().is_none() {
-                self.child.kill().unwrap();
-                self.child.wait().unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            while self.is_running() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(5));
             }
         }
-        if thread::panicking() {
-            eprintln!("{}", self.home.everything_said());
-        }
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -168,41 +204,4 @@ pub(crate) fn ask_on(socket: &UdpSocket, datagram: impl AsRef<[u8]>) -> Vec<u8> 
         Err(error) => panic!("no reply to {}: {error}", datagram.as_ref().escape_ascii()),
     }
     reply
-}
-
-/// A reply as a client reads it.
-pub(crate) struct Reply(pub(crate) Vec<u8>);
-
-impl Reply {
-    /// The value of a header.
-    pub(crate) fn header(&self, name: &str) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.0);
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        value.map(str::to_owned)
-    }
-
-    /// The number in a header; panics when there is none.
-    #[track_caller]
-    pub(crate) fn number(&self, name: &str) -> i64 {
-        let value = self.header(name).and_then(|value| value.parse().ok());
-        value.unwrap_or_else(|| panic!("no {name} in {}", self.0.escape_ascii()))
-    }
-
-    /// `Code`.
-    #[track_caller]
-    pub(crate) fn code(&self) -> i64 {
-        self.number("Code")
-    }
-
-    /// `Count` and `WL-Count`.
-    #[track_caller]
-    pub(crate) fn counts(&self) -> (i64, i64) {
-        (self.number("Count"), self.number("WL-Count"))
-    }
-
-    /// `Entered`, `Updated`, `WL-Entered` and `WL-Updated`.
-    #[track_caller]
-    pub(crate) fn times(&self) -> [i64; 4] {
-        ["Entered", "Updated", "WL-Entered", "WL-Updated"].map(|name| self.number(name))
-    }
 }

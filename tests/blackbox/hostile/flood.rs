@@ -11,8 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
 
 use super::mutator::Mutator;
-use crate::harness::{Account, Server, unix_time};
-use crate::support::digest;
+use crate::harness::{Account, Server, digest, unix_time};
 
 /// What is sent before the witness asks: less than the server's socket has room for, so that every datagram
 /// gets to it.

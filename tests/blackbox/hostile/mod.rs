@@ -11,11 +11,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use self::flood::Flood;
-use crate::harness::{Account, Home, MariaDb, Redis, eventually, ours_only, unix_time};
-use crate::support::{Caller, Ledger, digest};
+use crate::harness::{
+    Account, Caller, Home, Ledger, MariaDb, Redis, digest, eventually, ours_only, unix_time,
+};
 
 /// How long the witness waits, as the established client does.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// By how much memory may grow from the first fifth of a flood to its end: less than a byte a datagram for ten
 /// million of them.
 const MARGIN_KIB: i64 = 2048;
@@ -84,13 +85,13 @@ fn flood(name: &str, home: &Home, bob: &Account) -> (Ledger, i64) {
         flood.send(count - flood.sent);
         let sent = Instant::now();
         // Behind this answer nothing of the window is left in the socket.
-        let ping = witness.ask("ping", &[], PATIENCE);
+        let ping = witness.ask("ping", &[], CLIENT_TIMEOUT);
         longest = longest.max(sent.elapsed());
         asked += 1;
         missed += usize::from(ping.is_none());
         // And behind this one not much is left that waits for the engine.
         if asked % 8 == 0 {
-            let report = witness.ask("report", &[&digest(WITNESSED)], PATIENCE);
+            let report = witness.ask("report", &[&digest(WITNESSED)], CLIENT_TIMEOUT);
             ledger.enter_doubtful(&digest(WITNESSED), report.as_ref());
         }
         flood.receive();

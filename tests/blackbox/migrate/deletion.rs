@@ -125,7 +125,7 @@ fn a_journal_is_kept_in_the_home_where_nothing_else_is_said() {
     let run = || {
         let mut command = place.command(&arguments);
         command.env_remove("XDG_STATE_HOME");
-        crate::support::finish(command)
+        crate::harness::finish(command)
     };
     let before = source.all();
     run().expect_refusal(&[".local"]);

@@ -2,8 +2,7 @@
 
 use super::sides::Gdbm;
 use super::{Place, Record, Side, digest};
-use crate::harness::{Redis, RedisCluster, ours_only};
-use crate::support::Finished;
+use crate::harness::{Finished, Redis, RedisCluster, ours_only};
 
 const COUNT: u32 = 200;
 

@@ -64,7 +64,7 @@ fn a_source_is_only_read() {
     let records: Vec<_> = records.iter().map(|digest| (digest.as_str(), Record::full(5))).collect();
     source.plant(&records, "UTC");
     let place = Place::new();
-    let before = snapshot(&source.home().path());
+    let before = snapshot(&source.home().directory());
     for options in [
         &[][..],
         &["--verify"],
@@ -76,7 +76,7 @@ fn a_source_is_only_read() {
     ] {
         let finished = place.migrate(&source, &destination, options);
         assert!(finished.code.is_some() && finished.stderr.is_empty(), "{finished:?}");
-        assert!(snapshot(&source.home().path()) == before, "{options:?} has changed something");
+        assert!(snapshot(&source.home().directory()) == before, "{options:?} has changed something");
     }
 }
 
@@ -85,7 +85,7 @@ fn a_move_to_a_file_leaves_nothing_beside_it() {
     let (source, destination) = (Gdbm::new(), Gdbm::new());
     source.plant(&[(&digest(1), Record::full(5))], "UTC");
     let names = |side: &Gdbm| {
-        let entries = fs::read_dir(side.home().path()).unwrap();
+        let entries = fs::read_dir(side.home().directory()).unwrap();
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -111,11 +111,11 @@ fn a_file_whose_server_was_killed_is_migrated() {
     server.signal(Signal::SIGKILL);
     drop(server);
     // What only looks has to leave it as it is.
-    let before = snapshot(&source.home().path());
+    let before = snapshot(&source.home().directory());
     for option in ["--dry-run", "--verify-only"] {
         let finished = place.migrate(&source, &destination, &[option]);
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{finished:?}");
-        assert!(snapshot(&source.home().path()) == before, "{option} has changed something");
+        assert!(snapshot(&source.home().directory()) == before, "{option} has changed something");
     }
     let finished = place.migrate(&source, &destination, &[]);
     assert_eq!(finished.code, Some(0), "{finished:?}");

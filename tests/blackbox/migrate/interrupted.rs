@@ -32,15 +32,14 @@ use tempfile::TempDir;
 use counted::{Content, Counted, Tally};
 use stores::{Store, store};
 
-use crate::harness::{ours_only, unix_time};
-use crate::support::{Caller, Finished, Over};
+use crate::harness::{Caller, Finished, StopFlag, ours_only, unix_time};
 
 /// Of so many of them is reported all the time, and of so many digests that were not there at the start.
 const HOT: u32 = 20;
 const NEW: u32 = 200;
 const CALLERS: u64 = 2;
 /// No migration here takes so long.
-const PATIENCE: Duration = Duration::from_secs(240);
+const LONGEST_MIGRATION: Duration = Duration::from_secs(240);
 /// The time of the first record.
 const THEN: i64 = 1_700_000_000;
 
@@ -290,7 +289,7 @@ impl Run {
     /// Waits until it has begun to fill the destination, and not come to its end.
     #[track_caller]
     fn under_way(&mut self, target: &dyn Store) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONGEST_MIGRATION;
         while target.count() == 0 {
             assert!(!self.has_ended(), "it has ended: {:#?}", self.said(None));
             assert!(Instant::now() < deadline, "nothing arrives");
@@ -302,7 +301,7 @@ impl Run {
     /// Waits for its end.
     #[track_caller]
     fn finished(mut self) -> Finished {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONGEST_MIGRATION;
         while !self.has_ended() {
             assert!(Instant::now() < deadline, "it does not end: {:#?}", self.said(None));
             thread::sleep(Duration::from_millis(2));
@@ -362,7 +361,7 @@ impl Reporter {
 /// Callers who count into the source, and stop for a moment when that is looked at.
 #[derive(Default)]
 struct Traffic {
-    over: Over,
+    over: StopFlag,
     quiet: RwLock<()>,
 }
 
@@ -370,7 +369,7 @@ impl Traffic {
     /// Counts until it is over.
     fn flow(&self, port: u16, scene: &Scene) {
         let mut reporter = Reporter::to(port, scene.next());
-        while !self.over.is_over() {
+        while !self.over.is_set() {
             let busy = self.quiet.read().unwrap();
             reporter.count();
             scene.counted.lock().unwrap().add(&std::mem::take(&mut reporter.counted));
@@ -441,7 +440,7 @@ fn survives_kills(scene: &Scene) {
     let seen = if scene.source.is_shared() {
         let server = scene.source.home().start();
         let seen = thread::scope(|scope| {
-            let _ends = traffic.over.guard();
+            let _ends = traffic.over.set_on_drop();
             let (traffic, port) = (&traffic, server.port());
             for _ in 0..CALLERS {
                 scope.spawn(move || traffic.flow(port, scene));
@@ -514,7 +513,7 @@ fn what_changes_all_the_time_is_left_to_a_run_without_a_server() {
     let server = scene.source.home().start();
     let traffic = Traffic::default();
     thread::scope(|scope| {
-        let _ends = traffic.over.guard();
+        let _ends = traffic.over.set_on_drop();
         let (traffic, scene, port) = (&traffic, &scene, server.port());
         scope.spawn(move || traffic.flow(port, scene));
         let finished = scene.run();

@@ -28,8 +28,7 @@ use std::process::{Command, Stdio};
 use jiff::tz::TimeZone;
 use tempfile::TempDir;
 
-use crate::harness::run;
-use crate::support::{Finished, finish};
+use crate::harness::{Finished, finish, run};
 
 /// The password of every server here. No run of the program may say it, whatever it is asked to do.
 const PASSWORD: &str = "Hush0NeverShown";

@@ -6,8 +6,7 @@ use std::process::Command;
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
 use super::{Content, PASSWORD, Place, Record, Side, Told, digest, snapshot};
-use crate::harness::run;
-use crate::support::Finished;
+use crate::harness::{Finished, run};
 
 /// A gdbm file with one record, and where another one may come to be.
 fn files() -> (Gdbm, Gdbm, Content) {

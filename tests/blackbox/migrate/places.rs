@@ -74,7 +74,7 @@ fn the_master_of_a_service_is_a_destination_and_a_source() {
 #[test]
 fn a_redis_is_reached_through_tls_and_by_its_socket() {
     let certificate = Certificate::new();
-    let port = crate::harness::free_tcp_port();
+    let port = crate::harness::free_port();
     let options = format!(
         "--port 0 --tls-port {port} --tls-auth-clients no --tls-cert-file {} --tls-key-file {} --tls-ca-cert-file {} \
          --requirepass {PASSWORD}",

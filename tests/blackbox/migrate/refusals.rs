@@ -6,8 +6,7 @@ use std::thread;
 
 use super::sides::{COLUMNS, Gdbm, Hashes, MySql, Texts};
 use super::{Content, PASSWORD, Place, Record, Side, digest};
-use crate::harness::{Redis, free_tcp_port};
-use crate::support::Finished;
+use crate::harness::{Finished, Redis, free_port};
 
 /// One record in a database, and what that then shows.
 fn planted(side: &dyn Side) -> Content {
@@ -172,7 +171,7 @@ fn a_file_that_may_not_be_read_or_written_is_refused() {
     let there = planted(&destination);
     let place = Place::new().unprivileged();
     for (side, mode) in [(&source, 0o600), (&destination, 0o644)] {
-        let folder = side.home().path();
+        let folder = side.home().directory();
         // A path is of no use to who may not go along it.
         for folder in [folder.parent().unwrap(), &folder] {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
@@ -249,7 +248,7 @@ fn a_server_that_lets_nobody_in_is_told_without_the_password() {
 
 #[test]
 fn a_server_that_is_not_there_is_told_without_the_password() {
-    let (place, gdbm, nobody) = (Place::new(), Gdbm::new(), free_tcp_port());
+    let (place, gdbm, nobody) = (Place::new(), Gdbm::new(), free_port());
     let before = planted(&gdbm);
     let dsns = [
         ("redis", format!("127.0.0.1,{nobody},{PASSWORD},0")),

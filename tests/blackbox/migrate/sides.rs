@@ -65,7 +65,7 @@ impl Gdbm {
 
     /// The file.
     pub(super) fn path(&self) -> PathBuf {
-        self.home.path().join("pyzord.db")
+        self.home.path("pyzord.db")
     }
 }
 

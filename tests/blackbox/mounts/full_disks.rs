@@ -6,8 +6,7 @@ use std::fs::{self, OpenOptions};
 use nix::sys::signal::Signal;
 
 use super::Disk;
-use crate::harness::{eventually, ours_only};
-use crate::support::{Caller, Ledger, Running, Site, digest};
+use crate::harness::{Caller, Home, Ledger, Server, digest, eventually, ours_only};
 
 /// Reports new digests, many at a time, until that is refused. Returns how many there are now.
 fn report_until_refused(caller: &mut Caller, ledger: &mut Ledger, mut next: u32) -> u32 {
@@ -37,15 +36,15 @@ fn a_full_disk_loses_no_acknowledged_report_and_is_survived() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let disk = Disk::new(&site, site.home().path(), 16 * 1024);
-    fs::copy(site.path("pyzord.access"), disk.path("pyzord.access")).unwrap();
+    let home = Home::open();
+    let disk = Disk::new(&home, home.directory(), 16 * 1024);
+    fs::copy(home.path("pyzord.access"), disk.path("pyzord.access")).unwrap();
     disk.fill("ballast", 6 * 1024);
-    let log = site.folder().join("main.log");
-    let mut command = site.command();
+    let log = home.parent().join("main.log");
+    let mut command = home.command();
     command.arg("--log-file").arg(&log);
-    let mut server = Running::start(&site, disk.inside(&site, &command));
-    let mut caller = site.caller();
+    let mut server = Server::start(&home, disk.inside(&home, &command));
+    let mut caller = home.caller();
     server.serves(&mut caller);
 
     let mut ledger = Ledger::default();
@@ -73,12 +72,12 @@ fn a_full_disk_loses_no_acknowledged_report_and_is_survived() {
     let next = report_until_refused(&mut caller, &mut ledger, next + 2);
     assert_eq!(caller.count(&digest(next / 2)), 1);
 
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    fs::copy(disk.path("pyzord.db"), site.path("pyzord.db")).unwrap();
-    let stored = site.stored();
+    fs::copy(disk.path("pyzord.db"), home.path("pyzord.db")).unwrap();
+    let stored = home.stored();
     ledger.compare(&stored);
-    let count = site.home().database().gdbmtool("count\n");
+    let count = home.database().gdbmtool("count\n");
     assert!(count.contains(&stored.len().to_string()), "{count}");
 }
 
@@ -88,23 +87,23 @@ fn expiry_on_a_full_disk_is_given_up_and_harms_nothing() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     let old = "1,1,2011-11-22 10:26:46,2011-11-22 10:26:46,0,None,None";
     let records: Vec<(String, &str)> = (0..10_000).map(|number| (digest(number), old)).collect();
-    site.home().database().write(&records);
-    let database = fs::read(site.path("pyzord.db")).unwrap();
-    let access = fs::read(site.path("pyzord.access")).unwrap();
-    fs::remove_file(site.path("pyzord.db")).unwrap();
+    home.database().write(&records);
+    let database = fs::read(home.path("pyzord.db")).unwrap();
+    let access = fs::read(home.path("pyzord.access")).unwrap();
+    fs::remove_file(home.path("pyzord.db")).unwrap();
 
     let size = u32::try_from(database.len() / 1024).unwrap();
-    let disk = Disk::new(&site, site.home().path(), size + 1024);
+    let disk = Disk::new(&home, home.directory(), size + 1024);
     fs::write(disk.path("pyzord.access"), access).unwrap();
     fs::write(disk.path("pyzord.db"), &database).unwrap();
-    let log = site.folder().join("main.log");
-    let mut command = site.command();
+    let log = home.parent().join("main.log");
+    let mut command = home.command();
     command.arg("--log-file").arg(&log);
-    let mut server = Running::start(&site, disk.inside(&site, &command));
-    let mut caller = site.caller();
+    let mut server = Server::start(&home, disk.inside(&home, &command));
+    let mut caller = home.caller();
     server.serves(&mut caller);
     eventually("the sweep is given up", || {
         let text = fs::read_to_string(&log).unwrap();
@@ -113,10 +112,10 @@ fn expiry_on_a_full_disk_is_given_up_and_harms_nothing() {
     for number in [0, 5000, 9999] {
         assert_eq!(caller.count(&digest(number)), 1);
     }
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    fs::copy(disk.path("pyzord.db"), site.path("pyzord.db")).unwrap();
-    assert_eq!(site.stored().len(), records.len());
+    fs::copy(disk.path("pyzord.db"), home.path("pyzord.db")).unwrap();
+    assert_eq!(home.stored().len(), records.len());
 }
 
 #[test]
@@ -124,24 +123,24 @@ fn a_kill_on_a_full_disk_loses_no_acknowledged_report() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let disk = Disk::new(&site, site.home().path(), 8 * 1024);
-    fs::copy(site.path("pyzord.access"), disk.path("pyzord.access")).unwrap();
-    let mut server = Running::start(&site, disk.inside(&site, &site.command()));
-    let mut caller = site.caller();
+    let home = Home::open();
+    let disk = Disk::new(&home, home.directory(), 8 * 1024);
+    fs::copy(home.path("pyzord.access"), disk.path("pyzord.access")).unwrap();
+    let mut server = Server::start(&home, disk.inside(&home, &home.command()));
+    let mut caller = home.caller();
     server.serves(&mut caller);
     let mut ledger = Ledger::default();
     report_until_refused(&mut caller, &mut ledger, 0);
-    server.daemon().signal(Signal::SIGKILL);
+    server.process().signal(Signal::SIGKILL);
     server.ended();
     // It starts on the full disk, and reads.
-    let mut server = Running::start(&site, disk.inside(&site, &site.command()));
+    let mut server = Server::start(&home, disk.inside(&home, &home.command()));
     server.serves(&mut caller);
     assert_eq!(caller.count(&digest(7)), 1);
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    fs::copy(disk.path("pyzord.db"), site.path("pyzord.db")).unwrap();
-    ledger.compare(&site.stored());
+    fs::copy(disk.path("pyzord.db"), home.path("pyzord.db")).unwrap();
+    ledger.compare(&home.stored());
 }
 
 #[test]
@@ -149,14 +148,14 @@ fn logs_on_a_full_disk_hold_nothing_up() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let logs = site.folder().join("log");
+    let home = Home::open();
+    let logs = home.parent().join("log");
     fs::create_dir(&logs).unwrap();
-    let disk = Disk::new(&site, logs.clone(), 64);
-    let mut command = site.command();
+    let disk = Disk::new(&home, logs.clone(), 64);
+    let mut command = home.command();
     command.arg("--log-file").arg(logs.join("main.log")).arg("--usage-log-file").arg(logs.join("usage.log"));
-    let mut server = Running::start(&site, disk.inside(&site, &command));
-    let mut caller = site.caller();
+    let mut server = Server::start(&home, disk.inside(&home, &command));
+    let mut caller = home.caller();
     server.serves(&mut caller);
     for number in 0..2000 {
         assert_eq!(caller.answered("report", &[&digest(number % 10)]).code(), 200);
@@ -170,8 +169,8 @@ fn logs_on_a_full_disk_hold_nothing_up() {
         assert_eq!(caller.answered("ping", &[]).code(), 200);
         fs::read_to_string(disk.path("usage.log")).unwrap().contains(",ping,None,200\n").then_some(())
     });
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
     let expected: BTreeMap<String, i64> = (0..10).map(|number| (digest(number), 200)).collect();
-    assert_eq!(site.stored(), expected);
+    assert_eq!(home.stored(), expected);
 }

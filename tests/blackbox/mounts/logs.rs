@@ -5,27 +5,26 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use super::Disk;
-use crate::harness::{eventually, ours_only};
+use crate::harness::{Home, Server, eventually, ours_only};
 use crate::machine::under_load;
 use crate::machine_logs::{reports, told};
-use crate::support::{Running, Site};
 
 #[test]
 fn usage_lines_that_found_a_full_disk_are_counted() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let folder = site.folder().join("log");
+    let home = Home::open();
+    let folder = home.parent().join("log");
     fs::create_dir(&folder).unwrap();
-    let disk = Disk::new(&site, folder.clone(), 2048);
+    let disk = Disk::new(&home, folder.clone(), 2048);
     disk.fill("ballast", 1984);
-    let log = site.folder().join("main.log");
-    let mut command = site.command();
+    let log = home.parent().join("main.log");
+    let mut command = home.command();
     command.arg("--log-file").arg(&log).arg("--usage-log-file").arg(folder.join("usage.log"));
-    let mut server = Running::start(&site, disk.inside(&site, &command));
-    server.serves(&mut site.caller());
-    let ledger = under_load(&site, || {
+    let mut server = Server::start(&home, disk.inside(&home, &command));
+    server.serves(&mut home.caller());
+    let ledger = under_load(&home, || {
         eventually("a full disk", || {
             fs::read_to_string(&log).unwrap().contains("its lines are lost until").then_some(())
         });
@@ -34,9 +33,9 @@ fn usage_lines_that_found_a_full_disk_are_counted() {
             fs::read_to_string(&log).unwrap().contains("can be written again").then_some(())
         });
     });
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
-    ledger.compare(&site.stored());
+    ledger.compare(&home.stored());
 
     let log = fs::read_to_string(&log).unwrap();
     let usage = fs::read_to_string(disk.path("usage.log")).unwrap();

@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
 
-use crate::support::Site;
+use crate::harness::Home;
 
 /// Something mounted in the place of a folder or a file, seen only by those who are told.
 pub(crate) struct Disk {
@@ -27,21 +27,21 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// A disk of so many KiB in the place of this folder, which stays empty for everybody else.
-    pub(crate) fn new(site: &Site, folder: PathBuf, size: u32) -> Self {
+    pub(crate) fn new(home: &Home, folder: PathBuf, size: u32) -> Self {
         let script = "mount -t tmpfs -o size=\"$2\"k,mode=755 test \"$1\"";
-        Self::mounted(site, script, folder, size.to_string().as_ref())
+        Self::mounted(home, script, folder, size.to_string().as_ref())
     }
 
     /// A file in the place of another one, which is a mount point then.
-    pub(crate) fn of_a_file(site: &Site, file: &Path, place: PathBuf) -> Self {
-        Self::mounted(site, "mount --bind \"$2\" \"$1\"", place, file.as_os_str())
+    pub(crate) fn of_a_file(home: &Home, file: &Path, place: PathBuf) -> Self {
+        Self::mounted(home, "mount --bind \"$2\" \"$1\"", place, file.as_os_str())
     }
 
     /// What a script mounts at a place, which is its first argument.
-    fn mounted(site: &Site, script: &str, folder: PathBuf, argument: &OsStr) -> Self {
+    fn mounted(home: &Home, script: &str, folder: PathBuf, argument: &OsStr) -> Self {
         // A process holds the mount, which goes with it.
         let script = format!("{script} && echo mounted && exec cat");
-        let mut command = site.mark(Command::new("unshare"));
+        let mut command = home.mark(Command::new("unshare"));
         command.arg(if Uid::effective().is_root() { "-m" } else { "-rm" }).args(["sh", "-c", &script, "sh"]);
         command.arg(&folder).arg(argument).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut holder = command.spawn().unwrap();
@@ -56,8 +56,8 @@ impl Disk {
     }
 
     /// The command, run where the disk is seen.
-    pub(crate) fn inside(&self, site: &Site, inner: &Command) -> Command {
-        let mut command = site.mark(Command::new("nsenter"));
+    pub(crate) fn inside(&self, home: &Home, inner: &Command) -> Command {
+        let mut command = home.mark(Command::new("nsenter"));
         command.args(["-t", &self.holder.id().to_string(), "-m"]);
         if !Uid::effective().is_root() {
             command.args(["-U", "--preserve-credentials"]);

@@ -3,26 +3,25 @@
 use std::fs;
 
 use super::Disk;
-use crate::harness::ours_only;
-use crate::support::{Site, finish};
+use crate::harness::{Home, finish, ours_only};
 
 #[test]
 fn a_pid_file_without_room_fails_the_start_and_is_not_left_behind_empty() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let folder = site.folder().join("run");
+    let home = Home::open();
+    let folder = home.parent().join("run");
     fs::create_dir(&folder).unwrap();
-    let disk = Disk::new(&site, folder.clone(), 64);
+    let disk = Disk::new(&home, folder.clone(), 64);
     // More than there is room for.
     let _ = fs::write(disk.path("ballast"), vec![0; 128 * 1024]);
-    let mut command = site.detached();
+    let mut command = home.detached();
     command.arg("--pid-file").arg(folder.join("pyzord.pid"));
-    let finished = finish(disk.inside(&site, &command));
+    let finished = finish(disk.inside(&home, &command));
     finished.expect_line(&["cannot write the pid file", "pyzord.pid", "No space left on device"]);
     assert!(!disk.path("pyzord.pid").exists(), "an empty pid file is left behind");
-    // Which holds the disk with a process of this site.
+    // Which holds the disk with a process of this home.
     drop(disk);
-    site.expect_nobody();
+    home.expect_no_process();
 }

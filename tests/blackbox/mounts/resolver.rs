@@ -8,8 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{MariaDb, Redis, eventually, ours_only};
-use crate::support::{Running, Site};
+use crate::harness::{Home, MariaDb, Redis, Server, eventually, ours_only};
 
 const NAME: &str = "store.example";
 
@@ -17,7 +16,7 @@ const NAME: &str = "store.example";
 struct Etc(Child);
 
 impl Etc {
-    fn new(site: &Site, directory: &Path) -> Self {
+    fn new(home: &Home, directory: &Path) -> Self {
         fs::create_dir(directory).unwrap();
         for name in ["passwd", "group", "nsswitch.conf", "ld.so.cache"] {
             // A system without one of them does not need it.
@@ -26,7 +25,7 @@ impl Etc {
         fs::write(directory.join("hosts"), format!("127.0.0.1 localhost {NAME}\n")).unwrap();
         fs::write(directory.join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
         // A process holds the mount, which goes with it.
-        let mut command = site.mark(Command::new("unshare"));
+        let mut command = home.mark(Command::new("unshare"));
         command.args(["-m", "sh", "-c", "mount --bind \"$1\" /etc && echo mounted && exec cat", "sh"]);
         command.arg(directory).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut holder = command.spawn().unwrap();
@@ -36,8 +35,8 @@ impl Etc {
         Self(holder)
     }
 
-    fn inside(&self, site: &Site, inner: &Command) -> Command {
-        let mut command = site.mark(Command::new("nsenter"));
+    fn inside(&self, home: &Home, inner: &Command) -> Command {
+        let mut command = home.mark(Command::new("nsenter"));
         command.args(["-t", &self.0.id().to_string(), "-m", "--"]);
         command.arg(inner.get_program()).args(inner.get_args());
         command
@@ -54,15 +53,15 @@ impl Drop for Etc {
 
 #[track_caller]
 fn tells(engine: &str, dsn: &str, lose: impl FnOnce()) {
-    let site = Site::new();
-    let etc = site.folder().join("etc");
-    let namespace = Etc::new(&site, &etc);
+    let home = Home::open();
+    let etc = home.parent().join("etc");
+    let namespace = Etc::new(&home, &etc);
     let config = format!("[server]\nLogFile = pyzord.log\nEngine = {engine}\nDigestDB = {dsn}\n");
-    site.home().rewrite("config", config);
-    let mut server = Running::start(&site, namespace.inside(&site, &site.command()));
-    server.serves(&mut site.caller());
+    home.rewrite("config", config);
+    let mut server = Server::start(&home, namespace.inside(&home, &home.command()));
+    server.serves(&mut home.caller());
     // The network changes: another manager keeps the resolver's file in a directory of its own.
-    let later = site.folder().join("later");
+    let later = home.parent().join("later");
     fs::create_dir(&later).unwrap();
     fs::write(later.join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
     fs::remove_file(etc.join("resolv.conf")).unwrap();
@@ -70,14 +69,14 @@ fn tells(engine: &str, dsn: &str, lose: impl FnOnce()) {
     fs::write(etc.join("hosts"), "127.0.0.1 localhost\n").unwrap();
     lose();
     let line = eventually("what keeps it away", || {
-        let log = site.home().log();
+        let log = home.log();
         log.lines().find(|line| line.contains("is still away")).map(str::to_owned)
     });
     let place = later.join("resolv.conf").display().to_string();
     for text in ["/etc/resolv.conf", &place, "Confine", "restart pyzord"] {
         assert!(line.contains(text), "{line}");
     }
-    server.daemon().signal(Signal::SIGTERM);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
 }
 

@@ -20,9 +20,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::Disk;
-use crate::harness::{Account, Home, MariaDb, Redis, eventually, ours_only, unix_time};
+use crate::harness::{Account, Home, MariaDb, Process, Redis, digest, eventually, ours_only, unix_time};
 use crate::outages::Store;
-use crate::support::{Daemon, Site, digest};
 
 /// So many digests are reported, and checked at the end one by one.
 const DIGESTS: usize = 2000;
@@ -50,9 +49,9 @@ impl Random {
 /// A server with all that is known of it.
 struct Subject {
     name: &'static str,
-    site: Site,
+    home: Home,
     /// The process, which some disturbances replace.
-    daemon: Mutex<Daemon>,
+    daemon: Mutex<Process>,
     sent: Vec<AtomicI64>,
     acknowledged: Vec<AtomicI64>,
     answers: AtomicU64,
@@ -72,11 +71,11 @@ struct Look {
 }
 
 impl Subject {
-    fn new(name: &'static str, site: Site, daemon: Daemon, lives_on: bool) -> Self {
+    fn new(name: &'static str, home: Home, daemon: Process, lives_on: bool) -> Self {
         let zeros = || (0..DIGESTS).map(|_| AtomicI64::new(0)).collect();
         Self {
             name,
-            site,
+            home,
             daemon: Mutex::new(daemon),
             sent: zeros(),
             acknowledged: zeros(),
@@ -87,14 +86,14 @@ impl Subject {
         }
     }
 
-    fn daemon(&self) -> Daemon {
+    fn process(&self) -> Process {
         *self.daemon.lock().unwrap()
     }
 
     /// Keeps a window of requests under way: reports for the most part, some of them signed.
     fn load(&self, bob: &Account, over: &AtomicBool, seed: u64) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.connect(("127.0.0.1", self.site.port())).unwrap();
+        socket.connect(("127.0.0.1", self.home.port())).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(250))).unwrap();
         let mut random = Random(seed);
         // What each thread number in use asked for; none: nothing is counted.
@@ -153,9 +152,9 @@ impl Subject {
     }
 
     /// Sends what no client would, none of which may count anything.
-    fn vex(&self, over: &AtomicBool, seed: u64) {
+    fn send_malformed_requests(&self, over: &AtomicBool, seed: u64) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.connect(("127.0.0.1", self.site.port())).unwrap();
+        socket.connect(("127.0.0.1", self.home.port())).unwrap();
         socket.set_nonblocking(true).unwrap();
         let mut random = Random(seed);
         // Changed bytes may make a valid report of the third one, and then this is what it counts: with a digit
@@ -186,7 +185,7 @@ impl Subject {
     }
 
     fn look(&self) {
-        let daemon = self.daemon();
+        let daemon = self.process();
         let Ok(status) = fs::read_to_string(daemon.proc("status")) else { return };
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -286,10 +285,10 @@ fn drain(path: &Path, over: &AtomicBool, pauses: &AtomicBool) {
 }
 
 /// Writes passwd and access anew, with an account that only this version has.
-fn write_accounts(site: &Site, bob: &Account, version: u32) -> Account {
+fn write_accounts(home: &Home, bob: &Account, version: u32) -> Account {
     let latest = Account::new(&format!("version{version}"));
-    site.home().rewrite("pyzord.passwd", format!("{}{}", bob.passwd(), latest.passwd()));
-    site.home().rewrite("pyzord.access", "all : anonymous : allow\nall : all : allow\n");
+    home.rewrite("pyzord.passwd", format!("{}{}", bob.passwd(), latest.passwd()));
+    home.rewrite("pyzord.access", "all : anonymous : allow\nall : all : allow\n");
     latest
 }
 
@@ -303,7 +302,7 @@ fn disturb_lasting(subject: &Subject, disk: &Disk, pauses: &AtomicBool, bob: &Ac
         }
     };
     let limit = |descriptors: &str| {
-        let pid = subject.daemon().pid().to_string();
+        let pid = subject.process().pid().to_string();
         let status =
             Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={descriptors}")]).status();
         assert!(status.unwrap().success());
@@ -312,10 +311,10 @@ fn disturb_lasting(subject: &Subject, disk: &Disk, pauses: &AtomicBool, bob: &Ac
         // A hundred signals a second, with the files changing.
         for _ in 0..50 {
             version += 1;
-            write_accounts(&subject.site, bob, version);
-            subject.daemon().signal(if version % 2 == 0 { Signal::SIGUSR1 } else { Signal::SIGHUP });
+            write_accounts(&subject.home, bob, version);
+            subject.process().signal(if version % 2 == 0 { Signal::SIGUSR1 } else { Signal::SIGHUP });
             if version % 10 == 0 {
-                let _ = fs::rename(subject.site.path("pyzord.log"), subject.site.path("pyzord.log.1"));
+                let _ = fs::rename(subject.home.path("pyzord.log"), subject.home.path("pyzord.log.1"));
             }
             pause(10);
         }
@@ -323,15 +322,15 @@ fn disturb_lasting(subject: &Subject, disk: &Disk, pauses: &AtomicBool, bob: &Ac
         pause(400);
         fill(disk, false);
         pause(300);
-        subject.daemon().signal(Signal::SIGSTOP);
+        subject.process().signal(Signal::SIGSTOP);
         pause(300);
-        subject.daemon().signal(Signal::SIGCONT);
+        subject.process().signal(Signal::SIGCONT);
         pauses.store(true, Relaxed);
         pause(500);
         pauses.store(false, Relaxed);
         limit("3:");
-        subject.daemon().signal(Signal::SIGHUP);
-        subject.daemon().signal(Signal::SIGUSR1);
+        subject.process().signal(Signal::SIGHUP);
+        subject.process().signal(Signal::SIGUSR1);
         pause(300);
         limit("1024:");
         pause(500);
@@ -339,16 +338,16 @@ fn disturb_lasting(subject: &Subject, disk: &Disk, pauses: &AtomicBool, bob: &Ac
 }
 
 /// Kills a server and starts it again, with the clock going forth and back.
-fn disturb_killed(subject: &Subject, over: &AtomicBool, start: impl Fn() -> Daemon) {
+fn disturb_killed(subject: &Subject, over: &AtomicBool, start: impl Fn() -> Process) {
     let mut random = Random(4);
     while !over.load(Relaxed) {
         let until = Instant::now() + Duration::from_millis(1000 + random.below(2000));
         while Instant::now() < until && !over.load(Relaxed) {
             thread::sleep(Duration::from_millis(10));
         }
-        set_clock(&subject.site, ["+0", "+3h", "-5h", "+40d", "-1h"][random.below(5) as usize]);
+        set_clock(&subject.home, ["+0", "+3h", "-5h", "+40d", "-1h"][random.below(5) as usize]);
         if random.below(2) == 0 {
-            let daemon = subject.daemon();
+            let daemon = subject.process();
             daemon.signal(Signal::SIGKILL);
             daemon.ended();
             *subject.daemon.lock().unwrap() = start();
@@ -357,8 +356,8 @@ fn disturb_killed(subject: &Subject, over: &AtomicBool, start: impl Fn() -> Daem
 }
 
 /// What the clock of a server under libfaketime shows, as a difference to the real one.
-fn set_clock(site: &Site, offset: &str) {
-    site.home().rewrite("clock", format!("{offset}\n"));
+fn set_clock(home: &Home, offset: &str) {
+    home.rewrite("clock", format!("{offset}\n"));
 }
 
 fn faketime() -> PathBuf {
@@ -400,7 +399,7 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
     let (mut redis, mut mariadb) = (<Redis as Store>::start(), <MariaDb as Store>::start());
 
     let home = Home::open();
-    let folder = home.path();
+    let folder = home.directory();
     fs::create_dir(folder.join("disk")).unwrap();
     let pipe = folder.join("pipe");
     mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
@@ -408,12 +407,11 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
         "config",
         "[server]\nLogFile = pyzord.log\nUsageLogFile = pipe\nDigestDB = disk/pyzord.db\n",
     );
-    let at = |home: Home| {
-        let site = Site::at(home);
-        write_accounts(&site, &bob, 0);
-        site
+    let with_accounts = |home: Home| {
+        write_accounts(&home, &bob, 0);
+        home
     };
-    let lasting = at(home);
+    let lasting = with_accounts(home);
     // The pipe must have a reader when the server opens it.
     let _reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
     let disk = Disk::new(&lasting, folder.join("disk"), 48 * 1024);
@@ -424,22 +422,22 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
     let quiet = |settings: &str| {
         let home = Home::open();
         home.rewrite("config", format!("[server]\nLogFile = pyzord.log\n{settings}"));
-        at(home)
+        with_accounts(home)
     };
     let killed = quiet("");
     set_clock(&killed, "+0");
-    let start_killed = |site: &Site| {
-        let mut command = site.detached();
-        command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", site.path("clock"));
+    let start_killed = |home: &Home| {
+        let mut command = home.detached();
+        command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", home.path("clock"));
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        site.detach_with_debug(command)
+        home.detach_with_debug(command)
     };
     let daemon = start_killed(&killed);
     let killed = Subject::new("gdbm, killed", killed, daemon, false);
     let on_store = |name, settings: &str| {
-        let site = quiet(settings);
-        let daemon = site.detach();
-        Subject::new(name, site, daemon, true)
+        let home = quiet(settings);
+        let daemon = home.detach();
+        Subject::new(name, home, daemon, true)
     };
     let on_redis = on_store("redis", &redis.settings());
     let on_mysql = on_store("mysql", &mariadb.settings());
@@ -459,7 +457,7 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
         for (number, subject) in subjects.into_iter().enumerate() {
             let (bob, over) = (&bob, &over);
             scope.spawn(move || subject.load(bob, over, number as u64 + 1));
-            scope.spawn(move || subject.vex(over, number as u64 + 101));
+            scope.spawn(move || subject.send_malformed_requests(over, number as u64 + 101));
         }
         scope.spawn(|| drain(&pipe, &over, &pauses));
         scope.spawn(|| {
@@ -468,7 +466,7 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
         });
         scope.spawn(|| {
             let _ends = Ends(&over);
-            disturb_killed(&killed, &over, || start_killed(&killed.site));
+            disturb_killed(&killed, &over, || start_killed(&killed.home));
         });
         scope.spawn(|| disturb_store(&mut redis, &over));
         scope.spawn(|| disturb_store(&mut mariadb, &over));
@@ -494,10 +492,10 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
     });
 
     // The last files are in force.
-    let latest = write_accounts(&lasting.site, &bob, u32::MAX);
-    lasting.daemon().signal(Signal::SIGUSR1);
+    let latest = write_accounts(&lasting.home, &bob, u32::MAX);
+    lasting.process().signal(Signal::SIGUSR1);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(("127.0.0.1", lasting.site.port())).unwrap();
+    socket.connect(("127.0.0.1", lasting.home.port())).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     eventually("the last files", || {
         let _ = socket.send(&latest.sign("Op: ping\nThread: 3000\nPV: 2.1\n", unix_time()));
@@ -507,22 +505,22 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
     });
     for subject in subjects {
         // Whatever was taken away is back.
-        let mut caller = subject.site.caller();
+        let mut caller = subject.home.caller();
         eventually("an answer", || {
             let reply = caller.ask("check", &[&digest(1)], Duration::from_secs(1))?;
             (reply.code() == 200).then_some(())
         });
-        subject.daemon().stop();
+        subject.process().stop();
     }
     println!("{} s under load:", start.elapsed().as_secs());
     let of_file = |path: PathBuf| {
-        let site = Site::at(Home::new());
-        fs::copy(path, site.path("pyzord.db")).unwrap();
-        site.stored()
+        let home = Home::new();
+        fs::copy(path, home.path("pyzord.db")).unwrap();
+        home.stored()
     };
     let told = [
         lasting.settle(&of_file(disk.path("pyzord.db"))),
-        killed.settle(&of_file(killed.site.path("pyzord.db"))),
+        killed.settle(&of_file(killed.home.path("pyzord.db"))),
         on_redis.settle(&redis.stored()),
         on_mysql.settle(&mariadb.stored()),
     ];

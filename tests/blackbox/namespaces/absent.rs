@@ -4,8 +4,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{End, Home, Namespace, eventually, ours_only};
-use crate::support::{Running, Site, finish};
+use crate::harness::{End, Home, Namespace, Server, eventually, finish, ours_only};
 
 /// A host with one interface, and what is at its other end.
 fn host() -> (Namespace, Namespace) {
@@ -18,8 +17,8 @@ fn host() -> (Namespace, Namespace) {
 }
 
 /// A server in the foreground at this address of the host, with another user or not.
-fn server(site: &Site, host: &Namespace, address: &str, user: Option<&str>) -> Command {
-    let mut command = site.command();
+fn server(home: &Home, host: &Namespace, address: &str, user: Option<&str>) -> Command {
+    let mut command = home.command();
     command.args(["-a", address]);
     if let Some(user) = user {
         command.args(["--user", user]);
@@ -28,17 +27,17 @@ fn server(site: &Site, host: &Namespace, address: &str, user: Option<&str>) -> C
 }
 
 /// A homedir of `nobody`, for a server that becomes that user or stays root.
-fn site() -> Site {
-    let site = Site::at(Home::open());
-    let status = Command::new("chown").args(["-R", "nobody"]).arg(site.folder()).status();
+fn home() -> Home {
+    let home = Home::open();
+    let status = Command::new("chown").args(["-R", "nobody"]).arg(home.parent()).status();
     assert!(status.unwrap().success());
-    site
+    home
 }
 
 /// What it has said, before there were logs or after.
-fn said(site: &Site) -> String {
-    let stderr = std::fs::read_to_string(site.folder().join("stderr")).unwrap_or_default();
-    format!("{stderr}{}", site.home().log())
+fn said(home: &Home) -> String {
+    let stderr = std::fs::read_to_string(home.parent().join("stderr")).unwrap_or_default();
+    format!("{stderr}{}", home.log())
 }
 
 #[test]
@@ -50,15 +49,15 @@ fn an_address_that_appears_is_waited_for() {
     for (address, user) in
         [("10.99.0.2", None), ("10.99.0.3", Some("nobody")), ("fd99::2", None), ("fd99::3", Some("nobody"))]
     {
-        let site = site();
-        let mut running = Running::start(&site, server(&site, &here, address, user));
+        let home = home();
+        let mut running = Server::start(&home, server(&home, &here, address, user));
         let line = format!("waiting for the address {address}");
-        eventually("a line about the address", || said(&site).contains(&line).then_some(()));
+        eventually("a line about the address", || said(&home).contains(&line).then_some(()));
         let length = if address.contains(':') { "64 nodad" } else { "16" };
         here.ip(&format!("address add {address}/{length} dev inner"));
         eventually("service", || {
-            assert!(running.is_running(), "{}", said(&site));
-            site.home().log().contains("Listening on").then_some(())
+            assert!(running.is_running(), "{}", said(&home));
+            home.log().contains("Listening on").then_some(())
         });
     }
 }
@@ -72,8 +71,8 @@ fn an_address_that_never_appears_ends_the_start_with_advice() {
     for (address, advice) in
         [("10.99.0.2", "net.ipv4.ip_nonlocal_bind=1"), ("fd99::2", "net.ipv6.ip_nonlocal_bind=1")]
     {
-        let site = site();
-        let finished = finish(server(&site, &here, address, None));
+        let home = home();
+        let finished = finish(server(&home, &here, address, None));
         let waiting = finished.stderr.lines().filter(|line| line.contains("waiting for the address")).count();
         assert!(waiting >= 5, "{finished:?}");
         let last = finished.stderr.lines().last().unwrap();
@@ -81,10 +80,10 @@ fn an_address_that_never_appears_ends_the_start_with_advice() {
         // What it advises works.
         let setting = advice.replace('.', "/").replace("=1", "");
         here.run(|| std::fs::write(format!("/proc/sys/{setting}"), "1")).unwrap();
-        let mut running = Running::start(&site, server(&site, &here, address, None));
+        let mut running = Server::start(&home, server(&home, &here, address, None));
         eventually("service", || {
-            assert!(running.is_running(), "{}", said(&site));
-            said(&site).contains("Listening on").then_some(())
+            assert!(running.is_running(), "{}", said(&home));
+            said(&home).contains("Listening on").then_some(())
         });
     }
 }
@@ -97,12 +96,12 @@ fn a_server_that_waits_for_an_address_can_be_stopped() {
     let (here, _there) = host();
     for user in [None, Some("nobody")] {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
-            let site = site();
-            let mut running = Running::start(&site, server(&site, &here, "10.99.0.2", user));
-            eventually("a line", || said(&site).contains("waiting for the address").then_some(()));
-            running.daemon().signal(signal);
+            let home = home();
+            let mut running = Server::start(&home, server(&home, &here, "10.99.0.2", user));
+            eventually("a line", || said(&home).contains("waiting for the address").then_some(()));
+            running.process().signal(signal);
             assert!(running.ended().success());
-            let lines = said(&site);
+            let lines = said(&home);
             assert!(!lines.contains("ip_nonlocal_bind"), "it has waited to the end: {lines}");
             assert!(lines.contains(signal.as_str()), "{lines}");
         }
@@ -116,22 +115,22 @@ fn an_interface_that_appears_is_waited_for() {
     }
     let (here, _there) = host();
     for (interface, user) in [("late", None), ("later", Some("nobody"))] {
-        let site = site();
+        let home = home();
         let address = format!("fe80::7%{interface}");
-        let mut running = Running::start(&site, server(&site, &here, &address, user));
+        let mut running = Server::start(&home, server(&home, &here, &address, user));
         let line = format!("waiting for the address {address}");
-        eventually("a line about the interface", || said(&site).contains(&line).then_some(()));
+        eventually("a line about the interface", || said(&home).contains(&line).then_some(()));
         here.ip(&format!("link add {interface} type veth peer name {interface}-end"));
         here.ip(&format!("link set {interface}-end up"));
         here.ip(&format!("link set {interface} addrgenmode none up"));
         here.ip(&format!("address add fe80::7/64 dev {interface} nodad"));
         eventually("service", || {
-            assert!(running.is_running(), "{}", said(&site));
-            site.home().log().contains("Listening on").then_some(())
+            assert!(running.is_running(), "{}", said(&home));
+            home.log().contains("Listening on").then_some(())
         });
     }
-    let site = site();
-    let finished = finish(server(&site, &here, "fe80::7%missing", None));
+    let home = home();
+    let finished = finish(server(&home, &here, "fe80::7%missing", None));
     let last = finished.stderr.lines().last().unwrap();
     assert!(finished.code == Some(1) && last.contains("fe80::7%missing: this host has no such interface"));
 }
@@ -144,22 +143,22 @@ fn a_daemon_that_is_stopped_while_it_waits_for_an_address_is_a_failure() {
     }
     let (here, _there) = host();
     for user in [None, Some("nobody")] {
-        let site = site();
-        let mut command = server(&site, &here, "10.99.0.2", user);
+        let home = home();
+        let mut command = server(&home, &here, "10.99.0.2", user);
         command.args(["--detach", "/dev/null"]);
-        let mut running = Running::start(&site, command);
-        eventually("a line", || said(&site).contains("waiting for the address").then_some(()));
+        let mut running = Server::start(&home, command);
+        eventually("a line", || said(&home).contains("waiting for the address").then_some(()));
         // Without a user the daemon waits, with one the command itself.
         match user {
-            None => site.processes().into_iter().for_each(|pid| {
+            None => home.processes().into_iter().for_each(|pid| {
                 let _ = nix::sys::signal::kill(pid, Signal::SIGTERM);
             }),
-            Some(_) => running.daemon().signal(Signal::SIGTERM),
+            Some(_) => running.process().signal(Signal::SIGTERM),
         }
         let status = running.ended();
         assert!(!status.success(), "{user:?}: {status}");
-        assert!(said(&site).contains("stopped by SIGTERM while it was starting") || user.is_none());
-        site.expect_nobody();
+        assert!(said(&home).contains("stopped by SIGTERM while it was starting") || user.is_none());
+        home.expect_no_process();
     }
 }
 
@@ -170,14 +169,14 @@ fn a_reload_that_is_asked_for_too_early_ends_neither_the_command_nor_the_daemon(
     }
     let (here, _there) = host();
     for (address, signal) in [("10.99.0.2", Signal::SIGHUP), ("10.99.0.3", Signal::SIGUSR1)] {
-        let site = site();
-        let mut command = server(&site, &here, address, Some("nobody"));
+        let home = home();
+        let mut command = server(&home, &here, address, Some("nobody"));
         command.args(["--detach", "/dev/null"]);
-        let mut running = Running::start(&site, command);
-        eventually("a line", || said(&site).contains("waiting for the address").then_some(()));
-        running.daemon().signal(signal);
+        let mut running = Server::start(&home, command);
+        eventually("a line", || said(&home).contains("waiting for the address").then_some(()));
+        running.process().signal(signal);
         here.ip(&format!("address add {address}/16 dev inner"));
-        assert!(running.ended().success(), "{signal}: {}", said(&site));
-        site.daemon().stop();
+        assert!(running.ended().success(), "{signal}: {}", said(&home));
+        home.daemon().stop();
     }
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 
-use crate::harness::{End, Namespace, eventually, ours_only};
-use crate::support::{Running, Site};
+use crate::harness::{End, Home, Namespace, Server, eventually, ours_only};
 
 #[test]
 fn a_server_answers_over_a_link_and_only_there() {
@@ -33,13 +32,13 @@ fn a_server_answers_over_a_link_and_only_there() {
         ("fd99::1", "fd99::1"),
         ("fe80::1%inner", format!("fe80::1%{outer}").as_str()),
     ] {
-        let site = Site::new();
-        let mut command = site.command();
+        let home = Home::open();
+        let mut command = home.command();
         // The last address counts.
         command.args(["-a", address]);
-        let mut server = Running::start(&site, here.inside(&command));
+        let mut server = Server::start(&home, here.inside(&command));
         there.run(|| {
-            let socket = connected(asked, site.port()).unwrap();
+            let socket = connected(asked, home.port()).unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
             let mut reply = [0; 8192];
             eventually("a reply", || {
@@ -48,7 +47,7 @@ fn a_server_answers_over_a_link_and_only_there() {
                 socket.recv(&mut reply).ok()
             });
         });
-        let unreachable = apart.run(|| connected(asked, site.port()).is_err());
+        let unreachable = apart.run(|| connected(asked, home.port()).is_err());
         assert!(unreachable, "{asked} is reached from a namespace without a link");
     }
 }

@@ -5,8 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{End, Forger, Home, Namespace, Reply, ours_only};
-use crate::support::Over;
+use crate::harness::{End, Forger, Home, Namespace, Reply, StopFlag, ours_only};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// How many senders do not exist.
@@ -22,10 +21,10 @@ fn ping(thread: u32) -> String {
 }
 
 /// Forges requests at the rate until it is over, and returns how many.
-fn forge(forger: &Forger, port: u16, over: &Over) -> u32 {
+fn forge(forger: &Forger, port: u16, over: &StopFlag) -> u32 {
     let start = Instant::now();
     let mut sent = 0;
-    while !over.is_over() {
+    while !over.is_set() {
         let due = (start.elapsed().as_secs_f64() * f64::from(RATE)) as u32;
         while sent < due {
             let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 99, 128, 0)) + sent % SOURCES);
@@ -73,12 +72,12 @@ fn experiment(home: &Home) {
     there.ip("address add 10.50.0.1/32 dev lo");
     here.ip("route add 10.50.0.0/16 via 10.99.0.9");
     let forger = there.run(Forger::new);
-    let over = Over::default();
+    let over = StopFlag::default();
     here.run(|| {
         let server = home.start();
         let port = server.port();
         let (forged, answered) = thread::scope(|scope| {
-            let guard = over.guard();
+            let guard = over.set_on_drop();
             let forged = scope.spawn(|| forge(&forger, port, &over));
             // The kernel holds as much as it ever will.
             thread::sleep(Duration::from_secs(3));

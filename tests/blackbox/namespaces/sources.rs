@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
 
-use crate::harness::{DIGEST, End, Home, Namespace, Reply, eventually, ours_only};
-use crate::support::{Running, Site};
+use crate::harness::{DIGEST, End, Home, Namespace, Reply, Server, eventually, ours_only};
 
 /// Addresses of the server's host: two of each family on the link, and one of each on its loopback device.
 const OWN: [&str; 7] = ["10.99.0.1", "10.99.0.2", "10.98.0.1", "fd99::1", "fd99::2", "fd98::1", "fe80::1"];
@@ -178,15 +177,15 @@ fn servers_on_different_addresses_of_one_host_share_a_port() {
     let (here, there) = hosts();
     let addresses = ["fd99::1", "0.0.0.0", "fd99::2", "::1"];
     for order in [[0, 1, 2, 3], [1, 3, 2, 0]] {
-        let sites: Vec<Site> = order.iter().map(|_| Site::new()).collect();
+        let sites: Vec<Home> = order.iter().map(|_| Home::open()).collect();
         let port = sites[0].port().to_string();
         let mut servers = Vec::new();
-        for (which, site) in order.iter().zip(&sites) {
-            let mut command = site.command();
+        for (which, home) in order.iter().zip(&sites) {
+            let mut command = home.command();
             command.args(["-a", addresses[*which], "-p", &port]);
-            servers.push(Running::start(site, here.inside(&command)));
-            eventually("service", || site.home().log().contains("Listening on").then_some(()));
-            assert!(!site.home().log().contains("spare"), "{}", site.home().log());
+            servers.push(Server::start(home, here.inside(&command)));
+            eventually("service", || home.log().contains("Listening on").then_some(()));
+            assert!(!home.log().contains("spare"), "{}", home.log());
         }
         for asked in ["fd99::1", "10.99.0.1", "fd99::2"] {
             let socket = connected(&there, asked, sites[0].port());

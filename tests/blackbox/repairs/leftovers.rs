@@ -3,15 +3,14 @@
 use std::fs;
 
 use super::{REPAIRED, beside, expect_only_database, log_of_a_start, names, owe_repair, small};
-use crate::harness::ours_only;
-use crate::support::{Site, finish};
+use crate::harness::{Home, finish, ours_only};
 
 /// What the library and the server can leave when they are killed in a repair.
 const ENDINGS: [&str; 2] = [".repair", ".repair.a1B2c3"];
 
-fn leave(site: &Site) {
+fn leave(home: &Home) {
     for ending in ENDINGS {
-        fs::write(beside(&site.path("pyzord.db"), ending), "a part of a file").unwrap();
+        fs::write(beside(&home.path("pyzord.db"), ending), "a part of a file").unwrap();
     }
 }
 
@@ -20,20 +19,20 @@ fn leftovers_of_a_repair_are_removed_by_the_next_one() {
     if !ours_only() {
         return;
     }
-    let (site, stored) = small();
+    let (home, stored) = small();
     for round in 0..2 {
-        leave(&site);
+        leave(&home);
         if round == 1 {
             // As it is when the kill came before the rename: a second name of the file.
-            let link = beside(&site.path("pyzord.db"), ".repair");
+            let link = beside(&home.path("pyzord.db"), ".repair");
             fs::remove_file(&link).unwrap();
-            fs::hard_link(site.path("pyzord.db"), &link).unwrap();
+            fs::hard_link(home.path("pyzord.db"), &link).unwrap();
         }
-        owe_repair(&site.path("pyzord.db"));
-        let log = log_of_a_start(&site);
+        owe_repair(&home.path("pyzord.db"));
+        let log = log_of_a_start(&home);
         assert!(log.contains(REPAIRED), "{log}");
-        assert_eq!(site.stored(), stored);
-        expect_only_database(&site);
+        assert_eq!(home.stored(), stored);
+        expect_only_database(&home);
     }
 }
 
@@ -42,17 +41,17 @@ fn leftovers_are_not_touched_while_another_process_has_the_database() {
     if !ours_only() {
         return;
     }
-    let (site, _) = small();
-    let daemon = site.detach();
-    leave(&site);
-    let before = names(&site.home().path(), "pyzord.db");
-    let mut command = site.command();
+    let (home, _) = small();
+    let daemon = home.detach();
+    leave(&home);
+    let before = names(&home.directory(), "pyzord.db");
+    let mut command = home.command();
     command.args(["--detach", "/dev/null", "--pid-file", "other.pid"]);
     finish(command).expect_line(&["pyzord.db is in use by process"]);
-    let mut command = site.command();
+    let mut command = home.command();
     command.arg("--recover");
     finish(command).expect_line(&["pyzord.db is in use by process"]);
-    assert_eq!(names(&site.home().path(), "pyzord.db"), before);
+    assert_eq!(names(&home.directory(), "pyzord.db"), before);
     daemon.stop();
 }
 
@@ -62,23 +61,23 @@ fn files_of_the_operator_stay_and_are_not_taken() {
     if !ours_only() {
         return;
     }
-    let (site, stored) = small();
-    let database = site.path("pyzord.db");
+    let (home, stored) = small();
+    let database = home.path("pyzord.db");
     let theirs = [".repair-monday", ".repair.backup2", ".repaired", ".2019-old~", ".complete", ".~old~"];
     for ending in theirs {
         fs::write(beside(&database, ending), "theirs").unwrap();
     }
     owe_repair(&database);
-    let log = log_of_a_start(&site);
+    let log = log_of_a_start(&home);
     assert!(log.contains(REPAIRED), "{log}");
-    fs::rename(&database, site.path("away")).unwrap();
+    fs::rename(&database, home.path("away")).unwrap();
     owe_repair(&database);
-    finish(site.detached()).expect_line(&["pyzord.db is not there", "pyzord.db.open", "pyzord.db.2019-old~"]);
+    finish(home.detached()).expect_line(&["pyzord.db is not there", "pyzord.db.open", "pyzord.db.2019-old~"]);
     fs::remove_file(beside(&database, ".open")).unwrap();
-    fs::rename(site.path("away"), &database).unwrap();
+    fs::rename(home.path("away"), &database).unwrap();
     for ending in theirs {
         assert_eq!(fs::read_to_string(beside(&database, ending)).unwrap(), "theirs");
         fs::remove_file(beside(&database, ending)).unwrap();
     }
-    assert_eq!(site.stored(), stored);
+    assert_eq!(home.stored(), stored);
 }

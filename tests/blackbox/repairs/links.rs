@@ -5,8 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{REPAIRED, kill_under_load, marker_of, names, owe_repair, small, warned_start};
-use crate::harness::ours_only;
-use crate::support::{Ledger, Site, finish};
+use crate::harness::{Home, Ledger, finish, ours_only};
 
 /// How the homedir's link leads to the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +20,12 @@ pub(crate) enum Way {
 
 pub(crate) const WAYS: [Way; 4] = [Way::Relative, Way::Absolute, Way::Twice, Way::Directory];
 
-/// Moves the database of a site elsewhere and leaves a link. Returns the real file.
-pub(crate) fn move_away(site: &Site, way: Way) -> PathBuf {
-    let [elsewhere, between] = ["elsewhere", "between"].map(|name| site.folder().join(name));
+/// Moves the database of a home elsewhere and leaves a link. Returns the real file.
+pub(crate) fn move_away(home: &Home, way: Way) -> PathBuf {
+    let [elsewhere, between] = ["elsewhere", "between"].map(|name| home.parent().join(name));
     fs::create_dir(&elsewhere).unwrap();
     fs::create_dir(&between).unwrap();
-    let (link, real) = (site.path("pyzord.db"), elsewhere.join("real.db"));
+    let (link, real) = (home.path("pyzord.db"), elsewhere.join("real.db"));
     fs::rename(&link, &real).unwrap();
     match way {
         Way::Relative => symlink("../elsewhere/real.db", &link).unwrap(),
@@ -45,44 +44,44 @@ pub(crate) fn move_away(site: &Site, way: Way) -> PathBuf {
 
 /// Expects that the link is still one, and that only the real file is left of the database.
 #[track_caller]
-pub(crate) fn expect_link(site: &Site, target: &Path, real: &Path, others: &[&str]) {
-    let link = site.path("pyzord.db");
+pub(crate) fn expect_link(home: &Home, target: &Path, real: &Path, others: &[&str]) {
+    let link = home.path("pyzord.db");
     assert_eq!(fs::read_link(&link).unwrap(), target);
     assert!(fs::symlink_metadata(real).unwrap().is_file());
-    assert_eq!(names(&site.home().path(), "pyzord.db"), ["pyzord.db".to_owned()].into());
+    assert_eq!(names(&home.directory(), "pyzord.db"), ["pyzord.db".to_owned()].into());
     let expected = ["real.db"].iter().chain(others).map(ToString::to_string).collect();
     assert_eq!(names(real.parent().unwrap(), ""), expected);
-    let between = names(&site.folder().join("between"), "");
+    let between = names(&home.parent().join("between"), "");
     assert!(between.is_subset(&["second", "data"].map(str::to_owned).into()), "{between:?}");
 }
 
 /// Kills servers under load and has each repaired by the next.
 #[track_caller]
-pub(crate) fn expect_repairs(site: &Site, real: &Path, mut ledger: Ledger) {
-    let target = fs::read_link(site.path("pyzord.db")).unwrap();
+pub(crate) fn expect_repairs(home: &Home, real: &Path, mut ledger: Ledger) {
+    let target = fs::read_link(home.path("pyzord.db")).unwrap();
     let owner = fs::metadata(real).unwrap();
     for round in 0..4 {
         owe_repair(real);
         std::os::unix::fs::chown(marker_of(real), Some(owner.uid()), Some(owner.gid())).unwrap();
-        let said = site.home().log().len();
-        let (daemon, _) = warned_start(site, site.detached());
-        let log = site.home().log()[said..].to_owned();
+        let said = home.log().len();
+        let (daemon, _) = warned_start(home, home.detached());
+        let log = home.log()[said..].to_owned();
         assert!(log.contains(REPAIRED), "{round}: {log}");
         let after = fs::metadata(real).unwrap();
         assert_eq!((after.uid(), after.gid(), after.mode()), (owner.uid(), owner.gid(), owner.mode()));
         // A kill may have cut a bucket off; the file is then kept.
         if !log.contains("the file as it was is kept") {
-            expect_link(site, &target, real, &["real.db.open"]);
+            expect_link(home, &target, real, &["real.db.open"]);
         }
         if round < 3 {
-            kill_under_load(site, daemon, &mut ledger, round);
+            kill_under_load(home, daemon, &mut ledger, round);
         } else {
             daemon.stop();
         }
     }
     assert!(!marker_of(real).exists());
-    assert_eq!(fs::read_link(site.path("pyzord.db")).unwrap(), target);
-    ledger.compare(&site.stored());
+    assert_eq!(fs::read_link(home.path("pyzord.db")).unwrap(), target);
+    ledger.compare(&home.stored());
 }
 
 /// The records of [`small`], as reports that were acknowledged.
@@ -102,10 +101,10 @@ fn database_behind_a_link_is_repaired_where_it_is() {
     for way in WAYS {
         for confine in ["True", "False"] {
             println!("{way:?}, Confine = {confine}");
-            let (site, stored) = small();
-            let real = move_away(&site, way);
-            site.home().clone().config(&format!("Confine = {confine}\n"));
-            expect_repairs(&site, &real, acknowledged(&stored));
+            let (home, stored) = small();
+            let real = move_away(&home, way);
+            home.clone().config(&format!("Confine = {confine}\n"));
+            expect_repairs(&home, &real, acknowledged(&stored));
         }
     }
 }
@@ -115,18 +114,18 @@ fn digest_db_elsewhere_is_repaired_there() {
     if !ours_only() {
         return;
     }
-    let (site, stored) = small();
-    let elsewhere = site.folder().join("elsewhere");
+    let (home, stored) = small();
+    let elsewhere = home.parent().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
-    fs::rename(site.path("pyzord.db"), elsewhere.join("real.db")).unwrap();
-    symlink("../elsewhere", site.path("data")).unwrap();
-    site.home().clone().config("DigestDB = data/real.db\n");
+    fs::rename(home.path("pyzord.db"), elsewhere.join("real.db")).unwrap();
+    symlink("../elsewhere", home.path("data")).unwrap();
+    home.clone().config("DigestDB = data/real.db\n");
     owe_repair(&elsewhere.join("real.db"));
-    let log = super::log_of_a_start(&site);
+    let log = super::log_of_a_start(&home);
     assert!(log.contains(REPAIRED), "{log}");
     assert_eq!(names(&elsewhere, ""), ["real.db".to_owned()].into());
-    fs::copy(elsewhere.join("real.db"), site.path("pyzord.db")).unwrap();
-    assert_eq!(site.stored(), stored);
+    fs::copy(elsewhere.join("real.db"), home.path("pyzord.db")).unwrap();
+    assert_eq!(home.stored(), stored);
 }
 
 #[test]
@@ -135,14 +134,14 @@ fn recovering_through_a_link_keeps_the_link() {
         return;
     }
     for way in WAYS {
-        let (site, stored) = small();
-        let real = move_away(&site, way);
-        let target = fs::read_link(site.path("pyzord.db")).unwrap();
+        let (home, stored) = small();
+        let real = move_away(&home, way);
+        let target = fs::read_link(home.path("pyzord.db")).unwrap();
         let mut damaged = fs::read(&real).unwrap();
         // The directory, without which everything is found all the same.
         damaged[4096..8192].fill(0);
         fs::write(&real, &damaged).unwrap();
-        let mut command = site.command();
+        let mut command = home.command();
         command.arg("--recover");
         let finished = finish(command);
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{way:?}: {finished:?}");
@@ -150,8 +149,8 @@ fn recovering_through_a_link_keeps_the_link() {
         let kept = kept.next().unwrap_or_else(|| panic!("{way:?}: nothing is kept: {finished:?}"));
         assert_eq!(fs::read(real.with_file_name(&kept)).unwrap(), damaged);
         assert!(finished.stdout.contains(&kept), "{finished:?}");
-        expect_link(&site, &target, &real, &[&kept]);
-        assert_eq!(site.stored(), stored, "{way:?}");
+        expect_link(&home, &target, &real, &[&kept]);
+        assert_eq!(home.stored(), stored, "{way:?}");
     }
 }
 
@@ -160,15 +159,15 @@ fn homedir_behind_a_link_is_repaired() {
     if !ours_only() {
         return;
     }
-    let (site, stored) = small();
-    let link = site.folder().join("link");
+    let (home, stored) = small();
+    let link = home.parent().join("link");
     symlink("home", &link).unwrap();
-    owe_repair(&site.path("pyzord.db"));
-    let mut command = site.detached();
+    owe_repair(&home.path("pyzord.db"));
+    let mut command = home.detached();
     command.arg("--homedir").arg(&link);
-    let daemon = site.detach_with(command);
-    assert!(site.home().log().contains(REPAIRED), "{}", site.home().log());
+    let daemon = home.detach_with(command);
+    assert!(home.log().contains(REPAIRED), "{}", home.log());
     daemon.stop();
-    super::expect_only_database(&site);
-    assert_eq!(site.stored(), stored);
+    super::expect_only_database(&home);
+    assert_eq!(home.stored(), stored);
 }

@@ -9,8 +9,7 @@ use nix::sys::signal::Signal;
 use super::{
     OLD_MARKER, REPAIRED, all_names, expect_only_database, fill, log_of_a_start, marker_of, owe_repair, small,
 };
-use crate::harness::ours_only;
-use crate::support::{Running, Site, digest};
+use crate::harness::{Home, Server, digest, ours_only};
 
 const SIZE: usize = 4096;
 
@@ -44,22 +43,22 @@ impl Content {
     }
 }
 
-/// A site whose server was killed while it did nothing.
-fn killed() -> Site {
-    let site = Site::new();
-    fill(&site);
-    let daemon = site.detach();
-    assert_eq!(site.caller().answered("report", &[&digest(1)]).code(), 200);
+/// A home whose server was killed while it did nothing.
+fn killed() -> Home {
+    let home = Home::open();
+    fill(&home);
+    let daemon = home.detach();
+    assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
     daemon.signal(Signal::SIGKILL);
     daemon.ended();
-    site
+    home
 }
 
 /// The marker that [`killed`] has left, made to say that no change was being made.
 #[track_caller]
-fn without_change(site: &Site) -> Content {
-    let content = Content::of(&site.path("pyzord.db")).with("change", "0");
-    fs::write(marker_of(&site.path("pyzord.db")), &content.0).unwrap();
+fn without_change(home: &Home) -> Content {
+    let content = Content::of(&home.path("pyzord.db")).with("change", "0");
+    fs::write(marker_of(&home.path("pyzord.db")), &content.0).unwrap();
     content
 }
 
@@ -86,19 +85,19 @@ fn marker_describes_the_file_while_the_database_is_open() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let database = site.path("pyzord.db");
+    let home = Home::open();
+    let database = home.path("pyzord.db");
     // A new file, one that is there, and one that has just been repaired.
     for round in 0..3 {
-        let daemon = site.detach();
+        let daemon = home.detach();
         expect_describes(&Content::of(&database), &database);
         assert_eq!(fs::metadata(marker_of(&database)).unwrap().mode() & 0o777, 0o600);
         for number in 0..50 {
-            assert_eq!(site.caller().answered("report", &[&digest(number)]).code(), 200);
+            assert_eq!(home.caller().answered("report", &[&digest(number)]).code(), 200);
             expect_describes(&Content::of(&database), &database);
         }
         daemon.stop();
-        expect_only_database(&site);
+        expect_only_database(&home);
         if round == 1 {
             owe_repair(&database);
         }
@@ -110,18 +109,18 @@ fn file_that_was_not_being_changed_is_not_repaired() {
     if !ours_only() {
         return;
     }
-    let site = killed();
-    without_change(&site);
-    let database = site.path("pyzord.db");
+    let home = killed();
+    without_change(&home);
+    let database = home.path("pyzord.db");
     let number = fs::metadata(&database).unwrap().ino();
     assert!(fs::metadata(&database).unwrap().len() > used(&database), "a killed server leaves a tail");
-    let log = log_of_a_start(&site);
+    let log = log_of_a_start(&home);
     assert!(!log.contains(REPAIRED) && !log.contains("WARNING"), "{log}");
     let found = fs::metadata(&database).unwrap();
     assert_eq!((found.ino(), found.len()), (number, used(&database)));
-    let stored = site.stored();
+    let stored = home.stored();
     assert_eq!((stored.len(), stored[&digest(1)]), (super::RECORDS as usize, 3));
-    expect_only_database(&site);
+    expect_only_database(&home);
 }
 
 #[test]
@@ -151,14 +150,14 @@ fn marker_that_says_something_else_has_the_file_repaired() {
         ("no inode", &|content| content.with("inode", "").0),
     ];
     for (what, change) in changes {
-        let site = killed();
-        let content = without_change(&site);
-        fs::write(marker_of(&site.path("pyzord.db")), change(&content)).unwrap();
-        let log = log_of_a_start(&site);
+        let home = killed();
+        let content = without_change(&home);
+        fs::write(marker_of(&home.path("pyzord.db")), change(&content)).unwrap();
+        let log = log_of_a_start(&home);
         assert!(log.contains(REPAIRED), "{what}: {log}");
-        let stored = site.stored();
+        let stored = home.stored();
         assert_eq!((stored.len(), stored[&digest(1)]), (super::RECORDS as usize, 3), "{what}");
-        expect_only_database(&site);
+        expect_only_database(&home);
     }
 }
 
@@ -167,19 +166,19 @@ fn copied_homedir_is_repaired() {
     if !ours_only() {
         return;
     }
-    let site = killed();
-    without_change(&site);
-    let database = site.path("pyzord.db");
-    let copy = site.path("copy");
+    let home = killed();
+    without_change(&home);
+    let database = home.path("pyzord.db");
+    let copy = home.path("copy");
     // Without the hole behind the end, as by tar and rsync -S.
     let length = used(&database);
     OpenOptions::new().write(true).open(&database).unwrap().set_len(length).unwrap();
     fs::copy(&database, &copy).unwrap();
     fs::rename(&copy, &database).unwrap();
-    let log = log_of_a_start(&site);
+    let log = log_of_a_start(&home);
     assert!(log.contains(REPAIRED), "{log}");
-    assert_eq!(site.stored().len(), super::RECORDS as usize);
-    expect_only_database(&site);
+    assert_eq!(home.stored().len(), super::RECORDS as usize);
+    expect_only_database(&home);
 }
 
 #[test]
@@ -187,12 +186,12 @@ fn file_with_a_tail_and_no_marker_is_repaired() {
     if !ours_only() {
         return;
     }
-    let site = killed();
-    fs::remove_file(marker_of(&site.path("pyzord.db"))).unwrap();
-    let log = log_of_a_start(&site);
+    let home = killed();
+    fs::remove_file(marker_of(&home.path("pyzord.db"))).unwrap();
+    let log = log_of_a_start(&home);
     assert!(log.contains(REPAIRED), "{log}");
-    assert_eq!(site.stored().len(), super::RECORDS as usize);
-    expect_only_database(&site);
+    assert_eq!(home.stored().len(), super::RECORDS as usize);
+    expect_only_database(&home);
 }
 
 #[test]
@@ -200,13 +199,13 @@ fn file_that_was_closed_is_not_repaired() {
     if !ours_only() {
         return;
     }
-    let (site, stored) = small();
-    let before = fs::metadata(site.path("pyzord.db")).unwrap().ino();
-    let log = log_of_a_start(&site);
+    let (home, stored) = small();
+    let before = fs::metadata(home.path("pyzord.db")).unwrap().ino();
+    let log = log_of_a_start(&home);
     assert!(!log.contains(REPAIRED), "{log}");
-    assert_eq!(fs::metadata(site.path("pyzord.db")).unwrap().ino(), before);
-    assert_eq!(site.stored(), stored);
-    expect_only_database(&site);
+    assert_eq!(fs::metadata(home.path("pyzord.db")).unwrap().ino(), before);
+    assert_eq!(home.stored(), stored);
+    expect_only_database(&home);
 }
 
 #[test]
@@ -214,8 +213,8 @@ fn repaired_file_keeps_its_owner_and_mode() {
     if !ours_only() {
         return;
     }
-    let (site, stored) = small();
-    let database = site.path("pyzord.db");
+    let (home, stored) = small();
+    let database = home.path("pyzord.db");
     for (user, group, mode) in [(1234, 4321, 0o640), (0, 4321, 0o606)] {
         // Only root can give files away.
         if nix::unistd::Uid::effective().is_root() {
@@ -224,13 +223,13 @@ fn repaired_file_keeps_its_owner_and_mode() {
         fs::set_permissions(&database, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         let before = fs::metadata(&database).unwrap();
         owe_repair(&database);
-        let log = log_of_a_start(&site);
+        let log = log_of_a_start(&home);
         assert!(log.contains(REPAIRED), "{log}");
         let after = fs::metadata(&database).unwrap();
         assert_eq!((after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()));
-        assert_eq!(site.stored(), stored);
+        assert_eq!(home.stored(), stored);
         assert_eq!(
-            all_names(&site.home().path()),
+            all_names(&home.directory()),
             ["config", "pyzord.access", "pyzord.db"].map(str::to_owned).into()
         );
     }
@@ -244,9 +243,9 @@ fn copy_in_the_place_of_the_database_is_repaired_whatever_the_marker_says() {
         return;
     }
     for is_other in [true, false] {
-        let site = killed();
-        without_change(&site);
-        let database = site.path("pyzord.db");
+        let home = killed();
+        without_change(&home);
+        let database = home.path("pyzord.db");
         if is_other {
             // The file system may give it the number of the one that was removed.
             let copy = fs::read(&database).unwrap();
@@ -258,11 +257,11 @@ fn copy_in_the_place_of_the_database_is_repaired_whatever_the_marker_says() {
             let record = format!("{}1,5,2026-01-01 00:00:00,2999-11-01 00:00:00,0,None,None", digest(5000));
             file.write_all_at(record.as_bytes(), used(&database) + 100).unwrap();
         }
-        let log = log_of_a_start(&site);
+        let log = log_of_a_start(&home);
         assert!(log.contains(REPAIRED), "{log}");
-        assert_eq!(site.stored()[&digest(1)], 3);
-        assert_eq!(site.stored().contains_key(&digest(5000)), !is_other);
-        expect_only_database(&site);
+        assert_eq!(home.stored()[&digest(1)], 3);
+        assert_eq!(home.stored().contains_key(&digest(5000)), !is_other);
+        expect_only_database(&home);
     }
 }
 
@@ -272,17 +271,17 @@ fn marker_that_is_a_link_is_replaced_and_not_followed() {
         return;
     }
     for exists in [true, false] {
-        let (site, stored) = small();
-        let target = site.folder().join("target");
+        let (home, stored) = small();
+        let target = home.parent().join("target");
         if exists {
             fs::write(&target, "nobody may change this").unwrap();
         }
-        symlink(&target, marker_of(&site.path("pyzord.db"))).unwrap();
-        let log = log_of_a_start(&site);
+        symlink(&target, marker_of(&home.path("pyzord.db"))).unwrap();
+        let log = log_of_a_start(&home);
         assert!(log.contains(REPAIRED), "{log}");
         assert_eq!(fs::read_to_string(&target).ok(), exists.then(|| "nobody may change this".to_owned()));
-        assert_eq!(site.stored(), stored);
-        expect_only_database(&site);
+        assert_eq!(home.stored(), stored);
+        expect_only_database(&home);
     }
 }
 
@@ -292,20 +291,20 @@ fn server_whose_database_was_moved_away_leaves_the_marker_of_the_next_one() {
     if !ours_only() {
         return;
     }
-    let (site, stored) = small();
-    let database = site.path("pyzord.db");
-    let first = site.detach();
-    fs::copy(&database, site.path("copy")).unwrap();
-    fs::rename(&database, site.path("moved")).unwrap();
-    fs::rename(site.path("copy"), &database).unwrap();
-    let other = Site::at(site.home().clone().arguments(&["--pid-file", "other.pid"]));
-    let mut second = Running::start(&other, other.command());
+    let (home, stored) = small();
+    let database = home.path("pyzord.db");
+    let first = home.detach();
+    fs::copy(&database, home.path("copy")).unwrap();
+    fs::rename(&database, home.path("moved")).unwrap();
+    fs::rename(home.path("copy"), &database).unwrap();
+    let other = home.clone().arguments(&["--pid-file", "other.pid"]).on_another_port();
+    let mut second = Server::start(&other, other.command());
     second.serves(&mut other.caller());
     let before = fs::metadata(marker_of(&database)).unwrap().ino();
     first.stop();
     assert_eq!(fs::metadata(marker_of(&database)).unwrap().ino(), before, "its marker is gone");
     expect_describes(&Content::of(&database), &database);
-    second.daemon().signal(Signal::SIGTERM);
+    second.process().signal(Signal::SIGTERM);
     assert_eq!(second.ended().code(), Some(0));
-    assert_eq!(site.stored(), stored);
+    assert_eq!(home.stored(), stored);
 }

@@ -5,8 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use super::{REPAIRED, expect_only_database, log_of_a_start, marker_of, owe_repair, small, warned_start};
-use crate::harness::ours_only;
-use crate::support::{Site, digest};
+use crate::harness::{Home, digest, ours_only};
 
 /// Expects that the marker says that a repair is due.
 #[track_caller]
@@ -16,9 +15,9 @@ pub(crate) fn expect_owed(marker: &[u8]) {
 }
 
 /// A server that may make no file of twice the database's size.
-fn limited(site: &Site) -> std::process::Command {
-    let size = fs::metadata(site.path("pyzord.db")).unwrap().len();
-    site.under(&format!("exec prlimit --fsize={} \"$@\"", size + 1024), true)
+fn limited(home: &Home) -> std::process::Command {
+    let size = fs::metadata(home.path("pyzord.db")).unwrap().len();
+    home.under(&format!("exec prlimit --fsize={} \"$@\"", size + 1024), true)
 }
 
 #[test]
@@ -26,19 +25,19 @@ fn repair_that_a_limit_of_file_sizes_prevents_stays_owed() {
     if !ours_only() {
         return;
     }
-    let (site, mut stored) = small();
-    let database = site.path("pyzord.db");
+    let (home, mut stored) = small();
+    let database = home.path("pyzord.db");
     owe_repair(&database);
     for round in 0..3 {
-        let said = site.home().log().len();
-        let (daemon, stderr) = warned_start(&site, limited(&site));
-        let log = site.home().log()[said..].to_owned();
+        let said = home.log().len();
+        let (daemon, stderr) = warned_start(&home, limited(&home));
+        let log = home.log()[said..].to_owned();
         assert!(log.contains("WARNING") && !log.contains(REPAIRED), "{log}");
         assert!(stderr.contains("warning") && stderr.contains("repair"), "{stderr}");
         expect_owed(&fs::read(marker_of(&database)).unwrap());
-        assert_eq!(site.caller().count(&digest(5)), stored[&digest(5)]);
+        assert_eq!(home.caller().count(&digest(5)), stored[&digest(5)]);
         // A change, in the third round as well; it needs no larger file.
-        if site.caller().answered("report", &[&digest(5)]).code() == 200 {
+        if home.caller().answered("report", &[&digest(5)]).code() == 200 {
             *stored.get_mut(&digest(5)).unwrap() += 1;
         }
         expect_owed(&fs::read(marker_of(&database)).unwrap());
@@ -50,8 +49,8 @@ fn repair_that_a_limit_of_file_sizes_prevents_stays_owed() {
         }
         expect_owed(&fs::read(marker_of(&database)).unwrap());
     }
-    let log = log_of_a_start(&site);
+    let log = log_of_a_start(&home);
     assert!(log.contains(REPAIRED), "{log}");
-    assert_eq!(site.stored(), stored);
-    expect_only_database(&site);
+    assert_eq!(home.stored(), stored);
+    expect_only_database(&home);
 }

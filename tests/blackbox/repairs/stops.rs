@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 
 use super::{REPAIRED, expect_only_database, log_of_a_start, marker_of, names, owe_repair};
-use crate::harness::{ours_only, run};
-use crate::support::{Running, Site, finish};
+use crate::harness::{Home, Server, finish, ours_only, run};
 
 /// How many records the database has: a repair of that takes long enough to be stopped.
 const RECORDS: usize = 100_000;
@@ -56,10 +55,10 @@ struct State {
 }
 
 impl State {
-    fn of(site: &Site) -> Self {
-        let path = site.path("pyzord.db");
+    fn of(home: &Home) -> Self {
+        let path = home.path("pyzord.db");
         Self {
-            names: names(&site.home().path(), "pyzord.db"),
+            names: names(&home.directory(), "pyzord.db"),
             inode: fs::metadata(&path).unwrap().ino(),
             database: fs::read(&path).unwrap(),
             marker: fs::read(marker_of(&path)).ok(),
@@ -67,8 +66,8 @@ impl State {
     }
 
     #[track_caller]
-    fn expect(&self, site: &Site, what: &str) {
-        let now = Self::of(site);
+    fn expect(&self, home: &Home, what: &str) {
+        let now = Self::of(home);
         assert_eq!(now.names, self.names, "{what}");
         assert_eq!(now.inode, self.inode, "{what}");
         assert!(now.database == self.database, "{what}: the database has changed");
@@ -76,27 +75,27 @@ impl State {
     }
 }
 
-/// A site with the large database, for which a repair is due.
-fn owing() -> Site {
-    let site = Site::new();
-    owe(&site);
-    site
+/// A home with the large database, for which a repair is due.
+fn owing() -> Home {
+    let home = Home::open();
+    owe(&home);
+    home
 }
 
 /// Puts the large database in its place, with a marker with which a repair is due.
-fn owe(site: &Site) -> State {
-    fs::copy(large(), site.path("pyzord.db")).unwrap();
-    owe_repair(&site.path("pyzord.db"));
-    State::of(site)
+fn owe(home: &Home) -> State {
+    fs::copy(large(), home.path("pyzord.db")).unwrap();
+    owe_repair(&home.path("pyzord.db"));
+    State::of(home)
 }
 
 /// How long a start takes that repairs the database.
 fn whole_repair() -> Duration {
-    let site = owing();
+    let home = owing();
     let start = Instant::now();
-    let daemon = site.detach();
+    let daemon = home.detach();
     let taken = start.elapsed();
-    assert!(site.home().log().contains(REPAIRED));
+    assert!(home.log().contains(REPAIRED));
     daemon.stop();
     taken
 }
@@ -111,29 +110,29 @@ fn repair_at_the_start_is_stopped_and_leaves_everything_as_it_was() {
         return;
     }
     let whole = whole_repair();
-    let site = owing();
-    let mut before = State::of(&site);
+    let home = owing();
+    let mut before = State::of(&home);
     let mut interrupted = 0;
     for (moment, signal) in MOMENTS.into_iter().zip([Signal::SIGTERM, Signal::SIGINT].into_iter().cycle()) {
-        let said = site.home().log().len();
-        let mut server = Running::start(&site, site.command());
+        let said = home.log().len();
+        let mut server = Server::start(&home, home.command());
         thread::sleep(whole.mul_f64(moment));
         let signalled = Instant::now();
-        server.daemon().signal(signal);
+        server.process().signal(signal);
         let status = server.ended();
         stopped("in the foreground", moment, whole, signalled);
         assert_eq!(status.code(), Some(0), "{signal}");
-        let log = site.home().log()[said..].to_owned();
+        let log = home.log()[said..].to_owned();
         if log.contains(REPAIRED) {
             // It was quicker this time, and begins anew.
-            before = owe(&site);
+            before = owe(&home);
             continue;
         }
-        before.expect(&site, &format!("{signal} at {moment}"));
+        before.expect(&home, &format!("{signal} at {moment}"));
         interrupted += 1;
     }
     assert!(interrupted > 0, "no repair was stopped");
-    expect_repaired_by_the_next_start(&site);
+    expect_repaired_by_the_next_start(&home);
 }
 
 #[test]
@@ -142,35 +141,35 @@ fn repair_in_the_background_is_stopped_and_leaves_everything_as_it_was() {
         return;
     }
     let whole = whole_repair();
-    let site = owing();
-    let mut before = State::of(&site);
+    let home = owing();
+    let mut before = State::of(&home);
     let mut interrupted = 0;
     for moment in MOMENTS {
-        let said = site.home().log().len();
-        let mut caller = Running::start(&site, site.detached());
+        let said = home.log().len();
+        let mut caller = Server::start(&home, home.detached());
         thread::sleep(whole.mul_f64(moment));
         let signalled = Instant::now();
         // All but the command that waits for the daemon.
-        for pid in site.processes().into_iter().filter(|pid| *pid != caller.daemon().pid()) {
+        for pid in home.processes().into_iter().filter(|pid| *pid != caller.process().pid()) {
             // It may be a child that ends with its parent.
             let _ = kill(pid, Signal::SIGTERM);
         }
         let status = caller.ended();
-        site.expect_nobody();
+        home.expect_no_process();
         stopped("in the background", moment, whole, signalled);
-        let log = site.home().log()[said..].to_owned();
+        let log = home.log()[said..].to_owned();
         if log.contains(REPAIRED) {
-            before = owe(&site);
+            before = owe(&home);
             continue;
         }
         assert_eq!(status.code(), Some(1), "{log}");
-        before.expect(&site, &format!("TERM at {moment}"));
+        before.expect(&home, &format!("TERM at {moment}"));
         interrupted += 1;
     }
-    let stderr = site.home().stderr();
+    let stderr = home.stderr();
     assert!(interrupted > 0, "no repair was stopped");
     assert!(stderr.matches("while it was starting").count() >= interrupted, "{stderr}");
-    expect_repaired_by_the_next_start(&site);
+    expect_repaired_by_the_next_start(&home);
 }
 
 #[test]
@@ -178,48 +177,48 @@ fn recovery_on_purpose_is_stopped_and_leaves_everything_as_it_was() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     let mut damaged = fs::read(large()).unwrap();
     let middle = damaged.len() / 2;
     damaged[middle..middle + 4 * 4096].fill(0);
-    fs::write(site.path("pyzord.db"), &damaged).unwrap();
-    let recovering = || site.under("exec \"$@\" --recover", false);
+    fs::write(home.path("pyzord.db"), &damaged).unwrap();
+    let recovering = || home.under("exec \"$@\" --recover", false);
     let start = Instant::now();
     assert_eq!(finish(recovering()).code, Some(0));
     let whole = start.elapsed();
 
-    let site = Site::new();
-    fs::write(site.path("pyzord.db"), &damaged).unwrap();
-    let mut before = State::of(&site);
-    let recovering = || site.under("exec \"$@\" --recover", false);
+    let home = Home::open();
+    fs::write(home.path("pyzord.db"), &damaged).unwrap();
+    let mut before = State::of(&home);
+    let recovering = || home.under("exec \"$@\" --recover", false);
     let mut interrupted = 0;
     for moment in MOMENTS {
-        let mut command = Running::start(&site, recovering());
+        let mut command = Server::start(&home, recovering());
         thread::sleep(whole.mul_f64(moment));
         let signalled = Instant::now();
-        command.daemon().signal(Signal::SIGTERM);
+        command.process().signal(Signal::SIGTERM);
         let status = command.ended();
         stopped("--recover", moment, whole, signalled);
         if status.code() == Some(0) {
-            for name in names(&site.home().path(), "pyzord.db.broken-") {
-                fs::rename(site.path(&name), site.path("pyzord.db")).unwrap();
+            for name in names(&home.directory(), "pyzord.db.broken-") {
+                fs::rename(home.path(&name), home.path("pyzord.db")).unwrap();
             }
-            before = State::of(&site);
+            before = State::of(&home);
             continue;
         }
-        before.expect(&site, &format!("TERM at {moment}"));
+        before.expect(&home, &format!("TERM at {moment}"));
         assert_eq!(status.code(), Some(1), "{status}");
         interrupted += 1;
     }
     assert!(interrupted > 0, "no recovery was stopped");
     assert_eq!(finish(recovering()).code, Some(0));
-    assert!(site.stored().len() > RECORDS * 9 / 10);
+    assert!(home.stored().len() > RECORDS * 9 / 10);
 }
 
 #[track_caller]
-fn expect_repaired_by_the_next_start(site: &Site) {
-    let log = log_of_a_start(site);
+fn expect_repaired_by_the_next_start(home: &Home) {
+    let log = log_of_a_start(home);
     assert!(log.contains(&format!("{RECORDS} records {REPAIRED}")), "{log}");
-    assert_eq!(site.stored().len(), RECORDS);
-    expect_only_database(site);
+    assert_eq!(home.stored().len(), RECORDS);
+    expect_only_database(home);
 }

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::{REPAIRED, owe_repair};
-use crate::harness::ours_only;
-use crate::support::{Site, digest, finish};
+use crate::harness::{Home, digest, finish, ours_only};
 
 const ROUNDS: usize = 5;
 
@@ -29,29 +28,29 @@ fn repair_beside_one_of_the_library_alone() {
         return;
     }
     let records = std::env::var("PYZORD_REPAIR_RECORDS").unwrap_or_else(|_| "3000".to_owned());
-    let site = Site::new();
-    let database = site.path("pyzord.db");
-    let closed = site.folder().join("closed.db");
+    let home = Home::open();
+    let database = home.path("pyzord.db");
+    let closed = home.parent().join("closed.db");
     let mut python = Command::new("/usr/bin/python3");
     assert!(python.args(["-c", WRITE]).arg(&closed).arg(&records).status().unwrap().success());
     let mut times = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
-        times[0].push(library_alone(&closed, &site.folder().join("library.db")));
+        times[0].push(library_alone(&closed, &home.parent().join("library.db")));
         fs::copy(&closed, &database).unwrap();
         owe_repair(&database);
-        let said = site.home().log().len();
-        times[1].push(start(&site));
-        assert_eq!(site.home().log()[said..].matches(REPAIRED).count(), 1, "{}", site.home().log());
+        let said = home.log().len();
+        times[1].push(start(&home));
+        assert_eq!(home.log()[said..].matches(REPAIRED).count(), 1, "{}", home.log());
         // One change, so that the file has its tail, and a kill when it is done.
-        assert_eq!(site.caller().answered("report", &[&digest(1)]).code(), 200);
-        site.daemon().signal(Signal::SIGKILL);
-        site.daemon().ended();
-        let said = site.home().log().len();
-        times[2].push(start(&site));
-        assert!(!site.home().log()[said..].contains(REPAIRED), "{}", site.home().log());
-        site.daemon().stop();
-        times[3].push(start(&site));
-        site.daemon().stop();
+        assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
+        home.daemon().signal(Signal::SIGKILL);
+        home.daemon().ended();
+        let said = home.log().len();
+        times[2].push(start(&home));
+        assert!(!home.log()[said..].contains(REPAIRED), "{}", home.log());
+        home.daemon().stop();
+        times[3].push(start(&home));
+        home.daemon().stop();
     }
     let [library, repair, kill, clean] = times.map(median);
     println!(
@@ -71,9 +70,9 @@ fn library_alone(closed: &Path, copy: &Path) -> Duration {
 }
 
 /// How long a start takes, until the command that detaches has returned and requests are served.
-fn start(site: &Site) -> Duration {
+fn start(home: &Home) -> Duration {
     let start = Instant::now();
-    let finished = finish(site.detached());
+    let finished = finish(home.detached());
     let elapsed = start.elapsed();
     assert_eq!(finished.code, Some(0), "{finished:?}");
     elapsed

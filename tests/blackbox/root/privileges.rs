@@ -9,8 +9,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
-use crate::harness::{Account, DIGEST, Home, MariaDb, Redis, Server, eventually, ours_only};
-use crate::support::{Site, finish};
+use crate::harness::{Account, DIGEST, Home, MariaDb, Redis, Server, eventually, finish, ours_only};
 
 pub(super) const NOBODY: u32 = 65534;
 /// A user and a group that the system does not know.
@@ -24,14 +23,14 @@ pub(super) fn as_root() -> bool {
 
 /// A homedir of this user, in which everybody may do everything, with these settings.
 pub(super) fn home_of(user: u32, settings: &str) -> Home {
-    let home = Home::open().settling_user().config(settings);
+    let home = Home::open().user_from_config().config(settings);
     give(&home, user);
     home
 }
 
 /// Gives a homedir with all that is in it to a user, and opens the way to it.
 fn give(home: &Home, user: u32) {
-    let path = home.path();
+    let path = home.directory();
     fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
     let inside = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
     for path in std::iter::once(path).chain(inside) {
@@ -83,7 +82,7 @@ fn every_thread_becomes_the_user_for_good_and_owns_its_files() {
         assert_is(&server, user);
         assert_eq!(server.request("report", &[DIGEST]).code(), 200);
         for name in ["pyzord.db", "pyzord.log", "usage.log"] {
-            assert_eq!(fs::metadata(home.path().join(name)).unwrap().uid(), user, "{name}");
+            assert_eq!(fs::metadata(home.path(name)).unwrap().uid(), user, "{name}");
         }
         assert!(server.stop().success());
         assert!(!home.everything_said().contains("root"), "{}", home.everything_said());
@@ -96,20 +95,20 @@ fn a_privileged_port_is_bound_before() {
     if !as_root() {
         return;
     }
-    let site = Site::at(home_of(NOBODY, "User = nobody\n"));
-    let mut command = site.bare();
+    let home = home_of(NOBODY, "User = nobody\n");
+    let mut command = home.bare();
     let port =
         (500..1000).rev().find(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok()).unwrap();
-    command.arg("--homedir").arg(site.home().path()).args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+    command.arg("--homedir").arg(home.directory()).args(["-a", "127.0.0.1", "-p", &port.to_string()]);
     command.args(["--detach", "/dev/null"]);
     let finished = finish(command);
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{}", site.home().everything_said());
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{}", home.everything_said());
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(("127.0.0.1", port)).unwrap();
     socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     crate::harness::ask_on(&socket, "Op: ping\nPV: 2.1\nThread: 3000\n\n");
-    site.daemon().stop();
-    assert!(!site.path("pyzord.pid").exists());
+    home.daemon().stop();
+    assert!(!home.path("pyzord.pid").exists());
 }
 
 #[test]
@@ -117,11 +116,11 @@ fn a_homedir_that_root_makes_is_the_users() {
     if !as_root() {
         return;
     }
-    let site = Site::new();
-    fs::set_permissions(site.folder(), Permissions::from_mode(0o777)).unwrap();
-    let homedir = site.folder().join("made");
-    let mut command = site.bare();
-    command.arg("--homedir").arg(&homedir).args(["-a", "127.0.0.1", "-p", &site.port().to_string()]);
+    let home = Home::open();
+    fs::set_permissions(home.parent(), Permissions::from_mode(0o777)).unwrap();
+    let homedir = home.parent().join("made");
+    let mut command = home.bare();
+    command.arg("--homedir").arg(&homedir).args(["-a", "127.0.0.1", "-p", &home.port().to_string()]);
     command.args(["--user", "nobody", "--detach", "/dev/null"]);
     let finished = finish(command);
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
@@ -137,7 +136,7 @@ fn what_the_user_could_not_do_fails_the_start_with_what_mends_it() {
         return;
     }
     let deny = |home: &Home, name: &str| {
-        let path = home.path().join(name);
+        let path = home.path(name);
         if !path.exists() {
             fs::write(&path, "").unwrap();
         }
@@ -171,19 +170,19 @@ fn folders_that_the_user_cannot_use_are_named_once_each() {
         return;
     }
     // Of root, and all in it, too.
-    let home = Home::open().settling_user().config("User = nobody\n");
-    fs::set_permissions(home.path().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
-    let folder = home.path().display().to_string();
+    let home = Home::open().user_from_config().config("User = nobody\n");
+    fs::set_permissions(home.directory().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+    let folder = home.directory().display().to_string();
     assert!(home.try_start().is_err());
     let stderr = home.stderr();
     assert!(stderr.lines().count() >= 3, "{stderr}");
-    fs::set_permissions(home.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(home.directory(), Permissions::from_mode(0o755)).unwrap();
     let home = home.config("User = nobody\nPidFile = /var/run/pyzord-test-there-is-none/pid\n");
     assert!(home.try_start().is_err());
     let said = home.stderr();
     let mend = format!("chown nobody {folder}");
     assert!(said.contains(&mend), "{said}");
-    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2, "something was left behind");
+    assert_eq!(fs::read_dir(home.directory()).unwrap().count(), 2, "something was left behind");
 }
 
 #[test]
@@ -201,7 +200,7 @@ fn users_that_cannot_be_are_named_with_their_place() {
         ("Confine = maybe\n", "config:4: Confine: 'maybe' is neither True nor False"),
         ("Group = nogroup\n", "config:4: Group: a group without a user: set User as well"),
     ] {
-        let home = Home::new().settling_user().config(settings);
+        let home = Home::new().user_from_config().config(settings);
         assert_eq!(home.try_start().err().and_then(|status| status.code()), Some(1));
         assert!(home.stderr().contains(text), "{}", home.stderr());
     }
@@ -219,7 +218,7 @@ fn root_is_warned_once_and_served() {
     if !as_root() {
         return;
     }
-    let home = Home::open().settling_user();
+    let home = Home::open().user_from_config();
     let server = home.start();
     assert_eq!(server.request("report", &[DIGEST]).code(), 200);
     threads(&server).iter().for_each(|status| assert_confined(status));
@@ -241,7 +240,7 @@ fn lives(home: &Home, away: impl FnOnce(), back: impl FnOnce()) {
     home.rewrite("pyzord.access", "all : anonymous : allow\nping : bob : allow\n");
     server.signal(Signal::SIGUSR1);
     eventually("the new account", || (server.request_as(&bob, "ping", &[]).code() == 200).then_some(()));
-    fs::rename(home.path().join("pyzord.log"), home.path().join("pyzord.log.1")).unwrap();
+    fs::rename(home.path("pyzord.log"), home.path("pyzord.log.1")).unwrap();
     server.signal(Signal::SIGHUP);
     eventually("a new log", || home.log().contains("have been reloaded").then_some(()));
     away();
@@ -274,21 +273,16 @@ fn another_user_in_the_background_removes_its_pid_file() {
     if !as_root() {
         return;
     }
-    let site = Site::at(home_of(NOBODY, "User = nobody\n"));
-    let mut command = site.bare();
-    command.arg("--homedir").arg(site.home().path()).args([
-        "-a",
-        "127.0.0.1",
-        "-p",
-        &site.port().to_string(),
-    ]);
+    let home = home_of(NOBODY, "User = nobody\n");
+    let mut command = home.bare();
+    command.arg("--homedir").arg(home.directory()).args(["-a", "127.0.0.1", "-p", &home.port().to_string()]);
     command.args(["--detach", "/dev/null"]);
     let finished = finish(command);
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{}", site.home().everything_said());
-    assert_eq!(fs::metadata(site.path("pyzord.pid")).unwrap().uid(), NOBODY);
-    assert_eq!(site.caller().answered("report", &[DIGEST]).code(), 200);
-    site.daemon().stop();
-    assert!(!site.path("pyzord.pid").exists());
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{}", home.everything_said());
+    assert_eq!(fs::metadata(home.path("pyzord.pid")).unwrap().uid(), NOBODY);
+    assert_eq!(home.caller().answered("report", &[DIGEST]).code(), 200);
+    home.daemon().stop();
+    assert!(!home.path("pyzord.pid").exists());
 }
 
 #[test]
@@ -299,7 +293,7 @@ fn confined_it_reaches_no_other_files_and_keeps_what_it_had() {
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("access"), "all : anonymous : deny\n").unwrap();
     let lead_away = |home: &Home| {
-        let access = home.path().join("pyzord.access");
+        let access = home.path("pyzord.access");
         fs::remove_file(&access).unwrap();
         symlink(outside.path().join("access"), access).unwrap();
     };
@@ -332,7 +326,7 @@ fn logs_elsewhere_are_rotated_where_they_are() {
     let logs = tempfile::tempdir().unwrap();
     let home = Home::open();
     // One by its path, one by a link.
-    symlink(logs.path().join("usage.log"), home.path().join("usage.log")).unwrap();
+    symlink(logs.path().join("usage.log"), home.path("usage.log")).unwrap();
     let log = logs.path().join("elsewhere.log");
     home.rewrite("config", format!("[server]\nLogFile = {}\nUsageLogFile = usage.log\n", log.display()));
     let server = home.start();

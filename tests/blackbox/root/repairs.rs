@@ -7,11 +7,10 @@ use std::path::Path;
 use nix::unistd::Uid;
 
 use crate::faults::kill_in_the_middle_of_reports;
-use crate::harness::{Home, ours_only};
+use crate::harness::{Home, digest, finish, ours_only};
 use crate::repairs::links::{WAYS, acknowledged, expect_repairs, move_away};
 use crate::repairs::owed::expect_owed;
 use crate::repairs::{REPAIRED, fill, marker_of, names, owe_repair, warned_start};
-use crate::support::{Site, digest, finish};
 
 const NOBODY: u32 = 65534;
 
@@ -36,12 +35,12 @@ fn database_behind_a_link_is_repaired_by_another_user() {
     }
     for way in WAYS {
         println!("{way:?}");
-        let site = Site::at(Home::open().settling_user().config("User = nobody\n"));
-        fill(&site);
-        let stored = site.stored();
-        let real = move_away(&site, way);
-        give(&site.folder());
-        expect_repairs(&site, &real, acknowledged(&stored));
+        let home = Home::open().user_from_config().config("User = nobody\n");
+        fill(&home);
+        let stored = home.stored();
+        let real = move_away(&home, way);
+        give(&home.parent());
+        expect_repairs(&home, &real, acknowledged(&stored));
     }
 }
 
@@ -50,9 +49,9 @@ fn a_kill_in_the_middle_of_reports_loses_none_of_another_user() {
     if !as_root() {
         return;
     }
-    let site = Site::at(Home::open().settling_user().config("User = nobody\n"));
-    give(&site.folder());
-    kill_in_the_middle_of_reports(&site, "another user");
+    let home = Home::open().user_from_config().config("User = nobody\n");
+    give(&home.parent());
+    kill_in_the_middle_of_reports(&home, "another user");
 }
 
 #[test]
@@ -60,20 +59,20 @@ fn repair_in_a_folder_that_is_not_writable_stays_owed() {
     if !as_root() {
         return;
     }
-    let site = Site::at(Home::open().settling_user());
-    fill(&site);
-    let mut stored = site.stored();
-    site.home().clone().config("DigestDB = data/pyzord.db\n");
-    let folder = site.path("data");
+    let home = Home::open().user_from_config();
+    fill(&home);
+    let mut stored = home.stored();
+    home.clone().config("DigestDB = data/pyzord.db\n");
+    let folder = home.path("data");
     let database = folder.join("pyzord.db");
     fs::create_dir(&folder).unwrap();
-    fs::rename(site.path("pyzord.db"), &database).unwrap();
+    fs::rename(home.path("pyzord.db"), &database).unwrap();
     owe_repair(&database);
     // The program may lie where only root may look.
-    let program = site.folder().join("pyzord");
+    let program = home.parent().join("pyzord");
     fs::copy(env!("CARGO_BIN_EXE_pyzord"), &program).unwrap();
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
-    give(&site.folder());
+    give(&home.parent());
     chown(&folder, Some(0), Some(0)).unwrap();
     fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
     let script = format!(
@@ -82,12 +81,12 @@ fn repair_in_a_folder_that_is_not_writable_stays_owed() {
     );
     let both = ["pyzord.db", "pyzord.db.open"].map(str::to_owned).into();
     for _ in 0..2 {
-        let said = site.home().log().len();
-        let (daemon, stderr) = warned_start(&site, site.under(&script, true));
-        let log = site.home().log()[said..].to_owned();
+        let said = home.log().len();
+        let (daemon, stderr) = warned_start(&home, home.under(&script, true));
+        let log = home.log()[said..].to_owned();
         assert!(log.contains(" WARNING ") && !log.contains(REPAIRED), "{log}");
         assert!(stderr.contains("repair"), "{stderr}");
-        assert_eq!(site.caller().answered("report", &[&digest(5)]).code(), 200);
+        assert_eq!(home.caller().answered("report", &[&digest(5)]).code(), 200);
         *stored.get_mut(&digest(5)).unwrap() += 1;
         expect_owed(&fs::read(marker_of(&database)).unwrap());
         daemon.stop();
@@ -95,15 +94,15 @@ fn repair_in_a_folder_that_is_not_writable_stays_owed() {
         assert_eq!(names(&folder, ""), both);
     }
     give(&folder);
-    let said = site.home().log().len();
-    let daemon = site.detach_with(site.under(&script, true));
-    let log = site.home().log()[said..].to_owned();
+    let said = home.log().len();
+    let daemon = home.detach_with(home.under(&script, true));
+    let log = home.log()[said..].to_owned();
     assert!(log.contains(REPAIRED), "{log}");
     daemon.stop();
     assert_eq!(names(&folder, ""), ["pyzord.db".to_owned()].into());
     assert_eq!(fs::metadata(&database).unwrap().uid(), NOBODY);
-    fs::copy(&database, site.path("pyzord.db")).unwrap();
-    assert_eq!(site.stored(), stored);
+    fs::copy(&database, home.path("pyzord.db")).unwrap();
+    assert_eq!(home.stored(), stored);
 }
 
 /// As after `chown nobody`, which leaves the group that it had.
@@ -112,18 +111,18 @@ fn database_of_a_group_that_the_user_is_not_in_is_repaired() {
     if !as_root() {
         return;
     }
-    let site = Site::at(Home::open().settling_user().config("User = nobody\n"));
-    fill(&site);
-    let stored = site.stored();
-    let database = site.path("pyzord.db");
+    let home = Home::open().user_from_config().config("User = nobody\n");
+    fill(&home);
+    let stored = home.stored();
+    let database = home.path("pyzord.db");
     fs::set_permissions(&database, Permissions::from_mode(0o660)).unwrap();
     owe_repair(&database);
-    give(&site.folder());
+    give(&home.parent());
     chown(&database, Some(NOBODY), Some(0)).unwrap();
-    let daemon = site.detach();
-    assert!(site.home().log().contains(REPAIRED), "{}", site.home().log());
+    let daemon = home.detach();
+    assert!(home.log().contains(REPAIRED), "{}", home.log());
     daemon.stop();
-    assert_eq!(site.stored(), stored);
+    assert_eq!(home.stored(), stored);
     // Its own group does not get the rights that the other one had.
     let metadata = fs::metadata(&database).unwrap();
     assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o777), (NOBODY, NOBODY, 0o600));
@@ -135,15 +134,15 @@ fn folder_of_the_real_file_is_tried_as_the_user() {
     if !as_root() {
         return;
     }
-    let site = Site::at(Home::open().settling_user().config("User = nobody\n"));
-    fill(&site);
-    let elsewhere = site.folder().join("elsewhere");
+    let home = Home::open().user_from_config().config("User = nobody\n");
+    fill(&home);
+    let elsewhere = home.parent().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
-    fs::rename(site.path("pyzord.db"), elsewhere.join("real.db")).unwrap();
-    std::os::unix::fs::symlink(elsewhere.join("real.db"), site.path("pyzord.db")).unwrap();
-    give(&site.folder());
+    fs::rename(home.path("pyzord.db"), elsewhere.join("real.db")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.join("real.db"), home.path("pyzord.db")).unwrap();
+    give(&home.parent());
     chown(&elsewhere, Some(0), Some(0)).unwrap();
     fs::set_permissions(&elsewhere, Permissions::from_mode(0o755)).unwrap();
-    finish(site.detached())
+    finish(home.detached())
         .expect_line(&["nobody cannot make files in", "/elsewhere, where the database is"]);
 }

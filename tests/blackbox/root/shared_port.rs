@@ -3,13 +3,12 @@
 use std::net::{TcpListener, UdpSocket};
 
 use super::privileges::{NOBODY, as_root, home_of};
-use crate::harness::Redis;
+use crate::harness::{Home, Redis, Server, finish};
 use crate::shared_port::{clients, ping, start};
-use crate::support::{Running, Site, finish};
 
-fn site(redis_port: u16) -> Site {
+fn home(redis_port: u16) -> Home {
     let database = format!("Engine = redis\nDigestDB = 127.0.0.1,{redis_port},,0\n");
-    Site::at(home_of(NOBODY, &format!("User = nobody\nReusePort = True\n{database}")))
+    home_of(NOBODY, &format!("User = nobody\nReusePort = True\n{database}"))
 }
 
 #[test]
@@ -18,17 +17,17 @@ fn a_process_gets_no_requests_while_it_waits_for_its_database() {
         return;
     }
     let redis = Redis::start();
-    let site = site(redis.port());
-    let _first = start(&site, "one");
-    let clients = clients(&site);
+    let home = home(redis.port());
+    let _first = start(&home, "one");
+    let clients = clients(&home);
     ping(&clients, 2000, "of the first process");
     // Accepts connections and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut command = site.command();
+    let mut command = home.command();
     command.args(["--dsn", &format!("127.0.0.1,{},,0", silent.local_addr().unwrap().port())]);
-    let mut second = Running::start(&site, command);
+    let mut second = Server::start(&home, command);
     let mut thread = 2000;
-    while !site.home().stderr().contains("waiting for") {
+    while !home.stderr().contains("waiting for") {
         assert!(second.is_running(), "it has not waited");
         thread += 1;
         ping(&clients, thread, "before the second process has waited");
@@ -45,20 +44,20 @@ fn a_process_gets_no_requests_while_it_waits_for_its_pid_file() {
         return;
     }
     let redis = Redis::start();
-    let site = site(redis.port());
-    assert_eq!(finish(site.detached()).code, Some(0));
-    let clients = clients(&site);
+    let home = home(redis.port());
+    assert_eq!(finish(home.detached()).code, Some(0));
+    let clients = clients(&home);
     ping(&clients, 2000, "of the first process");
-    let mut second = Running::start(&site, site.detached());
+    let mut second = Server::start(&home, home.detached());
     let mut thread = 2000;
     while second.is_running() {
         thread += 1;
         ping(&clients, thread, "while the second process waits");
     }
     assert_eq!(second.ended().code(), Some(1));
-    assert!(site.home().stderr().contains("already running"), "{}", site.home().stderr());
+    assert!(home.stderr().contains("already running"), "{}", home.stderr());
     ping(&clients, 5000, "after the second process");
-    site.daemon().stop();
+    home.daemon().stop();
 }
 
 #[test]
@@ -66,9 +65,9 @@ fn a_port_that_only_root_can_bind_is_refused() {
     if !as_root() {
         return;
     }
-    let site = site(1);
+    let home = home(1);
     let port = (500..1000).rev().find(|port| UdpSocket::bind(("127.0.0.1", *port)).is_ok()).unwrap();
-    let mut command = site.bare();
-    command.arg("--homedir").arg(site.home().path()).args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+    let mut command = home.bare();
+    command.arg("--homedir").arg(home.directory()).args(["-a", "127.0.0.1", "-p", &port.to_string()]);
     finish(command).expect_line(&["ReusePort", &port.to_string(), "only root can bind", "nobody"]);
 }

@@ -4,8 +4,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::ours_only;
-use crate::support::{Running, Site};
+use crate::harness::{Home, Server, ours_only};
 
 #[test]
 fn confinement_that_the_kernel_has_and_refuses_is_a_warning() {
@@ -13,20 +12,20 @@ fn confinement_that_the_kernel_has_and_refuses_is_a_warning() {
         return;
     }
     for (call, what) in [("landlock_restrict_self", "landlock"), ("seccomp", "filter of system calls")] {
-        let site = Site::new();
-        let mut command = site.mark(Command::new("strace"));
-        let inner = site.command();
+        let home = Home::open();
+        let mut command = home.mark(Command::new("strace"));
+        let inner = home.command();
         command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
         command.args(["-e", &format!("inject={call}:error=E2BIG"), "--"]);
         command.arg(inner.get_program()).args(inner.get_args());
-        let mut tracer = Running::start(&site, command);
-        tracer.serves(&mut site.caller());
-        for text in [site.home().log(), site.home().stderr()] {
+        let mut tracer = Server::start(&home, command);
+        tracer.serves(&mut home.caller());
+        for text in [home.log(), home.stderr()] {
             let line =
                 text.lines().find(|line| line.contains("Confine:")).unwrap_or_else(|| panic!("{text}"));
             assert!(line.to_lowercase().contains("warning") && line.contains(what), "{line}");
         }
-        tracer.daemon().child().signal(Signal::SIGTERM);
+        tracer.process().child().signal(Signal::SIGTERM);
         assert_eq!(tracer.ended().code(), Some(0));
     }
 }

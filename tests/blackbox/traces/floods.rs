@@ -12,9 +12,10 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use crate::harness::{Account, Home, MariaDb, Redis, Reply, eventually, ours_only, unix_time};
+use crate::harness::{
+    Account, Home, MariaDb, Process, Redis, Reply, Server, StopFlag, digest, eventually, ours_only, unix_time,
+};
 use crate::outages::Store;
-use crate::support::{Daemon, Over, Running, Site, digest};
 
 /// How long a flood lasts at most.
 const LONGEST: Duration = Duration::from_secs(90);
@@ -32,13 +33,13 @@ fn socket(port: u16) -> UdpSocket {
 }
 
 /// Sends more checks than the server can take, until it is over: each call sends many, which the kernel cuts up.
-fn flood(port: u16, over: &Over) {
+fn flood(port: u16, over: &StopFlag) {
     let socket = socket(port);
     let checks: Vec<u8> = (0..64).flat_map(check).collect();
     let (slices, length) = ([IoSlice::new(&checks)], u16::try_from(check(0).len()).unwrap());
     let segments = [ControlMessage::UdpGsoSegments(&length)];
     let start = Instant::now();
-    while !over.is_over() && start.elapsed() < LONGEST {
+    while !over.is_set() && start.elapsed() < LONGEST {
         match sendmsg::<()>(socket.as_raw_fd(), &slices, &segments, MsgFlags::empty(), None) {
             // The server may have ended.
             Ok(_) | Err(Errno::ECONNREFUSED) => {}
@@ -68,27 +69,27 @@ fn answered(port: u16, mut request: impl FnMut() -> Vec<u8>, code: i64) {
 
 /// A server each of whose calls to receive takes so many milliseconds, and brings as much as it can take while
 /// there is a flood; and the strace that runs it.
-fn slow(site: &Site, milliseconds: u32) -> (Running, Daemon) {
+fn slow(home: &Home, milliseconds: u32) -> (Server, Process) {
     let injection = format!("inject=recvmmsg:delay_enter={milliseconds}000");
     let trace = format!(
         "strace -f --seccomp-bpf -qq -o '{}' -e trace=recvmmsg -e {injection}",
-        calls(site).display()
+        calls(home).display()
     );
-    let mut tracer = Running::start(site, site.under(&format!("exec nice -n 19 {trace} \"$@\""), false));
-    tracer.serves(&mut site.caller());
-    let server = tracer.daemon().child();
+    let mut tracer = Server::start(home, home.under(&format!("exec nice -n 19 {trace} \"$@\""), false));
+    tracer.serves(&mut home.caller());
+    let server = tracer.process().child();
     (tracer, server)
 }
 
 /// Where strace writes the calls.
-fn calls(site: &Site) -> PathBuf {
-    site.folder().join("calls")
+fn calls(home: &Home) -> PathBuf {
+    home.parent().join("calls")
 }
 
 /// Waits until the flood fills each call. The last line may not be complete.
-fn wait_for_flood(site: &Site) {
+fn wait_for_flood(home: &Home) {
     eventually("calls that bring as much as they can", || {
-        let calls = fs::read_to_string(calls(site)).unwrap();
+        let calls = fs::read_to_string(calls(home)).unwrap();
         let mut last = calls.lines().rev().skip(1).take(4);
         last.all(|call| call.contains(") = 64 (")).then_some(())
     });
@@ -97,27 +98,27 @@ fn wait_for_flood(site: &Site) {
 /// Floods a server. What signals ask for happens, and honest clients are answered.
 fn experiment(settings: &str) {
     let (old, new) = (Account::new("old"), Account::new("new"));
-    let site = Site::at(Home::open().config(settings).passwd(old.passwd()));
-    site.home().rewrite("pyzord.access", "all : anonymous : allow\nall : all : allow\n");
-    let (mut tracer, server) = slow(&site, 10);
-    let over = Over::default();
+    let home = Home::open().config(settings).passwd(old.passwd());
+    home.rewrite("pyzord.access", "all : anonymous : allow\nall : all : allow\n");
+    let (mut tracer, server) = slow(&home, 10);
+    let over = StopFlag::default();
     thread::scope(|scope| {
-        let guard = over.guard();
-        scope.spawn(|| flood(site.port(), &over));
-        wait_for_flood(&site);
+        let guard = over.set_on_drop();
+        scope.spawn(|| flood(home.port(), &over));
+        wait_for_flood(&home);
         let honest = digest(7777);
         let request = format!("Op: check\nOp-Digest: {honest}\nThread: 3000\nPV: 2.1\n\n");
-        answered(site.port(), || request.clone().into_bytes(), 200);
-        site.home().rewrite("pyzord.passwd", new.passwd());
+        answered(home.port(), || request.clone().into_bytes(), 200);
+        home.rewrite("pyzord.passwd", new.passwd());
         server.signal(Signal::SIGUSR1);
         let signed = || new.sign("Op: ping\nThread: 3000\nPV: 2.1\n", unix_time());
-        answered(site.port(), signed, 200);
-        answered(site.port(), || request.clone().into_bytes(), 200);
+        answered(home.port(), signed, 200);
+        answered(home.port(), || request.clone().into_bytes(), 200);
         server.signal(Signal::SIGTERM);
         assert!(tracer.ended().success());
         drop(guard);
     });
-    let log = site.home().log();
+    let log = home.log();
     assert!(log.contains("Server shutdown."), "{log}");
 }
 
@@ -148,18 +149,18 @@ fn a_server_that_is_to_stop_does_not_receive_for_longer_than_its_bound() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let (mut tracer, server) = slow(&site, 500);
-    let over = Over::default();
+    let home = Home::open();
+    let (mut tracer, server) = slow(&home, 500);
+    let over = StopFlag::default();
     thread::scope(|scope| {
-        let guard = over.guard();
-        scope.spawn(|| flood(site.port(), &over));
-        wait_for_flood(&site);
+        let guard = over.set_on_drop();
+        scope.spawn(|| flood(home.port(), &over));
+        wait_for_flood(&home);
         server.signal(Signal::SIGTERM);
         assert!(tracer.ended().success());
         drop(guard);
     });
-    let calls = fs::read_to_string(calls(&site)).unwrap();
+    let calls = fs::read_to_string(calls(&home)).unwrap();
     let (_, after) = calls.split_once("--- SIGTERM").unwrap();
     // Eight of the turn in which the signal comes, eight of the next one, and ten in five seconds. Without the
     // bound these are 64.

@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{eventually, ours_only};
+use crate::harness::{Home, Process, Server, digest, eventually, finish, ours_only};
 use crate::repairs::{REPAIRED, expect_only_database, marker_of, names, owe_repair, small};
-use crate::support::{Daemon, Running, Site, digest, finish};
 
 /// The calls by which a repair reads and changes files.
 const CALLS: &str = "openat,rename,renameat,renameat2,link,linkat,unlink,unlinkat,ftruncate,fallocate,fsync,fdatasync,\
@@ -22,31 +21,31 @@ const ERRORS: [&str; 3] = ["ENOSPC", "EIO", "EACCES"];
 const LOADER: i32 = 127;
 
 /// A server in the foreground under strace, with these options of that.
-fn traced(site: &Site, options: &str, arguments: &str) -> Command {
-    let trace = trace(site);
-    site.under(&format!("exec strace -f -y -qq -o '{}' {options} \"$@\" {arguments}", trace.display()), false)
+fn traced(home: &Home, options: &str, arguments: &str) -> Command {
+    let trace = trace(home);
+    home.under(&format!("exec strace -f -y -qq -o '{}' {options} \"$@\" {arguments}", trace.display()), false)
 }
 
-fn trace(site: &Site) -> PathBuf {
-    site.folder().join("trace")
+fn trace(home: &Home) -> PathBuf {
+    home.parent().join("trace")
 }
 
 /// Puts the file in the place of the database, with nothing else of such a name but a marker with which a repair
 /// is due.
-fn put(site: &Site, file: &[u8]) {
-    for name in names(&site.home().path(), "pyzord.db") {
-        fs::remove_file(site.path(&name)).unwrap();
+fn put(home: &Home, file: &[u8]) {
+    for name in names(&home.directory(), "pyzord.db") {
+        fs::remove_file(home.path(&name)).unwrap();
     }
-    fs::write(site.path("pyzord.db"), file).unwrap();
-    owe_repair(&site.path("pyzord.db"));
+    fs::write(home.path("pyzord.db"), file).unwrap();
+    owe_repair(&home.path("pyzord.db"));
 }
 
 /// Runs a server or a command until it serves or has ended, and stops it. Returns the lines that say more than
 /// that and, if it has not served, its exit code.
-fn outcome(site: &Site, command: Command) -> (String, Option<Option<i32>>) {
-    let (log, stderr) = (site.home().log().len(), site.home().stderr().len());
-    let mut tracer = Running::start(site, command);
-    let mut caller = site.caller();
+fn outcome(home: &Home, command: Command) -> (String, Option<Option<i32>>) {
+    let (log, stderr) = (home.log().len(), home.stderr().len());
+    let mut tracer = Server::start(home, command);
+    let mut caller = home.caller();
     let serves = eventually("a reply or the end", || {
         if !tracer.is_running() {
             return Some(false);
@@ -54,18 +53,18 @@ fn outcome(site: &Site, command: Command) -> (String, Option<Option<i32>>) {
         caller.ask("ping", &[], Duration::from_millis(20)).map(|_| true)
     });
     if serves {
-        tracer.daemon().child().signal(Signal::SIGTERM);
+        tracer.process().child().signal(Signal::SIGTERM);
     }
     let status = tracer.ended();
-    let said = format!("{}{}", &site.home().log()[log..], &site.home().stderr()[stderr..]);
+    let said = format!("{}{}", &home.log()[log..], &home.stderr()[stderr..]);
     let is_telling = |line: &&str| !line.contains(" INFO ") || line.contains(REPAIRED);
     let said = said.lines().filter(is_telling).collect::<Vec<_>>().join("\n");
     (said, (!serves).then(|| status.code()))
 }
 
 /// Which calls of a repair have to do with the database: for each name the numbers among all of that thread.
-fn calls_of_a_repair(site: &Site) -> BTreeMap<String, BTreeSet<usize>> {
-    let text = fs::read_to_string(trace(site)).unwrap();
+fn calls_of_a_repair(home: &Home) -> BTreeMap<String, BTreeSet<usize>> {
+    let text = fs::read_to_string(trace(home)).unwrap();
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut calls: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for line in text.lines() {
@@ -88,12 +87,12 @@ fn calls_of_a_repair(site: &Site) -> BTreeMap<String, BTreeSet<usize>> {
 /// Lets each of the calls of a repair fail in turn, and expects that each message says why, that nothing is lost,
 /// and that the next start repairs what is to be repaired.
 fn fail_each_call(arguments: &str) {
-    let (site, stored) = small();
-    let file = fs::read(site.path("pyzord.db")).unwrap();
-    put(&site, &file);
-    let (said, ended) = outcome(&site, traced(&site, &format!("-e trace={CALLS}"), arguments));
+    let (home, stored) = small();
+    let file = fs::read(home.path("pyzord.db")).unwrap();
+    put(&home, &file);
+    let (said, ended) = outcome(&home, traced(&home, &format!("-e trace={CALLS}"), arguments));
     assert!(matches!(ended, None | Some(Some(0))), "{said}");
-    let calls = calls_of_a_repair(&site);
+    let calls = calls_of_a_repair(&home);
     assert!(!calls.is_empty());
     let all = std::env::var_os("PYZORD_CALL_STRIDE").is_some_and(|stride| stride == "1");
     // How many calls of one name are let fail, of those that come first and of those that come last.
@@ -107,10 +106,10 @@ fn fail_each_call(arguments: &str) {
             // All of them for each call, or one after the other.
             let errors = if all { &ERRORS[..] } else { &ERRORS[place % ERRORS.len()..][..1] };
             for error in errors {
-                put(&site, &file);
+                put(&home, &file);
                 let options = format!("-e trace={call} -e inject={call}:error={error}:when={number}");
                 let what = format!("{call} {number}, {error}");
-                let (said, ended) = outcome(&site, traced(&site, &options, arguments));
+                let (said, ended) = outcome(&home, traced(&home, &options, arguments));
                 if ended == Some(Some(LOADER)) {
                     // It came to the same number first.
                     continue;
@@ -128,13 +127,13 @@ fn fail_each_call(arguments: &str) {
                         wrong.push(format!("{what}: it ended with {code:?}: {said}"));
                     }
                 }
-                let finished = finish(site.detached());
+                let finished = finish(home.detached());
                 if finished.code != Some(0) {
                     wrong.push(format!("{what}: the next start failed: {finished:?} after {said}"));
                     continue;
                 }
-                site.daemon().stop();
-                let records = site.stored();
+                home.daemon().stop();
+                let records = home.stored();
                 if records != stored {
                     wrong.push(format!(
                         "{what}: {} of {} records are left: {said}",
@@ -142,7 +141,7 @@ fn fail_each_call(arguments: &str) {
                         stored.len()
                     ));
                 }
-                let mut left = names(&site.home().path(), "pyzord.db");
+                let mut left = names(&home.directory(), "pyzord.db");
                 left.retain(|name| !name.starts_with("pyzord.db.broken-"));
                 // What cannot be removed is named.
                 left.retain(|name| !call.starts_with("unlink") || !said.contains(name.as_str()));
@@ -195,21 +194,21 @@ while True:
     break
 ";
 
-fn opening(site: &Site) -> Command {
-    let database = site.path("pyzord.db");
-    let mut python = site.mark(Command::new("/usr/bin/python3"));
+fn opening(home: &Home) -> Command {
+    let database = home.path("pyzord.db");
+    let mut python = home.mark(Command::new("/usr/bin/python3"));
     python.args(["-c", OPENING]).arg(&database).arg(marker_of(&database)).stdout(Stdio::piped());
     python
 }
 
 /// A server some of whose calls are slow, with a change to be written, and the strace that runs it.
-fn slow(site: &Site, calls: &str, milliseconds: u32) -> (Running, Daemon) {
+fn slow(home: &Home, calls: &str, milliseconds: u32) -> (Server, Process) {
     let options = format!("-e trace={calls} -e inject={calls}:delay_enter={milliseconds}000");
-    let mut tracer = Running::start(site, traced(site, &options, ""));
-    let mut caller = site.caller();
+    let mut tracer = Server::start(home, traced(home, &options, ""));
+    let mut caller = home.caller();
     tracer.serves(&mut caller);
     assert_eq!(caller.answered("report", &[&digest(1)]).code(), 200);
-    let server = tracer.daemon().child();
+    let server = tracer.process().child();
     (tracer, server)
 }
 
@@ -221,18 +220,18 @@ fn nothing_else_can_open_the_database_before_the_marker_is_gone() {
     let mut opened = BTreeMap::new();
     let slow_calls = ["unlink,unlinkat", "fsync,fdatasync", "ftruncate", "msync", "flock", "close"];
     for calls in slow_calls {
-        let (site, stored) = small();
+        let (home, stored) = small();
         let milliseconds = if calls == "close" { 20 } else { 400 };
-        let (mut tracer, server) = slow(&site, calls, milliseconds);
-        let mut other = opening(&site).spawn().unwrap();
+        let (mut tracer, server) = slow(&home, calls, milliseconds);
+        let mut other = opening(&home).spawn().unwrap();
         let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "refused", "{calls}");
         server.signal(Signal::SIGTERM);
         opened.insert(calls, lines.next().unwrap().unwrap());
         assert!(other.wait().unwrap().success());
         assert_eq!(tracer.ended().code(), Some(0));
-        expect_only_database(&site);
-        assert_eq!(site.stored()[&digest(1)], stored[&digest(1)] + 1, "{calls}");
+        expect_only_database(&home);
+        assert_eq!(home.stored()[&digest(1)], stored[&digest(1)] + 1, "{calls}");
     }
     let expected = slow_calls.map(|calls| (calls, "closed".to_owned())).into();
     assert_eq!(opened, expected);
@@ -244,26 +243,26 @@ fn nothing_else_can_open_the_database_while_it_is_being_repaired() {
         return;
     }
     for calls in ["rename,renameat,renameat2", "link,linkat,unlink,unlinkat", "flock"] {
-        let (site, stored) = small();
-        owe_repair(&site.path("pyzord.db"));
-        let before = names(&site.home().path(), "pyzord.db");
+        let (home, stored) = small();
+        owe_repair(&home.path("pyzord.db"));
+        let before = names(&home.directory(), "pyzord.db");
         let options = format!("-e trace={calls} -e inject={calls}:delay_enter=400000");
-        let mut tracer = Running::start(&site, traced(&site, &options, ""));
+        let mut tracer = Server::start(&home, traced(&home, &options, ""));
         eventually("files of a repair", || {
-            (names(&site.home().path(), "pyzord.db").difference(&before).count() > 0).then_some(())
+            (names(&home.directory(), "pyzord.db").difference(&before).count() > 0).then_some(())
         });
-        let mut other = opening(&site).spawn().unwrap();
+        let mut other = opening(&home).spawn().unwrap();
         let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "refused", "{calls}");
-        tracer.serves(&mut site.caller());
+        tracer.serves(&mut home.caller());
         assert!(other.try_wait().unwrap().is_none(), "{calls}: {:?}", lines.next());
-        tracer.daemon().child().signal(Signal::SIGTERM);
+        tracer.process().child().signal(Signal::SIGTERM);
         assert_eq!(lines.next().unwrap().unwrap(), "closed", "{calls}");
         assert!(other.wait().unwrap().success());
         assert_eq!(tracer.ended().code(), Some(0));
-        assert!(site.home().log().contains(REPAIRED), "{calls}: {}", site.home().log());
-        assert_eq!(site.stored(), stored);
-        expect_only_database(&site);
+        assert!(home.log().contains(REPAIRED), "{calls}: {}", home.log());
+        assert_eq!(home.stored(), stored);
+        expect_only_database(&home);
     }
 }
 
@@ -277,16 +276,16 @@ fn stop_in_a_start_waits_until_the_database_is_closed() {
         ("fsync,fdatasync", "delay_enter"),
         ("unlink,unlinkat", "delay_enter"),
     ] {
-        let (site, stored) = small();
+        let (home, stored) = small();
         // Otherwise it serves before it is stopped.
-        let _taken = site.take_port();
+        let _taken = home.take_port();
         let options = format!("-e trace={calls} -e inject={calls}:{when}=600000");
-        let mut tracer = Running::start(&site, traced(&site, &options, ""));
-        eventually("a marker", || marker_of(&site.path("pyzord.db")).exists().then_some(()));
-        tracer.daemon().child().signal(Signal::SIGTERM);
+        let mut tracer = Server::start(&home, traced(&home, &options, ""));
+        eventually("a marker", || marker_of(&home.path("pyzord.db")).exists().then_some(()));
+        tracer.process().child().signal(Signal::SIGTERM);
         assert_eq!(tracer.ended().code(), Some(0));
-        expect_only_database(&site);
-        assert_eq!(site.stored(), stored);
+        expect_only_database(&home);
+        assert_eq!(home.stored(), stored);
     }
 }
 
@@ -296,27 +295,27 @@ fn successor_of_a_server_that_stops_slowly_keeps_its_marker() {
         return;
     }
     for calls in ["unlink,unlinkat", "fsync,fdatasync", "ftruncate", "flock"] {
-        let (site, stored) = small();
-        let database = site.path("pyzord.db");
-        let (mut tracer, server) = slow(&site, calls, 1000);
+        let (home, stored) = small();
+        let database = home.path("pyzord.db");
+        let (mut tracer, server) = slow(&home, calls, 1000);
         server.signal(Signal::SIGTERM);
         // It waits for two seconds, and then gives up.
-        eventually("a successor", || (finish(site.detached()).code == Some(0)).then_some(()));
-        let successor = site.daemon();
-        assert_eq!(site.caller().answered("report", &[&digest(1)]).code(), 200);
+        eventually("a successor", || (finish(home.detached()).code == Some(0)).then_some(()));
+        let successor = home.daemon();
+        assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
         assert_eq!(tracer.ended().code(), Some(0));
         assert!(marker_of(&database).exists(), "{calls}: the marker of the successor is gone");
         expect_inode(&database);
-        assert_eq!(site.caller().count(&digest(1)), stored[&digest(1)] + 2);
+        assert_eq!(home.caller().count(&digest(1)), stored[&digest(1)] + 2);
         // Its kill is noticed, therefore.
         successor.signal(Signal::SIGKILL);
         successor.ended();
         let text = fs::read_to_string(marker_of(&database)).unwrap();
         fs::write(marker_of(&database), text.replacen("change: 0", "change: 1", 1)).unwrap();
-        site.detach().stop();
-        assert!(site.home().log().contains(REPAIRED), "{}", site.home().log());
-        expect_only_database(&site);
-        assert_eq!(site.stored()[&digest(1)], stored[&digest(1)] + 2);
+        home.detach().stop();
+        assert!(home.log().contains(REPAIRED), "{}", home.log());
+        expect_only_database(&home);
+        assert_eq!(home.stored()[&digest(1)], stored[&digest(1)] + 2);
     }
 }
 
@@ -334,42 +333,42 @@ fn file_that_is_replaced_while_it_is_being_opened_is_not_the_one_that_is_served(
         return;
     }
     for is_owed in [false, true] {
-        let (site, _) = small();
-        let database = site.path("pyzord.db");
-        let other = site.path("other.db");
-        site.home().clone().config("DigestDB = other.db\n");
-        let daemon = site.detach();
+        let (home, _) = small();
+        let database = home.path("pyzord.db");
+        let other = home.path("other.db");
+        home.clone().config("DigestDB = other.db\n");
+        let daemon = home.detach();
         for number in 0..20 {
-            assert_eq!(site.caller().answered("report", &[&digest(5000 + number)]).code(), 200);
+            assert_eq!(home.caller().answered("report", &[&digest(5000 + number)]).code(), 200);
         }
         daemon.stop();
-        site.home().clone().config("");
+        home.clone().config("");
         if is_owed {
             owe_repair(&database);
         }
         let options = "-e trace=flock -e inject=flock:delay_enter=3000000:when=1";
-        let mut tracer = Running::start(&site, traced(&site, options, ""));
+        let mut tracer = Server::start(&home, traced(&home, options, ""));
         eventually("a server that has opened the file and not locked it", || {
             let child = fs::read_to_string(
-                tracer.daemon().proc("task").join(format!("{}/children", tracer.daemon().pid())),
+                tracer.process().proc("task").join(format!("{}/children", tracer.process().pid())),
             );
             child.is_ok_and(|child| !child.trim().is_empty()).then_some(())?;
-            let descriptors = fs::read_dir(tracer.daemon().child().proc("fd")).ok()?.flatten();
+            let descriptors = fs::read_dir(tracer.process().child().proc("fd")).ok()?.flatten();
             let mut targets = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
             targets.any(|target| target == database).then_some(())
         });
         fs::rename(&other, &database).unwrap();
-        let mut caller = site.caller();
+        let mut caller = home.caller();
         tracer.serves(&mut caller);
         assert_eq!(caller.count(&digest(5000)), 1, "the replaced file is served");
         assert_eq!(caller.answered("report", &[&digest(1)]).code(), 200);
         expect_inode(&database);
-        tracer.daemon().child().signal(Signal::SIGTERM);
+        tracer.process().child().signal(Signal::SIGTERM);
         assert_eq!(tracer.ended().code(), Some(0));
-        let log = site.home().log();
+        let log = home.log();
         assert!(!log.contains(" ERROR ") && !log.contains("not at"), "{log}");
-        let stored = site.stored();
+        let stored = home.stored();
         assert_eq!((stored.len(), stored[&digest(1)]), (21, 1));
-        expect_only_database(&site);
+        expect_only_database(&home);
     }
 }

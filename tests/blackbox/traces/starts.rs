@@ -3,19 +3,18 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::{Home, ours_only};
-use crate::support::{Running, Site, finish};
+use crate::harness::{Home, Server, finish, ours_only};
 
 /// A server at this address in whose system calls something fails, as strace is told to let it.
-fn injected(site: &Site, address: &str, injection: &str) -> Command {
-    let trace = site.folder().join("trace");
+fn injected(home: &Home, address: &str, injection: &str) -> Command {
+    let trace = home.parent().join("trace");
     let script = format!("exec strace -f -qq -o '{}' -e {injection} \"$@\" -a {address}", trace.display());
-    site.under(&script, false)
+    home.under(&script, false)
 }
 
 /// Whether the last server under strace met what was to be injected.
-fn was_injected(site: &Site) -> bool {
-    fs::read_to_string(site.folder().join("trace")).unwrap().contains("(INJECTED)")
+fn was_injected(home: &Home) -> bool {
+    fs::read_to_string(home.parent().join("trace")).unwrap().contains("(INJECTED)")
 }
 
 /// Every socket option that a start sets, alone and with all those behind it.
@@ -27,12 +26,12 @@ fn a_socket_option_that_the_system_refuses_is_a_warning_and_nothing_more() {
     for (address, error) in [("0.0.0.0", "EPERM"), ("::", "ENOPROTOOPT")] {
         let mut number = 1;
         loop {
-            let site = Site::new();
+            let home = Home::open();
             let plus = if number % 2 == 0 { "+" } else { "" };
             let injection = format!("inject=setsockopt:error={error}:when={number}{plus}");
-            let mut server = Running::start(&site, injected(&site, address, &injection));
-            server.serves(&mut site.caller());
-            if !was_injected(&site) {
+            let mut server = Server::start(&home, injected(&home, address, &injection));
+            server.serves(&mut home.caller());
+            if !was_injected(&home) {
                 break;
             }
             assert!(server.is_running());
@@ -51,10 +50,10 @@ fn a_refused_socket_option_is_named_in_the_log() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
-    let mut server = Running::start(&site, injected(&site, "::", "inject=setsockopt:error=ENOPROTOOPT"));
-    server.serves(&mut site.caller());
-    let log = site.home().log();
+    let home = Home::open();
+    let mut server = Server::start(&home, injected(&home, "::", "inject=setsockopt:error=ENOPROTOOPT"));
+    server.serves(&mut home.caller());
+    let log = home.log();
     for option in ["IPV6_V6ONLY", "SO_RXQ_OVFL", "SO_RCVBUF", "SO_SNDBUF", "IPV6_RECVPKTINFO", "UDP_SEGMENT"]
     {
         let line = format!("WARNING the system refuses the socket option {option}: ");
@@ -68,9 +67,9 @@ fn an_ipv6_address_on_a_kernel_without_ipv6_is_explained() {
     if !ours_only() {
         return;
     }
-    let site = Site::new();
+    let home = Home::open();
     let injection = "inject=socket:error=EAFNOSUPPORT";
-    finish(injected(&site, "::", injection)).expect_line(&["[::]", "has no IPv6", "0.0.0.0"]);
+    finish(injected(&home, "::", injection)).expect_line(&["[::]", "has no IPv6", "0.0.0.0"]);
 }
 
 #[test]
@@ -78,8 +77,8 @@ fn a_link_local_address_without_its_interface_is_explained() {
     if !ours_only() {
         return;
     }
-    let site = Site::at(Home::open());
-    let mut command = site.command();
+    let home = Home::open();
+    let mut command = home.command();
     command.args(["-a", "fe80::1"]);
     finish(command).expect_line(&["fe80::1%INTERFACE", "ListenAddress"]);
 }

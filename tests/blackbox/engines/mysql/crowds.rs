@@ -9,8 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::{COLUMNS, MySql};
 use crate::engines::{Store, digests, done};
-use crate::harness::{DIGEST, Home, MariaDb, Server, eventually, interop, ours_only};
-use crate::support::Over;
+use crate::harness::{DIGEST, Home, MariaDb, Server, StopFlag, eventually, interop, ours_only};
 
 /// How many digests a datagram has room for, whose largest size is 8192 bytes.
 const FULL: u32 = 150;
@@ -308,13 +307,13 @@ fn a_server_that_hangs_while_its_table_is_locked_is_away_all_the_same() {
     let _held = mariadb.hold("USE pyzor; LOCK TABLES digests READ");
     assert_eq!(codes(&server, "report", &digests(3)), [500; 3]);
     // Those that are refused without asking the server say nothing of it, however many they are.
-    let over = Over::default();
+    let over = StopFlag::default();
     thread::scope(|scope| {
-        let _guard = over.guard();
+        let _guard = over.set_on_drop();
         scope.spawn(|| {
             let socket = server.socket();
             let report = format!("Op: report\nOp-Digest: {DIGEST}\nPV: 2.1\nThread: 3000\n\n");
-            while !over.is_over() {
+            while !over.is_set() {
                 socket.send(report.as_bytes()).unwrap();
                 thread::sleep(Duration::from_millis(1));
             }
@@ -354,13 +353,13 @@ fn one_connection_is_enough_for_service_and_expiry() {
 /// others always wait for a connection.
 fn under_full_load<T>(store: &MySql, server: &Server, work: impl FnOnce() -> T) -> T {
     store.sql("CREATE TRIGGER slow BEFORE INSERT ON digests FOR EACH ROW SET @slept = SLEEP(0.005)");
-    let over = Over::default();
+    let over = StopFlag::default();
     thread::scope(|scope| {
-        let _guard = over.guard();
+        let _guard = over.set_on_drop();
         for digest in digests(16) {
             let over = &over;
             scope.spawn(move || {
-                while !over.is_over() {
+                while !over.is_set() {
                     server.request("report", &[&digest]);
                 }
             });

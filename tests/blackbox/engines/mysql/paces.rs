@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::MySql;
 use crate::engines::{Store, digests, done};
-use crate::harness::{DIGEST, eventually, ours_only};
-use crate::support::{Caller, Over};
+use crate::harness::{Caller, DIGEST, StopFlag, eventually, ours_only};
 
 /// Makes each row of a statement of this kind take so many milliseconds.
 fn slow(store: &MySql, kind: &str, milliseconds: u32) {
@@ -27,19 +26,19 @@ fn slow_statements(store: &MySql, milliseconds: u32) {
 
 /// Reports so many digests a second and returns how many were acknowledged.
 fn acknowledged(caller: &Caller, digests: &[String], rate: u32) -> u32 {
-    let (over, start) = (Over::default(), Instant::now());
+    let (over, start) = (StopFlag::default(), Instant::now());
     thread::scope(|scope| {
         let counter = scope.spawn(|| {
             let mut acknowledged = 0;
             loop {
                 match caller.receive(Duration::from_secs(2)) {
                     Some(reply) => acknowledged += u32::from(reply.code() == 200),
-                    None if over.is_over() => break acknowledged,
+                    None if over.is_set() => break acknowledged,
                     None => {}
                 }
             }
         });
-        let guard = over.guard();
+        let guard = over.set_on_drop();
         for (number, digest) in (0..).zip(digests) {
             caller.send("report", &[digest], 3000);
             let next = start + Duration::from_secs(1) * (number + 1) / rate;
@@ -171,11 +170,11 @@ fn reports_beside_a_locked_row_are_never_refused() {
     ));
     // From then on it is known which row hangs.
     assert_eq!(server.request("report", &[DIGEST]).code(), 500);
-    let over = Over::default();
+    let over = StopFlag::default();
     thread::scope(|scope| {
-        let _guard = over.guard();
+        let _guard = over.set_on_drop();
         scope.spawn(|| {
-            while !over.is_over() {
+            while !over.is_set() {
                 assert_eq!(server.request("report", &[DIGEST]).code(), 500);
             }
         });

@@ -8,8 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::stores::{Gdbm, Store, store};
 use super::{Reporter, Run, Scene, program, records};
-use crate::harness::ours_only;
-use crate::support::Finished;
+use crate::harness::{Finished, ours_only};
 
 const SOME: u32 = 3000;
 /// So many that a migration can be met in the middle.

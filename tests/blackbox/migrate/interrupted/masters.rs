@@ -6,8 +6,7 @@ use super::cluster::ClusterStore;
 use super::stopped::expect_incomplete;
 use super::stores::{Store, home, store, write_hash};
 use super::{Run, Scene};
-use crate::harness::{Home, RedisCluster, Sentinel, eventually, ours_only, run};
-use crate::support::Finished;
+use crate::harness::{Finished, Home, RedisCluster, Sentinel, eventually, ours_only, run};
 
 const RECORDS: u32 = 24_000;
 

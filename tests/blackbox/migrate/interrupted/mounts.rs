@@ -5,9 +5,8 @@ use std::fs;
 use super::stopped::{MANY, expect_incomplete};
 use super::stores::{Gdbm, store};
 use super::{Run, Scene};
-use crate::harness::ours_only;
+use crate::harness::{Home, ours_only};
 use crate::mounts::Disk;
-use crate::support::Site;
 
 #[test]
 fn a_move_to_a_full_disk_loses_nothing_and_is_completed_with_room() {
@@ -16,12 +15,12 @@ fn a_move_to_a_full_disk_loses_nothing_and_is_completed_with_room() {
     }
     let target = Gdbm::new();
     let file = target.path();
-    let site = Site::new();
-    let disk = Disk::new(&site, file.parent().unwrap().to_path_buf(), 32 * 1024);
+    let home = Home::open();
+    let disk = Disk::new(&home, file.parent().unwrap().to_path_buf(), 32 * 1024);
     disk.fill("ballast", 30 * 1024);
     let scene = Scene::between(store("redis"), Box::new(target), MANY, &["--delete"]).journalled();
     let run = || {
-        let mut command = disk.inside(&site, &scene.command());
+        let mut command = disk.inside(&home, &scene.command());
         scene.surround(&mut command);
         let finished = Run::start(command, scene.folder.path()).finished();
         // What is on the disk, where it is looked at.

@@ -62,7 +62,7 @@ fn scene_of(cluster: RedisCluster, to: &str, arguments: &[&str]) -> (Arc<RedisCl
 }
 
 /// Runs it while slots move.
-fn run(scene: &Scene, cluster: &RedisCluster, moves: Moves) -> crate::support::Finished {
+fn run(scene: &Scene, cluster: &RedisCluster, moves: Moves) -> crate::harness::Finished {
     // Scans of a former run do not count.
     cluster.nodes().iter().for_each(|node| assert_eq!(node.cli(&["config", "resetstat"]), "OK\n"));
     let mut run = scene.start();

@@ -9,8 +9,7 @@ use super::super::sides::Gdbm;
 use super::super::{Place, Record, Side as _, digest};
 use super::stores::{Store, fragile_store};
 use super::{Run, Scene};
-use crate::harness::{eventually, ours_only};
-use crate::support::Finished;
+use crate::harness::{Finished, eventually, ours_only};
 
 /// So many that a migration can be met in the middle.
 pub(super) const MANY: u32 = 30_000;

@@ -104,12 +104,12 @@ impl Gdbm {
 
     /// The file.
     pub(crate) fn path(&self) -> PathBuf {
-        self.home.path().join("pyzord.db")
+        self.home.path("pyzord.db")
     }
 
     /// What is there while the file is open, or after a kill.
     pub(crate) fn marker(&self) -> PathBuf {
-        self.home.path().join("pyzord.db.open")
+        self.home.path("pyzord.db.open")
     }
 }
 

@@ -13,12 +13,12 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::{
-    DATABASE, Expected, MARKER, Recovery, Seed, Tally, is_answered, is_beside, is_possible, names, number,
-    outlast, put, signal, site, steps, traced, traced_with,
+    DATABASE, Expected, MARKER, Recovery, Seed, Tally, home, is_answered, is_beside, is_possible, names,
+    number, outlast, put, signal, steps, traced, traced_with,
 };
 use crate::harness::tracer::{Next, Stop, Traced};
+use crate::harness::{Home, StopFlag, digest};
 use crate::repairs::REPAIRED;
-use crate::support::{Over, Site, digest};
 
 const STRIDE: u64 = 9;
 /// How many records there are.
@@ -45,14 +45,14 @@ enum Blow {
 /// Follows a process and deals it this blow at the call of this number, while `act` does something with it. Returns
 /// whether it came so far, how it ended, and what `act` has returned.
 fn struck_at<T: Send>(
-    site: &Site,
+    home: &Home,
     mut process: Traced,
     (from, number, blow): (From, u64, Blow),
-    act: impl FnOnce(Pid, &Over) -> T + Send,
+    act: impl FnOnce(Pid, &StopFlag) -> T + Send,
 ) -> (bool, WaitStatus, T) {
-    let (over, pid) = (Over::default(), process.pid());
+    let (over, pid) = (StopFlag::default(), process.pid());
     std::thread::scope(|scope| {
-        let guard = over.guard();
+        let guard = over.set_on_drop();
         let acting = scope.spawn(|| act(pid, &over));
         let (mut counts, mut count) = (false, 0);
         let end = process.follow(|thread, stop| {
@@ -60,7 +60,7 @@ fn struck_at<T: Send>(
                 Stop::Signal(Signal::SIGTERM) => counts |= from == From::Stop,
                 Stop::Entry(call) => {
                     counts |= from == From::Database
-                        && call.opens(thread).is_some_and(|path| is_beside(site, &path));
+                        && call.opens(thread).is_some_and(|path| is_beside(home, &path));
                     let is_counted = counts && call.uses_files();
                     count += u64::from(is_counted);
                     match blow {
@@ -80,13 +80,13 @@ fn struck_at<T: Send>(
 
 /// The same with a kill. Returns how the process ended unless it was killed here.
 fn killed_at<T: Send>(
-    site: &Site,
+    home: &Home,
     process: Traced,
     from: From,
     number: u64,
-    act: impl FnOnce(Pid, &Over) -> T + Send,
+    act: impl FnOnce(Pid, &StopFlag) -> T + Send,
 ) -> (Option<WaitStatus>, T) {
-    let (was_killed, end, acted) = struck_at(site, process, (from, number, Blow::Kill), act);
+    let (was_killed, end, acted) = struck_at(home, process, (from, number, Blow::Kill), act);
     ((!was_killed).then_some(end), acted)
 }
 
@@ -106,17 +106,17 @@ fn every_call(what: &'static str, mut run: impl FnMut(&mut Tally, u64) -> bool) 
 }
 
 /// Starts servers on what is put there and kills each, until one has answered.
-fn starts(what: &'static str, expected: &Expected, prepare: impl Fn(&Site)) {
-    let site = site();
+fn starts(what: &'static str, expected: &Expected, prepare: impl Fn(&Home)) {
+    let home = home();
     every_call(what, |tally, at| {
-        prepare(&site);
-        let (end, answered) = killed_at(&site, traced(&site), From::Database, at, |pid, over| {
-            let answered = is_answered(&site, over);
+        prepare(&home);
+        let (end, answered) = killed_at(&home, traced(&home), From::Database, at, |pid, over| {
+            let answered = is_answered(&home, over);
             signal(pid, Signal::SIGKILL, over);
             answered
         });
         assert!(end.is_none() || answered, "it does not serve: {end:?}");
-        tally.check(&site, end.is_none().then_some(at), expected);
+        tally.check(&home, end.is_none().then_some(at), expected);
         end.is_none()
     });
 }
@@ -124,29 +124,29 @@ fn starts(what: &'static str, expected: &Expected, prepare: impl Fn(&Site)) {
 /// Starts servers on what is put there and stops each, until one has answered before. None leaves anything but the
 /// database.
 fn stops(marker: Option<&str>) {
-    let (site, seed) = (site(), seed());
+    let (home, seed) = (home(), seed());
     let (stride, mut at) = (number("PYZORD_CALL_STRIDE", STRIDE), 1);
     loop {
-        put(&site, Some(&seed.file), marker);
+        put(&home, Some(&seed.file), marker);
         let when = (From::Database, at, Blow::Stop);
-        let (was_stopped, end, ()) = struck_at(&site, traced(&site), when, |pid, over| {
-            if is_answered(&site, over) {
+        let (was_stopped, end, ()) = struck_at(&home, traced(&home), when, |pid, over| {
+            if is_answered(&home, over) {
                 signal(pid, Signal::SIGTERM, over);
             }
         });
         assert!(has_ended_well(Some(end)), "{end:?}");
         // A repair that was stopped is still to be made.
-        let left = names(&site);
-        let is_owed = marker.is_some() && !site.home().log().contains(REPAIRED);
+        let left = names(&home);
+        let is_owed = marker.is_some() && !home.log().contains(REPAIRED);
         let expected: &[&str] = if is_owed { &[DATABASE, MARKER] } else { &[DATABASE] };
-        assert_eq!(left, expected, "at call {at}: {}", site.home().log());
+        assert_eq!(left, expected, "at call {at}: {}", home.log());
         if is_owed {
             // Not the hole behind it.
             let mut content = vec![0; seed.file.len()];
-            fs::File::open(site.path(DATABASE)).unwrap().read_exact(&mut content).unwrap();
+            fs::File::open(home.path(DATABASE)).unwrap().read_exact(&mut content).unwrap();
             assert!(content == seed.file, "at call {at}");
         } else {
-            assert_eq!(site.stored().len(), RECORDS as usize, "at call {at}");
+            assert_eq!(home.stored().len(), RECORDS as usize, "at call {at}");
         }
         if !was_stopped {
             break;
@@ -179,7 +179,7 @@ fn seed() -> Seed {
 fn start_that_makes_the_database_is_killed_at_its_calls() {
     if is_possible() {
         let nothing = Expected { texts: Default::default(), counts: Default::default() };
-        starts("a start without a database", &nothing, |site| put(site, None, None));
+        starts("a start without a database", &nothing, |home| put(home, None, None));
     }
 }
 
@@ -187,7 +187,7 @@ fn start_that_makes_the_database_is_killed_at_its_calls() {
 fn start_on_a_closed_database_is_killed_at_its_calls() {
     if is_possible() {
         let seed = seed();
-        starts("a start on a closed database", &seed.expected(), |site| put(site, Some(&seed.file), None));
+        starts("a start on a closed database", &seed.expected(), |home| put(home, Some(&seed.file), None));
     }
 }
 
@@ -195,8 +195,8 @@ fn start_on_a_closed_database_is_killed_at_its_calls() {
 fn start_that_repairs_is_killed_at_its_calls() {
     if is_possible() {
         let seed = seed();
-        starts("a start that repairs", &seed.expected(), |site| {
-            put(site, Some(&seed.file), Some("change: 1\n"));
+        starts("a start that repairs", &seed.expected(), |home| {
+            put(home, Some(&seed.file), Some("change: 1\n"));
         });
     }
 }
@@ -206,8 +206,8 @@ fn start_that_repairs_is_killed_at_its_calls() {
 fn start_that_repairs_half_a_split_is_killed_at_its_calls() {
     if is_possible() {
         let (file, expected) = steps::half_a_split();
-        starts("a start that repairs half a split", &expected, |site| {
-            put(site, Some(&file), Some("change: 1\n"));
+        starts("a start that repairs half a split", &expected, |home| {
+            put(home, Some(&file), Some("change: 1\n"));
         });
     }
 }
@@ -221,13 +221,13 @@ fn start_after_a_kill_is_killed_at_its_calls() {
     let seed = seed();
     let mut expected = seed.expected();
     expected.count(&digest(RECORDS), 1, 1);
-    starts("a start after a kill", &expected, |site| {
-        put(site, Some(&seed.file), None);
-        let daemon = site.detach();
-        assert_eq!(site.caller().answered("report", &[&digest(RECORDS)]).code(), 200);
+    starts("a start after a kill", &expected, |home| {
+        put(home, Some(&seed.file), None);
+        let daemon = home.detach();
+        assert_eq!(home.caller().answered("report", &[&digest(RECORDS)]).code(), 200);
         daemon.signal(Signal::SIGKILL);
         daemon.ended();
-        assert!(fs::exists(site.path(MARKER)).unwrap());
+        assert!(fs::exists(home.path(MARKER)).unwrap());
     });
 }
 
@@ -236,7 +236,7 @@ fn stop_is_killed_at_its_calls() {
     if !is_possible() {
         return;
     }
-    let (site, seed) = (site(), seed());
+    let (home, seed) = (home(), seed());
     let mut expected = seed.expected();
     // Of the first half of these there is one already.
     let reported: Vec<String> = (RECORDS - 4..RECORDS + 4).map(digest).collect();
@@ -245,34 +245,34 @@ fn stop_is_killed_at_its_calls() {
         expected.count(digest, count, count);
     }
     every_call("a stop", |tally, at| {
-        put(&site, Some(&seed.file), None);
-        let (end, acknowledged) = killed_at(&site, traced(&site), From::Stop, at, |pid, over| {
-            let mut caller = site.caller();
+        put(&home, Some(&seed.file), None);
+        let (end, acknowledged) = killed_at(&home, traced(&home), From::Stop, at, |pid, over| {
+            let mut caller = home.caller();
             let mut report = |digest: &String| {
                 let reply = caller.ask("report", &[digest], Duration::from_secs(60));
                 reply.is_some_and(|reply| reply.code() == 200)
             };
-            let acknowledged = is_answered(&site, over) && reported.iter().all(&mut report);
+            let acknowledged = is_answered(&home, over) && reported.iter().all(&mut report);
             signal(pid, Signal::SIGTERM, over);
             outlast(pid, over);
             acknowledged
         });
         assert!(acknowledged, "a report was not acknowledged before the stop");
         assert!(has_ended_well(end), "{end:?}");
-        tally.check(&site, end.is_none().then_some(at), &expected);
+        tally.check(&home, end.is_none().then_some(at), &expected);
         end.is_none()
     });
 }
 
 /// Runs `--recover` on this file and kills it, until it ends by itself.
 fn recoveries(what: &'static str, file: &Recovery, expected: &Expected) {
-    let site = site();
+    let home = home();
     every_call(what, |tally, at| {
-        put(&site, Some(&file.content), None);
-        let process = traced_with(&site, &["--recover"]);
-        let (end, ()) = killed_at(&site, process, From::Database, at, outlast);
+        put(&home, Some(&file.content), None);
+        let process = traced_with(&home, &["--recover"]);
+        let (end, ()) = killed_at(&home, process, From::Database, at, outlast);
         assert!(has_ended_well(end), "{end:?}");
-        tally.check_recovered(&site, end.is_none().then_some(at), expected, file);
+        tally.check_recovered(&home, end.is_none().then_some(at), expected, file);
         end.is_none()
     });
 }

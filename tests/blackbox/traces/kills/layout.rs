@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::support::digest;
+use crate::harness::digest;
 
 /// The bits of a hash.
 const HASH_BITS: u32 = 31;

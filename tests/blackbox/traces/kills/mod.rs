@@ -19,13 +19,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use crate::harness::tracer::{STOPPED, Traced};
-use crate::harness::{Home, ours_only};
-use crate::support::{Caller, Over, Site, digest, finish};
+use crate::harness::{Caller, Home, PATIENCE, StopFlag, digest, finish, ours_only};
 
 const DATABASE: &str = "pyzord.db";
 const MARKER: &str = "pyzord.db.open";
-/// How long a process may take under the tracer.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// After every how many kills Python reads the file, too.
 const SAMPLE: u64 = 5;
 /// What `--recover` calls the file as it was, before the date.
@@ -44,49 +41,49 @@ fn is_possible() -> bool {
     ours_only() && Traced::is_possible()
 }
 
-/// A site whose servers can be traced to the end.
-fn site() -> Site {
+/// A home whose servers can be traced to the end.
+fn home() -> Home {
     // The memory of a confined server can be read by root alone.
     let settings = if Uid::effective().is_root() { "" } else { "Confine = False\n" };
-    Site::at(Home::open().config(settings))
+    Home::open().config(settings)
 }
 
 /// A server in the foreground that stops itself before it becomes the server, as the tracer wants it.
-fn traced(site: &Site) -> Traced {
-    traced_with(site, &[])
+fn traced(home: &Home) -> Traced {
+    traced_with(home, &[])
 }
 
 /// The same with further arguments.
-fn traced_with(site: &Site, arguments: &[&str]) -> Traced {
+fn traced_with(home: &Home, arguments: &[&str]) -> Traced {
     let output = |name: &str| {
-        let path = site.folder().join(name);
+        let path = home.parent().join(name);
         fs::OpenOptions::new().create(true).append(true).open(path).unwrap()
     };
-    let mut command: Command = site.under(STOPPED, false);
+    let mut command: Command = home.under(STOPPED, false);
     command.args(arguments).stdout(output("stdout")).stderr(output("stderr"));
     Traced::start(&mut command)
 }
 
 /// Removes the database, everything beside it and the log, and puts this file and this marker there instead. The
 /// file ends with a hole, as that of a server that was killed, if the marker is there.
-fn put(site: &Site, database: Option<&[u8]>, marker: Option<&str>) {
-    site.home().rewrite("pyzord.log", "");
-    for name in names(site) {
-        fs::remove_file(site.path(&name)).unwrap();
+fn put(home: &Home, database: Option<&[u8]>, marker: Option<&str>) {
+    home.rewrite("pyzord.log", "");
+    for name in names(home) {
+        fs::remove_file(home.path(&name)).unwrap();
     }
     if let Some(content) = database {
-        fs::write(site.path(DATABASE), content).unwrap();
+        fs::write(home.path(DATABASE), content).unwrap();
     }
     if let Some(marker) = marker {
-        let file = fs::OpenOptions::new().write(true).open(site.path(DATABASE)).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(home.path(DATABASE)).unwrap();
         file.set_len(file.metadata().unwrap().len() + (1 << 30)).unwrap();
-        fs::write(site.path(MARKER), format!("{marker:<4095}\n")).unwrap();
+        fs::write(home.path(MARKER), format!("{marker:<4095}\n")).unwrap();
     }
 }
 
 /// The names of the database and of everything beside it.
-fn names(site: &Site) -> Vec<String> {
-    let entries = fs::read_dir(site.home().path()).unwrap();
+fn names(home: &Home) -> Vec<String> {
+    let entries = fs::read_dir(home.directory()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.filter(|name| name.starts_with(DATABASE)).collect();
     names.sort();
@@ -102,21 +99,21 @@ struct Seed {
 impl Seed {
     /// Reports each of these as often as is said, to a new database.
     fn reported(digests: impl IntoIterator<Item = (u32, u32)>) -> Self {
-        let site = site();
-        let daemon = site.detach();
-        let mut caller = site.caller();
+        let home = home();
+        let daemon = home.detach();
+        let mut caller = home.caller();
         for (number, times) in digests {
             for _ in 0..times {
                 assert_eq!(caller.answered("report", &[&digest(number)]).code(), 200);
             }
         }
         daemon.stop();
-        Self::of(&site)
+        Self::of(&home)
     }
 
-    /// What is at this site.
-    fn of(site: &Site) -> Self {
-        Self { file: fs::read(site.path(DATABASE)).unwrap(), records: site.home().database().list().unwrap() }
+    /// What is at this home.
+    fn of(home: &Home) -> Self {
+        Self { file: fs::read(home.path(DATABASE)).unwrap(), records: home.database().list().unwrap() }
     }
 
     /// That its records are as they are.
@@ -188,41 +185,41 @@ impl Tally {
     }
 
     /// Counts a run that was killed at this point, or not at all, and looks at what it has left.
-    fn check(&mut self, site: &Site, killed_at: Option<u64>, expected: &Expected) {
+    fn check(&mut self, home: &Home, killed_at: Option<u64>, expected: &Expected) {
         let point = self.count(killed_at);
-        let outcome = self.served(site, expected).and_then(|()| only_the_database(site, &[]));
-        self.note(site, &point, outcome);
+        let outcome = self.served(home, expected).and_then(|()| only_the_database(home, &[]));
+        self.note(home, &point, outcome);
     }
 
     /// Counts a run of `--recover` on this file, and looks at what it has left. The next start may still refuse the
     /// file, and then names `--recover`, which helps. Each run that finds something to do keeps the file as it was;
     /// one that was killed may have done so.
-    fn check_recovered(&mut self, site: &Site, killed_at: Option<u64>, expected: &Expected, file: &Recovery) {
+    fn check_recovered(&mut self, home: &Home, killed_at: Option<u64>, expected: &Expected, file: &Recovery) {
         let point = self.count(killed_at);
         let (mut least, mut most) = (u64::from(killed_at.is_none() && file.is_damaged), 1);
-        let outcome = match self.served(site, expected) {
+        let outcome = match self.served(home, expected) {
             Err(error) if error.contains("pyzord --recover") => {
-                let mut command = site.command();
+                let mut command = home.command();
                 command.arg("--recover");
                 (least, most) = (least + 1, most + 1);
                 match finish(command) {
-                    finished if finished.code == Some(0) => self.served(site, expected),
+                    finished if finished.code == Some(0) => self.served(home, expected),
                     finished => Err(format!("{finished:?}")),
                 }
             }
             outcome => outcome,
         };
-        let kept: Vec<String> = names(site).into_iter().filter(|name| name.starts_with(KEPT)).collect();
-        let outcome = outcome.and_then(|()| only_the_database(site, &kept)).and_then(|()| {
+        let kept: Vec<String> = names(home).into_iter().filter(|name| name.starts_with(KEPT)).collect();
+        let outcome = outcome.and_then(|()| only_the_database(home, &kept)).and_then(|()| {
             if !(least..=most).contains(&(kept.len() as u64)) {
                 return Err(format!("the file as it was is kept {} times", kept.len()));
             }
-            match kept.iter().find(|name| fs::read(site.path(name)).unwrap() != file.content) {
+            match kept.iter().find(|name| fs::read(home.path(name)).unwrap() != file.content) {
                 Some(name) => Err(format!("{name} is not the file as it was")),
                 None => Ok(()),
             }
         });
-        self.note(site, &point, outcome);
+        self.note(home, &point, outcome);
     }
 
     fn count(&mut self, killed_at: Option<u64>) -> String {
@@ -231,26 +228,26 @@ impl Tally {
         killed_at.map_or("not killed".to_owned(), |point| format!("killed at {point}"))
     }
 
-    fn note(&mut self, site: &Site, point: &str, outcome: Result<(), String>) {
+    fn note(&mut self, home: &Home, point: &str, outcome: Result<(), String>) {
         if let Err(error) = outcome {
             self.failures.push(format!("{point}: {error}"));
             // Not to be met by the next run.
-            for pid in site.processes() {
+            for pid in home.processes() {
                 let _ = kill(pid, Signal::SIGKILL);
             }
         }
     }
 
     /// Starts a server and stops it, and looks at what the database then holds.
-    fn served(&mut self, site: &Site, expected: &Expected) -> Result<(), String> {
-        let said = site.home().log().len();
-        let finished = finish(site.detached());
-        self.repairs += u64::from(site.home().log()[said..].contains("have been recovered"));
+    fn served(&mut self, home: &Home, expected: &Expected) -> Result<(), String> {
+        let said = home.log().len();
+        let finished = finish(home.detached());
+        self.repairs += u64::from(home.log()[said..].contains("have been recovered"));
         if finished.code != Some(0) {
             return Err(format!("no start: {}", finished.stderr.trim_end()));
         }
-        site.daemon().stop();
-        let database = site.home().database();
+        home.daemon().stop();
+        let database = home.database();
         let stored = database.list()?;
         if self.checks % SAMPLE == 1 {
             let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -274,8 +271,8 @@ impl Tally {
 }
 
 /// Nothing is left beside the database but these.
-fn only_the_database(site: &Site, others: &[String]) -> Result<(), String> {
-    let names = names(site);
+fn only_the_database(home: &Home, others: &[String]) -> Result<(), String> {
+    let names = names(home);
     let strays: Vec<&String> =
         names.iter().filter(|name| *name != DATABASE && !others.contains(name)).collect();
     if names.iter().any(|name| name == DATABASE) && strays.is_empty() {
@@ -285,10 +282,10 @@ fn only_the_database(site: &Site, others: &[String]) -> Result<(), String> {
 }
 
 /// Asks until a server answers, or it is over. Returns whether it does.
-fn is_answered(site: &Site, over: &Over) -> bool {
-    let mut caller: Caller = site.caller();
+fn is_answered(home: &Home, over: &StopFlag) -> bool {
+    let mut caller: Caller = home.caller();
     let deadline = Instant::now() + PATIENCE;
-    while !over.is_over() && Instant::now() < deadline {
+    while !over.is_set() && Instant::now() < deadline {
         let reply = caller.ask("check", &[&digest(0)], Duration::from_millis(100));
         if reply.is_some_and(|reply| reply.code() == 200) {
             return true;
@@ -300,23 +297,23 @@ fn is_answered(site: &Site, over: &Over) -> bool {
 }
 
 /// Sends a signal to a process that may have ended.
-fn signal(pid: Pid, signal: Signal, over: &Over) {
-    if !over.is_over() {
+fn signal(pid: Pid, signal: Signal, over: &StopFlag) {
+    if !over.is_set() {
         let _ = kill(pid, signal);
     }
 }
 
 /// Waits until it is over, and kills a process that takes too long.
-fn outlast(pid: Pid, over: &Over) {
+fn outlast(pid: Pid, over: &StopFlag) {
     let deadline = Instant::now() + PATIENCE;
-    while !over.is_over() && Instant::now() < deadline {
+    while !over.is_set() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(1));
     }
     signal(pid, Signal::SIGKILL, over);
 }
 
 /// Whether this is the database or beside it.
-fn is_beside(site: &Site, path: &Path) -> bool {
-    path.parent() == Some(&site.home().path())
+fn is_beside(home: &Home, path: &Path) -> bool {
+    path.parent() == Some(&home.directory())
         && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DATABASE))
 }

@@ -17,11 +17,10 @@ use nix::unistd::Pid;
 
 use super::layout::{Layout, digests_of};
 use super::{
-    DATABASE, Expected, MARKER, PATIENCE, Seed, Tally, is_answered, is_possible, number, put, signal, site,
-    traced,
+    DATABASE, Expected, MARKER, Seed, Tally, home, is_answered, is_possible, number, put, signal, traced,
 };
 use crate::harness::tracer::{Next, Stop, Traced};
-use crate::support::{Over, Site, digest};
+use crate::harness::{Home, PATIENCE, StopFlag, digest};
 
 /// Where the flag is in the marker.
 const FLAG: u64 = 8;
@@ -39,8 +38,8 @@ const CAPACITY: usize = 166;
 struct Flag(Option<File>);
 
 impl Flag {
-    fn open(site: &Site) -> Self {
-        let flag = Self(File::open(site.path(MARKER)).ok());
+    fn open(home: &Home) -> Self {
+        let flag = Self(File::open(home.path(MARKER)).ok());
         if flag.is_set().is_some() { flag } else { Self(None) }
     }
 
@@ -70,12 +69,12 @@ struct Steps {
 
 impl Steps {
     /// Waits for the next change of this thread. Where there is no flag, it begins now.
-    fn begin(site: &Site, thread: Pid) -> Self {
-        let flag = Flag::open(site);
+    fn begin(home: &Home, thread: Pid) -> Self {
+        let flag = Flag::open(home);
         // Where that is not possible, the instructions before the change are stepped through, too.
-        let waits = flag.0.is_some() && Traced::watch(thread, &site.path(MARKER), FLAG);
-        let database = File::open(site.path(DATABASE)).unwrap();
-        let mut content = vec![0; Layout::in_use(&site.path(DATABASE)) + MORE];
+        let waits = flag.0.is_some() && Traced::watch(thread, &home.path(MARKER), FLAG);
+        let database = File::open(home.path(DATABASE)).unwrap();
+        let mut content = vec![0; Layout::in_use(&home.path(DATABASE)) + MORE];
         let length = database.read_at(&mut content, 0).unwrap();
         content.truncate(length);
         Self { is_set: false, flag, database, waits, read: content.clone(), content, count: 0, after: 0 }
@@ -107,14 +106,14 @@ struct Run {
 
 /// Starts a server, has it count the other digest, sends a report of this one, and kills the server when so
 /// many of its instructions have changed the files.
-fn report(site: &Site, other: &str, reported: &str, at: Option<u64>) -> Run {
-    let (over, is_next, mut process) = (Over::default(), AtomicBool::new(false), traced(site));
+fn report(home: &Home, other: &str, reported: &str, at: Option<u64>) -> Run {
+    let (over, is_next, mut process) = (StopFlag::default(), AtomicBool::new(false), traced(home));
     let pid = process.pid();
     std::thread::scope(|scope| {
-        let guard = over.guard();
+        let guard = over.set_on_drop();
         let acting = scope.spawn(|| {
-            let mut caller = site.caller();
-            let mut is_warm = is_answered(site, &over);
+            let mut caller = home.caller();
+            let mut is_warm = is_answered(home, &over);
             for _ in 0..WARM_UP {
                 let reply = caller.ask("report", &[other], PATIENCE);
                 is_warm &= reply.is_some_and(|reply| reply.code() == 200);
@@ -127,7 +126,7 @@ fn report(site: &Site, other: &str, reported: &str, at: Option<u64>) -> Run {
             caller.send("report", &[reported], 2000);
             let deadline = Instant::now() + PATIENCE;
             let mut reply = None;
-            while reply.is_none() && !over.is_over() && Instant::now() < deadline {
+            while reply.is_none() && !over.is_set() && Instant::now() < deadline {
                 reply = caller.receive(Duration::from_millis(20));
             }
             // Where no flag tells the end of the change, or none was seen.
@@ -141,7 +140,7 @@ fn report(site: &Site, other: &str, reported: &str, at: Option<u64>) -> Run {
                 && is_next.load(Ordering::SeqCst)
                 && call.has_received()
             {
-                steps = Some(Steps::begin(site, thread));
+                steps = Some(Steps::begin(home, thread));
             }
             let Some(steps) = &mut steps else { return Next::Call };
             follow(steps, stop, at)
@@ -164,15 +163,15 @@ fn follow(steps: &mut Steps, stop: Stop, at: Option<u64>) -> Next {
 
 /// Starts a server that deletes the one record that has expired, and kills it when so many of its
 /// instructions have changed the files.
-fn expire(site: &Site, at: Option<u64>) -> Run {
-    let (over, mut process) = (Over::default(), traced(site));
-    let (pid, said) = (process.pid(), site.home().log().len());
+fn expire(home: &Home, at: Option<u64>) -> Run {
+    let (over, mut process) = (StopFlag::default(), traced(home));
+    let (pid, said) = (process.pid(), home.log().len());
     std::thread::scope(|scope| {
-        let guard = over.guard();
+        let guard = over.set_on_drop();
         scope.spawn(|| {
             let deadline = Instant::now() + PATIENCE;
-            let is_done = || site.home().log()[said..].contains("Expired 1 of");
-            while !is_done() && !over.is_over() && Instant::now() < deadline {
+            let is_done = || home.log()[said..].contains("Expired 1 of");
+            while !is_done() && !over.is_set() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(20));
             }
             signal(pid, Signal::SIGKILL, &over);
@@ -182,7 +181,7 @@ fn expire(site: &Site, at: Option<u64>) -> Run {
             if let Stop::Entry(call) = stop
                 && call.names_thread(thread).is_some_and(|name| name == "gdbm")
             {
-                let begun = Steps::begin(site, thread);
+                let begun = Steps::begin(home, thread);
                 if begun.flag.0.is_none() {
                     // This thread does too much else to be stepped through.
                     return Next::Kill;
@@ -203,25 +202,25 @@ fn expire(site: &Site, at: Option<u64>) -> Run {
 /// expected after it; `look` looks at the file after the first one, which is complete.
 fn every_step(
     what: &'static str,
-    site: &Site,
+    home: &Home,
     seed: &Seed,
     run: impl Fn(Option<u64>) -> (Run, Expected),
     look: impl FnOnce(),
 ) {
     let mut tally = Tally::new(what);
-    put(site, Some(&seed.file), None);
+    put(home, Some(&seed.file), None);
     let (whole, expected) = run(None);
     look();
-    tally.check(site, Some(whole.changes), &expected);
+    tally.check(home, Some(whole.changes), &expected);
     assert!(whole.changes > 0, "{what}: there was no change");
     let kills = number("PYZORD_STEP_KILLS", KILLS).max(2) / 2;
     let spread = (0..kills).map(|index| 1 + index * whole.changes / kills);
     // The last ones write the header.
     let last = whole.changes.saturating_sub(kills).max(1)..whole.changes;
     for change in spread.chain(last).collect::<BTreeSet<u64>>() {
-        put(site, Some(&seed.file), None);
+        put(home, Some(&seed.file), None);
         let (run, expected) = run(Some(change));
-        tally.check(site, Some(run.changes), &expected);
+        tally.check(home, Some(run.changes), &expected);
     }
     println!("{what}: {} instructions change the files", whole.changes);
     tally.finish();
@@ -236,18 +235,18 @@ fn every_step_of_a_report(
     (reported, count): (u32, i64),
     look: impl FnOnce(Layout, Layout),
 ) {
-    let (site, reported, other) = (site(), digest(reported), digest(other));
-    put(&site, Some(&seed.file), None);
-    let layout = || Layout::of(&site.path(DATABASE), &reported);
+    let (home, reported, other) = (home(), digest(reported), digest(other));
+    put(&home, Some(&seed.file), None);
+    let layout = || Layout::of(&home.path(DATABASE), &reported);
     let before = layout();
     let run = |at| {
-        let run = report(&site, &other, &reported, at);
+        let run = report(&home, &other, &reported, at);
         let mut expected = seed.expected();
         expected.count(&other, 1 + WARM_UP, 1 + WARM_UP);
         expected.count(&reported, count + i64::from(run.acknowledged), count + 1);
         (run, expected)
     };
-    every_step(what, &site, seed, run, || look(before, layout()));
+    every_step(what, &home, seed, run, || look(before, layout()));
 }
 
 #[test]
@@ -307,20 +306,20 @@ fn deleted_record_is_killed_at_its_instructions() {
     if !is_possible() {
         return;
     }
-    let (site, expired) = (site(), digest(5));
+    let (home, expired) = (home(), digest(5));
     let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S.%6f").to_string();
     let record = |number| {
         let time = if digest(number) == expired { "2001-01-01 01:01:01.010101" } else { now.as_str() };
         (digest(number), format!("1,1,{time},{time},0,None,None"))
     };
-    site.home().database().write(&(0..10).map(record).collect::<Vec<_>>());
-    let seed = Seed::of(&site);
+    home.database().write(&(0..10).map(record).collect::<Vec<_>>());
+    let seed = Seed::of(&home);
     let run = |at| {
         let mut expected = seed.expected();
         expected.count(&expired, 0, 1);
-        (expire(&site, at), expected)
+        (expire(&home, at), expected)
     };
-    every_step("a deleted record", &site, &seed, run, || ());
+    every_step("a deleted record", &home, &seed, run, || ());
 }
 
 /// A database whose only bucket is full, and a digest that splits it.
@@ -333,16 +332,16 @@ fn full() -> (Seed, u32) {
 /// directory, which names only one of them, nor the header; and what must be found in it.
 pub(super) fn half_a_split() -> (Vec<u8>, Expected) {
     let (before, reported) = full();
-    let site = site();
-    put(&site, Some(&before.file), None);
-    let daemon = site.detach();
-    assert_eq!(site.caller().answered("report", &[&digest(reported)]).code(), 200);
+    let home = home();
+    put(&home, Some(&before.file), None);
+    let daemon = home.detach();
+    assert_eq!(home.caller().answered("report", &[&digest(reported)]).code(), 200);
     daemon.stop();
-    let mut file = Seed::of(&site).file;
+    let mut file = Seed::of(&home).file;
     // Header and directory, a block each.
     file[..8192].copy_from_slice(&before.file[..8192]);
-    put(&site, Some(&file), None);
-    let found = site.home().database().list().map_or(0, |records| records.len());
+    put(&home, Some(&file), None);
+    let found = home.database().list().map_or(0, |records| records.len());
     assert!(found < before.records.len(), "the library finds all of {found} records");
     let mut expected = before.expected();
     expected.count(&digest(reported), 0, 1);

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{Service, free_tcp_port, run, stores_sync};
+use super::Service;
+use crate::harness::{eventually, free_port, run, stores_sync};
 
 /// The server's program, which goes by its name.
 pub(super) const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-server");
@@ -27,7 +28,7 @@ impl Redis {
 
     /// One with further options, by which its own client needs these.
     pub(crate) fn with(options: &str, client: &[&str]) -> Self {
-        let port = free_tcp_port();
+        let port = free_port();
         Self::at(port, &format!("--port {port} {options}"), client)
     }
 
@@ -38,7 +39,7 @@ impl Redis {
 
     /// A Valkey with further options.
     pub(crate) fn valkey(options: &str) -> Self {
-        let port = free_tcp_port();
+        let port = free_port();
         Self::of(VALKEY, port, &format!("--port {port} {options}"), &[])
     }
 
@@ -58,7 +59,7 @@ impl Redis {
     /// A sentinel that looks after the service `counts`, whose master is this one, with these lines in its config
     /// by its port, and whose own client needs these.
     pub(crate) fn sentinel(host: &str, master: u16, lines: impl Fn(u16) -> String, client: &[&str]) -> Self {
-        let port = free_tcp_port();
+        let port = free_port();
         let mut service = Service::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-sentinel"));
         let config = service.folder().join("config");
         let monitored = format!(
@@ -168,7 +169,7 @@ impl Sentinel {
         its_client: &[&str],
     ) -> Self {
         let server = |role: &str| {
-            let port = free_tcp_port();
+            let port = free_port();
             // A replica gets its first copy at once.
             Redis::at(port, &format!("--repl-diskless-sync-delay 0 {} {role}", options(port)), client)
         };
@@ -176,7 +177,7 @@ impl Sentinel {
         let replica = server(&format!("--replicaof 127.0.0.1 {}", master.port()));
         let sentinel = Redis::sentinel("127.0.0.1", master.port(), lines, its_client);
         let this = Self { servers: [master, replica], sentinel };
-        super::eventually("a sentinel that knows the replica", || {
+        eventually("a sentinel that knows the replica", || {
             let replicas = this.sentinel.cli(&["sentinel", "replicas", "counts"]);
             (replicas.contains("\nslave\n") && replicas.contains("master-link-status\nok")).then_some(())
         });
@@ -201,7 +202,7 @@ impl Sentinel {
     /// Waits until the replica has all that the master has. `WAIT` knows only of what the same connection
     /// has changed.
     pub(crate) fn await_replica(&self) {
-        super::eventually("the replica to have everything", || {
+        eventually("the replica to have everything", || {
             let info = self.master().cli(&["info", "replication"]);
             let after = |mark: &str| Some(info.split_once(mark)?.1.split([',', '\r']).next()?.to_owned());
             (after("state=")? == "online" && after(",offset=")? == after("master_repl_offset:")?)
@@ -220,7 +221,7 @@ impl Sentinel {
 
     /// Waits until the sentinel says that another server than the one of this port is the master.
     pub(crate) fn await_other(&self, before: u16) {
-        super::eventually("another master", || (self.master().port() != before).then_some(()));
+        eventually("another master", || (self.master().port() != before).then_some(()));
     }
 
     /// The master according to the sentinel.

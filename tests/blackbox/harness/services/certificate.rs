@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::run;
+use crate::harness::run;
 
 /// A certificate for `localhost` and 127.0.0.1, its key, and the certificate of the authority that
 /// signed it; the files go with this.

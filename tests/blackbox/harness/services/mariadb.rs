@@ -9,7 +9,8 @@ use std::thread;
 
 use nix::unistd::Uid;
 
-use super::{PATIENCE, Service, free_tcp_port, run, stores_sync};
+use super::Service;
+use crate::harness::{PATIENCE, free_port, run, stores_sync};
 
 /// A MariaDB that writes each change to its files before it acknowledges it, so that a kill loses nothing, with a
 /// database `pyzor` that belongs to the user `pyzor` with the password `secret`. It waits for the disk
@@ -33,7 +34,7 @@ impl MariaDb {
             folder.len() < 90,
             "no socket can have so long a path: set TMPDIR to a shorter one than {folder}"
         );
-        let port = free_tcp_port();
+        let port = free_port();
         // A server that starts clears the folder for temporary tables of what others seem to have left, so
         // each needs one of its own.
         fs::create_dir(service.folder().join("tmp")).unwrap();

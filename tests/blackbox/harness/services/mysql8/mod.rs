@@ -21,7 +21,8 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{Certificate, MariaDb, eventually, free_tcp_port, hex, run};
+use super::{Certificate, MariaDb};
+use crate::harness::{eventually, free_port, hex, run};
 
 /// Who is let in.
 pub(crate) const USER: &str = "counter";
@@ -141,7 +142,7 @@ impl MySql8 {
             plain: AtomicU32::new(0),
             faults: Mutex::default(),
         });
-        let port = free_tcp_port();
+        let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let (by_tcp, by_socket) = (Arc::clone(&shared), Arc::clone(&shared));
         thread::spawn(move || by_tcp.admit(listener.incoming().flatten().map(Wire::Tcp)));

@@ -1,18 +1,29 @@
-//! Private servers of others: in a folder of their own, on a free port of the loopback device, and gone
+//! Private servers of others: in a directory of their own, on a free port of the loopback device, and gone
 //! with the test or with the process of all tests, whichever ends first and however.
+
+mod certificate;
+mod mariadb;
+pub(crate) mod mysql8;
+mod redis;
+mod redis_cluster;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+pub(crate) use certificate::Certificate;
+pub(crate) use mariadb::MariaDb;
+pub(crate) use redis::{Redis, Sentinel};
+pub(crate) use redis_cluster::RedisCluster;
+
+use crate::harness::eventually;
 
 /// A server that can be killed, stopped, continued and started again on its data.
 pub(crate) struct Service {
@@ -49,7 +60,7 @@ impl Service {
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command.stdout(output.try_clone().unwrap()).stderr(output);
         self.child = Some(spawn(command));
-        super::eventually(&format!("{} to be ready", self.program), || {
+        eventually(&format!("{} to be ready", self.program), || {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!(
                     "{} has ended: {status}\n{}\nrun tests/setup.sh if it is missing",
@@ -107,7 +118,7 @@ fn spawn(command: Command) -> Child {
         let (sender, orders) = mpsc::channel::<Order>();
         thread::spawn(move || {
             for (mut command, child) in orders {
-                // Whoever ordered it waits for it.
+                // The caller waits for it.
                 let _ = child.send(command.spawn());
             }
         });
@@ -118,21 +129,5 @@ fn spawn(command: Command) -> Child {
     match child.recv().unwrap() {
         Err(error) if error.kind() == ErrorKind::NotFound => panic!("setpriv is missing: run tests/setup.sh"),
         spawned => spawned.unwrap(),
-    }
-}
-
-/// A TCP port of 127.0.0.1 that is free now, and 10,000 above it another one: the nodes of a Redis
-/// Cluster talk to each other there. Below the range from which the kernel takes ports by itself.
-pub(crate) fn free_tcp_port() -> u16 {
-    const RANGE: u16 = 6000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        // Runs of the tests at the same time begin at different places.
-        let start = u16::try_from(process::id() * 97 % u32::from(RANGE)).unwrap();
-        let step = NEXT.fetch_add(1, Ordering::Relaxed) % RANGE;
-        let port = 14_000 + (start + step) % RANGE;
-        if [port, port + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
-            return port;
-        }
     }
 }

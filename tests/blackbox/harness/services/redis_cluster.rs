@@ -1,7 +1,8 @@
 //! Private Redis Clusters, and the ways in which their slots move.
 
+use super::Service;
 use super::redis::{PROGRAM, Redis, VALKEY};
-use super::{Service, free_tcp_port};
+use crate::harness::{CLUSTER_BUS, eventually, free_port};
 
 /// A command for each of these slots, which `SLOT` in it stands for.
 fn each(slots: std::ops::Range<u16>, command: &str) -> String {
@@ -42,7 +43,7 @@ impl RedisCluster {
                 Some(port) if number == 0 => format!("--cluster-announce-port {port}"),
                 _ => String::new(),
             };
-            let port = free_tcp_port();
+            let port = free_port();
             let node = Self::node(program, port, &format!("{} {announce}", options(port)), client);
             let slots: Vec<&str> = slots.split(' ').collect();
             node.cli(&["cluster", "addslotsrange", slots[0], slots[1]]);
@@ -57,7 +58,7 @@ impl RedisCluster {
 
     /// One more node, which has no slots yet; its place.
     pub(crate) fn join(&mut self) -> usize {
-        let port = free_tcp_port();
+        let port = free_port();
         let node = Self::node(PROGRAM, port, &format!("--port {port}"), &[]);
         self.introduce(&node);
         self.nodes.push(node);
@@ -68,7 +69,7 @@ impl RedisCluster {
     /// Makes a node that has no slots the replica of another one, with all that this one has.
     pub(crate) fn follow(&self, node: usize, master: usize) {
         assert_eq!(self.nodes[node].cli(&["cluster", "replicate", &self.id(master)]), "OK\n");
-        super::eventually("a replica", || {
+        eventually("a replica", || {
             let told = self.nodes[node].cli(&["info", "replication"]);
             told.contains("master_link_status:up").then_some(())
         });
@@ -83,7 +84,7 @@ impl RedisCluster {
 
     fn introduce(&self, other: &Redis) {
         let port = self.nodes[0].port();
-        let (port, bus) = (port.to_string(), (port + 10_000).to_string());
+        let (port, bus) = (port.to_string(), (port + CLUSTER_BUS).to_string());
         assert_eq!(other.cli(&["cluster", "meet", "127.0.0.1", &port, &bus]), "OK\n");
     }
 
@@ -96,7 +97,7 @@ impl RedisCluster {
                 && node.cli(&["cluster", "slots"]).matches("127.0.0.").count() == 3
                 && !node.cli(&["cluster", "nodes"]).contains("handshake")
         };
-        super::eventually("the cluster", || self.nodes.iter().all(knows_all).then_some(()));
+        eventually("the cluster", || self.nodes.iter().all(knows_all).then_some(()));
     }
 
     /// Its nodes.
@@ -192,7 +193,7 @@ impl RedisCluster {
         let (first, last) = (slots.start.to_string(), (slots.end - 1).to_string());
         let command = ["cluster", "migrateslots", "slotsrange", &first, &last, "node", &self.id(to)];
         assert_eq!(self.nodes[from].cli(&command), "OK\n");
-        super::eventually("the slots' move", || {
+        eventually("the slots' move", || {
             let told = self.nodes[from].cli(&["cluster", "slots"]);
             let lines: Vec<&str> = told.lines().collect();
             let port = self.nodes[to].port().to_string();
