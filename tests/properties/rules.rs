@@ -81,8 +81,8 @@ fn granted(rules: &[Rule], order: AccessOrder, user: &str, op: &str) -> bool {
     decision
 }
 
-fn loaded(folder: &tempfile::TempDir, text: &str, order: AccessOrder) -> LoadedAccess {
-    let (passwd, access) = (folder.path().join("passwd"), folder.path().join("access"));
+fn loaded(directory: &tempfile::TempDir, text: &str, order: AccessOrder) -> LoadedAccess {
+    let (passwd, access) = (directory.path().join("passwd"), directory.path().join("access"));
     let accounts: String = USERS[..3].iter().map(|user| format!("{user} : {KEY}\n")).collect();
     fs::write(&passwd, accounts).unwrap();
     fs::write(&access, text).unwrap();
@@ -111,12 +111,12 @@ proptest! {
         lines in prop::collection::vec((rule(), noise()), 0..8),
         end in select(vec!["\n", "\r\n", "\r"]),
     ) {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let text: String = lines.iter().map(|(rule, noise)| format!("{}{end}{noise}{end}", rule.line())).collect();
         let rules: Vec<Rule> = lines.into_iter().map(|(rule, _)| rule).collect();
         let mut is_ambiguous = false;
         for order in [AccessOrder::First, AccessOrder::Last] {
-            let loaded = loaded(&folder, &text, order);
+            let loaded = loaded(&directory, &text, order);
             for user in USERS {
                 for op in OPS.into_iter().chain(["train"]) {
                     let is_granted = granted(&rules, order, user, op);

@@ -16,17 +16,20 @@ pub(crate) fn is_ours() -> bool {
     env::var_os("PYZORD").is_none()
 }
 
-/// Like [`is_ours`], for a test that another server is not expected to pass: says so when it is left out.
-pub(crate) fn ours_only() -> bool {
-    if !is_ours() {
-        println!("left out: not what the established server does");
-    }
-    is_ours()
-}
-
 /// The server under test.
+///
+/// Tests in modules named `ours` hold for the server of this package alone. So that they do not run against another
+/// one unnoticed, no other one is started unless they are skipped.
 pub(super) fn program() -> PathBuf {
-    let program = env::var_os("PYZORD").unwrap_or_else(|| env!("CARGO_BIN_EXE_pyzord").into());
+    let Some(program) = env::var_os("PYZORD") else {
+        return fs::canonicalize(env!("CARGO_BIN_EXE_pyzord")).unwrap();
+    };
+    let arguments: Vec<String> = env::args().collect();
+    let is_skipped = arguments.windows(2).any(|pair| pair == ["--skip", "ours::"]);
+    assert!(
+        is_skipped || arguments.contains(&"--skip=ours::".to_owned()),
+        "PYZORD names another server, so the tests of ours alone are to be skipped: use tests/run.sh, or add          '-- --skip ours::' to cargo test"
+    );
     fs::canonicalize(program).unwrap()
 }
 

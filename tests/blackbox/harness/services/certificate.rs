@@ -11,14 +11,14 @@ use crate::harness::run;
 /// A certificate for `localhost` and 127.0.0.1, its key, and the certificate of the authority that
 /// signed it; the files go with this.
 pub(crate) struct Certificate {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Certificate {
     /// A new authority and a certificate of it.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
-        let certificate = Self { folder };
+        let directory = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
+        let certificate = Self { directory };
         certificate.openssl("-keyout ca.key -out ca.pem -subj /CN=authority");
         certificate.openssl(
             "-keyout server.key -out server.pem -subj /CN=localhost -CA ca.pem -CAkey ca.key \
@@ -38,8 +38,8 @@ impl Certificate {
     }
 
     fn with_key(key: &str, is_authority: bool) -> Self {
-        let folder = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
-        let certificate = Self { folder };
+        let directory = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
+        let certificate = Self { directory };
         let extension = if is_authority { "" } else { "-addext basicConstraints=critical,CA:FALSE" };
         let arguments = format!(
             "-keyout server.key -out server.pem -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
@@ -51,17 +51,17 @@ impl Certificate {
 
     /// The certificate of the authority.
     pub(crate) fn authority(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
+        self.directory.path().join("ca.pem")
     }
 
     /// The certificate of the server.
     pub(crate) fn server(&self) -> PathBuf {
-        self.folder.path().join("server.pem")
+        self.directory.path().join("server.pem")
     }
 
     /// A file of the authority's certificate and of the server's of `other`.
     pub(crate) fn authority_and(&self, other: &Self) -> PathBuf {
-        let both = self.folder.path().join("both.pem");
+        let both = self.directory.path().join("both.pem");
         let read = |path| fs::read_to_string(path).unwrap();
         fs::write(&both, read(self.authority()) + &read(other.server())).unwrap();
         both
@@ -69,7 +69,7 @@ impl Certificate {
 
     /// Its key.
     pub(crate) fn key(&self) -> PathBuf {
-        self.folder.path().join("server.key")
+        self.directory.path().join("server.key")
     }
 
     fn openssl(&self, arguments: &str) {
@@ -80,7 +80,7 @@ impl Certificate {
         let mut openssl = Command::new("openssl");
         openssl.args(["req", "-x509", "-days", "2", "-nodes", "-newkey"]).args(key.split_whitespace());
         openssl.args(arguments.split_whitespace());
-        let output = run(openssl.current_dir(self.folder.path()), b"");
+        let output = run(openssl.current_dir(self.directory.path()), b"");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }

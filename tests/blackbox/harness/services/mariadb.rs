@@ -29,25 +29,25 @@ impl MariaDb {
     /// One with further options, separated by blanks.
     pub(crate) fn with(options: &str) -> Self {
         let mut service = Service::new("/usr/sbin/mariadbd");
-        let folder = service.folder().display().to_string();
+        let directory = service.directory().display().to_string();
         assert!(
-            folder.len() < 90,
-            "no socket can have so long a path: set TMPDIR to a shorter one than {folder}"
+            directory.len() < 90,
+            "no socket can have so long a path: set TMPDIR to a shorter one than {directory}"
         );
         let port = free_port();
-        // A server that starts clears the folder for temporary tables of what others seem to have left, so
+        // A server that starts clears the directory for temporary tables of what others seem to have left, so
         // each needs one of its own.
-        fs::create_dir(service.folder().join("tmp")).unwrap();
+        fs::create_dir(service.directory().join("tmp")).unwrap();
         // A server of root's does not run as root unless it is told to.
         let user = if Uid::effective().is_root() { "--user=root" } else { "" };
         let method = if stores_sync() { "O_DIRECT" } else { "nosync" };
         let data = format!(
-            "--no-defaults --datadir={folder}/data --tmpdir={folder}/tmp --innodb-log-file-size=8M \
+            "--no-defaults --datadir={directory}/data --tmpdir={directory}/tmp --innodb-log-file-size=8M \
              --innodb-flush-method={method} {user}"
         );
-        copy(&template(), &service.folder().join("data"));
+        copy(&template(), &service.directory().join("data"));
         let arguments = format!(
-            "{data} --socket={folder}/socket --pid-file={folder}/pid --port={port} --bind-address=127.0.0.1 \
+            "{data} --socket={directory}/socket --pid-file={directory}/pid --port={port} --bind-address=127.0.0.1 \
              --innodb-buffer-pool-size=16M --innodb-flush-log-at-trx-commit=1 --default-time-zone=+00:00 {options}"
         );
         service.set_arguments(arguments.split_whitespace().map(str::to_owned).collect());
@@ -80,7 +80,7 @@ impl MariaDb {
 
     /// Its socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.service.folder().join("socket")
+        self.service.directory().join("socket")
     }
 
     /// Its process.

@@ -27,22 +27,22 @@ use crate::harness::eventually;
 
 /// A server that can be killed, stopped, continued and started again on its data.
 pub(crate) struct Service {
-    folder: TempDir,
+    directory: TempDir,
     program: &'static str,
     arguments: Vec<String>,
     child: Option<Child>,
 }
 
 impl Service {
-    /// A service that has not been started, and an empty folder for it.
+    /// A service that has not been started, and an empty directory for it.
     pub(crate) fn new(program: &'static str) -> Self {
-        let folder = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
-        Self { folder, program, arguments: Vec::new(), child: None }
+        let directory = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
+        Self { directory, program, arguments: Vec::new(), child: None }
     }
 
     /// Where its files are.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Sets its command line, from the next start on.
@@ -57,7 +57,7 @@ impl Service {
         let output = fs::OpenOptions::new().create(true).append(true).open(self.output()).unwrap();
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", self.program]).args(&self.arguments);
-        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command.current_dir(self.directory.path()).stdin(Stdio::null());
         command.stdout(output.try_clone().unwrap()).stderr(output);
         self.child = Some(spawn(command));
         eventually(&format!("{} to be ready", self.program), || {
@@ -78,7 +78,7 @@ impl Service {
     }
 
     fn output(&self) -> PathBuf {
-        self.folder.path().join("output")
+        self.directory.path().join("output")
     }
 
     /// Its process.

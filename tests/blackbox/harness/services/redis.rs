@@ -61,7 +61,7 @@ impl Redis {
     pub(crate) fn sentinel(host: &str, master: u16, lines: impl Fn(u16) -> String, client: &[&str]) -> Self {
         let port = free_port();
         let mut service = Service::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-sentinel"));
-        let config = service.folder().join("config");
+        let config = service.directory().join("config");
         let monitored = format!(
             "bind 127.0.0.1\n{}sentinel monitor counts {host} {master} 1\n\
              sentinel down-after-milliseconds counts 1000\nsentinel failover-timeout counts 3000\n",
@@ -90,7 +90,7 @@ impl Redis {
 
     /// Its socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.service.folder().join("socket")
+        self.service.directory().join("socket")
     }
 
     /// Its process.

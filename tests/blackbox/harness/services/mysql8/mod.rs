@@ -86,14 +86,14 @@ pub(crate) struct Manner {
 pub(crate) struct MySql8 {
     port: u16,
     shared: Arc<Shared>,
-    folder: TempDir,
+    directory: TempDir,
     certificate: Certificate,
     mariadb: MariaDb,
 }
 
 struct Shared {
     manner: Manner,
-    folder: PathBuf,
+    directory: PathBuf,
     tls: Arc<ServerConfig>,
     mariadb: PathBuf,
     is_over: AtomicBool,
@@ -120,15 +120,16 @@ impl MySql8 {
         // It may have been done by another test.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mariadb = MariaDb::start();
-        let folder = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
+        let directory = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
         let mut openssl = Command::new("openssl");
-        let made = run(openssl.args(["genrsa", "-out", "key.pem", "2048"]).current_dir(folder.path()), b"");
+        let made =
+            run(openssl.args(["genrsa", "-out", "key.pem", "2048"]).current_dir(directory.path()), b"");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let socket = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let socket = UnixListener::bind(directory.path().join("socket")).unwrap();
         let certificate = Certificate::new();
         let shared = Arc::new(Shared {
             manner,
-            folder: folder.path().to_owned(),
+            directory: directory.path().to_owned(),
             tls: tls(&certificate),
             mariadb: mariadb.socket(),
             is_over: AtomicBool::new(false),
@@ -147,7 +148,7 @@ impl MySql8 {
         let (by_tcp, by_socket) = (Arc::clone(&shared), Arc::clone(&shared));
         thread::spawn(move || by_tcp.admit(listener.incoming().flatten().map(Wire::Tcp)));
         thread::spawn(move || by_socket.admit(socket.incoming().flatten().map(Wire::Socket)));
-        Self { port, shared, folder, certificate, mariadb }
+        Self { port, shared, directory, certificate, mariadb }
     }
 
     /// Its port.
@@ -157,7 +158,7 @@ impl MySql8 {
 
     /// Its socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.path().join("socket")
+        self.directory.path().join("socket")
     }
 
     /// Whose certificate its own is signed by.
@@ -439,7 +440,7 @@ impl Shared {
     }
 
     fn openssl(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-        let output = run(Command::new("openssl").args(arguments).current_dir(&self.folder), input);
+        let output = run(Command::new("openssl").args(arguments).current_dir(&self.directory), input);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     }

@@ -1,0 +1,296 @@
+//! Locks and limits that are in the way of several who use one table, as this server alone deals with them.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::call;
+use crate::engines::mysql::{COLUMNS, MySql};
+use crate::engines::{Store, digests, done};
+use crate::harness::{DIGEST, Home, MariaDb, Server, StopFlag, eventually};
+
+#[test]
+fn a_server_that_takes_small_packets_only_is_given_small_ones() {
+    let store = MySql::with_table_in(Arc::new(MariaDb::with("--net-buffer-length=1024")));
+    let digests = digests(60);
+    let digests: Vec<&str> = digests.iter().map(String::as_str).collect();
+    for (round, size) in [1024, 4096, 16_384].into_iter().enumerate() {
+        // For connections from now on.
+        store.sql(&format!("SET GLOBAL max_allowed_packet = {size}"));
+        let server = store.home("").start();
+        assert_eq!(server.request("report", &digests).code(), 200, "{size}");
+        assert_eq!(done(&server, "check", digests[0]).counts(), (i64::try_from(round).unwrap() + 1, 0));
+        assert!(server.stop().success());
+    }
+    assert_eq!(store.sql("SELECT COUNT(*) FROM digests WHERE r_count = 3"), "60\n");
+}
+
+#[test]
+fn a_row_that_another_has_locked_is_refused_in_time_and_counts_again_later() {
+    let store = MySql::new();
+    let home = store.home("");
+    let server = home.start();
+    let other = "b".repeat(40);
+    done(&server, "report", DIGEST);
+    done(&server, "report", &other);
+    let refusal = "Code: 500\nDiag: Internal Server Error: Database temporarily unavailable.\nPV: 2.1\nThread: 3000\n\n";
+
+    let held = store.mariadb.hold(&format!(
+        "USE {}; BEGIN; SELECT r_count FROM digests WHERE digest = '{DIGEST}' FOR UPDATE",
+        store.name
+    ));
+    let start = Instant::now();
+    let reply = server.request("report", &[DIGEST]);
+    assert_eq!(String::from_utf8_lossy(&reply.0), refusal);
+    let waited = start.elapsed();
+    // Long before MariaDB would refuse it, which waits for 50 s.
+    assert!(waited < Duration::from_secs(10), "{waited:?}");
+    // Reading waits for nobody, and neither do the others.
+    assert_eq!(done(&server, "check", DIGEST).counts(), (1, 0));
+    done(&server, "report", &other);
+    assert_eq!(done(&server, "check", &other).counts(), (2, 0));
+    drop(held);
+
+    eventually("the row to be free", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
+    // What was refused may have been counted once, since nobody knows what became of it.
+    let (count, _) = done(&server, "check", DIGEST).counts();
+    assert!((2..=3).contains(&count), "{count}");
+}
+
+#[test]
+fn a_table_that_may_only_be_read_is_read() {
+    let store = MySql::new();
+    let home = store.home("CleanupAge = 0\n");
+    done(&home.start(), "report", DIGEST);
+    let name = &store.name;
+    store.sql(&format!("REVOKE ALL ON {name}.* FROM {name}; GRANT SELECT ON {name}.digests TO {name}"));
+    let server = home.start();
+    assert_eq!(done(&server, "check", DIGEST).counts(), (1, 0));
+    assert_eq!(server.request("report", &[DIGEST]).code(), 500);
+    eventually("a line in the log", || home.log().contains("denied").then_some(()));
+    // Connections that there are learn of new rights to a table at once; of those to a whole database they
+    // never do.
+    for (count, place) in [(2, format!("{name}.digests")), (3, format!("{name}.*"))] {
+        store.sql(&format!("GRANT INSERT, UPDATE ON {place} TO {name}"));
+        eventually("the right to write", || {
+            (server.request("report", &[DIGEST]).code() == 200).then_some(())
+        });
+        assert_eq!(done(&server, "check", DIGEST).counts(), (count, 0));
+        // Connections that there are keep a right to a whole database for as long as they last.
+        store.sql(&format!("REVOKE INSERT, UPDATE ON {place} FROM {name}; KILL USER {name}"));
+        eventually("the right to be gone", || {
+            (server.request("whitelist", &[DIGEST]).code() == 500).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_row_that_another_has_locked_keeps_nobody_else_waiting() {
+    let store = MySql::new();
+    let server = store.home("").start();
+    let others = digests(20);
+    done(&server, "report", DIGEST);
+    let _held = store.mariadb.hold(&format!(
+        "USE {}; BEGIN; SELECT r_count FROM digests WHERE digest = '{DIGEST}' FOR UPDATE",
+        store.name
+    ));
+    let mut all: Vec<&str> = others.iter().map(String::as_str).collect();
+    all.push(DIGEST);
+    // One statement for all of them hangs, and nobody can tell for which.
+    assert_eq!(server.request("report", &all).code(), 500);
+    // So each goes alone, the others first or not, until it is clear.
+    eventually("the others to be counted", || {
+        server.request("report", &all);
+        let counted = |digest: &String| done(&server, "check", digest).counts().0 > 0;
+        others.iter().all(counted).then_some(())
+    });
+    let before: Vec<i64> = others.iter().map(|digest| done(&server, "check", digest).counts().0).collect();
+    for _ in 0..20 {
+        assert_eq!(server.request("report", &all).code(), 500);
+    }
+    for (digest, before) in others.iter().zip(before) {
+        assert_eq!(done(&server, "check", digest).counts().0, before + 20, "{digest}");
+    }
+}
+
+/// Asks for these operations one after the other and returns the codes of the replies.
+fn codes(server: &Server, operation: &str, digests: &[String]) -> Vec<i64> {
+    digests.iter().map(|digest| server.request(operation, &[digest]).code()).collect()
+}
+
+#[test]
+fn a_locked_table_keeps_look_ups_from_waiting() {
+    let store = MySql::new();
+    let server = store.home("").start();
+    let digests = digests(40);
+    let all: Vec<&str> = digests.iter().map(String::as_str).collect();
+    assert_eq!(server.request("report", &all).code(), 200);
+    let held = store.mariadb.hold(&format!("USE {}; LOCK TABLES digests READ", store.name));
+    // Three that wait in vain, and from then on nobody does but one a second.
+    assert_eq!(codes(&server, "report", &digests[..3]), [500; 3]);
+    let start = Instant::now();
+    assert_eq!(codes(&server, "report", &digests), [500; 40]);
+    // That would take 36 s.
+    assert!(start.elapsed() < Duration::from_secs(18), "each waits for itself: {:?}", start.elapsed());
+    assert_eq!(codes(&server, "check", &digests), [200; 40]);
+    drop(held);
+    for digest in &digests {
+        eventually("counting again", || (server.request("report", &[digest]).code() == 200).then_some(()));
+    }
+}
+
+#[test]
+fn a_server_with_room_for_few_connections_is_used_with_few() {
+    let store = MySql::new();
+    let name = &store.name;
+    store.mariadb.sql(&format!("ALTER USER {name} WITH MAX_USER_CONNECTIONS 2"));
+    let home = store.home("DBConnections = 8\nCleanupAge = 0\n");
+    let server = home.start();
+    let digests = digests(4);
+    thread::scope(|scope| {
+        for caller in 0..8 {
+            let (server, digests) = (&server, &digests);
+            scope.spawn(move || call(server, digests, 50, caller));
+        }
+    });
+    let counts: i64 = digests.iter().map(|digest| done(&server, "check", digest).counts().0).sum();
+    // Every other round is one of whitelistings.
+    assert_eq!(counts, 8 * 25 * 4);
+    assert!(!home.log().contains(" is away: "), "{}", home.log());
+}
+
+#[test]
+fn a_server_that_takes_smaller_packets_by_now_is_given_smaller_ones() {
+    let store = MySql::within(Arc::new(MariaDb::start())).table(COLUMNS);
+    let home = store.home("");
+    let server = home.start();
+    let digests = digests(120);
+    let all: Vec<&str> = digests.iter().map(String::as_str).collect();
+    assert_eq!(server.request("report", &all).code(), 200);
+    store.mariadb.sql(&format!("SET GLOBAL max_allowed_packet = 2048; KILL USER {}", store.name));
+    eventually("smaller statements", || (server.request("report", &all).code() == 200).then_some(()));
+    assert!(home.log().matches(" is away: ").count() <= 1, "{}", home.log());
+}
+
+#[test]
+fn a_server_that_takes_no_changes_is_asked_who_has_its_name_by_now() {
+    let (first, second) = (MariaDb::start(), MariaDb::start());
+    let link = second.socket().with_file_name("current");
+    std::os::unix::fs::symlink(first.socket(), &link).unwrap();
+    let dsn = format!("{},pyzor,secret,pyzor,digests", link.display());
+    let server = Home::open().config(&format!("Engine = mysql\nDigestDB = {dsn}\n")).start();
+    done(&server, "report", DIGEST);
+    second.sql(&format!("USE pyzor; CREATE TABLE digests ({})", COLUMNS));
+    first.sql("SET GLOBAL read_only = 1");
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(second.socket(), &link).unwrap();
+    eventually("the other server", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
+    assert_eq!(second.sql("SELECT r_count FROM pyzor.digests"), "1\n");
+}
+
+#[test]
+fn a_server_that_hangs_while_its_table_is_locked_is_away_all_the_same() {
+    let mut mariadb = MariaDb::start();
+    mariadb.sql(&format!("USE pyzor; CREATE TABLE digests ({COLUMNS})"));
+    let dsn = format!("127.0.0.1:{},pyzor,secret,pyzor,digests", mariadb.port());
+    let home = Home::open().config(&format!("Engine = mysql\nDigestDB = {dsn}\nCleanupAge = 0\n"));
+    let server = home.start();
+    let _held = mariadb.hold("USE pyzor; LOCK TABLES digests READ");
+    assert_eq!(codes(&server, "report", &digests(3)), [500; 3]);
+    // Those that are refused without asking the server say nothing of it, however many they are.
+    let over = StopFlag::default();
+    thread::scope(|scope| {
+        let _guard = over.set_on_drop();
+        scope.spawn(|| {
+            let socket = server.socket();
+            let report = format!("Op: report\nOp-Digest: {DIGEST}\nPV: 2.1\nThread: 3000\n\n");
+            while !over.is_set() {
+                socket.send(report.as_bytes()).unwrap();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        eventually("refusals", || home.log().contains("nothing could be counted lately").then_some(()));
+        mariadb.service().signal(Signal::SIGSTOP);
+        eventually("the server to be away", || home.log().contains(" is away: ").then_some(()));
+    });
+    mariadb.service().signal(Signal::SIGCONT);
+    eventually("its return", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
+}
+
+#[test]
+fn one_connection_is_enough_for_service_and_expiry() {
+    let store = MySql::new();
+    let name = &store.name;
+    store.sql("INSERT INTO digests (digest, r_count, r_updated) SELECT SHA1(seq), 1, NOW() - INTERVAL 199 DAY FROM seq_1_to_3000");
+    store.mariadb.sql(&format!("ALTER USER {name} WITH MAX_USER_CONNECTIONS 1"));
+    let home = store.home("");
+    let server = home.start();
+    let digests = digests(4);
+    thread::scope(|scope| {
+        for caller in 0..4 {
+            let (server, digests) = (&server, &digests);
+            scope.spawn(move || call(server, digests, 50, caller));
+        }
+    });
+    eventually("expiry", || home.log().contains("Expired 3000 of 300").then_some(()));
+    assert_eq!(store.sql("SELECT SUM(r_count), SUM(wl_count) FROM digests"), "400\t400\n");
+    assert!(!home.log().contains(" is away: "), "{}", home.log());
+}
+
+/// Lets callers report some digests for as long as `work` takes, to a table that keeps each statement under way, so that
+/// others always wait for a connection.
+fn under_full_load<T>(store: &MySql, server: &Server, work: impl FnOnce() -> T) -> T {
+    store.sql("CREATE TRIGGER slow BEFORE INSERT ON digests FOR EACH ROW SET @slept = SLEEP(0.005)");
+    let over = StopFlag::default();
+    thread::scope(|scope| {
+        let _guard = over.set_on_drop();
+        for digest in digests(16) {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.is_set() {
+                    server.request("report", &[&digest]);
+                }
+            });
+        }
+        work()
+    })
+}
+
+#[test]
+fn a_table_is_inspected_while_the_only_connection_is_always_in_use() {
+    let store = MySql::new();
+    store.mariadb.sql(&format!("ALTER USER {} WITH MAX_USER_CONNECTIONS 1", store.name));
+    let home = store.home("CleanupAge = 0\n");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    under_full_load(&store, &server, || {
+        store.sql("ALTER TABLE digests DROP PRIMARY KEY, ADD KEY (digest)");
+        eventually("an inspection", || home.log().contains("several rows for one digest").then_some(()));
+    });
+}
+
+#[test]
+fn a_limit_of_connections_that_is_raised_is_noticed_under_full_load() {
+    let store = MySql::new();
+    let name = &store.name;
+    let limited = |limit: u32| {
+        let statement = format!("ALTER USER {name} WITH MAX_USER_CONNECTIONS {limit}; FLUSH PRIVILEGES");
+        store.mariadb.sql(&statement);
+    };
+    limited(1);
+    let server = store.home("CleanupAge = 0\n").start();
+    let connections = format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = '{name}'");
+    under_full_load(&store, &server, || {
+        // Meanwhile it is found out that there is room for one alone.
+        for digest in digests(20) {
+            server.request("report", &[&digest]);
+        }
+        limited(100);
+        eventually("more connections", || {
+            let there: u32 = store.mariadb.sql(&connections).trim().parse().unwrap();
+            (there > 1).then_some(())
+        });
+    });
+}

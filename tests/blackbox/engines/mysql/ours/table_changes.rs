@@ -1,0 +1,181 @@
+//! Tables whose shape changes while a server uses them.
+
+use crate::engines::mysql::MySql;
+use crate::engines::{Store, digests, done};
+use crate::harness::{DIGEST, Home, Server, eventually};
+
+/// Ends all connections of the server, which then makes new ones.
+fn reconnect(store: &MySql) {
+    store.mariadb.sql(&format!("KILL USER {}", store.name));
+}
+
+/// Waits until a report of the digest is answered with this code.
+fn reported(server: &Server, digest: &str, code: i64) {
+    eventually(&format!("a report with {code}"), || {
+        (server.request("report", &[digest]).code() == code).then_some(())
+    });
+}
+
+/// Waits until the log says that the server is unavailable for a reason with this text.
+fn unavailable(home: &Home, why: &str) {
+    eventually(why, || {
+        home.log().lines().any(|line| line.contains(" away") && line.contains(why)).then_some(())
+    });
+}
+
+/// A table that counted one report, and then is changed by a statement that leaves it as no start would take it; `repair`
+/// makes it fit again.
+fn unfit(change: &str, why: &str, repair: &str) {
+    let store = MySql::new();
+    let home = store.home("CleanupAge = 0\n");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    store.sql(change);
+    reconnect(&store);
+    unavailable(&home, why);
+    assert_eq!(server.request("report", &[DIGEST]).code(), 500, "{why}");
+    assert_eq!(server.request("check", &[DIGEST]).code(), 500, "{why}");
+    store.sql(repair);
+    eventually("service", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
+    done(&server, "report", DIGEST);
+    // What was refused without a connection has not been counted.
+    assert_eq!(store.sql(&format!("SELECT r_count FROM digests WHERE digest = '{DIGEST}'")), "2\n", "{why}");
+}
+
+#[test]
+fn a_table_that_loses_its_key_is_unavailable_until_it_has_one() {
+    unfit(
+        "CREATE TABLE copy AS SELECT * FROM digests; DROP TABLE digests; CREATE TABLE digests AS SELECT * FROM copy",
+        "several rows for one digest",
+        "ALTER TABLE digests ADD PRIMARY KEY (digest)",
+    );
+}
+
+#[test]
+fn a_table_that_loses_a_column_is_unavailable_until_it_is_back() {
+    unfit(
+        "ALTER TABLE digests DROP wl_entered",
+        "has no column wl_entered",
+        "ALTER TABLE digests ADD wl_entered datetime",
+    );
+}
+
+#[test]
+fn a_table_that_is_renamed_is_unavailable_until_it_is_back() {
+    unfit("RENAME TABLE digests TO elsewhere", "not there", "RENAME TABLE elsewhere TO digests");
+}
+
+#[test]
+fn a_table_that_gets_another_unique_index_is_unavailable_until_it_is_gone() {
+    unfit(
+        "ALTER TABLE digests ADD note varchar(9) NOT NULL DEFAULT '', ADD UNIQUE (note)",
+        "the unique index `note`",
+        "ALTER TABLE digests DROP INDEX note",
+    );
+}
+
+#[test]
+fn a_column_of_another_type_makes_a_table_unavailable_until_it_is_changed() {
+    unfit(
+        "ALTER TABLE digests MODIFY r_count varchar(3)",
+        "whole numbers",
+        "ALTER TABLE digests MODIFY r_count int",
+    );
+}
+
+#[test]
+fn no_report_is_counted_for_another_digest_before_an_index_is_noticed() {
+    let store = MySql::new();
+    let home = store.home("CleanupAge = 0\n");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    store.sql("ALTER TABLE digests ADD note varchar(9) NOT NULL DEFAULT '', ADD UNIQUE (note)");
+    let others = digests(5);
+    for digest in &others {
+        assert_eq!(server.request("report", &[digest]).code(), 500);
+        assert_eq!(server.request("whitelist", &[digest, DIGEST]).code(), 500);
+    }
+    let reported = u32::from(server.request("report", &[DIGEST]).code() == 200);
+    assert_eq!(store.row("r_count", DIGEST), (1 + reported).to_string());
+    assert_eq!(store.sql("SELECT COUNT(*) FROM digests"), "1\n");
+    unavailable(&home, "the unique index `note`");
+}
+
+#[test]
+fn a_column_that_grows_counts_on() {
+    let store = MySql::new();
+    let home = store.home("CleanupAge = 0\n");
+    store.sql(&format!("INSERT INTO digests (digest, r_count) VALUES ('{DIGEST}', {})", MySql::LIMIT));
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    store.sql("ALTER TABLE digests MODIFY r_count bigint, MODIFY wl_count bigint");
+    reconnect(&store);
+    eventually("a larger count", || {
+        server.request("report", &[DIGEST]);
+        let found = server.request("check", &[DIGEST]);
+        (found.code() == 200 && found.counts().0 > MySql::LIMIT).then_some(())
+    });
+}
+
+#[test]
+fn changes_are_noticed_on_connections_that_last() {
+    let store = MySql::new();
+    let home = store.home("CleanupAge = 0\n");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    // The server's connections do not learn of this by an error.
+    store.sql("ALTER TABLE digests DROP PRIMARY KEY, ADD KEY (digest)");
+    unavailable(&home, "several rows for one digest");
+    reported(&server, DIGEST, 500);
+}
+
+/// Reports, after the table has been made one without transactions, digests of which the last is refused.
+fn is_not_counted_twice(is_noticed: bool) {
+    let store = MySql::new();
+    let home = store.home("CleanupAge = 0\n");
+    let server = home.start();
+    let (digests, refused) = (digests(3), "f".repeat(40));
+    done(&server, "report", &digests[0]);
+    store.sql(&format!("ALTER TABLE digests ENGINE=MyISAM, ADD CHECK (digest <> '{refused}')"));
+    if is_noticed {
+        reconnect(&store);
+    }
+    reported(&server, &digests[0], 200);
+    let before = done(&server, "check", &digests[0]).counts().0;
+    // The statement stops at its last row, after the others have been counted.
+    assert_eq!(server.request("report", &[&digests[0], &digests[1], &refused]).code(), 500);
+    assert_eq!(done(&server, "check", &digests[0]).counts(), (before + 1, 0));
+    assert_eq!(done(&server, "check", &digests[1]).counts(), (1, 0));
+    assert_eq!(store.sql("SELECT COUNT(*) FROM digests"), "2\n");
+}
+
+#[test]
+fn a_table_without_transactions_by_now_is_not_counted_in_twice() {
+    is_not_counted_twice(true);
+}
+
+#[test]
+fn a_table_without_transactions_is_not_counted_in_twice_before_that_is_noticed() {
+    is_not_counted_twice(false);
+}
+
+#[test]
+fn a_new_reason_for_an_absence_is_logged_when_it_comes_up() {
+    let store = MySql::new();
+    let name = &store.name;
+    let home = store.home("CleanupAge = 0\n");
+    let server = home.start();
+    store.sql("RENAME TABLE digests TO elsewhere");
+    reconnect(&store);
+    unavailable(&home, "not there");
+    // From then on a reason that stays is told once a minute only, which is longer than is waited for here.
+    eventually("a reminder", || home.log().contains("still away").then_some(()));
+    store.sql(&format!("ALTER USER {name} IDENTIFIED BY 'another'"));
+    unavailable(&home, "Access denied");
+    store.sql(&format!(
+        "ALTER USER {name} IDENTIFIED BY 'secret'; CREATE TABLE digests AS SELECT * FROM elsewhere"
+    ));
+    unavailable(&home, "several rows for one digest");
+    store.sql("ALTER TABLE digests ADD PRIMARY KEY (digest)");
+    reported(&server, DIGEST, 200);
+}

@@ -1,0 +1,4 @@
+//! Tables as this server alone counts in them.
+
+mod counts;
+mod times;

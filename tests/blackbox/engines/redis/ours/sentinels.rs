@@ -1,0 +1,131 @@
+//! Sentinels that do not name the same master.
+
+use crate::engines::done;
+use crate::engines::redis::{home, key, refusal};
+use nix::sys::signal::Signal;
+
+use crate::harness::{DIGEST, Redis, eventually, free_port};
+
+/// A sentinel that names this master.
+fn naming(host: &str, master: &Redis) -> Redis {
+    let resolve = "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n";
+    Redis::sentinel(host, master.port(), |port| format!("port {port}\n{resolve}"), &[])
+}
+
+fn dsn(sentinels: &[&Redis]) -> String {
+    let hosts: Vec<String> = sentinels.iter().map(|one| format!("127.0.0.1:{}", one.port())).collect();
+    format!("redis+sentinel://{}/counts", hosts.join(","))
+}
+
+fn count(redis: &Redis) -> String {
+    redis.cli(&["hget", &key(DIGEST), "r_count"]).trim().to_owned()
+}
+
+#[test]
+fn the_master_that_most_sentinels_name_is_used() {
+    let (master, former) = (Redis::start(), Redis::start());
+    let (stale, one, another) =
+        (naming("127.0.0.1", &former), naming("127.0.0.1", &master), naming("127.0.0.1", &master));
+    let home = home(&dsn(&[&stale, &one, &another]), "");
+    let server = home.start();
+    // Each new connection asks anew.
+    for round in 1..=20 {
+        let code = || server.request("report", &[DIGEST]).code();
+        eventually("service", || (code() == 200).then_some(()));
+        assert_eq!((count(&master), count(&former)), (round.to_string(), String::new()));
+        master.cli(&["client", "kill", "type", "normal"]);
+        eventually("the loss", || (home.log().matches(" is away: ").count() == round).then_some(()));
+    }
+    assert!(!home.log().contains("another master"), "{}", home.log());
+    another.monitor(former.port());
+    eventually("the new master to be followed", || {
+        server.request("report", &[DIGEST]);
+        (!count(&former).is_empty()).then_some(())
+    });
+    let (before, left) = (count(&former).parse::<i64>().unwrap(), count(&master));
+    (0..5).for_each(|_| drop(done(&server, "report", DIGEST)));
+    assert_eq!((count(&master), count(&former)), (left.clone(), (before + 5).to_string()));
+
+    // As many for either: it stays where it is, also on a new connection.
+    another.cli(&["sentinel", "remove", "counts"]);
+    let losses = home.log().matches(" is away: ").count();
+    former.cli(&["client", "kill", "type", "normal"]);
+    eventually("the loss", || (home.log().matches(" is away: ").count() > losses).then_some(()));
+    eventually("service", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
+    assert_eq!((count(&master), count(&former)), (left, (before + 6).to_string()));
+}
+
+#[test]
+fn sentinels_without_a_majority_choose_no_first_master() {
+    let (master, other) = (Redis::start(), Redis::start());
+    let (one, another) = (naming("127.0.0.1", &master), naming("127.0.0.1", &other));
+    let line = refusal(&home(&dsn(&[&one, &another]), ""));
+    assert!(line.contains("disagree"), "{line}");
+    for redis in [&master, &other] {
+        assert!(line.contains(&redis.port().to_string()), "{line}");
+    }
+}
+
+#[test]
+fn a_name_and_an_address_are_one_master() {
+    let (master, former) = (Redis::start(), Redis::start());
+    let (stale, named, addressed) =
+        (naming("127.0.0.1", &former), naming("localhost", &master), naming("127.0.0.1", &master));
+    assert!(named.cli(&["sentinel", "get-master-addr-by-name", "counts"]).starts_with("localhost\n"));
+    let home = home(&dsn(&[&stale, &named, &addressed]), "");
+    let server = home.start();
+    // The first one that was asked names the other, and then nobody does.
+    stale.monitor(master.port());
+    for sentinel in [&named, &addressed] {
+        let before = count(&master).parse().unwrap_or(0);
+        sentinel.cli(&["sentinel", "remove", "counts"]);
+        done(&server, "report", DIGEST);
+        // Longer than it takes to ask again.
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        done(&server, "report", DIGEST);
+        assert_eq!((count(&master), count(&former)), ((before + 2).to_string(), String::new()));
+    }
+    assert!(!home.log().contains(" is away"), "{}", home.log());
+}
+
+#[test]
+fn a_sentinel_alone_does_not_replace_a_master_while_the_others_hang() {
+    let (master, other) = (Redis::start(), Redis::start());
+    let (one, another, stale) =
+        (naming("127.0.0.1", &master), naming("127.0.0.1", &master), naming("127.0.0.1", &other));
+    let home = home(&dsn(&[&stale, &one, &another]), "");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    one.signal(Signal::SIGSTOP);
+    another.signal(Signal::SIGSTOP);
+    // As long as it takes to ask several times, on the connection that there is and on new ones.
+    let mut acknowledged = 1;
+    for round in 1..=20 {
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        acknowledged += i64::from(server.request("report", &[DIGEST]).code() == 200);
+        if round % 10 == 0 {
+            master.cli(&["client", "kill", "type", "normal"]);
+            eventually("service", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
+        }
+    }
+    one.signal(Signal::SIGCONT);
+    another.signal(Signal::SIGCONT);
+    assert_eq!((count(&master), count(&other)), (acknowledged.to_string(), String::new()), "{}", home.log());
+    assert!(!home.log().contains("another master"), "{}", home.log());
+}
+
+#[test]
+fn a_minority_of_sentinels_is_believed_after_a_while_and_with_a_warning() {
+    let master = Redis::start();
+    let one = naming("127.0.0.1", &master);
+    let [gone, gone_too] = [free_port(), free_port()];
+    let dsn =
+        format!("redis+sentinel://127.0.0.1:{gone},127.0.0.1:{gone_too},127.0.0.1:{}/counts", one.port());
+    let home = home(&dsn, "");
+    let server = home.start();
+    done(&server, "report", DIGEST);
+    assert_eq!(count(&master), "1");
+    let log = home.everything_said();
+    assert!(log.contains("only 1 of 3 sentinels name the master"), "{log}");
+    assert!(log.contains("1 of 3 sentinels name the master") && log.contains("no majority any"), "{log}");
+}

@@ -1,0 +1,117 @@
+//! Starts that fail.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use crate::harness::{Home, finish};
+
+/// Asserts that `--detach` fails with one line that has these texts in it and leaves nothing behind.
+#[track_caller]
+fn expect_failure(home: &Home, command: Command, texts: &[&str]) {
+    finish(command).expect_line(texts);
+    home.expect_no_process();
+    assert!(!home.path("pyzord.pid").is_file(), "the pid file is left");
+}
+
+#[test]
+fn a_taken_port_fails_the_start() {
+    let home = Home::open();
+    let _taken = home.take_port();
+    expect_failure(&home, home.detached(), &[&format!("127.0.0.1:{}", home.port())]);
+    assert!(home.log().contains(&home.port().to_string()), "the log says nothing");
+}
+
+#[test]
+fn a_garbage_database_fails_the_start_and_is_left_alone() {
+    let home = Home::open();
+    for garbage in ["nonsense".repeat(5000), "short".into()] {
+        home.rewrite("pyzord.db", &garbage);
+        expect_failure(&home, home.detached(), &[home.path("pyzord.db").to_str().unwrap()]);
+        assert_eq!(home.read("pyzord.db"), garbage);
+    }
+}
+
+#[test]
+fn a_database_that_somebody_else_has_open_fails_the_start() {
+    let home = Home::open();
+    home.detach().stop();
+    let mut python = home.mark(Command::new("/usr/bin/python3"));
+    python.args(["-c", "import dbm.gnu, sys\nd = dbm.gnu.open(sys.argv[1], 'w')\nprint('open', flush=True)\nsys.stdin.read()"]);
+    let mut holder =
+        python.arg(home.path("pyzord.db")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "open\n", "run tests/setup.sh");
+    let path = home.path("pyzord.db");
+    finish(home.detached()).expect_line(&[path.to_str().unwrap(), &format!("process {}", holder.id())]);
+    assert!(!home.path("pyzord.pid").exists());
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    home.detach().stop();
+}
+
+#[test]
+fn bad_settings_fail_the_start() {
+    let home = Home::open();
+    home.rewrite("config", "[server]\nCleanupAge = long\n");
+    expect_failure(&home, home.detached(), &["config", "2", "CleanupAge", "long"]);
+    assert!(!home.path("pyzord.db").exists());
+}
+
+#[test]
+fn files_that_cannot_be_written_fail_the_start() {
+    let home = Home::open();
+    let nowhere = home.parent().join("missing/file");
+    let nowhere = nowhere.to_str().unwrap();
+    for option in ["--pid-file", "--log-file", "--usage-log-file", "--dsn", "--detach"] {
+        let mut command = home.detached();
+        command.args([option, nowhere]);
+        expect_failure(&home, command, &[nowhere]);
+    }
+    // A directory in their place.
+    let directory = home.parent().join("in-the-way");
+    fs::create_dir(&directory).unwrap();
+    let directory = directory.to_str().unwrap();
+    for option in [
+        "--pid-file",
+        "--log-file",
+        "--usage-log-file",
+        "--dsn",
+        "--detach",
+        "--password-file",
+        "--access-file",
+    ] {
+        let mut command = home.detached();
+        command.args([option, directory]);
+        expect_failure(&home, command, &[directory]);
+    }
+}
+
+#[test]
+fn an_address_of_nobody_fails_the_start() {
+    let home = Home::open();
+    // 192.0.2.0/24 is for documentation and belongs to nobody.
+    let mut command = home.detached();
+    command.args(["-a", "192.0.2.1"]);
+    let finished = finish(command);
+    // It has been waited for, with lines that say so.
+    let last = finished.stderr.lines().last().unwrap_or_default();
+    assert!(finished.code == Some(1) && finished.stdout.is_empty(), "{finished:?}");
+    assert!(last.contains("error: cannot listen on 192.0.2.1:"), "{finished:?}");
+    home.expect_no_process();
+}
+
+#[test]
+fn a_homedir_that_cannot_be_created_fails_the_start() {
+    let home = Home::open();
+    for (homedir, there) in [("missing/home", false), ("a-file", true)] {
+        let homedir = home.parent().join(homedir);
+        if there {
+            fs::write(&homedir, "").unwrap();
+        }
+        let mut command = home.detached();
+        command.arg("--homedir").arg(&homedir);
+        expect_failure(&home, command, &[homedir.to_str().unwrap()]);
+    }
+}

@@ -1,0 +1,304 @@
+//! Logs and output on what the process was started with: pipes, sockets and files that have a descriptor and
+//! perhaps no name that could be opened.
+
+use std::fs;
+use std::io::{Read, Write, pipe};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{chown, symlink};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+
+use crate::harness::{DIGEST, Home, Process, Server, eventually, finish};
+
+const NOBODY: u32 = 65534;
+
+/// What is read from the other end of an output.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<String>>);
+
+impl Heard {
+    fn from(mut reader: impl Read + Send + 'static) -> Self {
+        let heard = Self::default();
+        let sink = heard.clone();
+        thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(length @ 1..) = reader.read(&mut part) {
+                sink.0.lock().unwrap().push_str(&String::from_utf8_lossy(&part[..length]));
+            }
+        });
+        heard
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    #[track_caller]
+    fn expect(&self, text: &str) {
+        eventually(text, || self.text().contains(text).then_some(()));
+    }
+}
+
+/// Both ends of a pipe or a socket, of which the server gets the second.
+fn channel(is_socket: bool) -> (Heard, OwnedFd) {
+    if is_socket {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Heard::from(ours), theirs.into())
+    } else {
+        let (ours, theirs) = pipe().unwrap();
+        (Heard::from(ours), theirs.into())
+    }
+}
+
+/// A home where servers become `nobody`, or not.
+fn home(becomes: bool, config: &str) -> Home {
+    let home = Home::open();
+    if !becomes {
+        home.rewrite("config", format!("[server]\n{config}"));
+        return home;
+    }
+    assert!(Uid::effective().is_root(), "becoming another user is tested as root: sudo make test");
+    home.rewrite("config", format!("[server]\n{config}User = nobody\n"));
+    let home = home.user_from_config();
+    let inside = fs::read_dir(home.directory()).unwrap().map(|entry| entry.unwrap().path());
+    for path in [home.parent(), home.directory()].into_iter().chain(inside) {
+        chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    home
+}
+
+/// Lets the access file be a link to a file that the server was not told of when it was started. A server
+/// that is confined cannot read it.
+fn lead_away(home: &Home) -> tempfile::TempDir {
+    let outside = tempfile::Builder::new().prefix("outside-").tempdir().unwrap();
+    fs::set_permissions(outside.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::write(outside.path().join("access"), "all : anonymous : allow\n").unwrap();
+    fs::remove_file(home.path("pyzord.access")).unwrap();
+    symlink(outside.path().join("access"), home.path("pyzord.access")).unwrap();
+    outside
+}
+
+#[track_caller]
+fn stop(mut server: Server) {
+    server.process().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
+fn with_its_log_on_a_pipe_or_socket_the_server_is_confined_all_the_same() {
+    for (becomes, is_socket, log) in [
+        (false, false, "/dev/stdout"),
+        (false, true, "/dev/stdout"),
+        (true, false, "/dev/stdout"),
+        (true, true, "/dev/stdout"),
+        (true, true, "/dev/fd/1"),
+        (true, true, "/proc/self/fd/1"),
+        (false, false, "/proc/thread-self/fd/1"),
+        (true, false, "link"),
+        (true, true, "link"),
+    ] {
+        let home = home(becomes, &format!("LogFile = {log}\nUsageLogFile = {log}\n"));
+        symlink("/dev/stdout", home.path("link")).unwrap();
+        let (heard, output) = channel(is_socket);
+        let mut server = Server::start_with_stdout(&home, home.command(), output);
+        server.serves(&mut home.caller());
+        heard.expect("Confined to its files by landlock");
+        heard.expect(",ping,None,200\n");
+        let _outside = lead_away(&home);
+        server.process().signal(Signal::SIGUSR1);
+        heard.expect("cannot read the access file");
+        server.process().signal(Signal::SIGHUP);
+        heard.expect("SIGHUP received.");
+        eventually("the end of the reload", || {
+            (heard.text().matches("cannot read the access file").count() == 2).then_some(())
+        });
+        stop(server);
+        heard.expect("Server shutdown.");
+        let text = heard.text() + &home.stderr();
+        assert!(!text.contains("cannot open") && !text.contains("Confine:"), "{log}: {text}");
+    }
+}
+
+#[test]
+fn a_path_for_which_no_rule_can_be_made_is_a_warning_and_everything_else_is_confined() {
+    let (heard, output) = channel(false);
+    let path = format!("/proc/{}/fd/{}", std::process::id(), output.as_raw_fd());
+    let home = home(false, &format!("LogFile = {path}\n"));
+    let mut server = Server::start(&home, home.command());
+    server.serves(&mut home.caller());
+    for text in [heard.text(), home.stderr()] {
+        let line = text.lines().find(|line| line.contains("Confine:")).unwrap_or_else(|| panic!("{text}"));
+        assert!(line.to_lowercase().contains("warning") && line.contains(&path), "{line}");
+    }
+    heard.expect("Confined to its files by landlock");
+    let _outside = lead_away(&home);
+    server.process().signal(Signal::SIGUSR1);
+    heard.expect("cannot read the access file");
+    stop(server);
+}
+
+#[test]
+fn the_mode_of_a_pipe_that_others_have_too_is_left_alone() {
+    let home = home(false, "LogFile = /dev/stdout\nUsageLogFile = /dev/fd/1\n");
+    let (heard, output) = channel(false);
+    let ours = output.try_clone().unwrap();
+    let mut server = Server::start_with_stdout(&home, home.command(), output);
+    server.serves(&mut home.caller());
+    heard.expect(",ping,None,200\n");
+    server.process().signal(Signal::SIGHUP);
+    heard.expect("have been reloaded");
+    let flags = OFlag::from_bits_truncate(fcntl(ours.as_fd(), FcntlArg::F_GETFL).unwrap());
+    assert!(!flags.contains(OFlag::O_NONBLOCK));
+    stop(server);
+}
+
+#[test]
+fn a_start_does_not_wait_for_an_output_that_is_full() {
+    let home = home(false, "LogFile = /dev/stdout\nUsageLogFile = /dev/stdout\n");
+    let (reader, mut writer) = pipe().unwrap();
+    let nonblocking = |is_so| {
+        let flags = if is_so { OFlag::O_NONBLOCK } else { OFlag::empty() };
+        fcntl(writer.as_fd(), FcntlArg::F_SETFL(flags)).unwrap();
+    };
+    nonblocking(true);
+    let mut full = writer.try_clone().unwrap();
+    while full.write(&[b'\n'; 4096]).is_ok() {}
+    drop(full);
+    nonblocking(false);
+    let mut server = Server::start_with_stdout(&home, home.command(), writer.try_clone().unwrap().into());
+    let mut caller = home.caller();
+    server.serves(&mut caller);
+    for _ in 0..1000 {
+        assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
+    }
+    let heard = Heard::from(reader);
+    heard.expect("lines were lost");
+    heard.expect(",report,");
+    writer.flush().unwrap();
+    stop(server);
+}
+
+#[test]
+fn a_descriptor_that_the_server_was_started_with_takes_lines_in_the_background_too() {
+    for becomes in [false, true] {
+        let home = home(becomes, "LogFile = pyzord.log\nUsageLogFile = /proc/self/fd/7\n");
+        let path = home.parent().join("seventh");
+        let script = format!("exec 7>>{}; exec \"$@\"", path.display());
+        let daemon = home.detach_with(home.under(&script, true));
+        let text = || fs::read_to_string(&path).unwrap();
+        for round in 1..=3 {
+            assert_eq!(home.caller().answered("check", &[DIGEST]).code(), 200);
+            eventually("a line", || (text().matches(",check,").count() == round).then_some(()));
+            daemon.signal(Signal::SIGHUP);
+            eventually("the end of the reload", || {
+                (home.log().matches("have been reloaded").count() == round).then_some(())
+            });
+        }
+        daemon.stop();
+        assert!(!home.log().contains("cannot open"), "{}", home.log());
+    }
+}
+
+#[test]
+fn a_descriptor_that_is_not_open_fails_the_start_with_a_line() {
+    for script in ["exec \"$@\" 7>&-", "exec \"$@\" 7</dev/null"] {
+        let home = home(false, "LogFile = /dev/fd/7\n");
+        finish(home.under(script, false)).expect_line(&["log file /dev/fd/7", "descriptor 7"]);
+        let home = Home::open();
+        let mut command = home.under(script, false);
+        command.args(["--detach", "/dev/fd/7"]);
+        finish(command).expect_line(&["/dev/fd/7", "--detach", "descriptor 7"]);
+    }
+}
+
+#[test]
+fn a_link_that_hup_finds_on_a_descriptor_of_the_server_itself_is_not_written_to() {
+    let home = home(false, "LogFile = log\n");
+    symlink("/dev/stdout", home.path("log")).unwrap();
+    let (heard, output) = channel(false);
+    let mut server = Server::start_with_stdout(&home, home.command(), output);
+    server.serves(&mut home.caller());
+    let database = number_of_database(&home, server.process());
+    let relink = |target: &str| {
+        symlink(target, home.path("new")).unwrap();
+        fs::rename(home.path("new"), home.path("log")).unwrap();
+        server.process().signal(Signal::SIGHUP);
+    };
+    relink(&format!("/dev/fd/{database}"));
+    heard.expect(&format!("descriptor {database} was not the destination of a log"));
+    heard.expect("have been reloaded");
+    assert_eq!(home.caller().answered("report", &[DIGEST]).code(), 200);
+    // A file in the place of the link is taken, though the server is confined.
+    relink("file");
+    eventually("lines in the file", || {
+        server.process().signal(Signal::SIGUSR1);
+        home.read("file").contains("SIGUSR1 received").then_some(())
+    });
+    stop(server);
+    assert_eq!(home.stored(), [(DIGEST.to_owned(), 1)].into());
+}
+
+fn number_of_database(home: &Home, daemon: Process) -> u32 {
+    let database = home.path("pyzord.db").display().to_string();
+    let descriptors = daemon.descriptors();
+    *descriptors.iter().find(|(_, target)| **target == database).unwrap().0
+}
+
+#[test]
+fn output_of_detach_may_be_the_output_that_the_caller_has() {
+    for becomes in [false, true] {
+        for is_socket in [false, true] {
+            let home = home(becomes, "LogFile = /dev/stdout\n");
+            let (heard, output) = channel(is_socket);
+            let mut command = home.command();
+            command.args(["--detach", "/dev/stdout"]).stderr(Stdio::null());
+            let status = command.stdout(output).status().unwrap();
+            assert!(status.success(), "{}", heard.text());
+            // The command has a copy of its own.
+            drop(command);
+            assert_eq!(home.caller().answered("ping", &[]).code(), 200);
+            home.daemon().signal(Signal::SIGHUP);
+            heard.expect("have been reloaded");
+            home.daemon().stop();
+            heard.expect("Server shutdown.");
+        }
+    }
+}
+
+#[test]
+fn a_log_on_the_output_of_a_daemon_goes_to_the_file_of_detach() {
+    let home = home(false, "LogFile = /dev/stdout\nUsageLogFile = /dev/stdout\n");
+    let output = home.parent().join("output");
+    let mut command = home.command();
+    command.arg("--detach").arg(&output);
+    // Ends only when nobody has the caller's output any more.
+    let finished = finish(command);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.stdout.contains("Starting pyzord server."), "{finished:?}");
+    assert_eq!(home.caller().answered("ping", &[]).code(), 200);
+    let text = || fs::read_to_string(&output).unwrap();
+    eventually("a usage line", || text().contains(",ping,None,200\n").then_some(()));
+    home.daemon().stop();
+    assert!(text().contains("Server shutdown."));
+}
+
+/// A number that is free at the start is not that of something the server opens itself.
+#[test]
+fn no_descriptor_of_the_server_itself_becomes_a_log_or_its_output() {
+    for (arguments, what) in [
+        ("--detach /dev/fd/3 3>&-", "descriptor 3"),
+        ("--log-file /dev/fd/3 3>log --usage-log-file /dev/fd/4 4>&-", "descriptor 4"),
+        ("--usage-log-file /dev/fd/3 3>log --detach /dev/fd/4 4>&-", "descriptor 4"),
+    ] {
+        let home = Home::open();
+        let script = format!("cd '{}'; exec \"$@\" {arguments}", home.parent().display());
+        finish(home.under(&script, false)).expect_line(&[what]);
+        home.expect_no_process();
+    }
+}

@@ -1,0 +1,249 @@
+//! Networks that are not heard, and limits a source prefix, as senders see them.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
+
+use crate::harness::{Account, DIGEST, Home, Reply, Server, ask_on, unix_time};
+
+const PING: &str = "Op: ping\nThread: 3000\nPV: 2.1\n\n";
+
+/// A server where everybody may do everything, on every address of these families, with these settings.
+fn home(address: &'static str, settings: &str) -> Home {
+    let access = "all : anonymous : allow\nall : bob : allow\n";
+    let bob = Account::new("bob");
+    Home::new().passwd(bob.passwd()).access(access).config(settings).address(address)
+}
+
+/// A sender at this address.
+fn sender(server: &Server, address: &str) -> UdpSocket {
+    let to = if address.contains(':') { "::1" } else { "127.0.0.1" };
+    let socket = UdpSocket::bind((address, 0)).unwrap();
+    socket.connect((to, server.port())).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+}
+
+/// How many replies a sender gets to so many datagrams that are sent one after the other. What is behind
+/// them is answered whatever happens, so that nothing is waited for in vain.
+fn replies(server: &Server, socket: &UdpSocket, datagram: &[u8], count: usize) -> usize {
+    for _ in 0..count {
+        socket.send(datagram).unwrap();
+    }
+    // The server takes one datagram after the other, but sends the replies of a batch in any order. With the
+    // answer to a request behind that batch all are sent.
+    for _ in 0..2 {
+        assert_eq!(server.request("ping", &[]).code(), 200);
+    }
+    socket.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 1000];
+    let mut received = 0;
+    loop {
+        match socket.recv(&mut buffer) {
+            Ok(_) => received += 1,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    socket.set_nonblocking(false).unwrap();
+    received
+}
+
+fn report(thread: usize) -> Vec<u8> {
+    format!("Op: report\nOp-Digest: {DIGEST}\nThread: {thread}\nPV: 2.1\n\n").into_bytes()
+}
+
+#[test]
+fn networks_that_are_denied_or_not_allowed_get_no_reply() {
+    for address in ["0.0.0.0", "::"] {
+        let settings = "AllowNetworks = 127.0.0.0/16, ::1\nDenyNetworks = 127.0.2.0/24 ::ffff:127.0.3.3\n";
+        let server = home(address, settings).start();
+        let heard = |from: &str| replies(&server, &sender(&server, from), PING.as_bytes(), 3) == 3;
+        assert!(heard("127.0.1.1") && heard("127.0.3.4"), "{address}");
+        assert!(!heard("127.0.2.1") && !heard("127.0.3.3") && !heard("127.1.0.1"), "{address}");
+        let home = server.home().clone();
+        assert!(server.stop().success());
+        assert!(home.log().contains(", 9 datagrams from networks that are not allowed"), "{}", home.log());
+        assert!(!home.log().contains("127.0.2.1"), "a line a datagram");
+    }
+    // An IPv4 sender is none of IPv6, even where IPv6 is listened to.
+    for settings in ["AllowNetworks = ::/0\n", "DenyNetworks = 0.0.0.0/0\n"] {
+        let server = home("::", settings).start();
+        assert_eq!(replies(&server, &sender(&server, "::1"), PING.as_bytes(), 3), 3);
+        assert_eq!(replies(&server, &sender(&server, "127.0.0.1"), PING.as_bytes(), 3), 0);
+    }
+}
+
+/// How many replies an IPv4 sender gets to three pings.
+fn replies_of_v4(server: &Server, address: &str) -> usize {
+    let socket = sender(server, address);
+    (0..3).filter(|_| Reply(ask_on(&socket, PING)).code() == 200).count()
+}
+
+#[test]
+fn a_prefix_that_asks_too_often_gets_no_reply_and_others_do() {
+    for (listen, first, neighbour, other) in
+        [("0.0.0.0", "127.0.1.1", "127.0.1.77", "127.0.2.1"), ("::", "127.0.1.1", "127.0.1.77", "127.0.2.1")]
+    {
+        let settings = "RateLimit = 1\nRateLimitBurst = 20\nRateLimitExempt = 127.0.0.0/24 ::1\n";
+        let server = home(listen, settings).start();
+        let start = Instant::now();
+        let (first, neighbour) = (sender(&server, first), sender(&server, neighbour));
+        let count = replies(&server, &first, PING.as_bytes(), 50);
+        let count = count + replies(&server, &neighbour, PING.as_bytes(), 50);
+        // What has been added meanwhile.
+        let added = start.elapsed().as_secs() as usize + 1;
+        assert!((20..=20 + added).contains(&count), "{count} after {added}");
+        assert_eq!(replies(&server, &sender(&server, other), PING.as_bytes(), 20), 20);
+        let exempt = sender(&server, if listen == "::" { "::1" } else { "127.0.0.2" });
+        assert_eq!(replies(&server, &exempt, PING.as_bytes(), 100), 100);
+        let home = server.home().clone();
+        assert!(server.stop().success());
+        let log = home.log();
+        let line = " WARNING RateLimit: 127.0.1.0/24 exceeds 1 a second: what is beyond gets no reply";
+        assert_eq!(log.matches(line).count(), 1, "{log}");
+        assert!(log.contains(&format!(", {} dropped beyond a rate limit", 100 - count)), "{log}");
+    }
+}
+
+#[test]
+fn a_prefix_of_ipv6_is_limited_as_a_whole() {
+    let server = home("::", "RateLimit = 1\nRateLimitBurst = 60\nRateLimitExempt = 127.0.0.1\n").start();
+    let start = Instant::now();
+    let socket = sender(&server, "::1");
+    for _ in 0..100 {
+        socket.send(PING.as_bytes()).unwrap();
+    }
+    assert_eq!(replies_of_v4(&server, "127.0.0.1"), 3);
+    socket.set_nonblocking(true).unwrap();
+    let count = std::iter::from_fn(|| socket.recv(&mut [0; 1000]).ok()).count();
+    let added = start.elapsed().as_secs() as usize + 1;
+    // The harness has used some to find out that the server is ready.
+    assert!((40..=60 + added).contains(&count), "{count} after {added}");
+}
+
+/// Where to listen, and who sends: IPv4, IPv4 that a socket of IPv6 receives, and IPv6.
+const LISTENERS: [(&str, &str); 3] = [("0.0.0.0", "127.0.1.1"), ("::", "127.0.1.1"), ("::", "::1")];
+
+#[test]
+fn refusals_are_limited_and_right_requests_are_answered() {
+    for (listen, from) in LISTENERS {
+        let server = home(listen, "RateLimitErrors = 1\nRateLimitBurst = 5\n").start();
+        let start = Instant::now();
+        let socket = sender(&server, from);
+        let count = replies(&server, &socket, b"Op: ping\n", 40);
+        let added = start.elapsed().as_secs() as usize + 1;
+        assert!((5..=5 + added).contains(&count), "{count} after {added}: {listen} {from}");
+        assert_eq!(replies(&server, &socket, PING.as_bytes(), 40), 40, "{listen} {from}");
+        assert_eq!(replies(&server, &socket, &report(3000), 40), 40, "{listen} {from}");
+        // Another IPv4 prefix has its own limit, on :: as well.
+        assert_eq!(replies(&server, &sender(&server, "127.0.2.1"), b"Op: ping\n", 5), 5, "{listen} {from}");
+    }
+}
+
+#[test]
+fn anonymous_changes_are_limited_and_what_is_dropped_is_not_counted() {
+    for (listen, from) in LISTENERS {
+        let server = home(listen, "RateLimitWrites = 1\nRateLimitBurst = 5\n").start();
+        let start = Instant::now();
+        let socket = sender(&server, from);
+        let count = replies(&server, &socket, &report(3000), 40);
+        let added = start.elapsed().as_secs() as usize + 1;
+        assert!((5..=5 + added).contains(&count), "{count} after {added}: {listen} {from}");
+        let counts = server.request("check", &[DIGEST]).counts();
+        assert_eq!(counts, (i64::try_from(count).unwrap(), 0), "{listen} {from}");
+        // Look-ups are not limited, and neither is who signs.
+        assert_eq!(replies(&server, &socket, PING.as_bytes(), 40), 40, "{listen} {from}");
+        let headers = format!("Op: report\nOp-Digest: {DIGEST}\nThread: 3000\nPV: 2.1\n");
+        let signed = Account::new("bob").sign(&headers, unix_time());
+        assert_eq!(replies(&server, &socket, &signed, 40), 40, "{listen} {from}");
+    }
+}
+
+#[test]
+fn a_limit_that_only_tells_answers_everything() {
+    let settings = "RateLimit = 1\nRateLimitWrites = 1\nRateLimitBurst = 1\nRateLimitLogOnly = true\n";
+    let server = home("0.0.0.0", settings).start();
+    let socket = sender(&server, "127.0.1.1");
+    assert_eq!(replies(&server, &socket, PING.as_bytes(), 50), 50);
+    let home = server.home().clone();
+    assert!(server.stop().success());
+    let log = home.log();
+    assert!(log.contains("127.0.1.0/24 exceeds 1 a second: what is beyond would get no reply"), "{log}");
+    assert!(log.contains(" would have been dropped beyond a rate limit"), "{log}");
+}
+
+#[test]
+fn bad_networks_are_named_with_their_place_and_bits_behind_the_length_are_told_of() {
+    let home = home("127.0.0.1", "AllowNetworks = 127.0.0.0/8, 10.0.0.0/33\nDenyNetworks = example.org\n");
+    assert!(home.try_start().is_err());
+    let stderr = home.stderr();
+    for line in [
+        "config:4: AllowNetworks: '10.0.0.0/33' is no network",
+        "config:5: DenyNetworks: 'example.org' is no",
+    ] {
+        assert!(stderr.contains(line), "{stderr}");
+    }
+    let home = self::home("127.0.0.1", "DenyNetworks = 192.0.2.7/24\n");
+    drop(home.start());
+    assert!(
+        home.stderr().contains("DenyNetworks: 192.0.2.7/24 is taken as 192.0.2.0/24"),
+        "{}",
+        home.stderr()
+    );
+}
+
+/// Sends one datagram from each of so many addresses of 127.0.0.0/8, beginning at a number.
+fn spoof(socket: &UdpSocket, server: &Server, numbers: std::ops::Range<u32>) {
+    use std::os::fd::AsRawFd;
+    let to = SockaddrIn::from(std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, server.port()));
+    let data = [std::io::IoSlice::new(PING.as_bytes())];
+    for number in numbers {
+        // Everything from 127.1.0.0 on.
+        let address = Ipv4Addr::from_bits(0x7f01_0000 + number);
+        let source = libc::in_pktinfo {
+            ipi_ifindex: 0,
+            ipi_spec_dst: libc::in_addr { s_addr: address.to_bits().to_be() },
+            ipi_addr: libc::in_addr { s_addr: 0 },
+        };
+        let sent = sendmsg(
+            socket.as_raw_fd(),
+            &data,
+            &[ControlMessage::Ipv4PacketInfo(&source)],
+            MsgFlags::empty(),
+            Some(&to),
+        );
+        sent.unwrap();
+        if number % 256 == 0 {
+            // As fast as the server takes them, so that it gets all of them.
+            assert_eq!(server.request("ping", &[]).code(), 200);
+        }
+    }
+}
+
+fn resident_kib(server: &Server) -> i64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_million_forged_prefixes_take_no_memory_and_no_bystander_its_reply() {
+    let settings = "RateLimit = 10\nRateLimitPrefixV4 = 32\nRateLimitExempt = 127.0.0.1\n";
+    let server = home("0.0.0.0", settings).start();
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let bystander = sender(&server, "127.0.9.9");
+    // More than the table holds, so that all of it is in use.
+    spoof(&socket, &server, 0..200_000);
+    let before = resident_kib(&server);
+    for round in 2..10 {
+        spoof(&socket, &server, round * 100_000..(round + 1) * 100_000);
+        assert_eq!(Reply(ask_on(&bystander, PING)).code(), 200);
+    }
+    let grown = resident_kib(&server) - before;
+    // A table that grew would take 38 MiB; buffers of the logs come and go with the load.
+    assert!(grown < 4096, "{grown} KiB more");
+}

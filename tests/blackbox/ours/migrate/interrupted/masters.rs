@@ -1,0 +1,112 @@
+//! Masters that are replaced while they are read or written to.
+
+use nix::sys::signal::Signal;
+
+use super::cluster::ClusterStore;
+use super::stopped::expect_incomplete;
+use super::stores::{Store, home, store, write_hash};
+use super::{Run, Scene};
+use crate::harness::{Finished, Home, RedisCluster, Sentinel, eventually, run};
+
+const RECORDS: u32 = 24_000;
+
+/// The service that sentinels know.
+struct Service(std::sync::Arc<Sentinel>);
+
+impl Store for Service {
+    fn engine(&self) -> &'static str {
+        "redis"
+    }
+
+    fn dsn(&self) -> String {
+        format!("redis+sentinel://127.0.0.1:{}/counts", self.0.port())
+    }
+
+    fn home(&self) -> Home {
+        home(&format!("Engine = redis\nDigestDB = {}\n", self.dsn()))
+    }
+
+    fn add(&self, content: &super::Content) {
+        let mut commands = Vec::new();
+        for (digest, tallies) in content {
+            write_hash(&mut commands, &format!("pyzord.digest_v1.{digest}"), tallies);
+        }
+        let mut client = std::process::Command::new("redis-cli");
+        let said = run(client.args(["-p", &self.0.master().port().to_string(), "--pipe"]), &commands).stdout;
+        assert!(String::from_utf8_lossy(&said).contains("errors: 0, "));
+        self.0.await_replica();
+    }
+
+    fn read(&self) -> super::Content {
+        panic!("what a replaced master has is not compared: the run ends as incomplete")
+    }
+
+    fn count(&self) -> usize {
+        self.0.master().cli(&["dbsize"]).trim().parse().unwrap()
+    }
+}
+
+/// Lets the sentinel replace a master that hangs for a while, and that does not know yet that it was replaced
+/// when the program, which is stopped meanwhile, goes on.
+fn replace(sentinel: &Sentinel, run: &mut Run, is_far_enough: impl Fn() -> bool) {
+    eventually("the middle", || {
+        assert!(!run.has_ended(), "it has ended: {:#?}", run.said(None));
+        is_far_enough().then_some(())
+    });
+    run.signal(Signal::SIGSTOP);
+    let before = sentinel.master().port();
+    let master = sentinel.servers().iter().find(|server| server.port() == before).unwrap();
+    master.signal(Signal::SIGSTOP);
+    sentinel.await_other(before);
+    master.signal(Signal::SIGCONT);
+    run.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn a_master_that_is_replaced_while_it_is_read_is_noticed() {
+    let sentinel = std::sync::Arc::new(Sentinel::start());
+    for (to, records, arguments) in [("gdbm", RECORDS, &[][..]), ("redis", 0, &["--verify-only"])] {
+        let source = Box::new(Service(std::sync::Arc::clone(&sentinel)));
+        let scene = Scene::between(source, store(to), records, arguments);
+        let mut run = scene.start();
+        let master = sentinel.master().port();
+        let server = sentinel.servers().iter().find(|server| server.port() == master).unwrap();
+        server.cli(&["config", "resetstat"]);
+        replace(&sentinel, &mut run, || server.cli(&["info", "commandstats"]).contains("cmdstat_scan"));
+        let finished = run.finished();
+        assert_eq!(finished.code, Some(1), "{finished:#?}");
+        assert!(finished.stderr.contains("the sentinels name another master"), "{finished:#?}");
+        // The former master becomes a replica in time.
+        eventually("its turn", || {
+            server.cli(&["info", "replication"]).contains("master_link_status:up").then_some(())
+        });
+    }
+}
+
+/// Copies into a cluster of which one master is replaced in the middle, by a replica, without a word to it.
+fn copy_into_a_changing_cluster(changes: impl FnOnce(&RedisCluster, usize)) -> Finished {
+    let mut cluster = RedisCluster::start(None);
+    let replica = cluster.join();
+    cluster.follow(replica, 0);
+    let cluster = std::sync::Arc::new(cluster);
+    let target = Box::new(ClusterStore(std::sync::Arc::clone(&cluster)));
+    let scene = Scene::between(store("gdbm"), target, RECORDS, &[]);
+    let mut run = scene.start();
+    run.under_way(&*scene.target);
+    run.signal(Signal::SIGSTOP);
+    changes(&cluster, replica);
+    run.signal(Signal::SIGCONT);
+    run.finished()
+}
+
+#[test]
+fn a_node_that_is_replaced_while_it_is_filled_is_noticed() {
+    let finished = copy_into_a_changing_cluster(|cluster, replica| {
+        assert_eq!(cluster.nodes()[replica].cli(&["cluster", "failover", "takeover"]), "OK\n");
+        eventually("the replica's turn", || {
+            let told = cluster.nodes()[0].cli(&["info", "replication"]);
+            told.contains("role:slave").then_some(())
+        });
+    });
+    expect_incomplete(&finished, &["is no longer the master that was written to"]);
+}

@@ -1,0 +1,380 @@
+//! What every pair of engines does alike. A pair joins by one line at the end of this file.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Content, MIGRATED, Place, Planted, Record, SECOND, Side, THEN, Told, ZONES, digest, snapshot, tally,
+};
+
+/// A source with these records and a destination.
+fn ends<S: Side, D: Side>(records: &[Planted]) -> (S, D) {
+    let source = S::lenient();
+    let raw = |planted: &Planted| (planted.key.clone(), planted.raw.clone());
+    source.put(&records.iter().map(raw).collect::<Vec<_>>());
+    (source, D::new())
+}
+
+/// Valid records of all shapes, in the usual database of the source.
+fn awkward<S: Side>(zone: &str) -> (S, Vec<(String, Record)>) {
+    let source = S::new();
+    let records = source.awkward(zone);
+    let raw = |planted: &Planted| (planted.key.clone(), planted.raw.clone());
+    source.put(&records.iter().map(raw).collect::<Vec<_>>());
+    let says = |planted: Planted| (String::from_utf8(planted.key).unwrap(), planted.says.unwrap());
+    (source, records.into_iter().map(says).collect())
+}
+
+fn borrowed(records: &[(String, Record)]) -> Vec<(&str, Record)> {
+    records.iter().map(|(digest, record)| (digest.as_str(), *record)).collect()
+}
+
+/// What is said of such records when all have arrived.
+fn all_arrived(records: &[(String, Record)], destination: &dyn Side) -> Told {
+    let limit = destination.limit();
+    let is_beyond = |record: &Record| record.reports.count > limit || record.whitelists.count > limit;
+    Told {
+        complete: Some((records.len() as u64, 0)),
+        says_clamped: records.iter().any(|(_, record)| is_beyond(record)),
+        says_no_ttl: destination.has_ttl(),
+        ..Told::default()
+    }
+}
+
+fn valid_records_of_all_shapes_arrive<S: Side, D: Side>() {
+    for zone in ZONES {
+        let (source, records) = awkward::<S>(zone);
+        let (destination, before) = (D::new(), source.all());
+        let finished = Place::at(zone).migrate(&source, &destination, &[]);
+        assert_eq!(finished.migrated(), all_arrived(&records, &destination), "{zone}: {finished:?}");
+        destination.expect_when(zone, &destination.showing(&borrowed(&records), zone));
+        source.expect_when(zone, &before);
+    }
+}
+
+/// Odd keys and damaged records, and what becomes of them.
+struct Odd {
+    planted: Vec<Planted>,
+    /// What arrives.
+    arrives: Vec<(String, Record)>,
+    told: Told,
+}
+
+/// Records that have to be repaired, or cannot be.
+fn odd<S: Side>(zone: &str) -> Odd {
+    let source = S::lenient();
+    let damaged = source.damaged();
+    let (early, late) = (
+        Record { reports: tally(2, THEN - 9 * SECOND, THEN + 9 * SECOND), ..Record::default() },
+        Record::full(5),
+    );
+    let mut odd = Odd { planted: Vec::new(), arrives: Vec::new(), told: Told::default() };
+    let mut number = 100;
+    let mut next = || {
+        number += 1;
+        digest(number)
+    };
+    let upper = |digest: &str| digest.to_uppercase();
+    let repr = |digest: &str| format!("b'{digest}'");
+
+    let (a, b, c, d, e, f) = (next(), next(), next(), next(), next(), next());
+    let mixed = format!("{}{}", &upper(&e)[..20], &e[20..]);
+    assert!(mixed != e && mixed != upper(&e));
+    let good = [
+        (next(), late),
+        (upper(&a), late),
+        (upper(&b), early),
+        (b.clone(), late),
+        (repr(&c), late),
+        (repr(&d), early),
+        (d.clone(), late),
+        (upper(&d), Record::reported(11)),
+        (mixed, early),
+        (repr(&upper(&f)), late),
+    ];
+    let arrives = [
+        (good[0].0.clone(), late),
+        (a, late),
+        (b, late.and(early)),
+        (c, late),
+        (d, late.and(early).and(Record::reported(11))),
+        (e, early),
+        (f, late),
+    ];
+    odd.arrives.extend(arrives);
+    let transferred = good.len() as u64 + 2;
+    for (key, record) in good {
+        odd.planted.push(Planted {
+            key: key.into_bytes(),
+            raw: source.raw(&record, zone),
+            says: Some(record),
+        });
+    }
+    // A damaged record does not keep the good one of another spelling from arriving.
+    let (g, h) = (next(), next());
+    for (fine, broken) in [(g.clone(), upper(&g)), (upper(&h), h.clone())] {
+        odd.planted.push(Planted { key: fine.into_bytes(), raw: source.raw(&late, zone), says: Some(late) });
+        odd.planted.push(Planted { key: broken.into_bytes(), raw: damaged[0].clone(), says: None });
+    }
+    odd.arrives.extend([(g, late), (h, late)]);
+    for raw in &damaged {
+        odd.planted.push(Planted { key: next().into_bytes(), raw: raw.clone(), says: None });
+    }
+    odd.planted.push(Planted { key: repr(&next()).into_bytes(), raw: damaged[0].clone(), says: None });
+
+    let fails = odd.planted.iter().filter(|planted| planted.says.is_none());
+    let named: BTreeSet<_> = fails.map(|planted| String::from_utf8(planted.key.clone()).unwrap()).collect();
+    let junk: Vec<Vec<u8>> = vec![
+        b"".to_vec(),
+        b"short".to_vec(),
+        [next().as_bytes(), b"0"].concat(),
+        next().as_bytes()[1..].to_vec(),
+        next().replace('a', "g").into_bytes(),
+        format!("b\"{}\"", next()).into_bytes(),
+        format!("b'{}", next()).into_bytes(),
+        b"b'short'".to_vec(),
+        format!(" {}", &next()[1..]).into_bytes(),
+        b"\xff\xfe\x00\x01\n'\"\\".to_vec(),
+        [0xe9; 40].to_vec(),
+        "\u{20ac}".as_bytes().to_vec(),
+        format!("pyzord.{}", next()).into_bytes(),
+    ];
+    odd.told = Told {
+        complete: Some((transferred, named.len() as u64)),
+        named,
+        skipped: junk.len() as u64,
+        ..Told::default()
+    };
+    for (at, key) in junk.into_iter().enumerate() {
+        // What is in a record that is none is nobody's business.
+        let raw = if at % 3 == 0 { damaged[0].clone() } else { source.raw(&late, zone) };
+        odd.planted.push(Planted { key, raw, says: None });
+    }
+    odd
+}
+
+fn odd_keys_are_repaired_and_others_left_alone<S: Side, D: Side>() {
+    let odd = odd::<S>("UTC");
+    let (source, destination): (S, D) = ends(&odd.planted);
+    let before = source.all();
+    let finished = Place::new().migrate(&source, &destination, &[]);
+    let told = Told { says_no_ttl: destination.has_ttl(), ..odd.told.clone() };
+    assert_eq!(finished.migrated(), told, "{finished:?}");
+    destination.expect(&destination.showing(&borrowed(&odd.arrives), "UTC"));
+    source.expect(&before);
+}
+
+fn what_has_arrived_is_deleted_and_nothing_else<S: Side, D: Side>() {
+    let odd = odd::<S>("UTC");
+    let (source, destination): (S, D) = ends(&odd.planted);
+    let all = source.all();
+    let place = Place::new();
+    let finished = place.migrate(&source, &destination, &["--delete"]);
+    let told = Told { says_no_ttl: destination.has_ttl(), ..odd.told.clone() };
+    let transferred = told.complete.unwrap().0;
+    assert_eq!(finished.migrated(), Told { deleted: transferred, ..told }, "{finished:?}");
+    let arrived = destination.showing(&borrowed(&odd.arrives), "UTC");
+    destination.expect(&arrived);
+    let good = odd.planted.iter().filter(|planted| planted.says.is_some());
+    let gone: BTreeSet<_> = good.map(|planted| source.key(&planted.key.escape_ascii().to_string())).collect();
+    assert_eq!(gone.len() as u64, transferred);
+    let left: Content = all.into_iter().filter(|(key, _)| !gone.contains(key)).collect();
+    source.expect(&left);
+
+    // Once more with what is left.
+    let finished = place.migrate(&source, &destination, &["--delete"]);
+    let told = finished.migrated();
+    let failed = told.named.len() as u64;
+    let expected = Told { complete: Some((0, failed)), says_no_ttl: told.says_no_ttl, ..told.clone() };
+    assert_eq!(told, expected, "{finished:?}");
+    assert_eq!((told.deleted, told.skipped), (0, odd.told.skipped), "{finished:?}");
+    assert_eq!(told.named, odd.told.named);
+    destination.expect(&arrived);
+    source.expect(&left);
+}
+
+fn a_source_without_trouble_is_empty_after_a_move<S: Side, D: Side>() {
+    let (source, records) = awkward::<S>("UTC");
+    let (destination, place) = (D::new(), Place::new());
+    let finished = place.migrate(&source, &destination, &["--delete", "--verify"]);
+    let (verification, rest): (Vec<&str>, Vec<&str>) =
+        finished.stdout.lines().partition(|line| line.starts_with("Verification "));
+    let told = Told::read(rest.into_iter(), MIGRATED, " failed: ");
+    let arrived = all_arrived(&records, &destination);
+    assert_eq!(told, Told { deleted: records.len() as u64, ..arrived }, "{finished:?}");
+    assert!(verification.iter().all(|line| line.ends_with(", 0 differ")), "{finished:?}");
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
+    destination.expect(&destination.showing(&borrowed(&records), "UTC"));
+    assert_eq!(source.all(), Content::new());
+    assert!(place.kept().is_empty(), "{:?}", place.kept());
+}
+
+fn a_dry_run_counts_and_changes_nothing<S: Side, D: Side>() {
+    let odd = odd::<S>("UTC");
+    let (source, destination): (S, D) = ends(&odd.planted);
+    let (before, place) = (source.all(), Place::new());
+    let files = snapshot(place.directory.path());
+    let expected = Told { says_no_ttl: destination.has_ttl(), ..odd.told };
+    destination.plant(&[(&odd.arrives[0].0, Record::reported(1))], "UTC");
+    let there = destination.all();
+    let absent = D::absent();
+    for options in [&[][..], &["--delete"], &["--merge", "--journal", "journal"]] {
+        let options = [&["--dry-run"], options].concat();
+        for destination in [&absent, &destination] {
+            let finished = place.migrate(&source, destination, &options);
+            let told = finished.would();
+            // What would be deleted is what would be transferred; one record is there already.
+            let deleted = if options.contains(&"--delete") { expected.complete.unwrap().0 } else { 0 };
+            let met = u64::from(!destination.all().is_empty());
+            assert_eq!(told, Told { deleted, met, ..expected.clone() }, "{options:?}: {finished:?}");
+        }
+        assert_eq!(absent.is_there(), absent.has_ttl(), "{options:?}");
+        assert_eq!(absent.all(), Content::new(), "{options:?}");
+        destination.expect_when(&format!("{options:?}"), &there);
+        source.expect_when(&format!("{options:?}"), &before);
+        assert_eq!(snapshot(place.directory.path()), files, "{options:?}");
+    }
+}
+
+fn a_copy_is_found_equal<S: Side, D: Side>() {
+    for zone in ZONES {
+        let (source, records) = awkward::<S>(zone);
+        let (destination, place) = (D::new(), Place::at(zone));
+        let count = records.len() as u64;
+        let line = format!("Verification complete, {count} records compared, 0 differ");
+        let finished = place.migrate(&source, &destination, &["--verify"]);
+        let (verification, rest): (Vec<&str>, Vec<&str>) =
+            finished.stdout.lines().partition(|line| line.starts_with("Verification "));
+        assert_eq!((finished.code, verification), (Some(0), vec![line.as_str()]), "{zone}: {finished:?}");
+        let told = Told::read(rest.into_iter(), MIGRATED, " failed: ");
+        assert_eq!(told, all_arrived(&records, &destination), "{zone}: {finished:?}");
+        let from = source.all();
+        destination.expect_when(zone, &destination.showing(&borrowed(&records), zone));
+        // What else is there is none of its business.
+        destination.plant(&[(&digest(9999), Record::full(1))], zone);
+        let to = destination.all();
+        assert_eq!(to.len(), records.len() + 1);
+        let finished = place.migrate(&source, &destination, &["--verify-only"]);
+        let told = finished.verified();
+        assert_eq!((told.complete, told.named.len()), (Some((count, 0)), 0), "{zone}: {finished:?}");
+        source.expect_when(zone, &from);
+        destination.expect_when(zone, &to);
+    }
+}
+
+fn each_field_that_differs_is_found<S: Side, D: Side>() {
+    let (source, destination, place) = (S::new(), D::new(), Place::new());
+    let record = Record::full(5);
+    let mut others = [record; 10];
+    others[0].reports.count += 1;
+    others[1].whitelists.count -= 1;
+    others[2].reports.first = Some(THEN - SECOND);
+    others[3].reports.last = Some(THEN + 5 * SECOND);
+    others[4].whitelists.first = Some(THEN);
+    others[5].whitelists.last = Some(THEN + 5 * SECOND);
+    others[6].reports.first = None;
+    others[7].whitelists.last = None;
+    others[8].reports = super::Tally::default();
+    // The last one is equal, and one more is not there at all.
+    let digests: Vec<String> = (0..=10).map(digest).collect();
+    let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), record)).collect();
+    source.plant(&records, "UTC");
+    let records: Vec<_> = digests.iter().map(String::as_str).zip(others).collect();
+    destination.plant(&records, "UTC");
+    let (from, to) = (source.all(), destination.all());
+    let finished = place.migrate(&source, &destination, &["--verify-only"]);
+    let told = finished.verified();
+    let named: BTreeSet<String> = digests[..9].iter().chain(&digests[10..]).cloned().collect();
+    assert_eq!((told.complete, told.named), (Some((11, 10)), named), "{finished:?}");
+    assert_eq!((source.all(), destination.all()), (from, to));
+}
+
+fn merged_counts_are_added_once<S: Side, D: Side>() {
+    let (source, destination, place) = (S::new(), D::new(), Place::new());
+    let digests: Vec<String> = (0..5).map(digest).collect();
+    let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|at: usize| digests[at].as_str());
+    let early = Record { reports: tally(3, THEN - 9 * SECOND, THEN), ..Record::default() };
+    let late = Record { whitelists: tally(4, THEN + SECOND, THEN + 9 * SECOND), ..Record::full(7) };
+    let wide = Record { reports: tally(1, THEN - 20 * SECOND, THEN + 20 * SECOND), ..Record::default() };
+    let here = [(a, early), (b, late), (c, Record::full(5)), (d, Record::default())];
+    let there = [(a, late), (b, early), (d, wide), (e, Record::reported(1))];
+    source.plant(&here, "UTC");
+    destination.plant(&there, "UTC");
+    let before = source.all();
+    let merge = ["--merge", "--journal", "journal"];
+    let sum = early.and(late);
+    let expected = |a_is, c_is| {
+        destination.showing(&[(a, a_is), (b, sum), (c, c_is), (d, wide), (e, Record::reported(1))], "UTC")
+    };
+    place.migrate(&source, &destination, &merge).expect_plain(&destination, 4);
+    destination.expect(&expected(sum, Record::full(5)));
+    source.expect(&before);
+
+    let finished = place.migrate(&source, &destination, &merge);
+    let told = finished.migrated();
+    assert_eq!((told.complete, told.before), (Some((0, 0)), 4), "{finished:?}");
+    destination.expect(&expected(sum, Record::full(5)));
+
+    // The difference only of what has been counted meanwhile.
+    let mut grown = early;
+    grown.reports = tally(10, THEN - 9 * SECOND, THEN + 30 * SECOND);
+    source.plant(&[(a, grown)], "UTC");
+    let finished = place.migrate(&source, &destination, &merge);
+    let told = finished.migrated();
+    assert_eq!((told.complete, told.before), (Some((1, 0)), 3), "{finished:?}");
+    let mut more = sum;
+    more.reports.count += 7;
+    more.reports.last = Some(THEN + 30 * SECOND);
+    destination.expect(&expected(more, Record::full(5)));
+
+    // And on top of what has been counted into the destination.
+    destination.plant(&[(c, Record::full(105))], "UTC");
+    source.plant(&[(c, Record::full(6))], "UTC");
+    let finished = place.migrate(&source, &destination, &merge);
+    let told = finished.migrated();
+    assert_eq!((told.complete, told.before), (Some((1, 0)), 3), "{finished:?}");
+    destination.expect(&expected(more, Record::full(106)));
+}
+
+/// The tests of pairs of engines.
+macro_rules! battery {
+    ($($pair:ident: $source:ident $destination:ident)+) => {
+        $(mod $pair {
+            use crate::ours::migrate::sides::*;
+            battery!(@tests $source $destination:
+                valid_records_of_all_shapes_arrive
+                odd_keys_are_repaired_and_others_left_alone
+                what_has_arrived_is_deleted_and_nothing_else
+                a_source_without_trouble_is_empty_after_a_move
+                a_dry_run_counts_and_changes_nothing
+                a_copy_is_found_equal
+                each_field_that_differs_is_found
+                merged_counts_are_added_once
+            );
+        })+
+    };
+    (@tests $source:ident $destination:ident: $($test:ident)+) => {
+        $(#[test]
+        fn $test() {
+            super::$test::<$source, $destination>();
+        })+
+    };
+}
+
+battery! {
+    gdbm_to_gdbm: Gdbm Gdbm
+    gdbm_to_redis: Gdbm Hashes
+    gdbm_to_redis_v0: Gdbm Texts
+    gdbm_to_mysql: Gdbm MySql
+    redis_to_gdbm: Hashes Gdbm
+    redis_to_redis: Hashes Hashes
+    redis_to_redis_v0: Hashes Texts
+    redis_to_mysql: Hashes MySql
+    redis_v0_to_gdbm: Texts Gdbm
+    redis_v0_to_redis: Texts Hashes
+    redis_v0_to_redis_v0: Texts Texts
+    redis_v0_to_mysql: Texts MySql
+    mysql_to_gdbm: MySql Gdbm
+    mysql_to_redis: MySql Hashes
+    mysql_to_redis_v0: MySql Texts
+    mysql_to_mysql: MySql MySql
+}

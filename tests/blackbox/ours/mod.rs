@@ -1,0 +1,29 @@
+//! What holds for the server of this package alone, and its other programs.
+
+mod bench;
+mod deployed;
+mod descriptors;
+mod faults;
+mod faults_machine;
+mod hostile;
+mod limits;
+mod loops;
+mod machine;
+mod machine_logs;
+mod machine_memory;
+mod memory;
+mod migrate;
+mod mounts;
+mod mysql8;
+mod namespaces;
+mod outages;
+mod pauses;
+mod pipes;
+mod recover;
+mod repairs;
+mod root;
+mod shared_port;
+mod signals;
+mod storage;
+mod storms;
+mod traces;

@@ -1,0 +1,296 @@
+//! Repairs without room, of a file that is a mount point, and databases whose disk is not mounted.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+
+use super::Disk;
+use crate::harness::{Finished, Home, Process, digest, finish};
+use crate::ours::repairs::owed::expect_owed;
+use crate::ours::repairs::{OLD_MARKER, RECORDS, REPAIRED, all_names, marker_of, names, small, warned_start};
+
+/// How large the disks are, in KiB.
+const SIZE: u32 = 32 * 1024;
+
+/// A home whose database is on a disk of its own, in a directory of the homedir, and is closed.
+fn on_a_disk() -> (Home, Disk, BTreeMap<String, i64>) {
+    let (home, stored) = small();
+    fs::create_dir(home.path("data")).unwrap();
+    let disk = Disk::new(&home, home.path("data"), SIZE);
+    fs::copy(home.path("pyzord.db"), disk.path("pyzord.db")).unwrap();
+    fs::remove_file(home.path("pyzord.db")).unwrap();
+    home.clone().config("DigestDB = data/pyzord.db\n");
+    (home, disk, stored)
+}
+
+/// Starts a server where the disk is seen. Returns it and what the log says of the start.
+#[track_caller]
+fn start(home: &Home, disk: &Disk) -> (Process, String) {
+    let said = home.log().len();
+    let (daemon, _) = warned_start(home, disk.inside(home, &home.detached()));
+    (daemon, home.log()[said..].to_owned())
+}
+
+/// How long the file on the disk is, in KiB.
+fn length_on(disk: &Disk) -> usize {
+    usize::try_from(fs::metadata(disk.path("pyzord.db")).unwrap().len() / 1024).unwrap()
+}
+
+/// What is stored in the file on the disk, which must be the only one there.
+#[track_caller]
+fn stored_on(home: &Home, disk: &Disk) -> BTreeMap<String, i64> {
+    assert_eq!(names(&disk.path(""), ""), ["pyzord.db".to_owned()].into());
+    let copy = home.path("pyzord.db");
+    fs::copy(disk.path("pyzord.db"), &copy).unwrap();
+    let stored = home.stored();
+    fs::remove_file(copy).unwrap();
+    stored
+}
+
+#[test]
+fn repair_without_room_stays_owed_until_there_is_room() {
+    let (home, disk, stored) = on_a_disk();
+    let marker = disk.path("pyzord.db.open");
+    fs::write(&marker, OLD_MARKER).unwrap();
+    // Room for half of another file.
+    disk.fill("ballast", disk.free() - length_on(&disk) / 2);
+    for is_killed in [false, true, false] {
+        let (daemon, log) = start(&home, &disk);
+        assert!(log.contains(" WARNING ") && !log.contains(REPAIRED), "{log}");
+        assert_eq!(home.caller().count(&digest(5)), stored[&digest(5)]);
+        expect_owed(&fs::read(&marker).unwrap());
+        if is_killed {
+            daemon.signal(Signal::SIGKILL);
+            daemon.ended();
+        } else {
+            daemon.stop();
+        }
+        expect_owed(&fs::read(&marker).unwrap());
+        let names = names(&disk.path(""), "pyzord.db");
+        assert_eq!(names, ["pyzord.db", "pyzord.db.open"].map(str::to_owned).into());
+    }
+    fs::remove_file(disk.path("ballast")).unwrap();
+    let (daemon, log) = start(&home, &disk);
+    assert!(log.contains(REPAIRED), "{log}");
+    daemon.stop();
+    assert_eq!(stored_on(&home, &disk), stored);
+}
+
+/// With room for reports, but not for a repair.
+#[test]
+fn reports_before_an_owed_repair_are_in_the_repaired_file() {
+    let (home, disk, mut stored) = on_a_disk();
+    let marker = disk.path("pyzord.db.open");
+    fs::write(&marker, OLD_MARKER).unwrap();
+    disk.fill("ballast", disk.free() - 6 * 1024);
+    let (daemon, log) = start(&home, &disk);
+    if log.contains(REPAIRED) {
+        println!("there is room for a repair");
+    }
+    for number in RECORDS..RECORDS + 500 {
+        assert_eq!(home.caller().answered("report", &[&digest(number)]).code(), 200);
+        stored.insert(digest(number), 1);
+    }
+    daemon.stop();
+    if !log.contains(REPAIRED) {
+        expect_owed(&fs::read(&marker).unwrap());
+    }
+    fs::remove_file(disk.path("ballast")).unwrap();
+    let (daemon, again) = start(&home, &disk);
+    assert!([log, again].iter().filter(|log| log.contains(REPAIRED)).count() == 1);
+    daemon.stop();
+    assert_eq!(stored_on(&home, &disk), stored);
+}
+
+#[test]
+fn leftovers_of_a_repair_do_not_count_as_taken_room() {
+    let (home, disk, stored) = on_a_disk();
+    for recovers in [false, true] {
+        disk.fill("pyzord.db.repair.a1B2c3", disk.free() - length_on(&disk) / 2);
+        if recovers {
+            let mut file = fs::read(disk.path("pyzord.db")).unwrap();
+            // The directory, without which everything is found all the same.
+            file[4096..8192].fill(0);
+            fs::write(disk.path("pyzord.db"), file).unwrap();
+            let mut command = home.command();
+            command.arg("--recover");
+            let finished = finish(disk.inside(&home, &command));
+            assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
+            for name in names(&disk.path(""), "pyzord.db.broken-") {
+                fs::remove_file(disk.path(&name)).unwrap();
+            }
+        } else {
+            fs::write(disk.path("pyzord.db.open"), OLD_MARKER).unwrap();
+            let (daemon, log) = start(&home, &disk);
+            assert!(log.contains(REPAIRED), "{log}");
+            daemon.stop();
+        }
+        assert_eq!(stored_on(&home, &disk), stored);
+    }
+}
+
+/// Expects that a server which does not see the disk creates nothing, and returns how it ended.
+#[track_caller]
+fn expect_unmounted(home: &Home) -> Finished {
+    let before = all_names(&home.directory());
+    let mut recovering = home.command();
+    recovering.arg("--recover");
+    finish(recovering).expect_line(&["data/pyzord.db"]);
+    let finished = finish(home.detached());
+    finished.expect_line(&["data/pyzord.db", "pyzord.disk"]);
+    assert_eq!(names(&home.path("data"), ""), [].into());
+    assert_eq!(all_names(&home.directory()), before);
+    finished
+}
+
+#[test]
+fn database_is_not_created_below_a_disk_that_is_not_mounted() {
+    for is_killed in [false, true] {
+        let (home, disk, mut stored) = on_a_disk();
+        let (daemon, log) = start(&home, &disk);
+        assert!(!log.contains(" WARNING "), "{log}");
+        assert!(home.path("pyzord.disk").exists());
+        assert_eq!(home.caller().answered("report", &[&digest(5)]).code(), 200);
+        *stored.get_mut(&digest(5)).unwrap() += 1;
+        if is_killed {
+            daemon.signal(Signal::SIGKILL);
+            daemon.ended();
+            fs::remove_file(home.path("pyzord.pid")).unwrap();
+        } else {
+            daemon.stop();
+            assert!(home.path("pyzord.disk").exists());
+        }
+        expect_unmounted(&home);
+        // Mounted again, it goes on.
+        let (daemon, _) = start(&home, &disk);
+        assert_eq!(home.caller().count(&digest(5)), stored[&digest(5)]);
+        daemon.stop();
+        assert_eq!(stored_on(&home, &disk), stored);
+        expect_unmounted(&home);
+        // Without the note a new database is wanted.
+        fs::remove_file(home.path("pyzord.disk")).unwrap();
+        home.detach().stop();
+        assert_eq!(names(&home.path("data"), ""), ["pyzord.db".to_owned()].into());
+        assert!(!home.path("pyzord.disk").exists());
+        fs::remove_file(home.path("data/pyzord.db")).unwrap();
+        // The old one is still on its disk.
+        start(&home, &disk).0.stop();
+        assert_eq!(stored_on(&home, &disk), stored);
+        expect_unmounted(&home);
+    }
+}
+
+/// As a memory disk is after each boot.
+#[test]
+fn database_on_another_disk_in_the_place_of_its_own_is_made_anew() {
+    let (home, disk, _) = on_a_disk();
+    start(&home, &disk).0.stop();
+    drop(disk);
+    let other = Disk::new(&home, home.path("data"), SIZE);
+    let daemon = home.detach_with(other.inside(&home, &home.detached()));
+    assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
+    daemon.stop();
+    assert_eq!(stored_on(&home, &other), [(digest(1), 1)].into());
+    // The note is about this database, and another one does not change it.
+    home.clone().config("DigestDB = other.db\n");
+    home.detach().stop();
+    home.clone().config("DigestDB = data/pyzord.db\n");
+    expect_unmounted(&home);
+}
+
+#[test]
+fn database_removed_from_its_mounted_disk_is_replaced() {
+    let (home, disk, _) = on_a_disk();
+    for _ in 0..2 {
+        home.detach_with(disk.inside(&home, &home.detached())).stop();
+        fs::remove_file(disk.path("pyzord.db")).unwrap();
+    }
+    let daemon = home.detach_with(disk.inside(&home, &home.detached()));
+    assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
+    daemon.stop();
+    let log = home.log();
+    assert!(!log.contains(" WARNING ") && !log.contains(" ERROR "), "{log}");
+    assert_eq!(stored_on(&home, &disk), [(digest(1), 1)].into());
+}
+
+/// A home in whose homedir a file from elsewhere is mounted as the database.
+fn mounted_file() -> (Home, Disk, BTreeMap<String, i64>) {
+    let (home, stored) = small();
+    let elsewhere = home.parent().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let real = elsewhere.join("real.db");
+    fs::rename(home.path("pyzord.db"), &real).unwrap();
+    if Uid::effective().is_root() {
+        chown(&real, Some(1234), Some(4321)).unwrap();
+    }
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+    // What it is mounted on.
+    fs::write(home.path("pyzord.db"), "").unwrap();
+    let disk = Disk::of_a_file(&home, &real, home.path("pyzord.db"));
+    (home, disk, stored)
+}
+
+/// Expects that the mounted file has these records and is the one that it was, and that nothing is beside it.
+#[track_caller]
+fn expect_in_place(home: &Home, before: &fs::Metadata, stored: &BTreeMap<String, i64>) {
+    let elsewhere = home.parent().join("elsewhere");
+    let real = elsewhere.join("real.db");
+    let after = fs::metadata(&real).unwrap();
+    let of = |found: &fs::Metadata| (found.dev(), found.ino(), found.uid(), found.gid(), found.mode());
+    assert_eq!(of(&after), of(before));
+    assert_eq!(names(&elsewhere, ""), ["real.db".to_owned()].into());
+    assert_eq!(names(&home.directory(), "pyzord.db"), ["pyzord.db".to_owned()].into());
+    let below = home.path("pyzord.db");
+    assert_eq!(fs::metadata(&below).unwrap().len(), 0, "the file below the mount point");
+    fs::copy(&real, &below).unwrap();
+    assert_eq!(home.stored(), *stored);
+    fs::write(&below, "").unwrap();
+}
+
+#[test]
+fn file_that_is_a_mount_point_is_served_and_cannot_be_repaired() {
+    for confine in ["True", "False"] {
+        let (home, disk, mut stored) = mounted_file();
+        home.clone().config(&format!("Confine = {confine}\n"));
+        let real = home.parent().join("elsewhere/real.db");
+        let before = fs::metadata(&real).unwrap();
+        let (daemon, log) = start(&home, &disk);
+        assert!(log.contains("is a mount point by itself"), "{log}");
+        daemon.stop();
+        for _ in 0..2 {
+            if !marker_of(&home.path("pyzord.db")).exists() {
+                fs::write(marker_of(&home.path("pyzord.db")), OLD_MARKER).unwrap();
+            }
+            let (daemon, log) = start(&home, &disk);
+            assert!(log.contains("could not be repaired: it is a mount point by itself"), "{log}");
+            assert!(!log.contains(REPAIRED), "{log}");
+            assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
+            *stored.get_mut(&digest(1)).unwrap() += 1;
+            daemon.stop();
+            expect_owed(&fs::read(marker_of(&home.path("pyzord.db"))).unwrap());
+        }
+        let mut command = home.command();
+        command.arg("--recover");
+        finish(disk.inside(&home, &command))
+            .expect_line(&["it is a mount point by itself", "it is as it was"]);
+        fs::remove_file(marker_of(&home.path("pyzord.db"))).unwrap();
+        let file = fs::File::options().write(true).open(&real).unwrap();
+        file.set_len(before.len()).unwrap();
+        expect_in_place(&home, &before, &stored);
+    }
+}
+
+#[test]
+fn empty_file_that_is_a_mount_point_becomes_a_database() {
+    let (home, disk, _) = mounted_file();
+    let real = home.parent().join("elsewhere/real.db");
+    fs::write(&real, "").unwrap();
+    let before = fs::metadata(&real).unwrap();
+    let (daemon, _) = start(&home, &disk);
+    assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
+    daemon.stop();
+    expect_in_place(&home, &before, &[(digest(1), 1)].into());
+}

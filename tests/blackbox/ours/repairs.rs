@@ -1,0 +1,114 @@
+//! Repairs of the gdbm file, and the marker beside it that tells the next start whether one is due.
+
+mod absent;
+mod leftovers;
+pub(crate) mod links;
+mod markers;
+pub(crate) mod owed;
+mod stops;
+mod times;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Home, Ledger, Process, digest, finish};
+
+/// The marker of versions that had only a text in it, with which a repair is due.
+pub(crate) const OLD_MARKER: &str = "pyzord has the database open, or was killed while it had. It removes this file when \
+                                     it closes the database; where it finds it at the start, it first repairs the \
+                                     database.\n";
+/// The log line of a repair contains this.
+pub(crate) const REPAIRED: &str = "have been recovered";
+/// How many records the small databases of these tests have.
+pub(crate) const RECORDS: u32 = 300;
+
+/// A home whose database has some records and is closed, and how often each was reported.
+pub(crate) fn small() -> (Home, BTreeMap<String, i64>) {
+    let home = Home::open();
+    fill(&home);
+    let stored = home.stored();
+    (home, stored)
+}
+
+/// Writes the records of [`small`] to the database of a home.
+pub(crate) fn fill(home: &Home) {
+    let text = |count| format!("1,{count},2026-01-01 00:00:00,2026-11-01 00:00:00,0,None,None");
+    let records: Vec<_> = (0..RECORDS).map(|number| (digest(number), text(number % 7 + 1))).collect();
+    home.database().write(&records);
+}
+
+/// The name of a file with this ending beside a database.
+pub(crate) fn beside(database: &Path, ending: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// The marker of a database.
+pub(crate) fn marker_of(database: &Path) -> PathBuf {
+    beside(database, ".open")
+}
+
+/// Leaves a marker beside a closed database with which the next start has to repair it.
+pub(crate) fn owe_repair(database: &Path) {
+    fs::write(marker_of(database), OLD_MARKER).unwrap();
+    fs::set_permissions(marker_of(database), Permissions::from_mode(0o600)).unwrap();
+}
+
+/// The names in a directory that begin like this.
+pub(crate) fn names(directory: &Path, start: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with(start)).collect()
+}
+
+/// The names in a homedir, but for logs, which every start may create.
+pub(crate) fn all_names(directory: &Path) -> BTreeSet<String> {
+    names(directory, "").into_iter().filter(|name| !name.ends_with(".log")).collect()
+}
+
+/// Asserts that the homedir has the database and no other file whose name begins like its.
+#[track_caller]
+pub(crate) fn expect_only_database(home: &Home) {
+    assert_eq!(names(&home.directory(), "pyzord.db"), ["pyzord.db".to_owned()].into());
+    assert!(!home.path("pyzord.disk").exists(), "the note of a database on another file system");
+}
+
+/// What the log says of a start into the background and of everything up to the next stop, which is done here.
+#[track_caller]
+pub(crate) fn log_of_a_start(home: &Home) -> String {
+    let said = home.log().len();
+    home.detach().stop();
+    home.log()[said..].to_owned()
+}
+
+/// Starts a server that must serve, and may warn. Returns it and what it said on stderr.
+#[track_caller]
+pub(crate) fn warned_start(home: &Home, command: std::process::Command) -> (Process, String) {
+    let finished = finish(command);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    (home.daemon(), finished.stderr)
+}
+
+/// Reports old and new digests, kills the server in the middle of more, and enters what is known of them.
+pub(crate) fn kill_under_load(home: &Home, daemon: Process, ledger: &mut Ledger, round: u32) {
+    let mut caller = home.caller();
+    let first = 1000 * (round + 1);
+    let digests: Vec<String> = (first..first + 150 + 37 * round).map(digest).collect();
+    for name in &digests {
+        let reply = caller.answered("report", &[name]);
+        ledger.enter(name, Some(&reply));
+    }
+    for number in 0..100 {
+        // Every other one is new.
+        let name = if number % 2 == 0 { digest(first) } else { digest(first + 500 + number) };
+        caller.send("report", &[&name], 2000 + number);
+        ledger.enter(&name, None);
+    }
+    daemon.signal(Signal::SIGKILL);
+    daemon.ended();
+}

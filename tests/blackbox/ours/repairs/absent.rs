@@ -1,0 +1,117 @@
+//! A marker, or a link, whose database is not there.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use nix::sys::signal::Signal;
+
+use super::{
+    OLD_MARKER, REPAIRED, all_names, beside, expect_only_database, log_of_a_start, marker_of, owe_repair,
+    small,
+};
+use crate::harness::{Home, digest, finish};
+
+/// Expects that a start creates nothing and names both files, and that `--recover` creates nothing either.
+#[track_caller]
+fn expect_refused(home: &Home, name: &str, other: &str) {
+    let directories = [home.directory(), home.parent().join("elsewhere")];
+    let all =
+        || directories.iter().filter(|path| path.exists()).map(|path| all_names(path)).collect::<Vec<_>>();
+    let before = all();
+    for detached in [true, false] {
+        let finished =
+            finish(if detached { home.detached() } else { home.under("exec \"$@\" --recover", false) });
+        finished.expect_line(&[name]);
+        // The one name may begin with the other.
+        let rest = finished.stderr.replacen(other, "", 1);
+        assert!(!detached || rest.len() < finished.stderr.len() && rest.contains(name), "{finished:?}");
+        assert_eq!(all(), before);
+    }
+}
+
+#[test]
+fn marker_without_its_database_creates_none() {
+    let home = Home::open();
+    let daemon = home.detach();
+    assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
+    daemon.signal(Signal::SIGKILL);
+    daemon.ended();
+    let database = home.path("pyzord.db");
+    let left = fs::read(marker_of(&database)).unwrap();
+    fs::remove_file(&database).unwrap();
+    fs::remove_file(home.path("pyzord.pid")).unwrap();
+    for content in [left.as_slice(), OLD_MARKER.as_bytes(), b""] {
+        fs::write(marker_of(&database), content).unwrap();
+        expect_refused(&home, "pyzord.db", "pyzord.db.open");
+        assert_eq!(fs::read(marker_of(&database)).unwrap(), content);
+    }
+    // What the line asks for helps.
+    fs::remove_file(marker_of(&database)).unwrap();
+    home.detach().stop();
+    expect_only_database(&home);
+}
+
+/// gdbm's own recovery renames the file to a backup and then the new file to its place. A kill between the two
+/// leaves both under other names.
+#[test]
+fn backup_of_an_interrupted_repair_is_put_back() {
+    let (home, stored) = small();
+    let database = home.path("pyzord.db");
+    fs::copy(&database, beside(&database, ".kQ2x7Z")).unwrap();
+    fs::rename(&database, beside(&database, ".~1~")).unwrap();
+    owe_repair(&database);
+    let log = log_of_a_start(&home);
+    assert!(log.contains(REPAIRED), "{log}");
+    assert_eq!(home.stored(), stored);
+    assert!(!marker_of(&database).exists());
+    assert!(!beside(&database, ".~1~").exists());
+}
+
+/// The new file may not be complete: the backup is.
+#[test]
+fn backup_is_preferred_to_a_part_of_a_new_file() {
+    let (home, stored) = small();
+    let database = home.path("pyzord.db");
+    let file = fs::read(&database).unwrap();
+    fs::write(beside(&database, ".kQ2x7Z"), &file[..4096]).unwrap();
+    fs::rename(&database, beside(&database, ".~1~")).unwrap();
+    owe_repair(&database);
+    home.detach().stop();
+    assert_eq!(home.stored(), stored);
+}
+
+#[test]
+fn dangling_link_creates_nothing_and_is_named_with_its_target() {
+    for target in ["../elsewhere/real.db", "absolute", "link", "../gone/real.db"] {
+        for is_marked in [false, true] {
+            let home = Home::open();
+            let elsewhere = home.parent().join("elsewhere");
+            fs::create_dir(&elsewhere).unwrap();
+            let link = home.path("pyzord.db");
+            match target {
+                "absolute" => symlink(elsewhere.join("real.db"), &link).unwrap(),
+                "link" => {
+                    symlink(elsewhere.join("real.db"), home.path("second")).unwrap();
+                    symlink("second", &link).unwrap();
+                }
+                relative => symlink(relative, &link).unwrap(),
+            }
+            if is_marked {
+                owe_repair(&elsewhere.join("real.db"));
+            }
+            expect_refused(&home, "home/pyzord.db", "real.db");
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        }
+    }
+}
+
+#[test]
+fn removed_database_is_replaced_after_a_clean_stop() {
+    let (home, _) = small();
+    home.detach().stop();
+    fs::remove_file(home.path("pyzord.db")).unwrap();
+    let log = log_of_a_start(&home);
+    assert!(!log.contains("WARNING") && !log.contains(REPAIRED), "{log}");
+    assert!(home.stored().is_empty());
+    expect_only_database(&home);
+}

@@ -1,0 +1,331 @@
+//! Another user than the one who started the server, and what it gives up.
+//!
+//! The servers here are started by root, who can become anybody.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+
+use crate::harness::{Account, DIGEST, Home, MariaDb, Redis, Server, eventually, finish};
+
+pub(super) const NOBODY: u32 = 65534;
+/// A user and a group that the system does not know.
+const STRANGER: u32 = 54_321;
+
+/// Fails with advice where these tests cannot be run.
+pub(super) fn require_root() {
+    assert!(Uid::effective().is_root(), "becoming another user is tested as root: sudo make test");
+}
+
+/// A homedir of this user, in which everybody may do everything, with these settings.
+pub(super) fn home_of(user: u32, settings: &str) -> Home {
+    let home = Home::open().user_from_config().config(settings);
+    give(&home, user);
+    home
+}
+
+/// Gives a homedir with all that is in it to a user, and opens the way to it.
+fn give(home: &Home, user: u32) {
+    let path = home.directory();
+    fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+    let inside = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+    for path in std::iter::once(path).chain(inside) {
+        chown(path, Some(user), Some(user)).unwrap();
+    }
+}
+
+/// The fields of the status of every thread.
+fn threads(server: &Server) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()
+}
+
+fn field(status: &str, name: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Asserts that every thread is this user for good and can get no further.
+#[track_caller]
+fn assert_is(server: &Server, user: u32) {
+    let threads = threads(server);
+    assert!(threads.len() > 1, "the logs have threads of their own");
+    for status in threads {
+        for name in ["Uid", "Gid"] {
+            assert_eq!(field(&status, name), format!("{user} {user} {user} {user}"), "{name}");
+        }
+        assert!(["", &user.to_string()].contains(&field(&status, "Groups").as_str()), "{status}");
+        assert_eq!(field(&status, "CapEff"), "0000000000000000");
+        assert_confined(&status);
+    }
+}
+
+fn assert_confined(status: &str) {
+    assert_eq!((field(status, "NoNewPrivs"), field(status, "Seccomp")), ("1".to_owned(), "2".to_owned()));
+}
+
+#[test]
+fn every_thread_becomes_the_user_for_good_and_owns_its_files() {
+    require_root();
+    for (settings, user) in [
+        ("User = nobody\n".to_owned(), NOBODY),
+        (format!("User = {STRANGER}\nGroup = {STRANGER}\n"), STRANGER),
+    ] {
+        let home = home_of(user, &settings);
+        let server = home.start();
+        assert_is(&server, user);
+        assert_eq!(server.request("report", &[DIGEST]).code(), 200);
+        for name in ["pyzord.db", "pyzord.log", "usage.log"] {
+            assert_eq!(fs::metadata(home.path(name)).unwrap().uid(), user, "{name}");
+        }
+        assert!(server.stop().success());
+        assert!(!home.everything_said().contains("root"), "{}", home.everything_said());
+        assert!(home.database().record(DIGEST).contains('1'));
+    }
+}
+
+#[test]
+fn a_privileged_port_is_bound_before() {
+    require_root();
+    let home = home_of(NOBODY, "User = nobody\n");
+    let mut command = home.bare();
+    let port =
+        (500..1000).rev().find(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok()).unwrap();
+    command.arg("--homedir").arg(home.directory()).args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+    command.args(["--detach", "/dev/null"]);
+    let finished = finish(command);
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{}", home.everything_said());
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    crate::harness::ask_on(&socket, "Op: ping\nPV: 2.1\nThread: 3000\n\n");
+    home.daemon().stop();
+    assert!(!home.path("pyzord.pid").exists());
+}
+
+#[test]
+fn a_homedir_that_root_makes_is_the_users() {
+    require_root();
+    let home = Home::open();
+    fs::set_permissions(home.parent(), Permissions::from_mode(0o777)).unwrap();
+    let homedir = home.parent().join("made");
+    let mut command = home.bare();
+    command.arg("--homedir").arg(&homedir).args(["-a", "127.0.0.1", "-p", &home.port().to_string()]);
+    command.args(["--user", "nobody", "--detach", "/dev/null"]);
+    let finished = finish(command);
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
+    assert_eq!(fs::metadata(&homedir).unwrap().uid(), NOBODY);
+    let pid = fs::read_to_string(homedir.join("pyzord.pid")).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGTERM).unwrap();
+    eventually("the end", || (!homedir.join("pyzord.pid").exists()).then_some(()));
+}
+
+#[test]
+fn what_the_user_could_not_do_fails_the_start_with_what_mends_it() {
+    require_root();
+    let deny = |home: &Home, name: &str| {
+        let path = home.path(name);
+        if !path.exists() {
+            fs::write(&path, "").unwrap();
+        }
+        chown(&path, Some(0), Some(0)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    };
+    for (name, what, mend) in [
+        ("pyzord.passwd", "cannot read the passwd file", "chgrp nogroup PATH && chmod g+r PATH"),
+        ("pyzord.access", "cannot read the access file", "chgrp nogroup PATH && chmod g+r PATH"),
+        ("pyzord.log", "cannot write the log file", "chown nobody PATH"),
+        ("usage.log", "cannot write the usage log file", "chown nobody PATH"),
+        ("pyzord.db", "cannot write the database", "chown nobody PATH"),
+    ] {
+        let home = home_of(NOBODY, "User = nobody\n");
+        let path = deny(&home, name);
+        assert_eq!(home.try_start().err().and_then(|status| status.code()), Some(1), "{name}");
+        let stderr = home.stderr();
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains(what) && stderr.contains(&mend.replace("PATH", &path)), "{stderr}");
+        // What the line says does mend it, and nothing else is needed.
+        let command = mend.replace("PATH", &path);
+        assert!(std::process::Command::new("sh").args(["-c", &command]).status().unwrap().success());
+        assert!(home.start().stop().success());
+    }
+}
+
+#[test]
+fn directories_that_the_user_cannot_use_are_named_once_each() {
+    require_root();
+    // Of root, and all in it, too.
+    let home = Home::open().user_from_config().config("User = nobody\n");
+    fs::set_permissions(home.directory().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+    let directory = home.directory().display().to_string();
+    assert!(home.try_start().is_err());
+    let stderr = home.stderr();
+    assert!(stderr.lines().count() >= 3, "{stderr}");
+    fs::set_permissions(home.directory(), Permissions::from_mode(0o755)).unwrap();
+    let home = home.config("User = nobody\nPidFile = /var/run/pyzord-test-there-is-none/pid\n");
+    assert!(home.try_start().is_err());
+    let said = home.stderr();
+    let mend = format!("chown nobody {directory}");
+    assert!(said.contains(&mend), "{said}");
+    assert_eq!(fs::read_dir(home.directory()).unwrap().count(), 2, "something was left behind");
+}
+
+#[test]
+fn users_that_cannot_be_are_named_with_their_place() {
+    require_root();
+    for (settings, text) in [
+        ("User = no-such-user\n", "config:4: User: there is no user 'no-such-user'"),
+        ("User = nobody\nGroup = no-such-group\n", "config:4: User: there is no group 'no-such-group'"),
+        (
+            "User = 54321\n",
+            "config:4: User: the system has no user of the number 54321, so that Group is needed",
+        ),
+        ("Confine = maybe\n", "config:4: Confine: 'maybe' is neither True nor False"),
+        ("Group = nogroup\n", "config:4: Group: a group without a user: set User as well"),
+    ] {
+        let home = Home::new().user_from_config().config(settings);
+        assert_eq!(home.try_start().err().and_then(|status| status.code()), Some(1));
+        assert!(home.stderr().contains(text), "{}", home.stderr());
+    }
+    // Only root can become somebody else.
+    let home = Home::open().config("User = root\n").unprivileged();
+    assert!(home.try_start().is_err());
+    assert!(home.stderr().contains("only root can become root"), "{}", home.stderr());
+    // Who is that user already has nothing to become.
+    let home = Home::open().config("User = nobody\n").unprivileged();
+    assert_is(&home.start(), NOBODY);
+}
+
+#[test]
+fn root_is_warned_once_and_served() {
+    require_root();
+    let home = Home::open().user_from_config();
+    let server = home.start();
+    assert_eq!(server.request("report", &[DIGEST]).code(), 200);
+    threads(&server).iter().for_each(|status| assert_confined(status));
+    assert!(server.stop().success());
+    for said in [home.log(), home.stderr()] {
+        assert_eq!(said.to_lowercase().matches("warning").count(), 1, "{said}");
+        assert!(said.contains("running as root"), "{said}");
+    }
+}
+
+/// Everything that happens to a server which runs for long.
+fn lives(home: &Home, away: impl FnOnce(), back: impl FnOnce()) {
+    let bob = Account::new("bob");
+    let server = home.start();
+    threads(&server).iter().for_each(|status| assert_confined(status));
+    assert_eq!(server.request("report", &[DIGEST]).code(), 200);
+    // Accounts that are edited as editors do, by putting another file in the place of the old one.
+    home.rewrite("pyzord.passwd", bob.passwd());
+    home.rewrite("pyzord.access", "all : anonymous : allow\nping : bob : allow\n");
+    server.signal(Signal::SIGUSR1);
+    eventually("the new account", || (server.request_as(&bob, "ping", &[]).code() == 200).then_some(()));
+    fs::rename(home.path("pyzord.log"), home.path("pyzord.log.1")).unwrap();
+    server.signal(Signal::SIGHUP);
+    eventually("a new log", || home.log().contains("have been reloaded").then_some(()));
+    away();
+    eventually("a refusal", || (server.request("check", &[DIGEST]).code() != 200).then_some(()));
+    back();
+    eventually("the database", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
+    assert!(server.request("check", &[DIGEST]).counts().0 >= 1);
+    assert!(server.stop().success(), "{}", home.everything_said());
+}
+
+#[test]
+fn confined_and_another_user_it_reloads_rotates_reconnects_and_stops() {
+    require_root();
+    let redis = std::cell::RefCell::new(Redis::start());
+    let port = redis.borrow().port();
+    let home = home_of(NOBODY, &format!("User = nobody\nEngine = redis\nDigestDB = localhost,{port},,0\n"));
+    lives(&home, || redis.borrow_mut().service().kill(), || redis.borrow_mut().restart());
+
+    let mariadb = std::cell::RefCell::new(MariaDb::start());
+    let port = mariadb.borrow().port();
+    let dsn = format!("localhost:{port},pyzor,secret,pyzor,digests");
+    let home = home_of(NOBODY, &format!("User = nobody\nEngine = mysql\nDigestDB = {dsn}\n"));
+    lives(&home, || mariadb.borrow_mut().service().kill(), || mariadb.borrow_mut().restart());
+}
+
+#[test]
+fn another_user_in_the_background_removes_its_pid_file() {
+    require_root();
+    let home = home_of(NOBODY, "User = nobody\n");
+    let mut command = home.bare();
+    command.arg("--homedir").arg(home.directory()).args(["-a", "127.0.0.1", "-p", &home.port().to_string()]);
+    command.args(["--detach", "/dev/null"]);
+    let finished = finish(command);
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{}", home.everything_said());
+    assert_eq!(fs::metadata(home.path("pyzord.pid")).unwrap().uid(), NOBODY);
+    assert_eq!(home.caller().answered("report", &[DIGEST]).code(), 200);
+    home.daemon().stop();
+    assert!(!home.path("pyzord.pid").exists());
+}
+
+#[test]
+fn confined_it_reaches_no_other_files_and_keeps_what_it_had() {
+    require_root();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("access"), "all : anonymous : deny\n").unwrap();
+    let lead_away = |home: &Home| {
+        let access = home.path("pyzord.access");
+        fs::remove_file(&access).unwrap();
+        symlink(outside.path().join("access"), access).unwrap();
+    };
+    for (settings, code) in [("", 200), ("Confine = False\n", 403)] {
+        let home = Home::open().config(settings);
+        let server = home.start();
+        let is_confined = threads(&server).iter().all(|status| field(status, "Seccomp") == "2");
+        assert_eq!(is_confined, code == 200);
+        lead_away(&home);
+        server.signal(Signal::SIGUSR1);
+        eventually("a reload", || {
+            let log = home.log();
+            (log.contains("stay as they were") || log.contains("have been reloaded")).then_some(())
+        });
+        assert_eq!(server.request("check", &[DIGEST]).code(), code, "{}", home.log());
+        assert_eq!(home.log().contains("cannot read the access file"), code == 200);
+        assert!(server.stop().success());
+    }
+    // A link that was there at the start says that its target is wanted.
+    let home = Home::open();
+    lead_away(&home);
+    assert_eq!(home.start().request("check", &[DIGEST]).code(), 403);
+}
+
+#[test]
+fn logs_elsewhere_are_rotated_where_they_are() {
+    require_root();
+    let logs = tempfile::tempdir().unwrap();
+    let home = Home::open();
+    // One by its path, one by a link.
+    symlink(logs.path().join("usage.log"), home.path("usage.log")).unwrap();
+    let log = logs.path().join("elsewhere.log");
+    home.rewrite("config", format!("[server]\nLogFile = {}\nUsageLogFile = usage.log\n", log.display()));
+    let server = home.start();
+    let moved = |path: &Path| path.with_extension("1");
+    for path in [&log, &logs.path().join("usage.log")] {
+        fs::rename(path, moved(path)).unwrap();
+    }
+    server.signal(Signal::SIGHUP);
+    eventually("new logs", || (log.exists() && logs.path().join("usage.log").exists()).then_some(()));
+    assert!(server.stop().success());
+    assert!(fs::read_to_string(&log).unwrap().contains("Server shutdown."));
+}
+
+#[test]
+fn no_dump_is_made_of_its_memory_which_root_alone_reads_once_it_is_another_user() {
+    require_root();
+    let home = home_of(NOBODY, "User = nobody\n");
+    let server = home.start();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(cores.split_whitespace().collect::<Vec<_>>()[4..6], ["1", "1"], "{cores}");
+    // The files of a process whose memory is hidden are root's.
+    let environment = fs::metadata(format!("/proc/{}/environ", server.pid())).unwrap();
+    assert_eq!(environment.uid(), 0);
+}

@@ -1,0 +1,296 @@
+//! Storms of signals: a hundred USR1 and a hundred HUP a second under load, while the files that are read again are
+//! rewritten and the logs rotated.
+//!
+//! `make storms` does that for a minute and prints what it saw. `PYZORD_STORM_SECONDS` is how long it takes.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{
+    Account, Caller, Home, Ledger, PATIENCE, Process, Reply, Server, StopFlag, ask_on, digest, eventually,
+    unix_time,
+};
+
+/// The time between two signals; USR1 and HUP take turns.
+const BETWEEN: Duration = Duration::from_millis(5);
+/// How many anonymous callers there are beside the one who signs.
+const CALLERS: u32 = 2;
+/// More accounts than are read in no time.
+const MANY: u32 = 30_000;
+const LOGS: [&str; 2] = ["pyzord.log", "usage.log"];
+
+/// How files are rewritten.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rewriting {
+    /// A new file takes the place of the old one, of which nobody sees a half.
+    ByRename,
+    /// The file is emptied and written, so that a reload may meet nothing or a half.
+    InPlace,
+}
+
+/// The account that is there only in this version of the files.
+fn account(version: u32) -> Account {
+    Account::new(&format!("version{version}"))
+}
+
+impl Rewriting {
+    fn write(self, home: &Home, version: u32) {
+        let new = account(version);
+        let passwd = format!("{}{}", Account::new("bob").passwd(), new.passwd());
+        let access = format!("all : anonymous : allow\nall : bob : allow\nall : {} : allow\n", new.name());
+        for (name, content) in [("pyzord.passwd", passwd), ("pyzord.access", access)] {
+            match self {
+                Self::ByRename => home.rewrite(name, content),
+                Self::InPlace => fs::write(home.path(name), content).unwrap(),
+            }
+        }
+    }
+
+    /// Whether a request may be answered so.
+    fn allows(self, code: i64) -> bool {
+        code == 200 || self == Self::InPlace && [401, 403].contains(&code)
+    }
+}
+
+/// What the callers have seen.
+#[derive(Default)]
+struct Seen {
+    over: StopFlag,
+    ledger: Mutex<Ledger>,
+    answers: AtomicU64,
+    refusals: AtomicU64,
+}
+
+impl Seen {
+    /// Enters reports until it is over; `ask` gives the reply to one of the digest.
+    fn report(&self, how: Rewriting, first: u32, mut ask: impl FnMut(&str) -> Reply) {
+        let mut ledger = Ledger::default();
+        for number in 0.. {
+            if self.over.is_set() {
+                break;
+            }
+            let digest = digest(first + number % 50);
+            let reply = ask(&digest);
+            assert!(how.allows(reply.code()), "{}", reply.0.escape_ascii());
+            ledger.enter(&digest, Some(&reply));
+            self.answers.fetch_add(1, Ordering::Relaxed);
+            self.refusals.fetch_add(u64::from(reply.code() != 200), Ordering::Relaxed);
+        }
+        self.ledger.lock().unwrap().add(ledger);
+    }
+}
+
+/// A report of this account.
+fn signed(account: &Account, digest: &str) -> Vec<u8> {
+    let headers = format!("Op: report\nOp-Digest: {digest}\nThread: 3000\nPV: 2.1\n");
+    account.sign(&headers, unix_time())
+}
+
+fn socket(home: &Home) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", home.port())).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Descriptors and threads of a process.
+fn taken(daemon: Process) -> (usize, usize) {
+    (daemon.descriptors().len(), fs::read_dir(daemon.proc("task")).unwrap().count())
+}
+
+/// Sends a signal again and again, for so long or until it is over; returns how many.
+fn signal(daemon: Process, seen: &Seen, time: Duration) -> u32 {
+    let start = Instant::now();
+    let mut count = 0;
+    while start.elapsed() < time && !seen.over.is_set() {
+        daemon.signal(if count % 2 == 0 { Signal::SIGUSR1 } else { Signal::SIGHUP });
+        count += 1;
+        // At the times at which they are due, however late this thread is at some of them.
+        thread::sleep((start + BETWEEN * count).saturating_duration_since(Instant::now()));
+    }
+    count
+}
+
+/// Renames the logs until it is done; returns how often.
+fn rotate(home: &Home, done: &AtomicBool) -> u32 {
+    let mut count = 0;
+    while !done.load(Ordering::Relaxed) {
+        count += 1;
+        for name in LOGS {
+            // It is not there again before the next HUP.
+            let _ = fs::rename(home.path(name), home.path(format!("{name}.{count:06}")));
+        }
+        thread::sleep(Duration::from_millis(30));
+    }
+    count
+}
+
+/// All lines of a log and of what was rotated away; each of them whole.
+fn lines(home: &Home, name: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(home.directory()).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.file_name().unwrap().to_str().unwrap().starts_with(name) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'), "{}: {text:?}", path.display());
+        all.extend(text.lines().map(str::to_owned));
+    }
+    for line in &all {
+        // 2026-01-02 03:04:05,678 (910) INFO text
+        let shape: String =
+            line.chars().take(23).map(|char| if char.is_ascii_digit() { '0' } else { char }).collect();
+        let (number, rest) = line.get(25..).and_then(|rest| rest.split_once(") ")).unwrap_or_default();
+        let is_whole = shape == "0000-00-00 00:00:00,000"
+            && number.parse::<u32>().is_ok()
+            && ["INFO ", "WARNING ", "ERROR "].iter().any(|level| rest.starts_with(level));
+        assert!(is_whole, "{name}: {line:?}");
+    }
+    all
+}
+
+fn storm(how: Rewriting) {
+    let seconds = std::env::var("PYZORD_STORM_SECONDS").map_or(3, |text| text.parse().unwrap());
+    let home = Home::new();
+    how.write(&home, 0);
+    for name in ["pyzord.passwd", "pyzord.access"] {
+        // So that those that are rewritten in place have the mode that a file of keys ought to have.
+        let content = home.read(name);
+        home.rewrite(name, content);
+    }
+    let mut server = Server::start(&home, home.command());
+    let daemon = server.process();
+    server.serves(&mut home.caller());
+    let seen = Seen::default();
+    let rotated = AtomicBool::new(false);
+    let version = Mutex::new(0);
+    let (mut signals, mut rotations, mut before) = (0, 0, (0, 0));
+    thread::scope(|scope| {
+        let _guard = seen.over.set_on_drop();
+        for caller in 0..CALLERS {
+            let (home, seen) = (&home, &seen);
+            scope.spawn(move || {
+                let mut asker = Caller::to(home.port());
+                let ask =
+                    |digest: &str| asker.ask("report", &[digest], PATIENCE).expect("a report got no reply");
+                seen.report(how, 1000 * caller, ask);
+            });
+        }
+        scope.spawn(|| {
+            let (bob, socket) = (Account::new("bob"), socket(&home));
+            seen.report(how, 1000 * CALLERS, |digest| Reply(ask_on(&socket, signed(&bob, digest))));
+        });
+        // What one reload or another takes for good is there by then.
+        signal(daemon, &seen, Duration::from_millis(300));
+        before = taken(daemon);
+        let rotating = scope.spawn(|| rotate(&home, &rotated));
+        let rewriting = scope.spawn(|| {
+            while !rotated.load(Ordering::Relaxed) {
+                let mut version = version.lock().unwrap();
+                *version += 1;
+                how.write(&home, *version);
+                drop(version);
+                thread::sleep(Duration::from_millis(3));
+            }
+        });
+        signals = signal(daemon, &seen, Duration::from_secs(seconds));
+        rotated.store(true, Ordering::Relaxed);
+        rotations = rotating.join().unwrap();
+        rewriting.join().unwrap();
+        let socket = socket(&home);
+        let code = |version| Reply(ask_on(&socket, signed(&account(version), &digest(9999)))).code();
+        // Two in one moment, of which neither may swallow what the other asks for.
+        daemon.signal(Signal::SIGHUP);
+        daemon.signal(Signal::SIGUSR1);
+        let last = *version.lock().unwrap();
+        let asked = Instant::now();
+        eventually("the last files in force", || (code(last) == 200).then_some(()));
+        seen.ledger.lock().unwrap().acknowledge(&digest(9999));
+        println!("{last} versions; the last in force after {} ms", asked.elapsed().as_millis());
+        assert_eq!(code(last - 1), 401);
+    });
+    let after = eventually("descriptors and threads as before", || {
+        let after = taken(daemon);
+        (after.0 <= before.0 && after.1 <= before.1).then_some(after)
+    });
+    daemon.signal(Signal::SIGTERM);
+    assert!(server.ended().success());
+
+    let ledger = seen.ledger.into_inner().unwrap();
+    ledger.compare(&home.stored());
+    let (operator, usage) = (lines(&home, LOGS[0]), lines(&home, LOGS[1]));
+    let count = |text: &str| operator.iter().filter(|line| line.contains(text)).count();
+    let reloads = count("have been reloaded");
+    let reports = usage.iter().filter(|line| line.contains(",report,")).count();
+    println!(
+        "{signals} signals in {seconds} s, {reloads} reloads, {rotations} rotations; {} reports answered, {} of them \
+         refused, {} acknowledged; descriptors {} to {}, threads {} to {}; {} lines of the one log, {} of the other",
+        seen.answers.load(Ordering::Relaxed),
+        seen.refusals.load(Ordering::Relaxed),
+        ledger.acknowledged(),
+        before.0,
+        after.0,
+        before.1,
+        after.1,
+        operator.len(),
+        usage.len(),
+    );
+    assert!(reloads > 10, "{reloads} reloads");
+    assert!(rotations > 1);
+    assert!(home.log().contains("Server shutdown."), "the new log has not the last line");
+    // A disk that is too slow costs whole lines, and says so.
+    let dropped: i64 = operator
+        .iter()
+        .filter(|line| line.contains(" lines for the ") && line.contains(" were dropped"))
+        .map(|line| line.split("WARNING ").nth(1).unwrap().split(' ').next().unwrap().parse::<i64>().unwrap())
+        .sum();
+    let least = ledger.acknowledged() - dropped;
+    let reports = i64::try_from(reports).unwrap();
+    assert!(
+        (least..=ledger.acknowledged()).contains(&reports),
+        "{reports} reports logged, {dropped} lines dropped"
+    );
+}
+
+#[test]
+fn a_storm_of_reloads_refuses_nobody_while_files_are_replaced() {
+    storm(Rewriting::ByRename);
+}
+
+#[test]
+fn a_storm_of_reloads_leaves_nobody_unanswered_while_files_are_written_in_place() {
+    storm(Rewriting::InPlace);
+}
+
+#[test]
+fn a_signal_while_files_are_read_has_them_read_again() {
+    let home = Home::new();
+    Rewriting::ByRename.write(&home, 0);
+    let mut server = Server::start(&home, home.command());
+    let daemon = server.process();
+    server.serves(&mut home.caller());
+    let socket = socket(&home);
+    let code = |version| Reply(ask_on(&socket, signed(&account(version), &digest(0)))).code();
+    let received = || home.log().matches("SIGUSR1 received").count();
+    // So many accounts take a while.
+    let filler: String = (0..MANY).map(|number| format!("user{number} : {number:040x}\n")).collect();
+    for version in 1..=10 {
+        let before = received();
+        home.rewrite("pyzord.passwd", &filler);
+        daemon.signal(Signal::SIGUSR1);
+        eventually("the first signal", || (received() > before).then_some(()));
+        Rewriting::ByRename.write(&home, version);
+        daemon.signal(Signal::SIGUSR1);
+        eventually("the last files in force", || (code(version) == 200).then_some(()));
+        assert_eq!(code(version - 1), 401);
+    }
+    daemon.signal(Signal::SIGTERM);
+    assert!(server.ended().success());
+}
