@@ -4,7 +4,10 @@
 //! Follows the description of the protocol in MySQL's source documentation: "Protocol::HandshakeV10",
 //! "Protocol::AuthSwitchRequest" and "Caching_sha2_password information".
 
-use std::io::{ErrorKind, Read, Write};
+mod login;
+mod wire;
+
+use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -17,26 +20,29 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::{Certificate, MariaDb};
+use crate::harness::services::mysql8::login::{
+    CONNECT_WITH_DB, Login, Nonce, caching_proof, disclosed, native_proof, xor,
+};
+use crate::harness::services::mysql8::wire::{Wire, receive, relay, send};
 use crate::harness::{eventually, free_port, hex, run};
 
 /// Who is let in.
 pub(crate) const USER: &str = "counter";
+
 pub(crate) const PASSWORD: &str = "secret, of 20 letters";
 
 const CACHING: &str = "caching_sha2_password";
+
 const NATIVE: &str = "mysql_native_password";
+
 const CLEAR: &str = "mysql_clear_password";
 
-/// What a client's proof is made for; another one in each greeting and each change of mind.
-type Nonce = [u8; 20];
-
-const CONNECT_WITH_DB: u32 = 1 << 3;
 const SSL: u32 = 1 << 11;
+
 /// What MySQL 8 can, as far as MariaDB can it, too.
 const CAPABILITIES: u32 = 0x1 // as MySQL
     | 0x2 | 0x4 | CONNECT_WITH_DB
@@ -210,106 +216,6 @@ fn tls(certificate: &Certificate) -> Arc<ServerConfig> {
     Arc::new(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap())
 }
 
-/// A client's connection.
-enum Wire {
-    Tcp(TcpStream),
-    Socket(UnixStream),
-    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
-}
-
-impl Wire {
-    fn set_read_timeout(&self, limit: Duration) -> std::io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_read_timeout(Some(limit)),
-            Self::Socket(stream) => stream.set_read_timeout(Some(limit)),
-            Self::Tls(stream) => stream.sock.set_read_timeout(Some(limit)),
-        }
-    }
-
-    /// Whether nobody else can listen.
-    fn is_safe(&self) -> bool {
-        !matches!(self, Self::Tcp(_))
-    }
-}
-
-impl Read for Wire {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Socket(stream) => stream.read(buffer),
-            Self::Tls(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Wire {
-    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(buffer),
-            Self::Socket(stream) => stream.write(buffer),
-            Self::Tls(stream) => stream.write(buffer),
-        }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.flush(),
-            Self::Socket(stream) => stream.flush(),
-            Self::Tls(stream) => stream.flush(),
-        }
-    }
-}
-
-/// A packet's number and content.
-fn receive(stream: &mut impl Read) -> std::io::Result<(u8, Vec<u8>)> {
-    let mut header = [0; 4];
-    stream.read_exact(&mut header)?;
-    let length = u32::from_le_bytes([header[0], header[1], header[2], 0]);
-    let mut content = vec![0; length as usize];
-    stream.read_exact(&mut content)?;
-    Ok((header[3], content))
-}
-
-fn send(stream: &mut impl Write, number: u8, content: &[u8]) -> std::io::Result<()> {
-    let mut packet = u32::try_from(content.len()).unwrap().to_le_bytes();
-    packet[3] = number;
-    stream.write_all(&[&packet, content].concat())?;
-    stream.flush()
-}
-
-/// A client's answer to the greeting.
-struct Login {
-    capabilities: u32,
-    user: String,
-    proof: Vec<u8>,
-    /// What the proof is to be made for.
-    nonce: Nonce,
-    database: String,
-}
-
-impl Login {
-    fn parse(content: &[u8], nonce: Nonce) -> Self {
-        let capabilities = u32::from_le_bytes(content[..4].try_into().unwrap());
-        let mut rest = &content[32..];
-        let mut text = || {
-            let end = rest.iter().position(|byte| *byte == 0).unwrap();
-            let text = String::from_utf8(rest[..end].to_vec()).unwrap();
-            rest = &rest[end + 1..];
-            text
-        };
-        let user = text();
-        let length = usize::from(rest[0]);
-        let proof = rest[1..=length].to_vec();
-        rest = &rest[1 + length..];
-        let text = || {
-            let end = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
-            String::from_utf8(rest[..end].to_vec()).unwrap()
-        };
-        let database = if capabilities & CONNECT_WITH_DB == 0 { String::new() } else { text() };
-        Self { capabilities, user, proof, nonce, database }
-    }
-}
-
 impl Shared {
     /// Serves each client in a thread of its own, until the peer goes.
     fn admit(self: Arc<Self>, clients: impl Iterator<Item = Wire>) {
@@ -469,65 +375,11 @@ impl Shared {
     }
 }
 
-/// What a client does that sends a password where others can read it.
-fn disclosed() -> std::io::Error {
-    std::io::Error::other("a password on a wire that others can read")
-}
-
-/// SHA256(password) XOR SHA256(SHA256(SHA256(password)), nonce).
-fn caching_proof(nonce: &Nonce) -> Vec<u8> {
-    let once = Sha256::digest(PASSWORD);
-    let mask = Sha256::new().chain_update(Sha256::digest(once)).chain_update(nonce).finalize();
-    xor(&once, &mask)
-}
-
-/// SHA1(password) XOR SHA1(nonce, SHA1(SHA1(password))).
-fn native_proof(nonce: &Nonce) -> Vec<u8> {
-    let sha1 = |content: &[u8]| <Sha1 as sha1::Digest>::digest(content).to_vec();
-    let once = sha1(PASSWORD.as_bytes());
-    xor(&once, &sha1(&[nonce.as_slice(), &sha1(&once)].concat()))
-}
-
-/// Bytes with a mask that is repeated as often as is needed.
-fn xor(bytes: &[u8], mask: &[u8]) -> Vec<u8> {
-    bytes.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect()
-}
-
 /// A client that is here until this goes.
 struct Here<'a>(&'a AtomicUsize);
 
 impl Drop for Here<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Passes everything on, both ways, until one of them leaves or the client has to.
-fn relay(client: &mut Wire, server: &mut UnixStream, is_over: impl Fn() -> bool) -> std::io::Result<()> {
-    const TURN: Duration = Duration::from_millis(1);
-    client.set_read_timeout(TURN)?;
-    server.set_read_timeout(Some(TURN))?;
-    let mut buffer = [0; 65_536];
-    let nothing =
-        |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-    loop {
-        if is_over() {
-            return Ok(());
-        }
-        match client.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(length) => server.write_all(&buffer[..length])?,
-            Err(error) if nothing(&error) => {}
-            Err(error) => return Err(error),
-        }
-        match server.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(length) => {
-                client.write_all(&buffer[..length])?;
-                client.flush()?;
-            }
-            Err(error) if nothing(&error) => {}
-            Err(error) => return Err(error),
-        }
     }
 }

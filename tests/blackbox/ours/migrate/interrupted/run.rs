@@ -1,0 +1,86 @@
+//! A migration that runs.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::stores::Store;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::Finished;
+
+/// No migration here takes so long.
+pub(crate) const LONGEST_MIGRATION: Duration = Duration::from_secs(240);
+
+/// A migration that runs; it is killed when this goes.
+pub(crate) struct Run {
+    pub(crate) child: Child,
+    pub(crate) directory: PathBuf,
+}
+
+impl Run {
+    /// Starts it, with what it says in files of this directory.
+    pub(crate) fn start(command: Command, directory: &Path) -> Self {
+        let output = |name: &str| File::create(directory.join(name)).unwrap();
+        // setpriv replaces itself by the program, which then dies with the thread of the test.
+        let mut bound = Command::new("setpriv");
+        bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => bound.env(name, value),
+                None => bound.env_remove(name),
+            };
+        }
+        bound.stdin(Stdio::null()).stdout(output("stdout")).stderr(output("stderr"));
+        let child = bound.spawn().unwrap_or_else(|error| panic!("setpriv: {error}: run tests/setup.sh"));
+        Self { child, directory: directory.to_owned() }
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Waits until it has begun to fill the destination, and not come to its end.
+    #[track_caller]
+    pub(crate) fn under_way(&mut self, target: &dyn Store) {
+        let deadline = Instant::now() + LONGEST_MIGRATION;
+        while target.count() == 0 {
+            assert!(!self.has_ended(), "it has ended: {:#?}", self.said(None));
+            assert!(Instant::now() < deadline, "nothing arrives");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!self.has_ended(), "it was too quick to be interrupted: {:#?}", self.said(None));
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn finished(mut self) -> Finished {
+        let deadline = Instant::now() + LONGEST_MIGRATION;
+        while !self.has_ended() {
+            assert!(Instant::now() < deadline, "it does not end: {:#?}", self.said(None));
+            thread::sleep(Duration::from_millis(2));
+        }
+        let code = self.child.try_wait().unwrap().and_then(|status| status.code());
+        self.said(code)
+    }
+
+    pub(crate) fn said(&self, code: Option<i32>) -> Finished {
+        let read = |name: &str| fs::read_to_string(self.directory.join(name)).unwrap();
+        Finished { code, stdout: read("stdout"), stderr: read("stderr") }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

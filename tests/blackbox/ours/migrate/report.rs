@@ -1,0 +1,169 @@
+//! What the program prints, read strictly.
+
+use std::collections::BTreeSet;
+
+use crate::harness::Finished;
+use crate::ours::migrate::side::Side;
+
+/// What the program says on its standard output.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Records transferred or compared, and failed or different; none if it did not come to an end.
+    pub(crate) complete: Option<(u64, u64)>,
+    /// The keys of the records that failed, or differed.
+    pub(crate) named: BTreeSet<String>,
+    pub(crate) skipped: u64,
+    pub(crate) expired: u64,
+    pub(crate) deleted: u64,
+    pub(crate) before: u64,
+    /// Only a dry run says how many records would be put in the place of others or added to them.
+    pub(crate) met: u64,
+    pub(crate) says_clamped: bool,
+    pub(crate) says_no_ttl: bool,
+}
+
+/// The number at the beginning of a line.
+pub(crate) fn leading_number(line: &str) -> u64 {
+    let digits = line.split(' ').next().unwrap_or_default();
+    digits.parse().unwrap_or_else(|_| panic!("no number in {line:?}"))
+}
+
+/// The two numbers of a closing line.
+pub(crate) fn numbers(line: &str, frame: [&str; 3]) -> Option<(u64, u64)> {
+    let (first, rest) = line.strip_prefix(frame[0])?.split_once(frame[1])?;
+    Some((first.parse().ok()?, rest.strip_suffix(frame[2])?.parse().ok()?))
+}
+
+/// A line that says how long it took and how many records a second that was, with a comma between thousands.
+#[track_caller]
+pub(crate) fn expect_rate(line: &str) {
+    let (seconds, rate) = line.split_once(" s, ").unwrap();
+    assert!(seconds.parse::<f64>().unwrap() >= 0.0, "{line:?}");
+    let digits = rate.strip_suffix(" records a second").unwrap();
+    let mut groups = digits.split(',');
+    assert!(
+        (1..=3).contains(&groups.next().unwrap().len()) && groups.all(|group| group.len() == 3),
+        "{line:?}"
+    );
+}
+
+pub(crate) const MIGRATED: [&str; 3] =
+    ["Migration complete, ", " records transferred successfully, ", " records failed"];
+
+pub(crate) const DRY: [&str; 3] =
+    ["Dry run complete, ", " records would be transferred, ", " records failed"];
+
+pub(crate) const VERIFIED: [&str; 3] = ["Verification complete, ", " records compared, ", " differ"];
+
+impl Told {
+    /// Reads lines of which each must be known and none may come twice. `word` is what is said of the records
+    /// that are named.
+    #[track_caller]
+    pub(crate) fn read<'a>(lines: impl Iterator<Item = &'a str>, closing: [&str; 3], word: &str) -> Self {
+        let mut told = Self::default();
+        let mut seen = BTreeSet::new();
+        for line in lines {
+            if let Some(rest) = line.strip_prefix("Record ") {
+                assert_eq!(told.complete, None, "a record after the end: {line:?}");
+                let (key, text) =
+                    rest.split_once(word).unwrap_or_else(|| panic!("it is not said to have{word} {line:?}"));
+                assert!(!text.trim().is_empty(), "no reason: {line:?}");
+                // Whether the key of a Redis is shown whole is left open; how quotes are is another test's.
+                let key = key.rsplit('.').next().unwrap().replace("\\'", "'");
+                assert!(told.named.insert(key), "twice: {line:?}");
+                continue;
+            }
+            if let Some(numbers) = numbers(line, closing) {
+                assert_eq!(told.complete.replace(numbers), None, "twice: {line:?}");
+                continue;
+            }
+            assert!(told.complete.is_some(), "before the closing line: {line:?}");
+            let kind = if line.contains("clamped") {
+                told.says_clamped = true;
+                "clamped"
+            } else if line.contains("no TTL") {
+                told.says_no_ttl = true;
+                "no TTL"
+            } else if line.ends_with("skipped: not digests") {
+                told.skipped = leading_number(line);
+                "skipped"
+            } else if line.ends_with("left out: expired") {
+                told.expired = leading_number(line);
+                "expired"
+            } else if line.ends_with("deleted from the source") {
+                told.deleted = leading_number(line);
+                "deleted"
+            } else if line.ends_with("transferred before") {
+                told.before = leading_number(line);
+                "before"
+            } else if line.ends_with(" ones that are there") {
+                told.met = leading_number(line);
+                "met"
+            } else if line.ends_with(" records a second") {
+                expect_rate(line);
+                "rate"
+            } else {
+                panic!("an unknown line: {line:?}")
+            };
+            assert!(seen.insert(kind), "twice: {line:?}");
+        }
+        told
+    }
+}
+
+/// What a whole run without trouble of its own says; the number and the names of the records that failed
+/// agree, and so do they with the exit code.
+#[track_caller]
+pub(crate) fn told(finished: &Finished, closing: [&str; 3], word: &str) -> Told {
+    // Beside errors and warnings it may say what it has left somewhere.
+    let is_note = |line: &str| {
+        let note = line.strip_prefix("pyzor-migrate: note: ");
+        note.is_some_and(|note| note.contains("has been created") || note.contains("is remembered in "))
+    };
+    assert!(finished.stderr.lines().all(is_note), "{finished:?}");
+    let told = Told::read(finished.stdout.lines(), closing, word);
+    let (_, failed) = told.complete.unwrap_or_else(|| panic!("no closing line: {finished:?}"));
+    assert_eq!(failed, told.named.len() as u64, "{finished:?}");
+    assert_eq!(finished.code, Some(i32::from(failed > 0)), "{finished:?}");
+    told
+}
+
+impl Finished {
+    /// What a migration says that has come to its end.
+    #[track_caller]
+    pub(crate) fn migrated(&self) -> Told {
+        told(self, MIGRATED, " failed: ")
+    }
+
+    /// What a dry run says.
+    #[track_caller]
+    pub(crate) fn would(&self) -> Told {
+        told(self, DRY, " failed: ")
+    }
+
+    /// What a verification alone says.
+    #[track_caller]
+    pub(crate) fn verified(&self) -> Told {
+        told(self, VERIFIED, " differs: ")
+    }
+
+    /// Asserts that so many records, and nothing else, arrived in this database.
+    #[track_caller]
+    pub(crate) fn expect_plain(&self, destination: &dyn Side, transferred: u64) {
+        let expected =
+            Told { complete: Some((transferred, 0)), says_no_ttl: destination.has_ttl(), ..Told::default() };
+        assert_eq!(self.migrated(), expected, "{self:?}");
+    }
+
+    /// Asserts that it did nothing but say why on one line, with all these texts in it.
+    #[track_caller]
+    pub(crate) fn expect_refusal(&self, texts: &[&str]) {
+        let whole = self.stderr.ends_with('\n') && self.stderr.lines().count() == 1;
+        let all = texts.iter().all(|text| self.stderr.to_lowercase().contains(&text.to_lowercase()));
+        let begins = self.stderr.starts_with("pyzor-migrate: error: ");
+        assert!(
+            self.code == Some(1) && self.stdout.is_empty() && begins && whole && all,
+            "expected exit code 1 and one line with {texts:?}: {self:?}"
+        );
+    }
+}
