@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Record, Store, Tally};
-use crate::harness::{Home, MariaDb};
+use crate::harness::{Home, MariaDb, Server};
 
 /// What is between the parentheses of the manual's own statement.
 const COLUMNS: &str = "`digest` char(40) default NULL, `r_count` int(11) default NULL, `wl_count` int(11) default NULL, \
@@ -45,6 +45,14 @@ impl MySql {
     /// A database with the table of the manual, in this MariaDB.
     fn with_table_in(mariadb: Arc<MariaDb>) -> Self {
         Self::within(mariadb).table(COLUMNS)
+    }
+
+    /// A database with the table of the manual, and a server that uses it with these further settings.
+    fn served(settings: &str) -> (Self, Home, Server) {
+        let store = Self::new();
+        let home = store.home(settings);
+        let server = home.start();
+        (store, home, server)
     }
 
     /// Makes the table of these columns, with what follows the parentheses.

@@ -7,7 +7,7 @@ use std::thread;
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
 use super::{Content, Place, Record, SECOND, Side, Tally, Told, digest, tally};
-use crate::harness::{Home, eventually, unix_time};
+use crate::harness::{Home, Server, eventually, unix_time};
 
 #[test]
 fn young_records_are_moved_too() {
@@ -46,29 +46,43 @@ fn a_source_that_is_counted_into_meanwhile_loses_nothing() {
     ];
     thread::scope(|scope| {
         for (source, destination) in pairs {
-            scope.spawn(move || move_while_counting(&*source, &*destination));
+            scope.spawn(move || move_while_counting(&*source, &*destination, false));
         }
     });
 }
 
-fn move_while_counting(source: &dyn Side, destination: &dyn Side) {
+/// Moves records while a server counts into the source, and one into the destination as well if that is served.
+fn move_while_counting(source: &dyn Side, destination: &dyn Side, is_destination_served: bool) {
     let place = Place::new();
     let digests: Vec<String> = (0..2000).map(digest).collect();
     let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), Record::reported(1000))).collect();
     source.plant(&records, "UTC");
-    let server = Home::open().config(&format!("CleanupAge = 0\n{}", source.settings())).start();
+    let mut options = vec!["--delete", "--journal=journal"];
+    let mut served = vec![source];
+    if is_destination_served {
+        options.push("--merge");
+        served.push(destination);
+    }
+    let serve =
+        |side: &&dyn Side| Home::open().config(&format!("CleanupAge = 0\n{}", side.settings())).start();
+    let servers: Vec<Server> = served.iter().map(serve).collect();
     let mut counted = vec![1000_i64; 40];
-    let (from, to) = (source.dsn(), destination.dsn());
-    let ends = ["--se", source.engine(), "--sd", &from, "--de", destination.engine(), "--dd", &to];
-    let mut migration = place.command(&[&ends[..], &["--delete", "--journal=journal"]].concat());
-    let mut migration = migration.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut count = || {
-        for (digest, count) in digests.iter().zip(&mut counted) {
-            if server.request("report", &[digest]).code() == 200 {
+        for (at, (digest, count)) in digests.iter().zip(&mut counted).enumerate() {
+            // Of two servers that of the source counts one in three.
+            let server = if at % 3 == 0 { servers.first() } else { servers.last() };
+            if server.unwrap().request("report", &[digest]).code() == 200 {
                 *count += 1;
             }
         }
     };
+    if is_destination_served {
+        count();
+    }
+    let (from, to) = (source.dsn(), destination.dsn());
+    let ends = ["--se", source.engine(), "--sd", &from, "--de", destination.engine(), "--dd", &to];
+    let mut migration = place.command(&[&ends[..], &options].concat());
+    let mut migration = migration.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     // What is never left in peace may be left where it is, which is then said.
     let status = eventually("the end of the migration", || {
         count();
@@ -77,8 +91,8 @@ fn move_while_counting(source: &dyn Side, destination: &dyn Side) {
     assert!(status.code().is_some(), "{status}");
     // Nor is what is counted there afterwards lost.
     count();
-    assert!(server.stop().success());
-    let finished = place.migrate(source, destination, &["--delete", "--journal=journal"]);
+    servers.into_iter().for_each(|server| assert!(server.stop().success()));
+    let finished = place.migrate(source, destination, &options);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert_eq!(source.all(), Content::new());
     let back = Gdbm::new();
@@ -231,55 +245,9 @@ fn a_move_between_databases_that_are_both_served_loses_nothing() {
     ];
     thread::scope(|scope| {
         for (source, destination) in pairs {
-            scope.spawn(move || move_between_servers(&*source, &*destination));
+            scope.spawn(move || move_while_counting(&*source, &*destination, true));
         }
     });
-}
-
-fn move_between_servers(source: &dyn Side, destination: &dyn Side) {
-    let place = Place::new();
-    let digests: Vec<String> = (0..2000).map(digest).collect();
-    let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), Record::reported(1000))).collect();
-    source.plant(&records, "UTC");
-    let serve =
-        |side: &dyn Side| Home::open().config(&format!("CleanupAge = 0\n{}", side.settings())).start();
-    let servers = [serve(source), serve(destination)];
-    let mut counted = vec![1000_i64; 40];
-    let (from, to) = (source.dsn(), destination.dsn());
-    let ends = ["--se", source.engine(), "--sd", &from, "--de", destination.engine(), "--dd", &to];
-    let options = ["--delete", "--merge", "--journal=journal"];
-    let mut count = || {
-        for (at, (digest, count)) in digests.iter().zip(&mut counted).enumerate() {
-            // One in three by the source's.
-            let server = &servers[usize::from(at % 3 != 0)];
-            if server.request("report", &[digest]).code() == 200 {
-                *count += 1;
-            }
-        }
-    };
-    count();
-    let mut migration = place.command(&[&ends[..], &options].concat());
-    let mut migration = migration.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let status = eventually("the end of the migration", || {
-        count();
-        migration.try_wait().unwrap()
-    });
-    assert!(status.code().is_some(), "{status}");
-    count();
-    let [of_source, of_destination] = servers;
-    assert!(of_source.stop().success());
-    assert!(of_destination.stop().success());
-    let finished = place.migrate(source, destination, &options);
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    assert_eq!(source.all(), Content::new());
-    let back = Gdbm::new();
-    place.migrate(destination, &back, &[]).migrated();
-    let all = back.all();
-    assert_eq!(all.len(), 2000);
-    for (at, digest) in digests.iter().enumerate() {
-        let count: i64 = all[digest].split(',').nth(1).unwrap().parse().unwrap();
-        assert_eq!(count, counted.get(at).copied().unwrap_or(1000), "{} {digest}", source.engine());
-    }
 }
 
 /// What two names of one database are told apart by is not how they are written.

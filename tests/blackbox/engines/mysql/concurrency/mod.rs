@@ -70,15 +70,13 @@ fn a_server_of_the_other_kind_counts_along() {
 
 #[test]
 fn one_connection_is_enough_for_many_callers() {
-    let store = MySql::new();
-    let server = store.home("DBConnections = 1\n").start();
+    let (store, _, server) = MySql::served("DBConnections = 1\n");
     everything_is_counted(&store, &[&server], 8, 10);
 }
 
 #[test]
 fn a_full_datagram_of_digests_is_counted() {
-    let store = MySql::new();
-    let server = store.home("").start();
+    let (store, _, server) = MySql::served("");
     let digests = digests(FULL);
     let digests: Vec<&str> = digests.iter().map(String::as_str).collect();
     for operation in ["report", "whitelist", "report"] {

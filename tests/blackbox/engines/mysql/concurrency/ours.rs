@@ -29,9 +29,7 @@ fn a_server_that_takes_small_packets_only_is_given_small_ones() {
 
 #[test]
 fn a_row_that_another_has_locked_is_refused_in_time_and_counts_again_later() {
-    let store = MySql::new();
-    let home = store.home("");
-    let server = home.start();
+    let (store, _, server) = MySql::served("");
     let other = "b".repeat(40);
     done(&server, "report", DIGEST);
     done(&server, "report", &other);
@@ -88,8 +86,7 @@ fn a_table_that_may_only_be_read_is_read() {
 
 #[test]
 fn a_row_that_another_has_locked_keeps_nobody_else_waiting() {
-    let store = MySql::new();
-    let server = store.home("").start();
+    let (store, _, server) = MySql::served("");
     let others = digests(20);
     done(&server, "report", DIGEST);
     let _held = store.mariadb.hold(&format!(
@@ -122,8 +119,7 @@ fn codes(server: &Server, operation: &str, digests: &[String]) -> Vec<i64> {
 
 #[test]
 fn a_locked_table_keeps_look_ups_from_waiting() {
-    let store = MySql::new();
-    let server = store.home("").start();
+    let (store, _, server) = MySql::served("");
     let digests = digests(40);
     let all: Vec<&str> = digests.iter().map(String::as_str).collect();
     assert_eq!(server.request("report", &all).code(), 200);

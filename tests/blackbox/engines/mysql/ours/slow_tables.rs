@@ -52,9 +52,7 @@ fn acknowledged(caller: &Caller, digests: &[String], rate: u32) -> u32 {
 #[test]
 fn more_reports_than_a_slow_table_can_count_do_not_keep_it_from_counting() {
     const OFFERED: u32 = 12_000;
-    let store = MySql::new();
-    let home = store.home("CleanupAge = 0\n");
-    let server = home.start();
+    let (store, home, server) = MySql::served("CleanupAge = 0\n");
     done(&server, "report", DIGEST);
     slow(&store, "INSERT", 4);
     // On four connections there is time for 1000 rows a second, and 1200 are asked for.
@@ -69,9 +67,7 @@ fn more_reports_than_a_slow_table_can_count_do_not_keep_it_from_counting() {
 fn a_table_that_takes_its_time_for_each_statement_counts_many_rows_with_each() {
     const OFFERED: u32 = 4000;
     for milliseconds in [300, 500] {
-        let store = MySql::new();
-        let home = store.home("CleanupAge = 0\n");
-        let server = home.start();
+        let (store, home, server) = MySql::served("CleanupAge = 0\n");
         slow_statements(&store, milliseconds);
         let acknowledged = acknowledged(&Caller::to(server.port()), &digests(OFFERED), 500);
         println!("{milliseconds} ms: {acknowledged} of {OFFERED} acknowledged");
@@ -88,9 +84,7 @@ fn a_table_that_takes_its_time_for_each_statement_counts_many_rows_with_each() {
 #[test]
 fn a_table_with_rows_that_were_locked_for_a_while_is_as_quick_as_before() {
     const OFFERED: u32 = 6000;
-    let store = MySql::new();
-    let home = store.home("CleanupAge = 0\n");
-    let server = home.start();
+    let (store, home, server) = MySql::served("CleanupAge = 0\n");
     slow_statements(&store, 80);
     let caller = Caller::to(server.port());
     let digests = digests(OFFERED);
@@ -143,8 +137,7 @@ fn expiry_passes_by_a_row_that_another_has_locked() {
 
 #[test]
 fn reports_beside_a_locked_row_are_never_refused() {
-    let store = MySql::new();
-    let server = store.home("CleanupAge = 0\n").start();
+    let (store, _, server) = MySql::served("CleanupAge = 0\n");
     done(&server, "report", DIGEST);
     let _held = store.mariadb.hold(&format!(
         "USE {}; BEGIN; SELECT r_count FROM digests WHERE digest = '{DIGEST}' FOR UPDATE",

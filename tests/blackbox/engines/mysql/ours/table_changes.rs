@@ -26,9 +26,7 @@ fn unavailable(home: &Home, why: &str) {
 /// A table that counted one report, and then is changed by a statement that leaves it as no start would take it; `repair`
 /// makes it fit again.
 fn unfit(change: &str, why: &str, repair: &str) {
-    let store = MySql::new();
-    let home = store.home("CleanupAge = 0\n");
-    let server = home.start();
+    let (store, home, server) = MySql::served("CleanupAge = 0\n");
     done(&server, "report", DIGEST);
     store.sql(change);
     reconnect(&store);
@@ -85,9 +83,7 @@ fn a_column_of_another_type_makes_a_table_unavailable_until_it_is_changed() {
 
 #[test]
 fn no_report_is_counted_for_another_digest_before_an_index_is_noticed() {
-    let store = MySql::new();
-    let home = store.home("CleanupAge = 0\n");
-    let server = home.start();
+    let (store, home, server) = MySql::served("CleanupAge = 0\n");
     done(&server, "report", DIGEST);
     store.sql("ALTER TABLE digests ADD note varchar(9) NOT NULL DEFAULT '', ADD UNIQUE (note)");
     let others = digests(5);
@@ -119,9 +115,7 @@ fn a_column_that_grows_counts_on() {
 
 #[test]
 fn changes_are_noticed_on_connections_that_last() {
-    let store = MySql::new();
-    let home = store.home("CleanupAge = 0\n");
-    let server = home.start();
+    let (store, home, server) = MySql::served("CleanupAge = 0\n");
     done(&server, "report", DIGEST);
     // The server's connections do not learn of this by an error.
     store.sql("ALTER TABLE digests DROP PRIMARY KEY, ADD KEY (digest)");
@@ -131,9 +125,7 @@ fn changes_are_noticed_on_connections_that_last() {
 
 /// Reports, after the table has been made one without transactions, digests of which the last is refused.
 fn is_not_counted_twice(is_noticed: bool) {
-    let store = MySql::new();
-    let home = store.home("CleanupAge = 0\n");
-    let server = home.start();
+    let (store, _, server) = MySql::served("CleanupAge = 0\n");
     let (digests, refused) = (digests(3), "f".repeat(40));
     done(&server, "report", &digests[0]);
     store.sql(&format!("ALTER TABLE digests ENGINE=MyISAM, ADD CHECK (digest <> '{refused}')"));

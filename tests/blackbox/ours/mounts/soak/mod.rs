@@ -158,10 +158,10 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
         home.stored()
     };
     let told = [
-        lasting.settle(&of_file(disk.path("pyzord.db"))),
-        killed.settle(&of_file(killed.home.path("pyzord.db"))),
-        on_redis.settle(&redis.stored()),
-        on_mysql.settle(&mariadb.stored()),
+        lasting.compare_counts(&of_file(disk.path("pyzord.db"))),
+        killed.compare_counts(&of_file(killed.home.path("pyzord.db"))),
+        on_redis.compare_counts(&redis.stored()),
+        on_mysql.compare_counts(&mariadb.stored()),
     ];
     for (subject, told) in subjects.into_iter().zip(told) {
         subject.judge(&told);

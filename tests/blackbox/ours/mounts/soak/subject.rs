@@ -186,7 +186,7 @@ impl Subject {
     }
 
     /// Stops it and compares what it acknowledged with what is stored.
-    pub(crate) fn settle(&self, stored: &std::collections::BTreeMap<String, i64>) -> String {
+    pub(crate) fn compare_counts(&self, stored: &std::collections::BTreeMap<String, i64>) -> String {
         let (mut total, mut acknowledged, mut sent) = (0, 0, 0);
         for number in 0..DIGESTS {
             let found = stored.get(&digest(number as u32)).copied().unwrap_or(0);

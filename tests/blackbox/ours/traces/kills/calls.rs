@@ -13,8 +13,8 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::{
-    DATABASE, Expected, MARKER, Recovery, Seed, Tally, home, is_answered, is_beside, names, number, outlast,
-    put, signal, steps, traced, traced_with,
+    DATABASE, Expected, MARKER, Recovery, Seed, Tally, home, is_answered, is_beside, kill_at_deadline, names,
+    number, put, signal, steps, traced, traced_with,
 };
 use crate::harness::tracer::{Next, Stop, Traced};
 use crate::harness::{Home, StopFlag, digest};
@@ -254,7 +254,7 @@ fn stop_is_killed_at_its_calls() {
             };
             let acknowledged = is_answered(&home, over) && reported.iter().all(&mut report);
             signal(pid, Signal::SIGTERM, over);
-            outlast(pid, over);
+            kill_at_deadline(pid, over);
             acknowledged
         });
         assert!(acknowledged, "a report was not acknowledged before the stop");
@@ -270,7 +270,7 @@ fn recoveries(what: &'static str, file: &Recovery, expected: &Expected) {
     every_call(what, |tally, at| {
         put(&home, Some(&file.content), None);
         let process = traced_with(&home, &["--recover"]);
-        let (end, ()) = killed_at(&home, process, From::Database, at, outlast);
+        let (end, ()) = killed_at(&home, process, From::Database, at, kill_at_deadline);
         assert!(has_ended_well(end), "{end:?}");
         tally.check_recovered(&home, end.is_none().then_some(at), expected, file);
         end.is_none()

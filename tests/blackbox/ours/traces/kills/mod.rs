@@ -48,7 +48,7 @@ fn traced(home: &Home) -> Traced {
     traced_with(home, &[])
 }
 
-/// The same with further arguments.
+/// A server as [`traced`] starts it, with further arguments.
 fn traced_with(home: &Home, arguments: &[&str]) -> Traced {
     let output = |name: &str| {
         let path = home.parent().join(name);
@@ -299,7 +299,7 @@ fn signal(pid: Pid, signal: Signal, over: &StopFlag) {
 }
 
 /// Waits until it is over, and kills a process that takes too long.
-fn outlast(pid: Pid, over: &StopFlag) {
+fn kill_at_deadline(pid: Pid, over: &StopFlag) {
     let deadline = Instant::now() + PATIENCE;
     while !over.is_set() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(1));

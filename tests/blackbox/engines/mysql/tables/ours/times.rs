@@ -8,9 +8,7 @@ use crate::harness::{DIGEST, MariaDb, eventually, unix_time};
 
 #[test]
 fn the_first_change_leaves_the_other_tally_without_times() {
-    let store = MySql::new();
-    let home = store.home("");
-    let server = home.start();
+    let (store, _, server) = MySql::served("");
     let other = "b".repeat(40);
     done(&server, "report", DIGEST);
     done(&server, "whitelist", &other);
