@@ -73,7 +73,7 @@ pub(super) type Opened<'a> = BoxFuture<'a, Result<Arc<dyn Engine>, OpenError>>;
 pub(super) type OpenedBulk<'a> = BoxFuture<'a, Result<Arc<dyn Bulk>, OpenError>>;
 
 /// Repairs a damaged database, and says in one line what became of it.
-pub type Recovery = fn(&Path, Option<Duration>, &Cancel) -> Result<String, OpenError>;
+pub(crate) type Recovery = fn(&Path, Option<Duration>, &Cancel) -> Result<String, OpenError>;
 
 /// One engine: what the rest of the program must know of it, and how it is opened.
 struct Driver {
@@ -91,13 +91,13 @@ struct Driver {
 
 /// What the rest of the program must know of an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Properties {
+pub(crate) struct Properties {
     /// Whether its database is a file, which belongs to one process alone, and whose name is no secret.
-    pub is_file: bool,
+    pub(crate) is_file: bool,
     /// Whether the store itself lets a record expire, at a moment that is set with each change.
-    pub expires_by_itself: bool,
+    pub(crate) expires_by_itself: bool,
     /// Whether it connects to a server, whose name may have to be looked up and whose certificate to be verified.
-    pub needs_network: bool,
+    pub(crate) needs_network: bool,
 }
 
 /// Every engine there is. To add one is to add its directory and its line here.
@@ -141,7 +141,7 @@ const DRIVERS: [Driver; 4] = [
 ];
 
 /// The names of all engines, as the option `Engine` may have them.
-pub const NAMES: [&str; DRIVERS.len()] = {
+pub(crate) const NAMES: [&str; DRIVERS.len()] = {
     let mut names = [""; DRIVERS.len()];
     let mut at = 0;
     while at < names.len() {
@@ -152,7 +152,7 @@ pub const NAMES: [&str; DRIVERS.len()] = {
 };
 
 /// The names of all engines for people: `one, two, or three`.
-pub fn listed() -> String {
+pub(crate) fn listed() -> String {
     let named = DRIVERS.iter().enumerate().map(|(at, Driver { name, remark, .. })| {
         let or = if at + 1 == DRIVERS.len() { "or " } else { "" };
         format!("{or}{name}{remark}")
@@ -166,7 +166,7 @@ fn driver(engine: &str) -> Result<&'static Driver, String> {
 }
 
 /// What must be known of an engine; nothing holds of one that there is not.
-pub fn properties(engine: &str) -> Properties {
+pub(crate) fn properties(engine: &str) -> Properties {
     driver(engine).map_or_else(|_| Properties::default(), |driver| driver.properties)
 }
 
@@ -175,12 +175,12 @@ pub fn properties(engine: &str) -> Properties {
 /// # Errors
 ///
 /// What is wrong, without repeating the name, which may hold a password.
-pub fn check(engine: &str, options: &Options) -> Result<(), String> {
+pub(crate) fn check(engine: &str, options: &Options) -> Result<(), String> {
     (driver(engine)?.check)(options)
 }
 
 /// The file of trusted certificates that a database's name asks for, if any.
-pub fn authorities(dsn: &str) -> Option<PathBuf> {
+pub(crate) fn authorities(dsn: &str) -> Option<PathBuf> {
     remote::dsn::scheme(dsn)?;
     remote::dsn::DsnUrl::parse(dsn).ok()?.take("ca").map(PathBuf::from)
 }
@@ -190,7 +190,7 @@ pub fn authorities(dsn: &str) -> Option<PathBuf> {
 /// # Errors
 ///
 /// One line that names the database and says what to do.
-pub async fn open(engine: &str, options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
+pub(crate) async fn open(engine: &str, options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
     (driver(engine).map_err(OpenError::new)?.open)(options).await
 }
 
@@ -208,7 +208,7 @@ pub async fn open_bulk(
 }
 
 /// How an engine of this name repairs a damaged database on the operator's demand; none if it cannot.
-pub fn recovery(engine: &str) -> Option<Recovery> {
+pub(crate) fn recovery(engine: &str) -> Option<Recovery> {
     driver(engine).ok()?.recover
 }
 

@@ -9,14 +9,13 @@ pub(crate) mod fuzzing;
 pub mod gdbm;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod memory;
-pub mod mysql;
-pub mod redis;
+pub(crate) mod mysql;
+pub(crate) mod redis;
 mod remote;
 
 pub use batch::{Batch, Entry};
-pub use drivers::{
-    NAMES, OpenError, Options, Properties, Recovery, authorities, check, listed, open, properties, recovery,
-};
+pub(crate) use drivers::{NAMES, authorities, check, listed, open, properties, recovery};
+pub use drivers::{OpenError, Options};
 use drivers::{Opened, OpenedBulk};
 pub use engine::{BoxFuture, Engine, Progress, StorageError};
-pub use gdbm::Cancel;
+pub(crate) use gdbm::Cancel;

@@ -39,7 +39,7 @@ const CONNECTIONS: usize = 4;
 const LONG: Duration = Duration::from_millis(100);
 
 /// The engine on a table.
-pub struct MySql {
+pub(crate) struct MySql {
     shared: Arc<MySqlCore>,
     connections: usize,
     tasks: Mutex<Vec<AbortHandle>>,

@@ -39,7 +39,7 @@ use super::remote::refusals::Refusals;
 use super::{Batch, BoxFuture, Engine, OpenError, Opened, OpenedBulk, Options, Progress};
 
 /// The engine on a Redis.
-pub struct Redis {
+pub(crate) struct Redis {
     shared: Arc<RedisCore>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
