@@ -5,10 +5,9 @@ use crate::storage::bulk::Item;
 
 /// How what was found differs from what is expected; none if it does not.
 pub(super) fn difference(expected: &Record, found: Option<&Item>) -> Option<String> {
-    let found = match found {
-        None => return Some("it is not there".to_owned()),
-        Some(Item { record: Err(why), .. }) => return Some(why.clone()),
-        Some(Item { record: Ok(found), .. }) => found,
+    let found = match readable(found) {
+        Ok(found) => found,
+        Err(why) => return Some(why),
     };
     told(
         expected,
@@ -21,10 +20,9 @@ pub(super) fn difference(expected: &Record, found: Option<&Item>) -> Option<Stri
 
 /// What of a record is not in another one, to which it was added.
 pub(super) fn lacks(expected: &Record, found: Option<&Item>) -> Option<String> {
-    let found = match found {
-        None => return Some("it is not there".to_owned()),
-        Some(Item { record: Err(why), .. }) => return Some(why.clone()),
-        Some(Item { record: Ok(found), .. }) => found,
+    let found = match readable(found) {
+        Ok(found) => found,
+        Err(why) => return Some(why),
     };
     let earlier = |expected: Option<Timestamp>, found: Option<Timestamp>| {
         expected.is_none_or(|expected| found.is_some_and(|found| found <= expected))
@@ -33,6 +31,11 @@ pub(super) fn lacks(expected: &Record, found: Option<&Item>) -> Option<String> {
         expected.is_none_or(|expected| found.is_some_and(|found| found >= expected))
     };
     told(expected, found, |expected, found| expected <= found, earlier, later)
+}
+
+/// The record that was found, or why there is none.
+fn readable(found: Option<&Item>) -> Result<&Record, String> {
+    found.ok_or_else(|| "it is not there".to_owned())?.record.as_ref().map_err(Clone::clone)
 }
 
 /// Names the fields, as all engines name them, that are not as they should be.

@@ -2,8 +2,9 @@
 
 use tokio::task::{JoinHandle, block_in_place};
 
+use super::record_limits::is_clamped;
 use super::spool::SpooledDigest;
-use super::transfer::{MigrateError, RECORDS_AT_A_TIME, RecordToMove, Transfer, is_clamped};
+use super::transfer::{MigrateError, RECORDS_AT_A_TIME, RecordToMove, Transfer};
 use crate::record::Record;
 use crate::storage::bulk::{Bulk, BulkError, Item, Outcome, Put, united};
 

@@ -6,11 +6,13 @@ use std::time::Duration;
 use tokio::task::block_in_place;
 
 use super::compare::lacks;
+use super::digest_plan::{DigestAction, DigestPlan, found_before, plan_digest, sum_of_all};
 use super::journal::{JournalKey, UnconfirmedAddition};
 use super::moved_counts::MovedCounts;
 use super::options::VerifyMode;
-use super::transfer::{ATTEMPTS, MigrateError, RecordToMove, Transfer, awaits_disk, is_clamped};
-use crate::record::{Record, Tally, Timestamp};
+use super::record_limits::{awaits_disk, is_clamped};
+use super::transfer::{ATTEMPTS, MigrateError, RecordToMove, Transfer};
+use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{Addition, Bulk, Item, Outcome, united};
 use pyzor_wire::digest::Digest;
 
@@ -20,62 +22,7 @@ use pyzor_wire::digest::Digest;
 const QUIET_SECONDS: i64 = 3600;
 /// That pause.
 pub(super) const PAUSE: Duration = Duration::from_secs(3);
-/// How long a change that a former run has sent may take until the destination has made it.
-const SETTLING: Duration = Duration::from_secs(2);
-const SETTLED: Duration = Duration::from_secs(1);
-
-/// What is to be done for one digest, and what the journal knows of its keys.
-struct DigestPlan {
-    members: Vec<(RecordToMove, Option<MovedCounts>)>,
-    verdict: DigestAction,
-    /// Whether the destination does not have any more what was moved before.
-    is_gone: bool,
-}
-
-enum DigestAction {
-    /// Everything is there.
-    Nothing,
-    /// It is added to what is there.
-    Add(Record, Option<Item>),
-    /// It cannot be moved.
-    Fail(String),
-}
-
 impl Transfer<'_> {
-    /// Finds out what of the last batch of an interrupted run was done. Says whether there was such a run.
-    pub(super) async fn settle(&mut self) -> Result<bool, MigrateError> {
-        let (Some(journal), Some(destination)) = (&self.journal, &self.destination) else { return Ok(false) };
-        let is_rerun = !block_in_place(|| journal.is_empty())?;
-        let doubts = block_in_place(|| journal.doubts())?;
-        if doubts.is_empty() {
-            return Ok(is_rerun);
-        }
-        let keys: Vec<Vec<u8>> = doubts.iter().map(|doubt| doubt.digest.to_hex().to_vec()).collect();
-        let mut items = destination.read(keys.clone()).await?;
-        if destination.has_stragglers() {
-            self.stop.sleep(SETTLING).await?;
-            loop {
-                let later = destination.read(keys.clone()).await?;
-                if later == items {
-                    break;
-                }
-                items = later;
-                self.stop.sleep(SETTLED).await?;
-            }
-        }
-        let done: Vec<Digest> = doubts
-            .iter()
-            .zip(&items)
-            .filter(|(doubt, item)| {
-                let now = item.as_ref().and_then(|item| item.record.as_ref().ok()).copied();
-                was_added(doubt, &now.unwrap_or_default(), destination.as_ref())
-            })
-            .map(|(doubt, _)| doubt.digest)
-            .collect();
-        block_in_place(|| journal.settle(&done))?;
-        Ok(true)
-    }
-
     /// Moves records, of which nothing is ever counted twice.
     pub(super) async fn move_on(&mut self, candidates: Vec<RecordToMove>) -> Result<(), MigrateError> {
         let destination = self.destination()?;
@@ -86,7 +33,7 @@ impl Transfer<'_> {
             self.read_back(&steps, &mut outcomes, destination.as_ref()).await?;
         }
         let awaits_disk = awaits_disk(self.options, destination.as_ref());
-        let has_doubts = steps.iter().any(|step| matches!(step.verdict, DigestAction::Add(..)));
+        let has_additions = steps.iter().any(|step| matches!(step.verdict, DigestAction::Add(..)));
         let mut moved = Vec::new();
         let mut to_delete = Vec::new();
         for (step, outcome) in steps.drain(..).zip(outcomes) {
@@ -134,7 +81,7 @@ impl Transfer<'_> {
             }
         }
         if let Some(journal) = &self.journal
-            && (has_doubts || !moved.is_empty())
+            && (has_additions || !moved.is_empty())
         {
             block_in_place(|| journal.finish(&moved))?;
         }
@@ -196,7 +143,7 @@ impl Transfer<'_> {
                 let why = "the destination has it already: --merge adds to what is there".to_owned();
                 return DigestPlan { members, verdict: DigestAction::Fail(why), is_gone: false };
             }
-            step(members, found, destination, self.options.delete)
+            plan_digest(members, found, destination, self.options.delete)
         });
         Ok(steps.collect())
     }
@@ -222,7 +169,7 @@ impl Transfer<'_> {
                 _ => {}
             }
         }
-        let sums = additions.iter().map(|addition| united(&there(addition), &addition.record));
+        let sums = additions.iter().map(|addition| united(&found_before(addition), &addition.record));
         self.counts.clamped += sums.filter(|record| is_clamped(destination, record)).count() as u64;
         for _ in 0..ATTEMPTS {
             if additions.is_empty() {
@@ -259,7 +206,7 @@ impl Transfer<'_> {
         held: Option<Vec<u8>>,
     ) -> Addition {
         let addition = Addition { digest, record, seen, expires: None, held };
-        let expires = self.expires(&united(&there(&addition), &record));
+        let expires = self.expires(&united(&found_before(&addition), &record));
         Addition { expires, ..addition }
     }
 
@@ -271,15 +218,15 @@ impl Transfer<'_> {
         additions: &[Addition],
     ) -> Result<(), MigrateError> {
         let Some(journal) = &self.journal else { return Ok(()) };
-        let doubt = |addition: &Addition| {
-            let (there, added) = (there(addition), &addition.record);
+        let unconfirmed_addition = |addition: &Addition| {
+            let (there, added) = (found_before(addition), &addition.record);
             UnconfirmedAddition {
                 digest: addition.digest,
                 before: (there.reports.count, there.whitelists.count),
                 added: (added.reports.count, added.whitelists.count),
             }
         };
-        let doubts: Vec<UnconfirmedAddition> = additions.iter().map(doubt).collect();
+        let unconfirmed: Vec<UnconfirmedAddition> = additions.iter().map(unconfirmed_addition).collect();
         let members = places.iter().flat_map(|at| &steps[*at].members);
         let under_way: Vec<(JournalKey, MovedCounts)> = members
             .map(|(candidate, known)| {
@@ -287,7 +234,7 @@ impl Transfer<'_> {
                 (place, MovedCounts::with(known.as_ref(), &candidate.record))
             })
             .collect();
-        Ok(block_in_place(|| journal.begin(&doubts, &under_way))?)
+        Ok(block_in_place(|| journal.begin(&unconfirmed, &under_way))?)
     }
 
     /// Compares what has been written with what should have been.
@@ -312,85 +259,4 @@ impl Transfer<'_> {
         }
         Ok(())
     }
-}
-
-/// What was found before an addition.
-fn there(addition: &Addition) -> Record {
-    let record = addition.seen.as_ref().and_then(|item| item.record.as_ref().ok());
-    record.copied().unwrap_or_default()
-}
-
-/// What of some keys has not been moved yet.
-fn sum(members: &[(RecordToMove, Option<MovedCounts>)]) -> Option<Record> {
-    let rest = |(candidate, known): &(RecordToMove, Option<MovedCounts>)| match known {
-        Some(moved) => moved.rest_of(&candidate.record),
-        None => Some(candidate.record),
-    };
-    members.iter().filter_map(rest).reduce(|one, another| united(&one, &another))
-}
-
-fn sum_of_all(members: &[(RecordToMove, Option<MovedCounts>)]) -> Record {
-    let records = members.iter().map(|(candidate, _)| candidate.record);
-    records.reduce(|one, another| united(&one, &another)).unwrap_or_default()
-}
-
-/// What is to be done for a digest to which something is added.
-fn step(
-    mut members: Vec<(RecordToMove, Option<MovedCounts>)>,
-    found: Option<Item>,
-    destination: &dyn Bulk,
-    deletes: bool,
-) -> DigestPlan {
-    let is_known = |known: &Option<MovedCounts>| known.as_ref().is_some_and(|known| !known.was_deleted());
-    let is_gone = found.is_none() && members.iter().any(|(_, known)| is_known(known));
-    let verdict = match &found {
-        // It has expired there, was moved on, or lost. The source still has it, unless it is to be deleted there.
-        None if is_gone && !deletes => {
-            sum(&members).map_or(DigestAction::Nothing, |record| DigestAction::Add(record, None))
-        }
-        None => {
-            members.iter_mut().filter(|(_, known)| is_known(known)).for_each(|(_, known)| *known = None);
-            DigestAction::Add(sum(&members).unwrap_or_default(), None)
-        }
-        Some(Item { record: Err(why), .. }) => DigestAction::Fail(format!("in the destination: {why}")),
-        Some(Item { record: Ok(there), .. }) => {
-            let was_moved = members.iter().any(|(_, known)| known.is_some());
-            let counts = members.iter().filter_map(|(_, known)| known.as_ref().map(MovedCounts::counts));
-            let moved = counts.fold(Record::default(), |mut all, (reports, whitelists)| {
-                all.reports.count = all.reports.count.saturating_add(reports);
-                all.whitelists.count = all.whitelists.count.saturating_add(whitelists);
-                all
-            });
-            let moved = destination.clamp(&moved);
-            if was_moved
-                && (there.reports.count < moved.reports.count
-                    || there.whitelists.count < moved.whitelists.count)
-            {
-                DigestAction::Fail("the destination has less than was moved there before".to_owned())
-            } else {
-                match sum(&members) {
-                    None => DigestAction::Nothing,
-                    Some(record) => DigestAction::Add(record, found.clone()),
-                }
-            }
-        }
-    };
-    DigestPlan { members, verdict, is_gone: is_gone && !deletes }
-}
-
-/// Whether what was about to be added to a record has been. Counts only grow.
-fn was_added(doubt: &UnconfirmedAddition, now: &Record, destination: &dyn Bulk) -> bool {
-    let after = Record {
-        reports: Tally { count: doubt.before.0.saturating_add(doubt.added.0), ..Tally::default() },
-        whitelists: Tally { count: doubt.before.1.saturating_add(doubt.added.1), ..Tally::default() },
-    };
-    let after = destination.clamp(&after);
-    let tallies = [
-        (doubt.added.0, after.reports.count, now.reports.count),
-        (doubt.added.1, after.whitelists.count, now.whitelists.count),
-    ];
-    let mut changed = tallies.iter().filter(|(added, ..)| *added != 0).peekable();
-    // Without a count it does no harm to add it again.
-    changed.peek().is_some()
-        && changed.all(|(added, after, now)| if *added > 0 { now >= after } else { now <= after })
 }

@@ -6,16 +6,13 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::ArgMatches;
 
-use crate::optparse::{OptionSpec, OptionValue, explain, normalize};
+use super::arguments::{PROGRAM, USAGE, command, flags};
+use crate::optparse::{explain, normalize};
 use crate::settings::Environment;
 use crate::storage;
 
-const PROGRAM: &str = "pyzor-migrate";
-const USAGE: &str = "pyzor-migrate --se ENGINE --sd DSN --de ENGINE --dd DSN [options]";
-const ABOUT: &str =
-    "Move the records of a Pyzor database to another one, of any engine: gdbm, mysql, redis or redis_v0.";
 /// The longest that `--cleanup-age` may be, as with the server's `CleanupAge`.
 const LONGEST_AGE: i64 = i32::MAX as i64;
 
@@ -75,87 +72,6 @@ pub(super) enum CommandLineError {
     /// A database cannot be what is named: one line.
     Database(String),
 }
-
-/// One option: its flag, its names and the help.
-struct MigrateOption {
-    flag: OptionSpec,
-    alias: Option<&'static str>,
-    placeholder: &'static str,
-    help: &'static str,
-}
-
-const fn opt(
-    long: &'static str,
-    value: OptionValue,
-    placeholder: &'static str,
-    help: &'static str,
-) -> MigrateOption {
-    MigrateOption {
-        flag: OptionSpec { long, short: None, value, may_be_abbreviated: true },
-        alias: None,
-        placeholder,
-        help,
-    }
-}
-
-impl MigrateOption {
-    const fn alias(mut self, alias: &'static str) -> Self {
-        self.alias = Some(alias);
-        self
-    }
-
-    const fn short(mut self, short: char) -> Self {
-        self.flag.short = Some(short);
-        self
-    }
-}
-
-const OPTIONS: &[MigrateOption] = &[
-    opt("source-engine", OptionValue::Text, "ENGINE", "the engine of the database to read").alias("se"),
-    opt(
-        "source-dsn",
-        OptionValue::Text,
-        "DSN",
-        "the database to read, as DigestDB names it, or @FILE with that in its first line",
-    )
-    .alias("sd"),
-    opt("destination-engine", OptionValue::Text, "ENGINE", "the engine of the database to write").alias("de"),
-    opt("destination-dsn", OptionValue::Text, "DSN", "the database to write, or @FILE").alias("dd"),
-    opt("delete", OptionValue::None, "", "delete from the source what the destination has accepted"),
-    opt(
-        "merge",
-        OptionValue::None,
-        "",
-        "add counts to those in the destination instead of replacing them; needs --journal",
-    ),
-    opt(
-        "journal",
-        OptionValue::Text,
-        "FILE",
-        "remember in this file what has been moved, so that a rerun adds nothing twice",
-    ),
-    opt(
-        "cleanup-age",
-        OptionValue::Number,
-        "SECONDS",
-        "leave out records that changed last longer ago, and let those in Redis expire at that age",
-    ),
-    opt(
-        "verify",
-        OptionValue::None,
-        "",
-        "compare source and destination afterwards, or with --delete before each deletion",
-    ),
-    opt("verify-only", OptionValue::None, "", "compare source and destination, and change nothing"),
-    opt(
-        "no-durability",
-        OptionValue::None,
-        "",
-        "with --delete, do not wait until a Redis has what was moved on its disk",
-    ),
-    opt("dry-run", OptionValue::None, "", "read everything, write nothing, and say what would happen"),
-    opt("quiet", OptionValue::None, "", "do not show progress").short('q'),
-];
 
 /// Reads the arguments behind the program's name.
 pub(super) fn parse(
@@ -282,46 +198,10 @@ fn usage(text: &str) -> CommandLineError {
     CommandLineError::Usage(format!("Usage: {USAGE}\n\n{PROGRAM}: error: {text}\n"))
 }
 
-fn flags() -> Vec<OptionSpec> {
-    let names = |option: &MigrateOption| {
-        let alias = option.alias.map(|long| OptionSpec { long, short: None, ..option.flag });
-        [Some(option.flag), alias].into_iter().flatten().collect::<Vec<_>>()
-    };
-    OPTIONS.iter().flat_map(names).collect()
-}
-
-fn command() -> Command {
-    let argument = |option: &MigrateOption| {
-        let mut argument = Arg::new(option.flag.long).long(option.flag.long).help(option.help);
-        if let Some(alias) = option.alias {
-            argument = argument.visible_alias(alias);
-        }
-        if let Some(short) = option.flag.short {
-            argument = argument.short(short);
-        }
-        match option.flag.value {
-            OptionValue::None => argument.action(ArgAction::SetTrue),
-            _ => argument.action(ArgAction::Set).value_name(option.placeholder).num_args(1),
-        }
-    };
-    let switch = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
-    };
-    Command::new(PROGRAM)
-        .about(ABOUT)
-        .override_usage(USAGE)
-        .help_template("Usage: {usage}\n\n{about}\n\nOptions:\n{options}\n")
-        .disable_help_flag(true)
-        .no_binary_name(true)
-        .args_override_self(true)
-        .args(OPTIONS.iter().map(argument))
-        .arg(switch("help", "show this help and exit").short('h'))
-        .arg(switch("version", "show the version and exit").short('V'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::migrate::arguments::OPTIONS;
 
     fn parsed(line: &str) -> Result<MigrateCommand, CommandLineError> {
         parse(line.split(' ').map(OsString::from), &Environment::of_process())

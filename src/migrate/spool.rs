@@ -3,6 +3,7 @@
 
 use redb::{Database, Durability, TableDefinition};
 
+use super::redb_panics::RedbError;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::BulkError;
 use pyzor_wire::digest::{Digest, HEX_LEN};
@@ -10,8 +11,6 @@ use pyzor_wire::digest::{Digest, HEX_LEN};
 /// How much memory a spool may take.
 const CACHE: usize = 32 << 20;
 
-/// What the library says went wrong.
-type RedbError = Box<dyn std::error::Error>;
 type PackedRecord = ((i64, Option<i64>, Option<i64>), (i64, Option<i64>, Option<i64>));
 
 /// The digest's text with the key behind it.

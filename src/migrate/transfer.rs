@@ -4,18 +4,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::sync::mpsc;
 
 use super::copying::PendingWrite;
 use super::journal::{Journal, JournalError};
 use super::moving::PAUSE;
 use super::options::MigrateOptions;
 use super::progress_output::{MigrationCounts, MigrationProgress};
+use super::read_ahead::read_ahead;
+use super::record_limits::{awaits_disk, horizon, is_clamped, is_expired, is_saturated};
 use super::seen_keys::SeenKeys;
 use super::source_key::{SourceKey, classify};
 use super::spool::Spool;
 use super::stop_request::StopRequest;
-use crate::record::{Record, Tally, Timestamp};
+use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{Bulk, BulkError, Item};
 use pyzor_wire::digest::Digest;
 
@@ -23,8 +24,6 @@ use pyzor_wire::digest::Digest;
 /// batch, more.
 pub(super) const RECORDS_AT_A_TIME: usize = 10_000;
 const RECORDS_PER_JOURNAL_WRITE: usize = 20_000;
-/// Batches that have been read and wait.
-const AHEAD: usize = 1;
 /// How often the source is looked through for records that were changed meanwhile.
 const PASSES: u32 = 3;
 /// How often a record that changes all the time is tried.
@@ -88,39 +87,6 @@ pub(super) struct RecordToMove {
     pub(super) is_new: bool,
     pub(super) item: Item,
     pub(super) record: Record,
-}
-
-/// Reads a database from its beginning to its end, always a batch ahead.
-pub(super) fn read_ahead(
-    source: &Arc<dyn Bulk>,
-    batch: usize,
-) -> mpsc::Receiver<Result<Vec<Item>, BulkError>> {
-    let (sender, receiver) = mpsc::channel(AHEAD);
-    let source = Arc::clone(source);
-    tokio::spawn(async move {
-        let mut items = Vec::new();
-        let mut from = None;
-        loop {
-            match source.scan(from.take(), batch - items.len()).await {
-                Ok(page) => {
-                    items.extend(page.items);
-                    from = page.next;
-                    if items.len() < batch && from.is_some() {
-                        continue;
-                    }
-                    // Whoever stops reading has a reason of his own.
-                    if sender.send(Ok(std::mem::take(&mut items))).await.is_err() || from.is_none() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    let _ = sender.send(Err(error)).await;
-                    return;
-                }
-            }
-        }
-    });
-    receiver
 }
 
 impl<'a> Transfer<'a> {
@@ -255,7 +221,7 @@ impl<'a> Transfer<'a> {
             };
             let is_new = is_first && self.seen.is_new(&item.key);
             match &item.record {
-                Ok(record) if self.is_expired(record) => self.counts.expired += u64::from(is_new),
+                Ok(record) if is_expired(self.horizon, record) => self.counts.expired += u64::from(is_new),
                 Ok(record) => {
                     let record = *record;
                     self.counts.clamped += u64::from(is_new && is_saturated(&item, &record));
@@ -273,11 +239,6 @@ impl<'a> Transfer<'a> {
             self.counts.failed += 1;
             self.progress.failed(key, why);
         }
-    }
-
-    pub(super) fn is_expired(&self, record: &Record) -> bool {
-        let last = record.last_change();
-        self.horizon.is_some_and(|horizon| last.is_some_and(|last| last < horizon))
     }
 
     /// When a record is to expire.
@@ -304,35 +265,4 @@ impl<'a> Transfer<'a> {
         self.counts.transferred += candidates.len() as u64;
         Ok(())
     }
-}
-
-/// Whether records are deleted only when those in the destination are on its disk, which is waited for once.
-pub(super) fn awaits_disk(options: &MigrateOptions, destination: &dyn Bulk) -> bool {
-    options.delete && !options.no_durability && !options.dry_run && destination.is_lazy()
-}
-
-/// Before which a last change is too long ago.
-pub(super) fn horizon(options: &MigrateOptions) -> Option<Timestamp> {
-    let age = i64::try_from(options.cleanup_age?.as_micros()).unwrap_or(i64::MAX);
-    Some(Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age)))
-}
-
-/// Whether a record does not fit into a database as it is.
-pub(super) fn is_clamped(destination: &dyn Bulk, record: &Record) -> bool {
-    let clamped = destination.clamp(record);
-    let differs = |one: &Tally, another: &Tally| {
-        let seconds = |time: Option<Timestamp>| time.map(Timestamp::seconds);
-        one.count != another.count
-            || one.count != 0
-                && (seconds(one.first) != seconds(another.first)
-                    || seconds(one.last) != seconds(another.last))
-    };
-    differs(&record.reports, &clamped.reports) || differs(&record.whitelists, &clamped.whitelists)
-}
-
-/// Whether the source has a count that no database of ours can hold.
-fn is_saturated(item: &Item, record: &Record) -> bool {
-    const LIMIT: &[u8] = b"9223372036854775807";
-    let full = [record.reports, record.whitelists].iter().filter(|tally| tally.count == i64::MAX).count();
-    full > 0 && item.held.windows(LIMIT.len()).filter(|text| *text == LIMIT).count() < full
 }

@@ -7,11 +7,13 @@ use tokio::task::block_in_place;
 use super::compare::{difference, lacks};
 use super::copying::totals;
 use super::progress_output::{MigrationCounts, MigrationProgress};
+use super::read_ahead::read_ahead;
+use super::record_limits::is_expired;
 use super::seen_keys::SeenKeys;
 use super::source_key::{SourceKey, classify};
 use super::spool::Spool;
 use super::stop_request::StopRequest;
-use super::transfer::{MigrateError, RECORDS_AT_A_TIME, read_ahead};
+use super::transfer::{MigrateError, RECORDS_AT_A_TIME};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{Bulk, BulkError, Item};
 use pyzor_wire::digest::Digest;
@@ -77,7 +79,7 @@ impl Verification<'_> {
                 }
             };
             match item.record {
-                Ok(record) if self.is_expired(&record) => {
+                Ok(record) if is_expired(self.horizon, &record) => {
                     counts.expired += u64::from(is_new && !self.is_told);
                 }
                 Ok(record) => {
@@ -137,10 +139,5 @@ impl Verification<'_> {
             .zip(given)
             .filter_map(|(at, expected)| Some((at, compare(&expected, found[at].as_ref())?)));
         Ok(told.collect())
-    }
-
-    fn is_expired(&self, record: &Record) -> bool {
-        let last = record.last_change();
-        self.horizon.is_some_and(|horizon| last.is_some_and(|last| last < horizon))
     }
 }

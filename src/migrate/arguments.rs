@@ -1,0 +1,129 @@
+//! The options of the command line: a table with a line an option.
+
+use clap::{Arg, ArgAction, Command};
+
+use crate::optparse::{OptionSpec, OptionValue};
+
+pub(super) const PROGRAM: &str = "pyzor-migrate";
+pub(super) const USAGE: &str = "pyzor-migrate --se ENGINE --sd DSN --de ENGINE --dd DSN [options]";
+const ABOUT: &str =
+    "Move the records of a Pyzor database to another one, of any engine: gdbm, mysql, redis or redis_v0.";
+
+/// One option: its flag, its names and the help.
+pub(super) struct MigrateOption {
+    pub(super) flag: OptionSpec,
+    pub(super) alias: Option<&'static str>,
+    placeholder: &'static str,
+    help: &'static str,
+}
+
+const fn opt(
+    long: &'static str,
+    value: OptionValue,
+    placeholder: &'static str,
+    help: &'static str,
+) -> MigrateOption {
+    MigrateOption {
+        flag: OptionSpec { long, short: None, value, may_be_abbreviated: true },
+        alias: None,
+        placeholder,
+        help,
+    }
+}
+
+impl MigrateOption {
+    const fn alias(mut self, alias: &'static str) -> Self {
+        self.alias = Some(alias);
+        self
+    }
+
+    const fn short(mut self, short: char) -> Self {
+        self.flag.short = Some(short);
+        self
+    }
+}
+
+/// All options but `--help` and `--version`.
+pub(super) const OPTIONS: &[MigrateOption] = &[
+    opt("source-engine", OptionValue::Text, "ENGINE", "the engine of the database to read").alias("se"),
+    opt(
+        "source-dsn",
+        OptionValue::Text,
+        "DSN",
+        "the database to read, as DigestDB names it, or @FILE with that in its first line",
+    )
+    .alias("sd"),
+    opt("destination-engine", OptionValue::Text, "ENGINE", "the engine of the database to write").alias("de"),
+    opt("destination-dsn", OptionValue::Text, "DSN", "the database to write, or @FILE").alias("dd"),
+    opt("delete", OptionValue::None, "", "delete from the source what the destination has accepted"),
+    opt(
+        "merge",
+        OptionValue::None,
+        "",
+        "add counts to those in the destination instead of replacing them; needs --journal",
+    ),
+    opt(
+        "journal",
+        OptionValue::Text,
+        "FILE",
+        "remember in this file what has been moved, so that a rerun adds nothing twice",
+    ),
+    opt(
+        "cleanup-age",
+        OptionValue::Number,
+        "SECONDS",
+        "leave out records that changed last longer ago, and let those in Redis expire at that age",
+    ),
+    opt(
+        "verify",
+        OptionValue::None,
+        "",
+        "compare source and destination afterwards, or with --delete before each deletion",
+    ),
+    opt("verify-only", OptionValue::None, "", "compare source and destination, and change nothing"),
+    opt(
+        "no-durability",
+        OptionValue::None,
+        "",
+        "with --delete, do not wait until a Redis has what was moved on its disk",
+    ),
+    opt("dry-run", OptionValue::None, "", "read everything, write nothing, and say what would happen"),
+    opt("quiet", OptionValue::None, "", "do not show progress").short('q'),
+];
+
+pub(super) fn flags() -> Vec<OptionSpec> {
+    let names = |option: &MigrateOption| {
+        let alias = option.alias.map(|long| OptionSpec { long, short: None, ..option.flag });
+        [Some(option.flag), alias].into_iter().flatten().collect::<Vec<_>>()
+    };
+    OPTIONS.iter().flat_map(names).collect()
+}
+
+pub(super) fn command() -> Command {
+    let argument = |option: &MigrateOption| {
+        let mut argument = Arg::new(option.flag.long).long(option.flag.long).help(option.help);
+        if let Some(alias) = option.alias {
+            argument = argument.visible_alias(alias);
+        }
+        if let Some(short) = option.flag.short {
+            argument = argument.short(short);
+        }
+        match option.flag.value {
+            OptionValue::None => argument.action(ArgAction::SetTrue),
+            _ => argument.action(ArgAction::Set).value_name(option.placeholder).num_args(1),
+        }
+    };
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    Command::new(PROGRAM)
+        .about(ABOUT)
+        .override_usage(USAGE)
+        .help_template("Usage: {usage}\n\n{about}\n\nOptions:\n{options}\n")
+        .disable_help_flag(true)
+        .no_binary_name(true)
+        .args_override_self(true)
+        .args(OPTIONS.iter().map(argument))
+        .arg(switch("help", "show this help and exit").short('h'))
+        .arg(switch("version", "show the version and exit").short('V'))
+}

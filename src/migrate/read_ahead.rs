@@ -1,0 +1,43 @@
+//! Reads a source, always a batch ahead of what is done with it.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::storage::bulk::{Bulk, BulkError, Item};
+
+/// Batches that have been read and wait.
+const AHEAD: usize = 1;
+
+/// Reads a database from its beginning to its end, always a batch ahead.
+pub(super) fn read_ahead(
+    source: &Arc<dyn Bulk>,
+    batch: usize,
+) -> mpsc::Receiver<Result<Vec<Item>, BulkError>> {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let source = Arc::clone(source);
+    tokio::spawn(async move {
+        let mut items = Vec::new();
+        let mut from = None;
+        loop {
+            match source.scan(from.take(), batch - items.len()).await {
+                Ok(page) => {
+                    items.extend(page.items);
+                    from = page.next;
+                    if items.len() < batch && from.is_some() {
+                        continue;
+                    }
+                    // Whoever stops reading has a reason of his own.
+                    if sender.send(Ok(std::mem::take(&mut items))).await.is_err() || from.is_none() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let _ = sender.send(Err(error)).await;
+                    return;
+                }
+            }
+        }
+    });
+    receiver
+}
