@@ -13,7 +13,7 @@ use pyzor_wire::digest::Digest;
 
 /// All that a batch wants of one digest, and what became of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct BatchEntry {
     /// The digest.
     pub digest: Digest,
     /// Whether the record is wanted as it was before this batch.
@@ -32,7 +32,7 @@ pub struct Entry {
     pub whitelisted: Result<(), StorageError>,
 }
 
-impl Entry {
+impl BatchEntry {
     /// Says the same of everything that is asked for the digest.
     pub fn fail(&mut self, error: StorageError) {
         self.found = Err(error);
@@ -64,7 +64,7 @@ pub struct Increment {
 /// Look-ups and increments for an engine, and then their outcomes.
 #[derive(Debug, Default)]
 pub struct Batch {
-    entries: Vec<Entry>,
+    entries: Vec<BatchEntry>,
     places: HashMap<Digest, u32>,
     now: Timestamp,
     since: Option<Instant>,
@@ -96,17 +96,17 @@ impl Batch {
     }
 
     /// Every digest once, with what is asked for it.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[BatchEntry] {
         &self.entries
     }
 
     /// Every digest once, for an engine to fill in the outcomes.
-    pub fn entries_mut(&mut self) -> &mut [Entry] {
+    pub fn entries_mut(&mut self) -> &mut [BatchEntry] {
         &mut self.entries
     }
 
     /// What is asked for this digest; nothing if it is none of the batch.
-    pub fn entry_mut(&mut self, digest: &Digest) -> Option<&mut Entry> {
+    pub fn entry_mut(&mut self, digest: &Digest) -> Option<&mut BatchEntry> {
         let place = *self.places.get(digest)?;
         self.entries.get_mut(place as usize)
     }
@@ -172,7 +172,7 @@ impl Batch {
         let next = self.entries.len() as u32;
         let place = *self.places.entry(digest).or_insert(next);
         if place == next {
-            self.entries.push(Entry {
+            self.entries.push(BatchEntry {
                 digest,
                 look_up: false,
                 times: false,

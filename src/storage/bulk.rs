@@ -94,7 +94,7 @@ pub enum Purpose {
 }
 
 /// Work on a database under way or done.
-pub type Work<'a, T> = BoxFuture<'a, Result<T, BulkError>>;
+pub type BulkFuture<'a, T> = BoxFuture<'a, Result<T, BulkError>>;
 
 /// A database as a whole. All batches may have any size.
 pub trait Bulk: Send + Sync {
@@ -106,11 +106,11 @@ pub trait Bulk: Send + Sync {
 
     /// Names of which another database has one if, and only if, it is the same. The token is known to
     /// nobody else; the database that is asked first may leave it with its server, for the other to find.
-    fn identity(&self, token: &str, first: bool) -> Work<'_, Vec<String>>;
+    fn identity(&self, token: &str, first: bool) -> BulkFuture<'_, Vec<String>>;
 
     /// Names by which the database can be known again, also by another spelling of it and after its server was started
     /// anew. Another one may have some of them.
-    fn names(&self) -> Work<'_, Vec<String>>;
+    fn names(&self) -> BulkFuture<'_, Vec<String>>;
 
     /// The time zone of the dates in it; none if its times have no zone.
     fn zone(&self) -> Option<TimeZone>;
@@ -119,7 +119,7 @@ pub trait Bulk: Send + Sync {
     fn has_stragglers(&self) -> bool;
 
     /// About how many records there are; none if that would take long to find out.
-    fn estimate(&self) -> Work<'_, Option<u64>>;
+    fn estimate(&self) -> BulkFuture<'_, Option<u64>>;
 
     /// Whether times are whole seconds, so that two changes can have the same one.
     fn has_whole_seconds(&self) -> bool;
@@ -128,27 +128,27 @@ pub trait Bulk: Send + Sync {
     fn clamp(&self, record: &Record) -> Record;
 
     /// What reading gives back of records that have been stored.
-    fn read_back(&self, records: Vec<Record>) -> Work<'_, Vec<Record>>;
+    fn read_back(&self, records: Vec<Record>) -> BulkFuture<'_, Vec<Record>>;
 
     /// Some items from the start or from where an earlier scan stopped. What is there during the whole
     /// of a scan is met, some of it twice.
-    fn scan(&self, from: Option<Cursor>, limit: usize) -> Work<'_, Items>;
+    fn scan(&self, from: Option<Cursor>, limit: usize) -> BulkFuture<'_, Items>;
 
     /// What is stored under each of these keys.
-    fn read(&self, keys: Vec<Vec<u8>>) -> Work<'_, Vec<Option<Item>>>;
+    fn read(&self, keys: Vec<Vec<u8>>) -> BulkFuture<'_, Vec<Option<Item>>>;
 
     /// Stores records, replacing what is there.
-    fn store(&self, records: Vec<Put>) -> Work<'_, Vec<Outcome>>;
+    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<Outcome>>;
 
     /// Adds records, each at once or not at all. An engine that compares first tells
     /// [`Outcome::Changed`] where something else is stored than was seen.
-    fn add(&self, additions: Vec<Addition>) -> Work<'_, Vec<Outcome>>;
+    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<Outcome>>;
 
     /// Deletes items that are still what they were.
-    fn delete(&self, items: Vec<Item>) -> Work<'_, Vec<Outcome>>;
+    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<Outcome>>;
 
     /// Makes everything that was done durable, as far as the engine leaves that to others.
-    fn sync(&self) -> Work<'_, ()>;
+    fn sync(&self) -> BulkFuture<'_, ()>;
 
     /// Whether what was done is durable only after [`Bulk::bring_to_disk`], which takes too long to be called
     /// for each batch.
@@ -157,12 +157,12 @@ pub trait Bulk: Send + Sync {
     }
 
     /// Fails if the database keeps nothing on a disk.
-    fn refuse_volatile(&self) -> Work<'_, ()> {
+    fn refuse_volatile(&self) -> BulkFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
 
     /// Returns when everything that was done is on a disk. May take as long as writing all of the database.
-    fn bring_to_disk(&self) -> Work<'_, ()> {
+    fn bring_to_disk(&self) -> BulkFuture<'_, ()> {
         self.sync()
     }
 
@@ -172,7 +172,7 @@ pub trait Bulk: Send + Sync {
     }
 
     /// Ends all work. What is not closed may have to be repaired by the next process that opens it.
-    fn close(&self) -> Work<'_, ()>;
+    fn close(&self) -> BulkFuture<'_, ()>;
 }
 
 /// Two tallies of one digest as one.

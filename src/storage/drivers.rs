@@ -29,11 +29,11 @@ pub struct Options {
 #[error("{text}")]
 pub struct OpenError {
     text: String,
-    cause: Cause,
+    cause: OpenErrorKind,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Cause {
+enum OpenErrorKind {
     Any,
     Busy,
     Absent,
@@ -42,35 +42,35 @@ enum Cause {
 impl OpenError {
     /// An error that nothing more is known of.
     pub(super) fn new(text: String) -> Self {
-        Self { text, cause: Cause::Any }
+        Self { text, cause: OpenErrorKind::Any }
     }
 
     /// The database is in use.
     pub(super) fn busy(text: String) -> Self {
-        Self { text, cause: Cause::Busy }
+        Self { text, cause: OpenErrorKind::Busy }
     }
 
     /// There is no database.
     pub(super) fn absent(text: String) -> Self {
-        Self { text, cause: Cause::Absent }
+        Self { text, cause: OpenErrorKind::Absent }
     }
 
     /// Whether the database is in use by a process that may be about to end.
     pub fn is_busy(&self) -> bool {
-        self.cause == Cause::Busy
+        self.cause == OpenErrorKind::Busy
     }
 
     /// Whether there is no such database where one could be.
     pub fn is_absent(&self) -> bool {
-        self.cause == Cause::Absent
+        self.cause == OpenErrorKind::Absent
     }
 }
 
 /// What opening an engine gives.
-pub(super) type Opened<'a> = BoxFuture<'a, Result<Arc<dyn Engine>, OpenError>>;
+pub(super) type EngineOpening<'a> = BoxFuture<'a, Result<Arc<dyn Engine>, OpenError>>;
 
 /// The same for work on all of it.
-pub(super) type OpenedBulk<'a> = BoxFuture<'a, Result<Arc<dyn Bulk>, OpenError>>;
+pub(super) type BulkOpening<'a> = BoxFuture<'a, Result<Arc<dyn Bulk>, OpenError>>;
 
 /// Repairs a damaged database, and says in one line what became of it.
 pub(crate) type RecoverFunction = fn(&Path, Option<Duration>, &Cancel) -> Result<String, OpenError>;
@@ -83,8 +83,8 @@ struct Driver {
     properties: Properties,
     /// Whether the database's name makes sense, without looking for the database.
     check: fn(&Options) -> Result<(), String>,
-    open: fn(&Options) -> Opened<'_>,
-    open_bulk: fn(&Options, Purpose) -> OpenedBulk<'_>,
+    open: fn(&Options) -> EngineOpening<'_>,
+    open_bulk: fn(&Options, Purpose) -> BulkOpening<'_>,
     /// How a damaged database is repaired on the operator's demand, where that is possible.
     recover: Option<RecoverFunction>,
 }

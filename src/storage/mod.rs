@@ -13,9 +13,9 @@ pub(crate) mod mysql;
 pub(crate) mod redis;
 mod remote;
 
-pub use batch::{Batch, Entry};
+pub use batch::{Batch, BatchEntry};
+use drivers::{BulkOpening, EngineOpening};
 pub(crate) use drivers::{NAMES, authorities, check, listed, open, properties, recovery};
 pub use drivers::{OpenError, Options};
-use drivers::{Opened, OpenedBulk};
 pub use engine::{BoxFuture, Engine, Progress, StorageError};
 pub(crate) use gdbm::Cancel;

@@ -17,7 +17,7 @@ use super::lock;
 use super::repair::marker::Marker;
 use crate::logging::allowance::withheld_note;
 use crate::record::{Kind, Timestamp};
-use crate::storage::{Entry, StorageError};
+use crate::storage::{BatchEntry, StorageError};
 use pyzor_wire::digest::Digest;
 
 /// The open file and all that is known of it, for the engine and its thread.
@@ -48,7 +48,7 @@ impl GdbmCore {
     pub(super) fn serve(
         &self,
         open: &mut OpenFile,
-        entry: &mut Entry,
+        entry: &mut BatchEntry,
         now: Timestamp,
     ) -> Result<(), GdbmError> {
         let known = match open.cache.get(&entry.digest) {

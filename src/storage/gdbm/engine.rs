@@ -17,7 +17,7 @@ use super::file::tail;
 use super::lock;
 use super::opening::{FileOpener, OpenedFile};
 use crate::record::Timestamp;
-use crate::storage::{Batch, BoxFuture, Engine, OpenError, Opened, Options, Progress};
+use crate::storage::{Batch, BoxFuture, Engine, EngineOpening, OpenError, Options, Progress};
 
 /// How many blocks of the file the library keeps decoded. Its own choice would grow with the
 /// database without bound.
@@ -31,7 +31,7 @@ pub struct Gdbm {
 
 /// Opens the database for [`crate::storage::open`]. A repair takes its time, so that is done by another thread; it is
 /// given up if the future is dropped.
-pub(in crate::storage) fn open(options: &Options) -> Opened<'_> {
+pub(in crate::storage) fn open(options: &Options) -> EngineOpening<'_> {
     let options = options.clone();
     Box::pin(async move {
         let engine = open_cancellable(move |cancel| {

@@ -21,10 +21,10 @@ use super::target::MySqlTarget;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
-    Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies,
+    Addition, Bulk, BulkError, BulkFuture, Item, Items, Outcome, Purpose, Put, map_tallies,
 };
 use crate::storage::remote::start::connect_once;
-use crate::storage::{OpenError, OpenedBulk, Options};
+use crate::storage::{BulkOpening, OpenError, Options};
 use pyzor_wire::digest::{Digest, hex};
 
 /// How long a statement may take before the server counts as gone.
@@ -45,7 +45,7 @@ struct MySqlBulk {
 }
 
 /// Opens a table for [`crate::storage::bulk::open`].
-pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
+pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> BulkOpening<'_> {
     Box::pin(async move {
         let target = MySqlTarget::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
         let name = format!("the MySQL server {}", target.describe());
@@ -268,12 +268,12 @@ impl Bulk for MySqlBulk {
         format!("mysql, {}", self.target.describe())
     }
 
-    fn identity(&self, token: &str, first: bool) -> Work<'_, Vec<String>> {
+    fn identity(&self, token: &str, first: bool) -> BulkFuture<'_, Vec<String>> {
         let token = token.to_owned();
         Box::pin(async move { self.token_names(&token, first).await })
     }
 
-    fn names(&self) -> Work<'_, Vec<String>> {
+    fn names(&self) -> BulkFuture<'_, Vec<String>> {
         Box::pin(async {
             let (database, table) = self.target.names();
             let name = format!("{database}.{table}").to_lowercase();
@@ -295,7 +295,7 @@ impl Bulk for MySqlBulk {
         false
     }
 
-    fn estimate(&self) -> Work<'_, Option<u64>> {
+    fn estimate(&self) -> BulkFuture<'_, Option<u64>> {
         Box::pin(async {
             let (database, table) = self.target.names();
             let question =
@@ -315,11 +315,11 @@ impl Bulk for MySqlBulk {
         self.table.clamp(record)
     }
 
-    fn read_back(&self, records: Vec<Record>) -> Work<'_, Vec<Record>> {
+    fn read_back(&self, records: Vec<Record>) -> BulkFuture<'_, Vec<Record>> {
         Box::pin(self.ask_back(records))
     }
 
-    fn scan(&self, from: Option<Cursor>, limit: usize) -> Work<'_, Items> {
+    fn scan(&self, from: Option<Cursor>, limit: usize) -> BulkFuture<'_, Items> {
         Box::pin(async move {
             let query = self.table.page(limit, from.is_none());
             let from = from.map(|cursor| cursor.0).unwrap_or_default();
@@ -332,18 +332,18 @@ impl Bulk for MySqlBulk {
         })
     }
 
-    fn read(&self, keys: Vec<Vec<u8>>) -> Work<'_, Vec<Option<Item>>> {
+    fn read(&self, keys: Vec<Vec<u8>>) -> BulkFuture<'_, Vec<Option<Item>>> {
         Box::pin(async move { self.read_on(&mut *self.working.lock().await, &keys).await })
     }
 
-    fn store(&self, records: Vec<Put>) -> Work<'_, Vec<Outcome>> {
+    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<Outcome>> {
         Box::pin(async move {
             let rows = self.rows_of(records.iter().map(|put| (put.digest, put.record)));
             self.change_all(&rows, self.table.long_rows, |rows| self.table.store(rows)).await
         })
     }
 
-    fn add(&self, additions: Vec<Addition>) -> Work<'_, Vec<Outcome>> {
+    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<Outcome>> {
         Box::pin(async move {
             let rows = self.rows_of(additions.iter().map(|addition| (addition.digest, addition.record)));
             // What fails in the middle must not have done anything.
@@ -352,7 +352,7 @@ impl Bulk for MySqlBulk {
         })
     }
 
-    fn delete(&self, items: Vec<Item>) -> Work<'_, Vec<Outcome>> {
+    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<Outcome>> {
         Box::pin(async move {
             let mut outcomes = Vec::with_capacity(items.len());
             let mut connection = self.working.lock().await;
@@ -374,11 +374,11 @@ impl Bulk for MySqlBulk {
     }
 
     /// What the server has accepted is as durable as it makes things.
-    fn sync(&self) -> Work<'_, ()> {
+    fn sync(&self) -> BulkFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
 
-    fn close(&self) -> Work<'_, ()> {
+    fn close(&self) -> BulkFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -17,7 +17,7 @@ use super::table::{MAX_ROWS, MySqlTable, TIMES, decode, digest_of, within};
 use crate::record::{Kind, Record, Timestamp};
 use crate::storage::remote::presence::{LIMIT, RemoteStore};
 use crate::storage::remote::refusals::Refusals;
-use crate::storage::{Batch, Entry};
+use crate::storage::{Batch, BatchEntry};
 use pyzor_wire::digest::Digest;
 
 const COMMAND_DENIED: u16 = 1142;
@@ -139,7 +139,7 @@ impl MySqlCore {
 
     /// Which changes of a kind that a batch asks for are to be tried.
     fn plan(&self, batch: &Batch, kind: Kind) -> RowPlan {
-        let amount = |entry: &Entry| match kind {
+        let amount = |entry: &BatchEntry| match kind {
             Kind::Report => entry.reports,
             Kind::Whitelist => entry.whitelists,
         };

@@ -31,7 +31,7 @@ use self::table::MySqlTable;
 use self::target::MySqlTarget;
 use super::remote::presence::{RemoteStore, keep, time_left};
 use super::remote::start::{ConnectError, connect_when_ready};
-use super::{Batch, BoxFuture, Engine, OpenError, Opened, Options, Progress};
+use super::{Batch, BoxFuture, Engine, EngineOpening, OpenError, Options, Progress};
 
 /// How many connections there are when nobody says.
 const CONNECTIONS: usize = 4;
@@ -48,7 +48,7 @@ pub(crate) struct MySql {
 pub(super) use self::bulk::open_bulk;
 
 /// Opens the database for [`super::open`].
-pub(super) fn open(options: &Options) -> Opened<'_> {
+pub(super) fn open(options: &Options) -> EngineOpening<'_> {
     Box::pin(async { Ok(Arc::new(MySql::open(options).await?) as Arc<dyn Engine>) })
 }
 

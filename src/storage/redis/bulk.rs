@@ -19,7 +19,7 @@ use super::topology::{self, Referral, Topology, ask_nodes, ask_slots, parse_slot
 use crate::record::Record;
 use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
-    Addition, Bulk, BulkError, Item, Items, Outcome, Purpose, Put, Work, map_tallies, map_times, united,
+    Addition, Bulk, BulkError, BulkFuture, Item, Items, Outcome, Purpose, Put, map_tallies, map_times, united,
 };
 use crate::storage::remote::start::{ConnectError, connect_once};
 use crate::storage::{OpenError, Options};
@@ -239,7 +239,7 @@ impl Bulk for RedisBulk {
         format!("{}, {}", self.form.engine(), self.target.describe())
     }
 
-    fn identity(&self, _token: &str, _first: bool) -> Work<'_, Vec<String>> {
+    fn identity(&self, _token: &str, _first: bool) -> BulkFuture<'_, Vec<String>> {
         Box::pin(async {
             let mut names = Vec::new();
             for node in self.topology().nodes() {
@@ -267,7 +267,7 @@ impl Bulk for RedisBulk {
         })
     }
 
-    fn names(&self) -> Work<'_, Vec<String>> {
+    fn names(&self) -> BulkFuture<'_, Vec<String>> {
         Box::pin(async {
             let mut names = self.identity("", false).await?;
             let (engine, database) = (self.form.engine(), self.target.access.database());
@@ -285,7 +285,7 @@ impl Bulk for RedisBulk {
         true
     }
 
-    fn estimate(&self) -> Work<'_, Option<u64>> {
+    fn estimate(&self) -> BulkFuture<'_, Option<u64>> {
         Box::pin(async {
             let mut total = 0;
             for node in self.topology().nodes() {
@@ -309,7 +309,7 @@ impl Bulk for RedisBulk {
         map_tallies(record, |_, tally| map_times(tally, |time| Some(self.form.clamp(time))))
     }
 
-    fn read_back(&self, records: Vec<Record>) -> Work<'_, Vec<Record>> {
+    fn read_back(&self, records: Vec<Record>) -> BulkFuture<'_, Vec<Record>> {
         let back = |record: &Record| {
             map_tallies(&self.clamp(record), |_, tally| map_times(tally, |time| self.form.read_back(time)))
         };
@@ -317,15 +317,15 @@ impl Bulk for RedisBulk {
         Box::pin(async { Ok(records) })
     }
 
-    fn scan(&self, from: Option<Cursor>, limit: usize) -> Work<'_, Items> {
+    fn scan(&self, from: Option<Cursor>, limit: usize) -> BulkFuture<'_, Items> {
         Box::pin(self.page(from, limit))
     }
 
-    fn read(&self, keys: Vec<Vec<u8>>) -> Work<'_, Vec<Option<Item>>> {
+    fn read(&self, keys: Vec<Vec<u8>>) -> BulkFuture<'_, Vec<Option<Item>>> {
         Box::pin(self.look_up(keys))
     }
 
-    fn store(&self, records: Vec<Put>) -> Work<'_, Vec<Outcome>> {
+    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<Outcome>> {
         Box::pin(async move {
             let job = |put: &Put| {
                 let key = self.form.key(put.digest);
@@ -347,7 +347,7 @@ impl Bulk for RedisBulk {
         })
     }
 
-    fn add(&self, additions: Vec<Addition>) -> Work<'_, Vec<Outcome>> {
+    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<Outcome>> {
         Box::pin(async move {
             let mut outcomes = vec![Outcome::Changed; additions.len()];
             let mut places = Vec::new();
@@ -374,7 +374,7 @@ impl Bulk for RedisBulk {
         })
     }
 
-    fn delete(&self, items: Vec<Item>) -> Work<'_, Vec<Outcome>> {
+    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<Outcome>> {
         Box::pin(async move {
             let job = |item: Item| {
                 let key = self.full_key(&item.key);
@@ -388,7 +388,7 @@ impl Bulk for RedisBulk {
 
     /// Redis alone knows when it writes to its disk. But a master that was replaced goes on as if nothing
     /// had happened, and what it is told is lost.
-    fn sync(&self) -> Work<'_, ()> {
+    fn sync(&self) -> BulkFuture<'_, ()> {
         Box::pin(self.check_masters())
     }
 
@@ -400,15 +400,15 @@ impl Bulk for RedisBulk {
         true
     }
 
-    fn refuse_volatile(&self) -> Work<'_, ()> {
+    fn refuse_volatile(&self) -> BulkFuture<'_, ()> {
         Box::pin(self.refuse_volatile())
     }
 
-    fn bring_to_disk(&self) -> Work<'_, ()> {
+    fn bring_to_disk(&self) -> BulkFuture<'_, ()> {
         Box::pin(self.bring_to_disk())
     }
 
-    fn close(&self) -> Work<'_, ()> {
+    fn close(&self) -> BulkFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
 }

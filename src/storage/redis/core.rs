@@ -18,7 +18,7 @@ use super::target::{RedisAddress, RedisTarget};
 use super::topology::{Referral, Topology, ask_nodes, referred, unnamed};
 use crate::storage::remote::presence::time_left;
 use crate::storage::remote::refusals::Refusals;
-use crate::storage::{Batch, Entry, StorageError};
+use crate::storage::{Batch, BatchEntry, StorageError};
 
 /// How long a node that another one referred to may take to be connected to.
 const REFERRED_NODE_LIMIT: Duration = Duration::from_millis(300);
@@ -128,7 +128,7 @@ impl RedisCore {
     async fn run_group(
         &self,
         group: &[BatchCommand],
-        entries: &[Entry],
+        entries: &[BatchEntry],
         moment: &str,
         deadline: Instant,
     ) -> Option<Vec<Value>> {
@@ -177,7 +177,7 @@ impl RedisCore {
     /// Takes one reply; returns what is to be sent again, since it was not done.
     async fn take(
         &self,
-        entry: &mut Entry,
+        entry: &mut BatchEntry,
         task: BatchCommand,
         reply: Value,
         deadline: Instant,

@@ -36,7 +36,7 @@ use self::record_form::RecordForm;
 use self::target::RedisTarget;
 use super::bulk::Purpose;
 use super::remote::refusals::Refusals;
-use super::{Batch, BoxFuture, Engine, OpenError, Opened, OpenedBulk, Options, Progress};
+use super::{Batch, BoxFuture, BulkOpening, Engine, EngineOpening, OpenError, Options, Progress};
 
 /// The engine on a Redis.
 pub(crate) struct Redis {
@@ -45,22 +45,22 @@ pub(crate) struct Redis {
 }
 
 /// Opens the database for [`super::open`], with records as hashes.
-pub(super) fn open(options: &Options) -> Opened<'_> {
+pub(super) fn open(options: &Options) -> EngineOpening<'_> {
     Box::pin(Redis::open(options, RecordForm::hash()))
 }
 
 /// The same with records as texts.
-pub(super) fn open_v0(options: &Options) -> Opened<'_> {
+pub(super) fn open_v0(options: &Options) -> EngineOpening<'_> {
     Box::pin(Redis::open(options, RecordForm::text(TimeZone::system())))
 }
 
 /// Opens the database for [`super::bulk::open`], with records as hashes.
-pub(super) fn open_bulk(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
+pub(super) fn open_bulk(options: &Options, purpose: Purpose) -> BulkOpening<'_> {
     Box::pin(bulk::RedisBulk::open(options, purpose, RecordForm::hash()))
 }
 
 /// The same with records as texts.
-pub(super) fn open_bulk_v0(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
+pub(super) fn open_bulk_v0(options: &Options, purpose: Purpose) -> BulkOpening<'_> {
     Box::pin(bulk::RedisBulk::open(options, purpose, RecordForm::text(TimeZone::system())))
 }
 

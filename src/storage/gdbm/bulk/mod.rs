@@ -18,7 +18,7 @@ use super::lock;
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
-    Addition, Bulk, BulkError, Item, Items, Outcome, Put, Work, map_tallies, map_times, united,
+    Addition, Bulk, BulkError, BulkFuture, Item, Items, Outcome, Put, map_tallies, map_times, united,
 };
 
 /// A whole file.
@@ -31,7 +31,7 @@ impl GdbmBulk {
     fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&GdbmBulkCore, &mut BulkState) -> Result<T, BulkError> + Send + 'static,
-    ) -> Work<'_, T> {
+    ) -> BulkFuture<'_, T> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let done = tokio::task::spawn_blocking(move || {
@@ -65,7 +65,7 @@ impl Bulk for GdbmBulk {
         format!("gdbm, {}", self.shared.path.display())
     }
 
-    fn identity(&self, _token: &str, _first: bool) -> Work<'_, Vec<String>> {
+    fn identity(&self, _token: &str, _first: bool) -> BulkFuture<'_, Vec<String>> {
         Box::pin(async {
             let metadata = self.shared.file.metadata();
             let metadata = metadata.map_err(|error| {
@@ -75,7 +75,7 @@ impl Bulk for GdbmBulk {
         })
     }
 
-    fn names(&self) -> Work<'_, Vec<String>> {
+    fn names(&self) -> BulkFuture<'_, Vec<String>> {
         // A repair makes it another file of the same name, and a rename the same file of another name.
         let mut names = vec![format!("file {}", self.shared.path.display())];
         if let Ok(metadata) = self.shared.file.metadata() {
@@ -94,7 +94,7 @@ impl Bulk for GdbmBulk {
         false
     }
 
-    fn estimate(&self) -> Work<'_, Option<u64>> {
+    fn estimate(&self) -> BulkFuture<'_, Option<u64>> {
         self.work(|shared, state| {
             let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
             open.handle.count().map(Some).map_err(|error| shared.failed(open, &error))
@@ -110,7 +110,7 @@ impl Bulk for GdbmBulk {
         map_tallies(record, |_, tally| map_times(tally, time))
     }
 
-    fn read_back(&self, records: Vec<Record>) -> Work<'_, Vec<Record>> {
+    fn read_back(&self, records: Vec<Record>) -> BulkFuture<'_, Vec<Record>> {
         let local = |time: Timestamp| {
             let moment = jiff::Timestamp::from_microsecond(time.micros()).ok()?;
             let date: DateTime = self.shared.zone.to_datetime(moment);
@@ -122,18 +122,18 @@ impl Bulk for GdbmBulk {
         Box::pin(async { Ok(records) })
     }
 
-    fn scan(&self, from: Option<Cursor>, limit: usize) -> Work<'_, Items> {
+    fn scan(&self, from: Option<Cursor>, limit: usize) -> BulkFuture<'_, Items> {
         self.work(move |shared, state| shared.page(state, from, limit.max(1)))
     }
 
-    fn read(&self, keys: Vec<Vec<u8>>) -> Work<'_, Vec<Option<Item>>> {
+    fn read(&self, keys: Vec<Vec<u8>>) -> BulkFuture<'_, Vec<Option<Item>>> {
         self.work(move |shared, state| {
             let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
             keys.iter().map(|key| shared.item(open, key)).collect()
         })
     }
 
-    fn store(&self, records: Vec<Put>) -> Work<'_, Vec<Outcome>> {
+    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<Outcome>> {
         let clamped = |mut put: Put| {
             put.record = self.clamp(&put.record);
             put
@@ -150,7 +150,7 @@ impl Bulk for GdbmBulk {
         })
     }
 
-    fn add(&self, additions: Vec<Addition>) -> Work<'_, Vec<Outcome>> {
+    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<Outcome>> {
         let clamped = |mut addition: Addition| {
             addition.record = self.clamp(&addition.record);
             addition
@@ -177,7 +177,7 @@ impl Bulk for GdbmBulk {
         })
     }
 
-    fn delete(&self, items: Vec<Item>) -> Work<'_, Vec<Outcome>> {
+    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<Outcome>> {
         self.work(move |shared, state| {
             let mut outcomes = Vec::with_capacity(items.len());
             let walked = state.walked;
@@ -196,7 +196,7 @@ impl Bulk for GdbmBulk {
         })
     }
 
-    fn sync(&self) -> Work<'_, ()> {
+    fn sync(&self) -> BulkFuture<'_, ()> {
         // Beside a scan, which need not wait for the disk.
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
@@ -212,7 +212,7 @@ impl Bulk for GdbmBulk {
         })
     }
 
-    fn close(&self) -> Work<'_, ()> {
+    fn close(&self) -> BulkFuture<'_, ()> {
         self.work(|shared, state| {
             if state.open.is_none() {
                 return Ok(());

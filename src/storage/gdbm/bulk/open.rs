@@ -18,13 +18,13 @@ use crate::storage::gdbm::opening::{FileOpener, OpenedFile};
 use crate::storage::gdbm::repair::explain::explain;
 use crate::storage::gdbm::repair::marker::Marker;
 use crate::storage::gdbm::walk::DelayedDeletions;
-use crate::storage::{OpenError, OpenedBulk, Options};
+use crate::storage::{BulkOpening, OpenError, Options};
 
 /// How many blocks of the file the library keeps decoded: 32 MiB in blocks of the usual size. Records
 /// come in any order, so that more of them is less work.
 const CACHED_BLOCKS: usize = 8192;
 /// Opens a file for [`crate::storage::bulk::open`].
-pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> OpenedBulk<'_> {
+pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> BulkOpening<'_> {
     Box::pin(async move {
         let (path, age) = (options.path.clone(), options.cleanup_age);
         let whole =
