@@ -1,4 +1,5 @@
 //! What the headers of both calls point to: socket addresses, and room for ancillary data.
+#![allow(unsafe_code, reason = "sockets have addresses of several formats in one place")]
 
 use std::ffi::c_int;
 use std::mem;

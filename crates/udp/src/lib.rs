@@ -3,7 +3,6 @@
 //! The wrappers of nix do not serve here: its receive headers lose their ancillary room with the first
 //! call, and the results of its `sendmmsg` read addresses that only `recvmmsg` fills. The formats are
 //! those of cmsg(3), ip(7), ipv6(7) and udp(7).
-#![allow(unsafe_code, reason = "the headers of both calls hold pointers")]
 
 mod header;
 mod receiver;

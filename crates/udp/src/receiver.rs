@@ -1,4 +1,5 @@
 //! Receiving: `recvmmsg`, and the ancillary data of what it has received.
+#![allow(unsafe_code, reason = "the headers of the system call hold pointers")]
 
 use std::ffi::c_int;
 use std::net::{Ipv4Addr, Ipv6Addr};

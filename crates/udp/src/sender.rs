@@ -1,4 +1,5 @@
 //! Sending: `sendmmsg`, and the ancillary data of what it sends.
+#![allow(unsafe_code, reason = "the headers of the system call hold pointers")]
 
 use std::ffi::c_int;
 use std::net::IpAddr;
