@@ -187,18 +187,35 @@ impl RedisNode {
 
     /// A connection that has been seen to work, and to whom it is.
     async fn attempt(&self) -> Result<(RedisConnection, RedisAddress), ConnectError> {
-        let (address, access) = match &self.route {
-            NodeRoute::To(address, access) => (address.clone(), access),
-            NodeRoute::Master(sentinels, access) => {
-                let known = self.connection().map(|(_, address)| address);
-                match (sentinels.master(known.as_ref()).await, known) {
-                    (Ok(master), _) => (master, access),
-                    // The sentinels may have gone and the master not; that it takes changes shows that it is one.
-                    (Err(_), Some(known)) => (known, access),
-                    (Err(failure), None) => return Err(failure),
-                }
-            }
+        let (sentinels, access) = match &self.route {
+            NodeRoute::To(address, access) => return self.connect_to(address.clone(), access).await,
+            NodeRoute::Master(sentinels, access) => (sentinels, access),
         };
+        let known = self.connection().map(|(_, address)| address);
+        let votes = sentinels.votes(known.as_ref()).await;
+        let connected = match (votes.majority().cloned(), known) {
+            (Some(master), _) => self.connect_to(master, access).await,
+            // The sentinels may have gone and the master not; that it takes changes shows that it is one.
+            (None, Some(known)) => match self.connect_to(known, access).await {
+                Ok(connected) => Ok(connected),
+                Err(failure) => match sentinels.plurality(votes) {
+                    Ok(master) => self.connect_to(master, access).await,
+                    Err(_) => Err(failure),
+                },
+            },
+            (None, None) => self.connect_to(sentinels.plurality(votes)?, access).await,
+        };
+        if connected.is_ok() {
+            sentinels.found_master();
+        }
+        connected
+    }
+
+    async fn connect_to(
+        &self,
+        address: RedisAddress,
+        access: &RedisLogin,
+    ) -> Result<(RedisConnection, RedisAddress), ConnectError> {
         let mut connection = access.connect(&address).await?;
         if let NodeRole::Change(trial) = &self.role {
             // A server that is in no cluster is told so when it is asked for its slots.

@@ -1,12 +1,14 @@
 //! Which server is the master of a service, according to its sentinels.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use redis::{Pipeline, Value, from_redis_value};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 use tracing::warn;
@@ -17,7 +19,7 @@ use crate::storage::remote::start::ConnectError;
 
 /// How long one sentinel may take to answer, and a name to be looked up.
 const LIMIT: Duration = Duration::from_millis(300);
-/// How long a majority is waited for where no master is in use.
+/// How long a majority is waited for where no known master can be used.
 const MAJORITY_LIMIT: Duration = Duration::from_secs(5);
 /// How long it is known which addresses a name has, or that it has none.
 const KNOWN: Duration = Duration::from_secs(5);
@@ -27,44 +29,62 @@ pub(super) struct Sentinels {
     addresses: Vec<RedisAddress>,
     service: String,
     access: RedisLogin,
-    /// Since when they have been asked for a master without a majority for any.
-    undecided: Mutex<Option<Instant>>,
+    /// Since when no majority has named a master and no known one could be used.
+    masterless_since: Mutex<Option<Instant>>,
+    /// Whether it has been logged that two addresses are those of one sentinel.
+    is_duplicate_logged: AtomicBool,
     names: Mutex<HashMap<RedisAddress, (Instant, Vec<SocketAddr>)>>,
 }
 
-/// What the sentinels say.
-struct SentinelVotes {
-    /// Each master that is named, and how often.
+/// The answers of the sentinels.
+pub(super) struct SentinelVotes {
+    /// Each master that is named, and how many sentinels name it.
     masters: Vec<(RedisAddress, usize)>,
+    /// How many sentinels there are, as far as is known.
+    sentinels: usize,
     /// Why one of them names none.
     failure: Option<ConnectError>,
+}
+
+/// The answer of one sentinel.
+struct SentinelAnswer {
+    master: RedisAddress,
+    /// The sentinel's own name, which is the same under all of its addresses; none before Redis 6.2 or where the
+    /// account may not ask.
+    id: Option<String>,
 }
 
 impl Sentinels {
     /// Sentinels at these addresses, which are to know this service.
     pub(super) fn new(addresses: Vec<RedisAddress>, service: String, access: RedisLogin) -> Self {
-        Self { addresses, service, access, undecided: Mutex::default(), names: Mutex::default() }
+        Self {
+            addresses,
+            service,
+            access,
+            masterless_since: Mutex::default(),
+            is_duplicate_logged: AtomicBool::new(false),
+            names: Mutex::default(),
+        }
     }
 
     /// Another master than the present one, if more than half of all sentinels name it. Redis itself needs as many
     /// to replace a master; fewer may be what is left of a network that is cut.
     pub(super) async fn successor(&self, present: &RedisAddress) -> Option<RedisAddress> {
         let votes = self.votes(Some(present)).await;
-        self.chosen(&votes).filter(|chosen| *chosen != present).cloned()
+        votes.majority().filter(|chosen| *chosen != present).cloned()
     }
 
-    /// The master to connect to: the one that more than half of all sentinels name. Where there has been none for
-    /// a while, and no master is known, the one that most of those that answer name.
-    pub(super) async fn master(&self, present: Option<&RedisAddress>) -> Result<RedisAddress, ConnectError> {
-        let votes = self.votes(present).await;
-        let chosen = self.chosen(&votes).cloned();
-        let waited = self.undecided_for(chosen.is_some());
-        if let Some(chosen) = chosen {
-            return Ok(chosen);
-        }
+    /// The master that most of the sentinels that answer name, once [`MAJORITY_LIMIT`] has passed without a majority
+    /// and without a known master that can be used.
+    ///
+    /// # Errors
+    ///
+    /// They name none or several, or it has not been so long.
+    pub(super) fn plurality(&self, votes: SentinelVotes) -> Result<RedisAddress, ConnectError> {
+        let waited = self.masterless_since().get_or_insert_with(Instant::now).elapsed();
         let most = votes.masters.iter().map(|(_, count)| *count).max();
         let named: Vec<_> = votes.masters.iter().filter(|(_, count)| Some(*count) == most).collect();
-        let all = self.addresses.len();
+        let all = votes.sentinels;
         match (named.as_slice(), votes.failure) {
             ([], failure) => Err(failure.unwrap_or_else(|| ConnectError::temporary("there is no sentinel"))),
             ([(master, count)], _) if waited >= MAJORITY_LIMIT => {
@@ -90,35 +110,36 @@ impl Sentinels {
         }
     }
 
-    /// The one with a majority. A name that nothing is known of is that of no other server.
-    fn chosen<'a>(&self, votes: &'a SentinelVotes) -> Option<&'a RedisAddress> {
-        votes.masters.iter().find(|(_, count)| self.is_majority(*count)).map(|(master, _)| master)
+    /// Takes note that a master is in use, so that the wait for a majority begins anew without one.
+    pub(super) fn found_master(&self) {
+        *self.masterless_since() = None;
     }
 
-    fn is_majority(&self, count: usize) -> bool {
-        count * 2 > self.addresses.len()
+    fn masterless_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.masterless_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long there has been no majority.
-    fn undecided_for(&self, is_decided: bool) -> Duration {
-        let mut undecided = self.undecided.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_decided {
-            *undecided = None;
-            return Duration::ZERO;
-        }
-        undecided.get_or_insert_with(Instant::now).elapsed()
-    }
-
-    /// Asks all sentinels at once. Those that hang are not waited for where they cannot change anything.
-    async fn votes(&self, present: Option<&RedisAddress>) -> SentinelVotes {
+    /// Asks all sentinels at once. Those that hang are not waited for where they cannot change anything. A sentinel
+    /// with several addresses has one vote.
+    pub(super) async fn votes(&self, present: Option<&RedisAddress>) -> SentinelVotes {
         let mut asked: FuturesUnordered<_> =
             self.addresses.iter().map(|sentinel| self.ask_in_time(sentinel)).collect();
-        let mut votes = SentinelVotes { masters: Vec::new(), failure: None };
+        let mut votes = SentinelVotes { masters: Vec::new(), sentinels: self.addresses.len(), failure: None };
+        let mut ids = HashSet::new();
         while let Some(answer) = asked.next().await {
             match answer {
-                Ok(named) => {
-                    let count = votes.add(&named, 1);
-                    if self.is_majority(count) && present.is_none_or(|present| *present == named) {
+                Ok(SentinelAnswer { id: Some(id), .. }) if !ids.insert(id.clone()) => {
+                    votes.sentinels -= 1;
+                    if !self.is_duplicate_logged.swap(true, Ordering::Relaxed) {
+                        warn!(
+                            "two addresses of sentinels in DigestDB are those of one sentinel, {id}, which has one \
+                             vote: name each sentinel once"
+                        );
+                    }
+                }
+                Ok(SentinelAnswer { master, .. }) => {
+                    votes.add(&master, 1);
+                    if votes.majority() == Some(&master) && present.is_none_or(|present| *present == master) {
                         return votes;
                     }
                 }
@@ -142,7 +163,7 @@ impl Sentinels {
         }
         let resolved = join_all(addresses.iter().map(|address| self.resolved(address))).await;
         let known: Vec<(&RedisAddress, Vec<SocketAddr>)> = addresses.into_iter().zip(resolved).collect();
-        let mut servers = SentinelVotes { masters: Vec::new(), failure: votes.failure };
+        let mut servers = SentinelVotes { masters: Vec::new(), ..votes };
         for (named, count) in &votes.masters {
             let of_named = known.iter().find(|(address, _)| *address == named).map(|(_, found)| found);
             let same = known.iter().find(|(address, found)| {
@@ -185,9 +206,9 @@ impl Sentinels {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask_in_time(&self, sentinel: &RedisAddress) -> Result<RedisAddress, ConnectError> {
+    async fn ask_in_time(&self, sentinel: &RedisAddress) -> Result<SentinelAnswer, ConnectError> {
         match timeout(LIMIT, self.ask(sentinel)).await {
-            Ok(Ok(master)) => Ok(master),
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failure)) => {
                 Err(ConnectError { why: format!("the sentinel {sentinel}: {}", failure.why), ..failure })
             }
@@ -195,25 +216,32 @@ impl Sentinels {
         }
     }
 
-    async fn ask(&self, sentinel: &RedisAddress) -> Result<RedisAddress, ConnectError> {
+    async fn ask(&self, sentinel: &RedisAddress) -> Result<SentinelAnswer, ConnectError> {
         let mut connection = self.access.connect(sentinel).await?;
-        let mut question = redis::cmd("SENTINEL");
-        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
-        let answer: Option<(String, u16)> =
-            question.query_async(&mut *connection).await.map_err(|error| failure_of(&error))?;
+        let mut questions = Pipeline::with_capacity(2);
+        questions.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
+        questions.cmd("SENTINEL").arg("MYID");
+        let answers = connection.send_packed_commands(&questions, 0, 2).await;
+        let mut answers = answers.map_err(|error| failure_of(&error))?.into_iter();
+        let mut next = || answers.next().unwrap_or(Value::Nil).extract_error();
+        let master = next().and_then(|answer| Ok(from_redis_value::<Option<(String, u16)>>(answer)?));
+        let id = next().and_then(|answer| Ok(from_redis_value::<String>(answer)?)).ok();
         let unknown = || ConnectError::temporary(format!("it knows no master of {}", self.service));
-        answer.map(|(host, port)| RedisAddress::Tcp(host, port)).ok_or_else(unknown)
+        let (host, port) = master.map_err(|error| failure_of(&error))?.ok_or_else(unknown)?;
+        Ok(SentinelAnswer { master: RedisAddress::Tcp(host, port), id })
     }
 }
 
 impl SentinelVotes {
-    /// Counts for a master, and says how many name it now.
-    fn add(&mut self, named: &RedisAddress, count: usize) -> usize {
-        if let Some((_, known)) = self.masters.iter_mut().find(|(master, _)| master == named) {
-            *known += count;
-            return *known;
+    /// The master that more than half of all sentinels name, those that do not answer included.
+    pub(super) fn majority(&self) -> Option<&RedisAddress> {
+        self.masters.iter().find(|(_, count)| count * 2 > self.sentinels).map(|(master, _)| master)
+    }
+
+    fn add(&mut self, named: &RedisAddress, count: usize) {
+        match self.masters.iter_mut().find(|(master, _)| master == named) {
+            Some((_, known)) => *known += count,
+            None => self.masters.push((named.clone(), count)),
         }
-        self.masters.push((named.clone(), count));
-        count
     }
 }

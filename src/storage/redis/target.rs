@@ -150,6 +150,11 @@ impl RedisTarget {
                 if sentinels.is_empty() {
                     return Err(DsnError::new("the URL names no sentinel"));
                 }
+                if let Some(twice) =
+                    (1..sentinels.len()).find(|at| sentinels[..*at].contains(&sentinels[*at]))
+                {
+                    return Err(DsnError::new(format!("the sentinel {} is named twice", sentinels[twice])));
+                }
                 RedisServers::Sentinels { sentinels, service: service.to_owned(), access }
             }
             "cluster" if !url.hosts.is_empty() => RedisServers::Cluster(hosts(PORT)),

@@ -129,3 +129,51 @@ fn a_minority_of_sentinels_is_believed_after_a_while_and_with_a_warning() {
     assert!(log.contains("only 1 of 3 sentinels name the master"), "{log}");
     assert!(log.contains("1 of 3 sentinels name the master") && log.contains("no majority any"), "{log}");
 }
+
+#[test]
+fn a_master_that_can_be_used_is_not_left_for_one_that_a_minority_names() {
+    if !ours_only() {
+        return;
+    }
+    let (master, other) = (Redis::start(), Redis::start());
+    let (one, another, stale) =
+        (naming("127.0.0.1", &master), naming("127.0.0.1", &master), naming("127.0.0.1", &other));
+    let home = home(&dsn(&[&stale, &one, &another]), "");
+    let server = home.start();
+    for sentinel in [&one, &another] {
+        sentinel.cli(&["sentinel", "remove", "counts"]);
+    }
+    let lose_and_report = |round: usize| {
+        master.cli(&["client", "kill", "type", "normal"]);
+        eventually("the loss", || (home.log().matches(" is away: ").count() == round).then_some(()));
+        eventually("service", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
+        assert_eq!((count(&master), count(&other)), (round.to_string(), String::new()), "{}", home.log());
+    };
+    lose_and_report(1);
+    // Longer than a majority is waited for.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    lose_and_report(2);
+}
+
+#[test]
+fn a_sentinel_with_two_names_has_one_vote() {
+    if !ours_only() {
+        return;
+    }
+    let (master, other) = (Redis::start(), Redis::start());
+    let (stale, one) = (naming("127.0.0.1", &other), naming("127.0.0.1", &master));
+    let twice = format!("127.0.0.1:{},localhost:{}", stale.port(), stale.port());
+    let home = home(&format!("redis+sentinel://{twice},127.0.0.1:{}/counts", one.port()), "");
+    let line = refusal(&home);
+    assert!(line.contains("the sentinels disagree"), "{line}");
+    assert!(home.everything_said().contains("which has one vote"), "{}", home.everything_said());
+}
+
+#[test]
+fn a_sentinel_that_is_named_twice_is_refused() {
+    if !ours_only() {
+        return;
+    }
+    let line = refusal(&home("redis+sentinel://127.0.0.1:1,127.0.0.1:2,127.0.0.1:1/counts", ""));
+    assert!(line.contains("127.0.0.1:1 is named twice"), "{line}");
+}
