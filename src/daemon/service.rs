@@ -48,6 +48,7 @@ pub(super) async fn serve(
     };
     announce(&place, readiness);
     logs.serving();
+    engine.begin_expiry();
 
     let (stop, stopped) = oneshot::channel();
     let watch = SignalWatch {

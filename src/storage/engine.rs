@@ -66,6 +66,10 @@ pub trait Engine: Send + Sync {
     /// returns while it can.
     fn failed(&self) -> BoxFuture<'_, String>;
 
+    /// Begins to delete expired records by itself, where the database does not. To be called once the server has all that
+    /// it needs: a start that fails deletes nothing.
+    fn begin_expiry(&self) {}
+
     /// Makes everything durable and ends all background work.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -20,6 +20,17 @@ use crate::record::{Kind, Timestamp};
 use crate::storage::{BatchEntry, StorageError};
 use pyzor_wire::digest::Digest;
 
+/// What the engine's thread may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Make changes durable.
+    Opened,
+    /// Delete expired records as well.
+    Expiring,
+    /// Nothing any more: the engine is to be closed.
+    Stopping,
+}
+
 /// The open file and all that is known of it, for the engine and its thread.
 pub(super) struct GdbmCore {
     pub(super) path: PathBuf,
@@ -31,7 +42,7 @@ pub(super) struct GdbmCore {
     /// The same open file, to be synced without the lock on it here. It is locked against other processes until
     /// this is dropped, when its marker is gone.
     pub(super) file: File,
-    pub(super) stopping: Mutex<bool>,
+    pub(super) phase: Mutex<Phase>,
     pub(super) wake: Condvar,
     pub(super) failure: watch::Sender<Option<String>>,
     /// Whether it has been told that the file is not at its place any more.
@@ -39,6 +50,12 @@ pub(super) struct GdbmCore {
 }
 
 impl GdbmCore {
+    /// Lets records expire from now on.
+    pub(super) fn begin_expiry(&self) {
+        *lock(&self.phase) = Phase::Expiring;
+        self.wake.notify_all();
+    }
+
     /// The open file, once no other thread uses it; none once closed.
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<OpenFile>> {
         lock(&self.open)

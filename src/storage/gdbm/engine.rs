@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::cancel::{Cancel, open_cancellable};
-use super::core::GdbmCore;
+use super::core::{GdbmCore, Phase};
 use super::file::disk_note::DiskNote;
 use super::file::tail;
 use super::lock;
@@ -51,7 +51,9 @@ impl Gdbm {
     ///
     /// One line that names the file and says what to do.
     pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, OpenError> {
-        Self::open_as(path, age, zone, None, &Cancel::default())
+        let engine = Self::open_as(path, age, zone, None, &Cancel::default())?;
+        engine.shared.begin_expiry();
+        Ok(engine)
     }
 
     fn open_as(
@@ -74,7 +76,7 @@ impl Gdbm {
             age,
             open: Mutex::new(Some(open)),
             file,
-            stopping: Mutex::new(false),
+            phase: Mutex::new(Phase::Opened),
             wake: Condvar::new(),
             failure: watch::Sender::new(None),
             is_gone: AtomicBool::new(false),
@@ -128,7 +130,7 @@ impl Gdbm {
     }
 
     fn stop_keeper(&self) {
-        *lock(&self.shared.stopping) = true;
+        *lock(&self.shared.phase) = Phase::Stopping;
         self.shared.wake.notify_all();
         if let Some(keeper) = lock(&self.keeper).take()
             && keeper.join().is_err()
@@ -187,6 +189,10 @@ impl Engine for Gdbm {
                 None => std::future::pending().await,
             }
         })
+    }
+
+    fn begin_expiry(&self) {
+        self.shared.begin_expiry();
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

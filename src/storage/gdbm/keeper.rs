@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use super::core::GdbmCore;
+use super::core::{GdbmCore, Phase};
 use super::expiry::{ExpirySweep, SweepError, horizon};
 use super::lock;
 use super::walk::{KeyWalk, lower_case_digest};
@@ -40,8 +40,12 @@ impl GdbmCore {
     pub(super) fn keep(&self) {
         self.look_for_foreign_keys();
         let mut next_sync = Instant::now() + SYNC_PERIOD;
-        let mut next_sweep = self.age.map(|_| Instant::now());
+        let mut next_sweep = None;
         loop {
+            let awaits_expiry = next_sweep.is_none() && self.age.is_some();
+            if awaits_expiry && *lock(&self.phase) == Phase::Expiring {
+                next_sweep = Some(Instant::now());
+            }
             if next_sweep.is_some_and(|next| next <= Instant::now()) {
                 next_sweep = match self.sweep(&mut next_sync) {
                     SweepEnd::Done => Some(Instant::now() + SWEEP_PERIOD),
@@ -50,22 +54,26 @@ impl GdbmCore {
                 };
             }
             let next = next_sweep.map_or(next_sync, |sweep| sweep.min(next_sync));
-            if self.stops_before(next) {
+            if self.stops_before(next, next_sweep.is_none() && self.age.is_some()) {
                 return;
             }
             self.sync_if_due(&mut next_sync);
         }
     }
 
-    /// Waits until then, or until the engine is to be closed, which it tells.
-    fn stops_before(&self, then: Instant) -> bool {
-        let mut stopping = lock(&self.stopping);
+    /// Waits until then, or until records are to expire, where that is awaited, or until the engine is to be closed.
+    /// Returns whether it is.
+    fn stops_before(&self, then: Instant, awaits_expiry: bool) -> bool {
+        let mut phase = lock(&self.phase);
         loop {
             let left = then.saturating_duration_since(Instant::now());
-            if *stopping || left.is_zero() {
-                return *stopping;
+            if *phase == Phase::Stopping {
+                return true;
             }
-            stopping = self.wake.wait_timeout(stopping, left).unwrap_or_else(PoisonError::into_inner).0;
+            if left.is_zero() || awaits_expiry && *phase == Phase::Expiring {
+                return false;
+            }
+            phase = self.wake.wait_timeout(phase, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -140,7 +148,7 @@ impl GdbmCore {
     fn look_for_foreign_keys(&self) {
         let mut walk = KeyWalk::default();
         let mut left = SAMPLE;
-        while left > 0 && !self.stops_before(Instant::now() + PAUSE) {
+        while left > 0 && !self.stops_before(Instant::now() + PAUSE, false) {
             let mut guard = self.lock();
             let Some(open) = guard.as_mut() else { return };
             let start = Instant::now();
@@ -172,7 +180,7 @@ impl GdbmCore {
         let start = Instant::now();
         let mut sweep: Option<ExpirySweep> = None;
         loop {
-            if self.stops_before(Instant::now() + PAUSE) {
+            if self.stops_before(Instant::now() + PAUSE, false) {
                 return SweepEnd::Stopped;
             }
             self.sync_if_due(next_sync);

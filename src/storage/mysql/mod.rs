@@ -42,6 +42,8 @@ const LONG: Duration = Duration::from_millis(100);
 pub(crate) struct MySql {
     shared: Arc<MySqlCore>,
     connections: usize,
+    /// After how long without a change a record expires; none: never.
+    age: Option<Duration>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -76,9 +78,8 @@ impl MySql {
         let tasks = vec![
             tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
             tokio::spawn(pool::keep_inspected(Arc::downgrade(&shared.pool))).abort_handle(),
-            tokio::spawn(expiry::keep(Arc::clone(&shared), options.cleanup_age)).abort_handle(),
         ];
-        Ok(Self { shared, connections, tasks: Mutex::new(tasks) })
+        Ok(Self { shared, connections, age: options.cleanup_age, tasks: Mutex::new(tasks) })
     }
 
     fn stop(&self) {
@@ -139,6 +140,11 @@ impl Engine for MySql {
     /// A store elsewhere may always come back.
     fn failed(&self) -> BoxFuture<'_, String> {
         Box::pin(std::future::pending())
+    }
+
+    fn begin_expiry(&self) {
+        let sweeping = tokio::spawn(expiry::keep(Arc::clone(&self.shared), self.age));
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(sweeping.abort_handle());
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

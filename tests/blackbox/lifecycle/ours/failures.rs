@@ -115,3 +115,17 @@ fn a_homedir_that_cannot_be_created_fails_the_start() {
         expect_failure(&home, command, &[homedir.to_str().unwrap()]);
     }
 }
+
+/// A start beside a running server, with another age by mistake.
+#[test]
+fn a_start_that_fails_lets_no_record_expire() {
+    let home = Home::open();
+    let old = "a".repeat(40);
+    home.database().write(&[(&old, "1,7,2020-01-01 00:00:00,2020-01-01 00:00:00,0,None,None")]);
+    let _taken = home.take_port();
+    let mut command = home.command();
+    command.args(["--cleanup-age", "86400"]);
+    finish(command).expect_line(&["the port is in use"]);
+    assert_eq!(home.stored(), [(old, 7)].into());
+    assert!(!home.log().contains("Expired"), "{}", home.log());
+}
