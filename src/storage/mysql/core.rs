@@ -25,7 +25,7 @@ const COLUMN_DENIED: u16 = 1143;
 const READ_ONLY: u16 = 1290;
 const READ_ONLY_MODE: u16 = 1836;
 const READ_ONLY_TRANSACTION: u16 = 1792;
-/// How often a statement is repeated that others were in the way of, before its rows go one by one.
+/// How often a statement is repeated that others were in the way of, before it is split.
 const REPETITIONS: u32 = 3;
 /// The part of the time that is left in which the server is to end a statement.
 const SHARE: f64 = 0.9;
@@ -243,23 +243,26 @@ impl MySqlCore {
             }
             self.hung_rows().clear(rows);
         };
-        match self.upsert(connection, table, kind, rows, now, end).await {
-            Ok(()) => accept(rows),
-            Err(StatementError::ConnectionLost(why)) => return Err(why),
-            Err(StatementError::Refused(error))
-                if rows.len() > 1
-                    && (is_of_data(&error) || is_conflict(&error))
-                    && self.has_done_nothing(connection, table).await? =>
-            {
-                for row in rows.chunks(1) {
-                    match self.upsert(connection, table, kind, row, now, end).await {
-                        Ok(()) => accept(row),
-                        Err(StatementError::ConnectionLost(why)) => return Err(why),
-                        Err(StatementError::Refused(error)) => self.not_counted(epoch, row, &error),
-                    }
-                }
+        let mut parts = vec![rows];
+        while let Some(part) = parts.pop() {
+            if part.len() < rows.len() && Instant::now() + self.least() > end {
+                self.refusals.refused("there is no time left to find the rows that the table refuses");
+                break;
             }
-            Err(StatementError::Refused(error)) => self.not_counted(epoch, rows, &error),
+            match self.upsert(connection, table, kind, part, now, end).await {
+                Ok(()) => accept(part),
+                Err(StatementError::ConnectionLost(why)) => return Err(why),
+                Err(StatementError::Refused(error))
+                    if part.len() > 1
+                        && (is_of_data(&error) || is_conflict(&error))
+                        && self.has_done_nothing(connection, table).await? =>
+                {
+                    // Statements that are committed one by one are slow, and few rows are to blame as a rule.
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(StatementError::Refused(error)) => self.not_counted(epoch, part, &error),
+            }
         }
         Ok(())
     }

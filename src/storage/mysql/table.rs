@@ -80,7 +80,8 @@ impl MySqlTable {
             sql,
             " ON DUPLICATE KEY UPDATE {name}_entered = IF({count} = 0 OR COALESCE(UNIX_TIMESTAMP({name}_entered), 0) \
              = 0, VALUES({name}_entered), {name}_entered), {name}_updated = VALUES({name}_updated), {other}_count = \
-             COALESCE({other}_count, 0), {name}_count = {sum}"
+             COALESCE({other}_count, 0), {other}_entered = {other}_entered, {other}_updated = {other}_updated, \
+             {name}_count = {sum}"
         );
         sql
     }

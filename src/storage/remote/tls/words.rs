@@ -72,7 +72,7 @@ fn words(failure: &TlsError) -> &'static str {
         }
         TlsError::AlertReceived(AlertDescription::HandshakeFailure) => {
             "the server wants a certificate of its clients, or has no way of encryption in common with this one: it must not \
-             ask for certificates, and must use TLS 1.2 or 1.3"
+             ask for certificates, must use TLS 1.2 or 1.3, and have a key of RSA, Ed25519 or the curves P-256 or P-384"
         }
         TlsError::AlertReceived(_) => "the server has refused TLS: see its log",
         TlsError::InvalidMessage(_) | TlsError::InappropriateMessage { .. } => {

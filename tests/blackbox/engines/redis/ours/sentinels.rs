@@ -132,9 +132,6 @@ fn a_minority_of_sentinels_is_believed_after_a_while_and_with_a_warning() {
 
 #[test]
 fn a_master_that_can_be_used_is_not_left_for_one_that_a_minority_names() {
-    if !ours_only() {
-        return;
-    }
     let (master, other) = (Redis::start(), Redis::start());
     let (one, another, stale) =
         (naming("127.0.0.1", &master), naming("127.0.0.1", &master), naming("127.0.0.1", &other));
@@ -157,9 +154,6 @@ fn a_master_that_can_be_used_is_not_left_for_one_that_a_minority_names() {
 
 #[test]
 fn a_sentinel_with_two_names_has_one_vote() {
-    if !ours_only() {
-        return;
-    }
     let (master, other) = (Redis::start(), Redis::start());
     let (stale, one) = (naming("127.0.0.1", &other), naming("127.0.0.1", &master));
     let twice = format!("127.0.0.1:{},localhost:{}", stale.port(), stale.port());
@@ -171,9 +165,6 @@ fn a_sentinel_with_two_names_has_one_vote() {
 
 #[test]
 fn a_sentinel_that_is_named_twice_is_refused() {
-    if !ours_only() {
-        return;
-    }
     let line = refusal(&home("redis+sentinel://127.0.0.1:1,127.0.0.1:2,127.0.0.1:1/counts", ""));
     assert!(line.contains("127.0.0.1:1 is named twice"), "{line}");
 }

@@ -148,3 +148,22 @@ fn one_digest_that_a_trigger_refuses_keeps_no_other_from_being_counted() {
         assert_eq!(server.request("report", &[&refused]).code(), 500, "{signal}");
     }
 }
+
+#[test]
+fn a_row_that_the_table_refuses_is_found_by_few_statements() {
+    let store = MySql::new();
+    let counted = digests(63);
+    let refused = "f".repeat(40);
+    store.sql(&format!("ALTER TABLE digests ADD CHECK (digest <> '{refused}')"));
+    let server = store.home("CleanupAge = 0\n").start();
+    let inserts = || {
+        let status = store.sql("SHOW GLOBAL STATUS LIKE 'Com_insert'");
+        status.split_whitespace().last().unwrap().parse::<u64>().unwrap()
+    };
+    let before = inserts();
+    let all: Vec<&str> = counted.iter().chain([&refused]).map(String::as_str).collect();
+    assert_eq!(server.request("report", &all).code(), 500);
+    // Two for each of the six times that 64 rows can be halved, and the first.
+    assert_eq!(inserts() - before, 13);
+    assert_eq!(store.sql("SELECT COUNT(*), SUM(r_count) FROM digests"), "63\t63\n");
+}

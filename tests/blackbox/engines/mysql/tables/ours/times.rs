@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::engines::mysql::{COLUMNS, MySql};
 use crate::engines::{DAY, LATER, Store, THEN, digests, done};
-use crate::harness::{DIGEST, MariaDb, eventually, unix_time};
+use crate::harness::{DIGEST, MariaDb, eventually, finish, unix_time};
 
 #[test]
 fn the_first_change_leaves_the_other_tally_without_times() {
@@ -219,4 +219,36 @@ fn nothing_expires_while_no_clock_can_be_right() {
     let home = home.environment("FAKETIME", "-60y").environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     let _server = home.start();
     eventually("a warning", || home.log().contains("was given up: by this machine's clock").then_some(()));
+}
+
+#[test]
+fn times_that_the_server_would_update_by_itself_stay() {
+    let time = "timestamp NOT NULL default CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP";
+    let store = MySql::bare().shaped(&format!("({})", COLUMNS.replace("datetime default NULL", time)));
+    for [own, other, operation] in [["r", "wl", "whitelist"], ["wl", "r", "report"]] {
+        let digest =
+            own.chars().map(|letter| if letter == 'r' { "a" } else { "b" }).next().unwrap().repeat(40);
+        store.sql(&format!(
+            "INSERT INTO digests VALUES ('{digest}', 1, 1, '2026-01-02', '2026-01-02', '2026-01-03', '2026-01-03')"
+        ));
+        let server = store.home("CleanupAge = 0\n").start();
+        done(&server, operation, &digest);
+        assert_eq!(store.row(&format!("{other}_count"), &digest), "2");
+        assert_eq!(store.row(&format!("{own}_entered"), &digest), "2026-01-02 00:00:00");
+        assert_eq!(store.row(&format!("{own}_updated"), &digest), "2026-01-03 00:00:00");
+        assert_eq!(store.row(&format!("{other}_entered"), &digest), "2026-01-02 00:00:00");
+    }
+}
+
+#[test]
+fn a_start_that_fails_lets_no_row_expire() {
+    let store = MySql::new();
+    store.sql(&format!(
+        "INSERT INTO digests (digest, r_count, r_updated) VALUES ('{DIGEST}', 7, '2020-01-01')"
+    ));
+    let home = store.home_at(&store.url(&format!("{}/digests", store.name)), "CleanupAge = 86400\n");
+    let _taken = home.take_port();
+    finish(home.command()).expect_line(&["the port is in use"]);
+    assert_eq!(store.row("r_count", DIGEST), "7");
+    assert!(!home.log().contains("Expired"), "{}", home.log());
 }
