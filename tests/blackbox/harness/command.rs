@@ -28,7 +28,8 @@ pub(super) fn program() -> PathBuf {
     let is_skipped = arguments.windows(2).any(|pair| pair == ["--skip", "ours::"]);
     assert!(
         is_skipped || arguments.contains(&"--skip=ours::".to_owned()),
-        "PYZORD names another server, so the tests of ours alone are to be skipped: use tests/run.sh, or add          '-- --skip ours::' to cargo test"
+        "PYZORD names another server, so the tests of ours alone are to be skipped: use tests/run.sh, or add \
+         '-- --skip ours::' to cargo test"
     );
     fs::canonicalize(program).unwrap()
 }

@@ -27,7 +27,7 @@ impl Ledger {
     }
 
     /// Enters one report of this digest to a server whose database is elsewhere: what it refused may have
-    /// been counted, since nobody could tell.
+    /// been counted, which the server could not tell.
     pub(crate) fn enter_doubtful(&mut self, digest: &str, reply: Option<&Reply>) {
         let refused = reply.is_some_and(|reply| reply.code() != 200);
         self.enter(digest, reply.filter(|_| !refused));
@@ -43,7 +43,7 @@ impl Ledger {
         *self.acknowledged.entry(digest.to_owned()).or_default() += 1;
     }
 
-    /// Adds what somebody else has entered.
+    /// Adds what another ledger has.
     pub(crate) fn add(&mut self, other: Self) {
         for (digest, count) in other.acknowledged {
             *self.acknowledged.entry(digest).or_default() += count;

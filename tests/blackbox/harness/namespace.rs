@@ -98,7 +98,7 @@ impl Namespace {
         for End { namespace, interface, addresses } in [one, other] {
             namespace.ip(&format!("link set {interface} addrgenmode none up"));
             for address in *addresses {
-                // Nobody else has it, and looking for that would take a second.
+                // No other host has it, and looking for one would take a second.
                 let nodad = if address.contains(':') { "nodad" } else { "" };
                 namespace.ip(&format!("address add {address} dev {interface} {nodad}"));
             }

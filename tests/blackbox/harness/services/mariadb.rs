@@ -64,7 +64,7 @@ impl MariaDb {
     /// all of them. It goes with the last who uses it.
     pub(crate) fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<MariaDb>> = Mutex::new(Weak::new());
-        // Whoever could not start it has left nothing behind.
+        // A test that could not start it has left nothing behind.
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
             let mariadb = Arc::new(Self::with("--innodb-flush-log-at-trx-commit=0"));
@@ -112,7 +112,7 @@ impl MariaDb {
         let (sender, done) = mpsc::channel();
         thread::spawn(move || {
             let is_done = output.lines().map_while(Result::ok).any(|line| line == "held");
-            // Nobody may listen any more.
+            // The receiver may be gone.
             let _ = sender.send(is_done);
         });
         writeln!(held.0.stdin.as_mut().unwrap(), "{statements}; SELECT 'held';").unwrap();

@@ -88,7 +88,7 @@ pub(crate) struct Manner {
     pub(crate) tls: bool,
 }
 
-/// The peer. Its files go with it, and nobody comes in any more.
+/// The peer. Its files go with it, and no client is accepted any more.
 pub(crate) struct MySql8 {
     port: u16,
     shared: Arc<Shared>,
@@ -112,7 +112,7 @@ struct Shared {
     nonces: AtomicU32,
     /// How many clients are here.
     clients: AtomicUsize,
-    /// How often somebody was let in by a proof, by the encrypted password and by the plain one.
+    /// How often a client was let in by a proof, by the encrypted password and by the plain one.
     proofs: AtomicU32,
     encrypted: AtomicU32,
     plain: AtomicU32,
@@ -183,12 +183,12 @@ impl MySql8 {
         self.shared.dismissals.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How often somebody was given something else as a key.
+    /// How often a client was given something else as a key.
     pub(crate) fn broken_keys(&self) -> u32 {
         self.shared.broken_keys.load(Ordering::SeqCst)
     }
 
-    /// In which ways somebody was let in: by a proof, by the encrypted password, by the plain one. Waits
+    /// In which ways clients were let in: by a proof, by the encrypted password, by the plain one. Waits
     /// until all clients have left, so that all is known that went wrong with them.
     pub(crate) fn ways(&self) -> [bool; 3] {
         eventually("the last client to leave", || {
@@ -204,7 +204,7 @@ impl MySql8 {
 impl Drop for MySql8 {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::SeqCst);
-        // Somebody must come for them to see it; nobody else is waited for.
+        // They see it with the next connection, which is made here.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
         let _ = UnixStream::connect(self.socket());
     }
@@ -295,7 +295,7 @@ impl Shared {
         relay(&mut client, &mut server, || self.dismissals.load(Ordering::SeqCst) > dismissals)
     }
 
-    /// A nonce that nobody has had.
+    /// A nonce that no client has had.
     fn nonce(&self) -> Nonce {
         let number = self.nonces.fetch_add(1, Ordering::SeqCst);
         let digits = hex(&Sha256::digest(number.to_be_bytes()));

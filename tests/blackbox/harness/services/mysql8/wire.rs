@@ -23,7 +23,7 @@ impl Wire {
         }
     }
 
-    /// Whether nobody else can listen.
+    /// Whether no third party can listen.
     pub(crate) fn is_safe(&self) -> bool {
         !matches!(self, Self::Tcp(_))
     }
