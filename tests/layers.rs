@@ -1,9 +1,6 @@
 //! The layers of the source: a module names those below it alone, and a package likewise.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "clippy's exception for tests does not cover the functions that tests call"
-)]
+#![allow(clippy::unwrap_used, reason = "clippy does not see that tests call these functions")]
 
 use std::collections::BTreeSet;
 use std::fs;
