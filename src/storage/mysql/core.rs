@@ -14,7 +14,7 @@ use super::pool::ConnectionPool;
 use super::schema::is_transactional;
 use super::statement_size::StatementSize;
 use super::table::{MAX_ROWS, MySqlTable, TIMES, decode, digest_of, within};
-use crate::record::{Kind, Record, Timestamp};
+use crate::record::{Kind, Record};
 use crate::storage::remote::presence::{LIMIT, RemoteStore};
 use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, BatchEntry};
@@ -25,6 +25,8 @@ const COLUMN_DENIED: u16 = 1143;
 const READ_ONLY: u16 = 1290;
 const READ_ONLY_MODE: u16 = 1836;
 const READ_ONLY_TRANSACTION: u16 = 1792;
+/// How often the rows of statements that are refused for one of them are halved, before they go one by one.
+const DIVISIONS: u32 = 16;
 /// How often a statement is repeated that others were in the way of, before it is split.
 const REPETITIONS: u32 = 3;
 /// The part of the time that is left in which the server is to end a statement.
@@ -244,12 +246,18 @@ impl MySqlCore {
             self.hung_rows().clear(rows);
         };
         let mut parts = vec![rows];
+        let mut divisions = 0;
         while let Some(part) = parts.pop() {
-            if part.len() < rows.len() && Instant::now() + self.least() > end {
-                self.refusals.refused("there is no time left to find the rows that the table refuses");
+            let is_whole = part.len() == rows.len();
+            if !is_whole && Instant::now() + self.least() > end {
+                self.refusals.refused(
+                    "there is no time left for the rest of a statement in which rows are refused or locked",
+                );
                 break;
             }
-            match self.upsert(connection, table, kind, part, now, end).await {
+            let repetitions = if is_whole || part.len() == 1 { REPETITIONS } else { 0 };
+            let statement = table.count(kind, part, now);
+            match self.upsert(connection, table, (&statement, part.len()), end, repetitions).await {
                 Ok(()) => accept(part),
                 Err(StatementError::ConnectionLost(why)) => return Err(why),
                 Err(StatementError::Refused(error))
@@ -257,9 +265,11 @@ impl MySqlCore {
                         && (is_of_data(&error) || is_conflict(&error))
                         && self.has_done_nothing(connection, table).await? =>
                 {
-                    // Statements that are committed one by one are slow, and few rows are to blame as a rule.
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
+                    // Each statement is committed, which is slow, and few rows are to blame as a rule. Where there are
+                    // many, halving them would take more statements than there are rows.
+                    divisions += 1;
+                    let rows = if divisions <= DIVISIONS { part.len().div_ceil(2) } else { 1 };
+                    parts.extend(part.chunks(rows).rev());
                 }
                 Err(StatementError::Refused(error)) => self.not_counted(epoch, part, &error),
             }
@@ -279,36 +289,33 @@ impl MySqlCore {
         self.note_given_up(&digests);
     }
 
-    /// Counts by one statement, which is repeated when others were in its way.
+    /// Counts by one statement of so many rows, which is repeated so often when others were in its way.
     async fn upsert(
         &self,
         connection: &mut Conn,
         table: &MySqlTable,
-        kind: Kind,
-        rows: &[RowAmount],
-        now: Timestamp,
+        (statement, rows): (&str, usize),
         end: Instant,
+        repetitions: u32,
     ) -> Result<(), StatementError> {
-        let statement = table.count(kind, rows, now);
         let mut repetition = 0;
         loop {
             let start = Instant::now();
             // The server ends it a little before it is given up here: then it is known what became of it, and
             // the connection is not lost.
             let limit = end.saturating_duration_since(start).mul_f64(SHARE);
-            let outcome =
-                connection.query_drop(within(limit, &statement)).await.map_err(StatementError::from);
+            let outcome = connection.query_drop(within(limit, statement)).await.map_err(StatementError::from);
             if !matches!(outcome, Err(StatementError::ConnectionLost(_))) {
                 self.pool.presence().seen();
             }
             // One that was refused has not done all its work.
             if outcome.is_ok() {
-                self.statement_size().took(rows.len(), start.elapsed(), Instant::now());
+                self.statement_size().took(rows, start.elapsed(), Instant::now());
             }
             match outcome {
                 Err(StatementError::Refused(error))
                     if is_conflict(&error)
-                        && repetition < REPETITIONS
+                        && repetition < repetitions
                         && self
                             .has_done_nothing(connection, table)
                             .await

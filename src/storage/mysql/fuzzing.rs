@@ -69,6 +69,7 @@ fn table(bits: u32) -> MySqlTable {
         limits: [limit; 2],
         floors: [if bits.is_multiple_of(2) { 0 } else { -limit - 1 }; 2],
         wants_all_times: bits == 32,
+        updates_times: bits == 31,
         is_transactional: true,
         rows: 10,
         long_rows: 10,

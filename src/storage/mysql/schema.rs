@@ -58,6 +58,7 @@ impl MySqlTable {
             limits: limits.map(|(_, largest)| largest),
             floors: limits.map(|(smallest, _)| smallest),
             wants_all_times: shape.wants_all_times(),
+            updates_times: shape.updates_times(),
             is_transactional: is_transactional(connection, target).await.map_err(failure)?,
             rows: (packet.saturating_sub(FRAME + 2 * name.len()) / ROW).clamp(1, MAX_ROWS),
             long_rows: (packet.saturating_sub(4 * FRAME + 2 * name.len()) / LONG_ROW).clamp(1, MAX_ROWS),

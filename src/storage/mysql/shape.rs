@@ -117,6 +117,12 @@ impl TableShape {
         COUNTS.map(|name| limits(self.column(name).map_or("int", |column| &column.kind)))
     }
 
+    /// Whether a time is `ON UPDATE CURRENT_TIMESTAMP`, as older servers make the first `timestamp` column unasked.
+    pub(super) fn updates_times(&self) -> bool {
+        let is_updated = |column: &TableColumn| column.extra.to_ascii_lowercase().contains("on update");
+        TIMES.iter().filter_map(|name| self.column(name)).any(is_updated)
+    }
+
     /// Whether each new row must have all its times.
     pub(super) fn wants_all_times(&self) -> bool {
         let is_demanded = |column: &TableColumn| !column.is_nullable && column.default.is_none();

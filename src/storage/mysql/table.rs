@@ -30,6 +30,8 @@ pub(super) struct MySqlTable {
     pub(super) floors: [i64; 2],
     /// Whether a new row must have all its times, as the established server fills them in.
     pub(super) wants_all_times: bool,
+    /// Whether the server sets times that a change of a row does not mention.
+    pub(super) updates_times: bool,
     /// Whether a statement that failed has changed nothing.
     pub(super) is_transactional: bool,
     /// How many rows a statement may have, and how many with all that a record has.
@@ -80,9 +82,11 @@ impl MySqlTable {
             sql,
             " ON DUPLICATE KEY UPDATE {name}_entered = IF({count} = 0 OR COALESCE(UNIX_TIMESTAMP({name}_entered), 0) \
              = 0, VALUES({name}_entered), {name}_entered), {name}_updated = VALUES({name}_updated), {other}_count = \
-             COALESCE({other}_count, 0), {other}_entered = {other}_entered, {other}_updated = {other}_updated, \
-             {name}_count = {sum}"
+             COALESCE({other}_count, 0), {name}_count = {sum}"
         );
+        if self.updates_times {
+            let _ = write!(sql, ", {other}_entered = {other}_entered, {other}_updated = {other}_updated");
+        }
         sql
     }
 
