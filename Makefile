@@ -49,7 +49,7 @@ build: rust build-packages
 run: build
 	exec $(target)/release/pyzord --homedir var --address 127.0.0.1 --port 24441
 
-# The same with a debug build, which takes a tenth of the time.
+# The same with a debug build, which is made in less time.
 dev: rust build-packages
 	$(CARGO) build --locked
 	exec $(target)/debug/pyzord --homedir var --address 127.0.0.1 --port 24441
