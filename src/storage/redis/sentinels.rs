@@ -132,8 +132,8 @@ impl Sentinels {
                     votes.sentinels -= 1;
                     if !self.is_duplicate_logged.swap(true, Ordering::Relaxed) {
                         warn!(
-                            "two addresses of sentinels in DigestDB are those of one sentinel, {id}, which has one \
-                             vote: name each sentinel once"
+                            "two sentinels of DigestDB have the id {id}, and one vote: name each sentinel once, and let each \
+                             have an id of its own (sentinel myid)"
                         );
                     }
                 }
