@@ -55,7 +55,7 @@ pub(crate) fn check_reply(reply: &[u8], thread: &[u8], outcome: Result<Answer, R
     check_against_reader(reply, &echoed, code);
 }
 
-/// Clients read the same of it.
+/// Checks that a client's reader finds the thread and the code that were written.
 fn check_against_reader(reply: &[u8], echoed: &[u8], code: u16) {
     let number = std::str::from_utf8(echoed.trim_ascii())
         .ok()

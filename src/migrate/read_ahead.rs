@@ -27,7 +27,7 @@ pub(super) fn read_ahead(
                     if items.len() < batch && from.is_some() {
                         continue;
                     }
-                    // Whoever stops reading has a reason of his own.
+                    // The receiver stops for a reason of its own, and reports that.
                     if sender.send(Ok(std::mem::take(&mut items))).await.is_err() || from.is_none() {
                         return;
                     }

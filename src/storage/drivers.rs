@@ -14,7 +14,7 @@ use super::{BoxFuture, Cancel, Engine, gdbm, mysql, redis, remote};
 pub struct Options {
     /// The database as the settings name it, in the engine's own form. May hold a password.
     pub dsn: String,
-    /// The same as the absolute path of a file, for engines that use one.
+    /// The database as the absolute path of a file, for engines that use one.
     pub path: PathBuf,
     /// The homedir, for a server that has one.
     pub homedir: Option<PathBuf>,
@@ -69,7 +69,7 @@ impl OpenError {
 /// What opening an engine gives.
 pub(super) type EngineOpening<'a> = BoxFuture<'a, Result<Arc<dyn Engine>, OpenError>>;
 
-/// The same for work on all of it.
+/// An opened database for work on all of its records.
 pub(super) type BulkOpening<'a> = BoxFuture<'a, Result<Arc<dyn Bulk>, OpenError>>;
 
 /// Repairs a damaged database, and says in one line what became of it.

@@ -56,8 +56,11 @@ pub(super) enum BenchCommand {
     Echo(SocketAddr),
 }
 
-/// Reads the arguments behind the program's name. What is wrong with them is told in a text for the standard
-/// error.
+/// Reads the arguments behind the program's name.
+///
+/// # Errors
+///
+/// A text for the standard error that says what is wrong with them.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<BenchCommand, String> {
     let mut arguments = arguments.into_iter().peekable();
     let parsed = if arguments.next_if(|first| first == "echo").is_some() {

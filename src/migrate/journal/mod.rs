@@ -1,4 +1,4 @@
-//! What of each key has been moved: on disk, so that whoever goes on after an interruption adds nothing
+//! What of each key has been moved: on disk, so that a run after an interruption adds nothing
 //! twice, however large the databases are.
 //!
 //! Before a record is added to one in the destination, the journal holds how the destination was and what
@@ -44,7 +44,7 @@ pub(super) struct JournalError {
     why: String,
 }
 
-/// An open journal, which nobody else has.
+/// An open journal, which is locked against other processes.
 pub(super) struct Journal {
     path: PathBuf,
     database: Database,
@@ -79,8 +79,8 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The one of these files that is the journal of moving from one database to the other, if any. What cannot be read
-    /// is told.
+    /// The one of these files that is the journal of moving from one database to the other, if any, and why others cannot
+    /// be read.
     pub(super) fn find(
         files: impl Iterator<Item = PathBuf>,
         source: &DatabaseIdentity,

@@ -256,7 +256,7 @@ fn encoded(thread: &[u8], outcome: Result<Answer, Refusal>) -> Vec<u8> {
     out
 }
 
-/// What is told of a record, in other words than the server's.
+/// The times and counts of a record in a reply, derived independently of the server's code.
 fn told(record: &Record) -> (RecordTimes, RecordCounts) {
     let seconds = |time: Option<Timestamp>| {
         // Cut off towards the past.

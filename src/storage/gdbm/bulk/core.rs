@@ -122,7 +122,7 @@ impl GdbmBulkCore {
         // What comes behind a failure is given up with it.
         let due: Vec<Item> = std::iter::from_fn(|| doomed.pop(walked)).collect();
         for item in due {
-            // Nobody else can have changed it but we ourselves.
+            // The file is locked: only this process can have changed it.
             if !open.handle.fetch(&item.key, &mut open.value).map_err(|error| self.failed(open, &error))?
                 || open.value != item.held
             {
