@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 
 use crate::access::Authorizer;
-use crate::record::{Kind, Record, Timestamp};
+use crate::record::{Record, TallyKind, Timestamp};
 use crate::storage::StorageError;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::headers::HeaderParser;
@@ -43,7 +43,7 @@ pub enum NextStep<'a> {
     /// A record is needed, with its times or without.
     LookUp(Op, Digest),
     /// Something is to be counted for each of these digests, of which there is at least one.
-    Count(Op, Kind, &'a [Digest]),
+    Count(Op, TallyKind, &'a [Digest]),
 }
 
 impl Handler {
@@ -101,8 +101,8 @@ fn plan<'a>(op: Op, request: &Request<'_>, digests: &'a mut Vec<Digest>) -> Next
                 None => NextStep::Refuse(Refusal::InvalidDigest),
             };
         }
-        Op::Report => Kind::Report,
-        Op::Whitelist => Kind::Whitelist,
+        Op::Report => TallyKind::Report,
+        Op::Whitelist => TallyKind::Whitelist,
     };
     digests.clear();
     for text in std::iter::once(first).chain(sent) {

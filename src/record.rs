@@ -41,7 +41,7 @@ impl Timestamp {
 
 /// Which of a record's two tallies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum TallyKind {
     /// The digest was reported as spam.
     Report,
     /// The digest was whitelisted as no spam.
@@ -82,10 +82,10 @@ pub struct Record {
 
 impl Record {
     /// The tally of this kind.
-    pub fn tally_mut(&mut self, kind: Kind) -> &mut Tally {
+    pub fn tally_mut(&mut self, kind: TallyKind) -> &mut Tally {
         match kind {
-            Kind::Report => &mut self.reports,
-            Kind::Whitelist => &mut self.whitelists,
+            TallyKind::Report => &mut self.reports,
+            TallyKind::Whitelist => &mut self.whitelists,
         }
     }
 

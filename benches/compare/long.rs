@@ -4,8 +4,8 @@ use std::path::Path;
 
 use pyzor_wire::digest::Digest;
 use pyzord::record::{Record, Tally, Timestamp};
-use pyzord::storage::Options;
-use pyzord::storage::bulk::{self, Purpose, Put};
+use pyzord::storage::EngineOptions;
+use pyzord::storage::bulk::{self, BulkPurpose, Put};
 use sha1::Digest as _;
 
 use crate::harness::Server;
@@ -66,12 +66,12 @@ fn ask(server: &Server, arguments: &[&str]) -> serde_json::Value {
 
 /// Stores records, half of which are old enough to expire. The load generator asks for none of them.
 fn fill(path: &Path) {
-    let options = Options { path: path.to_owned(), ..Options::default() };
+    let options = EngineOptions { path: path.to_owned(), ..EngineOptions::default() };
     let now = Timestamp::now();
     let old = Timestamp::from_seconds(now.seconds() - 100 * DAY);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let whole = bulk::open("gdbm", &options, Purpose::Fill).await.unwrap();
+        let whole = bulk::open("gdbm", &options, BulkPurpose::Fill).await.unwrap();
         let put = |number: u32| {
             let time = Some(if number.is_multiple_of(2) { now } else { old });
             let reports = Tally { count: 1, first: time, last: time };

@@ -18,7 +18,7 @@ use crate::record::Timestamp;
 use crate::server::socket::BindError;
 use crate::server::{Server, ServerParts};
 use crate::settings::Settings;
-use crate::storage::{self, Engine, OpenError};
+use crate::storage::{self, Engine, EngineOpenError};
 
 /// What a dying process may still hold, a lock or the port, is waited for so long.
 pub(super) const HANDOVER: Duration = Duration::from_secs(2);
@@ -39,7 +39,7 @@ pub(super) enum StartError {
     #[error(transparent)]
     PidFile(#[from] PidFileError),
     #[error(transparent)]
-    Database(#[from] OpenError),
+    Database(#[from] EngineOpenError),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
@@ -64,14 +64,14 @@ pub(super) async fn prepare(
     socket: Option<RootSocket>,
     detached: bool,
 ) -> Result<Prepared, StartError> {
-    let options = storage::Options {
+    let options = storage::EngineOptions {
         dsn: settings.digest_db.clone(),
         path: settings.digest_db_path.clone(),
         homedir: Some(settings.homedir.clone()),
         cleanup_age: (settings.cleanup_age > 0).then(|| Duration::from_secs(settings.cleanup_age)),
         connections: (settings.db_connections > 0).then_some(settings.db_connections as usize),
     };
-    let engine = hand_over(OpenError::is_busy, || storage::open(&settings.engine, &options)).await?;
+    let engine = hand_over(EngineOpenError::is_busy, || storage::open(&settings.engine, &options)).await?;
     let prepared = prepare_rest(settings, logs, socket, detached, &engine).await;
     if prepared.is_err() {
         engine.close().await;

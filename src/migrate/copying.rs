@@ -6,13 +6,13 @@ use super::record_limits::is_clamped;
 use super::spool::SpooledDigest;
 use super::transfer::{MigrateError, RECORDS_AT_A_TIME, RecordToMove, Transfer};
 use crate::record::Record;
-use crate::storage::bulk::{Bulk, BulkError, Item, Outcome, Put, united};
+use crate::storage::bulk::{Bulk, BulkError, ChangeOutcome, Item, Put, united};
 
 /// The keys of a batch, and what becomes of them.
 pub(super) struct PendingWrite {
     /// With each, whether it is met for the first time.
     keys: Vec<(Vec<u8>, bool)>,
-    outcomes: JoinHandle<Result<Vec<Outcome>, BulkError>>,
+    outcomes: JoinHandle<Result<Vec<ChangeOutcome>, BulkError>>,
 }
 
 impl Transfer<'_> {
@@ -52,7 +52,7 @@ impl Transfer<'_> {
             outcomes.await.map_err(|error| BulkError(format!("the writing has died: {error}")))??;
         for ((key, is_new), outcome) in keys.iter().zip(outcomes) {
             match outcome {
-                Outcome::Done if !is_new => {}
+                ChangeOutcome::Done if !is_new => {}
                 outcome => self.take(&[key], outcome),
             }
         }
@@ -60,11 +60,11 @@ impl Transfer<'_> {
     }
 
     /// Counts what became of some keys.
-    fn take(&mut self, keys: &[&Vec<u8>], outcome: Outcome) {
+    fn take(&mut self, keys: &[&Vec<u8>], outcome: ChangeOutcome) {
         match outcome {
-            Outcome::Done => self.counts.transferred += keys.len() as u64,
-            Outcome::Changed => self.counts.left += keys.len() as u64,
-            Outcome::Refused(why) => {
+            ChangeOutcome::Done => self.counts.transferred += keys.len() as u64,
+            ChangeOutcome::Changed => self.counts.left += keys.len() as u64,
+            ChangeOutcome::Refused(why) => {
                 keys.iter().for_each(|key| self.fail(key, &why));
             }
         }

@@ -45,7 +45,7 @@ use self::transfer::{MigrateError, Transfer};
 use self::verify::{Findings, Verification};
 use crate::os::signals;
 use crate::settings::Environment;
-use crate::storage::bulk::{self, Bulk, Purpose};
+use crate::storage::bulk::{self, Bulk, BulkPurpose};
 
 /// The command line was misused.
 const EXIT_USAGE: u8 = 2;
@@ -104,9 +104,9 @@ async fn run(options: &MigrateOptions, environment: &Environment) -> Result<bool
     refuse_same_file(&options.source, &options.destination)?;
     let changes = options.verify != VerifyMode::Only && !options.dry_run;
     let (reading, writing) = match (changes, options.delete) {
-        (false, _) => (Purpose::Look, Purpose::Look),
-        (true, false) => (Purpose::Read, Purpose::Fill),
-        (true, true) => (Purpose::Empty, Purpose::Fill),
+        (false, _) => (BulkPurpose::Look, BulkPurpose::Look),
+        (true, false) => (BulkPurpose::Read, BulkPurpose::Fill),
+        (true, true) => (BulkPurpose::Empty, BulkPurpose::Fill),
     };
     let opening = async {
         let source = open(&options.source, reading).await?.ok_or("the source has gone")?;
@@ -134,7 +134,7 @@ async fn run(options: &MigrateOptions, environment: &Environment) -> Result<bool
     Ok(outcome? && went_well)
 }
 
-async fn open(end: &DatabaseSpec, purpose: Purpose) -> Result<Option<Arc<dyn Bulk>>, String> {
+async fn open(end: &DatabaseSpec, purpose: BulkPurpose) -> Result<Option<Arc<dyn Bulk>>, String> {
     bulk::open(&end.engine, &end.options, purpose).await.map(Some).map_err(|error| error.to_string())
 }
 

@@ -13,7 +13,7 @@ use super::options::VerifyMode;
 use super::record_limits::{awaits_disk, is_clamped};
 use super::transfer::{ATTEMPTS, MigrateError, RecordToMove, Transfer};
 use crate::record::{Record, Timestamp};
-use crate::storage::bulk::{Addition, Bulk, Item, Outcome, united};
+use crate::storage::bulk::{Addition, Bulk, ChangeOutcome, Item, united};
 use pyzor_wire::digest::Digest;
 
 /// How long ago a record with times of whole seconds must have changed last to be deleted at once: one that is counted
@@ -40,16 +40,16 @@ impl Transfer<'_> {
             let is_put = !matches!(step.verdict, DigestAction::Nothing);
             for (candidate, known) in step.members {
                 match &outcome {
-                    Outcome::Refused(why) => {
+                    ChangeOutcome::Refused(why) => {
                         self.fail(&candidate.item.key, why);
                         continue;
                     }
-                    Outcome::Changed => {
+                    ChangeOutcome::Changed => {
                         // It changes all the time.
                         self.counts.left += u64::from(candidate.is_new);
                         continue;
                     }
-                    Outcome::Done => {}
+                    ChangeOutcome::Done => {}
                 }
                 let place = JournalKey { digest: candidate.digest, key: candidate.item.key.clone() };
                 if is_put {
@@ -89,9 +89,9 @@ impl Transfer<'_> {
         let mut deleted = Vec::new();
         for (place, outcome) in places.into_iter().zip(self.source.delete(items).await?) {
             match outcome {
-                Outcome::Done => deleted.push(place),
-                Outcome::Changed => self.round.again.push(place.key),
-                Outcome::Refused(why) => self.fail(&place.key, &why),
+                ChangeOutcome::Done => deleted.push(place),
+                ChangeOutcome::Changed => self.round.again.push(place.key),
+                ChangeOutcome::Refused(why) => self.fail(&place.key, &why),
             }
         }
         self.counts.deleted += deleted.len() as u64;
@@ -153,8 +153,8 @@ impl Transfer<'_> {
         &mut self,
         steps: &[DigestPlan],
         destination: &dyn Bulk,
-    ) -> Result<Vec<Outcome>, MigrateError> {
-        let mut outcomes = vec![Outcome::Done; steps.len()];
+    ) -> Result<Vec<ChangeOutcome>, MigrateError> {
+        let mut outcomes = vec![ChangeOutcome::Done; steps.len()];
         let (mut additions, mut add_places) = (Vec::new(), Vec::new());
         let same_engine = self.source.engine() == destination.engine();
         for (at, step) in steps.iter().enumerate() {
@@ -165,7 +165,7 @@ impl Transfer<'_> {
                     let held = is_whole.then(|| first.item.held.clone());
                     additions.push(self.addition(first.digest, *record, seen.clone(), held));
                 }
-                (DigestAction::Fail(why), _) => outcomes[at] = Outcome::Refused(why.clone()),
+                (DigestAction::Fail(why), _) => outcomes[at] = ChangeOutcome::Refused(why.clone()),
                 _ => {}
             }
         }
@@ -178,7 +178,7 @@ impl Transfer<'_> {
             self.begin(steps, &add_places, &additions)?;
             let mut again = Vec::new();
             for (at, outcome) in add_places.drain(..).zip(destination.add(additions.clone()).await?) {
-                if outcome == Outcome::Changed {
+                if outcome == ChangeOutcome::Changed {
                     again.push(at);
                 }
                 outcomes[at] = outcome;
@@ -241,11 +241,11 @@ impl Transfer<'_> {
     async fn read_back(
         &self,
         steps: &[DigestPlan],
-        outcomes: &mut [Outcome],
+        outcomes: &mut [ChangeOutcome],
         destination: &dyn Bulk,
     ) -> Result<(), MigrateError> {
         let written: Vec<usize> = (0..steps.len())
-            .filter(|at| outcomes[*at] == Outcome::Done && !steps[*at].members.is_empty())
+            .filter(|at| outcomes[*at] == ChangeOutcome::Done && !steps[*at].members.is_empty())
             .collect();
         let keys = written.iter().map(|at| steps[*at].members[0].0.digest.to_hex().to_vec()).collect();
         let expected = written.iter().map(|at| sum_of_all(&steps[*at].members));
@@ -254,7 +254,7 @@ impl Transfer<'_> {
             // Servers may have added to it.
             let differs = lacks(&expected, item.as_ref());
             if let Some(why) = differs {
-                outcomes[at] = Outcome::Refused(format!("the destination has something else: {why}"));
+                outcomes[at] = ChangeOutcome::Refused(format!("the destination has something else: {why}"));
             }
         }
         Ok(())

@@ -42,7 +42,7 @@ pub(super) struct MigrateOptions {
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseSpec {
     pub(super) engine: String,
-    pub(super) options: storage::Options,
+    pub(super) options: storage::EngineOptions,
 }
 
 /// Whether source and destination are compared.
@@ -179,7 +179,7 @@ fn end(
         (Some(Ok(folder)), Some(name)) => folder.join(name),
         _ => path,
     };
-    let options = storage::Options { dsn, path, cleanup_age, ..storage::Options::default() };
+    let options = storage::EngineOptions { dsn, path, cleanup_age, ..storage::EngineOptions::default() };
     storage::check(&engine, &options)
         .map_err(|why| CommandLineError::Database(format!("the {which}'s DSN ({option}): {why}")))?;
     Ok(DatabaseSpec { engine, options })

@@ -6,7 +6,7 @@ use tracing::error;
 
 use super::Server;
 use super::work::EngineWork;
-use crate::storage::{Batch, Progress};
+use crate::storage::{Batch, BatchProgress};
 
 /// How many requests one batch for the engine may have.
 pub(super) const MAX_BATCH: usize = 1024;
@@ -40,8 +40,8 @@ impl Server {
                 works.push(work);
             }
             match self.engine.run(batch) {
-                Progress::Done(batch) => self.complete(batch, works),
-                Progress::Later(batch) => {
+                BatchProgress::Done(batch) => self.complete(batch, works),
+                BatchProgress::Later(batch) => {
                     self.under_way.spawn(async move { (batch.await, works) });
                     self.begun = Instant::now();
                 }

@@ -6,8 +6,8 @@ use tokio::time::{sleep, timeout};
 
 use super::dispatch::{MAX_BATCH, MAX_WAIT};
 use super::*;
-use crate::record::{Kind, Record};
-use crate::storage::{BoxFuture, Progress};
+use crate::record::{Record, TallyKind};
+use crate::storage::{BatchProgress, BoxFuture};
 use pyzor_wire::digest::Digest;
 
 const REPLY_WAIT: Duration = Duration::from_secs(10);
@@ -43,18 +43,20 @@ impl Engine for Slow {
         "slow".to_owned()
     }
 
-    fn run(&self, mut batch: Batch) -> Progress {
+    fn run(&self, mut batch: Batch) -> BatchProgress {
         let this = self.clone();
         this.batches.lock().unwrap().push(batch.entries().len());
         this.arrived.notify_one();
-        Progress::Later(Box::pin(async move {
+        BatchProgress::Later(Box::pin(async move {
             this.gate.acquire().await.unwrap().forget();
             let now = batch.now();
             let mut records = this.records.lock().unwrap();
             for entry in batch.entries_mut() {
                 let record = records.entry(entry.digest).or_default();
                 entry.found = Ok(*record);
-                for (kind, amount) in [(Kind::Report, entry.reports), (Kind::Whitelist, entry.whitelists)] {
+                for (kind, amount) in
+                    [(TallyKind::Report, entry.reports), (TallyKind::Whitelist, entry.whitelists)]
+                {
                     if amount > 0 {
                         record.tally_mut(kind).add(amount, now, i64::MAX);
                     }

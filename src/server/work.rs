@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::replay::ReplayMark;
 use crate::handler::{Decision, NextStep, counted, looked_up};
-use crate::record::Kind;
+use crate::record::TallyKind;
 use crate::storage::Batch;
 use crate::storage::batch::{Increment, LookUp};
 use pyzor_udp::ReplyTo;
@@ -44,7 +44,7 @@ struct EngineRequest {
 #[derive(Debug)]
 enum EngineOperation {
     LookUp(Digest),
-    Count(Kind, Range<usize>),
+    Count(TallyKind, Range<usize>),
 }
 
 /// Where in a batch the outcome of a request will be.
@@ -150,7 +150,7 @@ impl EngineWork {
         reply_to: ReplyTo,
         request: &Request<'_>,
         op: Op,
-        kind: Kind,
+        kind: TallyKind,
         digests: &[Digest],
         log: bool,
     ) {

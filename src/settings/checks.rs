@@ -150,8 +150,10 @@ impl SettingsLoader<'_> {
     pub(super) fn check_supported(&mut self, values: &BTreeMap<&str, SettingValue>) {
         if let (Some(SettingValue::Text(engine)), Some(SettingValue::Text(dsn))) =
             (values.get("Engine"), values.get("DigestDB"))
-            && let Err(text) =
-                storage::check(engine, &storage::Options { dsn: dsn.clone(), ..storage::Options::default() })
+            && let Err(text) = storage::check(
+                engine,
+                &storage::EngineOptions { dsn: dsn.clone(), ..storage::EngineOptions::default() },
+            )
         {
             let place = self.place_of("DigestDB");
             self.problem(place, Some("DigestDB"), format!("{text} (Engine is {engine})"));

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::StorageError;
-use crate::record::{Kind, Record, Timestamp};
+use crate::record::{Record, TallyKind, Timestamp};
 use pyzor_wire::digest::Digest;
 
 /// All that a batch wants of one digest, and what became of it.
@@ -58,7 +58,7 @@ pub struct LookUp {
 #[derive(Clone, Copy, Debug)]
 pub struct Increment {
     entry: u32,
-    kind: Kind,
+    kind: TallyKind,
 }
 
 /// Look-ups and increments for an engine, and then their outcomes.
@@ -128,12 +128,12 @@ impl Batch {
     }
 
     /// Asks for one more report or whitelisting of a digest.
-    pub fn increment(&mut self, digest: Digest, kind: Kind) -> Increment {
+    pub fn increment(&mut self, digest: Digest, kind: TallyKind) -> Increment {
         let place = self.place(digest);
         let entry = &mut self.entries[place as usize];
         match kind {
-            Kind::Report => entry.reports += 1,
-            Kind::Whitelist => entry.whitelists += 1,
+            TallyKind::Report => entry.reports += 1,
+            TallyKind::Whitelist => entry.whitelists += 1,
         }
         Increment { entry: place, kind }
     }
@@ -163,8 +163,8 @@ impl Batch {
     pub fn counted(&self, increment: Increment) -> Result<(), StorageError> {
         let entry = &self.entries[increment.entry as usize];
         match increment.kind {
-            Kind::Report => entry.reported,
-            Kind::Whitelist => entry.whitelisted,
+            TallyKind::Report => entry.reported,
+            TallyKind::Whitelist => entry.whitelisted,
         }
     }
 
@@ -209,10 +209,10 @@ mod tests {
     fn increments_of_one_digest_are_merged() {
         let mut batch = batch();
         for _ in 0..3 {
-            batch.increment(digest(1), Kind::Report);
+            batch.increment(digest(1), TallyKind::Report);
         }
-        batch.increment(digest(1), Kind::Whitelist);
-        batch.increment(digest(2), Kind::Report);
+        batch.increment(digest(1), TallyKind::Whitelist);
+        batch.increment(digest(2), TallyKind::Report);
         let asked: Vec<_> = batch
             .entries()
             .iter()
@@ -225,10 +225,10 @@ mod tests {
     fn a_look_up_sees_what_came_before_it_in_the_batch_and_nothing_later() {
         let mut batch = batch();
         let before = batch.look_up(digest(1));
-        batch.increment(digest(1), Kind::Report);
+        batch.increment(digest(1), TallyKind::Report);
         let between = batch.look_up(digest(1));
-        batch.increment(digest(1), Kind::Report);
-        batch.increment(digest(1), Kind::Whitelist);
+        batch.increment(digest(1), TallyKind::Report);
+        batch.increment(digest(1), TallyKind::Whitelist);
         let after = batch.look_up(digest(1));
         let entry = &mut batch.entries_mut()[0];
         let stored = Tally {
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_look_up_does_not_see_an_increment_that_failed() {
         let mut batch = batch();
-        let increment = batch.increment(digest(1), Kind::Report);
+        let increment = batch.increment(digest(1), TallyKind::Report);
         let look_up = batch.look_up(digest(1));
         batch.entries_mut()[0].found = Ok(Record::default());
         assert_eq!(batch.counted(increment), Err(StorageError::Unavailable));

@@ -66,7 +66,7 @@ pub struct Addition {
 
 /// What became of one change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ChangeOutcome {
     /// It was made.
     Done,
     /// It was not, since something else is stored by now.
@@ -82,7 +82,7 @@ pub struct BulkError(pub String);
 
 /// What is to be done with a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum BulkPurpose {
     /// To be looked at, and not to be touched in any way.
     Look,
     /// To be read; what a killed process left behind may be repaired.
@@ -138,14 +138,14 @@ pub trait Bulk: Send + Sync {
     fn read(&self, keys: Vec<Vec<u8>>) -> BulkFuture<'_, Vec<Option<Item>>>;
 
     /// Stores records, replacing what is there.
-    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<Outcome>>;
+    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<ChangeOutcome>>;
 
     /// Adds records, each at once or not at all. An engine that compares first tells
-    /// [`Outcome::Changed`] where something else is stored than was seen.
-    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<Outcome>>;
+    /// [`ChangeOutcome::Changed`] where something else is stored than was seen.
+    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<ChangeOutcome>>;
 
     /// Deletes items that are still what they were.
-    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<Outcome>>;
+    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<ChangeOutcome>>;
 
     /// Makes everything that was done durable, as far as the engine leaves that to others.
     fn sync(&self) -> BulkFuture<'_, ()>;

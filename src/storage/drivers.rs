@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::bulk::{Bulk, Purpose};
+use super::bulk::{Bulk, BulkPurpose};
 use super::{BoxFuture, Cancel, Engine, gdbm, mysql, redis, remote};
 
 /// Where an engine's database is, and how to use it.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct EngineOptions {
     /// The database as the settings name it, in the engine's own form. May hold a password.
     pub dsn: String,
     /// The database as the absolute path of a file, for engines that use one.
@@ -27,7 +27,7 @@ pub struct Options {
 /// Why a database could not be opened: one line that says what to do.
 #[derive(Debug, Error)]
 #[error("{text}")]
-pub struct OpenError {
+pub struct EngineOpenError {
     text: String,
     cause: OpenErrorKind,
 }
@@ -39,7 +39,7 @@ enum OpenErrorKind {
     Absent,
 }
 
-impl OpenError {
+impl EngineOpenError {
     /// An error that nothing more is known of.
     pub(super) fn new(text: String) -> Self {
         Self { text, cause: OpenErrorKind::Any }
@@ -67,13 +67,13 @@ impl OpenError {
 }
 
 /// What opening an engine gives.
-pub(super) type EngineOpening<'a> = BoxFuture<'a, Result<Arc<dyn Engine>, OpenError>>;
+pub(super) type EngineOpening<'a> = BoxFuture<'a, Result<Arc<dyn Engine>, EngineOpenError>>;
 
 /// An opened database for work on all of its records.
-pub(super) type BulkOpening<'a> = BoxFuture<'a, Result<Arc<dyn Bulk>, OpenError>>;
+pub(super) type BulkOpening<'a> = BoxFuture<'a, Result<Arc<dyn Bulk>, EngineOpenError>>;
 
 /// Repairs a damaged database, and says in one line what became of it.
-pub(crate) type RecoverFunction = fn(&Path, Option<Duration>, &Cancel) -> Result<String, OpenError>;
+pub(crate) type RecoverFunction = fn(&Path, Option<Duration>, &Cancel) -> Result<String, EngineOpenError>;
 
 /// One engine: what the rest of the program must know of it, and how it is opened.
 struct Driver {
@@ -82,9 +82,9 @@ struct Driver {
     remark: &'static str,
     properties: Properties,
     /// Whether the database's name makes sense, without looking for the database.
-    check: fn(&Options) -> Result<(), String>,
-    open: fn(&Options) -> EngineOpening<'_>,
-    open_bulk: fn(&Options, Purpose) -> BulkOpening<'_>,
+    check: fn(&EngineOptions) -> Result<(), String>,
+    open: fn(&EngineOptions) -> EngineOpening<'_>,
+    open_bulk: fn(&EngineOptions, BulkPurpose) -> BulkOpening<'_>,
     /// How a damaged database is repaired on the operator's demand, where that is possible.
     recover: Option<RecoverFunction>,
 }
@@ -175,7 +175,7 @@ pub(crate) fn properties(engine: &str) -> Properties {
 /// # Errors
 ///
 /// What is wrong, without repeating the name, which may hold a password.
-pub(crate) fn check(engine: &str, options: &Options) -> Result<(), String> {
+pub(crate) fn check(engine: &str, options: &EngineOptions) -> Result<(), String> {
     (driver(engine)?.check)(options)
 }
 
@@ -190,8 +190,8 @@ pub(crate) fn authorities(dsn: &str) -> Option<PathBuf> {
 /// # Errors
 ///
 /// One line that names the database and says what to do.
-pub(crate) async fn open(engine: &str, options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
-    (driver(engine).map_err(OpenError::new)?.open)(options).await
+pub(crate) async fn open(engine: &str, options: &EngineOptions) -> Result<Arc<dyn Engine>, EngineOpenError> {
+    (driver(engine).map_err(EngineOpenError::new)?.open)(options).await
 }
 
 /// Opens a database with the engine of this name for work on all of it.
@@ -201,10 +201,10 @@ pub(crate) async fn open(engine: &str, options: &Options) -> Result<Arc<dyn Engi
 /// One line that names the database and says what to do.
 pub async fn open_bulk(
     engine: &str,
-    options: &Options,
-    purpose: Purpose,
-) -> Result<Arc<dyn Bulk>, OpenError> {
-    (driver(engine).map_err(OpenError::new)?.open_bulk)(options, purpose).await
+    options: &EngineOptions,
+    purpose: BulkPurpose,
+) -> Result<Arc<dyn Bulk>, EngineOpenError> {
+    (driver(engine).map_err(EngineOpenError::new)?.open_bulk)(options, purpose).await
 }
 
 /// How an engine of this name repairs a damaged database on the operator's demand; none if it cannot.

@@ -24,7 +24,7 @@ pub enum StorageError {
 }
 
 /// How an engine deals with a batch.
-pub enum Progress {
+pub enum BatchProgress {
     /// It is done.
     Done(Batch),
     /// It will be done; the batch comes back with its outcomes.
@@ -43,7 +43,7 @@ pub trait Engine: Send + Sync {
 
     /// Looks up and counts all that the batch asks for: each entry's look-up first, then its
     /// increments. What fails for one digest fails for that digest only.
-    fn run(&self, batch: Batch) -> Progress;
+    fn run(&self, batch: Batch) -> BatchProgress;
 
     /// How many batches it is given at a time, as long as it has not answered them.
     fn batches_at_a_time(&self) -> usize {

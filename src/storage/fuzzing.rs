@@ -1,7 +1,7 @@
 //! Names of databases: no error and no description tells the password, and what was written by the rules of
 //! URLs is understood.
 
-use super::Options;
+use super::EngineOptions;
 use crate::fuzz_models::{FuzzInput, check_no_secret};
 
 /// The password that the dictionary and the corpus know.
@@ -33,7 +33,7 @@ fn check_any(dsn: &str) {
         }
     }
     for engine in super::NAMES {
-        let options = Options { dsn: dsn.to_owned(), ..Options::default() };
+        let options = EngineOptions { dsn: dsn.to_owned(), ..EngineOptions::default() };
         if let Err(text) = super::check(engine, &options) {
             check_no_secret(PASSWORD, [&text]);
         }

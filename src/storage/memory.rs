@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Batch, BoxFuture, Engine, Progress, StorageError};
-use crate::record::{Kind, Record};
+use super::{Batch, BatchProgress, BoxFuture, Engine, StorageError};
+use crate::record::{Record, TallyKind};
 use pyzor_wire::digest::Digest;
 
 /// Records in memory.
@@ -42,7 +42,7 @@ impl Engine for MemoryEngine {
         "memory".to_owned()
     }
 
-    fn run(&self, mut batch: Batch) -> Progress {
+    fn run(&self, mut batch: Batch) -> BatchProgress {
         let now = batch.now();
         let mut records = self.lock();
         for entry in batch.entries_mut() {
@@ -53,7 +53,9 @@ impl Engine for MemoryEngine {
             if entry.look_up {
                 entry.found = Ok(records.get(&entry.digest).copied().unwrap_or_default());
             }
-            for (kind, amount) in [(Kind::Report, entry.reports), (Kind::Whitelist, entry.whitelists)] {
+            for (kind, amount) in
+                [(TallyKind::Report, entry.reports), (TallyKind::Whitelist, entry.whitelists)]
+            {
                 if amount > 0 {
                     let record = records.entry(entry.digest).or_default();
                     record.tally_mut(kind).add(amount, now, self.limit);
@@ -62,7 +64,7 @@ impl Engine for MemoryEngine {
             (entry.reported, entry.whitelisted) = (Ok(()), Ok(()));
         }
         drop(records);
-        Progress::Done(batch)
+        BatchProgress::Done(batch)
     }
 
     fn count_limit(&self) -> i64 {

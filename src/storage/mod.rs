@@ -15,7 +15,7 @@ mod remote;
 
 pub use batch::{Batch, BatchEntry};
 use drivers::{BulkOpening, EngineOpening};
+pub use drivers::{EngineOpenError, EngineOptions};
 pub(crate) use drivers::{NAMES, authorities, check, listed, open, properties, recovery};
-pub use drivers::{OpenError, Options};
-pub use engine::{BoxFuture, Engine, Progress, StorageError};
+pub use engine::{BatchProgress, BoxFuture, Engine, StorageError};
 pub(crate) use gdbm::Cancel;

@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use pyzor_wire::digest::Digest;
 use pyzord::fuzzing::MemoryEngine;
-use pyzord::record::{Kind, Record, Tally, Timestamp};
+use pyzord::record::{Record, Tally, TallyKind, Timestamp};
 use pyzord::storage::batch::{Batch, Increment, LookUp};
 use pyzord::storage::gdbm::Gdbm;
-use pyzord::storage::{Engine, Progress, StorageError};
+use pyzord::storage::{BatchProgress, Engine, StorageError};
 
 use crate::cases;
 
@@ -20,7 +20,7 @@ use crate::cases;
 #[derive(Clone, Debug)]
 enum Request {
     LookUp(u8, bool),
-    Count(Kind, Vec<u8>),
+    Count(TallyKind, Vec<u8>),
 }
 
 /// What one request was answered with.
@@ -36,7 +36,7 @@ enum Place {
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    let kind = select(vec![Kind::Report, Kind::Whitelist]);
+    let kind = select(vec![TallyKind::Report, TallyKind::Whitelist]);
     prop_oneof![
         (0u8..4, any::<bool>()).prop_map(|(digest, times)| Request::LookUp(digest, times)),
         (kind, prop::collection::vec(0u8..4, 1..5)).prop_map(|(kind, digests)| Request::Count(kind, digests)),
@@ -71,7 +71,7 @@ fn run(
         }
     };
     let places: Vec<Place> = requests.iter().map(place).collect();
-    let Progress::Done(batch) = engine.run(batch) else { panic!("the engine is done at once") };
+    let BatchProgress::Done(batch) = engine.run(batch) else { panic!("the engine is done at once") };
     let limit = engine.count_limit();
     let reply = |place: &Place| match place {
         Place::LookUp(look_up, true) => Reply::Found(batch.found(*look_up, limit)),
@@ -114,8 +114,8 @@ fn one_by_one(
                     }
                     let record = records.entry(*name).or_default();
                     let tally = match kind {
-                        Kind::Report => &mut record.reports,
-                        Kind::Whitelist => &mut record.whitelists,
+                        TallyKind::Report => &mut record.reports,
+                        TallyKind::Whitelist => &mut record.whitelists,
                     };
                     if tally.count < limit {
                         tally.count += 1;

@@ -14,9 +14,9 @@ use crate::access::Authorizer;
 use crate::access::fuzzing::{ACCOUNTS, authorizers};
 use crate::fuzz_models::{FuzzInput, ModelMessage, any_record, check_reply};
 use crate::handler::{Handler, NextStep};
-use crate::record::{Kind, Record, Timestamp};
+use crate::record::{Record, TallyKind, Timestamp};
 use crate::storage::memory::MemoryEngine;
-use crate::storage::{Batch, Engine, Progress, StorageError};
+use crate::storage::{Batch, BatchProgress, Engine, StorageError};
 use pyzor_udp::ReplyTo;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::op::Op;
@@ -180,8 +180,8 @@ impl World {
                     }
                 };
             }
-            Op::Report => Kind::Report,
-            Op::Whitelist => Kind::Whitelist,
+            Op::Report => TallyKind::Report,
+            Op::Whitelist => TallyKind::Whitelist,
         };
         for digest in digests.iter().filter(|digest| failure(digest).is_none()) {
             let tally = records.entry(*digest).or_default().tally_mut(kind);
@@ -229,7 +229,9 @@ impl World {
         let mut batch = Batch::default();
         batch.restart(self.now, Instant::now());
         work.plan(&mut batch);
-        let Progress::Done(batch) = engine.run(batch) else { panic!("the engine in memory takes no time") };
+        let BatchProgress::Done(batch) = engine.run(batch) else {
+            panic!("the engine in memory takes no time")
+        };
         for (done, place) in work.outcomes(&batch, engine.count_limit()).zip(places) {
             let (datagram, peer) = &datagrams[place];
             assert_eq!(done.reply_to.peer, *peer);

@@ -132,7 +132,7 @@ impl CacheSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Kind, Timestamp};
+    use crate::record::{TallyKind, Timestamp};
 
     fn digest(number: u64) -> Digest {
         use sha1::Digest as _;
@@ -141,7 +141,7 @@ mod tests {
 
     fn stored(count: u32) -> StoredRecord {
         let mut stored = StoredRecord::default();
-        stored.add(Kind::Report, count, Timestamp::from_seconds(1));
+        stored.add(TallyKind::Report, count, Timestamp::from_seconds(1));
         stored
     }
 

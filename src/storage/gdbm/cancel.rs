@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::file::location::DatabasePath;
 use super::lock;
 use super::repair::leftovers::remove_every_leftover;
-use crate::storage::OpenError;
+use crate::storage::EngineOpenError;
 
 /// How long a cancelled repair may take to end by itself. In a call of the library it does not.
 const CANCEL_LIMIT: Duration = Duration::from_millis(300);
@@ -38,8 +38,8 @@ pub(super) struct CancelState {
 /// Opens something in a thread that may wait for the disk. If the future is dropped, that is cancelled, and what has
 /// been opened is dropped before this ends.
 pub(super) async fn open_cancellable<T: Send + 'static>(
-    open: impl FnOnce(&Cancel) -> Result<T, OpenError> + Send + 'static,
-) -> Result<T, OpenError> {
+    open: impl FnOnce(&Cancel) -> Result<T, EngineOpenError> + Send + 'static,
+) -> Result<T, EngineOpenError> {
     // Dropped last, when nothing can be received any more.
     let cancel = CancelOnDrop(Cancel::default());
     let (sender, opened) = oneshot::channel();
@@ -50,7 +50,7 @@ pub(super) async fn open_cancellable<T: Send + 'static>(
             drop(sender.send(open(&attempt)));
         })
     });
-    opened.await.unwrap_or_else(|_| Err(OpenError::new("the opening has died".to_owned())))
+    opened.await.unwrap_or_else(|_| Err(EngineOpenError::new("the opening has died".to_owned())))
 }
 
 struct CancelOnDrop(Cancel);

@@ -16,7 +16,7 @@ use super::file::open_file::OpenFile;
 use super::lock;
 use super::repair::marker::Marker;
 use crate::logging::allowance::withheld_note;
-use crate::record::{Kind, Timestamp};
+use crate::record::{TallyKind, Timestamp};
 use crate::storage::{BatchEntry, StorageError};
 use pyzor_wire::digest::Digest;
 
@@ -90,7 +90,9 @@ impl GdbmCore {
             Err(StorageError::Unavailable)
         } else if open.admit(&self.path, now) {
             let mut changed = stored;
-            for (kind, amount) in [(Kind::Report, entry.reports), (Kind::Whitelist, entry.whitelists)] {
+            for (kind, amount) in
+                [(TallyKind::Report, entry.reports), (TallyKind::Whitelist, entry.whitelists)]
+            {
                 if amount > 0 {
                     changed.add(kind, amount, now);
                 }

@@ -17,7 +17,9 @@ use super::file::tail;
 use super::lock;
 use super::opening::{FileOpener, OpenedFile};
 use crate::record::Timestamp;
-use crate::storage::{Batch, BoxFuture, Engine, EngineOpening, OpenError, Options, Progress};
+use crate::storage::{
+    Batch, BatchProgress, BoxFuture, Engine, EngineOpenError, EngineOpening, EngineOptions,
+};
 
 /// How many blocks of the file the library keeps decoded. Its own choice would grow with the
 /// database without bound.
@@ -31,7 +33,7 @@ pub struct Gdbm {
 
 /// Opens the database for [`crate::storage::open`]. A repair takes its time, so that is done by another thread; it is
 /// given up if the future is dropped.
-pub(in crate::storage) fn open(options: &Options) -> EngineOpening<'_> {
+pub(in crate::storage) fn open(options: &EngineOptions) -> EngineOpening<'_> {
     let options = options.clone();
     Box::pin(async move {
         let engine = open_cancellable(move |cancel| {
@@ -50,7 +52,7 @@ impl Gdbm {
     /// # Errors
     ///
     /// One line that names the file and says what to do.
-    pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, age: Option<Duration>, zone: TimeZone) -> Result<Self, EngineOpenError> {
         let engine = Self::open_as(path, age, zone, None, &Cancel::default())?;
         engine.shared.begin_expiry();
         Ok(engine)
@@ -62,7 +64,7 @@ impl Gdbm {
         zone: TimeZone,
         note: Option<DiskNote>,
         cancel: &Cancel,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, EngineOpenError> {
         let opening = FileOpener { path, zone, age, cached_blocks: CACHED_BLOCKS, note, cancel };
         let OpenedFile { mut open, marker, place, file } = opening.run()?;
         let path = place.file().to_owned();
@@ -89,7 +91,10 @@ impl Gdbm {
             }
         });
         let keeper = keeper.map_err(|error| {
-            OpenError::new(format!("no thread can be started for the database {}: {error}", path.display()))
+            EngineOpenError::new(format!(
+                "no thread can be started for the database {}: {error}",
+                path.display()
+            ))
         })?;
         Ok(Self { keeper: Mutex::new(Some(keeper)), shared })
     }
@@ -157,7 +162,7 @@ impl Engine for Gdbm {
         format!("gdbm, {}", self.shared.path.display())
     }
 
-    fn run(&self, mut batch: Batch) -> Progress {
+    fn run(&self, mut batch: Batch) -> BatchProgress {
         let now = batch.now();
         if let Some(open) = self.shared.lock().as_mut() {
             open.cache.fetch(batch.entries().iter().map(|entry| &entry.digest));
@@ -167,7 +172,7 @@ impl Engine for Gdbm {
                 }
             }
         }
-        Progress::Done(batch)
+        BatchProgress::Done(batch)
     }
 
     fn count_limit(&self) -> i64 {

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use super::codec::{DateWriter, StoredRecord, in_calendar};
 use crate::fuzz_models::{FuzzInput, any_record, model_integer};
-use crate::record::{Kind, Record, Tally, Timestamp};
+use crate::record::{Record, Tally, TallyKind, Timestamp};
 
 /// The longest text that is looked at: twice as long as any that is written.
 const LONGEST: usize = 256;
@@ -100,13 +100,13 @@ fn check_dates(text: &[u8], stored: &StoredRecord, zone: &TimeZone) {
 /// An increment changes its tally and nothing else, and the date of the first change only if there was none.
 fn check_adding(stored: &StoredRecord, now: Timestamp, calendar: &DateWriter) {
     let record = |stored: &StoredRecord| stored.record(calendar.zone());
-    for (kind, amount) in [(Kind::Report, 1), (Kind::Whitelist, u32::MAX)] {
+    for (kind, amount) in [(TallyKind::Report, 1), (TallyKind::Whitelist, u32::MAX)] {
         let mut changed = *stored;
         changed.add(kind, amount, now);
         let (before, after) = (record(stored), record(&changed));
         let (before, after, rest) = match kind {
-            Kind::Report => (before.reports, after.reports, before.whitelists == after.whitelists),
-            Kind::Whitelist => (before.whitelists, after.whitelists, before.reports == after.reports),
+            TallyKind::Report => (before.reports, after.reports, before.whitelists == after.whitelists),
+            TallyKind::Whitelist => (before.whitelists, after.whitelists, before.reports == after.reports),
         };
         assert!(rest, "the other tally has changed");
         assert_eq!(after.last, Some(now));

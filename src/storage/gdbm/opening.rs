@@ -21,7 +21,7 @@ use super::repair::explain::explain;
 use super::repair::leftovers::remove_every_leftover;
 use super::repair::marker::{Marker, MarkerState};
 use super::repair::rewrite::{Repair, RepairKind, Repaired};
-use crate::storage::OpenError;
+use crate::storage::EngineOpenError;
 
 /// How a file is opened.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl FileOpener<'_> {
     /// # Errors
     ///
     /// One line for the operator.
-    pub(super) fn run(self) -> Result<OpenedFile, OpenError> {
+    pub(super) fn run(self) -> Result<OpenedFile, EngineOpenError> {
         check_kind(self.path)?;
         let place = DatabasePath::of(self.path)?;
         if self.path != place.file() {
@@ -75,7 +75,7 @@ impl FileOpener<'_> {
                     file = repaired.file.unwrap_or(file);
                 }
                 Err(RepairError::Cancelled) => {
-                    return Err(OpenError::new(format!(
+                    return Err(EngineOpenError::new(format!(
                         "the repair of the database {} was stopped; it is as it was",
                         place.file().display()
                     )));
@@ -127,7 +127,7 @@ impl FileOpener<'_> {
     }
 
     /// Locks the file, and makes an empty one only where none is missing; says whether it did.
-    fn lock(&self, place: &DatabasePath, marker: &Marker) -> Result<(File, bool), OpenError> {
+    fn lock(&self, place: &DatabasePath, marker: &Marker) -> Result<(File, bool), EngineOpenError> {
         match place.lock(FileAccess::Change) {
             Err(error) if error.is_absent() => {}
             locked => return Ok((locked?, false)),
@@ -148,7 +148,7 @@ fn what_to_repair(
     place: &DatabasePath,
     marker: &Marker,
     file: &File,
-) -> Result<Option<RepairKind>, OpenError> {
+) -> Result<Option<RepairKind>, EngineOpenError> {
     let of_more = Some(RepairKind::Start { is_one_change: false });
     match marker.left(file) {
         MarkerState::Half => Ok(Some(RepairKind::Start { is_one_change: true })),
@@ -174,7 +174,7 @@ fn what_to_repair(
 }
 
 /// Puts back the file that earlier versions, killed in a repair, have left under another name.
-fn put_back(place: &DatabasePath, marker: &Marker) -> Result<(), OpenError> {
+fn put_back(place: &DatabasePath, marker: &Marker) -> Result<(), EngineOpenError> {
     let (file, marked) = (place.file().display(), marker.path().display());
     let found = place.all_beside(".").unwrap_or_default();
     let named = |path: &PathBuf| path.display().to_string();
@@ -193,7 +193,7 @@ fn put_back(place: &DatabasePath, marker: &Marker) -> Result<(), OpenError> {
                 info!("the database {file} was not there any more; {} has been put back", kept.display());
                 Ok(())
             }
-            Err(error) => Err(OpenError::new(format!(
+            Err(error) => Err(EngineOpenError::new(format!(
                 "the database {file} is not there, and {} cannot be put back: {error}",
                 kept.display()
             ))),
@@ -202,14 +202,14 @@ fn put_back(place: &DatabasePath, marker: &Marker) -> Result<(), OpenError> {
     let others: Vec<String> = found.iter().filter(|path| *path != marker.path()).map(named).collect();
     let others =
         if others.is_empty() { String::new() } else { format!(" (there are {})", others.join(", ")) };
-    Err(OpenError::new(format!(
+    Err(EngineOpenError::new(format!(
         "the database {file} is not there, though {marked} says that it was open: put the file back{others}, or, if a new \
          database is to be made, remove {marked}"
     )))
 }
 
 /// Makes a new database in the place of an empty file, which is removed if that fails and this process has made it.
-fn create(repair: &Repair<'_>, empty: File, is_made: bool, marker: &Marker) -> Result<File, OpenError> {
+fn create(repair: &Repair<'_>, empty: File, is_made: bool, marker: &Marker) -> Result<File, EngineOpenError> {
     let path = repair.place.file();
     let limit = reserve::file_size_limit();
     let made = if marker.is_there() {
@@ -229,7 +229,7 @@ fn create(repair: &Repair<'_>, empty: File, is_made: bool, marker: &Marker) -> R
         if is_made && let Err(error) = fs::remove_file(path) {
             warn!("the empty file {} cannot be removed: {error}", path.display());
         }
-        OpenError::new(format!("cannot make the database {}: {why}", path.display()))
+        EngineOpenError::new(format!("cannot make the database {}: {why}", path.display()))
     })
 }
 
@@ -267,8 +267,8 @@ fn set(marker: &mut Marker, file: &File, needs_repair: bool) -> bool {
     false
 }
 
-fn beyond_repair(place: &DatabasePath, why: &dyn fmt::Display) -> OpenError {
-    OpenError::new(format!(
+fn beyond_repair(place: &DatabasePath, why: &dyn fmt::Display) -> EngineOpenError {
+    EngineOpenError::new(format!(
         "the database {} needs recovery, which failed: {why}; fix that and start again, or run pyzord --recover, which \
          repairs what it can and keeps the file as it is",
         place.file().display()

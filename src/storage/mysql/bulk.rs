@@ -21,10 +21,10 @@ use super::target::MySqlTarget;
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
-    Addition, Bulk, BulkError, BulkFuture, Item, Items, Outcome, Purpose, Put, map_tallies,
+    Addition, Bulk, BulkError, BulkFuture, BulkPurpose, ChangeOutcome, Item, Items, Put, map_tallies,
 };
 use crate::storage::remote::start::connect_once;
-use crate::storage::{BulkOpening, OpenError, Options};
+use crate::storage::{BulkOpening, EngineOpenError, EngineOptions};
 use pyzor_wire::digest::{Digest, hex};
 
 /// How long a statement may take before the server counts as gone.
@@ -45,11 +45,12 @@ struct MySqlBulk {
 }
 
 /// Opens a table for [`crate::storage::bulk::open`].
-pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> BulkOpening<'_> {
+pub(in crate::storage) fn open_bulk(options: &EngineOptions, purpose: BulkPurpose) -> BulkOpening<'_> {
     Box::pin(async move {
-        let target = MySqlTarget::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
+        let target =
+            MySqlTarget::parse(&options.dsn).map_err(|error| EngineOpenError::new(error.to_string()))?;
         let name = format!("the MySQL server {}", target.describe());
-        let used = if purpose == Purpose::Fill { TableUse::Making } else { TableUse::Reading };
+        let used = if purpose == BulkPurpose::Fill { TableUse::Making } else { TableUse::Reading };
         let opened = connect_once(&name, async {
             let mut scanning = target.connect().await?;
             let table = MySqlTable::inspect(&mut scanning, &target, used).await?;
@@ -57,11 +58,13 @@ pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> Bulk
         });
         let (scanning, working, table) = opened.await?;
         let table = table.ok_or_else(|| {
-            OpenError::absent(format!("{name}: the table {} is not there", target.quoted_table()))
+            EngineOpenError::absent(format!("{name}: the table {} is not there", target.quoted_table()))
         })?;
         let mut working = working;
-        if purpose == Purpose::Fill {
-            take_turn(&mut working, &target).await.map_err(|why| OpenError::new(format!("{name}: {why}")))?;
+        if purpose == BulkPurpose::Fill {
+            take_turn(&mut working, &target)
+                .await
+                .map_err(|why| EngineOpenError::new(format!("{name}: {why}")))?;
         }
         let (scanning, working) = (Mutex::new(scanning), Mutex::new(working));
         Ok(Arc::new(MySqlBulk { target, table, scanning, working }) as Arc<dyn Bulk>)
@@ -143,11 +146,11 @@ impl MySqlBulk {
         rows: &[(Digest, Record)],
         at_a_time: usize,
         statement: impl Fn(&[(Digest, Record)]) -> String,
-    ) -> Result<Vec<Outcome>, BulkError> {
+    ) -> Result<Vec<ChangeOutcome>, BulkError> {
         // In the order of the keys, in which neighbours are in one block.
         let mut ordered: Vec<usize> = (0..rows.len()).collect();
         ordered.sort_unstable_by_key(|at| rows[*at].0);
-        let mut outcomes = vec![Outcome::Done; rows.len()];
+        let mut outcomes = vec![ChangeOutcome::Done; rows.len()];
         let mut connection = self.working.lock().await;
         for places in ordered.chunks(at_a_time) {
             let part: Vec<_> = places.iter().map(|at| rows[*at]).collect();
@@ -156,7 +159,7 @@ impl MySqlBulk {
             }
             for at in places {
                 if let Err(error) = self.change(&mut connection, &statement(&rows[*at..=*at])).await? {
-                    outcomes[*at] = Outcome::Refused(error.to_string());
+                    outcomes[*at] = ChangeOutcome::Refused(error.to_string());
                 }
             }
         }
@@ -336,14 +339,14 @@ impl Bulk for MySqlBulk {
         Box::pin(async move { self.read_on(&mut *self.working.lock().await, &keys).await })
     }
 
-    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<Outcome>> {
+    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<ChangeOutcome>> {
         Box::pin(async move {
             let rows = self.rows_of(records.iter().map(|put| (put.digest, put.record)));
             self.change_all(&rows, self.table.long_rows, |rows| self.table.store(rows)).await
         })
     }
 
-    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<Outcome>> {
+    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<ChangeOutcome>> {
         Box::pin(async move {
             let rows = self.rows_of(additions.iter().map(|addition| (addition.digest, addition.record)));
             // What fails in the middle must not have done anything.
@@ -352,7 +355,7 @@ impl Bulk for MySqlBulk {
         })
     }
 
-    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<Outcome>> {
+    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<ChangeOutcome>> {
         Box::pin(async move {
             let mut outcomes = Vec::with_capacity(items.len());
             let mut connection = self.working.lock().await;
@@ -360,13 +363,13 @@ impl Bulk for MySqlBulk {
                 let done = self.change(&mut connection, &self.table.delete(part)).await?;
                 let deleted = done.map_err(|error| self.failed(&error.to_string()))?;
                 if deleted == part.len() as u64 {
-                    outcomes.extend(part.iter().map(|_| Outcome::Done));
+                    outcomes.extend(part.iter().map(|_| ChangeOutcome::Done));
                     continue;
                 }
                 let keys: Vec<Vec<u8>> = part.iter().map(|item| item.key.clone()).collect();
                 for (item, left) in part.iter().zip(self.read_on(&mut connection, &keys).await?) {
                     let is_left = left.is_some_and(|left| left.key == item.key);
-                    outcomes.push(if is_left { Outcome::Changed } else { Outcome::Done });
+                    outcomes.push(if is_left { ChangeOutcome::Changed } else { ChangeOutcome::Done });
                 }
             }
             Ok(outcomes)

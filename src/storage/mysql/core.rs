@@ -14,7 +14,7 @@ use super::pool::ConnectionPool;
 use super::schema::is_transactional;
 use super::statement_size::StatementSize;
 use super::table::{MAX_ROWS, MySqlTable, TIMES, decode, digest_of, within};
-use crate::record::{Kind, Record};
+use crate::record::{Record, TallyKind};
 use crate::storage::remote::presence::{LIMIT, RemoteStore};
 use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, BatchEntry};
@@ -92,12 +92,13 @@ impl MySqlCore {
         end: Instant,
         under_way: &mut Vec<Digest>,
     ) -> Result<(), String> {
-        let (reports, whitelists) = (self.plan(batch, Kind::Report), self.plan(batch, Kind::Whitelist));
+        let (reports, whitelists) =
+            (self.plan(batch, TallyKind::Report), self.plan(batch, TallyKind::Whitelist));
         let mut statements = [
-            (Kind::Report, &reports.together[..], MAX_ROWS),
-            (Kind::Whitelist, &whitelists.together[..], MAX_ROWS),
-            (Kind::Report, &reports.apart[..], reports.apart_at_a_time),
-            (Kind::Whitelist, &whitelists.apart[..], whitelists.apart_at_a_time),
+            (TallyKind::Report, &reports.together[..], MAX_ROWS),
+            (TallyKind::Whitelist, &whitelists.together[..], MAX_ROWS),
+            (TallyKind::Report, &reports.apart[..], reports.apart_at_a_time),
+            (TallyKind::Whitelist, &whitelists.apart[..], whitelists.apart_at_a_time),
         ];
         let counts = statements.iter().any(|(_, rows, _)| !rows.is_empty());
         // What asks for nothing must not make a server seem to be there that has gone meanwhile.
@@ -140,10 +141,10 @@ impl MySqlCore {
     }
 
     /// Which changes of a kind that a batch asks for are to be tried.
-    fn plan(&self, batch: &Batch, kind: Kind) -> RowPlan {
+    fn plan(&self, batch: &Batch, kind: TallyKind) -> RowPlan {
         let amount = |entry: &BatchEntry| match kind {
-            Kind::Report => entry.reports,
-            Kind::Whitelist => entry.whitelists,
+            TallyKind::Report => entry.reports,
+            TallyKind::Whitelist => entry.whitelists,
         };
         let rows = batch.entries().iter().map(|entry| (entry.digest, amount(entry)));
         let mut rows: Vec<RowAmount> = rows.filter(|(_, amount)| *amount > 0).collect();
@@ -228,7 +229,7 @@ impl MySqlCore {
         connection: &mut Conn,
         table: &MySqlTable,
         batch: &mut Batch,
-        kind: Kind,
+        kind: TallyKind,
         rows: &[RowAmount],
         turn: StatementContext,
     ) -> Result<(), String> {
@@ -238,8 +239,8 @@ impl MySqlCore {
             for (digest, _) in rows {
                 if let Some(entry) = batch.entry_mut(digest) {
                     match kind {
-                        Kind::Report => entry.reported = Ok(()),
-                        Kind::Whitelist => entry.whitelisted = Ok(()),
+                        TallyKind::Report => entry.reported = Ok(()),
+                        TallyKind::Whitelist => entry.whitelisted = Ok(()),
                     }
                 }
             }

@@ -5,7 +5,7 @@ use mysql_async::Value;
 use super::table::{MySqlTable, of_columns, of_held, of_record};
 use super::target::MySqlTarget;
 use crate::fuzz_models::{FuzzInput, any_record};
-use crate::record::{Kind, Record, Timestamp};
+use crate::record::{Record, TallyKind, Timestamp};
 use pyzor_wire::digest::Digest;
 
 /// A record as the engine stores it in columns of 32 bits, and as it reads that.
@@ -102,7 +102,7 @@ fn check_record(table: &MySqlTable, record: &Record) {
     let rows = digests.map(|digest| (digest, stored));
     check_statement(&table.store(&rows), 2);
     check_statement(&table.add(&rows), 2);
-    for kind in [Kind::Report, Kind::Whitelist] {
+    for kind in [TallyKind::Report, TallyKind::Whitelist] {
         check_statement(&table.count(kind, &digests.map(|digest| (digest, u32::MAX)), Timestamp::now()), 2);
     }
 }

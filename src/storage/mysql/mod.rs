@@ -31,7 +31,7 @@ use self::table::MySqlTable;
 use self::target::MySqlTarget;
 use super::remote::presence::{RemoteStore, keep, time_left};
 use super::remote::start::{ConnectError, connect_when_ready};
-use super::{Batch, BoxFuture, Engine, EngineOpening, OpenError, Options, Progress};
+use super::{Batch, BatchProgress, BoxFuture, Engine, EngineOpenError, EngineOpening, EngineOptions};
 
 /// How many connections there are when nobody says.
 const CONNECTIONS: usize = 4;
@@ -50,19 +50,19 @@ pub(crate) struct MySql {
 pub(super) use self::bulk::open_bulk;
 
 /// Opens the database for [`super::open`].
-pub(super) fn open(options: &Options) -> EngineOpening<'_> {
+pub(super) fn open(options: &EngineOptions) -> EngineOpening<'_> {
     Box::pin(async { Ok(Arc::new(MySql::open(options).await?) as Arc<dyn Engine>) })
 }
 
 /// Whether `DigestDB` names a table.
-pub(super) fn check(options: &Options) -> Result<(), String> {
+pub(super) fn check(options: &EngineOptions) -> Result<(), String> {
     MySqlTarget::parse(&options.dsn).map(|_| ()).map_err(|error| error.0)
 }
 
 impl MySql {
-    async fn open(options: &Options) -> Result<Self, OpenError> {
-        let target =
-            MySqlTarget::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
+    async fn open(options: &EngineOptions) -> Result<Self, EngineOpenError> {
+        let target = MySqlTarget::parse(&options.dsn)
+            .map_err(|error| EngineOpenError::new(format!("DigestDB: {error}")))?;
         let name = format!("the MySQL server {}", target.describe());
         let (connection, table) = connect_when_ready(&name, || async {
             let mut connection = target.connect().await?;
@@ -100,10 +100,10 @@ impl Engine for MySql {
         format!("mysql, {}", self.shared.pool.target.describe())
     }
 
-    fn run(&self, mut batch: Batch) -> Progress {
-        let Some(epoch) = self.shared.pool.presence().epoch() else { return Progress::Done(batch) };
+    fn run(&self, mut batch: Batch) -> BatchProgress {
+        let Some(epoch) = self.shared.pool.presence().epoch() else { return BatchProgress::Done(batch) };
         let shared = Arc::clone(&self.shared);
-        Progress::Later(Box::pin(async move {
+        BatchProgress::Later(Box::pin(async move {
             let presence = shared.pool.presence();
             let mut under_way = Vec::new();
             let given = time_left(batch.since());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mysql_async::{Row, Value};
 
-use crate::record::{Kind, Record, Tally, Timestamp};
+use crate::record::{Record, Tally, TallyKind, Timestamp};
 use crate::storage::bulk::{Item, map_tallies, map_times};
 use pyzor_wire::digest::{Digest, HEX_LEN};
 
@@ -54,10 +54,10 @@ impl MySqlTable {
     ///
     /// Assignments run from left to right and see what those before them did, so the first time, which
     /// depends on the count, comes before it.
-    pub(super) fn count(&self, kind: Kind, rows: &[(Digest, u32)], now: Timestamp) -> String {
+    pub(super) fn count(&self, kind: TallyKind, rows: &[(Digest, u32)], now: Timestamp) -> String {
         let (name, other, limit) = match kind {
-            Kind::Report => ("r", "wl", self.limits[0]),
-            Kind::Whitelist => ("wl", "r", self.limits[1]),
+            TallyKind::Report => ("r", "wl", self.limits[0]),
+            TallyKind::Whitelist => ("wl", "r", self.limits[1]),
         };
         let now = format!("FROM_UNIXTIME({})", now.seconds());
         // With a count of 0 they are no times of anything.

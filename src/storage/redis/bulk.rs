@@ -19,10 +19,11 @@ use super::topology::{self, Referral, Topology, ask_nodes, ask_slots, parse_slot
 use crate::record::Record;
 use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
-    Addition, Bulk, BulkError, BulkFuture, Item, Items, Outcome, Purpose, Put, map_tallies, map_times, united,
+    Addition, Bulk, BulkError, BulkFuture, BulkPurpose, ChangeOutcome, Item, Items, Put, map_tallies,
+    map_times, united,
 };
 use crate::storage::remote::start::{ConnectError, connect_once};
-use crate::storage::{OpenError, Options};
+use crate::storage::{EngineOpenError, EngineOptions};
 
 /// How long a server may take to answer before it counts as gone.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
@@ -49,14 +50,15 @@ pub(super) struct RedisBulk {
 impl RedisBulk {
     /// Opens a database whose records have this form.
     pub(super) async fn open(
-        options: &Options,
-        purpose: Purpose,
+        options: &EngineOptions,
+        purpose: BulkPurpose,
         form: RecordForm,
-    ) -> Result<Arc<dyn Bulk>, OpenError> {
-        let target = RedisTarget::parse(&options.dsn).map_err(|error| OpenError::new(error.to_string()))?;
+    ) -> Result<Arc<dyn Bulk>, EngineOpenError> {
+        let target =
+            RedisTarget::parse(&options.dsn).map_err(|error| EngineOpenError::new(error.to_string()))?;
         let role = match purpose {
-            Purpose::Look | Purpose::Read => NodeRole::Read,
-            Purpose::Empty | Purpose::Fill => NodeRole::Change(form.swapping_trial()),
+            BulkPurpose::Look | BulkPurpose::Read => NodeRole::Read,
+            BulkPurpose::Empty | BulkPurpose::Fill => NodeRole::Change(form.swapping_trial()),
         };
         let name = format!("the Redis of {}", target.describe());
         let topology = match RedisNode::of_target(&target, &role) {
@@ -72,12 +74,12 @@ impl RedisBulk {
             role,
             topology: Mutex::new(Arc::new(topology)),
             walk: tokio::sync::Mutex::default(),
-            masters: (purpose == Purpose::Fill).then(tokio::sync::Mutex::default),
+            masters: (purpose == BulkPurpose::Fill).then(tokio::sync::Mutex::default),
             turn: OnceLock::new(),
         };
-        whole.meet().await.map_err(|error| OpenError::new(error.0))?;
-        if purpose == Purpose::Fill {
-            whole.take_turn().await.map_err(|error| OpenError::new(error.0))?;
+        whole.meet().await.map_err(|error| EngineOpenError::new(error.0))?;
+        if purpose == BulkPurpose::Fill {
+            whole.take_turn().await.map_err(|error| EngineOpenError::new(error.0))?;
         }
         Ok(Arc::new(whole))
     }
@@ -205,10 +207,10 @@ impl RedisBulk {
     }
 
     /// Does what the script has decided.
-    fn swapped(&self, job: &KeyJob) -> Result<Outcome, BulkError> {
+    fn swapped(&self, job: &KeyJob) -> Result<ChangeOutcome, BulkError> {
         match job.replies.as_slice() {
-            [Value::Int(1)] => Ok(Outcome::Done),
-            [Value::Int(0)] => Ok(Outcome::Changed),
+            [Value::Int(1)] => Ok(ChangeOutcome::Done),
+            [Value::Int(0)] => Ok(ChangeOutcome::Changed),
             _ => Err(self.failed("an unknown reply of the script")),
         }
     }
@@ -325,7 +327,7 @@ impl Bulk for RedisBulk {
         Box::pin(self.look_up(keys))
     }
 
-    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<Outcome>> {
+    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<ChangeOutcome>> {
         Box::pin(async move {
             let job = |put: &Put| {
                 let key = self.form.key(put.digest);
@@ -343,13 +345,13 @@ impl Bulk for RedisBulk {
                 })
                 .collect();
             self.run(in_the_way).await?;
-            Ok(vec![Outcome::Done; count])
+            Ok(vec![ChangeOutcome::Done; count])
         })
     }
 
-    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<Outcome>> {
+    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<ChangeOutcome>> {
         Box::pin(async move {
-            let mut outcomes = vec![Outcome::Changed; additions.len()];
+            let mut outcomes = vec![ChangeOutcome::Changed; additions.len()];
             let mut places = Vec::new();
             let mut jobs = Vec::new();
             for (at, addition) in additions.iter().enumerate() {
@@ -357,7 +359,7 @@ impl Bulk for RedisBulk {
                     None => (self.form.held_of_nothing(), Record::default()),
                     Some(Item { held, record: Ok(record), .. }) => (held.clone(), *record),
                     Some(Item { record: Err(why), .. }) => {
-                        outcomes[at] = Outcome::Refused(format!("in the destination: {why}"));
+                        outcomes[at] = ChangeOutcome::Refused(format!("in the destination: {why}"));
                         continue;
                     }
                 };
@@ -374,7 +376,7 @@ impl Bulk for RedisBulk {
         })
     }
 
-    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<Outcome>> {
+    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<ChangeOutcome>> {
         Box::pin(async move {
             let job = |item: Item| {
                 let key = self.full_key(&item.key);

@@ -34,9 +34,11 @@ use self::core::RedisCore;
 use self::node::NodeRole;
 use self::record_form::RecordForm;
 use self::target::RedisTarget;
-use super::bulk::Purpose;
+use super::bulk::BulkPurpose;
 use super::remote::refusals::Refusals;
-use super::{Batch, BoxFuture, BulkOpening, Engine, EngineOpening, OpenError, Options, Progress};
+use super::{
+    Batch, BatchProgress, BoxFuture, BulkOpening, Engine, EngineOpenError, EngineOpening, EngineOptions,
+};
 
 /// The engine on a Redis.
 pub(crate) struct Redis {
@@ -45,34 +47,34 @@ pub(crate) struct Redis {
 }
 
 /// Opens the database for [`super::open`], with records as hashes.
-pub(super) fn open(options: &Options) -> EngineOpening<'_> {
+pub(super) fn open(options: &EngineOptions) -> EngineOpening<'_> {
     Box::pin(Redis::open(options, RecordForm::hash()))
 }
 
 /// The same with records as texts.
-pub(super) fn open_v0(options: &Options) -> EngineOpening<'_> {
+pub(super) fn open_v0(options: &EngineOptions) -> EngineOpening<'_> {
     Box::pin(Redis::open(options, RecordForm::text(TimeZone::system())))
 }
 
 /// Opens the database for [`super::bulk::open`], with records as hashes.
-pub(super) fn open_bulk(options: &Options, purpose: Purpose) -> BulkOpening<'_> {
+pub(super) fn open_bulk(options: &EngineOptions, purpose: BulkPurpose) -> BulkOpening<'_> {
     Box::pin(bulk::RedisBulk::open(options, purpose, RecordForm::hash()))
 }
 
 /// The same with records as texts.
-pub(super) fn open_bulk_v0(options: &Options, purpose: Purpose) -> BulkOpening<'_> {
+pub(super) fn open_bulk_v0(options: &EngineOptions, purpose: BulkPurpose) -> BulkOpening<'_> {
     Box::pin(bulk::RedisBulk::open(options, purpose, RecordForm::text(TimeZone::system())))
 }
 
 /// Whether `DigestDB` names servers.
-pub(super) fn check(options: &Options) -> Result<(), String> {
+pub(super) fn check(options: &EngineOptions) -> Result<(), String> {
     RedisTarget::parse(&options.dsn).map(|_| ()).map_err(|error| error.0)
 }
 
 impl Redis {
-    async fn open(options: &Options, form: RecordForm) -> Result<Arc<dyn Engine>, OpenError> {
-        let target =
-            RedisTarget::parse(&options.dsn).map_err(|error| OpenError::new(format!("DigestDB: {error}")))?;
+    async fn open(options: &EngineOptions, form: RecordForm) -> Result<Arc<dyn Engine>, EngineOpenError> {
+        let target = RedisTarget::parse(&options.dsn)
+            .map_err(|error| EngineOpenError::new(format!("DigestDB: {error}")))?;
         let age = options.cleanup_age.map(|age| age.as_secs());
         let (topology, cluster) = survey::open(&target, &NodeRole::Change(form.trial(age))).await?;
         let refusals = Refusals::new(format!("the Redis of {}", target.describe()));
@@ -113,13 +115,13 @@ impl Engine for Redis {
         format!("{}, {}", self.shared.form.engine(), self.shared.target.describe())
     }
 
-    fn run(&self, batch: Batch) -> Progress {
+    fn run(&self, batch: Batch) -> BatchProgress {
         let tasks = self.shared.plan(&batch);
         if tasks.is_empty() {
-            return Progress::Done(batch);
+            return BatchProgress::Done(batch);
         }
         let shared = Arc::clone(&self.shared);
-        Progress::Later(Box::pin(async move { shared.serve(batch, tasks).await }))
+        BatchProgress::Later(Box::pin(async move { shared.serve(batch, tasks).await }))
     }
 
     fn count_limit(&self) -> i64 {

@@ -12,7 +12,7 @@ use super::core::RedisCore;
 use super::node::{NodeRole, RedisNode};
 use super::target::{RedisAddress, RedisLogin, RedisServers, RedisTarget};
 use super::topology::{SlotShares, Topology, shares};
-use crate::storage::OpenError;
+use crate::storage::EngineOpenError;
 use crate::storage::remote::presence::LIMIT;
 use crate::storage::remote::start::{ConnectError, connect_when_ready};
 
@@ -31,7 +31,7 @@ const SAMPLE_PAUSE: Duration = Duration::from_millis(5);
 const DEPRECATED_PREFIX: &str = "pyzord.digest.";
 
 /// Finds all servers of a target, waiting for them if need be. Says whether they are a cluster.
-pub(super) async fn open(target: &RedisTarget, role: &NodeRole) -> Result<(Topology, bool), OpenError> {
+pub(super) async fn open(target: &RedisTarget, role: &NodeRole) -> Result<(Topology, bool), EngineOpenError> {
     let name = format!("the Redis of {}", target.describe());
     match RedisNode::of_target(target, role) {
         Some(node) => {

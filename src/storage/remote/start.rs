@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::warn;
 
 use super::presence::with_lookup_hint;
-use crate::storage::OpenError;
+use crate::storage::EngineOpenError;
 
 /// How long the store is waited for.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -42,12 +42,12 @@ impl ConnectError {
 pub(crate) async fn connect_once<T>(
     name: &str,
     attempt: impl Future<Output = Result<T, ConnectError>>,
-) -> Result<T, OpenError> {
+) -> Result<T, EngineOpenError> {
     match timeout(LONGEST, attempt).await {
         Ok(reached) => {
-            reached.map_err(|failure| OpenError::new(format!("cannot use {name}: {}", failure.why)))
+            reached.map_err(|failure| EngineOpenError::new(format!("cannot use {name}: {}", failure.why)))
         }
-        Err(_) => Err(OpenError::new(format!("cannot use {name}: it does not answer"))),
+        Err(_) => Err(EngineOpenError::new(format!("cannot use {name}: it does not answer"))),
     }
 }
 
@@ -55,7 +55,7 @@ pub(crate) async fn connect_once<T>(
 pub(crate) async fn connect_when_ready<T, F: Future<Output = Result<T, ConnectError>>>(
     name: &str,
     attempt: impl Fn() -> F,
-) -> Result<T, OpenError> {
+) -> Result<T, EngineOpenError> {
     let end = Instant::now() + START_LIMIT;
     loop {
         let started = Instant::now();
@@ -65,7 +65,7 @@ pub(crate) async fn connect_when_ready<T, F: Future<Output = Result<T, ConnectEr
             match timeout_at(step, attempt.as_mut()).await {
                 Ok(Ok(reached)) => return Ok(reached),
                 Ok(Err(ConnectError { why, is_permanent: true })) => {
-                    return Err(OpenError::new(format!("cannot use {name}: {why}")));
+                    return Err(EngineOpenError::new(format!("cannot use {name}: {why}")));
                 }
                 Ok(Err(ConnectError { why, .. })) => break with_lookup_hint(why),
                 // It may be far away, but not that far.
@@ -77,7 +77,7 @@ pub(crate) async fn connect_when_ready<T, F: Future<Output = Result<T, ConnectEr
             }
         };
         if Instant::now() >= end {
-            return Err(OpenError::new(format!(
+            return Err(EngineOpenError::new(format!(
                 "{name} could not be reached within {} seconds: {why}",
                 START_LIMIT.as_secs()
             )));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use pyzor_wire::digest::Digest;
 use pyzord::record::{Record, Tally, Timestamp};
-use pyzord::storage::Options;
-use pyzord::storage::bulk::{self, Addition, Bulk, Item, Outcome, Purpose, Put};
+use pyzord::storage::EngineOptions;
+use pyzord::storage::bulk::{self, Addition, Bulk, BulkPurpose, ChangeOutcome, Item, Put};
 
 use crate::harness::{Home, MariaDb, Redis};
 use crate::ours::outages::Store;
@@ -66,14 +66,14 @@ fn key(number: u64) -> Vec<u8> {
     digest(number).to_hex().to_vec()
 }
 
-fn all_done(outcomes: &[Outcome]) -> bool {
-    outcomes.iter().all(|outcome| *outcome == Outcome::Done)
+fn all_done(outcomes: &[ChangeOutcome]) -> bool {
+    outcomes.iter().all(|outcome| *outcome == ChangeOutcome::Done)
 }
 
-fn records_are_stored_walked_through_and_deleted(name: &str, options: &Options) {
+fn records_are_stored_walked_through_and_deleted(name: &str, options: &EngineOptions) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let whole = bulk::open(name, options, Purpose::Fill).await.unwrap();
+        let whole = bulk::open(name, options, BulkPurpose::Fill).await.unwrap();
         assert!(walk(&whole).await.is_empty());
         let former = (0..RECORDS).map(|number| put(number, record(number + 1))).collect();
         assert!(all_done(&whole.store(former).await.unwrap()));
@@ -90,7 +90,7 @@ fn records_are_stored_walked_through_and_deleted(name: &str, options: &Options) 
         let even: Vec<Item> = (0..RECORDS).step_by(2).map(|number| items[&key(number)].clone()).collect();
         whole.store(vec![put(0, record(9))]).await.unwrap();
         let outcomes = whole.delete(even.clone()).await.unwrap();
-        assert_eq!(outcomes[0], Outcome::Changed);
+        assert_eq!(outcomes[0], ChangeOutcome::Changed);
         assert!(all_done(&outcomes[1..]));
         expected.retain(|key, _| !even.iter().any(|item| item.key == *key));
         expected.insert(key(0), record(9));
@@ -105,10 +105,10 @@ fn records_are_stored_walked_through_and_deleted(name: &str, options: &Options) 
     });
 }
 
-fn records_are_added(name: &str, options: &Options) {
+fn records_are_added(name: &str, options: &EngineOptions) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let whole = bulk::open(name, options, Purpose::Fill).await.unwrap();
+        let whole = bulk::open(name, options, BulkPurpose::Fill).await.unwrap();
         let there = [
             Record { reports: tally(5, 1000, 2000), whitelists: Tally::default() },
             Record { reports: Tally::default(), whitelists: tally(7, 1000, 2000) },
@@ -128,7 +128,7 @@ fn records_are_added(name: &str, options: &Options) {
         // An engine that compares refuses, since by now there is something else; the others add again.
         let changed = whole.add(additions[..1].to_vec()).await.unwrap();
         let compares = name.starts_with("redis");
-        assert_eq!(changed, [if compares { Outcome::Changed } else { Outcome::Done }]);
+        assert_eq!(changed, [if compares { ChangeOutcome::Changed } else { ChangeOutcome::Done }]);
         let count = if compares { 15 } else { 25 };
         assert_eq!(records(&whole).await[&key(0)].reports.count, count);
         // Counts stop at the limit.
@@ -143,15 +143,15 @@ fn records_are_added(name: &str, options: &Options) {
 #[test]
 fn of_gdbm() {
     let home = Home::new();
-    let options = Options { path: home.path("pyzord.db"), ..Options::default() };
+    let options = EngineOptions { path: home.path("pyzord.db"), ..EngineOptions::default() };
     records_are_added("gdbm", &options);
     std::fs::remove_file(&options.path).unwrap();
     records_are_stored_walked_through_and_deleted("gdbm", &options);
 }
 
-fn dsn(settings: &str) -> Options {
+fn dsn(settings: &str) -> EngineOptions {
     let dsn = settings.lines().find_map(|line| line.strip_prefix("DigestDB = ")).unwrap().to_owned();
-    Options { dsn, ..Options::default() }
+    EngineOptions { dsn, ..EngineOptions::default() }
 }
 
 #[test]

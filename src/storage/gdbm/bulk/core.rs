@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::record::Timestamp;
 use crate::storage::bulk::Cursor;
-use crate::storage::bulk::{BulkError, Item, Items, Outcome};
+use crate::storage::bulk::{BulkError, ChangeOutcome, Item, Items};
 use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::codec::StoredRecord;
 use crate::storage::gdbm::file::handle::GdbmError;
@@ -160,13 +160,13 @@ impl GdbmBulkCore {
         open: &mut OpenFile,
         key: &[u8],
         stored: &StoredRecord,
-    ) -> Result<Outcome, BulkError> {
+    ) -> Result<ChangeOutcome, BulkError> {
         let bursts = open.directory.would_grow_directory(key);
         if bursts.map_err(|error| BulkError(format!("the database {}: {error}", self.path.display())))?
             && !open.handle.fetch(key, &mut open.value).map_err(|error| self.failed(open, &error))?
         {
             let why = "it collides with too many others, which somebody must have chosen";
-            return Ok(Outcome::Refused(why.to_owned()));
+            return Ok(ChangeOutcome::Refused(why.to_owned()));
         }
         self.admit(open)?;
         stored.encode(&mut open.text, &mut open.calendar);
@@ -176,7 +176,7 @@ impl GdbmBulkCore {
         if !is_new {
             open.handle.store(key, &open.text).map_err(|error| self.failed(open, &error))?;
         }
-        Ok(Outcome::Done)
+        Ok(ChangeOutcome::Done)
     }
 
     /// Rids the file, which has been closed, of what is left of deleted records: a repair would take that for lost

@@ -18,7 +18,7 @@ use super::lock;
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
-    Addition, Bulk, BulkError, BulkFuture, Item, Items, Outcome, Put, map_tallies, map_times, united,
+    Addition, Bulk, BulkError, BulkFuture, ChangeOutcome, Item, Items, Put, map_tallies, map_times, united,
 };
 
 /// A whole file.
@@ -133,7 +133,7 @@ impl Bulk for GdbmBulk {
         })
     }
 
-    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<Outcome>> {
+    fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<ChangeOutcome>> {
         let clamped = |mut put: Put| {
             put.record = self.clamp(&put.record);
             put
@@ -141,7 +141,7 @@ impl Bulk for GdbmBulk {
         let records: Vec<Put> = records.into_iter().map(clamped).collect();
         self.work(move |shared, state| {
             let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
-            let mut outcomes = vec![Outcome::Changed; records.len()];
+            let mut outcomes = vec![ChangeOutcome::Changed; records.len()];
             for (at, put) in in_order(records, |put| put.digest.to_hex()) {
                 let stored = exact(put.held.as_deref(), &put.record);
                 outcomes[at] = shared.put(open, &put.digest.to_hex(), &stored)?;
@@ -150,7 +150,7 @@ impl Bulk for GdbmBulk {
         })
     }
 
-    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<Outcome>> {
+    fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<ChangeOutcome>> {
         let clamped = |mut addition: Addition| {
             addition.record = self.clamp(&addition.record);
             addition
@@ -158,7 +158,7 @@ impl Bulk for GdbmBulk {
         let additions: Vec<Addition> = additions.into_iter().map(clamped).collect();
         self.work(move |shared, state| {
             let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
-            let mut outcomes = vec![Outcome::Changed; additions.len()];
+            let mut outcomes = vec![ChangeOutcome::Changed; additions.len()];
             for (at, addition) in in_order(additions, |addition| addition.digest.to_hex()) {
                 let key = addition.digest.to_hex();
                 let sum = match shared.item(open, &key)? {
@@ -167,7 +167,7 @@ impl Bulk for GdbmBulk {
                         StoredRecord::from_record(&united(&there, &addition.record))
                     }
                     Some(Item { record: Err(why), .. }) => {
-                        outcomes[at] = Outcome::Refused(format!("in the destination: {why}"));
+                        outcomes[at] = ChangeOutcome::Refused(format!("in the destination: {why}"));
                         continue;
                     }
                 };
@@ -177,7 +177,7 @@ impl Bulk for GdbmBulk {
         })
     }
 
-    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<Outcome>> {
+    fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<ChangeOutcome>> {
         self.work(move |shared, state| {
             let mut outcomes = Vec::with_capacity(items.len());
             let walked = state.walked;
@@ -185,10 +185,10 @@ impl Bulk for GdbmBulk {
                 let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
                 let still = shared.item(open, &item.key)?;
                 if still.as_ref().is_some_and(|still| still.held != item.held) {
-                    outcomes.push(Outcome::Changed);
+                    outcomes.push(ChangeOutcome::Changed);
                     continue;
                 }
-                outcomes.push(Outcome::Done);
+                outcomes.push(ChangeOutcome::Done);
                 state.doomed.push(walked.unwrap_or_default(), item);
             }
             shared.delete_due(state, walked)?;
@@ -228,7 +228,7 @@ mod tests {
     use std::fs::File;
 
     use super::*;
-    use crate::storage::bulk::Purpose;
+    use crate::storage::bulk::BulkPurpose;
     use crate::storage::gdbm::cancel::Cancel;
     use crate::storage::gdbm::file::handle::Handle;
     use crate::storage::gdbm::file::location::DatabasePath;
@@ -245,7 +245,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for fails in [false, true] {
             let whole =
-                GdbmBulk::open(&path, Purpose::Fill, TimeZone::UTC, None, &Cancel::default()).unwrap();
+                GdbmBulk::open(&path, BulkPurpose::Fill, TimeZone::UTC, None, &Cancel::default()).unwrap();
             if fails {
                 let mut state = lock(&whole.shared.state);
                 let _ = whole.shared.failed(state.open.as_mut().unwrap(), &error);

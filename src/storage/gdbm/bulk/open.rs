@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::GdbmBulk;
 use super::core::{BulkState, GdbmBulkCore};
-use crate::storage::bulk::{Bulk, Purpose};
+use crate::storage::bulk::{Bulk, BulkPurpose};
 use crate::storage::gdbm::cancel::{Cancel, open_cancellable};
 use crate::storage::gdbm::file::handle::Handle;
 use crate::storage::gdbm::file::location::{DatabasePath, FileAccess, cannot_use, check_kind};
@@ -18,13 +18,13 @@ use crate::storage::gdbm::opening::{FileOpener, OpenedFile};
 use crate::storage::gdbm::repair::explain::explain;
 use crate::storage::gdbm::repair::marker::Marker;
 use crate::storage::gdbm::walk::DelayedDeletions;
-use crate::storage::{BulkOpening, OpenError, Options};
+use crate::storage::{BulkOpening, EngineOpenError, EngineOptions};
 
 /// How many blocks of the file the library keeps decoded: 32 MiB in blocks of the usual size. Records
 /// come in any order, so that more of them is less work.
 const CACHED_BLOCKS: usize = 8192;
 /// Opens a file for [`crate::storage::bulk::open`].
-pub(in crate::storage) fn open_bulk(options: &Options, purpose: Purpose) -> BulkOpening<'_> {
+pub(in crate::storage) fn open_bulk(options: &EngineOptions, purpose: BulkPurpose) -> BulkOpening<'_> {
     Box::pin(async move {
         let (path, age) = (options.path.clone(), options.cleanup_age);
         let whole =
@@ -38,33 +38,33 @@ impl GdbmBulk {
     /// Opens a file. What a killed process left behind is repaired if that is allowed.
     pub(super) fn open(
         path: &Path,
-        purpose: Purpose,
+        purpose: BulkPurpose,
         zone: TimeZone,
         age: Option<Duration>,
         cancel: &Cancel,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, EngineOpenError> {
         let to_write = || open_to_write(path, &zone, age, cancel);
         let (mut open, marker, place, file) = match purpose {
-            Purpose::Look | Purpose::Read => match open_to_read(path, &zone)? {
+            BulkPurpose::Look | BulkPurpose::Read => match open_to_read(path, &zone)? {
                 (open, place, file, true) => (open, None, place, file),
-                (open, _, file, false) if purpose == Purpose::Read => {
+                (open, _, file, false) if purpose == BulkPurpose::Read => {
                     drop((open, file));
                     to_write()?
                 }
                 _ => {
-                    return Err(OpenError::new(format!(
+                    return Err(EngineOpenError::new(format!(
                         "the database {} was not closed by the process that had it, which must have been killed: \
                          start and stop pyzord on it, which repairs it, first",
                         path.display()
                     )));
                 }
             },
-            Purpose::Empty => {
+            BulkPurpose::Empty => {
                 // Nothing is to be created.
                 drop(open_to_read(path, &zone)?);
                 to_write()?
             }
-            Purpose::Fill => to_write()?,
+            BulkPurpose::Fill => to_write()?,
         };
         let block = open.handle.block_size().map_err(|error| explain(path, &error))?;
         let state = BulkState {
@@ -82,7 +82,10 @@ impl GdbmBulk {
 }
 
 /// Opens a file for reading only; says whether it was closed.
-fn open_to_read(path: &Path, zone: &TimeZone) -> Result<(OpenFile, DatabasePath, File, bool), OpenError> {
+fn open_to_read(
+    path: &Path,
+    zone: &TimeZone,
+) -> Result<(OpenFile, DatabasePath, File, bool), EngineOpenError> {
     check_kind(path)?;
     let place = DatabasePath::of(path)?;
     let file = place.lock(FileAccess::Read)?;
@@ -100,7 +103,7 @@ fn open_to_write(
     zone: &TimeZone,
     age: Option<Duration>,
     cancel: &Cancel,
-) -> Result<(OpenFile, Option<Marker>, DatabasePath, File), OpenError> {
+) -> Result<(OpenFile, Option<Marker>, DatabasePath, File), EngineOpenError> {
     let (zone, cached_blocks) = (zone.clone(), CACHED_BLOCKS);
     let opening = FileOpener { path, zone, age, cached_blocks, note: None, cancel };
     let OpenedFile { open, marker, place, file } = opening.run()?;

@@ -16,7 +16,7 @@ use jiff::tz::TimeZone;
 pub(super) use self::time::DateWriter;
 pub(in crate::storage) use self::time::in_calendar;
 use self::time::{StoredTime, date, date_length, seconds};
-use crate::record::{Kind, Record, Tally, Timestamp};
+use crate::record::{Record, Tally, TallyKind, Timestamp};
 use pyzor_wire::number::{integer, push_number};
 
 /// A record as stored.
@@ -97,10 +97,10 @@ impl StoredRecord {
     }
 
     /// Counts `amount` more at `now`.
-    pub(super) fn add(&mut self, kind: Kind, amount: u32, now: Timestamp) {
+    pub(super) fn add(&mut self, kind: TallyKind, amount: u32, now: Timestamp) {
         let tally = match kind {
-            Kind::Report => &mut self.reports,
-            Kind::Whitelist => &mut self.whitelists,
+            TallyKind::Report => &mut self.reports,
+            TallyKind::Whitelist => &mut self.whitelists,
         };
         tally.count = tally.count.saturating_add(i64::from(amount));
         if tally.first == StoredTime::Never {

@@ -16,7 +16,7 @@ const NOW: Timestamp = Timestamp::from_micros(1_795_343_206_605_606);
 #[test]
 fn a_first_report_is_written_as_the_established_server_writes_it() {
     let mut stored = StoredRecord::default();
-    stored.add(Kind::Report, 1, NOW);
+    stored.add(TallyKind::Report, 1, NOW);
     assert_eq!(
         written(&stored, "UTC0"),
         "1,1,2026-11-22 10:26:46.605606,2026-11-22 10:26:46.605606,0,None,None"
@@ -26,7 +26,7 @@ fn a_first_report_is_written_as_the_established_server_writes_it() {
         "1,1,2026-11-22 05:26:46.605606,2026-11-22 05:26:46.605606,0,None,None"
     );
     let mut stored = StoredRecord::default();
-    stored.add(Kind::Whitelist, 2, Timestamp::from_seconds(NOW.seconds()));
+    stored.add(TallyKind::Whitelist, 2, Timestamp::from_seconds(NOW.seconds()));
     assert_eq!(written(&stored, "UTC0"), "1,0,None,None,2,2026-11-22 10:26:46,2026-11-22 10:26:46");
 }
 
@@ -48,7 +48,7 @@ fn what_is_stored_comes_back_to_the_letter() {
 fn a_report_leaves_the_first_date_alone() {
     let mut stored =
         StoredRecord::decode(b"1,1,2020-03-29 02:30:00.5,2020-03-29 02:30:00.5,0,None,None").unwrap();
-    stored.add(Kind::Report, 1, NOW);
+    stored.add(TallyKind::Report, 1, NOW);
     assert_eq!(
         written(&stored, "UTC0"),
         "1,2,2020-03-29 02:30:00.500000,2026-11-22 10:26:46.605606,0,None,None"

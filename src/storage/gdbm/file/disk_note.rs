@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::location::DatabasePath;
 use crate::os::open;
-use crate::storage::OpenError;
+use crate::storage::EngineOpenError;
 
 /// What lines of the note begin with that name a database.
 const DATABASE: &str = "database: ";
@@ -35,7 +35,7 @@ impl DiskNote {
     /// # Errors
     ///
     /// One line for the operator: there was one, on another disk.
-    pub(crate) fn permit(&self, place: &DatabasePath) -> Result<(), OpenError> {
+    pub(crate) fn permit(&self, place: &DatabasePath) -> Result<(), EngineOpenError> {
         let Ok(text) = open::to_read(&self.path).and_then(io::read_to_string) else { return Ok(()) };
         let directory = place.file().parent().unwrap_or(Path::new("/"));
         // Numbers of devices change from boot to boot, and disks are exchanged: any other disk will do.
@@ -44,7 +44,7 @@ impl DiskNote {
         if is_elsewhere || !text.lines().any(|line| line == line_of(place)) {
             return Ok(());
         }
-        Err(OpenError::absent(format!(
+        Err(EngineOpenError::absent(format!(
             "the database {} is not there, and was on another disk when it was used last: mount that disk; or, if a new \
              database is to be made here, remove the note of it, {}",
             place.file().display(),

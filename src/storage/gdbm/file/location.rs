@@ -11,7 +11,7 @@ use nix::sys::statvfs::fstatvfs;
 
 use super::reserve::file_size_limit;
 use crate::os::open;
-use crate::storage::OpenError;
+use crate::storage::EngineOpenError;
 
 /// How often a file that was replaced while it was being locked is opened again.
 const ATTEMPTS: u32 = 100;
@@ -44,7 +44,7 @@ impl DatabasePath {
     ///
     /// One line for the operator, also where the path is a link to what is not there: its disk may not be
     /// mounted.
-    pub(crate) fn of(path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, EngineOpenError> {
         let file = match fs::canonicalize(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::resolve_absent(path)?,
@@ -54,17 +54,17 @@ impl DatabasePath {
         Ok(Self { file, directory })
     }
 
-    fn resolve_absent(path: &Path) -> Result<PathBuf, OpenError> {
+    fn resolve_absent(path: &Path) -> Result<PathBuf, EngineOpenError> {
         let follow = |link: &Path| Some(link.parent()?.join(fs::read_link(link).ok()?));
         if let Some(target) = std::iter::successors(follow(path), |link| follow(link)).take(LINKS).last() {
             let (path, target) = (path.display(), target.display());
-            return Err(OpenError::absent(format!(
+            return Err(EngineOpenError::absent(format!(
                 "the database {path} is a link to {target}, which is not there: mount the disk that it is on, or make an \
                  empty file there for a new database"
             )));
         }
         let absent = |error: io::Error| {
-            OpenError::absent(format!("cannot open the database {}: {error}", path.display()))
+            EngineOpenError::absent(format!("cannot open the database {}: {error}", path.display()))
         };
         let directory =
             path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -104,16 +104,16 @@ impl DatabasePath {
     /// # Errors
     ///
     /// One line for the operator. It says so if the file is in use, or if there is none.
-    pub(crate) fn lock(&self, purpose: FileAccess) -> Result<File, OpenError> {
+    pub(crate) fn lock(&self, purpose: FileAccess) -> Result<File, EngineOpenError> {
         self.lock_as(purpose, false).map(|(file, _)| file)
     }
 
     /// Locks the file to change it, and makes an empty one if there is none; says whether it did.
-    pub(crate) fn lock_or_create(&self) -> Result<(File, bool), OpenError> {
+    pub(crate) fn lock_or_create(&self) -> Result<(File, bool), EngineOpenError> {
         self.lock_as(FileAccess::Change, true)
     }
 
-    fn lock_as(&self, purpose: FileAccess, creates: bool) -> Result<(File, bool), OpenError> {
+    fn lock_as(&self, purpose: FileAccess, creates: bool) -> Result<(File, bool), EngineOpenError> {
         for _ in 0..ATTEMPTS {
             let mut options = OpenOptions::new();
             options.read(true).write(purpose == FileAccess::Change).mode(0o600);
@@ -133,17 +133,21 @@ impl DatabasePath {
                 return Ok((file, is_new));
             }
         }
-        Err(OpenError::busy(format!("the database {} is replaced all the time", self.file.display())))
+        Err(EngineOpenError::busy(format!("the database {} is replaced all the time", self.file.display())))
     }
 
-    fn cannot_open(&self, error: &io::Error) -> OpenError {
+    fn cannot_open(&self, error: &io::Error) -> EngineOpenError {
         let text = format!("cannot open the database {}: {error}", self.file.display());
-        if error.kind() == io::ErrorKind::NotFound { OpenError::absent(text) } else { OpenError::new(text) }
+        if error.kind() == io::ErrorKind::NotFound {
+            EngineOpenError::absent(text)
+        } else {
+            EngineOpenError::new(text)
+        }
     }
 
     /// Locks an open file as the library does, which keeps every other user of it away. The lock is ours and not
     /// the library's, which would give it up before the marker is gone.
-    pub(crate) fn lock_file(&self, file: File, purpose: FileAccess) -> Result<File, OpenError> {
+    pub(crate) fn lock_file(&self, file: File, purpose: FileAccess) -> Result<File, EngineOpenError> {
         let locked = match purpose {
             FileAccess::Read => file.try_lock_shared(),
             FileAccess::Change => file.try_lock(),
@@ -155,10 +159,10 @@ impl DatabasePath {
                 let who = self
                     .holder()
                     .map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-                Err(OpenError::busy(format!("the database {path} is in use by {who}: stop that first")))
+                Err(EngineOpenError::busy(format!("the database {path} is in use by {who}: stop that first")))
             }
             Err(TryLockError::Error(error)) => {
-                Err(OpenError::new(format!("the database {path} cannot be locked: {error}")))
+                Err(EngineOpenError::new(format!("the database {path} cannot be locked: {error}")))
             }
         }
     }
@@ -211,17 +215,19 @@ impl DatabasePath {
 }
 
 /// Fails if there is something else than a file: a pipe would be waited for, for ever.
-pub(crate) fn check_kind(path: &Path) -> Result<(), OpenError> {
+pub(crate) fn check_kind(path: &Path) -> Result<(), EngineOpenError> {
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         let path = path.display();
-        return Err(OpenError::new(format!("cannot open the database {path}: it is not a regular file")));
+        return Err(EngineOpenError::new(format!(
+            "cannot open the database {path}: it is not a regular file"
+        )));
     }
     Ok(())
 }
 
 /// Says that the system has refused something that the database needs.
-pub(crate) fn cannot_use(path: &Path, error: &io::Error) -> OpenError {
-    OpenError::new(format!("cannot use the database {}: {error}", path.display()))
+pub(crate) fn cannot_use(path: &Path, error: &io::Error) -> EngineOpenError {
+    EngineOpenError::new(format!("cannot use the database {}: {error}", path.display()))
 }
 
 /// Whether the kernel's list says that something is mounted at this path.

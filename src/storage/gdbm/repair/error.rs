@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use super::explain::is_of_another_machine;
-use crate::storage::OpenError;
+use crate::storage::EngineOpenError;
 use crate::storage::gdbm::cancel::Cancelled;
 use crate::storage::gdbm::file::handle::GdbmError;
 
@@ -25,7 +25,7 @@ pub(crate) enum RepairError {
     File { path: PathBuf, error: io::Error },
     /// The new file cannot be used.
     #[error("{0}")]
-    New(#[from] OpenError),
+    New(#[from] EngineOpenError),
     /// There is no room for the new file.
     #[error(
         "its disk has no room for a copy of it, or the limit of file sizes (ulimit -f, LimitFSIZE) forbids one"

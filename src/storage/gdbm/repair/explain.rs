@@ -3,31 +3,31 @@
 use std::io;
 use std::path::Path;
 
-use crate::storage::OpenError;
+use crate::storage::EngineOpenError;
 use crate::storage::gdbm::file::handle::{self, GdbmError};
 
 /// One line for the operator.
-pub(crate) fn explain(path: &Path, error: &GdbmError) -> OpenError {
+pub(crate) fn explain(path: &Path, error: &GdbmError) -> EngineOpenError {
     let file = path.display();
     match error.number {
-        _ if is_of_another_machine(error) => OpenError::new(format!(
+        _ if is_of_another_machine(error) => EngineOpenError::new(format!(
             "the database {file} cannot be used on this machine ({error}): dump it with gdbm_dump where it was written, \
              and load that with gdbm_load here"
         )),
         gdbm_sys::GDBM_BAD_MAGIC_NUMBER
         | handle::GDBM_FILE_EOF
         | gdbm_sys::GDBM_EMPTY_DATABASE
-        | handle::GDBM_BAD_HEADER => OpenError::new(format!(
+        | handle::GDBM_BAD_HEADER => EngineOpenError::new(format!(
             "{file} is not a GNU dbm database ({error}): if it was one, pyzord --recover repairs it and keeps the file as it was; otherwise \
              move it away, or name another file with DigestDB"
         )),
         _ if error.system.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => {
-            OpenError::absent(format!("cannot open the database {file}: {error}"))
+            EngineOpenError::absent(format!("cannot open the database {file}: {error}"))
         }
-        _ if error.system.is_none() => OpenError::new(format!(
+        _ if error.system.is_none() => EngineOpenError::new(format!(
             "cannot open the database {file}: {error}: if it is damaged, pyzord --recover repairs it and keeps the file as it was"
         )),
-        _ => OpenError::new(format!("cannot open the database {file}: {error}")),
+        _ => EngineOpenError::new(format!("cannot open the database {file}: {error}")),
     }
 }
 

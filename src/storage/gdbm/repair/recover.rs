@@ -9,7 +9,7 @@ use super::error::RepairError;
 use super::explain::{explain, is_of_another_machine};
 use super::marker::{Marker, MarkerState};
 use super::rewrite::{Repair, RepairKind};
-use crate::storage::OpenError;
+use crate::storage::EngineOpenError;
 use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::expiry::horizon;
 use crate::storage::gdbm::file::header::Header;
@@ -27,24 +27,24 @@ use crate::storage::gdbm::file::tail;
 /// # Errors
 ///
 /// One line that names the file and says what to do. The file is as it was then.
-pub fn recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<String, OpenError> {
-    let stopped = |_| Err(OpenError::new("stopped before it began".to_owned()));
+pub fn recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<String, EngineOpenError> {
+    let stopped = |_| Err(EngineOpenError::new("stopped before it began".to_owned()));
     cancel.during(|| try_to_recover(path, age, cancel)).unwrap_or_else(stopped)
 }
 
-fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<String, OpenError> {
+fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<String, EngineOpenError> {
     check_kind(path)?;
     let place = DatabasePath::of(path)?;
     let file = place.lock(FileAccess::Change).map_err(|error| {
         if error.is_absent() {
-            OpenError::absent(format!("there is no database {}", place.file().display()))
+            EngineOpenError::absent(format!("there is no database {}", place.file().display()))
         } else {
             error
         }
     })?;
     let failed = |error: RepairError| match &error {
         RepairError::Gdbm(error) if is_of_another_machine(error) => explain(place.file(), error),
-        error => OpenError::new(format!(
+        error => EngineOpenError::new(format!(
             "the database {} cannot be recovered: {error}; it is as it was",
             place.file().display()
         )),
@@ -60,7 +60,7 @@ fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result
     let repaired = repair.run(&file, RepairKind::Recover { is_doubtful }).map_err(failed)?;
     // A start that finds it would repair what has been repaired.
     marker.clear().map_err(|error| {
-        OpenError::new(format!(
+        EngineOpenError::new(format!(
             "the database {} has been recovered, but {} cannot be removed: {error}",
             place.file().display(),
             marker.path().display()

@@ -1,18 +1,18 @@
 //! Work on a file as a whole.
 
 use super::*;
-use crate::storage::Options;
-use crate::storage::bulk::{self, Item, Outcome, Purpose, Put};
+use crate::storage::EngineOptions;
+use crate::storage::bulk::{self, BulkPurpose, ChangeOutcome, Item, Put};
 
 #[test]
 fn what_is_deleted_during_a_scan_does_not_hide_anything() {
     const RECORDS: u32 = 5000;
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { path: folder.path().join("pyzord.db"), ..Options::default() };
+    let options = EngineOptions { path: folder.path().join("pyzord.db"), ..EngineOptions::default() };
     write(&options.path, (0..RECORDS).map(|number| (digest(number).to_hex().to_vec(), record(1))));
     let runtime = runtime();
     runtime.block_on(async {
-        let whole = bulk::open("gdbm", &options, Purpose::Empty).await.unwrap();
+        let whole = bulk::open("gdbm", &options, BulkPurpose::Empty).await.unwrap();
         let (mut found, mut cursor) = (BTreeMap::new(), None);
         loop {
             let page = whole.scan(cursor, 7).await.unwrap();
@@ -20,7 +20,9 @@ fn what_is_deleted_during_a_scan_does_not_hide_anything() {
             for item in &page.items {
                 assert_eq!(found.insert(item.key.clone(), item.clone()), None, "met twice");
             }
-            assert!(whole.delete(page.items).await.unwrap().iter().all(|outcome| *outcome == Outcome::Done));
+            assert!(
+                whole.delete(page.items).await.unwrap().iter().all(|outcome| *outcome == ChangeOutcome::Done)
+            );
             cursor = page.next;
             if cursor.is_none() {
                 break;
@@ -35,16 +37,16 @@ fn what_is_deleted_during_a_scan_does_not_hide_anything() {
 #[test]
 fn only_what_is_still_there_is_deleted() {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { path: folder.path().join("pyzord.db"), ..Options::default() };
+    let options = EngineOptions { path: folder.path().join("pyzord.db"), ..EngineOptions::default() };
     write(&options.path, (0..2).map(|number| (digest(number).to_hex().to_vec(), record(1))));
     runtime().block_on(async {
-        let whole = bulk::open("gdbm", &options, Purpose::Empty).await.unwrap();
+        let whole = bulk::open("gdbm", &options, BulkPurpose::Empty).await.unwrap();
         let items: Vec<Item> = whole.scan(None, 10).await.unwrap().items;
         let changed = items[0].clone();
         let digest = Digest::from_hex(&changed.key).unwrap();
         let put = Put { digest, record: crate::record::Record::default(), expires: None, held: None };
-        assert_eq!(whole.store(vec![put]).await.unwrap(), [Outcome::Done]);
-        assert_eq!(whole.delete(items).await.unwrap(), [Outcome::Changed, Outcome::Done]);
+        assert_eq!(whole.store(vec![put]).await.unwrap(), [ChangeOutcome::Done]);
+        assert_eq!(whole.delete(items).await.unwrap(), [ChangeOutcome::Changed, ChangeOutcome::Done]);
         assert!(whole.read(vec![changed.key]).await.unwrap()[0].is_some());
         whole.close().await.unwrap();
     });

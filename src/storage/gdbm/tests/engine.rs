@@ -21,9 +21,9 @@ fn a_batch_is_looked_up_before_it_is_counted() {
     let mut batch = Batch::default();
     batch.restart(Timestamp::from_seconds(1_700_000_000), Instant::now());
     let look_up = batch.look_up(digest(1));
-    let reports = [1, 1, 2, 3].map(|number| batch.increment(digest(number), Kind::Report));
-    let whitelisting = batch.increment(digest(3), Kind::Whitelist);
-    let Progress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
+    let reports = [1, 1, 2, 3].map(|number| batch.increment(digest(number), TallyKind::Report));
+    let whitelisting = batch.increment(digest(3), TallyKind::Whitelist);
+    let BatchProgress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
     assert_eq!(batch.found(look_up, i64::MAX).unwrap().reports.count, 5);
     assert_eq!(
         reports.map(|report| batch.counted(report)),

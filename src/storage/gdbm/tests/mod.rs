@@ -19,8 +19,8 @@ use super::codec::{DateWriter, StoredRecord};
 use super::file::handle::Handle;
 use super::file::location::DatabasePath;
 use super::repair::marker::Marker;
-use crate::record::{Kind, Timestamp};
-use crate::storage::{Batch, Engine, Progress, StorageError};
+use crate::record::{TallyKind, Timestamp};
+use crate::storage::{Batch, BatchProgress, Engine, StorageError};
 use pyzor_wire::digest::Digest;
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -72,7 +72,7 @@ fn read(path: &Path) -> BTreeMap<String, String> {
 
 fn record(days_ago: i64) -> Vec<u8> {
     let mut stored = StoredRecord::default();
-    stored.add(Kind::Report, 1, Timestamp::from_seconds(Timestamp::now().seconds() - days_ago * 86_400));
+    stored.add(TallyKind::Report, 1, Timestamp::from_seconds(Timestamp::now().seconds() - days_ago * 86_400));
     let mut text = Vec::new();
     stored.encode(&mut text, &mut DateWriter::new(TimeZone::UTC));
     text
@@ -82,8 +82,8 @@ fn report(engine: &Gdbm, digests: impl IntoIterator<Item = Digest>) -> Vec<Resul
     let mut batch = Batch::default();
     batch.restart(Timestamp::now(), Instant::now());
     let increments: Vec<_> =
-        digests.into_iter().map(|digest| batch.increment(digest, Kind::Report)).collect();
-    let Progress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
+        digests.into_iter().map(|digest| batch.increment(digest, TallyKind::Report)).collect();
+    let BatchProgress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
     increments.into_iter().map(|increment| batch.counted(increment)).collect()
 }
 
@@ -91,7 +91,7 @@ fn counts_of(engine: &Gdbm, digests: impl IntoIterator<Item = u32>) -> Vec<i64> 
     let mut batch = Batch::default();
     batch.restart(Timestamp::now(), Instant::now());
     let look_ups: Vec<_> = digests.into_iter().map(|number| batch.look_up_counts(digest(number))).collect();
-    let Progress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
+    let BatchProgress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
     look_ups.into_iter().map(|look_up| batch.found(look_up, i64::MAX).unwrap().reports.count).collect()
 }
 
