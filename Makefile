@@ -8,7 +8,7 @@ target := $(or $(CARGO_TARGET_DIR),target)
 prefix ?= /usr/local
 exec_prefix ?= $(prefix)
 bindir ?= $(exec_prefix)/bin
-# Where pyzord goes: beside the client, as with the Python server, unless somebody wants it in an sbin.
+# Where pyzord goes: beside the client, like the Python server. Set sbindir to install it elsewhere.
 sbindir ?= $(bindir)
 datarootdir ?= $(prefix)/share
 docdir ?= $(datarootdir)/doc/pyzord
@@ -23,7 +23,7 @@ FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
 scripts := .ci/run $(wildcard tests/*.sh dist/*.sh fuzz/*.sh)
 
-# One after the other, whatever -j says: several of them install packages.
+# One target at a time, even with -j: several of them install packages.
 .NOTPARALLEL:
 .DEFAULT_GOAL := build
 .PHONY: build run dev check test oldest outages pauses hostile bench bench-long migrations lint audit rust build-packages lint-packages test-packages install uninstall clean fuzz soak faults kills storms sanitize help
@@ -31,7 +31,7 @@ scripts := .ci/run $(wildcard tests/*.sh dist/*.sh fuzz/*.sh)
 # Installs the Debian packages named in $$missing, if any.
 define install_missing
 [ -z "$$missing" ] && exit 0; \
-command -v apt-get >/dev/null || { echo "make: please install what Debian calls$$missing" >&2; exit 1; }; \
+command -v apt-get >/dev/null || { echo "make: missing packages, please install them (names as in Debian):$$missing" >&2; exit 1; }; \
 as_root=; \
 if [ "$$(id -u)" -ne 0 ]; then \
     command -v sudo >/dev/null || { echo "make: as root, please run: apt-get install$$missing" >&2; exit 1; }; \
@@ -45,44 +45,44 @@ endef
 build: rust build-packages
 	$(CARGO) build --locked --release
 
-# The directory var is this server's homedir. The shell gives way to the server, so that signals reach it.
+# The homedir is ./var. exec replaces the shell, so that signals reach the server.
 run: build
 	exec $(target)/release/pyzord --homedir var --address 127.0.0.1 --port 24441
 
-# The same with a debug build, which is made in less time.
+# Like run, with a debug build, which compiles faster.
 dev: rust build-packages
 	$(CARGO) build --locked
 	exec $(target)/debug/pyzord --homedir var --address 127.0.0.1 --port 24441
 
-# What can be checked after each edit. "make test" checks the rest.
+# The quick checks, to run after each edit. "make test" runs all of them.
 check: rust build-packages
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) test --locked --workspace --lib
 
-# Whether the oldest supported Rust builds all of it, tests too; it has a directory of its own, so that nothing
-# is built anew afterwards.
+# Checks that the oldest supported Rust compiles everything, tests included. It has its own target directory, so that
+# other builds stay up to date.
 oldest: rust build-packages
 	@if [ "$$($(CARGO) --version | cut -d' ' -f2 | cut -d. -f1-2)" = $(rust_version) ]; then \
 	    echo 'This is Rust $(rust_version), the oldest supported version'; \
 	elif rustup toolchain list 2>/dev/null | grep -q '^$(rust_version)[.-]'; then \
 	    rustup run $(rust_version) cargo check --locked --workspace --all-targets --target-dir $(target)/oldest; \
 	else \
-	    echo 'The oldest supported Rust was not tried: rustup toolchain install --profile minimal $(rust_version)'; \
+	    echo 'The oldest supported Rust is not installed, its build was skipped: rustup toolchain install --profile minimal $(rust_version)'; \
 	fi
 
-# What takes little time comes first, and the tests through the front door last.
+# Quick checks first, black-box tests last.
 test: rust lint build-packages test-packages oldest
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 	    $(CARGO) deny --locked check bans licenses sources; \
 	else \
-	    echo 'cargo-deny is not installed: tests/supply.rs alone looks at licences, bans and sources'; \
+	    echo 'cargo-deny is not installed: licences, bans and sources are checked by tests/supply.rs only'; \
 	fi
 	$(CARGO) test --locked --workspace --doc
 	CARGO='$(CARGO)' tests/run.sh
 
-# Measurements, which take minutes; what they print is in the pages under docs.
+# Measurements. They take minutes; the pages under docs quote their output.
 outages: rust build-packages test-packages
 	PYZORD_SYNC=1 PYZORD_OUTAGES=20 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 comes_back
 
@@ -107,7 +107,7 @@ bench-long: rust build-packages test-packages
 migrations: rust build-packages test-packages
 	$(CARGO) bench --locked --bench migrate
 
-# With the compiler's coverage and without end, as it were; the tests do the same for a minute.
+# Coverage-guided fuzzing. "make test" mutates the corpus for a minute, without coverage.
 fuzz: rust build-packages
 	fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
@@ -129,21 +129,21 @@ lint: rust lint-packages
 	mandoc -T lint -W warning docs/man/*.[158]
 	dist/check-unit.sh
 
-# Whatever is known of the dependencies, published holes included, which needs the network.
+# Checks the dependencies, including published advisories. Needs the network.
 audit: rust
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny --locked check
 
 rust:
 	@command -v $(CARGO) >/dev/null || { \
-	    echo "make: there is no $(CARGO) in PATH: install Rust $(rust_version) or newer, for instance from https://rustup.rs" >&2; \
+	    echo "make: cannot find $(CARGO) in PATH: install Rust $(rust_version) or newer, for instance from https://rustup.rs" >&2; \
 	    exit 1; }
 	@have=$$($(CARGO) --version | cut -d' ' -f2); \
 	[ "$$(printf '%s\n' $(rust_version) "$$have" | sort -V | head -n 1)" = $(rust_version) ] || { \
-	    echo "make: Rust $(rust_version) or newer is needed, and $(CARGO) is $$have: see https://rustup.rs" >&2; \
+	    echo "make: $(CARGO) is version $$have, but Rust $(rust_version) or newer is required: update it, see https://rustup.rs" >&2; \
 	    exit 1; }
 
-# Whether something is missing is found out by trying, which works on systems other than Debian, too.
+# Looks for the tools themselves, not for packages, so that it works on systems other than Debian too.
 build-packages:
 	@missing=; \
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
@@ -160,7 +160,7 @@ lint-packages:
 test-packages:
 	tests/setup.sh
 
-# Installs what has been built, so that "make" can be run by anybody and "make install" by root.
+# "make install" builds only what is missing, so that root installs what an ordinary user has built.
 $(target)/release/pyzord:
 	$(MAKE) build
 
@@ -199,26 +199,26 @@ clean:
 
 help:
 	@echo 'make            build the server'
-	@echo 'make run        build it and run it on 127.0.0.1:24441, with its files in ./var'
-	@echo 'make dev        the same with a debug build, which is made in less time'
+	@echo 'make run        build the server and run it on 127.0.0.1:24441, with its files in ./var'
+	@echo 'make dev        like make run, with a debug build, which compiles faster'
 	@echo 'make check      format, clippy and unit tests'
-	@echo 'make test       install what the tests need and run everything that is checked'
-	@echo 'make outages    kill and stop database servers under load, again and again, and print what was measured'
-	@echo 'make pauses     let a million records expire under load, and print what was measured'
-	@echo 'make hostile    send ten million mutated datagrams to a server on each engine, and print what was seen'
-	@echo 'make storms     reload and rotate two hundred times a second under load, and print what was seen'
+	@echo 'make test       install what the tests need and run the whole test suite'
+	@echo 'make outages    measure how pyzord behaves while database servers are killed and stopped under load'
+	@echo 'make pauses     measure the pauses while a million records expire under load'
+	@echo 'make hostile    send ten million mutated datagrams to a server on each engine'
+	@echo 'make storms     reload and rotate logs two hundred times a second under load'
 	@echo 'make bench      compare this server, the Python one and a bare echo, and write docs/performance.md'
-	@echo 'make bench-long two minutes of half load on a million records, with a sync and a sweep meanwhile'
-	@echo 'make migrations move a million records between engines, beside what the databases do themselves'
-	@echo 'make sanitize   the module that calls the C library, under valgrind and the address sanitizer'
-	@echo 'make faults     3 x 200 kills under load, servers on 500 damaged databases, and how long a repair takes'
-	@echo 'make kills      kills at every system call of starts, repairs and stops, and behind the writes of each change'
-	@echo 'make soak       half an hour of full load and all faults on all engines'
-	@echo 'make audit      licences, origins and published holes of the dependencies'
+	@echo 'make bench-long measure two minutes of half load on a million records, during a sync and an expiry'
+	@echo 'make migrations measure moving a million records between engines, beside the tools of the databases'
+	@echo 'make sanitize   run the gdbm module under valgrind and the address sanitizer'
+	@echo 'make faults     3 x 200 kills under load, servers on 500 damaged databases, duration of a repair'
+	@echo 'make kills      kill at every system call of starts, repairs and stops, and after the writes of each change'
+	@echo 'make soak       half an hour of full load with all faults on all engines'
+	@echo 'make audit      check licences, sources and security advisories of the dependencies'
 	@echo 'make fuzz       fuzz every target for FUZZ_SECONDS (60), or only FUZZ_TARGETS; installs cargo-fuzz'
-	@echo 'make oldest     build with the oldest supported Rust, where that is installed'
-	@echo 'make lint       only what is checked quickly: format, scripts, manual pages, systemd unit'
-	@echo 'make install    install what was built; DESTDIR, prefix, bindir, sbindir, mandir, docdir, unitdir'
-	@echo '                and sysusersdir are honoured (prefix is /usr/local, sbindir is bindir)'
-	@echo 'make uninstall  remove what make install put there, with the same variables'
-	@echo 'make clean      remove what was built'
+	@echo 'make oldest     check the build with the oldest supported Rust, if it is installed'
+	@echo 'make lint       check format, scripts, manual pages and systemd unit'
+	@echo 'make install    install the built programs; set DESTDIR, prefix, bindir, sbindir, mandir, docdir, unitdir'
+	@echo '                and sysusersdir as usual (default prefix /usr/local, sbindir as bindir)'
+	@echo 'make uninstall  remove the installed files; set the same variables'
+	@echo 'make clean      remove build results'

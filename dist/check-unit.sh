@@ -1,8 +1,8 @@
 #!/bin/sh
-# Checks the systemd unit: no mistakes, and no more exposure than 2.0.
+# Checks the systemd unit with systemd-analyze: no errors, exposure at most 2.0.
 #
-# Where there is no systemd-analyze, it is unpacked under target with the libraries that it needs:
-# installing Debian's package would enable units of its own.
+# If systemd-analyze is missing, its Debian package is unpacked under target: installing the package would enable
+# units.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,10 +15,10 @@ if ! command -v systemd-analyze >/dev/null; then
     root=$(pwd)/$work/root
     if [ ! -e "$root/complete" ]; then
         command -v apt-get >/dev/null || {
-            echo "$0: systemd-analyze is needed" >&2
+            echo "$0: cannot find systemd-analyze: install systemd" >&2
             exit 1
         }
-        # An ordinary user may do all this in directories of their own.
+        # All of this works without root, in directories under target.
         rm -rf "$root" "$work/apt"
         mkdir -p "$root" "$work/apt/lists/partial" "$work/apt/archives/partial"
         apt() {
@@ -42,7 +42,7 @@ if ! command -v systemd-analyze >/dev/null; then
     export LD_LIBRARY_PATH="$libraries" SYSTEMD_UNIT_PATH="$root/lib/systemd/system:$root/usr/lib/systemd/system"
 fi
 
-# The programs need not be installed, nor the user exist, for the rest of the unit to be checked.
+# Replace the programs, so that the unit can be checked before they are installed.
 sed 's|^\(Exec[A-Za-z]*=\)[^ ]*|\1/bin/true|' dist/pyzord.service >"$work/unit/pyzord.service"
 mistakes=$(systemd-analyze verify --man=no "$(pwd)/$work/unit/pyzord.service" 2>&1 | grep -F pyzord || true)
 if [ -n "$mistakes" ]; then

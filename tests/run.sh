@@ -1,10 +1,10 @@
 #!/bin/sh
-# Runs the tests without those that need what this machine does not permit, and reports at the end how many
-# were skipped and what would permit them. With PYZORD_TESTS=all that is an error, before any test is run.
+# Runs all tests except those that this machine does not permit. Prints at the end how many it skipped and why. With
+# PYZORD_TESTS=all a test that must be skipped is an error, reported before any test runs.
 #
-# What a test needs is the name of a module in its path: …::mounts::full_disks::… is skipped where nothing can be
-# mounted. Each of these is tried once. Tests in modules named "ours" hold for the server of this package alone, and
-# are skipped where PYZORD names another one.
+# A module in a test's path names its requirement: …::mounts::full_disks::… is skipped if mounting fails. Each
+# requirement is tried once. Tests in modules named "ours" are about this package's server only, and are skipped if
+# PYZORD names another one.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ case ${PYZORD_TESTS:-} in
     ;;
 esac
 
-# Most tests wait for something most of the time.
+# Most tests spend most of their time waiting.
 RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
 export RUST_TEST_THREADS
 
@@ -27,24 +27,24 @@ tests() {
     "${CARGO:-cargo}" test --locked --workspace --lib --bins --tests "$@"
 }
 
-# Prints how many tests these arguments leave.
+# Prints the number of tests that these arguments select.
 count() {
     tests --quiet -- --list "$@" >"$directory/list"
     grep -c ': test$' "$directory/list"
 }
 
-# Tries what the tests in modules of this name need, the way they do it.
+# Tries the operation that tests in modules of this name need.
 permits() {
     case $1 in
     ours) [ -z "${PYZORD+set}" ] || { echo "PYZORD is '$PYZORD'" && false; } >&2 ;;
     mounts)
         as_root=
         [ "$(id -u)" -eq 0 ] || as_root=--map-root-user
-        # It is one word or none.
+        # $as_root is one word or empty.
         # shellcheck disable=SC2086
         unshare --mount $as_root mount -t tmpfs -o size=64k test "$directory"
         ;;
-    # Tests there forge datagrams as well.
+    # These tests also send datagrams with forged senders.
     namespaces) unshare --net ip link add one type veth peer name two && permits raw_sockets ;;
     raw_sockets) /usr/bin/python3 -c 'from socket import *; socket(AF_INET, SOCK_RAW, IPPROTO_RAW)' ;;
     root)
@@ -55,7 +55,7 @@ permits() {
     esac
 }
 
-# Leaves out the tests in modules of this name, if there are any and the machine does not permit them.
+# Skips the tests in modules of this name if there are any and the machine does not permit them.
 need() {
     if grep -qF "$1::" "$directory/all" && ! permits "$1" >/dev/null 2>"$directory/error"; then
         skip="$skip --skip $1::"
@@ -87,7 +87,7 @@ if [ -n "$skip" ] && [ "${PYZORD_TESTS:-}" = all ]; then
 fi
 
 status=0
-# These are arguments without blanks in them.
+# Split on purpose: the arguments contain no blanks.
 # shellcheck disable=SC2086
 tests -- $skip || status=$?
 if [ -n "$skip" ]; then
