@@ -1,152 +1,194 @@
-//! Command lines by the rules of Python's optparse, which deployed ones are written by: abbreviations,
-//! values that begin with a dash, its texts for mistakes.
+//! Command lines by the rules of Python's optparse: unambiguous abbreviations, values that begin with a dash, and the
+//! established wording of errors.
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::collections::BTreeMap;
 
 use pyzor_wire::number::integer;
 
-/// One option of a program.
+/// One name of an option on the command line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OptionSpec {
-    /// Its name, without the dashes.
+    /// The name under which the value is returned.
+    pub(crate) name: &'static str,
+    /// The long name, without the dashes.
     pub(crate) long: &'static str,
-    /// Its short name.
+    /// The short name.
     pub(crate) short: Option<char>,
-    /// What comes behind it.
+    /// What follows the option.
     pub(crate) value: OptionValue,
     /// Whether an unambiguous prefix is accepted.
     pub(crate) may_be_abbreviated: bool,
 }
 
-/// What comes behind an option.
+/// What follows an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OptionValue {
     /// Nothing.
     None,
     /// Any text.
     Text,
-    /// A whole number, of any base.
+    /// A whole number, in base 2, 8, 10 or 16.
     Number,
 }
 
-/// A mistake that clap has found, in the words of optparse.
-pub(crate) fn explain(error: &clap::Error) -> String {
-    let argument = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(text)) => text.split('=').next().unwrap_or_default().to_owned(),
-        _ => String::new(),
-    };
-    match error.kind() {
-        ErrorKind::UnknownArgument => format!("no such option: {argument}"),
-        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+/// The result of reading a command line without errors.
+#[derive(Debug)]
+pub(crate) enum CommandLine {
+    /// `--help`.
+    Help,
+    /// `--version`.
+    Version,
+    /// Any other command line.
+    Run(Arguments),
+}
+
+/// The values of a command line.
+#[derive(Debug, Default)]
+pub(crate) struct Arguments {
+    values: BTreeMap<&'static str, String>,
+    /// The first argument that belongs to no option.
+    pub(crate) unexpected: Option<String>,
+}
+
+impl Arguments {
+    /// Whether an option was given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// Returns the last value of an option. A number is decimal; an option without a value has the value `true`.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
     }
 }
 
-/// Rewrites the arguments so that there is one way to say everything: flags whole, and each value
-/// joined to its flag, whatever it begins with. The first argument that belongs to no flag, if any,
-/// comes apart: a mistake in a flag is told before it.
-pub(crate) fn normalize(
-    flags: &[OptionSpec],
-    arguments: Vec<String>,
-) -> Result<(Vec<String>, Option<String>), String> {
-    let mut out = Vec::new();
-    let mut unexpected = None;
-    let mut rest = arguments.into_iter();
-    while let Some(argument) = rest.next() {
+const HELP: OptionSpec = built_in("help", 'h');
+const VERSION: OptionSpec = built_in("version", 'V');
+
+const fn built_in(name: &'static str, short: char) -> OptionSpec {
+    OptionSpec { name, long: name, short: Some(short), value: OptionValue::None, may_be_abbreviated: true }
+}
+
+/// Reads the arguments after the program's name. `--help` and `--version` are added to the options.
+///
+/// # Errors
+///
+/// The first error, in the words of optparse. An argument that belongs to no option is not one.
+pub(crate) fn parse(options: Vec<OptionSpec>, arguments: Vec<String>) -> Result<CommandLine, String> {
+    let mut options = options;
+    options.extend([HELP, VERSION]);
+    let mut reader = ArgumentReader { options, rest: arguments.into_iter(), arguments: Arguments::default() };
+    while let Some(argument) = reader.rest.next() {
         if argument == "--" {
-            unexpected = unexpected.or_else(|| rest.next());
+            let next = reader.rest.next();
+            reader.arguments.unexpected = reader.arguments.unexpected.or(next);
             break;
         } else if let Some(long) = argument.strip_prefix("--") {
-            let (typed, value) = match long.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (long, None),
-            };
-            let name = unabbreviated(flags, typed)?;
-            if name == "help" && value.is_none() {
-                // It is shown at once, whatever comes behind it.
-                out.push("--help".to_owned());
-                return Ok((out, None));
-            }
-            match flags.iter().find(|flag| flag.long == name) {
-                Some(flag) if flag.value != OptionValue::None => {
-                    let value =
-                        value.or_else(|| rest.next()).ok_or_else(|| requires(&format!("--{name}")))?;
-                    out.push(joined(flag, &format!("--{name}"), &value)?);
-                }
-                Some(_) if value.is_some() => return Err(takes_none(name)),
-                None if value.is_some() && matches!(name, "help" | "version") => {
-                    return Err(takes_none(name));
-                }
-                _ => out.push(match value {
-                    Some(value) => format!("--{name}={value}"),
-                    None => format!("--{name}"),
-                }),
-            }
-        } else if argument.len() > 1 && argument.starts_with('-') {
-            let mut letters = argument[1..].chars();
-            while let Some(letter) = letters.next() {
-                if letter == 'h' {
-                    out.push("-h".to_owned());
-                    return Ok((out, None));
-                }
-                let flag = flags.iter().find(|flag| flag.short == Some(letter));
-                let Some(flag) = flag.filter(|flag| flag.value != OptionValue::None) else {
-                    out.push(format!("-{letter}"));
-                    continue;
-                };
-                let attached = letters.as_str().to_owned();
-                let value = if attached.is_empty() { rest.next() } else { Some(attached) };
-                let typed = format!("-{letter}");
-                let value = value.ok_or_else(|| requires(&typed))?;
-                out.push(joined(flag, &typed, &value)?);
+            reader.long_option(long)?;
+        } else if let Some(letters) = argument.strip_prefix('-').filter(|letters| !letters.is_empty()) {
+            reader.short_options(letters)?;
+        } else {
+            reader.arguments.unexpected.get_or_insert(argument);
+        }
+        if reader.arguments.has(HELP.name) {
+            // Help is shown whatever follows.
+            return Ok(CommandLine::Help);
+        }
+    }
+    match reader.arguments.has(VERSION.name) {
+        true => Ok(CommandLine::Version),
+        false => Ok(CommandLine::Run(reader.arguments)),
+    }
+}
+
+struct ArgumentReader {
+    options: Vec<OptionSpec>,
+    rest: std::vec::IntoIter<String>,
+    arguments: Arguments,
+}
+
+impl ArgumentReader {
+    /// Reads `name` or `name=value`.
+    fn long_option(&mut self, text: &str) -> Result<(), String> {
+        let (typed, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        let option = self.find(typed)?;
+        let shown = format!("--{}", option.long);
+        if option.value == OptionValue::None && value.is_some() {
+            return Err(format!("{shown} option does not take a value"));
+        }
+        self.take(option, &shown, value)
+    }
+
+    /// Reads letters of which each is an option, up to the first with a value: the rest of the text is its value.
+    fn short_options(&mut self, letters: &str) -> Result<(), String> {
+        let mut letters = letters.chars();
+        while let Some(letter) = letters.next() {
+            let option = self.options.iter().find(|option| option.short == Some(letter)).copied();
+            let option = option.ok_or_else(|| unknown(&format!("-{letter}")))?;
+            let has_value = option.value != OptionValue::None;
+            let attached = (has_value && !letters.as_str().is_empty()).then(|| letters.as_str().to_owned());
+            self.take(option, &format!("-{letter}"), attached)?;
+            if has_value || option.name == HELP.name {
                 break;
             }
-        } else {
-            unexpected.get_or_insert(argument);
+        }
+        Ok(())
+    }
+
+    /// The option of this long name, or of a name that begins like this.
+    fn find(&self, typed: &str) -> Result<OptionSpec, String> {
+        if let Some(option) = self.options.iter().find(|option| option.long == typed) {
+            return Ok(*option);
+        }
+        let is_candidate = |option: &&OptionSpec| {
+            option.may_be_abbreviated && option.long.starts_with(typed) && !typed.is_empty()
+        };
+        let mut candidates: Vec<&OptionSpec> = self.options.iter().filter(is_candidate).collect();
+        candidates.sort_unstable_by_key(|option| option.long);
+        match candidates[..] {
+            [] => Err(unknown(&format!("--{typed}"))),
+            [option] => Ok(*option),
+            _ => {
+                let names: Vec<String> =
+                    candidates.iter().map(|option| format!("--{}", option.long)).collect();
+                Err(format!("ambiguous option: --{typed} ({}?)", names.join(", ")))
+            }
         }
     }
-    Ok((out, unexpected))
-}
 
-fn requires(typed: &str) -> String {
-    format!("{typed} option requires 1 argument")
-}
-
-fn takes_none(name: &str) -> String {
-    format!("--{name} option does not take a value")
-}
-
-/// The whole name of an option that may be abbreviated; any other name as it is.
-fn unabbreviated<'a>(flags: &[OptionSpec], typed: &'a str) -> Result<&'a str, String> {
-    if flags.iter().any(|flag| flag.long == typed) || typed.is_empty() {
-        return Ok(typed);
-    }
-    let known = flags.iter().filter(|flag| flag.may_be_abbreviated).map(|flag| flag.long);
-    let mut candidates: Vec<&'static str> =
-        known.chain(["help", "version"]).filter(|flag| flag.starts_with(typed)).collect();
-    candidates.sort_unstable();
-    match candidates[..] {
-        [] => Ok(typed),
-        [one] => Ok(one),
-        _ => {
-            let candidates: Vec<String> = candidates.iter().map(|flag| format!("--{flag}")).collect();
-            Err(format!("ambiguous option: --{typed} ({}?)", candidates.join(", ")))
-        }
+    /// Stores the value of an option: the attached one, or the next argument.
+    fn take(&mut self, option: OptionSpec, shown: &str, attached: Option<String>) -> Result<(), String> {
+        let value = || attached.or_else(|| self.rest.next());
+        let value = match option.value {
+            OptionValue::None => "true".to_owned(),
+            OptionValue::Text => value().ok_or_else(|| requires(shown))?,
+            OptionValue::Number => {
+                let text = value().ok_or_else(|| requires(shown))?;
+                let number = number(&text).ok_or_else(|| {
+                    format!("option {shown}: invalid integer value: '{}'", text.escape_debug())
+                })?;
+                number.to_string()
+            }
+        };
+        self.arguments.values.insert(option.name, value);
+        Ok(())
     }
 }
 
-fn joined(flag: &OptionSpec, typed: &str, value: &str) -> Result<String, String> {
-    let long = flag.long;
-    if flag.value == OptionValue::Number {
-        let number = number(value)
-            .ok_or_else(|| format!("option {typed}: invalid integer value: '{}'", value.escape_debug()))?;
-        return Ok(format!("--{long}={number}"));
-    }
-    Ok(format!("--{long}={value}"))
+fn unknown(shown: &str) -> String {
+    format!("no such option: {shown}")
 }
 
-/// A number as optparse reads it: `0x`, `0b`, `0o` or a leading zero at the very beginning name the
-/// base, single underscores may part digits. What exceeds 64 bits becomes the nearest that does not,
-/// for the check of the range to refuse.
+fn requires(shown: &str) -> String {
+    format!("{shown} option requires 1 argument")
+}
+
+/// Reads a number as optparse does: `0x`, `0b`, `0o` or a leading zero at the very beginning select the base, and
+/// single underscores may separate digits. A number beyond 64 bits becomes the nearest one of 64 bits, which the check
+/// of the option's range refuses.
 fn number(text: &str) -> Option<i64> {
     let prefix = text.get(..2).unwrap_or_default().to_ascii_lowercase();
     match prefix.as_str() {
@@ -159,7 +201,7 @@ fn number(text: &str) -> Option<i64> {
     }
 }
 
-/// Digits of a base without a sign. An underscore may follow what named the base.
+/// Reads unsigned digits of a base, before which an underscore may separate the prefix.
 fn digits(text: &str, base: u32) -> Option<i64> {
     text.strip_prefix('_').unwrap_or(text).split('_').try_fold(0i64, |number, group| {
         if group.is_empty() {

@@ -1,22 +1,29 @@
 //! The access file: `commands : usernames : allow|deny`, decided by the first matching line (or,
 //! as in the Python server, by the last).
 
-use serde::Deserialize;
-
 use pyzor_home::lines::significant;
 use pyzor_home::loggable::{loggable_name, may_hold_key, quoted};
 use pyzor_wire::op::Op;
 use pyzor_wire::request::ANONYMOUS;
 
-/// Which of several matching lines of an access file decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// The matching line of an access file that decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AccessOrder {
     /// The first, as Pyzor's manual says.
     #[default]
     First,
-    /// The last, as the Python server does.
+    /// The last, as in the Python server.
     Last,
+}
+
+impl AccessOrder {
+    /// The names of both orders in the option `AccessOrder`.
+    pub(crate) const NAMES: [&'static str; 2] = ["first", "last"];
+
+    /// The order of a name; the default one for any other name.
+    pub(crate) fn named(name: &str) -> Self {
+        if name == Self::NAMES[1] { Self::Last } else { Self::First }
+    }
 }
 
 /// One line of an access file. Names are in lower case.

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use self::check::check;
 use self::console::{print, say};
-use self::prepare::{StartError, sources};
+use self::prepare::StartError;
 use self::recovery::recover;
 use self::start::start;
 use crate::os::signals;
@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
         }
         Ok(ServerInvocation::CheckConfig(settings)) => {
             settings.notices.iter().for_each(|notice| say("note", notice));
-            check(&[], &settings.warnings, &sources(&settings))
+            check(&[], &settings.warnings, &settings.access_sources())
         }
         Ok(ServerInvocation::Recover(settings)) => recover(&settings),
         Ok(ServerInvocation::Serve(settings)) => start(&settings),

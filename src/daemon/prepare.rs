@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::listening::{self, RootSocket};
 use super::watch::log_loaded;
-use crate::access::{self, AccessLoadError, AccessSources, Authorizer, PresentFiles};
+use crate::access::{self, AccessLoadError, Authorizer, PresentFiles};
 use crate::limits::{AdmissionRules, Gate};
 use crate::logging::Logs;
 use crate::os::pidfile::{PidFile, PidFileError};
@@ -86,7 +86,7 @@ async fn prepare_rest(
     detached: bool,
     engine: &Arc<dyn Engine>,
 ) -> Result<Prepared, StartError> {
-    let loaded = access::load(&sources(settings), PresentFiles::default())?;
+    let loaded = access::load(&settings.access_sources(), PresentFiles::default())?;
     log_loaded(&loaded);
     let present = loaded.present;
     let access = Arc::new(ArcSwap::from_pointee(loaded.authorizer));
@@ -139,15 +139,5 @@ fn rules(settings: &Settings) -> AdmissionRules {
         log_only: settings.rate_limit_log_only,
         prefix: (settings.rate_limit_prefix_v4, settings.rate_limit_prefix_v6),
         table: settings.rate_limit_table,
-    }
-}
-
-/// Where accounts and rights come from.
-pub(super) fn sources(settings: &Settings) -> AccessSources {
-    AccessSources {
-        passwd: settings.passwd_file.clone(),
-        access: settings.access_file.clone(),
-        order: settings.access_order,
-        order_chosen: settings.access_order_explicit,
     }
 }

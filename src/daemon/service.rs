@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::console::{print_to_stderr, say};
 use super::listening::RootSocket;
-use super::prepare::{Prepared, StartError, prepare, sources};
+use super::prepare::{Prepared, StartError, prepare};
 use super::watch::{ServiceEnd, SignalWatch};
 use crate::logging::Logs;
 use crate::os::detach::Readiness;
@@ -54,7 +54,7 @@ pub(super) async fn serve(
     let watch = SignalWatch {
         signals,
         reload_at_once,
-        sources: sources(settings),
+        sources: settings.access_sources(),
         present,
         access,
         logs: logs.clone(),

@@ -4,14 +4,12 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde::Deserialize;
 use thiserror::Error;
 
 /// A list of networks, written as addresses or `address/bits` with commas or blanks between them.
 ///
 /// Looked up in logarithmic time, so that it may have thousands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Networks {
     v4: Vec<Ipv4Net>,
     v6: Vec<Ipv6Net>,
@@ -53,14 +51,6 @@ impl FromStr for Networks {
         networks.v4.sort_unstable();
         networks.v6.sort_unstable();
         Ok(networks)
-    }
-}
-
-impl TryFrom<String> for Networks {
-    type Error = NetworksError;
-
-    fn try_from(text: String) -> Result<Self, NetworksError> {
-        text.parse()
     }
 }
 

@@ -9,9 +9,9 @@ pub(super) const USAGE: &str = "pyzor-migrate --se ENGINE --sd DSN --de ENGINE -
 const ABOUT: &str =
     "Move the records of a Pyzor database to another one, of any engine: gdbm, mysql, redis or redis_v0.";
 
-/// One option: its flag, its names and the help.
+/// One option: its names and the help.
 pub(super) struct MigrateOption {
-    pub(super) flag: OptionSpec,
+    pub(super) spec: OptionSpec,
     pub(super) alias: Option<&'static str>,
     placeholder: &'static str,
     help: &'static str,
@@ -24,7 +24,7 @@ const fn opt(
     help: &'static str,
 ) -> MigrateOption {
     MigrateOption {
-        flag: OptionSpec { long, short: None, value, may_be_abbreviated: true },
+        spec: OptionSpec { name: long, long, short: None, value, may_be_abbreviated: true },
         alias: None,
         placeholder,
         help,
@@ -38,7 +38,7 @@ impl MigrateOption {
     }
 
     const fn short(mut self, short: char) -> Self {
-        self.flag.short = Some(short);
+        self.spec.short = Some(short);
         self
     }
 }
@@ -91,24 +91,25 @@ pub(super) const OPTIONS: &[MigrateOption] = &[
     opt("quiet", OptionValue::None, "", "do not show progress").short('q'),
 ];
 
-pub(super) fn flags() -> Vec<OptionSpec> {
+pub(super) fn specs() -> Vec<OptionSpec> {
     let names = |option: &MigrateOption| {
-        let alias = option.alias.map(|long| OptionSpec { long, short: None, ..option.flag });
-        [Some(option.flag), alias].into_iter().flatten().collect::<Vec<_>>()
+        let alias = option.alias.map(|long| OptionSpec { long, short: None, ..option.spec });
+        [Some(option.spec), alias].into_iter().flatten().collect::<Vec<_>>()
     };
     OPTIONS.iter().flat_map(names).collect()
 }
 
-pub(super) fn command() -> Command {
+/// The options as clap prints them; their values are read by `optparse`.
+pub(super) fn help() -> Command {
     let argument = |option: &MigrateOption| {
-        let mut argument = Arg::new(option.flag.long).long(option.flag.long).help(option.help);
+        let mut argument = Arg::new(option.spec.long).long(option.spec.long).help(option.help);
         if let Some(alias) = option.alias {
             argument = argument.visible_alias(alias);
         }
-        if let Some(short) = option.flag.short {
+        if let Some(short) = option.spec.short {
             argument = argument.short(short);
         }
-        match option.flag.value {
+        match option.spec.value {
             OptionValue::None => argument.action(ArgAction::SetTrue),
             _ => argument.action(ArgAction::Set).value_name(option.placeholder).num_args(1),
         }
@@ -121,8 +122,6 @@ pub(super) fn command() -> Command {
         .override_usage(USAGE)
         .help_template("Usage: {usage}\n\n{about}\n\nOptions:\n{options}\n")
         .disable_help_flag(true)
-        .no_binary_name(true)
-        .args_override_self(true)
         .args(OPTIONS.iter().map(argument))
         .arg(switch("help", "show this help and exit").short('h'))
         .arg(switch("version", "show the version and exit").short('V'))

@@ -6,10 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::ArgMatches;
-
-use super::arguments::{PROGRAM, USAGE, command, flags};
-use crate::optparse::{explain, normalize};
+use super::arguments::{PROGRAM, USAGE, help, specs};
+use crate::optparse::{self, Arguments, CommandLine};
 use crate::settings::Environment;
 use crate::storage;
 
@@ -81,26 +79,23 @@ pub(super) fn parse(
     let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
     // It may be a DSN with a password.
     let arguments = arguments.map_err(|_| usage("an argument is not UTF-8"))?;
-    let (arguments, unexpected) = normalize(&flags(), arguments).map_err(|text| usage(&text))?;
-    let mut command = command();
-    let given = command.try_get_matches_from_mut(arguments).map_err(|error| usage(&explain(&error)))?;
-    if given.get_flag("help") {
-        return Ok(MigrateCommand::Print(command.render_help().to_string()));
+    match optparse::parse(specs(), arguments).map_err(|text| usage(&text))? {
+        CommandLine::Help => Ok(MigrateCommand::Print(help().render_help().to_string())),
+        CommandLine::Version => {
+            Ok(MigrateCommand::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION"))))
+        }
+        // The argument is not shown, because it may be a part of a DSN with a password.
+        CommandLine::Run(Arguments { unexpected: Some(_), .. }) => {
+            Err(usage("there is an argument that belongs to no option; a DSN with blanks needs quotes"))
+        }
+        CommandLine::Run(given) => options(&given, environment).map(Box::new).map(MigrateCommand::Run),
     }
-    if given.get_flag("version") {
-        return Ok(MigrateCommand::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION"))));
-    }
-    if unexpected.is_some() {
-        // It may be a part of a DSN, with the password.
-        return Err(usage("there is an argument that belongs to no option; a DSN with blanks needs quotes"));
-    }
-    options(&given, environment).map(Box::new).map(MigrateCommand::Run)
 }
 
-fn options(given: &ArgMatches, environment: &Environment) -> Result<MigrateOptions, CommandLineError> {
-    // As in the established program, nothing is as good as missing.
-    let text = |name: &str| given.get_one::<String>(name).cloned().filter(|text| !text.is_empty());
-    let has = |name: &str| given.get_flag(name);
+fn options(given: &Arguments, environment: &Environment) -> Result<MigrateOptions, CommandLineError> {
+    // As in the established program, an empty value is as good as none.
+    let text = |name: &str| given.value(name).map(str::to_owned).filter(|text| !text.is_empty());
+    let has = |name: &str| given.has(name);
     let (delete, merge, dry_run) = (has("delete"), has("merge"), has("dry-run"));
     let verify = match (has("verify"), has("verify-only")) {
         (_, true) => VerifyMode::Only,
@@ -273,7 +268,7 @@ mod tests {
         let manual = include_str!("../../docs/man/pyzor-migrate.1");
         let MigrateCommand::Print(help) = parsed("--help").unwrap() else { panic!("no help") };
         for option in OPTIONS {
-            for name in [Some(option.flag.long), option.alias].into_iter().flatten() {
+            for name in [Some(option.spec.long), option.alias].into_iter().flatten() {
                 assert!(
                     help.contains(&format!("--{name}")) || help.contains(name),
                     "{name} is not in\n{help}"

@@ -5,74 +5,67 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, Command};
 
 use super::table::{NumberCheck, OPTIONS, OptionKind, ServerOption};
-use crate::optparse::{OptionSpec, OptionValue, explain, normalize};
+use crate::optparse::{self, Arguments, CommandLine, OptionSpec, OptionValue};
 
 const PROGRAM: &str = "pyzord";
 const USAGE: &str = "pyzord [options]";
 const ABOUT: &str = "Listen for and process incoming Pyzor connections.";
 
-/// What the command line asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum CommandLine {
-    /// To print this and end.
+/// The request that a command line makes.
+#[derive(Debug)]
+pub(super) enum ServerCommand {
+    /// Print this text and exit.
     Print(String),
-    /// To run with these values, of which each stands for an option of the table.
+    /// Run with these values, each of which belongs to an option of the table.
     Run(Vec<(&'static ServerOption, String)>),
 }
 
-/// Reads the arguments behind the program's name. A mistake is returned as it is to be printed.
-pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CommandLine, String> {
+/// Reads the arguments after the program's name.
+///
+/// # Errors
+///
+/// A misuse of the command line: the text to print, with the usage line.
+pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<ServerCommand, String> {
     let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
-    let arguments = arguments
-        .map_err(|argument| mistake(&format!("the argument {} is not UTF-8", argument.to_string_lossy())))?;
-    let (arguments, unexpected) = normalize(&flags(), arguments).map_err(|text| mistake(&text))?;
-    let mut command = command();
-    let matches = match command.try_get_matches_from_mut(arguments) {
-        Ok(matches) => matches,
-        Err(error) => return Err(mistake(&explain(&error))),
-    };
-    if matches.get_flag("help") {
-        return Ok(CommandLine::Print(command.render_help().to_string()));
+    let arguments = arguments.map_err(|argument| {
+        usage_error(&format!("the argument {} is not UTF-8", argument.to_string_lossy()))
+    })?;
+    match optparse::parse(specs(), arguments).map_err(|text| usage_error(&text))? {
+        CommandLine::Help => Ok(ServerCommand::Print(help().render_help().to_string())),
+        CommandLine::Version => {
+            Ok(ServerCommand::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION"))))
+        }
+        CommandLine::Run(Arguments { unexpected: Some(argument), .. }) => {
+            Err(usage_error(&format!("unexpected argument: '{}'", argument.escape_debug())))
+        }
+        CommandLine::Run(arguments) => {
+            let given =
+                |option: &'static ServerOption| Some((option, arguments.value(option.flag?)?.to_owned()));
+            Ok(ServerCommand::Run(OPTIONS.iter().filter_map(given).collect()))
+        }
     }
-    if matches.get_flag("version") {
-        return Ok(CommandLine::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION"))));
-    }
-    if let Some(argument) = unexpected {
-        return Err(mistake(&format!("unexpected argument: '{}'", argument.escape_debug())));
-    }
-    let given = OPTIONS.iter().filter_map(|option| {
-        let flag = option.flag?;
-        let value = match option.kind {
-            OptionKind::Switch => matches.get_flag(flag).then(|| "true".to_owned())?,
-            _ => matches.get_one::<String>(flag)?.clone(),
-        };
-        Some((option, value))
-    });
-    Ok(CommandLine::Run(given.collect()))
 }
 
-fn flags() -> Vec<OptionSpec> {
-    let flag = |option: &ServerOption| {
+fn specs() -> Vec<OptionSpec> {
+    let spec = |option: &ServerOption| {
+        let long = option.flag?;
         let value = match option.kind {
-            OptionKind::Switch => OptionValue::None,
-            OptionKind::Number(_, _, NumberCheck::OnCommandLine) => OptionValue::Number,
+            OptionKind::Switch(_) => OptionValue::None,
+            OptionKind::Number(_, _, NumberCheck::OnCommandLine, _) => OptionValue::Number,
             _ => OptionValue::Text,
         };
-        Some(OptionSpec {
-            long: option.flag?,
-            short: option.short,
-            value,
-            may_be_abbreviated: option.established,
-        })
+        let may_be_abbreviated = option.established;
+        Some(OptionSpec { name: long, long, short: option.short, value, may_be_abbreviated })
     };
-    OPTIONS.iter().filter_map(flag).collect()
+    OPTIONS.iter().filter_map(spec).collect()
 }
 
-fn mistake(text: &str) -> String {
+fn usage_error(text: &str) -> String {
     format!("Usage: {USAGE}\n\n{PROGRAM}: error: {text}\n")
 }
 
-fn command() -> Command {
+/// The options as clap prints them; their values are read by [`optparse`].
+fn help() -> Command {
     let options = OPTIONS.iter().filter_map(|option| {
         let flag = option.flag?;
         let mut argument = Arg::new(flag).long(flag);
@@ -85,7 +78,7 @@ fn command() -> Command {
         };
         argument = argument.help(help);
         Some(match option.kind {
-            OptionKind::Switch => argument.action(ArgAction::SetTrue),
+            OptionKind::Switch(_) => argument.action(ArgAction::SetTrue),
             kind => argument.action(ArgAction::Set).value_name(placeholder(kind)).num_args(1),
         })
     });
@@ -94,8 +87,6 @@ fn command() -> Command {
         .override_usage(USAGE)
         .help_template("Usage: {usage}\n\n{about}\n\nOptions:\n{options}\n")
         .disable_help_flag(true)
-        .no_binary_name(true)
-        .args_override_self(true)
         .arg(
             Arg::new("help")
                 .long("help")
@@ -115,12 +106,12 @@ fn command() -> Command {
 
 fn placeholder(kind: OptionKind) -> &'static str {
     match kind {
-        OptionKind::Switch | OptionKind::Text | OptionKind::Networks => "TEXT",
-        OptionKind::File => "FILE",
-        OptionKind::Path => "PATH",
+        OptionKind::Switch(_) | OptionKind::Text(_) | OptionKind::Networks(_) => "TEXT",
+        OptionKind::File(_) => "FILE",
+        OptionKind::Path(_) => "PATH",
         OptionKind::Number(..) => "NUMBER",
-        OptionKind::Truth => "true|false",
-        OptionKind::Word(_) => "WORD",
+        OptionKind::Truth(_) | OptionKind::StrictTruth(_) => "true|false",
+        OptionKind::Word(..) => "WORD",
     }
 }
 
@@ -128,26 +119,26 @@ fn placeholder(kind: OptionKind) -> &'static str {
 mod tests {
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Result<CommandLine, String> {
+    fn parsed(arguments: &[&str]) -> Result<ServerCommand, String> {
         parse(arguments.iter().map(OsString::from))
     }
 
     fn values(arguments: &[&str]) -> Vec<(&'static str, String)> {
         match parsed(arguments).unwrap() {
-            CommandLine::Run(values) => {
+            ServerCommand::Run(values) => {
                 values.into_iter().map(|(option, value)| (option.key, value)).collect()
             }
-            CommandLine::Print(text) => panic!("{text}"),
+            ServerCommand::Print(text) => panic!("{text}"),
         }
     }
 
-    fn told(arguments: &[&str]) -> String {
+    fn error(arguments: &[&str]) -> String {
         let text = parsed(arguments).unwrap_err();
         text.strip_prefix("Usage: pyzord [options]\n\npyzord: error: ").unwrap().trim_end().to_owned()
     }
 
     #[test]
-    fn values_come_attached_or_behind_and_may_begin_with_a_dash() {
+    fn values_may_be_attached_or_separate_and_may_begin_with_a_dash() {
         let port = [("Port", "31310".to_owned())];
         for arguments in [
             &["-p31310"][..],
@@ -178,7 +169,7 @@ mod tests {
     fn only_established_options_may_be_abbreviated() {
         assert_eq!(values(&["--hom", "/x"]), [("homedir", "/x".to_owned())]);
         assert_eq!(values(&["--access", "/x"]), [("AccessFile", "/x".to_owned())]);
-        assert_eq!(told(&["--check"]), "no such option: --check");
+        assert_eq!(error(&["--check"]), "no such option: --check");
         assert_eq!(
             values(&["--check-config", "--access-order", "last"]),
             [("AccessOrder", "last".to_owned()), ("check-config", "true".to_owned())]
@@ -186,33 +177,40 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_as_optparse_does() {
-        assert_eq!(told(&["--nosuch"]), "no such option: --nosuch");
-        assert_eq!(told(&["--nosuch=1"]), "no such option: --nosuch");
-        assert_eq!(told(&["start", "--nosuch", "1"]), "no such option: --nosuch");
-        assert_eq!(told(&["-x"]), "no such option: -x");
+    fn errors_have_the_words_of_optparse() {
+        assert_eq!(error(&["--nosuch"]), "no such option: --nosuch");
+        assert_eq!(error(&["--nosuch=1"]), "no such option: --nosuch");
+        assert_eq!(error(&["start", "--nosuch", "1"]), "no such option: --nosuch");
+        assert_eq!(error(&["-x"]), "no such option: -x");
         assert_eq!(
-            told(&["--p", "1"]),
+            error(&["--p", "1"]),
             "ambiguous option: --p (--password-file, --pid-file, --port, --pre-fork, --processes?)"
         );
-        assert_eq!(told(&["-p", "abc"]), "option -p: invalid integer value: 'abc'");
-        assert_eq!(told(&["--max-threads", "1.5"]), "option --max-threads: invalid integer value: '1.5'");
-        assert_eq!(told(&["--port"]), "--port option requires 1 argument");
-        assert_eq!(told(&["-p"]), "-p option requires 1 argument");
-        assert_eq!(told(&["--debug=1"]), "--debug option does not take a value");
-        assert_eq!(told(&["start"]), "unexpected argument: 'start'");
-        assert_eq!(told(&["--", "--port"]), "unexpected argument: '--port'");
-        assert_eq!(told(&["--version", "--nosuch"]), "no such option: --nosuch");
+        assert_eq!(error(&["-p", "abc"]), "option -p: invalid integer value: 'abc'");
+        assert_eq!(error(&["--max-threads", "1.5"]), "option --max-threads: invalid integer value: '1.5'");
+        assert_eq!(error(&["--port"]), "--port option requires 1 argument");
+        assert_eq!(error(&["-p"]), "-p option requires 1 argument");
+        assert_eq!(error(&["--debug=1"]), "--debug option does not take a value");
+        assert_eq!(error(&["start"]), "unexpected argument: 'start'");
+        assert_eq!(error(&["--", "--port"]), "unexpected argument: '--port'");
+        assert_eq!(error(&["--version", "--nosuch"]), "no such option: --nosuch");
+        assert_eq!(
+            error(&["--nosuch", "-p", "abc"]),
+            "no such option: --nosuch",
+            "the first error is reported"
+        );
+        assert_eq!(error(&["-d-"]), "no such option: --");
     }
 
     #[test]
     fn help_and_version_are_printed() {
         let version = format!("pyzord {}\n", env!("CARGO_PKG_VERSION"));
-        assert_eq!(parsed(&["-V"]), Ok(CommandLine::Print(version.clone())));
-        assert!(matches!(parsed(&["x", "--help", "--nosuch"]), Ok(CommandLine::Print(_))));
-        assert_eq!(parsed(&["--version", "x"]), Ok(CommandLine::Print(version.clone())));
-        assert_eq!(parsed(&["--vers"]), Ok(CommandLine::Print(version)));
-        let Ok(CommandLine::Print(help)) = parsed(&["--help"]) else { panic!() };
+        for arguments in [&["-V"][..], &["--version", "x"], &["--vers"]] {
+            let Ok(ServerCommand::Print(printed)) = parsed(arguments) else { panic!("{arguments:?}") };
+            assert_eq!(printed, version, "{arguments:?}");
+        }
+        assert!(matches!(parsed(&["x", "--help", "--nosuch"]), Ok(ServerCommand::Print(_))));
+        let Ok(ServerCommand::Print(help)) = parsed(&["--help"]) else { panic!() };
         assert!(
             help.starts_with(
                 "Usage: pyzord [options]\n\nListen for and process incoming Pyzor connections.\n"

@@ -5,12 +5,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-use super::table::{self, OPTIONS, OptionEffect, ServerOption};
-use super::value::{self, SettingValue};
-use super::{Environment, SECTION, ServerInvocation, Settings, SettingsError};
-use crate::access::{AccessOrder, AccessSources};
+use super::table::{self, OPTIONS, ServerOption};
+use super::{Environment, SECTION, ServerInvocation, SettingsError};
 use crate::os::open;
 use pyzor_home::ini::IniDocument;
 use pyzor_home::problem::ConfigProblem;
@@ -21,8 +17,6 @@ const DEFAULT_PLACE: &str = "the default";
 const FILE: &str = "config";
 /// The homedir of a user without a home.
 const SYSTEM_HOMEDIR: &str = "/etc/pyzor";
-/// Options whose text may hold a password.
-const SECRET: [&str; 3] = ["DigestDB", "SentryDSN", "UsageSentryDSN"];
 
 /// A value and where it was given.
 #[derive(Clone, Debug)]
@@ -30,6 +24,12 @@ pub(super) struct GivenValue {
     pub(super) place: String,
     pub(super) text: String,
     pub(super) in_file: bool,
+}
+
+impl GivenValue {
+    pub(super) fn default_of(option: &ServerOption) -> Self {
+        Self { place: DEFAULT_PLACE.to_owned(), text: option.default.to_owned(), in_file: false }
+    }
 }
 
 /// All that is known of the settings so far, and all that is wrong with them.
@@ -172,7 +172,7 @@ impl<'a> SettingsLoader<'a> {
                 self.given.insert(option.key, GivenValue { place, text, in_file });
             }
             // What looks like a name could be a part of the password.
-            Err(_) if SECRET.contains(&option.key) => self.problem(
+            Err(_) if option.is_secret => self.problem(
                 place,
                 Some(option.key),
                 "a %(name)s in it refers to nothing, or in a circle; for a plain % write %%",
@@ -181,102 +181,30 @@ impl<'a> SettingsLoader<'a> {
         }
     }
 
-    /// Checks all values one by one, and returns those without a problem.
-    fn check_each(&mut self) -> BTreeMap<&'static str, SettingValue> {
-        let mut values = BTreeMap::new();
-        for option in OPTIONS {
-            let given = self.given.get(option.key).cloned().unwrap_or_else(|| GivenValue {
-                place: DEFAULT_PLACE.to_owned(),
-                text: option.default.to_owned(),
-                in_file: false,
-            });
-            match self.value(option, &given) {
-                Ok(value) => {
-                    values.insert(option.key, value);
-                }
-                Err(text) if self.tolerates_bad_value(option) => {
-                    let (place, key, default) = (given.place, option.key, option.default);
-                    self.warnings.push(format!("{place}: {key}: {text}; taken as {default}"));
-                    values.insert(option.key, SettingValue::Number(default.parse().unwrap_or_default()));
-                }
-                Err(text) => self.problem(given.place, Some(option.key), text),
-            }
-        }
-        values
-    }
-
     /// Checks all values, and makes settings of them.
     pub(super) fn finish(mut self) -> Result<ServerInvocation, SettingsError> {
-        let mut values = self.check_each();
-        self.warn_of_comment_in_database(&values);
-        self.check_concurrency(&values);
-        self.check_identity(&values);
-        self.check_supported(&values);
-        self.check_shared_port(&values);
-        self.note_visible_password(&values);
-        self.report_options_without_effect();
-        let is_set = |key| values.get(key) == Some(&SettingValue::Truth(true));
-        let (check, recover) = (is_set("check-config"), is_set("recover"));
+        let mut settings = self.typed();
+        self.check(&settings);
+        settings.access_order_explicit = self.given.contains_key("AccessOrder");
         if !self.problems.is_empty() {
-            let check = check.then(|| self.sources(&values));
-            return Err(SettingsError::Configuration {
-                problems: self.problems,
-                warnings: self.warnings,
-                check,
-            });
+            let check = settings.check_config.then(|| settings.access_sources());
+            let (problems, warnings) = (self.problems, self.warnings);
+            return Err(SettingsError::Configuration { problems, warnings, check });
         }
-        values.insert("homedir", SettingValue::Text(self.homedir.display().to_string()));
-        let honoured =
-            OPTIONS.iter().filter(|option| option.effect == OptionEffect::Honoured && is_a_field(option.key));
-        let honoured: BTreeMap<&str, SettingValue> =
-            honoured.filter_map(|option| Some((option.key, values.remove(option.key)?))).collect();
-        match Settings::deserialize(value::SettingMap(honoured)) {
-            Ok(mut settings) => {
-                settings.access_order_explicit = self.given.contains_key("AccessOrder");
-                settings.digest_db_path = self.homedir.join(self.environment.expand(&settings.digest_db));
-                (settings.warnings, settings.notices) = (self.warnings, self.notices);
-                let settings = Box::new(settings);
-                Ok(match (check, recover) {
-                    (true, _) => ServerInvocation::CheckConfig(settings),
-                    (false, true) => ServerInvocation::Recover(settings),
-                    (false, false) => ServerInvocation::Serve(settings),
-                })
-            }
-            // The table promises what the fields cannot hold: a defect, but never a silent one.
-            Err(error) => {
-                let problem =
-                    ConfigProblem { place: "settings".to_owned(), option: None, text: error.to_string() };
-                Err(SettingsError::Configuration {
-                    problems: vec![problem],
-                    warnings: self.warnings,
-                    check: None,
-                })
-            }
-        }
-    }
-
-    /// Where accounts and rights would come from if the values that have problems were the defaults.
-    fn sources(&self, values: &BTreeMap<&str, SettingValue>) -> AccessSources {
-        let file = |key: &str| match values.get(key) {
-            Some(SettingValue::Text(path)) => PathBuf::from(path),
-            _ => self.homedir.join(table::by_key(key).map_or("", |option| option.default)),
-        };
-        AccessSources {
-            passwd: file("PasswdFile"),
-            access: file("AccessFile"),
-            order: AccessOrder::default(),
-            order_chosen: self.given.contains_key("AccessOrder"),
-        }
+        settings.digest_db_path = self.homedir.join(self.environment.expand(&settings.digest_db));
+        settings.homedir = self.homedir;
+        (settings.warnings, settings.notices) = (self.warnings, self.notices);
+        let settings = Box::new(settings);
+        Ok(match (settings.check_config, settings.recover) {
+            (true, _) => ServerInvocation::CheckConfig(settings),
+            (false, true) => ServerInvocation::Recover(settings),
+            (false, false) => ServerInvocation::Serve(settings),
+        })
     }
 
     pub(super) fn place_of(&self, key: &str) -> String {
         self.given.get(key).map_or_else(|| DEFAULT_PLACE.to_owned(), |given| given.place.clone())
     }
-}
-
-/// Whether an honoured option is a field of [`Settings`]; the others have been acted upon.
-pub(super) fn is_a_field(key: &str) -> bool {
-    !matches!(key, "check-config" | "recover" | "ForwardClientHomeDir")
 }
 
 fn unknown(place: &str, name: &str) -> String {

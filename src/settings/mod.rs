@@ -1,9 +1,11 @@
-//! What the operator wants: defaults, then the config file, then the command line.
+//! The settings: defaults, overridden by the config file, overridden by the command line.
 //!
-//! Every problem is found before any is reported, each a line that names its place.
+//! One pass over the table of options turns every text into a field of [`Settings`]; the checks of several options
+//! together follow. Every problem is found before any is reported; each is one line that names its place.
 
 mod checks;
 mod command_line;
+mod environment;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod load;
@@ -13,210 +15,144 @@ mod value;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use nix::unistd::{Uid, User};
-use serde::Deserialize;
-
-use self::command_line::CommandLine;
+use self::command_line::ServerCommand;
+pub(crate) use self::environment::Environment;
 use self::load::SettingsLoader;
 use crate::access::{AccessOrder, AccessSources};
 use crate::limits::Networks;
 use pyzor_home::problem::ConfigProblem;
 
-/// The section of the config file that is the server's.
+/// The server's section of the config file.
 const SECTION: &str = "server";
 
-/// All settings, checked. What has no effect is not here.
-#[derive(Debug, Deserialize)]
+/// All settings, checked. The defaults of the options are in the table, not in [`Default`].
+#[derive(Debug, Default)]
 pub(crate) struct Settings {
     /// The homedir, absolute.
-    #[serde(rename = "homedir")]
     pub(crate) homedir: PathBuf,
     /// The UDP port; 0 is any free one.
-    #[serde(rename = "Port")]
     pub(crate) port: u16,
     /// The address to listen on, or a host name.
-    #[serde(rename = "ListenAddress")]
     pub(crate) listen_address: String,
-    /// How many bytes of replies the kernel is asked to hold until they are sent.
-    #[serde(rename = "SendBuffer")]
+    /// The size of the kernel's buffer for replies, in bytes.
     pub(crate) send_buffer: usize,
     /// Whether other processes may share the port.
-    #[serde(rename = "ReusePort")]
     pub(crate) reuse_port: bool,
     /// The name of the storage engine.
-    #[serde(rename = "Engine")]
     pub(crate) engine: String,
-    /// The database as the engine understands it. May hold a password: not to be shown.
-    #[serde(rename = "DigestDB")]
+    /// The database in the engine's notation. May hold a password: never log it.
     pub(crate) digest_db: String,
-    /// The database as a file, for an engine that keeps one: absolute.
-    #[serde(skip)]
+    /// The database as an absolute path, for engines that store it in a file.
     pub(crate) digest_db_path: PathBuf,
-    /// After how many seconds without a change a record expires; 0 is never.
-    #[serde(rename = "CleanupAge")]
+    /// The age at which an unchanged record expires, in seconds; 0 is never.
     pub(crate) cleanup_age: u64,
     /// The accounts file.
-    #[serde(rename = "PasswdFile")]
     pub(crate) passwd_file: PathBuf,
     /// The access file.
-    #[serde(rename = "AccessFile")]
     pub(crate) access_file: PathBuf,
-    /// Which line of the access file decides.
-    #[serde(rename = "AccessOrder")]
+    /// The matching line of the access file that decides: the first or the last.
     pub(crate) access_order: AccessOrder,
-    /// Whether the operator chose that, so that it needs no warning.
-    #[serde(skip)]
+    /// Whether the operator chose the order, which then needs no warning.
     pub(crate) access_order_explicit: bool,
     /// The pid file.
-    #[serde(rename = "PidFile")]
     pub(crate) pid_file: PathBuf,
-    /// The operator's log.
-    #[serde(rename = "LogFile")]
+    /// The operator log.
     pub(crate) log_file: Option<PathBuf>,
     /// The usage log.
-    #[serde(rename = "UsageLogFile")]
     pub(crate) usage_log_file: Option<PathBuf>,
-    /// The user to become; empty: stay who started it.
-    #[serde(rename = "User")]
+    /// The user to switch to; empty: keep the current one.
     pub(crate) user: String,
-    /// The group to have then; empty: the user's own.
-    #[serde(rename = "Group")]
+    /// The group to switch to; empty: the user's own.
     pub(crate) group: String,
-    /// Whether to give up what the server does not need.
-    #[serde(rename = "Confine")]
+    /// Whether to drop every privilege that the server does not need.
     pub(crate) confine: bool,
-    /// The networks whose datagrams are accepted; none: all.
-    #[serde(rename = "AllowNetworks")]
+    /// The networks whose datagrams are accepted; empty: all.
     pub(crate) allow_networks: Networks,
-    /// The networks whose datagrams are refused, even if allowed.
-    #[serde(rename = "DenyNetworks")]
+    /// The networks whose datagrams are dropped, even if allowed.
     pub(crate) deny_networks: Networks,
-    /// How many requests a second and source prefix; 0 is any number.
-    #[serde(rename = "RateLimit")]
+    /// The requests accepted per second and source prefix; 0 is any number.
     pub(crate) rate_limit: u32,
-    /// How many refusals a second and source prefix; 0 is any number.
-    #[serde(rename = "RateLimitErrors")]
+    /// The refusals sent per second and source prefix; 0 is any number.
     pub(crate) rate_limit_errors: u32,
-    /// How many anonymous changes a second and source prefix; 0 is any number.
-    #[serde(rename = "RateLimitWrites")]
+    /// The anonymous reports and whitelistings accepted per second and source prefix; 0 is any number.
     pub(crate) rate_limit_writes: u32,
-    /// How many seconds' worth of a rate may come at once.
-    #[serde(rename = "RateLimitBurst")]
+    /// The size of a burst, in seconds of each rate.
     pub(crate) rate_limit_burst: u32,
-    /// The networks that no rate limits.
-    #[serde(rename = "RateLimitExempt")]
+    /// The networks without rate limits.
     pub(crate) rate_limit_exempt: Networks,
-    /// Whether what exceeds a rate is only reported.
-    #[serde(rename = "RateLimitLogOnly")]
+    /// Whether requests beyond a rate limit are only logged.
     pub(crate) rate_limit_log_only: bool,
-    /// How many bits of an IPv4 address make a source prefix.
-    #[serde(rename = "RateLimitPrefixV4")]
+    /// The length of a source prefix of IPv4, in bits.
     pub(crate) rate_limit_prefix_v4: u8,
-    /// How many bits of an IPv6 address make a source prefix.
-    #[serde(rename = "RateLimitPrefixV6")]
+    /// The length of a source prefix of IPv6, in bits.
     pub(crate) rate_limit_prefix_v6: u8,
-    /// How many source prefixes are remembered.
-    #[serde(rename = "RateLimitTable")]
+    /// The number of source prefixes that are remembered.
     pub(crate) rate_limit_table: usize,
-    /// Whether a copy of a signed request that was counted is not counted again.
-    #[serde(rename = "ReplayGuard")]
+    /// Whether copies of a counted signed request are not counted again.
     pub(crate) replay_guard: bool,
-    /// How many signatures are remembered for that, at least.
-    #[serde(rename = "ReplayGuardSize")]
+    /// The minimum number of signatures that the replay guard remembers.
     pub(crate) replay_guard_size: usize,
-    /// Where output goes in the background; none: stay in the foreground.
-    #[serde(rename = "detach")]
+    /// The file for all output in the background; none: stay in the foreground.
     pub(crate) detach: Option<PathBuf>,
-    /// By how much to raise the niceness.
-    #[serde(rename = "nice")]
+    /// The increment of the niceness.
     pub(crate) nice: i32,
-    /// Whether to log everything.
-    #[serde(rename = "debug")]
+    /// Whether debug messages are logged.
     pub(crate) debug: bool,
-    /// The size of the engine's connection pool; 0 leaves that to the engine.
-    #[serde(rename = "DBConnections")]
+    /// The size of the engine's connection pool; 0 is the engine's default.
     pub(crate) db_connections: u32,
-    /// What the operator should look at, a line each.
-    #[serde(skip)]
+    /// Warnings for the operator, one line each.
     pub(crate) warnings: Vec<String>,
-    /// What is good to know, a line each, for the log.
-    #[serde(skip)]
+    /// Notices for the log, one line each.
     pub(crate) notices: Vec<String>,
+    check_config: bool,
+    recover: bool,
+    // Options without effect, or not supported, that checks refer to.
+    forward_client_homedir: Option<PathBuf>,
+    threads: bool,
+    processes: bool,
+    pre_fork: i64,
 }
 
-/// What is to be done.
+impl Settings {
+    /// The files from which accounts and rights are loaded.
+    pub(crate) fn access_sources(&self) -> AccessSources {
+        AccessSources {
+            passwd: self.passwd_file.clone(),
+            access: self.access_file.clone(),
+            order: self.access_order,
+            order_chosen: self.access_order_explicit,
+        }
+    }
+}
+
+/// The action that the command line asks for.
 #[derive(Debug)]
 pub(crate) enum ServerInvocation {
     /// Serve.
     Serve(Box<Settings>),
-    /// Check everything, and start nothing.
+    /// Check the configuration and exit.
     CheckConfig(Box<Settings>),
-    /// Repair the database, and start nothing.
+    /// Repair the database and exit.
     Recover(Box<Settings>),
-    /// Print this and end.
+    /// Print this text and exit.
     Print(String),
 }
 
-/// Why nothing can be done.
+/// The reason why the settings cannot be used.
 #[derive(Debug)]
 pub(crate) enum SettingsError {
-    /// The command line is misused; the text is to be printed as it is.
+    /// A misuse of the command line: the complete text to print.
     Usage(String),
-    /// The settings have problems.
+    /// Bad settings.
     Configuration {
-        /// All of them.
+        /// All problems, in the order in which they were found.
         problems: Vec<ConfigProblem>,
-        /// What is to be looked at besides.
+        /// All warnings, one line each.
         warnings: Vec<String>,
-        /// With `--check-config`, where accounts and rights would come from, as far as that is
-        /// known, so that their problems can be reported as well.
+        /// With `--check-config`, the files of accounts and rights, whose problems are reported as well. A bad file
+        /// name is replaced by the default.
         check: Option<AccessSources>,
     },
-}
-
-/// What of the process the settings depend on.
-pub(crate) struct Environment {
-    /// The user's home.
-    pub(crate) home: Option<OsString>,
-    /// The working directory.
-    pub(crate) working_directory: PathBuf,
-    /// The homes of other users; of the empty name, of this one.
-    pub(crate) home_of: fn(&str) -> Option<PathBuf>,
-}
-
-impl Environment {
-    /// That of this process.
-    pub(crate) fn of_process() -> Self {
-        Self {
-            home: std::env::var_os("HOME"),
-            working_directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
-            home_of: |user| {
-                let user = match user {
-                    "" => User::from_uid(Uid::effective()),
-                    user => User::from_name(user),
-                };
-                user.ok().flatten().map(|user| user.dir)
-            },
-        }
-    }
-
-    /// The path with `~` or `~user` at its beginning replaced, as far as that is known.
-    pub(crate) fn expand(&self, path: &str) -> PathBuf {
-        let Some(rest) = path.strip_prefix('~') else { return path.into() };
-        let (user, below) = rest.split_once('/').unwrap_or((rest, ""));
-        let home = match user {
-            // As in Python, an empty HOME is the root of the file system.
-            "" if self.home.as_ref().is_some_and(|home| home.is_empty()) => Some("/".into()),
-            // Without HOME, as for a service, the user's own home serves.
-            "" => self.home.as_ref().map(PathBuf::from).or_else(|| (self.home_of)("")),
-            user => (self.home_of)(user),
-        };
-        match home {
-            Some(home) if below.is_empty() => home,
-            Some(home) => home.join(below),
-            None => path.into(),
-        }
-    }
 }
 
 /// Reads the command line (without the program's name) and the config file of the homedir.
@@ -229,8 +165,8 @@ pub(crate) fn load(
     environment: &Environment,
 ) -> Result<ServerInvocation, SettingsError> {
     let given = match command_line::parse(arguments) {
-        Ok(CommandLine::Print(text)) => return Ok(ServerInvocation::Print(text)),
-        Ok(CommandLine::Run(given)) => given,
+        Ok(ServerCommand::Print(text)) => return Ok(ServerInvocation::Print(text)),
+        Ok(ServerCommand::Run(given)) => given,
         Err(text) => return Err(SettingsError::Usage(text)),
     };
     let mut loader = SettingsLoader::new(environment, given);

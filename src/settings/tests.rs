@@ -1,10 +1,9 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use super::load::is_a_field;
+use super::load::GivenValue;
 use super::table::{OPTIONS, OptionEffect, OptionKind};
-use super::value::SettingValue;
 use super::*;
 use pyzor_home::ini::IniDocument;
 
@@ -336,36 +335,42 @@ fn forwarding_is_not_supported_yet() {
     assert_eq!(home.problems(&[]), [problem]);
 }
 
-#[test]
-fn every_option_of_the_table_is_a_field_with_a_default_that_it_can_hold() {
-    let expected: Vec<&str> = OPTIONS
-        .iter()
-        .filter(|option| option.effect == OptionEffect::Honoured && is_a_field(option.key))
-        .map(|option| option.key)
-        .collect();
-    // Serde names the fields in the message about one that is missing.
-    let mut held = Vec::new();
-    for key in &expected {
-        let mut values: BTreeMap<&str, SettingValue> = expected
-            .iter()
-            .map(|key| {
-                let value = match OPTIONS.iter().find(|option| option.key == *key).unwrap().kind {
-                    OptionKind::Number(..) => SettingValue::Number(1),
-                    OptionKind::Switch | OptionKind::Truth => SettingValue::Truth(true),
-                    OptionKind::Word(words) => SettingValue::Text(words[0].to_owned()),
-                    OptionKind::Networks => SettingValue::Text("::/0".to_owned()),
-                    _ => SettingValue::Text("x".to_owned()),
-                };
-                (*key, value)
-            })
-            .collect();
-        assert!(Settings::deserialize(value::SettingMap(values.clone())).is_ok());
-        values.remove(key);
-        let optional = matches!(*key, "LogFile" | "UsageLogFile" | "detach");
-        assert_eq!(Settings::deserialize(value::SettingMap(values)).is_err(), !optional, "{key} is no field");
-        held.push(*key);
+/// A value of an option that is not its default.
+fn other_value(option: &table::ServerOption) -> String {
+    match option.kind {
+        OptionKind::Number(lowest, highest, ..) if option.default == lowest.to_string() => highest.to_string(),
+        OptionKind::Number(lowest, ..) => lowest.to_string(),
+        OptionKind::Truth(_) | OptionKind::StrictTruth(_) => (option.default != "True").to_string(),
+        OptionKind::Word(words, _) => words.iter().rfind(|word| **word != option.default).unwrap().to_string(),
+        OptionKind::Networks(_) => "::/0".to_owned(),
+        _ => "x".to_owned(),
     }
-    assert_eq!(held, expected);
+}
+
+#[test]
+fn every_honoured_option_has_a_field_of_its_own_that_holds_its_range() {
+    let home = Home::new(None);
+    let environment = home.environment();
+    let mut loader = SettingsLoader::new(&environment, Vec::new());
+    let defaults = format!("{:?}", loader.typed());
+    let mut seen = BTreeSet::from([defaults]);
+    for option in OPTIONS {
+        let mut store = |text: &str| {
+            let mut settings = loader.typed();
+            let given = GivenValue { text: text.to_owned(), ..GivenValue::default_of(option) };
+            loader.store(&mut settings, option, &given).unwrap();
+            format!("{settings:?}")
+        };
+        if let OptionKind::Number(lowest, highest, ..) = option.kind {
+            store(&lowest.to_string());
+            store(&highest.to_string());
+        }
+        let settings = store(&other_value(option));
+        if option.effect == OptionEffect::Honoured && option.key != "homedir" {
+            assert!(seen.insert(settings), "{} has no field of its own", option.key);
+        }
+    }
+    assert_eq!(loader.warnings, [""; 0]);
 }
 
 #[test]

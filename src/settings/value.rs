@@ -1,79 +1,174 @@
-//! NumberCheck values as serde takes them.
+//! The typed pass: checks the text of each option alone, and stores its value in [`Settings`].
 
-use std::collections::BTreeMap;
+use std::path::Path;
 
-use serde::de::value::{Error, MapDeserializer};
-use serde::de::{Deserializer, IntoDeserializer, Visitor};
-use serde::forward_to_deserialize_any;
+use super::Settings;
+use super::load::{GivenValue, SettingsLoader};
+use super::table::{BadValue, OPTIONS, OptionKind, ServerOption};
+use crate::limits::{Networks, NetworksError};
 
-/// A value of the table's kinds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum SettingValue {
-    /// Text, a path, or a word.
-    Text(String),
-    /// A number.
-    Number(i64),
-    /// A switch or truth.
-    Truth(bool),
-}
+/// What a warning says of a file's name with a comment in it.
+pub(super) const TAKEN_WHOLE: &str = "is taken whole as the file's name, since a comment cannot follow a value";
 
-impl<'de> Deserializer<'de> for SettingValue {
-    type Error = Error;
+impl SettingsLoader<'_> {
+    /// Stores every option: the value that was given, or else the default.
+    pub(super) fn typed(&mut self) -> Settings {
+        let mut settings = Settings::default();
+        for option in OPTIONS {
+            let default = GivenValue::default_of(option);
+            let given = self.given.get(option.key).cloned().unwrap_or_else(|| default.clone());
+            let Err(text) = self.store(&mut settings, option, &given) else { continue };
+            // A bad word is stored as no word, so that no check is about an engine that was not chosen.
+            if !matches!(option.kind, OptionKind::Word(..)) {
+                let _ = self.store(&mut settings, option, &default);
+            }
+            if self.tolerates_bad_value(option) {
+                let (place, key, default) = (given.place, option.key, option.default);
+                self.warnings.push(format!("{place}: {key}: {text}; taken as {default}"));
+            } else {
+                self.problem(given.place, Some(option.key), text);
+            }
+        }
+        settings
+    }
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self {
-            Self::Text(text) => visitor.visit_string(text),
-            Self::Number(number) => visitor.visit_i64(number),
-            Self::Truth(truth) => visitor.visit_bool(truth),
+    fn tolerates_bad_value(&self, option: &ServerOption) -> bool {
+        match option.bad_value {
+            BadValue::Refused => false,
+            BadValue::Default => true,
+            BadValue::DefaultWithoutThreads => {
+                !self.given.get("Threads").is_some_and(|given| is_true(&given.text))
+            }
         }
     }
 
-    /// An empty text is how the config file says that there is none.
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self {
-            Self::Text(text) if text.is_empty() => visitor.visit_none(),
-            value => visitor.visit_some(value),
+    /// Checks a value, warns of a questionable one, and stores it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the value. Nothing was stored.
+    pub(super) fn store(
+        &mut self,
+        settings: &mut Settings,
+        option: &'static ServerOption,
+        given: &GivenValue,
+    ) -> Result<(), String> {
+        let text = given.text.as_str();
+        match option.kind {
+            OptionKind::Switch(set) => set(settings, !text.is_empty()),
+            OptionKind::Text(set) => set(settings, text.to_owned()),
+            OptionKind::Truth(set) => {
+                self.warn_of_odd_truth(option, given);
+                set(settings, is_true(text));
+            }
+            OptionKind::StrictTruth(set) => set(settings, strict_truth(text)?),
+            OptionKind::Number(lowest, highest, _, set) => {
+                let number = number_between(lowest, highest, text)?;
+                if !set(settings, number) {
+                    return Err(format!("{number} is out of range"));
+                }
+            }
+            OptionKind::Word(words, set) => set(settings, one_of(words, text)?),
+            OptionKind::Networks(set) => set(settings, self.networks(option, given)?),
+            OptionKind::File(set) => {
+                check_path(text)?;
+                self.warn_of_comment(option, given);
+                let path = if text.is_empty() {
+                    text.into()
+                } else {
+                    self.homedir.join(self.environment.expand(text))
+                };
+                set(settings, path);
+            }
+            OptionKind::Path(set) => {
+                check_path(text)?;
+                let directory = &self.environment.working_directory;
+                set(settings, if text.is_empty() { text.into() } else { directory.join(Path::new(text)) });
+            }
+        }
+        Ok(())
+    }
+
+    fn networks(&mut self, option: &ServerOption, given: &GivenValue) -> Result<Networks, String> {
+        let networks: Networks = given.text.parse().map_err(|error: NetworksError| error.to_string())?;
+        self.warnings.extend(
+            networks.widened().map(|(written, taken)| {
+                format!("{}: {}: {written} is taken as {taken}", given.place, option.key)
+            }),
+        );
+        Ok(networks)
+    }
+
+    fn warn_of_comment(&mut self, option: &ServerOption, given: &GivenValue) {
+        if given.in_file && has_comment(&given.text) {
+            let text = given.text.escape_debug();
+            self.warnings.push(format!("{}: {}: '{text}' {TAKEN_WHOLE}", given.place, option.key));
         }
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        match self {
-            Self::Text(text) => text.into_deserializer().deserialize_enum(name, variants, visitor),
-            value => value.deserialize_any(visitor),
+    fn warn_of_odd_truth(&mut self, option: &ServerOption, given: &GivenValue) {
+        let text = given.text.to_ascii_lowercase();
+        if !matches!(text.as_str(), "true" | "false" | "" | "0" | "no" | "off") {
+            self.warnings.push(format!(
+                "{}: {}: '{}' counts as false, since only 'true' is true",
+                given.place,
+                option.key,
+                given.text.escape_debug()
+            ));
         }
     }
+}
 
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+fn is_true(text: &str) -> bool {
+    text.eq_ignore_ascii_case("true")
+}
+
+fn strict_truth(text: &str) -> Result<bool, String> {
+    match is_true(text) || text.eq_ignore_ascii_case("false") {
+        true => Ok(is_true(text)),
+        false => Err(format!("'{}' is neither True nor False", text.escape_debug())),
     }
 }
 
-impl IntoDeserializer<'_, Error> for SettingValue {
-    type Deserializer = Self;
+fn one_of(words: &[&'static str], text: &str) -> Result<&'static str, String> {
+    words.iter().find(|word| **word == text).copied().ok_or_else(|| {
+        format!("there is no '{}'; expected one of: {}", text.escape_debug(), words.join(", "))
+    })
+}
 
-    fn into_deserializer(self) -> Self {
-        self
+fn check_path(text: &str) -> Result<(), String> {
+    match text.contains('\0') {
+        true => Err("a path cannot contain a zero byte".to_owned()),
+        false => Ok(()),
     }
 }
 
-/// All values by their options' names.
-pub(super) struct SettingMap(pub(super) BTreeMap<&'static str, SettingValue>);
-
-impl<'de> Deserializer<'de> for SettingMap {
-    type Error = Error;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        MapDeserializer::new(self.0.into_iter()).deserialize_any(visitor)
+/// Reads a whole number between two bounds, inclusive.
+fn number_between(lowest: i64, highest: i64, text: &str) -> Result<i64, String> {
+    let number = pyzor_wire::number::integer(text.as_bytes()).ok_or_else(|| not_a_number(text))?;
+    // More seconds than a time stamp can hold are as good as the most that it can.
+    let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
+    if number < lowest {
+        return Err(format!("{number} is less than {lowest}"));
     }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    if number > highest {
+        return Err(format!("{number} is more than {highest}"));
     }
+    Ok(number)
+}
+
+fn not_a_number(text: &str) -> String {
+    let leading: String = text.chars().take_while(char::is_ascii_digit).collect();
+    let hint = match text[leading.len()..].trim_start().chars().next() {
+        Some('#' | ';') if !leading.is_empty() => {
+            format!(": a comment cannot follow a value, write just {leading}")
+        }
+        _ => String::new(),
+    };
+    format!("'{}' is not a whole number{hint}", text.escape_debug())
+}
+
+/// Whether a part of the value looks like a comment after it.
+pub(super) fn has_comment(text: &str) -> bool {
+    text.match_indices(['#', ';']).any(|(at, _)| text[..at].ends_with(char::is_whitespace))
 }
