@@ -21,6 +21,7 @@ INSTALL ?= install
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
+programs := pyzord pyzor-migrate pyzor-bench
 scripts := .ci/run $(wildcard tests/*.sh dist/*.sh fuzz/*.sh)
 
 # One target at a time, even with -j: several of them install packages.
@@ -96,12 +97,10 @@ storms: rust build-packages test-packages
 	PYZORD_STORM_SECONDS=60 $(CARGO) test --locked --release --test blackbox -- --nocapture --test-threads 1 storms::
 
 bench: rust build-packages test-packages
-	$(CARGO) build --locked --release -p pyzor-bench
 	$(CARGO) bench --locked --bench pure
 	$(CARGO) bench --locked --bench compare
 
 bench-long: rust build-packages test-packages
-	$(CARGO) build --locked --release -p pyzor-bench
 	PYZORD_BENCH_LONG=1 $(CARGO) bench --locked --bench compare
 
 migrations: rust build-packages test-packages
@@ -161,10 +160,12 @@ test-packages:
 	tests/setup.sh
 
 # "make install" builds only what is missing, so that root installs what an ordinary user has built.
-$(target)/release/pyzord:
+$(programs:%=$(target)/release/%):
 	$(MAKE) build
 
-install: $(target)/release/pyzord
+# Removes the pages of an older version, which may have had other names.
+install: $(programs:%=$(target)/release/%)
+	rm -rf $(DESTDIR)$(docdir)/docs
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir) \
 	    $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 \
 	    $(DESTDIR)$(docdir)/docs/development $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir)
@@ -175,7 +176,7 @@ install: $(target)/release/pyzord
 	$(INSTALL) -m 644 docs/man/pyzor-migrate.1 $(DESTDIR)$(mandir)/man1/pyzor-migrate.1
 	$(INSTALL) -m 644 docs/man/pyzord.8 $(DESTDIR)$(mandir)/man8/pyzord.8
 	$(INSTALL) -m 644 docs/man/pyzord.conf.5 $(DESTDIR)$(mandir)/man5/pyzord.conf.5
-	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE config.example $(DESTDIR)$(docdir)
+	$(INSTALL) -m 644 README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE config.example $(DESTDIR)$(docdir)
 	$(INSTALL) -m 644 docs/*.md $(DESTDIR)$(docdir)/docs
 	$(INSTALL) -m 644 docs/development/*.md $(DESTDIR)$(docdir)/docs/development
 	$(INSTALL) -m 644 dist/pyzord.sysctl $(DESTDIR)$(docdir)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs all tests except those that this machine does not permit. Prints at the end how many it skipped and why. With
-# PYZORD_TESTS=all a test that must be skipped is an error, reported before any test runs.
+# PYZORD_TESTS=all a test that the machine does not permit is an error, reported before any test runs.
 #
 # A module in a test's path names its requirement: …::mounts::full_disks::… is skipped if mounting fails. Each
 # requirement is tried once. Tests in modules named "ours" are about this package's server only, and are skipped if
@@ -36,7 +36,6 @@ count() {
 # Tries the operation that tests in modules of this name need.
 permits() {
     case $1 in
-    ours) [ -z "${PYZORD+set}" ] || { echo "PYZORD is '$PYZORD'" && false; } >&2 ;;
     mounts)
         as_root=
         [ "$(id -u)" -eq 0 ] || as_root=--map-root-user
@@ -55,11 +54,22 @@ permits() {
     esac
 }
 
+# Skips the tests in modules of this name.
+skip_modules() {
+    # --skip matches a part of a path, so that a module whose name only ends with it would be skipped as well.
+    if grep -q "[a-z0-9_]$1::" "$directory/all"; then
+        echo "tests/run.sh: these tests are in modules whose names end with '$1': rename the modules" >&2
+        grep "[a-z0-9_]$1::" "$directory/all" >&2
+        exit 1
+    fi
+    skip="$skip --skip $1::"
+}
+
 # Skips the tests in modules of this name if there are any and the machine does not permit them.
 need() {
-    if grep -qF "$1::" "$directory/all" && ! permits "$1" >/dev/null 2>"$directory/error"; then
-        skip="$skip --skip $1::"
-        reasons="$reasons${reasons:+${2:+, }}$2"
+    if grep -q "^$1::\|::$1::" "$directory/all" && ! permits "$1" >/dev/null 2>"$directory/error"; then
+        skip_modules "$1"
+        reasons="$reasons${reasons:+, }$2"
         sed "s/^/tests\/run.sh: $1: /" "$directory/error" >>"$directory/errors"
     fi
 }
@@ -68,22 +78,21 @@ tests --no-run
 all=$(count)
 mv "$directory/list" "$directory/all"
 skip='' reasons=''
-need ours ''
 need mounts 'no mounts (which need CAP_SYS_ADMIN or user namespaces)'
 need namespaces 'no network namespaces (CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_NET_RAW)'
 need raw_sockets 'no raw sockets (CAP_NET_RAW)'
 need root 'no change of users (root)'
 need traces 'no tracing (CAP_SYS_PTRACE)'
-advice='run as root, in a container with --privileged'
-why=${reasons:+"this machine permits $reasons: $advice"}
-case $skip in
-*ours::*) why="PYZORD names another server${why:+, and }$why" ;;
-esac
+why=${reasons:+"this machine permits $reasons: run as root, in a container with --privileged"}
 
 if [ -n "$skip" ] && [ "${PYZORD_TESTS:-}" = all ]; then
     cat "$directory/errors" >&2
     echo "tests/run.sh: PYZORD_TESTS=all, but $why" >&2
     exit 1
+fi
+if [ -n "${PYZORD:-}" ]; then
+    skip_modules ours
+    why="PYZORD names another server${why:+, and }$why"
 fi
 
 status=0

@@ -1,6 +1,7 @@
 //! Programs that are run to their end.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use super::{PATIENCE, eventually};
 
 /// Whether the server under test is the one of this package.
 pub(crate) fn is_ours() -> bool {
-    env::var_os("PYZORD").is_none()
+    other_program().is_none()
 }
 
 /// The server under test.
@@ -21,7 +22,7 @@ pub(crate) fn is_ours() -> bool {
 /// Tests in modules named `ours` hold for the server of this package alone. So that they do not run against another
 /// one unnoticed, no other one is started unless they are skipped.
 pub(super) fn program() -> PathBuf {
-    let Some(program) = env::var_os("PYZORD") else {
+    let Some(program) = other_program() else {
         return fs::canonicalize(env!("CARGO_BIN_EXE_pyzord")).unwrap();
     };
     let arguments: Vec<String> = env::args().collect();
@@ -34,15 +35,14 @@ pub(super) fn program() -> PathBuf {
     fs::canonicalize(program).unwrap()
 }
 
-/// The load generator, which another package of the workspace builds into the same directory.
+/// The server that `PYZORD` names; none if the variable is unset or empty.
+fn other_program() -> Option<OsString> {
+    env::var_os("PYZORD").filter(|program| !program.is_empty())
+}
+
+/// The load generator.
 pub(crate) fn generator() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_pyzord")).with_file_name("pyzor-bench");
-    assert!(
-        path.exists(),
-        "{} is missing: run cargo build -p pyzor-bench, with --release for releases",
-        path.display()
-    );
-    path
+    PathBuf::from(env!("CARGO_BIN_EXE_pyzor-bench"))
 }
 
 /// A program that `tests/setup.sh` puts into the virtual environment.

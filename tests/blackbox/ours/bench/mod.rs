@@ -5,6 +5,7 @@ mod peers;
 mod screen;
 mod servers;
 mod sweep;
+mod version;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

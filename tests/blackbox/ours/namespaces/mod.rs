@@ -4,5 +4,5 @@
 mod absent;
 mod init;
 mod links;
-mod neighbours;
+mod neighbor_table;
 mod sources;
