@@ -1,4 +1,4 @@
-//! Connections to a server: who logs in, how the server proves its identity, and what is set first.
+//! New connections to a server: login, TLS and session settings.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -11,18 +11,20 @@ use super::target::{MySqlServer, MySqlTarget, default_port};
 use crate::storage::remote::start::ConnectError;
 use crate::storage::remote::tls::{self, TrustedCertificates};
 
-/// What the library of the established server looks at for another socket.
+/// The environment variable with the path of the server's socket. MySQL's client library, which the Python server uses,
+/// reads it, too.
 const SOCKET_VARIABLE: &str = "MYSQL_UNIX_PORT";
-/// Where a server on the same machine listens, on Debian, on Red Hat and as built from source.
+/// The usual paths of a local server's socket: Debian, Red Hat, built from source.
 const SOCKETS: [&str; 3] = ["/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"];
-/// Without this a server that is told so keeps what was counted to the connection that counted it.
+/// Required, because a server configured with `autocommit = 0` would never commit the counts.
 const COMMIT: &str = "autocommit = 1";
-/// What is set besides, where the server knows it: a statement that nobody waits for any more is to end
-/// soon, and no mode is to change what statements mean.
-const HABITS: [&str; 3] = ["innodb_lock_wait_timeout = 1", "lock_wait_timeout = 1", "sql_mode = ''"];
+/// Set if the server supports them: statements stop waiting for locks soon after their batch has timed out, and no SQL
+/// mode changes the meaning of statements.
+const OPTIONAL_SETTINGS: [&str; 3] =
+    ["innodb_lock_wait_timeout = 1", "lock_wait_timeout = 1", "sql_mode = ''"];
 
 impl MySqlTarget {
-    /// A new connection. Takes as long as it takes.
+    /// Opens a new connection. Has no time limit of its own.
     pub(super) async fn connect(&self) -> Result<Conn, MySqlConnectError> {
         let servers: Vec<MySqlServer> = match &self.server {
             MySqlServer::Local => {
@@ -36,23 +38,23 @@ impl MySqlTarget {
             }
             server => vec![server.clone()],
         };
-        let mut last = ConnectError::temporary("there is no server to try");
+        let mut last = ConnectError::temporary("no server address to try");
         for server in servers {
-            // The library panics over a server's key that is none, and over a password too long for it.
+            // mysql_async panics if the server's RSA key is malformed or too short for the password.
             let login = AssertUnwindSafe(self.log_in(&server)).catch_unwind().await;
             let login = login.map_err(|_| {
                 ConnectError::permanent(
-                    "the password cannot be encrypted for it: its key is malformed, or the password is longer than \
-                     about 200 bytes; with TLS none is needed",
+                    "cannot encrypt the password: the server's RSA key is malformed, or the password is longer than \
+                     about 200 bytes: use TLS, which needs no such key",
                 )
             })?;
             match login? {
                 Ok(mut connection) => {
-                    set_up(&mut connection).await.map_err(|error| failure_of(&error))?;
+                    set_up(&mut connection).await.map_err(|error| connect_error(&error))?;
                     return Ok(connection);
                 }
-                Err(error) if is_full(&error) => return Err(MySqlConnectError::NoRoom(error.to_string())),
-                Err(error) => last = failure_of(&error),
+                Err(error) if is_limit(&error) => return Err(MySqlConnectError::Limit(error.to_string())),
+                Err(error) => last = connect_error(&error),
             }
             if last.is_permanent {
                 break;
@@ -71,7 +73,7 @@ impl MySqlTarget {
             if !keys.is_empty() {
                 let options = self.options(server).ssl_opts(any_certificate());
                 let login = tls::trusting(Some(keys), Conn::new(options)).await?;
-                // The server may have a certificate that an authority of the same file has issued.
+                // A certificate that is not in the file itself may still be issued by an authority in it.
                 if !matches!(&login, Err(Error::Io(IoError::Io(error))) if tls::is_another_key(error)) {
                     return Ok(login);
                 }
@@ -87,7 +89,7 @@ impl MySqlTarget {
             .user(some(&self.user))
             .pass(some(&self.password))
             .db_name(Some(&self.database))
-            // The server's own idea of its socket may be another machine's.
+            // The server reports a socket path that may belong to another machine.
             .prefer_socket(false);
         match server {
             MySqlServer::Tcp(host, port) => options = options.ip_or_hostname(host).tcp_port(*port),
@@ -98,10 +100,10 @@ impl MySqlTarget {
     }
 }
 
-/// Why there is no new connection.
+/// Why a new connection could not be opened.
 pub(super) enum MySqlConnectError {
-    /// There is room for those that there are alone, on the server or in this process.
-    NoRoom(String),
+    /// The limit of connections on the server, or of file descriptors in this process, is reached.
+    Limit(String),
     Other(ConnectError),
 }
 
@@ -114,15 +116,15 @@ impl From<ConnectError> for MySqlConnectError {
 impl From<MySqlConnectError> for ConnectError {
     fn from(error: MySqlConnectError) -> Self {
         match error {
-            MySqlConnectError::NoRoom(why) => Self::temporary(why),
+            MySqlConnectError::Limit(why) => Self::temporary(why),
             MySqlConnectError::Other(failure) => failure,
         }
     }
 }
 
-/// Whether one connection more is too many.
-fn is_full(error: &Error) -> bool {
-    // Of the server, of any account, of this account.
+/// Whether a limit keeps another connection from being opened.
+fn is_limit(error: &Error) -> bool {
+    // The limits of the server, of every account, and of this account.
     const TOO_MANY_CONNECTIONS: [u16; 3] = [1040, 1203, 1226];
     match error {
         Error::Server(error) => TOO_MANY_CONNECTIONS.contains(&error.code),
@@ -134,14 +136,14 @@ fn is_full(error: &Error) -> bool {
 }
 
 async fn set_up(connection: &mut Conn) -> Result<(), Error> {
-    // At once, since the way may be long.
-    match connection.query_drop(format!("SET SESSION {COMMIT}, {}", HABITS.join(", "))).await {
+    // One statement instead of four, because each one takes a round trip.
+    match connection.query_drop(format!("SET SESSION {COMMIT}, {}", OPTIONAL_SETTINGS.join(", "))).await {
         Err(Error::Server(_)) => {}
         done => return done,
     }
     connection.query_drop(format!("SET SESSION {COMMIT}")).await?;
-    for habit in HABITS {
-        match connection.query_drop(format!("SET SESSION {habit}")).await {
+    for setting in OPTIONAL_SETTINGS {
+        match connection.query_drop(format!("SET SESSION {setting}")).await {
             Ok(()) | Err(Error::Server(_)) => {}
             lost => return lost,
         }
@@ -149,29 +151,29 @@ async fn set_up(connection: &mut Conn) -> Result<(), Error> {
     Ok(())
 }
 
-/// Accepts the certificates that these authorities have issued for the server's host.
+/// TLS options that accept certificates issued by these authorities for the server's host.
 fn certificates_of(authorities: &TrustedCertificates) -> SslOpts {
     let roots = authorities.certificates().iter().map(|certificate| certificate.to_vec().into()).collect();
     SslOpts::default().with_root_certs(roots).with_disable_built_in_roots(true)
 }
 
-/// Accepts any certificate. The library insists on some authorities, of which it makes no use then.
+/// TLS options that accept any certificate.
 fn any_certificate() -> SslOpts {
     SslOpts::default().with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true)
 }
 
-/// Why there is no connection, as the library says.
-pub(super) fn failure_of(error: &Error) -> ConnectError {
+/// Converts an error of mysql_async, and decides whether retrying can help.
+pub(super) fn connect_error(error: &Error) -> ConnectError {
     const REFUSALS: [u16; 9] = [
-        1044, // no access to the database
-        1045, // no access with this password
-        1049, // no such database
-        1130, // no access from this machine
-        1142, // no right to the table
-        1143, // no right to a column
-        1251, // no common way to authenticate
-        1698, // no access
-        3159, // no access without TLS
+        1044, // access to the database denied
+        1045, // access denied (wrong user or password)
+        1049, // unknown database
+        1130, // this host is not allowed to connect
+        1142, // access to the table denied
+        1143, // access to a column denied
+        1251, // no common authentication method
+        1698, // access denied (other authentication method)
+        3159, // the server requires TLS
     ];
     let (why, is_permanent) = match error {
         Error::Server(error) => (error.to_string(), REFUSALS.contains(&error.code)),
@@ -189,7 +191,6 @@ pub(super) fn failure_of(error: &Error) -> ConnectError {
             Some(why) => (why, true),
             None => (error.to_string(), false),
         },
-        // Before there is a connection.
         Error::Io(IoError::Tls(TlsError::InvalidDnsName(_))) => return tls::no_name(),
         Error::Io(IoError::Tls(TlsError::Tls(error))) => return tls::unusable(error),
         error => (error.to_string(), false),

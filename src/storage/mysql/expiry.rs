@@ -1,4 +1,4 @@
-//! Deleting what has expired, in slices that hold nobody up, and the look for foreign keys.
+//! Deleting expired records in small slices, and a check for keys that are not digests.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -9,71 +9,75 @@ use mysql_async::{Error, Params, Row, Value};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::core::{MySqlCore, is_timeout};
+use super::core::MySqlCore;
+use super::errors::is_timeout;
 use super::pool::Lease;
+use super::rows::{decode_age, decode_held, digest_of};
 use super::statement_size::StatementSize;
-use super::table::{TIMES, decode_age, decode_held, digest_of, within};
+use super::table::{TIMES, within};
 use crate::record::Timestamp;
 use crate::storage::remote::presence::{LIMIT, RemoteStore};
 use pyzor_wire::digest::Digest;
 
-/// How often expired records are looked for.
+/// The time between two runs.
 const PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
-/// How soon that is tried again when it did not succeed.
+/// The time until the next run if one has failed.
 const RETRY: Duration = Duration::from_secs(60);
-/// How many records are looked at at a time at most, and how many are deleted by one statement, whose locks
-/// others wait for.
+/// The most records that one statement reads.
 const SLICE: usize = 1000;
+/// The most records that one statement deletes. Other clients wait for its locks.
 const DELETED_AT_ONCE: usize = 100;
-/// A walk is given up when others hold more expired rows locked.
+/// A run fails if other clients hold locks on more expired rows than this.
 const MOST_LOCKED: u64 = 10;
-/// How long others have the table at least between two statements. As long as one took, at least.
+/// The shortest pause between two statements. A pause is at least as long as the statement before it.
 const PAUSE: Duration = Duration::from_millis(2);
-/// How long a deletion may take, which may wait for a row that others hold while the service waits for its
-/// connection.
+/// The most time that a deletion may take. It may wait for a locked row while batches wait for its connection.
 const DELETION_LIMIT: Duration = Duration::from_millis(300);
-/// How many seconds two clocks may be apart without a warning.
+/// The difference between the clocks of both machines above which a warning is logged, in seconds.
 const MOST_APART: u64 = 3600;
-/// How many keys are looked at at the start, to tell whether some are no digests.
+/// The number of keys that are checked at startup for keys that are not digests.
 const SAMPLE: usize = 1000;
 
-/// What one walk through the table did.
+/// Totals of one run through the table.
 #[derive(Default)]
 struct ExpiryTotals {
     records: u64,
     deleted: u64,
-    /// Expired ones that others held locked, and that are left to the next walk.
+    /// Expired records that were locked by other clients.
     locked: u64,
     longest: Duration,
 }
 
-/// Looks after a table until the engine is closed.
+/// Checks the keys of the table once, then expires records once a day, until the task is aborted.
 pub(super) async fn keep(shared: Arc<MySqlCore>, age: Option<Duration>) {
     let name = shared.pool.target.describe();
-    if let Err(why) = look_for_foreign_keys(&shared).await {
-        warn!("looking at the keys of {name} was given up: {why}");
+    if let Err(why) = check_keys(&shared).await {
+        warn!("cannot check the keys of the MySQL server {name}: {why}");
     }
     let Some(age) = age else { return };
     loop {
         let start = Instant::now();
         match sweep(&shared, age).await {
-            Ok(walked) => {
+            Ok(totals) => {
                 info!(
-                    "Expired {} of {} records in {:.1} s; no statement took longer than {} us{}",
-                    walked.deleted,
-                    walked.records,
+                    "Expiry: removed {} of {} records in {:.1} s (longest statement {} µs){}",
+                    totals.deleted,
+                    totals.records,
                     start.elapsed().as_secs_f64(),
-                    walked.longest.as_micros(),
-                    match walked.locked {
+                    totals.longest.as_micros(),
+                    match totals.locked {
                         0 => String::new(),
-                        locked => format!("; {locked} were locked by others and stay until the next time"),
+                        locked => format!("; {locked} locked by other clients, left for the next run"),
                     },
                 );
                 sleep(PERIOD).await;
             }
             Err(why) => {
                 if shared.pool.presence().epoch().is_some() {
-                    warn!("looking for expired records in {name} was given up: {why}");
+                    warn!(
+                        "cannot expire records of the MySQL server {name}: {why}; retrying in {} s",
+                        RETRY.as_secs()
+                    );
                 }
                 sleep(RETRY).await;
             }
@@ -81,7 +85,7 @@ pub(super) async fn keep(shared: Arc<MySqlCore>, age: Option<Duration>) {
     }
 }
 
-/// A number from 0 to 1 that nobody can tell before.
+/// A random number from 0 to 1.
 pub(super) fn random_share() -> f64 {
     (random() >> 32) as f64 / f64::from(u32::MAX)
 }
@@ -90,8 +94,8 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Walks through the whole table once, from some place in the middle to the end and from the
-/// beginning to there: servers that share a table and start together are not in each other's way.
+/// Deletes the expired records of the whole table. Begins at a random key, so that servers that share a table and start
+/// together work on different rows.
 async fn sweep(shared: &MySqlCore, age: Duration) -> Result<ExpiryTotals, String> {
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
     let mut sweep = TableExpiry {
@@ -99,36 +103,38 @@ async fn sweep(shared: &MySqlCore, age: Duration) -> Result<ExpiryTotals, String
         horizon: Timestamp::from_micros(0),
         reading: StatementSize::new(SLICE),
         deleting: StatementSize::new(DELETED_AT_ONCE),
-        walked: ExpiryTotals::default(),
+        totals: ExpiryTotals::default(),
     };
     sweep.horizon = Timestamp::from_micros(sweep.now().await?.micros().saturating_sub(age));
     let middle = format!("{:016x}", random()).into_bytes();
     sweep.walk(middle.clone(), None).await?;
     sweep.walk(Vec::new(), Some(middle)).await?;
-    Ok(sweep.walked)
+    Ok(sweep.totals)
 }
 
-/// A walk under way.
+/// A run of expiry through the table.
 struct TableExpiry<'a> {
     shared: &'a MySqlCore,
+    /// Records that last changed before this time expire.
     horizon: Timestamp,
-    /// How many rows a statement may have.
     reading: StatementSize,
     deleting: StatementSize,
-    walked: ExpiryTotals,
+    totals: ExpiryTotals,
 }
 
 impl TableExpiry<'_> {
-    /// The earlier one of this machine's time and the server's: one clock that is wrong must not delete what is recent.
+    /// Returns the earlier one of this machine's time and the server's, so that one clock that is ahead cannot delete
+    /// recent records.
     async fn now(&mut self) -> Result<Timestamp, String> {
         let (outcome, _) = self.run("SELECT UNIX_TIMESTAMP()".to_owned(), Vec::new()).await?;
         let row = outcome.and_then(|(rows, _)| rows.into_iter().next());
         let there = row.and_then(|row| row.get::<Option<i64>, _>(0).flatten());
-        let there = there.ok_or("it did not tell the time")?;
+        let there = there.ok_or("the server returned no time")?;
         let here = Timestamp::now().seconds();
         if here.abs_diff(there) > MOST_APART {
             warn!(
-                "this machine's clock is {} s {} that of the MySQL server {}; records expire by the earlier one",
+                "this machine's clock is {} s {} the clock of the MySQL server {}: set the wrong one; until then \
+                 records expire by the earlier one",
                 here.abs_diff(there),
                 if here > there { "ahead of" } else { "behind" },
                 self.shared.pool.target.describe(),
@@ -136,11 +142,14 @@ impl TableExpiry<'_> {
         }
         let now = here.min(there);
         if !TIMES.contains(&now) {
-            return Err("by this machine's clock it is before 1970 or after 2038: set it".to_owned());
+            return Err(
+                "this machine's clock or the server's is before 1970 or after 2038: set it".to_owned()
+            );
         }
         Ok(Timestamp::from_seconds(now))
     }
 
+    /// Deletes the expired records after a key, up to `end` if it is given.
     async fn walk(&mut self, mut from: Vec<u8>, end: Option<Vec<u8>>) -> Result<(), String> {
         loop {
             let limit = self.reading.rows();
@@ -151,17 +160,17 @@ impl TableExpiry<'_> {
             note(&mut self.reading, limit, taken, outcome.is_some());
             let Some((rows, _)) = outcome else {
                 if limit == 1 {
-                    return Err("it took too long to read one row".to_owned());
+                    return Err("reading a single row timed out".to_owned());
                 }
                 continue;
             };
             let rows: Vec<(Vec<u8>, bool)> = rows.into_iter().map(decode_age).collect();
-            self.walked.records += rows.len() as u64;
+            self.totals.records += rows.len() as u64;
             let is_last = rows.len() < limit;
             if let Some((key, _)) = rows.last() {
                 from.clone_from(key);
             }
-            // What is no digest is left alone.
+            // Rows with other keys belong to another program: keep them.
             let expired = rows.iter().filter(|(_, is_expired)| *is_expired);
             let expired: Vec<Digest> = expired.filter_map(|(key, _)| digest_of(key)).collect();
             self.delete(&expired).await?;
@@ -180,27 +189,27 @@ impl TableExpiry<'_> {
                 self.run(within(DELETION_LIMIT, &table.expire(part, self.horizon)), Vec::new()).await?;
             note(&mut self.deleting, rows, taken, outcome.is_some());
             match outcome {
-                Some((_, deleted)) => self.walked.deleted += deleted,
-                // It is done again in smaller parts.
+                Some((_, deleted)) => self.totals.deleted += deleted,
+                // The next statement is smaller.
                 None if rows > 1 => continue,
-                None => self.walked.locked += 1,
+                None => self.totals.locked += 1,
             }
-            if self.walked.locked > MOST_LOCKED {
-                return Err("many rows are locked by others".to_owned());
+            if self.totals.locked > MOST_LOCKED {
+                return Err("too many rows are locked by other clients".to_owned());
             }
             digests = rest;
         }
         Ok(())
     }
 
-    /// Runs one statement and leaves the table to others for as long. Returns its rows and how many it has
-    /// changed, unless it took too long; and how long it took.
+    /// Runs one statement, then pauses for as long as it took. Returns the rows and how many were changed, `None` if
+    /// the statement timed out; and how long it took.
     async fn run(
         &mut self,
         statement: String,
         parameters: Vec<Value>,
     ) -> Result<(Option<(Vec<Row>, u64)>, Duration), String> {
-        // Of those of the service, so that no server needs room for more.
+        // Shares the pool with batches, so that expiry needs no connection of its own.
         let lease = limited(async { self.shared.pool.take().await.map_err(|failure| failure.why) });
         let mut lease = lease.await?;
         let start = Instant::now();
@@ -225,35 +234,35 @@ impl TableExpiry<'_> {
             Some(Err(error)) => return Err(error.to_string()),
             None => None,
         };
-        self.walked.longest = self.walked.longest.max(taken);
+        self.totals.longest = self.totals.longest.max(taken);
         sleep(PAUSE.max(taken)).await;
         Ok((outcome, taken))
     }
 
-    /// Gives back a connection whose server has answered.
+    /// Notes that the server has answered, and returns the connection to the pool.
     fn seen(&self, lease: Lease<'_>) {
         self.shared.pool.presence().seen();
         lease.put_back();
     }
 }
 
-/// Takes note of how long a statement took, or that it was given up.
+/// Records how long a statement took, or that it timed out.
 fn note(statement_size: &mut StatementSize, rows: usize, taken: Duration, has_ended: bool) {
     match has_ended {
         true => statement_size.took(rows, taken, Instant::now()),
-        false => statement_size.gave_up(rows, Instant::now()),
+        false => statement_size.timed_out(rows, Instant::now()),
     }
 }
 
 async fn limited<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     match timeout(LIMIT, work).await {
         Ok(outcome) => outcome,
-        Err(_) => Err("it took too long".to_owned()),
+        Err(_) => Err(format!("no answer within {} ms", LIMIT.as_millis())),
     }
 }
 
-/// Says when some of the first keys are no digests, which this engine does not serve.
-async fn look_for_foreign_keys(shared: &MySqlCore) -> Result<(), String> {
+/// Warns if some of the first keys of the table are not digests; this engine ignores their rows.
+async fn check_keys(shared: &MySqlCore) -> Result<(), String> {
     let mut foreign = 0;
     let text = |error: Error| error.to_string();
     limited(async {
@@ -270,8 +279,8 @@ async fn look_for_foreign_keys(shared: &MySqlCore) -> Result<(), String> {
     .await?;
     if foreign > 0 {
         warn!(
-            "the table of {} has keys that are no digests, {foreign} of the first {SAMPLE}; they are left alone; \
-             pyzor-migrate to another database repairs, merges or skips them",
+            "{foreign} of the first {SAMPLE} keys of the MySQL server {} are not digests and are ignored: migrate to \
+             another database with pyzor-migrate to repair, merge or skip them",
             shared.pool.target.describe()
         );
     }

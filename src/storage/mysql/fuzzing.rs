@@ -1,26 +1,27 @@
-//! Rows as records, statements that no content of a table can escape from, and names of databases.
+//! Fuzzing of three things: decoding rows, statements (no content of a table may escape its quotes), and `DigestDB`.
 
 use mysql_async::Value;
 
-use super::table::{MySqlTable, of_columns, of_held, of_record};
+use super::rows::{of_columns, of_held, of_record};
+use super::table::MySqlTable;
 use super::target::MySqlTarget;
 use crate::fuzz_models::{FuzzInput, any_record};
 use crate::record::{Record, TallyKind, Timestamp};
 use pyzor_wire::digest::Digest;
 
-/// A record as the engine stores it in columns of 32 bits, and as it reads that.
+/// Returns the column values that the engine stores for a record in 32-bit columns, and the record read back from them.
 pub fn through_rows(record: &Record) -> (String, Option<Record>) {
     let stored = table(31).clamp(record);
     let values = columns(&stored);
     (format!("{values:?}"), of_record(values.into_iter()))
 }
 
-/// The database for people, and all that was made of its name, with the password.
+/// Parses `DigestDB`. Returns the description for messages, and everything parsed, including the password.
 pub(crate) fn parse_dsn(dsn: &str) -> Result<(String, String), String> {
     MySqlTarget::parse(dsn).map(|target| (target.describe(), format!("{target:?}"))).map_err(|error| error.0)
 }
 
-/// Any row, and any record.
+/// The fuzz target: arbitrary records and rows.
 pub(crate) fn target(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
     let table = table(input.pick(&[31, 63, 32, 7, 8]));
@@ -47,7 +48,7 @@ fn value(input: &mut FuzzInput<'_>) -> Value {
         3 => Value::Double(f64::from_bits(input.number() as u64)),
         4 => Value::Date(2026, 11, 22, 10, 26, 46, u32::from(input.byte())),
         5 => Value::Bytes(input.number().to_string().into_bytes()),
-        // As the statements that read a record as one text have it.
+        // The form of the `held` text.
         6 => Value::Bytes((0..6).map(|_| held(input)).collect::<Vec<_>>().join("|").into_bytes()),
         _ => Value::Bytes(input.until(0).to_vec()),
     }
@@ -61,7 +62,7 @@ fn held(input: &mut FuzzInput<'_>) -> String {
     }
 }
 
-/// A table whose columns of counts have so many bits besides the sign.
+/// A table whose count columns have this many bits besides the sign.
 fn table(bits: u32) -> MySqlTable {
     let limit = i64::MAX >> (63 - bits);
     MySqlTable {
@@ -76,7 +77,7 @@ fn table(bits: u32) -> MySqlTable {
     }
 }
 
-/// A record in the columns, as the server tells them.
+/// The values that the server returns for a record.
 fn columns(record: &Record) -> Vec<Value> {
     let text = |number: i64| Value::Bytes(number.to_string().into_bytes());
     let time = |time: Option<Timestamp>| time.map_or(Value::NULL, |time| text(time.seconds()));
@@ -86,7 +87,7 @@ fn columns(record: &Record) -> Vec<Value> {
         .collect()
 }
 
-/// What can be stored is read back, and its statements are whole.
+/// Checks that a clamped record is read back unchanged, and that statements with it are well formed.
 fn check_record(table: &MySqlTable, record: &Record) {
     let stored = table.clamp(record);
     assert_eq!(table.clamp(&stored), stored);
@@ -94,7 +95,7 @@ fn check_record(table: &MySqlTable, record: &Record) {
     for (tally, given) in [(stored.reports, record.reports), (stored.whitelists, record.whitelists)] {
         assert!(tally.count <= table.limits[0] && tally.count >= table.floors[0]);
         assert!(tally.count == given.count || given.count > table.limits[0] || given.count < table.floors[0]);
-        // What a server cannot convert is never asked of it.
+        // Servers convert only these times into dates.
         let times = [tally.first, tally.last].into_iter().flatten();
         assert!(times.map(Timestamp::seconds).all(|time| (1..=i64::from(i32::MAX)).contains(&time)));
     }
@@ -107,7 +108,7 @@ fn check_record(table: &MySqlTable, record: &Record) {
     }
 }
 
-/// Numbers are those of the row.
+/// Checks that a decoded record has the numbers of its row.
 fn check_row(row: &[Value], found: Option<Record>) {
     let Some(found) = found else { return };
     let number = |at: usize| match row.get(at) {
@@ -126,13 +127,13 @@ fn check_row(row: &[Value], found: Option<Record>) {
         assert_eq!(Some(tally.count), number(at));
         let expected = if tally.count == 0 { [None; 2] } else { [at + 1, at + 2].map(number) };
         let given = [tally.first, tally.last].map(|time| time.map(Timestamp::seconds));
-        // Seconds that microseconds cannot count are as good as the last that they can.
+        // Timestamps saturate at the range of their microseconds.
         let near = |seconds: i64| Timestamp::from_seconds(seconds).seconds();
         assert_eq!(given, expected.map(|seconds| seconds.filter(|seconds| *seconds != 0).map(near)));
     }
 }
 
-/// A statement has so many texts in quotes or as hexadecimal numbers, and nothing gets out of them.
+/// Checks that a statement has at least `least` string literals, and that nothing escapes from their quotes.
 fn check_statement(sql: &str, least: usize) {
     let (mut texts, mut depth) = (0, 0);
     let mut rest = sql.chars();

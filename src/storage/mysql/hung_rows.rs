@@ -1,60 +1,61 @@
-//! The rows that keep statements from ending.
+//! Tracks the rows that make statements hang, usually because another client holds a lock on them.
 //!
-//! The server cannot be asked without special rights which row of a statement keeps it waiting. So all rows
-//! of one that was given up go apart from others, in smaller statements each time, down to the row that hangs
-//! by itself. That one is refused at once and tried once a second, until it is counted again.
+//! Only privileged accounts can ask the server which row a statement waits for. So the rows of a statement that timed
+//! out are separated from all others and retried in smaller and smaller statements, until single rows that hang are
+//! found. Those are refused at once and retried once a second, until they are counted.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pyzor_wire::digest::Digest;
 
-/// How long a suspicion lasts that is not confirmed.
+/// The time after which an unconfirmed suspicion is dropped.
 const MEMORY: Duration = Duration::from_secs(10);
-/// How often what is refused is tried.
+/// The time between two attempts to count a refused row.
 const RETRY: Duration = Duration::from_secs(1);
-/// How many digests are remembered; a statement has no more rows.
+/// The most digests that are tracked, more than a statement has rows.
 const MOST: usize = 4096;
-/// By how much the statements shrink that rows of one that was given up are in.
+/// The factor by which the statements for rows of a statement that timed out shrink.
 const NARROWING: usize = 16;
-/// After so many statements in a row that were given up, the whole table seems to be locked.
+/// The number of timeouts in a row after which the whole table seems to be locked.
 const BLOCKED: u32 = 3;
 
-/// A digest, and by how much it is to be raised.
+/// A digest, and the number to add to its count.
 pub(super) type RowAmount = (Digest, u32);
 
-/// What is known of digests that statements were given up for.
+/// The digests of statements that timed out.
 #[derive(Debug, Default)]
 pub(super) struct HungRows {
     known: HashMap<Digest, Suspicion>,
-    /// When something that is refused was tried last; each trial may take as long as it may.
+    /// When a refused row was last tried. Each attempt may take until the time limit.
     tried: Option<Instant>,
-    /// How many statements in a row were given up.
+    /// The number of statements in a row that timed out.
     in_a_row: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
     since: Instant,
-    /// How many rows a statement with it may have; 0 of one that hung by itself.
+    /// The most rows of a statement with this row; 0 if the row hung on its own.
     together: usize,
 }
 
-/// The rows of a batch that are to be tried.
+/// The rows of a batch to try now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RowPlan {
-    /// Those of which nothing bad is known.
+    /// Rows without a suspicion.
     pub(super) together: Vec<RowAmount>,
-    /// Those that go after all others, and how many at a time.
+    /// Suspected rows, which go last.
     pub(super) apart: Vec<RowAmount>,
+    /// The most rows of a statement with suspected rows.
     pub(super) apart_at_a_time: usize,
 }
 
 impl HungRows {
-    /// Takes note of the rows of a statement that was given up.
+    /// Suspects the rows of a statement that timed out.
     pub(super) fn blame(&mut self, digests: &[Digest], now: Instant) {
         self.known.retain(|_, suspicion| !suspicion.is_over(now));
-        // What one row that is known to hang does says nothing of the table.
+        // Rows that are known to hang are no sign that the table is locked.
         if digests.iter().any(|digest| !self.known.contains_key(digest)) {
             self.in_a_row += 1;
         }
@@ -66,7 +67,7 @@ impl HungRows {
         }
     }
 
-    /// Takes note that rows have been counted.
+    /// Clears rows that have been counted.
     pub(super) fn clear(&mut self, rows: &[RowAmount]) {
         self.in_a_row = 0;
         if self.known.is_empty() {
@@ -74,13 +75,13 @@ impl HungRows {
         }
         for (digest, _) in rows {
             if self.known.remove(digest).is_some_and(|suspicion| suspicion.together == 0) {
-                // Who has let this one go may have let others go as well.
+                // The lock's holder may have released other rows as well: try them again.
                 self.known.values_mut().for_each(|suspicion| suspicion.together = suspicion.together.max(1));
             }
         }
     }
 
-    /// Which of these rows to try, and how; none when the whole table seems to be locked.
+    /// Chooses the rows to try now; `None` if the whole table seems to be locked.
     pub(super) fn plan(&mut self, mut rows: Vec<RowAmount>, now: Instant) -> Option<RowPlan> {
         let mut plan = RowPlan { apart_at_a_time: usize::MAX, ..RowPlan::default() };
         let is_due = self.tried.is_none_or(|tried| now.saturating_duration_since(tried) >= RETRY);
@@ -89,7 +90,7 @@ impl HungRows {
                 return None;
             }
             self.tried = Some(now);
-            // One trial is enough, and one row is.
+            // One row is enough to find out, preferably one that is not suspected.
             let at = rows.iter().position(|(digest, _)| !self.known.contains_key(digest));
             plan.together.push(rows.swap_remove(at.unwrap_or_default()));
             return Some(plan);
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_statement_that_hung_go_apart_until_they_are_counted() {
+    fn rows_of_hung_statement_are_separated_until_counted() {
         let rows = amounts(40);
         let mut hung_rows = HungRows::default();
         let now = Instant::now();
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_hangs_by_itself_is_tried_once_a_second() {
+    fn row_that_hangs_on_its_own_is_tried_once_a_second() {
         let rows = amounts(1);
         let mut hung_rows = HungRows::default();
         let now = Instant::now();
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_seems_locked_is_tried_with_one_row_a_second() {
+    fn table_that_seems_locked_is_tried_with_one_row_a_second() {
         let rows = amounts(10);
         let mut hung_rows = HungRows::default();
         let now = Instant::now();
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_limit_to_what_is_remembered() {
+    fn number_of_tracked_digests_is_limited() {
         let mut hung_rows = HungRows::default();
         let digests: Vec<Digest> = (0..MOST as u64 + 10)
             .map(|number| {

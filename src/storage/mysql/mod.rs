@@ -1,17 +1,19 @@
-//! The engine on a table of MySQL or MariaDB.
+//! The engine that stores records in a table of MySQL or MariaDB.
 //!
-//! A batch is one query for all its look-ups and one statement for all its increments of either kind,
-//! each rows at a time where there are many. An increment is repeated only when the server has said
-//! that nothing of its statement was done.
+//! A batch becomes one query for all its look-ups and one statement per kind for all its increments; large batches are
+//! split by rows. An increment is retried only if the server has confirmed that its statement changed nothing.
 
 mod bulk;
 mod connect;
 mod core;
+mod counting;
+mod errors;
 mod expiry;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod hung_rows;
 mod pool;
+mod rows;
 mod schema;
 mod shape;
 mod statement_size;
@@ -33,16 +35,16 @@ use super::remote::presence::{RemoteStore, keep, time_left};
 use super::remote::start::{ConnectError, connect_when_ready};
 use super::{Batch, BatchProgress, BoxFuture, Engine, EngineOpenError, EngineOpening, EngineOptions};
 
-/// How many connections there are when nobody says.
+/// The default of `DBConnections`.
 const CONNECTIONS: usize = 4;
-/// Batches begin one after the other where each statement takes longer.
+/// If even the quickest statement takes this long, the starts of batches are spread over time.
 const LONG: Duration = Duration::from_millis(100);
 
-/// The engine on a table.
+/// The MySQL engine.
 pub(crate) struct MySql {
     shared: Arc<MySqlCore>,
     connections: usize,
-    /// After how long without a change a record expires; none: never.
+    /// The time without a change after which a record expires; `None`: never.
     age: Option<Duration>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -54,7 +56,7 @@ pub(super) fn open(options: &EngineOptions) -> EngineOpening<'_> {
     Box::pin(async { Ok(Arc::new(MySql::open(options).await?) as Arc<dyn Engine>) })
 }
 
-/// Whether `DigestDB` names a table.
+/// Checks the syntax of `DigestDB`, without a connection.
 pub(super) fn check(options: &EngineOptions) -> Result<(), String> {
     MySqlTarget::parse(&options.dsn).map(|_| ()).map_err(|error| error.0)
 }
@@ -66,13 +68,14 @@ impl MySql {
         let name = format!("the MySQL server {}", target.describe());
         let (connection, table) = connect_when_ready(&name, || async {
             let mut connection = target.connect().await?;
-            let table = MySqlTable::inspect(&mut connection, &target, TableUse::Making).await?;
-            let table = table.ok_or_else(|| ConnectError::temporary("the table has gone again"))?;
+            let table = MySqlTable::inspect(&mut connection, &target, TableUse::Creating).await?;
+            let table = table
+                .ok_or_else(|| ConnectError::temporary("the table was dropped during its inspection"))?;
             Ok((connection, table))
         })
         .await?;
         let connections = options.connections.unwrap_or(CONNECTIONS);
-        // One more is for the prober and for expiry.
+        // One more for the prober and for expiry.
         let pool = Arc::new(ConnectionPool::new(target, connection, table, connections + 1));
         let shared = Arc::new(MySqlCore::new(pool, name));
         let tasks = vec![
@@ -105,13 +108,13 @@ impl Engine for MySql {
         let shared = Arc::clone(&self.shared);
         BatchProgress::Later(Box::pin(async move {
             let presence = shared.pool.presence();
-            let mut under_way = Vec::new();
+            let mut in_flight = Vec::new();
             let given = time_left(batch.since());
             let end = Instant::now() + given;
-            match timeout(given, shared.serve(&mut batch, epoch, end, &mut under_way)).await {
+            match timeout(given, shared.serve(&mut batch, epoch, end, &mut in_flight)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(why)) => presence.lost(epoch, &why),
-                Err(_) if presence.timed_out(epoch, given) => shared.note_given_up(&under_way),
+                Err(_) if presence.timed_out(epoch, given) => shared.note_timeout(&in_flight),
                 Err(_) => {}
             }
             batch
@@ -123,7 +126,7 @@ impl Engine for MySql {
     }
 
     fn spacing(&self) -> Duration {
-        // Where statements are quick there is nothing to gain.
+        // Quick statements gain nothing from larger batches.
         let least = self.shared.least();
         let connections = u32::try_from(self.connections.max(1)).unwrap_or(u32::MAX);
         if least < LONG { Duration::ZERO } else { least / connections }
@@ -137,7 +140,7 @@ impl Engine for MySql {
         self.shared.pool.presence().epoch().is_some()
     }
 
-    /// A store elsewhere may always come back.
+    /// Never resolves, because an unavailable server can always come back.
     fn failed(&self) -> BoxFuture<'_, String> {
         Box::pin(std::future::pending())
     }

@@ -1,4 +1,4 @@
-//! Connections to one server, and what its table looks like.
+//! The pool of connections to a server, and the description of its table.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,25 +18,25 @@ use crate::storage::BoxFuture;
 use crate::storage::remote::presence::{LIMIT, Presence, RemoteStore, with_lookup_hint};
 use crate::storage::remote::start::ConnectError;
 
-/// How long a connection may be idle before it is pinged; servers close those that stay idle.
+/// The idle time after which a connection is pinged; servers close idle connections.
 const FRESH: Duration = Duration::from_millis(400);
-/// How long one connection may take to answer a ping.
+/// The most time that a ping may take.
 const PING_LIMIT: Duration = Duration::from_millis(500);
-/// How long one connection may take to be closed.
-const FAREWELL: Duration = Duration::from_millis(300);
-/// How often the table is inspected, and how often one connection more is tried.
+/// The most time that closing one connection may take.
+const CLOSE_LIMIT: Duration = Duration::from_millis(300);
+/// The interval at which the table is inspected and the limit of connections is raised by one.
 const INSPECTION: Duration = Duration::from_secs(10);
 
-/// Connections that wait for work, how many there may be, and the table.
+/// Idle connections, the limit of connections, and the table.
 pub(super) struct ConnectionPool {
     pub(super) target: MySqlTarget,
     presence: Presence,
     table: ArcSwap<MySqlTable>,
     idle: Mutex<Vec<IdleConnection>>,
-    /// How many connections there may be: as many as are wanted, or as the server has had room for.
+    /// The most connections that may be open: `wanted`, or fewer if the server has refused more.
     limit: AtomicUsize,
     wanted: usize,
-    /// As many as the limit. Who holds one may use a connection.
+    /// One permit per connection in use; together with the acquired ones as many as `limit`.
     permits: Semaphore,
 }
 
@@ -45,8 +45,8 @@ struct IdleConnection {
     used: Instant,
 }
 
-/// A connection in use. Unless it is put back it is closed, so that one with an unfinished statement is
-/// never used again.
+/// A connection in use. Dropping it closes the connection, so that one with an unfinished statement is never reused;
+/// [`Lease::put_back`] returns it to the pool.
 pub(super) struct Lease<'a> {
     pub(super) connection: Conn,
     pool: &'a ConnectionPool,
@@ -54,7 +54,7 @@ pub(super) struct Lease<'a> {
 }
 
 impl ConnectionPool {
-    /// A pool of at most this many connections, one of which is there already.
+    /// A pool of at most `wanted` connections that begins with one.
     pub(super) fn new(target: MySqlTarget, first: Conn, table: MySqlTable, wanted: usize) -> Self {
         Self {
             presence: Presence::new(format!("the MySQL server {}", target.describe())),
@@ -67,25 +67,24 @@ impl ConnectionPool {
         }
     }
 
-    /// The table as it was when it was inspected last.
+    /// The table as last inspected.
     pub(super) fn table(&self) -> Arc<MySqlTable> {
         self.table.load_full()
     }
 
-    /// Takes a connection, as soon as one may be used. Takes as long as it takes.
+    /// Waits for an idle connection or opens a new one. Has no time limit of its own.
     pub(super) async fn take(&self) -> Result<Lease<'_>, ConnectError> {
         loop {
             let permit = self.permits.acquire().await;
             let permit = permit.map_err(|_| ConnectError::permanent("the engine has been closed"))?;
             match self.connection().await {
                 Ok(connection) => return Ok(Lease { connection, pool: self, _permit: permit }),
-                Err(MySqlConnectError::NoRoom(_)) if self.lower() => permit.forget(),
+                Err(MySqlConnectError::Limit(_)) if self.lower() => permit.forget(),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// An idle connection, or a new one.
     async fn connection(&self) -> Result<Conn, MySqlConnectError> {
         match self.pop() {
             Some(connection) => Ok(connection),
@@ -93,35 +92,35 @@ impl ConnectionPool {
         }
     }
 
-    /// Lowers the limit by one, unless it is 1; the caller forgets a permit then.
+    /// Lowers the limit by one, unless it is 1. Returns whether it did; if so, the caller must forget a permit.
     fn lower(&self) -> bool {
         let lowered = |limit: usize| limit.checked_sub(1).filter(|limit| *limit > 0);
         self.limit.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lowered).is_ok()
     }
 
-    /// Raises the limit by as many as this, up to what is wanted.
+    /// Raises the limit, to `wanted` at most.
     fn raise(&self, by: usize) {
         let raised = |limit: usize| Some((limit + by).min(self.wanted));
-        // It always returns something.
+        // Never fails: `raised` never returns None.
         let before = self.limit.fetch_update(Ordering::SeqCst, Ordering::SeqCst, raised);
         let before = before.unwrap_or(self.wanted);
         self.permits.add_permits((before + by).min(self.wanted) - before);
     }
 
-    /// Inspects the table, whose description is replaced.
+    /// Inspects the table and replaces its description.
     async fn inspect(&self, connection: &mut Conn) -> Result<(), ConnectError> {
         let table = MySqlTable::inspect(connection, &self.target, TableUse::Changing).await?;
-        let gone =
-            || ConnectError::permanent(format!("the table {} is not there", self.target.quoted_table()));
-        self.table.store(Arc::new(table.ok_or_else(gone)?));
+        let missing =
+            || ConnectError::permanent(format!("the table {} does not exist", self.target.quoted_table()));
+        self.table.store(Arc::new(table.ok_or_else(missing)?));
         Ok(())
     }
 
-    /// Inspects the table on a connection for which it waits its turn among the service, which may always use all that
-    /// there may be. There may be one more then.
-    async fn look_again(&self) {
+    /// Inspects the table, then raises the limit of connections by one. Queues for a connection like a batch, because
+    /// batches may use all of them.
+    async fn inspect_again(&self) {
         let Some(epoch) = self.presence.epoch() else { return };
-        // Those that are before it in the queue wait for less than the limit. What hangs is found out by others.
+        // Batches ahead in the queue wait for less than LIMIT. If they hang, they mark the server as unavailable.
         let Ok(lease) = timeout(2 * LIMIT, self.take()).await else { return };
         let inspection = timeout(LIMIT, async {
             let mut lease = lease?;
@@ -141,16 +140,16 @@ impl ConnectionPool {
         }
     }
 
-    /// Closes all connections in order.
+    /// Closes all idle connections with a proper goodbye, and refuses new ones.
     pub(super) async fn close(&self) {
         self.permits.close();
         while let Some(connection) = self.pop() {
-            // It may have gone.
-            let _ = timeout(FAREWELL, connection.disconnect()).await;
+            // The server may have closed it already.
+            let _ = timeout(CLOSE_LIMIT, connection.disconnect()).await;
         }
     }
 
-    /// Closes the connections that wait for work.
+    /// Drops all idle connections.
     pub(super) fn forget(&self) {
         self.lock().clear();
     }
@@ -167,7 +166,7 @@ impl ConnectionPool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connections that have not been used lately, as if they were in use.
+    /// Takes the connections that have been idle for [`FRESH`] or longer.
     fn stale(&self) -> Vec<Lease<'_>> {
         let mut idle = self.lock();
         let mut stale = Vec::new();
@@ -180,22 +179,22 @@ impl ConnectionPool {
     }
 }
 
-/// Looks at the table again and again, for as long as anything uses the pool.
+/// Inspects the table every [`INSPECTION`] until the pool is dropped.
 pub(super) async fn keep_inspected(pool: Weak<ConnectionPool>) {
     loop {
         sleep(INSPECTION).await;
         let Some(pool) = pool.upgrade() else { return };
-        pool.look_again().await;
+        pool.inspect_again().await;
     }
 }
 
 impl Lease<'_> {
-    /// Gives the connection back when all its statements are finished.
+    /// Returns the connection to the pool. All its statements must be finished.
     pub(super) fn put_back(self) {
         self.pool.push(self.connection);
     }
 
-    /// Gives the connection back if it answers.
+    /// Pings the server; returns the connection to the pool if it answers.
     async fn ping(mut self) -> bool {
         let answers = matches!(timeout(PING_LIMIT, self.connection.ping()).await, Ok(Ok(())));
         if answers {
@@ -216,15 +215,15 @@ impl RemoteStore for ConnectionPool {
             if futures_util::future::join_all(pings).await.contains(&true) {
                 self.presence.seen();
             }
-            // Without any, the server has closed them, or it has gone: a new one tells which.
+            // Without idle connections, either the server has closed them or it is unavailable: a new one will tell.
             if !self.lock().is_empty() {
                 return Ok(());
             }
-            // If all that there may be are in use, those will tell.
+            // If all permits are taken, the batches that hold them will notice an unavailable server.
             let Ok(permit) = self.permits.try_acquire() else { return Ok(()) };
             let mut connection = match self.connection().await {
                 Ok(connection) => connection,
-                Err(MySqlConnectError::NoRoom(_)) if self.lower() => {
+                Err(MySqlConnectError::Limit(_)) if self.lower() => {
                     permit.forget();
                     return Ok(());
                 }
@@ -239,7 +238,7 @@ impl RemoteStore for ConnectionPool {
 
     fn connect(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
-            // Those that there are may take up all the room that the server has for this account.
+            // Idle connections may use up the limit of this account.
             self.forget();
             let mut connection =
                 self.target.connect().await.map_err(|error| ConnectError::from(error).why)?;

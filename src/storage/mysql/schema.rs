@@ -1,9 +1,9 @@
-//! Looking at the table of records, and making it.
+//! Inspecting the table of records, and creating it.
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 
-use super::connect::failure_of;
+use super::connect::connect_error;
 use super::shape::{IndexPart, TableColumn, TableShape, UniqueIndex};
 use super::table::{FRAME, LONG_ROW, MAX_ROWS, MySqlTable, ROW};
 use super::target::MySqlTarget;
@@ -11,20 +11,24 @@ use crate::storage::remote::start::ConnectError;
 
 const NO_SUCH_TABLE: u16 = 1146;
 
-/// What a table is to be used for.
+/// The purpose for which a table is inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TableUse {
-    /// Records are read, and may be deleted.
+    /// Records are read and may be deleted.
     Reading,
-    /// Records are changed, too.
+    /// Records are read and changed.
     Changing,
-    /// Records are changed, and a table that is not there is made.
-    Making,
+    /// Records are read and changed, and a missing table is created.
+    Creating,
 }
 
 impl MySqlTable {
-    /// Looks at the table, and whether it can be read. There is none if it is not there and is not to be made. One that
-    /// is not fit for its use is a final failure.
+    /// Inspects the table and tests whether it can be read. Returns `None` if it does not exist and must not be
+    /// created.
+    ///
+    /// # Errors
+    ///
+    /// A table that does not suit its purpose is a permanent error.
     pub(super) async fn inspect(
         connection: &mut Conn,
         target: &MySqlTarget,
@@ -32,7 +36,7 @@ impl MySqlTable {
     ) -> Result<Option<Self>, ConnectError> {
         let name = target.quoted_table();
         let found = match shape(connection, &name).await {
-            Err(Error::Server(error)) if error.code == NO_SUCH_TABLE && purpose != TableUse::Making => {
+            Err(Error::Server(error)) if error.code == NO_SUCH_TABLE && purpose != TableUse::Creating => {
                 return Ok(None);
             }
             Err(Error::Server(error)) if error.code == NO_SUCH_TABLE => {
@@ -41,11 +45,13 @@ impl MySqlTable {
             }
             found => found,
         };
-        let failure = |error| failure_of(&error);
+        let failure = |error| connect_error(&error);
         let shape = found.map_err(failure)?;
-        let unfit = shape.why_unreadable();
-        if let Some(why) = unfit.or_else(|| shape.why_unchangeable().filter(|_| purpose != TableUse::Reading))
-        {
+        let mut why = shape.why_unreadable();
+        if purpose != TableUse::Reading {
+            why = why.or_else(|| shape.why_unchangeable());
+        }
+        if let Some(why) = why {
             return Err(ConnectError::permanent(why));
         }
         let probe = format!("SELECT r_count, wl_updated FROM {name} WHERE digest = ''");
@@ -67,7 +73,7 @@ impl MySqlTable {
     }
 }
 
-/// What is at a place of a row, where it is something.
+/// The text of a column of a row; `None` for NULL and for a column that does not exist.
 fn text(row: &Row, at: Option<usize>) -> Option<String> {
     match row.as_ref(at?)? {
         Value::NULL => None,
@@ -95,7 +101,7 @@ async fn unique_indexes(connection: &mut Conn, name: &str) -> Result<Vec<UniqueI
         text(row, row.columns_ref().iter().position(|named| named.name_str() == column)).unwrap_or_default()
     };
     let mut indexes: Vec<UniqueIndex> = Vec::new();
-    // A row for each part, those of one index together.
+    // One row per part; the parts of an index follow each other.
     for row in rows.iter().filter(|row| text(row, "Non_unique") == "0") {
         let part = IndexPart { column: text(row, "Column_name"), is_whole: text(row, "Sub_part").is_empty() };
         let name = text(row, "Key_name");
@@ -107,16 +113,17 @@ async fn unique_indexes(connection: &mut Conn, name: &str) -> Result<Vec<UniqueI
     Ok(indexes)
 }
 
-/// Whether a statement that fails changes nothing in the table, with the storage engine that it has at this moment.
+/// Whether the table's present storage engine has transactions, so that a failed statement changes nothing.
 pub(super) async fn is_transactional(connection: &mut Conn, target: &MySqlTarget) -> Result<bool, Error> {
     let (database, table) = target.names();
-    let question = "SELECT e.TRANSACTIONS FROM information_schema.TABLES t JOIN information_schema.ENGINES e ON \
+    let query = "SELECT e.TRANSACTIONS FROM information_schema.TABLES t JOIN information_schema.ENGINES e ON \
                     e.ENGINE = t.ENGINE WHERE t.TABLE_SCHEMA = ? AND t.TABLE_NAME = ?";
-    let answer: Option<String> = connection.exec_first(question, (database, table)).await?;
+    let answer: Option<String> = connection.exec_first(query, (database, table)).await?;
     Ok(answer.as_deref() == Some("YES"))
 }
 
-/// The schema of the manual; a primary key is never NULL, which newer servers want to be told.
+/// The statement that creates the table as in Pyzor's manual, but with a key that is `NOT NULL`, which newer servers
+/// demand.
 fn schema(name: &str) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {name} (`digest` char(40) NOT NULL, `r_count` int(11) default NULL, `wl_count` \
@@ -129,15 +136,16 @@ async fn create(connection: &mut Conn, name: &str) -> Result<(), ConnectError> {
     let statement = schema(name);
     match connection.query_drop(&statement).await {
         Ok(()) => {
-            tracing::info!("The table {name} was not there and has been created.");
+            tracing::info!("created the table {name}, which did not exist");
             Ok(())
         }
         Err(Error::Server(error)) => Err(ConnectError {
             why: format!(
-                "the table {name} is not there, and may not be created ({error}): as another account, run: {statement};"
+                "the table {name} does not exist and cannot be created ({error}): as an account that may create it, \
+                 run: {statement};"
             ),
             is_permanent: true,
         }),
-        Err(error) => Err(failure_of(&error)),
+        Err(error) => Err(connect_error(&error)),
     }
 }

@@ -1,4 +1,4 @@
-//! What a table of records must look like.
+//! The requirements on the columns and indexes of the table of records.
 
 use super::table::COLUMN_NAMES;
 use pyzor_wire::digest::HEX_LEN;
@@ -8,15 +8,15 @@ const TIMES: [&str; 4] = ["r_entered", "wl_entered", "r_updated", "wl_updated"];
 const WHOLE_NUMBERS: [&str; 5] = ["tinyint", "smallint", "mediumint", "int", "bigint"];
 const DATES_AND_TIMES: [&str; 2] = ["datetime", "timestamp"];
 
-/// The columns and the unique indexes of a table.
+/// The columns and unique indexes of a table.
 pub(super) struct TableShape {
-    /// The quoted name of the table.
+    /// The table's quoted name.
     pub(super) table: String,
     pub(super) columns: Vec<TableColumn>,
     pub(super) unique: Vec<UniqueIndex>,
 }
 
-/// One column of a table.
+/// A column, as `SHOW COLUMNS` describes it.
 pub(super) struct TableColumn {
     pub(super) name: String,
     pub(super) kind: String,
@@ -26,16 +26,15 @@ pub(super) struct TableColumn {
     pub(super) extra: String,
 }
 
-/// A unique index.
 pub(super) struct UniqueIndex {
     pub(super) name: String,
     pub(super) parts: Vec<IndexPart>,
 }
 
-/// A column of an index.
+/// One column of an index.
 pub(super) struct IndexPart {
     pub(super) column: String,
-    /// Whether its values are compared whole, not their first characters only.
+    /// Whether the index has the whole values, not only a prefix of them.
     pub(super) is_whole: bool,
 }
 
@@ -44,7 +43,7 @@ impl TableShape {
         self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
     }
 
-    /// Why its records cannot be told apart, or not be read.
+    /// Returns why records cannot be read or cannot be told apart; `None` if they can.
     pub(super) fn why_unreadable(&self) -> Option<String> {
         let table = &self.table;
         let wanted = [&["digest"][..], &COUNTS, &TIMES].concat();
@@ -52,41 +51,42 @@ impl TableShape {
             return Some(format!("the table {table} has no column {missing}"));
         }
         let digest = &self.column("digest")?.kind;
-        // What others have stored there, and what is compared, is filled up with zero bytes.
         if digest.to_ascii_lowercase().starts_with("binary(") && width(digest) > Some(HEX_LEN) {
             return Some(format!(
-                "the column digest of the table {table} is {digest}, which fills digests up with zero bytes: run ALTER \
-                 TABLE {table} MODIFY digest char({HEX_LEN}) CHARACTER SET ascii NOT NULL, after its zero bytes have been \
-                 removed"
+                "the column digest of the table {table} is {digest}, which pads digests with zero bytes: remove the \
+                 zero bytes from its values, then run ALTER TABLE {table} MODIFY digest char({HEX_LEN}) CHARACTER SET \
+                 ascii NOT NULL"
             ));
         }
         if width(digest).is_some_and(|width| width < HEX_LEN) {
-            let why = "too narrow for 40 digits";
-            return Some(format!("the column digest of the table {table} is {digest}, {why}"));
+            return Some(format!(
+                "the column digest of the table {table} is {digest}, too narrow for 40 digits: run ALTER TABLE {table} \
+                 MODIFY digest char({HEX_LEN}) NOT NULL"
+            ));
         }
         if !self.unique.iter().any(|index| index.parts.len() == 1 && is_digest(&index.parts[0])) {
             return Some(format!(
-                "the table {table} has no unique index of whole digests, so it may have several rows for one digest, or \
-                 one for several, whose counts would be wrong: run ALTER TABLE {table} ADD PRIMARY KEY (digest)"
+                "the table {table} has no unique index of whole digests, so it may have several rows for one digest, \
+                 or one row for several digests: run ALTER TABLE {table} ADD PRIMARY KEY (digest)"
             ));
         }
         None
     }
 
-    /// Why counts or times would be wrong if records were changed, though they can be read.
+    /// Returns why changes of records would store wrong counts or times; `None` if they would not.
     pub(super) fn why_unchangeable(&self) -> Option<String> {
         let table = &self.table;
         let kinds = [
             (&COUNTS[..], &WHOLE_NUMBERS[..], "whole numbers", "int"),
-            (&TIMES, &DATES_AND_TIMES, "the date and the time of day", "datetime"),
+            (&TIMES, &DATES_AND_TIMES, "a date with a time of day", "datetime"),
         ];
         for (names, kinds, content, usual) in kinds {
-            let unfit = |column: &&TableColumn| !kinds.contains(&type_name(&column.kind).as_str());
+            let is_wrong = |column: &&TableColumn| !kinds.contains(&type_name(&column.kind).as_str());
             if let Some(TableColumn { name, kind, .. }) =
-                names.iter().filter_map(|name| self.column(name)).find(unfit)
+                names.iter().filter_map(|name| self.column(name)).find(is_wrong)
             {
                 return Some(format!(
-                    "the column {name} of the table {table} is {kind}, which does not hold {content}: run ALTER TABLE \
+                    "the column {name} of the table {table} is {kind}, which cannot store {content}: run ALTER TABLE \
                      {table} MODIFY {name} {usual}"
                 ));
             }
@@ -95,38 +95,39 @@ impl TableShape {
             self.unique.iter().find(|index| !index.parts.iter().any(|part| self.is_harmless(part)))?;
         let name = format!("`{}`", index.name.replace('`', "``"));
         Some(format!(
-            "the unique index {name} of the table {table} is one of other columns than whole digests, so a report could \
-             be counted for another digest: run ALTER TABLE {table} DROP INDEX {name}"
+            "the unique index {name} of the table {table} does not contain the whole digest, so a report could be \
+             counted for another digest: run ALTER TABLE {table} DROP INDEX {name}"
         ))
     }
 
-    /// Whether no new row can have what an old one has in this part of an index, unless it is one of the same digest.
+    /// Whether a new row never equals an existing row in this part of an index, unless it has the same digest.
     fn is_harmless(&self, part: &IndexPart) -> bool {
         let is_always_new = |column: &TableColumn| {
             let extra = column.extra.to_ascii_lowercase();
             let is_ours = COLUMN_NAMES.iter().any(|name| column.name.eq_ignore_ascii_case(name));
             // A unique index allows any number of NULLs.
-            let is_nothing = column.is_nullable && column.default.is_none() && !is_ours;
-            extra.contains("auto_increment") || is_nothing && !extra.contains("generated")
+            let is_null = column.is_nullable && column.default.is_none() && !is_ours;
+            extra.contains("auto_increment") || is_null && !extra.contains("generated")
         };
         is_digest(part) || self.column(&part.column).is_some_and(is_always_new)
     }
 
-    /// The smallest and the largest counts of both kinds.
+    /// Returns the smallest and the largest value of `r_count` and of `wl_count`.
     pub(super) fn limits(&self) -> [(i64, i64); 2] {
         COUNTS.map(|name| limits(self.column(name).map_or("int", |column| &column.kind)))
     }
 
-    /// Whether a time is `ON UPDATE CURRENT_TIMESTAMP`, as older servers make the first `timestamp` column unasked.
+    /// Whether a time is `ON UPDATE CURRENT_TIMESTAMP`, which older servers make the first `timestamp` column by
+    /// default.
     pub(super) fn updates_times(&self) -> bool {
         let is_updated = |column: &TableColumn| column.extra.to_ascii_lowercase().contains("on update");
         TIMES.iter().filter_map(|name| self.column(name)).any(is_updated)
     }
 
-    /// Whether each new row must have all its times.
+    /// Whether a new row needs a value for every time.
     pub(super) fn wants_all_times(&self) -> bool {
-        let is_demanded = |column: &TableColumn| !column.is_nullable && column.default.is_none();
-        TIMES.iter().any(|name| self.column(name).is_some_and(is_demanded))
+        let is_required = |column: &TableColumn| !column.is_nullable && column.default.is_none();
+        TIMES.iter().any(|name| self.column(name).is_some_and(is_required))
     }
 }
 
@@ -134,17 +135,17 @@ fn is_digest(part: &IndexPart) -> bool {
     part.is_whole && part.column.eq_ignore_ascii_case("digest")
 }
 
-/// How many characters a column of this type holds, where its name tells.
+/// The number in the parentheses of a type such as `char(40)`.
 fn width(kind: &str) -> Option<usize> {
     kind.split_once('(')?.1.split_once(')')?.0.parse().ok()
 }
 
-/// A type's name without all that is behind it.
+/// The first word of a type, in lower case.
 fn type_name(kind: &str) -> String {
     kind.chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase()
 }
 
-/// The smallest and the largest number that a column of this type holds.
+/// Returns the smallest and the largest number that a column of this type can store.
 fn limits(kind: &str) -> (i64, i64) {
     let is_unsigned = kind.to_ascii_lowercase().contains("unsigned");
     let bits = match type_name(kind).as_str() {
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_column_limits_the_count() {
+    fn column_type_determines_limits() {
         for (kind, expected) in [
             ("int(11)", i32::MAX.into()),
             ("int", i32::MAX.into()),

@@ -1,35 +1,36 @@
-//! How many rows a statement may have so that it ends soon.
+//! Adapts the number of rows per statement, so that a statement ends in time.
 //!
-//! A statement takes some time whatever its rows (a disk that syncs, a long way), and some for each row. Only
-//! the second part makes smaller statements quicker, so it is told from the first by statements of different
-//! sizes: `rows` follows what the rows take, and a fixed cost is spent on as many rows as there are.
+//! A statement has a fixed cost (a disk sync, the network) and a cost per row. Only the second makes smaller statements
+//! quicker. The two are told apart by comparing statements of different sizes: the size follows the cost of the rows
+//! alone, because a high fixed cost is best spread over many rows.
 
 use std::time::{Duration, Instant};
 
-/// Statements whose rows take longer are followed by smaller ones, and those whose rows take less by larger ones.
+/// If the rows of a statement take longer than this, statements become smaller.
 const SLOW: Duration = Duration::from_millis(200);
+/// If the rows of a statement take less than this, statements become larger.
 const QUICK: Duration = Duration::from_millis(50);
-/// How long a statement of another size is compared with.
+/// The time for which a statement is compared with others.
 const MEMORY: Duration = Duration::from_secs(5);
-/// How long no statement becomes as large as one that was given up.
+/// The time for which statements stay smaller than one that timed out.
 const CAUTION: Duration = Duration::from_secs(1);
-/// By how much the times of statements vary that have nothing to do with their rows.
+/// The ratio between times of equal statements that is still considered noise.
 const NOISE: f64 = 1.25;
-/// Sizes up to powers of two, of which 1024 is the largest.
+/// The number of size classes: powers of two up to 1024 rows.
 const SIZES: usize = 11;
 
-/// How many rows a statement may have.
+/// The most rows of the next statement, and the statements from which it was derived.
 #[derive(Debug)]
 pub(super) struct StatementSize {
     rows: usize,
     most: usize,
-    /// The quickest lately of each size.
+    /// The quickest recent statement of each size class.
     quickest: [Option<StatementTime>; SIZES],
-    /// How many rows the last statement had that was given up, and when.
-    given_up: Option<(usize, Instant)>,
+    /// The rows of the last statement that timed out, and when that was.
+    timed_out: Option<(usize, Instant)>,
 }
 
-/// A statement that has ended.
+/// A finished statement.
 #[derive(Clone, Copy, Debug)]
 struct StatementTime {
     rows: usize,
@@ -38,53 +39,53 @@ struct StatementTime {
 }
 
 impl StatementSize {
-    /// Begins with the most rows that there may be.
+    /// Starts with `most`, which is also the upper limit.
     pub(super) fn new(most: usize) -> Self {
-        Self { rows: most, most, quickest: [None; SIZES], given_up: None }
+        Self { rows: most, most, quickest: [None; SIZES], timed_out: None }
     }
 
-    /// How many rows the next statement may have, at least 1.
+    /// The most rows of the next statement, at least 1.
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The least time that a statement took lately.
+    /// The shortest time that a statement has taken recently; 0 if there was none.
     pub(super) fn least(&self, now: Instant) -> Duration {
         let least = self.fresh(now).map(|sample| sample.seconds).reduce(f64::min);
         Duration::from_secs_f64(least.unwrap_or_default())
     }
 
-    /// Takes note of how long a statement for so many rows took.
+    /// Records how long a statement took, and adapts the size.
     pub(super) fn took(&mut self, rows: usize, taken: Duration, now: Instant) {
         let sample = StatementTime { rows: rows.max(1), seconds: taken.as_secs_f64(), at: now };
-        let own = self.of_rows(sample);
+        let own = self.row_cost(sample);
         self.remember(sample);
         let (quick, slow) = (QUICK.as_secs_f64(), SLOW.as_secs_f64());
         match own {
-            // Small ones tell little of large ones, and those that were begun before nothing of smaller ones.
+            // Only statements of nearly the present size count: smaller ones say little, larger ones are outdated.
             Some(own) if own > slow && rows <= self.rows && rows * 2 > self.rows => self.shrink(rows / 2),
             Some(own) if own <= quick => self.grow(rows, now),
             Some(_) => {}
-            // Another size shows what it is that takes the time, and one row cannot be fewer.
+            // Nothing to compare with yet: another size will tell. One row cannot become fewer.
             None if sample.seconds <= slow || rows == 1 => self.grow(rows, now),
             None if rows <= self.rows && rows * 2 > self.rows => self.shrink(rows / 2),
             None => {}
         }
     }
 
-    /// Takes note that a statement for so many rows did not end in the time that it had.
-    pub(super) fn gave_up(&mut self, rows: usize, now: Instant) {
-        // One row that others have locked says nothing of others.
+    /// Records that a statement timed out, and reduces the size.
+    pub(super) fn timed_out(&mut self, rows: usize, now: Instant) {
+        // A single row is probably locked, which says nothing about other rows.
         if rows > self.rows || rows == 1 {
             return;
         }
-        self.given_up = Some((rows, now));
+        self.timed_out = Some((rows, now));
         self.shrink(if rows * 2 > self.rows { rows / 4 } else { self.rows / 2 });
     }
 
-    /// What the rows of a statement took beyond what it takes whatever its rows, in seconds; none if no other
-    /// size is known.
-    fn of_rows(&mut self, sample: StatementTime) -> Option<f64> {
+    /// Estimates the time of a statement without its fixed cost, in seconds; `None` without a recent statement of
+    /// another size.
+    fn row_cost(&mut self, sample: StatementTime) -> Option<f64> {
         let mut least: Option<f64> = None;
         for slot in &mut self.quickest {
             let Some(other) = slot.filter(|other| other.is_fresh(sample.at)) else { continue };
@@ -93,7 +94,7 @@ impl StatementSize {
                 () if other.rows * 2 >= sample.rows * 3 => (sample, other),
                 () => continue,
             };
-            // Fewer rows do not take longer: the table was quicker then, or one had bad luck.
+            // Fewer rows cannot take longer: that statement was unlucky, or the table has become quicker since.
             if fewer.seconds > more.seconds * NOISE + QUICK.as_secs_f64() {
                 *slot = None;
                 continue;
@@ -122,12 +123,12 @@ impl StatementSize {
         self.rows = rows.clamp(1, self.most);
     }
 
-    /// Makes statements larger if one was full.
+    /// Doubles the size if the statement was full, unless that would reach the size of a recent timeout.
     fn grow(&mut self, rows: usize, now: Instant) {
         let larger = (self.rows * 2).min(self.most);
         let is_risky =
             |(rows, at): (usize, Instant)| larger >= rows && now.saturating_duration_since(at) < CAUTION;
-        if rows >= self.rows && !self.given_up.is_some_and(is_risky) {
+        if rows >= self.rows && !self.timed_out.is_some_and(is_risky) {
             self.rows = larger;
         }
     }
@@ -146,14 +147,14 @@ mod tests {
 
     const MOST: usize = 1000;
 
-    /// A table that takes some time for each statement and some for each row.
+    /// A table with a cost per statement (`each`) and a cost per row.
     struct Simulated {
         statement_size: StatementSize,
         now: Instant,
         each: Duration,
         row: Duration,
         counted: usize,
-        given_up: usize,
+        timed_out: usize,
     }
 
     impl Simulated {
@@ -164,11 +165,11 @@ mod tests {
                 each,
                 row,
                 counted: 0,
-                given_up: 0,
+                timed_out: 0,
             }
         }
 
-        /// Runs a statement that takes so much longer than it must.
+        /// Runs a statement that takes `late` longer than its cost.
         fn run(&mut self, rows: usize, late: Duration) {
             let taken = self.each + self.row * u32::try_from(rows).unwrap() + late;
             self.now += taken.min(LIMIT);
@@ -176,12 +177,12 @@ mod tests {
                 self.statement_size.took(rows, taken, self.now);
                 self.counted += rows;
             } else {
-                self.statement_size.gave_up(rows, self.now);
-                self.given_up += 1;
+                self.statement_size.timed_out(rows, self.now);
+                self.timed_out += 1;
             }
         }
 
-        /// Counts so many rows.
+        /// Counts rows by as many statements as necessary.
         fn count(&mut self, mut rows: usize) {
             while rows > 0 {
                 let part = self.statement_size.rows().min(rows);
@@ -190,7 +191,7 @@ mod tests {
             }
         }
 
-        /// Batches of these sizes for some seconds.
+        /// Serves batches of these sizes in turn for some seconds.
         fn serve(&mut self, batches: &[usize], seconds: u64) {
             let end = self.now + Duration::from_secs(seconds);
             for batch in batches.iter().cycle() {
@@ -201,12 +202,12 @@ mod tests {
             }
         }
 
-        /// Checks that so many rows are counted as there is time for, with none of them given up.
+        /// Checks that throughput is near the possible maximum and that no statement times out.
         fn assert_settled(&mut self, batches: &[usize], what: &str) {
-            let (start, counted, given_up) = (self.now, self.counted, self.given_up);
+            let (start, counted, timed_out) = (self.now, self.counted, self.timed_out);
             self.serve(batches, 15);
             let rate = (self.counted - counted) as f64 / (self.now - start).as_secs_f64();
-            // Of statements whose rows take as long as those must that are made larger.
+            // The size at which the rows take QUICK, up to which statements must grow.
             let rows = (QUICK.as_secs_f64() / self.row.as_secs_f64()).clamp(1.0, MOST as f64);
             let statements =
                 |rows: f64| batches.iter().map(|batch| (*batch as f64 / rows).ceil()).sum::<f64>();
@@ -217,14 +218,14 @@ mod tests {
                 rate > best * 0.7,
                 "{what}: {rate:.0} of {best:.0} a second; {each:?} each, {row:?} a row"
             );
-            let lost = self.given_up - given_up;
-            assert_eq!(lost, 0, "{what}: given up; {each:?} each, {row:?} a row");
+            let lost = self.timed_out - timed_out;
+            assert_eq!(lost, 0, "{what}: timed out; {each:?} each, {row:?} a row");
         }
     }
 
     #[test]
-    fn throughput_comes_back_after_a_hiccup_whatever_statements_and_rows_take() {
-        // Those that fill statements, leave remainders, are smaller, or small among others.
+    fn throughput_recovers_after_a_hiccup_at_every_cost() {
+        // Batches that fill statements, leave remainders, are smaller, or are mixed.
         let offers: [&[usize]; 4] = [&[MOST], &[MOST, 1003, 2], &[700], &[MOST, 2, 30, 1, MOST]];
         let hiccups: [&[u64]; 6] =
             [&[700], &[900], &[900, 900], &[900, 900, 900, 900], &[120; 8], &[380, 500]];
@@ -240,7 +241,7 @@ mod tests {
                             let rows = table.statement_size.rows();
                             table.run(rows, Duration::from_millis(*late));
                         }
-                        // Statements become twice as large each time.
+                        // Statements double with each step.
                         table.serve(offer, 10);
                         table.assert_settled(
                             offer,
@@ -253,14 +254,14 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_of_one_slow_row_is_one_row() {
+    fn slow_rows_shrink_statements_to_one_row() {
         let mut table = Simulated::new(Duration::from_millis(1), Duration::from_millis(400));
         table.serve(&[MOST], 30);
         assert!((1..=2).contains(&table.statement_size.rows()), "{}", table.statement_size.rows());
     }
 
     #[test]
-    fn a_table_that_changes_is_followed() {
+    fn size_follows_changes_of_the_table() {
         let mut table = Simulated::new(Duration::from_millis(1), Duration::from_micros(10));
         let changes =
             [(1, 4000), (500, 4000), (500, 10), (1, 1000), (80, 5000), (80, 10), (300, 100), (0, 10)];
@@ -272,15 +273,15 @@ mod tests {
     }
 
     #[test]
-    fn one_row_that_takes_its_time_does_not_make_statements_smaller() {
+    fn one_slow_row_does_not_shrink_statements() {
         let (mut statement_size, now) = (StatementSize::new(MOST), Instant::now());
-        statement_size.gave_up(1, now);
+        statement_size.timed_out(1, now);
         statement_size.took(2, Duration::from_millis(600), now);
         assert_eq!(statement_size.rows(), MOST);
     }
 
     #[test]
-    fn the_least_time_of_a_statement_is_that_of_the_quickest_lately() {
+    fn least_time_is_that_of_the_quickest_recent_statement() {
         let (mut statement_size, now) = (StatementSize::new(MOST), Instant::now());
         assert_eq!(statement_size.least(now), Duration::ZERO);
         statement_size.took(900, Duration::from_millis(300), now);

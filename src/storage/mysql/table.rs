@@ -1,66 +1,66 @@
-//! The statements on the table of records, and what its rows hold.
+//! The SQL statements on the table of records. See [`super::rows`] for decoding their results.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use mysql_async::{Row, Value};
-
 use crate::record::{Record, Tally, TallyKind, Timestamp};
 use crate::storage::bulk::{Item, map_tallies, map_times};
 use pyzor_wire::digest::{Digest, HEX_LEN};
 
-/// How many rows one statement has at most.
+/// The most rows of one statement.
 pub(super) const MAX_ROWS: usize = 1000;
-/// The seconds since the epoch that every server converts into a date; others become NULL. 0 is no time at all.
+/// The seconds since the epoch that every server converts into a date. Others become NULL, and 0 means "no time".
 pub(super) const TIMES: RangeInclusive<i64> = 1..=i32::MAX as i64;
-/// Room for a statement's text that is not rows, and for one row of the longest kind.
+/// The most bytes of a statement's text without its rows.
 pub(super) const FRAME: usize = 900;
+/// The most bytes of one row in a statement that looks up, counts or expires.
 pub(super) const ROW: usize = 180;
-/// Room for one row with all that a record has, or for a key with all that was read of it.
+/// The most bytes of one row with a whole record, or with a key and its `held` text.
 pub(super) const LONG_ROW: usize = 320;
 
-/// What is known of the table.
+/// A table, as last inspected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MySqlTable {
+    /// The quoted name, with the database.
     pub(super) name: String,
-    /// The largest counts of the two columns.
+    /// The largest values of the columns `r_count` and `wl_count`.
     pub(super) limits: [i64; 2],
-    /// The smallest ones.
+    /// The smallest values of the columns `r_count` and `wl_count`.
     pub(super) floors: [i64; 2],
-    /// Whether a new row must have all its times, as the established server fills them in.
+    /// Whether a new row needs a value for every time, because a column is `NOT NULL` without a default.
     pub(super) wants_all_times: bool,
-    /// Whether the server sets times that a change of a row does not mention.
+    /// Whether the server changes times that an update does not mention (`ON UPDATE CURRENT_TIMESTAMP`).
     pub(super) updates_times: bool,
-    /// Whether a statement that failed has changed nothing.
+    /// Whether a failed statement changes nothing.
     pub(super) is_transactional: bool,
-    /// How many rows a statement may have, and how many with all that a record has.
+    /// The most rows of a statement that fit into a packet, at most [`MAX_ROWS`].
     pub(super) rows: usize,
+    /// The most rows with whole records that fit into a packet, at most [`MAX_ROWS`].
     pub(super) long_rows: usize,
 }
 
 impl MySqlTable {
-    /// The largest count of a record of either kind.
+    /// The largest count that fits both columns.
     pub(super) fn limit(&self) -> i64 {
         self.limits[0].min(self.limits[1])
     }
 
-    /// Looks digests up.
     pub(super) fn look_up(&self, digests: impl Iterator<Item = Digest>) -> String {
         format!("SELECT {COLUMNS} FROM {} WHERE digest IN ({})", self.name, list(digests))
     }
 
-    /// Counts amounts for digests, all at one moment.
+    /// Returns the statement that adds amounts to the counts of digests, with `now` as the time of all of them.
     ///
-    /// Assignments run from left to right and see what those before them did, so the first time, which
-    /// depends on the count, comes before it.
+    /// MySQL runs assignments from left to right, and each sees the values assigned before it. `entered` depends on
+    /// the old count, so it is assigned before the count.
     pub(super) fn count(&self, kind: TallyKind, rows: &[(Digest, u32)], now: Timestamp) -> String {
         let (name, other, limit) = match kind {
             TallyKind::Report => ("r", "wl", self.limits[0]),
             TallyKind::Whitelist => ("wl", "r", self.limits[1]),
         };
         let now = format!("FROM_UNIXTIME({})", now.seconds());
-        // With a count of 0 they are no times of anything.
+        // The values do not matter: times of a count of 0 are ignored.
         let (other_columns, other_times) = match self.wants_all_times {
             true => (format!(",{other}_entered,{other}_updated"), format!(",{now},{now}")),
             false => (String::new(), String::new()),
@@ -90,7 +90,7 @@ impl MySqlTable {
         sql
     }
 
-    /// Stores records whole, which are such as the columns hold.
+    /// Returns the statement that replaces whole records, which must be clamped.
     pub(super) fn store(&self, rows: &[(Digest, Record)]) -> String {
         let mut sql = self.insert(rows);
         for (at, column) in COLUMN_NAMES.iter().enumerate() {
@@ -101,9 +101,10 @@ impl MySqlTable {
         sql
     }
 
-    /// Adds records: counts stop at what the columns hold, the first of all times is the first, and the
-    /// last of all the last. Assignments run from left to right, so times, which depend on counts, come
-    /// before them.
+    /// Returns the statement that merges records into existing ones: counts add up to at most the column's limit,
+    /// `entered` becomes the earliest time and `updated` the latest.
+    ///
+    /// MySQL runs assignments from left to right. Times depend on the old counts, so they are assigned before them.
     pub(super) fn add(&self, rows: &[(Digest, Record)]) -> String {
         let mut sql = self.insert(rows);
         let mut separator = "";
@@ -113,9 +114,10 @@ impl MySqlTable {
                 let column = format!("{name}_{time}");
                 let _ = write!(
                     sql,
-                    "{separator} {column} = IF(VALUES({name}_count) <> 0 AND COALESCE(UNIX_TIMESTAMP(VALUES({column})), \
-                     0) <> 0 AND ({count} = 0 OR COALESCE(UNIX_TIMESTAMP({column}), 0) = 0 OR \
-                     UNIX_TIMESTAMP(VALUES({column})) {order} UNIX_TIMESTAMP({column})), VALUES({column}), {column})"
+                    "{separator} {column} = IF(VALUES({name}_count) <> 0 AND \
+                     COALESCE(UNIX_TIMESTAMP(VALUES({column})), 0) <> 0 AND ({count} = 0 OR \
+                     COALESCE(UNIX_TIMESTAMP({column}), 0) = 0 OR UNIX_TIMESTAMP(VALUES({column})) {order} \
+                     UNIX_TIMESTAMP({column})), VALUES({column}), {column})"
                 );
                 separator = ",";
             }
@@ -132,7 +134,7 @@ impl MySqlTable {
         let time = |sql: &mut String, time: Option<Timestamp>| {
             let _ = match time {
                 Some(time) => write!(sql, ",FROM_UNIXTIME({})", time.seconds()),
-                // With a count of 0 it is no time of anything.
+                // The value does not matter: times of a count of 0 are ignored.
                 None if self.wants_all_times => write!(sql, ",FROM_UNIXTIME(1)"),
                 None => write!(sql, ",NULL"),
             };
@@ -153,18 +155,18 @@ impl MySqlTable {
         sql
     }
 
-    /// The nearest record that can be stored.
+    /// Returns the nearest record that the columns can store.
     pub(super) fn clamp(&self, record: &Record) -> Record {
         let (first, last) = TIMES.into_inner();
         let time = |time: Timestamp| Some(Timestamp::from_seconds(time.seconds().clamp(first, last)));
         map_tallies(record, |at, tally| match tally.count.clamp(self.floors[at], self.limits[at]) {
-            // Nobody takes its times for any.
+            // Times of a count of 0 are ignored.
             0 => Tally::default(),
             count => map_times(&Tally { count, ..*tally }, time),
         })
     }
 
-    /// Deletes records that are still what they were.
+    /// Returns the statement that deletes records if they have not changed since they were read.
     pub(super) fn delete(&self, items: &[Item]) -> String {
         let keys = literals(items.iter().map(|item| item.key.as_slice()));
         let mut sql = format!(
@@ -177,7 +179,7 @@ impl MySqlTable {
             let separator = if at == 0 { "'" } else { ",'" };
             sql.push_str(separator);
             push_hex(&mut sql, &item.key);
-            // Numbers only, as the server has told them.
+            // Safe to write as it is: a decoded item's `held` consists of numbers.
             sql.push('|');
             sql.push_str(&String::from_utf8_lossy(&item.held));
             sql.push('\'');
@@ -186,8 +188,8 @@ impl MySqlTable {
         sql
     }
 
-    /// Reads rows behind a key, whose value is to be given, in the order of the keys; with `from_start`
-    /// from that key on.
+    /// Returns the statement that reads up to `limit` rows in the order of their keys. Its parameter is a key: rows
+    /// after it are read, with `from_start` also its own row.
     pub(super) fn page(&self, limit: usize, from_start: bool) -> String {
         let behind = if from_start { ">=" } else { ">" };
         format!(
@@ -197,15 +199,15 @@ impl MySqlTable {
         )
     }
 
-    /// Reads the rows of some keys.
+    /// Returns the statement that reads the rows of some keys.
     pub(super) fn read<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> String {
         let keys = literals(keys);
         format!("SELECT digest,CONCAT_WS('|',{}) FROM {} WHERE digest IN ({keys})", held(), self.name)
     }
 
-    /// Reads keys behind one and up to another one, whose values are to be given, with whether their
-    /// records changed last before `horizon`. Locks nothing. What is up to a key only the server knows,
-    /// which has an order of its own; without an end there is one value only.
+    /// Returns the statement that reads up to `limit` keys after one key, with `has_end` up to another key, and whether
+    /// their records last changed before `horizon`. The keys are its parameters, because only the server knows the
+    /// collation's order. It locks nothing.
     pub(super) fn ages(&self, horizon: Timestamp, limit: usize, has_end: bool) -> String {
         let end = if has_end { " AND digest <= ?" } else { "" };
         format!(
@@ -215,33 +217,33 @@ impl MySqlTable {
         )
     }
 
-    /// Deletes those of some records that changed last before `horizon`, still. By their keys, since
-    /// a range would lock all of it.
+    /// Returns the statement that deletes those of some records that last changed before `horizon`. It names keys,
+    /// because a range would be locked as a whole.
     pub(super) fn expire(&self, digests: &[Digest], horizon: Timestamp) -> String {
         let list = list(digests.iter().copied());
         format!("DELETE FROM {} WHERE digest IN ({list}) AND {}", self.name, expired(horizon))
     }
 }
 
-/// A statement that MariaDB ends after so long, and has then done nothing of. To MySQL, which has nothing of
-/// the kind, that is a comment.
+/// Returns the statement with a time limit: MariaDB ends it after `limit` and rolls it back. MySQL has no such limit
+/// and ignores the prefix as a comment.
 pub(super) fn within(limit: Duration, statement: &str) -> String {
     // 0 would mean no limit.
     let seconds = limit.as_secs_f64().max(0.001);
     format!("/*M!100300 SET STATEMENT max_statement_time={seconds:.3} FOR */ {statement}")
 }
 
-/// The columns of a record.
+/// The columns of a record, in the order in which all statements read and write them.
 pub(super) const COLUMN_NAMES: [&str; 6] =
     ["r_count", "r_entered", "r_updated", "wl_count", "wl_entered", "wl_updated"];
 
-/// A value for the row of the same digest; the statement fails where another unique index has led it to another's.
+/// Wraps a value so that the statement fails with an overflow if a unique index has matched the row of another digest.
 fn of_one_digest(value: &str) -> String {
     format!("IF(digest = VALUES(digest), {value}, 18446744073709551615 + LENGTH(VALUES(digest)))")
 }
 
-/// The same as expressions of which each has a text; where there is nothing, `N`.
-fn held() -> String {
+/// The columns of a record as SQL expressions, `N` for NULL. Joined by `|`, they are the text `held` of an item.
+pub(super) fn held() -> String {
     let text = |name: &&str| match name.ends_with("_count") {
         true => format!("IFNULL({name},'N')"),
         false => format!("IFNULL(UNIX_TIMESTAMP({name}),'N')"),
@@ -249,7 +251,7 @@ fn held() -> String {
     COLUMN_NAMES.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
-/// A list of texts.
+/// A list of SQL string literals.
 fn literals<'a>(keys: impl Iterator<Item = &'a [u8]>) -> String {
     let mut list = String::with_capacity(MAX_ROWS * (HEX_LEN + 3));
     for key in keys {
@@ -276,16 +278,17 @@ fn push_hex(sql: &mut String, bytes: &[u8]) {
     }
 }
 
-/// The columns of a record, times as seconds since the epoch, which no time zone can skew.
-const COLUMNS: &str = "digest, r_count, UNIX_TIMESTAMP(r_entered), UNIX_TIMESTAMP(r_updated), wl_count, \
+/// The key and the columns of a record, with times as seconds since the epoch, which do not depend on the time zone.
+pub(super) const COLUMNS: &str = "digest, r_count, UNIX_TIMESTAMP(r_entered), UNIX_TIMESTAMP(r_updated), wl_count, \
                        UNIX_TIMESTAMP(wl_entered), UNIX_TIMESTAMP(wl_updated)";
 
-/// Whether a record has a time and changed last before `horizon`.
+/// The SQL condition that a record has a time and last changed before `horizon`.
 fn expired(horizon: Timestamp) -> String {
     let last = "GREATEST(COALESCE(UNIX_TIMESTAMP(r_updated), 0), COALESCE(UNIX_TIMESTAMP(wl_updated), 0))";
     format!("{last} BETWEEN 1 AND {}", horizon.seconds() - 1)
 }
 
+/// A list of digests as SQL string literals.
 fn list(digests: impl Iterator<Item = Digest>) -> String {
     let mut list = String::with_capacity(MAX_ROWS * (HEX_LEN + 3));
     for digest in digests {
@@ -293,129 +296,4 @@ fn list(digests: impl Iterator<Item = Digest>) -> String {
         let _ = write!(list, "{separator}'{digest}'");
     }
     list
-}
-
-/// The key of a row and whether it has expired, as [`MySqlTable::ages`] has them.
-pub(super) fn decode_age(row: Row) -> (Vec<u8>, bool) {
-    let mut values = row.unwrap().into_iter();
-    let key = key(values.next());
-    (key, values.next().and_then(|value| number(&value)) == Some(1))
-}
-
-/// A key; what a wide column has behind it is nothing.
-fn key(value: Option<Value>) -> Vec<u8> {
-    match value {
-        Some(Value::Bytes(key)) => key,
-        _ => Vec::new(),
-    }
-}
-
-/// The digest that a key is, of either case. Some modes fill keys up to the width of their column.
-pub(super) fn digest_of(key: &[u8]) -> Option<Digest> {
-    Digest::from_hex(key.trim_ascii_end())
-}
-
-/// The key and the record of a row of [`COLUMNS`].
-pub(super) fn decode(row: Row) -> (Vec<u8>, Option<Record>) {
-    of_columns(row.unwrap().into_iter())
-}
-
-/// The same of the columns' values.
-pub(super) fn of_columns(mut values: impl Iterator<Item = Value>) -> (Vec<u8>, Option<Record>) {
-    (key(values.next()), of_record(values))
-}
-
-/// The record of the columns behind the key.
-pub(super) fn of_record(mut values: impl Iterator<Item = Value>) -> Option<Record> {
-    record(|| values.next().and_then(|value| number(&value)))
-}
-
-/// The record that six numbers are.
-fn record(mut next: impl FnMut() -> Option<i64>) -> Option<Record> {
-    let mut tally = || {
-        let (count, first, last) = (next()?, next()?, next()?);
-        let time = |seconds: i64| (seconds != 0).then(|| Timestamp::from_seconds(seconds));
-        // The established server fills in the times of the other tally, too.
-        Some(match count {
-            0 => Tally::default(),
-            count => Tally { count, first: time(first), last: time(last) },
-        })
-    };
-    Some(Record { reports: tally()?, whitelists: tally()? })
-}
-
-/// The key and the record of a row of [`MySqlTable::page`] or [`MySqlTable::read`].
-pub(super) fn decode_held(row: Row) -> Item {
-    of_held(row.unwrap().into_iter())
-}
-
-/// The same of the columns' values.
-pub(super) fn of_held(mut values: impl Iterator<Item = Value>) -> Item {
-    let key = key(values.next());
-    let held = match values.next() {
-        Some(Value::Bytes(held)) => held,
-        _ => Vec::new(),
-    };
-    let record = {
-        let mut texts = held.split(|byte| *byte == b'|').map(|text| match text {
-            b"N" => Some(0),
-            text => number(&Value::Bytes(text.to_vec())),
-        });
-        // What was read may become a part of a statement, and has to be numbers to its end.
-        record(|| texts.next().flatten()).filter(|_| texts.next().is_none())
-    };
-    let record = record.ok_or_else(|| format!("cannot decode '{}'", held.escape_ascii()));
-    Item { key, held, record }
-}
-
-/// A whole number, with its fraction cut off; that of nothing is 0.
-fn number(value: &Value) -> Option<i64> {
-    match value {
-        Value::NULL => Some(0),
-        Value::Int(number) => Some(*number),
-        Value::UInt(number) => Some(i64::try_from(*number).unwrap_or(i64::MAX)),
-        Value::Bytes(text) => {
-            let text = std::str::from_utf8(text).ok()?;
-            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-            // Digits and nothing else, since what was read may become a part of a statement.
-            if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-                return None;
-            }
-            let number = whole.parse::<i128>().ok()?;
-            Some(number.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
-        }
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_read_as_one_text_is_numbers_to_its_end() {
-        let item = |held: &str| of_held([Value::from("key"), Value::from(held)].into_iter());
-        assert!(item("1|2|3.5|N|N|N").record.is_ok());
-        for odd in ["1|2|3|N|N|N|'", "1|2|3.'|N|N|N", "1|2|3|N|N", ""] {
-            assert!(item(odd).record.is_err(), "{odd:?}");
-        }
-    }
-
-    #[test]
-    fn numbers_of_all_columns_are_read() {
-        let bytes = |text: &str| Value::Bytes(text.as_bytes().to_vec());
-        for (value, expected) in [
-            (Value::NULL, Some(0)),
-            (bytes("17"), Some(17)),
-            (bytes("-3"), Some(-3)),
-            (bytes("1795343207.999999"), Some(1_795_343_207)),
-            (bytes("18446744073709551615"), Some(i64::MAX)),
-            (Value::UInt(u64::MAX), Some(i64::MAX)),
-            (bytes("-99999999999999999999"), Some(i64::MIN)),
-            (bytes("1.5'"), None),
-            (bytes("x"), None),
-        ] {
-            assert_eq!(number(&value), expected, "{value:?}");
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Where a table is, as `DigestDB` names it.
+//! Parsing `DigestDB`: the server, the account and the table.
 
 use std::path::PathBuf;
 
@@ -6,36 +6,37 @@ use crate::storage::remote::dsn::{self, DsnError, DsnHost, DsnUrl};
 use crate::storage::remote::tls::Tls;
 
 const PORT: u16 = 3306;
-/// What the library of the established server looks at for another port.
+/// The environment variable with the default port. MySQL's client library, which the Python server uses, reads it, too.
 const PORT_VARIABLE: &str = "MYSQL_TCP_PORT";
-/// What a URL may ask for behind its `?`.
+/// The parameters of a URL, for error messages.
 const PARAMETERS: &str = "ca, socket, tls and verify";
-/// Where the records are.
+
+/// The table of records and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MySqlTarget {
     pub(super) server: MySqlServer,
     pub(super) user: String,
     pub(super) password: String,
     pub(super) database: String,
-    /// The database that has the table, where it is not the one of the connection.
+    /// The database of the table, if it is not the one that the connection selects.
     other_database: Option<String>,
     table: String,
     pub(super) tls: Option<Tls>,
 }
 
-/// How a server is reached.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum MySqlServer {
-    /// A name or an IP address, and a port.
+    /// A host name or IP address, and a port.
     Tcp(String, u16),
-    /// The path of a socket.
+    /// The path of a Unix socket.
     Socket(PathBuf),
-    /// `localhost`: by one of the usual sockets, or by TCP.
+    /// `localhost`: one of the usual sockets, otherwise TCP.
     Local,
 }
 
 impl MySqlTarget {
-    /// Reads `host,user,password,database,table` or a URL.
+    /// Parses `host,user,password,database,table` or a URL.
     pub(super) fn parse(dsn: &str) -> Result<Self, DsnError> {
         match dsn::scheme(dsn) {
             Some("mysql" | "mariadb") => Self::parse_url(dsn),
@@ -49,7 +50,7 @@ impl MySqlTarget {
         let [host, user, password, database, table] = parts.as_slice() else {
             return Err(DsnError::new(
                 "expected the five parts host,user,password,database,table, or a URL such as \
-                 mysql://user:password@host/database/table, in which a comma of the password is written %2C",
+                 mysql://user:password@host/database/table (write a comma in the password as %2C)",
             ));
         };
         let server = match host.trim() {
@@ -66,7 +67,7 @@ impl MySqlTarget {
         let socket = url.take("socket");
         url.finish(PARAMETERS)?;
         if tls == Some(false) && (verify.is_some() || authorities.is_some()) {
-            return Err(DsnError::new("ca and verify are for TLS, and tls is no"));
+            return Err(DsnError::new("ca and verify need TLS, but tls is no"));
         }
         let tls = (tls == Some(true) || verify.is_some() || authorities.is_some())
             .then(|| Tls { authorities: authorities.map(PathBuf::from), verify: verify.unwrap_or(true) });
@@ -101,15 +102,15 @@ impl MySqlTarget {
         table: &str,
         tls: Option<Tls>,
     ) -> Result<Self, DsnError> {
-        let mut names = identifiers(table).ok_or_else(|| DsnError::new("the table's name is malformed"))?;
+        let mut names = identifiers(table).ok_or_else(|| DsnError::new("the table name is malformed"))?;
         let table = names.pop().filter(|name| !name.is_empty());
-        let table = table.ok_or_else(|| DsnError::new("the last part, the table, is empty"))?;
+        let table = table.ok_or_else(|| DsnError::new("the table name, which is the last part, is empty"))?;
         let other_database = names.pop();
         if !names.is_empty() || other_database.as_ref().is_some_and(String::is_empty) {
-            return Err(DsnError::new("the table's name is malformed"));
+            return Err(DsnError::new("the table name is malformed"));
         }
         if database.is_empty() {
-            return Err(DsnError::new("the database's name is empty"));
+            return Err(DsnError::new("the database name is empty"));
         }
         Ok(Self {
             server,
@@ -122,7 +123,7 @@ impl MySqlTarget {
         })
     }
 
-    /// The server and the table for people, without a password.
+    /// Returns the server and the table for messages, without the password.
     pub(super) fn describe(&self) -> String {
         let server = match &self.server {
             MySqlServer::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
@@ -134,14 +135,14 @@ impl MySqlTarget {
         format!("{server}, table {database}.{table}")
     }
 
-    /// The table as statements name it.
+    /// Returns the table's name for statements, with its database and quoted.
     pub(super) fn quoted_table(&self) -> String {
         let quote = |name: &str| format!("`{}`", name.replace('`', "``"));
         let (database, table) = self.names();
         format!("{}.{}", quote(database), quote(table))
     }
 
-    /// The names of the table's database and of the table.
+    /// Returns the names of the table's database and of the table, unquoted.
     pub(super) fn names(&self) -> (&str, &str) {
         (self.other_database.as_ref().unwrap_or(&self.database), &self.table)
     }
@@ -153,12 +154,12 @@ impl MySqlServer {
     }
 }
 
-/// The port of a server that none is named for.
+/// Returns the default port.
 pub(super) fn default_port() -> u16 {
     std::env::var(PORT_VARIABLE).ok().and_then(|port| port.parse().ok()).unwrap_or(PORT)
 }
 
-/// The names in `name` or `name.name`, each of which may be quoted as in SQL.
+/// Splits `name` or `name.name`, where each name may be quoted with backticks. Returns `None` if the text is malformed.
 fn identifiers(text: &str) -> Option<Vec<String>> {
     let mut names = Vec::new();
     let mut rest = text;
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_five_parts_are_read() {
+    fn five_parts_are_parsed() {
         assert_eq!(
             target("localhost,user,password,pyzor,digests").describe(),
             "localhost, table pyzor.digests"
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_read() {
+    fn url_is_parsed() {
         let url = target("mysql://me%40x:p%2Cw@h:3307/a%2Db/t?ca=/x.pem&verify=no");
         assert_eq!((url.user.as_str(), url.password.as_str()), ("me@x", "p,w"));
         assert_eq!(url.server, MySqlServer::Tcp("h".to_owned(), 3307));

@@ -1,20 +1,19 @@
-//! Logins at a MySQL 8 whose accounts differ from what it greets with, that clients come to in crowds, or
-//! that wants more than a client may tell.
+//! Logins at a MySQL 8: other authentication plugins than the default, many clients, and malformed or too short keys.
 
 use std::thread;
 
 use crate::harness::mysql8::{Manner, MySql8, PASSWORD, Plugin, USER};
 use crate::harness::{DIGEST, Home, eventually};
 
-/// A homedir that leads to the peer by TCP.
+/// A homedir whose `DigestDB` names the peer by TCP.
 fn home(peer: &MySql8, password: &str, settings: &str) -> Home {
     let password = password.replace(',', "%2C").replace(' ', "%20");
     let place = format!("127.0.0.1:{}/pyzor/digests", peer.port());
     Home::open().config(&format!("Engine = mysql\nDigestDB = mysql://{USER}:{password}@{place}\n{settings}"))
 }
 
-/// Expects that no server starts, for one reason that has these texts in it, and that nobody is told a
-/// password. All passwords here begin alike.
+/// Checks that a start fails with one line that has these texts, and that no message has a password. (All passwords
+/// begin with "secret".)
 #[track_caller]
 fn expect_refusal(peer: &MySql8, home: &Home, texts: &[&str]) {
     assert_eq!(home.try_start().err().expect("a server").code(), Some(1), "{}", home.everything_said());
@@ -26,7 +25,7 @@ fn expect_refusal(peer: &MySql8, home: &Home, texts: &[&str]) {
 }
 
 #[test]
-fn an_account_of_the_older_plugin_is_let_in() {
+fn account_with_mysql_native_password_logs_in() {
     for switches in [false, true] {
         let peer = MySql8::start(Manner { plugin: Plugin::Native, switches, ..Manner::default() });
         let server = home(&peer, PASSWORD, "").start();
@@ -38,16 +37,16 @@ fn an_account_of_the_older_plugin_is_let_in() {
 }
 
 #[test]
-fn another_password_is_refused_in_one_line_whatever_the_plugin() {
+fn wrong_password_is_refused_in_one_line_with_every_plugin() {
     for (plugin, switches) in [(Plugin::Caching, true), (Plugin::Native, false), (Plugin::Native, true)] {
-        // A wrong proof leads on to the password itself.
+        // After a wrong hash the server asks for the password itself.
         let peer = MySql8::start(Manner { plugin, switches, is_cached: true, tls: false });
         expect_refusal(&peer, &home(&peer, "secret, but another", ""), &["Access denied"]);
     }
 }
 
 #[test]
-fn a_plain_password_is_not_given_to_who_just_asks_for_it() {
+fn plain_password_is_not_sent_on_request() {
     let peer = MySql8::start(Manner { plugin: Plugin::Clear, ..Manner::default() });
     expect_refusal(&peer, &home(&peer, PASSWORD, ""), &["mysql_clear_password"]);
 }
@@ -76,7 +75,7 @@ fn reports_of_many_clients_are_all_counted() {
 }
 
 #[test]
-fn a_server_that_has_had_no_key_for_a_while_is_found_again() {
+fn server_is_used_again_after_malformed_keys() {
     let peer = MySql8::start(Manner::default());
     let server = home(&peer, PASSWORD, "").start();
     assert_eq!(server.request("report", &[DIGEST]).code(), 200);
@@ -84,14 +83,16 @@ fn a_server_that_has_had_no_key_for_a_while_is_found_again() {
     eventually("a refusal", || (server.request("check", &[DIGEST]).code() == 500).then_some(()));
     eventually("a second attempt", || (peer.broken_keys() > 1).then_some(()));
     peer.set_keyless(false);
-    eventually("the server's return", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
+    eventually("the server to be available", || {
+        (server.request("check", &[DIGEST]).code() == 200).then_some(())
+    });
     assert_eq!(server.request("check", &[DIGEST]).counts(), (1, 0));
     assert!(server.stop().success());
     assert_eq!(peer.ways(), [false, true, false]);
 }
 
 #[test]
-fn a_password_too_long_for_the_key_is_refused_at_the_start() {
+fn password_too_long_for_the_rsa_key_is_refused_at_startup() {
     let peer = MySql8::start(Manner::default());
     let home = home(&peer, &format!("secret{}", "x".repeat(214)), "");
     assert_eq!(home.try_start().err().expect("a server").code(), Some(1), "{}", home.everything_said());

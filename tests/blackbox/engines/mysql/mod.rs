@@ -1,5 +1,5 @@
-//! MySQL and MariaDB: the table of the manual here, and in the modules below the ways to a table, tables
-//! that are not quite the manual's, and several who use one table at a time.
+//! MySQL and MariaDB. This module has the table of Pyzor's manual; its submodules have the forms of `DigestDB`, tables
+//! of other shapes, and concurrent clients.
 
 mod addresses;
 mod concurrency;
@@ -12,27 +12,27 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::{Record, Store, Tally};
 use crate::harness::{Home, MariaDb, Server};
 
-/// What is between the parentheses of the manual's own statement.
-const COLUMNS: &str = "`digest` char(40) default NULL, `r_count` int(11) default NULL, `wl_count` int(11) default NULL, \
-                       `r_entered` datetime default NULL, `wl_entered` datetime default NULL, `r_updated` datetime \
-                       default NULL, `wl_updated` datetime default NULL, PRIMARY KEY (`digest`)";
+/// The columns in the `CREATE TABLE` statement of Pyzor's manual.
+const COLUMNS: &str = "`digest` char(40) default NULL, `r_count` int(11) default NULL, `wl_count` int(11) default \
+                       NULL, `r_entered` datetime default NULL, `wl_entered` datetime default NULL, `r_updated` \
+                       datetime default NULL, `wl_updated` datetime default NULL, PRIMARY KEY (`digest`)";
 
-/// The password of every user here.
+/// The password of every database user in these tests.
 const PASSWORD: &str = "secret";
 
-/// A database of its own in a MariaDB, and a user of the same name whose it is.
+/// A separate database in a MariaDB, and its user of the same name.
 pub(super) struct MySql {
     mariadb: Arc<MariaDb>,
     name: String,
 }
 
 impl MySql {
-    /// An empty database without a table, in the MariaDB that tests share.
+    /// Creates a database without tables in the shared MariaDB.
     fn bare() -> Self {
         Self::within(MariaDb::shared())
     }
 
-    /// An empty database without a table.
+    /// Creates a database without tables in this MariaDB.
     fn within(mariadb: Arc<MariaDb>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("pyzor_{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -42,12 +42,12 @@ impl MySql {
         Self { mariadb, name }
     }
 
-    /// A database with the table of the manual, in this MariaDB.
+    /// Creates a database with the manual's table in this MariaDB.
     fn with_table_in(mariadb: Arc<MariaDb>) -> Self {
         Self::within(mariadb).table(COLUMNS)
     }
 
-    /// A database with the table of the manual, and a server that uses it with these further settings.
+    /// Creates a database with the manual's table and starts a server on it, with these additional settings.
     fn served(settings: &str) -> (Self, Home, Server) {
         let store = Self::new();
         let home = store.home(settings);
@@ -55,35 +55,35 @@ impl MySql {
         (store, home, server)
     }
 
-    /// Makes the table of these columns, with what follows the parentheses.
+    /// Creates the table with these columns.
     fn table(self, columns: &str) -> Self {
         self.shaped(&format!("({columns})"))
     }
 
-    /// Makes the table by what follows its name.
+    /// Creates the table with this text after its name in `CREATE TABLE`.
     fn shaped(self, shape: &str) -> Self {
         self.sql(&format!("CREATE TABLE digests {shape}"));
         self
     }
 
-    /// Runs statements in the database, as root.
+    /// Runs statements in the database as root, and returns their output.
     #[track_caller]
     fn sql(&self, statements: &str) -> String {
         self.mariadb.sql(&format!("USE {}; {statements}", self.name))
     }
 
-    /// Some columns of a digest's row, separated by tabs.
+    /// Returns columns of a digest's row, separated by tabs.
     #[track_caller]
     fn row(&self, columns: &str, digest: &str) -> String {
         self.sql(&format!("SELECT {columns} FROM digests WHERE digest = '{digest}'")).trim_end().to_owned()
     }
 
-    /// A homedir that names a database in this way.
+    /// A homedir with this `DigestDB` and these additional settings.
     fn home_at(&self, dsn: &str, settings: &str) -> Home {
         Home::open().config(&format!("Engine = mysql\nDigestDB = {dsn}\n{settings}"))
     }
 
-    /// A URL that leads to a table or whatever else is behind the server's address.
+    /// The URL of the server and user, with `rest` as its path and parameters.
     fn url(&self, rest: &str) -> String {
         format!("mysql://{}:{PASSWORD}@127.0.0.1:{}/{rest}", self.name, self.mariadb.port())
     }
@@ -99,13 +99,13 @@ impl Store for MySql {
     fn home(&self, settings: &str) -> Home {
         let name = &self.name;
         let home = self.home_at(&format!("localhost,{name},{PASSWORD},{name},digests"), settings);
-        // The established server has no other way to be told than the variable of its library.
+        // The Python server learns the socket only from this variable of its client library.
         home.environment("MYSQL_UNIX_PORT", self.mariadb.socket().display().to_string())
     }
 
     fn plant(&self, _home: &Home, records: &[(&str, Record)]) {
         let row = |(digest, (reports, whitelistings)): &(&str, Record)| {
-            // With the first report it fills in the times of the other tally, too.
+            // Like the Python server, fill in the times of both tallies.
             let first = reports.first.or(whitelistings.first).unwrap();
             let times = [reports.first, reports.last, whitelistings.first, whitelistings.last];
             let times = times.map(|time| format!("FROM_UNIXTIME({})", time.unwrap_or(first))).join(", ");
@@ -126,7 +126,7 @@ impl Store for MySql {
         if fields.is_empty() {
             return None;
         }
-        // A count is never left out, and what was never changed has no times, whatever is there.
+        // The count is never NULL, and times of a count of 0 mean nothing.
         let tally = |fields: &[Option<i64>]| match fields[0].unwrap() {
             0 => Tally::default(),
             count => Tally { count, first: fields[1], last: fields[2] },

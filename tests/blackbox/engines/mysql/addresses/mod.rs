@@ -1,4 +1,4 @@
-//! The ways to a table: `DigestDB`, accounts, encryption, and what a start that fails says.
+//! `DigestDB`, accounts, TLS, and the messages of failed starts.
 
 mod ours;
 
@@ -6,7 +6,7 @@ use super::{MySql, PASSWORD};
 use crate::engines::{Store, done};
 use crate::harness::{DIGEST, Home};
 
-/// Starts a server that must count one more report.
+/// Starts a server, sends a report, and checks the digest's count.
 #[track_caller]
 fn counts(home: &Home, expected: i64) {
     let server = home.start();
@@ -17,8 +17,8 @@ fn counts(home: &Home, expected: i64) {
 }
 
 #[test]
-fn the_table_of_another_database_is_found() {
-    // What the established server pastes into its statements, and ours takes apart.
+fn table_in_another_database_is_found() {
+    // The Python server pastes the table name into its statements; ours parses it.
     let store = MySql::new();
     let other = MySql::bare();
     store.sql(&format!("GRANT ALL ON {}.* TO {}", store.name, other.name));

@@ -1,4 +1,4 @@
-//! Several servers and callers that use one table at a time.
+//! Several servers and callers that use one table concurrently.
 
 mod ours;
 
@@ -9,11 +9,11 @@ use super::{COLUMNS, MySql};
 use crate::engines::{Store, digests, done};
 use crate::harness::{Home, Server, interop};
 
-/// How many digests a datagram has room for, whose largest size is 8192 bytes.
+/// The most digests that fit into a datagram of 8192 bytes.
 const FULL: u32 = 150;
 
-/// The requests of one caller: `rounds` times all digests, each time in another order, reported and
-/// whitelisted.
+/// Sends the requests of one caller: all digests `rounds` times, each time in another order, alternately as reports and
+/// as whitelistings.
 fn call(server: &Server, digests: &[String], rounds: usize, caller: usize) {
     for round in 0..rounds {
         let mut order: Vec<&str> = digests.iter().map(String::as_str).collect();
@@ -27,8 +27,8 @@ fn call(server: &Server, digests: &[String], rounds: usize, caller: usize) {
     }
 }
 
-/// Lets callers of all these servers report and whitelist the same digests, and compares the counts.
-fn everything_is_counted(store: &MySql, servers: &[&Server], callers: usize, rounds: usize) {
+/// Lets callers of all these servers report and whitelist the same digests, and checks the counts.
+fn assert_everything_is_counted(store: &MySql, servers: &[&Server], callers: usize, rounds: usize) {
     let digests = digests(30);
     thread::scope(|scope| {
         for server in servers {
@@ -56,26 +56,26 @@ fn two_servers_count_the_same_digests_at_once() {
         let store = MySql::bare().shaped(&format!("({COLUMNS}) {shape}"));
         let homes: [Home; 2] = std::array::from_fn(|_| store.home("DBConnections = 8\n"));
         let servers = homes.each_ref().map(Home::start);
-        everything_is_counted(&store, &servers.each_ref(), 4, 20);
+        assert_everything_is_counted(&store, &servers.each_ref(), 4, 20);
     }
 }
 
 #[test]
-fn a_server_of_the_other_kind_counts_along() {
+fn python_server_counts_in_the_same_table() {
     let store = MySql::new();
     let ours = store.home("").start();
     let established = store.home("").program(interop("pyzord")).start();
-    everything_is_counted(&store, &[&ours, &established], 3, 20);
+    assert_everything_is_counted(&store, &[&ours, &established], 3, 20);
 }
 
 #[test]
 fn one_connection_is_enough_for_many_callers() {
     let (store, _, server) = MySql::served("DBConnections = 1\n");
-    everything_is_counted(&store, &[&server], 8, 10);
+    assert_everything_is_counted(&store, &[&server], 8, 10);
 }
 
 #[test]
-fn a_full_datagram_of_digests_is_counted() {
+fn full_datagram_of_digests_is_counted() {
     let (store, _, server) = MySql::served("");
     let digests = digests(FULL);
     let digests: Vec<&str> = digests.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! Locks and limits that are in the way of several who use one table, as this server alone deals with them.
+//! Locks and limits that concurrent clients meet, as only this server handles them.
 
 use std::sync::Arc;
 use std::thread;
@@ -12,12 +12,12 @@ use crate::engines::{Store, digests, done};
 use crate::harness::{DIGEST, Home, MariaDb, Server, StopFlag, eventually};
 
 #[test]
-fn a_server_that_takes_small_packets_only_is_given_small_ones() {
+fn statements_fit_max_allowed_packet() {
     let store = MySql::with_table_in(Arc::new(MariaDb::with("--net-buffer-length=1024")));
     let digests = digests(60);
     let digests: Vec<&str> = digests.iter().map(String::as_str).collect();
     for (round, size) in [1024, 4096, 16_384].into_iter().enumerate() {
-        // For connections from now on.
+        // Takes effect for new connections.
         store.sql(&format!("SET GLOBAL max_allowed_packet = {size}"));
         let server = store.home("").start();
         assert_eq!(server.request("report", &digests).code(), 200, "{size}");
@@ -28,7 +28,7 @@ fn a_server_that_takes_small_packets_only_is_given_small_ones() {
 }
 
 #[test]
-fn a_row_that_another_has_locked_is_refused_in_time_and_counts_again_later() {
+fn report_of_locked_row_is_refused_in_time_and_counted_after_release() {
     let (store, _, server) = MySql::served("");
     let other = "b".repeat(40);
     done(&server, "report", DIGEST);
@@ -43,22 +43,22 @@ fn a_row_that_another_has_locked_is_refused_in_time_and_counts_again_later() {
     let reply = server.request("report", &[DIGEST]);
     assert_eq!(String::from_utf8_lossy(&reply.0), refusal);
     let waited = start.elapsed();
-    // Long before MariaDB would refuse it, which waits for 50 s.
+    // MariaDB itself would wait for 50 s.
     assert!(waited < Duration::from_secs(10), "{waited:?}");
-    // Reading waits for nobody, and neither do the others.
+    // Checks and reports of other rows do not wait.
     assert_eq!(done(&server, "check", DIGEST).counts(), (1, 0));
     done(&server, "report", &other);
     assert_eq!(done(&server, "check", &other).counts(), (2, 0));
     drop(held);
 
     eventually("the row to be free", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
-    // What was refused may have been counted once, since nobody knows what became of it.
+    // The refused report may have been counted: its outcome is unknown.
     let (count, _) = done(&server, "check", DIGEST).counts();
     assert!((2..=3).contains(&count), "{count}");
 }
 
 #[test]
-fn a_table_that_may_only_be_read_is_read() {
+fn read_only_privileges_allow_checks() {
     let store = MySql::new();
     let home = store.home("CleanupAge = 0\n");
     done(&home.start(), "report", DIGEST);
@@ -68,24 +68,23 @@ fn a_table_that_may_only_be_read_is_read() {
     assert_eq!(done(&server, "check", DIGEST).counts(), (1, 0));
     assert_eq!(server.request("report", &[DIGEST]).code(), 500);
     eventually("a line in the log", || home.log().contains("denied").then_some(()));
-    // Connections that there are learn of new rights to a table at once; of those to a whole database they
-    // never do.
+    // Existing connections see new privileges on a table at once, but never those on a whole database.
     for (count, place) in [(2, format!("{name}.digests")), (3, format!("{name}.*"))] {
         store.sql(&format!("GRANT INSERT, UPDATE ON {place} TO {name}"));
-        eventually("the right to write", || {
+        eventually("the privilege to write", || {
             (server.request("report", &[DIGEST]).code() == 200).then_some(())
         });
         assert_eq!(done(&server, "check", DIGEST).counts(), (count, 0));
-        // Connections that there are keep a right to a whole database for as long as they last.
+        // Existing connections keep their privileges on a whole database.
         store.sql(&format!("REVOKE INSERT, UPDATE ON {place} FROM {name}; KILL USER {name}"));
-        eventually("the right to be gone", || {
+        eventually("the privilege to be revoked", || {
             (server.request("whitelist", &[DIGEST]).code() == 500).then_some(())
         });
     }
 }
 
 #[test]
-fn a_row_that_another_has_locked_keeps_nobody_else_waiting() {
+fn locked_row_does_not_delay_other_rows() {
     let (store, _, server) = MySql::served("");
     let others = digests(20);
     done(&server, "report", DIGEST);
@@ -95,9 +94,9 @@ fn a_row_that_another_has_locked_keeps_nobody_else_waiting() {
     ));
     let mut all: Vec<&str> = others.iter().map(String::as_str).collect();
     all.push(DIGEST);
-    // One statement for all of them hangs, and nobody can tell for which.
+    // The one statement for all of them hangs, and the server cannot tell because of which row.
     assert_eq!(server.request("report", &all).code(), 500);
-    // So each goes alone, the others first or not, until it is clear.
+    // It retries the rows in smaller statements until it has found the locked one.
     eventually("the others to be counted", || {
         server.request("report", &all);
         let counted = |digest: &String| done(&server, "check", digest).counts().0 > 0;
@@ -112,24 +111,24 @@ fn a_row_that_another_has_locked_keeps_nobody_else_waiting() {
     }
 }
 
-/// Asks for these operations one after the other and returns the codes of the replies.
+/// Requests an operation for each digest in turn and returns the codes of the replies.
 fn codes(server: &Server, operation: &str, digests: &[String]) -> Vec<i64> {
     digests.iter().map(|digest| server.request(operation, &[digest]).code()).collect()
 }
 
 #[test]
-fn a_locked_table_keeps_look_ups_from_waiting() {
+fn locked_table_does_not_delay_checks() {
     let (store, _, server) = MySql::served("");
     let digests = digests(40);
     let all: Vec<&str> = digests.iter().map(String::as_str).collect();
     assert_eq!(server.request("report", &all).code(), 200);
     let held = store.mariadb.hold(&format!("USE {}; LOCK TABLES digests READ", store.name));
-    // Three that wait in vain, and from then on nobody does but one a second.
+    // Three reports time out. After that only one a second is tried, and all others are refused at once.
     assert_eq!(codes(&server, "report", &digests[..3]), [500; 3]);
     let start = Instant::now();
     assert_eq!(codes(&server, "report", &digests), [500; 40]);
-    // That would take 36 s.
-    assert!(start.elapsed() < Duration::from_secs(18), "each waits for itself: {:?}", start.elapsed());
+    // If each report waited, they would take 36 s.
+    assert!(start.elapsed() < Duration::from_secs(18), "each report waits: {:?}", start.elapsed());
     assert_eq!(codes(&server, "check", &digests), [200; 40]);
     drop(held);
     for digest in &digests {
@@ -138,7 +137,7 @@ fn a_locked_table_keeps_look_ups_from_waiting() {
 }
 
 #[test]
-fn a_server_with_room_for_few_connections_is_used_with_few() {
+fn limit_of_connections_is_respected() {
     let store = MySql::new();
     let name = &store.name;
     store.mariadb.sql(&format!("ALTER USER {name} WITH MAX_USER_CONNECTIONS 2"));
@@ -152,13 +151,13 @@ fn a_server_with_room_for_few_connections_is_used_with_few() {
         }
     });
     let counts: i64 = digests.iter().map(|digest| done(&server, "check", digest).counts().0).sum();
-    // Every other round is one of whitelistings.
+    // Half of the rounds are whitelistings.
     assert_eq!(counts, 8 * 25 * 4);
     assert!(!home.log().contains(" is away: "), "{}", home.log());
 }
 
 #[test]
-fn a_server_that_takes_smaller_packets_by_now_is_given_smaller_ones() {
+fn lowered_max_allowed_packet_is_respected() {
     let store = MySql::within(Arc::new(MariaDb::start())).table(COLUMNS);
     let home = store.home("");
     let server = home.start();
@@ -171,7 +170,7 @@ fn a_server_that_takes_smaller_packets_by_now_is_given_smaller_ones() {
 }
 
 #[test]
-fn a_server_that_takes_no_changes_is_asked_who_has_its_name_by_now() {
+fn address_of_read_only_server_is_resolved_again() {
     let (first, second) = (MariaDb::start(), MariaDb::start());
     let link = second.socket().with_file_name("current");
     std::os::unix::fs::symlink(first.socket(), &link).unwrap();
@@ -187,7 +186,7 @@ fn a_server_that_takes_no_changes_is_asked_who_has_its_name_by_now() {
 }
 
 #[test]
-fn a_server_that_hangs_while_its_table_is_locked_is_away_all_the_same() {
+fn hung_server_is_unavailable_even_if_its_table_is_locked() {
     let mut mariadb = MariaDb::start();
     mariadb.sql(&format!("USE pyzor; CREATE TABLE digests ({COLUMNS})"));
     let dsn = format!("127.0.0.1:{},pyzor,secret,pyzor,digests", mariadb.port());
@@ -195,7 +194,7 @@ fn a_server_that_hangs_while_its_table_is_locked_is_away_all_the_same() {
     let server = home.start();
     let _held = mariadb.hold("USE pyzor; LOCK TABLES digests READ");
     assert_eq!(codes(&server, "report", &digests(3)), [500; 3]);
-    // Those that are refused without asking the server say nothing of it, however many they are.
+    // Reports refused without asking MariaDB must not make it look available, however many there are.
     let over = StopFlag::default();
     thread::scope(|scope| {
         let _guard = over.set_on_drop();
@@ -207,16 +206,16 @@ fn a_server_that_hangs_while_its_table_is_locked_is_away_all_the_same() {
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        eventually("refusals", || home.log().contains("nothing could be counted lately").then_some(()));
+        eventually("refusals", || home.log().contains("the table may be locked").then_some(()));
         mariadb.service().signal(Signal::SIGSTOP);
-        eventually("the server to be away", || home.log().contains(" is away: ").then_some(()));
+        eventually("the server to be unavailable", || home.log().contains(" is away: ").then_some(()));
     });
     mariadb.service().signal(Signal::SIGCONT);
     eventually("its return", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
 }
 
 #[test]
-fn one_connection_is_enough_for_service_and_expiry() {
+fn one_connection_is_enough_for_requests_and_expiry() {
     let store = MySql::new();
     let name = &store.name;
     store.sql("INSERT INTO digests (digest, r_count, r_updated) SELECT SHA1(seq), 1, NOW() - INTERVAL 199 DAY FROM seq_1_to_3000");
@@ -230,13 +229,12 @@ fn one_connection_is_enough_for_service_and_expiry() {
             scope.spawn(move || call(server, digests, 50, caller));
         }
     });
-    eventually("expiry", || home.log().contains("Expired 3000 of 300").then_some(()));
+    eventually("expiry", || home.log().contains("Expiry: removed 3000 of 300").then_some(()));
     assert_eq!(store.sql("SELECT SUM(r_count), SUM(wl_count) FROM digests"), "400\t400\n");
     assert!(!home.log().contains(" is away: "), "{}", home.log());
 }
 
-/// Lets callers report some digests for as long as `work` takes, to a table that keeps each statement under way, so that
-/// others always wait for a connection.
+/// Runs `work` while callers report digests into a slow table, so that requests always wait for a connection.
 fn under_full_load<T>(store: &MySql, server: &Server, work: impl FnOnce() -> T) -> T {
     store.sql("CREATE TRIGGER slow BEFORE INSERT ON digests FOR EACH ROW SET @slept = SLEEP(0.005)");
     let over = StopFlag::default();
@@ -255,7 +253,7 @@ fn under_full_load<T>(store: &MySql, server: &Server, work: impl FnOnce() -> T) 
 }
 
 #[test]
-fn a_table_is_inspected_while_the_only_connection_is_always_in_use() {
+fn table_is_inspected_while_its_only_connection_is_busy() {
     let store = MySql::new();
     store.mariadb.sql(&format!("ALTER USER {} WITH MAX_USER_CONNECTIONS 1", store.name));
     let home = store.home("CleanupAge = 0\n");
@@ -268,7 +266,7 @@ fn a_table_is_inspected_while_the_only_connection_is_always_in_use() {
 }
 
 #[test]
-fn a_limit_of_connections_that_is_raised_is_noticed_under_full_load() {
+fn raised_limit_of_connections_is_noticed_under_full_load() {
     let store = MySql::new();
     let name = &store.name;
     let limited = |limit: u32| {
@@ -279,7 +277,7 @@ fn a_limit_of_connections_that_is_raised_is_noticed_under_full_load() {
     let server = store.home("CleanupAge = 0\n").start();
     let connections = format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = '{name}'");
     under_full_load(&store, &server, || {
-        // Meanwhile it is found out that there is room for one alone.
+        // Meanwhile the server finds that only one connection is allowed.
         for digest in digests(20) {
             server.request("report", &[&digest]);
         }

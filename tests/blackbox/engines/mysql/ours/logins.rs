@@ -1,16 +1,16 @@
-//! Logins as MySQL 8 wants them.
+//! Logins with the authentication methods of MySQL 8.
 
 use crate::engines::done;
 use crate::harness::mysql8::{Manner, MySql8, PASSWORD, USER};
 use crate::harness::{DIGEST, Home};
 
-/// A homedir with this URL, after the scheme and the login.
+/// A homedir whose `DigestDB` is a URL with this password and `rest` after the `@`.
 fn home(rest: &str, password: &str) -> Home {
     let password = password.replace(',', "%2C").replace(' ', "%20");
     Home::open().config(&format!("Engine = mysql\nDigestDB = mysql://{USER}:{password}@{rest}\n"))
 }
 
-/// Counts through the peer, and says in which ways it has let the server in.
+/// Counts through the peer, and returns by which methods the server logged in.
 fn counted(peer: &MySql8, home: &Home) -> [bool; 3] {
     let server = home.start();
     for _ in 0..3 {
@@ -24,7 +24,7 @@ fn counted(peer: &MySql8, home: &Home) -> [bool; 3] {
 }
 
 #[test]
-fn a_proof_is_enough_for_who_is_known() {
+fn cached_account_logs_in_without_its_password() {
     for switches in [false, true] {
         let peer = MySql8::start(Manner { is_cached: true, switches, ..Manner::default() });
         let home = home(&format!("127.0.0.1:{}/pyzor/digests", peer.port()), PASSWORD);
@@ -33,7 +33,7 @@ fn a_proof_is_enough_for_who_is_known() {
 }
 
 #[test]
-fn a_password_is_encrypted_where_others_could_read_it() {
+fn password_is_encrypted_over_plain_tcp() {
     for switches in [false, true] {
         let peer = MySql8::start(Manner { switches, ..Manner::default() });
         let home = home(&format!("127.0.0.1:{}/pyzor/digests", peer.port()), PASSWORD);
@@ -42,7 +42,7 @@ fn a_password_is_encrypted_where_others_could_read_it() {
 }
 
 #[test]
-fn a_password_goes_plain_through_a_socket_or_tls() {
+fn password_is_sent_plain_over_socket_or_tls() {
     let peer = MySql8::start(Manner::default());
     let socket = format!("/pyzor/digests?socket={}", peer.socket().display());
     assert_eq!(counted(&peer, &home(&socket, PASSWORD)), [false, false, true]);
@@ -52,7 +52,7 @@ fn a_password_goes_plain_through_a_socket_or_tls() {
 }
 
 #[test]
-fn another_password_is_refused_in_one_line() {
+fn wrong_password_is_refused_in_one_line() {
     for is_cached in [false, true] {
         let peer = MySql8::start(Manner { is_cached, ..Manner::default() });
         let home = home(&format!("127.0.0.1:{}/pyzor/digests", peer.port()), "secret, but another");

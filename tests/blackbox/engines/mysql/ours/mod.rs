@@ -1,4 +1,4 @@
-//! What this server alone does with MySQL and MariaDB.
+//! Behaviour with MySQL and MariaDB that only this server has.
 
 mod logins;
 mod slow_tables;

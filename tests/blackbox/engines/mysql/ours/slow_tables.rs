@@ -1,4 +1,4 @@
-//! Tables in which each row takes its time, and rows that others hold.
+//! Slow tables, and rows that other clients lock.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::engines::mysql::MySql;
 use crate::engines::{Store, digests, done};
 use crate::harness::{Caller, DIGEST, StopFlag, eventually};
 
-/// Makes each row of a statement of this kind take so many milliseconds.
+/// Makes each row of a statement of this kind take `milliseconds`.
 fn slow(store: &MySql, kind: &str, milliseconds: u32) {
     let seconds = f64::from(milliseconds) / 1000.0;
     store.sql(&format!(
@@ -15,7 +15,7 @@ fn slow(store: &MySql, kind: &str, milliseconds: u32) {
     ));
 }
 
-/// Makes each statement that inserts take so many milliseconds, whatever its rows.
+/// Makes each INSERT statement take `milliseconds`, independent of its rows.
 fn slow_statements(store: &MySql, milliseconds: u32) {
     let seconds = f64::from(milliseconds) / 1000.0;
     store.sql(&format!(
@@ -24,7 +24,7 @@ fn slow_statements(store: &MySql, milliseconds: u32) {
     ));
 }
 
-/// Reports so many digests a second and returns how many were acknowledged.
+/// Reports `rate` digests a second and returns how many were acknowledged.
 fn acknowledged(caller: &Caller, digests: &[String], rate: u32) -> u32 {
     let (over, start) = (StopFlag::default(), Instant::now());
     thread::scope(|scope| {
@@ -50,12 +50,12 @@ fn acknowledged(caller: &Caller, digests: &[String], rate: u32) -> u32 {
 }
 
 #[test]
-fn more_reports_than_a_slow_table_can_count_do_not_keep_it_from_counting() {
+fn overload_does_not_stop_counting_in_a_slow_table() {
     const OFFERED: u32 = 12_000;
     let (store, home, server) = MySql::served("CleanupAge = 0\n");
     done(&server, "report", DIGEST);
     slow(&store, "INSERT", 4);
-    // On four connections there is time for 1000 rows a second, and 1200 are asked for.
+    // Four connections can count 1000 rows a second; 1200 are reported.
     let acknowledged = acknowledged(&Caller::to(server.port()), &digests(OFFERED), 1200);
     println!("{acknowledged} of {OFFERED} acknowledged");
     assert!(acknowledged > OFFERED / 2, "{acknowledged} of {OFFERED}: {}", home.log());
@@ -64,7 +64,7 @@ fn more_reports_than_a_slow_table_can_count_do_not_keep_it_from_counting() {
 }
 
 #[test]
-fn a_table_that_takes_its_time_for_each_statement_counts_many_rows_with_each() {
+fn slow_statements_count_many_rows_each() {
     const OFFERED: u32 = 4000;
     for milliseconds in [300, 500] {
         let (store, home, server) = MySql::served("CleanupAge = 0\n");
@@ -73,7 +73,7 @@ fn a_table_that_takes_its_time_for_each_statement_counts_many_rows_with_each() {
         println!("{milliseconds} ms: {acknowledged} of {OFFERED} acknowledged");
         assert!(acknowledged > OFFERED / 2, "{milliseconds} ms: {acknowledged} of {OFFERED}: {}", home.log());
         let stored: u32 = store.sql("SELECT SUM(r_count) FROM digests").trim().parse().unwrap();
-        // What is refused since there is no time for it is not counted.
+        // Reports refused for lack of time are not counted.
         assert!(
             stored < acknowledged + (OFFERED - acknowledged) / 2 + 200,
             "{stored} stored, {acknowledged}"
@@ -82,7 +82,7 @@ fn a_table_that_takes_its_time_for_each_statement_counts_many_rows_with_each() {
 }
 
 #[test]
-fn a_table_with_rows_that_were_locked_for_a_while_is_as_quick_as_before() {
+fn throughput_recovers_after_locked_rows_are_released() {
     const OFFERED: u32 = 6000;
     let (store, home, server) = MySql::served("CleanupAge = 0\n");
     slow_statements(&store, 80);
@@ -106,7 +106,7 @@ fn a_table_with_rows_that_were_locked_for_a_while_is_as_quick_as_before() {
 }
 
 #[test]
-fn expiry_gets_on_where_each_row_takes_its_time() {
+fn expiry_finishes_in_a_slow_table() {
     let store = MySql::new();
     let home = store.home("");
     store.sql(
@@ -115,11 +115,11 @@ fn expiry_gets_on_where_each_row_takes_its_time() {
     slow(&store, "DELETE", 20);
     let _server = home.start();
     eventually("expiry", || store.sql("SELECT COUNT(*) FROM digests").starts_with("0\n").then_some(()));
-    assert!(!home.log().contains("was given up"), "{}", home.log());
+    assert!(!home.log().contains("cannot expire"), "{}", home.log());
 }
 
 #[test]
-fn expiry_passes_by_a_row_that_another_has_locked() {
+fn expiry_skips_locked_rows() {
     let store = MySql::new();
     let home = store.home("");
     store.sql(
@@ -130,20 +130,20 @@ fn expiry_passes_by_a_row_that_another_has_locked() {
         store.name
     ));
     let _server = home.start();
-    eventually("expiry", || home.log().contains("Expired 89 of 90 records").then_some(()));
-    assert!(home.log().contains("; 1 were locked by others"), "{}", home.log());
+    eventually("expiry", || home.log().contains("Expiry: removed 89 of 90 records").then_some(()));
+    assert!(home.log().contains("; 1 locked by other clients"), "{}", home.log());
     assert_eq!(store.sql("SELECT digest = SHA1(45) FROM digests"), "1\n");
 }
 
 #[test]
-fn reports_beside_a_locked_row_are_never_refused() {
+fn locked_row_causes_no_refusals_of_other_rows() {
     let (store, _, server) = MySql::served("CleanupAge = 0\n");
     done(&server, "report", DIGEST);
     let _held = store.mariadb.hold(&format!(
         "USE {}; BEGIN; SELECT r_count FROM digests WHERE digest = '{DIGEST}' FOR UPDATE",
         store.name
     ));
-    // From then on it is known which row hangs.
+    // After this timeout the server knows which row hangs.
     assert_eq!(server.request("report", &[DIGEST]).code(), 500);
     let over = StopFlag::default();
     thread::scope(|scope| {
@@ -163,7 +163,7 @@ fn reports_beside_a_locked_row_are_never_refused() {
 }
 
 #[test]
-fn a_locked_row_on_the_only_connection_is_not_taken_for_an_absent_server() {
+fn locked_row_on_the_only_connection_does_not_make_the_server_unavailable() {
     let store = MySql::new();
     store.mariadb.sql(&format!("ALTER USER {} WITH MAX_USER_CONNECTIONS 1", store.name));
     let home = store.home("CleanupAge = 0\n");
@@ -180,12 +180,12 @@ fn a_locked_row_on_the_only_connection_is_not_taken_for_an_absent_server() {
     assert!(!home.log().contains(" is away: "), "{}", home.log());
     drop(held);
     eventually("the row to be free", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
-    // The server has said that nothing was done of what it ended.
+    // MariaDB rolled back the statements that it ended, so none of the refused reports was counted.
     assert_eq!(done(&server, "check", DIGEST).counts(), (2, 0));
 }
 
 #[test]
-fn expiry_on_the_only_connection_refuses_nothing_for_rows_that_others_hold() {
+fn expiry_of_locked_rows_on_the_only_connection_refuses_no_requests() {
     let store = MySql::new();
     store.mariadb.sql(&format!("ALTER USER {} WITH MAX_USER_CONNECTIONS 1", store.name));
     store.sql(
@@ -199,7 +199,7 @@ fn expiry_on_the_only_connection_refuses_nothing_for_rows_that_others_hold() {
     let server = home.start();
     eventually("expiry", || {
         done(&server, "report", DIGEST);
-        home.log().contains("Expired 88 of 9").then_some(())
+        home.log().contains("Expiry: removed 88 of 9").then_some(())
     });
     assert!(!home.log().contains(" is away: "), "{}", home.log());
 }

@@ -4,7 +4,7 @@ use crate::engines::mysql::MySql;
 use crate::engines::{Store, digests, done};
 use crate::harness::{DIGEST, Home, Server, eventually};
 
-/// Ends all connections of the server, which then makes new ones.
+/// Kills all connections of the server, which then opens new ones.
 fn reconnect(store: &MySql) {
     store.mariadb.sql(&format!("KILL USER {}", store.name));
 }
@@ -16,15 +16,15 @@ fn reported(server: &Server, digest: &str, code: i64) {
     });
 }
 
-/// Waits until the log says that the server is unavailable for a reason with this text.
+/// Waits until the log says that MariaDB is unavailable for a reason with this text.
 fn unavailable(home: &Home, why: &str) {
     eventually(why, || {
         home.log().lines().any(|line| line.contains(" away") && line.contains(why)).then_some(())
     });
 }
 
-/// A table that counted one report, and then is changed by a statement that leaves it as no start would take it; `repair`
-/// makes it fit again.
+/// Checks that the table is unavailable, with the reason `why`, from the statement `change` until the statement
+/// `repair`.
 fn unfit(change: &str, why: &str, repair: &str) {
     let (store, home, server) = MySql::served("CleanupAge = 0\n");
     done(&server, "report", DIGEST);
@@ -36,12 +36,12 @@ fn unfit(change: &str, why: &str, repair: &str) {
     store.sql(repair);
     eventually("service", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
     done(&server, "report", DIGEST);
-    // What was refused without a connection has not been counted.
+    // The report that was refused while the table was unavailable has not been counted.
     assert_eq!(store.sql(&format!("SELECT r_count FROM digests WHERE digest = '{DIGEST}'")), "2\n", "{why}");
 }
 
 #[test]
-fn a_table_that_loses_its_key_is_unavailable_until_it_has_one() {
+fn table_without_key_is_unavailable_until_it_has_one() {
     unfit(
         "CREATE TABLE copy AS SELECT * FROM digests; DROP TABLE digests; CREATE TABLE digests AS SELECT * FROM copy",
         "several rows for one digest",
@@ -50,7 +50,7 @@ fn a_table_that_loses_its_key_is_unavailable_until_it_has_one() {
 }
 
 #[test]
-fn a_table_that_loses_a_column_is_unavailable_until_it_is_back() {
+fn table_without_a_column_is_unavailable_until_it_is_back() {
     unfit(
         "ALTER TABLE digests DROP wl_entered",
         "has no column wl_entered",
@@ -59,12 +59,12 @@ fn a_table_that_loses_a_column_is_unavailable_until_it_is_back() {
 }
 
 #[test]
-fn a_table_that_is_renamed_is_unavailable_until_it_is_back() {
-    unfit("RENAME TABLE digests TO elsewhere", "not there", "RENAME TABLE elsewhere TO digests");
+fn renamed_table_is_unavailable_until_it_is_back() {
+    unfit("RENAME TABLE digests TO elsewhere", "does not exist", "RENAME TABLE elsewhere TO digests");
 }
 
 #[test]
-fn a_table_that_gets_another_unique_index_is_unavailable_until_it_is_gone() {
+fn table_with_another_unique_index_is_unavailable_until_it_is_dropped() {
     unfit(
         "ALTER TABLE digests ADD note varchar(9) NOT NULL DEFAULT '', ADD UNIQUE (note)",
         "the unique index `note`",
@@ -73,7 +73,7 @@ fn a_table_that_gets_another_unique_index_is_unavailable_until_it_is_gone() {
 }
 
 #[test]
-fn a_column_of_another_type_makes_a_table_unavailable_until_it_is_changed() {
+fn table_with_a_column_of_another_type_is_unavailable_until_it_is_changed() {
     unfit(
         "ALTER TABLE digests MODIFY r_count varchar(3)",
         "whole numbers",
@@ -82,7 +82,7 @@ fn a_column_of_another_type_makes_a_table_unavailable_until_it_is_changed() {
 }
 
 #[test]
-fn no_report_is_counted_for_another_digest_before_an_index_is_noticed() {
+fn no_report_counts_for_another_digest_before_an_index_is_noticed() {
     let (store, home, server) = MySql::served("CleanupAge = 0\n");
     done(&server, "report", DIGEST);
     store.sql("ALTER TABLE digests ADD note varchar(9) NOT NULL DEFAULT '', ADD UNIQUE (note)");
@@ -98,7 +98,7 @@ fn no_report_is_counted_for_another_digest_before_an_index_is_noticed() {
 }
 
 #[test]
-fn a_column_that_grows_counts_on() {
+fn widened_column_allows_larger_counts() {
     let store = MySql::new();
     let home = store.home("CleanupAge = 0\n");
     store.sql(&format!("INSERT INTO digests (digest, r_count) VALUES ('{DIGEST}', {})", MySql::LIMIT));
@@ -114,17 +114,18 @@ fn a_column_that_grows_counts_on() {
 }
 
 #[test]
-fn changes_are_noticed_on_connections_that_last() {
+fn change_is_noticed_without_a_new_connection() {
     let (store, home, server) = MySql::served("CleanupAge = 0\n");
     done(&server, "report", DIGEST);
-    // The server's connections do not learn of this by an error.
+    // This change causes no error on existing connections.
     store.sql("ALTER TABLE digests DROP PRIMARY KEY, ADD KEY (digest)");
     unavailable(&home, "several rows for one digest");
     reported(&server, DIGEST, 500);
 }
 
-/// Reports, after the table has been made one without transactions, digests of which the last is refused.
-fn is_not_counted_twice(is_noticed: bool) {
+/// Checks that no row counts twice if the table has no transactions any more and refuses the last row of a statement.
+/// With `is_noticed` the server has inspected the table since.
+fn assert_not_counted_twice(is_noticed: bool) {
     let (store, _, server) = MySql::served("CleanupAge = 0\n");
     let (digests, refused) = (digests(3), "f".repeat(40));
     done(&server, "report", &digests[0]);
@@ -134,7 +135,7 @@ fn is_not_counted_twice(is_noticed: bool) {
     }
     reported(&server, &digests[0], 200);
     let before = done(&server, "check", &digests[0]).counts().0;
-    // The statement stops at its last row, after the others have been counted.
+    // The statement fails at its last row, after the others have been counted.
     assert_eq!(server.request("report", &[&digests[0], &digests[1], &refused]).code(), 500);
     assert_eq!(done(&server, "check", &digests[0]).counts(), (before + 1, 0));
     assert_eq!(done(&server, "check", &digests[1]).counts(), (1, 0));
@@ -142,25 +143,25 @@ fn is_not_counted_twice(is_noticed: bool) {
 }
 
 #[test]
-fn a_table_without_transactions_by_now_is_not_counted_in_twice() {
-    is_not_counted_twice(true);
+fn table_changed_to_myisam_is_not_counted_twice_after_it_is_noticed() {
+    assert_not_counted_twice(true);
 }
 
 #[test]
-fn a_table_without_transactions_is_not_counted_in_twice_before_that_is_noticed() {
-    is_not_counted_twice(false);
+fn table_changed_to_myisam_is_not_counted_twice_before_it_is_noticed() {
+    assert_not_counted_twice(false);
 }
 
 #[test]
-fn a_new_reason_for_an_absence_is_logged_when_it_comes_up() {
+fn new_reason_for_unavailability_is_logged() {
     let store = MySql::new();
     let name = &store.name;
     let home = store.home("CleanupAge = 0\n");
     let server = home.start();
     store.sql("RENAME TABLE digests TO elsewhere");
     reconnect(&store);
-    unavailable(&home, "not there");
-    // From then on a reason that stays is told once a minute only, which is longer than is waited for here.
+    unavailable(&home, "does not exist");
+    // From now on an unchanged reason is logged only once a minute, which is longer than this test waits.
     eventually("a reminder", || home.log().contains("still away").then_some(()));
     store.sql(&format!("ALTER USER {name} IDENTIFIED BY 'another'"));
     unavailable(&home, "Access denied");

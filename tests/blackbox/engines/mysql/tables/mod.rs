@@ -1,4 +1,4 @@
-//! Tables that are not quite the manual's, what others may have left in them, and what ours leaves.
+//! Tables of other shapes than the manual's, with rows of other programs.
 
 mod ours;
 
@@ -28,7 +28,7 @@ fn tables_of_other_shapes_are_served() {
         shape("PRIMARY KEY (`digest`)", "id int AUTO_INCREMENT PRIMARY KEY, UNIQUE (digest)"),
         shape("PRIMARY KEY", "note varchar(9) NOT NULL default 'none', PRIMARY KEY"),
         shape("PRIMARY KEY", "KEY (r_updated), PRIMARY KEY"),
-        // Unique indexes of which no new row can meet an old one.
+        // Unique indexes in which a new row never equals an existing one.
         shape("PRIMARY KEY", "note varchar(9), UNIQUE (note), PRIMARY KEY"),
         shape("PRIMARY KEY", "UNIQUE (r_count, digest), PRIMARY KEY"),
         shape("PRIMARY KEY", "id serial, UNIQUE (r_count, id), PRIMARY KEY"),
@@ -70,7 +70,7 @@ fn tables_of_other_shapes_are_served() {
 }
 
 #[test]
-fn what_is_in_other_columns_stays() {
+fn other_columns_are_preserved() {
     let store = MySql::bare().table(&format!("{COLUMNS}, note varchar(9) NOT NULL default 'none'"));
     let home = store.home("");
     store.sql(&format!(
@@ -84,7 +84,7 @@ fn what_is_in_other_columns_stays() {
 }
 
 #[test]
-fn upper_case_digests_of_others_are_counted_in_their_row() {
+fn upper_case_digest_is_counted_in_its_row() {
     for columns in [
         COLUMNS.to_owned(),
         COLUMNS.replace("char(40) default NULL", "varchar(40) CHARACTER SET latin1 NOT NULL"),
@@ -106,7 +106,7 @@ fn upper_case_digests_of_others_are_counted_in_their_row() {
 }
 
 #[test]
-fn zero_dates_are_unset() {
+fn zero_dates_mean_no_time() {
     let store = MySql::new();
     let home = store.home("CleanupAge = 0\n");
     let zero = "'0000-00-00 00:00:00'";
@@ -126,7 +126,7 @@ fn zero_dates_are_unset() {
 }
 
 #[test]
-fn a_column_for_more_counts_on() {
+fn wider_column_allows_larger_counts() {
     for kind in ["bigint(20)", "int(10) unsigned"] {
         let store = MySql::bare().table(&COLUMNS.replace("int(11)", kind));
         let home = store.home("");
@@ -158,11 +158,11 @@ fn records_without_times_do_not_expire() {
 }
 
 #[test]
-fn of_thousands_of_records_exactly_the_expired_ones_go() {
+fn exactly_the_expired_of_thousands_of_records_are_deleted() {
     const RECORDS: i64 = 5000;
     let store = MySql::new();
     let home = store.home("CleanupAge = 864000\n");
-    // Of all ages from half a day to 19 and a half, in no order, and the names of those that are to stay.
+    // Ages from 0.5 to 19.5 days, in random order. The table `young` has the digests that must stay.
     store.sql(&format!(
         "INSERT INTO digests (digest, r_count, wl_count, r_entered, r_updated) SELECT SHA1(seq), seq % 20, 0, \
          FROM_UNIXTIME({THEN}), NOW() - INTERVAL (seq % 20) * 24 + 12 HOUR FROM seq_1_to_{RECORDS}; \

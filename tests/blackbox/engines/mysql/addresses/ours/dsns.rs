@@ -1,4 +1,4 @@
-//! The forms of `DigestDB`, and what is said of those that do not lead to a table.
+//! The forms of `DigestDB`, and the messages about wrong ones.
 
 use super::refused;
 use crate::engines::Store;
@@ -6,7 +6,7 @@ use crate::engines::mysql::addresses::counts;
 use crate::engines::mysql::{COLUMNS, MySql, PASSWORD};
 
 #[test]
-fn a_missing_table_is_created_as_the_manual_has_it() {
+fn missing_table_is_created_as_in_the_manual() {
     let store = MySql::bare();
     counts(&store.home(""), 1);
     store.sql(&format!("CREATE TABLE manual ({COLUMNS})"));
@@ -15,7 +15,7 @@ fn a_missing_table_is_created_as_the_manual_has_it() {
 }
 
 #[test]
-fn who_may_not_create_the_table_is_told_the_statement_and_needs_no_more_than_four_rights() {
+fn without_create_privilege_the_statement_is_printed_and_four_privileges_suffice() {
     let store = MySql::bare();
     let name = &store.name;
     store.sql(&format!(
@@ -30,14 +30,14 @@ fn who_may_not_create_the_table_is_told_the_statement_and_needs_no_more_than_fou
 }
 
 #[test]
-fn a_refused_login_is_one_line_without_the_password() {
+fn refused_login_is_one_line_without_the_password() {
     let store = MySql::new();
     let (name, port) = (&store.name, store.mariadb.port());
     let dsns = [
         (format!("127.0.0.1:{port},{name},{PASSWORD}x,{name},digests"), "Access denied"),
         (format!("127.0.0.1:{port},{name},,{name},digests"), "Access denied"),
         (format!("127.0.0.1:{port},nobody,{PASSWORD},{name},digests"), "Access denied"),
-        // To who may not see it an unknown database is like another's.
+        // Without privileges an unknown database gets the same error as an existing one.
         (format!("127.0.0.1:{port},{name},{PASSWORD},elsewhere,digests"), "Access denied"),
         (format!("mysql://{name}:{PASSWORD}%21@127.0.0.1:{port}/{name}/digests"), "Access denied"),
     ];
@@ -51,7 +51,7 @@ fn a_refused_login_is_one_line_without_the_password() {
 }
 
 #[test]
-fn a_dsn_that_cannot_be_read_is_one_line_without_the_password() {
+fn malformed_dsn_is_one_line_without_the_password() {
     let store = MySql::bare();
     for dsn in [
         format!("localhost,pyzor,{PASSWORD},pyzor"),
@@ -67,7 +67,7 @@ fn a_dsn_that_cannot_be_read_is_one_line_without_the_password() {
 }
 
 #[test]
-fn each_form_of_the_dsn_leads_to_the_table() {
+fn every_form_of_dsn_reaches_the_table() {
     let store = MySql::new();
     let (name, port, socket) = (&store.name, store.mariadb.port(), store.mariadb.socket());
     let (socket, login) = (socket.display(), format!("{name},{PASSWORD},{name},digests"));
@@ -83,17 +83,17 @@ fn each_form_of_the_dsn_leads_to_the_table() {
         format!("mysql://{name}:{PASSWORD}@/{name}/digests?socket={encoded}"),
     ];
     for (at, dsn) in dsns.iter().enumerate() {
-        // A lone % is itself, but those of a URL are two to Python's parser of files.
+        // Python's configuration parser needs the % of a URL doubled.
         counts(&store.home_at(&dsn.replace('%', "%%"), ""), i64::try_from(at).unwrap() + 1);
     }
-    // What the library of the established server looks at.
+    // MySQL's client library reads this variable.
     let by_port = store.home_at(&format!("127.0.0.1,{login}"), "");
     counts(&by_port.environment("MYSQL_TCP_PORT", port.to_string()), 9);
     counts(&store.home(""), 10);
 }
 
 #[test]
-fn a_url_takes_any_password_and_any_name() {
+fn url_accepts_any_password_and_name() {
     let store = MySql::bare();
     let port = store.mariadb.port();
     store.sql(
@@ -104,7 +104,7 @@ fn a_url_takes_any_password_and_any_name() {
         "mysql://me%40here%3Ax:p%2Cw%2F%40%3A%25%3F%23%26%3D%C3%A4@127.0.0.1:{port}/dash-and%2Fslash/a%20table"
     );
     counts(&store.home_at(&dsn.replace('%', "%%"), ""), 1);
-    // Python's parser takes a % that it cannot understand for an error; ours for itself.
+    // Python's configuration parser rejects a single %; ours accepts it.
     counts(&store.home_at(&dsn, ""), 2);
     assert_eq!(store.mariadb.sql("SELECT r_count FROM `dash-and/slash`.`a table`"), "2\n");
 }
@@ -137,7 +137,7 @@ fn names_that_need_quotes_are_quoted() {
 }
 
 #[test]
-fn a_table_that_cannot_hold_records_is_refused_with_what_is_wrong() {
+fn unsuitable_table_is_refused_with_the_reason() {
     let store = MySql::bare()
         .table("digest char(40), r_count int, wl_count int, r_entered datetime, r_updated datetime");
     refused(&store.home(""), &["wl_entered"]);

@@ -1,4 +1,4 @@
-//! Ways to a table that this server alone knows.
+//! Forms of `DigestDB` that only this server knows.
 
 mod dsns;
 mod tls;
@@ -6,11 +6,11 @@ mod tls;
 use crate::engines::mysql::PASSWORD;
 use crate::harness::Home;
 
-/// Starts a server that must end with exit code 1 and one line, with these texts in it and no password;
-/// returns the line.
+/// Checks that a server exits with code 1 and prints one line with these texts and without the password. Returns the
+/// line.
 #[track_caller]
 fn refused(home: &Home, texts: &[&str]) -> String {
-    let Err(status) = home.try_start() else { panic!("it serves") };
+    let Err(status) = home.try_start() else { panic!("the server has started") };
     let line = home.stderr();
     let whole = line.ends_with('\n') && line.lines().count() == 1;
     let all = texts.iter().all(|text| line.contains(text));

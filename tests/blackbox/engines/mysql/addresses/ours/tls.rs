@@ -1,4 +1,4 @@
-//! Encrypted connections.
+//! TLS connections.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::engines::mysql::addresses::counts;
 use crate::harness::{Certificate, MariaDb};
 
 #[test]
-fn a_connection_is_encrypted_to_whom_the_authority_knows() {
+fn server_with_certificate_of_the_authority_is_accepted() {
     let certificate = Certificate::new();
     let options = format!(
         "--ssl-cert={} --ssl-key={} --bind-address=127.0.0.1,127.0.0.2",
@@ -32,11 +32,11 @@ fn a_connection_is_encrypted_to_whom_the_authority_knows() {
     let named = format!("mysql://{name}:{PASSWORD}@localhost:{port}/{name}/digests?ca={authority}");
     counts(&store.home_at(&named, ""), 5);
     refused(&home(&format!("ca={stranger}")), &["is not from an authority that is trusted", "ca="]);
-    // No system trusts our authority, if it trusts any.
+    // The system's certificates do not include our test authority.
     refused(&home("tls=yes"), &["certificate"]);
     refused(&home("tls=no"), &["Access denied"]);
     refused(&home("ca=/nowhere.pem"), &["/nowhere.pem"]);
-    // The certificate is for 127.0.0.1 alone.
+    // The certificate is only for 127.0.0.1.
     let elsewhere = |parameters: &str| {
         let dsn = format!("mysql://{name}:{PASSWORD}@127.0.0.2:{port}/{name}/digests?{parameters}");
         store.home_at(&dsn, "")
@@ -46,7 +46,7 @@ fn a_connection_is_encrypted_to_whom_the_authority_knows() {
 }
 
 #[test]
-fn a_certificate_that_ca_itself_contains_is_accepted() {
+fn certificate_listed_in_ca_is_accepted() {
     let (other, issued) = (Certificate::of_itself(true), Certificate::new());
     let certificates =
         [Certificate::of_itself(true), Certificate::of_itself_with_rsa(), Certificate::of_itself(false)];
@@ -65,7 +65,7 @@ fn a_certificate_that_ca_itself_contains_is_accepted() {
         };
         counts(&home("127.0.0.1", certificate.server()), 1);
         counts(&home("localhost", issued.authority_and(certificate)), 2);
-        // The name counts all the same, and a certificate that says the same of itself is another one.
+        // The name must still match, and a different certificate with the same names is refused.
         for refused in [
             refused(&home("127.0.0.2", certificate.server()), &["subjectAltName"]),
             refused(&home("127.0.0.1", other.server()), &["ca="]),
@@ -77,7 +77,7 @@ fn a_certificate_that_ca_itself_contains_is_accepted() {
 }
 
 #[test]
-fn a_certificate_of_an_authority_is_accepted_beside_one_for_the_same_host() {
+fn issued_certificate_is_accepted_if_ca_also_lists_another_for_the_host() {
     let (issued, other) = (Certificate::new(), Certificate::of_itself(true));
     let options = format!("--ssl-cert={} --ssl-key={}", issued.server().display(), issued.key().display());
     let store = MySql::within(Arc::new(MariaDb::with(&options)));
@@ -86,7 +86,7 @@ fn a_certificate_of_an_authority_is_accepted_beside_one_for_the_same_host() {
 }
 
 #[test]
-fn any_certificate_is_accepted_on_request_where_the_system_trusts_none() {
+fn verify_no_works_without_system_certificates() {
     let certificate = Certificate::new();
     let options =
         format!("--ssl-cert={} --ssl-key={}", certificate.server().display(), certificate.key().display());
@@ -96,7 +96,7 @@ fn any_certificate_is_accepted_on_request_where_the_system_trusts_none() {
 }
 
 #[test]
-fn a_file_that_has_no_certificates_is_refused() {
+fn ca_file_without_certificates_is_refused() {
     let certificate = Certificate::new();
     let options =
         format!("--ssl-cert={} --ssl-key={}", certificate.server().display(), certificate.key().display());
@@ -109,7 +109,7 @@ fn a_file_that_has_no_certificates_is_refused() {
 }
 
 #[test]
-fn a_server_without_encryption_is_refused_when_it_is_asked_for() {
+fn server_without_tls_is_refused_if_tls_is_requested() {
     let store = MySql::new();
     for parameters in ["tls=yes", "verify=no"] {
         refused(&store.home_at(&store.url(&format!("{}/digests?{parameters}", store.name)), ""), &["MySQL"]);

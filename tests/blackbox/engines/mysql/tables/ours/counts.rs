@@ -7,10 +7,10 @@ use crate::engines::{Store, THEN, digests, done};
 use crate::harness::{DIGEST, MariaDb, eventually, unix_time};
 
 #[test]
-fn keys_that_are_no_digests_are_left_alone_with_one_warning() {
+fn keys_that_are_not_digests_are_kept_with_one_warning() {
     let store = MySql::new();
     let home = store.home("");
-    // Old enough to expire, if they were digests.
+    // Old enough to expire if they were digests.
     store.sql(&format!(
         "INSERT INTO digests (digest, r_count, wl_count, r_entered, r_updated) SELECT digest, 1, 0, \
          FROM_UNIXTIME({THEN}), FROM_UNIXTIME({THEN}) FROM (SELECT '' digest UNION SELECT 'short' UNION \
@@ -19,7 +19,7 @@ fn keys_that_are_no_digests_are_left_alone_with_one_warning() {
     let server = home.start();
     let said = |text: &str| home.log().lines().filter(|line| line.contains(text)).count();
     eventually("a warning", || (said("pyzor-migrate") > 0).then_some(()));
-    eventually("a sweep", || (said(" Expired 1 of ") > 0).then_some(()));
+    eventually("a sweep", || (said(" Expiry: removed 1 of ") > 0).then_some(()));
     done(&server, "report", DIGEST);
     assert!(server.stop().success());
     assert_eq!(said("pyzor-migrate"), 1, "{}", home.log());
@@ -27,7 +27,7 @@ fn keys_that_are_no_digests_are_left_alone_with_one_warning() {
 }
 
 #[test]
-fn counts_that_are_null_are_0_and_become_numbers() {
+fn null_counts_are_0_and_become_numbers() {
     let store = MySql::new();
     let home = store.home("");
     let digests = digests(3);
@@ -48,7 +48,7 @@ fn counts_that_are_null_are_0_and_become_numbers() {
     assert_eq!(done(&server, "check", &digests[1]).counts(), (0, 1));
     assert_eq!(store.row("r_count, wl_count", &digests[0]), "1\t0");
     assert_eq!(store.row("r_count, wl_count", &digests[1]), "0\t1");
-    // What nobody changes stays as it is.
+    // A row without changes stays as it is.
     assert_eq!(store.row("r_count, wl_count", &digests[2]), "NULL\tNULL");
 }
 
@@ -69,7 +69,7 @@ fn many_reports_in_one_datagram_stop_at_the_limit() {
 }
 
 #[test]
-fn what_is_acknowledged_is_committed_whatever_the_server_is_told() {
+fn acknowledged_reports_are_committed_even_with_autocommit_off() {
     let mariadb = Arc::new(MariaDb::with("--autocommit=0"));
     let store = MySql::within(Arc::clone(&mariadb)).table(COLUMNS);
     let server = store.home("CleanupAge = 0\n").start();
@@ -86,7 +86,7 @@ fn what_is_acknowledged_is_committed_whatever_the_server_is_told() {
 }
 
 #[test]
-fn a_column_or_an_index_that_does_not_hold_whole_digests_alone_is_refused() {
+fn column_or_index_without_whole_digests_is_refused() {
     for (from, to, why) in [
         ("char(40)", "char(32)", "too narrow"),
         ("char(40) default NULL", "binary(64) NOT NULL", "zero bytes"),
@@ -102,7 +102,7 @@ fn a_column_or_an_index_that_does_not_hold_whole_digests_alone_is_refused() {
 }
 
 #[test]
-fn a_table_in_which_counts_would_be_wrong_is_refused_with_the_statement_that_repairs_it() {
+fn table_that_would_store_wrong_counts_is_refused_with_the_repairing_statement() {
     let index = "the unique index";
     for (from, to, why) in [
         ("PRIMARY KEY", "note varchar(9) NOT NULL default '', UNIQUE (note), PRIMARY KEY", index),
@@ -113,10 +113,10 @@ fn a_table_in_which_counts_would_be_wrong_is_refused_with_the_statement_that_rep
         ("`r_count` int(11)", "`r_count` varchar(3)", "whole numbers"),
         ("`wl_count` int(11)", "`wl_count` decimal(3,0)", "whole numbers"),
         ("`r_count` int(11)", "`r_count` double", "whole numbers"),
-        ("`r_updated` datetime", "`r_updated` date", "date and the time"),
-        ("`wl_entered` datetime", "`wl_entered` time", "date and the time"),
-        ("`r_entered` datetime", "`r_entered` bigint", "date and the time"),
-        ("`wl_updated` datetime", "`wl_updated` varchar(20)", "date and the time"),
+        ("`r_updated` datetime", "`r_updated` date", "a date with a time"),
+        ("`wl_entered` datetime", "`wl_entered` time", "a date with a time"),
+        ("`r_entered` datetime", "`r_entered` bigint", "a date with a time"),
+        ("`wl_updated` datetime", "`wl_updated` varchar(20)", "a date with a time"),
     ] {
         assert!(COLUMNS.contains(from));
         let store = MySql::bare().table(&COLUMNS.replace(from, to));
@@ -134,7 +134,7 @@ fn a_table_in_which_counts_would_be_wrong_is_refused_with_the_statement_that_rep
 }
 
 #[test]
-fn one_digest_that_a_trigger_refuses_keeps_no_other_from_being_counted() {
+fn digest_refused_by_a_trigger_does_not_affect_others() {
     for signal in ["SQLSTATE '45000'", "SQLSTATE '45000' SET MYSQL_ERRNO = 1000", "SQLSTATE 'HY000'"] {
         let store = MySql::new();
         let refused = "f".repeat(40);
@@ -150,7 +150,7 @@ fn one_digest_that_a_trigger_refuses_keeps_no_other_from_being_counted() {
 }
 
 #[test]
-fn a_row_that_the_table_refuses_is_found_by_few_statements() {
+fn refused_row_is_found_with_few_statements() {
     let store = MySql::with_table_in(Arc::new(MariaDb::start()));
     let counted = digests(63);
     let refused = "f".repeat(40);
@@ -159,27 +159,27 @@ fn a_row_that_the_table_refuses_is_found_by_few_statements() {
     let before = inserts(&store);
     let all: Vec<&str> = counted.iter().chain([&refused]).map(String::as_str).collect();
     assert_eq!(server.request("report", &all).code(), 500);
-    // Two for each of the six times that 64 rows can be halved, and the first.
+    // The first statement, and two for each of the six times that 64 rows can be halved.
     assert_eq!(inserts(&store) - before, 13);
     assert_eq!(store.sql("SELECT COUNT(*), SUM(r_count) FROM digests"), "63\t63\n");
 }
 
 #[test]
-fn many_rows_that_the_table_refuses_take_few_more_statements_than_there_are() {
+fn many_refused_rows_take_few_more_statements_than_rows() {
     let store = MySql::with_table_in(Arc::new(MariaDb::start()));
-    // Every second one in the order of the table.
+    // The table refuses every second digest in its order.
     let all: Vec<String> = (0..64).map(|number| format!("{number:039x}{}", number % 2)).collect();
     store.sql("ALTER TABLE digests ADD CHECK (digest NOT LIKE '%1')");
     let server = store.home("CleanupAge = 0\n").start();
     let before = inserts(&store);
     assert_eq!(server.request("report", &all.iter().map(String::as_str).collect::<Vec<_>>()).code(), 500);
-    // The first one, two for each time that rows are halved, and one for each row.
+    // The first statement, two for each of the 16 halvings, and one for each row.
     let after = inserts(&store) - before;
     assert!(after <= 1 + 2 * 16 + 64, "{after}");
     assert_eq!(store.sql("SELECT COUNT(*), SUM(r_count) FROM digests"), "32\t32\n");
 }
 
-/// How many INSERT statements the database server has run.
+/// Returns how many INSERT statements the database server has run.
 fn inserts(store: &MySql) -> u64 {
     let status = store.sql("SHOW GLOBAL STATUS LIKE 'Com_insert'");
     status.split_whitespace().last().unwrap().parse().unwrap()

@@ -1,4 +1,4 @@
-//! Tables as this server alone counts in them.
+//! Behaviour with tables that only this server has.
 
 mod counts;
 mod times;

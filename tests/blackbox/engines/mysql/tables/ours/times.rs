@@ -1,4 +1,4 @@
-//! Times, and expiry by them.
+//! Times, and expiry.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::engines::{DAY, LATER, Store, THEN, digests, done};
 use crate::harness::{DIGEST, MariaDb, eventually, finish, unix_time};
 
 #[test]
-fn the_first_change_leaves_the_other_tally_without_times() {
+fn first_change_leaves_the_other_tally_without_times() {
     let (store, _, server) = MySql::served("");
     let other = "b".repeat(40);
     done(&server, "report", DIGEST);
@@ -15,16 +15,16 @@ fn the_first_change_leaves_the_other_tally_without_times() {
     let columns = |tally: &str| format!("{tally}_count, {tally}_entered, {tally}_updated");
     assert_eq!(store.row(&columns("wl"), DIGEST), "0\tNULL\tNULL");
     assert_eq!(store.row(&columns("r"), &other), "0\tNULL\tNULL");
-    // Neither does the second.
+    // A second report leaves them unset, too.
     done(&server, "report", DIGEST);
     assert_eq!(store.row(&columns("wl"), DIGEST), "0\tNULL\tNULL");
 }
 
 #[test]
-fn the_first_report_of_a_whitelisted_digest_dates_its_reports() {
+fn first_report_of_a_whitelisted_digest_sets_its_report_times() {
     let store = MySql::new();
     let home = store.home("CleanupAge = 0\n");
-    // The established server has put the time of the whitelisting there.
+    // The Python server has stored the time of the whitelisting as a report time, too.
     let time = format!("FROM_UNIXTIME({THEN})");
     store.sql(&format!(
         "INSERT INTO digests VALUES ('{DIGEST}', 0, 1, {time}, {time}, {time}, FROM_UNIXTIME({LATER}))"
@@ -39,12 +39,12 @@ fn the_first_report_of_a_whitelisted_digest_dates_its_reports() {
 }
 
 #[test]
-fn times_are_right_whatever_the_time_zones() {
+fn times_do_not_depend_on_time_zones() {
     let store = MySql::with_table_in(Arc::new(MariaDb::with("--default-time-zone=+05:00")));
     for (of_database, of_server) in
         [("+05:00", "UTC"), ("+05:00", "America/New_York"), ("-03:30", "UTC"), ("+13:00", "Asia/Kolkata")]
     {
-        // For connections from now on.
+        // Takes effect for new connections.
         store.sql(&format!("DELETE FROM digests; SET GLOBAL time_zone = '{of_database}'"));
         let now = unix_time();
         let digests = digests(3);
@@ -52,8 +52,8 @@ fn times_are_right_whatever_the_time_zones() {
         for (digest, age) in digests.iter().zip([age - 1800, age + 1800]) {
             let time = format!("FROM_UNIXTIME({})", now - age);
             store.sql(&format!(
-                "INSERT INTO digests (digest, r_count, wl_count, r_entered, r_updated) VALUES ('{digest}', 1, 0, {time}, \
-                 {time})"
+                "INSERT INTO digests (digest, r_count, wl_count, r_entered, r_updated) VALUES ('{digest}', 1, 0, \
+                 {time}, {time})"
             ));
         }
         let home = store.home(&format!("CleanupAge = {age}\n")).environment("TZ", of_server);
@@ -68,14 +68,14 @@ fn times_are_right_whatever_the_time_zones() {
         assert!(now <= entered && entered == updated && updated <= unix_time(), "{context}: {entered}");
         let [entered, updated, ..] = done(&server, "info", &digests[0]).times();
         assert!(entered == planted && (now..=unix_time()).contains(&updated), "{context}: {updated}");
-        // For who looks at the database itself, they are local times there.
+        // In the table itself they are local times of the database.
         let difference = store.row("ABS(TIMESTAMPDIFF(SECOND, r_updated, NOW())) < 60", &digests[2]);
         assert_eq!(difference, "1", "{context}");
     }
 }
 
 #[test]
-fn records_with_times_of_one_tally_alone_expire_by_it() {
+fn records_with_times_of_one_tally_expire_by_them() {
     let store = MySql::new();
     let home = store.home("CleanupAge = 864000\n");
     let digests = digests(4);
@@ -87,8 +87,8 @@ fn records_with_times_of_one_tally_alone_expire_by_it() {
         (&digests[3], "wl", recent),
     ] {
         store.sql(&format!(
-            "INSERT INTO digests (digest, r_count, wl_count, {tally}_entered, {tally}_updated) VALUES ('{digest}', 1, 1, \
-             FROM_UNIXTIME({time}), FROM_UNIXTIME({time}))"
+            "INSERT INTO digests (digest, r_count, wl_count, {tally}_entered, {tally}_updated) VALUES ('{digest}', 1, \
+             1, FROM_UNIXTIME({time}), FROM_UNIXTIME({time}))"
         ));
     }
     let server = home.start();
@@ -101,7 +101,7 @@ fn records_with_times_of_one_tally_alone_expire_by_it() {
 }
 
 #[test]
-fn a_record_that_is_reported_while_it_expires_stays_with_its_new_report() {
+fn record_reported_during_expiry_keeps_the_new_report() {
     let store = MySql::new();
     let digest = digests(1).remove(0);
     let old = unix_time() - 11 * DAY;
@@ -113,14 +113,14 @@ fn a_record_that_is_reported_while_it_expires_stays_with_its_new_report() {
         let server = store.home("CleanupAge = 864000\n").start();
         done(&server, "report", &digest);
         assert!(server.stop().success());
-        // Either it was expired before, or it had been changed and was not old any more.
+        // Either it had expired before the report (1), or the report kept it from expiring (8).
         let count = store.row("r_count", &digest);
         assert!(["1", "8"].contains(&count.as_str()), "{count:?}");
     }
 }
 
 #[test]
-fn no_mode_of_the_server_changes_what_is_read_and_expires() {
+fn sql_modes_change_neither_reading_nor_expiry() {
     for (mode, columns) in [
         ("EMPTY_STRING_IS_NULL", COLUMNS.to_owned()),
         ("PAD_CHAR_TO_FULL_LENGTH", COLUMNS.replace("char(40)", "char(64)")),
@@ -145,14 +145,14 @@ fn no_mode_of_the_server_changes_what_is_read_and_expires() {
 }
 
 #[test]
-fn every_expired_record_goes_whatever_the_order_of_the_keys() {
+fn all_expired_records_are_deleted_in_every_collation() {
     for shape in [
         format!("({COLUMNS}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
         format!("({COLUMNS}) CHARACTER SET latin1 COLLATE latin1_swedish_ci"),
         format!("({})", COLUMNS.replace("char(40)", "varbinary(60)")),
     ] {
         let store = MySql::bare().shaped(&shape);
-        // Upper-case keys and such as are no text are among them.
+        // Half of the keys are in upper case.
         store.sql(
             "INSERT INTO digests (digest, r_count, wl_count, r_entered, r_updated) SELECT IF(seq % 2, \
              UPPER(SHA1(seq)), SHA1(seq)), 1, 0, NOW() - INTERVAL 200 DAY, NOW() - INTERVAL 199 DAY FROM seq_1_to_3000",
@@ -163,7 +163,7 @@ fn every_expired_record_goes_whatever_the_order_of_the_keys() {
         for _ in 0..3 {
             let home = store.home("");
             let _server = home.start();
-            eventually("the sweep", || home.log().contains(" INFO Expired ").then_some(()));
+            eventually("the sweep", || home.log().contains(" INFO Expiry: ").then_some(()));
         }
         let left = store
             .sql("SELECT COUNT(*) FROM digests WHERE CONVERT(digest USING latin1) COLLATE latin1_bin REGEXP '^[0-9a-f]{40}$'");
@@ -172,7 +172,7 @@ fn every_expired_record_goes_whatever_the_order_of_the_keys() {
 }
 
 #[test]
-fn times_that_no_date_can_be_are_not_stored() {
+fn times_outside_the_range_of_dates_are_not_stored() {
     let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
     assert!(std::fs::exists(&library).unwrap(), "{library} is missing: run tests/setup.sh");
     for offset in ["-60y", "+20y"] {
@@ -190,16 +190,16 @@ fn times_that_no_date_can_be_are_not_stored() {
 }
 
 #[test]
-fn expiry_goes_by_the_earlier_clock_of_both_machines() {
+fn expiry_uses_the_earlier_clock() {
     let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
     assert!(std::fs::exists(&library).unwrap(), "{library} is missing: run tests/setup.sh");
     for (offset, expected) in
-        [("+20y", "Expired 1 of 2"), ("+1y", "Expired 1 of 2"), ("-1y", "Expired 0 of 2")]
+        [("+20y", "removed 1 of 2"), ("+1y", "removed 1 of 2"), ("-1y", "removed 0 of 2")]
     {
         let store = MySql::new();
         store.sql(&format!(
-            "INSERT INTO digests (digest, r_count, r_updated) VALUES ('{DIGEST}', 1, NOW()), ('{}', 1, NOW() - INTERVAL \
-             199 DAY)",
+            "INSERT INTO digests (digest, r_count, r_updated) VALUES ('{DIGEST}', 1, NOW()), ('{}', 1, NOW() - \
+             INTERVAL 199 DAY)",
             "b".repeat(40)
         ));
         let home = store.home("").environment("LD_PRELOAD", library.clone());
@@ -212,17 +212,19 @@ fn expiry_goes_by_the_earlier_clock_of_both_machines() {
 }
 
 #[test]
-fn nothing_expires_while_no_clock_can_be_right() {
+fn nothing_expires_while_a_clock_is_out_of_range() {
     let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
     let store = MySql::new();
     let home = store.home("").environment("LD_PRELOAD", library);
     let home = home.environment("FAKETIME", "-60y").environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     let _server = home.start();
-    eventually("a warning", || home.log().contains("was given up: by this machine's clock").then_some(()));
+    eventually("a warning", || {
+        home.log().contains(": this machine's clock or the server's is before").then_some(())
+    });
 }
 
 #[test]
-fn times_that_the_server_would_update_by_itself_stay() {
+fn times_with_on_update_are_preserved() {
     let time = "timestamp NOT NULL default CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP";
     let store = MySql::bare().shaped(&format!("({})", COLUMNS.replace("datetime default NULL", time)));
     for [own, other, operation] in [["r", "wl", "whitelist"], ["wl", "r", "report"]] {
@@ -241,7 +243,7 @@ fn times_that_the_server_would_update_by_itself_stay() {
 }
 
 #[test]
-fn a_start_that_fails_lets_no_row_expire() {
+fn failed_start_expires_no_records() {
     let store = MySql::new();
     store.sql(&format!(
         "INSERT INTO digests (digest, r_count, r_updated) VALUES ('{DIGEST}', 7, '2020-01-01')"
@@ -250,5 +252,5 @@ fn a_start_that_fails_lets_no_row_expire() {
     let _taken = home.take_port();
     finish(home.command()).expect_line(&["the port is in use"]);
     assert_eq!(store.row("r_count", DIGEST), "7");
-    assert!(!home.log().contains("Expired"), "{}", home.log());
+    assert!(!home.log().contains("Expiry"), "{}", home.log());
 }
