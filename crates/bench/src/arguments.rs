@@ -1,4 +1,4 @@
-//! The command line as clap parses it: one field an option, with its help, its default and its bounds.
+//! The command line for clap: one field per option, with its help, default and bounds.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -17,9 +17,9 @@ const PROGRAM: &str = "pyzor-bench";
 #[command(
     name = PROGRAM,
     version,
-    about = "Put load on a Pyzor server, and say how many requests it answers and how fast.",
+    about = "Put load on a Pyzor server, and measure how many requests it answers and how fast.",
     override_usage = "pyzor-bench [OPTIONS] HOST:PORT\n       pyzor-bench echo [ADDRESS:PORT]",
-    after_help = "pyzor-bench echo is a bare server: it sends every datagram back, which shows what a server could do at best\non this machine.",
+    after_help = "pyzor-bench echo is a minimal server that sends every datagram back: no server on this\nmachine can be faster.",
     no_binary_name = true,
     infer_long_args = true,
     args_override_self = true
@@ -28,10 +28,10 @@ pub(super) struct LoadArguments {
     /// the server
     #[arg(value_name = "HOST:PORT", value_parser = server)]
     pub(super) server: String,
-    /// how often each operation is asked for
+    /// operations and their relative frequencies
     #[arg(long, value_name = "OP=WEIGHT,...", default_value = "check=1", value_parser = mix)]
     pub(super) mix: Mix,
-    /// how many digests are asked for
+    /// number of different digests
     #[arg(
         long,
         value_name = "N",
@@ -39,25 +39,25 @@ pub(super) struct LoadArguments {
         value_parser = value_parser!(u64).range(1..=1_000_000_000)
     )]
     pub(super) digests: u64,
-    /// which digests, and in which order
+    /// seed that determines the digests and their order
     #[arg(long, value_name = "N", default_value = "1")]
     pub(super) seed: u64,
-    /// choose digests by Zipf's law with this exponent instead of uniformly
+    /// choose digests by Zipf's law with this exponent, instead of uniformly
     #[arg(long, value_name = "S", value_parser = |text: &str| decimal(text, 0.0..=10.0))]
     pub(super) zipf: Option<f64>,
-    /// share of checks and infos for one of the digests; others are for unknown ones
+    /// share of checks and infos for these digests; the rest is for unknown digests
     #[arg(long, value_name = "R", default_value = "1", value_parser = |text: &str| decimal(text, 0.0..=1.0))]
     pub(super) hit_ratio: f64,
-    /// first report each of the digests once
+    /// report each digest once before the measurement
     #[arg(long)]
     pub(super) preload: bool,
-    /// sign as this account
+    /// account to sign requests with
     #[arg(long, value_name = "NAME", requires = "key", value_parser = user)]
     pub(super) user: Option<String>,
-    /// its key, 40 hexadecimal digits, or @FILE with that in its first line
+    /// the account's key, 40 hexadecimal digits, or @FILE with the key in its first line
     #[arg(long, value_name = "KEY", requires = "user")]
     pub(super) key: Option<String>,
-    /// how many requests are outstanding at any time
+    /// number of requests outstanding at any time
     #[arg(
         long,
         value_name = "N",
@@ -65,10 +65,10 @@ pub(super) struct LoadArguments {
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000)
     )]
     pub(super) window: usize,
-    /// send so many requests a second, whatever the replies, instead of a window
+    /// requests to send per second, independent of replies, instead of a window
     #[arg(long, value_name = "R", conflicts_with = "window", value_parser = requests_per_second)]
     pub(super) rate: Option<f64>,
-    /// find the highest rate at which the server keeps up, from this one on
+    /// find the highest rate at which the server keeps up, starting at this rate
     #[arg(
         long,
         value_name = "R",
@@ -78,13 +78,13 @@ pub(super) struct LoadArguments {
         value_parser = requests_per_second
     )]
     pub(super) rate_from: Option<f64>,
-    /// the highest rate to try; each has warm-up and duration of its own
+    /// highest rate to try; each rate has its own warm-up and duration
     #[arg(long, value_name = "R", requires = "rate_from", value_parser = requests_per_second)]
     pub(super) rate_to: Option<f64>,
-    /// by how much each rate is above the one before
+    /// difference between two rates
     #[arg(long, value_name = "R", requires = "rate_from", value_parser = requests_per_second)]
     pub(super) step: Option<f64>,
-    /// how many sockets to send from
+    /// number of sockets to send from
     #[arg(
         long,
         value_name = "N",
@@ -92,7 +92,7 @@ pub(super) struct LoadArguments {
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=256)
     )]
     pub(super) sockets: usize,
-    /// how long to measure
+    /// length of the measurement
     #[arg(
         long,
         value_name = "SECONDS",
@@ -100,10 +100,10 @@ pub(super) struct LoadArguments {
         value_parser = |text: &str| seconds(text, 0.001..=1e7)
     )]
     pub(super) duration: Duration,
-    /// how long to put load on it before that; default 1, with --count 0
+    /// length of the load before the measurement; default 1, with --count 0
     #[arg(long, value_name = "SECONDS", value_parser = |text: &str| seconds(text, 0.0..=1e7))]
     pub(super) warm_up: Option<Duration>,
-    /// a request that is not answered by then is lost
+    /// time after which a request without a reply is lost
     #[arg(
         long,
         value_name = "SECONDS",
@@ -111,10 +111,10 @@ pub(super) struct LoadArguments {
         value_parser = |text: &str| seconds(text, 0.001..=100.0)
     )]
     pub(super) timeout: Duration,
-    /// send so many requests, instead of a duration
+    /// number of requests to measure, instead of a duration
     #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = value_parser!(u64).range(1..))]
     pub(super) count: Option<u64>,
-    /// how often to say how it goes; default 1 on a terminal
+    /// time between progress lines; default 1 on a terminal
     #[arg(long, value_name = "SECONDS", value_parser = |text: &str| seconds(text, 0.01..=1e7))]
     pub(super) interval: Option<Duration>,
     /// print one JSON object instead of text
@@ -122,17 +122,17 @@ pub(super) struct LoadArguments {
     pub(super) json: bool,
 }
 
-/// The arguments behind `pyzor-bench echo`.
+/// The arguments of `pyzor-bench echo`.
 #[derive(Debug, Parser)]
 #[command(
     name = PROGRAM,
     version,
-    about = "Send every datagram back: what a server could do at best on this machine.",
+    about = "Send every datagram back: no server on this machine can be faster.",
     override_usage = "pyzor-bench echo [ADDRESS:PORT]",
     no_binary_name = true
 )]
 pub(super) struct EchoArguments {
-    /// where to listen; with port 0 the system chooses one
+    /// address to listen on; with port 0 the system chooses one
     #[arg(value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     pub(super) address: SocketAddr,
 }
@@ -144,7 +144,7 @@ fn server(text: &str) -> Result<String, String> {
         port.parse::<u16>().ok().filter(|port| is_host && *port > 0)
     });
     port.map(|_| text.to_owned())
-        .ok_or_else(|| "HOST:PORT is wanted, as 127.0.0.1:24441 or [::1]:24441".to_owned())
+        .ok_or_else(|| "expected HOST:PORT, such as 127.0.0.1:24441 or [::1]:24441".to_owned())
 }
 
 fn mix(text: &str) -> Result<Mix, String> {
@@ -153,25 +153,24 @@ fn mix(text: &str) -> Result<Mix, String> {
     for part in text.split(',') {
         let (name, weight) = part.split_once('=').unwrap_or((part, "1"));
         let op = Op::from_name(name.trim().as_bytes())
-            .ok_or_else(|| format!("{:?} is no operation; there are {}", name.trim(), names()))?;
+            .ok_or_else(|| format!("unknown operation {:?}: expected one of {}", name.trim(), names()))?;
         if weights.iter().any(|(other, _)| *other == op) {
-            return Err(format!("{op} is there twice"));
+            return Err(format!("{op} is given twice"));
         }
-        let weight = weight.trim().parse().map_err(|_| format!("the weight of {op} is no number"))?;
+        let weight = weight.trim().parse().map_err(|_| format!("the weight of {op} is not a number"))?;
         weights.push((op, weight));
     }
-    Mix::new(weights).ok_or_else(|| "weights are numbers from 0 on, and one must be above 0".to_owned())
+    Mix::new(weights).ok_or_else(|| "weights must not be negative, and one must be above 0".to_owned())
 }
 
 fn user(text: &str) -> Result<String, String> {
     let is_name = !text.is_empty() && text != "anonymous" && text.bytes().all(|byte| byte.is_ascii_graphic());
-    is_name.then(|| text.to_owned()).ok_or_else(|| "the name of an account is wanted".to_owned())
+    is_name.then(|| text.to_owned()).ok_or_else(|| "expected the name of an account".to_owned())
 }
 
-/// A decimal number in this range.
 fn decimal(text: &str, range: RangeInclusive<f64>) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| range.contains(number));
-    number.ok_or_else(|| format!("a number from {} to {} is wanted", range.start(), range.end()))
+    number.ok_or_else(|| format!("expected a number from {} to {}", range.start(), range.end()))
 }
 
 fn requests_per_second(text: &str) -> Result<f64, String> {

@@ -1,4 +1,4 @@
-//! What is asked next: the operation by its weight, and the digest. The same seed makes the same choices.
+//! Choosing operations and digests at random. The same seed gives the same choices.
 
 use sha1::{Digest as _, Sha1};
 
@@ -6,7 +6,7 @@ use super::zipf::Zipf;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::op::Op;
 
-/// Random numbers that are good enough to choose by, in a few nanoseconds (SplitMix64).
+/// A fast random number generator of sufficient quality (SplitMix64).
 #[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 
@@ -23,26 +23,26 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 to 1, without the latter.
+    /// Returns a number from 0 up to, but not including, 1.
     pub(super) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// A number below this one.
+    /// Returns a number below `end`.
     pub(super) fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }
 }
 
-/// How often each operation is asked for, relative to the others.
+/// The relative frequencies of the operations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Mix {
-    /// In the order of [`Op::ALL`]; together they are 1.
+    /// In the order of [`Op::ALL`], with the sum 1.
     shares: [f64; Op::ALL.len()],
 }
 
 impl Mix {
-    /// The mix with these weights; none if they are not numbers from 0 on, or all of them are 0.
+    /// Creates the mix with these weights. Returns `None` if one is negative or not finite, or if all are 0.
     pub(super) fn new(weights: impl IntoIterator<Item = (Op, f64)>) -> Option<Self> {
         let mut shares = [0.0; Op::ALL.len()];
         for (op, weight) in weights {
@@ -52,7 +52,7 @@ impl Mix {
         (sum > 0.0 && sum.is_finite()).then(|| Self { shares: shares.map(|share| share / sum) })
     }
 
-    /// The operations that are asked for, with their shares.
+    /// Returns the operations of the mix with their shares.
     pub(super) fn shares(&self) -> impl Iterator<Item = (Op, f64)> {
         Op::ALL.into_iter().zip(self.shares).filter(|(_, share)| *share > 0.0)
     }
@@ -67,18 +67,17 @@ impl Mix {
                 break;
             }
         }
-        // Rounding may leave a little behind the last one.
+        // Because of rounding, the loop may end without a break: then it is the last operation.
         last
     }
 }
 
-/// The index of an operation in [`Op::ALL`].
+/// Returns the index of an operation in [`Op::ALL`].
 pub(super) fn op_index(op: Op) -> usize {
     op as usize
 }
 
-/// The digests that are asked for. Which ones is decided by the seed alone, so that two runs speak of the
-/// same.
+/// The digests of a run. They depend only on the seed, so that two runs with the same seed use the same digests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Digests {
     seed: u64,
@@ -89,17 +88,17 @@ impl Digests {
         Self { seed }
     }
 
-    /// The digest with this number, one of those that are reported.
+    /// Returns the digest with this number, one of those that are reported.
     pub(super) fn known(self, number: u64) -> Digest {
         self.of(b"known", number)
     }
 
-    /// The digest with this number, one of those that nobody reports.
+    /// Returns the digest with this number, one of those that are never reported.
     fn never_reported(self, number: u64) -> Digest {
         self.of(b"never", number)
     }
 
-    // Faster than looking a million of them up in memory.
+    // Faster than looking up one of a million digests in memory.
     fn of(self, kind: &[u8; 5], number: u64) -> Digest {
         let mut text = [0; 21];
         text[..5].copy_from_slice(kind);
@@ -109,37 +108,30 @@ impl Digests {
     }
 }
 
-/// Where requests come from.
+/// The source of requests.
 #[derive(Debug)]
 pub(super) enum RequestSource {
-    /// Without end, by chance.
+    /// An endless sequence of random requests.
     Chosen(Box<Choice>),
-    /// One report of each digest.
-    Each {
-        /// The digests.
-        digests: Digests,
-        /// The next one's number.
-        next: u64,
-        /// How many there are.
-        count: u64,
-    },
+    /// One report of each digest; `next` is the number of the next one.
+    Each { digests: Digests, next: u64, count: u64 },
 }
 
-/// How requests are chosen.
+/// The random choice of requests.
 #[derive(Debug)]
 pub(super) struct Choice {
     pub(super) random: Random,
     pub(super) mix: Mix,
     pub(super) digests: Digests,
     pub(super) count: u64,
-    /// Chooses among the digests; uniformly if there is none.
+    /// The distribution of the digests; `None`: uniform.
     pub(super) zipf: Option<Zipf>,
-    /// The share of checks and infos that name one of the digests.
+    /// The share of checks and infos about known digests.
     pub(super) hit_ratio: f64,
 }
 
 impl RequestSource {
-    /// The next request; none when there are no more.
+    /// Returns the next request; `None` after the last one.
     pub(super) fn next(&mut self) -> Option<(Op, Digest)> {
         match self {
             Self::Chosen(choice) => Some(choice.next()),
@@ -185,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_come_by_their_weights() {
+    fn operations_are_chosen_by_their_weights() {
         let mix = Mix::new([(Op::Check, 9.0), (Op::Report, 0.5), (Op::Ping, 0.5), (Op::Info, 0.0)]).unwrap();
         assert_eq!(
             mix.shares().collect::<Vec<_>>(),
@@ -207,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_must_be_numbers_that_are_not_all_nothing() {
+    fn invalid_weights_are_refused() {
         for weights in
             [&[(Op::Check, 0.0)][..], &[], &[(Op::Check, 1.0), (Op::Ping, -1.0)], &[(Op::Ping, f64::NAN)]]
         {
@@ -216,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn every_digest_is_chosen_and_misses_are_none_of_them() {
+    fn every_digest_is_chosen_and_misses_are_other_digests() {
         let mix = Mix::new([(Op::Check, 1.0), (Op::Report, 1.0)]).unwrap();
         let known = known();
         for zipf in [None, Some(1.0)] {
@@ -246,14 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_makes_the_same_choices() {
+    fn same_seed_gives_the_same_choices() {
         let mix = Mix::new([(Op::Check, 1.0), (Op::Info, 2.0)]).unwrap();
         let draw = || {
             let mut source = choice(mix, Some(0.5), 0.5);
             std::iter::from_fn(move || source.next()).take(100).collect::<Vec<_>>()
         };
         assert_eq!(draw(), draw());
-        // Other programs may have stored them.
+        // Must not change: databases may have these digests from earlier runs.
         assert_eq!(Digests::new(1).known(0).to_string(), "c5581c85e1876bc646a238999c0b3548d58847d3");
         assert_ne!(Digests::new(2).known(0), Digests::new(1).known(0));
     }

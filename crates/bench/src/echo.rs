@@ -1,5 +1,5 @@
-//! `pyzor-bench echo`: what a server could do at best on this machine. It sends each datagram back without
-//! looking at it, by the same system calls as the server.
+//! `pyzor-bench echo`: a minimal server that sends every datagram back, with the same system calls as pyzord. It shows
+//! what a server on this machine can do at best.
 
 use std::io::{self, IoSlice, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -11,11 +11,11 @@ use super::stop;
 use pyzor_udp::{DATAGRAMS_PER_CALL, DatagramReceiver, DatagramSender, OutgoingDatagrams};
 use pyzor_wire::MAX_DATAGRAM;
 
-/// Listens on this address until it is stopped, which ends the process.
+/// Serves on this address until a signal ends the process.
 ///
 /// # Errors
 ///
-/// The system's.
+/// Fails if the socket cannot be bound or used.
 pub(super) fn run(address: SocketAddr) -> io::Result<()> {
     stop::on_signals(|| process::exit(0))?;
     let socket = UdpSocket::bind(address)?;
@@ -26,7 +26,7 @@ pub(super) fn run(address: SocketAddr) -> io::Result<()> {
         received.clear();
         match receiver.wait_and_receive(&socket, |datagram| received.push(datagram)) {
             Ok(()) => {}
-            // A peer does not take replies any more.
+            // A client has closed its socket.
             Err(Errno::EINTR | Errno::ECONNREFUSED) => continue,
             Err(error) => return Err(error.into()),
         }
@@ -44,7 +44,7 @@ pub(super) fn run(address: SocketAddr) -> io::Result<()> {
             match transmitter.send(&socket, rest) {
                 Ok(sent) => rest = &rest[sent..],
                 Err(Errno::EINTR) => {}
-                // Like the server, drops what cannot be sent.
+                // Like pyzord, drop replies that cannot be sent.
                 Err(_) => rest = &rest[1..],
             }
         }

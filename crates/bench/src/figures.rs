@@ -1,6 +1,6 @@
-//! Figures as people read them.
+//! Formatting numbers and text for output.
 
-/// A count with a comma before every third digit from the right.
+/// Formats a count with commas between thousands.
 pub(super) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -13,21 +13,21 @@ pub(super) fn grouped(count: u64) -> String {
     text
 }
 
-/// A number that is not negative, with so many decimals and with commas.
+/// Formats a non-negative number with this many decimals, and with commas between thousands.
 pub(super) fn decimal(number: f64, decimals: usize) -> String {
     let text = format!("{number:.decimals$}");
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
     whole.parse().map_or_else(|_| text.clone(), |whole| grouped(whole) + rest)
 }
 
-/// A rate with at most so many decimals as it needs, up to three.
+/// Formats a rate with as few decimals as possible, at most three.
 pub(super) fn rate(number: f64) -> String {
     let text = decimal(number, 3);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Breaks a text at blanks into lines of at most `width` characters, if its words are not longer; lines behind
-/// the first one are indented by two.
+/// Breaks a text at blanks into lines of at most `width` characters (more for longer words). All lines but the first
+/// are indented by two.
 pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {

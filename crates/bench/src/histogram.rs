@@ -1,24 +1,24 @@
-//! How many times lie in which range.
+//! Histograms: how many latencies are in each range.
 
 use super::measurement::TimeHistogram;
 
-/// Where ranges begin, in the first of their powers of ten: each is about a quarter wider than the one before.
+/// The lower bounds of the ranges in the first power of ten. Each is about a quarter above the one before.
 const BOUNDS: [u64; 10] = [100, 125, 160, 200, 250, 315, 400, 500, 630, 800];
-/// How many powers of ten there are: the longest time that is told from longer ones is in the last.
+/// The number of powers of ten, enough for the longest time that is measured.
 const POWERS: u32 = 10;
 
-/// TimeHistogram from `from` on and below `below`, in nanoseconds.
+/// The times from `from` up to, but not including, `below`, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LatencyRange {
     pub(super) from: u64,
     pub(super) below: u64,
-    /// How many there are.
+    /// The number of times in the range.
     pub(super) count: u64,
 }
 
-/// All ranges from the first one to the last one with times in it. Their bounds are the same for all
-/// measurements, and each time is in one of them; one at a bound may be on its other side, by the thousandth to
-/// which times are exact.
+/// Returns all ranges from the first to the last with times in it. The bounds are the same for all measurements.
+///
+/// Times are exact to a thousandth, so one near a bound may be counted on its other side.
 pub(super) fn ranges(times: &TimeHistogram) -> Vec<LatencyRange> {
     let bounds = (0..POWERS).flat_map(|power| BOUNDS.map(|bound| bound * 10u64.pow(power)));
     let bounds: Vec<u64> = [0].into_iter().chain(bounds).collect();
@@ -34,7 +34,7 @@ pub(super) fn ranges(times: &TimeHistogram) -> Vec<LatencyRange> {
     ranges[first..last].to_vec()
 }
 
-/// At most so many ranges, each made of neighbours.
+/// Merges neighbouring ranges until there are at most `most`.
 pub(super) fn merged(ranges: &[LatencyRange], most: usize) -> Vec<LatencyRange> {
     let merge = |part: &[LatencyRange]| LatencyRange {
         from: part[0].from,
@@ -53,7 +53,7 @@ mod tests {
     fn every_time_is_in_one_range() {
         let mut times = time_histogram();
         let mut recorded: u64 = 0;
-        // Around every bound, where a time counted in two ranges would be seen.
+        // Around every bound, where a time could be counted in two ranges.
         for power in 0..=9 {
             for bound in BOUNDS {
                 for off in [-1, 0, 1] {

@@ -13,7 +13,7 @@ use pyzor_wire::reply_reader::Code;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// JsonPercentiles in microseconds; none of nothing.
+/// Percentiles of times in microseconds; null if there are no times.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct JsonPercentiles {
     p50: Option<f64>,
@@ -39,7 +39,7 @@ struct JsonLatencyRange {
     count: u64,
 }
 
-/// A measurement. Keys without a unit in their name, where there is one, are older than that rule.
+/// A measurement. Newer keys have their unit in the name. Older keys without it stay for compatibility.
 #[derive(Debug, Serialize)]
 struct JsonMeasurement<'a> {
     version: &'static str,
@@ -79,7 +79,7 @@ struct JsonMeasurement<'a> {
     cpu_seconds: f64,
 }
 
-/// A rate of a sweep.
+/// One rate of a sweep.
 #[derive(Debug, Serialize)]
 struct JsonRate<'a> {
     keeps_up: bool,
@@ -192,12 +192,12 @@ fn json_measurement<'a>(options: &'a LoadOptions, measurement: &Measurement) -> 
     }
 }
 
-/// One JSON object, with a line end.
+/// Formats a measurement as one JSON object and a newline.
 pub(super) fn measurement(options: &LoadOptions, measurement: &Measurement) -> serde_json::Result<String> {
     serde_json::to_string_pretty(&json_measurement(options, measurement)).map(|text| text + "\n")
 }
 
-/// One JSON object for all rates of a sweep, with a line end.
+/// Formats a sweep as one JSON object and a newline.
 pub(super) fn sweep(
     options: &LoadOptions,
     sweep: RateSweep,

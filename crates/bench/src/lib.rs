@@ -1,7 +1,7 @@
-//! `pyzor-bench`: puts load on a Pyzor server, and says how many requests it answers and how fast.
+//! `pyzor-bench`: puts load on a Pyzor server and measures how many requests it answers, and how fast.
 //!
-//! One thread sends and receives on several sockets, many datagrams a system call, so that it needs less time
-//! for a request than any server. It knows of servers only what goes over the wire.
+//! One thread sends and receives on several sockets, with many datagrams per system call, so that it needs less time
+//! per request than any server. It uses nothing but the protocol, so it works with every Pyzor server.
 
 mod arguments;
 mod choice;
@@ -46,17 +46,17 @@ use self::stop::StopFlag;
 use self::sweep::MeasuredRate;
 use self::zipf::Zipf;
 
-/// The command line was misused.
+/// The exit code for a wrong command line.
 const EXIT_USAGE: u8 = 2;
 
-/// How many requests are outstanding while digests are reported for an open loop.
+/// The window of the preload before an open loop.
 const PRELOAD_WINDOW: usize = 64;
-/// The most requests that may wait for replies.
+/// The most requests that may be outstanding.
 const MOST_OUTSTANDING: usize = 1 << 22;
 
 /// Runs the program `pyzor-bench`.
 pub fn main() -> ExitCode {
-    // A write beyond a limit of file sizes then fails with an error, rather than end the process.
+    // Without SIGXFSZ, output beyond the limit of file sizes is an error that can be reported.
     let limit: SigSet = [Signal::SIGXFSZ].into_iter().collect();
     if let Err(error) = limit.thread_block() {
         return failure(&format_args!("cannot block SIGXFSZ: {error}"));
@@ -81,28 +81,29 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints an error; returns the exit code for it.
+/// Prints an error and returns its exit code.
 fn failure(error: &dyn Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "pyzor-bench: error: {error}");
     ExitCode::FAILURE
 }
 
 fn load(options: &LoadOptions) -> Result<(), String> {
-    let told = |what: &str, error: &dyn Display| format!("{what} {}: {error}", options.server);
-    let stop = StopFlag::on_signals().map_err(|error| error.to_string())?;
-    // Waits for the next request of an open loop are shorter than what the system may make of them.
+    let message = |what: &str, error: &dyn Display| format!("{what} {}: {error}", options.server);
+    let stop = StopFlag::on_signals().map_err(|error| format!("cannot handle signals: {error}"))?;
+    // The default timer slack of 50 µs is longer than the pauses of an open loop.
     let _ = nix::sys::prctl::set_timerslack(1);
     let address = options
         .server
         .to_socket_addrs()
         .and_then(|mut found| found.next().ok_or_else(|| io::Error::other("it has no address")))
-        .map_err(|error| told("cannot resolve", &error))?;
-    let sockets = Sockets::open(address, options.sockets).map_err(|error| told("cannot talk to", &error))?;
+        .map_err(|error| message("cannot resolve", &error))?;
+    let sockets =
+        Sockets::open(address, options.sockets).map_err(|error| message("cannot open sockets to", &error))?;
     let limit = match options.pace {
         LoadPace::Closed { window } => window.max(PRELOAD_WINDOW),
         LoadPace::Open { rate } => (rate * options.timeout.as_secs_f64() * 1.5) as usize + 1024,
     };
-    // So that a run soon after this one does not send the same.
+    // Makes the `Thread` numbers differ from those of a run shortly before.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut generator = Generator {
         sockets,
@@ -132,10 +133,10 @@ fn load(options: &LoadOptions) -> Result<(), String> {
     if answered == 0 {
         let why = match () {
             () if generator.refusals > 0 => ": its port is closed",
-            () if generator.stop.is_wanted() => ", which was interrupted",
+            () if generator.stop.is_requested() => ", which was interrupted",
             () => "",
         };
-        return Err(format!("{} did not answer in the time of the measurement{why}", options.server));
+        return Err(format!("{} did not answer during the measurement{why}", options.server));
     }
     Ok(())
 }
@@ -144,7 +145,7 @@ fn print(text: &str) -> Result<(), String> {
     io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
 }
 
-/// One measurement at the pace of these options.
+/// Makes one measurement.
 fn measure(
     options: &LoadOptions,
     generator: &mut Generator,
@@ -167,12 +168,12 @@ fn measure(
     };
     let mut line = style.line(name);
     generator
-        .run(plan, &mut |now, measurement| line.tell(now, measurement))
-        .map_err(|error| format!("load on {}: {error}", options.server))
+        .run(plan, &mut |now, measurement| line.show(now, measurement))
+        .map_err(|error| format!("the measurement of {} failed: {error}", options.server))
 }
 
-/// Measures each rate of a sweep and prints what was measured, also if a rate fails; returns how many requests were
-/// answered in all.
+/// Measures each rate of a sweep and prints the results, even if a later rate fails. Returns how many requests were
+/// answered in total.
 fn sweep_over(
     options: &LoadOptions,
     sweep: RateSweep,
@@ -202,7 +203,7 @@ fn sweep_over(
             print(&format!("{}\n", step.row()))?;
         }
         steps.push(step);
-        if generator.stop.is_wanted() {
+        if generator.stop.is_requested() {
             break;
         }
     }
@@ -233,15 +234,15 @@ fn preload(options: &LoadOptions, generator: &mut Generator, style: ProgressOutp
     };
     let mut line = style.line("preload".to_owned());
     let measurement = generator
-        .run(plan, &mut |now, measurement| line.tell(now, measurement))
-        .map_err(|error| format!("preload to {}: {error}", options.server))?;
+        .run(plan, &mut |now, measurement| line.show(now, measurement))
+        .map_err(|error| format!("the preload to {} failed: {error}", options.server))?;
     if measurement.succeeded == options.digests {
         return Ok(());
     }
     let Measurement { succeeded, lost, .. } = measurement;
     let failed = measurement.answered() - succeeded;
     Err(format!(
-        "preload: of {} digests {succeeded} were reported, {failed} failed, {lost} were not answered",
-        options.digests
+        "the preload to {} failed: of {} digests {succeeded} were reported, {failed} failed, {lost} were not answered",
+        options.server, options.digests
     ))
 }

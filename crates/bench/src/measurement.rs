@@ -1,4 +1,4 @@
-//! What is counted and timed.
+//! The counts and times of a measurement.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -10,55 +10,55 @@ use super::outstanding::SentRequest;
 use pyzor_wire::op::Op;
 use pyzor_wire::reply_reader::{Code, ReceivedReply};
 
-/// The longest time that is told from longer ones, in nanoseconds.
+/// The longest time that a histogram distinguishes, in nanoseconds. Longer ones count as this.
 const LONGEST: u64 = 120_000_000_000;
 
-/// The shortest time of which the share of a processor says anything, in nanoseconds.
+/// The shortest time for which the share of a processor is meaningful, in nanoseconds.
 const SHORTEST: u64 = 1_000_000;
 
-/// The outcome of a measurement: of the requests that were sent in it, unless said otherwise.
+/// The outcome of a measurement. Unless stated otherwise, counts are of requests sent during the measurement.
 #[derive(Clone, Debug)]
 pub(super) struct Measurement {
-    /// When the measurement began; none if it never did.
+    /// When the measurement began; `None` if it never did.
     pub(super) started: Option<SystemTime>,
-    /// Requests that had to be sent: each was sent, or is unsent. Known at the end.
+    /// Requests that were due; each was sent or is unsent. Set at the end.
     pub(super) scheduled: u64,
-    /// Requests that left: each was answered, or is lost.
+    /// Requests that were sent; each was answered or is lost.
     pub(super) sent: u64,
     pub(super) succeeded: u64,
     /// Replies that are no success, by code.
     pub(super) failed: BTreeMap<Code, u64>,
-    /// Requests that were sent and not answered in time.
+    /// Requests that were not answered in time.
     pub(super) lost: u64,
-    /// Replies to requests that had been given up, whenever they were sent.
+    /// Replies to requests that had timed out, whenever those were sent.
     pub(super) late: u64,
-    /// What came and was no reply to any request.
+    /// Datagrams that answered no outstanding request.
     pub(super) unknown: u64,
     /// Checks that were answered with a count above 0.
     pub(super) found: u64,
-    /// All replies that came during the measurement, including those to requests of the warm-up.
+    /// All replies that arrived during the measurement, including those to requests of the warm-up.
     pub(super) arrived: u64,
-    /// How long replies took, by operation in the order of [`Op::ALL`].
+    /// Latencies by operation, in the order of [`Op::ALL`].
     latencies: [TimeHistogram; Op::ALL.len()],
-    /// How long the measurement took, in nanoseconds.
+    /// The length of the measurement in nanoseconds.
     pub(super) nanoseconds: u64,
-    /// How late requests of an open loop were sent.
+    /// Delays between the time when a request of an open loop was due and when it was sent.
     pub(super) lag: TimeHistogram,
-    /// How much processor time this process used, in seconds, from the beginning of the measurement until all was
-    /// answered or lost, or the time was over.
+    /// The processor time of this process in seconds, from the start of the measurement until its end; with a count,
+    /// until the last request was answered or lost.
     pub(super) cpu_seconds: f64,
-    /// How long that was, in nanoseconds.
+    /// The elapsed time for `cpu_seconds`, in nanoseconds.
     pub(super) cpu_nanoseconds: u64,
-    /// Whether the user ended it before its time.
+    /// Whether a signal ended the measurement early.
     pub(super) is_interrupted: bool,
 }
 
-/// TimeHistogram in nanoseconds.
+/// A histogram of times in nanoseconds.
 pub(super) type TimeHistogram = Histogram<u64>;
 
-/// An empty histogram of times, exact to a thousandth.
+/// Creates an empty histogram of times, exact to a thousandth.
 pub(super) fn time_histogram() -> TimeHistogram {
-    // The bounds are fine, so the other arm is never taken.
+    // Never fails: the bounds are valid constants.
     Histogram::new_with_bounds(1, LONGEST, 3).unwrap_or_else(|_| Histogram::new_from(&time_histogram()))
 }
 
@@ -86,7 +86,7 @@ impl Default for Measurement {
 }
 
 impl Measurement {
-    /// Counts a reply that came so many nanoseconds after its request.
+    /// Counts a reply. The latency is in nanoseconds.
     pub(super) fn answer(&mut self, sent: SentRequest, reply: ReceivedReply, latency: u64) {
         let code = reply.code_for(sent.op);
         match code.is_success() {
@@ -97,43 +97,43 @@ impl Measurement {
         self.latencies[op_index(sent.op)].saturating_record(latency);
     }
 
-    /// How many requests were not sent.
+    /// The number of scheduled requests that were not sent.
     pub(super) fn unsent(&self) -> u64 {
         self.scheduled.saturating_sub(self.sent)
     }
 
-    /// How many requests were answered, whatever with.
+    /// The number of requests that were answered, with success or not.
     pub(super) fn answered(&self) -> u64 {
         self.succeeded + self.failed.values().sum::<u64>()
     }
 
-    /// How long the measurement took.
+    /// The length of the measurement in seconds.
     pub(super) fn seconds(&self) -> f64 {
         self.nanoseconds as f64 / 1e9
     }
 
-    /// Replies a second.
+    /// Replies per second.
     pub(super) fn throughput(&self) -> f64 {
         if self.nanoseconds == 0 { 0.0 } else { self.arrived as f64 / self.seconds() }
     }
 
-    /// Which share of a processor this process used; none of too short a time.
+    /// The share of a processor that this process used; `None` if the time is too short to tell.
     pub(super) fn cpu_share(&self) -> Option<f64> {
         let seconds = self.cpu_nanoseconds as f64 / 1e9;
         (self.cpu_nanoseconds >= SHORTEST).then(|| self.cpu_seconds / seconds)
     }
 
-    /// How long replies took.
+    /// The latencies of all operations together.
     pub(super) fn latency(&self) -> TimeHistogram {
         let mut all = time_histogram();
         for latency in &self.latencies {
-            // They have the same bounds.
+            // Never fails: all histograms have the same bounds.
             let _ = all.add(latency);
         }
         all
     }
 
-    /// How long replies to this operation took.
+    /// The latencies of this operation.
     pub(super) fn latency_of(&self, op: Op) -> &TimeHistogram {
         &self.latencies[op_index(op)]
     }
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_of_a_processor_is_that_of_a_time_that_says_something() {
+    fn processor_share_needs_a_minimum_time() {
         let share = |cpu_seconds, cpu_nanoseconds| {
             Measurement { cpu_seconds, cpu_nanoseconds, nanoseconds: 20, ..Measurement::default() }
                 .cpu_share()

@@ -1,18 +1,20 @@
-//! How long a closed loop with many requests outstanding may look away. Being woken for each reply costs the
-//! generator, and the server that wakes it, as much as the reply itself; but the server must always have
-//! requests at hand.
+//! Short pauses ("naps") of a closed loop with many requests outstanding.
+//!
+//! A wake-up for each reply costs the generator, and the server that causes it, as much time as the reply itself. A nap
+//! must be short enough that the server never runs out of requests.
 
-/// How long replies are counted before their rate is known anew, in nanoseconds.
+/// The interval at which the rate of replies is measured, in nanoseconds.
 const PERIOD: u64 = 1_000_000;
-/// Which part of the window may be answered meanwhile.
+/// The share of the window that may be answered during a nap.
 const PART: f64 = 1.0 / 8.0;
-/// The shortest and the longest nap, in nanoseconds. Latencies are wrong by no more than the latter.
+/// The shortest nap, in nanoseconds.
 const SHORTEST: f64 = 10_000.0;
+/// The longest nap, in nanoseconds. Latencies are wrong by at most this much.
 const LONGEST: f64 = 50_000.0;
-/// A nap is for so many replies at least.
+/// The fewest replies per nap.
 const LEAST: f64 = 4.0;
 
-/// Knows how fast replies come.
+/// Chooses the length of naps by the rate of replies.
 #[derive(Debug)]
 pub(super) struct NapPlanner {
     window: f64,
@@ -22,13 +24,12 @@ pub(super) struct NapPlanner {
 }
 
 impl NapPlanner {
-    /// The naps of a loop with this window, that begins now; an open loop has none.
+    /// Starts for a loop with this window. An open loop has the window 0 and never naps.
     pub(super) fn new(window: usize, now: u64) -> Self {
         Self { window: window as f64, since: now, replies: 0, nap: None }
     }
 
-    /// How many nanoseconds replies need not be looked for, when so many have come so far; none if each is to be
-    /// waited for.
+    /// Returns the length of the next nap in nanoseconds; `None` to wait for each reply. `replies` is the total so far.
     pub(super) fn nap(&mut self, replies: u64, now: u64) -> Option<u64> {
         let passed = now.saturating_sub(self.since);
         if passed >= PERIOD {
@@ -45,7 +46,7 @@ impl NapPlanner {
 mod tests {
     use super::*;
 
-    /// The nap of this window after a while at so many replies a second.
+    /// The nap with this window at `rate` replies per second.
     fn nap(window: usize, rate: u64) -> Option<u64> {
         let mut naps = NapPlanner::new(window, 7);
         assert_eq!(naps.nap(0, 7), None);
@@ -53,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn naps_are_for_many_outstanding_requests_and_fast_servers_only() {
+    fn naps_need_many_outstanding_requests_and_a_fast_server() {
         assert_eq!(nap(64, 400_000), Some(20_000));
         assert_eq!(nap(1000, 400_000), Some(50_000));
         for (window, rate) in [(1, 20_000), (16, 400_000), (64, 50_000), (64, 0), (1000, 4000), (0, 200_000)]
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_becomes_slow_ends_the_naps() {
+    fn naps_end_when_the_server_becomes_slow() {
         let mut naps = NapPlanner::new(64, 0);
         assert!(naps.nap(400, 1_000_000).is_some());
         assert!(naps.nap(400, 1_999_999).is_some());

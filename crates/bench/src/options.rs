@@ -1,4 +1,4 @@
-//! What is to be done, as the command line asks for it.
+//! The checked command line.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,10 +19,10 @@ use pyzor_wire::digest::HEX_LEN;
 /// The most rates of a sweep.
 const MOST_RATES: u64 = 100;
 
-/// What is to be done.
+/// The options of a measurement.
 #[derive(Clone, Debug)]
 pub(super) struct LoadOptions {
-    /// The server, as it was given.
+    /// `HOST:PORT` as given.
     pub(super) server: String,
     pub(super) mix: Mix,
     pub(super) digests: u64,
@@ -30,37 +30,36 @@ pub(super) struct LoadOptions {
     pub(super) zipf: Option<f64>,
     pub(super) hit_ratio: f64,
     pub(super) preload: bool,
-    /// User and key.
+    /// The user and the key.
     pub(super) account: Option<(String, String)>,
-    /// With a sweep, the highest of its rates.
+    /// In a sweep, the pace of its highest rate.
     pub(super) pace: LoadPace,
-    /// Rates to measure one after the other.
     pub(super) sweep: Option<RateSweep>,
     pub(super) sockets: usize,
     pub(super) warm_up: Duration,
     pub(super) end: MeasurementEnd,
     pub(super) timeout: Duration,
-    /// How often to tell how it goes; by default that depends on the terminal.
+    /// The time between progress lines. The default depends on whether standard error is a terminal.
     pub(super) interval: Option<Duration>,
     pub(super) json: bool,
 }
 
-/// What the command line asks for.
+/// The action that the command line requests.
 #[derive(Debug)]
 pub(super) enum BenchCommand {
-    /// To print this and end.
+    /// Print the help or the version.
     Print(String),
-    /// To put load on a server.
+    /// Measure a server.
     Load(Box<LoadOptions>),
-    /// To be a bare server.
+    /// Run the echo server.
     Echo(SocketAddr),
 }
 
-/// Reads the arguments behind the program's name.
+/// Parses the arguments after the program's name.
 ///
 /// # Errors
 ///
-/// A text for the standard error that says what is wrong with them.
+/// Returns the message for standard error.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<BenchCommand, String> {
     let mut arguments = arguments.into_iter().peekable();
     let parsed = if arguments.next_if(|first| first == "echo").is_some() {
@@ -79,7 +78,7 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Ben
 }
 
 impl LoadOptions {
-    /// Checks what clap does not: options that only together make no sense, and the key.
+    /// Checks what clap cannot: combinations of options, and the key.
     fn of(given: LoadArguments) -> Result<Self, String> {
         let sweep = sweep(&given)?;
         let highest = sweep.and_then(|sweep| sweep.rates().last());
@@ -91,10 +90,10 @@ impl LoadOptions {
             Some(count) => MeasurementEnd::Count(count),
             None => MeasurementEnd::After(nanoseconds(given.duration)),
         };
-        // With a count, no more than that is sent.
+        // By default, `--count` is exactly the number of requests sent.
         let warm_up = given.warm_up.unwrap_or(Duration::from_secs(u64::from(given.count.is_none())));
         for rate in given.rate.into_iter().chain(sweep.iter().flat_map(|sweep| sweep.rates())) {
-            expect_any_due(sweep, rate, warm_up, end)?;
+            check_rate(sweep, rate, warm_up, end)?;
         }
         let account = match (given.user, given.key) {
             (Some(user), Some(text)) => Some((user, key(&text)?)),
@@ -121,7 +120,7 @@ impl LoadOptions {
     }
 }
 
-/// The rates of `--rate-from`, `--rate-to` and `--step`, which are all there or none.
+/// The sweep of `--rate-from`, `--rate-to` and `--step`. Clap ensures that all or none of them are given.
 fn sweep(given: &LoadArguments) -> Result<Option<RateSweep>, String> {
     let (Some(from), Some(to), Some(step)) = (given.rate_from, given.rate_to, given.step) else {
         return Ok(None);
@@ -132,12 +131,14 @@ fn sweep(given: &LoadArguments) -> Result<Option<RateSweep>, String> {
     }
     match sweep.count() {
         1..=MOST_RATES => Ok(Some(sweep)),
-        count => Err(format!("error: these are {count} rates; {MOST_RATES} are possible: increase --step\n")),
+        count => {
+            Err(format!("error: the sweep has {count} rates, more than {MOST_RATES}: increase --step\n"))
+        }
     }
 }
 
-/// Refuses a rate, of the sweep if there is one, at which the measurement would have no requests.
-fn expect_any_due(
+/// Refuses a rate at which no request would be due during the measurement.
+fn check_rate(
     sweep: Option<RateSweep>,
     rate: f64,
     warm_up: Duration,
@@ -153,24 +154,24 @@ fn expect_any_due(
         Some(_) => format!("rate {} of the sweep", figures::rate(rate)),
     };
     let seconds = Duration::from_nanos(duration).as_secs_f64();
-    Err(format!("error: {name}: nothing is due within --duration {seconds}\n"))
+    Err(format!(
+        "error: {name}: no request is due within --duration {seconds}: increase the rate or the duration\n"
+    ))
 }
 
 pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A key as it is given, or the one in the first line of a file.
+/// Returns the key as given, or the first line of `@FILE`.
 fn key(text: &str) -> Result<String, String> {
     let key = match text.strip_prefix('@') {
         Some(file) => first_line(file).map_err(|why| format!("error: --key: cannot read {file}: {why}\n"))?,
         None => text.to_owned(),
     };
-    // It is a secret, so the message does not show it.
+    // The message must not show the key, which is a secret.
     let is_key = key.len() == HEX_LEN && key.bytes().all(|digit| digit.is_ascii_hexdigit());
-    is_key
-        .then_some(key)
-        .ok_or_else(|| "error: --key: 40 hexadecimal digits are wanted, or @FILE\n".to_owned())
+    is_key.then_some(key).ok_or_else(|| "error: --key: expected 40 hexadecimal digits or @FILE\n".to_owned())
 }
 
 fn first_line(path: &str) -> std::io::Result<String> {
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_help() {
+    fn defaults_match_the_help() {
         let options = load("localhost:24441");
         assert_eq!(options.server, "localhost:24441");
         assert_eq!(Some(options.mix), Mix::new([(Op::Check, 1.0)]));
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn options_may_stand_anywhere_and_be_abbreviated() {
+    fn options_may_be_anywhere_and_abbreviated() {
         let options = load(
             "--mix check=90,report=10 [::1]:1 --rate=0.5 --zip 0.99 --dur 1.5 --warm 0 --digests 7 --seed 0 --json",
         );
@@ -223,13 +224,13 @@ mod tests {
             (options.server.as_str(), options.digests, options.seed, options.json),
             ("[::1]:1", 7, 0, true)
         );
-        // A weight may be left out, and the last of repeated options counts.
+        // The weight is optional, and the last of repeated options wins.
         let options = load("--mix ping=9 --mix check,info a:1");
         assert_eq!(Some(options.mix), Mix::new([(Op::Check, 1.0), (Op::Info, 1.0)]));
     }
 
     #[test]
-    fn the_pace_of_a_sweep_is_its_highest_rate() {
+    fn pace_of_a_sweep_is_its_highest_rate() {
         let options = load("--rate-from 10 --rate-to 35 --step 10 a:1");
         assert_eq!(options.sweep, Some(RateSweep { from: 10.0, to: 35.0, step: 10.0 }));
         assert_eq!(options.pace, LoadPace::Open { rate: 30.0 });
@@ -237,28 +238,28 @@ mod tests {
     }
 
     #[test]
-    fn who_counts_wants_no_warm_up_unless_he_says_so() {
+    fn count_option_implies_no_warm_up() {
         assert_eq!(load("--count 5 a:1").warm_up, Duration::ZERO);
         assert_eq!(load("--count 5 a:1").end, MeasurementEnd::Count(5));
         assert_eq!(load("--count 5 --warm-up 0.5 a:1").warm_up, Duration::from_millis(500));
     }
 
     #[test]
-    fn the_bare_server_listens_where_it_is_told() {
+    fn echo_address_is_parsed() {
         for (line, expected) in [("echo", "127.0.0.1:0"), ("echo [::]:24441", "[::]:24441")] {
             match parsed(line) {
                 Ok(BenchCommand::Echo(address)) => assert_eq!(address.to_string(), expected),
                 other => panic!("{other:?}"),
             }
         }
-        // A server of this name has a port.
+        // A host named "echo" is not the command, because it has a port.
         assert_eq!(load("echo:24441").server, "echo:24441");
     }
 
     #[test]
-    fn a_key_is_never_repeated_in_a_message() {
+    fn messages_do_not_contain_the_key() {
         let key = "0123456789abcdef0123456789abcdef0123456x";
-        let told = parsed(&format!("--user alice --key {key} a:1")).unwrap_err();
-        assert!(told.contains("40 hexadecimal digits") && !told.contains("0123"), "{told}");
+        let message = parsed(&format!("--user alice --key {key} a:1")).unwrap_err();
+        assert!(message.contains("40 hexadecimal digits") && !message.contains("0123"), "{message}");
     }
 }

@@ -1,4 +1,4 @@
-//! Requests that have been written and wait to be sent.
+//! The requests that have been written but not sent.
 
 use nix::errno::Errno;
 
@@ -8,12 +8,12 @@ use super::sockets::Sockets;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::op::Op;
 
-/// How long a full socket may keep requests from being sent, in nanoseconds.
+/// The longest wait for room in a socket's send buffer, in nanoseconds.
 const LONGEST_WAIT: u64 = 2_000_000_000;
-/// How often the same request is tried.
+/// The most attempts to send the same request.
 const TRIES: usize = 100;
 
-/// Requests by operation: those of one have the same length.
+/// Unsent requests, grouped by operation because those of one operation have the same length.
 #[derive(Debug)]
 pub(super) struct RequestOutbox {
     batches: [RequestBatch; Op::ALL.len()],
@@ -28,7 +28,7 @@ struct RequestBatch {
 }
 
 impl RequestOutbox {
-    /// An empty one for requests of this encoder.
+    /// Creates an empty outbox for requests of this encoder.
     pub(super) fn new(encoder: &Encoder) -> Self {
         let empty = |op| RequestBatch { length: encoder.length(op), bytes: Vec::new(), threads: Vec::new() };
         Self { batches: Op::ALL.map(empty), sent: Vec::new() }
@@ -41,13 +41,14 @@ impl RequestOutbox {
         batch.threads.push(thread);
     }
 
-    /// Sends all requests, or calls `cancel` for those for which the system has no room; a patient caller waits
-    /// for room. Returns the threads of those that were sent, and adds to the refusals how often the server's
-    /// host said that its port is closed.
+    /// Sends all requests and returns the threads of those that were sent.
+    ///
+    /// If the send buffer is full, waits for room if `is_patient`, otherwise calls `cancel` for the threads of the
+    /// rest. Adds to `refusals` how often the server's host has reported that its port is closed.
     ///
     /// # Errors
     ///
-    /// The system's, if it does not let them out.
+    /// Fails if the system cannot send.
     pub(super) fn flush(
         &mut self,
         sockets: &mut Sockets,
@@ -66,7 +67,7 @@ impl RequestOutbox {
                 match outcome {
                     Ok(()) => {}
                     Err(error) if tries == TRIES => return Err(error),
-                    // One that was sent before has come back; this one has not been tried.
+                    // The error is about an earlier request; this one has not been sent.
                     Err(Errno::ECONNREFUSED) => *refusals += 1,
                     Err(Errno::EAGAIN | Errno::ENOBUFS) if !is_patient => break,
                     Err(Errno::EAGAIN | Errno::ENOBUFS) if sockets.wait_for_room(socket, LONGEST_WAIT) => {}

@@ -1,48 +1,48 @@
-//! The requests that wait for their replies: which one a reply answers, and which have waited too long.
+//! The requests that wait for replies: matches replies with requests, and finds those that have timed out.
 
 use super::request::{FIRST_THREAD, THREADS};
 use pyzor_wire::op::Op;
 
-/// No slot.
+/// The index that means "no slot".
 const NO_SLOT: u32 = u32::MAX;
 
-/// A request under way. TimeHistogram are nanoseconds of the run.
+/// A request without a reply yet. Times are nanoseconds since the start of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SentRequest {
     pub(super) op: Op,
-    /// The socket that it was sent on.
+    /// The socket that it is sent on.
     pub(super) socket: usize,
-    /// From when on its latency counts: when it was written, or in an open loop when it should have been sent.
+    /// The start of its latency: when it was written, or in an open loop when it was due.
     pub(super) since: u64,
-    /// When it was sent, from which its timeout counts.
+    /// When it was sent. Its timeout starts here.
     pub(super) at: u64,
-    /// Whether it belongs to the measurement.
+    /// Whether it belongs to the measurement, not to the warm-up.
     pub(super) is_counted: bool,
 }
 
-/// What a reply answers.
+/// The request that a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReplyMatch {
-    /// This request, which does not wait any longer.
+    /// A request that was waiting for it.
     Request(SentRequest),
-    /// A request that has been given up.
+    /// A request that has timed out.
     Late,
-    /// No request, or one that was answered before.
+    /// No request, or one that was already answered.
     Unknown,
 }
 
-/// Requests under way, in the order in which they were sent.
+/// The requests without a reply, as a linked list in the order in which they were sent.
 ///
-/// Each has a slot, and its `Thread` is made of the slot and of how often that was taken: a number is never
-/// used twice, and its request is found without a search.
+/// Each request has a slot. Its `Thread` encodes the slot and how often the slot has been used (its round), so that no
+/// number is used twice and the request is found without a search.
 #[derive(Debug)]
 pub(super) struct Outstanding {
     slots: Vec<RequestSlot>,
     free: Vec<u32>,
-    /// As a power of two, how many slots there may be.
+    /// The number of bits of a slot's index.
     bits: u32,
     limit: usize,
-    /// What numbers begin with; another one in each run.
+    /// Added to all numbers; differs between runs.
     offset: u64,
     oldest: u32,
     newest: u32,
@@ -51,9 +51,9 @@ pub(super) struct Outstanding {
 #[derive(Debug)]
 struct RequestSlot {
     sent: SentRequest,
-    /// How often it has been taken.
+    /// The number of times that the slot has been used.
     round: u64,
-    /// The last round whose request was given up, if its reply has not come.
+    /// The last round whose request timed out, unless its reply has arrived since.
     lost: Option<u64>,
     is_taken: bool,
     older: u32,
@@ -61,7 +61,7 @@ struct RequestSlot {
 }
 
 impl Outstanding {
-    /// Room for so many requests at a time. The offset should not be that of another run.
+    /// Creates room for `limit` requests at a time. The offset should differ between runs.
     pub(super) fn new(limit: usize, offset: u64) -> Self {
         Self {
             slots: Vec::new(),
@@ -74,8 +74,8 @@ impl Outstanding {
         }
     }
 
-    /// Adds a request that was sent, or will be, no earlier than those before; returns its `Thread`, or nothing
-    /// if there is no room.
+    /// Adds a request. It must not have been sent before earlier ones. Returns its `Thread`, or `None` if there is no
+    /// room.
     pub(super) fn add(&mut self, sent: SentRequest) -> Option<u64> {
         let index = match self.free.pop() {
             Some(index) => index,
@@ -125,7 +125,7 @@ impl Outstanding {
         }
     }
 
-    /// Notes when a request was sent, no earlier than those before; returns it.
+    /// Sets when a request was sent, which must not be before earlier ones. Returns the request.
     pub(super) fn sent(&mut self, thread: u64, at: u64) -> Option<SentRequest> {
         let (index, round) = self.locate(thread)?;
         let slot = self.slots.get_mut(index as usize)?;
@@ -136,7 +136,7 @@ impl Outstanding {
         Some(slot.sent)
     }
 
-    /// Takes back a request that could not be sent.
+    /// Removes a request that could not be sent.
     pub(super) fn cancel(&mut self, thread: u64) -> Option<SentRequest> {
         let (index, round) = self.locate(thread)?;
         let slot = &self.slots[index as usize];
@@ -148,7 +148,7 @@ impl Outstanding {
         self.slots.get(self.oldest as usize).map(|slot| slot.sent.at)
     }
 
-    /// Gives up the oldest request, if it was sent by then.
+    /// Removes the oldest request as lost, if it was sent at `until` or before.
     pub(super) fn give_up(&mut self, until: u64) -> Option<SentRequest> {
         let slot = self.slots.get_mut(self.oldest as usize).filter(|slot| slot.sent.at <= until)?;
         slot.lost = Some(slot.round);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_matched_once() {
+    fn reply_is_matched_once() {
         let mut outstanding = Outstanding::new(3, 5);
         let threads: Vec<u64> = (0..3).map(|since| outstanding.add(sent(since)).unwrap()).collect();
         assert_eq!(outstanding.add(sent(3)), None);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_reply_is_not_taken_for_that_to_a_later_request() {
+    fn late_reply_does_not_match_a_later_request() {
         let mut outstanding = Outstanding::new(1, 0);
         let first = outstanding.add(sent(10)).unwrap();
         assert_eq!(outstanding.give_up(9), None);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_counts_from_when_a_request_was_sent() {
+    fn timeout_starts_when_the_request_is_sent() {
         let mut outstanding = Outstanding::new(2, 3);
         let thread = outstanding.add(sent(10)).unwrap();
         let expected = SentRequest { at: 500, ..sent(10) };
@@ -245,15 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_given_up_in_the_order_in_which_they_were_sent() {
+    fn requests_time_out_in_the_order_of_sending() {
         let mut outstanding = Outstanding::new(10, 1);
         let threads: Vec<u64> = (0..10).map(|since| outstanding.add(sent(since)).unwrap()).collect();
         for at in [0, 4, 9] {
             assert_eq!(outstanding.cancel(threads[at]), Some(sent(at as u64)));
         }
-        let given_up: Vec<u64> =
-            std::iter::from_fn(|| outstanding.give_up(7)).map(|sent| sent.since).collect();
-        assert_eq!(given_up, [1, 2, 3, 5, 6, 7]);
+        let lost: Vec<u64> = std::iter::from_fn(|| outstanding.give_up(7)).map(|sent| sent.since).collect();
+        assert_eq!(lost, [1, 2, 3, 5, 6, 7]);
         assert_eq!(outstanding.oldest(), Some(8));
     }
 }

@@ -1,5 +1,5 @@
-//! Requests as the established client writes them. All of one operation have the same length, so that one
-//! system call can send many of them as segments of one datagram.
+//! Encoding requests like the Python client. All requests of an operation have the same length, so that one system call
+//! can send many of them as segments of one datagram.
 
 use pyzor_wire::digest::{Digest, HEX_LEN};
 use pyzor_wire::op::Op;
@@ -7,16 +7,17 @@ use pyzor_wire::signature::KeyHash;
 
 use super::choice::op_index;
 
-/// How many digits `Thread` has. Clients send numbers below 65536; these are never used twice, so that a reply
-/// that comes late is known as such.
+/// The number of digits of `Thread`. Python clients send numbers below 65536; these are larger and never used twice, so
+/// that late replies can be recognized.
 const THREAD_DIGITS: usize = 15;
-/// The smallest number with so many digits, and how many of them there are.
+/// The smallest `Thread`.
 pub(super) const FIRST_THREAD: u64 = 10u64.pow(THREAD_DIGITS as u32 - 1);
+/// The number of different `Thread`s.
 pub(super) const THREADS: u64 = 9 * FIRST_THREAD;
 
 const TIME_DIGITS: usize = 10;
 
-/// Writes requests by filling in what changes.
+/// Encodes requests by filling the gaps of templates.
 #[derive(Debug)]
 pub(super) struct Encoder {
     templates: [Template; Op::ALL.len()],
@@ -25,7 +26,7 @@ pub(super) struct Encoder {
     time_text: [u8; TIME_DIGITS],
 }
 
-/// A request with gaps.
+/// A request with gaps for digest, thread, time and signature, and their positions.
 #[derive(Debug)]
 struct Template {
     bytes: Vec<u8>,
@@ -36,20 +37,20 @@ struct Template {
 }
 
 impl Encoder {
-    /// Writes requests of this account, or anonymous ones.
+    /// Creates an encoder for requests of this account (user and key), or for anonymous requests.
     pub(super) fn new(account: Option<(&str, &str)>) -> Self {
         let (user, key) = account.unwrap_or(("anonymous", ""));
         let hash = KeyHash::new(user, key);
         Self {
             templates: Op::ALL.map(|op| Template::new(op, user, &hash)),
-            // Servers do not look at the signature of an anonymous request, so that one is as good as another.
+            // Servers ignore the signature of an anonymous request, so it is not computed again.
             key: account.map(|_| hash),
             time: 0,
             time_text: [b'0'; TIME_DIGITS],
         }
     }
 
-    /// Sets the time of the requests to come, in seconds since the epoch.
+    /// Sets the time of the following requests, in seconds since the epoch.
     pub(super) fn set_time(&mut self, seconds: i64) {
         if seconds != self.time {
             self.time = seconds;
@@ -57,7 +58,7 @@ impl Encoder {
         }
     }
 
-    /// Appends a request.
+    /// Appends a request to `out`.
     pub(super) fn encode(&self, op: Op, digest: &Digest, thread: u64, out: &mut Vec<u8>) {
         let template = &self.templates[op_index(op)];
         let start = out.len();
@@ -75,7 +76,7 @@ impl Encoder {
         }
     }
 
-    /// How long each request for this operation is, in bytes.
+    /// The length of each request for this operation, in bytes.
     pub(super) fn length(&self, op: Op) -> usize {
         self.templates[op_index(op)].bytes.len()
     }
@@ -101,7 +102,7 @@ impl Template {
     }
 }
 
-/// Writes a number in decimal into the whole field, with leading zeros.
+/// Writes a decimal number with leading zeros into the field.
 fn digits(field: &mut [u8], mut number: u64) {
     for digit in field.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn an_anonymous_request_has_every_header_of_the_established_client() {
+    fn anonymous_request_has_all_headers_of_the_python_client() {
         let mut encoder = Encoder::new(None);
         encoder.set_time(1_795_343_270);
         let request = encoded(&encoder, Op::Check, 123_456_789_012_345);
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_request_is_accepted_and_no_two_are_the_same() {
+    fn signatures_are_valid_and_different() {
         let mut encoder = Encoder::new(Some(("alice", KEY)));
         encoder.set_time(1_795_343_270);
         let mut seen = std::collections::BTreeSet::new();

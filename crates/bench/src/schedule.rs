@@ -1,16 +1,16 @@
-//! When an open loop sends which request.
+//! The schedule of an open loop.
 
 use super::plan::MeasurementEnd;
 
-/// Requests at equal distances, numbered from the beginning of the warm-up on. TimeHistogram are nanoseconds of the run.
+/// Requests at equal intervals, numbered from the start of the warm-up. Times are nanoseconds of the run.
 #[derive(Debug)]
 pub(super) struct Schedule {
     begin: u64,
-    /// Requests a second.
+    /// Requests per second.
     rate: f64,
     /// The number of the first request of the measurement.
     first: u64,
-    /// The number behind that of the last request.
+    /// The number after the last request.
     end: u64,
     /// The number of the next request to send.
     next: u64,
@@ -19,14 +19,14 @@ pub(super) struct Schedule {
 /// A request that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Due {
-    /// When it should be sent.
+    /// When it is due.
     pub(super) at: u64,
-    /// Whether it belongs to the measurement.
+    /// Whether it belongs to the measurement, not to the warm-up.
     pub(super) is_counted: bool,
 }
 
 impl Schedule {
-    /// The schedule of a run that begins at `begin` and measures from `measured_from` on.
+    /// Creates the schedule of a run that begins at `begin` and measures from `measured_from`.
     pub(super) fn new(rate: f64, begin: u64, measured_from: u64, end: MeasurementEnd) -> Self {
         let mut schedule = Self { begin, rate, first: 0, end: u64::MAX, next: 0 };
         schedule.first = schedule.before(measured_from);
@@ -37,17 +37,17 @@ impl Schedule {
         schedule
     }
 
-    /// How many requests the measurement has.
+    /// The number of requests in the measurement.
     pub(super) fn count(&self) -> u64 {
         self.end.saturating_sub(self.first)
     }
 
-    /// When the next request should be sent; none if there are no more.
+    /// When the next request is due; `None` after the last one.
     pub(super) fn next_due(&self) -> Option<u64> {
         (self.next < self.end).then(|| self.due(self.next))
     }
 
-    /// Takes the next request, if it is due by now.
+    /// Takes the next request if it is due at `now`.
     pub(super) fn take(&mut self, now: u64) -> Option<Due> {
         let at = self.next_due().filter(|at| *at <= now)?;
         let is_counted = self.next >= self.first;
@@ -55,12 +55,12 @@ impl Schedule {
         Some(Due { at, is_counted })
     }
 
-    /// Passes over requests that should have been sent before this time.
+    /// Skips all requests that were due before this time.
     pub(super) fn skip_before(&mut self, time: u64) {
         self.next = self.next.max(self.before(time).min(self.end));
     }
 
-    /// How many requests of the measurement should have been sent until this time.
+    /// The number of requests of the measurement that were due until this time.
     pub(super) fn scheduled_until(&self, time: u64) -> u64 {
         self.before(time.saturating_add(1)).clamp(self.first, self.end) - self.first
     }
@@ -69,10 +69,10 @@ impl Schedule {
         self.begin.saturating_add((number as f64 * 1e9 / self.rate) as u64)
     }
 
-    /// How many requests are due before this time.
+    /// The number of requests due before this time.
     fn before(&self, time: u64) -> u64 {
         let mut number = (time.saturating_sub(self.begin) as f64 * self.rate / 1e9) as u64;
-        // The estimate may be wrong by rounding.
+        // Correct rounding errors of the estimate.
         while number > 0 && self.due(number - 1) >= time {
             number -= 1;
         }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_taken_when_they_are_due_and_not_before() {
+    fn requests_are_taken_when_due_and_not_before() {
         let mut schedule = Schedule::new(1000.0, 5, 2_000_005, MeasurementEnd::After(3_000_000));
         assert_eq!(schedule.next_due(), Some(5));
         assert_eq!(schedule.take(4), None);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_skipped_is_scheduled_but_never_taken() {
+    fn skipped_requests_are_scheduled_but_never_taken() {
         let mut schedule = Schedule::new(1000.0, 0, 2_000_000, MeasurementEnd::Count(10));
         schedule.skip_before(4_000_000);
         assert_eq!(schedule.take(u64::MAX), Some(Due { at: 4_000_000, is_counted: true }));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_measurement_of_a_low_rate_may_have_no_requests() {
+    fn measurement_of_a_low_rate_may_have_no_requests() {
         for (rate, measured_from, end, expected) in [
             (0.5, 0, MeasurementEnd::After(1_000_000_000), 1),
             (0.5, 1_000_000_000, MeasurementEnd::After(1_000_000_000), 0),

@@ -1,4 +1,4 @@
-//! The outcome for people, on one screen.
+//! The outcome as text that fits a terminal.
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;
@@ -11,35 +11,36 @@ use super::plan::LoadPace;
 use pyzor_wire::op::Op;
 use pyzor_wire::reply_reader::Code;
 
-/// A terminal of the usual size.
+/// The usual size of a terminal.
 const COLUMNS: usize = 80;
 const LINES: usize = 24;
-/// The most rows of the histogram, and the fewest that say anything.
+/// The most rows of the histogram.
 const MOST_ROWS: usize = 12;
+/// The fewest rows; with less room the histogram is left out.
 const FEWEST_ROWS: usize = 3;
 /// The widest bar of the histogram, in characters.
 const WIDEST: u64 = 50;
-/// How much of a server's name is shown.
+/// The most characters of a server's name that are shown.
 const LONGEST_NAME: usize = 60;
-/// How many codes of failures are shown.
+/// The most codes of failures that are shown.
 const MOST_CODES: usize = 4;
-/// From which share of a processor on the generator may be what limits the load.
+/// The share of a processor above which the generator itself may limit the load.
 const BUSY: f64 = 0.9;
-/// From how late on requests of an open loop are too late, in nanoseconds on average.
+/// The mean lag of an open loop, in nanoseconds, above which the measurement is doubtful.
 const MOST_LAG: f64 = 1e6;
 
-/// At most 24 lines of 80 columns; those that matter most are the last ones.
+/// Formats the outcome in at most 24 lines of 80 columns. The lines that matter most come last.
 pub(super) fn render(options: &LoadOptions, measurement: &Measurement) -> String {
     let title = title(options);
     let latencies = measurement.latency();
     let table = if latencies.is_empty() { Vec::new() } else { table(options, measurement, &latencies) };
     let summary = summary(options, measurement);
-    // Two empty lines are between the parts.
+    // Two empty lines separate the parts.
     let rows = LINES.saturating_sub(title.len() + table.len() + summary.len() + 2).min(MOST_ROWS);
     let chart = if rows < FEWEST_ROWS { Vec::new() } else { chart(&latencies, rows) };
     let mut parts = vec![title, chart, table];
     parts.retain(|part| !part.is_empty());
-    // The bars and the table need no line between them.
+    // No empty line between the chart and the table.
     let upper = parts.split_off(1).concat();
     let parts: Vec<Vec<String>> =
         parts.into_iter().chain([upper, summary]).filter(|part| !part.is_empty()).collect();
@@ -48,7 +49,7 @@ pub(super) fn render(options: &LoadOptions, measurement: &Measurement) -> String
     out
 }
 
-/// What was measured, over one line or more.
+/// Describes the server and the load.
 pub(super) fn title(options: &LoadOptions) -> Vec<String> {
     let mut server: String = options.server.chars().take(LONGEST_NAME).collect();
     if server.len() < options.server.len() {
@@ -83,9 +84,9 @@ fn chart(times: &TimeHistogram, rows: usize) -> Vec<String> {
     ranges.iter().map(row).collect()
 }
 
-/// Percentiles of latencies, by operation if there are several.
+/// Percentiles of latencies in total, and by operation if there are several.
 fn table(options: &LoadOptions, measurement: &Measurement, all: &TimeHistogram) -> Vec<String> {
-    // So that the longest ones, some minutes, fit into their columns.
+    // The longest times are minutes, which fit their columns only in milliseconds.
     let (unit, name) = if all.max() < 1_000_000_000 { (1e3, "µs") } else { (1e6, "ms") };
     let row = |name: &str, times: &TimeHistogram| {
         let mut line = format!("{name:<9}");
@@ -110,6 +111,7 @@ fn table(options: &LoadOptions, measurement: &Measurement, all: &TimeHistogram) 
     lines
 }
 
+/// Formats a figure of these times, `-` if there are none.
 fn known(times: &TimeHistogram, value: f64) -> String {
     if times.is_empty() { "-".to_owned() } else { decimal(value, 1) }
 }
@@ -122,73 +124,95 @@ fn name(code: Code) -> String {
     }
 }
 
-/// What became of the requests, and how fast; first the counts, at the end what decides.
+/// The outcome of the requests. The lines that matter most come last.
 fn summary(options: &LoadOptions, measurement: &Measurement) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut say = |text: &str| lines.extend(wrapped(text, COLUMNS));
-    let (sent, answered) = (grouped(measurement.sent), grouped(measurement.answered()));
-    if measurement.unsent() > 0 {
-        say(&format!(
-            "{} scheduled: {sent} sent, {} unsent",
-            grouped(measurement.scheduled),
-            grouped(measurement.unsent())
-        ));
+    let texts = [
+        unsent(measurement),
+        Some(answered(measurement)),
+        failures(measurement),
+        irregular(measurement),
+        lag(measurement),
+        Some(throughput(measurement)),
+        doubt(options, measurement).map(str::to_owned),
+    ];
+    texts.into_iter().flatten().flat_map(|text| wrapped(&text, COLUMNS)).collect()
+}
+
+fn unsent(measurement: &Measurement) -> Option<String> {
+    let [scheduled, sent, unsent] =
+        [measurement.scheduled, measurement.sent, measurement.unsent()].map(grouped);
+    (measurement.unsent() > 0).then(|| format!("{scheduled} scheduled: {sent} sent, {unsent} unsent"))
+}
+
+fn answered(measurement: &Measurement) -> String {
+    let lost = match measurement.lost {
+        0 => String::new(),
+        lost => format!(", {} lost", grouped(lost)),
+    };
+    format!("{} sent: {} answered{lost}", grouped(measurement.sent), grouped(measurement.answered()))
+}
+
+/// The most frequent codes of replies that are no success.
+fn failures(measurement: &Measurement) -> Option<String> {
+    let mut failures: Vec<(Code, u64)> =
+        measurement.failed.iter().map(|(code, count)| (*code, *count)).collect();
+    if failures.is_empty() {
+        return None;
     }
-    let lost =
-        if measurement.lost > 0 { format!(", {} lost", grouped(measurement.lost)) } else { String::new() };
-    say(&format!("{sent} sent: {answered} answered{lost}"));
-    if !measurement.failed.is_empty() {
-        let mut failures: Vec<(Code, u64)> =
-            measurement.failed.iter().map(|(code, count)| (*code, *count)).collect();
-        failures.sort_by_key(|(_, count)| Reverse(*count));
-        let others: u64 = failures.iter().skip(MOST_CODES).map(|(_, count)| count).sum();
-        failures.truncate(MOST_CODES);
-        let mut parts: Vec<String> = failures
-            .into_iter()
-            .map(|(code, count)| format!("{} failed with {}", grouped(count), name(code)))
-            .collect();
-        if others > 0 {
-            parts.push(format!("{} with other codes", grouped(others)));
-        }
-        say(&format!(
-            "{answered} answered: {} succeeded, {}",
-            grouped(measurement.succeeded),
-            parts.join(", ")
-        ));
+    failures.sort_by_key(|(_, count)| Reverse(*count));
+    let others: u64 = failures.iter().skip(MOST_CODES).map(|(_, count)| count).sum();
+    failures.truncate(MOST_CODES);
+    let mut parts: Vec<String> = failures
+        .into_iter()
+        .map(|(code, count)| format!("{} failed with {}", grouped(count), name(code)))
+        .collect();
+    if others > 0 {
+        parts.push(format!("{} with other codes", grouped(others)));
     }
-    let others: Vec<String> = [
-        (measurement.found, "checks found something"),
+    let [answered, succeeded] = [measurement.answered(), measurement.succeeded].map(grouped);
+    Some(format!("{answered} answered: {succeeded} succeeded, {}", parts.join(", ")))
+}
+
+fn irregular(measurement: &Measurement) -> Option<String> {
+    let parts: Vec<String> = [
+        (measurement.found, "checks had a count above 0"),
         (measurement.late, "replies came too late"),
-        (measurement.unknown, "datagrams answered nothing"),
+        (measurement.unknown, "datagrams matched no request"),
     ]
     .into_iter()
     .filter(|(count, _)| *count > 0)
     .map(|(count, what)| format!("{} {what}", grouped(count)))
     .collect();
-    if !others.is_empty() {
-        say(&others.join(", "));
-    }
-    if !measurement.lag.is_empty() {
-        let lag = |share| decimal(measurement.lag.value_at_quantile(share) as f64 / 1e3, 1);
-        say(&format!("sent late by: p50 {} µs, p99 {} µs, max {} µs", lag(0.5), lag(0.99), lag(1.0)));
-    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn lag(measurement: &Measurement) -> Option<String> {
+    let lag = |share| decimal(measurement.lag.value_at_quantile(share) as f64 / 1e3, 1);
+    (!measurement.lag.is_empty())
+        .then(|| format!("sent late by: p50 {} µs, p99 {} µs, max {} µs", lag(0.5), lag(0.99), lag(1.0)))
+}
+
+fn throughput(measurement: &Measurement) -> String {
     let share = measurement.cpu_share();
-    let cost = share.map(|share| format!("; pyzor-bench took {:.0} % of a processor", share * 100.0));
-    say(&format!(
+    let cost = share.map(|share| format!("; pyzor-bench used {:.0} % of a processor", share * 100.0));
+    format!(
         "{} replies a second for {} s{}",
         decimal(measurement.throughput(), 1),
         decimal(measurement.seconds(), 3),
         cost.unwrap_or_default()
-    ));
+    )
+}
+
+/// Why the figures may say more about the generator than about the server.
+fn doubt(options: &LoadOptions, measurement: &Measurement) -> Option<&'static str> {
     match options.pace {
-        LoadPace::Closed { .. } if share.is_some_and(|share| share > BUSY) => {
-            say("pyzor-bench was busy nearly all the time: the server may be able to answer more.");
+        LoadPace::Closed { .. } if measurement.cpu_share().is_some_and(|share| share > BUSY) => {
+            Some("pyzor-bench was busy nearly all the time: the server may be able to answer more.")
         }
-        // An open loop is busy with waiting for the right moment.
-        LoadPace::Open { .. } if measurement.unsent() > 0 || measurement.lag.mean() > MOST_LAG => {
-            say("pyzor-bench could not keep up with the rate: what it measured is in part itself.");
-        }
-        _ => {}
+        // An open loop polls for the next due time, so its processor time says nothing.
+        LoadPace::Open { .. } if measurement.unsent() > 0 || measurement.lag.mean() > MOST_LAG => Some(
+            "pyzor-bench could not keep up with the rate: the figures partly measure pyzor-bench itself.",
+        ),
+        _ => None,
     }
-    lines
 }

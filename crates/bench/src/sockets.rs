@@ -1,4 +1,4 @@
-//! The generator's sockets: many requests, and many replies, a system call.
+//! The generator's sockets, with many requests or replies per system call.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -11,17 +11,17 @@ use nix::sys::time::TimeSpec;
 
 use pyzor_udp::{DATAGRAMS_PER_CALL, DatagramSender, OutgoingDatagrams, ReplyTo};
 
-/// How many bytes all segments together may have.
+/// The most bytes of all segments of one call.
 const MOST_SEGMENT_BYTES: usize = 65_000;
-/// How much of a reply is looked at; more than any of an operation of one digest has.
+/// The size of a receive buffer, more than any reply about one digest needs.
 const REPLY_BYTES: usize = 1024;
-/// What is asked for as room for replies, in bytes; the system may give less.
+/// The requested size of a socket's receive buffer in bytes; the system may grant less.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
-/// Sockets that talk to one server.
+/// Sockets connected to one server.
 pub(super) struct Sockets {
     sockets: Vec<UdpSocket>,
-    /// Whether several requests can leave as one datagram that the system cuts up.
+    /// Whether the system can split one large datagram into requests (UDP GSO).
     segments: bool,
     server: ReplyTo,
     transmitter: DatagramSender,
@@ -34,11 +34,11 @@ struct ReplyBuffers {
 }
 
 impl Sockets {
-    /// So many sockets that talk to this server.
+    /// Opens `count` sockets to this server.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Fails if a socket cannot be opened or connected.
     pub(super) fn open(server: SocketAddr, count: usize) -> io::Result<Self> {
         let any: SocketAddr = match server {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -63,13 +63,11 @@ impl Sockets {
         })
     }
 
-    /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.sockets.len()
     }
 
-    /// Sends requests of this length, which lie one behind the other; says how many have been sent, and what
-    /// kept the next from it.
+    /// Sends consecutive requests of this length. Returns how many were sent, and the error of the next one.
     pub(super) fn send(&mut self, which: usize, bytes: &[u8], length: usize) -> (usize, Result<(), Errno>) {
         let mut sent = 0;
         while let Some(rest) = bytes.get(sent * length..).filter(|rest| !rest.is_empty()) {
@@ -91,7 +89,7 @@ impl Sockets {
             let control = [ControlMessage::UdpGsoSegments(&segment)];
             match sendmsg::<()>(socket, &slices, &control, MsgFlags::MSG_DONTWAIT, None) {
                 Ok(_) => return Ok(fitting),
-                // The kernel, or the network card, cannot do that.
+                // The kernel or the network card does not support segments.
                 Err(
                     Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE | Errno::ENOPROTOOPT | Errno::EOPNOTSUPP,
                 ) => self.segments = false,
@@ -106,11 +104,11 @@ impl Sockets {
         self.transmitter.send(&self.sockets[which], &messages[..count])
     }
 
-    /// Takes replies that have come to this socket, up to a batch; says whether there may be more.
+    /// Takes up to a batch of replies from this socket. Returns whether there may be more.
     ///
     /// # Errors
     ///
-    /// The system's, `EAGAIN` if there is none.
+    /// Fails with `EAGAIN` if there is no reply, and with other errors of the system.
     pub(super) fn receive(&mut self, which: usize, mut each: impl FnMut(&[u8])) -> nix::Result<bool> {
         let ReplyBuffers { buffers, headers } = &mut self.replies;
         let mut chunks = buffers.chunks_exact_mut(REPLY_BYTES);
@@ -130,11 +128,11 @@ impl Sockets {
         Ok(count == DATAGRAMS_PER_CALL)
     }
 
-    /// Waits until there are replies, or so many nanoseconds have passed; says which sockets have some.
+    /// Waits for replies for at most this many nanoseconds. Sets `ready` to the sockets that have some.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Fails if the system cannot poll the sockets.
     pub(super) fn wait(&self, nanoseconds: u64, ready: &mut Vec<usize>) -> nix::Result<()> {
         ready.clear();
         let mut polled: Vec<PollFd<'_>> =
@@ -149,7 +147,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Waits so many nanoseconds for room in a socket's buffer; says whether there is some.
+    /// Waits for room in a socket's send buffer for at most this many nanoseconds. Returns whether to try again.
     pub(super) fn wait_for_room(&self, which: usize, nanoseconds: u64) -> bool {
         let mut polled = [PollFd::new(self.sockets[which].as_fd(), PollFlags::POLLOUT)];
         matches!(ppoll(&mut polled, Some(timespec(nanoseconds)), None), Ok(1..) | Err(Errno::EINTR))
@@ -164,7 +162,7 @@ fn timespec(nanoseconds: u64) -> TimeSpec {
 mod tests {
     use super::*;
 
-    /// What arrives when so many requests of this length are sent by one call.
+    /// Sends `count` requests of this length with one call, and returns the datagrams that arrive.
     fn arrived(segments: bool, count: usize, length: usize) -> Vec<Vec<u8>> {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
@@ -179,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn every_request_arrives_as_a_datagram_of_its_own_with_segments_and_without() {
+    fn every_request_arrives_as_a_separate_datagram_with_and_without_segments() {
         for segments in [true, false] {
             for (count, length) in [(1, 100), (2, 100), (64, 200), (150, 190), (70, 1400)] {
                 let expected: Vec<Vec<u8>> = (0..count).map(|number| vec![number as u8; length]).collect();

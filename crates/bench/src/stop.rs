@@ -1,4 +1,4 @@
-//! INT and TERM.
+//! Stopping on SIGINT and SIGTERM.
 
 use std::process;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::thread;
 
 use nix::sys::signal::{SigSet, Signal};
 
-/// Takes both signals from now on, in a thread of its own: the first one calls this, a second one ends the
-/// process. Before other threads are made.
+/// Handles SIGINT and SIGTERM in a separate thread: the first signal calls `first`, the second one ends the process.
+/// Must be called before other threads are started, because they inherit the signal mask.
 ///
 /// # Errors
 ///
-/// The system's.
+/// Fails if the signals cannot be blocked.
 pub(super) fn on_signals(first: impl FnOnce() + Send + 'static) -> nix::Result<()> {
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals.thread_block()?;
@@ -27,16 +27,16 @@ pub(super) fn on_signals(first: impl FnOnce() + Send + 'static) -> nix::Result<(
     Ok(())
 }
 
-/// Whether the program has been asked to stop.
+/// A flag that is set by the first signal.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StopFlag(Arc<AtomicBool>);
 
 impl StopFlag {
-    /// Becomes true with the first signal.
+    /// Creates the flag and handles the signals.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Fails if the signals cannot be blocked.
     pub(super) fn on_signals() -> nix::Result<Self> {
         let stop = Self::default();
         let flag = Arc::clone(&stop.0);
@@ -44,7 +44,7 @@ impl StopFlag {
         Ok(stop)
     }
 
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(super) fn is_requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

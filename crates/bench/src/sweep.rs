@@ -1,23 +1,22 @@
-//! A row of rates, and the highest one at which the server keeps up.
+//! Sweeps: several rates one after the other, and the highest one at which the server keeps up.
 
 use super::figures::{decimal, rate, wrapped};
 use super::measurement::Measurement;
 use super::plan::RateSweep;
 
-/// Which share of the scheduled requests may be unsent, and of the sent ones lost or failed.
+/// The highest share of the scheduled requests that may be unsent, and of the sent ones that may be lost or failed.
 const MOST_MISSING: f64 = 0.001;
-/// Which share of the rate replies come at, at least; where the time of the measurement begins and ends, one
-/// more or less says nothing.
+/// The lowest rate of replies, as a share of the rate of requests.
 const LEAST_REPLIES: f64 = 0.99;
-/// How late 99 % of the requests are sent at most, in nanoseconds.
+/// The highest 99th percentile of the lag, in nanoseconds.
 const MOST_LAG: u64 = 10_000_000;
 /// The width of a terminal.
 const COLUMNS: usize = 80;
 
-/// What was measured at one rate.
+/// The measurement of one rate.
 #[derive(Debug)]
 pub(super) struct MeasuredRate {
-    /// Requests a second.
+    /// Requests per second.
     pub(super) rate: f64,
     pub(super) measurement: Measurement,
 }
@@ -25,20 +24,20 @@ pub(super) struct MeasuredRate {
 /// Why a rate is too high.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bottleneck {
-    /// The generator did not send everything.
+    /// The generator did not send all requests.
     Unsent,
-    /// The generator sent too late.
+    /// The generator sent requests too late.
     Lag,
     /// Requests were not answered in time.
     Lost,
-    /// Requests were answered with something else than success.
+    /// Replies were no success.
     Failed,
     /// Replies came more slowly than requests.
     Replies,
 }
 
 impl Bottleneck {
-    /// Its name in table and JSON.
+    /// The name in the table and in JSON.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Unsent => "unsent",
@@ -49,7 +48,7 @@ impl Bottleneck {
         }
     }
 
-    /// Whether it is the generator's, so that nothing is known of the server.
+    /// Whether the generator is the bottleneck, so that the server's limit is unknown.
     fn is_own(self) -> bool {
         matches!(self, Self::Unsent | Self::Lag)
     }
@@ -68,7 +67,7 @@ impl MeasuredRate {
         self.measurement.lag.value_at_quantile(0.99)
     }
 
-    /// What keeps the server from keeping up with this rate; none if it does.
+    /// Returns the first criterion that the rate does not meet; `None` if the server keeps up.
     pub(super) fn limit(&self) -> Option<Bottleneck> {
         let measurement = &self.measurement;
         [
@@ -80,6 +79,7 @@ impl MeasuredRate {
             (share(measurement.lost, measurement.sent) > MOST_MISSING, Bottleneck::Lost),
             (share(self.failed(), measurement.sent) > MOST_MISSING, Bottleneck::Failed),
             (
+                // One reply more or less depends on where the measurement begins and ends.
                 self.rate * measurement.seconds() * LEAST_REPLIES > (measurement.arrived + 1) as f64,
                 Bottleneck::Replies,
             ),
@@ -88,7 +88,7 @@ impl MeasuredRate {
         .find_map(|(is_exceeded, limit)| is_exceeded.then_some(limit))
     }
 
-    /// Its row of the table.
+    /// Formats the row of the table.
     pub(super) fn row(&self) -> String {
         let measurement = &self.measurement;
         let percent = |part, whole| format!("{:.2} %", share(part, whole) * 100.0);
@@ -109,7 +109,7 @@ impl MeasuredRate {
     }
 }
 
-/// The headings of the columns of [`MeasuredRate::row`].
+/// The column headings for [`MeasuredRate::row`].
 pub(super) fn column_headings() -> String {
     format!(
         "{:>11} {:>10} {:>8} {:>8} {:>8} {:>10} {:>9}  keeps up",
@@ -117,17 +117,17 @@ pub(super) fn column_headings() -> String {
     )
 }
 
-/// The highest rate at which the server keeps up.
+/// Returns the highest rate at which the server keeps up.
 pub(super) fn knee(steps: &[MeasuredRate]) -> Option<&MeasuredRate> {
     steps.iter().rev().find(|step| step.limit().is_none())
 }
 
-/// Whether all rates were measured to the end.
+/// Whether all rates were measured in full.
 pub(super) fn is_complete(sweep: RateSweep, steps: &[MeasuredRate]) -> bool {
     sweep.rates().count() == steps.iter().filter(|step| !step.measurement.is_interrupted).count()
 }
 
-/// What the rates that were measured, in ascending order, say together.
+/// Sums up the measured rates, which must be in ascending order.
 pub(super) fn conclusion(sweep: RateSweep, steps: &[MeasuredRate]) -> Vec<String> {
     if steps.is_empty() {
         return vec!["No rate was measured.".to_owned()];
@@ -141,7 +141,7 @@ pub(super) fn conclusion(sweep: RateSweep, steps: &[MeasuredRate]) -> Vec<String
     match above.and_then(|step| step.limit().map(|limit| (step.rate, limit))) {
         None => text.push_str(", the highest rate that was tried."),
         Some((above, limit)) if limit.is_own() => text.push_str(&format!(
-            "; at {} pyzor-bench itself does not ({}), so that nothing is known of the server.",
+            "; at {} pyzor-bench itself does not keep up ({}), so the limit of the server is unknown.",
             rate(above),
             limit.name()
         )),
@@ -152,7 +152,7 @@ pub(super) fn conclusion(sweep: RateSweep, steps: &[MeasuredRate]) -> Vec<String
     let is_uneven =
         steps.iter().any(|step| step.limit().is_some() && knee.is_some_and(|knee| step.rate < knee.rate));
     if is_uneven {
-        text.push_str(" A lower rate was too high: measure longer, or with less else on the machine.");
+        text.push_str(" A lower rate was too high: measure longer, or with less other load on the machine.");
     }
     if !is_complete(sweep, steps) {
         text.push_str(" Not all rates were measured in full.");
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use pyzor_wire::reply_reader::Code;
 
-    /// A second at 1000 requests a second.
+    /// A measurement of one second at 1000 requests per second, without any problem.
     fn step() -> MeasuredRate {
         let mut measurement = Measurement::default();
         (measurement.scheduled, measurement.sent, measurement.succeeded) = (1000, 1000, 1000);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bound_is_exceeded_by_one_more() {
+    fn each_limit_is_exact() {
         for (limit, within, beyond) in [
             (
                 Bottleneck::Unsent,
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_knee_is_the_highest_rate_and_doubts_are_told() {
+    fn knee_is_the_highest_rate_and_doubts_are_reported() {
         let at = |rate: f64, limit: Option<Bottleneck>| {
             let mut step = step();
             step.rate = rate;
@@ -241,7 +241,7 @@ mod tests {
             (
                 [None, Some(Bottleneck::Unsent), Some(Bottleneck::Lost)],
                 Some(1000.0),
-                "at 2,000 pyzor-bench itself does not (unsent)",
+                "at 2,000 pyzor-bench itself does not keep up (unsent)",
             ),
             (
                 [Some(Bottleneck::Lost), None, Some(Bottleneck::Lost)],
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_and_interrupted_rates_are_told() {
+    fn missing_and_interrupted_rates_are_reported() {
         let sweep = RateSweep { from: 1000.0, to: 2000.0, step: 1000.0 };
         let last = |is_interrupted| MeasuredRate {
             rate: 2000.0,

@@ -1,23 +1,24 @@
-//! Zipf's law: the digest of rank k comes k^S times as rarely as the first, as with real mail, of which few
-//! messages make up most.
+//! Zipf's law: the digest of rank k is k^S times as rare as the first. Real mail is similar: few messages make up most
+//! of it.
 
 use super::choice::Random;
 
-/// Chooses numbers by Zipf's law, in constant time and memory: the rejection-inversion of Hörmann and
-/// Derflinger, "Rejection-inversion to generate variates from monotone discrete distributions" (1996).
+/// Chooses numbers by Zipf's law in constant time and memory. The algorithm is from Hörmann and Derflinger,
+/// "Rejection-inversion to generate variates from monotone discrete distributions" (1996).
 #[derive(Clone, Debug)]
 pub(super) struct Zipf {
     count: u64,
     exponent: f64,
-    /// The integral of the hat, left of the first and right of the last rank.
+    /// The integral of the hat function at the lower end of the first rank.
     first: f64,
+    /// The integral of the hat function at the upper end of the last rank.
     last: f64,
-    /// How close to its rank a point needs no second look.
+    /// The distance between a point and its rank within which the rank is accepted without another test.
     shortcut: f64,
 }
 
 impl Zipf {
-    /// The law with this exponent, from 0 on, for so many ranks, at least one.
+    /// Creates the law for `count` ranks, at least 1. The exponent must not be negative.
     pub(super) fn new(count: u64, exponent: f64) -> Self {
         let mut law = Self { count, exponent, first: 0.0, last: 0.0, shortcut: 0.0 };
         law.first = law.integral(1.5) - 1.0;
@@ -26,7 +27,7 @@ impl Zipf {
         law
     }
 
-    /// A number below the count; 0 is the likeliest.
+    /// Chooses a number below the count; 0 is the most frequent one.
     pub(super) fn choose(&self, random: &mut Random) -> u64 {
         loop {
             let area = self.last + random.unit() * (self.first - self.last);
@@ -42,7 +43,7 @@ impl Zipf {
         (-self.exponent * rank.ln()).exp()
     }
 
-    /// The integral of the weight, up to here.
+    /// The integral of the weight up to `rank`.
     fn integral(&self, rank: f64) -> f64 {
         let log = rank.ln();
         let power = (1.0 - self.exponent) * log;
@@ -50,7 +51,7 @@ impl Zipf {
     }
 
     fn inverse(&self, area: f64) -> f64 {
-        // Rounding may lead out of the range.
+        // Rounding may leave the domain of the logarithm.
         let power = (area * (1.0 - self.exponent)).max(-1.0);
         (area * if power.abs() > 1e-8 { power.ln_1p() / power } else { 1.0 - power / 2.0 }).exp()
     }
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_come_as_often_as_the_law_says() {
+    fn frequencies_of_ranks_follow_the_law() {
         const DRAWS: u64 = 400_000;
         for (count, exponent) in
             [(10, 0.0), (10, 0.5), (100, 0.99), (50, 1.0), (1000, 1.3), (7, 3.0), (1, 1.0)]
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_very_many_ranks_can_come() {
+    fn last_of_very_many_ranks_can_be_chosen() {
         let law = Zipf::new(1_000_000_000, 0.5);
         let mut random = Random::new(1);
         let most = (0..10_000).map(|_| law.choose(&mut random)).max().unwrap();

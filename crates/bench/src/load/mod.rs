@@ -1,4 +1,4 @@
-//! The load itself: sends what is due, takes what comes, and gives up what does not.
+//! The load generator: sends requests that are due, receives replies, and counts requests without a reply as lost.
 
 mod receiving;
 mod sending;
@@ -21,72 +21,73 @@ use crate::schedule::Schedule;
 use crate::sockets::Sockets;
 use crate::stop::StopFlag;
 
-/// How far behind its rate an open loop may be at its end, in nanoseconds, and still send the rest.
+/// The most time that an open loop behind its schedule may go on sending after its end, in nanoseconds.
 const MOST_BEHIND: u64 = 100_000_000;
 
-/// Why there is no measurement.
+/// Why a run failed.
 #[derive(Debug, Error)]
 pub(super) enum LoadError {
-    /// The system does not let requests out.
     #[error("cannot send: {0}")]
     Send(io::Error),
-    /// The system does not let replies in.
     #[error("cannot receive: {0}")]
     Receive(io::Error),
 }
 
-/// What load needs, from one run to the next.
+/// The state that is kept from one run to the next.
 pub(super) struct Generator {
     pub(super) sockets: Sockets,
     pub(super) outstanding: Outstanding,
     pub(super) encoder: Encoder,
     pub(super) stop: StopFlag,
-    /// After how many nanoseconds a request is given up.
+    /// The time after which a request without a reply is lost, in nanoseconds.
     pub(super) timeout: u64,
+    /// The start of all times of runs.
     pub(super) epoch: Instant,
-    /// How often the server's host said that its port is closed.
+    /// The number of reports by the server's host that its port is closed.
     pub(super) refusals: u64,
 }
 
-/// One run.
+/// One run. Times are nanoseconds since the generator's epoch.
 struct Run<'a> {
     generator: &'a mut Generator,
     plan: LoadPlan,
     outbox: RequestOutbox,
-    /// How many requests may be sent on each socket of a closed loop.
+    /// In a closed loop, how many requests may be sent now, by socket.
     due: Vec<usize>,
-    /// When requests of an open loop are sent; none of a closed one.
+    /// The schedule of an open loop; `None` in a closed loop.
     schedule: Option<Schedule>,
-    /// The socket whose turn it is in an open loop.
+    /// In an open loop, the socket for the next requests.
     turn: usize,
     begin: u64,
     /// When the warm-up ends.
     measured_from: u64,
-    /// When the last request may be sent.
+    /// The end of sending.
     deadline: u64,
-    /// When the measurement has ended; after that, only replies to its requests are waited for.
+    /// The end of the measurement. After it, the run only waits for outstanding replies.
     ended: Option<u64>,
     measurement: Measurement,
+    /// The processor time at the start of the measurement, in seconds.
     processor_at_begin: f64,
     is_measuring: bool,
     is_sending: bool,
-    /// Until when requests have been sent, as far as they were due, or passed over.
+    /// All requests due until this time have been sent or skipped.
     sending_until: u64,
-    /// How many requests of the measurement a closed loop has written.
+    /// In a closed loop, how many requests of the measurement have been written.
     begun: u64,
+    /// Requests answered since the start of the run, including the warm-up.
     answered_ever: u64,
-    given_up_ever: u64,
-    /// When the last reply to a request of the measurement came.
+    /// Requests lost since the start of the run, including the warm-up.
+    lost_ever: u64,
+    /// When the last reply to a request of the measurement arrived.
     last_reply: Option<u64>,
     naps: NapPlanner,
-    /// Whether all sockets are asked for replies without waiting: where some have just come there are likely
-    /// more.
+    /// Whether to poll all sockets instead of waiting, because replies have just arrived and more are likely.
     is_busy: bool,
-    /// The sockets to be asked.
+    /// The sockets to receive from.
     ready: Vec<usize>,
 }
 
-/// The processor time of this process, in seconds.
+/// Returns the processor time of this process, in seconds.
 fn processor_time() -> f64 {
     getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| {
         let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
@@ -99,15 +100,15 @@ impl Generator {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    /// Measures. `tell` is called now and then with the time since the beginning and what was counted.
+    /// Runs the plan. Calls `progress` at its interval, with the nanoseconds since the start and the counts so far.
     ///
     /// # Errors
     ///
-    /// The system's, where load cannot go on.
+    /// Fails if the system cannot send or receive, or if the server's port is closed.
     pub(super) fn run(
         &mut self,
         plan: LoadPlan,
-        tell: &mut dyn FnMut(u64, &Measurement),
+        progress: &mut dyn FnMut(u64, &Measurement),
     ) -> Result<Measurement, LoadError> {
         let sockets = self.sockets.len();
         let begin = self.now();
@@ -138,18 +139,21 @@ impl Generator {
             sending_until: begin,
             begun: 0,
             answered_ever: 0,
-            given_up_ever: 0,
+            lost_ever: 0,
             last_reply: None,
             naps: NapPlanner::new(window, begin),
             is_busy: false,
             ready: Vec::with_capacity(sockets),
         };
-        run.until_the_end(tell)
+        run.until_the_end(progress)
     }
 }
 
 impl Run<'_> {
-    fn until_the_end(mut self, tell: &mut dyn FnMut(u64, &Measurement)) -> Result<Measurement, LoadError> {
+    fn until_the_end(
+        mut self,
+        progress: &mut dyn FnMut(u64, &Measurement),
+    ) -> Result<Measurement, LoadError> {
         let mut next_line = self.plan.interval.map(|interval| self.begin + interval);
         loop {
             let now = self.generator.now();
@@ -169,16 +173,16 @@ impl Run<'_> {
             if let (Some(at), Some(interval)) = (next_line, self.plan.interval)
                 && now >= at
             {
-                tell(now - self.begin, &self.measurement);
+                progress(now - self.begin, &self.measurement);
                 next_line = Some(now + interval);
             }
             self.take_replies(now, next_line)?;
-            // All that had come by then has been taken.
-            self.give_up(now);
+            // After taking replies, so that no request times out whose reply had arrived by `now`.
+            self.expire_requests(now);
         }
     }
 
-    /// Begins and ends the measurement, and the sending.
+    /// Starts and ends the measurement and the sending when they are due.
     fn begin_and_end(&mut self, now: u64) {
         if !self.is_measuring && now >= self.measured_from {
             self.is_measuring = true;
@@ -186,10 +190,10 @@ impl Run<'_> {
             self.measurement.started = Some(SystemTime::now());
             self.processor_at_begin = processor_time();
         }
-        let is_stopped = self.generator.stop.is_wanted();
+        let is_stopped = self.generator.stop.is_requested();
         let is_too_late = now >= self.deadline.saturating_add(MOST_BEHIND);
         if is_too_late && self.is_sending && !is_stopped {
-            // What is left was scheduled, and is unsent.
+            // The rest of the schedule counts as unsent.
             self.sending_until = self.deadline;
         }
         if is_stopped || is_too_late || self.has_sent_all(now) {
@@ -200,7 +204,7 @@ impl Run<'_> {
             MeasurementEnd::After(_) => Some(now).filter(|now| *now >= self.deadline && !self.is_sending),
             MeasurementEnd::Count(_) => {
                 let is_done = !self.is_sending && self.generator.outstanding.oldest().is_none();
-                // What is lost at the end is not waited for in the measurement, unless all is lost.
+                // The timeouts of requests lost at the end do not prolong the measurement, unless all are lost.
                 is_done.then(|| self.last_reply.map_or(now, |reply| reply.max(self.sending_until)))
             }
         };
@@ -215,9 +219,9 @@ impl Run<'_> {
         }
     }
 
-    /// Whether nothing was ever answered and the server's port is closed.
+    /// Whether the server's port is closed and no request was ever answered.
     fn is_port_closed(&self) -> bool {
-        self.answered_ever == 0 && self.given_up_ever > 0 && self.generator.refusals > 0
+        self.answered_ever == 0 && self.lost_ever > 0 && self.generator.refusals > 0
     }
 
     fn has_sent_all(&self, now: u64) -> bool {

@@ -1,4 +1,4 @@
-//! Takes the replies that have come, and gives up requests that have waited too long.
+//! Receiving replies, and expiring requests that have timed out.
 
 use std::thread;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::outstanding::ReplyMatch;
 use crate::schedule::Schedule;
 use pyzor_wire::reply_reader::ReceivedReply;
 
-/// How many batches of replies are taken from a socket before the next one has its turn: all that its buffer has
-/// room for, so that no request is given up whose reply has come.
+/// The most batches of replies to take from a socket in one turn. As many as fit into its buffer, so that no request
+/// times out whose reply has arrived.
 const RECEIVES_PER_TURN: usize = 512;
-/// With so many sockets at most, all are asked for replies when one has had some.
+/// The most sockets that are all polled after one of them has received replies.
 const FEW_SOCKETS: usize = 8;
-/// How long a stop may go unnoticed, in nanoseconds.
+/// The longest wait before the next check for a signal, in nanoseconds.
 const STOP_PERIOD: u64 = 50_000_000;
 
 impl Run<'_> {
-    /// Waits until something is to be done, and takes the replies that have come.
+    /// Waits until a reply arrives or another action is due, then takes all replies.
     pub(super) fn take_replies(&mut self, now: u64, next_line: Option<u64>) -> Result<(), LoadError> {
         let phase = if self.is_measuring { self.deadline } else { self.measured_from };
         let expiry = self.generator.outstanding.oldest().map(|since| since + self.generator.timeout);
@@ -50,17 +50,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Gives up what was sent a timeout before `now` or earlier.
-    pub(super) fn give_up(&mut self, now: u64) {
+    /// Counts requests as lost whose timeout has passed at `now`.
+    pub(super) fn expire_requests(&mut self, now: u64) {
         let Some(until) = now.checked_sub(self.generator.timeout) else { return };
         while let Some(sent) = self.generator.outstanding.give_up(until) {
-            self.given_up_ever += 1;
+            self.lost_ever += 1;
             self.measurement.lost += u64::from(sent.is_counted);
             self.due[sent.socket] += 1;
         }
     }
 
-    /// Takes the replies to a socket; says whether there were any.
+    /// Takes the replies of a socket. Returns whether there were any.
     fn receive(&mut self, socket: usize) -> Result<bool, LoadError> {
         let mut is_any = false;
         for _ in 0..RECEIVES_PER_TURN {

@@ -1,4 +1,4 @@
-//! Sends the requests that are due.
+//! Sending the requests that are due.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,7 +6,7 @@ use super::{Generator, LoadError, Run};
 use crate::outstanding::SentRequest;
 use crate::schedule::Due;
 
-/// How many requests are prepared at a time, so that replies are not kept waiting.
+/// The most requests to write before replies are taken again.
 const REQUESTS_AT_A_TIME: usize = 256;
 
 impl Run<'_> {
@@ -17,7 +17,7 @@ impl Run<'_> {
         if self.schedule.is_some() { self.keep_schedule(now) } else { self.fill_windows(now) }
     }
 
-    /// Sends requests of a closed loop, as many as have been answered.
+    /// In a closed loop, sends a request for each one that was answered or lost.
     fn fill_windows(&mut self, now: u64) -> Result<(), LoadError> {
         for socket in 0..self.due.len() {
             let is_counted = self.is_measuring;
@@ -40,8 +40,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Sends requests of an open loop that are due. What is overdue for longer than the timeout is passed over:
-    /// a client would have given it up.
+    /// In an open loop, sends the requests that are due. Skips those that are overdue by more than the timeout, because
+    /// a client would have stopped waiting for them.
     fn keep_schedule(&mut self, now: u64) -> Result<(), LoadError> {
         let oldest = now.saturating_sub(self.generator.timeout);
         if let Some(schedule) = &mut self.schedule {
@@ -63,7 +63,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Writes the next request, for which there may be no room; says whether there was one.
+    /// Writes the next request, or drops it if too many are outstanding. Returns whether the source had a request.
     fn write(&mut self, socket: usize, since: u64, is_counted: bool) -> bool {
         let Some((op, digest)) = self.plan.source.next() else {
             self.is_sending = false;
@@ -76,7 +76,7 @@ impl Run<'_> {
         true
     }
 
-    /// Sends what has been written.
+    /// Sends the requests that have been written.
     fn flush(&mut self, socket: usize) -> Result<(), LoadError> {
         let Generator { sockets, outstanding, refusals, epoch, .. } = &mut *self.generator;
         let is_open = self.schedule.is_some();

@@ -1,4 +1,4 @@
-//! pyzor-bench: what it sends, what it makes of the replies, and what it says of them.
+//! pyzor-bench: its requests, its handling of replies, and its output.
 
 mod overload;
 mod peers;
@@ -22,19 +22,19 @@ use serde_json::Value;
 
 use crate::harness::{Finished, eventually, finish};
 
-/// The program with these arguments, separated by blanks, and a server as the last one.
+/// The command `pyzor-bench` with these arguments, separated by blanks, and this server.
 fn program(arguments: &str, server: SocketAddr) -> Command {
     let mut command = Command::new(crate::harness::generator());
     command.args(arguments.split_whitespace()).arg(server.to_string()).stdin(Stdio::null());
     command
 }
 
-/// What it says about this server.
+/// Runs the program against this server.
 fn said(arguments: &str, server: SocketAddr) -> Finished {
     finish(program(arguments, server))
 }
 
-/// What it says in JSON about a server that answers.
+/// Runs the program with `--json` against a server, which must answer.
 #[track_caller]
 fn measured(arguments: &str, server: SocketAddr) -> Outcome {
     let finished = said(&format!("{arguments} --json"), server);
@@ -42,7 +42,7 @@ fn measured(arguments: &str, server: SocketAddr) -> Outcome {
     Outcome::read(&finished)
 }
 
-/// An outcome in JSON.
+/// The output of `--json`.
 struct Outcome(Value);
 
 impl Outcome {
@@ -51,7 +51,7 @@ impl Outcome {
         Self(serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {finished:?}")))
     }
 
-    /// The value at this place, as `/latency/p50`.
+    /// The value at this JSON pointer, such as `/latency/p50`.
     #[track_caller]
     fn value(&self, place: &str) -> &Value {
         self.0.pointer(place).unwrap_or_else(|| panic!("no {place} in {}", self.0))
@@ -67,7 +67,7 @@ impl Outcome {
         self.value(place).as_f64().unwrap_or_else(|| panic!("{place} is no number in {}", self.0))
     }
 
-    /// Asserts that every scheduled request is in one bucket.
+    /// Asserts that every scheduled request is in exactly one category.
     #[track_caller]
     fn expect_complete(&self) {
         let failed = self.value("/failed").as_object().unwrap().values();
@@ -81,7 +81,7 @@ impl Outcome {
         }
     }
 
-    /// Asserts that so many requests were sent and all of them answered with success.
+    /// Asserts that `count` requests were sent and all of them succeeded.
     #[track_caller]
     fn expect_all(&self, count: u64) {
         for place in ["/sent", "/answered", "/succeeded"] {
@@ -95,7 +95,7 @@ impl Outcome {
     }
 }
 
-/// How many datagrams the kernel had no room for in this socket.
+/// Returns how many datagrams the kernel dropped because this socket's buffer was full.
 fn drops(socket: &UdpSocket) -> u64 {
     let port = format!("{:04X}", socket.local_addr().unwrap().port());
     let table = fs::read_to_string("/proc/net/udp").unwrap();
@@ -104,14 +104,14 @@ fn drops(socket: &UdpSocket) -> u64 {
     line.split_whitespace().next_back().unwrap().parse().unwrap()
 }
 
-/// The bare server, ended when this goes.
+/// A running `pyzor-bench echo`, killed on drop.
 struct Echo {
     child: Child,
     address: SocketAddr,
 }
 
 impl Echo {
-    /// Starts it on this address, or where it listens by itself.
+    /// Starts it on this address; without one, on its default address.
     fn start(address: &[&str]) -> Self {
         let mut command = Command::new(crate::harness::generator());
         let command = command.arg("echo").args(address).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -130,29 +130,29 @@ impl Echo {
 
 impl Drop for Echo {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits for the end of a child and returns its exit code.
+/// Waits until a child exits and returns its exit code.
 #[track_caller]
 fn ended(child: &mut Child) -> Option<i32> {
     eventually("the end of the program", || child.try_wait().unwrap()).code()
 }
 
-/// What a reply to a check has besides.
+/// The headers that only replies to check, info and pong have.
 const COUNTS: &str = "Count: 0\nWL-Count: 0\n";
 
-/// A server in a thread of the test, which keeps all requests and answers as it is told.
+/// A server in a thread of the test, which records all requests and replies as the test decides.
 struct Recorder<S> {
     address: SocketAddr,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<(Vec<Vec<u8>>, S)>>,
 }
 
-/// Sends replies, now or later.
+/// Sends the reply to a request, now or later.
 struct Replies<'a> {
     socket: &'a UdpSocket,
     held: &'a mut Vec<(Instant, Vec<u8>, SocketAddr)>,
@@ -171,7 +171,7 @@ impl Replies<'_> {
 }
 
 impl<S: Send + 'static> Recorder<S> {
-    /// Starts one that calls `answer` for each request with its number, from 0 on.
+    /// Starts a server that calls `answer` for each request with its number, starting at 0.
     fn start(mut state: S, mut answer: impl FnMut(&mut S, usize, Replies<'_>) + Send + 'static) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
@@ -185,7 +185,7 @@ impl<S: Send + 'static> Recorder<S> {
                 held.retain(|(due, reply, peer): &(Instant, Vec<u8>, SocketAddr)| {
                     let is_due = *due <= now;
                     if is_due {
-                        // Whoever asked may have gone.
+                        // The client may have exited.
                         let _ = socket.send_to(reply, peer);
                     }
                     !is_due
@@ -206,7 +206,7 @@ impl<S: Send + 'static> Recorder<S> {
         Self { address, over, thread: Some(thread) }
     }
 
-    /// Ends it and returns all requests, and the state.
+    /// Stops the server and returns all requests and the state.
     fn stop(mut self) -> (Vec<Vec<u8>>, S) {
         self.over.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap()
@@ -219,7 +219,7 @@ impl<S> Drop for Recorder<S> {
     }
 }
 
-/// The value of a header of a request.
+/// Returns the value of a request's header.
 fn header(request: &[u8], name: &str) -> String {
     let text = String::from_utf8(request.to_vec()).unwrap();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));

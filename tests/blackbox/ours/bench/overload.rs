@@ -1,4 +1,4 @@
-//! Open loops that fall behind their schedule: each request ends in one bucket.
+//! Open loops that fall behind their schedule: each request is counted in exactly one category.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
@@ -11,11 +11,11 @@ use nix::unistd::Pid;
 
 use super::{Echo, Outcome, Recorder, drops, measured, program, said};
 
-/// More requests a second than one thread can write and send.
+/// More requests per second than one thread can send.
 const UNREACHABLE: u64 = 10_000_000;
 
 #[test]
-fn a_rate_that_cannot_be_sent_is_unsent_and_not_lost() {
+fn requests_beyond_the_sendable_rate_are_unsent_and_not_lost() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let echo = Echo::start(&[]);
     for address in [echo.address, silent.local_addr().unwrap()] {
@@ -24,14 +24,14 @@ fn a_rate_that_cannot_be_sent_is_unsent_and_not_lost() {
         outcome.expect_complete();
         assert_eq!(outcome.count("/scheduled"), UNREACHABLE);
         assert!(outcome.count("/unsent") > 0 && outcome.count("/sent") > 0, "{}", outcome.0);
-        // Nothing is sent that is older than the timeout, but for what one system call takes.
+        // Requests are sent late, but only up to the timeout (and the time of one system call).
         assert!(outcome.number("/lag_us/p50") > 0.0, "{}", outcome.0);
         if address == echo.address {
             assert!(outcome.count("/answered") > 0, "{}", outcome.0);
             continue;
         }
         assert_eq!((outcome.count("/lost"), outcome.count("/answered")), (outcome.count("/sent"), 0));
-        // What the kernel says of the socket: what is in it, and what it had no room for.
+        // The requests sent are those in the socket's buffer and those that the kernel dropped.
         silent.set_nonblocking(true).unwrap();
         let dropped = drops(&silent);
         let held = std::iter::from_fn(|| silent.recv(&mut [0; 1024]).ok()).count() as u64;
@@ -39,7 +39,7 @@ fn a_rate_that_cannot_be_sent_is_unsent_and_not_lost() {
     }
 }
 
-/// What the program prints when it is stopped for so long, once load has begun.
+/// Runs the program, suspends it for `pause` once load has begun, and returns its output.
 fn stopped_for(pause: Duration, arguments: &str, server: SocketAddr) -> String {
     let mut child = program(&format!("{arguments} --warm-up 0 --interval 0.05"), server);
     let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -62,7 +62,7 @@ fn requests_that_waited_longer_than_the_timeout_are_not_sent() {
     let outcome = Outcome(serde_json::from_str(&output).unwrap());
     outcome.expect_complete();
     assert_eq!((outcome.count("/scheduled"), outcome.count("/lost")), (300, 0), "{}", outcome.0);
-    // Of the 160 requests that were due in the stop, 60 were sent, up to 0.3 s late.
+    // Of the 160 requests that were due meanwhile, 60 were sent, up to 0.3 s late.
     assert!(outcome.count("/unsent") >= 90, "{}", outcome.0);
     assert!(outcome.number("/lag_us/max") > 200_000.0, "{}", outcome.0);
 }
@@ -107,7 +107,7 @@ fn buckets_add_up_with_a_window_with_a_count_and_after_a_signal() {
         assert!(child.wait().unwrap().success());
         let outcome = Outcome(serde_json::from_str(&output).unwrap());
         outcome.expect_complete();
-        // What was due until the signal, and not what would have been due after it.
+        // Only requests due before the signal are scheduled.
         let due = outcome.number("/seconds") * outcome.number("/rate");
         assert!(outcome.count("/scheduled") as f64 <= due + 1.0, "{}", outcome.0);
         assert_eq!(outcome.count("/unsent") == 0, is_kept, "{}", outcome.0);
@@ -115,7 +115,7 @@ fn buckets_add_up_with_a_window_with_a_count_and_after_a_signal() {
 }
 
 #[test]
-fn requests_behind_the_last_reply_are_scheduled_too() {
+fn requests_after_the_last_reply_are_scheduled_too() {
     for answered in [0, 50] {
         let recorder = Recorder::start((), move |(), number, replies| {
             if number < answered {

@@ -1,4 +1,4 @@
-//! Load on a server in the test, which sees every request and answers as no real one would.
+//! Load on a server in the test, which records every request and misbehaves as required.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,7 @@ use super::{COUNTS, Outcome, Recorder, header, measured, program, said};
 use crate::harness::{Account, eventually, unix_time};
 
 #[test]
-fn no_request_is_sent_twice_and_each_is_as_the_established_client_writes_it() {
+fn every_request_is_unique_and_formatted_like_the_python_client() {
     let alice = Account::new("alice");
     let began = unix_time();
     let recorder = Recorder::start((), |(), _, replies| replies.now());
@@ -24,7 +24,7 @@ fn no_request_is_sent_twice_and_each_is_as_the_established_client_writes_it() {
     for _ in 0..2 {
         measured(&format!("{arguments} --count 2000 --window 32"), recorder.address).expect_all(2000);
     }
-    // No more than the socket has room for while the recorder gets no turn.
+    // No more requests than the socket's buffer can hold while the recorder does not run.
     measured(&format!("{arguments} --count 200 --rate 20000"), recorder.address).expect_all(200);
     let (requests, ()) = recorder.stop();
     assert_eq!(requests.len(), 4215);
@@ -46,13 +46,13 @@ fn no_request_is_sent_twice_and_each_is_as_the_established_client_writes_it() {
         digests.insert(digest);
         lengths.entry(op).or_default().insert(request.len());
     }
-    // Of each operation one length, and of all five digests.
+    // One length per operation, and all five digests (and none for ping).
     assert_eq!((lengths.len(), lengths.values().map(BTreeSet::len).sum::<usize>()), (6, 6));
     assert_eq!(digests.len(), 6);
 }
 
 #[test]
-fn lost_late_doubled_and_failed_replies_are_counted_apart() {
+fn lost_late_doubled_and_failed_replies_are_counted_separately() {
     #[derive(Default)]
     struct Seen {
         dropped: u64,
@@ -88,19 +88,19 @@ fn lost_late_doubled_and_failed_replies_are_counted_apart() {
     assert_eq!(outcome.count("/answered"), sent - seen.dropped - seen.held);
     assert_eq!(outcome.count("/succeeded"), outcome.count("/answered") - seen.failed);
     assert_eq!(*outcome.value("/failed"), serde_json::json!({"500": seen.failed}));
-    // The last ones may come when nobody listens any more.
+    // The last late replies may arrive after the program has exited.
     let late = outcome.count("/late");
     assert!((seen.held / 4..=seen.held).contains(&late) && late > 0, "{late} of {}", seen.held);
     let unknown = outcome.count("/unknown");
     assert!((seen.doubled - 1..=seen.doubled).contains(&unknown), "{unknown} of {}", seen.doubled);
-    // Nothing late is timed as an answer to something else, and nothing lost is timed at all.
+    // Late replies are not matched with other requests, and lost requests have no latency.
     assert!(outcome.number("/latency/max") < 500_000.0, "{}", outcome.0);
 }
 
 #[test]
-fn success_without_the_counts_of_a_check_is_a_failure() {
+fn reply_200_without_counts_is_a_failure() {
     let recorder = Recorder::start((), |(), number, mut replies| {
-        // As it is, without both counts, without Count, and without a number.
+        // Unchanged, without both counts, without Count, and without a number.
         let counts = ["Count: 0\nWL-Count: 0\n", "", "WL-Count: 0\n", "Count: \nWL-Count: 0\n"][number % 4];
         let text = String::from_utf8(replies.reply.clone()).unwrap();
         replies.reply = text.replace(COUNTS, counts).into_bytes();
@@ -112,7 +112,7 @@ fn success_without_the_counts_of_a_check_is_a_failure() {
         assert_eq!(*outcome.value("/failed"), serde_json::json!({"200_without_count": 300}), "{op}");
         assert_eq!((outcome.count("/answered"), outcome.count("/succeeded")), (400, 100), "{op}");
     }
-    // These have none to give.
+    // Replies to these operations have no counts.
     measured("--count 400 --window 1 --mix ping=1,report=1,whitelist=1", recorder.address).expect_all(400);
     let finished = said("--count 400 --window 1", recorder.address);
     assert!(finished.stdout.contains("300 failed with code 200 without Count"), "{finished:?}");
@@ -120,7 +120,7 @@ fn success_without_the_counts_of_a_check_is_a_failure() {
 }
 
 #[test]
-fn a_window_is_always_filled_and_never_exceeded() {
+fn window_is_always_filled_and_never_exceeded() {
     for (window, sockets) in [(7, 3), (2, 5), (1, 1)] {
         let recorder = Recorder::start((), |(), _, _| {});
         let arguments =
@@ -133,14 +133,14 @@ fn a_window_is_always_filled_and_never_exceeded() {
 }
 
 #[test]
-fn a_second_signal_ends_the_wait_for_replies() {
+fn second_signal_ends_the_wait_for_replies() {
     let recorder = Recorder::start((), |(), _, _| {});
     let mut command = program("--timeout 100 --duration 600 --warm-up 0 --interval 0.01", recorder.address);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     BufReader::new(child.stderr.take().unwrap()).lines().next().unwrap().unwrap();
     let pid = Pid::from_raw(child.id().try_into().unwrap());
     let status = eventually("the end of the program", || {
-        // Two that come at once are one.
+        // Repeated, because two signals at once may be delivered as one.
         kill(pid, Signal::SIGINT).unwrap();
         child.try_wait().unwrap()
     });
@@ -148,7 +148,7 @@ fn a_second_signal_ends_the_wait_for_replies() {
 }
 
 #[test]
-fn what_is_never_answered_is_lost_and_exit_code_1() {
+fn measurement_without_replies_is_exit_code_1() {
     let recorder = Recorder::start((), |(), _, _| {});
     let start = Instant::now();
     let finished = said("--count 200 --timeout 0.2 --window 50 --json", recorder.address);
@@ -163,7 +163,7 @@ fn what_is_never_answered_is_lost_and_exit_code_1() {
 }
 
 #[test]
-fn counted_requests_without_a_reply_are_measured_until_the_last_is_lost() {
+fn counted_requests_without_replies_are_measured_until_the_last_is_lost() {
     let recorder = Recorder::start((), |(), _, mut replies| {
         replies.reply = b"garbage".to_vec();
         replies.now();
@@ -178,7 +178,7 @@ fn counted_requests_without_a_reply_are_measured_until_the_last_is_lost() {
         let finished = said(&arguments, recorder.address);
         assert_eq!(finished.code, Some(1), "{finished:?}");
         let text = &finished.stdout;
-        let share = text.lines().find_map(|line| line.split_once("pyzor-bench took ")).expect(text).1;
+        let share = text.lines().find_map(|line| line.split_once("pyzor-bench used ")).expect(text).1;
         let share: f64 = share.split(' ').next().unwrap().parse().unwrap();
         assert!(share <= 150.0, "{text}");
     }
@@ -186,7 +186,7 @@ fn counted_requests_without_a_reply_are_measured_until_the_last_is_lost() {
 }
 
 #[test]
-fn requests_behind_the_only_reply_belong_to_the_measurement() {
+fn requests_after_the_only_reply_belong_to_the_measurement() {
     let recorder = Recorder::start((), |(), number, replies| {
         if number == 0 {
             replies.now();
@@ -195,13 +195,13 @@ fn requests_behind_the_only_reply_belong_to_the_measurement() {
     let outcome = measured("--count 100 --window 50 --timeout 0.3", recorder.address);
     recorder.stop();
     assert_eq!((outcome.count("/answered"), outcome.count("/lost")), (1, 99), "{}", outcome.0);
-    // The second half was sent when the first one was lost.
+    // The second half was sent after the first half was lost.
     let seconds = outcome.number("/seconds");
     assert!(seconds >= 0.3 && outcome.number("/throughput_per_second") <= 1.0 / 0.3, "{}", outcome.0);
 }
 
 #[test]
-fn a_slow_server_is_seen_in_the_latencies() {
+fn slow_replies_show_in_the_latencies() {
     let recorder = Recorder::start((), |(), number, mut replies| match number % 10 {
         0 => replies.after(Duration::from_millis(300)),
         _ => replies.now(),

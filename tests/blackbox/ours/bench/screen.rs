@@ -1,4 +1,4 @@
-//! What people see: it fits a terminal of 80 columns and 24 lines.
+//! The text output, which must fit a terminal of 80 columns and 24 lines.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,7 @@ use super::{Echo, Recorder, program, said};
 
 const EVERY_OP: &str = "--mix ping=1,pong=1,check=1,info=1,report=1,whitelist=1";
 
-/// Asserts that a text fits, and returns how many rows its histogram has.
+/// Asserts that a text fits, and returns the number of rows of its histogram.
 #[track_caller]
 fn expect_fits(text: &str) -> usize {
     assert!(text.lines().count() <= 24, "{} lines:\n{text}", text.lines().count());
@@ -26,8 +26,8 @@ fn expect_fits(text: &str) -> usize {
 }
 
 #[test]
-fn the_worst_outcome_fits_a_terminal() {
-    // Latencies of all orders, eight codes, late and doubled replies.
+fn worst_outcome_fits_a_terminal() {
+    // Latencies of all magnitudes, eight codes, late and doubled replies.
     let recorder = Recorder::start((), |(), number, mut replies| {
         match number % 40 {
             0 => return,
@@ -52,7 +52,7 @@ fn the_worst_outcome_fits_a_terminal() {
         assert_eq!(finished.code, Some(0), "{finished:?}");
         let text = &finished.stdout;
         expect_fits(text);
-        for expected in ["lost", "failed with code 4", "with other codes", "too late", "answered nothing"] {
+        for expected in ["lost", "failed with code 4", "with other codes", "too late", "matched no request"] {
             assert!(text.contains(expected), "no {expected:?} in {text}");
         }
         let rows = ["ping ", "pong ", "check ", "info ", "report ", "whitelist ", "all "];
@@ -78,7 +78,7 @@ fn figures_have_separators_and_the_summary_is_last() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_told() {
+fn unsent_requests_are_reported() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let arguments = "--rate 10000000 --timeout 0.1 --duration 0.3 --warm-up 0";
     let finished = said(arguments, silent.local_addr().unwrap());
@@ -91,20 +91,20 @@ fn what_cannot_be_sent_is_told() {
 }
 
 #[test]
-fn progress_on_a_terminal_is_one_line_that_goes_away() {
+fn progress_on_a_terminal_is_one_line_that_is_erased() {
     let echo = Echo::start(&[]);
     for (more, is_in_place) in [("", true), ("--interval 0.5", false)] {
         let pty = openpty(None, None).unwrap();
         let mut command = program(&format!("--duration 2.5 --warm-up 0 --window 4 {more}"), echo.address);
         command.stdout(Stdio::piped()).stderr(pty.slave);
         let mut child = command.spawn().unwrap();
-        // Holds the terminal open otherwise.
+        // The command has a copy of the terminal's file descriptor, which would keep it open.
         drop(command);
         let mut terminal = File::from(pty.master);
         let reader = thread::spawn(move || {
             let mut said = Vec::new();
             let mut buffer = [0; 4096];
-            // A terminal without a program is an error.
+            // Reading fails when the program has closed the terminal.
             while let Ok(length @ 1..) = terminal.read(&mut buffer) {
                 said.extend_from_slice(&buffer[..length]);
             }

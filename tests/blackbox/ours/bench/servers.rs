@@ -1,4 +1,4 @@
-//! Load on a real server, and on the bare one.
+//! Load on pyzord, and on `pyzor-bench echo`.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -19,7 +19,7 @@ fn address(server: &Server) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], server.port()))
 }
 
-/// How many reports and whitelistings the database has, over all records, and how many records.
+/// Returns the sums of the reports and of the whitelistings in the database, and the number of records.
 fn stored(home: &Home) -> (u64, u64, usize) {
     let records = home.database().read();
     let field = |at: usize| {
@@ -32,7 +32,7 @@ fn stored(home: &Home) -> (u64, u64, usize) {
 }
 
 #[test]
-fn the_database_has_what_was_reported_and_answered() {
+fn database_matches_the_answered_requests() {
     let home = Home::open();
     let server = home.start();
     let outcome =
@@ -42,12 +42,12 @@ fn the_database_has_what_was_reported_and_answered() {
     let answered = |op: &str| outcome.count(&format!("/operations/{op}/answered"));
     assert_eq!(stored(&home), (answered("report"), answered("whitelist"), 50));
     assert_eq!(["report", "whitelist", "check", "ping"].map(answered).iter().sum::<u64>(), 5000);
-    // Half of the weights; six standard deviations are 212.
+    // Reports have half of the weights; six standard deviations are 212.
     assert!((2288..=2712).contains(&answered("report")), "{}", outcome.0);
 }
 
 #[test]
-fn an_open_loop_is_counted_completely_too() {
+fn all_requests_of_an_open_loop_are_stored() {
     let home = Home::open();
     let server = home.start();
     let outcome =
@@ -56,12 +56,12 @@ fn an_open_loop_is_counted_completely_too() {
     outcome.expect_all(1000);
     let (reports, _, records) = stored(&home);
     assert_eq!(reports, 1000);
-    // Uniformly, 632 of them would be expected.
+    // With a uniform distribution 632 records would be expected.
     assert!((100..500).contains(&records), "{records} records");
 }
 
 #[test]
-fn what_was_preloaded_is_found_and_the_rest_is_not() {
+fn preloaded_digests_are_found_and_others_are_not() {
     let home = Home::open();
     let server = home.start();
     let address = address(&server);
@@ -101,7 +101,7 @@ fn signed_requests_are_accepted_and_wrongly_signed_ones_are_failures() {
     let outcome = measured(&format!("--count 70 --user alice --key {}", wrong.key()), address(&server));
     assert_eq!(*outcome.value("/failed"), serde_json::json!({"401": 70}));
     assert_eq!((outcome.count("/answered"), outcome.count("/succeeded")), (70, 0));
-    // Nobody else may report.
+    // Other accounts may not report.
     let finished = said("--preload --digests 9 --count 1", address(&server));
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{finished:?}");
     assert!(finished.stderr.contains("of 9 digests 0 were reported, 9 failed"), "{finished:?}");
@@ -109,7 +109,7 @@ fn signed_requests_are_accepted_and_wrongly_signed_ones_are_failures() {
 }
 
 #[test]
-fn the_echo_answers_everything_on_either_family() {
+fn echo_answers_everything_over_ipv4_and_ipv6() {
     for arguments in [&[][..], &["127.0.0.1:0"], &["[::1]:0"]] {
         let mut echo = Echo::start(arguments);
         let outcome = measured("--window 100 --count 20000 --mix check=2,report=1,ping=1", echo.address);
@@ -177,7 +177,7 @@ fn json_has_every_figure() {
     assert_eq!(keys("/operations/check/latency"), latencies);
     assert_eq!((outcome.value("/version").as_str(), outcome.count("/seed")), (Some(VERSION), 7));
     assert_eq!((outcome.number("/timeout_seconds"), outcome.number("/warm_up_seconds")), (2.0, 0.1));
-    // The measurement begins after the warm-up, and ends before the program does.
+    // The measurement begins after the warm-up and ends before the program exits.
     let started = outcome.value("/started_rfc3339").as_str().unwrap();
     let started = started.parse::<jiff::Timestamp>().unwrap();
     assert!(began + Duration::from_millis(90) <= started && started <= ended, "{began} {started} {ended}");
@@ -185,7 +185,7 @@ fn json_has_every_figure() {
     assert_eq!(*outcome.value("/mix"), serde_json::json!({"check": 0.9, "report": 0.1}));
     assert_eq!((outcome.value("/loop").as_str(), outcome.count("/window")), (Some("closed"), 10));
     assert!(outcome.value("/rate").is_null() && outcome.value("/zipf").is_null());
-    // The warm-up is not in it.
+    // Without the warm-up.
     let seconds = outcome.number("/seconds");
     assert!((0.3..0.39).contains(&seconds), "{seconds}");
     let ordered =
@@ -193,7 +193,7 @@ fn json_has_every_figure() {
     assert!(ordered.is_sorted() && ordered[0] > 0.0, "{ordered:?}");
     let answered = outcome.count("/answered");
     outcome.expect_complete();
-    // Each latency is in one range, and ranges follow each other.
+    // Each latency is in one range, and the ranges have no gaps.
     let ranges = outcome.value("/latency_histogram").as_array().unwrap();
     let counts = ranges.iter().map(|range| range["count"].as_u64().unwrap());
     assert_eq!(counts.sum::<u64>(), answered);
@@ -203,14 +203,14 @@ fn json_has_every_figure() {
     assert!(last["below_us"].as_f64().unwrap() * 1.01 >= ordered[5], "{ranges:?} {ordered:?}");
     let parts = outcome.count("/operations/check/answered") + outcome.count("/operations/report/answered");
     assert_eq!((outcome.count("/sent"), parts), (answered, answered));
-    // What came during the measurement was sent up to a window before that.
+    // Replies that arrived during the measurement may be to requests before it, up to a window of them.
     let arrived = outcome.number("/throughput") * seconds;
     assert!((arrived - answered as f64).abs() <= 10.5, "{arrived} {answered}");
     assert!(outcome.number("/cpu_seconds") > 0.0);
 }
 
 #[test]
-fn text_says_the_same_to_people() {
+fn text_has_the_main_figures() {
     let echo = Echo::start(&[]);
     let finished =
         said("--mix check=3,ping=1 --duration 0.5 --warm-up 0 --interval 0.1 --window 8", echo.address);
@@ -233,14 +233,14 @@ fn text_says_the_same_to_people() {
 }
 
 #[test]
-fn an_interrupted_measurement_is_told() {
+fn interrupted_measurement_is_printed() {
     let echo = Echo::start(&[]);
     for (signal, pace) in [(Signal::SIGINT, "--window 5"), (Signal::SIGTERM, "--rate 100")] {
         let start = Instant::now();
         let mut command =
             program(&format!("{pace} --duration 600 --warm-up 0 --interval 0.05 --json"), echo.address);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // With the second line it has measured.
+        // The measurement has begun when there are two lines of progress.
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         lines.nth(1).unwrap().unwrap();
         kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
@@ -254,12 +254,12 @@ fn an_interrupted_measurement_is_told() {
 }
 
 #[test]
-fn the_rate_of_an_open_loop_is_kept() {
+fn rate_of_an_open_loop_is_kept() {
     let echo = Echo::start(&[]);
     let start = Instant::now();
     let outcome = measured("--rate 3000.5 --duration 1 --warm-up 0.2", echo.address);
     let taken = start.elapsed().as_secs_f64();
-    // From the begin of the warm-up on, 600.1 and 3000.5 requests; all at their time.
+    // 600.1 requests in the warm-up and 3000.5 in the measurement, all sent in time.
     assert!((3000..=3001).contains(&outcome.count("/sent")), "{}", outcome.0);
     assert_eq!((outcome.value("/loop").as_str(), outcome.number("/rate")), (Some("open"), 3000.5));
     assert!(outcome.value("/window").is_null());
@@ -268,14 +268,14 @@ fn the_rate_of_an_open_loop_is_kept() {
 }
 
 #[test]
-fn an_open_loop_measures_from_when_a_request_should_have_been_sent() {
+fn latency_of_an_open_loop_starts_when_the_request_was_due() {
     let echo = Echo::start(&[]);
     let mut command = program("--rate 200 --duration 1.5 --warm-up 0 --interval 0.05 --json", echo.address);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
     let pid = Pid::from_raw(child.id().try_into().unwrap());
-    // What should have been sent meanwhile is late, and its replies are as late as that.
+    // Requests due meanwhile are sent late, which counts as latency.
     kill(pid, Signal::SIGSTOP).unwrap();
     thread::sleep(Duration::from_millis(500));
     kill(pid, Signal::SIGCONT).unwrap();
@@ -284,7 +284,7 @@ fn an_open_loop_measures_from_when_a_request_should_have_been_sent() {
     let outcome = Outcome(serde_json::from_str(&output).unwrap());
     outcome.expect_all(300);
     let [p90, max] = ["/latency/p90", "/latency/max"].map(|place| outcome.number(place));
-    // A third of all requests waited, evenly up to half a second.
+    // A third of all requests was late, evenly distributed up to half a second.
     assert!(p90 > 250_000.0 && max > 450_000.0, "{}", outcome.0);
 }
 
@@ -321,7 +321,7 @@ fn misuse_is_exit_code_2() {
         ("--mix check=1,check=2", "twice"),
         ("--mix check=0", "above 0"),
         ("--mix check=-1", "weights"),
-        ("--mix check=x", "no number"),
+        ("--mix check=x", "not a number"),
         ("--digests 0", "--digests"),
         ("--hit-ratio 1.1", "--hit-ratio"),
         ("--zipf -1", "-1"),
@@ -342,16 +342,16 @@ fn misuse_is_exit_code_2() {
         ("--rate-from 10 --rate-to 20 --step 5 --count 7", "--count <N>"),
         ("--rate-from 30 --rate-to 20 --step 5", "--rate-from 30 is above --rate-to 20"),
         ("--rate-from 10 --rate-to 20 --step 0", "--step"),
-        ("--rate-from 1 --rate-to 1000 --step 1", "1000 rates; 100 are possible"),
+        ("--rate-from 1 --rate-to 1000 --step 1", "1000 rates, more than 100"),
         (
             "--rate-from 0.5 --rate-to 2 --step 0.5 --duration 1",
-            "--rate-from 0.5: nothing is due within --duration 1",
+            "--rate-from 0.5: no request is due within --duration 1",
         ),
         (
             "--rate-from 0.5 --rate-to 2 --step 0.2 --duration 0.5 --warm-up 2",
-            "rate 0.7 of the sweep: nothing is due within --duration 0.5",
+            "rate 0.7 of the sweep: no request is due within --duration 0.5",
         ),
-        ("--rate 0.1 --duration 2.5", "--rate 0.1: nothing is due within --duration 2.5"),
+        ("--rate 0.1 --duration 2.5", "--rate 0.1: no request is due within --duration 2.5"),
     ] {
         let finished = said(arguments, echo.address);
         assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""), "{arguments}: {finished:?}");
@@ -374,7 +374,7 @@ fn misuse_is_exit_code_2() {
 }
 
 #[test]
-fn who_does_not_listen_is_told_soon() {
+fn closed_port_is_reported_soon() {
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for arguments in [
         "--duration 600 --timeout 0.3",
@@ -384,8 +384,8 @@ fn who_does_not_listen_is_told_soon() {
     ] {
         let finished = said(arguments, free);
         assert_eq!(finished.code, Some(1), "{arguments}: {finished:?}");
-        let is_told = ["refused", "port is closed"].iter().any(|text| finished.stderr.contains(text));
-        assert!(is_told && finished.stderr.lines().count() == 1, "{arguments}: {finished:?}");
+        let has_reason = ["refused", "port is closed"].iter().any(|text| finished.stderr.contains(text));
+        assert!(has_reason && finished.stderr.lines().count() == 1, "{arguments}: {finished:?}");
     }
     let mut command = Command::new(crate::harness::generator());
     command.arg("nosuchhost.invalid:24441");

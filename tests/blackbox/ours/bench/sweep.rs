@@ -1,4 +1,4 @@
-//! A row of rates, and the highest at which a server keeps up.
+//! Sweeps over several rates, and the highest one at which a server keeps up.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,14 +15,15 @@ use serde_json::Value;
 use super::{Echo, Outcome, Recorder, program, said};
 use crate::harness::Finished;
 
-/// How many requests a second the limited server answers, and how many at once.
+/// The requests per second that the limited server answers.
 const CAPACITY: f64 = 250.0;
+/// The requests that the limited server answers at once.
 const BURST: f64 = 10.0;
 const RATES: [f64; 3] = [100.0, 400.0, 700.0];
 const SWEEP: &str =
     "--rate-from 100 --rate-to 900 --step 300 --duration 0.8 --warm-up 0.2 --timeout 0.3 --mix report=1";
 
-/// A server that drops what comes too fast.
+/// A server that drops requests that arrive too fast.
 fn limited() -> Recorder<(Instant, f64)> {
     Recorder::start((Instant::now(), BURST), |(since, room), _, replies| {
         *room = (*room + since.elapsed().as_secs_f64() * CAPACITY).min(BURST);
@@ -38,7 +39,7 @@ fn number(value: &Value, key: &str) -> f64 {
     value[key].as_f64().unwrap_or_else(|| panic!("no {key} in {value}"))
 }
 
-/// What the documentation says of when a server keeps up, of one rate in JSON.
+/// Whether a server keeps up with a rate, computed from its JSON by the criteria of the documentation.
 fn keeps_up(rate: &Value) -> bool {
     let failed: f64 = rate["failed"].as_object().unwrap().values().filter_map(Value::as_f64).sum();
     let lag = rate.pointer("/lag_us/p99").unwrap().as_f64().unwrap_or(0.0);
@@ -62,7 +63,7 @@ fn swept(more: &str, server: SocketAddr) -> Outcome {
 }
 
 #[test]
-fn the_knee_is_the_highest_rate_that_a_limited_server_bears() {
+fn knee_is_the_highest_rate_that_a_limited_server_sustains() {
     let recorder = limited();
     let outcome = swept("--rate-to 700", recorder.address);
     recorder.stop();
@@ -72,11 +73,11 @@ fn the_knee_is_the_highest_rate_that_a_limited_server_bears() {
         Outcome(rate.clone()).expect_complete();
         assert_eq!(rate["keeps_up"].as_bool(), Some(keeps_up(rate)), "{rate}");
         assert_eq!(rate["limited_by"].is_null(), keeps_up(rate), "{rate}");
-        // More than it answers is never borne.
-        let is_borne = number(rate, "rate_per_second") < CAPACITY;
-        assert!(is_borne || !keeps_up(rate), "{rate}");
+        // The server cannot keep up with rates above its capacity.
+        let is_sustained = number(rate, "rate_per_second") < CAPACITY;
+        assert!(is_sustained || !keeps_up(rate), "{rate}");
     }
-    // A machine that is too slow to send is no reason to fail.
+    // Computed from the rates, because a slow machine may not be able to send all of them.
     let expected = rates.iter().rev().find(|rate| keeps_up(rate)).map(|rate| number(rate, "rate"));
     assert_eq!(outcome.value("/knee_per_second").as_f64(), expected);
     for (key, expected) in [("rate_from", 100.0), ("rate_to", 700.0), ("step", 300.0)] {
@@ -88,7 +89,7 @@ fn the_knee_is_the_highest_rate_that_a_limited_server_bears() {
 }
 
 #[test]
-fn the_table_has_a_row_for_each_rate_and_ends_with_the_knee() {
+fn table_has_a_row_for_each_rate_and_ends_with_the_knee() {
     let recorder = limited();
     let finished = said(SWEEP, recorder.address);
     recorder.stop();
@@ -105,13 +106,13 @@ fn the_table_has_a_row_for_each_rate_and_ends_with_the_knee() {
     }
     let conclusion = rows[RATES.len()..].join(" ");
     assert!(conclusion.contains("The server keeps up with "), "{text}");
-    let is_borne = rows[0].ends_with("yes");
-    assert_eq!(conclusion.contains("with 100 requests a second; "), is_borne, "{text}");
-    assert_eq!(conclusion.contains("with none of these rates"), !is_borne, "{text}");
+    let is_sustained = rows[0].ends_with("yes");
+    assert_eq!(conclusion.contains("with 100 requests a second; "), is_sustained, "{text}");
+    assert_eq!(conclusion.contains("with none of these rates"), !is_sustained, "{text}");
 }
 
 #[test]
-fn a_sweep_preloads_once_and_ends_with_the_rate_of_a_signal() {
+fn sweep_preloads_once_and_ends_at_a_signal() {
     let recorder = Recorder::start((), |(), _, replies| replies.now());
     let outcome = swept("--rate-to 400 --preload --digests 30 --mix check=1", recorder.address);
     let (requests, ()) = recorder.stop();
@@ -130,7 +131,7 @@ fn a_sweep_preloads_once_and_ends_with_the_rate_of_a_signal() {
     Outcome(outcome.value("/rates/0").clone()).expect_complete();
 }
 
-/// Runs a sweep, does `interrupt` at its so many-th line about the progress of a rate, and waits for its end.
+/// Runs a sweep, calls `interrupt` at the given line of progress of a rate, and waits until the program exits.
 fn interrupted_at(
     (rate, number): (&str, usize),
     more: &str,
@@ -148,7 +149,7 @@ fn interrupted_at(
     Finished { code: child.wait().unwrap().code(), stdout, stderr }
 }
 
-/// The rows of the table and what comes behind it.
+/// Returns the rows of the table, and the text after it.
 fn rows(text: &str) -> (Vec<&str>, String) {
     let mut lines = text.lines().skip_while(|line| !line.ends_with("keeps up")).skip(1);
     let rows = lines.by_ref().take_while(|line| !line.is_empty()).collect();
@@ -156,13 +157,13 @@ fn rows(text: &str) -> (Vec<&str>, String) {
 }
 
 #[test]
-fn rates_measured_before_the_server_ended_are_printed() {
+fn rates_measured_before_the_server_exited_are_printed() {
     for more in ["--json", ""] {
         let recorder = Recorder::start((), |(), _, replies| replies.now());
         let server = recorder.address;
         let finished = interrupted_at(("400", 1), more, server, |_| drop(recorder.stop()));
         assert_eq!(finished.code, Some(1), "{finished:?}");
-        assert!(finished.stderr.starts_with("pyzor-bench: error: load on "), "{finished:?}");
+        assert!(finished.stderr.starts_with("pyzor-bench: error: the measurement of "), "{finished:?}");
         if more.is_empty() {
             let (rows, conclusion) = rows(&finished.stdout);
             assert!((2..4).contains(&rows.len()), "{finished:?}");
@@ -178,7 +179,7 @@ fn rates_measured_before_the_server_ended_are_printed() {
 }
 
 #[test]
-fn an_interrupted_sweep_says_that_it_is_not_complete() {
+fn interrupted_sweep_is_reported_as_incomplete() {
     let recorder = Recorder::start((), |(), _, replies| replies.now());
     for (more, signal) in [("--json", Signal::SIGTERM), ("", Signal::SIGINT)] {
         let finished = interrupted_at(("400", 8), more, recorder.address, |child| signal_to(child, signal));
@@ -197,7 +198,7 @@ fn an_interrupted_sweep_says_that_it_is_not_complete() {
 }
 
 #[test]
-fn a_rate_interrupted_in_its_warm_up_has_no_row() {
+fn rate_interrupted_in_its_warm_up_has_no_row() {
     let recorder = Recorder::start((), |(), _, replies| replies.now());
     for more in ["--json", ""] {
         let arguments = format!("--warm-up 600 {more}");
@@ -220,7 +221,7 @@ fn a_rate_interrupted_in_its_warm_up_has_no_row() {
 }
 
 #[test]
-fn a_sweep_without_any_answer_is_exit_code_1() {
+fn sweep_without_replies_is_exit_code_1() {
     let recorder = Recorder::start((), |(), _, _| {});
     let finished = said(SWEEP, recorder.address);
     recorder.stop();
@@ -229,7 +230,7 @@ fn a_sweep_without_any_answer_is_exit_code_1() {
     assert!(finished.stderr.contains("did not answer"), "{finished:?}");
 }
 
-/// All keys of a value, but for those that are names of operations.
+/// Collects all keys of a value, except those that are names of operations.
 fn keys(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
@@ -252,7 +253,7 @@ fn every_key_is_documented() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let guide = fs::read_to_string(root.join("docs/benchmark.md")).unwrap();
     let manual = fs::read_to_string(root.join("docs/man/pyzor-bench.1")).unwrap();
-    // In the manual only as words of lines that begin with a macro.
+    // In the manual, keys are arguments of macros.
     let macros: Vec<&str> = manual.lines().filter(|line| line.starts_with('.')).collect();
     for key in found {
         assert!(guide.contains(&format!("`{key}`")), "{key} is not in docs/benchmark.md");
