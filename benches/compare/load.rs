@@ -1,4 +1,4 @@
-//! Load from `pyzor-bench`, and what became of it.
+//! Runs of `pyzor-bench`, and their outcomes.
 
 use std::process::{Command, Stdio};
 use std::thread;
@@ -9,45 +9,49 @@ use serde_json::Value;
 use crate::process::{cpu_seconds, pinned, processors};
 use crate::subject::Subject;
 
-/// What is asked, and how much.
+/// The arguments and conditions of a run.
 pub(crate) struct Load {
     arguments: Vec<String>,
     seconds: f64,
     processor: &'static str,
-    /// What every check must find, if that is known.
+    /// Whether every check must find a count above 0 (or none); `None` if that is unknown.
     found: Option<bool>,
-    /// Whether it waits for replies, so that it asks for no more than is answered.
+    /// Whether it is a closed loop, which cannot overload the server.
     is_closed: bool,
 }
 
-/// What became of a load.
+/// The outcome of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     /// Replies per second.
     pub(crate) throughput: f64,
-    /// Times in microseconds.
+    /// The median latency in microseconds.
     pub(crate) p50: f64,
+    /// The 99th percentile in microseconds.
     pub(crate) p99: f64,
+    /// The 99.9th percentile in microseconds.
     pub(crate) p99_9: f64,
-    /// Requests per second that were sent.
+    /// Requests sent per second.
     pub(crate) offered: f64,
-    /// The share of the requests that were not answered, and that were answered with an error.
+    /// The share of the requests that were not answered.
     pub(crate) lost: f64,
+    /// The share of the requests that were answered with an error.
     pub(crate) failed: f64,
-    /// Processor time for a reply, in microseconds.
+    /// The server's processor time per reply, in microseconds.
     pub(crate) server: f64,
+    /// The database's processor time per reply, in microseconds.
     pub(crate) database: f64,
     /// The share of a processor that the load generator used.
     pub(crate) generator: f64,
 }
 
 const WARM_UP: f64 = 0.5;
-/// Which share of the requests of a closed loop may be lost. One that is lost keeps its place in the window
-/// until it is given up, and what is measured is another, smaller window.
+/// The highest share of lost requests in a closed loop. A lost request occupies the window until it times out, so more
+/// of them would measure a smaller window.
 const MOST_LOST: f64 = 0.001;
 
 impl Load {
-    /// So many requests outstanding at any time. `found` is what every check must find, if that is known.
+    /// A closed loop with this window.
     pub(crate) fn closed(arguments: &[&str], window: u32, found: Option<bool>, seconds: f64) -> Self {
         let mut all: Vec<String> = Vec::new();
         if !arguments.contains(&"--window") {
@@ -57,15 +61,15 @@ impl Load {
         Self { arguments: all, seconds, processor: &processors().others, found, is_closed: true }
     }
 
-    /// So many requests per second, whatever becomes of them.
+    /// An open loop with this rate.
     pub(crate) fn open(arguments: &[&str], rate: f64, seconds: f64) -> Self {
         let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         all.extend(["--rate".to_owned(), format!("{rate:.0}")]);
         Self { arguments: all, seconds, processor: &processors().others, found: None, is_closed: false }
     }
 
-    /// More than can be answered, from a processor of its own where there is one.
-    pub(crate) fn too_much(arguments: &[&str], rate: f64, seconds: f64) -> Self {
+    /// An open loop that overloads the server, sent from a separate processor if there is one.
+    pub(crate) fn overload(arguments: &[&str], rate: f64, seconds: f64) -> Self {
         Self { processor: &processors().apart, ..Self::open(arguments, rate, seconds) }
     }
 
@@ -76,7 +80,7 @@ impl Load {
         run(&arguments, subject.port()).unwrap_or_else(|error| panic!("{}: {error}", subject.name()));
     }
 
-    /// Asks the server.
+    /// Runs the load on a server.
     pub(crate) fn put_on(&self, subject: &Subject) -> Outcome {
         let (digests, seconds) = (subject.digests().to_string(), format!("{:.1}", self.seconds));
         let warm_up = format!("{WARM_UP}");
@@ -85,7 +89,7 @@ impl Load {
         let (server, database) = (subject.pids(), subject.database_pids());
         let length = self.seconds;
         let watch = thread::spawn(move || {
-            // Only what lies within the measurement.
+            // From 20 % to 90 % of the measurement, without its start and end.
             thread::sleep(Duration::from_secs_f64(WARM_UP + 0.2 * length));
             let (start, before) = (Instant::now(), [cpu_seconds(&server), cpu_seconds(&database)]);
             thread::sleep(Duration::from_secs_f64(0.7 * length));
@@ -120,26 +124,27 @@ impl Load {
             outcome.generator * 100.0,
             outcome.lost * 100.0,
         );
-        self.judge(subject, &outcome, number("/found") / number("/answered"));
+        self.check(subject, &outcome, number("/found") / number("/answered"));
         outcome
     }
 
-    /// Refusals and wrong answers are quick, too: nothing is measured by them.
-    fn judge(&self, subject: &Subject, outcome: &Outcome, found: f64) {
+    /// Checks that a closed loop got the expected replies. Refusals and wrong replies are quick, too, so a throughput
+    /// with them would mean nothing.
+    fn check(&self, subject: &Subject, outcome: &Outcome, found: f64) {
         if !self.is_closed {
             return;
         }
         let (name, asked) = (subject.name(), self.arguments.join(" "));
         assert!(outcome.failed == 0.0, "{name}: {asked}: {} of the requests failed", outcome.failed);
         assert!(outcome.lost <= MOST_LOST, "{name}: {asked}: {} of the requests were lost", outcome.lost);
-        let is_told = !subject.is_echo();
-        if let Some(expected) = self.found.filter(|_| is_told).map(|found| if found { 1.0 } else { 0.0 }) {
+        let has_counts = !subject.is_echo();
+        if let Some(expected) = self.found.filter(|_| has_counts).map(|found| if found { 1.0 } else { 0.0 }) {
             assert!(found == expected, "{name}: {asked}: {found} of the checks found something");
         }
     }
 }
 
-/// Runs the load generator; returns what it measured.
+/// Runs the load generator and returns its JSON.
 pub(crate) fn run(arguments: &[&str], port: u16) -> Result<Value, String> {
     let mut bench = Command::new(crate::harness::generator());
     bench.arg("--json").args(arguments).arg(format!("127.0.0.1:{port}")).stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! Two minutes of half load on a million records, with a sync and a sweep of all of them meanwhile.
+//! The long measurement: two minutes of half load on a million records, during a sync and an expiry run.
 
 use std::path::Path;
 
@@ -15,10 +15,10 @@ use crate::subject;
 
 const RECORDS: u32 = 1_000_000;
 const DAY: i64 = 86_400;
-/// Within how many milliseconds 99.9 % of the requests are to be answered.
+/// The goal for the 99.9th percentile of the latency, in milliseconds.
 const AIM: f64 = 10.0;
 
-/// Measures it; returns what to say of it.
+/// Makes the measurement and returns its text for the page.
 pub(crate) fn measure(seconds: f64) -> String {
     const LOAD: [&str; 2] = ["--mix", "check=9,report=1"];
     let home = subject::home("CleanupAge = 2592000\n");
@@ -31,19 +31,19 @@ pub(crate) fn measure(seconds: f64) -> String {
     let half = format!("{:.0}", full["throughput"].as_f64().unwrap() / 2.0);
 
     let server = pinned(&processors().server, || home.start());
-    // The sweep begins with the server, and the measurement a tenth of a second after the load.
+    // The expiry run begins when the server starts, so the warm-up is only a tenth of a second.
     let arguments = ["--rate", &half, "--duration", &seconds.to_string(), "--warm-up", "0.1"];
     let measured = ask(&server, &[&LOAD[..], &arguments[..]].concat());
     let log = home.log();
     server.stop();
-    // A sweep that has not ended before the load has is not what was to be measured.
+    // The expiry run must have ended during the load.
     let swept = log.lines().rfind(|line| line.contains("Expired ")).expect("the sweep did not end in time");
     let (_, swept) = swept.split_once("INFO ").expect("no line of the log");
     assert!(swept.starts_with(&format!("Expired {} of ", RECORDS / 2)), "another sweep: {swept}");
     let number = |name: &str| measured[name].as_f64().unwrap();
     let latency = |name: &str| measured["latency"][name].as_f64().unwrap() / 1000.0;
     let p99_9 = latency("p99_9");
-    // Nobody knows how long those would have waited that were lost.
+    // The latency of lost requests is unknown, so the percentile means something only without them.
     let is_known = number("lost") <= 0.001 * number("sent");
     let verdict = if is_known && p99_9 <= AIM { "reached" } else { "**missed**" };
     format!(
@@ -64,7 +64,7 @@ fn ask(server: &Server, arguments: &[&str]) -> serde_json::Value {
     run(arguments, server.port()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Stores records, half of which are old enough to expire. The load generator asks for none of them.
+/// Stores records, half of which are old enough to expire. The load generator requests none of them.
 fn fill(path: &Path) {
     let options = EngineOptions { path: path.to_owned(), ..EngineOptions::default() };
     let now = Timestamp::now();

@@ -1,4 +1,4 @@
-//! Where and with what was measured.
+//! A description of the machine and of the programs.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::harness::interop;
 use crate::process::processors;
 
-/// A paragraph on the machine, and on the programs.
+/// Returns a paragraph about the machine and the versions of the programs.
 pub(crate) fn text() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo
@@ -40,7 +40,7 @@ pub(crate) fn text() -> String {
     )
 }
 
-/// What a program prints.
+/// Returns the standard output of a program.
 fn said(command: &mut Command) -> String {
     let output = command
         .output()

@@ -1,22 +1,22 @@
-//! All servers side by side: a bare echo, this server on each engine, and the Python server on each engine.
+//! Compares servers: `pyzor-bench echo`, pyzord with each engine, and the Python server with each engine.
 //!
-//! `make bench`, or `cargo bench --bench compare`. Each measurement is made with every server in turn, several
-//! times; the tables have medians. They go to standard output and into docs/performance.md, between its two
-//! marks. A server has one processor for itself, and the load generator and the database share another: the first
-//! two of those that this process may use, so that `taskset` chooses.
+//! Run it by `make bench` or `cargo bench --bench compare`. Each round makes every measurement with all servers in
+//! turn. The tables have the medians of the rounds. They are printed and written into docs/performance.md, between two
+//! marks. The server has one processor for itself, and the load generator shares another one with the database. They
+//! are the first two processors that this process may use; `taskset` selects others.
 //!
-//! `PYZORD_BENCH_ROUNDS` says how often (3), `PYZORD_BENCH_SECONDS` how long a measurement takes (3).
-//! With `PYZORD_BENCH_LONG=1` only the long measurement is made: two minutes of half load, with a sync and
-//! a sweep of a million records meanwhile.
+//! Environment variables: `PYZORD_BENCH_ROUNDS` is the number of rounds (default 3), `PYZORD_BENCH_SECONDS` the length
+//! of a measurement (default 3). With `PYZORD_BENCH_LONG=1` only the long measurement is made: two minutes of half load
+//! on a million records, during a sync and an expiry run.
 
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
-    reason = "a measurement that cannot be made ends, and says where"
+    reason = "a measurement that cannot be made panics with its position"
 )]
 
 #[path = "../../tests/blackbox/harness/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "what only tests need")]
+#[allow(dead_code, unused_imports, reason = "some items are used only by tests")]
 mod harness;
 mod load;
 mod long;
@@ -33,15 +33,15 @@ use crate::load::Load;
 use crate::subject::Subject;
 use crate::table::{Overload, Tables};
 
-/// One line of the tables: what is asked, and who is asked it.
+/// One line of the tables: a load, and the servers that it is put on.
 struct Measurement {
     name: &'static str,
     arguments: &'static [&'static str],
-    /// Whether the servers with a million digests are asked, or those with 100,000.
+    /// Whether it is for the servers with a million digests, otherwise for those with 100,000.
     million: bool,
-    /// Whether the engines on other servers, and the Python server, are asked as well.
+    /// Whether it is for all servers, otherwise only for the echo and for pyzord with GNU dbm.
     everywhere: bool,
-    /// What every check must find, if that is known.
+    /// Whether every check must find a count above 0 (or none); `None` if that is unknown.
     found: Option<bool>,
 }
 
@@ -63,7 +63,7 @@ const REPORT_ZIPF: &str = "report, Zipf";
 const SIGNED: &str = "signed check";
 const MILLION: &str = "check of a million";
 const MILLION_ZIPF: &str = "check of a million, Zipf";
-/// What has a table of its own.
+/// Measurements with a separate table.
 const LATENCY: &str = "latency";
 const HALF_LOAD: &str = "half load";
 
@@ -80,7 +80,7 @@ const MEASUREMENTS: [Measurement; 10] = [
     near(MILLION_ZIPF, &["--zipf", "1"], true),
 ];
 
-/// How long a measurement takes, in the environment.
+/// The environment variable with the length of a measurement.
 const SECONDS: &str = "PYZORD_BENCH_SECONDS";
 
 fn main() {
@@ -99,7 +99,7 @@ fn main() {
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
         measure(&mut tables, &turn, &subjects, seconds);
-        // Nobody is always the one who comes after the same.
+        // Changes the order, so that no server always follows the same one.
         turn.rotate_left(subjects.len() / rounds.max(2));
     }
     tables.add_starts(&start::measure(&subjects));
@@ -108,7 +108,7 @@ fn main() {
     table::publish(table::USUAL, &text);
 }
 
-/// One round: all measurements, each with all whom it is for.
+/// Makes one round: all measurements, each with all its servers.
 fn measure(tables: &mut Tables, turn: &[&Subject], all: &[Subject], seconds: f64) {
     for measurement in &MEASUREMENTS {
         for subject in turn.iter().filter(|subject| subject.is_asked(measurement)) {
@@ -126,21 +126,21 @@ fn measure(tables: &mut Tables, turn: &[&Subject], all: &[Subject], seconds: f64
     }
     for subject in turn.iter().filter(|subject| subject.is_ours() && subject.is_first()) {
         subject::settle(all);
-        // 64 requests at a time are not the most that it can count.
+        // A window of 64 does not reach the capacity for reports.
         let more = Load::closed(&["--mix", "report=1"], 256, None, seconds).put_on(subject);
         let capacity = tables.last(REPORT, subject).throughput.max(more.throughput);
         subject::settle(all);
         let before = subject.memory();
-        let outcome = Load::too_much(&["--mix", "report=1"], capacity * 3.0, seconds).put_on(subject);
+        let outcome = Load::overload(&["--mix", "report=1"], capacity * 3.0, seconds).put_on(subject);
         tables.add_overload(subject, Overload { capacity, outcome, before, after: subject.memory() });
     }
 }
 
-/// A number in the environment.
+/// Returns the number in an environment variable, or the default.
 fn number(name: &str, default: f64) -> f64 {
     let Ok(text) = env::var(name) else { return default };
     match text.parse() {
         Ok(number) if number > 0.0 => number,
-        _ => panic!("{name} is {text}, which is no number above 0"),
+        _ => panic!("{name}: expected a number above 0, found {text}"),
     }
 }

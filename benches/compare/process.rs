@@ -1,23 +1,24 @@
-//! What the system says of processes, and the processors that they get.
+//! Processor time and memory of processes, and the processors that they run on.
 
 use std::fs;
 use std::path::Path;
 use std::process::{self, Command};
 use std::sync::OnceLock;
 
-/// Processors, as `taskset` takes them.
+/// Processors, in the syntax of `taskset`.
 pub(crate) struct Processors {
-    /// The one that a server has for itself.
+    /// The processor of the server.
     pub(crate) server: String,
-    /// The one of whoever asks it, and of the database.
+    /// The processor of the load generator and the database.
     pub(crate) others: String,
-    /// Both of them.
+    /// Both of these.
     pub(crate) both: String,
-    /// Where more load comes from than can be served, which takes a whole processor: a third one, if there is.
+    /// The processor of a load generator that overloads the server, which needs a whole one: a third processor if there
+    /// is one.
     pub(crate) apart: String,
 }
 
-/// The first processors that this process may use: `taskset -c 2,3 make bench` leaves the others alone.
+/// Returns the first processors that this process may use. `taskset -c 2,3 make bench` selects others.
 pub(crate) fn processors() -> &'static Processors {
     static PROCESSORS: OnceLock<Processors> = OnceLock::new();
     PROCESSORS.get_or_init(|| {
@@ -28,14 +29,14 @@ pub(crate) fn processors() -> &'static Processors {
             first.parse::<u32>().unwrap()..=last.parse::<u32>().unwrap()
         };
         let allowed: Vec<u32> = list.split(',').flat_map(range).collect();
-        assert!(allowed.len() > 1, "two processors are needed, and there is only {list}");
+        assert!(allowed.len() > 1, "two processors are needed, but this process may use only {list}");
         let [server, others, apart] =
             [allowed[0], allowed[1], *allowed.get(2).unwrap_or(&allowed[1])].map(|number| number.to_string());
         Processors { both: format!("{server},{others}"), server, others, apart }
     })
 }
 
-/// Lets this process, and all that it starts from now on, run on these processors only.
+/// Restricts this process, and the processes that it starts from now on, to these processors.
 pub(crate) fn pin(processors: &str) {
     let mut taskset = Command::new("taskset");
     taskset.args(["--cpu-list", "--pid", processors, &process::id().to_string()]);
@@ -43,7 +44,7 @@ pub(crate) fn pin(processors: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Starts something on these processors.
+/// Calls `start` while this process is restricted to these processors, so that what it starts runs on them.
 pub(crate) fn pinned<T>(where_to: &str, start: impl FnOnce() -> T) -> T {
     pin(where_to);
     let started = start();
@@ -51,7 +52,7 @@ pub(crate) fn pinned<T>(where_to: &str, start: impl FnOnce() -> T) -> T {
     started
 }
 
-/// A process and all that descend from it.
+/// Returns a process and all its descendants.
 pub(crate) fn family(pid: u32) -> Vec<u32> {
     let mut family = vec![pid];
     let mut next = 0;
@@ -63,13 +64,13 @@ pub(crate) fn family(pid: u32) -> Vec<u32> {
     family
 }
 
-/// The processor time that these have used, in seconds.
+/// Returns the processor time that these processes have used, in seconds.
 pub(crate) fn cpu_seconds(pids: &[u32]) -> f64 {
-    // What Linux tells programs in, whatever it counts in.
+    // USER_HZ, which is 100 on all common architectures.
     const TICKS: f64 = 100.0;
     let of_one = |pid: &u32| {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The program's name, in parentheses, may have blanks.
+        // The program's name, in parentheses, may contain blanks.
         let fields: Vec<f64> = text
             .rsplit(')')
             .next()
@@ -82,10 +83,10 @@ pub(crate) fn cpu_seconds(pids: &[u32]) -> f64 {
     pids.iter().map(of_one).sum::<f64>() / TICKS
 }
 
-/// What processes hold in memory, in KiB. Pages that several of them share count once.
+/// The resident memory of processes, in KiB. Pages that several of them share count once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
-    /// Their own.
+    /// Anonymous pages.
     pub(crate) anonymous: u64,
     /// Pages of the program, its libraries and other files.
     pub(crate) files: u64,
@@ -94,20 +95,20 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// All but the database's file.
+    /// The memory without the database's file.
     pub(crate) fn own(self) -> u64 {
         self.anonymous + self.files
     }
 }
 
-/// What these processes, which run the same program, hold in memory; `database` is the file that is counted
-/// apart, if there is one.
+/// Returns the resident memory of these processes, which must run the same program. `database` is the file to count
+/// separately.
 pub(crate) fn memory(pids: &[u32], database: Option<&Path>) -> Memory {
     let mut memory = Memory::default();
     for pid in pids {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
         let anonymous = rollup.lines().find_map(|line| size(line, "Pss_Anon:"));
-        // What several have after a fork is shared by these alone.
+        // Proportional, because after a fork these processes share anonymous pages.
         memory.anonymous += anonymous.expect("Linux 5.4 or newer is needed");
         let (mut files, mut mapped) = (0, 0);
         let (mut is_database, mut resident) = (false, 0);
@@ -127,7 +128,7 @@ pub(crate) fn memory(pids: &[u32], database: Option<&Path>) -> Memory {
     memory
 }
 
-/// The size in a line that begins so.
+/// Returns the size in a line that begins with `name`.
 fn size(line: &str, name: &str) -> Option<u64> {
     line.strip_prefix(name).map(|text| text.trim().trim_end_matches(" kB").parse().unwrap())
 }

@@ -1,4 +1,4 @@
-//! Starting on a million records, and what an idle server holds in memory.
+//! The time to start on a million records, and the memory of servers.
 
 use std::net::UdpSocket;
 use std::path::Path;
@@ -15,19 +15,18 @@ use crate::table::median;
 const TIMES: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What needs no turns, since nobody else is measured.
+/// Measurements that are made only once, after all rounds.
 pub(crate) struct Starts {
-    /// An idle server on GNU dbm, without records.
+    /// The memory of an idle server with GNU dbm, without records.
     pub(crate) idle: Memory,
-    /// After all that it was asked, on a million records.
+    /// The memory of the server with a million records, after all loads.
     pub(crate) loaded: Memory,
-    /// From the start of the process on these to the first ping answered, in milliseconds.
+    /// The time from the start of the process on a million records to the first reply to a ping, in milliseconds.
     pub(crate) milliseconds: f64,
-    /// The others on 100,000 digests, after all that they were asked.
+    /// The memory of the servers with 100,000 digests, after all loads.
     pub(crate) others: Vec<(String, Memory)>,
 }
 
-/// Measures it, after everything else.
 pub(crate) fn measure(subjects: &[Subject]) -> Starts {
     let million = subjects.iter().find(|subject| subject.is_ours() && subject.has_million()).unwrap();
     let idle = {
@@ -43,18 +42,18 @@ pub(crate) fn measure(subjects: &[Subject]) -> Starts {
     }
 }
 
-/// The median of starts on a copy of this database.
+/// Returns the median time of starts on a copy of this database, in milliseconds.
 fn starts(database: &Path) -> f64 {
     let home = subject::home("");
     let copied = Command::new("cp").arg(database).arg(home.path("pyzord.db")).status();
     assert!(copied.unwrap().success());
-    // The copy of a file in use has a tail, which the first start cuts off.
+    // The copy of a file in use has a reserve at its end, which the first start cuts off.
     home.start().stop();
     median(
         (0..TIMES)
             .map(|_| {
                 let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-                // Becomes the server; it takes about a millisecond, which counts.
+                // taskset executes the server in its own process. Its millisecond is part of the time.
                 let mut server = Command::new("taskset");
                 server.args(["--cpu-list", &processors().server, env!("CARGO_BIN_EXE_pyzord")]);
                 server.arg("--homedir").arg(home.directory()).args([
@@ -75,13 +74,13 @@ fn starts(database: &Path) -> f64 {
     )
 }
 
-/// A server that is stopped when this goes.
+/// A server that is stopped on drop.
 struct Started(Child);
 
 impl Drop for Started {
     fn drop(&mut self) {
         let pid = Pid::from_raw(self.0.id().try_into().unwrap());
-        // It may have ended, which is told by whoever waits for its answer.
+        // It may have exited already; then `wait_for_answer` has failed.
         let _ = kill(pid, Signal::SIGTERM);
         let _ = self.0.wait();
     }
@@ -95,6 +94,6 @@ fn wait_for_answer(port: u16, deadline: Instant) {
     let mut ask =
         || client.send(b"Op: ping\nPV: 2.1\nThread: 1024\n\n").and_then(|_| client.recv(&mut reply));
     while ask().is_err() {
-        assert!(Instant::now() < deadline, "it does not start");
+        assert!(Instant::now() < deadline, "the server does not answer");
     }
 }

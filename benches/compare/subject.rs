@@ -1,4 +1,4 @@
-//! The servers that are compared, each started on what it needs.
+//! The servers that are compared, with their databases.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,7 @@ use crate::harness::{Home, MariaDb, Redis, Server, free_port, interop};
 use crate::load::Load;
 use crate::process::{Memory, cpu_seconds, family, memory, pinned, processors};
 
-/// How a request is signed.
+/// The arguments for signed requests.
 pub(crate) const SIGNED: &[&str] = &["--user", "bob", "--key", KEY];
 const KEY: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
 const COLUMNS: &str = "digest char(40) default NULL, r_count int(11) default NULL, wl_count int(11) default NULL, \
@@ -27,17 +27,18 @@ pub(crate) enum Kind {
     Python,
 }
 
-/// How the Python server serves several requests at once, if it does.
+/// The concurrency of the Python server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
+    /// One process, one thread.
     One,
-    /// Two processes, the best for checks. Of reports of one digest at once it loses some.
+    /// Two processes, the fastest mode for checks. It loses some of several concurrent reports of one digest.
     PreFork,
-    /// Threads with a connection each, the best for reports on MySQL.
+    /// Threads with a connection each, the fastest mode for reports with MySQL.
     Threads,
 }
 
-/// One server that runs.
+/// A running server.
 pub(crate) struct Subject {
     kind: Kind,
     engine: &'static str,
@@ -63,14 +64,14 @@ enum Database {
 impl Drop for Runs {
     fn drop(&mut self) {
         if let Self::Echo(child, _) = self {
-            // It has nothing to lose.
+            // It has no state that a kill could lose.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-/// All of them, with their digests reported once.
+/// Starts all servers and reports their digests once.
 pub(crate) fn all() -> Vec<Subject> {
     const FEW: u32 = 100_000;
     const MANY: u32 = 1_000_000;
@@ -78,7 +79,7 @@ pub(crate) fn all() -> Vec<Subject> {
         Subject::new(Kind::Ours, engine, Mode::One, digests, with_usage_log, Database::start(engine))
     };
     let python = |engine, mode, database| Subject::new(Kind::Python, engine, mode, FEW, false, database);
-    // Two servers on one database: its other mode needs no digests of its own.
+    // The two modes of the Python server share a database, so the digests are reported only once.
     let mysql = Database::start("mysql");
     let subjects = vec![
         Subject::echo(FEW),
@@ -100,7 +101,7 @@ pub(crate) fn all() -> Vec<Subject> {
     subjects
 }
 
-/// Waits until none of them is at work any more: databases write to their disks long after they have answered.
+/// Waits until all servers are idle: databases write to their disks long after they have answered.
 pub(crate) fn settle(subjects: &[Subject]) {
     const STEP: Duration = Duration::from_millis(100);
     const PATIENCE: u32 = 50;
@@ -115,7 +116,7 @@ pub(crate) fn settle(subjects: &[Subject]) {
     }
 }
 
-/// A homedir where everybody may do everything, without logs of its own.
+/// A homedir whose access file allows everything to the accounts used here, with the default logs.
 pub(crate) fn home(settings: &str) -> Home {
     Home::new()
         .address("0.0.0.0")
@@ -125,17 +126,17 @@ pub(crate) fn home(settings: &str) -> Home {
 }
 
 impl Database {
-    /// One for this engine, if it needs a server.
+    /// Starts the database server that this engine needs.
     fn start(engine: &str) -> Self {
         pinned(&processors().others, || match engine {
             "redis" => {
-                // As it comes: nothing is written to the disk at each change.
+                // Redis's default settings: changes are not written to the disk one by one.
                 let port = free_port();
                 let options = format!("--port {port} --appendonly no --save 3600 1 300 100 60 10000");
                 Self::Redis(Rc::new(Redis::at(port, &options, &[]).into()))
             }
             "mysql" => {
-                // As it comes: each change is on the disk before it is acknowledged.
+                // MariaDB's default settings: each change is on the disk before it is acknowledged.
                 let mariadb = MariaDb::with(
                     "--innodb-buffer-pool-size=128M --innodb-log-file-size=96M --innodb-flush-method=O_DIRECT",
                 );
@@ -180,7 +181,7 @@ impl Subject {
             Database::Redis(redis) => {
                 format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n", redis.borrow().port())
             }
-            // The port is for ours, the socket's name in the environment for the Python server.
+            // Our server uses the port; the Python server finds the socket by an environment variable.
             Database::MariaDb(_) if kind == Kind::Python => {
                 "Engine = mysql\nDigestDB = localhost,pyzor,secret,pyzor,digests\n".to_owned()
             }
@@ -204,13 +205,13 @@ impl Subject {
                 home = home.environment("MYSQL_UNIX_PORT", mariadb.borrow().socket().display().to_string());
             }
         }
-        // Threads of one Python get in each other's way on two processors: it is faster on one.
+        // Because of Python's global lock, threads are faster on one processor than on two.
         let place = if mode == Mode::PreFork { &processors().both } else { &processors().server };
         let server = pinned(place, || home.start());
         Self { kind, engine, mode, digests, with_usage_log, runs: Runs::Server(server), database }
     }
 
-    /// What it is called in the tables.
+    /// The name in the tables.
     pub(crate) fn name(&self) -> String {
         let million = if self.has_million() { ", a million" } else { "" };
         match self.kind {
@@ -240,11 +241,11 @@ impl Subject {
         self.has_million() == measurement.million && (measurement.everywhere || is_near)
     }
 
-    /// How many requests are outstanding: more where each has to go further. The Python server's socket has no room
-    /// for 256, and what it drops would hold places in the window until it is given up.
+    /// The window: larger if requests take a round trip to a database server. Not for the Python server, whose socket
+    /// cannot buffer 256 requests; dropped ones would occupy the window until they time out.
     pub(crate) fn window(&self) -> u32 {
-        let is_far = self.kind == Kind::Ours && !matches!(self.database, Database::None);
-        if is_far { 256 } else { 64 }
+        let is_remote = self.kind == Kind::Ours && !matches!(self.database, Database::None);
+        if is_remote { 256 } else { 64 }
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -259,7 +260,7 @@ impl Subject {
         self.kind == Kind::Echo
     }
 
-    /// Whether it stands for its kind and engine where each is asked once.
+    /// Whether it represents its kind and engine in measurements that are made once for each.
     pub(crate) fn is_first(&self) -> bool {
         !self.has_million() && !self.with_usage_log && self.mode != Mode::Threads
     }
@@ -290,7 +291,7 @@ impl Subject {
         }
     }
 
-    /// All its processes.
+    /// The processes of the server.
     pub(crate) fn pids(&self) -> Vec<u32> {
         family(self.pid())
     }
@@ -299,13 +300,13 @@ impl Subject {
     pub(crate) fn database_pids(&self) -> Vec<u32> {
         match &self.database {
             Database::None => Vec::new(),
-            // While it writes all to its disk, it has a child.
+            // Redis forks a child to write its snapshot.
             Database::Redis(redis) => family(redis.borrow_mut().service().pid()),
             Database::MariaDb(mariadb) => vec![mariadb.borrow_mut().service().pid()],
         }
     }
 
-    /// The file of its database, if it has one.
+    /// The database file of GNU dbm.
     pub(crate) fn file(&self) -> Option<PathBuf> {
         match &self.runs {
             Runs::Server(server) if self.engine == "gdbm" => Some(server.home().path("pyzord.db")),
@@ -313,7 +314,7 @@ impl Subject {
         }
     }
 
-    /// What it holds in memory now.
+    /// The memory of the server now.
     pub(crate) fn memory(&self) -> Memory {
         memory(&self.pids(), self.file().as_deref())
     }

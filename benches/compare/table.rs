@@ -1,4 +1,4 @@
-//! What has been measured, as tables, and where they go.
+//! The results as tables, and writing them into docs/performance.md.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,21 +11,22 @@ use crate::subject::{Kind, Subject};
 use crate::{HALF_LOAD, LATENCY, MEASUREMENTS, machine, target};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
-/// Between which lines of the page the usual measurements go, and the long one.
+/// The lines of the page between which the usual measurements are written.
 pub(crate) const USUAL: [&str; 2] =
     ["<!-- measured by make bench -->\n", "<!-- end of what was measured -->"];
+/// The lines of the page between which the long measurement is written.
 pub(crate) const LONG: [&str; 2] =
     ["<!-- measured by make bench-long -->\n", "<!-- end of what make bench-long measured -->"];
 
-/// From which share of its processor on the load generator may be what limits a throughput.
+/// The share of its processor above which the load generator may limit the throughput.
 const BUSY: f64 = 0.9;
-const MARKED: &str = "\n\\* Here the load generator was busy all the time: servers differ by more, or by something else, and \
-     the CPU time of a reply is what tells them apart.\n";
+const MARKED: &str = "\n\\* Here the load generator was busy all the time: servers differ by more, or by something \
+     else, and the CPU time of a reply is what tells them apart.\n";
 
-/// Which figure of an outcome.
+/// Selects a figure of an outcome.
 pub(crate) type Figure = fn(&Outcome) -> f64;
 
-/// What became of three times as many reports as can be counted.
+/// The outcome of three times as many reports as the server can count.
 pub(crate) struct Overload {
     /// Replies per second without overload.
     pub(crate) capacity: f64,
@@ -34,7 +35,7 @@ pub(crate) struct Overload {
     pub(crate) after: Memory,
 }
 
-/// Everything that has been measured. Whatever was measured in one round has the same place in its list.
+/// All results. The index in each list is the round.
 pub(crate) struct Tables {
     rounds: usize,
     seconds: f64,
@@ -61,18 +62,18 @@ impl Tables {
         self.overloads.entry(subject.name()).or_default().push(overload);
     }
 
-    /// What was measured in this round.
+    /// The outcome in the present round.
     pub(crate) fn last(&self, measurement: &'static str, subject: &Subject) -> &Outcome {
         self.outcomes[&(measurement, subject.name())].last().unwrap()
     }
 
-    /// The median of all rounds; none where it was not measured.
+    /// The median of all rounds; `None` without results.
     pub(crate) fn median(&self, measurement: &'static str, name: &str, figure: Figure) -> Option<f64> {
         let outcomes = self.outcomes.get(&(measurement, name.to_owned()))?;
         Some(median(outcomes.iter().map(figure).collect()))
     }
 
-    /// The median of the ratios of each round: the machine may be slower in one than in another.
+    /// The median of the ratios within each round, because the machine may be slower in one round than in another.
     pub(crate) fn ratio(
         &self,
         measurement: &'static str,
@@ -84,7 +85,7 @@ impl Tables {
         Some(median(pairs.map(|(one, other)| figure(one) / figure(other)).collect()))
     }
 
-    /// The Python server on this engine, in the mode in which it is the fastest at this.
+    /// The name of the Python server with this engine in its fastest mode for this measurement.
     pub(crate) fn best_python(&self, measurement: &'static str, engine: &str) -> &str {
         let throughput = |name: &str| self.median(measurement, name, |outcome| outcome.throughput);
         let of_engine =
@@ -95,13 +96,13 @@ impl Tables {
         best.unwrap()
     }
 
-    /// What marks a ratio of throughputs that the load generator may have had to do with.
+    /// The mark of a ratio of throughputs that the load generator may have limited.
     fn mark(&self, measurement: &'static str, pair: [&str; 2]) -> &'static str {
         let is_busy = |name| self.median(measurement, name, |outcome| outcome.generator) > Some(BUSY);
         if pair.into_iter().any(is_busy) { " \\*" } else { "" }
     }
 
-    /// The medians of one server under overload: throughput against capacity, and the 99th percentile in
+    /// The medians of a server under overload: throughput relative to capacity, and the 99th percentile in
     /// microseconds.
     pub(crate) fn overload(&self, name: &str) -> (f64, f64) {
         let of = |figure: fn(&Overload) -> f64| median(self.overloads[name].iter().map(figure).collect());
@@ -111,9 +112,9 @@ impl Tables {
     pub(crate) fn add_starts(&mut self, starts: &Starts) {
         let mib = |kib: u64| format!("{:.1}", kib as f64 / 1024.0);
         let mut text = String::from(
-            "\n### Memory and start\n\nResident memory in MiB; pages that processes of one server share count once. The last column \
-             is the database's file, which the kernel takes back when it needs room.\n\n| | anonymous | of programs and \
-             libraries | together | database's file |\n| --- | --: | --: | --: | --: |\n",
+            "\n### Memory and start\n\nResident memory in MiB; pages that processes of one server share count once. \
+             The last column is the database's file, which the kernel takes back when it needs room.\n\n| | anonymous \
+             | of programs and libraries | together | database's file |\n| --- | --: | --: | --: | --: |\n",
         );
         let mut push = |name: &str, memory: Memory| {
             let [own, files, both, database] =
@@ -135,7 +136,7 @@ impl Tables {
         self.targets = target::rows(self, starts);
     }
 
-    /// All of it.
+    /// Formats all tables.
     pub(crate) fn text(&self) -> String {
         let (rounds, seconds) = (self.rounds, self.seconds);
         let mut text = format!(
@@ -158,9 +159,9 @@ impl Tables {
 
     fn push_gdbm(&self, text: &mut String) {
         text.push_str(
-            "\n### GNU dbm, against the bare echo and the Python server\n\n64 requests at a time.\n\n| | echo /s | ours \
-             /s | ratio | CPU us/reply, echo | ours | ratio | Python /s | ours against Python |\n| --- | --: | --: | --: \
-             | --: | --: | --: | --: | --: |\n",
+            "\n### GNU dbm, against the bare echo and the Python server\n\n64 requests at a time.\n\n| | echo /s | \
+             ours /s | ratio | CPU us/reply, echo | ours | ratio | Python /s | ours against Python |\n| --- | --: | \
+             --: | --: | --: | --: | --: | --: | --: |\n",
         );
         for measurement in &MEASUREMENTS {
             let million = if measurement.million { ", a million" } else { "" };
@@ -214,8 +215,9 @@ impl Tables {
 
     fn push_latencies(&self, text: &mut String) {
         text.push_str(
-            "\n### How long a check waits for its answer, in microseconds\n\n| | one at a time, 50 % | against the echo | \
-             99 % | at half load, 50 % | 99 % | 99.9 % | lost, % |\n| --- | --: | --: | --: | --: | --: | --: | --: |\n",
+            "\n### How long a check waits for its answer, in microseconds\n\n| | one at a time, 50 % | against the \
+             echo | 99 % | at half load, 50 % | 99 % | 99.9 % | lost, % |\n| --- | --: | --: | --: | --: | --: | --: | \
+             --: |\n",
         );
         for (name, ..) in &self.names {
             let Some(p50) = self.median(LATENCY, name, |outcome| outcome.p50) else { continue };
@@ -238,10 +240,10 @@ impl Tables {
 
     fn push_overloads(&self, text: &mut String) {
         text.push_str(
-            "\n### More reports than can be counted\n\nThree times the capacity was to be sent; what was sent is in the \
-             table. Memory is that without the database's file.\n\n| | capacity /s | sent /s | answered /s | against \
-             capacity | waited, 99 %, ms | refused, % | generator's processor, % | memory before, MiB | after |\n| --- | \
-             --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
+            "\n### More reports than can be counted\n\nThree times the capacity was to be sent; what was sent is in \
+             the table. Memory is that without the database's file.\n\n| | capacity /s | sent /s | answered /s | \
+             against capacity | waited, 99 %, ms | refused, % | generator's processor, % | memory before, MiB | after \
+             |\n| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
         );
         for (name, overloads) in &self.overloads {
             let of = |figure: fn(&Overload) -> f64| median(overloads.iter().map(figure).collect());
@@ -262,12 +264,11 @@ impl Tables {
     }
 }
 
-/// What a cell says; nothing where nothing was measured.
-fn cell(value: Option<f64>, say: impl Fn(f64) -> String) -> String {
-    value.map_or_else(String::new, say)
+/// Formats a cell; empty without a value.
+fn cell(value: Option<f64>, format: impl Fn(f64) -> String) -> String {
+    value.map_or_else(String::new, format)
 }
 
-/// The value in the middle; of an even number, the mean of the two.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
@@ -278,10 +279,10 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Puts a text between two lines of the page.
+/// Replaces the text between two lines of the page.
 pub(crate) fn publish(marks: [&str; 2], text: &str) {
     let page = fs::read_to_string(PAGE).unwrap();
-    let (head, rest) = page.split_once(marks[0]).expect("the page has lost its marks");
-    let (_, tail) = rest.split_once(marks[1]).expect("the page has lost its marks");
+    let (head, rest) = page.split_once(marks[0]).expect("docs/performance.md lacks a mark");
+    let (_, tail) = rest.split_once(marks[1]).expect("docs/performance.md lacks a mark");
     fs::write(PAGE, format!("{head}{}\n{text}\n{}{tail}", marks[0], marks[1])).unwrap();
 }

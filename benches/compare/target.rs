@@ -1,4 +1,4 @@
-//! What this server is to reach, beside what it has reached.
+//! The performance goals, compared with the results.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::start::Starts;
 use crate::table::{Figure, Tables};
 use crate::{FOUND, LATENCY, MILLION, MILLION_ZIPF, REPORT, REPORT_ZIPF, SIGNED};
 
-/// One aim, and how near it is.
+/// One goal, and the result.
 pub(crate) struct Row {
     what: String,
     aim: Aim,
@@ -32,7 +32,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// All of them but that of the long measurement, which is made apart.
+/// Returns all goals except the one of the long measurement, which is run separately.
 pub(crate) fn rows(tables: &Tables, starts: &Starts) -> Vec<Row> {
     let throughput: Figure = |outcome| outcome.throughput;
     let ratio = |measurement, pair, figure| tables.ratio(measurement, pair, figure).unwrap_or(f64::NAN);
