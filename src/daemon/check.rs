@@ -1,4 +1,4 @@
-//! `--check-config`: reports every problem of settings, accounts and rights.
+//! `--check-config`: reports every problem of the settings, accounts and access rules.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use super::console::{print, say};
 use crate::access::{self, AccessSources, PresentFiles};
 use pyzor_home::problem::ConfigProblem;
 
-/// Says what is wrong with the settings, and with the accounts and rights that a start would load.
+/// Prints the problems of the settings, and of the accounts and access rules that a start would load.
 pub(super) fn check(problems: &[ConfigProblem], warnings: &[String], sources: &AccessSources) -> ExitCode {
     warnings.iter().for_each(|warning| say("warning", warning));
     problems.iter().for_each(|problem| say("error", problem));

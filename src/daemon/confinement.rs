@@ -1,4 +1,4 @@
-//! Which files the server still needs once it serves, and giving up everything else.
+//! The files that a serving server needs, and confinement to them.
 
 use std::fs;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use crate::os::inherited;
 use crate::settings::Settings;
 use crate::storage;
 
-/// Where the C library looks for names of hosts and users, and for what it loads to do so.
+/// Paths from which the C library resolves names of hosts and users, and loads modules for that.
 const NAME_LOOKUP: [&str; 12] = [
     "/etc",
     "/lib",
@@ -27,24 +27,24 @@ const NAME_LOOKUP: [&str; 12] = [
     "/usr/local/lib",
     "/var/lib/sss",
 ];
-/// Where systems keep the certificates that they trust.
+/// Paths of the certificates that systems trust.
 const CERTIFICATES: [&str; 4] =
     ["/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/var/lib/ca-certificates"];
-/// The time zone.
+/// Paths of the time zone.
 const ZONES: [&str; 4] = ["/etc/localtime", "/etc/timezone", "/usr/share/zoneinfo", "/usr/lib/zoneinfo"];
-/// What programs read without being asked for it.
+/// Paths that the C library and the runtime read on their own.
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/urandom", "/dev/random", "/proc/self", "/proc/locks"];
 
-/// Gives up what the server does not need, if that is wanted, and says so. There may be no other thread.
+/// Confines the process if `Confine` is set, and logs the result. The process must have a single thread.
 pub(super) fn confine(settings: &Settings) {
-    // It cannot be read any more afterwards.
+    // Read now, because the confined process cannot.
     boot::id();
     if !settings.confine {
-        info!("Not confined, as Confine says.");
+        info!("Not confined: Confine = False.");
         return;
     }
     if let Err(error) = confine::forbid_dumps() {
-        warn!("dumps of this process, which hold keys, cannot be forbidden: {error}");
+        warn!("cannot disable core dumps, which would contain keys: {error}");
     }
     let report = confine::confine(&places(settings));
     report.warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -57,8 +57,8 @@ fn places(settings: &Settings) -> ReachablePaths {
     let engine = storage::properties(&settings.engine);
     let logs = [&settings.log_file, &settings.usage_log_file].into_iter().flatten();
     let (open, logs): (Vec<_>, Vec<_>) = logs.partition(|path| inherited::number_of(path).is_some());
-    // What is open already needs no rule; a file may be put in the place of a link to it.
-    let links = open.into_iter().filter(|path| !is_of_the_system(path));
+    // A descriptor needs no rule. A link to it does, because a file may replace the link.
+    let links = open.into_iter().filter(|path| !is_system_path(path));
     places.written.extend(links.filter_map(|path| path.parent()).map(Path::to_owned));
     let database = engine.is_file.then_some(&settings.digest_db_path);
     let pid_file = settings.detach.is_some().then_some(&settings.pid_file);
@@ -73,7 +73,7 @@ fn places(settings: &Settings) -> ReachablePaths {
     places.read.extend(variable("TZ").filter(|path| path.is_absolute()));
     places.written.push("/dev/null".into());
     if engine.needs_network || settings.listen_address.parse::<IpAddr>().is_err() {
-        // Directories rather than files: when the network changes, another file takes the place of the old one.
+        // Directories rather than files, because files are replaced when the network changes.
         places.read.extend(NAME_LOOKUP.map(PathBuf::from));
         add(&mut places.read, Path::new("/etc/resolv.conf"));
     }
@@ -87,20 +87,20 @@ fn places(settings: &Settings) -> ReachablePaths {
     places
 }
 
-/// Adds the directory of a file, and of what it is a link to; what is no regular file only itself.
+/// Adds the directories of a file and of its target, if it is a link. Adds a pipe or device itself as well.
 fn add(directories: &mut Vec<PathBuf>, path: &Path) {
     let is_other = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
     if is_other {
         directories.push(path.to_owned());
     }
-    // A link to what is not there yet says where it will be.
+    // The target of a link may not exist yet.
     let target = fs::canonicalize(path).ok().or_else(|| Some(path.parent()?.join(fs::read_link(path).ok()?)));
     let places = [Some(path), target.as_deref()].into_iter().flatten();
-    // A device has no neighbours that might take its place, a pipe may.
-    let places = places.filter(|place| !(is_other && is_of_the_system(place)));
+    // No file replaces a device, but one may replace a pipe.
+    let places = places.filter(|place| !(is_other && is_system_path(place)));
     directories.extend(places.filter_map(Path::parent).map(Path::to_owned));
 }
 
-fn is_of_the_system(path: &Path) -> bool {
+fn is_system_path(path: &Path) -> bool {
     path.starts_with("/dev") || path.starts_with("/proc")
 }

@@ -1,114 +1,96 @@
-//! Becoming another user: what root alone may do comes before, and everything else is tried after.
+//! Changing to the user that `User` names: steps that need root come before, file access is tested after.
 //!
-//! All files but the output of `--detach` are opened by the new user, so that a start tries what a
-//! later reload or rotation will need. Logs on descriptors that the process was started with are taken
-//! before, and never opened by their names.
+//! The new user opens all files except the output of `--detach`, so that the start fails if a later reload or log
+//! rotation would. Inherited descriptors (`/dev/stdout` and the like) are duplicated before, and never opened by name.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, Uid, access};
 
-use super::listening::{self, BindAborted, RootSocket};
-use super::prepare::StartError;
-use crate::os::inherited::{self, Inherited};
+use super::error::StartError;
+use super::listening::{self, RootSocket};
+use crate::os::inherited;
 use crate::os::open;
 use crate::os::privileges::{self, Identity};
 use crate::settings::Settings;
 use crate::storage;
 
-/// Directories that many programs share, which none of them may own.
+/// Directories that many programs share: never suggest to give one of them to a single user.
 const SHARED_DIRECTORIES: [&str; 8] =
     ["/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/var/run"];
 
-/// Why a start ends before there is a runtime.
-pub(super) enum StartAborted {
-    /// What is wrong, a line each.
-    Failed(Vec<String>),
-    /// This signal asked for the end while something was waited for.
-    Stopped(&'static str),
-}
-
-/// Becomes the user that the settings name, if any, and returns the socket that root has made for it.
+/// Becomes the user that `User` names, if any, and returns the socket that it opened as root before.
 ///
 /// # Errors
 ///
-/// What keeps it from that.
-pub(super) fn assume(settings: &Settings, made_homedir: bool) -> Result<Option<RootSocket>, StartAborted> {
+/// The user or its group does not exist or cannot be assumed, the socket cannot be opened, or the user cannot access a
+/// file that the server needs.
+pub(super) fn assume(settings: &Settings, is_new_homedir: bool) -> Result<Option<RootSocket>, StartError> {
+    let Some(identity) = identity_to_assume(settings)? else { return Ok(None) };
+    let user = &identity.user;
+    if settings.reuse_port && privileges::is_for_root(settings.port) {
+        let port = settings.port;
+        return Err(StartError::User(format!(
+            "ReusePort: {user} cannot bind the port {port}, which only root can bind: choose another Port, let every \
+             user bind it (sysctl net.ipv4.ip_unprivileged_port_start={port}), or set ReusePort = False"
+        )));
+    }
+    let socket = listening::open_as_root(settings)?;
+    let (uid, gid) = identity.numbers();
+    if is_new_homedir {
+        let homedir = &settings.homedir;
+        chown(homedir, Some(uid.as_raw()), Some(gid.as_raw())).map_err(|error| {
+            StartError::User(format!("cannot give {} to {user}: {error}", homedir.display()))
+        })?;
+    }
+    identity.assume().map_err(|error| StartError::User(format!("cannot become the user {user}: {error}")))?;
+    let failures = FileTrial { identity: &identity }.of(settings);
+    if failures.is_empty() { Ok(Some(socket)) } else { Err(StartError::Files(failures)) }
+}
+
+/// Returns the user that `User` names, unless the process is that user already.
+fn identity_to_assume(settings: &Settings) -> Result<Option<Identity>, StartError> {
     if settings.user.is_empty() {
         return Ok(None);
     }
-    let one = |error: String| StartAborted::Failed(vec![error]);
     let identity = Identity::find(&settings.user, &settings.group)
-        .map_err(|text| one(format!("cannot become the user that User names: {text}")))?;
-    let now = Uid::effective();
-    if !now.is_root() {
-        // Asked for and done already, as under a service manager.
-        if identity.numbers().0 == now {
-            return Ok(None);
-        }
-        return Err(one(format!(
-            "User: only root can become {}, and this is the user number {now}: start as root, or remove User",
+        .map_err(|text| StartError::User(format!("cannot become the user that User names: {text}")))?;
+    let current = Uid::effective();
+    if identity.numbers().0 == current {
+        return Ok(None);
+    }
+    if !current.is_root() {
+        return Err(StartError::User(format!(
+            "User: only root can become {}, and this process has the user number {current}: start as root, or remove \
+             User",
             identity.user
         )));
     }
-    if identity.is_root() {
-        return Ok(None);
-    }
-    if settings.reuse_port && privileges::is_for_root(settings.port) {
-        return Err(one(format!(
-            "ReusePort: the port {} is one that only root can bind, and {} has to bind it, once it can serve: choose \
-             another Port, let every user bind it (sysctl net.ipv4.ip_unprivileged_port_start={}), or switch ReusePort \
-             off",
-            settings.port, identity.user, settings.port
-        )));
-    }
-    let socket = listening::open_as_root(settings).map_err(|error| match error {
-        BindAborted::Failed(error) => one(error.to_string()),
-        BindAborted::Stopped(name) => StartAborted::Stopped(name),
-    })?;
-    let (uid, gid) = identity.numbers();
-    if made_homedir {
-        chown(&settings.homedir, Some(uid.as_raw()), Some(gid.as_raw())).map_err(|error| {
-            one(format!("cannot give {} to {}: {error}", settings.homedir.display(), identity.user))
-        })?;
-    }
-    identity.assume().map_err(|error| one(format!("cannot become the user {}: {error}", identity.user)))?;
-    let failures = FileTrial { identity: &identity }.of(settings);
-    if failures.is_empty() { Ok(Some(socket)) } else { Err(StartAborted::Failed(failures)) }
+    Ok(Some(identity))
 }
 
-/// Opens the file that takes all output in the background.
-pub(super) fn open_output(path: &Path) -> Result<File, StartError> {
-    let opened = match Inherited::named(path) {
-        Ok(Some(inherited)) => inherited.duplicate().map(File::from),
-        Ok(None) => open::to_append(path),
-        Err(error) => Err(error),
-    };
-    opened.map_err(|error| StartError::Output { path: path.display().to_string(), error })
-}
-
-/// Tries as the new user what is needed now or later, and leaves nothing behind.
+/// Tests, as the new user, every file access that is needed now or later. Leaves nothing behind.
 struct FileTrial<'a> {
     identity: &'a Identity,
 }
 
 impl FileTrial<'_> {
-    /// What fails, a line each.
+    /// Returns the failures, one line each.
     fn of(&self, settings: &Settings) -> Vec<String> {
         let mut failures = Vec::new();
         failures.extend(self.reads("passwd file", &settings.passwd_file));
         failures.extend(self.reads("access file", &settings.access_file));
         for (what, path) in [("log file", &settings.log_file), ("usage log file", &settings.usage_log_file)] {
-            // What means a descriptor is open already, and never opened by its name.
+            // A descriptor is open already, and never opened by its name.
             if let Some(path) = path.as_deref().filter(|path| inherited::number_of(path).is_none()) {
                 failures.extend(self.writes(what, path));
             }
         }
         if storage::properties(&settings.engine).is_file {
-            // Where a link leads is where repairs make files.
+            // Repairs create files in the directory that a link leads to.
             let path = &settings.digest_db_path;
             failures
                 .extend(self.writes("database", &fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
@@ -131,12 +113,12 @@ impl FileTrial<'_> {
         Some(format!("{line}: {command}"))
     }
 
-    /// Tries a file that is there, and whether one could be made in its directory and removed.
+    /// Tests whether an existing file is writable, and whether files can be created and removed in its directory.
     fn writes(&self, what: &str, path: &Path) -> Option<String> {
         let user = &self.identity.user;
         let is_other = |metadata: fs::Metadata| !metadata.is_file();
         if fs::metadata(path).is_ok_and(is_other) {
-            // A terminal, a pipe: nothing is ever made in its place.
+            // A terminal or pipe is never replaced: the directory does not matter.
             let error = open::to_append(path).err()?;
             return Some(format!("{user} cannot write to the {what} {}: {error}", path.display()));
         }
@@ -157,31 +139,31 @@ impl FileTrial<'_> {
         let command =
             self.command_to_open_parents(directory).unwrap_or_else(|| self.command_to_own(directory));
         Some(format!(
-            "{user} cannot make files in {}, where the {what} is: {error}: {command}",
+            "{user} cannot create files in {}, the directory of the {what}: {error}: {command}",
             directory.display()
         ))
     }
 
-    /// The command that lets the user make files in a directory.
+    /// Returns the command that lets the user create files in a directory.
     fn command_to_own(&self, directory: &Path) -> String {
         let Identity { user, group, .. } = self.identity;
         if !directory.exists() {
             format!("install -d -o {user} -g {group} {}", directory.display())
         } else if SHARED_DIRECTORIES.iter().any(|shared| directory == Path::new(shared)) {
             let own = directory.join("pyzord");
-            format!("install -d -o {user} -g {group} {} and use that folder", own.display())
+            format!("install -d -o {user} -g {group} {} and use that directory", own.display())
         } else {
             format!("chown {user} {}", directory.display())
         }
     }
 
-    /// The command that lets the user reach a path, if a directory above it is closed.
+    /// Returns the command that lets the user reach a path, if a directory above it denies access.
     fn command_to_open_parents(&self, path: &Path) -> Option<String> {
         let parents: Vec<PathBuf> = path.ancestors().skip(1).map(Path::to_owned).collect();
-        let closed = parents
+        let denied = parents
             .iter()
             .rev()
             .find(|parent| parent.is_dir() && access(parent.as_path(), AccessFlags::X_OK).is_err())?;
-        Some(format!("chmod o+x {}", closed.display()))
+        Some(format!("chmod o+x {}", denied.display()))
     }
 }

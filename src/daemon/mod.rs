@@ -1,13 +1,15 @@
-//! The daemon from its command line to its end: puts the other modules together, in an order in which
-//! no signal can come too early.
+//! The program `pyzord`, from the command line to the exit code. Signals are blocked before anything else, so that none
+//! is lost or ends the process early.
 
 mod check;
 mod confinement;
 mod console;
+mod error;
 mod identity;
 mod listening;
 mod prepare;
 mod recovery;
+mod retry;
 mod runtime;
 mod service;
 mod start;
@@ -18,25 +20,25 @@ use std::process::ExitCode;
 
 use self::check::check;
 use self::console::{print, say};
-use self::prepare::StartError;
+use self::error::StartError;
 use self::recovery::recover;
 use self::start::start;
 use crate::os::signals;
 use crate::settings::{self, Environment, ServerInvocation, SettingsError};
 
-/// The command line was misused.
+/// The exit code for a wrong command line.
 const EXIT_USAGE: u8 = 2;
 
 /// Runs the program `pyzord`.
 pub fn main() -> ExitCode {
     signals::ignore_meaningless();
-    // Signals wait until the server can take them. Everything else that the program does is ended by them.
+    // Signals stay pending until the server takes them. Other actions than serving and repairing do not take them:
+    // for those they are unblocked again.
     if let Err(error) = signals::block() {
         say("error", &StartError::System(error));
         return ExitCode::FAILURE;
     }
     let invocation = settings::load(std::env::args_os().skip(1), &Environment::of_process());
-    // A repair takes them, too.
     if !matches!(invocation, Ok(ServerInvocation::Serve(_) | ServerInvocation::Recover(_)))
         && let Err(error) = signals::unblock()
     {

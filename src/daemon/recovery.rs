@@ -1,4 +1,4 @@
-//! `--recover`: repairs the database of gdbm.
+//! `--recover`: repairs a database of the engine gdbm.
 
 use std::process::ExitCode;
 use std::thread;
@@ -9,15 +9,21 @@ use crate::os::{self, signals};
 use crate::settings::Settings;
 use crate::storage::{self, Cancel};
 
-/// How often a recovery looks whether it is to stop, and whether it is done.
+/// The interval at which a recovery checks for signals and for its end.
 const RECOVERY_STEP: Duration = Duration::from_millis(20);
 
-/// Repairs the database and says what became of it.
+/// Repairs the database and prints the result.
 pub(super) fn recover(settings: &Settings) -> ExitCode {
     os::restrict_umask();
     settings.warnings.iter().for_each(|warning| say("warning", warning));
     let Some(recover) = storage::recovery(&settings.engine) else {
-        say("error", &format_args!("--recover is for a file of gdbm, and Engine is {}", settings.engine));
+        say(
+            "error",
+            &format_args!(
+                "--recover repairs files of the engine gdbm only, and Engine is {}",
+                settings.engine
+            ),
+        );
         return ExitCode::FAILURE;
     };
     let age = (settings.cleanup_age > 0).then(|| Duration::from_secs(settings.cleanup_age));
@@ -45,7 +51,7 @@ pub(super) fn recover(settings: &Settings) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(_) => {
-            say("error", &"the thread of the recovery has died");
+            say("error", &"the thread that repairs the database has crashed");
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,16 @@
-//! Beside the server: signals, reloading, the engine's health.
+//! The task beside the server that takes signals, reloads, and watches the engine.
+//!
+//! A reload is in one of three states:
+//!
+//! ```text
+//!             request               thread done, no request meanwhile
+//!   ┌──── Idle ───────▶ Running ─────────────────────────────────────▶ Idle
+//!   │ request,             │  ▲ ─┐ thread done, a request meanwhile:
+//!   │ no thread            │  └──┘ start again
+//!   ▼                      │ start again, no thread
+//!   Delayed ◀──────────────┘
+//!   └─▶ after RETRY, or at the next request: start again
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,27 +26,32 @@ use crate::logging::Logs;
 use crate::os::signals::{Intention, Signals};
 use crate::storage::Engine;
 
-/// How soon a reload is tried again for which there was no thread.
+/// The pause before a reload is retried for which no thread could be started.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What a reload that fails leaves behind.
-const UNCHANGED: &str = "the accounts and rules in force stay as they were";
+/// The consequence of a failed reload, for messages.
+const UNCHANGED: &str = "the accounts and access rules in force stay unchanged";
 
-/// What ended the service.
+/// Why the service ended.
 pub(super) enum ServiceEnd {
-    /// A signal.
+    /// A signal asked for it.
     Asked,
-    /// Something without which it cannot go on.
+    /// The engine or the server failed.
     Failed,
 }
 
-/// Takes signals and watches over the engine, beside the server.
+/// The extent of a reload, the smaller one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ReloadRequest {
+    Access,
+    AccessAndLogs,
+}
+
+/// Takes signals and watches the engine, beside the server.
 pub(super) struct SignalWatch {
     pub(super) signals: Signals,
-    /// Whether a signal asked for a reload before there was anything to reload.
-    pub(super) reload_at_once: bool,
     pub(super) sources: AccessSources,
-    /// Which files there were when they were loaded last.
+    /// The files that existed at the last load.
     pub(super) present: PresentFiles,
     pub(super) access: Arc<ArcSwap<Authorizer>>,
     pub(super) logs: Logs,
@@ -42,14 +59,18 @@ pub(super) struct SignalWatch {
 }
 
 impl SignalWatch {
-    /// Reloads and reopens until the daemon is to end, which it then asks the server for.
-    pub(super) async fn run_until_stopped(mut self, mut stop: oneshot::Sender<()>) -> ServiceEnd {
+    /// Obeys signals until the server must stop, and then asks it to through `stop`. `early` is a request that came
+    /// before the server served.
+    pub(super) async fn run_until_stopped(
+        mut self,
+        early: Option<ReloadRequest>,
+        mut stop: oneshot::Sender<()>,
+    ) -> ServiceEnd {
         let engine = Arc::clone(&self.engine);
         let failed = engine.failed();
         tokio::pin!(failed);
-        let mut reload = PendingReload { is_wanted: self.reload_at_once, ..PendingReload::default() };
+        let mut reload = early.map_or(Reload::Idle, |request| self.start(request));
         let end = loop {
-            reload.begin(&self);
             tokio::select! {
                 biased;
                 why = &mut failed => {
@@ -57,14 +78,7 @@ impl SignalWatch {
                     break ServiceEnd::Failed;
                 }
                 () = stop.closed() => break ServiceEnd::Failed,
-                outcome = finished(&mut reload.running) => {
-                    reload.running = None;
-                    match outcome {
-                        Ok(outcome) => self.take(outcome),
-                        Err(_) => error!("reloading failed: its thread has died; {UNCHANGED}"),
-                    }
-                }
-                () = due(reload.retry) => reload.is_wanted = true,
+                event = reload.next() => reload = self.continue_reload(reload, event),
                 intention = self.signals.next() => match intention {
                     Intention::Stop(name) => {
                         info!("{name} received. Shutting down.");
@@ -72,116 +86,126 @@ impl SignalWatch {
                     }
                     Intention::Reload => {
                         info!("SIGUSR1 received. Reloading configuration.");
-                        reload.want(false);
+                        reload = self.request(reload, ReloadRequest::Access);
                     }
                     Intention::Reopen => {
                         info!("SIGHUP received. Reopening log files and reloading configuration.");
-                        reload.want(true);
+                        reload = self.request(reload, ReloadRequest::AccessAndLogs);
                     }
                 },
             }
         };
-        // The receiver is gone when the server has ended by itself.
+        // Fails if the server has ended by itself.
         let _ = stop.send(());
         end
     }
 
-    /// Begins to reload, in a thread of its own: opening and reading may take long, on a network's file
-    /// system for instance.
-    fn reload(&self, reopen: bool) -> io::Result<ReloadOutcome> {
-        let (logs, sources, before) = (self.logs.clone(), self.sources.clone(), self.present);
-        let (done, reloading) = oneshot::channel();
-        // The runtime's own threads would panic where there can be no more.
-        thread::Builder::new().name("reload".to_owned()).spawn(move || {
-            if reopen {
-                logs.reopen();
-            }
-            // The receiver is gone when the server ends.
-            let _ = done.send(access::load(&sources, before));
-        })?;
-        Ok(reloading)
+    /// Starts a reload, or notes that another one must follow the running one: a file may have changed since that one
+    /// read it.
+    fn request(&self, reload: Reload, request: ReloadRequest) -> Reload {
+        match reload {
+            Reload::Idle => self.start(request),
+            Reload::Running { outcome, next } => Reload::Running { outcome, next: next.max(Some(request)) },
+            Reload::Delayed { request: delayed, .. } => self.start(delayed.max(request)),
+        }
     }
 
-    /// Puts what was reloaded into force, or says why it is not.
-    fn take(&mut self, outcome: Result<LoadedAccess, AccessLoadError>) {
+    fn continue_reload(&mut self, reload: Reload, event: ReloadEvent) -> Reload {
+        match (reload, event) {
+            (Reload::Running { next, .. }, ReloadEvent::Finished(outcome)) => {
+                self.apply(outcome);
+                next.map_or(Reload::Idle, |request| self.start(request))
+            }
+            // The failure to start it has been reported.
+            (Reload::Delayed { request, .. }, _) => {
+                self.try_start(request).unwrap_or_else(|_| Reload::delayed(request))
+            }
+            (reload, _) => reload,
+        }
+    }
+
+    fn start(&self, request: ReloadRequest) -> Reload {
+        self.try_start(request).unwrap_or_else(|error| {
+            error!(
+                "cannot start a reload: {error}; the logs, accounts and access rules in force stay unchanged until a \
+                 retry succeeds"
+            );
+            Reload::delayed(request)
+        })
+    }
+
+    /// Reloads in a thread of its own, because opening and reading files can take long, on a network file system for
+    /// example.
+    fn try_start(&self, request: ReloadRequest) -> io::Result<Reload> {
+        let (logs, sources, before) = (self.logs.clone(), self.sources.clone(), self.present);
+        let (done, outcome) = oneshot::channel();
+        // Not one of the runtime's threads: tokio panics when it cannot start one.
+        thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            if request == ReloadRequest::AccessAndLogs {
+                logs.reopen();
+            }
+            // Fails if the server has ended meanwhile.
+            let _ = done.send(access::load(&sources, before));
+        })?;
+        Ok(Reload::Running { outcome, next: None })
+    }
+
+    /// Puts the loaded accounts and access rules in force, or reports why they are not.
+    fn apply(&mut self, outcome: Result<LoadOutcome, oneshot::error::RecvError>) {
         match outcome {
-            Ok(loaded) => {
+            Ok(Ok(loaded)) => {
                 log_loaded(&loaded);
                 self.present = loaded.present;
                 self.access.store(Arc::new(loaded.authorizer));
                 info!("The accounts and the access rules have been reloaded.");
             }
-            Err(error) => error!("{error}; {UNCHANGED}"),
+            Ok(Err(error)) => error!("{error}; {UNCHANGED}"),
+            Err(_) => error!("cannot reload: the thread that reloads has crashed; {UNCHANGED}"),
         }
     }
 }
 
-/// What a thread that reloads will have loaded.
-type ReloadOutcome = oneshot::Receiver<Result<LoadedAccess, AccessLoadError>>;
+type LoadOutcome = Result<LoadedAccess, AccessLoadError>;
 
-/// Reloads that signals have asked for.
-#[derive(Default)]
-struct PendingReload {
-    running: Option<ReloadOutcome>,
-    /// Whether another one is to begin when none is running: a signal during a reload may mean that a file has
-    /// changed since it was read.
-    is_wanted: bool,
-    /// Whether the logs are to be opened again, too.
-    reopen: bool,
-    /// When one that could not begin is tried again.
-    retry: Option<Instant>,
+/// The state of reloading.
+enum Reload {
+    Idle,
+    Running {
+        outcome: oneshot::Receiver<LoadOutcome>,
+        /// The reload that must follow.
+        next: Option<ReloadRequest>,
+    },
+    /// No thread could be started.
+    Delayed {
+        request: ReloadRequest,
+        until: Instant,
+    },
 }
 
-impl PendingReload {
-    fn want(&mut self, reopen: bool) {
-        self.reopen |= reopen;
-        (self.is_wanted, self.retry) = (true, None);
+enum ReloadEvent {
+    Finished(Result<LoadOutcome, oneshot::error::RecvError>),
+    RetryDue,
+}
+
+impl Reload {
+    fn delayed(request: ReloadRequest) -> Self {
+        Self::Delayed { request, until: Instant::now() + RETRY }
     }
 
-    /// Begins a reload that is wanted, unless one is running.
-    fn begin(&mut self, watch: &SignalWatch) {
-        if !self.is_wanted || self.running.is_some() {
-            return;
-        }
-        match watch.reload(self.reopen) {
-            Ok(task) => {
-                self.running = Some(task);
-                (self.reopen, self.retry) = (false, None);
-            }
-            Err(error) => {
-                // What a signal has asked for is tried until it succeeds, and reported once.
-                if self.retry.is_none() {
-                    error!(
-                        "reloading failed: {error}; the logs, accounts and rules in force stay as they were until it \
-                         succeeds"
-                    );
-                }
-                self.retry = Some(Instant::now() + RETRY);
+    /// Waits for the next event; forever, if idle.
+    async fn next(&mut self) -> ReloadEvent {
+        match self {
+            Self::Idle => std::future::pending().await,
+            Self::Running { outcome, .. } => ReloadEvent::Finished(outcome.await),
+            Self::Delayed { until, .. } => {
+                sleep_until(*until).await;
+                ReloadEvent::RetryDue
             }
         }
-        self.is_wanted = false;
     }
 }
 
-/// Waits for a reload that is running; for ever, if none is.
-async fn finished(
-    running: &mut Option<ReloadOutcome>,
-) -> Result<Result<LoadedAccess, AccessLoadError>, oneshot::error::RecvError> {
-    match running {
-        Some(task) => task.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for this moment; for ever, if there is none.
-async fn due(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Logs what was loaded.
+/// Logs the notes and warnings about loaded files.
 pub(super) fn log_loaded(loaded: &LoadedAccess) {
     loaded.notes.iter().for_each(|note| info!("{note}"));
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));

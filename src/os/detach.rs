@@ -1,5 +1,5 @@
-//! Going into the background, and telling the process in the foreground how it went.
-#![allow(unsafe_code, reason = "fork is unsafe, and so is closing what other code opened")]
+//! Detaching: going into the background, and reporting the outcome to the process in the foreground.
+#![allow(unsafe_code, reason = "fork is unsafe, and so is closing descriptors of other code")]
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,10 +14,11 @@ use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork,
 
 use super::signals;
 
+/// The words that the daemon sends to the process in the foreground.
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
 
-/// The daemon's side of a detaching: what the process that was started still waits to hear.
+/// The daemon's side of a detach, by which it reports to the process in the foreground.
 #[derive(Debug)]
 pub(crate) struct Readiness {
     pipe: File,
@@ -25,52 +26,49 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// Lets the terminal go, with stdout and stderr to the file from now on, and lets the process
-    /// that was started end with success.
+    /// Redirects stdout and stderr to the output file, and lets the process in the foreground exit with success.
     ///
     /// # Errors
     ///
-    /// The system's. The caller's descriptors may then still be in use.
+    /// The system's. The descriptors of the caller may still be in use then.
     pub(crate) fn ready(mut self) -> io::Result<()> {
-        // Before the word is given: a caller that waits for the end of our output, as ssh does, must
-        // not find us still holding it.
+        // Before the word is sent: a caller such as ssh waits until no process holds its output any more.
         dup2_stdout(self.output.as_fd())?;
         dup2_stderr(self.output.as_fd())?;
-        self.tell(READY)
+        self.send(READY)
     }
 
-    /// Lets the process that was started end with failure. The reason has been written to stderr.
+    /// Lets the process in the foreground exit with failure. The reason must have been written to stderr.
     pub(crate) fn failed(mut self) {
-        // The process that was started may be gone.
-        let _ = self.tell(FAILED);
+        // The process in the foreground may have ended.
+        let _ = self.send(FAILED);
     }
 
-    fn tell(&mut self, word: u8) -> io::Result<()> {
+    fn send(&mut self, word: u8) -> io::Result<()> {
         match self.pipe.write_all(&[word]) {
-            // The process that was started has been killed, which is no reason to stop.
+            // The process in the foreground has been killed, which is no reason to stop.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome,
         }
     }
 }
 
-/// Goes into the background: a new session without a terminal, in `/`, without stdin and without
-/// any inherited descriptor but stdout, stderr and `keep`. Returns in the daemon only, and must be
-/// called before there are threads. The process that was started waits, and ends when the daemon
-/// has told it how it went.
+/// Goes into the background: a new session without a terminal, in `/`, without stdin, and without inherited
+/// descriptors except stdout, stderr and `keep`. Returns in the daemon only: the process in the foreground waits for
+/// the daemon's report and exits. Must be called while the process has a single thread.
 ///
 /// # Errors
 ///
-/// The system's, in whichever process met it; the other one ends by itself.
+/// The system's, in the process in which the call failed; the other process exits.
 pub(crate) fn detach(output: File, keep: &[RawFd]) -> io::Result<Readiness> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: there is only this thread.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
             drop(writer);
-            // It ends at once, having forked again.
+            // It forks again and exits at once.
             while waitpid(child, None) == Err(Errno::EINTR) {}
-            // A signal to stop that came before the fork is meant for the daemon, which is in that child's group.
+            // A signal to stop that came before the fork is meant for the daemon, which is in the child's group.
             if signals::stopped_within(Duration::ZERO).is_some() {
                 let _ = killpg(child, Signal::SIGTERM);
             }
@@ -82,7 +80,7 @@ pub(crate) fn detach(output: File, keep: &[RawFd]) -> io::Result<Readiness> {
             match leave(&readiness, keep) {
                 Ok(()) => Ok(readiness),
                 Err(error) => {
-                    let _ = readiness.tell(FAILED);
+                    let _ = readiness.send(FAILED);
                     Err(error)
                 }
             }
@@ -92,7 +90,7 @@ pub(crate) fn detach(output: File, keep: &[RawFd]) -> io::Result<Readiness> {
 
 fn leave(readiness: &Readiness, keep: &[RawFd]) -> io::Result<()> {
     setsid()?;
-    // A session's leader could get a terminal again by opening one, its child cannot.
+    // A session leader would get a terminal by opening one, its child does not.
     // SAFETY: there is only this thread.
     if let ForkResult::Parent { .. } = unsafe { fork() }? {
         exit(0);
@@ -104,7 +102,7 @@ fn leave(readiness: &Readiness, keep: &[RawFd]) -> io::Result<()> {
     close_all_but(kept)
 }
 
-/// Closes every descriptor that is not in the list.
+/// Closes all descriptors that are not in the list.
 fn close_all_but(mut kept: Vec<RawFd>) -> io::Result<()> {
     kept.sort_unstable();
     kept.push(RawFd::MAX);
@@ -113,8 +111,8 @@ fn close_all_but(mut kept: Vec<RawFd>) -> io::Result<()> {
         if first > last {
             continue;
         }
-        // SAFETY: these were inherited, or belong to nothing that is used any more: the logs, the
-        // output and the pipe are all that has been opened, and they are kept.
+        // SAFETY: the descriptors in use (logs, socket, output, pipe) are kept. All others were inherited, or are not
+        // used any more.
         if unsafe { libc::close_range(first.unsigned_abs(), last.unsigned_abs(), 0) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -122,24 +120,24 @@ fn close_all_but(mut kept: Vec<RawFd>) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends this process as the daemon says.
+/// Waits for the word of the daemon and exits accordingly.
 fn wait_for_word(pipe: OwnedFd) -> ! {
-    // An impatient person may interrupt the waiting; the daemon is not touched by that. Other signals mean nothing
-    // to this process.
+    // The wait can be interrupted from the terminal, without effect on the daemon. Other signals have no meaning here.
     let _ = signals::unblock_stops();
     let mut word = [0];
     match File::from(pipe).read_exact(&mut word) {
         Ok(()) if word[0] == READY => exit(0),
         Ok(()) => exit(1),
         Err(_) => {
-            let _ = writeln!(io::stderr(), "pyzord: error: the daemon died while it was starting");
+            let _ =
+                writeln!(io::stderr(), "pyzord: error: the server process died while starting: see its log");
             exit(1);
         }
     }
 }
 
-/// Ends this process without what the daemon is to do at its end.
+/// Exits without running any exit handler or destructor.
 fn exit(code: i32) -> ! {
-    // SAFETY: ends the process and touches no memory of it.
+    // SAFETY: exits and accesses no memory of the process.
     unsafe { libc::_exit(code) }
 }

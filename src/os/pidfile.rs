@@ -1,7 +1,7 @@
-//! The pid file: the daemon's number, locked as long as the daemon lives.
+//! The pid file: the process id of the daemon, locked while the daemon runs.
 //!
-//! The lock, not the number, says whether the owner lives: a number may long belong to another
-//! process, and a killed daemon leaves its file behind.
+//! The lock, not the number, tells whether the owner runs: the number may belong to another process by now, and a
+//! killed daemon leaves its file behind.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -12,21 +12,21 @@ use thiserror::Error;
 
 use super::open::not_regular;
 
-/// Why there is no pid file.
+/// The pid file cannot be used.
 #[derive(Debug, Error)]
 pub(crate) enum PidFileError {
-    /// Its owner lives.
+    /// Its owner is running.
     #[error("already running ({}): the pid file {} is locked", owner(*pid), path.display())]
     AlreadyRunning {
-        /// The file.
+        /// The pid file.
         path: PathBuf,
-        /// The owner, as far as the file tells.
+        /// The owner, if the file names one.
         pid: Option<u32>,
     },
-    /// The system refused.
+    /// The system refuses access.
     #[error("cannot write the pid file {}: {error}", path.display())]
     Unusable {
-        /// The file.
+        /// The pid file.
         path: PathBuf,
         /// The system's reason.
         error: io::Error,
@@ -34,7 +34,7 @@ pub(crate) enum PidFileError {
 }
 
 impl PidFileError {
-    /// Whether a living owner is all that stands in the way; it may be about to end.
+    /// Whether a running owner is the reason, which may be about to end.
     pub(crate) fn is_busy(&self) -> bool {
         matches!(self, Self::AlreadyRunning { .. })
     }
@@ -51,11 +51,11 @@ pub(crate) struct PidFile {
     file: File,
 }
 
-/// Looks whether a living daemon has this pid file, and changes nothing.
+/// Checks that no running daemon has this pid file, and changes nothing.
 ///
 /// # Errors
 ///
-/// It has, or the file cannot be opened.
+/// The owner is running, or the file cannot be opened.
 pub(crate) fn check(path: &Path) -> Result<(), PidFileError> {
     match open(path, OpenOptions::new().read(true)) {
         Ok(file) => lock(path, file).map(drop),
@@ -65,7 +65,7 @@ pub(crate) fn check(path: &Path) -> Result<(), PidFileError> {
 }
 
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    // A link could lead the number into any file, a pipe could be waited for.
+    // Following a link could overwrite any file, and opening a pipe could block.
     let file = match options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY).open(path) {
         // A pipe or a socket.
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Err(not_regular()),
@@ -75,11 +75,11 @@ fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 }
 
 impl PidFile {
-    /// Writes this process's number into the file, which is replaced if its owner is dead.
+    /// Writes the id of this process into the file. A file of a dead owner is replaced.
     ///
     /// # Errors
     ///
-    /// The owner lives, or the file cannot be written.
+    /// The owner is running, or the file cannot be written.
     pub(crate) fn write(path: &Path) -> Result<Self, PidFileError> {
         let unusable = |error| PidFileError::Unusable { path: path.to_owned(), error };
         loop {
@@ -91,7 +91,7 @@ impl PidFile {
                 continue;
             }
             if let Err(error) = replace_content(&mut file) {
-                // On a full disk: a part of the number would name another process. Its former owner is dead.
+                // On a full disk a truncated number could name another process. The former owner is dead.
                 let _ = fs::remove_file(path);
                 return Err(unusable(error));
             }
@@ -99,7 +99,12 @@ impl PidFile {
         }
     }
 
-    /// Removes the file, unless another one has been put in its place.
+    /// Returns the path that the file was written to.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the file, unless it has been replaced.
     ///
     /// # Errors
     ///
@@ -113,10 +118,10 @@ impl PidFile {
     }
 }
 
-/// A start that fails or is stopped leaves no file.
+/// Removes the file when a start fails or is stopped.
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // The number of a dead process in it does no harm.
+        // A file that stays is harmless: it is not locked.
         let _ = self.remove_if_own();
     }
 }
@@ -124,8 +129,7 @@ impl Drop for PidFile {
 fn replace_content(file: &mut File) -> io::Result<()> {
     let line = format!("{}\n", std::process::id());
     file.rewind()?;
-    // One write, and the rest of an older, longer number cut off only behind it, so that a reader
-    // never sees a part of the number.
+    // One write, then truncation of a longer old number, so that readers never see a part of the number.
     file.write_all(line.as_bytes())?;
     file.set_len(line.len() as u64)
 }
@@ -158,9 +162,9 @@ mod tests {
     }
 
     #[test]
-    fn the_file_holds_the_number_and_goes_at_the_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pid");
+    fn file_holds_the_process_id_and_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
         let file = PidFile::write(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), own_line());
         file.remove().unwrap();
@@ -168,9 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_file_is_replaced_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pid");
+    fn stale_file_is_replaced_completely() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
         fs::write(&path, "12345678901234567890\nand more\n").unwrap();
         check(&path).unwrap();
         let _file = PidFile::write(&path).unwrap();
@@ -178,9 +182,9 @@ mod tests {
     }
 
     #[test]
-    fn a_living_owner_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pid");
+    fn running_owner_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
         let _file = PidFile::write(&path).unwrap();
         let expected = format!(
             "already running (pid {}): the pid file {} is locked",
@@ -194,9 +198,9 @@ mod tests {
     }
 
     #[test]
-    fn another_file_in_its_place_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pid");
+    fn replaced_file_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
         let first = PidFile::write(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let second = PidFile::write(&path).unwrap();
@@ -206,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn links_folders_and_missing_folders_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(folder.path().join("elsewhere"), &link).unwrap();
-        for path in [link.as_path(), folder.path(), &folder.path().join("missing/pid")] {
+    fn links_and_directories_and_missing_parents_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path().join("elsewhere"), &link).unwrap();
+        for path in [link.as_path(), directory.path(), &directory.path().join("missing/pid")] {
             let error = PidFile::write(path).unwrap_err();
             assert!(!error.is_busy() && error.to_string().contains(&path.display().to_string()), "{error}");
         }
-        assert!(!folder.path().join("elsewhere").exists());
+        assert!(!directory.path().join("elsewhere").exists());
     }
 }

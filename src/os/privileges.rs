@@ -1,5 +1,5 @@
-//! Which user the process is, and how much it wants to be preferred.
-#![allow(unsafe_code, reason = "no safe wrapper of nice(2) is among the dependencies")]
+//! The user and the niceness of the process.
+#![allow(unsafe_code, reason = "no dependency has a safe wrapper of nice(2)")]
 
 use std::ffi::CString;
 use std::{fs, io};
@@ -9,30 +9,30 @@ use nix::unistd::{
     Gid, Group, Uid, User, getresgid, getresuid, initgroups, setgroups, setresgid, setresuid, setuid,
 };
 
-/// The first port that every user can bind, where the system does not say it.
+/// The first port that every user can bind, if the system does not report it.
 const USUAL_FIRST_FREE: u32 = 1024;
 
-/// A user to become.
+/// A user and group that the process can change to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// The name, or the number where there is none.
+    /// The name of the user, or its number if it has none.
     pub(crate) user: String,
-    /// The group's name, or its number where there is none.
+    /// The name of the group, or its number if it has none.
     pub(crate) group: String,
     uid: Uid,
     gid: Gid,
-    /// Whether the system knows the user, and so of which other groups he is.
+    /// Whether the system knows the user and thus its other groups.
     is_known: bool,
 }
 
 impl Identity {
-    /// Looks up a user and a group, each by name or number; without a group the user's own.
+    /// Looks up a user and a group, each by name or number. An empty group stands for the user's own.
     ///
     /// # Errors
     ///
-    /// What is wrong, in a few words.
+    /// A short reason.
     pub(crate) fn find(user: &str, group: &str) -> Result<Self, String> {
-        let failed = |error: Errno| format!("the system's users cannot be looked up: {error}");
+        let failed = |error: Errno| format!("cannot look up users and groups: {error}");
         let known = match user.parse().map(Uid::from_raw) {
             Ok(uid) => User::from_uid(uid).map_err(failed)?,
             Err(_) => User::from_name(user).map_err(failed)?,
@@ -40,17 +40,17 @@ impl Identity {
         let (uid, own_group) = match (&known, user.parse()) {
             (Some(known), _) => (known.uid, Some(known.gid)),
             (None, Ok(number)) => (Uid::from_raw(number), None),
-            (None, Err(_)) => return Err(format!("there is no user '{}'", user.escape_debug())),
+            (None, Err(_)) => return Err(format!("no user has the name '{}'", user.escape_debug())),
         };
         let gid = match (group, group.parse(), own_group) {
             ("", _, Some(gid)) => gid,
             ("", _, None) => {
-                return Err(format!("the system has no user of the number {uid}, so that Group is needed"));
+                return Err(format!("no user has the number {uid}: set Group as well"));
             }
             (_, Ok(number), _) => Gid::from_raw(number),
             (name, Err(_), _) => match Group::from_name(name).map_err(failed)? {
                 Some(group) => group.gid,
-                None => return Err(format!("there is no group '{}'", name.escape_debug())),
+                None => return Err(format!("no group has the name '{}'", name.escape_debug())),
             },
         };
         let group = Group::from_gid(gid).map_err(failed)?.map_or_else(|| gid.to_string(), |group| group.name);
@@ -58,21 +58,16 @@ impl Identity {
         Ok(Self { user: known.map_or_else(|| uid.to_string(), |user| user.name), group, uid, gid, is_known })
     }
 
-    /// Whether this is the system's administrator.
-    pub(crate) fn is_root(&self) -> bool {
-        self.uid.is_root()
-    }
-
-    /// The numbers of the user and the group.
+    /// Returns the numbers of the user and the group.
     pub(crate) fn numbers(&self) -> (Uid, Gid) {
         (self.uid, self.gid)
     }
 
-    /// Becomes this user, for good. There may be only one thread.
+    /// Changes to this user irreversibly. The process must have a single thread.
     ///
     /// # Errors
     ///
-    /// The system refuses, or the process could become root again.
+    /// The system's, or that the process could still become root again.
     pub(crate) fn assume(&self) -> io::Result<()> {
         if self.is_known {
             initgroups(&CString::new(self.user.as_str())?, self.gid)?;
@@ -85,7 +80,7 @@ impl Identity {
         let are_all = [users.real, users.effective, users.saved] == [self.uid; 3]
             && [groups.real, groups.effective, groups.saved] == [self.gid; 3];
         if !are_all || setuid(Uid::from_raw(0)).is_ok() {
-            return Err(io::Error::other("the process could become root again"));
+            return Err(io::Error::other("the process could still become root again"));
         }
         Ok(())
     }
@@ -98,18 +93,18 @@ pub(crate) fn is_for_root(port: u16) -> bool {
     u32::from(port) < first_free.unwrap_or(USUAL_FIRST_FREE)
 }
 
-/// Raises the niceness by this much, which a negative number lowers. Zero asks the system nothing.
+/// Raises the niceness by the increment; a negative one lowers it. Zero makes no system call.
 ///
 /// # Errors
 ///
-/// The system refuses, as it does when a user without the right lowers it.
+/// The system's, for example if the user has no right to lower the niceness.
 pub(crate) fn nice(increment: i32) -> io::Result<()> {
     if increment == 0 {
         return Ok(());
     }
-    // The new niceness is returned, of which -1 is one: only the error number tells.
+    // -1 is a valid new niceness as well as the sign of an error: only errno tells them apart.
     Errno::clear();
-    // SAFETY: takes a number and touches no memory.
+    // SAFETY: takes a number and accesses no memory.
     let niceness = unsafe { libc::nice(increment) };
     match Errno::last() {
         error if niceness == -1 && error != Errno::UnknownErrno => Err(error.into()),

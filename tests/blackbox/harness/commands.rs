@@ -80,8 +80,7 @@ impl Home {
     #[track_caller]
     pub(crate) fn detach_with(&self, command: Command) -> Process {
         let finished = finish(command);
-        let of_root = "pyzord: warning: running as root, which the server has no need of: set User to one that is \
-                       made for it";
+        let of_root = "pyzord: warning: running as root, which is not needed: set User to a dedicated user";
         let of_store = "it does not answer";
         let more = |line: &&str| {
             *line != of_root

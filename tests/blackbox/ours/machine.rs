@@ -120,7 +120,7 @@ fn a_homedir_that_vanishes_is_told_of_and_the_server_goes_on() {
         });
         daemon.signal(Signal::SIGHUP);
         eventually("a word on the log", || {
-            fs::read_to_string(&output).unwrap().contains("the old one is written on").then_some(())
+            fs::read_to_string(&output).unwrap().contains("still writing to the old file").then_some(())
         });
     });
     assert!(ledger.acknowledged() > 10);

@@ -46,7 +46,7 @@ fn want_of_processes_leaves_accounts_and_rules_in_force_and_passes() {
     home.rewrite("pyzord.passwd", new.passwd());
     let (log, rotated) = (home.path("pyzord.log"), home.path("pyzord.log.1"));
     fs::rename(&log, &rotated).unwrap();
-    let told = || fs::read_to_string(&rotated).unwrap().matches("accounts and rules in force stay").count();
+    let told = || fs::read_to_string(&rotated).unwrap().matches("in force stay unchanged").count();
     for (signals, signal) in [Signal::SIGUSR1, Signal::SIGHUP].into_iter().enumerate() {
         server.signal(signal);
         eventually("a line about it", || (told() > signals).then_some(()));

@@ -186,7 +186,7 @@ fn recovering_is_refused_where_it_cannot_be_right() {
     assert_eq!(home.caller().count(&digest(1)), 1);
     daemon.stop();
     home.rewrite("config", "[server]\nEngine = redis\nDigestDB = localhost,6379,,0\n");
-    recover(&home).expect_line(&["--recover is for a file of gdbm, and Engine is redis"]);
+    recover(&home).expect_line(&["--recover repairs files of the engine gdbm only, and Engine is redis"]);
     home.rewrite("config", "[server]\nDigestDB = /dev/null\n");
     recover(&home).expect_line(&["/dev/null", "not a regular file"]);
 }

@@ -26,9 +26,7 @@ fn usage_lines_that_found_a_full_disk_are_counted() {
             fs::read_to_string(&log).unwrap().contains("its lines are lost until").then_some(())
         });
         fs::remove_file(disk.path("ballast")).unwrap();
-        eventually("room", || {
-            fs::read_to_string(&log).unwrap().contains("can be written again").then_some(())
-        });
+        eventually("room", || fs::read_to_string(&log).unwrap().contains("is writable again").then_some(()));
     });
     server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));

@@ -142,7 +142,7 @@ fn a_daemon_that_is_stopped_while_it_waits_for_an_address_is_a_failure() {
         }
         let status = running.ended();
         assert!(!status.success(), "{user:?}: {status}");
-        assert!(said(&home).contains("stopped by SIGTERM while it was starting") || user.is_none());
+        assert!(said(&home).contains("stopped by SIGTERM while starting") || user.is_none());
         home.expect_no_process();
     }
 }

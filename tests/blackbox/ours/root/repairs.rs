@@ -133,5 +133,5 @@ fn directory_of_the_real_file_is_tried_as_the_user() {
     chown(&elsewhere, Some(0), Some(0)).unwrap();
     fs::set_permissions(&elsewhere, Permissions::from_mode(0o755)).unwrap();
     finish(home.detached())
-        .expect_line(&["nobody cannot make files in", "/elsewhere, where the database is"]);
+        .expect_line(&["nobody cannot create files in", "/elsewhere, the directory of the database"]);
 }

@@ -1,0 +1,53 @@
+//! Reasons for a start to end before the server serves.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::access::AccessLoadError;
+use crate::logging::LogOpenError;
+use crate::os::pidfile::PidFileError;
+use crate::server::socket::BindError;
+use crate::storage::EngineOpenError;
+
+/// Why a start ended before the server served.
+#[derive(Debug, Error)]
+pub(super) enum StartError {
+    #[error("cannot create the homedir {}: {error}", path.display())]
+    Homedir { path: PathBuf, error: io::Error },
+    #[error("cannot write to {}, the file that --detach names: {error}", path.display())]
+    Output { path: PathBuf, error: io::Error },
+    #[error("cannot detach from the terminal: {0}")]
+    Detach(io::Error),
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    #[error(transparent)]
+    Log(#[from] LogOpenError),
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    #[error(transparent)]
+    Database(#[from] EngineOpenError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Access(#[from] AccessLoadError),
+    #[error("{0}")]
+    User(String),
+    /// One line per file that the user named by `User` cannot use.
+    #[error("{}", .0.join("\n"))]
+    Files(Vec<String>),
+    /// A signal asked the server to stop; its name.
+    #[error("stopped by {0} while starting")]
+    Stopped(&'static str),
+}
+
+impl StartError {
+    /// Returns the messages for the operator, one line each.
+    pub(super) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Files(lines) => lines.clone(),
+            error => vec![error.to_string()],
+        }
+    }
+}
