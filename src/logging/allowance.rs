@@ -1,8 +1,8 @@
-//! How many log lines of a kind may be written, where strangers or a broken database cause them.
+//! Rate limit for log lines that strangers or a broken database can cause.
 
 use std::time::{Duration, Instant};
 
-/// A number of lines per minute; further ones are counted and not written.
+/// A number of lines per minute. Further lines are withheld and counted.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     per_minute: u32,
@@ -14,13 +14,13 @@ pub(crate) struct Allowance {
 impl Allowance {
     const PERIOD: Duration = Duration::from_secs(60);
 
-    /// Allows this many lines a minute.
+    /// Allows this many lines per minute.
     pub(crate) const fn per_minute(lines: u32) -> Self {
         Self { per_minute: lines, used: 0, since: None, withheld: 0 }
     }
 
-    /// Whether one more line may be written at this moment, and how many were withheld since the
-    /// last one that was written.
+    /// Takes one line. Returns `None` if it must be withheld, or else the number of lines withheld since the last one
+    /// that was written.
     pub(crate) fn take(&mut self, now: Instant) -> Option<u64> {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= Self::PERIOD) {
             self.since = Some(now);
@@ -35,7 +35,7 @@ impl Allowance {
     }
 }
 
-/// How many lines were withheld, as the end of the next one.
+/// Returns the number of withheld lines as a suffix of the next line; empty for zero.
 pub(crate) fn withheld_note(withheld: u64) -> String {
     if withheld == 0 { String::new() } else { format!(" (and {withheld} more such lines withheld)") }
 }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_beyond_the_allowance_are_counted_and_reported_with_the_next_one() {
+    fn withheld_lines_are_counted_and_reported_with_the_next_line() {
         let mut allowance = Allowance::per_minute(2);
         let start = Instant::now();
         let answers: Vec<_> = (0..5).map(|_| allowance.take(start)).collect();

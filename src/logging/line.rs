@@ -1,11 +1,11 @@
-//! The beginning of a log line, and text that stays on one.
+//! The stamp of a log line, and escaping of its text.
 
 use jiff::tz::TimeZone;
 
 use crate::record::Timestamp;
 
-/// Writes `2026-11-22 10:26:46,772 (12483) LEVEL `: local time, milliseconds, the process. The
-/// second is kept, since most lines share theirs with the one before.
+/// Formats the stamp `2026-11-22 10:26:46,772 (12483) LEVEL `: local time with milliseconds, process id. The last
+/// second is cached, because most lines fall into the same second as their predecessor.
 #[derive(Debug)]
 pub(super) struct LineStamp {
     zone: TimeZone,
@@ -15,17 +15,17 @@ pub(super) struct LineStamp {
 }
 
 impl LineStamp {
-    /// A stamp of this zone and process.
+    /// Creates a stamp for this time zone and process id.
     pub(super) fn new(zone: TimeZone, process: u32) -> Self {
         Self { zone, second: None, date: String::new(), process }
     }
 
-    /// A stamp of the system's zone and of this process.
+    /// Creates a stamp for the system's time zone and this process.
     pub(super) fn here() -> Self {
         Self::new(TimeZone::system(), std::process::id())
     }
 
-    /// The process of this stamp.
+    /// Returns the process id.
     pub(super) fn process(&self) -> u32 {
         self.process
     }
@@ -51,8 +51,7 @@ impl LineStamp {
     }
 }
 
-/// Appends a text with its control characters escaped, so that nothing in it can begin a line of
-/// its own or steer a terminal.
+/// Appends a text with control characters escaped, so that it can neither begin a new line nor control a terminal.
 pub(super) fn push_printable(out: &mut Vec<u8>, text: &str) {
     let mut buffer = [0; 4];
     for character in text.chars() {
@@ -64,7 +63,8 @@ pub(super) fn push_printable(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Appends bytes with everything but printable ASCII escaped, and `quote` and backslashes, too.
+/// Appends bytes and escapes everything except printable ASCII. With a `quote`, the quote and backslashes are escaped
+/// as well.
 pub(super) fn push_escaped(out: &mut Vec<u8>, bytes: &[u8], quote: Option<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let is_plain = |byte: &u8| {

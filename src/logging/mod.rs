@@ -1,15 +1,15 @@
-//! The two logs, in the line format that operators' tools know.
+//! The operator log and the usage log, in the line format of the Python server.
 //!
-//! The operator's log says what happens to the daemon, through `tracing`. The usage log has a
-//! line a request; see [`UsageLog`]. Neither ever makes the server wait: lines go into bounded
-//! buffers, which threads of their own write, one for each destination, so that a terminal or
-//! pipe that has no reader does not keep the files from being written.
+//! The operator log takes the `tracing` events of this process. The usage log has one line per request; see
+//! [`UsageLog`]. The server never waits for either: lines go into bounded queues, which are written by one thread per
+//! destination, so that a terminal or pipe without a reader does not delay the files.
 
 pub(crate) mod allowance;
 mod line;
 mod operator;
 mod sink;
 mod target;
+mod thread;
 mod usage;
 mod writer;
 
@@ -32,15 +32,14 @@ use self::target::SinkTarget;
 use crate::os::inherited::{self, Inherited};
 use crate::os::open;
 
-/// How much may wait to be written to a destination, in bytes. The usage log's lines come in
-/// thousands at a time.
+/// The limits of the queues, in bytes. Usage lines arrive by the thousand.
 const OPERATOR_BUFFER: usize = 1 << 20;
 const USAGE_BUFFER: usize = 4 << 20;
 
 const OPERATOR: &str = "log file";
 const USAGE: &str = "usage log file";
 
-/// A log file that cannot be had.
+/// A log file cannot be opened.
 #[derive(Debug, Error)]
 #[error("cannot open the {what} {}: {error}", path.display())]
 pub(crate) struct LogOpenError {
@@ -49,7 +48,7 @@ pub(crate) struct LogOpenError {
     error: io::Error,
 }
 
-/// Both logs.
+/// The operator log and the usage log.
 #[derive(Clone, Debug)]
 pub(crate) struct Logs {
     operator: Arc<OperatorLog>,
@@ -57,12 +56,12 @@ pub(crate) struct Logs {
     inherited: Arc<[Inherited]>,
 }
 
-/// Takes the descriptors that the paths of logs mean. To be called before the process has opened anything
-/// itself, whose number a path could have.
+/// Duplicates the inherited descriptors that the paths of the logs name. Must be called before the process opens
+/// anything itself, since a new descriptor could take such a number.
 ///
 /// # Errors
 ///
-/// One that is not open for writing.
+/// A descriptor is not open for writing.
 pub(crate) fn inherit(operator: Option<&Path>, usage: Option<&Path>) -> Result<Vec<Inherited>, LogOpenError> {
     let named = |what, path: Option<&Path>| {
         let fail = |path: &Path, error| LogOpenError { what, path: path.to_owned(), error };
@@ -82,18 +81,16 @@ pub(crate) fn inherit(operator: Option<&Path>, usage: Option<&Path>) -> Result<V
     Ok(operator.into_iter().chain(usage).collect())
 }
 
-/// Opens both logs, for appending, and makes the operator's the destination of all `tracing`
-/// events of this process. Until [`Logs::serving`], lines are written at once: there may be no
-/// thread before the daemon has gone into the background, and a start that fails must not leave
-/// its reason behind in a buffer.
+/// Opens both logs for appending, and directs all `tracing` events of this process to the operator log. Until
+/// [`Logs::serving`], lines are written directly: threads would not survive the detach, and a start that fails must
+/// not leave its reason in a queue.
 ///
-/// A path that means a descriptor of the process's start needs it among the inherited ones.
-///
-/// `debug` lowers the operator's log to debug and sends everything to stderr as well.
+/// A path that names a descriptor must be among the inherited ones. `debug` adds debug events, and copies everything to
+/// stderr.
 ///
 /// # Errors
 ///
-/// A file that cannot be opened.
+/// A file cannot be opened.
 pub(crate) fn open(
     operator: Option<&Path>,
     usage: Option<&Path>,
@@ -109,7 +106,7 @@ pub(crate) fn open(
     let operator = Arc::new(OperatorLog::new(file, debug));
     let logs = Logs { operator, usage, inherited: inherited.into() };
     let subscriber = tracing_subscriber::registry().with(OperatorLayer(Arc::clone(&logs.operator)));
-    // Only a second call in one process could find another one, and then that one serves.
+    // Fails only for a second call in one process, in which case the first subscriber stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(logs)
 }
@@ -117,7 +114,7 @@ pub(crate) fn open(
 fn target(what: &'static str, path: &Path, inherited: &[Inherited]) -> Result<SinkTarget, LogOpenError> {
     let target = match inherited::number_of(path) {
         None => open::to_append(path).map(SinkTarget::File),
-        // The number may belong to something else by now, the database for instance.
+        // A number that is not inherited may belong to another file by now, the database for example.
         Some(number) => [Inherited::STDOUT, Inherited::STDERR]
             .iter()
             .chain(inherited)
@@ -125,7 +122,7 @@ fn target(what: &'static str, path: &Path, inherited: &[Inherited]) -> Result<Si
             .map(|inherited| SinkTarget::Inherited(inherited.clone()))
             .ok_or_else(|| {
                 io::Error::other(format!(
-                    "descriptor {number} was not the destination of a log when pyzord was started: restart it"
+                    "descriptor {number} was not the destination of a log when pyzord was started: restart pyzord"
                 ))
             }),
     };
@@ -133,43 +130,42 @@ fn target(what: &'static str, path: &Path, inherited: &[Inherited]) -> Result<Si
 }
 
 impl Logs {
-    /// The descriptors of the open files, which must survive going into the background.
+    /// Returns the descriptors of the open files, which must stay open in a detach.
     pub(crate) fn descriptors(&self) -> Vec<RawFd> {
         self.files().filter_map(|sink| sink.descriptor()).collect()
     }
 
-    /// Says that the daemon has started. From now on threads write the lines, so that no caller waits
-    /// for a destination, and stderr gets warnings only if there is no log file.
+    /// Switches to normal operation after a start: threads write the lines, so that no caller waits for a destination,
+    /// and warnings go to stderr only if there is no log file.
     pub(crate) fn serving(&self) {
         self.files().for_each(Sink::start);
         self.operator.serving();
     }
 
-    /// The usage log, for the one who serves requests.
+    /// Creates the usage log of a server loop.
     pub(crate) fn usage(&self) -> UsageLog {
         let stderr = self.operator.debugging().then(|| self.operator.stderr());
         UsageLog::new(self.usage.iter().cloned().chain(stderr).collect())
     }
 
-    /// Opens the files again, since they may have been moved away. One that cannot be opened
-    /// stays as it is.
+    /// Reopens the files, which may have been renamed by a log rotation. If one cannot be opened, the old one stays in
+    /// use.
     pub(crate) fn reopen(&self) {
         for sink in self.files() {
             let Some(path) = sink.path() else { continue };
             match target(sink.what(), path, &self.inherited) {
                 Ok(target) => sink.replace(target),
-                Err(error) => error!("{error}; the old one is written on"),
+                Err(error) => error!("{error}; still writing to the old file"),
             }
         }
     }
 
-    /// Writes what is left and ends the threads, but waits no longer than this for a destination
-    /// that does not take it.
+    /// Flushes the queues and ends the threads. Waits at most this long for destinations that do not take the lines.
     pub(crate) fn close(&self, patience: Duration) {
         let start = Instant::now();
         let stderr = self.operator.stderr();
         let sinks: Vec<&Sink> = self.files().chain(std::iter::once(&*stderr)).collect();
-        // What the others have to say of themselves comes to the operator's log.
+        // The operator log last, because the other sinks report their problems to it.
         let (operators, others): (Vec<&Sink>, Vec<&Sink>) = sinks
             .into_iter()
             .partition(|sink| self.operator.file().is_some_and(|file| std::ptr::eq(*sink, file)));

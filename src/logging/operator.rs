@@ -1,4 +1,4 @@
-//! The operator's log: events of `tracing` as lines for the log file and stderr.
+//! The operator log: `tracing` events as lines for the log file and stderr.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use super::target::SinkTarget;
 use crate::os::inherited::Inherited;
 use crate::record::Timestamp;
 
-/// The operator's log.
+/// The destinations of the operator log.
 #[derive(Debug)]
 pub(super) struct OperatorLog {
     file: Option<Arc<Sink>>,
@@ -27,7 +27,7 @@ pub(super) struct OperatorLog {
 }
 
 impl OperatorLog {
-    /// The log with this file, if any.
+    /// Creates the log with this file, if any.
     pub(super) fn new(file: Option<Arc<Sink>>, debug: bool) -> Self {
         Self {
             file,
@@ -72,7 +72,7 @@ impl OperatorLog {
         {
             let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
             if stamp.process() != std::process::id() {
-                // There has been a fork.
+                // The process has forked.
                 *stamp = LineStamp::here();
             }
             stamp.push(&mut line, Timestamp::now(), name);
@@ -83,11 +83,11 @@ impl OperatorLog {
             file.append(&line);
         }
         let serving = self.serving.load(Ordering::Relaxed);
-        let grave = level <= Level::WARN;
-        if self.debug || serving && (text.critical || grave && self.file.is_none()) {
+        let is_serious = level <= Level::WARN;
+        if self.debug || serving && (text.critical || is_serious && self.file.is_none()) {
             self.stderr.append(&line);
-        } else if !serving && grave {
-            // For a person at the terminal, to whom the date says nothing.
+        } else if !serving && is_serious {
+            // For the operator at the terminal, without the date.
             let mut line = format!("pyzord: {}: ", name.to_lowercase()).into_bytes();
             push_printable(&mut line, &text.text);
             line.push(b'\n');
@@ -96,12 +96,12 @@ impl OperatorLog {
     }
 }
 
-/// Makes lines of `tracing` events.
+/// The `tracing` layer that turns events into lines.
 pub(super) struct OperatorLayer(pub(super) Arc<OperatorLog>);
 
 impl<S: Subscriber> Layer<S> for OperatorLayer {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        // What libraries have to say is for their authors.
+        // Events of libraries are of no use to operators.
         metadata.target().starts_with("pyzord") && *metadata.level() <= self.level()
     }
 
@@ -122,7 +122,7 @@ impl OperatorLayer {
     }
 }
 
-/// An event's message, and its fields behind it.
+/// The message of an event, followed by its fields.
 #[derive(Default)]
 pub(crate) struct EventText {
     pub(crate) text: String,

@@ -1,238 +1,194 @@
-//! One destination of log lines: a bounded buffer and the thread that writes it.
+//! A destination of log lines: written directly at first, later through a bounded queue and a thread.
+//!
+//! ```text
+//!            start()               close(), queue written
+//!   Direct ───────────▶ Queued ───────────────────────────▶ Ended
+//!   append() writes     append() queues or drops            append() drops
+//! ```
+//!
+//! [`super::thread`] has the thread. If it cannot be started, the sink stays in `Direct`.
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::warn;
 
 use super::target::SinkTarget;
-use super::writer::{FullPipe, LineWriter, count_lines};
-
-/// How long the thread lets lines gather after a write, so that it is not woken for each.
-const GATHERING: Duration = Duration::from_millis(10);
-/// How often it reports dropped lines while it waits.
-const REMINDER: Duration = Duration::from_secs(60);
+use super::thread::WriterThread;
+use super::writer::{LineWriter, count_lines};
 
 /// A destination of lines.
 #[derive(Debug)]
 pub(super) struct Sink {
     what: &'static str,
     path: Option<PathBuf>,
+    /// The most bytes that may be queued.
     limit: usize,
-    queue: Arc<SinkQueue>,
+    shared: Arc<SinkShared>,
 }
 
-/// What a sink shares with the thread that writes.
-#[derive(Debug, Default)]
-struct SinkQueue {
+/// State shared between a sink and its writer thread.
+#[derive(Debug)]
+pub(super) struct SinkShared {
     state: Mutex<SinkState>,
-    wake: Condvar,
+    /// Wakes the thread.
+    pub(super) wake: Condvar,
     ended: Condvar,
 }
 
+#[derive(Debug)]
+pub(super) enum SinkState {
+    /// No thread: every line is written at once.
+    Direct(LineWriter),
+    /// The thread writes the queue.
+    Queued(SinkQueue),
+    /// The thread has ended.
+    Ended,
+}
+
+/// The work for the writer thread.
 #[derive(Debug, Default)]
-struct SinkState {
-    pending: Vec<u8>,
-    /// Lines that found no room.
-    dropped: u64,
-    /// The writer, while no thread has it.
-    writer: Option<LineWriter>,
-    threaded: bool,
+pub(super) struct SinkQueue {
+    pub(super) lines: Vec<u8>,
+    /// The number of lines that did not fit.
+    pub(super) dropped: u64,
+    pub(super) replacement: Option<Replacement>,
+    pub(super) is_closing: bool,
     /// Whether the thread waits to be woken.
-    idle: bool,
-    closing: bool,
-    ended: bool,
-    /// What comes after the current target, and how much of what waits is still for that.
-    replacement: Option<(SinkTarget, usize)>,
+    pub(super) is_idle: bool,
+}
+
+/// A new target, which takes over within the queue.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    pub(super) target: SinkTarget,
+    /// The number of queued bytes that are still for the old target.
+    pub(super) position: usize,
+}
+
+impl SinkQueue {
+    pub(super) fn has_work(&self) -> bool {
+        !self.lines.is_empty() || self.dropped > 0 || self.replacement.is_some() || self.is_closing
+    }
+}
+
+impl SinkShared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, SinkState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the queue. Lines from now on are dropped.
+    pub(super) fn end(&self) {
+        *self.lock() = SinkState::Ended;
+        self.ended.notify_all();
+    }
 }
 
 impl Sink {
-    /// A destination that may have `limit` bytes waiting. Until it is started, every line is
-    /// written at once.
+    /// Creates a sink that writes directly. Later it queues up to `limit` bytes.
     pub(super) fn new(what: &'static str, path: Option<&Path>, target: SinkTarget, limit: usize) -> Self {
         let name = path.map_or_else(|| what.to_owned(), |path| format!("{what} {}", path.display()));
-        let writer = LineWriter::new(target, name);
-        let state = SinkState { writer: Some(writer), ..SinkState::default() };
-        let queue = SinkQueue { state: Mutex::new(state), ..SinkQueue::default() };
-        Self { what, path: path.map(Path::to_owned), limit, queue: Arc::new(queue) }
+        let state = Mutex::new(SinkState::Direct(LineWriter::new(target, name)));
+        let shared = SinkShared { state, wake: Condvar::new(), ended: Condvar::new() };
+        Self { what, path: path.map(Path::to_owned), limit, shared: Arc::new(shared) }
     }
 
-    /// What it is, for people.
+    /// Returns the kind of destination, for messages.
     pub(super) fn what(&self) -> &'static str {
         self.what
     }
 
-    /// The name that it was opened by.
+    /// Returns the path that it was opened by.
     pub(super) fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// Its descriptor, before it is started.
+    /// Returns its descriptor, unless a thread has it already.
     pub(super) fn descriptor(&self) -> Option<RawFd> {
-        self.lock().writer.as_ref().and_then(|writer| writer.target.descriptor())
+        match &*self.shared.lock() {
+            SinkState::Direct(writer) => writer.target.descriptor(),
+            _ => None,
+        }
     }
 
-    /// Adds whole lines. Never waits for a destination once the sink is started.
+    /// Adds whole lines. Once the sink is started, this never waits for the destination: lines that do not fit into
+    /// the queue are dropped.
     pub(super) fn append(&self, lines: &[u8]) {
-        let mut state = self.lock();
-        if let Some(writer) = &mut state.writer {
-            // No failure can be reported yet, and a start waits for no full pipe.
-            let _ = writer.write(lines, &mut |_| FullPipe::Lost);
-            return;
-        }
-        if state.pending.len() + lines.len() > self.limit {
-            state.dropped += count_lines(lines);
-            return;
-        }
-        state.pending.extend_from_slice(lines);
-        if std::mem::take(&mut state.idle) {
-            self.queue.wake.notify_one();
+        match &mut *self.shared.lock() {
+            SinkState::Direct(writer) => writer.write_at_once(lines),
+            SinkState::Queued(queue) if queue.lines.len() + lines.len() > self.limit => {
+                queue.dropped += count_lines(lines);
+            }
+            SinkState::Queued(queue) => {
+                queue.lines.extend_from_slice(lines);
+                if std::mem::take(&mut queue.is_idle) {
+                    self.shared.wake.notify_one();
+                }
+            }
+            SinkState::Ended => {}
         }
     }
 
-    /// Starts the thread that writes. If there can be none, lines are still written at once.
+    /// Starts the writer thread. If that fails, lines are still written directly.
     pub(super) fn start(&self) {
-        let mut state = self.lock();
-        let Some(writer) = state.writer.take() else { return };
-        let queue = Arc::clone(&self.queue);
-        // The closure would take the writer along if there is no thread to run it.
-        let slot = Arc::new(Mutex::new(Some(writer)));
-        let given = Arc::clone(&slot);
-        let thread = thread::Builder::new().name("log".to_owned()).spawn(move || {
-            if let Some(writer) = lock(&given).take() {
-                queue.write_until_closed(writer);
+        let mut state = self.shared.lock();
+        let SinkState::Direct(writer) = &*state else { return };
+        let name = writer.name.clone();
+        // The thread gets the writer once it exists, so that a failure to start it loses no writer.
+        let (give, given) = mpsc::channel();
+        let shared = Arc::clone(&self.shared);
+        let started = thread::Builder::new().name("log".to_owned()).spawn(move || {
+            if let Ok(writer) = given.recv() {
+                WriterThread::new(shared, writer).run();
             }
         });
-        match thread {
-            Ok(_) => state.threaded = true,
-            Err(error) => {
-                let writer = lock(&slot).take();
-                let name = writer.as_ref().map_or_else(|| self.what.to_owned(), |writer| writer.name.clone());
-                state.writer = writer;
-                drop(state);
-                warn!("there is no thread for the {name}: {error}; its lines are written at once");
-            }
+        if let Err(error) = started {
+            drop(state);
+            warn!("cannot start a thread for the {name}: {error}; its lines are written at once");
+            return;
+        }
+        if let SinkState::Direct(writer) =
+            std::mem::replace(&mut *state, SinkState::Queued(SinkQueue::default()))
+        {
+            // The thread waits for it.
+            let _ = give.send(writer);
         }
     }
 
-    /// Writes to this from now on, behind what waits already.
+    /// Writes to this target from now on. Lines that are queued already still go to the old one.
     pub(super) fn replace(&self, target: SinkTarget) {
-        let mut state = self.lock();
-        match &mut state.writer {
-            Some(writer) => {
-                writer.replace(target);
+        match &mut *self.shared.lock() {
+            SinkState::Direct(writer) => {
+                writer.replace(target, &[]);
             }
-            None => state.replacement = Some((target, state.pending.len())),
+            SinkState::Queued(queue) => {
+                queue.replacement = Some(Replacement { target, position: queue.lines.len() });
+                self.shared.wake.notify_one();
+            }
+            SinkState::Ended => {}
         }
-        self.queue.wake.notify_one();
     }
 
-    /// Lets the thread end when it has written everything.
+    /// Lets the thread end when it has written the queue.
     pub(super) fn close(&self) {
-        self.lock().closing = true;
-        self.queue.wake.notify_one();
+        if let SinkState::Queued(queue) = &mut *self.shared.lock() {
+            queue.is_closing = true;
+            self.shared.wake.notify_one();
+        }
     }
 
-    /// Waits for that, until the deadline.
+    /// Waits until the thread has ended, or the deadline.
     pub(super) fn wait(&self, deadline: Instant) {
-        let mut state = self.lock();
-        while state.threaded && !state.ended {
+        let mut state = self.shared.lock();
+        while matches!(*state, SinkState::Queued(_)) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            state = self.queue.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.shared.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SinkState> {
-        lock(&self.queue.state)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl SinkQueue {
-    fn write_until_closed(&self, mut writer: LineWriter) {
-        let mut lines = Vec::new();
-        let name = writer.name.clone();
-        let mut reported = None;
-        loop {
-            let mut state = lock(&self.state);
-            while state.pending.is_empty()
-                && state.dropped == 0
-                && state.replacement.is_none()
-                && !state.closing
-            {
-                state.idle = true;
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            state.idle = false;
-            lines.clear();
-            std::mem::swap(&mut lines, &mut state.pending);
-            let dropped = std::mem::take(&mut state.dropped);
-            let replacement = state.replacement.take();
-            let closing = state.closing;
-            drop(state);
-
-            let (mut replacement, until) = replacement.unzip();
-            let (before, after) = lines.split_at(until.unwrap_or(lines.len()));
-            writer.write_and_report(before, &mut |pause| {
-                self.wait(pause, &mut replacement, &name, &mut reported)
-            });
-            if dropped > 0 {
-                warn!("{dropped} lines for the {} were dropped, since it was too slow", writer.name);
-            }
-            if let Some(target) = replacement.take() {
-                writer.replace(target);
-            }
-            writer.write_and_report(after, &mut |pause| self.wait(pause, &mut None, &name, &mut reported));
-            if closing {
-                break;
-            }
-            thread::sleep(GATHERING);
-        }
-        // What came in between, a line about dropped ones for instance.
-        let rest = std::mem::take(&mut lock(&self.state).pending);
-        if !rest.is_empty() {
-            let _ = writer.write(&rest, &mut |pause| self.wait(pause, &mut None, &name, &mut reported));
-        }
-        lock(&self.state).ended = true;
-        self.ended.notify_all();
-    }
-
-    /// Waits so long for a pipe that is full, unless there is another target for what it does not take:
-    /// the newest one, or this.
-    fn wait(
-        &self,
-        pause: Duration,
-        target: &mut Option<SinkTarget>,
-        name: &str,
-        reported: &mut Option<Instant>,
-    ) -> FullPipe {
-        let mut state = lock(&self.state);
-        if state.replacement.is_none() && target.is_none() {
-            state = self.wake.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        if let Some((newest, _)) = state.replacement.take() {
-            *target = None;
-            return FullPipe::Instead(newest);
-        }
-        if let Some(target) = target.take() {
-            return FullPipe::Instead(target);
-        }
-        if state.dropped > 0 && reported.is_none_or(|reported| reported.elapsed() >= REMINDER) {
-            *reported = Some(Instant::now());
-            // Counted on: where this line finds no room itself, the whole number is reported later.
-            let dropped = state.dropped;
-            drop(state);
-            warn!("the {name} takes no lines; {dropped} were dropped so far");
-        }
-        FullPipe::Again
     }
 }

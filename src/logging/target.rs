@@ -1,4 +1,4 @@
-//! Where log lines are written to.
+//! Targets of log lines.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,12 +7,12 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::os::inherited::Inherited;
 
-/// Where lines go.
+/// An open file or descriptor that lines are written to, without blocking.
 #[derive(Debug)]
 pub(super) enum SinkTarget {
-    /// A file, or what has a file's name; a pipe that is full is an error rather than a wait.
+    /// Opened by path, with `O_NONBLOCK`.
     File(File),
-    /// A descriptor of the process's start, of which the same holds.
+    /// Inherited by the process.
     Inherited(Inherited),
 }
 
@@ -30,7 +30,7 @@ impl Write for SinkTarget {
 }
 
 impl SinkTarget {
-    /// Whether both are one descriptor, or one file or pipe, opened twice.
+    /// Whether both are the same descriptor, or the same file or pipe opened twice.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
         match (self, other) {
@@ -42,11 +42,11 @@ impl SinkTarget {
         }
     }
 
-    /// The descriptor that must survive going into the background.
+    /// Returns the descriptor that must stay open in a detach.
     pub(super) fn descriptor(&self) -> Option<RawFd> {
         match self {
             Self::File(file) => Some(file.as_raw_fd()),
-            Self::Inherited(inherited) => inherited.kept(),
+            Self::Inherited(inherited) => inherited.duplicate_number(),
         }
     }
 }

@@ -23,7 +23,7 @@ fn finish(sink: &Sink) {
 }
 
 #[test]
-fn a_line_begins_with_local_time_process_and_level() {
+fn line_begins_with_local_time_and_process_id_and_level() {
     let mut stamp = LineStamp::new(TimeZone::posix("EST5").unwrap(), 12483);
     let mut text = |micros| {
         let mut out = Vec::new();
@@ -36,16 +36,16 @@ fn a_line_begins_with_local_time_process_and_level() {
 }
 
 #[test]
-fn nothing_in_a_text_can_begin_a_line_or_steer_a_terminal() {
+fn control_characters_are_escaped() {
     let mut out = Vec::new();
     push_printable(&mut out, "a\nb\r\x1b[31m\u{9b}\u{7f}\u{2028}é'\"\\");
     assert_eq!(String::from_utf8(out).unwrap(), "a\\nb\\r\\u{1b}[31m\\u{9b}\\u{7f}\\u{2028}é'\"\\");
 }
 
 #[test]
-fn usage_lines_are_those_of_the_established_server() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("usage");
+fn usage_lines_equal_those_of_the_python_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("usage");
     let sink = sink(&path, 10_000);
     let mut log = UsageLog::new(vec![Arc::clone(&sink)]);
     assert!(log.enabled());
@@ -69,7 +69,7 @@ fn usage_lines_are_those_of_the_established_server() {
 }
 
 #[test]
-fn a_log_that_nobody_wants_keeps_nothing() {
+fn usage_log_without_sinks_keeps_nothing() {
     let mut log = UsageLog::none();
     log.refused(400, "x");
     log.executed(b"", "::1".parse().unwrap(), "ping", std::iter::empty());
@@ -78,9 +78,9 @@ fn a_log_that_nobody_wants_keeps_nothing() {
 }
 
 #[test]
-fn a_thread_writes_everything_before_it_ends() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+fn writer_thread_writes_everything_before_it_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
     let sink = sink(&path, 1 << 20);
     sink.append(b"before\n");
     assert_eq!(fs::read_to_string(&path).unwrap(), "before\n");
@@ -95,9 +95,9 @@ fn a_thread_writes_everything_before_it_ends() {
 }
 
 #[test]
-fn a_reopened_file_gets_what_comes_later() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+fn reopened_file_gets_later_lines_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, moved) = (directory.path().join("log"), directory.path().join("log.1"));
     let sink = sink(&path, 1 << 20);
     sink.start();
     sink.append(b"old\n");
@@ -115,13 +115,13 @@ fn a_reopened_file_gets_what_comes_later() {
 }
 
 #[test]
-fn lines_go_to_the_file_that_was_open_when_they_came() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+fn lines_go_to_the_file_that_was_open_when_they_were_added() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, moved) = (directory.path().join("log"), directory.path().join("log.1"));
     let sink = sink(&path, 1 << 20);
     sink.start();
     for round in 0..20 {
-        // All of it before the thread has written anything, most of the time.
+        // Usually all of this happens before the thread writes anything.
         sink.append(b"old\n");
         fs::rename(&path, &moved).unwrap();
         sink.replace(target("log file", &path, &[]).unwrap());
@@ -139,16 +139,15 @@ fn lines_go_to_the_file_that_was_open_when_they_came() {
     finish(&sink);
 }
 
-/// A pipe that nobody reads: writing to it blocks, adding lines never does, and what does not fit
-/// is dropped in whole lines.
+/// A pipe without a reader blocks the writer thread only: adding lines never waits, and whole lines are dropped.
 #[test]
-fn a_destination_that_blocks_costs_lines_and_no_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pipe");
+fn full_pipe_drops_whole_lines_and_delays_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pipe");
     mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     assert!(
         target("log file", &path, &[]).unwrap_err().to_string().contains("start its reader first"),
-        "there is no reader yet"
+        "the pipe has no reader yet"
     );
     let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
     let sink = sink(&path, 1000);
@@ -159,7 +158,7 @@ fn a_destination_that_blocks_costs_lines_and_no_time() {
         std::thread::yield_now();
     }
     sink.close();
-    // It hangs, and is not waited for beyond the deadline.
+    // The thread hangs; the wait ends at the deadline.
     sink.wait(Instant::now() + Duration::from_millis(50));
 
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
@@ -171,17 +170,17 @@ fn a_destination_that_blocks_costs_lines_and_no_time() {
 }
 
 #[test]
-fn files_are_appended_to_and_private() {
+fn log_files_are_private_and_appended_to() {
     use std::os::unix::fs::PermissionsExt;
 
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
     drop(open::to_append(&path).unwrap());
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     fs::write(&path, "old\n").unwrap();
     sink(&path, 100).append(b"new\n");
     assert_eq!(fs::read_to_string(&path).unwrap(), "old\nnew\n");
-    let error = target("usage log file", &folder.path().join("missing/log"), &[]).unwrap_err().to_string();
+    let error = target("usage log file", &directory.path().join("missing/log"), &[]).unwrap_err().to_string();
     assert!(
         error.starts_with("cannot open the usage log file /") && error.ends_with("(os error 2)"),
         "{error}"

@@ -1,4 +1,4 @@
-//! The usage log: a line a request, formatted here, written elsewhere.
+//! The usage log: formats one line per request.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -10,36 +10,35 @@ use crate::record::Timestamp;
 use pyzor_wire::number::push_number;
 use pyzor_wire::request::ANONYMOUS;
 
-/// The usage log as the server's loop has it: lines gather in a buffer of its own, which is handed
-/// over once a batch.
+/// The usage log of a server loop. Lines are collected in a local buffer, which is handed over once per batch.
 #[derive(Debug)]
 pub(crate) struct UsageLog {
     sinks: Vec<Arc<Sink>>,
     lines: Vec<u8>,
     stamp: LineStamp,
-    /// When the first of the lines came. They are handed over within milliseconds.
+    /// The time of the first collected line, used for all: they are handed over within milliseconds.
     since: Option<Timestamp>,
 }
 
 impl UsageLog {
-    /// A log that goes to all of these; to none, it costs nothing.
+    /// Creates a log that writes to all of these sinks; without any, it does nothing.
     pub(super) fn new(sinks: Vec<Arc<Sink>>) -> Self {
         Self { sinks, lines: Vec::new(), stamp: LineStamp::here(), since: None }
     }
 
-    /// A log that goes nowhere.
+    /// Creates a log without sinks.
     #[cfg(test)]
     pub(crate) fn none() -> Self {
         Self::new(Vec::new())
     }
 
-    /// Whether lines are wanted at all.
+    /// Whether there is any sink.
     pub(crate) fn enabled(&self) -> bool {
         !self.sinks.is_empty()
     }
 
-    /// Adds the line of a request that was executed: user, peer, operation, digests as a Python
-    /// list or `None`, and the code, which is 200.
+    /// Adds the line of an executed request: user, peer, operation, digests as a Python list or `None`, and the code
+    /// 200.
     pub(crate) fn executed<'a>(
         &mut self,
         user: &[u8],
@@ -63,7 +62,7 @@ impl UsageLog {
         out.extend_from_slice(b",200\n");
     }
 
-    /// Adds the line of a request that was refused: code and diagnosis.
+    /// Adds the line of a refused request: code and diagnosis.
     pub(crate) fn refused(&mut self, code: u16, diagnosis: &str) {
         if !self.enabled() {
             return;
@@ -77,7 +76,7 @@ impl UsageLog {
         out.push(b'\n');
     }
 
-    /// Gives the lines so far to those who write them.
+    /// Hands the collected lines over to the sinks.
     pub(crate) fn hand_over(&mut self) {
         if self.lines.is_empty() {
             return;
@@ -107,7 +106,7 @@ fn push_address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// The texts as Python shows a list of them, or `None` if there is none.
+/// Appends the texts formatted as a Python list, or `None` if there are none.
 fn push_list<'a>(out: &mut Vec<u8>, texts: impl Iterator<Item = &'a [u8]>) {
     let mut separator: &[u8] = b"[";
     for text in texts {

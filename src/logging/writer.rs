@@ -1,122 +1,116 @@
-//! Writing whole lines to a destination that may take a part of them, or none.
+//! Writing whole lines to a target that may take a part of them, or none.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use tracing::{error, warn};
 
 use super::target::SinkTarget;
 
-/// How long the writer waits for a pipe that is full, at first and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(64);
-
-/// What to do about a pipe that is full.
-pub(super) enum FullPipe {
-    /// Try it again.
-    Again,
-    /// Write to this.
-    Instead(SinkTarget),
-    /// Do without.
-    Lost,
-}
-
-/// Writes lines whole, as far as the destination lets it.
+/// Writes lines to a target and keeps them whole.
 #[derive(Debug)]
 pub(super) struct LineWriter {
     pub(super) target: SinkTarget,
-    /// The name of the destination, for people.
+    /// The name of the destination, for messages.
     pub(super) name: String,
-    /// Whether the last line was cut off in the middle.
-    torn: bool,
-    failing: bool,
+    position: Position,
+    is_failing: bool,
+    /// The number of lines that were not, or not wholly, written since the last report.
     lost: u64,
 }
 
+/// The position in the target's last line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Position {
+    LineStart,
+    /// The rest of the line must follow.
+    InLine,
+    /// The rest of the line was given up: a newline must follow.
+    Torn,
+}
+
 impl LineWriter {
-    /// A writer to a destination of this name.
+    /// Creates a writer to a destination of this name.
     pub(super) fn new(target: SinkTarget, name: String) -> Self {
-        Self { target, name, torn: false, failing: false, lost: 0 }
+        Self { target, name, position: Position::LineStart, is_failing: false, lost: 0 }
     }
 
-    pub(super) fn write_and_report(&mut self, lines: &[u8], full: &mut dyn FnMut(Duration) -> FullPipe) {
-        if !lines.is_empty() {
-            let outcome = self.write(lines, full);
-            self.report(outcome);
+    /// Writes as much of the lines as the target takes, and returns the number of bytes.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if the target is a full pipe, or the system's.
+    pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        if self.position == Position::Torn {
+            self.write_some(b"\n")?;
         }
+        self.write_some(lines)
     }
 
-    pub(super) fn write(
-        &mut self,
-        lines: &[u8],
-        full: &mut dyn FnMut(Duration) -> FullPipe,
-    ) -> io::Result<()> {
-        let (mut at, mut pause) = (0, FIRST_PAUSE);
-        while at < lines.len() {
-            // Whatever comes next must not look like the rest of a line that was cut off.
-            let bytes = if self.torn { b"\n" } else { &lines[at..] };
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
             match self.target.write(bytes) {
-                Ok(0) => return self.lose_from(lines, at, io::ErrorKind::WriteZero.into()),
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    pause = FIRST_PAUSE;
-                    at += if std::mem::take(&mut self.torn) { 0 } else { written };
+                    let is_at_end = bytes[written - 1] == b'\n';
+                    self.position = if is_at_end { Position::LineStart } else { Position::InLine };
+                    return Ok(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match full(pause) {
-                    FullPipe::Again => pause = (pause * 2).min(LONGEST_PAUSE),
-                    FullPipe::Instead(target) => {
-                        at = self.turn_to(target, lines, at);
-                        pause = FIRST_PAUSE;
-                    }
-                    FullPipe::Lost => return self.lose_from(lines, at, error),
-                },
-                Err(error) => return self.lose_from(lines, at, error),
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
     }
 
-    /// Writes to this from now on. Says whether that is another one, in which no line has begun.
-    pub(super) fn replace(&mut self, target: SinkTarget) -> bool {
-        let is_other = !self.target.is_same(&target);
+    /// Writes lines without waiting. Lines that the target does not take are lost, and reported with the next
+    /// [`LineWriter::report`].
+    pub(super) fn write_at_once(&mut self, mut lines: &[u8]) {
+        while !lines.is_empty() {
+            match self.write(lines) {
+                Ok(written) => lines = &lines[written..],
+                Err(_) => return self.give_up(lines),
+            }
+        }
+    }
+
+    /// Counts these lines as lost, the first of which may have been written in part.
+    pub(super) fn give_up(&mut self, lines: &[u8]) {
+        self.lost += count_lines(lines);
+        if self.position == Position::InLine {
+            self.position = Position::Torn;
+        }
+    }
+
+    /// Writes to another target from now on. Returns the lines to continue with: if the rest of a line is left, it
+    /// is lost, unless both targets are the same file.
+    pub(super) fn replace<'a>(&mut self, target: SinkTarget, lines: &'a [u8]) -> &'a [u8] {
+        let is_same = self.target.is_same(&target);
         self.target = target;
-        self.torn &= !is_other;
-        is_other
-    }
-
-    /// Goes on at another target with the next whole line; returns where that begins.
-    fn turn_to(&mut self, target: SinkTarget, lines: &[u8], at: usize) -> usize {
-        if !self.replace(target) || at == 0 || lines[at - 1] == b'\n' {
-            return at;
+        if is_same {
+            return lines;
+        }
+        let position = std::mem::replace(&mut self.position, Position::LineStart);
+        if position != Position::InLine {
+            return lines;
         }
         self.lost += 1;
-        lines[at..].iter().position(|byte| *byte == b'\n').map_or(lines.len(), |end| at + end + 1)
-    }
-
-    fn lose_from(&mut self, lines: &[u8], at: usize, error: io::Error) -> io::Result<()> {
-        self.torn |= at > 0 && lines[at - 1] != b'\n';
-        self.lose(&lines[at..], error)
-    }
-
-    fn lose(&mut self, lines: &[u8], error: io::Error) -> io::Result<()> {
-        self.lost += count_lines(lines);
-        Err(error)
+        let end = lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |end| end + 1);
+        &lines[end..]
     }
 
     /// Reports when writing begins to fail, and when it works again.
-    fn report(&mut self, outcome: io::Result<()>) {
+    pub(super) fn report(&mut self, outcome: io::Result<()>) {
         match outcome {
-            Err(error) if !self.failing => {
-                self.failing = true;
+            Err(error) if !self.is_failing => {
+                self.is_failing = true;
                 error!(
-                    "cannot write to the {}: {error}; its lines are lost until that works again",
+                    "cannot write to the {}: {error}; its lines are lost until writing works again",
                     self.name
                 );
             }
-            // Some may have been lost before it could be reported.
-            Ok(()) if self.failing || self.lost > 0 => {
-                self.failing = false;
-                warn!("the {} can be written again; {} lines were lost", self.name, self.lost);
+            // Lines may also have been lost before they could be reported.
+            Ok(()) if self.is_failing || self.lost > 0 => {
+                self.is_failing = false;
+                warn!("the {} is writable again; {} lines were lost", self.name, self.lost);
                 self.lost = 0;
             }
             _ => {}
