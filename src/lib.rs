@@ -1,30 +1,34 @@
-//! pyzord: the counting end of Pyzor, a collaborative spam filter.
+//! pyzord: a server for Pyzor, a collaborative spam filter.
 //!
-//! A mail host turns each message into a digest and asks, with one UDP datagram, how often others
-//! reported or whitelisted it. This is the map of what happens then.
+//! A mail host computes a digest of each message and asks the server, with one UDP datagram, how often others have
+//! reported or whitelisted it.
 //!
-//! # A datagram's way
+//! # The path of a datagram
 //!
-//! `server` owns the socket and receives datagrams in batches. `limits` says which of them are accepted, and how
-//! often. For each of these, [`handler`] says what is to become of it: `pyzor_wire` makes header fields and a request
-//! of the bytes, [`access`] knows the accounts and who may do what. What needs no database is answered at once; the
-//! rest is merged by digest into a [`storage::Batch`], for which the engine finds or counts [`record`]s by their
-//! digests. The outcomes become replies, which leave in batches, too.
+//! `server` owns the socket and receives datagrams in batches. `limits` decides which of them are accepted, and how
+//! often. [`handler`] decides what to do with each accepted datagram: `pyzor_wire` parses the header fields and the
+//! request, and [`access`] has the accounts and the access rules. Requests that need no database are answered at once.
+//! The others are merged by digest into a [`storage::Batch`], for which the engine reads or updates [`record`]s. The
+//! outcomes become replies, which are sent in batches.
 //!
 //! # Start and stop
 //!
-//! `daemon` puts the modules together: `settings` from command line and config file, `logging`, and what the
-//! operating system has to do with it, in `os`. The syntax of config and accounts files is in `pyzor_home`.
+//! `daemon` starts and stops the server, with `settings` (command line and configuration file), `logging`, and `os`
+//! (signals, pid file, detach, privileges, confinement). The syntax of configuration and accounts files is in
+//! `pyzor_home`.
 //!
-//! `migrate` is the second program: it moves records between databases as a whole. The load generator
-//! `pyzor-bench` is a package of its own. Both it and `server` receive and send batches of datagrams by `pyzor_udp`.
+//! # Other programs
 //!
-//! Modules know those below them only: `daemon`, `server`, `handler`, or `migrate`, then `access` and `storage`,
-//! then `record`; what clients and servers share is in `pyzor_wire` and `pyzor_home`. The body of a fuzz target is in
-//! a module `fuzzing` beside what it tests, what these share is in `fuzz_models`, and the table of all targets in
-//! `fuzzing`.
+//! `migrate` copies all records from one database to another. The load generator `pyzor-bench` is a package of its own.
+//! It shares `pyzor_udp`, which receives and sends batches of datagrams, with `server`.
 //!
-//! Exported are the `main` functions of both programs, and what tests and benchmarks need.
+//! # Dependencies
+//!
+//! Modules depend only on those further down: `daemon`, then `server` and `migrate`, then `handler`, then `access` and
+//! `storage`, then `record`. Clients and servers share `pyzor_wire` and `pyzor_home`. Each fuzz target is in a module
+//! `fuzzing` beside the code under test; shared models are in `fuzz_models`, the table of all targets in `fuzzing`.
+//!
+//! The crate exports the `main` functions of both programs, and items for tests and benchmarks.
 
 pub mod access;
 mod daemon;

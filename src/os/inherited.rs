@@ -1,10 +1,9 @@
-//! Descriptors that were open when the process started, and the paths that mean them: `/dev/stdout`,
-//! `/dev/stderr`, `/dev/fd/N` and `/proc/self/fd/N`, also behind symbolic links.
+//! Descriptors that the process inherited, and the paths that name them: `/dev/stdout`, `/dev/stderr`, `/dev/fd/N`
+//! and `/proc/self/fd/N`, also behind symbolic links.
 //!
-//! Opening such a path fails where the descriptor is a socket, or a pipe or terminal of another user. So
-//! the descriptor itself is used, and what belongs to others is left as it is: whether writing waits is a
-//! property that all processes share which have it.
-#![allow(unsafe_code, reason = "a descriptor that is known by its number has no owner to borrow it from")]
+//! Opening such a path fails if the descriptor is a socket, or a pipe or terminal of another user, so the descriptor
+//! itself is used. Its flags stay unchanged, because other processes share them (`O_NONBLOCK` for example).
+#![allow(unsafe_code, reason = "a descriptor that is known by number only has no owner to borrow from")]
 
 use std::fs;
 use std::io::{self, stderr, stdout};
@@ -18,21 +17,21 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{SFlag, fstat};
 
-/// How many symbolic links are followed, as the kernel does.
-const MOST_LINKS: usize = 40;
-/// Where a process finds its own descriptors by their numbers.
-const OWN: [&str; 3] = ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"];
-/// How much a pipe that has room takes at once without waiting, and without a line of another process in
-/// between.
-const AT_ONCE: usize = 4096;
+/// The most symbolic links that are followed, as in the kernel.
+const MAX_LINKS: usize = 40;
+/// Directories of the descriptors of the own process.
+const OWN_DIRECTORIES: [&str; 3] = ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"];
+/// The number of bytes that a writable pipe takes without blocking and without interleaved lines of other processes
+/// (`PIPE_BUF`).
+const ATOMIC_WRITE: usize = 4096;
 
 const STDOUT: RawFd = 1;
 const STDERR: RawFd = 2;
 
-/// The number of the descriptor of this process that a path means, if it means one.
+/// Returns the number of the descriptor that a path names, if it names one of this process.
 pub(crate) fn number_of(path: &Path) -> Option<RawFd> {
     let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         if path == Path::new("/dev/stdout") {
             return Some(STDOUT);
         }
@@ -51,13 +50,13 @@ pub(crate) fn number_of(path: &Path) -> Option<RawFd> {
 }
 
 fn has_own_descriptors(directory: &Path) -> bool {
-    let own = || OWN.iter().filter_map(|own| fs::canonicalize(own).ok());
-    OWN.iter().any(|own| directory == Path::new(own))
+    let own = || OWN_DIRECTORIES.iter().filter_map(|own| fs::canonicalize(own).ok());
+    OWN_DIRECTORIES.iter().any(|own| directory == Path::new(own))
         || fs::canonicalize(directory).is_ok_and(|directory| own().any(|own| own == directory))
 }
 
-/// Checks that the descriptor which a path means, if it means one, is open. To be called for all paths
-/// before any descriptor is duplicated or opened, which could take its number.
+/// Checks that the descriptor that a path names, if any, is open. Must be called for all paths before any descriptor
+/// is duplicated or opened, since a new one could take the number.
 ///
 /// # Errors
 ///
@@ -66,28 +65,28 @@ pub(crate) fn check_open(path: &Path) -> io::Result<()> {
     let Some(number) = number_of(path).filter(|number| *number != STDOUT && *number != STDERR) else {
         return Ok(());
     };
-    // SAFETY: the number is used by the next call alone, which fails if it is not open.
+    // SAFETY: only the next call uses the number, and fails if it is not open.
     let borrowed = (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) });
     let flags = borrowed.ok_or(Errno::EBADF).and_then(|it| fcntl(it, FcntlArg::F_GETFD));
     flags.map(drop).map_err(|error| io::Error::other(format!("descriptor {number}: {error}")))
 }
 
-/// A descriptor of the process's start, for writing.
+/// An inherited descriptor, for writing.
 #[derive(Clone, Debug)]
 pub(crate) struct Inherited {
     number: RawFd,
-    /// A duplicate; none of stdout and stderr, which are never closed and may become something else.
+    /// A duplicate; `None` for stdout and stderr, which are never closed and may be redirected.
     duplicate: Option<Arc<OwnedFd>>,
 }
 
 impl Inherited {
-    /// This process's stdout, whatever that becomes.
+    /// The stdout of this process, also after a redirection.
     pub(crate) const STDOUT: Self = Self { number: STDOUT, duplicate: None };
-    /// This process's stderr, whatever that becomes.
+    /// The stderr of this process, also after a redirection.
     pub(crate) const STDERR: Self = Self { number: STDERR, duplicate: None };
 
-    /// The descriptor that a path means, if it means one. To be called after [`check_open`] for all such paths
-    /// and before the process has opened anything itself.
+    /// Returns the descriptor that a path names, if any. Must be called after [`check_open`] for all such paths, and
+    /// before the process opens anything itself.
     ///
     /// # Errors
     ///
@@ -98,7 +97,7 @@ impl Inherited {
             STDOUT => Self::STDOUT,
             STDERR => Self::STDERR,
             number => {
-                // SAFETY: the number is used by the next call alone, which fails if it is not open.
+                // SAFETY: only the next call uses the number, and fails if it is not open.
                 let borrowed = (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) });
                 let duplicate = borrowed.ok_or(Errno::EBADF.into()).and_then(|it| it.try_clone_to_owned());
                 let duplicate =
@@ -113,17 +112,17 @@ impl Inherited {
         Ok(Some(inherited))
     }
 
-    /// Its number at the start.
+    /// Returns the inherited number.
     pub(crate) fn number(&self) -> RawFd {
         self.number
     }
 
-    /// The duplicate, which must survive going into the background.
-    pub(crate) fn kept(&self) -> Option<RawFd> {
+    /// Returns the duplicate, which must stay open in a detach.
+    pub(crate) fn duplicate_number(&self) -> Option<RawFd> {
         self.duplicate.as_ref().map(|duplicate| duplicate.as_raw_fd())
     }
 
-    /// Another descriptor of what it is now.
+    /// Duplicates the descriptor.
     ///
     /// # Errors
     ///
@@ -132,11 +131,11 @@ impl Inherited {
         self.with(|it| it.try_clone_to_owned())
     }
 
-    /// Writes as much as there is room for now: whole lines, unless the first one is very long.
+    /// Writes without blocking: as many whole lines as there is room for, or the beginning of a very long line.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` where there is no room, or the system's.
+    /// `WouldBlock` if there is no room, or the system's.
     pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         self.with(|it| match SFlag::from_bits_truncate(fstat(it)?.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => Ok(nix::unistd::write(it, bytes)?),
@@ -163,13 +162,13 @@ impl Inherited {
     }
 }
 
-/// As many whole lines as a pipe takes at once, or the first part of a longer one.
+/// Returns as many whole lines as a pipe takes atomically, or the beginning of a longer line.
 fn whole_lines(bytes: &[u8]) -> &[u8] {
-    if bytes.len() <= AT_ONCE {
+    if bytes.len() <= ATOMIC_WRITE {
         return bytes;
     }
-    let part = &bytes[..AT_ONCE];
-    let end = part.iter().rposition(|byte| *byte == b'\n').map_or(AT_ONCE, |end| end + 1);
+    let part = &bytes[..ATOMIC_WRITE];
+    let end = part.iter().rposition(|byte| *byte == b'\n').map_or(ATOMIC_WRITE, |end| end + 1);
     &part[..end]
 }
 
@@ -181,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_own_descriptors_are_known_behind_links_too() {
+    fn paths_of_own_descriptors_are_recognized_behind_links() {
         let directory = tempfile::tempdir().unwrap();
         let link = |name: &str, target: &str| {
             let path = directory.path().join(name);
@@ -209,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_not_open_is_an_error() {
+    fn number_that_is_not_open_is_refused() {
         assert!(Inherited::named(Path::new("/dev/fd/1000000")).is_err());
         assert!(Inherited::named(Path::new("/dev/fd/-1")).is_err());
         assert!(Inherited::named(Path::new("/dev/null")).unwrap().is_none());
     }
 
     #[test]
-    fn a_pipe_takes_whole_lines_until_it_is_full_and_keeps_its_mode() {
+    fn pipe_takes_whole_lines_until_full_and_keeps_its_flags() {
         let (reader, writer) = io::pipe().unwrap();
         let number = writer.as_raw_fd();
         let inherited = Inherited::named(Path::new(&format!("/dev/fd/{number}"))).unwrap().unwrap();

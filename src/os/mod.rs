@@ -1,4 +1,4 @@
-//! What the program wants of the operating system: signals, the pid file, the background.
+//! The process and its operating system: signals, pid file, detach, privileges, confinement.
 
 pub(crate) mod boot;
 pub(crate) mod confine;
@@ -11,8 +11,7 @@ pub(crate) mod signals;
 
 use nix::sys::stat::{Mode, umask};
 
-/// From here on, what is created is for this user alone: accounts, logs and the database are
-/// private.
+/// Restricts files that are created from now on to this user: accounts, logs and the database are private.
 pub(crate) fn restrict_umask() {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
 }

@@ -1,5 +1,8 @@
-//! Signals, turned into what is wanted, and those that mean nothing.
-#![allow(unsafe_code, reason = "no safe wrapper ignores a signal, real-time signals least of all")]
+//! Signals: turned into intentions, blocked or ignored.
+#![allow(
+    unsafe_code,
+    reason = "no dependency has a safe wrapper that ignores signals, including real-time signals"
+)]
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,18 +13,18 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Intention {
-    /// To stop safely; the signal's name.
+    /// Stop safely; the name of the signal.
     Stop(&'static str),
-    /// To read accounts and access again.
+    /// Reload accounts and access rules.
     Reload,
-    /// To open the log files again, and reload.
+    /// Reopen the log files, and reload.
     Reopen,
 }
 
-/// Signals that ask the server for nothing and whose default action ends a process.
+/// Signals that have no meaning to the server, and whose default action ends a process.
 const MEANINGLESS: [libc::c_int; 7] = [
     libc::SIGPIPE,
     libc::SIGUSR2,
@@ -29,12 +32,12 @@ const MEANINGLESS: [libc::c_int; 7] = [
     libc::SIGVTALRM,
     libc::SIGPROF,
     libc::SIGIO,
-    // Without it a write beyond a limit of file sizes fails with EFBIG.
+    // If it is ignored, a write beyond the file size limit fails with EFBIG.
     libc::SIGXFSZ,
 ];
 
-/// Ignores every signal that asks the server for nothing and would end it. What reports a fault of the
-/// process, or that a limit of processor time is exceeded, keeps its default action.
+/// Ignores every signal that has no meaning to the server and would end it. Signals that report a fault of the process
+/// or an exceeded CPU time limit keep their default action.
 pub(crate) fn ignore_meaningless() {
     MEANINGLESS.into_iter().for_each(ignore);
     #[cfg(target_os = "linux")]
@@ -46,18 +49,18 @@ pub(crate) fn ignore_meaningless() {
     }
 }
 
-/// Lets a write beyond a limit of file sizes fail with EFBIG rather than end the process.
+/// Makes a write beyond the file size limit fail with EFBIG rather than end the process.
 pub(crate) fn ignore_file_size_limit() {
     ignore(libc::SIGXFSZ);
 }
 
 fn ignore(signal: libc::c_int) {
-    // SAFETY: installs no handler; the call fails only for a number that is no signal.
+    // SAFETY: installs no handler; the call fails only for an invalid signal number.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-/// Blocks the signals that mean something, so that none of them can end the process before there
-/// is code to take it. Threads and children made from now on inherit this.
+/// Blocks the signals that have a meaning, so that none ends the process before the server takes them. Threads and
+/// children that are created from now on inherit this.
 ///
 /// # Errors
 ///
@@ -66,7 +69,7 @@ pub(crate) fn block() -> io::Result<()> {
     Ok(meaningful().thread_block()?)
 }
 
-/// Lets the signals to stop end this process again, and leaves the others blocked.
+/// Unblocks the signals to stop, so that they end this process, and leaves the others blocked.
 ///
 /// # Errors
 ///
@@ -85,10 +88,9 @@ pub(crate) fn unblock() -> io::Result<()> {
     Ok(meaningful().thread_unblock()?)
 }
 
-/// Waits so long for a signal to stop, and returns its name as soon as there is one. Takes the signals that
-/// [`block`] blocks; those that ask for a reload are dropped, so this is for a start that has read nothing
-/// yet that they could mean. Works without a runtime. Where the system cannot report signals this way, it
-/// only waits.
+/// Waits at most this long for a signal to stop, and returns its name. Takes all signals that [`block`] blocks, and
+/// drops those that request a reload: call it only while nothing has been loaded that they could concern. Works
+/// without a runtime. If the system does not support signalfd, it only waits.
 pub(crate) fn stopped_within(pause: Duration) -> Option<&'static str> {
     let deadline = Instant::now() + pause;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
@@ -108,9 +110,9 @@ pub(crate) fn stopped_within(pause: Duration) -> Option<&'static str> {
         if left.is_zero() {
             return None;
         }
-        // Rounded up, so that the rest of a millisecond is not spent in a loop.
+        // Rounded up, to avoid a busy loop in the last millisecond.
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        // Interrupted or not: the signals that have come are read next.
+        // Interrupted or not: pending signals are read next.
         let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], timeout);
     }
 }
@@ -119,7 +121,7 @@ fn meaningful() -> SigSet {
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGHUP].into_iter().collect()
 }
 
-/// The signals that ask a program to stop, as they arrive.
+/// Streams of the signals to stop.
 #[derive(Debug)]
 pub(crate) struct StopSignals {
     term: Stream,
@@ -127,7 +129,7 @@ pub(crate) struct StopSignals {
 }
 
 impl StopSignals {
-    /// Takes both signals from now on. Needs the runtime.
+    /// Takes both signals from now on. Requires the runtime.
     ///
     /// # Errors
     ///
@@ -136,19 +138,19 @@ impl StopSignals {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next signal, and returns its name. Giving up the wait loses none.
+    /// Waits for the next signal and returns its name. Cancel safe.
     pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             biased;
             Some(()) = self.term.recv() => "SIGTERM",
             Some(()) = self.int.recv() => "SIGINT",
-            // The streams end with the runtime, and nothing waits then.
+            // Unreachable in practice: the streams end with the runtime.
             else => std::future::pending().await,
         }
     }
 }
 
-/// The signals that arrive. Several of the same kind that wait count as one.
+/// Streams of all signals that have a meaning. Pending signals of one kind count as one.
 #[derive(Debug)]
 pub(crate) struct Signals {
     stops: StopSignals,
@@ -157,8 +159,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes signals from now on, beginning with those that came while they were blocked. Needs
-    /// the runtime.
+    /// Takes signals from now on, beginning with those that are pending. Requires the runtime.
     ///
     /// # Errors
     ///
@@ -173,8 +174,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Waits for the next signal; stopping comes before everything else. Giving up the wait loses
-    /// none.
+    /// Waits for the next signal; a signal to stop takes precedence. Cancel safe.
     pub(crate) async fn next(&mut self) -> Intention {
         tokio::select! {
             biased;

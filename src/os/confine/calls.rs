@@ -1,10 +1,9 @@
-//! System calls, by seccomp.
+//! Restriction of system calls, by seccomp.
 //!
-//! A list of what is forbidden, not of what is allowed: which calls the C library makes for a look-up
-//! of a name or a lock changes from version to version, and a server that fails after an update of the
-//! system is worse than one more call for an intruder. Refused calls get EPERM, as a caller can bear,
-//! and a line in the kernel's log.
-#![allow(unsafe_code, reason = "the library for these filters cannot ask for the line in the kernel's log")]
+//! The list names the forbidden calls, not the allowed ones: the calls that the C library makes to resolve a name or
+//! take a lock change between versions, and a server that fails after a system update is worse than one more call for
+//! an intruder. Forbidden calls fail with EPERM, which callers can handle, and are logged by the kernel.
+#![allow(unsafe_code, reason = "seccompiler cannot request logging by the kernel")]
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -19,8 +18,8 @@ use seccompiler::{
 
 use super::NotConfined;
 
-/// What a server never asks for: other programs, other processes' memory, another view of the file
-/// system or of the users, the kernel's own settings, and accepting connections.
+/// Calls that a server never needs: running programs, access to the memory of other processes, mounts and namespaces,
+/// changes of users, kernel settings, and accepting connections.
 const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -62,7 +61,7 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
-    // Would be a way around this filter.
+    // io_uring bypasses this filter.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -89,7 +88,7 @@ const FORBIDDEN: &[libc::c_long] = &[
 ];
 
 #[cfg(target_arch = "x86_64")]
-const OF_THIS_MACHINE: &[libc::c_long] = &[
+const FORBIDDEN_ON_THIS_ARCH: &[libc::c_long] = &[
     libc::SYS_fork,
     libc::SYS_vfork,
     libc::SYS_iopl,
@@ -99,50 +98,50 @@ const OF_THIS_MACHINE: &[libc::c_long] = &[
     libc::SYS_kexec_file_load,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const OF_THIS_MACHINE: &[libc::c_long] = &[];
+const FORBIDDEN_ON_THIS_ARCH: &[libc::c_long] = &[];
 
-/// The kinds of sockets there may be: those of requests and databases, and of the C library's look-ups.
+/// The allowed socket families: those of requests, of databases, and of name resolution in the C library.
 const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// Programs of the x32 ABI use the same filter with numbers of their own, most of which are those of
-/// x86-64 with this bit.
+/// The bit of x32 system calls. The x32 ABI uses the same filter; most of its numbers are those of x86-64 with this
+/// bit.
 #[cfg(target_arch = "x86_64")]
 const X32: libc::c_long = 0x4000_0000;
-/// The others: execve, ptrace, kexec_load, process_vm_readv, process_vm_writev, execveat.
+/// Other numbers of x32: execve, ptrace, kexec_load, process_vm_readv, process_vm_writev, execveat.
 #[cfg(target_arch = "x86_64")]
 const ONLY_X32: [libc::c_long; 6] = [520, 521, 528, 539, 540, 545];
 
-/// Where a kernel that has such filters says so.
-const OFFERED: &str = "/proc/sys/kernel/seccomp";
+/// A path that exists if the kernel supports seccomp.
+const SUPPORTED: &str = "/proc/sys/kernel/seccomp";
 
-/// Puts the filter in force.
+/// Puts the filters in force.
 ///
 /// # Errors
 ///
-/// The kernel has none or refuses it, or there is none for this kind of machine.
+/// The kernel or this architecture is not supported, or the kernel refuses the filters.
 pub(super) fn restrict() -> Result<(), NotConfined> {
     let unsupported = |why: &str| NotConfined::Unsupported(why.to_owned());
     let failed = |error: &dyn Display| NotConfined::Failed(error.to_string());
     let machine: TargetArch =
-        std::env::consts::ARCH.try_into().map_err(|_| unsupported("not for this kind of machine"))?;
+        std::env::consts::ARCH.try_into().map_err(|_| unsupported("not supported on this architecture"))?;
     let (forbidden, missing) = programs(machine).map_err(|error| failed(&error))?;
     nix::sys::prctl::set_no_new_privs().map_err(|error| failed(&error))?;
-    // The second one is asked for at every new thread: no line for that.
+    // The second filter applies to every new thread: no logging for that.
     let installed = install(&forbidden, libc::SECCOMP_FILTER_FLAG_LOG)
         .or_else(|_| install(&forbidden, 0))
         .and_then(|()| install(&missing, 0));
     installed.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOSYS | Errno::EINVAL) if !Path::new(OFFERED).exists() => {
-            unsupported("this kernel has none")
+        Some(Errno::ENOSYS | Errno::EINVAL) if !Path::new(SUPPORTED).exists() => {
+            unsupported("this kernel does not support seccomp")
         }
         _ => failed(&error),
     })
 }
 
-/// The filter of what gets EPERM, and of what is said not to exist.
+/// Returns the filter of calls that fail with EPERM, and that of calls that fail with ENOSYS.
 fn programs(machine: TargetArch) -> Result<(BpfProgram, BpfProgram), seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        FORBIDDEN.iter().chain(OF_THIS_MACHINE).map(|call| (*call, Vec::new())).collect();
+        FORBIDDEN.iter().chain(FORBIDDEN_ON_THIS_ARCH).map(|call| (*call, Vec::new())).collect();
     let condition = |argument, operator, value: libc::c_int| {
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value.unsigned_abs()))
     };
@@ -156,10 +155,10 @@ fn programs(machine: TargetArch) -> Result<(BpfProgram, BpfProgram), seccompiler
             bits,
         )?])
     };
-    // A new process; a new thread remains possible.
+    // New processes; new threads remain possible.
     let process = condition(0, SeccompCmpOp::MaskedEq(u64::from(libc::CLONE_THREAD.unsigned_abs())), 0);
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process?])?]);
-    // Memory that is written and then run.
+    // Memory that is writable and executable.
     for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
         rules.insert(call, vec![has_all(2, libc::PROT_WRITE | libc::PROT_EXEC)?]);
     }
@@ -171,14 +170,14 @@ fn programs(machine: TargetArch) -> Result<(BpfProgram, BpfProgram), seccompiler
     }
     let refuse = |error: Errno| SeccompAction::Errno((error as i32).unsigned_abs());
     let forbidden = SeccompFilter::new(rules, SeccompAction::Allow, refuse(Errno::EPERM), machine)?;
-    // Its flags lie in memory, where no filter sees them; the C library takes the older call instead.
+    // No filter sees its flags, which are passed in memory. The C library falls back to clone.
     let newer = [(libc::SYS_clone3, Vec::new())].into();
     let missing = SeccompFilter::new(newer, SeccompAction::Allow, refuse(Errno::ENOSYS), machine)?;
     Ok((forbidden.try_into()?, missing.try_into()?))
 }
 
 fn install(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<()> {
-    /// As in linux/filter.h.
+    /// `struct sock_fprog` in linux/filter.h.
     #[repr(C)]
     struct FilterProgram {
         length: libc::c_ushort,
@@ -186,7 +185,7 @@ fn install(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<()> {
     }
     let length = program.len().try_into().map_err(io::Error::other)?;
     let program = FilterProgram { length, filter: program.as_ptr() };
-    // SAFETY: the kernel copies as many instructions as it is told there are, and writes nothing.
+    // SAFETY: the kernel copies as many instructions as `length` says, and writes nothing.
     let outcome =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -199,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs something in a thread of its own, on which the filter is in force.
+    /// Runs a test in a new thread with the filters in force.
     fn confined<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
         thread::spawn(|| {
             restrict().unwrap();
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn other_programs_and_other_views_of_the_system_are_refused() {
+    fn programs_and_namespaces_are_refused() {
         assert!(Command::new("/bin/true").status().unwrap().success());
         let error = confined(|| Command::new("/bin/true").status().unwrap_err());
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
@@ -225,13 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn only_sockets_that_a_server_needs_can_be_had_and_none_accepts_connections() {
+    fn only_needed_socket_families_are_allowed_and_no_socket_can_listen() {
         use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
         let family =
             |family, kind| confined(move || socket(family, kind, SockFlag::SOCK_CLOEXEC, None).map(drop));
-        for family_of_ours in [AddressFamily::Unix, AddressFamily::Inet, AddressFamily::Inet6] {
-            assert_eq!(family(family_of_ours, SockType::Datagram), Ok(()));
-            assert_eq!(family(family_of_ours, SockType::Stream), Ok(()));
+        for allowed in [AddressFamily::Unix, AddressFamily::Inet, AddressFamily::Inet6] {
+            assert_eq!(family(allowed, SockType::Datagram), Ok(()));
+            assert_eq!(family(allowed, SockType::Stream), Ok(()));
         }
         assert_eq!(family(AddressFamily::Netlink, SockType::Raw), Ok(()));
         assert_eq!(family(AddressFamily::Packet, SockType::Raw), Err(Errno::EPERM));
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_files_and_names_are_as_before() {
+    fn threads_and_files_and_name_resolution_still_work() {
         use std::net::ToSocketAddrs;
         confined(|| {
             thread::spawn(|| std::fs::read("/proc/self/status").unwrap()).join().unwrap();
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filters_can_be_made_for_every_machine_they_are_for() {
+    fn filters_can_be_compiled_for_every_supported_architecture() {
         for machine in [TargetArch::x86_64, TargetArch::aarch64] {
             let (forbidden, missing) = programs(machine).unwrap();
             assert!(forbidden.len() > 100 && !missing.is_empty());

@@ -1,4 +1,4 @@
-//! The file system, by landlock.
+//! Restriction of file access, by landlock.
 
 use std::io;
 use std::path::Path;
@@ -11,44 +11,44 @@ use nix::sys::stat::{SFlag, fstat};
 
 use super::{NotConfined, ReachablePaths};
 
-/// The newest form that what is below has been thought through for.
+/// The newest landlock version that the rules below are designed for.
 const NEWEST: ABI = ABI::V6;
 
-/// What is in force.
+/// The extent of the restriction in force.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RestrictedFiles {
-    /// Whether it is all that is asked for; an older kernel has less.
+    /// Whether all rights are restricted; older kernels restrict fewer.
     pub(super) is_complete: bool,
-    /// Each path that is there and cannot be opened any more, with the reason.
+    /// Existing paths that have no rule and cannot be opened any more, each with the reason.
     pub(super) left_out: Vec<String>,
 }
 
-/// Keeps this thread from all files but these. A path that is not there is passed over.
+/// Restricts this thread to these paths. A path that does not exist is skipped.
 ///
 /// # Errors
 ///
-/// Nothing of it is in force.
+/// No restriction is in force.
 pub(super) fn restrict(places: &ReachablePaths) -> Result<RestrictedFiles, NotConfined> {
-    let (status, left_out) = try_to(places).map_err(|error| NotConfined::Failed(error.to_string()))?;
+    let (status, left_out) = restrict_self(places).map_err(|error| NotConfined::Failed(error.to_string()))?;
     let is_complete = match status {
         RulesetStatus::FullyEnforced => true,
         RulesetStatus::PartiallyEnforced => false,
         RulesetStatus::NotEnforced => {
             return Err(NotConfined::Unsupported(
-                "this kernel has no landlock, or it is switched off".to_owned(),
+                "this kernel does not support landlock, or it is disabled".to_owned(),
             ));
         }
     };
     Ok(RestrictedFiles { is_complete, left_out })
 }
 
-fn try_to(places: &ReachablePaths) -> Result<(RulesetStatus, Vec<String>), RulesetError> {
+fn restrict_self(places: &ReachablePaths) -> Result<(RulesetStatus, Vec<String>), RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     let written = read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
-        // Requests come by UDP: no TCP port is ever opened.
+        // Requests arrive by UDP: no TCP port is ever opened.
         .handle_access(AccessNet::BindTcp)?
         .scope(Scope::Signal)?
         .create()?;
@@ -63,7 +63,7 @@ fn try_to(places: &ReachablePaths) -> Result<(RulesetStatus, Vec<String>), Rules
     Ok((rules.restrict_self()?.ruleset, left_out))
 }
 
-/// Adds a rule for this path alone, so that another one which can have none changes nothing for it.
+/// Adds a rule for this path alone, so that a failure affects no other path.
 fn allow(rules: &mut RulesetCreated, path: &Path, rights: BitFlags<AccessFs>) -> Result<(), String> {
     let place = match PathFd::new(path) {
         Ok(place) => place,
@@ -77,7 +77,7 @@ fn allow(rules: &mut RulesetCreated, path: &Path, rights: BitFlags<AccessFs>) ->
     };
     let kind = SFlag::from_bits_truncate(fstat(&place).map_err(|error| error.to_string())?.st_mode);
     let is_directory = kind & SFlag::S_IFMT == SFlag::S_IFDIR;
-    // The others make sense for directories alone, and are refused for anything else.
+    // The kernel refuses the other rights for files, since they apply to directories only.
     let rights = if is_directory { rights } else { rights & AccessFs::from_file(NEWEST) };
     rules.add_rule(PathBeneath::new(place, rights)).map(drop).map_err(|error| error.to_string())
 }
