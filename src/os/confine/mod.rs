@@ -92,18 +92,15 @@ pub(crate) fn confine(places: &ReachablePaths) -> ConfinementReport {
                 )
             }));
             let limit = if restricted.is_complete { "" } else { ", as far as this kernel supports it" };
-            format!("to its files by landlock{limit}")
+            format!("files restricted by landlock{limit}")
         }
-        Err(reason) => format!("to no files ({})", reason.reported("landlock", &mut warnings)),
+        Err(reason) => format!("files not restricted ({})", reason.reported("landlock", &mut warnings)),
     };
     let calls = match calls::restrict() {
-        Ok(()) => "by a filter of system calls".to_owned(),
-        Err(reason) => {
-            let why = reason.reported("the filter of system calls", &mut warnings);
-            format!("by no filter of system calls ({why})")
-        }
+        Ok(()) => "system calls restricted by seccomp".to_owned(),
+        Err(reason) => format!("system calls not restricted ({})", reason.reported("seccomp", &mut warnings)),
     };
-    ConfinementReport { text: format!("Confined {files}, and {calls}."), warnings }
+    ConfinementReport { text: format!("Confinement: {files}; {calls}."), warnings }
 }
 
 /// Reports that this system supports no confinement.

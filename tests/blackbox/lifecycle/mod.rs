@@ -1,4 +1,4 @@
-//! How a server starts, goes into the background, takes signals and ends.
+//! Starting, detaching, signals and stopping.
 
 mod ours;
 

@@ -1,4 +1,4 @@
-//! What operators' tools read: the operator log and the usage log.
+//! The operator log and the usage log, which tools of operators parse.
 
 mod ours;
 
@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use crate::harness::{Account, DIGEST, Home, ask_on, eventually, unix_time};
 
-/// Splits a line into its time of day in milliseconds, process, level and message; panics when it has
-/// another form than `2026-11-22 10:26:46,772 (12483) INFO text`.
+/// Splits a line into time of day in milliseconds, process id, level and message. Panics if the line has not the form
+/// `2026-11-22 10:26:46,772 (12483) INFO text`.
 #[track_caller]
 fn split(line: &str) -> (i64, u32, &str, &str) {
     try_split(line).unwrap_or_else(|| panic!("not a log line: {line:?}"))
@@ -27,7 +27,7 @@ fn try_split(line: &str) -> Option<(i64, u32, &str, &str)> {
     Some((time, process.parse().ok()?, level, message))
 }
 
-/// The levels and messages of a log.
+/// Returns the levels and messages of a log.
 fn messages(log: &str) -> Vec<String> {
     log.lines()
         .map(|line| {
@@ -38,7 +38,7 @@ fn messages(log: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_usage_line_tells_user_address_operation_digests_and_code() {
+fn usage_line_has_user_address_operation_digests_and_code() {
     let bob = Account::new("bob");
     let home = Home::new()
         .passwd(bob.passwd())
@@ -72,7 +72,7 @@ fn a_usage_line_tells_user_address_operation_digests_and_code() {
         let lines = messages(&home.read("usage.log"));
         lines.last().is_some_and(|line| line.contains("505")).then_some(lines)
     });
-    // The harness may have had to ask more than once whether it is there.
+    // The harness may have sent several pings at the start.
     assert!(lines.len() - expected.len() >= ping);
     assert!(
         lines[..lines.len() - expected.len()].iter().all(|line| line.ends_with(",ping,None,200")),
@@ -82,8 +82,8 @@ fn a_usage_line_tells_user_address_operation_digests_and_code() {
 }
 
 #[test]
-fn a_line_has_local_time_and_the_process() {
-    // Hours that no machine of the tests has, and without a database of zones.
+fn log_line_has_local_time_and_process_id() {
+    // An unusual offset, which needs no time zone database.
     let home = Home::open().environment("TZ", "XYZ-03:30");
     let server = home.start();
     server.request("ping", &[]);
@@ -98,7 +98,7 @@ fn a_line_has_local_time_and_the_process() {
 }
 
 #[test]
-fn peers_appear_with_their_plain_addresses() {
+fn usage_line_has_the_plain_peer_address() {
     let home = Home::open().address("::");
     let server = home.start();
     for (address, shown) in [("::1", "::1"), ("127.0.0.1", "::ffff:127.0.0.1")] {

@@ -1,16 +1,16 @@
-//! What this server alone logs.
+//! Log lines of this server only.
 
 use super::messages;
 use crate::harness::{Account, DIGEST, Home, eventually, unix_time};
 
 #[test]
-fn the_operator_log_tells_start_accounts_and_stop() {
+fn operator_log_reports_start_and_accounts_and_stop() {
     let (bob, eve) = (Account::new("bob"), Account::new("eve"));
     let home = Home::open().passwd(bob.passwd() + &eve.passwd());
     let server = home.start();
     let port = server.port();
     assert_eq!(server.stop().code(), Some(0));
-    // What the engine does by itself is told whenever it is done.
+    // The expiry may end at any time.
     let mut lines = messages(&home.log());
     lines.retain(|line| !line.starts_with("INFO Expired "));
     assert_eq!(lines[0], "INFO Starting pyzord server.");
@@ -22,7 +22,7 @@ fn the_operator_log_tells_start_accounts_and_stop() {
 }
 
 #[test]
-fn debugging_goes_to_the_log_and_to_standard_error() {
+fn debug_lines_go_to_the_log_and_to_stderr() {
     let home = Home::open().arguments(&["-d"]);
     let server = home.start();
     for (operation, digests) in [
@@ -58,7 +58,7 @@ fn debugging_goes_to_the_log_and_to_standard_error() {
 }
 
 #[test]
-fn what_a_stranger_sends_stays_on_its_line() {
+fn request_cannot_forge_a_log_line() {
     let home = Home::open().arguments(&["-d"]);
     let server = home.start();
     let forged = "2026-01-01 00:00:00,000 (1) INFO forged";
@@ -73,7 +73,7 @@ fn what_a_stranger_sends_stays_on_its_line() {
     }
     assert_eq!(server.stop().code(), Some(0));
     for log in [home.log(), home.read("usage.log"), home.stderr()] {
-        // Panics when a line has not the form.
+        // Panics if a line has not the form of a log line.
         assert!(!messages(&log).is_empty());
         assert!(!log.lines().any(|line| line.starts_with("2026-01-01")), "{log}");
         assert!(!log.contains(|character: char| character.is_control() && character != '\n'), "{log:?}");
@@ -101,7 +101,7 @@ fn secrets_are_in_no_log() {
             secrets.push(text.lines().find_map(|line| line.strip_prefix("Sig: ")).unwrap().to_owned());
         }
     }
-    // In odd places, too.
+    // Signatures in unusual places.
     let signature = "5161".repeat(10);
     server.ask(format!("Op: ping\nsIG: {signature}\nPV: 2.1\nThread: 5000\nUser: bob\nTime: 1\n\n"));
     server.ask(format!("Op: ping\nPV: 2.1\nThread: 5000\nUser: bob\nTime: 1\nSig:\n {signature}\n\n"));
@@ -119,7 +119,7 @@ fn secrets_are_in_no_log() {
 }
 
 #[test]
-fn without_log_files_what_matters_goes_to_standard_error() {
+fn warnings_go_to_stderr_without_log_files() {
     let home = Home::open().file("config", "[server]\n").passwd("bob\n");
     let server = home.start();
     server.request("ping", &[]);

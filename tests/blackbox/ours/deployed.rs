@@ -1,5 +1,4 @@
-//! Command lines and configurations that are in use, as their owners wrote them, but for the ports and
-//! sockets of their databases.
+//! Command lines and configurations of real deployments, unchanged except for ports and database sockets.
 
 use std::fs;
 use std::process::Command;
@@ -8,8 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{DIGEST, Home, MariaDb, Redis, Server, eventually};
 
-/// The home's program under the arguments of a deployed command line, with the words `HOMEDIR` and
-/// `PORT` replaced by the home's.
+/// Returns the server's command with these arguments, in which `HOMEDIR` and `PORT` are replaced by those of the home.
 fn deployed(home: &Home, line: &str) -> Command {
     let mut command = home.bare();
     let homedir = home.directory();
@@ -21,7 +19,7 @@ fn deployed(home: &Home, line: &str) -> Command {
     command
 }
 
-/// A container's configuration: workers and threads at once, absolute log files.
+/// The configuration of a container: workers and threads at once, absolute log files.
 fn container_config(home: &Home, engine: &str) -> String {
     let logs = home.parent().join("log");
     format!(
@@ -36,7 +34,7 @@ fn container_config(home: &Home, engine: &str) -> String {
     )
 }
 
-/// Creates the log files beforehand, for everybody to write, as the container does.
+/// Creates world-writable log files in advance, as the container does.
 fn create_logs(home: &Home) {
     use std::os::unix::fs::PermissionsExt;
 
@@ -56,7 +54,7 @@ fn the_container_starts(engine: &str) {
     let mut caller = home.caller();
     server.serves(&mut caller);
     assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
-    // The files that somebody follows are the ones that are written.
+    // The existing files are written, since other programs may follow them.
     let logs = home.parent().join("log");
     eventually("the usage log", || {
         fs::read_to_string(logs.join("usage.log")).unwrap().contains(",report,").then_some(())
@@ -80,7 +78,7 @@ fn the_container_with_redis_starts() {
 
 #[test]
 fn the_pod_with_a_file_named_access_starts() {
-    // Its file `access` is not the one that is read, so the defaults hold: no whitelisting.
+    // The server does not read a file named `access`, so the default rules apply: no whitelisting.
     let home = Home::new().file("access", "all : all anonymous : allow\n");
     home.rewrite("config", "[server]\nEngine = gdbm\nPreFork = 4\nThreads = True\n");
     for line in ["--homedir HOMEDIR -p PORT", "--homedir HOMEDIR --debug -p PORT"] {
@@ -95,7 +93,7 @@ fn the_pod_with_a_file_named_access_starts() {
 }
 
 #[test]
-fn the_installer_starts_and_restarts_it_its_way() {
+fn installer_can_start_and_restart_the_server() {
     let everything = "check report ping pong info whitelist : anonymous : allow\n";
     let home = Home::new().access(everything);
     home.rewrite(
@@ -104,7 +102,7 @@ fn the_installer_starts_and_restarts_it_its_way() {
     );
     let line = "--detach /dev/null --homedir=HOMEDIR/ -a 127.0.0.1 --cleanup-age=2592000 -p PORT";
     for round in 0..3 {
-        // It starts the server only when there is no pid file.
+        // The installer starts the server only if there is no pid file.
         assert!(!home.path("pyzord.pid").exists());
         let daemon = home.detach_with(deployed(&home, line));
         assert_eq!(home.caller().count(DIGEST), round);
@@ -157,7 +155,7 @@ fn the_example_of_the_manual_starts() {
     let home = Home::open();
     fs::remove_dir_all(home.directory()).unwrap();
     let daemon = home.detach_with(deployed(&home, "--detach /dev/null --homedir=HOMEDIR/ -p PORT"));
-    // The default rules: checks and reports, but no whitelisting.
+    // The default rules allow checks and reports, but no whitelisting.
     assert_eq!(home.caller().answered("report", &[DIGEST]).code(), 200);
     assert_eq!(home.caller().answered("whitelist", &[DIGEST]).code(), 403);
     daemon.stop();

@@ -1,5 +1,4 @@
-//! Logs and output on what the process was started with: pipes, sockets and files that have a descriptor and
-//! perhaps no name that could be opened.
+//! Logs and output on inherited descriptors: pipes, sockets and files that may have no path to open.
 
 use std::fs;
 use std::io::{Read, Write, pipe};
@@ -18,7 +17,7 @@ use crate::harness::{DIGEST, Home, Process, Server, eventually, finish};
 
 const NOBODY: u32 = 65534;
 
-/// What is read from the other end of an output.
+/// The text read from the other end of an output.
 #[derive(Clone, Default)]
 struct Heard(Arc<Mutex<String>>);
 
@@ -45,7 +44,7 @@ impl Heard {
     }
 }
 
-/// Both ends of a pipe or a socket, of which the server gets the second.
+/// Creates a pipe or a socket pair: a reader of the first end, and the second end for the server.
 fn channel(is_socket: bool) -> (Heard, OwnedFd) {
     if is_socket {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -56,14 +55,14 @@ fn channel(is_socket: bool) -> (Heard, OwnedFd) {
     }
 }
 
-/// A home where servers become `nobody`, or not.
+/// Creates a home, in which servers change to `nobody` if requested.
 fn home(becomes: bool, config: &str) -> Home {
     let home = Home::open();
     if !becomes {
         home.rewrite("config", format!("[server]\n{config}"));
         return home;
     }
-    assert!(Uid::effective().is_root(), "becoming another user is tested as root: sudo make test");
+    assert!(Uid::effective().is_root(), "changing the user needs root: sudo make test");
     home.rewrite("config", format!("[server]\n{config}User = nobody\n"));
     let home = home.user_from_config();
     let inside = fs::read_dir(home.directory()).unwrap().map(|entry| entry.unwrap().path());
@@ -73,8 +72,7 @@ fn home(becomes: bool, config: &str) -> Home {
     home
 }
 
-/// Lets the access file be a link to a file that the server was not told of when it was started. A server
-/// that is confined cannot read it.
+/// Replaces the access file by a link to a file outside the configured paths. A confined server cannot read it.
 fn lead_away(home: &Home) -> tempfile::TempDir {
     let outside = tempfile::Builder::new().prefix("outside-").tempdir().unwrap();
     fs::set_permissions(outside.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -91,7 +89,7 @@ fn stop(mut server: Server) {
 }
 
 #[test]
-fn with_its_log_on_a_pipe_or_socket_the_server_is_confined_all_the_same() {
+fn server_with_log_on_a_pipe_or_socket_is_confined() {
     for (becomes, is_socket, log) in [
         (false, false, "/dev/stdout"),
         (false, true, "/dev/stdout"),
@@ -108,7 +106,7 @@ fn with_its_log_on_a_pipe_or_socket_the_server_is_confined_all_the_same() {
         let (heard, output) = channel(is_socket);
         let mut server = Server::start_with_stdout(&home, home.command(), output);
         server.serves(&mut home.caller());
-        heard.expect("Confined to its files by landlock");
+        heard.expect("Confinement: files restricted by landlock");
         heard.expect(",ping,None,200\n");
         let _outside = lead_away(&home);
         server.process().signal(Signal::SIGUSR1);
@@ -126,7 +124,7 @@ fn with_its_log_on_a_pipe_or_socket_the_server_is_confined_all_the_same() {
 }
 
 #[test]
-fn a_path_for_which_no_rule_can_be_made_is_a_warning_and_everything_else_is_confined() {
+fn path_without_a_confinement_rule_is_a_warning() {
     let (heard, output) = channel(false);
     let path = format!("/proc/{}/fd/{}", std::process::id(), output.as_raw_fd());
     let home = home(false, &format!("LogFile = {path}\n"));
@@ -136,7 +134,7 @@ fn a_path_for_which_no_rule_can_be_made_is_a_warning_and_everything_else_is_conf
         let line = text.lines().find(|line| line.contains("Confine:")).unwrap_or_else(|| panic!("{text}"));
         assert!(line.to_lowercase().contains("warning") && line.contains(&path), "{line}");
     }
-    heard.expect("Confined to its files by landlock");
+    heard.expect("Confinement: files restricted by landlock");
     let _outside = lead_away(&home);
     server.process().signal(Signal::SIGUSR1);
     heard.expect("cannot read the access file");
@@ -144,7 +142,7 @@ fn a_path_for_which_no_rule_can_be_made_is_a_warning_and_everything_else_is_conf
 }
 
 #[test]
-fn the_mode_of_a_pipe_that_others_have_too_is_left_alone() {
+fn flags_of_a_shared_pipe_stay_unchanged() {
     let home = home(false, "LogFile = /dev/stdout\nUsageLogFile = /dev/fd/1\n");
     let (heard, output) = channel(false);
     let ours = output.try_clone().unwrap();
@@ -159,7 +157,7 @@ fn the_mode_of_a_pipe_that_others_have_too_is_left_alone() {
 }
 
 #[test]
-fn a_start_does_not_wait_for_an_output_that_is_full() {
+fn start_does_not_wait_for_a_full_output() {
     let home = home(false, "LogFile = /dev/stdout\nUsageLogFile = /dev/stdout\n");
     let (reader, mut writer) = pipe().unwrap();
     let nonblocking = |is_so| {
@@ -185,7 +183,7 @@ fn a_start_does_not_wait_for_an_output_that_is_full() {
 }
 
 #[test]
-fn a_descriptor_that_the_server_was_started_with_takes_lines_in_the_background_too() {
+fn inherited_descriptor_takes_lines_in_the_background() {
     for becomes in [false, true] {
         let home = home(becomes, "LogFile = pyzord.log\nUsageLogFile = /proc/self/fd/7\n");
         let path = home.parent().join("seventh");
@@ -206,7 +204,7 @@ fn a_descriptor_that_the_server_was_started_with_takes_lines_in_the_background_t
 }
 
 #[test]
-fn a_descriptor_that_is_not_open_fails_the_start_with_a_line() {
+fn closed_descriptor_fails_the_start() {
     for script in ["exec \"$@\" 7>&-", "exec \"$@\" 7</dev/null"] {
         let home = home(false, "LogFile = /dev/fd/7\n");
         finish(home.under(script, false)).expect_line(&["log file /dev/fd/7", "descriptor 7"]);
@@ -218,7 +216,7 @@ fn a_descriptor_that_is_not_open_fails_the_start_with_a_line() {
 }
 
 #[test]
-fn a_link_that_hup_finds_on_a_descriptor_of_the_server_itself_is_not_written_to() {
+fn hup_does_not_follow_a_log_link_to_a_descriptor_of_the_server() {
     let home = home(false, "LogFile = log\n");
     symlink("/dev/stdout", home.path("log")).unwrap();
     let (heard, output) = channel(false);
@@ -234,7 +232,7 @@ fn a_link_that_hup_finds_on_a_descriptor_of_the_server_itself_is_not_written_to(
     heard.expect(&format!("descriptor {database} was not the destination of a log"));
     heard.expect("have been reloaded");
     assert_eq!(home.caller().answered("report", &[DIGEST]).code(), 200);
-    // A file in the place of the link is taken, though the server is confined.
+    // A file that replaces the link is used, although the server is confined.
     relink("file");
     eventually("lines in the file", || {
         server.process().signal(Signal::SIGUSR1);
@@ -251,7 +249,7 @@ fn number_of_database(home: &Home, daemon: Process) -> u32 {
 }
 
 #[test]
-fn output_of_detach_may_be_the_output_that_the_caller_has() {
+fn output_of_detach_can_be_the_output_of_the_caller() {
     for becomes in [false, true] {
         for is_socket in [false, true] {
             let home = home(becomes, "LogFile = /dev/stdout\n");
@@ -260,7 +258,7 @@ fn output_of_detach_may_be_the_output_that_the_caller_has() {
             command.args(["--detach", "/dev/stdout"]).stderr(Stdio::null());
             let status = command.stdout(output).status().unwrap();
             assert!(status.success(), "{}", heard.text());
-            // The command has a copy of its own.
+            // The command holds a copy of the output.
             drop(command);
             assert_eq!(home.caller().answered("ping", &[]).code(), 200);
             home.daemon().signal(Signal::SIGHUP);
@@ -272,12 +270,12 @@ fn output_of_detach_may_be_the_output_that_the_caller_has() {
 }
 
 #[test]
-fn a_log_on_the_output_of_a_daemon_goes_to_the_file_of_detach() {
+fn log_on_stdout_of_a_daemon_goes_to_the_file_of_detach() {
     let home = home(false, "LogFile = /dev/stdout\nUsageLogFile = /dev/stdout\n");
     let output = home.parent().join("output");
     let mut command = home.command();
     command.arg("--detach").arg(&output);
-    // Ends only when nobody has the caller's output any more.
+    // Ends when no process holds the output of the caller any more.
     let finished = finish(command);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(finished.stdout.contains("Starting pyzord server."), "{finished:?}");
@@ -288,9 +286,9 @@ fn a_log_on_the_output_of_a_daemon_goes_to_the_file_of_detach() {
     assert!(text().contains("Server shutdown."));
 }
 
-/// A number that is free at the start is not that of something the server opens itself.
+/// A descriptor that is closed at the start must not refer to a file that the server opens later.
 #[test]
-fn no_descriptor_of_the_server_itself_becomes_a_log_or_its_output() {
+fn own_descriptors_never_become_a_log_or_output() {
     for (arguments, what) in [
         ("--detach /dev/fd/3 3>&-", "descriptor 3"),
         ("--log-file /dev/fd/3 3>log --usage-log-file /dev/fd/4 4>&-", "descriptor 4"),

@@ -1,4 +1,4 @@
-//! Faults of the machine around a server that goes on.
+//! Faults of the machine that a server survives.
 
 use std::fs;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::harness::{
 };
 use crate::ours::outages::Store;
 
-/// Reports one digest after the other until it is over.
+/// Reports one digest after another until stopped.
 fn report_until(mut caller: Caller, over: &StopFlag, acknowledged: &AtomicU64, first: u32) -> Ledger {
     let mut ledger = Ledger::default();
     for number in first.. {
@@ -30,7 +30,7 @@ fn report_until(mut caller: Caller, over: &StopFlag, acknowledged: &AtomicU64, f
     ledger
 }
 
-/// Runs something while two callers report, and returns what they have seen.
+/// Runs a disturbance while two callers send reports, and returns the ledger of the callers.
 pub(crate) fn under_load(home: &Home, disturb: impl FnOnce()) -> Ledger {
     let (over, acknowledged) = (StopFlag::default(), AtomicU64::new(0));
     let mut ledger = Ledger::default();
@@ -60,7 +60,7 @@ fn limit_descriptors(daemon: Process, limit: &str) {
 }
 
 #[test]
-fn want_of_descriptors_leaves_everything_in_force_and_passes() {
+fn server_recovers_from_a_lack_of_descriptors() {
     let (old, new) = (Account::new("old"), Account::new("new"));
     let mut redis = <Redis as Store>::start();
     let home = Home::open().config(&redis.settings()).passwd(old.passwd());
@@ -83,7 +83,7 @@ fn want_of_descriptors_leaves_everything_in_force_and_passes() {
         assert_eq!((code(&old), code(&new)), (200, 401));
         daemon.signal(Signal::SIGHUP);
         eventually("another", || (home.log().matches(refused).count() >= 2).then_some(()));
-        // The database goes and comes back while nothing can be opened.
+        // The database restarts while no descriptor is left.
         redis.service().kill();
         eventually("a refusal", || {
             (home.caller().answered("check", &[&digest(1)]).code() == 500).then_some(())
@@ -103,11 +103,11 @@ fn want_of_descriptors_leaves_everything_in_force_and_passes() {
 }
 
 #[test]
-fn a_homedir_that_vanishes_is_told_of_and_the_server_goes_on() {
+fn removed_homedir_is_reported_and_the_server_goes_on() {
     let home = Home::open();
     let daemon = home.detach();
     let output = home.parent().join("moved.log");
-    // What it writes from now on is in a file without a name; this one leads to it.
+    // The log will lose its name; this link keeps it readable.
     fs::hard_link(home.path("pyzord.log"), &output).unwrap();
     let ledger = under_load(&home, || {
         let acknowledged = || home.caller().answered("report", &[&digest(99)]).code();
@@ -115,11 +115,11 @@ fn a_homedir_that_vanishes_is_told_of_and_the_server_goes_on() {
         fs::remove_dir_all(home.directory()).unwrap();
         assert_eq!(acknowledged(), 200);
         daemon.signal(Signal::SIGUSR1);
-        eventually("a word on the accounts", || {
+        eventually("a line about the accounts", || {
             fs::read_to_string(&output).unwrap().contains("has vanished").then_some(())
         });
         daemon.signal(Signal::SIGHUP);
-        eventually("a word on the log", || {
+        eventually("a line about the log", || {
             fs::read_to_string(&output).unwrap().contains("still writing to the old file").then_some(())
         });
     });
@@ -128,16 +128,16 @@ fn a_homedir_that_vanishes_is_told_of_and_the_server_goes_on() {
     daemon.stop();
     let log = fs::read_to_string(&output).unwrap();
     assert!(log.contains("Server shutdown."), "{log}");
-    assert!(log.contains("is not there any more"), "that its database is gone is told: {log}");
+    assert!(log.contains("is not there any more"), "the missing database is not reported: {log}");
 }
 
-/// Stops a server under load and lets it go on, twice, and returns what the callers have seen.
+/// Suspends and continues a server under load, twice, and returns the ledger of the callers.
 fn stopped_and_continued(home: &Home, daemon: Process) -> Ledger {
     let pause = std::env::var("PYZORD_STOP_SECONDS").map_or(3, |seconds| seconds.parse().unwrap());
     let mut caller = home.caller();
     let mut own = Ledger::default();
     let mut counts = |number| {
-        // A store on a busy machine may take longer than the server waits for it, with or without a stop.
+        // On a busy machine the store may exceed the time limit of the server, even without a stop.
         eventually("a report that counts", || {
             let reply = caller.ask("report", &[&digest(number)], Duration::from_secs(3));
             own.enter_doubtful(&digest(number), reply.as_ref());
@@ -158,7 +158,7 @@ fn stopped_and_continued(home: &Home, daemon: Process) -> Ledger {
 }
 
 #[test]
-fn a_server_that_was_stopped_for_a_while_goes_on_with_right_counts() {
+fn server_counts_right_after_sigstop_and_sigcont() {
     let home = Home::open();
     let daemon = home.detach();
     let ledger = stopped_and_continued(&home, daemon);
@@ -177,9 +177,9 @@ fn stopped_on_a_store<S: Store>() {
     ledger.compare(&store.stored());
 }
 
-/// A server whose clock is set, by libfaketime.
+/// libfaketime sets the clock of the server.
 #[test]
-fn a_clock_that_jumps_costs_signed_requests_only_and_expires_nothing() {
+fn clock_jump_refuses_signed_requests_only() {
     let bob = Account::new("bob");
     let home = Home::open().passwd(bob.passwd()).access("all : anonymous : allow\nall : bob : allow\n");
     let set = |offset: &str| home.rewrite("clock", format!("{offset}\n"));
@@ -207,7 +207,7 @@ fn a_clock_that_jumps_costs_signed_requests_only_and_expires_nothing() {
             assert_eq!(signed(), 200);
         }
     });
-    // The record's times are of the clock as it was, and its last change is now.
+    // The last change of the record has the current time again.
     let info = home.caller().answered("info", &[&digest(70)]);
     assert_eq!(info.counts().0, 4);
     assert_eq!(home.caller().answered("report", &[&digest(70)]).code(), 200);
@@ -220,9 +220,10 @@ fn a_clock_that_jumps_costs_signed_requests_only_and_expires_nothing() {
     assert!(ledger.acknowledged() > 10);
 }
 
-/// Under each limit the server has what a start, a reload and a rotation need, or says what it lacks.
+/// Under each limit, the server has enough descriptors for a start, a reload and a log rotation, and reports missing
+/// spare sockets.
 #[test]
-fn few_descriptors_cost_spare_sockets_and_nothing_else() {
+fn low_descriptor_limit_costs_spare_sockets_only() {
     for (limit, has_spares) in [(24, false), (36, false), (127, false), (128, true)] {
         let (old, new) = (Account::new("old"), Account::new("new"));
         let home = Home::open().passwd(old.passwd());

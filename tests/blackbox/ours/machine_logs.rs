@@ -1,4 +1,4 @@
-//! Logs that cannot be written while others report: nothing waits for them, and what they miss is counted.
+//! Logs that cannot be written under load: nothing waits for them, and lost lines are counted.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -13,43 +13,43 @@ use nix::unistd::mkfifo;
 use crate::harness::{Home, Server, eventually};
 use crate::ours::machine::under_load;
 
-/// The sum of the numbers in front of this text in a log.
-pub(crate) fn told(log: &str, text: &str) -> i64 {
+/// Returns the sum of the numbers before this text in a log.
+pub(crate) fn sum_before(log: &str, text: &str) -> i64 {
     let before = |line: &str| line.split_once(text)?.0.rsplit(' ').next()?.parse::<i64>().ok();
     log.lines().filter_map(before).sum()
 }
 
-/// How many lines of a usage log are of a report, and whole.
+/// Returns the number of complete report lines in a usage log.
 pub(crate) fn reports(usage: &str) -> i64 {
     let lines = usage.lines().filter(|line| line.contains(",report,") && line.ends_with(",200"));
     i64::try_from(lines.count()).unwrap()
 }
 
-/// A pipe with a reader who reads nothing by itself.
+/// Creates a pipe and opens both ends.
 fn pipe(path: &Path) -> File {
     mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-    // Both ways, so that it can be filled.
+    // For writing as well, so that it can be filled.
     OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap()
 }
 
-/// Leaves no room in a pipe.
+/// Fills a pipe completely.
 fn fill(mut pipe: &File) {
     for size in [4096, 1] {
         while pipe.write(&vec![b'\n'; size]).is_ok() {}
     }
 }
 
-/// What is in a pipe.
+/// Reads the content of a pipe.
 fn drain(mut pipe: &File) -> String {
     let mut bytes = Vec::new();
-    // It ends with the error that there is no more.
+    // Ends with WouldBlock.
     let _ = pipe.read_to_end(&mut bytes);
     String::from_utf8(bytes).unwrap()
 }
 
 #[test]
-fn a_start_does_not_wait_for_a_log_that_nobody_reads() {
-    // What an operator meets who restarts a server whose reader of logs hangs.
+fn start_does_not_wait_for_a_full_log_pipe() {
+    // For example a restart while the reader of the log hangs.
     for option in ["--log-file", "--usage-log-file"] {
         let home = Home::open();
         let path = home.parent().join("pipe");
@@ -63,9 +63,9 @@ fn a_start_does_not_wait_for_a_log_that_nobody_reads() {
         if option == "--log-file" {
             let mut text = drain(&reader);
             server.process().signal(Signal::SIGUSR1);
-            eventually("what was lost at the start", || {
+            eventually("the number of lines lost at the start", || {
                 text += &drain(&reader);
-                (told(&text, " lines were lost") > 2).then_some(())
+                (sum_before(&text, " lines were lost") > 2).then_some(())
             });
         }
         server.process().signal(Signal::SIGTERM);
@@ -75,7 +75,7 @@ fn a_start_does_not_wait_for_a_log_that_nobody_reads() {
 }
 
 #[test]
-fn a_log_on_a_pipe_that_nobody_reads_is_left_for_another_by_hup() {
+fn hup_replaces_a_full_pipe_by_a_file() {
     let home = Home::open();
     let path = home.parent().join("usage");
     let reader = pipe(&path);
@@ -97,7 +97,7 @@ fn a_log_on_a_pipe_that_nobody_reads_is_left_for_another_by_hup() {
 }
 
 #[test]
-fn a_pipe_that_keeps_its_name_gets_whole_lines_whatever_hup_does() {
+fn hup_on_the_same_pipe_breaks_no_line() {
     let home = Home::open();
     let path = home.parent().join("usage");
     let reader = pipe(&path);
@@ -110,7 +110,7 @@ fn a_pipe_that_keeps_its_name_gets_whole_lines_whatever_hup_does() {
         fill(&reader);
         for _ in 0..30 {
             std::thread::sleep(std::time::Duration::from_millis(30));
-            // Room for many lines and a part of one: the pipe is full again within a line.
+            // Makes room for many lines and a part of one, so that the pipe is full again in the middle of a line.
             let mut part = vec![0; 4096 + 13];
             let length = (&reader).read(&mut part).unwrap_or(0);
             bytes.extend_from_slice(&part[..length]);

@@ -1,4 +1,4 @@
-//! A machine that has no more processes, or no more memory, for a server that runs.
+//! A running server that reaches a limit of processes or memory.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,19 +12,19 @@ use nix::unistd::Uid;
 use crate::harness::{Account, Home, Ledger, MariaDb, Redis, Server, digest, eventually, unix_time};
 use crate::ours::outages::Store;
 
-/// Sets how many processes the user of this one may have.
+/// Limits the number of processes of the user of this process.
 fn limit_processes(pid: u32, most: u32) {
     let process = fs::metadata(format!("/proc/{pid}")).unwrap();
     let mut command = Command::new("prlimit");
     command.args(["--pid", &pid.to_string(), &format!("--nproc={most}:")]);
     if Uid::effective().is_root() {
-        // A container's root may not do that for others.
+        // Root in a container may have no right to do that for other users.
         command.uid(process.uid()).gid(process.gid());
     }
     assert!(command.status().unwrap().success());
 }
 
-/// Sets how many bytes of addresses a process may have.
+/// Limits the address space of a server, in bytes.
 fn limit_addresses(server: &Server, most: &str) {
     let pid = server.process().pid().to_string();
     let status = Command::new("prlimit").args(["--pid", &pid, &format!("--as={most}:")]).status();
@@ -32,8 +32,8 @@ fn limit_addresses(server: &Server, most: &str) {
 }
 
 #[test]
-fn want_of_processes_leaves_accounts_and_rules_in_force_and_passes() {
-    // For root there is no such limit.
+fn reload_is_retried_after_a_lack_of_processes() {
+    // Root has no such limit.
     let (old, new) = (Account::new("old"), Account::new("new"));
     let access = "all : anonymous : allow\nall : all : allow\n";
     let server = Home::new().passwd(old.passwd()).access(access).unprivileged().start();
@@ -46,16 +46,16 @@ fn want_of_processes_leaves_accounts_and_rules_in_force_and_passes() {
     home.rewrite("pyzord.passwd", new.passwd());
     let (log, rotated) = (home.path("pyzord.log"), home.path("pyzord.log.1"));
     fs::rename(&log, &rotated).unwrap();
-    let told = || fs::read_to_string(&rotated).unwrap().matches("in force stay unchanged").count();
+    let failures = || fs::read_to_string(&rotated).unwrap().matches("in force stay unchanged").count();
     for (signals, signal) in [Signal::SIGUSR1, Signal::SIGHUP].into_iter().enumerate() {
         server.signal(signal);
-        eventually("a line about it", || (told() > signals).then_some(()));
+        eventually("a line about the failed reload", || (failures() > signals).then_some(()));
         assert_eq!(server.request("report", &[&digest(1)]).code(), 200);
         assert_eq!((code(&old), code(&new)), (200, 401));
     }
-    // It is tried again, and told of no more.
+    // Retries are not reported.
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!((told(), log.exists()), (2, false));
+    assert_eq!((failures(), log.exists()), (2, false));
     limit_processes(server.pid(), 10_000);
     eventually("the new account", || (code(&new) == 200).then_some(()));
     eventually("the new log", || {
@@ -66,7 +66,7 @@ fn want_of_processes_leaves_accounts_and_rules_in_force_and_passes() {
     assert!(database.record(&digest(1)).starts_with("1,2,"));
 }
 
-/// The name of a database server has to be looked up, which takes a thread of the runtime.
+/// Resolving the name of the database server takes a blocking thread of the runtime.
 fn survives_an_outage_without_processes(store: &mut impl Store) {
     let settings = store.settings();
     let named = settings.replace("127.0.0.1", "localhost");
@@ -79,12 +79,12 @@ fn survives_an_outage_without_processes(store: &mut impl Store) {
         code
     };
     assert_eq!(report(), 200);
-    // What looked it up at the start has ended by then, if it ever does so.
+    // By then an idle thread would have ended, if idle threads ended.
     std::thread::sleep(Duration::from_secs(11));
     limit_processes(server.pid(), 1);
     store.service().kill();
     eventually("a refusal", || (report() == 500).then_some(()));
-    // Until an attempt to connect has failed.
+    // Long enough for an attempt to connect to fail.
     std::thread::sleep(Duration::from_secs(2));
     store.restart();
     eventually("the database", || (report() == 200).then_some(()));
@@ -98,30 +98,30 @@ fn survives_an_outage_without_processes(store: &mut impl Store) {
 }
 
 #[test]
-fn want_of_processes_does_not_keep_it_from_a_redis_that_is_back() {
+fn lack_of_processes_does_not_prevent_a_redis_reconnect() {
     survives_an_outage_without_processes(&mut <Redis as Store>::start());
 }
 
 #[test]
-fn want_of_processes_does_not_keep_it_from_a_mysql_that_is_back() {
+fn lack_of_processes_does_not_prevent_a_mysql_reconnect() {
     survives_an_outage_without_processes(&mut <MariaDb as Store>::start());
 }
 
 #[test]
-fn want_of_memory_ends_it_at_worst_and_loses_no_acknowledged_report() {
+fn lack_of_memory_loses_no_acknowledged_report() {
     let home = Home::open().file("config", "[server]\nLogFile = pyzord.log\n");
     let mut server = Server::start(&home, home.command());
     let mut caller = home.caller();
     server.serves(&mut caller);
     let mut ledger = Ledger::default();
-    // Less than it has. The library's new buckets find no room, and now and then not even what the server
-    // itself needs next, which ends it like a kill.
+    // Less than the server uses already. New buckets of the library cannot be allocated. Sometimes an allocation of the
+    // server itself fails, which ends it like a kill.
     limit_addresses(&server, "1000000");
     let (mut refused, mut is_alive) = (0, true);
     for number in 100..100_000 {
         let digest = digest(number);
         let reply = caller.ask("report", &[&digest], Duration::from_secs(2));
-        // The repair may find a change that was given up half done.
+        // The repair may find an unfinished change.
         ledger.enter_doubtful(&digest, reply.as_ref());
         is_alive = reply.is_some() || server.is_running();
         refused += u32::from(reply.is_some_and(|reply| reply.code() == 500));
@@ -130,7 +130,7 @@ fn want_of_memory_ends_it_at_worst_and_loses_no_acknowledged_report() {
         }
     }
     if is_alive {
-        assert_eq!(refused, 200, "there was memory enough");
+        assert_eq!(refused, 200, "the memory was not limited");
         limit_addresses(&server, "unlimited");
         let digest = digest(99);
         eventually("reports that count", || {
@@ -145,7 +145,7 @@ fn want_of_memory_ends_it_at_worst_and_loses_no_acknowledged_report() {
     }
     assert!(ledger.acknowledged() > 100);
 
-    // Whatever was left half done is repaired before anything is served.
+    // Unfinished changes are repaired before the server serves.
     let mut server = Server::start(&home, home.command());
     server.serves(&mut caller);
     let log = home.log();

@@ -1,4 +1,4 @@
-//! A server whose every access to memory is watched: valgrind sees what the C library behind gdbm does, too.
+//! A server under valgrind, which also checks the C library of gdbm.
 
 use std::fs::{self, OpenOptions};
 use std::process::Command;
@@ -9,13 +9,13 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Caller, Home, Ledger, Server, digest};
 
-/// How long anything may take here, where everything is some thirty times as slow as it is elsewhere.
+/// The time limit of each step. Valgrind slows the server down by a factor of about 30.
 const VALGRIND_PATIENCE: Duration = Duration::from_secs(240);
 
 #[test]
-fn a_server_on_gdbm_that_sweeps_is_killed_and_recovers_touches_no_memory_but_its_own() {
+fn valgrind_finds_no_memory_error_in_a_gdbm_server() {
     const OLD: u32 = 300;
-    // Confined, it would not let valgrind do what that needs.
+    // Confinement would break valgrind.
     let settings = "CleanupAge = 86400\nConfine = False\n";
     let home = Home::open().config(settings);
     let long_ago = "1,1,2011-01-01 00:00:00,2011-01-01 00:00:00,0,2011-01-01 00:00:00,2011-01-01 00:00:00";
@@ -23,9 +23,9 @@ fn a_server_on_gdbm_that_sweeps_is_killed_and_recovers_touches_no_memory_but_its
     home.database().write(&old);
 
     let mut ledger = Ledger::default();
-    let mut server = Server::start(&home, watched(&home));
+    let mut server = Server::start(&home, under_valgrind(&home));
     let mut caller = serving(&home, &mut server);
-    // The sweep, meanwhile requests of every operation that reads or writes.
+    // Requests of every operation that reads or writes, during an expiry.
     for number in 1000..1100 {
         report(&mut caller, &mut ledger, &digest(number));
     }
@@ -41,15 +41,15 @@ fn a_server_on_gdbm_that_sweeps_is_killed_and_recovers_touches_no_memory_but_its
             );
         }
     }
-    // What moves to another bucket under a sweep as slow as this one is left to the next.
-    until("the sweep", || home.log().contains(" INFO Expired "));
+    // A slow expiry may miss records that move to another bucket; the next one removes them.
+    until("the expiry", || home.log().contains(" INFO Expired "));
     server.process().signal(Signal::SIGKILL);
     drop(server);
 
-    // As a kill can leave it, which takes a recovery at the start.
+    // A kill can leave the file like this, which is repaired at the start.
     let file = OpenOptions::new().write(true).open(home.path("pyzord.db")).unwrap();
     file.set_len(file.metadata().unwrap().len() + 4096).unwrap();
-    let mut server = Server::start(&home, watched(&home));
+    let mut server = Server::start(&home, under_valgrind(&home));
     let mut caller = serving(&home, &mut server);
     for number in 1000..1050 {
         report(&mut caller, &mut ledger, &digest(number));
@@ -59,7 +59,7 @@ fn a_server_on_gdbm_that_sweeps_is_killed_and_recovers_touches_no_memory_but_its
     server.process().signal(Signal::SIGTERM);
     let status = ended(server);
 
-    // The one that was killed left its findings, too.
+    // The killed server has left a log as well.
     let mut found = String::new();
     let mut seen = 0;
     for entry in fs::read_dir(home.parent()).unwrap().map(Result::unwrap) {
@@ -77,8 +77,8 @@ fn a_server_on_gdbm_that_sweeps_is_killed_and_recovers_touches_no_memory_but_its
     ledger.compare(&stored);
 }
 
-/// A server in the foreground under valgrind, which writes what it finds, and nothing else, to a file.
-fn watched(home: &Home) -> Command {
+/// Returns the command of a server in the foreground under valgrind, which writes only its findings to a file.
+fn under_valgrind(home: &Home) -> Command {
     let options = format!(
         "--quiet --fair-sched=yes --error-exitcode=9 --leak-check=full --suppressions={}/tests/valgrind.supp \
          --log-file={}/valgrind.%p",
@@ -113,7 +113,7 @@ fn ended(mut server: Server) -> Option<i32> {
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + VALGRIND_PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,4 +1,4 @@
-//! What holds for the server of this package alone, and its other programs.
+//! Tests of this server only, and of the other programs of this package.
 
 mod bench;
 mod deployed;

@@ -1,4 +1,4 @@
-//! Files that an operator has named and that are pipes, which have another end that may never be opened.
+//! Configured files that are pipes, whose other end may never be opened.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
@@ -13,20 +13,20 @@ use crate::harness::{DIGEST, Home, Server, eventually, finish};
 
 const NOBODY: u32 = 65534;
 
-/// A pipe that all users may open.
+/// Creates a pipe that all users may open.
 fn pipe(path: &Path) {
-    // It takes the place of what is there.
+    // It may replace a file.
     let _ = fs::remove_file(path);
     mkfifo(path, Mode::S_IRWXU).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
 }
 
-/// A reader of a pipe, who reads nothing by itself. It could write as well, so that opening waits for nobody.
+/// Opens a pipe for reading without blocking, because it is open for writing as well.
 fn reader(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap()
 }
 
-/// A home of the user `nobody`, whom servers there become, or else of the user of these tests.
+/// Creates a home, in which servers change to `nobody` if requested.
 fn home(becomes: bool) -> Home {
     if !becomes {
         return Home::open();
@@ -40,7 +40,7 @@ fn home(becomes: bool) -> Home {
 }
 
 #[test]
-fn a_pipe_in_the_place_of_a_file_fails_the_start_with_a_line() {
+fn pipe_instead_of_a_file_fails_the_start() {
     for becomes in [false, true] {
         for name in ["pyzord.pid", "pyzord.passwd", "pyzord.access", "pyzord.db", "config"] {
             for is_read in [false, true] {
@@ -59,7 +59,7 @@ fn a_pipe_in_the_place_of_a_file_fails_the_start_with_a_line() {
 }
 
 #[test]
-fn a_log_on_a_pipe_without_a_reader_fails_the_start_with_a_line() {
+fn log_on_a_pipe_without_reader_fails_the_start() {
     for becomes in [false, true] {
         for option in ["--log-file", "--usage-log-file"] {
             let home = home(becomes);
@@ -73,7 +73,7 @@ fn a_log_on_a_pipe_without_a_reader_fails_the_start_with_a_line() {
 }
 
 #[test]
-fn a_device_is_no_pid_file() {
+fn device_as_pid_file_fails_the_start() {
     for device in ["/dev/null", "/dev/tty", "/dev/ptmx"] {
         let home = Home::open();
         let mut command = home.detached();
@@ -83,7 +83,7 @@ fn a_device_is_no_pid_file() {
 }
 
 #[test]
-fn output_on_a_pipe_without_a_reader_fails_the_start_with_a_line() {
+fn detach_output_on_a_pipe_without_reader_fails_the_start() {
     for becomes in [false, true] {
         let home = home(becomes);
         let path = home.parent().join("output");
@@ -95,7 +95,7 @@ fn output_on_a_pipe_without_a_reader_fails_the_start_with_a_line() {
 }
 
 #[test]
-fn output_on_a_pipe_with_a_reader_is_read_there_and_holds_nothing_up() {
+fn detach_output_on_a_pipe_with_reader_delays_nothing() {
     let home = Home::open();
     let path = home.parent().join("output");
     pipe(&path);
@@ -121,11 +121,11 @@ fn output_on_a_pipe_with_a_reader_is_read_there_and_holds_nothing_up() {
 }
 
 #[test]
-fn a_pipe_or_a_directory_in_the_place_of_the_marker_is_not_waited_for() {
+fn pipe_or_directory_instead_of_the_marker_does_not_block() {
     let home = Home::open();
     home.detach().stop();
     let marker = home.path("pyzord.db.open");
-    // A new marker takes the place of the first.
+    // A pipe is replaced by a new marker.
     for is_pipe in [true, false] {
         if is_pipe {
             pipe(&marker);
@@ -142,7 +142,7 @@ fn a_pipe_or_a_directory_in_the_place_of_the_marker_is_not_waited_for() {
 }
 
 #[test]
-fn a_pipe_is_not_repaired_and_not_migrated() {
+fn pipe_is_neither_repaired_nor_migrated() {
     let home = Home::open();
     let path = home.path("pipe");
     pipe(&path);
@@ -166,7 +166,7 @@ fn a_pipe_is_not_repaired_and_not_migrated() {
 }
 
 #[test]
-fn a_pipe_with_certificates_to_trust_is_refused() {
+fn certificate_file_that_is_a_pipe_is_refused() {
     let home = Home::open();
     let path = home.path("ca.pem");
     pipe(&path);
@@ -186,7 +186,7 @@ fn a_pipe_with_certificates_to_trust_is_refused() {
 }
 
 #[test]
-fn accounts_that_become_a_pipe_are_not_waited_for_by_a_reload() {
+fn reload_does_not_wait_for_accounts_on_a_pipe() {
     let home = Home::open();
     let daemon = home.detach();
     pipe(&home.path("pyzord.access"));

@@ -1,4 +1,4 @@
-//! Signals that mean nothing to the server, and the limit of file sizes, which is told by one.
+//! Signals without a meaning to the server, and the file size limit, which causes a signal.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Caller, DIGEST, Home, Ledger, Process, Server, digest, eventually, finish};
 
-/// The signals of signal(7) whose default action ends a process, and that ask the server for nothing.
+/// Signals of signal(7) whose default action ends a process, and that have no meaning to the server.
 const MEANINGLESS: [Signal; 9] = [
     Signal::SIGPIPE,
     Signal::SIGUSR2,
@@ -20,8 +20,7 @@ const MEANINGLESS: [Signal; 9] = [
     Signal::SIGSTKFLT,
     Signal::SIGXFSZ,
 ];
-/// What ends the server as any other process: a fault of its own, a person's wish for a dump, or the limit of
-/// processor time.
+/// Signals that end the server like any other process: faults, requested core dumps, and the CPU time limit.
 const DEADLY: [Signal; 9] = [
     Signal::SIGABRT,
     Signal::SIGBUS,
@@ -34,7 +33,7 @@ const DEADLY: [Signal; 9] = [
     Signal::SIGXCPU,
 ];
 
-/// A mask of signals in the state of a process.
+/// Returns a signal mask from the status of a process.
 fn mask(daemon: Process, field: &str) -> u64 {
     mask_in(&fs::read_to_string(daemon.proc("status")).unwrap(), field)
 }
@@ -49,7 +48,7 @@ fn bit(signal: Signal) -> u64 {
 }
 
 #[test]
-fn signals_that_mean_nothing_do_nothing() {
+fn signals_without_meaning_are_ignored() {
     let home = Home::open();
     let daemon = home.detach();
     let mut caller = home.caller();
@@ -63,7 +62,7 @@ fn signals_that_mean_nothing_do_nothing() {
         assert_eq!(caller.answered("report", &[DIGEST]).code(), 200, "{number}");
     }
     let (ignored, caught) = (mask(daemon, "SigIgn"), mask(daemon, "SigCgt"));
-    // A shell lets what it starts in the background ignore some, which a process inherits.
+    // Background processes of a shell inherit some ignored signals.
     let inherited = mask_in(&fs::read_to_string("/proc/self/status").unwrap(), "SigIgn");
     for signal in DEADLY {
         assert_eq!(ignored & bit(signal), inherited & bit(signal), "{signal}");
@@ -74,7 +73,7 @@ fn signals_that_mean_nothing_do_nothing() {
     daemon.stop();
 }
 
-/// Reports new digests, many at a time, until one is refused or there are so many.
+/// Reports new digests, 100 per request, until one is refused or the maximum is reached.
 fn report_until_refused(caller: &mut Caller, ledger: &mut Ledger, most: u32) -> bool {
     for first in (0..most).step_by(100) {
         let digests: Vec<String> = (first..first + 100).map(digest).collect();
@@ -82,7 +81,7 @@ fn report_until_refused(caller: &mut Caller, ledger: &mut Ledger, most: u32) -> 
         let code = caller.answered("report", &names).code();
         assert!([200, 500].contains(&code), "{code}");
         for name in names {
-            // Of a refused request some may have been stored.
+            // A refused request may have stored some of its digests.
             if code == 200 { ledger.acknowledge(name) } else { ledger.enter(name, None) }
         }
         if code == 500 {
@@ -93,14 +92,14 @@ fn report_until_refused(caller: &mut Caller, ledger: &mut Ledger, most: u32) -> 
 }
 
 #[test]
-fn a_limit_of_file_sizes_refuses_reports_and_nothing_else() {
+fn file_size_limit_refuses_reports_only() {
     let home = Home::open();
     let script = "ulimit -f 4096; exec \"$@\"";
     let mut ledger = Ledger::default();
     let mut server = Server::start(&home, home.under(script, false));
     let mut caller = home.caller();
     server.serves(&mut caller);
-    assert!(report_until_refused(&mut caller, &mut ledger, 100_000), "4 MiB are never full");
+    assert!(report_until_refused(&mut caller, &mut ledger, 100_000), "the limit of 4 MiB was not reached");
     assert!(ledger.acknowledged() > 1000, "{}", ledger.acknowledged());
     assert_eq!(caller.count(&digest(0)), 1);
     assert!(server.is_running());
@@ -109,7 +108,7 @@ fn a_limit_of_file_sizes_refuses_reports_and_nothing_else() {
     assert!(home.log().contains("no room for the database"), "{}", home.log());
     ledger.compare(&home.stored());
 
-    // A start under the same limit serves what there is, and after a kill, too.
+    // A start under the same limit serves the stored records, also after a kill.
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let mut server = Server::start(&home, home.under(script, false));
         server.serves(&mut caller);
@@ -124,7 +123,7 @@ fn a_limit_of_file_sizes_refuses_reports_and_nothing_else() {
 }
 
 #[test]
-fn a_limit_of_file_sizes_on_a_running_server_passes() {
+fn server_recovers_from_a_temporary_file_size_limit() {
     let home = Home::open();
     let mut server = Server::start(&home, home.command());
     let mut caller = home.caller();
@@ -143,13 +142,13 @@ fn a_limit_of_file_sizes_on_a_running_server_passes() {
     }
     limit("unlimited");
     eventually("reports", || (caller.answered("report", &[DIGEST]).code() == 200).then_some(()));
-    eventually("that lines were lost", || home.log().contains(" lines were lost").then_some(()));
+    eventually("a line about lost lines", || home.log().contains(" lines were lost").then_some(()));
     server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
 }
 
 #[test]
-fn logs_beyond_the_limit_of_file_sizes_are_lost_and_counted() {
+fn log_lines_beyond_the_file_size_limit_are_lost_and_counted() {
     let home = Home::open().file("usage.log", vec![b'\n'; 4 << 20]);
     let mut server = Server::start(&home, home.under("ulimit -f 4096; exec \"$@\"", false));
     let mut caller = home.caller();
@@ -166,7 +165,7 @@ fn logs_beyond_the_limit_of_file_sizes_are_lost_and_counted() {
 }
 
 #[test]
-fn a_start_under_any_limit_of_file_sizes_works_or_says_why_not() {
+fn start_under_any_file_size_limit_works_or_reports_the_limit() {
     // In KiB.
     for limit in [0, 1, 4, 16, 64, 512, 1024, 2048, 100_000, 2_000_000] {
         let home = Home::open();
@@ -182,13 +181,13 @@ fn a_start_under_any_limit_of_file_sizes_works_or_says_why_not() {
         if let Some(status) = status {
             let said = home.stderr();
             assert_eq!(status.code(), Some(1), "{limit}");
-            // Under the least limit not even that can be written.
+            // With the smallest limit not even the message can be written.
             assert!(
                 limit == 0 || said.lines().count() == 1 && said.contains("raise the limit"),
                 "{limit}: {said}"
             );
             assert!(limit < 2048, "{limit}: {said}");
-            // Nothing is left that hinders a start without the limit.
+            // A start without the limit works.
             home.detach().stop();
             continue;
         }
@@ -200,7 +199,7 @@ fn a_start_under_any_limit_of_file_sizes_works_or_says_why_not() {
 }
 
 #[test]
-fn a_migration_beyond_the_limit_of_file_sizes_fails_with_a_line() {
+fn migration_beyond_the_file_size_limit_fails_with_a_message() {
     let home = Home::open();
     let value = "1,3,2011-03-13 07:06:40,2011-03-13 07:06:40,0,None,None";
     let records: Vec<_> = (0..20_000).map(|number| (digest(number), value)).collect();
@@ -214,9 +213,9 @@ fn a_migration_beyond_the_limit_of_file_sizes_fails_with_a_line() {
     assert!(finished.stderr.contains("pyzor-migrate: error: "), "{finished:?}");
 }
 
-/// The limit is lowered at many moments below what the server was started with, which leaves little for a tail.
+/// The limit is lowered below the initial one at many moments, which leaves little room to close the database.
 #[test]
-fn a_limit_of_file_sizes_that_is_lowered_under_load_ends_nothing() {
+fn file_size_limit_lowered_under_load_does_not_end_the_server() {
     for round in 0..8 {
         let home = Home::open();
         let mut server = Server::start(&home, home.under("ulimit -S -f 3072; exec \"$@\"", false));

@@ -1,4 +1,4 @@
-//! Servers in the background, and what becomes of their output.
+//! Servers in the background, and their output.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use nix::unistd::{Uid, getsid};
 use crate::harness::{Account, DIGEST, Home, Server, eventually, finish};
 
 #[test]
-fn detaching_returns_when_the_daemon_answers() {
+fn detach_returns_when_the_daemon_answers() {
     let home = Home::open();
     for round in 0..5 {
         let daemon = home.detach();
@@ -24,30 +24,30 @@ fn detaching_returns_when_the_daemon_answers() {
 }
 
 #[test]
-fn a_daemon_keeps_nothing_of_its_caller() {
+fn daemon_keeps_no_descriptor_or_terminal_of_its_caller() {
     let home = Home::open();
-    // Descriptor 77 is the caller's pipe, at whose end `finish` waits for the daemon to let it go.
+    // Descriptor 77 is a pipe of the caller: `finish` waits until the daemon has closed it.
     let daemon = home.detach_with(home.under("exec \"$@\" 77>&1 78</etc/hostname", true));
     let descriptors = daemon.descriptors();
     for number in 0..=2 {
         assert_eq!(descriptors[&number], "/dev/null", "{descriptors:?}");
     }
     assert!(!descriptors.contains_key(&77) && !descriptors.contains_key(&78), "{descriptors:?}");
-    // The one through which it said that it is ready is closed behind that word.
+    // The pipe that reported readiness is closed afterwards.
     eventually("no pipe is left open", || {
         let descriptors = daemon.descriptors();
         (!descriptors.values().any(|target| target.starts_with("pipe:"))).then_some(())
     });
     assert_eq!(fs::read_link(daemon.proc("cwd")).unwrap().to_str(), Some("/"));
-    assert_eq!(daemon.stat(7), 0, "it has a terminal");
+    assert_eq!(daemon.stat(7), 0, "the daemon has a terminal");
     let session = getsid(Some(daemon.pid())).unwrap();
     assert_ne!(session, getsid(None).unwrap());
-    assert_ne!(session, daemon.pid(), "a session's leader can get a terminal by opening one");
+    assert_ne!(session, daemon.pid(), "a session leader would get a terminal by opening one");
     daemon.stop();
 }
 
 #[test]
-fn files_are_for_their_owner_alone_whatever_the_umask() {
+fn files_are_private_whatever_the_umask() {
     let home = Home::open();
     let daemon = home.detach_with(home.under("umask 0; exec \"$@\"", true));
     let status = fs::read_to_string(daemon.proc("status")).unwrap();
@@ -60,7 +60,7 @@ fn files_are_for_their_owner_alone_whatever_the_umask() {
 }
 
 #[test]
-fn a_missing_homedir_is_created_for_its_owner_alone() {
+fn missing_homedir_is_created_private() {
     let home = Home::open();
     let homedir = home.parent().join("created");
     let mut command = home.under("umask 0; exec \"$@\"", true);
@@ -72,7 +72,7 @@ fn a_missing_homedir_is_created_for_its_owner_alone() {
 }
 
 #[test]
-fn relative_names_are_found_from_the_background() {
+fn relative_paths_work_in_the_background() {
     let account = Account::new("bob");
     let home = Home::open();
     home.rewrite("accounts.txt", account.passwd());
@@ -87,7 +87,7 @@ fn relative_names_are_found_from_the_background() {
     for (operation, code) in rights {
         assert_eq!(home.caller().answered(operation, &[DIGEST]).code(), code);
     }
-    // Reloading finds them, too.
+    // A reload finds them as well.
     home.rewrite("rights.txt", "ping : anonymous : allow\n");
     daemon.signal(Signal::SIGUSR1);
     eventually("the new rights", || (home.caller().answered("ping", &[]).code() == 200).then_some(()));
@@ -100,7 +100,7 @@ fn relative_names_are_found_from_the_background() {
 }
 
 #[test]
-fn the_homedir_may_be_the_working_directory() {
+fn homedir_can_be_the_working_directory() {
     let home = Home::open();
     let mut command = home.bare();
     command.current_dir(home.directory()).args(["--homedir=.", "-a", "127.0.0.1", "--detach=/dev/null"]);
@@ -112,14 +112,14 @@ fn the_homedir_may_be_the_working_directory() {
 }
 
 #[test]
-fn starting_twice_names_the_one_that_runs() {
+fn second_start_names_the_running_server() {
     let home = Home::open();
     let daemon = home.detach();
     let running = format!("already running (pid {})", daemon.pid());
     finish(home.detached()).expect_line(&[&running]);
     assert_eq!(home.read("pyzord.pid"), format!("{}\n", daemon.pid()));
     assert_eq!(home.caller().answered("ping", &[]).code(), 200);
-    // On another port it is the same: the pid file belongs to the homedir.
+    // Another port makes no difference: the pid file belongs to the homedir.
     let mut elsewhere = home.detached();
     elsewhere.args(["-p", "0"]);
     finish(elsewhere).expect_line(&[&running]);
@@ -128,7 +128,7 @@ fn starting_twice_names_the_one_that_runs() {
 }
 
 #[test]
-fn a_stale_pid_file_is_replaced() {
+fn stale_pid_file_is_replaced() {
     let home = Home::open();
     let dead = {
         let mut child = Command::new("true").spawn().unwrap();
@@ -148,13 +148,13 @@ fn a_stale_pid_file_is_replaced() {
 }
 
 #[test]
-fn a_refused_niceness_is_a_warning() {
+fn refused_niceness_is_a_warning() {
     let home = Home::open().unprivileged().arguments(&["--nice", "-5"]);
     let server = home.start();
     assert_eq!(server.request("ping", &[]).code(), 200);
     let warned = |line: &str| line.contains(" WARNING ") && line.contains("nice");
     eventually("a warning", || home.log().lines().any(warned).then_some(()));
-    eventually("the same for whoever started it", || home.stderr().contains("nice").then_some(()));
+    eventually("the warning on stderr", || home.stderr().contains("nice").then_some(()));
     if Uid::effective().is_root() {
         drop(server);
         let home = Home::open().arguments(&["--nice", "-1"]);
@@ -191,7 +191,7 @@ fn closed_standard_descriptors_do_no_harm() {
 }
 
 #[test]
-fn what_a_daemon_prints_goes_to_the_file_of_detach() {
+fn daemon_output_goes_to_the_file_of_detach() {
     let home = Home::open();
     let output = home.parent().join("output");
     fs::write(&output, "older\n").unwrap();
@@ -207,7 +207,7 @@ fn what_a_daemon_prints_goes_to_the_file_of_detach() {
 }
 
 #[test]
-fn the_usage_log_may_be_the_output_of_the_process() {
+fn logs_can_go_to_stdout_and_stderr() {
     let home = Home::open();
     let mut command = home.command();
     command.args(["--log-file", "/dev/stderr", "--usage-log-file", "/dev/stdout"]);
@@ -220,12 +220,12 @@ fn the_usage_log_may_be_the_output_of_the_process() {
 }
 
 #[test]
-fn on_a_terminal_one_line_says_where_it_listens() {
+fn server_on_a_terminal_prints_its_address() {
     let home = Home::open();
     let server = home.command();
     let words: Vec<_> = std::iter::once(server.get_program()).chain(server.get_args()).collect();
     let line = words.join(std::ffi::OsStr::new(" "));
-    // script gives its command a terminal, and copies what is written to that.
+    // script(1) gives its command a terminal, and copies the output.
     let mut command = home.mark(Command::new("script"));
     command.args(["-q", "-e", "-c"]).arg(line).arg("/dev/null");
     let mut terminal = Server::start(&home, command);

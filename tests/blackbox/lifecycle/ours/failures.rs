@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::harness::{Home, finish};
 
-/// Asserts that `--detach` fails with one line that has these texts in it and leaves nothing behind.
+/// Asserts that `--detach` fails with one line that contains these texts, and leaves nothing behind.
 #[track_caller]
 fn expect_failure(home: &Home, command: Command, texts: &[&str]) {
     finish(command).expect_line(texts);
@@ -15,15 +15,15 @@ fn expect_failure(home: &Home, command: Command, texts: &[&str]) {
 }
 
 #[test]
-fn a_taken_port_fails_the_start() {
+fn port_in_use_fails_the_start() {
     let home = Home::open();
     let _taken = home.take_port();
     expect_failure(&home, home.detached(), &[&format!("127.0.0.1:{}", home.port())]);
-    assert!(home.log().contains(&home.port().to_string()), "the log says nothing");
+    assert!(home.log().contains(&home.port().to_string()), "the log does not mention the port");
 }
 
 #[test]
-fn a_garbage_database_fails_the_start_and_is_left_alone() {
+fn invalid_database_fails_the_start_and_stays_unchanged() {
     let home = Home::open();
     for garbage in ["nonsense".repeat(5000), "short".into()] {
         home.rewrite("pyzord.db", &garbage);
@@ -33,7 +33,7 @@ fn a_garbage_database_fails_the_start_and_is_left_alone() {
 }
 
 #[test]
-fn a_database_that_somebody_else_has_open_fails_the_start() {
+fn database_locked_by_another_process_fails_the_start() {
     let home = Home::open();
     home.detach().stop();
     let mut python = home.mark(Command::new("/usr/bin/python3"));
@@ -69,7 +69,7 @@ fn files_that_cannot_be_written_fail_the_start() {
         command.args([option, nowhere]);
         expect_failure(&home, command, &[nowhere]);
     }
-    // A directory in their place.
+    // A directory instead of the file.
     let directory = home.parent().join("in-the-way");
     fs::create_dir(&directory).unwrap();
     let directory = directory.to_str().unwrap();
@@ -89,13 +89,13 @@ fn files_that_cannot_be_written_fail_the_start() {
 }
 
 #[test]
-fn an_address_of_nobody_fails_the_start() {
+fn address_of_no_interface_fails_the_start() {
     let home = Home::open();
-    // 192.0.2.0/24 is for documentation and belongs to nobody.
+    // 192.0.2.0/24 is reserved for documentation.
     let mut command = home.detached();
     command.args(["-a", "192.0.2.1"]);
     let finished = finish(command);
-    // It has been waited for, with lines that say so.
+    // Lines before the last one report the wait.
     let last = finished.stderr.lines().last().unwrap_or_default();
     assert!(finished.code == Some(1) && finished.stdout.is_empty(), "{finished:?}");
     assert!(last.contains("error: cannot listen on 192.0.2.1:"), "{finished:?}");
@@ -103,11 +103,11 @@ fn an_address_of_nobody_fails_the_start() {
 }
 
 #[test]
-fn a_homedir_that_cannot_be_created_fails_the_start() {
+fn homedir_that_cannot_be_created_fails_the_start() {
     let home = Home::open();
-    for (homedir, there) in [("missing/home", false), ("a-file", true)] {
+    for (homedir, exists) in [("missing/home", false), ("a-file", true)] {
         let homedir = home.parent().join(homedir);
-        if there {
+        if exists {
             fs::write(&homedir, "").unwrap();
         }
         let mut command = home.detached();
@@ -116,9 +116,9 @@ fn a_homedir_that_cannot_be_created_fails_the_start() {
     }
 }
 
-/// A start beside a running server, with another age by mistake.
+/// A second start beside a running server, with a wrong cleanup age.
 #[test]
-fn a_start_that_fails_lets_no_record_expire() {
+fn failed_start_expires_no_record() {
     let home = Home::open();
     let old = "a".repeat(40);
     home.database().write(&[(&old, "1,7,2020-01-01 00:00:00,2020-01-01 00:00:00,0,None,None")]);

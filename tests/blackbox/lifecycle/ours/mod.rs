@@ -1,4 +1,4 @@
-//! The life of this server, where it differs from that of the established one.
+//! Starting, detaching, signals and stopping, where this server differs from the Python server.
 
 mod detaching;
 mod failures;

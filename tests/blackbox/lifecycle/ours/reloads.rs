@@ -1,4 +1,4 @@
-//! Signals that a running server obeys.
+//! Reloads by signal.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{Account, DIGEST, Home, StopFlag, digest, eventually};
 
 #[test]
-fn hup_opens_the_logs_again_and_reloads() {
+fn hup_reopens_the_logs_and_reloads() {
     let account = Account::new("bob");
     let home = Home::new().passwd("").access("ping report : anonymous bob : allow\n");
     let server = home.start();
@@ -22,7 +22,7 @@ fn hup_opens_the_logs_again_and_reloads() {
     home.rewrite("pyzord.passwd", account.passwd());
     server.signal(Signal::SIGHUP);
     eventually("the new account", || (server.request_as(&account, "ping", &[]).code() == 200).then_some(()));
-    // Lines that were waiting to be written still go to the old files.
+    // Queued lines still go to the old files.
     eventually("new logs", || {
         server.signal(Signal::SIGUSR1);
         assert_eq!(server.request_as(&account, "ping", &[]).code(), 200);
@@ -41,7 +41,7 @@ fn hup_opens_the_logs_again_and_reloads() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_again_is_written_on() {
+fn log_that_cannot_be_reopened_stays_in_use() {
     let home = Home::open();
     let server = home.start();
     let log = home.path("pyzord.log");
@@ -58,7 +58,7 @@ fn a_log_that_cannot_be_opened_again_is_written_on() {
 }
 
 #[test]
-fn a_storm_of_signals_under_load_loses_no_reply() {
+fn many_signals_under_load_lose_no_reply() {
     const REPORTS: u32 = 1500;
     let home = Home::open();
     let daemon = home.detach();
@@ -87,7 +87,7 @@ fn a_storm_of_signals_under_load_loses_no_reply() {
 }
 
 #[test]
-fn a_new_account_works_and_a_removed_one_stops_while_requests_flow() {
+fn reload_under_load_adds_and_removes_accounts() {
     let (old, new) = (Account::new("old"), Account::new("new"));
     let home = Home::new().access("all : all anonymous : allow\n").passwd(old.passwd());
     let server = home.start();

@@ -1,4 +1,4 @@
-//! Stops, at any moment, and starts after them.
+//! Stops at any moment, and starts after them.
 
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{DIGEST, Home, Ledger, Server, StopFlag, digest, eventually};
 
 #[test]
-fn term_and_int_end_it_safely() {
+fn term_and_int_stop_the_server_safely() {
     for (signal, name) in [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT")] {
         let home = Home::open();
         let daemon = home.detach();
@@ -21,11 +21,11 @@ fn term_and_int_end_it_safely() {
         assert!(!home.path("pyzord.pid").exists());
         assert_eq!(home.stored().len(), 100);
         let log = home.log();
-        // What the engine does by itself is told whenever it is done.
+        // The expiry may end at any time.
         let last: Vec<&str> = log.lines().rev().filter(|line| !line.contains(" Expired ")).take(2).collect();
         assert!(last[1].ends_with(&format!(" INFO {name} received. Shutting down.")), "{log}");
         assert!(last[0].ends_with(" INFO Server shutdown."), "{log}");
-        // The database was closed, so that the next start has nothing to repair.
+        // The database was closed: the next start has nothing to repair.
         assert!(!home.path("pyzord.db.open").exists());
         home.detach().stop();
         let log = home.log();
@@ -34,7 +34,7 @@ fn term_and_int_end_it_safely() {
 }
 
 #[test]
-fn a_stop_writes_the_database_to_its_disk() {
+fn stop_writes_the_database_to_disk() {
     let home = Home::open();
     let mut command = home.detached();
     command.arg("-d");
@@ -47,7 +47,7 @@ fn a_stop_writes_the_database_to_its_disk() {
 }
 
 #[test]
-fn in_the_foreground_term_and_int_end_it_with_success() {
+fn term_and_int_in_the_foreground_exit_with_success() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let home = Home::open();
         let mut server = Server::start(&home, home.command());
@@ -60,12 +60,12 @@ fn in_the_foreground_term_and_int_end_it_with_success() {
 }
 
 #[test]
-fn what_had_arrived_before_the_end_is_answered() {
+fn requests_received_before_a_stop_are_answered() {
     const REQUESTS: u32 = 100;
     let home = Home::open();
     let daemon = home.detach();
     let caller = home.caller();
-    // While it stands still, requests gather in its socket.
+    // While the server is stopped, requests queue in its socket.
     daemon.signal(Signal::SIGSTOP);
     for number in 0..REQUESTS {
         caller.send("report", &[&digest(number)], 2000 + number);
@@ -128,12 +128,11 @@ fn report_until(home: &Home, over: &StopFlag) -> Ledger {
     ledger
 }
 
-/// Starts a server and sends it a signal as soon as it can take one, or a little later.
+/// Starts a server and signals it this long after signals are blocked.
 fn signalled_while_starting(signal: Signal, pause: Duration) -> (Home, Server) {
     let home = Home::open();
     let server = Server::start(&home, home.command());
-    // From the log file on signals wait until there is somebody to take them; before it, the process
-    // may not have reached its main yet.
+    // Once the log file exists, signals are blocked. Before, the process may not have reached main yet.
     let deadline = Instant::now() + Duration::from_secs(15);
     while !home.path("pyzord.log").exists() {
         assert!(Instant::now() < deadline, "no log file");
@@ -147,13 +146,13 @@ fn signalled_while_starting(signal: Signal, pause: Duration) -> (Home, Server) {
     (home, server)
 }
 
-/// Pauses that hit every part of a start.
+/// Returns pauses that hit every part of a start.
 fn pauses() -> impl Iterator<Item = Duration> {
     (0..24).map(|step| Duration::from_micros(step * step * 15))
 }
 
 #[test]
-fn a_stop_at_any_moment_of_the_start_is_a_safe_stop() {
+fn stop_at_any_moment_of_the_start_is_safe() {
     for pause in pauses() {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
             let (home, mut server) = signalled_while_starting(signal, pause);
@@ -164,7 +163,7 @@ fn a_stop_at_any_moment_of_the_start_is_a_safe_stop() {
 }
 
 #[test]
-fn a_reload_at_any_moment_of_the_start_harms_nothing() {
+fn reload_at_any_moment_of_the_start_is_harmless() {
     for pause in pauses() {
         for signal in [Signal::SIGUSR1, Signal::SIGHUP] {
             let (home, mut server) = signalled_while_starting(signal, pause);
@@ -175,9 +174,9 @@ fn a_reload_at_any_moment_of_the_start_harms_nothing() {
     }
 }
 
-/// The database is open by then, and must be closed like at any other stop.
+/// The database is open by then, and must be closed as in any other stop.
 #[test]
-fn a_stop_while_the_port_is_waited_for_closes_the_database() {
+fn stop_while_waiting_for_the_port_closes_the_database() {
     let home = Home::open();
     let _taken = home.take_port();
     let mut server = Server::start(&home, home.command());
@@ -188,14 +187,14 @@ fn a_stop_while_the_port_is_waited_for_closes_the_database() {
 }
 
 #[test]
-fn a_killed_daemon_is_replaced_at_once() {
+fn killed_server_can_be_restarted_at_once() {
     let home = Home::open();
     for (round, remove) in [(1, true), (2, false), (3, true), (4, false)] {
         let daemon = home.detach();
         let mut caller = home.caller();
         assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
         assert_eq!(caller.count(DIGEST), round);
-        // Not waiting for its end is the point: this is what restart scripts do.
+        // Deliberately without waiting for its end, like restart scripts.
         daemon.signal(Signal::SIGKILL);
         if remove {
             fs::remove_file(home.path("pyzord.pid")).unwrap();
@@ -204,7 +203,7 @@ fn a_killed_daemon_is_replaced_at_once() {
     assert_eq!(count_after_start(&home), 4);
 }
 
-/// Starts a server once more and returns the count of the digest.
+/// Starts a server and returns the count of the digest.
 fn count_after_start(home: &Home) -> i64 {
     let daemon = home.detach();
     let count = home.caller().count(DIGEST);
@@ -213,7 +212,7 @@ fn count_after_start(home: &Home) -> i64 {
 }
 
 #[test]
-fn a_start_waits_for_the_one_that_is_stopping() {
+fn start_waits_for_the_stopping_server() {
     let home = Home::open();
     let mut daemon = home.detach();
     for round in 0..5 {

@@ -1,8 +1,8 @@
-//! Datagrams with a forged sender, which are sent by a raw socket.
+//! Datagrams with a forged sender, sent by a raw socket.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::{ignored, requests, says, server};
+use super::{ignored, reply_to, requests, server};
 use crate::harness::{DIGEST, Forger, Server};
 
 /// Sends a datagram from a port of 127.0.0.1 to another.
@@ -11,7 +11,7 @@ fn forge(forger: &Forger, from: u16, to: u16, payload: &[u8]) {
     forger.send(from, to, payload);
 }
 
-/// Everything that was sent to this server before, and what it said to it, has been sent on.
+/// Waits until the server has handled all earlier datagrams and sent its replies.
 fn settle(server: &Server) {
     for _ in 0..2 {
         assert_eq!(server.request("check", &[DIGEST]).code(), 200);
@@ -19,22 +19,22 @@ fn settle(server: &Server) {
 }
 
 #[test]
-fn two_servers_that_a_forged_datagram_points_at_each_other_fall_silent_at_once() {
+fn forged_datagram_starts_no_loop_between_two_servers() {
     let (one, other) = (server(), server());
     let forger = Forger::new();
     let requests = requests();
     for (_, request) in &requests {
-        // To the one from the other, whose turn it is then, and back if it says anything.
+        // From the other server to the first, whose reply goes to the other, and so on in a loop.
         forge(&forger, other.port(), one.port(), request);
         [&one, &other, &one, &other].into_iter().for_each(settle);
     }
     assert_eq!(one.request("check", &[DIGEST]).counts(), (2, 1));
     assert_eq!(other.request("check", &[DIGEST]).counts(), (0, 0));
-    assert_eq!((ignored(one), ignored(other)), (0, requests.len()), "who got how many replies");
+    assert_eq!((ignored(one), ignored(other)), (0, requests.len()), "the numbers of dropped datagrams");
 }
 
 #[test]
-fn a_server_that_a_forged_datagram_points_at_itself_falls_silent_at_once() {
+fn forged_datagram_starts_no_loop_within_a_server() {
     let server = server();
     let forger = Forger::new();
     let requests = requests();
@@ -46,7 +46,7 @@ fn a_server_that_a_forged_datagram_points_at_itself_falls_silent_at_once() {
 }
 
 #[test]
-fn a_datagram_from_port_zero_and_an_empty_one_get_no_reply() {
+fn datagram_from_port_zero_and_empty_datagram_get_no_reply() {
     let server = server();
     let forger = Forger::new();
     for (_, request) in requests() {
@@ -54,6 +54,6 @@ fn a_datagram_from_port_zero_and_an_empty_one_get_no_reply() {
     }
     settle(&server);
     assert_eq!(server.request("check", &[DIGEST]).counts(), (0, 0));
-    assert!(says(&server.socket(), b"").is_none());
+    assert!(reply_to(&server.socket(), b"").is_none());
     assert_eq!(ignored(server), requests().len() + 1);
 }

@@ -1,4 +1,4 @@
-//! A database, or a log, whose disk is full.
+//! Databases and logs on a full disk.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::Disk;
 use crate::harness::{Caller, Home, Ledger, Server, digest, eventually};
 
-/// Reports new digests, many at a time, until that is refused. Returns how many there are now.
+/// Reports new digests, 100 per request, until a request is refused. Returns the next number.
 fn report_until_refused(caller: &mut Caller, ledger: &mut Ledger, mut next: u32) -> u32 {
     loop {
         let digests: Vec<String> = (next..next + 100).map(digest).collect();
@@ -19,7 +19,7 @@ fn report_until_refused(caller: &mut Caller, ledger: &mut Ledger, mut next: u32)
             if code == 200 {
                 ledger.acknowledge(name);
             } else {
-                // Some of them may have found room.
+                // A refused request may have stored some of its digests.
                 ledger.enter(name, None);
             }
         }
@@ -27,12 +27,12 @@ fn report_until_refused(caller: &mut Caller, ledger: &mut Ledger, mut next: u32)
             return next;
         }
         assert_eq!(code, 200);
-        assert!(next < 1_000_000, "the disk does not get full");
+        assert!(next < 1_000_000, "the disk does not fill up");
     }
 }
 
 #[test]
-fn a_full_disk_loses_no_acknowledged_report_and_is_survived() {
+fn full_disk_loses_no_acknowledged_report() {
     let home = Home::open();
     let disk = Disk::new(&home, home.directory(), 16 * 1024);
     fs::copy(home.path("pyzord.access"), disk.path("pyzord.access")).unwrap();
@@ -47,7 +47,7 @@ fn a_full_disk_loses_no_acknowledged_report_and_is_survived() {
     let mut ledger = Ledger::default();
     let next = report_until_refused(&mut caller, &mut ledger, 0);
     assert!(next > 1000, "only {next} digests fit");
-    // Reading goes on, and single reports are refused in the same words.
+    // Reads still work, and single reports are refused with the same text.
     for number in [0, 1, next / 2] {
         assert_eq!(caller.count(&digest(number)), 1);
     }
@@ -61,7 +61,7 @@ fn a_full_disk_loses_no_acknowledged_report_and_is_survived() {
     });
     assert!(text.lines().count() < 50, "a line for each refusal: {text}");
 
-    // With room again, service goes on by itself; and so it does a second time.
+    // Once there is room again, the server recovers by itself, also a second time.
     fs::remove_file(disk.path("ballast")).unwrap();
     let reported = digest(next + 1);
     eventually("reports", || (caller.answered("report", &[&reported]).code() == 200).then_some(()));
@@ -78,9 +78,9 @@ fn a_full_disk_loses_no_acknowledged_report_and_is_survived() {
     assert!(count.contains(&stored.len().to_string()), "{count}");
 }
 
-/// Deleting can make the file grow, so that a sweep on a full disk would damage it.
+/// Deleting can make the file grow, so that an expiry on a full disk would damage it.
 #[test]
-fn expiry_on_a_full_disk_is_given_up_and_harms_nothing() {
+fn expiry_on_a_full_disk_stops_and_damages_nothing() {
     let home = Home::open();
     let old = "1,1,2011-11-22 10:26:46,2011-11-22 10:26:46,0,None,None";
     let records: Vec<(String, &str)> = (0..10_000).map(|number| (digest(number), old)).collect();
@@ -99,7 +99,7 @@ fn expiry_on_a_full_disk_is_given_up_and_harms_nothing() {
     let mut server = Server::start(&home, disk.inside(&home, &command));
     let mut caller = home.caller();
     server.serves(&mut caller);
-    eventually("the sweep is given up", || {
+    eventually("the end of the expiry", || {
         let text = fs::read_to_string(&log).unwrap();
         text.contains("was given up: there is no room on its disk").then_some(())
     });
@@ -113,7 +113,7 @@ fn expiry_on_a_full_disk_is_given_up_and_harms_nothing() {
 }
 
 #[test]
-fn a_kill_on_a_full_disk_loses_no_acknowledged_report() {
+fn kill_on_a_full_disk_loses_no_acknowledged_report() {
     let home = Home::open();
     let disk = Disk::new(&home, home.directory(), 8 * 1024);
     fs::copy(home.path("pyzord.access"), disk.path("pyzord.access")).unwrap();
@@ -124,7 +124,7 @@ fn a_kill_on_a_full_disk_loses_no_acknowledged_report() {
     report_until_refused(&mut caller, &mut ledger, 0);
     server.process().signal(Signal::SIGKILL);
     server.ended();
-    // It starts on the full disk, and reads.
+    // A start on the full disk works, and so do reads.
     let mut server = Server::start(&home, disk.inside(&home, &home.command()));
     server.serves(&mut caller);
     assert_eq!(caller.count(&digest(7)), 1);
@@ -135,7 +135,7 @@ fn a_kill_on_a_full_disk_loses_no_acknowledged_report() {
 }
 
 #[test]
-fn logs_on_a_full_disk_hold_nothing_up() {
+fn logs_on_a_full_disk_delay_nothing() {
     let home = Home::open();
     let logs = home.parent().join("log");
     fs::create_dir(&logs).unwrap();
@@ -151,7 +151,7 @@ fn logs_on_a_full_disk_hold_nothing_up() {
     eventually("a full disk", || {
         (fs::metadata(disk.path("usage.log")).unwrap().len() > 50_000).then_some(())
     });
-    // Once there is room, whole lines are written again.
+    // Once there is room again, whole lines are written.
     OpenOptions::new().write(true).truncate(true).open(disk.path("usage.log")).unwrap();
     eventually("usage lines", || {
         assert_eq!(caller.answered("ping", &[]).code(), 200);

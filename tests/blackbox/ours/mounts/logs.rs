@@ -1,4 +1,4 @@
-//! A usage log whose disk is full while others report.
+//! A usage log on a full disk under load.
 
 use std::fs;
 
@@ -7,10 +7,10 @@ use nix::sys::signal::Signal;
 use super::Disk;
 use crate::harness::{Home, Server, eventually};
 use crate::ours::machine::under_load;
-use crate::ours::machine_logs::{reports, told};
+use crate::ours::machine_logs::{reports, sum_before};
 
 #[test]
-fn usage_lines_that_found_a_full_disk_are_counted() {
+fn usage_lines_lost_on_a_full_disk_are_counted() {
     let home = Home::open();
     let directory = home.parent().join("log");
     fs::create_dir(&directory).unwrap();
@@ -34,9 +34,9 @@ fn usage_lines_that_found_a_full_disk_are_counted() {
 
     let log = fs::read_to_string(&log).unwrap();
     let usage = fs::read_to_string(disk.path("usage.log")).unwrap();
-    let (written, lost) = (reports(&usage), told(&log, " lines were lost"));
+    let (written, lost) = (reports(&usage), sum_before(&log, " lines were lost"));
     assert!(lost > 0, "{log}");
-    // A line of which only the end of line is missing is whole for us, and lost for the server.
+    // A line without its newline is complete for this test, but lost for the server.
     let difference = written + lost - ledger.acknowledged();
     assert!((0..=1).contains(&difference), "{written} written, {lost} lost, {}", ledger.acknowledged());
 }

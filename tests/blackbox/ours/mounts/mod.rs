@@ -1,4 +1,4 @@
-//! Servers on file systems that the tests mount, for which the machine must permit mounting.
+//! Servers on file systems that the tests mount, which needs the right to mount.
 
 mod full_disks;
 mod logs;
@@ -19,27 +19,27 @@ use nix::unistd::Uid;
 
 use crate::harness::Home;
 
-/// Something mounted in the place of a directory or a file, seen only by those who are told.
+/// A file system or file mounted over a directory or file, in a mount namespace of its own.
 pub(crate) struct Disk {
     holder: Child,
     directory: PathBuf,
 }
 
 impl Disk {
-    /// A disk of so many KiB in the place of this directory, which stays empty for everybody else.
+    /// Mounts a disk of this size in KiB over a directory.
     pub(crate) fn new(home: &Home, directory: PathBuf, size: u32) -> Self {
         let script = "mount -t tmpfs -o size=\"$2\"k,mode=755 test \"$1\"";
         Self::mounted(home, script, directory, size.to_string().as_ref())
     }
 
-    /// A file in the place of another one, which is a mount point then.
+    /// Mounts a file over another one.
     pub(crate) fn of_a_file(home: &Home, file: &Path, place: PathBuf) -> Self {
         Self::mounted(home, "mount --bind \"$2\" \"$1\"", place, file.as_os_str())
     }
 
-    /// What a script mounts at a place, which is its first argument.
+    /// Runs a script that mounts something at the directory, which is its first argument.
     fn mounted(home: &Home, script: &str, directory: PathBuf, argument: &OsStr) -> Self {
-        // A process holds the mount, which goes with it.
+        // The mount exists as long as this process.
         let script = format!("{script} && echo mounted && exec cat");
         let mut command = home.mark(Command::new("unshare"));
         command.arg(if Uid::effective().is_root() { "-m" } else { "-rm" }).args(["sh", "-c", &script, "sh"]);
@@ -49,13 +49,13 @@ impl Disk {
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(
             line, "mounted\n",
-            "a small disk cannot be mounted: run the tests as root or with user namespaces allowed \
+            "cannot mount a small disk: run the tests as root or with user namespaces allowed \
              (sysctl kernel.unprivileged_userns_clone=1; in a container --cap-add SYS_ADMIN)"
         );
         Self { holder, directory }
     }
 
-    /// The command, run where the disk is seen.
+    /// Wraps a command, so that it runs in the mount namespace.
     pub(crate) fn inside(&self, home: &Home, inner: &Command) -> Command {
         let mut command = home.mark(Command::new("nsenter"));
         command.args(["-t", &self.holder.id().to_string(), "-m"]);
@@ -66,19 +66,19 @@ impl Disk {
         command
     }
 
-    /// A file on the disk, by a name that works from outside.
+    /// Returns the path of a file on the disk that works outside of the mount namespace.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         let root = format!("/proc/{}/root", self.holder.id());
         PathBuf::from(root).join(self.directory.strip_prefix("/").unwrap()).join(name)
     }
 
-    /// How many KiB are free.
+    /// Returns the free space in KiB.
     pub(crate) fn free(&self) -> usize {
         let disk = statvfs(&self.path("")).unwrap();
         usize::try_from(disk.blocks_available() * disk.fragment_size() / 1024).unwrap()
     }
 
-    /// Takes up so many KiB.
+    /// Writes a file of this size in KiB.
     pub(crate) fn fill(&self, name: &str, size: usize) {
         fs::write(self.path(name), vec![0; size * 1024]).unwrap();
     }
@@ -86,7 +86,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // It may be gone already.
+        // It may have ended already.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }

@@ -1,4 +1,4 @@
-//! A resolver's file that moves to where nothing was when the server was started and confined.
+//! A resolver configuration that moves to a directory that did not exist when the server was confined.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,19 +12,19 @@ use crate::harness::{Home, MariaDb, Redis, Server, eventually};
 
 const NAME: &str = "store.example";
 
-/// A directory in the place of `/etc`, seen only by those who are told.
+/// A directory mounted over `/etc` in a mount namespace of its own.
 struct Etc(Child);
 
 impl Etc {
     fn new(home: &Home, directory: &Path) -> Self {
         fs::create_dir(directory).unwrap();
         for name in ["passwd", "group", "nsswitch.conf", "ld.so.cache"] {
-            // A system without one of them does not need it.
+            // Not every system has all of them.
             let _ = fs::copy(Path::new("/etc").join(name), directory.join(name));
         }
         fs::write(directory.join("hosts"), format!("127.0.0.1 localhost {NAME}\n")).unwrap();
         fs::write(directory.join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
-        // A process holds the mount, which goes with it.
+        // The mount exists as long as this process.
         let mut command = home.mark(Command::new("unshare"));
         command.args(["-m", "sh", "-c", "mount --bind \"$1\" /etc && echo mounted && exec cat", "sh"]);
         command.arg(directory).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -45,14 +45,14 @@ impl Etc {
 
 impl Drop for Etc {
     fn drop(&mut self) {
-        // It may be gone already.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 #[track_caller]
-fn tells(engine: &str, dsn: &str, lose: impl FnOnce()) {
+fn expect_reported(engine: &str, dsn: &str, lose: impl FnOnce()) {
     let home = Home::open();
     let etc = home.parent().join("etc");
     let namespace = Etc::new(&home, &etc);
@@ -60,7 +60,7 @@ fn tells(engine: &str, dsn: &str, lose: impl FnOnce()) {
     home.rewrite("config", config);
     let mut server = Server::start(&home, namespace.inside(&home, &home.command()));
     server.serves(&mut home.caller());
-    // The network changes: another manager keeps the resolver's file in a directory of its own.
+    // Another network manager keeps the resolver configuration in a directory of its own.
     let later = home.parent().join("later");
     fs::create_dir(&later).unwrap();
     fs::write(later.join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
@@ -68,7 +68,7 @@ fn tells(engine: &str, dsn: &str, lose: impl FnOnce()) {
     symlink(later.join("resolv.conf"), etc.join("resolv.conf")).unwrap();
     fs::write(etc.join("hosts"), "127.0.0.1 localhost\n").unwrap();
     lose();
-    let line = eventually("what keeps it away", || {
+    let line = eventually("the reason of the outage", || {
         let log = home.log();
         log.lines().find(|line| line.contains("is still away")).map(str::to_owned)
     });
@@ -81,10 +81,10 @@ fn tells(engine: &str, dsn: &str, lose: impl FnOnce()) {
 }
 
 #[test]
-fn a_name_that_confinement_keeps_from_being_looked_up_is_told() {
+fn unresolvable_name_due_to_confinement_is_reported() {
     let mut redis = Redis::start();
-    tells("redis", &format!("{NAME},{},,0", redis.port()), || redis.service().kill());
+    expect_reported("redis", &format!("{NAME},{},,0", redis.port()), || redis.service().kill());
     let mut mariadb = MariaDb::start();
     let dsn = format!("{NAME}:{},pyzor,secret,pyzor,digests", mariadb.port());
-    tells("mysql", &dsn, || mariadb.service().kill());
+    expect_reported("mysql", &dsn, || mariadb.service().kill());
 }

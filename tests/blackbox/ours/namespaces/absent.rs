@@ -1,4 +1,4 @@
-//! An address that is not there yet.
+//! Addresses and interfaces that do not exist yet.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{End, Home, Namespace, Server, eventually, finish};
 
-/// A host with one interface, and what is at its other end.
+/// Creates a host with one interface, and the host at the other end.
 fn host() -> (Namespace, Namespace) {
     let (here, there) = (Namespace::new(), Namespace::new());
     Namespace::join(
@@ -16,7 +16,7 @@ fn host() -> (Namespace, Namespace) {
     (here, there)
 }
 
-/// A server in the foreground at this address of the host, with another user or not.
+/// Returns the command of a server in the foreground at this address of the host.
 fn server(home: &Home, host: &Namespace, address: &str, user: Option<&str>) -> Command {
     let mut command = home.command();
     command.args(["-a", address]);
@@ -26,7 +26,7 @@ fn server(home: &Home, host: &Namespace, address: &str, user: Option<&str>) -> C
     host.inside(&command)
 }
 
-/// A homedir of `nobody`, for a server that becomes that user or stays root.
+/// Creates a homedir of `nobody`.
 fn home() -> Home {
     let home = Home::open();
     let status = Command::new("chown").args(["-R", "nobody"]).arg(home.parent()).status();
@@ -34,14 +34,14 @@ fn home() -> Home {
     home
 }
 
-/// What it has said, before there were logs or after.
-fn said(home: &Home) -> String {
+/// Returns stderr and the log.
+fn output(home: &Home) -> String {
     let stderr = std::fs::read_to_string(home.parent().join("stderr")).unwrap_or_default();
     format!("{stderr}{}", home.log())
 }
 
 #[test]
-fn an_address_that_appears_is_waited_for() {
+fn start_waits_for_an_address() {
     let (here, _there) = host();
     for (address, user) in
         [("10.99.0.2", None), ("10.99.0.3", Some("nobody")), ("fd99::2", None), ("fd99::3", Some("nobody"))]
@@ -49,18 +49,18 @@ fn an_address_that_appears_is_waited_for() {
         let home = home();
         let mut running = Server::start(&home, server(&home, &here, address, user));
         let line = format!("waiting for the address {address}");
-        eventually("a line about the address", || said(&home).contains(&line).then_some(()));
+        eventually("a line about the address", || output(&home).contains(&line).then_some(()));
         let length = if address.contains(':') { "64 nodad" } else { "16" };
         here.ip(&format!("address add {address}/{length} dev inner"));
         eventually("service", || {
-            assert!(running.is_running(), "{}", said(&home));
+            assert!(running.is_running(), "{}", output(&home));
             home.log().contains("Listening on").then_some(())
         });
     }
 }
 
 #[test]
-fn an_address_that_never_appears_ends_the_start_with_advice() {
+fn missing_address_fails_the_start_with_advice() {
     let (here, _there) = host();
     for (address, advice) in
         [("10.99.0.2", "net.ipv4.ip_nonlocal_bind=1"), ("fd99::2", "net.ipv6.ip_nonlocal_bind=1")]
@@ -71,49 +71,49 @@ fn an_address_that_never_appears_ends_the_start_with_advice() {
         assert!(waiting >= 5, "{finished:?}");
         let last = finished.stderr.lines().last().unwrap();
         assert!(finished.code == Some(1) && last.contains(address) && last.contains(advice), "{finished:?}");
-        // What it advises works.
+        // The advice works.
         let setting = advice.replace('.', "/").replace("=1", "");
         here.run(|| std::fs::write(format!("/proc/sys/{setting}"), "1")).unwrap();
         let mut running = Server::start(&home, server(&home, &here, address, None));
         eventually("service", || {
-            assert!(running.is_running(), "{}", said(&home));
-            said(&home).contains("Listening on").then_some(())
+            assert!(running.is_running(), "{}", output(&home));
+            output(&home).contains("Listening on").then_some(())
         });
     }
 }
 
 #[test]
-fn a_server_that_waits_for_an_address_can_be_stopped() {
+fn server_that_waits_for_an_address_can_be_stopped() {
     let (here, _there) = host();
     for user in [None, Some("nobody")] {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
             let home = home();
             let mut running = Server::start(&home, server(&home, &here, "10.99.0.2", user));
-            eventually("a line", || said(&home).contains("waiting for the address").then_some(()));
+            eventually("a line", || output(&home).contains("waiting for the address").then_some(()));
             running.process().signal(signal);
             assert!(running.ended().success());
-            let lines = said(&home);
-            assert!(!lines.contains("ip_nonlocal_bind"), "it has waited to the end: {lines}");
+            let lines = output(&home);
+            assert!(!lines.contains("ip_nonlocal_bind"), "the stop did not end the wait: {lines}");
             assert!(lines.contains(signal.as_str()), "{lines}");
         }
     }
 }
 
 #[test]
-fn an_interface_that_appears_is_waited_for() {
+fn start_waits_for_an_interface() {
     let (here, _there) = host();
     for (interface, user) in [("late", None), ("later", Some("nobody"))] {
         let home = home();
         let address = format!("fe80::7%{interface}");
         let mut running = Server::start(&home, server(&home, &here, &address, user));
         let line = format!("waiting for the address {address}");
-        eventually("a line about the interface", || said(&home).contains(&line).then_some(()));
+        eventually("a line about the interface", || output(&home).contains(&line).then_some(()));
         here.ip(&format!("link add {interface} type veth peer name {interface}-end"));
         here.ip(&format!("link set {interface}-end up"));
         here.ip(&format!("link set {interface} addrgenmode none up"));
         here.ip(&format!("address add fe80::7/64 dev {interface} nodad"));
         eventually("service", || {
-            assert!(running.is_running(), "{}", said(&home));
+            assert!(running.is_running(), "{}", output(&home));
             home.log().contains("Listening on").then_some(())
         });
     }
@@ -123,17 +123,17 @@ fn an_interface_that_appears_is_waited_for() {
     assert!(finished.code == Some(1) && last.contains("fe80::7%missing: this host has no such interface"));
 }
 
-/// The command that goes into the background tells how that went: also when a signal ends the wait.
+/// The command in the foreground reports failure when a signal ends the wait.
 #[test]
-fn a_daemon_that_is_stopped_while_it_waits_for_an_address_is_a_failure() {
+fn detach_fails_if_the_daemon_is_stopped_while_starting() {
     let (here, _there) = host();
     for user in [None, Some("nobody")] {
         let home = home();
         let mut command = server(&home, &here, "10.99.0.2", user);
         command.args(["--detach", "/dev/null"]);
         let mut running = Server::start(&home, command);
-        eventually("a line", || said(&home).contains("waiting for the address").then_some(()));
-        // Without a user the daemon waits, with one the command itself.
+        eventually("a line", || output(&home).contains("waiting for the address").then_some(()));
+        // With `--user` the command in the foreground waits, otherwise the daemon.
         match user {
             None => home.processes().into_iter().for_each(|pid| {
                 let _ = nix::sys::signal::kill(pid, Signal::SIGTERM);
@@ -142,23 +142,23 @@ fn a_daemon_that_is_stopped_while_it_waits_for_an_address_is_a_failure() {
         }
         let status = running.ended();
         assert!(!status.success(), "{user:?}: {status}");
-        assert!(said(&home).contains("stopped by SIGTERM while starting") || user.is_none());
+        assert!(output(&home).contains("stopped by SIGTERM while starting") || user.is_none());
         home.expect_no_process();
     }
 }
 
 #[test]
-fn a_reload_that_is_asked_for_too_early_ends_neither_the_command_nor_the_daemon() {
+fn early_reload_request_does_not_end_the_start() {
     let (here, _there) = host();
     for (address, signal) in [("10.99.0.2", Signal::SIGHUP), ("10.99.0.3", Signal::SIGUSR1)] {
         let home = home();
         let mut command = server(&home, &here, address, Some("nobody"));
         command.args(["--detach", "/dev/null"]);
         let mut running = Server::start(&home, command);
-        eventually("a line", || said(&home).contains("waiting for the address").then_some(()));
+        eventually("a line", || output(&home).contains("waiting for the address").then_some(()));
         running.process().signal(signal);
         here.ip(&format!("address add {address}/16 dev inner"));
-        assert!(running.ended().success(), "{signal}: {}", said(&home));
+        assert!(running.ended().success(), "{signal}: {}", output(&home));
         home.daemon().stop();
     }
 }

@@ -1,5 +1,4 @@
-//! The server as the first process of a container, for which the kernel has rules of its own: it takes no
-//! signal that it does not handle.
+//! The server as process 1 of a container, to which the kernel delivers only signals with a handler.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{DIGEST, Home, Server, eventually};
 
 #[test]
-fn the_first_process_takes_its_signals() {
+fn server_as_process_1_takes_signals() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let home = Home::open();
         let inner = home.command();

@@ -1,4 +1,4 @@
-//! The links themselves, on which the other tests here rely.
+//! Network namespaces and links, on which the other tests rely.
 
 use std::io;
 use std::net::UdpSocket;
@@ -9,7 +9,7 @@ use nix::net::if_::if_nametoindex;
 use crate::harness::{End, Home, Namespace, Server, eventually};
 
 #[test]
-fn a_server_answers_over_a_link_and_only_there() {
+fn server_answers_over_its_link_only() {
     let (here, there, apart) = (Namespace::new(), Namespace::new(), Namespace::new());
     Namespace::join(
         &End {
@@ -31,7 +31,7 @@ fn a_server_answers_over_a_link_and_only_there() {
     ] {
         let home = Home::open();
         let mut command = home.command();
-        // The last address counts.
+        // The last address takes effect.
         command.args(["-a", address]);
         let mut server = Server::start(&home, here.inside(&command));
         there.run(|| {
@@ -45,7 +45,7 @@ fn a_server_answers_over_a_link_and_only_there() {
             });
         });
         let unreachable = apart.run(|| connected(asked, home.port()).is_err());
-        assert!(unreachable, "{asked} is reached from a namespace without a link");
+        assert!(unreachable, "{asked} is reachable from a namespace without a link");
     }
 }
 
@@ -57,7 +57,7 @@ fn connected(address: &str, port: u16) -> io::Result<UdpSocket> {
 }
 
 #[test]
-fn a_namespace_goes_with_its_last_process() {
+fn namespace_disappears_with_its_last_process() {
     let namespace = Namespace::new();
     let other = Namespace::new();
     Namespace::join(
@@ -66,6 +66,6 @@ fn a_namespace_goes_with_its_last_process() {
     );
     assert!(other.ip("link").contains("two"));
     drop(namespace);
-    // The kernel takes the other end of a link away with the namespace of the one.
+    // The kernel removes the other end of a link with the namespace.
     eventually("the end of a link", || (!other.ip("link").contains("two")).then_some(()));
 }

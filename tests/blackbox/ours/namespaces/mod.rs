@@ -1,5 +1,4 @@
-//! Servers and clients on hosts of their own, or with a view of their own of processes and files: what a single
-//! host with its loopback device cannot show.
+//! Servers and clients in separate namespaces, for tests that a single host with its loopback device cannot run.
 
 mod absent;
 mod init;

@@ -1,4 +1,4 @@
-//! Requests with forged senders on the server's own link, whose replies the kernel keeps for neighbours that
+//! Requests with forged senders on the local network of the server. The kernel queues the replies for neighbours that
 //! do not exist.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crate::harness::{End, Forger, Home, Namespace, Reply, StopFlag};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-/// How many senders do not exist.
+/// The number of senders that do not exist.
 const SOURCES: u32 = 300;
-/// How many of their requests come a second: each reply stays in the kernel for up to three.
+/// Forged requests per second. The kernel queues each reply for up to 3 s.
 const RATE: u32 = 1500;
-/// How many requests an honest client sends meanwhile, and how long after each other.
+/// The number of requests of an honest client, and the interval between them.
 const REQUESTS: u32 = 300;
 const STEP: Duration = Duration::from_millis(20);
 
@@ -20,7 +20,7 @@ fn ping(thread: u32) -> String {
     format!("Op: ping\nThread: {thread}\nPV: 2.1\n\n")
 }
 
-/// Forges requests at the rate until it is over, and returns how many.
+/// Forges requests at the rate until stopped, and returns their number.
 fn forge(forger: &Forger, port: u16, over: &StopFlag) -> u32 {
     let start = Instant::now();
     let mut sent = 0;
@@ -37,7 +37,7 @@ fn forge(forger: &Forger, port: u16, over: &StopFlag) -> u32 {
     sent
 }
 
-/// Sends requests one after the other, and returns how many of them were answered.
+/// Sends requests one after another, and returns the number of replies.
 fn honest(host: &Namespace, from: &str, port: u16) -> usize {
     let socket = host.run(|| UdpSocket::bind((from, 0)).unwrap());
     socket.connect((SERVER, port)).unwrap();
@@ -61,8 +61,8 @@ fn honest(host: &Namespace, from: &str, port: u16) -> usize {
     answered.iter().filter(|answered| **answered).count()
 }
 
-/// Lets clients on the link and behind a router ask while requests are forged; then the server must stop,
-/// though they still come.
+/// Runs clients on the local network and behind a router while requests are forged. Then stops the server while forged
+/// requests still arrive.
 fn experiment(home: &Home) {
     let (here, there) = (Namespace::new(), Namespace::new());
     Namespace::join(
@@ -79,7 +79,7 @@ fn experiment(home: &Home) {
         let (forged, answered) = thread::scope(|scope| {
             let guard = over.set_on_drop();
             let forged = scope.spawn(|| forge(&forger, port, &over));
-            // The kernel holds as much as it ever will.
+            // By now the queues of the kernel have reached their limit.
             thread::sleep(Duration::from_secs(3));
             let clients = ["10.99.0.9", "10.50.0.1"];
             let clients = clients.map(|from| scope.spawn(|| honest(&there, from, port)));
@@ -94,20 +94,20 @@ fn experiment(home: &Home) {
     });
 }
 
-/// Less than a server asks for by default, and what the kernel grants everywhere.
+/// A send buffer smaller than the default, which every kernel grants.
 const SETTINGS: &str = "SendBuffer = 212992\n";
 
 #[test]
-fn neighbours_that_do_not_exist_keep_no_honest_client_from_its_replies() {
+fn missing_neighbours_do_not_block_replies() {
     experiment(&Home::open().config(SETTINGS).address("0.0.0.0"));
 }
 
 #[test]
-fn neighbours_that_do_not_exist_keep_no_honest_client_from_the_replies_of_a_server_of_an_ordinary_user() {
+fn missing_neighbours_do_not_block_replies_of_an_unprivileged_server() {
     experiment(&Home::open().config(SETTINGS).address("::").unprivileged());
 }
 
 #[test]
-fn neighbours_that_do_not_exist_keep_no_honest_client_from_the_replies_of_one_address() {
+fn missing_neighbours_do_not_block_replies_from_one_address() {
     experiment(&Home::open().config(SETTINGS).address("10.99.0.1"));
 }

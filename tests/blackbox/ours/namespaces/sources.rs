@@ -1,4 +1,4 @@
-//! Replies leave from the address that was asked.
+//! The source address of replies is the requested address.
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::harness::{DIGEST, End, Home, Namespace, Reply, Server, eventually};
 /// Addresses of the server's host: two of each family on the link, and one of each on its loopback device.
 const OWN: [&str; 7] = ["10.99.0.1", "10.99.0.2", "10.98.0.1", "fd99::1", "fd99::2", "fd98::1", "fe80::1"];
 
-/// The host of a server with several addresses, and the host of a client.
+/// Creates the host of a server with several addresses, and the host of a client.
 fn hosts() -> (Namespace, Namespace) {
     let (here, there) = (Namespace::new(), Namespace::new());
     Namespace::join(
@@ -33,7 +33,7 @@ fn hosts() -> (Namespace, Namespace) {
     (here, there)
 }
 
-/// A socket of this host that takes replies only from this address.
+/// Opens a socket of this host that accepts replies only from this address.
 fn connected(host: &Namespace, address: &str, port: u16) -> UdpSocket {
     host.run(|| {
         let is_v6 = address.contains(':');
@@ -49,12 +49,12 @@ fn request(op: &str, thread: u32) -> String {
     format!("Op: {op}\nOp-Digest: {DIGEST}\nThread: {thread}\nPV: 2.1\n\n")
 }
 
-/// The numbers of the next replies on this socket, in order.
+/// Returns the sorted thread numbers of the next replies on this socket.
 fn threads(socket: &UdpSocket, count: usize, asked: &str) -> Vec<i64> {
     let mut buffer = [0; 2000];
     let mut next = || match socket.recv(&mut buffer) {
         Ok(length) => Reply(buffer[..length].to_vec()).number("Thread"),
-        Err(error) => panic!("no reply from {asked}, which was asked: {error}"),
+        Err(error) => panic!("no reply from the requested address {asked}: {error}"),
     };
     let mut threads: Vec<i64> = (0..count).map(|_| next()).collect();
     threads.sort_unstable();
@@ -62,7 +62,7 @@ fn threads(socket: &UdpSocket, count: usize, asked: &str) -> Vec<i64> {
 }
 
 #[test]
-fn a_reply_leaves_from_the_address_that_was_asked() {
+fn reply_comes_from_the_requested_address() {
     let (here, there) = hosts();
     for any in ["0.0.0.0", "::"] {
         here.run(|| {
@@ -73,7 +73,7 @@ fn a_reply_leaves_from_the_address_that_was_asked() {
                     socket.send(request(op, 3000).as_bytes()).unwrap();
                     assert_eq!(threads(&socket, 1, asked), [3000]);
                 }
-                // Many at once, which leave as bursts.
+                // Many at once, which are answered in bursts.
                 let expected: Vec<i64> = (2000..2100).collect();
                 for thread in 2000..2100 {
                     let op = if thread % 2 == 0 { "ping" } else { "check" };
@@ -85,9 +85,9 @@ fn a_reply_leaves_from_the_address_that_was_asked() {
     }
 }
 
-/// A client with a global address alone, or that has no scope for its own.
+/// The client has a global address and no link-local one.
 #[test]
-fn a_link_local_address_answers_clients_of_global_addresses() {
+fn link_local_address_answers_global_clients() {
     let (here, there) = hosts();
     here.run(|| {
         let server = Home::open().address("::").start();
@@ -101,9 +101,9 @@ fn a_link_local_address_answers_clients_of_global_addresses() {
     });
 }
 
-/// Requests of one socket to several addresses are mixed in one batch, and their replies must not be.
+/// Requests of one socket to several addresses arrive in one batch.
 #[test]
-fn replies_to_one_client_that_asks_several_addresses_are_not_mixed() {
+fn replies_from_several_addresses_to_one_client_are_not_mixed() {
     let (here, there) = hosts();
     here.run(|| {
         let server = Home::open().address("0.0.0.0").start();
@@ -123,13 +123,13 @@ fn replies_to_one_client_that_asks_several_addresses_are_not_mixed() {
 }
 
 #[test]
-fn a_request_to_a_broadcast_or_multicast_address_is_answered_from_an_address_of_the_host() {
+fn broadcast_and_multicast_requests_are_answered_from_a_host_address() {
     let (here, there) = hosts();
-    // Multicast on a host that has no other route.
+    // Multicast needs a route.
     there.ip("route add 224.0.0.0/4 dev outer");
     let outer = there.run(|| if_nametoindex("outer").unwrap());
     let all_nodes = format!("ff02::1%{outer}");
-    // With this the kernel would take any address to send from.
+    // With this setting the kernel accepts any source address.
     here.run(|| std::fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1")).unwrap();
     here.run(|| std::fs::write("/proc/sys/net/ipv4/ip_nonlocal_bind", "1")).unwrap();
     for (any, asked) in [
@@ -156,7 +156,7 @@ fn a_request_to_a_broadcast_or_multicast_address_is_answered_from_an_address_of_
     }
 }
 
-/// Spare sockets take the port of no other address.
+/// Spare sockets do not bind the port on other addresses.
 #[test]
 fn servers_on_different_addresses_of_one_host_share_a_port() {
     let (here, there) = hosts();

@@ -1,4 +1,4 @@
-//! A confined server goes on doing all that it has to, as another user or not.
+//! Confined servers keep working, as another user or not.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
@@ -9,17 +9,17 @@ use nix::unistd::Uid;
 
 use crate::harness::{Account, DIGEST, Home, Process, Server, eventually, unix_time};
 
-/// A user of every system, and that user's numbers here.
+/// The number of the user and group `nobody`.
 const NOBODY: u32 = 65534;
-/// A user and a group that no list has.
+/// Numbers of a user and a group that do not exist.
 const STRANGER: (u32, u32) = (54_321, 54_322);
 
-/// Fails with advice where these tests cannot be run.
+/// Fails with advice if the tests do not run as root.
 fn require_root() {
-    assert!(Uid::effective().is_root(), "only root can become another user: sudo make test");
+    assert!(Uid::effective().is_root(), "changing the user needs root: sudo make test");
 }
 
-/// A home whose directory and files belong to this user and group, with these settings.
+/// Creates a home whose files belong to this user and group, with these settings.
 fn home_of(user: u32, group: u32, settings: &str) -> Home {
     let home = Home::open().user_from_config().config(settings);
     give(&home.parent(), user, group);
@@ -34,17 +34,17 @@ fn give(path: &Path, user: u32, group: u32) {
     chown(path, Some(user), Some(group)).unwrap();
 }
 
-/// The values of a field in the states of all threads, which must be the same.
+/// Returns the value of a status field, which must be the same for all threads.
 #[track_caller]
 fn of_all_threads(daemon: Process, field: &str) -> String {
     let mut values: Vec<String> = Vec::new();
     for entry in fs::read_dir(daemon.proc("task")).unwrap() {
-        // A thread of the pool may end meanwhile.
+        // A thread may end meanwhile.
         let Ok(status) = fs::read_to_string(entry.unwrap().path().join("status")) else { continue };
         let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
         values.push(value.split_whitespace().collect::<Vec<_>>().join(" "));
     }
-    assert!(values.len() > 1, "there are the log's threads at least: {values:?}");
+    assert!(values.len() > 1, "the threads of the logs are missing: {values:?}");
     values.dedup();
     assert_eq!(values.len(), 1, "{field}: {values:?}");
     values.remove(0)
@@ -66,9 +66,9 @@ fn expect_confined(daemon: Process) {
     assert_eq!(of_all_threads(daemon, "NoNewPrivs"), "1");
 }
 
-/// What an operator does with a server that runs: other accounts by USR1, rotated logs by HUP.
+/// Adds an account by SIGUSR1 and rotates the logs by SIGHUP.
 #[track_caller]
-fn goes_on(home: &Home, daemon: Process, round: u32) {
+fn expect_reload_and_rotation(home: &Home, daemon: Process, round: u32) {
     let account = Account::new(&format!("bob{round}"));
     let allowed = || {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -79,7 +79,7 @@ fn goes_on(home: &Home, daemon: Process, round: u32) {
         let length = socket.send(&datagram).and_then(|_| socket.recv(&mut reply)).ok()?;
         reply[..length].starts_with(b"Code: 200\n").then_some(())
     };
-    assert_eq!(allowed(), None, "the account is not there yet");
+    assert_eq!(allowed(), None, "the account exists already");
     home.rewrite("pyzord.passwd", account.passwd());
     home.rewrite("pyzord.access", "all : all : allow\nall : anonymous : allow\n");
     daemon.signal(Signal::SIGUSR1);
@@ -92,11 +92,11 @@ fn goes_on(home: &Home, daemon: Process, round: u32) {
     expect_new_logs(home, daemon, &home.directory(), ["pyzord.log", "usage.log"]);
 }
 
-/// Expects that both logs are there again, and that what comes is written to them.
+/// Expects that both logs exist again and are written to.
 #[track_caller]
 fn expect_new_logs(home: &Home, daemon: Process, directory: &Path, logs: [&str; 2]) {
     eventually("new logs", || logs.iter().all(|log| directory.join(log).exists()).then_some(()));
-    // A line may still go to the old one.
+    // A queued line may still go to the old file.
     eventually("lines in the new logs", || {
         daemon.signal(Signal::SIGUSR1);
         let _ = home.caller().answered("ping", &[]);
@@ -106,7 +106,7 @@ fn expect_new_logs(home: &Home, daemon: Process, directory: &Path, logs: [&str; 
 }
 
 #[test]
-fn root_becomes_the_user_of_the_settings_and_goes_on_confined() {
+fn root_changes_to_the_configured_user_and_is_confined() {
     require_root();
     let (user, group) = STRANGER;
     let settings = [
@@ -124,8 +124,8 @@ fn root_becomes_the_user_of_the_settings_and_goes_on_confined() {
             let found = fs::metadata(home.path(name)).unwrap();
             assert_eq!((found.uid(), found.gid()), (user, group), "{name}");
         }
-        goes_on(&home, daemon, 0);
-        goes_on(&home, daemon, 1);
+        expect_reload_and_rotation(&home, daemon, 0);
+        expect_reload_and_rotation(&home, daemon, 1);
         assert_eq!(home.caller().count(DIGEST), 1);
         daemon.stop();
         assert!(!home.path("pyzord.pid").exists());
@@ -138,7 +138,7 @@ fn root_becomes_the_user_of_the_settings_and_goes_on_confined() {
 }
 
 #[test]
-fn a_killed_server_is_followed_by_another_that_repairs_the_database_as_that_user() {
+fn killed_server_of_another_user_is_repaired_by_the_next_start() {
     require_root();
     let home = home_of(NOBODY, NOBODY, "User = nobody\n");
     let daemon = home.detach();
@@ -157,7 +157,7 @@ fn a_killed_server_is_followed_by_another_that_repairs_the_database_as_that_user
 }
 
 #[test]
-fn an_ordinary_user_is_confined_as_well() {
+fn unprivileged_server_is_confined() {
     require_root();
     let home = Home::open().unprivileged();
     let server = home.start();
@@ -171,12 +171,12 @@ fn an_ordinary_user_is_confined_as_well() {
 }
 
 #[test]
-fn links_and_files_elsewhere_work_confined() {
+fn links_and_files_outside_the_homedir_work_confined() {
     require_root();
     let home = Home::open();
     let elsewhere = home.parent().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
-    // To logs and a database that are not there yet.
+    // Links to logs and a database that do not exist yet.
     symlink(elsewhere.join("log"), home.path("pyzord.log")).unwrap();
     symlink("../elsewhere/usage", home.path("usage.log")).unwrap();
     symlink(&elsewhere, home.path("data")).unwrap();

@@ -1,4 +1,4 @@
-//! Servers that become another user, for which root must start them.
+//! Servers that root starts, and that change to another user.
 
 mod confinement;
 mod privileges;

@@ -1,6 +1,4 @@
-//! Another user than the one who started the server, and what it gives up.
-//!
-//! The servers here are started by root, who can become anybody.
+//! Changing the user, and confinement. Root starts the servers.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -12,22 +10,22 @@ use nix::unistd::Uid;
 use crate::harness::{Account, DIGEST, Home, MariaDb, Redis, Server, eventually, finish};
 
 pub(super) const NOBODY: u32 = 65534;
-/// A user and a group that the system does not know.
+/// The number of a user and group that do not exist.
 const STRANGER: u32 = 54_321;
 
-/// Fails with advice where these tests cannot be run.
+/// Fails with advice if the tests do not run as root.
 pub(super) fn require_root() {
-    assert!(Uid::effective().is_root(), "becoming another user is tested as root: sudo make test");
+    assert!(Uid::effective().is_root(), "changing the user needs root: sudo make test");
 }
 
-/// A homedir of this user, in which everybody may do everything, with these settings.
+/// Creates a homedir of this user, with open access rules and these settings.
 pub(super) fn home_of(user: u32, settings: &str) -> Home {
     let home = Home::open().user_from_config().config(settings);
     give(&home, user);
     home
 }
 
-/// Gives a homedir with all that is in it to a user, and opens the way to it.
+/// Changes the owner of a homedir and its files, and makes it reachable.
 fn give(home: &Home, user: u32) {
     let path = home.directory();
     fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
@@ -37,7 +35,7 @@ fn give(home: &Home, user: u32) {
     }
 }
 
-/// The fields of the status of every thread.
+/// Returns the status of every thread.
 fn threads(server: &Server) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
     tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()
@@ -48,7 +46,7 @@ fn field(status: &str, name: &str) -> String {
     line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Asserts that every thread is this user for good and can get no further.
+/// Asserts that every thread runs irreversibly as this user, and is confined.
 #[track_caller]
 fn assert_is(server: &Server, user: u32) {
     let threads = threads(server);
@@ -68,7 +66,7 @@ fn assert_confined(status: &str) {
 }
 
 #[test]
-fn every_thread_becomes_the_user_for_good_and_owns_its_files() {
+fn all_threads_change_user_irreversibly() {
     require_root();
     for (settings, user) in [
         ("User = nobody\n".to_owned(), NOBODY),
@@ -88,7 +86,7 @@ fn every_thread_becomes_the_user_for_good_and_owns_its_files() {
 }
 
 #[test]
-fn a_privileged_port_is_bound_before() {
+fn privileged_port_is_bound_before_the_user_changes() {
     require_root();
     let home = home_of(NOBODY, "User = nobody\n");
     let mut command = home.bare();
@@ -107,7 +105,7 @@ fn a_privileged_port_is_bound_before() {
 }
 
 #[test]
-fn a_homedir_that_root_makes_is_the_users() {
+fn homedir_created_by_root_belongs_to_the_user() {
     require_root();
     let home = Home::open();
     fs::set_permissions(home.parent(), Permissions::from_mode(0o777)).unwrap();
@@ -124,7 +122,7 @@ fn a_homedir_that_root_makes_is_the_users() {
 }
 
 #[test]
-fn what_the_user_could_not_do_fails_the_start_with_what_mends_it() {
+fn inaccessible_file_fails_the_start_with_the_command_that_fixes_it() {
     require_root();
     let deny = |home: &Home, name: &str| {
         let path = home.path(name);
@@ -135,7 +133,7 @@ fn what_the_user_could_not_do_fails_the_start_with_what_mends_it() {
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         path.display().to_string()
     };
-    for (name, what, mend) in [
+    for (name, what, fix) in [
         ("pyzord.passwd", "cannot read the passwd file", "chgrp nogroup PATH && chmod g+r PATH"),
         ("pyzord.access", "cannot read the access file", "chgrp nogroup PATH && chmod g+r PATH"),
         ("pyzord.log", "cannot write the log file", "chown nobody PATH"),
@@ -147,18 +145,18 @@ fn what_the_user_could_not_do_fails_the_start_with_what_mends_it() {
         assert_eq!(home.try_start().err().and_then(|status| status.code()), Some(1), "{name}");
         let stderr = home.stderr();
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        assert!(stderr.contains(what) && stderr.contains(&mend.replace("PATH", &path)), "{stderr}");
-        // What the line says does mend it, and nothing else is needed.
-        let command = mend.replace("PATH", &path);
+        assert!(stderr.contains(what) && stderr.contains(&fix.replace("PATH", &path)), "{stderr}");
+        // The command in the message fixes it.
+        let command = fix.replace("PATH", &path);
         assert!(std::process::Command::new("sh").args(["-c", &command]).status().unwrap().success());
         assert!(home.start().stop().success());
     }
 }
 
 #[test]
-fn directories_that_the_user_cannot_use_are_named_once_each() {
+fn unusable_directories_are_reported() {
     require_root();
-    // Of root, and all in it, too.
+    // The homedir and its files belong to root.
     let home = Home::open().user_from_config().config("User = nobody\n");
     fs::set_permissions(home.directory().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
     let directory = home.directory().display().to_string();
@@ -169,13 +167,13 @@ fn directories_that_the_user_cannot_use_are_named_once_each() {
     let home = home.config("User = nobody\nPidFile = /var/run/pyzord-test-there-is-none/pid\n");
     assert!(home.try_start().is_err());
     let said = home.stderr();
-    let mend = format!("chown nobody {directory}");
-    assert!(said.contains(&mend), "{said}");
-    assert_eq!(fs::read_dir(home.directory()).unwrap().count(), 2, "something was left behind");
+    let fix = format!("chown nobody {directory}");
+    assert!(said.contains(&fix), "{said}");
+    assert_eq!(fs::read_dir(home.directory()).unwrap().count(), 2, "files were left behind");
 }
 
 #[test]
-fn users_that_cannot_be_are_named_with_their_place() {
+fn unknown_users_are_reported_with_file_and_line() {
     require_root();
     for (settings, text) in [
         ("User = no-such-user\n", "config:4: User: no user has the name 'no-such-user'"),
@@ -188,17 +186,17 @@ fn users_that_cannot_be_are_named_with_their_place() {
         assert_eq!(home.try_start().err().and_then(|status| status.code()), Some(1));
         assert!(home.stderr().contains(text), "{}", home.stderr());
     }
-    // Only root can become somebody else.
+    // Only root can change the user.
     let home = Home::open().config("User = root\n").unprivileged();
     assert!(home.try_start().is_err());
     assert!(home.stderr().contains("only root can become root"), "{}", home.stderr());
-    // Who is that user already has nothing to become.
+    // No change is needed if the process runs as that user already.
     let home = Home::open().config("User = nobody\n").unprivileged();
     assert_is(&home.start(), NOBODY);
 }
 
 #[test]
-fn root_is_warned_once_and_served() {
+fn running_as_root_is_one_warning() {
     require_root();
     let home = Home::open().user_from_config();
     let server = home.start();
@@ -211,13 +209,13 @@ fn root_is_warned_once_and_served() {
     }
 }
 
-/// Everything that happens to a server which runs for long.
+/// Runs a server through reloads, log rotation and an outage of its store.
 fn lives(home: &Home, away: impl FnOnce(), back: impl FnOnce()) {
     let bob = Account::new("bob");
     let server = home.start();
     threads(&server).iter().for_each(|status| assert_confined(status));
     assert_eq!(server.request("report", &[DIGEST]).code(), 200);
-    // Accounts that are edited as editors do, by putting another file in the place of the old one.
+    // Replaced by another file, as editors do.
     home.rewrite("pyzord.passwd", bob.passwd());
     home.rewrite("pyzord.access", "all : anonymous : allow\nping : bob : allow\n");
     server.signal(Signal::SIGUSR1);
@@ -234,7 +232,7 @@ fn lives(home: &Home, away: impl FnOnce(), back: impl FnOnce()) {
 }
 
 #[test]
-fn confined_and_another_user_it_reloads_rotates_reconnects_and_stops() {
+fn confined_server_of_another_user_reloads_rotates_reconnects_and_stops() {
     require_root();
     let redis = std::cell::RefCell::new(Redis::start());
     let port = redis.borrow().port();
@@ -249,7 +247,7 @@ fn confined_and_another_user_it_reloads_rotates_reconnects_and_stops() {
 }
 
 #[test]
-fn another_user_in_the_background_removes_its_pid_file() {
+fn daemon_of_another_user_removes_its_pid_file() {
     require_root();
     let home = home_of(NOBODY, "User = nobody\n");
     let mut command = home.bare();
@@ -264,7 +262,7 @@ fn another_user_in_the_background_removes_its_pid_file() {
 }
 
 #[test]
-fn confined_it_reaches_no_other_files_and_keeps_what_it_had() {
+fn confined_server_cannot_read_other_files() {
     require_root();
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("access"), "all : anonymous : deny\n").unwrap();
@@ -288,18 +286,18 @@ fn confined_it_reaches_no_other_files_and_keeps_what_it_had() {
         assert_eq!(home.log().contains("cannot read the access file"), code == 200);
         assert!(server.stop().success());
     }
-    // A link that was there at the start says that its target is wanted.
+    // The target of a link that exists at the start is accessible.
     let home = Home::open();
     lead_away(&home);
     assert_eq!(home.start().request("check", &[DIGEST]).code(), 403);
 }
 
 #[test]
-fn logs_elsewhere_are_rotated_where_they_are() {
+fn logs_outside_the_homedir_can_be_rotated() {
     require_root();
     let logs = tempfile::tempdir().unwrap();
     let home = Home::open();
-    // One by its path, one by a link.
+    // One configured by its path, one behind a link.
     symlink(logs.path().join("usage.log"), home.path("usage.log")).unwrap();
     let log = logs.path().join("elsewhere.log");
     home.rewrite("config", format!("[server]\nLogFile = {}\nUsageLogFile = usage.log\n", log.display()));
@@ -315,14 +313,14 @@ fn logs_elsewhere_are_rotated_where_they_are() {
 }
 
 #[test]
-fn no_dump_is_made_of_its_memory_which_root_alone_reads_once_it_is_another_user() {
+fn core_dumps_are_disabled_and_only_root_can_read_the_memory() {
     require_root();
     let home = home_of(NOBODY, "User = nobody\n");
     let server = home.start();
     let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
     let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(cores.split_whitespace().collect::<Vec<_>>()[4..6], ["1", "1"], "{cores}");
-    // The files of a process whose memory is hidden are root's.
+    // If the memory of a process is protected, its files in /proc belong to root.
     let environment = fs::metadata(format!("/proc/{}/environ", server.pid())).unwrap();
     assert_eq!(environment.uid(), 0);
 }

@@ -1,4 +1,4 @@
-//! Repairs by a user who may not do everything.
+//! Repairs by an unprivileged user.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -14,9 +14,9 @@ use crate::ours::repairs::{REPAIRED, fill, marker_of, names, owe_repair, warned_
 
 const NOBODY: u32 = 65534;
 
-/// Fails with advice where these tests cannot be run.
+/// Fails with advice if the tests do not run as root.
 fn require_root() {
-    assert!(Uid::effective().is_root(), "only root can become another user: sudo make test");
+    assert!(Uid::effective().is_root(), "changing the user needs root: sudo make test");
 }
 
 /// Gives a directory and everything in it to a user.
@@ -42,7 +42,7 @@ fn database_behind_a_link_is_repaired_by_another_user() {
 }
 
 #[test]
-fn a_kill_in_the_middle_of_reports_loses_none_of_another_user() {
+fn kill_during_reports_of_another_user_loses_none() {
     require_root();
     let home = Home::open().user_from_config().config("User = nobody\n");
     give(&home.parent());
@@ -61,7 +61,7 @@ fn repair_in_a_directory_that_is_not_writable_stays_owed() {
     fs::create_dir(&directory).unwrap();
     fs::rename(home.path("pyzord.db"), &database).unwrap();
     owe_repair(&database);
-    // The program may lie where only root may look.
+    // The program may be in a directory that only root can read.
     let program = home.parent().join("pyzord");
     fs::copy(env!("CARGO_BIN_EXE_pyzord"), &program).unwrap();
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
@@ -98,7 +98,7 @@ fn repair_in_a_directory_that_is_not_writable_stays_owed() {
     assert_eq!(home.stored(), stored);
 }
 
-/// As after `chown nobody`, which leaves the group that it had.
+/// As after `chown nobody`, which keeps the group.
 #[test]
 fn database_of_a_group_that_the_user_is_not_in_is_repaired() {
     require_root();
@@ -114,14 +114,14 @@ fn database_of_a_group_that_the_user_is_not_in_is_repaired() {
     assert!(home.log().contains(REPAIRED), "{}", home.log());
     daemon.stop();
     assert_eq!(home.stored(), stored);
-    // Its own group does not get the rights that the other one had.
+    // The group of the user does not get the rights of the former group.
     let metadata = fs::metadata(&database).unwrap();
     assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o777), (NOBODY, NOBODY, 0o600));
 }
 
-/// A repair makes its files beside the real file, and the start says so.
+/// A repair creates its files beside the real file, so the start reports that directory.
 #[test]
-fn directory_of_the_real_file_is_tried_as_the_user() {
+fn directory_of_the_real_file_is_tested_as_the_user() {
     require_root();
     let home = Home::open().user_from_config().config("User = nobody\n");
     fill(&home);

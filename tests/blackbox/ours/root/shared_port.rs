@@ -1,4 +1,4 @@
-//! Several processes on one port that root starts for another user.
+//! Several processes on one port, which root starts for another user.
 
 use std::net::{TcpListener, UdpSocket};
 
@@ -12,21 +12,21 @@ fn home(redis_port: u16) -> Home {
 }
 
 #[test]
-fn a_process_gets_no_requests_while_it_waits_for_its_database() {
+fn process_gets_no_requests_while_it_waits_for_its_database() {
     require_root();
     let redis = Redis::start();
     let home = home(redis.port());
     let _first = start(&home, "one");
     let clients = clients(&home);
     ping(&clients, 2000, "of the first process");
-    // Accepts connections and says nothing.
+    // Accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = home.command();
     command.args(["--dsn", &format!("127.0.0.1,{},,0", silent.local_addr().unwrap().port())]);
     let mut second = Server::start(&home, command);
     let mut thread = 2000;
     while !home.stderr().contains("waiting for") {
-        assert!(second.is_running(), "it has not waited");
+        assert!(second.is_running(), "the server did not wait");
         thread += 1;
         ping(&clients, thread, "before the second process has waited");
     }
@@ -37,7 +37,7 @@ fn a_process_gets_no_requests_while_it_waits_for_its_database() {
 }
 
 #[test]
-fn a_process_gets_no_requests_while_it_waits_for_its_pid_file() {
+fn process_gets_no_requests_while_it_waits_for_its_pid_file() {
     require_root();
     let redis = Redis::start();
     let home = home(redis.port());
@@ -57,7 +57,7 @@ fn a_process_gets_no_requests_while_it_waits_for_its_pid_file() {
 }
 
 #[test]
-fn a_port_that_only_root_can_bind_is_refused() {
+fn reuse_port_with_a_privileged_port_is_refused() {
     require_root();
     let home = home(1);
     let port = (500..1000).rev().find(|port| UdpSocket::bind(("127.0.0.1", *port)).is_ok()).unwrap();

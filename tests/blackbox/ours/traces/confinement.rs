@@ -1,4 +1,4 @@
-//! A kernel that has what confinement needs, and refuses it.
+//! A kernel that supports confinement but refuses it.
 
 use std::process::Command;
 
@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use crate::harness::{Home, Server};
 
 #[test]
-fn confinement_that_the_kernel_has_and_refuses_is_a_warning() {
-    for (call, what) in [("landlock_restrict_self", "landlock"), ("seccomp", "filter of system calls")] {
+fn confinement_refused_by_the_kernel_is_a_warning() {
+    for (call, what) in [("landlock_restrict_self", "landlock"), ("seccomp", "seccomp")] {
         let home = Home::open();
         let mut command = home.mark(Command::new("strace"));
         let inner = home.command();

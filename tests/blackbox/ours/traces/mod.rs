@@ -1,5 +1,5 @@
-//! Servers under strace, which makes system calls slow or lets them fail, and under a tracer of our own, which kills
-//! them at every one.
+//! Servers under strace, which delays system calls or makes them fail, and under a tracer that kills them at every
+//! system call.
 
 mod confinement;
 mod floods;

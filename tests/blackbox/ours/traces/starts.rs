@@ -1,25 +1,25 @@
-//! Starts on systems that lack something, or where something is not there yet.
+//! Starts on systems that lack a feature or an interface.
 
 use std::fs;
 use std::process::Command;
 
 use crate::harness::{Home, Server, finish};
 
-/// A server at this address in whose system calls something fails, as strace is told to let it.
+/// Returns the command of a server at this address, with strace injecting failures into its system calls.
 fn injected(home: &Home, address: &str, injection: &str) -> Command {
     let trace = home.parent().join("trace");
     let script = format!("exec strace -f -qq -o '{}' -e {injection} \"$@\" -a {address}", trace.display());
     home.under(&script, false)
 }
 
-/// Whether the last server under strace met what was to be injected.
+/// Whether the injected failure occurred in the last server.
 fn was_injected(home: &Home) -> bool {
     fs::read_to_string(home.parent().join("trace")).unwrap().contains("(INJECTED)")
 }
 
-/// Every socket option that a start sets, alone and with all those behind it.
+/// Fails each socket option of a start, alone and together with all later ones.
 #[test]
-fn a_socket_option_that_the_system_refuses_is_a_warning_and_nothing_more() {
+fn refused_socket_option_is_a_warning_only() {
     for (address, error) in [("0.0.0.0", "EPERM"), ("::", "ENOPROTOOPT")] {
         let mut number = 1;
         loop {

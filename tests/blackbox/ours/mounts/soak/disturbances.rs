@@ -1,4 +1,4 @@
-//! What happens to the servers meanwhile.
+//! The faults that the servers are exposed to.
 
 use std::fs::{self, OpenOptions};
 use std::io::Read;
@@ -18,7 +18,7 @@ use crate::ours::mounts::Disk;
 use crate::ours::mounts::soak::subject::{Random, Subject};
 use crate::ours::outages::Store;
 
-/// Takes all the room there is on a disk, or gives it back.
+/// Fills a disk completely, or frees it again.
 pub(crate) fn fill(disk: &Disk, is_full: bool) {
     let path = disk.path("ballast");
     if is_full {
@@ -30,7 +30,7 @@ pub(crate) fn fill(disk: &Disk, is_full: bool) {
     }
 }
 
-/// Reads a pipe, but for the times when it does not.
+/// Reads a pipe, with pauses.
 pub(crate) fn drain(path: &Path, over: &AtomicBool, pauses: &AtomicBool) {
     let mut pipe = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
     let mut buffer = vec![0; 1 << 16];
@@ -41,7 +41,7 @@ pub(crate) fn drain(path: &Path, over: &AtomicBool, pauses: &AtomicBool) {
     }
 }
 
-/// Writes passwd and access anew, with an account that only this version has.
+/// Rewrites the passwd and access files, with an account unique to this version.
 pub(crate) fn write_accounts(home: &Home, bob: &Account, version: u32) -> Account {
     let latest = Account::new(&format!("version{version}"));
     home.rewrite("pyzord.passwd", format!("{}{}", bob.passwd(), latest.passwd()));
@@ -49,7 +49,7 @@ pub(crate) fn write_accounts(home: &Home, bob: &Account, version: u32) -> Accoun
     latest
 }
 
-/// What goes wrong with the server on gdbm that lives on.
+/// Disturbs the server on gdbm that runs throughout.
 pub(crate) fn disturb_lasting(
     subject: &Subject,
     disk: &Disk,
@@ -71,7 +71,7 @@ pub(crate) fn disturb_lasting(
         assert!(status.unwrap().success());
     };
     while !over.load(Relaxed) {
-        // A hundred signals a second, with the files changing.
+        // 100 signals per second, with changing files.
         for _ in 0..50 {
             version += 1;
             write_accounts(&subject.home, bob, version);
@@ -100,7 +100,7 @@ pub(crate) fn disturb_lasting(
     }
 }
 
-/// Kills a server and starts it again, with the clock going forth and back.
+/// Kills and restarts a server, with a clock that jumps back and forth.
 pub(crate) fn disturb_killed(subject: &Subject, over: &AtomicBool, start: impl Fn() -> Process) {
     let mut random = Random(4);
     while !over.load(Relaxed) {
@@ -118,7 +118,7 @@ pub(crate) fn disturb_killed(subject: &Subject, over: &AtomicBool, start: impl F
     }
 }
 
-/// What the clock of a server under libfaketime shows, as a difference to the real one.
+/// Sets the offset of the clock of a server under libfaketime.
 pub(crate) fn set_clock(home: &Home, offset: &str) {
     home.rewrite("clock", format!("{offset}\n"));
 }
@@ -130,7 +130,7 @@ pub(crate) fn faketime() -> PathBuf {
     path
 }
 
-/// Takes a server's store away and brings it back.
+/// Kills, restarts, suspends and continues the store of a server.
 pub(crate) fn disturb_store<S: Store>(store: &mut S, over: &AtomicBool) {
     let pause = |milliseconds| {
         let until = Instant::now() + Duration::from_millis(milliseconds);

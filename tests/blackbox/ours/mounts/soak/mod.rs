@@ -1,7 +1,7 @@
-//! Servers on all engines under full load for long, with everything going wrong now and then.
+//! Soak test: servers on all engines under full load, with repeated faults of every kind.
 //!
-//! A few seconds with the other tests; `make soak` takes half an hour and prints what it saw. Nothing may be
-//! lost or counted twice, and no server that lives on may grow.
+//! It runs for a few seconds with the other tests. `make soak` runs for half an hour and prints its observations. No
+//! report may be lost or counted twice, and no server that runs throughout may grow.
 
 mod disturbances;
 mod subject;
@@ -33,7 +33,7 @@ fn duration() -> Duration {
 }
 
 #[test]
-fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
+fn servers_under_load_and_faults_count_right_and_do_not_grow() {
     let bob = Account::new("bob");
     let (mut redis, mut mariadb) = (<Redis as Store>::start(), <MariaDb as Store>::start());
 
@@ -51,7 +51,7 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
         home
     };
     let lasting = with_accounts(home);
-    // The pipe must have a reader when the server opens it.
+    // The server needs a reader to open the pipe.
     let _reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
     let disk = Disk::new(&lasting, directory.join("disk"), 48 * 1024);
     let daemon = lasting.detach_with(disk.inside(&lasting, &lasting.detached()));
@@ -83,7 +83,7 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
     let subjects = [&lasting, &killed, &on_redis, &on_mysql];
 
     let (over, pauses) = (AtomicBool::new(false), AtomicBool::new(false));
-    /// Ends everything whatever becomes of the test.
+    /// Stops all threads, also if the test fails.
     struct Ends<'a>(&'a AtomicBool);
     impl Drop for Ends<'_> {
         fn drop(&mut self) {
@@ -116,21 +116,21 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
             }
             subjects.iter().for_each(|subject| subject.look());
             if duration() > Duration::from_secs(300) {
-                let told = |subject: &&Subject| {
+                let summary = |subject: &&Subject| {
                     let look = *subject.looks.lock().unwrap().last().unwrap();
                     format!("{} {} KiB {}/{}", subject.name, look.anonymous, look.descriptors, look.threads)
                 };
                 println!(
                     "{:>5} s: {}",
                     start.elapsed().as_secs(),
-                    subjects.iter().map(told).collect::<Vec<_>>().join("; ")
+                    subjects.iter().map(summary).collect::<Vec<_>>().join("; ")
                 );
             }
         }
         assert!(!over.load(Relaxed), "a disturbance failed");
     });
 
-    // The last files are in force.
+    // The last version of the accounts is in force.
     let latest = write_accounts(&lasting.home, &bob, u32::MAX);
     lasting.process().signal(Signal::SIGUSR1);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -143,7 +143,7 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
         reply[..length].starts_with(b"Code: 200").then_some(())
     });
     for subject in subjects {
-        // Whatever was taken away is back.
+        // All faults are over.
         let mut caller = subject.home.caller();
         eventually("an answer", || {
             let reply = caller.ask("check", &[&digest(1)], Duration::from_secs(1))?;
@@ -157,13 +157,13 @@ fn servers_under_full_load_and_all_faults_count_right_and_do_not_grow() {
         fs::copy(path, home.path("pyzord.db")).unwrap();
         home.stored()
     };
-    let told = [
+    let results = [
         lasting.compare_counts(&of_file(disk.path("pyzord.db"))),
         killed.compare_counts(&of_file(killed.home.path("pyzord.db"))),
         on_redis.compare_counts(&redis.stored()),
         on_mysql.compare_counts(&mariadb.stored()),
     ];
-    for (subject, told) in subjects.into_iter().zip(told) {
-        subject.judge(&told);
+    for (subject, result) in subjects.into_iter().zip(results) {
+        subject.judge(&result);
     }
 }

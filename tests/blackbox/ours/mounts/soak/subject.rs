@@ -1,4 +1,4 @@
-//! A server under load, and what is asked of it.
+//! A server under load, and the requests to it.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use crate::harness::{Account, Home, Process, digest, unix_time};
 
-/// So many digests are reported, and checked at the end one by one.
+/// The number of digests that are reported, and compared at the end.
 pub(crate) const DIGESTS: usize = 2000;
 
-/// How many requests each sender has under way.
+/// The number of requests in flight per sender.
 pub(crate) const WINDOW: usize = 64;
 
-/// How many times the state of the servers is looked at.
+/// The number of samples of the state of the servers.
 pub(crate) const LOOKS: u32 = 40;
 
-/// How much anonymous memory a server may take more of in the course of the run, in KiB.
+/// The most that the anonymous memory of a server may grow, in KiB.
 pub(crate) const GROWTH: i64 = 2048;
 
-/// Numbers that look random, the same each time.
+/// A deterministic pseudo-random generator.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -32,22 +32,22 @@ impl Random {
     }
 }
 
-/// A server with all that is known of it.
+/// A server under test with its statistics.
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
     pub(crate) home: Home,
-    /// The process, which some disturbances replace.
+    /// The current process; some disturbances replace it.
     pub(crate) daemon: Mutex<Process>,
     pub(crate) sent: Vec<AtomicI64>,
     pub(crate) acknowledged: Vec<AtomicI64>,
     pub(crate) answers: AtomicU64,
     pub(crate) refusals: AtomicU64,
     pub(crate) looks: Mutex<Vec<Look>>,
-    /// Whether it lives through all of it.
+    /// Whether it runs throughout.
     pub(crate) lives_on: bool,
 }
 
-/// What a process has taken at some moment.
+/// A sample of the resources of a process. Memory in KiB.
 #[derive(Clone, Copy)]
 pub(crate) struct Look {
     pub(crate) anonymous: i64,
@@ -76,18 +76,18 @@ impl Subject {
         *self.daemon.lock().unwrap()
     }
 
-    /// Keeps a window of requests under way: reports for the most part, some of them signed.
+    /// Keeps a window of requests in flight: mostly reports, some of them signed.
     pub(crate) fn load(&self, bob: &Account, over: &AtomicBool, seed: u64) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(("127.0.0.1", self.home.port())).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(250))).unwrap();
         let mut random = Random(seed);
-        // What each thread number in use asked for; none: nothing is counted.
+        // The digest that each thread number in use reports; `Some(None)`: the request reports none.
         let mut asked: Vec<Option<Option<usize>>> = vec![None; 65_536];
-        let (mut under_way, mut next) = (0, 1024_usize);
+        let (mut in_flight, mut next) = (0, 1024_usize);
         let mut buffer = [0; 1024];
         while !over.load(Relaxed) {
-            while under_way < WINDOW {
+            while in_flight < WINDOW {
                 next = if next >= 65_535 { 1024 } else { next + 1 };
                 let number = random.below(DIGESTS as u64) as usize;
                 let text = digest(number as u32);
@@ -109,14 +109,14 @@ impl Subject {
                     thread::sleep(Duration::from_millis(1));
                 }
                 asked[next] = Some(counts.then_some(number));
-                under_way += 1;
+                in_flight += 1;
             }
             match socket.recv(&mut buffer) {
                 Ok(length) => {
                     let Some((code, thread)) = code_and_thread(&buffer[..length]) else { continue };
-                    // A late one is not expected any more, and what it says counts all the same.
+                    // A late reply has no request any more: its report is not counted as acknowledged.
                     let Some(request) = asked[thread].take() else { continue };
-                    under_way = under_way.saturating_sub(1);
+                    in_flight = in_flight.saturating_sub(1);
                     self.answers.fetch_add(1, Relaxed);
                     match (code, request) {
                         (200, Some(number)) => {
@@ -128,23 +128,23 @@ impl Subject {
                         }
                     }
                 }
-                // Lost, for whatever reason there is at the moment: begin anew.
+                // Replies were lost because of a fault: start a new window.
                 Err(_) => {
                     asked.iter_mut().for_each(|request| *request = None);
-                    under_way = 0;
+                    in_flight = 0;
                 }
             }
         }
     }
 
-    /// Sends what no client would, none of which may count anything.
+    /// Sends malformed requests, none of which may change a count.
     pub(crate) fn send_malformed_requests(&self, over: &AtomicBool, seed: u64) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(("127.0.0.1", self.home.port())).unwrap();
         socket.set_nonblocking(true).unwrap();
         let mut random = Random(seed);
-        // Changed bytes may make a valid report of the third one, and then this is what it counts: with a digit
-        // in the place of the blank for instance.
+        // Random changes may turn the third one into a valid report of this digest, for example by a digit that
+        // replaces the space.
         let known = "f".repeat(40);
         let models = [
             format!("Op: check\nOp-Digest: {known}\nThread: 3000\nPV: 2.1\n\n"),
@@ -185,7 +185,7 @@ impl Subject {
         });
     }
 
-    /// Stops it and compares what it acknowledged with what is stored.
+    /// Compares acknowledged reports with the stored counts.
     pub(crate) fn compare_counts(&self, stored: &std::collections::BTreeMap<String, i64>) -> String {
         let (mut total, mut acknowledged, mut sent) = (0, 0, 0);
         for number in 0..DIGESTS {
@@ -201,7 +201,7 @@ impl Subject {
         format!("{sent} reports sent, {acknowledged} acknowledged, {total} stored")
     }
 
-    /// The medians of a part of the looks.
+    /// Returns the median of a field over a part of the samples.
     pub(crate) fn median(
         &self,
         part: impl Fn(usize) -> std::ops::Range<usize>,
@@ -213,9 +213,9 @@ impl Subject {
         values.get(values.len() / 2).copied().unwrap_or(0)
     }
 
-    /// Asserts that it takes no more at the end than it did early on, and says what it took.
+    /// Asserts that the server takes no more resources at the end than early in the run, and prints them.
     pub(crate) fn judge(&self, stored: &str) {
-        // The first fifth fills what has a bound.
+        // During the first fifth, bounded caches fill up.
         let early = |count: usize| count / 5..(count * 2 / 5).max(count / 5 + 1);
         let late = |count: usize| count * 4 / 5..count;
         let pair = |field: fn(&Look) -> i64| (self.median(early, field), self.median(late, field));
@@ -236,11 +236,11 @@ impl Subject {
             threads.0,
             threads.1,
         );
-        assert!(self.answers.load(Relaxed) > 1000, "{}: hardly any answer", self.name);
+        assert!(self.answers.load(Relaxed) > 1000, "{}: too few replies", self.name);
         if self.lives_on {
             assert!(anonymous.1 - anonymous.0 <= GROWTH, "{}: its memory grows", self.name);
-            assert!(descriptors.1 <= descriptors.0 + 4, "{}: it loses descriptors", self.name);
-            assert!(threads.1 <= threads.0 + 4, "{}: it loses threads", self.name);
+            assert!(descriptors.1 <= descriptors.0 + 4, "{}: it leaks descriptors", self.name);
+            assert!(threads.1 <= threads.0 + 4, "{}: it leaks threads", self.name);
         }
     }
 }
