@@ -1,4 +1,4 @@
-//! Reasons for a start to end before the server serves.
+//! Errors that end a start before the server serves.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::os::pidfile::PidFileError;
 use crate::server::socket::BindError;
 use crate::storage::EngineOpenError;
 
-/// Why a start ended before the server served.
+/// The reason for the end of a start before the server serves.
 #[derive(Debug, Error)]
 pub(super) enum StartError {
     #[error("cannot create the homedir {}: {error}", path.display())]

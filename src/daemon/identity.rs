@@ -22,7 +22,7 @@ use crate::storage;
 const SHARED_DIRECTORIES: [&str; 8] =
     ["/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/var/run"];
 
-/// Becomes the user that `User` names, if any, and returns the socket that it opened as root before.
+/// Changes to the user that `User` names, if any, and returns the socket that it opened as root before.
 ///
 /// # Errors
 ///

@@ -32,8 +32,8 @@ const EXIT_USAGE: u8 = 2;
 /// Runs the program `pyzord`.
 pub fn main() -> ExitCode {
     signals::ignore_meaningless();
-    // Signals stay pending until the server takes them. Other actions than serving and repairing do not take them:
-    // for those they are unblocked again.
+    // Signals stay pending until the server or a repair takes them. All other actions unblock them, so that they end
+    // the process.
     if let Err(error) = signals::block() {
         say("error", &StartError::System(error));
         return ExitCode::FAILURE;

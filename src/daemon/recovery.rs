@@ -36,7 +36,7 @@ pub(super) fn recover(settings: &Settings) -> ExitCode {
         if let Some(name) = signals::stopped_within(RECOVERY_STEP) {
             cancel.cancel();
             if !recovery.is_finished() {
-                say("error", &format_args!("stopped by {name}"));
+                say("error", &format_args!("the repair was stopped by {name}; the database is unchanged"));
                 return ExitCode::FAILURE;
             }
         }

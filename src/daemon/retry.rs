@@ -1,5 +1,5 @@
-//! Retrying what is only busy or absent for a moment: a lock or port that a stopping server still holds, an address
-//! that comes up late.
+//! Retries for resources that are busy or absent for a moment: a lock or port that a stopping server still holds, or an
+//! address that is added late.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use crate::os::signals;
 use crate::server::socket::BindError;
 use crate::storage::EngineOpenError;
 
-/// How long a lock or port that another process holds is retried.
+/// The time limit of retries for a lock or port that another process holds.
 const HANDOVER: Duration = Duration::from_secs(2);
-/// How long an address or interface that does not exist yet is retried, as before a VPN is up.
+/// The time limit of retries for an address or interface that does not exist yet, for example before a VPN is up.
 const ADDRESS_WAIT: Duration = Duration::from_secs(10);
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -23,10 +23,10 @@ const REMINDER: Duration = Duration::from_secs(1);
 
 /// An error that may pass by itself.
 pub(super) trait Transient {
-    /// Returns how long attempts go on from the first one; zero if the error is final.
+    /// Returns the time limit of retries since the first attempt; zero if the error is final.
     fn patience(&self) -> Duration;
 
-    /// Returns a line for the operator, if the wait is worth one.
+    /// Returns a line that reports the wait to the operator, or `None` for a short wait.
     fn waiting(&self) -> Option<String> {
         None
     }
@@ -99,7 +99,7 @@ where
     }
 }
 
-/// Tracks how long attempts have gone on, and when the operator was last informed.
+/// The time of the first attempt, and of the last line about the wait.
 struct Wait<F> {
     warn: F,
     started: Instant,

@@ -1,4 +1,4 @@
-//! The tokio runtime, built so that it works on when no more threads can be started.
+//! The tokio runtime, built so that it still works when no more threads can be started.
 
 use std::panic::catch_unwind;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::{io, thread};
 
 use tokio::runtime::{Builder, Runtime};
 
-/// The most host names that are resolved at once. A resolver that does not answer takes many seconds for each, and
-/// another one begins every second. Threads that have been started stay.
+/// The maximum number of concurrent host name lookups. If the resolver does not answer, each takes many seconds, and a
+/// new one starts every second. Idle threads stay.
 const BLOCKING_THREADS: usize = 64;
 
 /// Builds the runtime with one blocking thread, which stays. Without any, tokio panics when it cannot start one, under

@@ -23,7 +23,7 @@ use crate::os::inherited::{self, Inherited};
 use crate::os::{self, open, pidfile, privileges};
 use crate::settings::Settings;
 
-/// How long the end waits for the logs to be written.
+/// The time limit for flushing the logs at the end.
 const LOG_WAIT: Duration = Duration::from_secs(1);
 
 /// Everything that is opened before the detach.
@@ -60,8 +60,8 @@ pub(super) fn start(settings: &Settings) -> ExitCode {
     code
 }
 
-/// Reports why a start ended once there are logs. With `--detach` a stop is a failure, since the caller expects a
-/// server that serves.
+/// Reports the reason for the end of a start to the logs. With `--detach` a stop is a failure, since the caller expects
+/// a server that serves.
 fn report(settings: &Settings, error: &StartError) -> ExitCode {
     let StartError::Stopped(name) = error else {
         error.lines().iter().for_each(|line| error!("{line}"));

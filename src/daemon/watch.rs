@@ -1,16 +1,17 @@
 //! The task beside the server that takes signals, reloads, and watches the engine.
 //!
-//! A reload is in one of three states:
+//! Reloading has three states:
 //!
 //! ```text
-//!             request               thread done, no request meanwhile
-//!   ┌──── Idle ───────▶ Running ─────────────────────────────────────▶ Idle
-//!   │ request,             │  ▲ ─┐ thread done, a request meanwhile:
-//!   │ no thread            │  └──┘ start again
-//!   ▼                      │ start again, no thread
-//!   Delayed ◀──────────────┘
-//!   └─▶ after RETRY, or at the next request: start again
+//!   Idle ─── request ──▶ Running ──┐
+//!    ▲                    │ ▲ ▲    │ the reload ended, and there was another request meanwhile
+//!    │                    │ │ └────┘
+//!    └─ the reload ended ─┘ │
+//!                           │ after RETRY, or at the next request
+//!   Delayed ────────────────┘
 //! ```
+//!
+//! `Delayed` takes the place of `Running` whenever the thread of a reload cannot be started.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +27,13 @@ use crate::logging::Logs;
 use crate::os::signals::{Intention, Signals};
 use crate::storage::Engine;
 
-/// The pause before a reload is retried for which no thread could be started.
+/// The pause before a retry, if the thread of a reload could not be started.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The consequence of a failed reload, for messages.
 const UNCHANGED: &str = "the accounts and access rules in force stay unchanged";
 
-/// Why the service ended.
+/// The reason for the end of the service.
 pub(super) enum ServiceEnd {
     /// A signal asked for it.
     Asked,

@@ -32,7 +32,7 @@ use self::target::SinkTarget;
 use crate::os::inherited::{self, Inherited};
 use crate::os::open;
 
-/// The limits of the queues, in bytes. Usage lines arrive by the thousand.
+/// The limits of the queues, in bytes. Usage lines arrive in thousands at a time.
 const OPERATOR_BUFFER: usize = 1 << 20;
 const USAGE_BUFFER: usize = 4 << 20;
 

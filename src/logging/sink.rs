@@ -25,7 +25,7 @@ use super::writer::{LineWriter, count_lines};
 pub(super) struct Sink {
     what: &'static str,
     path: Option<PathBuf>,
-    /// The most bytes that may be queued.
+    /// The maximum number of queued bytes.
     limit: usize,
     shared: Arc<SinkShared>,
 }

@@ -25,7 +25,7 @@ pub(super) struct WriterThread {
     writer: LineWriter,
     /// The target that takes over behind the lines being written.
     next_target: Option<SinkTarget>,
-    /// When dropped lines were last reported while the pipe was full.
+    /// The time of the last report of dropped lines while the pipe was full.
     reported: Option<Instant>,
 }
 

@@ -14,7 +14,7 @@ pub(super) struct LineWriter {
     pub(super) name: String,
     position: Position,
     is_failing: bool,
-    /// The number of lines that were not, or not wholly, written since the last report.
+    /// The number of lines lost, wholly or in part, since the last report.
     lost: u64,
 }
 
@@ -38,7 +38,7 @@ impl LineWriter {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if the target is a full pipe, or the system's.
+    /// `WouldBlock` if the target is a full pipe, or another error of the write.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.position == Position::Torn {
             self.write_some(b"\n")?;

@@ -30,7 +30,7 @@ impl Readiness {
     ///
     /// # Errors
     ///
-    /// The system's. The descriptors of the caller may still be in use then.
+    /// A system call fails. The descriptors of the caller may still be in use then.
     pub(crate) fn ready(mut self) -> io::Result<()> {
         // Before the word is sent: a caller such as ssh waits until no process holds its output any more.
         dup2_stdout(self.output.as_fd())?;
@@ -59,7 +59,7 @@ impl Readiness {
 ///
 /// # Errors
 ///
-/// The system's, in the process in which the call failed; the other process exits.
+/// A system call fails. The error is returned in the process that made the call; the other process exits.
 pub(crate) fn detach(output: File, keep: &[RawFd]) -> io::Result<Readiness> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: there is only this thread.

@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{SFlag, fstat};
 
-/// The most symbolic links that are followed, as in the kernel.
+/// The maximum number of symbolic links to follow, as in the kernel.
 const MAX_LINKS: usize = 40;
 /// Directories of the descriptors of the own process.
 const OWN_DIRECTORIES: [&str; 3] = ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"];
@@ -126,7 +126,7 @@ impl Inherited {
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The system call fails.
     pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.with(|it| it.try_clone_to_owned())
     }
@@ -135,7 +135,7 @@ impl Inherited {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if there is no room, or the system's.
+    /// `WouldBlock` if there is no room, or another error of the write.
     pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         self.with(|it| match SFlag::from_bits_truncate(fstat(it)?.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => Ok(nix::unistd::write(it, bytes)?),

@@ -10,7 +10,7 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// The system's, or that it is not a regular file.
+/// The file cannot be opened, or is not a regular file.
 pub(crate) fn to_read(path: &Path) -> io::Result<File> {
     let file = match without_waiting(OpenOptions::new().read(true)).open(path) {
         // A socket.
@@ -25,7 +25,7 @@ pub(crate) fn to_read(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// The system's.
+/// The system call fails.
 pub(crate) fn to_append(path: &Path) -> io::Result<File> {
     match without_waiting(OpenOptions::new().append(true).create(true).mode(0o600)).open(path) {
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {

@@ -108,7 +108,7 @@ impl PidFile {
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The system call fails.
     pub(crate) fn remove(self) -> io::Result<()> {
         self.remove_if_own()
     }

@@ -67,7 +67,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// The system's, or that the process could still become root again.
+    /// A system call fails, or the process could still become root again.
     pub(crate) fn assume(&self) -> io::Result<()> {
         if self.is_known {
             initgroups(&CString::new(self.user.as_str())?, self.gid)?;
@@ -97,7 +97,7 @@ pub(crate) fn is_for_root(port: u16) -> bool {
 ///
 /// # Errors
 ///
-/// The system's, for example if the user has no right to lower the niceness.
+/// The system call fails, for example if the user has no right to lower the niceness.
 pub(crate) fn nice(increment: i32) -> io::Result<()> {
     if increment == 0 {
         return Ok(());

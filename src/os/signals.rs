@@ -64,7 +64,7 @@ fn ignore(signal: libc::c_int) {
 ///
 /// # Errors
 ///
-/// The system's.
+/// The system call fails.
 pub(crate) fn block() -> io::Result<()> {
     Ok(meaningful().thread_block()?)
 }
@@ -73,7 +73,7 @@ pub(crate) fn block() -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// The system's.
+/// The system call fails.
 pub(crate) fn unblock_stops() -> io::Result<()> {
     let stops: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     Ok(stops.thread_unblock()?)
@@ -83,7 +83,7 @@ pub(crate) fn unblock_stops() -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// The system's.
+/// The system call fails.
 pub(crate) fn unblock() -> io::Result<()> {
     Ok(meaningful().thread_unblock()?)
 }
@@ -133,7 +133,7 @@ impl StopSignals {
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The system call fails.
     pub(crate) fn install() -> io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
@@ -163,7 +163,7 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The system call fails.
     pub(crate) fn install() -> io::Result<Self> {
         let signals = Self {
             stops: StopSignals::install()?,

@@ -61,10 +61,8 @@ impl SettingsLoader<'_> {
 
     fn check_supported(&mut self, settings: &Settings) {
         let engine = settings.engine.as_str();
-        let options = storage::EngineOptions {
-            dsn: settings.digest_db.clone(),
-            ..storage::EngineOptions::default()
-        };
+        let options =
+            storage::EngineOptions { dsn: settings.digest_db.clone(), ..storage::EngineOptions::default() };
         if !engine.is_empty()
             && let Err(text) = storage::check(engine, &options)
         {
@@ -139,8 +137,7 @@ impl SettingsLoader<'_> {
 
     /// The names of all options of this effect that have a value.
     fn given_with(&self, effect: OptionEffect) -> String {
-        let is_given =
-            |key: &&str| self.given.get(key).is_some_and(|given| !given.text.is_empty());
+        let is_given = |key: &&str| self.given.get(key).is_some_and(|given| !given.text.is_empty());
         let options = OPTIONS.iter().filter(|option| option.effect == effect);
         options.map(|option| option.key).filter(is_given).collect::<Vec<_>>().join(", ")
     }

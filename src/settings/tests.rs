@@ -338,10 +338,14 @@ fn forwarding_is_not_supported_yet() {
 /// A value of an option that is not its default.
 fn other_value(option: &table::ServerOption) -> String {
     match option.kind {
-        OptionKind::Number(lowest, highest, ..) if option.default == lowest.to_string() => highest.to_string(),
+        OptionKind::Number(lowest, highest, ..) if option.default == lowest.to_string() => {
+            highest.to_string()
+        }
         OptionKind::Number(lowest, ..) => lowest.to_string(),
         OptionKind::Truth(_) | OptionKind::StrictTruth(_) => (option.default != "True").to_string(),
-        OptionKind::Word(words, _) => words.iter().rfind(|word| **word != option.default).unwrap().to_string(),
+        OptionKind::Word(words, _) => {
+            words.iter().rfind(|word| **word != option.default).unwrap().to_string()
+        }
         OptionKind::Networks(_) => "::/0".to_owned(),
         _ => "x".to_owned(),
     }

@@ -8,7 +8,8 @@ use super::table::{BadValue, OPTIONS, OptionKind, ServerOption};
 use crate::limits::{Networks, NetworksError};
 
 /// What a warning says of a file's name with a comment in it.
-pub(super) const TAKEN_WHOLE: &str = "is taken whole as the file's name, since a comment cannot follow a value";
+pub(super) const TAKEN_WHOLE: &str =
+    "is taken whole as the file's name, since a comment cannot follow a value";
 
 impl SettingsLoader<'_> {
     /// Stores every option: the value that was given, or else the default.
@@ -91,11 +92,9 @@ impl SettingsLoader<'_> {
 
     fn networks(&mut self, option: &ServerOption, given: &GivenValue) -> Result<Networks, String> {
         let networks: Networks = given.text.parse().map_err(|error: NetworksError| error.to_string())?;
-        self.warnings.extend(
-            networks.widened().map(|(written, taken)| {
-                format!("{}: {}: {written} is taken as {taken}", given.place, option.key)
-            }),
-        );
+        self.warnings.extend(networks.widened().map(|(written, taken)| {
+            format!("{}: {}: {written} is taken as {taken}", given.place, option.key)
+        }));
         Ok(networks)
     }
 

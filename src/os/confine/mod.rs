@@ -66,7 +66,7 @@ impl NotConfined {
 ///
 /// # Errors
 ///
-/// The system's.
+/// The system call fails.
 pub(crate) fn forbid_dumps() -> io::Result<()> {
     use nix::sys::resource::{Resource, setrlimit};
     // One byte rather than zero: Linux ignores any other limit if core dumps are piped to a program.

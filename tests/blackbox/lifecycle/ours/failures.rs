@@ -37,7 +37,8 @@ fn database_locked_by_another_process_fails_the_start() {
     let home = Home::open();
     home.detach().stop();
     let mut python = home.mark(Command::new("/usr/bin/python3"));
-    python.args(["-c", "import dbm.gnu, sys\nd = dbm.gnu.open(sys.argv[1], 'w')\nprint('open', flush=True)\nsys.stdin.read()"]);
+    let script = "import dbm.gnu, sys\nd = dbm.gnu.open(sys.argv[1], 'w')\nprint('open', flush=True)\nsys.stdin.read()";
+    python.args(["-c", script]);
     let mut holder =
         python.arg(home.path("pyzord.db")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
