@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::file::leftovers::remove_every_leftover;
 use super::file::location::DatabasePath;
 use super::lock;
-use super::repair::leftovers::remove_every_leftover;
 use crate::storage::EngineOpenError;
 
 /// How long a cancelled repair may take to end by itself. In a call of the library it does not.

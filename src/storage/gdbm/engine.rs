@@ -66,11 +66,11 @@ impl Gdbm {
         cancel: &Cancel,
     ) -> Result<Self, EngineOpenError> {
         let opening = FileOpener { path, zone, age, cached_blocks: CACHED_BLOCKS, note, cancel };
-        let OpenedFile { mut open, marker, place, file } = opening.run()?;
+        let OpenedFile { mut open, marker, place, file } = opening.open()?;
         let path = place.file().to_owned();
         // A full disk is told at the start, not at the first report.
         open.admit(&path, Timestamp::now());
-        open.ahead.begin();
+        open.tail.begin();
         let shared = Arc::new(GdbmCore {
             path: path.clone(),
             place,

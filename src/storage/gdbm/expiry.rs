@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::codec::StoredRecord;
 use super::file::handle::GdbmError;
-use super::file::open_file::OpenFile;
+use super::open_file::OpenFile;
 use super::walk::{DelayedDeletions, KeyWalk, lower_case_digest};
 use crate::record::Timestamp;
 use pyzor_wire::digest::Digest;

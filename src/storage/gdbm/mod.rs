@@ -16,6 +16,7 @@ mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod keeper;
+mod open_file;
 mod opening;
 mod repair;
 mod walk;

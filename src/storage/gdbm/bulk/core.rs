@@ -14,10 +14,10 @@ use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::codec::StoredRecord;
 use crate::storage::gdbm::file::handle::GdbmError;
 use crate::storage::gdbm::file::location::DatabasePath;
-use crate::storage::gdbm::file::open_file::OpenFile;
+use crate::storage::gdbm::file::marker::Marker;
 use crate::storage::gdbm::file::reserve::ReserveNews;
 use crate::storage::gdbm::lock;
-use crate::storage::gdbm::repair::marker::Marker;
+use crate::storage::gdbm::open_file::OpenFile;
 use crate::storage::gdbm::repair::rewrite::{Repair, RepairKind};
 use crate::storage::gdbm::walk::{DelayedDeletions, KeyWalk};
 

@@ -232,7 +232,7 @@ mod tests {
     use crate::storage::gdbm::cancel::Cancel;
     use crate::storage::gdbm::file::handle::Handle;
     use crate::storage::gdbm::file::location::DatabasePath;
-    use crate::storage::gdbm::repair::marker::Marker;
+    use crate::storage::gdbm::file::marker::Marker;
 
     #[test]
     fn errors_leave_the_marker_for_the_next_start() {
@@ -252,7 +252,7 @@ mod tests {
             }
             runtime.block_on(whole.close()).unwrap();
             let marker = Marker::of(&DatabasePath::of(&path).unwrap());
-            assert_eq!(marker.is_there(), fails);
+            assert_eq!(marker.exists(), fails);
         }
     }
 }

@@ -13,10 +13,10 @@ use crate::storage::bulk::{Bulk, BulkPurpose};
 use crate::storage::gdbm::cancel::{Cancel, open_cancellable};
 use crate::storage::gdbm::file::handle::Handle;
 use crate::storage::gdbm::file::location::{DatabasePath, FileAccess, cannot_use, check_kind};
-use crate::storage::gdbm::file::open_file::OpenFile;
+use crate::storage::gdbm::file::marker::Marker;
+use crate::storage::gdbm::open_file::OpenFile;
 use crate::storage::gdbm::opening::{FileOpener, OpenedFile};
 use crate::storage::gdbm::repair::explain::explain;
-use crate::storage::gdbm::repair::marker::Marker;
 use crate::storage::gdbm::walk::DelayedDeletions;
 use crate::storage::{BulkOpening, EngineOpenError, EngineOptions};
 
@@ -90,7 +90,7 @@ fn open_to_read(
     let place = DatabasePath::of(path)?;
     let file = place.lock(FileAccess::Read)?;
     let mut handle = Handle::open_to_read(&file, place.file()).map_err(|error| explain(path, &error))?;
-    let is_closed = !handle.needs_recovery() && !Marker::of(&place).is_there();
+    let is_closed = !handle.needs_recovery() && !Marker::of(&place).exists();
     if is_closed {
         handle.keep_cached(CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
     }
@@ -106,6 +106,6 @@ fn open_to_write(
 ) -> Result<(OpenFile, Option<Marker>, DatabasePath, File), EngineOpenError> {
     let (zone, cached_blocks) = (zone.clone(), CACHED_BLOCKS);
     let opening = FileOpener { path, zone, age, cached_blocks, note: None, cancel };
-    let OpenedFile { open, marker, place, file } = opening.run()?;
+    let OpenedFile { open, marker, place, file } = opening.open()?;
     Ok((open, Some(marker), place, file))
 }

@@ -29,7 +29,7 @@ use gdbm_sys::{_bindgen_ty_1 as File, GDBM_FILE, datum};
 use nix::errno::Errno;
 use thiserror::Error;
 
-use crate::storage::gdbm::repair::marker::ChangeFlag;
+use super::change_flag::ChangeFlag;
 
 /// What gdbm-sys lacks or declares wrongly, as in gdbm.h 1.23.
 mod c {

@@ -1,11 +1,15 @@
-//! One database file: the C library's handle on it, its layout, its lock, and its room on the disk.
+//! One database file: the C library's handle on it, its layout, its lock, its marker, and its room on the disk.
+//! Knows nothing of records, caches and repairs.
 
+pub(crate) mod change_flag;
 pub(crate) mod directory;
 pub(crate) mod disk_note;
 pub(crate) mod extents;
 pub(crate) mod handle;
 pub(crate) mod header;
+pub(crate) mod leftovers;
 pub(crate) mod location;
-pub(crate) mod open_file;
+pub(crate) mod marker;
+mod marker_page;
 pub(crate) mod reserve;
 pub(crate) mod tail;

@@ -28,7 +28,7 @@ const CHUNK: u64 = 4 << 20;
 const CHUNK_FRACTION: u64 = 32;
 /// How large this process must be allowed to make files for a new database to be of use: more than what the
 /// first changes may need.
-pub(crate) const LEAST_FILE: u64 = 2 * NEEDED;
+pub(crate) const MIN_FILE_SIZE: u64 = 2 * NEEDED;
 /// How soon a refused reservation is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 

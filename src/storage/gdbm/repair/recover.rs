@@ -7,13 +7,13 @@ use jiff::tz::TimeZone;
 
 use super::error::RepairError;
 use super::explain::{explain, is_of_another_machine};
-use super::marker::{Marker, MarkerState};
 use super::rewrite::{Repair, RepairKind};
 use crate::storage::EngineOpenError;
 use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::expiry::horizon;
 use crate::storage::gdbm::file::header::Header;
 use crate::storage::gdbm::file::location::{DatabasePath, FileAccess, check_kind};
+use crate::storage::gdbm::file::marker::{Marker, MarkerState};
 use crate::storage::gdbm::file::tail;
 
 /// Repairs the file of a database that may be damaged, and keeps the file as it was; a sound one is left alone. No
@@ -50,13 +50,14 @@ fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result
         )),
     };
     let marker = Marker::of(&place);
-    let left = marker.left(&file);
-    if left == MarkerState::Sound {
+    let state = marker.state(&file);
+    if state == MarkerState::BetweenChanges {
         tail::cut_empty_tail(&file).map_err(|error| failed(error.into()))?;
     }
     let zone = TimeZone::system();
     let repair = Repair { place: &place, zone: &zone, horizon: age.map(horizon), cancel };
-    let is_doubtful = matches!(left, MarkerState::Half | MarkerState::Doubtful) || Header::has_tail(&file);
+    let is_doubtful =
+        matches!(state, MarkerState::WithinChange | MarkerState::Doubtful) || Header::has_tail(&file);
     let repaired = repair.run(&file, RepairKind::Recover { is_doubtful }).map_err(failed)?;
     // A start that finds it would repair what has been repaired.
     marker.clear().map_err(|error| {

@@ -16,7 +16,7 @@ use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::codec::StoredRecord;
 use crate::storage::gdbm::file::directory::hash;
 use crate::storage::gdbm::file::extents;
-use crate::storage::gdbm::file::open_file::OpenFile;
+use crate::storage::gdbm::open_file::OpenFile;
 use pyzor_wire::digest::{Digest, HEX_LEN};
 
 /// How much of the file is looked at at once, and how much of that again with the next part, so

@@ -15,7 +15,6 @@ use nix::errno::Errno;
 
 use super::entries::find_unfit;
 use super::error::{RepairError, at, is_of_the_file};
-use super::leftovers::{remove_every_leftover, remove_leftovers};
 use super::remains::put_back;
 use super::replace::no_links;
 use super::unreadable::{remove_unreadable, unreadable};
@@ -24,8 +23,9 @@ use crate::storage::gdbm::cancel::Cancel;
 use crate::storage::gdbm::file::extents;
 use crate::storage::gdbm::file::handle::{GDBM_BAD_AVAIL, Handle};
 use crate::storage::gdbm::file::header::Header;
+use crate::storage::gdbm::file::leftovers::{leftovers, remove_every_leftover};
 use crate::storage::gdbm::file::location::{DatabasePath, FileAccess, size_of};
-use crate::storage::gdbm::file::open_file::OpenFile;
+use crate::storage::gdbm::open_file::OpenFile;
 use crate::storage::gdbm::walk::lower_case_digest;
 
 /// How many buckets may be half written after a kill in one change. The texts of all their records are in the file,
@@ -110,10 +110,15 @@ impl Repair<'_> {
         self.place.beside(".repair")
     }
 
+    fn remove_leftovers(&self) -> Result<(), RepairError> {
+        let found = leftovers(self.place).map_err(at(&self.name()))?;
+        found.iter().try_for_each(|path| fs::remove_file(path).map_err(at(path)))
+    }
+
     fn attempt<T>(&self, work: impl FnOnce() -> Result<T, RepairError>) -> Result<T, RepairError> {
         self.cancel.check()?;
         // What an interrupted attempt has left is this one's, since the file is locked.
-        remove_leftovers(self.place)?;
+        self.remove_leftovers()?;
         self.cancel.note(Some(self.place.clone()));
         let outcome = work();
         remove_every_leftover(self.place);
@@ -136,7 +141,7 @@ impl Repair<'_> {
         if !self.place.has_room(2 * size_of(original)?)? {
             return Err(RepairError::NoRoom);
         }
-        remove_leftovers(self.place)?;
+        self.remove_leftovers()?;
         let copy = make(name)?;
         extents::copy(original, &copy).map_err(at(name))?;
         Ok(copy)
@@ -157,7 +162,7 @@ impl Repair<'_> {
             Err(RepairError::Gdbm(error)) if recovers && is_of_the_file(&error) => {
                 self.cancel.check()?;
                 repaired.given_up = Some(error.to_string());
-                remove_leftovers(self.place)?;
+                self.remove_leftovers()?;
                 Handle::open(&make(name)?, name)?
             }
             handle => handle?,

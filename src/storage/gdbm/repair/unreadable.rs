@@ -2,7 +2,7 @@
 
 use crate::storage::gdbm::codec::StoredRecord;
 use crate::storage::gdbm::file::handle::GdbmError;
-use crate::storage::gdbm::file::open_file::OpenFile;
+use crate::storage::gdbm::open_file::OpenFile;
 use crate::storage::gdbm::walk::KeyWalk;
 
 /// Removes what no server could read: the library takes for a record whatever is where one should be.

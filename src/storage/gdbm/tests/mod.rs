@@ -18,7 +18,7 @@ use super::Gdbm;
 use super::codec::{DateWriter, StoredRecord};
 use super::file::handle::Handle;
 use super::file::location::DatabasePath;
-use super::repair::marker::Marker;
+use super::file::marker::Marker;
 use crate::record::{TallyKind, Timestamp};
 use crate::storage::{Batch, BatchProgress, Engine, StorageError};
 use pyzor_wire::digest::Digest;

@@ -149,12 +149,12 @@ fn a_file_with_which_the_library_has_failed_is_looked_at_by_the_next_start() {
     let error = Handle::open(&file, &garbage).err().unwrap();
     engine.shared.report_error(engine.shared.lock().as_mut().unwrap(), &error);
     close(engine);
-    assert!(marker.is_there());
+    assert!(marker.exists());
 
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
     assert_eq!(counts_of(&engine, 0..100), vec![1; 100]);
     close(engine);
-    assert!(!marker.is_there());
+    assert!(!marker.exists());
 }
 
 #[test]
@@ -173,15 +173,15 @@ fn a_repair_that_cannot_be_made_leaves_the_file_as_it_was_and_is_owed() {
     for _ in 0..2 {
         let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
         assert_eq!(counts_of(&engine, 0..100), vec![1; 100]);
-        assert!(marker(&path).is_there());
+        assert!(marker(&path).exists());
         close(engine);
         assert_eq!(content().1, before.1);
-        assert!(marker(&path).is_there(), "a repair is still to be made");
+        assert!(marker(&path).exists(), "a repair is still to be made");
     }
     std::fs::remove_dir(&obstacle).unwrap();
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
     assert_eq!(counts_of(&engine, 0..100), vec![1; 100]);
     close(engine);
     assert_ne!(content().1, before.1);
-    assert!(!marker(&path).is_there());
+    assert!(!marker(&path).exists());
 }

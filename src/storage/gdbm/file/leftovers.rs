@@ -1,4 +1,4 @@
-//! Files that an interrupted repair has left beside the database.
+//! Files that an interrupted repair has left beside the database: `NAME.repair`, and `NAME.repair.XXXXXX` of the library.
 
 use std::fs;
 use std::io;
@@ -6,29 +6,24 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::error::{RepairError, at};
-use crate::storage::gdbm::file::location::DatabasePath;
+use super::location::DatabasePath;
 
-/// The files that an attempt may have left.
-fn leftovers(place: &DatabasePath) -> Result<Vec<PathBuf>, RepairError> {
+/// Returns the files that an interrupted repair may have left.
+pub(crate) fn leftovers(place: &DatabasePath) -> io::Result<Vec<PathBuf>> {
     let name = place.beside(".repair");
     let rest = |path: &Path| path.as_os_str().as_encoded_bytes()[name.as_os_str().len()..].to_vec();
-    // What the library adds to the name is random.
-    let is_one = |rest: &[u8]| {
+    // The library appends a dot and six random characters.
+    let is_leftover = |rest: &[u8]| {
         rest.is_empty()
             || rest.len() == 7 && rest[0] == b'.' && rest[1..].iter().all(u8::is_ascii_alphanumeric)
     };
-    let found = place.all_beside(".repair").map_err(at(&name))?;
-    Ok(found.into_iter().filter(|path| is_one(&rest(path))).collect())
+    let found = place.all_beside(".repair")?;
+    Ok(found.into_iter().filter(|path| is_leftover(&rest(path))).collect())
 }
 
-/// Removes them.
-pub(super) fn remove_leftovers(place: &DatabasePath) -> Result<(), RepairError> {
-    leftovers(place)?.iter().try_for_each(|path| fs::remove_file(path).map_err(at(path)))
-}
-
-/// Removes what an attempt has left, until there is nothing: the library may have renamed a file in the meantime. The
-/// database must be locked.
+/// Removes all leftovers, and warns about one that cannot be removed. The database must be locked.
+///
+/// Looks again until none is found, because a library call that still runs may rename one meanwhile.
 pub(crate) fn remove_every_leftover(place: &DatabasePath) {
     loop {
         let found = leftovers(place).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! One open database file: everything that is done under the lock.
+//! One open database file with its records: the state behind the lock of an engine.
 
 use std::fs::File;
 use std::io;
@@ -7,34 +7,36 @@ use std::path::Path;
 use jiff::tz::TimeZone;
 use tracing::{error, warn};
 
-use super::directory::HashDirectory;
-use super::handle::{GdbmError, Handle};
-use super::reserve::{DiskReserve, ReserveNews};
-use super::tail::Tail;
+use super::cache::RecordCache;
+use super::codec::{DateWriter, StoredRecord};
+use super::file::directory::HashDirectory;
+use super::file::handle::{GdbmError, Handle};
+use super::file::reserve::{DiskReserve, ReserveNews};
+use super::file::tail::Tail;
 use crate::logging::allowance::Allowance;
 use crate::record::Timestamp;
-use crate::storage::gdbm::cache::RecordCache;
-use crate::storage::gdbm::codec::{DateWriter, StoredRecord};
 
-/// An open file and what is needed to use it.
+/// An open database file and the state needed to read and write its records.
 pub(crate) struct OpenFile {
     pub(crate) handle: Handle,
     pub(crate) reserve: DiskReserve,
     pub(crate) directory: HashDirectory,
     pub(crate) calendar: DateWriter,
     pub(crate) cache: RecordCache,
-    pub(crate) ahead: Tail,
+    pub(crate) tail: Tail,
+    /// Buffer for values read.
     pub(crate) value: Vec<u8>,
+    /// Buffer for values written.
     pub(crate) text: Vec<u8>,
-    /// Whether something changed since the last sync.
+    /// Whether the file has changed since the last sync.
     pub(crate) dirty: bool,
-    /// Whether the last sync failed: nothing more is accepted until one succeeds.
+    /// Whether the last sync failed. No change is accepted until one succeeds.
     pub(crate) unsynced: bool,
+    /// Limits log lines that single records cause.
     pub(crate) complaints: Allowance,
 }
 
 impl OpenFile {
-    /// A handle on this file, whose dates are of this zone.
     pub(crate) fn new(handle: Handle, file: &File, zone: TimeZone) -> io::Result<Self> {
         Ok(Self {
             handle,
@@ -42,18 +44,18 @@ impl OpenFile {
             directory: HashDirectory::new(file.try_clone()?),
             calendar: DateWriter::new(zone),
             cache: RecordCache::default(),
-            ahead: Tail::new(file.try_clone()?),
+            tail: Tail::new(file.try_clone()?),
             value: Vec::new(),
             text: Vec::new(),
-            // A new file is to be on the disk soon, too.
+            // A new file must reach the disk even if nothing is reported.
             dirty: true,
             unsynced: false,
             complaints: Allowance::per_minute(10),
         })
     }
 
-    /// Makes room for one change, made now. Says whether it may be made, and tells the operator when
-    /// that changes.
+    /// Reserves disk space for one change made now. Returns whether the change may be made, and logs when the answer
+    /// becomes a different one.
     pub(crate) fn admit(&mut self, path: &Path, now: Timestamp) -> bool {
         if self.unsynced {
             return false;
@@ -80,11 +82,12 @@ impl OpenFile {
         admitted
     }
 
-    /// Keeps the file mapped beyond what is in use.
+    /// Must be called after each change, so that the file stays mapped beyond its used part.
     pub(crate) fn extend_tail(&mut self) {
-        self.ahead.keep(&mut self.handle, self.reserve.in_use());
+        self.tail.keep(&mut self.handle, self.reserve.in_use());
     }
 
+    /// Stores a record. Does not touch the cache.
     pub(crate) fn put(&mut self, key: &[u8], stored: &StoredRecord) -> Result<(), GdbmError> {
         stored.encode(&mut self.text, &mut self.calendar);
         self.dirty = true;

@@ -1,4 +1,4 @@
-//! The content of a marker in memory: what a killed process has put there is in the file.
+//! The content of a marker, mapped into memory. Whatever a process stores there is in the file even if it is killed.
 #![allow(unsafe_code, reason = "maps a byte that survives a kill into memory")]
 
 use std::ffi::c_void;
@@ -10,40 +10,40 @@ use std::sync::atomic::AtomicU8;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-/// How long the file is: what may be mapped and is not a hole.
+/// Size of a marker in bytes: one page, all of it written, because a store into a hole would need a free block.
 pub(super) const LENGTH: usize = 4096;
 
-/// A marker's content, mapped into memory.
+/// A mapped marker.
 #[derive(Debug)]
 pub(super) struct MarkerPage(NonNull<c_void>);
 
-// SAFETY: it is memory of the whole process, of which only two bytes are used, as atomic ones.
+// SAFETY: the mapping belongs to the whole process, and only two bytes of it are used, as atomics.
 unsafe impl Send for MarkerPage {}
-// SAFETY: threads use only two bytes of it, as atomic ones.
+// SAFETY: threads use only two bytes of the mapping, as atomics.
 unsafe impl Sync for MarkerPage {}
 
 impl MarkerPage {
-    /// Maps a file of this length.
+    /// Maps a file that has [`LENGTH`] bytes.
     pub(super) fn map(file: &File) -> io::Result<Self> {
         const SIZE: NonZeroUsize = NonZeroUsize::new(LENGTH).unwrap();
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: maps the file at an address that the system chooses, where nothing else is.
+        // SAFETY: the kernel chooses an address where nothing else is mapped.
         let address = unsafe { mmap(None, SIZE, protection, MapFlags::MAP_SHARED, file, 0) };
         Ok(Self(address?))
     }
 
-    /// One of the two bytes that change.
-    pub(super) fn byte(&self, place: usize) -> &AtomicU8 {
-        // SAFETY: both are within what is mapped.
-        let byte = unsafe { self.0.cast::<u8>().add(place) };
-        // SAFETY: it is mapped as long as this lives, and is used in no other way.
+    /// Returns one of the two bytes that change.
+    pub(super) fn byte(&self, offset: usize) -> &AtomicU8 {
+        // SAFETY: both offsets are within the mapping.
+        let byte = unsafe { self.0.cast::<u8>().add(offset) };
+        // SAFETY: the byte is mapped as long as `self` lives and is accessed only as an atomic.
         unsafe { AtomicU8::from_ptr(byte.as_ptr()) }
     }
 }
 
 impl Drop for MarkerPage {
     fn drop(&mut self) {
-        // SAFETY: this is what was mapped, and what borrows it has ended.
+        // SAFETY: address and length are those of the mapping, and no borrow of it is left.
         let unmapped = unsafe { munmap(self.0, LENGTH) };
         debug_assert!(unmapped.is_ok());
     }

@@ -1,0 +1,129 @@
+//! Opening a database file for changes, in whatever state the last process left it.
+
+mod missing;
+mod repairing;
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use tracing::{info, warn};
+
+use super::cancel::Cancel;
+use super::expiry::horizon;
+use super::file::disk_note::DiskNote;
+use super::file::handle::Handle;
+use super::file::leftovers::remove_every_leftover;
+use super::file::location::{DatabasePath, cannot_use, check_kind};
+use super::file::marker::{Marker, MarkerState};
+use super::open_file::OpenFile;
+use super::repair::error::RepairError;
+use super::repair::explain::explain;
+use super::repair::rewrite::Repair;
+use crate::storage::EngineOpenError;
+
+/// Options for opening a database file.
+#[derive(Debug)]
+pub(super) struct FileOpener<'a> {
+    pub(super) path: &'a Path,
+    /// The time zone of dates in the file.
+    pub(super) zone: TimeZone,
+    /// The time without a change after which a record expires.
+    pub(super) age: Option<Duration>,
+    /// Number of blocks of the file that the library keeps decoded.
+    pub(super) cached_blocks: usize,
+    /// The homedir's note about a database on another disk.
+    pub(super) note: Option<DiskNote>,
+    pub(super) cancel: &'a Cancel,
+}
+
+/// A database file that is locked, marked and open for changes.
+pub(super) struct OpenedFile {
+    pub(super) open: OpenFile,
+    pub(super) marker: Marker,
+    pub(super) place: DatabasePath,
+    /// The descriptor that holds the lock.
+    pub(super) file: File,
+}
+
+impl FileOpener<'_> {
+    /// Locks the file, creates or repairs it if that is needed, opens it, and sets its marker.
+    ///
+    /// A repair that fails for lack of room or rights does not prevent the start if the library accepts the file: the
+    /// marker then says that a repair is owed.
+    ///
+    /// # Errors
+    ///
+    /// One line for the operator.
+    pub(super) fn open(self) -> Result<OpenedFile, EngineOpenError> {
+        check_kind(self.path)?;
+        let place = DatabasePath::of(self.path)?;
+        if self.path != place.file() {
+            info!("the database {} is {}", self.path.display(), place.file().display());
+        }
+        let mut marker = Marker::of(&place);
+        let (locked, is_made) = self.lock(&place, &marker)?;
+        remove_every_leftover(&place);
+        let repair =
+            Repair { place: &place, zone: &self.zone, horizon: self.age.map(horizon), cancel: self.cancel };
+        let (file, failure) =
+            if locked.metadata().map_err(|error| cannot_use(place.file(), &error))?.len() == 0 {
+                (missing::create(&repair, locked, is_made, &marker)?, None)
+            } else {
+                repairing::repair_if_needed(&repair, locked, &marker)?
+            };
+        let mut handle = self.open_handle(&place, &file, failure.as_ref())?;
+        let is_marked = set_marker(&mut marker, &file, failure.is_some());
+        if let Some(error) = &failure {
+            repairing::warn_of_failure(&place, error, is_marked);
+        }
+        if place.is_mount_point(&file) {
+            warn!(
+                "the database {} is a mount point by itself, so that it cannot be repaired after a kill: mount its directory \
+                 instead",
+                place.file().display()
+            );
+        }
+        handle.note_changes(marker.flag());
+        if let Some(note) = &self.note {
+            note.keep(&place, &file);
+        }
+        let open =
+            OpenFile::new(handle, &file, self.zone).map_err(|error| cannot_use(place.file(), &error))?;
+        Ok(OpenedFile { open, marker, place, file })
+    }
+
+    fn open_handle(
+        &self,
+        place: &DatabasePath,
+        file: &File,
+        failure: Option<&RepairError>,
+    ) -> Result<Handle, EngineOpenError> {
+        let explained = |error| explain(place.file(), &error);
+        let mut handle = Handle::open(file, place.file()).map_err(explained)?;
+        if handle.needs_recovery() {
+            return Err(match failure {
+                Some(error) => repairing::beyond_repair(place, error),
+                None => repairing::beyond_repair(place, &"GNU dbm refuses it"),
+            });
+        }
+        handle.keep_cached(self.cached_blocks).map_err(explained)?;
+        Ok(handle)
+    }
+}
+
+/// Sets the marker. Returns whether that succeeded, and otherwise tells the operator what a kill now means.
+fn set_marker(marker: &mut Marker, file: &File, needs_repair: bool) -> bool {
+    let Err(error) = marker.set(file, needs_repair) else { return true };
+    let then = match marker.state(file) {
+        MarkerState::WithinChange | MarkerState::Doubtful => {
+            "the next start repairs the database, whether it needs that or not"
+        }
+        MarkerState::Absent | MarkerState::BetweenChanges => {
+            "the next start may not know that the database needs repair"
+        }
+    };
+    warn!("{} cannot be written: {error}; if this process is killed, {then}", marker.path().display());
+    false
+}

@@ -1,0 +1,109 @@
+//! The repair at the start: whether one is needed, and what the operator is told about it.
+
+use std::fmt;
+use std::fs::File;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use crate::storage::EngineOpenError;
+use crate::storage::gdbm::file::header::Header;
+use crate::storage::gdbm::file::location::{DatabasePath, cannot_use};
+use crate::storage::gdbm::file::marker::{Marker, MarkerState};
+use crate::storage::gdbm::file::tail;
+use crate::storage::gdbm::repair::error::{RepairError, is_of_the_file};
+use crate::storage::gdbm::repair::rewrite::{Repair, RepairKind, Repaired};
+
+/// Repairs a locked file if its last process did not close it properly. Returns the file that is the database now,
+/// locked, and the error of a repair that can be tried again by a later start.
+pub(super) fn repair_if_needed(
+    repair: &Repair<'_>,
+    file: File,
+    marker: &Marker,
+) -> Result<(File, Option<RepairError>), EngineOpenError> {
+    let place = repair.place;
+    let Some(kind) = needed_repair(place, marker, &file)? else { return Ok((file, None)) };
+    let start = Instant::now();
+    match repair.run(&file, kind) {
+        Ok(repaired) => {
+            log_repair(place, &repaired, start);
+            Ok((repaired.file.unwrap_or(file), None))
+        }
+        Err(RepairError::Cancelled) => Err(EngineOpenError::new(format!(
+            "the repair of the database {} was stopped; it is as it was",
+            place.file().display()
+        ))),
+        Err(RepairError::Gdbm(error)) if is_of_the_file(&error) => Err(beyond_repair(place, &error)),
+        Err(error) => {
+            tail::cut_empty_tail(&file).map_err(|error| cannot_use(place.file(), &error))?;
+            Ok((file, Some(error)))
+        }
+    }
+}
+
+/// Returns the repair that the file needs, if any. Cuts the tail off a file that needs none.
+fn needed_repair(
+    place: &DatabasePath,
+    marker: &Marker,
+    file: &File,
+) -> Result<Option<RepairKind>, EngineOpenError> {
+    let of_any_damage = Some(RepairKind::Start { is_one_change: false });
+    match marker.state(file) {
+        MarkerState::WithinChange => Ok(Some(RepairKind::Start { is_one_change: true })),
+        MarkerState::Doubtful => Ok(of_any_damage),
+        // A closed file has no tail: the process was killed, and the marker was removed later.
+        MarkerState::Absent => Ok(of_any_damage.filter(|_| Header::has_tail(file))),
+        // The file was truncated since.
+        MarkerState::BetweenChanges if Header::is_cut_off(file) => Ok(of_any_damage),
+        MarkerState::BetweenChanges => {
+            tail::cut_empty_tail(file).map_err(|error| cannot_use(place.file(), &error))?;
+            if Header::has_tail(file) {
+                // The tail held data: a copy made within a change was written into this file since.
+                return Ok(of_any_damage);
+            }
+            info!(
+                "the database {} was not closed by the process that had it, which must have been killed, but not in a \
+                 change: it needs no repair",
+                place.file().display()
+            );
+            Ok(None)
+        }
+    }
+}
+
+fn log_repair(place: &DatabasePath, repaired: &Repaired, start: Instant) {
+    let path = place.file().display();
+    info!(
+        "the database {path} was not closed by the process that had it, which must have been killed, or only after \
+         errors; {} records have been recovered, {} of them from its remains, in {:.1} s",
+        repaired.records,
+        repaired.from_remains,
+        start.elapsed().as_secs_f64(),
+    );
+    if let Some(kept) = &repaired.kept {
+        warn!(
+            "{} parts of the database {path} could not be read; what was in them has been put back as far as it was \
+             found elsewhere; the file as it was is kept: {}",
+            repaired.unreadable,
+            kept.display()
+        );
+    }
+}
+
+/// Warns that a database is served although its repair failed.
+pub(super) fn warn_of_failure(place: &DatabasePath, error: &RepairError, is_marked: bool) {
+    warn!(
+        "the database {} was not closed and could not be repaired: {error}; it seems sound and is served; {}",
+        place.file().display(),
+        if is_marked { "the next start tries again" } else { "run pyzord --recover once that is possible" }
+    );
+}
+
+/// Returns the error for a file that cannot be served before an operator acts.
+pub(super) fn beyond_repair(place: &DatabasePath, why: &dyn fmt::Display) -> EngineOpenError {
+    EngineOpenError::new(format!(
+        "the database {} needs recovery, which failed: {why}; fix that and start again, or run pyzord --recover, which \
+         repairs what it can and keeps the file as it is",
+        place.file().display()
+    ))
+}
