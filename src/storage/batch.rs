@@ -1,8 +1,8 @@
-//! What is asked of an engine at once: look-ups and increments, merged by digest.
+//! A batch: look-ups and increments that an engine runs together, merged by digest.
 //!
-//! The replies of a batch are as if its requests ran one by one. The engine sees every digest
-//! once: it reads the record as it was before the batch and then counts all increments of the
-//! batch. A look-up that came behind some of them is answered from the record plus those.
+//! The replies of a batch are the same as if its requests ran one by one. The engine gets every digest once: it reads
+//! the record as it was before the batch and then applies all increments. A look-up that came after some of them is
+//! answered with the record plus those.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -11,42 +11,42 @@ use super::StorageError;
 use crate::record::{Record, TallyKind, Timestamp};
 use pyzor_wire::digest::Digest;
 
-/// All that a batch wants of one digest, and what became of it.
+/// The requests of a batch for one digest, and their outcomes.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchEntry {
     /// The digest.
     pub digest: Digest,
-    /// Whether the record is wanted as it was before this batch.
+    /// Whether the record before this batch is requested.
     pub look_up: bool,
-    /// Whether the record's times are wanted as well. An engine may leave them out otherwise.
+    /// Whether the record's times are requested. Otherwise an engine may leave them out.
     pub times: bool,
-    /// By how much to raise the reports.
+    /// Number of reports to add.
     pub reports: u32,
-    /// By how much to raise the whitelistings.
+    /// Number of whitelistings to add.
     pub whitelists: u32,
-    /// What the look-up found; the default record where nothing is stored.
+    /// Outcome of the look-up; the default record if nothing is stored.
     pub found: Result<Record, StorageError>,
-    /// What became of the reports.
+    /// Outcome of the reports.
     pub reported: Result<(), StorageError>,
-    /// What became of the whitelistings.
+    /// Outcome of the whitelistings.
     pub whitelisted: Result<(), StorageError>,
 }
 
 impl BatchEntry {
-    /// Says the same of everything that is asked for the digest.
+    /// Sets all outcomes of the digest to an error.
     pub fn fail(&mut self, error: StorageError) {
         self.found = Err(error);
         self.reported = Err(error);
         self.whitelisted = Err(error);
     }
 
-    /// Whether anything is to be counted.
+    /// Returns whether there is anything to add.
     pub fn changes(&self) -> bool {
         self.reports > 0 || self.whitelists > 0
     }
 }
 
-/// A place in a batch where the answer to one look-up will be.
+/// A token for the outcome of one look-up of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct LookUp {
     entry: u32,
@@ -54,14 +54,14 @@ pub struct LookUp {
     whitelists_before: u32,
 }
 
-/// A place in a batch where the outcome of one increment will be.
+/// A token for the outcome of one increment of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Increment {
     entry: u32,
     kind: TallyKind,
 }
 
-/// Look-ups and increments for an engine, and then their outcomes.
+/// Look-ups and increments for an engine, with their outcomes.
 #[derive(Debug, Default)]
 pub struct Batch {
     entries: Vec<BatchEntry>,
@@ -71,8 +71,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Empties the batch for new requests, which all count as made at `now`; the oldest of them came at
-    /// `since`.
+    /// Empties the batch for new requests. All of them count as made at `now`; the oldest was received at `since`.
     pub fn restart(&mut self, now: Timestamp, since: Instant) {
         self.entries.clear();
         self.places.clear();
@@ -80,46 +79,46 @@ impl Batch {
         self.since = Some(since);
     }
 
-    /// When the oldest request came.
+    /// Returns the time at which the oldest request was received.
     pub fn since(&self) -> Instant {
         self.since.unwrap_or_else(Instant::now)
     }
 
-    /// Whether nothing is asked.
+    /// Returns whether there are no requests.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The moment of all changes.
+    /// Returns the time of all changes.
     pub fn now(&self) -> Timestamp {
         self.now
     }
 
-    /// Every digest once, with what is asked for it.
+    /// Returns one entry for each digest.
     pub fn entries(&self) -> &[BatchEntry] {
         &self.entries
     }
 
-    /// Every digest once, for an engine to fill in the outcomes.
+    /// Returns one entry for each digest, so that an engine can set the outcomes.
     pub fn entries_mut(&mut self) -> &mut [BatchEntry] {
         &mut self.entries
     }
 
-    /// What is asked for this digest; nothing if it is none of the batch.
+    /// Returns the entry of a digest, or none if the batch does not contain it.
     pub fn entry_mut(&mut self, digest: &Digest) -> Option<&mut BatchEntry> {
         let place = *self.places.get(digest)?;
         self.entries.get_mut(place as usize)
     }
 
-    /// Asks for a digest's record as it is after everything asked so far.
+    /// Adds a look-up of a digest's record, as it is after all requests added so far.
     pub fn look_up(&mut self, digest: Digest) -> LookUp {
         let look_up = self.look_up_counts(digest);
         self.entries[look_up.entry as usize].times = true;
         look_up
     }
 
-    /// Asks for a digest's counts as they are after everything asked so far. The record that is found
-    /// may lack its times.
+    /// Adds a look-up of a digest's counts, as they are after all requests added so far. The record found may lack its
+    /// times.
     pub fn look_up_counts(&mut self, digest: Digest) -> LookUp {
         let place = self.place(digest);
         let entry = &mut self.entries[place as usize];
@@ -127,7 +126,7 @@ impl Batch {
         LookUp { entry: place, reports_before: entry.reports, whitelists_before: entry.whitelists }
     }
 
-    /// Asks for one more report or whitelisting of a digest.
+    /// Adds one report or whitelisting of a digest.
     pub fn increment(&mut self, digest: Digest, kind: TallyKind) -> Increment {
         let place = self.place(digest);
         let entry = &mut self.entries[place as usize];
@@ -138,11 +137,11 @@ impl Batch {
         Increment { entry: place, kind }
     }
 
-    /// What a look-up found. `limit` is the engine's highest count.
+    /// Returns the outcome of a look-up. `limit` is the engine's highest count.
     ///
     /// # Errors
     ///
-    /// What failed for the digest.
+    /// The error that the engine set for the digest.
     pub fn found(&self, look_up: LookUp, limit: i64) -> Result<Record, StorageError> {
         let entry = &self.entries[look_up.entry as usize];
         let mut record = entry.found?;
@@ -155,11 +154,11 @@ impl Batch {
         Ok(record)
     }
 
-    /// What became of an increment.
+    /// Returns the outcome of an increment.
     ///
     /// # Errors
     ///
-    /// What failed for the digest; nothing was counted then.
+    /// The error that the engine set for the digest. A reported failure may have been counted, once at most.
     pub fn counted(&self, increment: Increment) -> Result<(), StorageError> {
         let entry = &self.entries[increment.entry as usize];
         match increment.kind {
@@ -178,7 +177,7 @@ impl Batch {
                 times: false,
                 reports: 0,
                 whitelists: 0,
-                // An engine that forgets an entry must not make a success of it.
+                // An entry that an engine forgets must count as failed.
                 found: Err(StorageError::Unavailable),
                 reported: Err(StorageError::Unavailable),
                 whitelisted: Err(StorageError::Unavailable),
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_up_sees_what_came_before_it_in_the_batch_and_nothing_later() {
+    fn look_up_sees_the_increments_before_it_and_none_after_it() {
         let mut batch = batch();
         let before = batch.look_up(digest(1));
         batch.increment(digest(1), TallyKind::Report);
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_up_does_not_see_an_increment_that_failed() {
+    fn look_up_does_not_see_a_failed_increment() {
         let mut batch = batch();
         let increment = batch.increment(digest(1), TallyKind::Report);
         let look_up = batch.look_up(digest(1));
@@ -258,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_that_an_engine_forgot_is_a_failure() {
+    fn outcome_that_the_engine_did_not_set_is_a_failure() {
         let mut batch = batch();
         let look_up = batch.look_up(digest(1));
         assert_eq!(batch.found(look_up, i64::MAX), Err(StorageError::Unavailable));

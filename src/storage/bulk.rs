@@ -1,8 +1,7 @@
-//! Databases as a whole, for a program that moves records: nothing is served meanwhile, batches are
-//! large, and an answer may take its time.
+//! Work on all records of a database, for pyzor-migrate: batches are large, and latency does not matter.
 //!
-//! What goes wrong with one record is told with it. What goes wrong with the database ends the work:
-//! whoever moves records begins again later, and nothing has been lost.
+//! An error of one record is part of its outcome. An error of the database ends the work; it can be started again later
+//! and loses nothing.
 
 use jiff::tz::TimeZone;
 use thiserror::Error;
@@ -12,170 +11,170 @@ pub use super::drivers::open_bulk as open;
 use crate::record::{Record, Tally, Timestamp};
 use pyzor_wire::digest::Digest;
 
-/// What is stored under a key.
+/// A key and its stored value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// The key as it is in the database, without what all keys begin with.
+    /// The key in the database, without the prefix of all keys.
     pub key: Vec<u8>,
-    /// What was found there, in a form of the engine's own, from which it tells whether it still is.
+    /// The value in the engine's own form, with which the engine recognizes a later change.
     pub held: Vec<u8>,
-    /// The same as a record, or why it is none.
+    /// The decoded value, or the reason why it is not a record.
     pub record: Result<Record, String>,
 }
 
-/// A place in the middle of a database from which a scan goes on; each engine has its own form.
+/// A position in a database at which a scan continues. Each engine has its own form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(pub Vec<u8>);
 
-/// Some items of a database.
+/// One page of a scan.
 #[derive(Debug, Default)]
 pub struct Items {
-    /// What was found.
+    /// The items found.
     pub items: Vec<Item>,
-    /// Where to go on; none at the end.
+    /// The position of the next page; none at the end.
     pub next: Option<Cursor>,
 }
 
-/// A record to be stored.
+/// A record to store.
 #[derive(Clone, Debug)]
 pub struct Put {
-    /// Its digest.
+    /// The digest.
     pub digest: Digest,
     /// The record.
     pub record: Record,
-    /// When it is to expire, where the engine lets records expire by themselves; none: never.
+    /// The time at which it expires, in engines whose store expires records by itself; none: never.
     pub expires: Option<Timestamp>,
-    /// What held it in a database of the same engine, which may be more exact than the record.
+    /// The value in a source of the same engine, which may be more exact than `record`.
     pub held: Option<Vec<u8>>,
 }
 
-/// A record to be added to what is stored.
+/// A record to add to the stored one.
 #[derive(Clone, Debug)]
 pub struct Addition {
-    /// Its digest.
+    /// The digest.
     pub digest: Digest,
-    /// The counts to add; times before the first or behind the last that are stored replace them.
+    /// The counts to add. An earlier first time or a later last time replaces the stored one.
     pub record: Record,
-    /// What was found under the digest when it was looked at last.
+    /// The item last read under this digest.
     pub seen: Option<Item>,
-    /// As with [`Put::expires`], for what the sum is.
+    /// The time at which the sum expires; see [`Put::expires`].
     pub expires: Option<Timestamp>,
-    /// As with [`Put::held`], for where nothing is stored.
+    /// The value to store if there is none yet; see [`Put::held`].
     pub held: Option<Vec<u8>>,
 }
 
-/// What became of one change.
+/// The outcome of one change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeOutcome {
-    /// It was made.
+    /// The change was made.
     Done,
-    /// It was not, since something else is stored by now.
+    /// The change was not made, because the stored value is no longer the expected one.
     Changed,
-    /// It was not, for this reason, which is one of this record alone.
+    /// The change was not made, for a reason that concerns only this record.
     Refused(String),
 }
 
-/// Why no more work can be done on a database: one line that names it, without a password.
+/// An error that ends the work on a database: one line that names it, without a password.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct BulkError(pub String);
 
-/// What is to be done with a database.
+/// The purpose for which a database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BulkPurpose {
-    /// To be looked at, and not to be touched in any way.
+    /// Read, and change nothing at all.
     Look,
-    /// To be read; what a killed process left behind may be repaired.
+    /// Read. A file that was not closed may be repaired.
     Read,
-    /// To be read, and records to be deleted.
+    /// Read, and delete records.
     Empty,
-    /// To be written to; it is created if it is not there.
+    /// Write. A missing database is created.
     Fill,
 }
 
-/// Work on a database under way or done.
+/// The future of an operation on a database.
 pub type BulkFuture<'a, T> = BoxFuture<'a, Result<T, BulkError>>;
 
-/// A database as a whole. All batches may have any size.
+/// A database opened for work on all of its records. Batches may have any size.
 pub trait Bulk: Send + Sync {
-    /// The engine's name.
+    /// Returns the engine's name.
     fn engine(&self) -> &'static str;
 
-    /// The database, for people. Never contains a password.
+    /// Returns a description of the database, without a password.
     fn describe(&self) -> String;
 
-    /// Names of which another database has one if, and only if, it is the same. The token is known to
-    /// nobody else; the database that is asked first may leave it with its server, for the other to find.
+    /// Returns names of which another database has one if, and only if, it is the same database. `token` is a secret of
+    /// this run: the database with `first` may leave it on its server, where the second one then finds it.
     fn identity(&self, token: &str, first: bool) -> BulkFuture<'_, Vec<String>>;
 
-    /// Names by which the database can be known again, also by another spelling of it and after its server was started
-    /// anew. Another one may have some of them.
+    /// Returns names by which a later run recognizes the database, even under another address and after a restart of
+    /// its server. Other databases may share some of them.
     fn names(&self) -> BulkFuture<'_, Vec<String>>;
 
-    /// The time zone of the dates in it; none if its times have no zone.
+    /// Returns the time zone of the stored dates, or none if times are stored without a time zone.
     fn zone(&self) -> Option<TimeZone>;
 
-    /// Whether it may still do what a process that has been killed has sent before.
+    /// Returns whether the store may still execute operations that a killed process has sent.
     fn has_stragglers(&self) -> bool;
 
-    /// About how many records there are; none if that would take long to find out.
+    /// Returns the approximate number of records, or none if counting takes long.
     fn estimate(&self) -> BulkFuture<'_, Option<u64>>;
 
-    /// Whether times are whole seconds, so that two changes can have the same one.
+    /// Returns whether times are stored in whole seconds, so that two changes can have the same time.
     fn has_whole_seconds(&self) -> bool;
 
-    /// The nearest record that can be stored, as far as limits of numbers are concerned.
+    /// Returns the nearest record within the limits of the numbers that can be stored.
     fn clamp(&self, record: &Record) -> Record;
 
-    /// What reading gives back of records that have been stored.
+    /// Returns the records that reading returns after these were stored.
     fn read_back(&self, records: Vec<Record>) -> BulkFuture<'_, Vec<Record>>;
 
-    /// Some items from the start or from where an earlier scan stopped. What is there during the whole
-    /// of a scan is met, some of it twice.
+    /// Returns up to about `limit` items, from the start or from where an earlier page ended. A scan returns every item
+    /// that exists during the whole scan, and may return some twice; see [`Bulk::repeats`].
     fn scan(&self, from: Option<Cursor>, limit: usize) -> BulkFuture<'_, Items>;
 
-    /// What is stored under each of these keys.
+    /// Returns the item of each key.
     fn read(&self, keys: Vec<Vec<u8>>) -> BulkFuture<'_, Vec<Option<Item>>>;
 
-    /// Stores records, replacing what is there.
+    /// Stores records, replacing old ones.
     fn store(&self, records: Vec<Put>) -> BulkFuture<'_, Vec<ChangeOutcome>>;
 
-    /// Adds records, each at once or not at all. An engine that compares first tells
-    /// [`ChangeOutcome::Changed`] where something else is stored than was seen.
+    /// Adds records, each completely or not at all. An engine that compares first returns [`ChangeOutcome::Changed`] if
+    /// the stored value is no longer [`Addition::seen`].
     fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<ChangeOutcome>>;
 
-    /// Deletes items that are still what they were.
+    /// Deletes items whose stored value has not changed.
     fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<ChangeOutcome>>;
 
-    /// Makes everything that was done durable, as far as the engine leaves that to others.
+    /// Makes all changes durable, unless the store does that by itself.
     fn sync(&self) -> BulkFuture<'_, ()>;
 
-    /// Whether what was done is durable only after [`Bulk::bring_to_disk`], which takes too long to be called
-    /// for each batch.
+    /// Returns whether changes are durable only after [`Bulk::bring_to_disk`], which takes too long to be called
+    /// after each batch.
     fn is_lazy(&self) -> bool {
         false
     }
 
-    /// Fails if the database keeps nothing on a disk.
+    /// Fails if the store keeps its data only in memory.
     fn refuse_volatile(&self) -> BulkFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
 
-    /// Returns when everything that was done is on a disk. May take as long as writing all of the database.
+    /// Waits until all changes are on a disk, which can take as long as writing the whole database.
     fn bring_to_disk(&self) -> BulkFuture<'_, ()> {
         self.sync()
     }
 
-    /// Whether a scan may meet a key twice.
+    /// Returns whether a scan may return a key twice.
     fn repeats(&self) -> bool {
         false
     }
 
-    /// Ends all work. What is not closed may have to be repaired by the next process that opens it.
+    /// Ends all work. A database that is not closed may need a repair by the next process that opens it.
     fn close(&self) -> BulkFuture<'_, ()>;
 }
 
-/// Two tallies of one digest as one.
+/// Returns the sum of two records of one digest, with the earliest first and the latest last time.
 pub fn united(one: &Record, another: &Record) -> Record {
     let tally = |one: &Tally, another: &Tally| Tally {
         count: one.count.saturating_add(another.count),
@@ -191,12 +190,12 @@ pub fn united(one: &Record, another: &Record) -> Record {
     }
 }
 
-/// A record with both tallies changed in the same way.
+/// Applies a function to both tallies of a record, with their index.
 pub(super) fn map_tallies(record: &Record, mut change: impl FnMut(usize, &Tally) -> Tally) -> Record {
     Record { reports: change(0, &record.reports), whitelists: change(1, &record.whitelists) }
 }
 
-/// A tally with its times changed in the same way.
+/// Applies a function to both times of a tally.
 pub(super) fn map_times(tally: &Tally, change: impl Fn(Timestamp) -> Option<Timestamp>) -> Tally {
     Tally { count: tally.count, first: tally.first.and_then(&change), last: tally.last.and_then(&change) }
 }

@@ -1,4 +1,4 @@
-//! The table of engines, and opening a database with one of them by its name.
+//! The table of engines, and opening a database with the engine of a name.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use thiserror::Error;
 use super::bulk::{Bulk, BulkPurpose};
 use super::{BoxFuture, Cancel, Engine, gdbm, mysql, redis, remote};
 
-/// Where an engine's database is, and how to use it.
+/// Options for opening a database.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
-    /// The database as the settings name it, in the engine's own form. May hold a password.
+    /// The name of the database in the settings, in the engine's own form. May contain a password.
     pub dsn: String,
-    /// The database as the absolute path of a file, for engines that use one.
+    /// The absolute path of the database file, for engines that use a file.
     pub path: PathBuf,
-    /// The homedir, for a server that has one.
+    /// The homedir, if the program has one.
     pub homedir: Option<PathBuf>,
-    /// After how long without a change a record expires; none: never.
+    /// The time without a change after which a record expires; none: never.
     pub cleanup_age: Option<Duration>,
-    /// How many connections an engine with a pool has at most; none: as many as it thinks fit.
+    /// The maximum number of connections of an engine with a pool; none: the engine's default.
     pub connections: Option<usize>,
 }
 
-/// Why a database could not be opened: one line that says what to do.
+/// The reason why a database could not be opened: one line that says what to do.
 #[derive(Debug, Error)]
 #[error("{text}")]
 pub struct EngineOpenError {
@@ -40,67 +40,67 @@ enum OpenErrorKind {
 }
 
 impl EngineOpenError {
-    /// An error that nothing more is known of.
+    /// Returns an error without a kind.
     pub(super) fn new(text: String) -> Self {
         Self { text, cause: OpenErrorKind::Any }
     }
 
-    /// The database is in use.
+    /// Returns the error for a database that is in use.
     pub(super) fn busy(text: String) -> Self {
         Self { text, cause: OpenErrorKind::Busy }
     }
 
-    /// There is no database.
+    /// Returns the error for a missing database.
     pub(super) fn absent(text: String) -> Self {
         Self { text, cause: OpenErrorKind::Absent }
     }
 
-    /// Whether the database is in use by a process that may be about to end.
+    /// Returns whether the database is in use by another process, so that a retry can succeed.
     pub fn is_busy(&self) -> bool {
         self.cause == OpenErrorKind::Busy
     }
 
-    /// Whether there is no such database where one could be.
+    /// Returns whether the database does not exist.
     pub fn is_absent(&self) -> bool {
         self.cause == OpenErrorKind::Absent
     }
 }
 
-/// What opening an engine gives.
+/// The future of an engine that is being opened.
 pub(super) type EngineOpening<'a> = BoxFuture<'a, Result<Arc<dyn Engine>, EngineOpenError>>;
 
-/// An opened database for work on all of its records.
+/// The future of a database that is being opened for work on all of its records.
 pub(super) type BulkOpening<'a> = BoxFuture<'a, Result<Arc<dyn Bulk>, EngineOpenError>>;
 
-/// Repairs a damaged database, and says in one line what became of it.
+/// Repairs a damaged database. Returns one line that says what was done.
 pub(crate) type RecoverFunction = fn(&Path, Option<Duration>, &Cancel) -> Result<String, EngineOpenError>;
 
-/// One engine: what the rest of the program must know of it, and how it is opened.
+/// One engine of the table.
 struct Driver {
     name: &'static str,
-    /// What the help says beside its name.
+    /// The text that follows the name in the help.
     remark: &'static str,
     properties: Properties,
-    /// Whether the database's name makes sense, without looking for the database.
+    /// Checks the name of the database, without opening it.
     check: fn(&EngineOptions) -> Result<(), String>,
     open: fn(&EngineOptions) -> EngineOpening<'_>,
     open_bulk: fn(&EngineOptions, BulkPurpose) -> BulkOpening<'_>,
-    /// How a damaged database is repaired on the operator's demand, where that is possible.
+    /// Repairs a damaged database on demand; none if the engine cannot.
     recover: Option<RecoverFunction>,
 }
 
-/// What the rest of the program must know of an engine.
+/// The properties of an engine that the rest of the program depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Properties {
-    /// Whether its database is a file, which belongs to one process alone, and whose name is no secret.
+    /// Whether the database is a file, which only one process can open and whose name is not secret.
     pub(crate) is_file: bool,
-    /// Whether the store itself lets a record expire, at a moment that is set with each change.
+    /// Whether the store itself deletes a record, at a time set with each change.
     pub(crate) expires_by_itself: bool,
-    /// Whether it connects to a server, whose name may have to be looked up and whose certificate to be verified.
+    /// Whether it connects to a server, which can need name resolution and trusted certificates.
     pub(crate) needs_network: bool,
 }
 
-/// Every engine there is. To add one is to add its directory and its line here.
+/// All engines. A new one needs a directory and an entry here.
 const DRIVERS: [Driver; 4] = [
     Driver {
         name: "gdbm",
@@ -140,7 +140,7 @@ const DRIVERS: [Driver; 4] = [
     },
 ];
 
-/// The names of all engines, as the option `Engine` may have them.
+/// The names of all engines: the values of the option `Engine`.
 pub(crate) const NAMES: [&str; DRIVERS.len()] = {
     let mut names = [""; DRIVERS.len()];
     let mut at = 0;
@@ -151,7 +151,7 @@ pub(crate) const NAMES: [&str; DRIVERS.len()] = {
     names
 };
 
-/// The names of all engines for people: `one, two, or three`.
+/// Returns the names of all engines as text: `one, two, or three`.
 pub(crate) fn listed() -> String {
     let named = DRIVERS.iter().enumerate().map(|(at, Driver { name, remark, .. })| {
         let or = if at + 1 == DRIVERS.len() { "or " } else { "" };
@@ -165,27 +165,27 @@ fn driver(engine: &str) -> Result<&'static Driver, String> {
     known.ok_or_else(|| format!("there is no engine named {engine}"))
 }
 
-/// What must be known of an engine; nothing holds of one that there is not.
+/// Returns the properties of an engine. Those of an unknown one are all false.
 pub(crate) fn properties(engine: &str) -> Properties {
     driver(engine).map_or_else(|_| Properties::default(), |driver| driver.properties)
 }
 
-/// Whether an engine is there and the database's name makes sense for it.
+/// Checks that an engine exists and that the name of the database is valid for it.
 ///
 /// # Errors
 ///
-/// What is wrong, without repeating the name, which may hold a password.
+/// The reason, without the name, which may contain a password.
 pub(crate) fn check(engine: &str, options: &EngineOptions) -> Result<(), String> {
     (driver(engine)?.check)(options)
 }
 
-/// The file of trusted certificates that a database's name asks for, if any.
+/// Returns the file of trusted certificates that the name of a database contains, if any.
 pub(crate) fn authorities(dsn: &str) -> Option<PathBuf> {
     remote::dsn::scheme(dsn)?;
     remote::dsn::DsnUrl::parse(dsn).ok()?.take("ca").map(PathBuf::from)
 }
 
-/// Opens a database with the engine of this name. One on another machine is waited for.
+/// Opens a database with the engine of this name. Waits for a server that is unavailable.
 ///
 /// # Errors
 ///
@@ -207,7 +207,7 @@ pub async fn open_bulk(
     (driver(engine).map_err(EngineOpenError::new)?.open_bulk)(options, purpose).await
 }
 
-/// How an engine of this name repairs a damaged database on the operator's demand; none if it cannot.
+/// Returns the function with which an engine repairs a damaged database on demand; none if it cannot.
 pub(crate) fn recovery(engine: &str) -> Option<RecoverFunction> {
     driver(engine).ok()?.recover
 }
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn engines_are_listed_with_what_is_to_be_said_of_them() {
+    fn engines_are_listed_with_their_remarks() {
         let (listed, last) = (listed(), DRIVERS.last().unwrap());
         assert!(listed.starts_with("gdbm, mysql, redis, "), "{listed}");
         assert!(listed.contains("redis_v0, a former form of redis"), "{listed}");
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_holds_of_an_engine_that_there_is_not() {
+    fn unknown_engine_has_no_properties() {
         assert_eq!(properties("dbm"), Properties::default());
         assert!(recovery("dbm").is_none() && recovery("gdbm").is_some());
     }

@@ -1,4 +1,4 @@
-//! What an engine is to the server.
+//! The trait of storage engines.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,11 +11,10 @@ use super::Batch;
 /// A future that an engine returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Why something could not be done for one digest. What the operator must know of it has been
-/// logged by the engine.
+/// The reason why a request for one digest failed. The engine has logged what the operator must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum StorageError {
-    /// The database cannot be reached, or does not accept the change.
+    /// The database is unavailable or does not accept the change.
     #[error("the database is temporarily unavailable")]
     Unavailable,
     /// The stored record cannot be decoded.
@@ -23,51 +22,51 @@ pub enum StorageError {
     Damaged,
 }
 
-/// How an engine deals with a batch.
+/// The progress of a batch.
 pub enum BatchProgress {
-    /// It is done.
+    /// The batch is complete.
     Done(Batch),
-    /// It will be done; the batch comes back with its outcomes.
+    /// The batch is under way. The future returns it with its outcomes.
     Later(BoxFuture<'static, Batch>),
 }
 
 /// A store of records.
 ///
-/// All engines behave alike: counters stop at [`Engine::count_limit`] instead of failing; a
-/// record expires when neither tally changed for the age given when the engine was opened; a
-/// change that was reported as done has been counted exactly once, and one that was not at most
-/// once.
+/// All engines guarantee:
+///
+/// - A count stops at [`Engine::count_limit`] instead of failing.
+/// - A record expires when neither tally has changed for [`cleanup_age`](super::EngineOptions::cleanup_age).
+/// - A change reported as done has been counted exactly once, and a change reported as failed at most once.
 pub trait Engine: Send + Sync {
-    /// The engine's name and its database, for people. Never contains a password.
+    /// Returns a description of the engine and its database, without a password.
     fn describe(&self) -> String;
 
-    /// Looks up and counts all that the batch asks for: each entry's look-up first, then its
-    /// increments. What fails for one digest fails for that digest only.
+    /// Runs a batch: for each entry the look-up first, then the increments. An error of one digest concerns only that
+    /// digest.
     fn run(&self, batch: Batch) -> BatchProgress;
 
-    /// How many batches it is given at a time, as long as it has not answered them.
+    /// Returns the maximum number of batches in flight.
     fn batches_at_a_time(&self) -> usize {
         4
     }
 
-    /// How much later than another one under way a batch is to be given, so that batches that take long are not
-    /// all under way at once and requests wait for a part of that time only.
+    /// Returns the minimum time between the starts of two batches in flight. Spaced batches that take long do not all
+    /// end at once, so requests wait only for a part of that time.
     fn spacing(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// The highest count that the engine can hold.
+    /// Returns the highest count that the engine can store.
     fn count_limit(&self) -> i64;
 
-    /// Whether the database can be reached, so that a batch takes its time. Otherwise batches are refused at once.
+    /// Returns whether the database is available. Otherwise batches fail immediately.
     fn is_available(&self) -> bool;
 
-    /// Waits until the engine cannot go on in this process, and says why in one line. Never
-    /// returns while it can.
+    /// Waits until the engine can no longer work in this process. Returns the reason in one line.
     fn failed(&self) -> BoxFuture<'_, String>;
 
-    /// Begins to delete expired records by itself, where the database does not. To be called once the server has all that
-    /// it needs: a start that fails deletes nothing.
+    /// Begins to delete expired records, if the store does not do that by itself. Must be called only after everything
+    /// else at the start has succeeded, so that a failed start deletes nothing.
     fn begin_expiry(&self) {}
 
     /// Makes everything durable and ends all background work.

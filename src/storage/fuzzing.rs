@@ -1,15 +1,15 @@
-//! Names of databases: no error and no description tells the password, and what was written by the rules of
-//! URLs is understood.
+//! The fuzz target of database names: no error and no description contains the password, and URLs that follow the rules
+//! are parsed.
 
 use super::EngineOptions;
 use crate::fuzz_models::{FuzzInput, check_no_secret};
 
-/// The password that the dictionary and the corpus know.
+/// The password in the dictionary and the corpus.
 const PASSWORD: &str = "correct-horse-battery";
 const SCHEMES: [&str; 8] =
     ["mysql", "mariadb", "redis", "rediss", "valkey", "redis+cluster", "redis+sentinel", "redis+unix"];
 
-/// Any text, and a name with a password in its place.
+/// Checks any text, or a name that contains a password.
 pub(crate) fn target(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
     match input.byte() % 4 {
@@ -19,14 +19,14 @@ pub(crate) fn target(bytes: &[u8]) {
     }
 }
 
-/// What both kinds of servers make of it.
-fn both(dsn: &str) -> [Result<(String, String), String>; 2] {
+/// Parses a name as that of a MySQL and of a Redis database.
+fn parse_both(dsn: &str) -> [Result<(String, String), String>; 2] {
     [super::mysql::fuzzing::parse_dsn(dsn), super::redis::fuzzing::parse_dsn(dsn)]
 }
 
-/// No error repeats any of the text.
+/// Checks that errors are one line and do not contain the password.
 fn check_any(dsn: &str) {
-    for result in both(dsn) {
+    for result in parse_both(dsn) {
         if let Err(text) = result {
             check_no_secret(PASSWORD, [&text]);
             assert!(!text.contains('\n') && !text.is_empty());
@@ -40,21 +40,21 @@ fn check_any(dsn: &str) {
     }
 }
 
-/// A name whose password is in its place is told without it.
+/// Checks that the description of a name does not contain the password. Returns all parts of the name.
 fn check_secret(dsn: &str) -> [Option<String>; 2] {
     check_any(dsn);
-    both(dsn).map(|result| {
+    parse_both(dsn).map(|result| {
         let (description, all) = result.ok()?;
         check_no_secret(PASSWORD, [&description]);
         Some(all)
     })
 }
 
-/// Parts between commas.
+/// Checks names of the form `host,port,password,database`.
 fn check_parts(input: &mut FuzzInput<'_>) {
     let password = format!("{}{PASSWORD}{}", input.text_until(0), input.text_until(0));
     let [one, two, three] = [0; 3].map(|_| input.text_until(0));
-    // With a comma of its own the password is where none is expected.
+    // A comma moves the password to another position.
     let is_odd = |part: &&String| part.contains([',', '/', ':']) || part.contains(PASSWORD);
     if password.contains(',') || [&one, &two, &three].iter().any(is_odd) {
         return;
@@ -70,8 +70,8 @@ fn check_parts(input: &mut FuzzInput<'_>) {
     assert!(all.contains(&format!("{password:?}")), "{all}");
 }
 
-/// A URL, written by the rules or with everything as it is.
-fn check_url(input: &mut FuzzInput<'_>, by_rules: bool) {
+/// Checks URLs, percent-encoded or unencoded.
+fn check_url(input: &mut FuzzInput<'_>, is_encoded: bool) {
     let scheme = input.pick(&SCHEMES);
     let has_port = input.flip();
     let parameter = input.pick(&[
@@ -86,13 +86,13 @@ fn check_url(input: &mut FuzzInput<'_>, by_rules: bool) {
     ]);
     let user = input.text_until(0);
     let password = format!("{}{PASSWORD}{}", input.text_until(0), input.text_until(0));
-    let write = |text: &str| if by_rules { encoded(text) } else { text.to_owned() };
+    let write = |text: &str| if is_encoded { percent_encoded(text) } else { text.to_owned() };
     let (login, port) =
         (format!("{}:{}", write(&user), write(&password)), if has_port { ":7000" } else { "" });
-    // A user with a colon or an at sign has to be written by the rules, or the password begins elsewhere; and
-    // parameters in a password look like any others.
+    // Unencoded, a colon or an at sign in the user moves the beginning of the password, and a password that looks like
+    // parameters is parsed as such.
     let is_odd = user.contains([':', '@', '/', '?', ',']) || user.contains(PASSWORD);
-    if !by_rules && (is_odd || password.contains('?') && password.contains('=')) {
+    if !is_encoded && (is_odd || password.contains('?') && password.contains('=')) {
         return;
     }
     let (path, is_mysql) = match scheme {
@@ -103,7 +103,7 @@ fn check_url(input: &mut FuzzInput<'_>, by_rules: bool) {
     };
     let host = if scheme == "redis+unix" { String::new() } else { format!("host{port}") };
     let found = check_secret(&format!("{scheme}://{login}@{host}{path}{parameter}"));
-    if !by_rules || !parameter.is_empty() {
+    if !is_encoded || !parameter.is_empty() {
         return;
     }
     let all = found.into_iter().nth(usize::from(!is_mysql)).flatten();
@@ -112,7 +112,6 @@ fn check_url(input: &mut FuzzInput<'_>, by_rules: bool) {
     assert!(user.is_empty() || all.contains(&format!("{user:?}")), "{user:?} is not in {all}");
 }
 
-/// By the rules of URLs.
-fn encoded(text: &str) -> String {
+fn percent_encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }

@@ -1,4 +1,4 @@
-//! An engine that has its records in memory: the plainest thing that does what [`Engine`] promises.
+//! An engine that keeps records in memory: the simplest implementation of [`Engine`], for tests.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,18 +7,17 @@ use super::{Batch, BatchProgress, BoxFuture, Engine, StorageError};
 use crate::record::{Record, TallyKind};
 use pyzor_wire::digest::Digest;
 
-/// Records in memory.
+/// An engine that keeps records in memory.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
     records: Mutex<BTreeMap<Digest, Record>>,
     limit: i64,
-    /// Digests whose record fails, each in its way.
+    /// Digests whose requests fail, with the error.
     broken: BTreeMap<Digest, StorageError>,
 }
 
 impl MemoryEngine {
-    /// An engine with these records, whose counts stop at `limit`. Whatever is asked of a digest of
-    /// `broken` fails so.
+    /// Returns an engine with these records, whose counts stop at `limit`. Requests for digests in `broken` fail.
     pub fn new(
         records: BTreeMap<Digest, Record>,
         limit: i64,
@@ -27,7 +26,7 @@ impl MemoryEngine {
         Self { records: Mutex::new(records), limit, broken }
     }
 
-    /// All records.
+    /// Returns a copy of all records.
     pub fn records(&self) -> BTreeMap<Digest, Record> {
         self.lock().clone()
     }

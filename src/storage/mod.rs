@@ -1,4 +1,4 @@
-//! Storage engines: where records are kept. Speaks of digests and records, never of requests.
+//! Storage engines. They know digests and records, but not requests and clients.
 
 pub mod batch;
 pub mod bulk;

@@ -1,9 +1,8 @@
-//! Decoded records in front of the file.
+//! A cache of decoded records.
 //!
-//! The file belongs to this process alone, so that what has been read from it stays true until this
-//! process changes it. A look-up in the file costs ten times one in here: a copy of a whole bucket,
-//! another of the record, and its decoding. Changes are written to the file first and then noted
-//! here, so nothing is ever only here.
+//! Only this process has the file open, so a cached record is valid until this process changes it. A look-up in the
+//! file costs ten times as much: a copy of a whole bucket, a copy of the record, and the decoding. A change is written
+//! to the file first and then to the cache, so the cache never holds anything that the file lacks.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -11,13 +10,13 @@ use std::hash::BuildHasher;
 use super::codec::StoredRecord;
 use pyzor_wire::digest::Digest;
 
-/// How many records one set holds.
+/// Number of records in a set.
 const WAYS: usize = 8;
-/// How many sets there are, as a power of two: 131,072 records, 14 MB once all are in use.
+/// Number of sets, as a power of two: 131,072 records, 14 MB when full.
 const SETS_BITS: u32 = 14;
 
-/// A bounded table of records. A digest belongs to one set, where it takes the place of one that was
-/// not asked for lately: a flood of digests that are named once does not drive out the others.
+/// A bounded, set-associative table of records. Within its set, a new digest replaces one that was not requested
+/// recently, so a flood of digests that are requested once does not evict the popular ones.
 #[derive(Debug)]
 pub(super) struct RecordCache {
     seed: u64,
@@ -26,13 +25,13 @@ pub(super) struct RecordCache {
 
 #[derive(Clone, Debug, Default)]
 struct CacheSet {
-    /// A byte of each record's hash, so that most of the others need not be looked at.
+    /// One byte of the hash of each record, to skip most comparisons of digests.
     tags: [u8; WAYS],
-    /// How many of the places are in use.
+    /// Number of slots in use.
     used: u8,
-    /// A bit for each record that was asked for again since it came or since the hand went by.
+    /// A bit for each record that was requested since it was stored or since the hand passed it.
     recent: u8,
-    /// Where to look first for a place to give away.
+    /// The slot at which the search for an eviction begins.
     hand: u8,
     slots: Option<Box<[CacheSlot; WAYS]>>,
 }
@@ -45,13 +44,13 @@ struct CacheSlot {
 
 impl Default for RecordCache {
     fn default() -> Self {
-        // Which digests share a set must not be for strangers to choose.
+        // Random per process, so that an attacker cannot choose digests that share a set.
         Self { seed: RandomState::new().hash_one(0), sets: vec![CacheSet::default(); 1 << SETS_BITS].into() }
     }
 }
 
 impl RecordCache {
-    /// What the file has of a digest, if that is known here: a record, or none.
+    /// Returns the cached state of a digest: its record, or that the file has none.
     pub(super) fn get(&mut self, digest: &Digest) -> Option<Option<StoredRecord>> {
         let (set, tag) = self.find(digest);
         let way = set.position(tag, digest)?;
@@ -59,16 +58,16 @@ impl RecordCache {
         Some(set.slots.as_ref()?[way].stored)
     }
 
-    /// Notes what the file has of a digest.
+    /// Stores the state of a digest as it is in the file.
     pub(super) fn put(&mut self, digest: &Digest, stored: Option<StoredRecord>) {
         let slot = CacheSlot { digest: *digest, stored };
         let (set, tag) = self.find(digest);
-        let way = set.position(tag, digest).unwrap_or_else(|| set.place());
+        let way = set.position(tag, digest).unwrap_or_else(|| set.free_slot());
         set.tags[way] = tag;
         set.slots.get_or_insert_with(|| Box::new([slot; WAYS]))[way] = slot;
     }
 
-    /// Forgets a digest, of which the file has something else now, or perhaps has.
+    /// Removes a digest whose record in the file has changed, or may have.
     pub(super) fn forget(&mut self, digest: &Digest) {
         let (set, tag) = self.find(digest);
         let Some(way) = set.position(tag, digest) else { return };
@@ -81,12 +80,12 @@ impl RecordCache {
         set.used -= 1;
     }
 
-    /// Has the processor fetch what is known of these digests. One after the other they would be waited
-    /// for, and the table is larger than what is near the processor.
+    /// Loads the slots of these digests into the processor's cache. The loads overlap here, while the look-ups that
+    /// follow would wait for each of them: the table is larger than the processor's cache.
     pub(super) fn fetch<'a>(&self, digests: impl Iterator<Item = &'a Digest>) {
         let mut seen = 0;
         for digest in digests {
-            let (set, tag) = self.place(digest);
+            let (set, tag) = self.locate(digest);
             let set = &self.sets[set];
             let way = set.tags.iter().position(|other| *other == tag).unwrap_or_default();
             seen ^= set.slots.as_ref().map_or(0, |slots| slots[way].digest.prefix());
@@ -95,12 +94,12 @@ impl RecordCache {
     }
 
     fn find(&mut self, digest: &Digest) -> (&mut CacheSet, u8) {
-        let (set, tag) = self.place(digest);
+        let (set, tag) = self.locate(digest);
         (&mut self.sets[set], tag)
     }
 
-    /// The set that a digest belongs to, and its tag there.
-    fn place(&self, digest: &Digest) -> (usize, u8) {
+    /// Returns the set of a digest and its tag.
+    fn locate(&self, digest: &Digest) -> (usize, u8) {
         let hash = (digest.prefix() ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         ((hash >> (u64::BITS - SETS_BITS)) as usize, (hash >> (u64::BITS - SETS_BITS - u8::BITS)) as u8)
     }
@@ -112,8 +111,8 @@ impl CacheSet {
         (0..usize::from(self.used)).find(|way| self.tags[*way] == tag && slots[*way].digest == *digest)
     }
 
-    /// A place for another record.
-    fn place(&mut self) -> usize {
+    /// Returns a free slot, or one to overwrite.
+    fn free_slot(&mut self) -> usize {
         if usize::from(self.used) < WAYS {
             self.used += 1;
             return usize::from(self.used) - 1;
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_is_had_until_it_is_replaced_or_forgotten() {
+    fn record_stays_until_it_is_replaced_or_forgotten() {
         let mut cache = RecordCache::default();
         assert_eq!(cache.get(&digest(1)), None);
         cache.put(&digest(1), None);
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn it_never_says_anything_else_than_what_was_put_last() {
+    fn cached_record_is_always_the_one_stored_last() {
         let mut cache = RecordCache::default();
         let mut truth = std::collections::HashMap::new();
         let mut state = 1u64;
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_outlives_a_flood_of_others() {
+    fn requested_records_survive_a_flood_of_others() {
         let mut cache = RecordCache::default();
         let popular: Vec<Digest> = (0..20_000).map(digest).collect();
         for digest in &popular {

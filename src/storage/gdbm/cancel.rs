@@ -1,4 +1,5 @@
-//! Cancelling the opening of a database. A call of the library cannot be interrupted, and may take seconds in a repair.
+//! Cancelling the opening or recovery of a database. A library call cannot be interrupted, and in a repair it can take
+//! seconds.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,14 +11,14 @@ use super::file::location::DatabasePath;
 use super::lock;
 use crate::storage::EngineOpenError;
 
-/// How long a cancelled repair may take to end by itself. In a call of the library it does not.
+/// Time that a cancelled repair has to end by itself. Within a library call it does not.
 const CANCEL_LIMIT: Duration = Duration::from_millis(300);
 
-/// Work has been cancelled.
+/// The work was cancelled.
 #[derive(Debug)]
 pub(super) struct Cancelled;
 
-/// Cancels one opening or recovery. All clones are about the same one.
+/// Cancels one opening or recovery. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<CancelShared>);
 
@@ -31,26 +32,28 @@ struct CancelShared {
 pub(super) struct CancelState {
     is_cancelled: bool,
     is_running: bool,
-    /// The database beside which a repair may have files.
+    /// The database that is being repaired.
     repairing: Option<DatabasePath>,
 }
 
-/// Opens something in a thread that may wait for the disk. If the future is dropped, that is cancelled, and what has
-/// been opened is dropped before this ends.
+/// Opens a database in a blocking thread. If the future is dropped, the opening is cancelled, and its result is dropped
+/// before the drop of the future returns.
 pub(super) async fn open_cancellable<T: Send + 'static>(
     open: impl FnOnce(&Cancel) -> Result<T, EngineOpenError> + Send + 'static,
 ) -> Result<T, EngineOpenError> {
-    // Dropped last, when nothing can be received any more.
+    // Declared first and so dropped last, after the receiver.
     let cancel = CancelOnDrop(Cancel::default());
     let (sender, opened) = oneshot::channel();
     let attempt = cancel.0.clone();
     tokio::task::spawn_blocking(move || {
         attempt.during(|| {
-            // What is not wanted any more comes back.
+            // Without a receiver, `send` returns the result, which is dropped here.
             drop(sender.send(open(&attempt)));
         })
     });
-    opened.await.unwrap_or_else(|_| Err(EngineOpenError::new("the opening has died".to_owned())))
+    opened.await.unwrap_or_else(|_| {
+        Err(EngineOpenError::new("the thread that opens the database panicked".to_owned()))
+    })
 }
 
 struct CancelOnDrop(Cancel);
@@ -62,7 +65,7 @@ impl Drop for CancelOnDrop {
 }
 
 impl Cancel {
-    /// Runs the work that can be cancelled, unless it is already.
+    /// Runs work that can be cancelled. Fails if it was cancelled before.
     pub(super) fn during<T>(&self, work: impl FnOnce() -> T) -> Result<T, Cancelled> {
         self.commit(|state| state.is_running = true)?;
         let done = work();
@@ -71,8 +74,8 @@ impl Cancel {
         Ok(done)
     }
 
-    /// Cancels the work and waits for its end, in a repair for up to 300 ms. The process may end afterwards: if a call of
-    /// the library still runs, its files have no name any more.
+    /// Cancels the work and waits for its end, but in a repair for 300 ms at most. The process may exit afterwards: the
+    /// files of a library call that still runs have been unlinked.
     pub fn cancel(&self) {
         let mut state = lock(&self.0.state);
         state.is_cancelled = true;
@@ -90,14 +93,15 @@ impl Cancel {
         self.commit(|_| ())
     }
 
-    /// Does what cannot be undone, unless the work was cancelled before.
+    /// Runs a step that cannot be undone. Fails if the work was cancelled; a cancellation waits for the end of the
+    /// step.
     pub(super) fn commit<T>(&self, work: impl FnOnce(&mut CancelState) -> T) -> Result<T, Cancelled> {
         let mut state = lock(&self.0.state);
         if state.is_cancelled { Err(Cancelled) } else { Ok(work(&mut state)) }
     }
 
-    /// Notes the database that is being repaired, if any.
-    pub(super) fn note(&self, repairing: Option<DatabasePath>) {
+    /// Sets the database that is being repaired.
+    pub(super) fn set_repairing(&self, repairing: Option<DatabasePath>) {
         lock(&self.0.state).repairing = repairing;
         self.0.changed.notify_all();
     }

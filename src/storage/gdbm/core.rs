@@ -1,4 +1,4 @@
-//! What is done for each digest, under the lock on the open file.
+//! The state shared by the engine and its thread, and the work for one digest.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -20,48 +20,54 @@ use crate::record::{TallyKind, Timestamp};
 use crate::storage::{BatchEntry, StorageError};
 use pyzor_wire::digest::Digest;
 
-/// What the engine's thread may do.
+/// What the engine's thread is allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Make changes durable.
+    /// Sync changes.
     Opened,
-    /// Delete expired records as well.
+    /// Sync changes and delete expired records.
     Expiring,
-    /// Nothing any more: the engine is to be closed.
+    /// End: the engine is being closed.
     Stopping,
 }
 
-/// The open file and all that is known of it, for the engine and its thread.
+/// State shared by the engine and its thread.
 pub(super) struct GdbmCore {
     pub(super) path: PathBuf,
     pub(super) place: DatabasePath,
     pub(super) marker: Marker,
+    /// The time without a change after which a record expires.
     pub(super) age: Option<Duration>,
     /// None once closed.
     pub(super) open: Mutex<Option<OpenFile>>,
-    /// The same open file, to be synced without the lock on it here. It is locked against other processes until
-    /// this is dropped, when its marker is gone.
+    /// The descriptor with which the file is synced, without taking `open`. It holds the lock against other processes,
+    /// which must outlive the marker.
     pub(super) file: File,
     pub(super) phase: Mutex<Phase>,
     pub(super) wake: Condvar,
+    /// The reason why the server must stop.
     pub(super) failure: watch::Sender<Option<String>>,
-    /// Whether it has been told that the file is not at its place any more.
+    /// Whether the log says that the file is no longer at its path.
     pub(super) is_gone: AtomicBool,
 }
 
 impl GdbmCore {
-    /// Lets records expire from now on.
+    /// Allows the engine's thread to delete expired records.
     pub(super) fn begin_expiry(&self) {
         *lock(&self.phase) = Phase::Expiring;
         self.wake.notify_all();
     }
 
-    /// The open file, once no other thread uses it; none once closed.
+    /// Locks the open file. Contains none once it is closed.
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<OpenFile>> {
         lock(&self.open)
     }
 
-    /// Does what a batch asks of one digest.
+    /// Serves one entry of a batch: the look-up first, then the increments.
+    ///
+    /// # Errors
+    ///
+    /// An error of the library in the look-up.
     pub(super) fn serve(
         &self,
         open: &mut OpenFile,
@@ -115,7 +121,7 @@ impl GdbmCore {
         Ok(())
     }
 
-    /// Reads what the file has of a digest, and keeps it at hand.
+    /// Reads the record of a digest from the file into the cache. The inner error is that of a damaged record.
     fn read(
         &self,
         open: &mut OpenFile,
@@ -140,12 +146,12 @@ impl GdbmCore {
         Ok(Ok(known))
     }
 
-    /// Whether a new key would blow the file's directory up, as chosen digests do.
+    /// Returns whether a new key must be refused because it would make the directory of the file too large.
     fn would_grow_directory(&self, open: &mut OpenFile, key: &[u8]) -> bool {
         let why = match open.directory.would_grow_directory(key) {
             Ok(false) => return false,
-            Ok(true) => "it collides with too many others, which somebody must have chosen".to_owned(),
-            Err(error) => format!("the directory cannot be read: {error}"),
+            Ok(true) => "it collides with too many others, which were probably chosen to collide".to_owned(),
+            Err(error) => format!("cannot read the hash directory: {error}"),
         };
         if let Some(withheld) = open.complaints.take(Instant::now()) {
             let (key, path) = (key.escape_ascii(), self.path.display());
@@ -154,7 +160,7 @@ impl GdbmCore {
         true
     }
 
-    /// Has the server end for this reason, of which only the first one counts.
+    /// Stops the server. Only the first reason is kept.
     pub(super) fn fail(&self, why: String) {
         self.failure.send_if_modified(|failure| {
             let first = failure.is_none();
@@ -163,14 +169,14 @@ impl GdbmCore {
         });
     }
 
-    /// Logs an error of the library, and finds out whether it was the last one.
+    /// Logs an error of the library and requires a repair. Stops the server if the library refuses to go on.
     pub(super) fn report_error(&self, open: &mut OpenFile, error: &GdbmError) -> StorageError {
         let path = self.path.display();
         self.marker.flag().require_repair();
         if open.handle.needs_recovery() {
             let why = format!(
-                "the database {path} is damaged ({error}): the server ends, and its next start repairs the file; \
-                 should that not help, run pyzord --recover"
+                "the database {path} is damaged ({error}): the server stops, and its next start repairs the file; if \
+                 that does not help, run pyzord --recover"
             );
             self.fail(why);
         } else if let Some(withheld) = open.complaints.take(Instant::now()) {

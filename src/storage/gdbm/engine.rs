@@ -1,4 +1,4 @@
-//! The engine: opening and closing it, and batches as they come.
+//! The gdbm engine as the server sees it: opening, batches, closing.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -21,18 +21,17 @@ use crate::storage::{
     Batch, BatchProgress, BoxFuture, Engine, EngineOpenError, EngineOpening, EngineOptions,
 };
 
-/// How many blocks of the file the library keeps decoded. Its own choice would grow with the
-/// database without bound.
+/// Number of blocks of the file that the library keeps decoded. Its default grows with the database without bound.
 const CACHED_BLOCKS: usize = 512;
 
-/// The engine on an open file.
+/// The gdbm engine.
 pub struct Gdbm {
     pub(super) shared: Arc<GdbmCore>,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Opens the database for [`crate::storage::open`]. A repair takes its time, so that is done by another thread; it is
-/// given up if the future is dropped.
+/// Opens the database for [`crate::storage::open`], in another thread, because a repair can take long. Dropping the
+/// future cancels it.
 pub(in crate::storage) fn open(options: &EngineOptions) -> EngineOpening<'_> {
     let options = options.clone();
     Box::pin(async move {
@@ -46,8 +45,8 @@ pub(in crate::storage) fn open(options: &EngineOptions) -> EngineOpening<'_> {
 }
 
 impl Gdbm {
-    /// Opens a database file, creating it if there is none, and starts the thread that syncs it
-    /// and deletes records older than `age`. Dates in the file are of `zone`.
+    /// Opens a database file, or creates it, and starts the thread that syncs it and deletes records that have not
+    /// changed for `age`. Dates in the file are local times of `zone`.
     ///
     /// # Errors
     ///
@@ -68,7 +67,7 @@ impl Gdbm {
         let opening = FileOpener { path, zone, age, cached_blocks: CACHED_BLOCKS, note, cancel };
         let OpenedFile { mut open, marker, place, file } = opening.open()?;
         let path = place.file().to_owned();
-        // A full disk is told at the start, not at the first report.
+        // Reports a full disk at the start rather than at the first report.
         open.admit(&path, Timestamp::now());
         open.tail.begin();
         let shared = Arc::new(GdbmCore {
@@ -86,51 +85,56 @@ impl Gdbm {
         let keeper = thread::Builder::new().name("gdbm".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
-                let _told = ThreadDeathReport(&shared);
+                let _report = PanicReport(&shared);
                 shared.keep();
             }
         });
         let keeper = keeper.map_err(|error| {
             EngineOpenError::new(format!(
-                "no thread can be started for the database {}: {error}",
+                "cannot start a thread for the database {}: {error}",
                 path.display()
             ))
         })?;
         Ok(Self { keeper: Mutex::new(Some(keeper)), shared })
     }
 
-    /// Closes the file, unless that has been done.
+    /// Closes the file, if it is open.
+    ///
+    /// The order makes a crash of the machine harmless at any point: the tail is cut off, the file is synced, and only
+    /// then the marker is removed. If a repair is owed, the file keeps its tail and the marker stays.
     fn close_once(&self) {
         self.stop_keeper();
         let Some(open) = self.shared.lock().take() else { return };
         self.shared.warn_if_file_is_gone();
         let (path, marker) = (self.shared.path.display(), &self.shared.marker);
         if let Err(error) = open.handle.close() {
-            error!("closing the database {path} failed: {error}");
+            error!("cannot close the database {path}: {error}");
         }
-        // What may be damaged is to be repaired by the next start, with all that is in the file.
+        // The next start repairs the file, from all that is in it: nothing is cut off.
         if marker.flag().needs_repair() {
             self.shared.sync_file();
             match marker.sync() {
                 Ok(()) => warn!(
-                    "the database {path} may be damaged, or a repair of it is still to be made; the next start repairs it"
+                    "the database {path} may be damaged, or still needs a repair; the next start repairs it"
                 ),
                 Err(error) => warn!(
-                    "the database {path} may be damaged, which cannot be noted in {}: {error}; write anything into that file \
-                     before the next start, so that it repairs the database",
+                    "the database {path} may be damaged, and its marker {} cannot be written: {error}; write any text \
+                     into the marker, so that the next start repairs the database",
                     marker.path().display()
                 ),
             }
             return;
         }
         if let Err(error) = tail::cut(&self.shared.file) {
-            warn!("the tail of the database {path} cannot be cut off: {error}; the next start tries again");
+            warn!(
+                "cannot truncate the database {path} to its used part: {error}; the next start tries again"
+            );
             return;
         }
         if self.shared.sync_file()
             && let Err(error) = marker.clear()
         {
-            warn!("{} cannot be removed: {error}", marker.path().display());
+            warn!("cannot remove the marker {}: {error}", marker.path().display());
         }
     }
 
@@ -140,19 +144,19 @@ impl Gdbm {
         if let Some(keeper) = lock(&self.keeper).take()
             && keeper.join().is_err()
         {
-            error!("the thread that looks after the database {} has died", self.shared.path.display());
+            error!("the maintenance thread of the database {} panicked", self.shared.path.display());
         }
     }
 }
 
-/// Tells of the death of the thread that has it: without that nothing would reach the disk in time.
-pub(super) struct ThreadDeathReport<'a>(pub(super) &'a GdbmCore);
+/// Stops the server if the thread that holds this panics: without that thread nothing would be synced any more.
+pub(super) struct PanicReport<'a>(pub(super) &'a GdbmCore);
 
-impl Drop for ThreadDeathReport<'_> {
+impl Drop for PanicReport<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             let path = self.0.path.display();
-            self.0.fail(format!("the thread that looks after the database {path} has died: the server ends"));
+            self.0.fail(format!("the maintenance thread of the database {path} panicked: the server stops"));
         }
     }
 }
@@ -179,7 +183,7 @@ impl Engine for Gdbm {
         i64::MAX
     }
 
-    /// A file is there until it is closed.
+    /// True until the file is closed.
     fn is_available(&self) -> bool {
         self.shared.failure.borrow().is_some() || self.shared.lock().is_some()
     }
@@ -190,7 +194,7 @@ impl Engine for Gdbm {
             let why = failure.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
             match why {
                 Some(why) => why,
-                // The sender lives as long as the engine, which is borrowed.
+                // Unreachable: the sender lives as long as the borrowed engine.
                 None => std::future::pending().await,
             }
         })
@@ -206,7 +210,7 @@ impl Engine for Gdbm {
 }
 
 impl Drop for Gdbm {
-    /// A start that is given up drops the engine in the middle of something else.
+    /// A start that is cancelled drops the engine without closing it.
     fn drop(&mut self) {
         self.close_once();
     }

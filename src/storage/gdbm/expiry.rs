@@ -1,4 +1,4 @@
-//! Deleting expired records, in bounded slices.
+//! Deletion of expired records in bounded slices.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,34 +12,34 @@ use super::walk::{DelayedDeletions, KeyWalk, lower_case_digest};
 use crate::record::Timestamp;
 use pyzor_wire::digest::Digest;
 
-/// One walk through a whole database that deletes what has expired, once the walk has left it behind.
+/// One walk through a database that deletes expired records with the delay of [`DelayedDeletions`].
 pub(super) struct ExpirySweep {
     horizon: Timestamp,
     walk: KeyWalk,
     expired: DelayedDeletions<Digest>,
-    /// How many records were deleted.
+    /// Number of records deleted.
     pub(super) deleted: u64,
-    /// How many could not be decoded and were left alone.
+    /// Number of records that cannot be decoded and stay.
     pub(super) damaged: u64,
-    /// How many keys are no lower-case digests and were left alone.
+    /// Number of keys that are not lower-case digests and stay.
     pub(super) foreign: u64,
-    /// The longest time that a slice took.
+    /// Duration of the longest slice.
     pub(super) longest: Duration,
 }
 
-/// Why a sweep cannot go on.
+/// The reason why a sweep cannot go on.
 #[derive(Debug, Error)]
 pub(super) enum SweepError {
-    /// The library says so.
+    /// An error of the library.
     #[error("{0}")]
     Gdbm(#[from] GdbmError),
-    /// Deleting makes the file grow, and its disk is full.
-    #[error("there is no room on its disk, which even deleting needs")]
+    /// The disk is full. A deletion can make the file grow.
+    #[error("the disk has no room, which even a deletion can need")]
     NoRoom,
 }
 
 impl ExpirySweep {
-    /// A sweep that deletes what changed last before `horizon`.
+    /// Returns a sweep that deletes records last changed before `horizon`.
     pub(super) fn new(horizon: Timestamp, block_size: usize) -> Self {
         Self {
             horizon,
@@ -52,12 +52,12 @@ impl ExpirySweep {
         }
     }
 
-    /// How many records the walk has met.
+    /// Returns the number of keys visited.
     pub(super) fn walked(&self) -> u64 {
-        self.walk.met()
+        self.walk.visited()
     }
 
-    /// Goes on for about `bound`. Says whether the walk is finished.
+    /// Continues for about `bound`. Returns whether the sweep is complete.
     pub(super) fn slice(
         &mut self,
         open: &mut OpenFile,
@@ -66,8 +66,8 @@ impl ExpirySweep {
     ) -> Result<bool, SweepError> {
         let start = Instant::now();
         let finished = loop {
-            if self.delete_one(open, path, Some(self.walk.met()))? {
-                // One operation at a time: each may have to wait for the disk.
+            if self.delete_one(open, path, Some(self.walk.visited()))? {
+                // One operation per check of the time: each may have to wait for the disk.
             } else if !self.walk_one(open)? {
                 while start.elapsed() < bound && self.delete_one(open, path, None)? {}
                 break self.expired.is_empty();
@@ -80,7 +80,7 @@ impl ExpirySweep {
         Ok(finished)
     }
 
-    /// Looks at one more record; says whether there was one.
+    /// Visits the next record. Returns false at the end of the file.
     fn walk_one(&mut self, open: &mut OpenFile) -> Result<bool, SweepError> {
         let Some(key) = self.walk.next(&mut open.handle)? else { return Ok(false) };
         match lower_case_digest(key) {
@@ -89,7 +89,7 @@ impl ExpirySweep {
             Some(digest) => match StoredRecord::decode(&open.value) {
                 None => self.damaged += 1,
                 Some(stored) if self.is_expired(open, &stored) => {
-                    self.expired.push(self.walk.met(), digest);
+                    self.expired.push(self.walk.visited(), digest);
                 }
                 Some(_) => {}
             },
@@ -97,12 +97,17 @@ impl ExpirySweep {
         Ok(true)
     }
 
-    /// Deletes the oldest expired record that a walk which has met so many keys has left behind, or the oldest of
-    /// all without one; says whether there was one.
-    fn delete_one(&mut self, open: &mut OpenFile, path: &Path, met: Option<u64>) -> Result<bool, SweepError> {
-        let Some(digest) = self.expired.pop(met) else { return Ok(false) };
+    /// Deletes the oldest pending record that the walk has left behind after visiting so many keys; without a number,
+    /// the oldest one. Returns false if there is none.
+    fn delete_one(
+        &mut self,
+        open: &mut OpenFile,
+        path: &Path,
+        visited: Option<u64>,
+    ) -> Result<bool, SweepError> {
+        let Some(digest) = self.expired.pop(visited) else { return Ok(false) };
         let key = digest.to_hex();
-        // It may have been reported in the meantime.
+        // It may have been reported since.
         let still = open.handle.fetch(&key, &mut open.value)?
             && StoredRecord::decode(&open.value).is_some_and(|stored| self.is_expired(open, &stored));
         if still && !open.admit(path, Timestamp::now()) {
@@ -123,7 +128,7 @@ impl ExpirySweep {
     }
 }
 
-/// The moment before which a last change has expired.
+/// Returns the time before which a last change must be for a record to expire now.
 pub(super) fn horizon(age: Duration) -> Timestamp {
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
     Timestamp::from_micros(Timestamp::now().micros().saturating_sub(age))

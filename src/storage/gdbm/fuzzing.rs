@@ -1,4 +1,4 @@
-//! Records as text: whatever is decoded is written down to the letter, and reports change what they are to.
+//! The fuzz target of the record codec: decoded texts are encoded unchanged, and increments change only their tally.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -7,10 +7,10 @@ use super::codec::{DateWriter, StoredRecord, in_calendar};
 use crate::fuzz_models::{FuzzInput, any_record, model_integer};
 use crate::record::{Record, Tally, TallyKind, Timestamp};
 
-/// The longest text that is looked at: twice as long as any that is written.
+/// Maximum length of a text: twice that of the longest one written.
 const LONGEST: usize = 256;
 
-/// A record as an engine with this time zone writes it, and as it reads that.
+/// Encodes a record in a time zone and decodes it again.
 pub fn through_text(zone: &TimeZone, record: &Record) -> (String, Option<Record>) {
     let mut text = Vec::new();
     StoredRecord::from_record(record).encode(&mut text, &mut DateWriter::new(zone.clone()));
@@ -18,7 +18,7 @@ pub fn through_text(zone: &TimeZone, record: &Record) -> (String, Option<Record>
     (String::from_utf8_lossy(&text).into_owned(), again)
 }
 
-/// Any bytes as a stored text, and any record.
+/// Checks the codec with any bytes as a text, or with any record.
 pub(crate) fn target(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
     let mut calendar = DateWriter::new(zone(input.byte()));
@@ -40,7 +40,7 @@ pub(crate) fn target(bytes: &[u8]) {
     check_text(&stored, &mut calendar, input.rest());
 }
 
-/// Some zones with changes of the clock, without any, and of odd offsets.
+/// Returns one of some time zones: with and without daylight saving time, and with unusual offsets.
 pub(crate) fn zone(choice: u8) -> TimeZone {
     const ZONES: [&str; 6] = [
         "UTC0",
@@ -53,14 +53,14 @@ pub(crate) fn zone(choice: u8) -> TimeZone {
     TimeZone::posix(ZONES[usize::from(choice) % ZONES.len()]).unwrap_or(TimeZone::UTC)
 }
 
-/// What is found at the beginning of bytes is some beginning of them.
+/// Checks that a record decoded from the beginning of bytes is a prefix of them.
 fn check_prefix(bytes: &[u8]) {
     if let Some(found) = StoredRecord::decode_prefix(bytes) {
         assert!((0..=bytes.len()).any(|end| StoredRecord::decode(&bytes[..end]) == Some(found)));
     }
 }
 
-/// Counts are those of the text.
+/// Checks that the counts are those of the text.
 fn check_counts(text: &[u8], stored: &StoredRecord) {
     let fields: Vec<&[u8]> = text.split(|byte| *byte == b',').collect();
     let count = |text: &[u8]| model_integer(if text == b"None" { b"0" } else { text });
@@ -74,7 +74,7 @@ fn check_counts(text: &[u8], stored: &StoredRecord) {
     assert_eq!(stored.total(), i128::from(record.reports.count) + i128::from(record.whitelists.count));
 }
 
-/// Dates as the established server writes them are those of the calendar.
+/// Checks dates in the form of the Python server against another parser.
 fn check_dates(text: &[u8], stored: &StoredRecord, zone: &TimeZone) {
     let fields: Vec<&[u8]> = text.split(|byte| *byte == b',').collect();
     let [_, _, first, last, _, wl_first, wl_last] = fields.as_slice() else { return };
@@ -97,7 +97,7 @@ fn check_dates(text: &[u8], stored: &StoredRecord, zone: &TimeZone) {
     }
 }
 
-/// An increment changes its tally and nothing else, and the date of the first change only if there was none.
+/// Checks that an increment changes only its tally, and the first date only if there was none.
 fn check_adding(stored: &StoredRecord, now: Timestamp, calendar: &DateWriter) {
     let record = |stored: &StoredRecord| stored.record(calendar.zone());
     for (kind, amount) in [(TallyKind::Report, 1), (TallyKind::Whitelist, u32::MAX)] {
@@ -116,14 +116,14 @@ fn check_adding(stored: &StoredRecord, now: Timestamp, calendar: &DateWriter) {
     }
 }
 
-/// Written down and read it is the same, and is found before anything.
+/// Checks that an encoded record is decoded unchanged, also with other bytes after it.
 fn check_text(stored: &StoredRecord, calendar: &mut DateWriter, behind: &[u8]) {
     let zone = calendar.zone().clone();
     let record = stored.record(&zone);
     let times = |tally: Tally| [tally.first, tally.last];
     let mut times = times(record.reports).into_iter().chain(times(record.whitelists)).flatten();
     if !times.all(|time| in_calendar(&zone, time) == time) {
-        // No date has such a time; the record still has to be some text.
+        // No date can express such a time, but the text must still be decodable.
         let mut text = Vec::new();
         stored.encode(&mut text, calendar);
         return assert!(StoredRecord::decode(&text).is_some(), "{}", text.escape_ascii());
@@ -150,7 +150,7 @@ fn times_of(record: &Record) -> [Option<Timestamp>; 4] {
     [record.reports.first, record.reports.last, record.whitelists.first, record.whitelists.last]
 }
 
-/// A time is the same after it was a local date, but for the hour that an autumn night has twice.
+/// Checks that a time survives as a local date, except in the hour that the end of daylight saving time repeats.
 fn check_time(before: Option<Timestamp>, after: Option<Timestamp>, zone: &TimeZone) {
     if before == after {
         return;

@@ -1,4 +1,8 @@
-//! What the engine's own thread does: sync the file, and delete what has expired.
+//! The engine's own thread: it syncs the file and deletes expired records.
+//!
+//! A report is answered before it is synced: from then on it survives the end of this process, but a crash of the
+//! machine can lose what was counted since the last sync. While syncs fail, no report is accepted, and the marker
+//! requires a repair, because the kernel may have dropped pages that it could not write.
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::PoisonError;
@@ -12,33 +16,34 @@ use super::expiry::{ExpirySweep, SweepError, horizon};
 use super::lock;
 use super::walk::{KeyWalk, lower_case_digest};
 
-/// How often changes are made safe against a crash of the machine.
+/// Time between two syncs: what a crash of the machine can lose at most.
 const SYNC_PERIOD: Duration = Duration::from_secs(60);
-/// How soon that is tried again when it has failed.
+/// Time after which a failed sync is tried again.
 const SYNC_RETRY: Duration = Duration::from_secs(1);
-/// How often expired records are looked for.
+/// Time between two expiry sweeps.
 const SWEEP_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a slice of a sweep holds the file, and how long it then leaves it to requests.
+/// Time for which one slice of a sweep holds the lock.
 const SLICE: Duration = Duration::from_micros(200);
+/// Time between two slices, for requests.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How soon a sweep that had to be given up is begun again.
+/// Time after which a failed sweep starts again.
 const SWEEP_RETRY: Duration = Duration::from_secs(10 * 60);
-/// How many keys are looked at at the start, to tell whether some are no digests.
+/// Number of keys that are checked at the start.
 const SAMPLE: u32 = 1000;
 
-/// How a sweep ended.
+/// The end of a sweep.
 enum SweepEnd {
     Done,
-    /// Something was in its way that may pass.
-    GivenUp,
-    /// The engine is to be closed.
+    /// An error that may be temporary.
+    Failed,
+    /// The engine is being closed.
     Stopped,
 }
 
 impl GdbmCore {
-    /// What the engine's thread does until the engine is closed.
+    /// Runs the engine's thread until the engine is closed.
     pub(super) fn keep(&self) {
-        self.look_for_foreign_keys();
+        self.warn_of_foreign_keys();
         let mut next_sync = Instant::now() + SYNC_PERIOD;
         let mut next_sweep = None;
         loop {
@@ -49,7 +54,7 @@ impl GdbmCore {
             if next_sweep.is_some_and(|next| next <= Instant::now()) {
                 next_sweep = match self.sweep(&mut next_sync) {
                     SweepEnd::Done => Some(Instant::now() + SWEEP_PERIOD),
-                    SweepEnd::GivenUp => Some(Instant::now() + SWEEP_RETRY),
+                    SweepEnd::Failed => Some(Instant::now() + SWEEP_RETRY),
                     SweepEnd::Stopped => return,
                 };
             }
@@ -61,8 +66,8 @@ impl GdbmCore {
         }
     }
 
-    /// Waits until then, or until records are to expire, where that is awaited, or until the engine is to be closed.
-    /// Returns whether it is.
+    /// Waits until `then`, or until the engine is being closed, or, with `awaits_expiry`, until records may expire.
+    /// Returns whether the engine is being closed.
     fn stops_before(&self, then: Instant, awaits_expiry: bool) -> bool {
         let mut phase = lock(&self.phase);
         loop {
@@ -77,7 +82,7 @@ impl GdbmCore {
         }
     }
 
-    /// Makes all changes so far durable once that is due.
+    /// Syncs the file if the time has come, and sets the time of the next sync.
     pub(super) fn sync_if_due(&self, next_sync: &mut Instant) {
         if *next_sync <= Instant::now() {
             let period = if self.sync() { SYNC_PERIOD } else { SYNC_RETRY };
@@ -85,7 +90,7 @@ impl GdbmCore {
         }
     }
 
-    /// Makes all changes so far durable; says whether that was possible.
+    /// Syncs the file if it has changed. Returns whether everything is durable.
     fn sync(&self) -> bool {
         let dirty = self.lock().as_mut().is_some_and(|open| std::mem::take(&mut open.dirty));
         if !dirty {
@@ -95,14 +100,18 @@ impl GdbmCore {
         self.warn_if_file_is_gone();
         if let Some(open) = self.lock().as_mut() {
             open.dirty |= !is_done;
-            // What is accepted while the disk takes nothing may be lost; that is told once.
+            // Reports accepted while writes to disk fail may be lost. Logged once per outage.
             if std::mem::replace(&mut open.unsynced, !is_done) && is_done {
-                warn!("the database {} has been written to its disk again", self.path.display());
+                warn!(
+                    "the database {} has been written to disk again; reports and whitelistings are accepted",
+                    self.path.display()
+                );
             }
         }
         is_done
     }
 
+    /// Syncs the file. A failure is logged once per outage and requires a repair. Returns whether it succeeded.
     pub(super) fn sync_file(&self) -> bool {
         match self.file.sync_all() {
             Ok(()) => {
@@ -110,13 +119,13 @@ impl GdbmCore {
                 true
             }
             Err(error) => {
-                // The system may have given up what it could not write.
+                // The kernel may have dropped the pages that it could not write.
                 self.marker.flag().require_repair();
-                let was_told = self.lock().as_ref().is_some_and(|open| open.unsynced);
-                if !was_told {
+                let is_logged = self.lock().as_ref().is_some_and(|open| open.unsynced);
+                if !is_logged {
                     error!(
-                        "the database {} could not be written to its disk: {error}; reports and whitelistings are \
-                         refused until it can be",
+                        "cannot write the database {} to disk: {error}; reports and whitelistings are refused until \
+                         that works again",
                         self.path.display()
                     );
                 }
@@ -125,7 +134,7 @@ impl GdbmCore {
         }
     }
 
-    /// Says once if the file has been removed or replaced under this process.
+    /// Logs, once, that the file was deleted, moved or replaced while it is open.
     pub(super) fn warn_if_file_is_gone(&self) {
         let Ok(open) = self.file.metadata() else { return };
         let is_removed = open.nlink() == 0;
@@ -135,17 +144,17 @@ impl GdbmCore {
         let path = self.path.display();
         if is_removed {
             error!(
-                "the database {path} is not there any more: the server counts on in the file that was removed, and all \
-                 of it is lost when it ends"
+                "the database {path} was deleted: still writing to the deleted file, whose contents are lost when the \
+                 server exits"
             );
         } else {
-            warn!("the database is not at {path} any more: the server counts on in the file that was moved");
+            warn!("the database {path} was moved or replaced: still writing to the original file");
         }
     }
 
-    /// Looks whether some of the first keys are no lower-case digests, a slice at a time: each may
-    /// have to be fetched from the disk.
-    fn look_for_foreign_keys(&self) {
+    /// Warns if one of the first keys is not a lower-case digest. Works in slices, because each key may have to be read
+    /// from the disk.
+    fn warn_of_foreign_keys(&self) {
         let mut walk = KeyWalk::default();
         let mut left = SAMPLE;
         while left > 0 && !self.stops_before(Instant::now() + PAUSE, false) {
@@ -157,8 +166,8 @@ impl GdbmCore {
                     Ok(Some(key)) if lower_case_digest(key).is_some() => left -= 1,
                     Ok(Some(_)) => {
                         warn!(
-                            "the database {} has keys that are no lower-case digests; they are left alone; \
-                             pyzor-migrate to another database repairs, merges or skips them",
+                            "the database {} has keys that are not lower-case digests, which are ignored; \
+                             pyzor-migrate to another database fixes, merges or skips them",
                             self.path.display()
                         );
                         return;
@@ -173,7 +182,7 @@ impl GdbmCore {
         }
     }
 
-    /// Deletes expired records.
+    /// Deletes all expired records, in slices.
     fn sweep(&self, next_sync: &mut Instant) -> SweepEnd {
         let Some(age) = self.age else { return SweepEnd::Done };
         let horizon = horizon(age);
@@ -197,24 +206,30 @@ impl GdbmCore {
                 Ok(false) => {}
                 Ok(true) => break,
                 Err(error) => {
-                    warn!("looking for expired records in {} was given up: {error}", self.path.display());
+                    warn!(
+                        "cannot finish the expiry of {}: {error}; it is retried in 10 minutes",
+                        self.path.display()
+                    );
                     if let SweepError::Gdbm(error) = error {
                         self.report_error(open, &error);
                     }
-                    return SweepEnd::GivenUp;
+                    return SweepEnd::Failed;
                 }
             }
         }
         if let Some(sweep) = sweep {
+            let ignored = |number: u64, what: &str| match number {
+                0 => String::new(),
+                number => format!("; ignored {number} {what}"),
+            };
             info!(
-                "Expired {} of {} records in {:.1} s; requests were held up for {} us at most; {} damaged records \
-                 and {} foreign keys were left alone",
+                "Expiry: removed {} of {} records in {:.1} s (longest pause {} µs){}{}",
                 sweep.deleted,
                 sweep.walked(),
                 start.elapsed().as_secs_f64(),
                 sweep.longest.as_micros(),
-                sweep.damaged,
-                sweep.foreign,
+                ignored(sweep.damaged, "damaged records"),
+                ignored(sweep.foreign, "keys that are not lower-case digests"),
             );
         }
         SweepEnd::Done

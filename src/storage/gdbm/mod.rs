@@ -1,9 +1,11 @@
-//! The embedded engine: one GNU dbm file, which belongs to this process alone.
+//! The gdbm engine: one GNU dbm file, which only this process has open.
 //!
-//! A look-up or a change takes about a microsecond, less than handing it to another thread would.
-//! So the server's loop itself completes a batch, under a lock that the engine's one thread takes
-//! only for short slices of a sweep. That thread also waits for the disk when the file is synced,
-//! on a descriptor of its own, so that no request has to.
+//! A look-up or a change takes about a microsecond, less than handing it to another thread would cost. So the server's
+//! loop completes a batch itself, under a lock. The engine's one thread takes that lock only for short slices of an
+//! expiry sweep. It also syncs the file, without the lock, so that no request waits for the disk.
+//!
+//! Dependencies point down: `engine`, `keeper` and `bulk` use `opening`, which uses `repair`, which uses `open_file`,
+//! which uses `cache`, `codec` and `file`.
 
 mod bulk;
 mod cache;
@@ -30,7 +32,7 @@ pub use self::engine::Gdbm;
 pub(super) use self::engine::open;
 pub use self::repair::recover::recover;
 
-/// A panic of another thread leaves every structure here as usable as an error does.
+/// Locks a mutex even if another thread panicked with it: every structure here stays usable after a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -64,19 +64,18 @@ impl OpenFile {
         let path = path.display();
         match news {
             ReserveNews::None => {}
-            ReserveNews::Full(why, true) => error!(
-                "no room for the database {path}: {why}; reports and whitelistings are refused until there is room \
-                 again"
+            ReserveNews::Refused(why, true) => error!(
+                "no room for the database {path}: {why}; reports and whitelistings are refused until there is room"
             ),
-            ReserveNews::Full(why, false) => error!(
-                "the database {path} cannot be written: {why}; reports and whitelistings are refused until it can be"
+            ReserveNews::Refused(why, false) => error!(
+                "cannot write the database {path}: {why}; reports and whitelistings are refused until that works again"
             ),
-            ReserveNews::RoomAgain => {
-                warn!("there is room for the database {path} again; reports and whitelistings are accepted");
+            ReserveNews::Accepted => {
+                warn!("the database {path} can be written again; reports and whitelistings are accepted");
             }
             ReserveNews::Unsupported(why) => warn!(
-                "the file system of the database {path} cannot reserve blocks ({why}): see that its disk never \
-                 becomes full, since that destroys records"
+                "the file system of the database {path} cannot reserve blocks ({why}): make sure that the disk never \
+                 becomes full, because that destroys records"
             ),
         }
         admitted

@@ -63,7 +63,7 @@ impl Home {
     #[track_caller]
     pub(crate) fn detach_after_kill(&self) -> Process {
         let finished = finish(self.detached());
-        let told = finished.stderr.is_empty() || finished.stderr.contains("the file as it was is kept");
+        let told = finished.stderr.is_empty() || finished.stderr.contains("the original file is kept");
         assert!(finished.code == Some(0) && told, "{finished:#?}{}", self.everything_said());
         self.daemon()
     }

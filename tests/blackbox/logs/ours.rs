@@ -12,7 +12,7 @@ fn operator_log_reports_start_and_accounts_and_stop() {
     assert_eq!(server.stop().code(), Some(0));
     // The expiry may end at any time.
     let mut lines = messages(&home.log());
-    lines.retain(|line| !line.starts_with("INFO Expired "));
+    lines.retain(|line| !line.starts_with("INFO Expiry: "));
     assert_eq!(lines[0], "INFO Starting pyzord server.");
     assert!(lines.contains(&"INFO Accounts: bob,eve".to_owned()), "{lines:#?}");
     let listening = lines.iter().find(|line| line.contains("Listening on")).unwrap();

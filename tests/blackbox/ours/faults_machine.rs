@@ -173,8 +173,12 @@ fn a_start_with_a_clock_that_is_hours_wrong_expires_nothing() {
             server = start_with_clock(&home);
             eventually("a look for what has expired", || {
                 let log = text(&log_of(&home));
-                assert!(log.matches("Expired ").count() == log.matches("Expired 0 of ").count(), "{log}");
-                (log.matches("Expired 0 of ").count() == log.matches("Starting pyzord").count()).then_some(())
+                assert!(
+                    log.matches("Expiry: removed ").count() == log.matches("Expiry: removed 0 of ").count(),
+                    "{log}"
+                );
+                (log.matches("Expiry: removed 0 of ").count() == log.matches("Starting pyzord").count())
+                    .then_some(())
             });
         }
     }

@@ -128,7 +128,7 @@ fn removed_homedir_is_reported_and_the_server_goes_on() {
     daemon.stop();
     let log = fs::read_to_string(&output).unwrap();
     assert!(log.contains("Server shutdown."), "{log}");
-    assert!(log.contains("is not there any more"), "the missing database is not reported: {log}");
+    assert!(log.contains("was deleted"), "the missing database is not reported: {log}");
 }
 
 /// Suspends and continues a server under load, twice, and returns the ledger of the callers.

@@ -149,7 +149,7 @@ fn lack_of_memory_loses_no_acknowledged_report() {
     let mut server = Server::start(&home, home.command());
     server.serves(&mut caller);
     let log = home.log();
-    assert!(log.contains("records have been recovered"), "{log}");
+    assert!(log.contains("records recovered"), "{log}");
     assert!(!log.contains("is damaged"), "{log}");
     server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));

@@ -42,7 +42,7 @@ fn valgrind_finds_no_memory_error_in_a_gdbm_server() {
         }
     }
     // A slow expiry may miss records that move to another bucket; the next one removes them.
-    until("the expiry", || home.log().contains(" INFO Expired "));
+    until("the expiry", || home.log().contains(" INFO Expiry: "));
     server.process().signal(Signal::SIGKILL);
     drop(server);
 

@@ -113,7 +113,7 @@ fn recovering_a_healthy_file_changes_nothing() {
         let before = fs::metadata(&path).unwrap();
         let finished = recover(&home);
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
-        assert!(finished.stdout.contains("nothing that needs repair"), "{finished:?}");
+        assert!(finished.stdout.contains("needs no repair"), "{finished:?}");
         assert!(finished.stdout.contains("pyzord.db"), "{finished:?}");
         let after = fs::metadata(&path).unwrap();
         let of = |found: &fs::Metadata| (found.ino(), found.mtime(), found.mtime_nsec(), found.len());

@@ -22,7 +22,7 @@ pub(crate) const OLD_MARKER: &str = "pyzord has the database open, or was killed
                                      it closes the database; where it finds it at the start, it first repairs the \
                                      database.\n";
 /// The log line of a repair contains this.
-pub(crate) const REPAIRED: &str = "have been recovered";
+pub(crate) const REPAIRED: &str = "records recovered";
 /// How many records the small databases of these tests have.
 pub(crate) const RECORDS: u32 = 300;
 

@@ -1,4 +1,4 @@
-//! What is done with a whole file, under the lock on it.
+//! Operations on all records of a file.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -21,18 +21,18 @@ use crate::storage::gdbm::open_file::OpenFile;
 use crate::storage::gdbm::repair::rewrite::{Repair, RepairKind};
 use crate::storage::gdbm::walk::{DelayedDeletions, KeyWalk};
 
-/// Up to which size a file is mapped into memory, which is quicker. A larger one would fill the memory, at
-/// least in appearance; and one that grows has to be mapped anew all the time.
+/// The largest file that is mapped into memory, which is faster. A larger mapping would make the process look as if it
+/// took all memory, and a growing file would have to be mapped again all the time.
 const LARGEST_MAPPED: u64 = 256 << 20;
 
-/// The open file and all that is known of it.
+/// State shared with the threads that do the work.
 pub(super) struct GdbmBulkCore {
     pub(super) path: PathBuf,
     pub(super) place: DatabasePath,
     pub(super) zone: TimeZone,
-    /// None for a file that is only read.
+    /// None if the file is only read.
     pub(super) marker: Option<Marker>,
-    /// The open file, which is locked until this is dropped.
+    /// The descriptor that holds the lock.
     pub(super) file: File,
     pub(super) state: Mutex<BulkState>,
 }
@@ -40,19 +40,20 @@ pub(super) struct GdbmBulkCore {
 pub(super) struct BulkState {
     /// None once closed.
     pub(super) open: Option<OpenFile>,
-    /// How many keys the scan under way has met; none while there is none under way.
-    pub(super) walked: Option<u64>,
-    /// What is to be deleted when the scan has left it behind.
-    pub(super) doomed: DelayedDeletions<Item>,
-    /// Whether something has been deleted, and whether a scan has come to its end.
+    /// Number of keys that the current scan has visited; none without a scan.
+    pub(super) visited: Option<u64>,
+    /// Deletions that wait for the scan to leave their bucket.
+    pub(super) deletions: DelayedDeletions<Item>,
+    /// Whether a record has been deleted.
     pub(super) has_deleted: bool,
+    /// Whether a scan has reached the end of the file.
     pub(super) was_scanned: bool,
     /// Whether the file is mapped into memory.
     pub(super) is_mapped: bool,
 }
 
 impl GdbmBulkCore {
-    /// An error of the library, after which the file is to be repaired.
+    /// Requires a repair after an error of the library. Returns the error to report.
     pub(super) fn failed(&self, open: &mut OpenFile, error: &GdbmError) -> BulkError {
         let path = self.path.display();
         if let Some(marker) = &self.marker {
@@ -62,7 +63,7 @@ impl GdbmBulkCore {
         BulkError(format!("the database {path}: {error}{advice}"))
     }
 
-    /// Has a file that has become large mapped no longer.
+    /// Stops mapping the file once it is large.
     pub(super) fn bound_memory(&self, state: &mut BulkState) -> Result<(), BulkError> {
         if let Some(open) = state.open.as_mut().filter(|_| state.is_mapped)
             && self.file.metadata().is_ok_and(|metadata| metadata.len() > LARGEST_MAPPED)
@@ -73,7 +74,7 @@ impl GdbmBulkCore {
         Ok(())
     }
 
-    /// What is stored under a key.
+    /// Reads the item of a key.
     pub(super) fn item(&self, open: &mut OpenFile, key: &[u8]) -> Result<Option<Item>, BulkError> {
         match open.handle.fetch(key, &mut open.value) {
             Ok(false) => Ok(None),
@@ -89,7 +90,7 @@ impl GdbmBulkCore {
         }
     }
 
-    /// Some items from the start, or from where a scan stopped.
+    /// Reads up to `limit` items from the start, or from where a scan stopped.
     pub(super) fn page(
         &self,
         state: &mut BulkState,
@@ -98,7 +99,7 @@ impl GdbmBulkCore {
     ) -> Result<Items, BulkError> {
         let open = state.open.as_mut().ok_or_else(|| self.closed())?;
         let mut walk = match from {
-            Some(Cursor(last)) => KeyWalk::behind(last, state.walked.unwrap_or(0)),
+            Some(Cursor(last)) => KeyWalk::after(last, state.visited.unwrap_or(0)),
             None => KeyWalk::default(),
         };
         let mut page = Items::default();
@@ -109,20 +110,20 @@ impl GdbmBulkCore {
                 break;
             }
         }
-        state.walked = page.next.as_ref().map(|_| walk.met());
+        state.visited = page.next.as_ref().map(|_| walk.visited());
         state.was_scanned |= page.next.is_none();
-        self.delete_due(state, state.walked)?;
+        self.delete_due(state, state.visited)?;
         Ok(page)
     }
 
-    /// Deletes what a scan that has met so many keys has left behind, or everything without one.
-    pub(super) fn delete_due(&self, state: &mut BulkState, walked: Option<u64>) -> Result<(), BulkError> {
-        let BulkState { open, doomed, has_deleted, .. } = state;
+    /// Makes the deletions that are safe after the scan has visited so many keys; without a scan, all of them.
+    pub(super) fn delete_due(&self, state: &mut BulkState, visited: Option<u64>) -> Result<(), BulkError> {
+        let BulkState { open, deletions, has_deleted, .. } = state;
         let open = open.as_mut().ok_or_else(|| self.closed())?;
-        // What comes behind a failure is given up with it.
-        let due: Vec<Item> = std::iter::from_fn(|| doomed.pop(walked)).collect();
+        // After an error the rest of these deletions is dropped.
+        let due: Vec<Item> = std::iter::from_fn(|| deletions.pop(visited)).collect();
         for item in due {
-            // The file is locked: only this process can have changed it.
+            // Only this process can have changed it since: the file is locked.
             if !open.handle.fetch(&item.key, &mut open.value).map_err(|error| self.failed(open, &error))?
                 || open.value != item.held
             {
@@ -136,42 +137,44 @@ impl GdbmBulkCore {
         Ok(())
     }
 
+    /// Reserves disk space for one change.
     fn admit(&self, open: &mut OpenFile) -> Result<(), BulkError> {
         match open.reserve.admit(Timestamp::now().seconds()) {
             (true, ReserveNews::Unsupported(why)) => {
                 let path = self.path.display();
                 warn!(
-                    "the file system of the database {path} cannot reserve blocks ({why}): see that its disk does not \
-                     become full, since that destroys records"
+                    "the file system of the database {path} cannot reserve blocks ({why}): make sure that the disk \
+                     does not become full, because that destroys records"
                 );
                 Ok(())
             }
             (true, _) => Ok(()),
             (false, _) => {
                 let why = open.reserve.refusal().unwrap_or_default().to_owned();
-                Err(BulkError(format!("there is no room for the database {}: {why}", self.path.display())))
+                Err(BulkError(format!("no room for the database {}: {why}", self.path.display())))
             }
         }
     }
 
-    /// Stores a record, unless its key would make the directory too large.
+    /// Stores a record, unless a new key would make the directory of the file too large.
     pub(super) fn put(
         &self,
         open: &mut OpenFile,
         key: &[u8],
         stored: &StoredRecord,
     ) -> Result<ChangeOutcome, BulkError> {
-        let bursts = open.directory.would_grow_directory(key);
-        if bursts.map_err(|error| BulkError(format!("the database {}: {error}", self.path.display())))?
+        let is_too_large = open.directory.would_grow_directory(key);
+        if is_too_large
+            .map_err(|error| BulkError(format!("the database {}: {error}", self.path.display())))?
             && !open.handle.fetch(key, &mut open.value).map_err(|error| self.failed(open, &error))?
         {
-            let why = "it collides with too many others, which somebody must have chosen";
+            let why = "it collides with too many others, which were probably chosen to collide";
             return Ok(ChangeOutcome::Refused(why.to_owned()));
         }
         self.admit(open)?;
         stored.encode(&mut open.text, &mut open.calendar);
         open.dirty = true;
-        // Most are new, and those need no look-up before.
+        // Most keys are new, and inserting needs no look-up.
         let is_new = open.handle.insert(key, &open.text).map_err(|error| self.failed(open, &error))?;
         if !is_new {
             open.handle.store(key, &open.text).map_err(|error| self.failed(open, &error))?;
@@ -179,9 +182,9 @@ impl GdbmBulkCore {
         Ok(ChangeOutcome::Done)
     }
 
-    /// Rids the file, which has been closed, of what is left of deleted records: a repair would take that for lost
-    /// ones. It needs room for what is left, and is worth it only when that is little.
-    /// Returns what took its place, locked.
+    /// Rewrites the closed file without the remains of deleted records, which a later repair would restore. It needs
+    /// room for a second file, so it is done only after a complete scan that deleted records. Returns the new file,
+    /// locked.
     fn compact(&self) -> Option<File> {
         let cancel = Cancel::default();
         let repair = Repair { place: &self.place, zone: &self.zone, horizon: None, cancel: &cancel };
@@ -189,8 +192,8 @@ impl GdbmBulkCore {
             Ok(repaired) => repaired.file,
             Err(error) => {
                 warn!(
-                    "the database {} could not be made smaller: {error}; until it is, a repair can bring deleted records \
-                     back (gdbmtool's reorganize makes it smaller)",
+                    "cannot compact the database {}: {error}; until it is compacted (gdbmtool's reorganize does that), \
+                     a repair can restore deleted records",
                     self.path.display()
                 );
                 None
@@ -198,17 +201,18 @@ impl GdbmBulkCore {
         }
     }
 
-    /// Closes the file, unless that has been done.
+    /// Closes the file, if it is open, and removes the marker if no repair is owed.
     pub(super) fn close(&self, state: &mut BulkState, may_compact: bool) -> Result<(), BulkError> {
         let Some(mut open) = state.open.take() else { return Ok(()) };
         let needs_recovery = open.handle.needs_recovery();
-        let failed = |why: String| BulkError(format!("closing the database {}: {why}", self.path.display()));
+        let failed =
+            |why: String| BulkError(format!("cannot close the database {}: {why}", self.path.display()));
         open.handle.close().map_err(|error| failed(error.to_string()))?;
-        // Something may have been given up half done.
+        // After an error a change may be half done.
         let is_sound = |marker: &&Marker| !needs_recovery && !marker.flag().needs_repair();
         if let Some(marker) = self.marker.as_ref().filter(is_sound) {
             let is_worth_it = state.has_deleted && state.was_scanned && may_compact;
-            let _in_its_place = is_worth_it.then(|| self.compact());
+            let _new_file = is_worth_it.then(|| self.compact());
             self.file
                 .sync_all()
                 .and_then(|()| self.place.sync_directory())
@@ -218,14 +222,14 @@ impl GdbmBulkCore {
         Ok(())
     }
 
-    /// The error of everything that is asked of a file that has been closed.
+    /// Returns the error for work on a closed file.
     pub(super) fn closed(&self) -> BulkError {
         BulkError(format!("the database {} has been closed", self.path.display()))
     }
 }
 
 impl Drop for GdbmBulkCore {
-    /// Work that is given up drops it in the middle of something else.
+    /// Cancelled work drops the file without closing it.
     fn drop(&mut self) {
         if let Err(error) = self.close(&mut lock(&self.state), false) {
             warn!("{error}");
@@ -233,7 +237,7 @@ impl Drop for GdbmBulkCore {
     }
 }
 
-/// The beginning of something, for people.
+/// Returns the escaped beginning of some bytes.
 fn excerpt(bytes: &[u8]) -> String {
     const LONGEST: usize = 100;
     let more = if bytes.len() > LONGEST { "…" } else { "" };

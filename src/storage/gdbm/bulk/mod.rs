@@ -1,4 +1,4 @@
-//! A database file as a whole.
+//! The gdbm engine for work on all records of a file.
 
 mod core;
 mod open;
@@ -21,13 +21,12 @@ use crate::storage::bulk::{
     Addition, Bulk, BulkError, BulkFuture, ChangeOutcome, Item, Items, Put, map_tallies, map_times, united,
 };
 
-/// A whole file.
 struct GdbmBulk {
     shared: Arc<GdbmBulkCore>,
 }
 
 impl GdbmBulk {
-    /// Does something with the open file, in a thread that may wait for the disk.
+    /// Runs work on the open file in a blocking thread.
     fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&GdbmBulkCore, &mut BulkState) -> Result<T, BulkError> + Send + 'static,
@@ -39,17 +38,19 @@ impl GdbmBulk {
                 shared.bound_memory(&mut state)?;
                 work(&shared, &mut state)
             });
-            done.await.unwrap_or_else(|error| Err(BulkError(format!("the work on a file has died: {error}"))))
+            done.await.unwrap_or_else(|error| {
+                Err(BulkError(format!("the thread that works on the database panicked: {error}")))
+            })
         })
     }
 }
 
-/// A record as another file holds it, if it does.
+/// Returns a record in the exact form in which another gdbm file holds it, if `held` is one.
 fn exact(held: Option<&[u8]>, record: &Record) -> StoredRecord {
     held.and_then(StoredRecord::decode).unwrap_or_else(|| StoredRecord::from_record(record))
 }
 
-/// Puts changes into the order of the file, in which neighbours are in one block; says which was where.
+/// Sorts changes into the order of the file, so that those in one block are together. Returns each with its old index.
 fn in_order<T>(changes: Vec<T>, key: impl Fn(&T) -> [u8; 40]) -> Vec<(usize, T)> {
     let mut ordered: Vec<(usize, T)> = changes.into_iter().enumerate().collect();
     ordered.sort_by_cached_key(|(_, change)| hash(&key(change)));
@@ -76,7 +77,7 @@ impl Bulk for GdbmBulk {
     }
 
     fn names(&self) -> BulkFuture<'_, Vec<String>> {
-        // A repair makes it another file of the same name, and a rename the same file of another name.
+        // A repair changes the inode and keeps the name; a rename changes the name and keeps the inode.
         let mut names = vec![format!("file {}", self.shared.path.display())];
         if let Ok(metadata) = self.shared.file.metadata() {
             let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
@@ -180,7 +181,7 @@ impl Bulk for GdbmBulk {
     fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<ChangeOutcome>> {
         self.work(move |shared, state| {
             let mut outcomes = Vec::with_capacity(items.len());
-            let walked = state.walked;
+            let visited = state.visited;
             for item in items {
                 let open = state.open.as_mut().ok_or_else(|| shared.closed())?;
                 let still = shared.item(open, &item.key)?;
@@ -189,15 +190,15 @@ impl Bulk for GdbmBulk {
                     continue;
                 }
                 outcomes.push(ChangeOutcome::Done);
-                state.doomed.push(walked.unwrap_or_default(), item);
+                state.deletions.push(visited.unwrap_or_default(), item);
             }
-            shared.delete_due(state, walked)?;
+            shared.delete_due(state, visited)?;
             Ok(outcomes)
         })
     }
 
     fn sync(&self) -> BulkFuture<'_, ()> {
-        // Beside a scan, which need not wait for the disk.
+        // Without the lock on the state, so that a scan need not wait for the disk.
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let path = shared.path.clone();
@@ -205,9 +206,11 @@ impl Bulk for GdbmBulk {
             match synced {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => {
-                    Err(BulkError(format!("{} cannot be written to its disk: {error}", path.display())))
+                    Err(BulkError(format!("cannot write the database {} to disk: {error}", path.display())))
                 }
-                Err(error) => Err(BulkError(format!("the work on a file has died: {error}"))),
+                Err(error) => {
+                    Err(BulkError(format!("the thread that works on the database panicked: {error}")))
+                }
             }
         })
     }
@@ -236,9 +239,9 @@ mod tests {
 
     #[test]
     fn errors_leave_the_marker_for_the_next_start() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pyzord.db");
-        let garbage = folder.path().join("garbage");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pyzord.db");
+        let garbage = directory.path().join("garbage");
         std::fs::write(&garbage, [7; 1000]).unwrap();
         let file = File::open(&garbage).unwrap();
         let error = Handle::open(&file, &garbage).err().unwrap();

@@ -1,4 +1,4 @@
-//! Opening a file as a whole, for reading or for changes.
+//! Opening a file for work on all of its records.
 
 use std::fs::File;
 use std::path::Path;
@@ -20,9 +20,10 @@ use crate::storage::gdbm::repair::explain::explain;
 use crate::storage::gdbm::walk::DelayedDeletions;
 use crate::storage::{BulkOpening, EngineOpenError, EngineOptions};
 
-/// How many blocks of the file the library keeps decoded: 32 MiB in blocks of the usual size. Records
-/// come in any order, so that more of them is less work.
+/// Number of blocks of the file that the library keeps decoded: 32 MiB with the usual block size. Records come in any
+/// order, so a larger cache saves work.
 const CACHED_BLOCKS: usize = 8192;
+
 /// Opens a file for [`crate::storage::bulk::open`].
 pub(in crate::storage) fn open_bulk(options: &EngineOptions, purpose: BulkPurpose) -> BulkOpening<'_> {
     Box::pin(async move {
@@ -35,7 +36,7 @@ pub(in crate::storage) fn open_bulk(options: &EngineOptions, purpose: BulkPurpos
 }
 
 impl GdbmBulk {
-    /// Opens a file. What a killed process left behind is repaired if that is allowed.
+    /// Opens a file. A file that was not closed is repaired if the purpose allows changes.
     pub(super) fn open(
         path: &Path,
         purpose: BulkPurpose,
@@ -53,14 +54,14 @@ impl GdbmBulk {
                 }
                 _ => {
                     return Err(EngineOpenError::new(format!(
-                        "the database {} was not closed by the process that had it, which must have been killed: \
-                         start and stop pyzord on it, which repairs it, first",
+                        "the database {} was not closed (its last process was killed): first start and stop pyzord on \
+                         it, which repairs it",
                         path.display()
                     )));
                 }
             },
             BulkPurpose::Empty => {
-                // Nothing is to be created.
+                // Fails if there is no file: nothing may be created.
                 drop(open_to_read(path, &zone)?);
                 to_write()?
             }
@@ -69,8 +70,8 @@ impl GdbmBulk {
         let block = open.handle.block_size().map_err(|error| explain(path, &error))?;
         let state = BulkState {
             open: Some(open),
-            walked: None,
-            doomed: DelayedDeletions::new(block),
+            visited: None,
+            deletions: DelayedDeletions::new(block),
             has_deleted: false,
             was_scanned: false,
             is_mapped: true,
@@ -81,7 +82,7 @@ impl GdbmBulk {
     }
 }
 
-/// Opens a file for reading only; says whether it was closed.
+/// Opens a file for reading only. Returns whether its last process closed it.
 fn open_to_read(
     path: &Path,
     zone: &TimeZone,

@@ -1,13 +1,15 @@
-//! Records as text, in the established server's form (version 1) and the one before it
-//! (version 0).
+//! The text of a record in the file: version 1, which the Python server writes today, and version 0 before it.
 //!
-//! Version 1 is `1,r_count,r_entered,r_updated,wl_count,wl_entered,wl_updated` with local dates
-//! or `None`; version 0 is `r_count,r_entered,r_updated` with seconds since the epoch. The
-//! established server turned the latter into the former without converting the dates, so a number
-//! in the place of a date is one.
+//! | version | text | times |
+//! | --- | --- | --- |
+//! | 1 | `1,r_count,r_entered,r_updated,wl_count,wl_entered,wl_updated` | local dates, or `None` |
+//! | 0 | `r_count,r_entered,r_updated` | seconds since the epoch, -1 for never |
 //!
-//! A decoded record keeps its dates as they are: a report leaves the date of the first report
-//! alone to the letter, whatever the time zone has become since.
+//! The Python server converts version 0 to version 1 without converting the times, so version 1 is read with numbers
+//! in the place of dates, too. Written is always version 1.
+//!
+//! **Invariant: a change rewrites only the fields that it changes.** A decoded date stays a local date without a time
+//! zone, so the date of the first report is written back byte for byte, even if the time zone has changed since.
 
 mod time;
 
@@ -19,7 +21,7 @@ use self::time::{StoredTime, date, date_length, seconds};
 use crate::record::{Record, Tally, TallyKind, Timestamp};
 use pyzor_wire::number::{integer, push_number};
 
-/// A record as stored.
+/// A decoded record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct StoredRecord {
     reports: StoredTally,
@@ -34,7 +36,7 @@ struct StoredTally {
 }
 
 impl StoredRecord {
-    /// Reads a stored text; none if it is damaged.
+    /// Decodes a text of version 1 or 0. Returns none if it is damaged.
     pub(super) fn decode(text: &[u8]) -> Option<Self> {
         let mut fields = text.split(|byte| *byte == b',');
         let mut next = || fields.next();
@@ -52,8 +54,8 @@ impl StoredRecord {
         next().is_none().then_some(Self { reports, whitelists })
     }
 
-    /// Reads a stored text of version 1 at the beginning of some bytes, where it is as we and the
-    /// established server write it, and nothing says where it ends.
+    /// Decodes a text of version 1 at the beginning of some bytes whose end is unknown. Accepts only the form in which
+    /// this server and the Python server write records.
     pub(super) fn decode_prefix(bytes: &[u8]) -> Option<Self> {
         let mut at = bytes.starts_with(b"1,").then_some(2)?;
         for _tally in 0..2 {
@@ -66,27 +68,27 @@ impl StoredRecord {
             }
             at += 1;
         }
-        // The last separator is not there.
+        // No separator follows the last field.
         Self::decode(bytes.get(..at - 1)?)
     }
 
-    /// The record with its times, local ones taken as of this zone.
+    /// Returns the record with its times. Local dates are taken in this time zone.
     pub(super) fn record(&self, zone: &TimeZone) -> Record {
         Record { reports: self.reports.tally(zone), whitelists: self.whitelists.tally(zone) }
     }
 
-    /// The record without its times, which cost more than all the rest of a look-up.
+    /// Returns the record without its times, whose conversion costs more than the rest of a look-up.
     pub(super) fn counts(&self) -> Record {
         let tally = |tally: &StoredTally| Tally { count: tally.count, first: None, last: None };
         Record { reports: tally(&self.reports), whitelists: tally(&self.whitelists) }
     }
 
-    /// Both counts together, which only ever grow.
+    /// Returns the sum of both counts. It only grows, so it orders versions of a record by age.
     pub(super) fn total(&self) -> i128 {
         i128::from(self.reports.count) + i128::from(self.whitelists.count)
     }
 
-    /// What to store for a record.
+    /// Returns the form to store for a record.
     pub(super) fn from_record(record: &Record) -> Self {
         let tally = |tally: &Tally| StoredTally {
             count: tally.count,
@@ -96,7 +98,7 @@ impl StoredRecord {
         Self { reports: tally(&record.reports), whitelists: tally(&record.whitelists) }
     }
 
-    /// Counts `amount` more at `now`.
+    /// Adds `amount` to a tally at the time `now`. The count stops at `i64::MAX`.
     pub(super) fn add(&mut self, kind: TallyKind, amount: u32, now: Timestamp) {
         let tally = match kind {
             TallyKind::Report => &mut self.reports,
@@ -109,7 +111,7 @@ impl StoredRecord {
         tally.last = StoredTime::Absolute(now);
     }
 
-    /// Writes version 1.
+    /// Writes the record into `out` as text of version 1.
     pub(super) fn encode(&self, out: &mut Vec<u8>, calendar: &mut DateWriter) {
         out.clear();
         out.push(b'1');
@@ -130,7 +132,7 @@ impl StoredTally {
     }
 }
 
-/// A count, which a migration from a database with empty columns may have left as `None`.
+/// Parses a count. The Python server's migration writes `None` for an empty column.
 fn count(text: &[u8]) -> Option<i64> {
     if text == b"None" { Some(0) } else { integer(text) }
 }

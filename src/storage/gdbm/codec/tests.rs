@@ -14,7 +14,7 @@ fn written(stored: &StoredRecord, zone: &str) -> String {
 const NOW: Timestamp = Timestamp::from_micros(1_795_343_206_605_606);
 
 #[test]
-fn a_first_report_is_written_as_the_established_server_writes_it() {
+fn first_report_is_written_in_the_form_of_the_established_server() {
     let mut stored = StoredRecord::default();
     stored.add(TallyKind::Report, 1, NOW);
     assert_eq!(
@@ -31,7 +31,7 @@ fn a_first_report_is_written_as_the_established_server_writes_it() {
 }
 
 #[test]
-fn what_is_stored_comes_back_to_the_letter() {
+fn decoded_text_is_encoded_byte_for_byte() {
     for text in [
         "1,3,2020-03-29 02:30:00.000001,2026-11-22 10:26:46,0,None,None",
         "1,0,None,None,-7,0001-01-01 00:00:00,9999-12-31 23:59:59.999999",
@@ -45,7 +45,7 @@ fn what_is_stored_comes_back_to_the_letter() {
 }
 
 #[test]
-fn a_report_leaves_the_first_date_alone() {
+fn report_keeps_the_first_date() {
     let mut stored =
         StoredRecord::decode(b"1,1,2020-03-29 02:30:00.5,2020-03-29 02:30:00.5,0,None,None").unwrap();
     stored.add(TallyKind::Report, 1, NOW);
@@ -56,7 +56,7 @@ fn a_report_leaves_the_first_date_alone() {
 }
 
 #[test]
-fn times_are_taken_in_the_zone() {
+fn local_dates_are_converted_in_the_time_zone() {
     let stored =
         StoredRecord::decode(b"1,1,2026-11-22 05:37:12.285078,2026-11-22 05:37:12,0,None,None").unwrap();
     let record = stored.record(calendar("EST5").zone());
@@ -66,7 +66,7 @@ fn times_are_taken_in_the_zone() {
 }
 
 #[test]
-fn the_old_version_and_half_converted_records_are_read() {
+fn version_0_and_half_converted_records_are_decoded() {
     let zone = TimeZone::UTC;
     let old = StoredRecord::decode(b"5,1300000000,1400000000").unwrap().record(&zone);
     let reports = Tally {
@@ -83,7 +83,7 @@ fn the_old_version_and_half_converted_records_are_read() {
 }
 
 #[test]
-fn counts_are_read_as_python_reads_them_and_clamped() {
+fn counts_are_parsed_like_python_and_clamped() {
     for (text, count) in
         [(" 7 ", 7), ("+1_000", 1000), ("-3", -3), ("1000000000000000000000000000000", i64::MAX), ("None", 0)]
     {
@@ -93,7 +93,7 @@ fn counts_are_read_as_python_reads_them_and_clamped() {
 }
 
 #[test]
-fn a_text_is_found_at_the_beginning_of_others() {
+fn text_is_decoded_from_the_beginning_of_longer_bytes() {
     for text in [
         "1,1,2026-11-22 10:26:46.605606,2026-11-22 10:26:46,0,None,None",
         "1,0,None,None,12,2026-11-22 10:26:46.605606,2026-11-22 10:26:46",
@@ -115,7 +115,7 @@ fn a_text_is_found_at_the_beginning_of_others() {
 }
 
 #[test]
-fn damaged_texts_are_told() {
+fn damaged_texts_are_not_decoded() {
     for text in [
         "",
         "garbage",

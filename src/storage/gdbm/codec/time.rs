@@ -1,4 +1,4 @@
-//! Moments as records hold them: local dates, or seconds since the epoch.
+//! Times in records: local dates, or seconds since the epoch.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -6,26 +6,26 @@ use jiff::tz::TimeZone;
 use crate::record::Timestamp;
 use pyzor_wire::number::integer;
 
-/// A moment as it is stored.
+/// A time as it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum StoredTime {
-    /// There was none.
+    /// No time.
     #[default]
     Never,
-    /// In local time, whatever the zone was.
+    /// A date in local time, of an unknown time zone.
     Local(DateTime),
-    /// As it has always been.
+    /// A point in time: read from a number, or set by this server.
     Absolute(Timestamp),
 }
 
 impl StoredTime {
-    /// The moment, a local one taken as of this zone.
+    /// Returns the time. A local date is taken in this time zone.
     pub(super) fn timestamp(self, zone: &TimeZone) -> Option<Timestamp> {
         match self {
             Self::Never => None,
             Self::Absolute(time) => Some(time),
-            // The hour that an autumn night has twice is taken as the earlier one. A date at the
-            // edge of the calendar that no moment corresponds to is as good as none.
+            // Of the hour that the end of daylight saving time repeats, the earlier one is taken. A date at the edge
+            // of the calendar that has no time counts as none.
             Self::Local(date) => {
                 zone.to_timestamp(date).ok().map(|time| Timestamp::from_micros(time.as_microsecond()))
             }
@@ -33,9 +33,9 @@ impl StoredTime {
     }
 }
 
-/// The nearest moment whose local date has a year of four digits.
+/// Returns the nearest time whose local date has a year from 1 to 9999.
 pub(in crate::storage) fn in_calendar(zone: &TimeZone, time: Timestamp) -> Timestamp {
-    // A day inside, whatever the time zone; the library ends before the year does.
+    // A day from the edge, for any time zone. The range of the library ends shortly before the year 9999.
     const FIRST: i64 = -62_135_510_400;
     const LAST: i64 = 253_402_207_199;
     match jiff::Timestamp::from_second(time.seconds()) {
@@ -44,7 +44,7 @@ pub(in crate::storage) fn in_calendar(zone: &TimeZone, time: Timestamp) -> Times
     }
 }
 
-/// Writes moments as local dates. Most are of the same second, so that one is kept.
+/// Writes times as local dates. Keeps the text of the last second, because most times are in the same second.
 #[derive(Debug)]
 pub(in crate::storage::gdbm) struct DateWriter {
     zone: TimeZone,
@@ -53,17 +53,15 @@ pub(in crate::storage::gdbm) struct DateWriter {
 }
 
 impl DateWriter {
-    /// A calendar of this time zone.
     pub(in crate::storage::gdbm) fn new(zone: TimeZone) -> Self {
         Self { zone, second: None, text: Vec::new() }
     }
 
-    /// The time zone.
     pub(in crate::storage::gdbm) fn zone(&self) -> &TimeZone {
         &self.zone
     }
 
-    /// Writes a moment as it is stored.
+    /// Appends a time in its stored form.
     pub(super) fn push_stored(&mut self, out: &mut Vec<u8>, time: StoredTime) {
         match time {
             StoredTime::Never => out.extend_from_slice(b"None"),
@@ -74,7 +72,7 @@ impl DateWriter {
 
     fn push(&mut self, out: &mut Vec<u8>, time: Timestamp) {
         if self.second != Some(time.seconds()) {
-            // A moment beyond the calendar can only come from a foreign program.
+            // A time beyond the calendar can only come from another program.
             let moment = jiff::Timestamp::from_second(time.seconds()).unwrap_or_default();
             self.text.clear();
             push_date(&mut self.text, self.zone.to_datetime(moment));
@@ -85,7 +83,7 @@ impl DateWriter {
     }
 }
 
-/// `YYYY-MM-DD HH:MM:SS.ffffff`, without the fraction where it is zero.
+/// Appends `YYYY-MM-DD HH:MM:SS.ffffff`, without the fraction if it is zero.
 fn push_date(out: &mut Vec<u8>, date: DateTime) {
     let year = date.year().unsigned_abs();
     push_pair(out, (year / 100) as u8);
@@ -117,7 +115,7 @@ fn push_fraction(out: &mut Vec<u8>, micros: u32) {
     }
 }
 
-/// Seconds since the epoch; version 0 wrote -1 for never.
+/// Parses seconds since the epoch; -1 in version 0 means never.
 pub(super) fn seconds(text: &[u8]) -> Option<StoredTime> {
     match text {
         b"None" => Some(StoredTime::Never),
@@ -128,7 +126,7 @@ pub(super) fn seconds(text: &[u8]) -> Option<StoredTime> {
     }
 }
 
-/// A date of version 1, or a number of version 0 that stands in its place.
+/// Parses a date of version 1, or a number of version 0 in its place.
 pub(super) fn date(text: &[u8]) -> Option<StoredTime> {
     if text == b"None" || !text.contains(&b':') {
         return seconds(text);
@@ -155,14 +153,14 @@ pub(super) fn date(text: &[u8]) -> Option<StoredTime> {
         narrow(day)?,
         narrow(hour)?,
         narrow(minute)?,
-        // A leap second, of which the established server's reader admits two.
+        // A leap second, written as 60 or 61, as Python accepts it.
         narrow(second).filter(|second| *second <= 61)?.min(59),
         micros * 1000,
     );
     date.ok().map(StoredTime::Local)
 }
 
-/// The length of the date that some bytes begin with, in the form in which it is written.
+/// Returns the length of the written date or `None` at the beginning of the bytes.
 pub(super) fn date_length(bytes: &[u8]) -> Option<usize> {
     const WHOLE: usize = "YYYY-MM-DD HH:MM:SS".len();
     const FRACTION: usize = ".ffffff".len();
@@ -185,7 +183,7 @@ fn numbers(text: &[u8], separator: u8) -> Option<[i32; 3]> {
     parts.next().is_none().then_some(numbers)
 }
 
-/// Up to six digits.
+/// Parses one to six digits.
 fn number(text: &[u8]) -> Option<i32> {
     if !(1..=6).contains(&text.len()) || !text.iter().all(u8::is_ascii_digit) {
         return None;
@@ -198,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_second_is_not_confused_with_another() {
+    fn kept_second_is_not_used_for_another_second() {
         let mut calendar = DateWriter::new(TimeZone::UTC);
         let mut text = |micros| {
             let mut out = Vec::new();

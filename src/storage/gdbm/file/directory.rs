@@ -1,11 +1,10 @@
-//! Keys that would blow the file's directory up.
+//! Protection against keys that would make the directory of the file huge.
 //!
-//! The file is an extendible hash: a full bucket is split, and if its keys agree in as many bits of
-//! their hashes as the directory looks at, the directory doubles until they differ. The hash is
-//! simple, so that anybody can make digests that agree in all 31 bits. Enough of them, and one
-//! store doubles the directory up to gigabytes, and then fails for ever. So before a new key is
-//! stored in a full bucket, the bucket is looked at, in the file: as gdbm 1.23 lays it out, in the
-//! machine's byte order.
+//! The file is an extendible hash. A full bucket is split; if all its keys agree in the hash bits that index the
+//! directory, the directory doubles until they differ. The hash function is simple, so an attacker can choose digests
+//! that agree in all 31 bits. Enough of them would make one store double the directory to gigabytes, and then fail for
+//! good. So before a new key is stored in a full bucket, the hashes in that bucket are compared, as they are in the
+//! file (layout of gdbm 1.23, the machine's byte order).
 
 use std::fs::File;
 use std::io;
@@ -13,39 +12,38 @@ use std::os::unix::fs::FileExt;
 
 use super::header::{Header, word};
 
-/// Bits of a hash.
+/// Number of bits of a hash.
 pub(crate) const HASH_BITS: u32 = 31;
-/// Where a bucket has its number of keys and then their places, each with the key's hash first.
+/// Offset in a bucket of its number of keys.
 const BUCKET_COUNT: u64 = 108;
+/// Offset in a bucket of its elements, one a key. The first word of an element is the hash.
 pub(crate) const BUCKET_ELEMENTS: u64 = 112;
 pub(crate) const ELEMENT_SIZE: usize = 24;
-/// How large the directory may always become, and what part of the file beyond that. Digests that
-/// nobody has chosen need a hundredth of this.
+/// Size in bytes that the directory may always have.
 const LIMIT: u64 = 1 << 20;
+/// Fraction of the file that the directory may take beyond [`LIMIT`]. Ordinary digests need a hundredth of this.
 const LIMIT_FRACTION: u64 = 64;
 
-/// A directory of this many bits is always small enough, so that keys which do not all agree in as many
-/// bits of their hashes do no harm.
+/// Number of bits with which a directory is within [`LIMIT`]. Keys that differ in these bits do no harm.
 const HARMLESS_BITS: u32 = LIMIT.ilog2() - 3;
 
-/// A look at a file's directory.
+/// Predicts how new keys change the directory of a file.
 ///
-/// A bucket that has room cannot burst, nor can one that gets as many keys as it had room for when it
-/// was looked at. So a look is good for as many further keys with the same harmless bits.
+/// A bucket cannot overflow before it gets as many keys as it had room for when it was last read. So one read is valid
+/// for that many further keys with the same harmless bits.
 #[derive(Debug)]
 pub(crate) struct HashDirectory {
     file: File,
-    /// For all harmless bits how many keys may still come without another look.
+    /// Number of keys that can be stored without another read, by harmless bits.
     credit: Box<[u8]>,
 }
 
 impl HashDirectory {
-    /// Looks at this file.
     pub(crate) fn new(file: File) -> Self {
         Self { file, credit: vec![0; 1 << HARMLESS_BITS].into() }
     }
 
-    /// Whether storing this new key would make the directory larger than is reasonable.
+    /// Returns whether storing this new key would make the directory larger than its limit.
     pub(crate) fn would_grow_directory(&mut self, key: &[u8]) -> io::Result<bool> {
         let hash = hash(key);
         let credit = &mut self.credit[(hash >> (HASH_BITS - HARMLESS_BITS)) as usize];
@@ -75,15 +73,15 @@ impl HashDirectory {
         let differing = elements
             .chunks_exact(ELEMENT_SIZE)
             .fold(0, |differing, element| differing | (word(element, 0) ^ hash));
-        // One bit more than all of them agree in.
+        // One bit more than the number in which all of them agree.
         let needed = (differing.leading_zeros() - (u32::BITS - HASH_BITS) + 1).min(HASH_BITS);
         let size = header.next_block;
         Ok(needed > bits && (8 << needed) > LIMIT.max(size / LIMIT_FRACTION))
     }
 
-    /// Notes that the bucket of this entry of a directory with so many bits has room for so many keys.
+    /// Records that the bucket of a directory entry has room for `left` keys. `bits` is the size of the directory.
     fn give_credit(&mut self, entry: u64, bits: u32, left: u32) {
-        // A bucket of a larger directory has only some of the keys that agree in the harmless bits.
+        // With more bits, the bucket has only some of the keys that agree in the harmless bits.
         let Some(further) = HARMLESS_BITS.checked_sub(bits) else { return };
         let first = (entry << further) as usize;
         if let Some(credit) = self.credit.get_mut(first..first + (1 << further)) {
@@ -92,12 +90,12 @@ impl HashDirectory {
     }
 }
 
-/// The hash of the file format.
+/// Returns the hash that the file format gives a key.
 pub(crate) fn hash(key: &[u8]) -> u32 {
     const MASK: u32 = 0x7fff_ffff;
     let length = u32::try_from(key.len()).unwrap_or_default();
     let sum = key.iter().enumerate().fold(0x238f_13af_u32.wrapping_mul(length), |sum, (index, byte)| {
-        // The format's characters are signed.
+        // Bytes are signed in the format.
         let byte = (*byte as i8 as i32 as u32).wrapping_shl((index * 5 % 24) as u32);
         sum.wrapping_add(byte) & MASK
     });

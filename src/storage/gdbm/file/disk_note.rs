@@ -1,7 +1,8 @@
-//! A note in the homedir about a database on another disk.
+//! The note `pyzord.disk` in the homedir about databases on other disks.
 //!
-//! A database whose disk is not mounted looks like one that is yet to be made. A new one in the directory below
-//! would take reports that are lost to the real one. So the homedir keeps a note of databases that are elsewhere.
+//! A database whose disk is not mounted looks like one that was never created. A new one, in the directory below the
+//! mount point, would take reports that the real one then lacks. So the homedir keeps a note of databases that were
+//! last used on another disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,7 +15,7 @@ use super::location::DatabasePath;
 use crate::os::open;
 use crate::storage::EngineOpenError;
 
-/// What lines of the note begin with that name a database.
+/// Prefix of the lines that name a database.
 const DATABASE: &str = "database: ";
 
 /// The note of one homedir.
@@ -25,39 +26,38 @@ pub(crate) struct DiskNote {
 }
 
 impl DiskNote {
-    /// The note in this directory.
+    /// Returns the note of a homedir.
     pub(crate) fn of(homedir: &Path) -> Self {
         Self { homedir: homedir.to_owned(), path: homedir.join("pyzord.disk") }
     }
 
-    /// Whether a database may be made at this place, where there is none.
+    /// Checks that a missing database may be created.
     ///
     /// # Errors
     ///
-    /// One line for the operator: there was one, on another disk.
+    /// One line for the operator if it was last used on another disk.
     pub(crate) fn permit(&self, place: &DatabasePath) -> Result<(), EngineOpenError> {
         let Ok(text) = open::to_read(&self.path).and_then(io::read_to_string) else { return Ok(()) };
         let directory = place.file().parent().unwrap_or(Path::new("/"));
-        // Numbers of devices change from boot to boot, and disks are exchanged: any other disk will do.
+        // Device numbers change from boot to boot, and disks are replaced: any other disk is accepted.
         let is_elsewhere =
             device_of(directory).is_ok_and(|device| Some(device) != device_of(&self.homedir).ok());
         if is_elsewhere || !text.lines().any(|line| line == line_of(place)) {
             return Ok(());
         }
         Err(EngineOpenError::absent(format!(
-            "the database {} is not there, and was on another disk when it was used last: mount that disk; or, if a new \
-             database is to be made here, remove the note of it, {}",
+            "the database {} is missing, and was last used on another disk: mount that disk, or remove {} to create a \
+             new database here",
             place.file().display(),
             self.path.display()
         )))
     }
 
-    /// Notes where this database is, if that is another disk than the homedir's.
+    /// Adds a database to the note if it is on another disk than the homedir, and removes it otherwise.
     pub(crate) fn keep(&self, place: &DatabasePath, database: &File) {
         if let Err(error) = self.try_to_keep(place, database) {
             warn!(
-                "{} cannot be kept: {error}; should the disk of the database {} not be mounted, a start will make a new \
-                 database",
+                "cannot write {}: {error}; a start without the disk of the database {} will create a new database",
                 self.path.display(),
                 place.file().display()
             );
@@ -65,8 +65,9 @@ impl DiskNote {
     }
 
     fn try_to_keep(&self, place: &DatabasePath, database: &File) -> io::Result<()> {
-        const TEXT: &str = "pyzord makes no new database of these names as long as their directories are on the disk of this \
-                            file, since their own disk is not mounted then. To have it make one, remove this file.\n\n";
+        const TEXT: &str = "pyzord creates no new database at these paths while their directories are on the disk of \
+                            this file, because their own disk is then not mounted. To allow a new database, remove \
+                            this file.\n\n";
         let is_elsewhere = device_of(&self.homedir)? != database.metadata()?.dev();
         let old = match open::to_read(&self.path).and_then(io::read_to_string) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),

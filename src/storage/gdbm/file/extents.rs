@@ -1,4 +1,4 @@
-//! The parts of a file that are no holes: a server leaves a hole of a gibibyte behind when it is killed.
+//! The parts of a file that are not holes. A killed server leaves a hole of a gibibyte at the end of its file.
 
 use std::fs::File;
 use std::io;
@@ -8,12 +8,12 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek64};
 
-/// The parts from `start` on that are no holes, in their order. Where the file system cannot tell, all of it.
+/// Returns the ranges from `start` on that are not holes, in order: the whole rest if the file system cannot tell.
 pub(crate) fn data(file: &File, start: u64) -> io::Result<Vec<Range<u64>>> {
     let length = file.metadata()?.len();
-    let seek = |place: u64, whence| {
-        let place = i64::try_from(place).map_err(io::Error::other)?;
-        match lseek64(file, place, whence) {
+    let seek = |offset: u64, whence| {
+        let offset = i64::try_from(offset).map_err(io::Error::other)?;
+        match lseek64(file, offset, whence) {
             Ok(found) => Ok(Some(found.unsigned_abs())),
             Err(Errno::ENXIO) => Ok(None),
             Err(error) => Err(io::Error::from(error)),
@@ -33,7 +33,7 @@ pub(crate) fn data(file: &File, start: u64) -> io::Result<Vec<Range<u64>>> {
     Ok(parts)
 }
 
-/// Copies a file into an empty one, but for its holes.
+/// Copies a file into an empty one. Holes stay holes.
 pub(crate) fn copy(from: &File, to: &File) -> io::Result<()> {
     for part in data(from, 0)? {
         copy_part(from, to, part)?;

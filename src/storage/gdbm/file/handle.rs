@@ -1,9 +1,9 @@
-//! A safe handle on an open GNU dbm file: the one place that calls the C library.
+//! A safe handle on an open GNU dbm file: the only module that calls the C library.
 //!
-//! The library is not thread-safe for one handle: every operation takes `&mut self`, and the
-//! handle may move between threads but not be shared. Names from gdbm.h, 1.23:
+//! A handle of the library may move between threads but not be shared, so every operation takes `&mut self`. Names in
+//! gdbm.h, version 1.23:
 //!
-//! | here | there |
+//! | here | gdbm.h |
 //! | --- | --- |
 //! | [`Handle::open`], [`Handle::open_to_read`] | `gdbm_fd_open` |
 //! | [`Handle::keep_cached`], [`Handle::unmap`], [`Handle::map_anew`] | `gdbm_setopt` (`GDBM_SETCACHESIZE`, `GDBM_SETMMAP`) |
@@ -14,7 +14,7 @@
 //! | [`Handle::block_size`], [`Handle::needs_recovery`] | `gdbm_setopt` (`GDBM_GETBLOCKSIZE`), `gdbm_needs_recovery` |
 //! | [`Handle::recover`] | `gdbm_recover` (`GDBM_RCVR_FORCE`) |
 //! | [`Handle::close`] | `gdbm_close` |
-#![allow(unsafe_code, reason = "this room wraps a C library")]
+#![allow(unsafe_code, reason = "wraps a C library")]
 
 use std::ffi::{CStr, CString, c_int};
 use std::fs;
@@ -31,7 +31,7 @@ use thiserror::Error;
 
 use super::change_flag::ChangeFlag;
 
-/// What gdbm-sys lacks or declares wrongly, as in gdbm.h 1.23.
+/// Declarations of gdbm.h 1.23 that gdbm-sys lacks or has wrong.
 mod c {
     use std::ffi::{c_char, c_int, c_void};
 
@@ -45,7 +45,7 @@ mod c {
     pub(crate) const GDBM_GETBLOCKSIZE: c_int = 16;
     pub(crate) const GDBM_RCVR_FORCE: c_int = 0x20;
 
-    /// `gdbm_recovery`: the first fields are read only with flags that we do not set.
+    /// `gdbm_recovery`. The library reads the first five fields only with flags that are never set here.
     #[repr(C)]
     pub(crate) struct Recovery {
         pub(crate) errfun: *const c_void,
@@ -78,49 +78,55 @@ mod c {
     }
 }
 
-/// Error numbers of gdbm.h that gdbm-sys lacks: a file of another byte order, of another word size, that ends
-/// too early, with an implausible header, with an implausible list of free blocks.
+// Error numbers of gdbm.h that gdbm-sys lacks.
+
+/// The file has the other byte order.
 pub(crate) const GDBM_BYTE_SWAPPED: u32 = 21;
+/// The file has another word size.
 pub(crate) const GDBM_BAD_FILE_OFFSET: u32 = 22;
+/// The file is too short.
 pub(crate) const GDBM_FILE_EOF: u32 = 25;
+/// The header is implausible.
 pub(crate) const GDBM_BAD_HEADER: u32 = 33;
+/// The list of free blocks is implausible.
 pub(crate) const GDBM_BAD_AVAIL: u32 = 34;
 
-/// What the library said, and the system behind it.
+/// An error of the library, with the system error that caused it, if any.
 #[derive(Debug, Error)]
 #[error("{text}{}", system.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
 pub(crate) struct GdbmError {
     /// The library's error number.
     pub(crate) number: u32,
-    /// The system's error, where there is one behind it.
+    /// The system error behind it.
     pub(crate) system: Option<io::Error>,
     text: String,
 }
 
 impl GdbmError {
-    /// The number of the system's error, where there is one.
+    /// Returns the number of the system error behind it.
     pub(crate) fn system_number(&self) -> Option<Errno> {
         self.system.as_ref()?.raw_os_error().map(Errno::from_raw)
     }
 }
 
-/// An open database. Only the lock of the caller keeps other processes away.
+/// An open database. The library's own locking is off: the caller must have locked the file.
 #[derive(Debug)]
 pub(crate) struct Handle {
     file: RawHandle,
     flag: Arc<ChangeFlag>,
 }
 
-/// What the library knows the file by.
+/// The library's pointer. Closes the file when dropped.
 #[derive(Debug)]
 struct RawHandle(NonNull<File>);
 
-// SAFETY: the library keeps no thread-local state for a file but the error number, which is read
-// right behind the failing call on the same thread.
+// SAFETY: the only thread-local state of the library is the error number, which is read right after the failing call
+// on the same thread.
 unsafe impl Send for RawHandle {}
 
 impl Handle {
-    /// Opens a database for reading and writing, and makes an empty file one. The name is for [`Handle::recover`].
+    /// Opens a database for reading and writing. An empty file becomes an empty database. `name` must be the path of
+    /// the file, for [`Handle::recover`].
     pub(crate) fn open(file: &fs::File, name: &Path) -> Result<Self, GdbmError> {
         Self::open_as(file, name, gdbm_sys::GDBM_WRCREAT)
     }
@@ -138,12 +144,12 @@ impl Handle {
         };
         let name = CString::new(name.as_os_str().as_bytes())
             .map_err(|_| failed(None, "the name contains a zero byte"))?;
-        // The library reads from where the descriptor is.
+        // The library reads from the current offset.
         let descriptor = file.try_clone().and_then(|mut file| file.rewind().map(|()| file));
         let descriptor = descriptor.map_err(|error| failed(Some(error), "cannot use the file"))?;
         let flags = mode as c_int | c::GDBM_NOLOCK | c::GDBM_CLOEXEC | c::GDBM_CLOERROR;
-        // SAFETY: the descriptor becomes the library's, also if this fails; the name is a C string that lives
-        // during the call; without a function for fatal errors the library has its own.
+        // SAFETY: the library takes the descriptor over, even on failure; the name is a C string that lives during the
+        // call; without a handler for fatal errors the library uses its own.
         let file = unsafe { c::gdbm_fd_open(descriptor.into_raw_fd(), name.as_ptr(), 0, flags, None) };
         let Some(file) = NonNull::new(file) else {
             let system = io::Error::last_os_error();
@@ -152,33 +158,33 @@ impl Handle {
         Ok(Self { file: RawHandle(file), flag: Arc::default() })
     }
 
-    /// From here on each change is noted in this flag.
+    /// Makes every later change set and clear this flag.
     pub(crate) fn note_changes(&mut self, flag: &Arc<ChangeFlag>) {
         self.flag = Arc::clone(flag);
     }
 
-    /// Lets the library keep this many blocks of the file decoded, and no more.
+    /// Limits the blocks of the file that the library keeps decoded.
     pub(crate) fn keep_cached(&mut self, blocks: usize) -> Result<(), GdbmError> {
         let mut blocks = blocks;
         self.option(c::GDBM_SETCACHESIZE, (&raw mut blocks).cast(), size_of::<usize>())
     }
 
-    /// From here on the library uses system calls, and does not map the file into memory.
+    /// Makes the library use system calls instead of a memory mapping.
     pub(crate) fn unmap(&mut self) -> Result<(), GdbmError> {
         let mut mapped: c_int = 0;
         self.option(c::GDBM_SETMMAP, &raw mut mapped, size_of::<c_int>())
     }
 
-    /// Maps the file into memory anew, as long as it is now. Waits until all changes are on the disk.
+    /// Maps the file again, in its current length. Waits for an fsync.
     pub(crate) fn map_anew(&mut self) -> Result<(), GdbmError> {
         self.unmap()?;
         let mut mapped: c_int = 1;
         self.option(c::GDBM_SETMMAP, &raw mut mapped, size_of::<c_int>())
     }
 
-    /// Has the library write all records that can be read into a new file, which takes the name that the handle was
-    /// opened with; the handle then is on the new one. Unless forced, nothing is done to a file in which the library
-    /// finds no damage. Says how many records and buckets could not be read.
+    /// Makes the library write all readable records into a new file and rename it to the name that the handle was
+    /// opened with. The handle is then on the new file. Unless forced, does nothing if the library finds no damage.
+    /// Returns the number of unreadable records and buckets.
     pub(crate) fn recover(&mut self, is_forced: bool) -> Result<usize, GdbmError> {
         let mut recovery = c::Recovery {
             errfun: std::ptr::null(),
@@ -202,7 +208,7 @@ impl Handle {
         Ok(recovery.failed_keys + recovery.failed_buckets)
     }
 
-    /// Reads what is stored under a key into `value`; says whether there is something.
+    /// Reads the value of a key. Returns false, and leaves `value` alone, if there is none.
     pub(crate) fn fetch(&mut self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, GdbmError> {
         let key = borrowed(key)?;
         // SAFETY: the handle is open and not used elsewhere; the key lives during the call.
@@ -210,7 +216,7 @@ impl Handle {
         self.take(found, value)
     }
 
-    /// Whether something is stored under a key.
+    /// Returns whether a key exists.
     pub(crate) fn has(&mut self, key: &[u8]) -> Result<bool, GdbmError> {
         let key = borrowed(key)?;
         // SAFETY: the handle is open and not used elsewhere; the key lives during the call.
@@ -225,12 +231,12 @@ impl Handle {
         }
     }
 
-    /// Stores a value under a key, replacing what was there.
+    /// Stores a value under a key, replacing an old one.
     pub(crate) fn store(&mut self, key: &[u8], value: &[u8]) -> Result<(), GdbmError> {
         self.put(key, value, gdbm_sys::GDBM_REPLACE).map(drop)
     }
 
-    /// Stores a value under a new key; says whether it was one. Otherwise nothing is changed.
+    /// Stores a value under a new key. Returns false, and changes nothing, if the key exists.
     pub(crate) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<bool, GdbmError> {
         self.put(key, value, gdbm_sys::GDBM_INSERT)
     }
@@ -247,7 +253,7 @@ impl Handle {
         })
     }
 
-    /// Deletes a key and what is stored under it; says whether there was something.
+    /// Deletes a key and its value. Returns false if there was none.
     pub(crate) fn delete(&mut self, key: &[u8]) -> Result<bool, GdbmError> {
         let key = borrowed(key)?;
         self.change(|handle| {
@@ -262,7 +268,8 @@ impl Handle {
         })
     }
 
-    /// Everything that may change the file is called by this. What has failed may be half done.
+    /// Runs a library call that may change the file, with the change flag set. Every such call must go through here.
+    /// A call that fails may be half done, so a repair is then required.
     fn change<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T, GdbmError>) -> Result<T, GdbmError> {
         self.flag.begin();
         let outcome = call(self);
@@ -274,15 +281,14 @@ impl Handle {
         outcome
     }
 
-    /// Reads the first key of the file's own order into `key`; says whether there is one.
+    /// Reads the first key, in the order of the file, into `key`. Returns false if there is none.
     pub(crate) fn first_key(&mut self, key: &mut Vec<u8>) -> Result<bool, GdbmError> {
         // SAFETY: the handle is open and not used elsewhere.
         let found = unsafe { gdbm_sys::gdbm_firstkey(self.raw()) };
         self.take(found, key)
     }
 
-    /// Replaces `key` by the one behind it; says whether there is one. Without an error there is
-    /// also none when the key itself is gone.
+    /// Replaces `key` by the next one. Returns false at the end, and also if `key` itself was deleted.
     pub(crate) fn next_key(&mut self, key: &mut Vec<u8>) -> Result<bool, GdbmError> {
         let before = borrowed(key)?;
         // SAFETY: the handle is open and not used elsewhere; the key lives during the call, and
@@ -291,7 +297,7 @@ impl Handle {
         self.take(found, key)
     }
 
-    /// How many records there are.
+    /// Returns the number of records.
     pub(crate) fn count(&mut self) -> Result<u64, GdbmError> {
         let mut count = 0;
         // SAFETY: the handle is open and not used elsewhere; the number lives during the call.
@@ -301,20 +307,20 @@ impl Handle {
         }
     }
 
-    /// The size of the file's blocks, in bytes.
+    /// Returns the size of the file's blocks in bytes.
     pub(crate) fn block_size(&mut self) -> Result<usize, GdbmError> {
         let mut size: c_int = 0;
         self.option(c::GDBM_GETBLOCKSIZE, (&raw mut size).cast(), size_of::<c_int>())?;
         Ok(usize::try_from(size).unwrap_or_default())
     }
 
-    /// Whether the library refuses to go on with this file until it has been recovered.
+    /// Returns whether the library refuses to use this file before a recovery.
     pub(crate) fn needs_recovery(&mut self) -> bool {
         // SAFETY: the handle is open and not used elsewhere.
         unsafe { c::gdbm_needs_recovery(self.raw()) != 0 }
     }
 
-    /// Closes the database, writing what the library still holds.
+    /// Writes what the library still buffers and closes the database.
     pub(crate) fn close(self) -> Result<(), GdbmError> {
         let Self { file, flag } = self;
         let file = std::mem::ManuallyDrop::new(file);
@@ -350,9 +356,9 @@ impl Handle {
         }
         into.clear();
         let length = usize::try_from(found.dsize).unwrap_or_default();
-        // SAFETY: the library returned this many bytes at this address, which nobody else knows.
+        // SAFETY: the library returned this many bytes at this address, and keeps no pointer to it.
         into.extend_from_slice(unsafe { std::slice::from_raw_parts(found.dptr.cast(), length) });
-        // SAFETY: the library allocated it with malloc and leaves freeing it to the caller.
+        // SAFETY: the library allocated it with malloc and leaves it to the caller to free.
         unsafe { libc::free(found.dptr.cast()) };
         Ok(true)
     }
@@ -371,7 +377,7 @@ impl Drop for RawHandle {
     }
 }
 
-/// A key or value as the library takes it; it does not change it, whatever the type says.
+/// Returns a key or value in the form of the library, which does not modify it although the pointer is mutable.
 fn borrowed(bytes: &[u8]) -> Result<datum, GdbmError> {
     match c_int::try_from(bytes.len()) {
         Ok(dsize) => Ok(datum { dptr: bytes.as_ptr().cast_mut().cast(), dsize }),
@@ -379,7 +385,7 @@ fn borrowed(bytes: &[u8]) -> Result<datum, GdbmError> {
     }
 }
 
-/// The thread's last error number, for when there is no handle to ask.
+/// Returns the thread's last error number, for errors without a handle.
 fn last_open_error() -> c_int {
     // SAFETY: takes nothing and returns the address of a variable of this thread.
     let location = unsafe { gdbm_sys::gdbm_errno_location() };
@@ -390,13 +396,13 @@ fn last_open_error() -> c_int {
 fn error_of(number: c_int, system: io::Error) -> GdbmError {
     // SAFETY: takes any number and returns the address of a constant C string.
     let text = unsafe { gdbm_sys::gdbm_strerror(number) };
-    // SAFETY: it is one, and lives as long as the program.
+    // SAFETY: the string is constant.
     let text = unsafe { CStr::from_ptr(text) };
     // SAFETY: takes any number.
     let has_system = unsafe { c::gdbm_check_syserr(number) } != 0;
     let number = u32::try_from(number).unwrap_or_default();
     if number == gdbm_sys::GDBM_NO_ERROR {
-        // It keeps no number for some of its failures.
+        // The library sets no error number for some failures.
         return GdbmError { number, system: Some(system), text: "GNU dbm cannot go on".to_owned() };
     }
     GdbmError { number, system: has_system.then_some(system), text: text.to_string_lossy().into_owned() }

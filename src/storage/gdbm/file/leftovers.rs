@@ -1,4 +1,5 @@
-//! Files that an interrupted repair has left beside the database: `NAME.repair`, and `NAME.repair.XXXXXX` of the library.
+//! Files that an interrupted repair has left beside the database: `NAME.repair`, and `NAME.repair.XXXXXX` of the
+//! library.
 
 use std::fs;
 use std::io;
@@ -33,7 +34,7 @@ pub(crate) fn remove_every_leftover(place: &DatabasePath) {
         for path in found {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    warn!("{} is of no use any more and cannot be removed: {error}", path.display());
+                    warn!("cannot remove {}, left by an interrupted repair: {error}", path.display());
                     return;
                 }
                 _ => {}

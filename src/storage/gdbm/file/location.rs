@@ -1,4 +1,4 @@
-//! Where a database really is: its path without links, its lock, and the files beside it.
+//! The location of a database: its path without links, its lock, and the files beside it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -13,37 +13,36 @@ use super::reserve::file_size_limit;
 use crate::os::open;
 use crate::storage::EngineOpenError;
 
-/// How often a file that was replaced while it was being locked is opened again.
+/// Number of attempts to lock a file that is replaced while it is being locked.
 const ATTEMPTS: u32 = 100;
-/// How many links are followed from one to the next.
+/// Number of links that are followed.
 const LINKS: usize = 40;
-/// What a repair needs on the disk besides the size of the file.
+/// Free bytes that a repair needs beyond the size of the file.
 const SLACK: u64 = 8 << 20;
 
-/// The place of one database.
+/// The resolved path of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DatabasePath {
     file: PathBuf,
     directory: PathBuf,
 }
 
-/// What a process may do with a file that it has locked.
+/// The kind of lock on a database file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileAccess {
-    /// Read it, beside other readers.
+    /// Shared with other readers.
     Read,
-    /// Change it, alone.
+    /// Exclusive.
     Change,
 }
 
 impl DatabasePath {
-    /// The place that this path leads to, which is to be asked once: a link that changes later changes
-    /// nothing for a process that has the file open.
+    /// Resolves a path. Must be called once for each opening, so that a link that changes later has no effect on a
+    /// process that has the file open.
     ///
     /// # Errors
     ///
-    /// One line for the operator, also where the path is a link to what is not there: its disk may not be
-    /// mounted.
+    /// One line for the operator. A dangling link is an error, because the disk of its target may not be mounted.
     pub(crate) fn of(path: &Path) -> Result<Self, EngineOpenError> {
         let file = match fs::canonicalize(path) {
             Ok(file) => file,
@@ -59,8 +58,8 @@ impl DatabasePath {
         if let Some(target) = std::iter::successors(follow(path), |link| follow(link)).take(LINKS).last() {
             let (path, target) = (path.display(), target.display());
             return Err(EngineOpenError::absent(format!(
-                "the database {path} is a link to {target}, which is not there: mount the disk that it is on, or make an \
-                 empty file there for a new database"
+                "the database {path} is a link to {target}, which is missing: mount its disk, or create an empty file \
+                 there for a new database"
             )));
         }
         let absent = |error: io::Error| {
@@ -72,19 +71,19 @@ impl DatabasePath {
         Ok(fs::canonicalize(directory).map_err(absent)?.join(name))
     }
 
-    /// The path of the file, without links.
+    /// Returns the path of the file, without links.
     pub(crate) fn file(&self) -> &Path {
         &self.file
     }
 
-    /// A path beside it, with this behind the name.
+    /// Returns the path of the file with a suffix.
     pub(crate) fn beside(&self, end: &str) -> PathBuf {
         let mut name = self.file.as_os_str().to_owned();
         name.push(end);
         name.into()
     }
 
-    /// The files beside it whose names begin with its own and then this.
+    /// Returns the existing files whose paths begin with that of the database followed by `end`, sorted.
     pub(crate) fn all_beside(&self, end: &str) -> io::Result<Vec<PathBuf>> {
         let start = self.beside(end);
         let mut found = Vec::new();
@@ -98,17 +97,18 @@ impl DatabasePath {
         Ok(found)
     }
 
-    /// Opens the file and locks it, until the last copy of this descriptor is closed. It is the file of this path then,
-    /// whatever was renamed meanwhile.
+    /// Opens the file and locks it until the last copy of the descriptor is closed. The locked file is the one that has
+    /// this path when the function returns, even if it was replaced meanwhile.
     ///
     /// # Errors
     ///
-    /// One line for the operator. It says so if the file is in use, or if there is none.
+    /// One line for the operator: [`EngineOpenError::is_busy`] if the file is in use, [`EngineOpenError::is_absent`] if
+    /// it does not exist.
     pub(crate) fn lock(&self, purpose: FileAccess) -> Result<File, EngineOpenError> {
         self.lock_as(purpose, false).map(|(file, _)| file)
     }
 
-    /// Locks the file to change it, and makes an empty one if there is none; says whether it did.
+    /// Locks the file exclusively, and creates an empty one if it does not exist. Returns whether it was created.
     pub(crate) fn lock_or_create(&self) -> Result<(File, bool), EngineOpenError> {
         self.lock_as(FileAccess::Change, true)
     }
@@ -133,7 +133,10 @@ impl DatabasePath {
                 return Ok((file, is_new));
             }
         }
-        Err(EngineOpenError::busy(format!("the database {} is replaced all the time", self.file.display())))
+        Err(EngineOpenError::busy(format!(
+            "the database {} was replaced {ATTEMPTS} times while it was being locked: stop the program that does so",
+            self.file.display()
+        )))
     }
 
     fn cannot_open(&self, error: &io::Error) -> EngineOpenError {
@@ -145,8 +148,8 @@ impl DatabasePath {
         }
     }
 
-    /// Locks an open file as the library does, which keeps every other user of it away. The lock is ours and not
-    /// the library's, which would give it up before the marker is gone.
+    /// Locks an open file with flock, as the library does, so that other programs respect it. The lock is not left to
+    /// the library, which would release it before the marker is removed.
     pub(crate) fn lock_file(&self, file: File, purpose: FileAccess) -> Result<File, EngineOpenError> {
         let locked = match purpose {
             FileAccess::Read => file.try_lock_shared(),
@@ -162,12 +165,12 @@ impl DatabasePath {
                 Err(EngineOpenError::busy(format!("the database {path} is in use by {who}: stop that first")))
             }
             Err(TryLockError::Error(error)) => {
-                Err(EngineOpenError::new(format!("the database {path} cannot be locked: {error}")))
+                Err(EngineOpenError::new(format!("cannot lock the database {path}: {error}")))
             }
         }
     }
 
-    /// The other process that has locked the file, as far as the kernel's list tells.
+    /// Returns the other process that has locked the file, if /proc/locks names it.
     fn holder(&self) -> Option<u32> {
         let metadata = fs::metadata(&self.file).ok()?;
         let (device, inode) = (metadata.dev(), metadata.ino());
@@ -181,14 +184,14 @@ impl DatabasePath {
         })
     }
 
-    /// Whether the file of this path is mounted there by itself, so that no other one can take its place.
+    /// Returns whether the file is itself a mount point, which no other file can replace.
     pub(crate) fn is_mount_point(&self, file: &File) -> bool {
         let directory = fs::metadata(&self.directory).map(|directory| directory.dev());
         matches!((file.metadata(), directory), (Ok(file), Ok(directory)) if file.dev() != directory)
             || is_mounted(&self.file)
     }
 
-    /// Whether this open file is the one of the path.
+    /// Returns whether an open file is still the one at the path.
     pub(crate) fn is_there(&self, file: &File) -> bool {
         let number = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
         match (fs::metadata(&self.file), file.metadata()) {
@@ -197,7 +200,7 @@ impl DatabasePath {
         }
     }
 
-    /// Whether the disk has room for so many more bytes and whether this process may make a file of so many.
+    /// Returns whether a file of this size, and an eighth more, fits onto the disk and below the file size limit.
     pub(crate) fn has_room(&self, size: u64) -> io::Result<bool> {
         let wanted = size + size / 8;
         if wanted > file_size_limit() {
@@ -208,13 +211,13 @@ impl DatabasePath {
         Ok(free > wanted + SLACK)
     }
 
-    /// Waits until names in the directory have reached the disk.
+    /// Syncs the directory of the file, so that a rename survives a crash of the machine.
     pub(crate) fn sync_directory(&self) -> io::Result<()> {
         File::open(&self.directory)?.sync_all()
     }
 }
 
-/// Fails if there is something else than a file: a pipe would be waited for, for ever.
+/// Fails if the path exists and is not a regular file. Opening a pipe would block.
 pub(crate) fn check_kind(path: &Path) -> Result<(), EngineOpenError> {
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         let path = path.display();
@@ -225,14 +228,14 @@ pub(crate) fn check_kind(path: &Path) -> Result<(), EngineOpenError> {
     Ok(())
 }
 
-/// Says that the system has refused something that the database needs.
+/// Returns the error for a system call that the database needs and that has failed.
 pub(crate) fn cannot_use(path: &Path, error: &io::Error) -> EngineOpenError {
     EngineOpenError::new(format!("cannot use the database {}: {error}", path.display()))
 }
 
-/// Whether the kernel's list says that something is mounted at this path.
+/// Returns whether /proc/self/mountinfo lists this path.
 fn is_mounted(path: &Path) -> bool {
-    // As in proc(5): the fifth word, in which blanks and some more are octal numbers.
+    // As in proc(5): the fifth word is the mount point, with blanks and some other characters in octal.
     let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
     let Some(path) = path.to_str() else { return false };
     let path =
@@ -240,8 +243,8 @@ fn is_mounted(path: &Path) -> bool {
     mounts.lines().any(|line| line.split(' ').nth(4) == Some(&path))
 }
 
-/// How much of the disk a file takes, which is less than its length where it has holes, such as the tail that a
-/// killed server leaves.
+/// Returns the number of bytes that a file takes on the disk. Holes, such as the tail that a killed server leaves, do
+/// not count.
 pub(crate) fn size_of(file: &File) -> io::Result<u64> {
     let metadata = file.metadata()?;
     Ok(metadata.len().min(metadata.blocks() * 512))

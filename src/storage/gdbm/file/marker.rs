@@ -27,9 +27,9 @@ use crate::os::{boot, open};
 
 /// The explanation inside the marker. It is part of the file format: a start compares the whole page, so after a change
 /// of this text every marker of an earlier version would cost a repair.
-const TEXT: &str = "\npyzord has the database open, or was killed while it had. It removes this file when it closes the database. A \
-                    start that finds it repairs the database, unless no change was under way (change: 0), no repair is owed \
-                    (owed: 0), and the rest is the same as then.\n";
+const TEXT: &str = "\npyzord has the database open, or was killed while it had. It removes this file when it closes \
+                    the database. A start that finds it repairs the database, unless no change was under way (change: \
+                    0), no repair is owed (owed: 0), and the rest is the same as then.\n";
 
 /// The state in which the last process that had the database open left it, according to the marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,8 @@ impl Marker {
         }
     }
 
-    /// Overwrites the marker, for lack of room or rights for a new one. Never follows a link, which could name any file.
+    /// Overwrites the marker, for lack of room or rights for a new one. Never follows a link, which could name any
+    /// file.
     fn overwrite(&self, page: &[u8]) -> io::Result<File> {
         let mut options = OpenOptions::new();
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;

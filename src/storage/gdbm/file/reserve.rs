@@ -1,11 +1,12 @@
-//! Room on the disk, taken before it is needed.
+//! Disk blocks reserved ahead of their use.
 //!
-//! The library writes through a mapping and cannot cope with a disk that is full in the middle of
-//! a change: other records are destroyed. So blocks behind what is in use are reserved, and
-//! nothing is written unless the reserve can hold whatever the next changes may need.
+//! The library writes through a memory mapping, and a disk that becomes full in the middle of a change destroys other
+//! records. So blocks after the used part of the file are reserved with `fallocate`, and a change is made only if the
+//! reserve holds the most that it can need. **Invariant: no library call changes the file unless
+//! [`DiskReserve::admit`] has returned true for it.**
 //!
-//! For the same reason nobody hears of a file system that has become read-only: the mapping takes the
-//! changes, and they never reach the disk. So the system is asked now and then whether it would write.
+//! A file system that has become read-only goes unnoticed for the same reason: the mapping accepts changes that never
+//! reach the disk. So once a second in which changes are made, `fallocate` is called even if nothing more is needed.
 
 use std::fs::File;
 use std::io;
@@ -17,32 +18,36 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::header::Header;
 
-/// After how many changes it is looked at again how much is in use.
-const CHANGES_PER_LOOK: u32 = 64;
-/// What that many changes may need at most: each a block for the record and splits of a bucket.
-/// A directory that doubles comes on top and is a fraction of the file.
+/// Number of changes after which the used part of the file is measured again.
+const CHANGES_PER_CHECK: u32 = 64;
+/// The most bytes that so many changes can need: a block for each record, and splits of buckets.
 const NEEDED: u64 = 1 << 20;
+/// Fraction of the file that they can need in addition, for a directory that doubles.
 const NEEDED_FRACTION: u64 = 64;
-/// How much is reserved at once.
+/// Number of bytes reserved at a time.
 const CHUNK: u64 = 4 << 20;
+/// Fraction of the file reserved at a time in addition.
 const CHUNK_FRACTION: u64 = 32;
-/// How large this process must be allowed to make files for a new database to be of use: more than what the
-/// first changes may need.
+/// The lowest file size limit of a process with which a new database is usable: more than the first changes need.
 pub(crate) const MIN_FILE_SIZE: u64 = 2 * NEEDED;
-/// How soon a refused reservation is tried again.
+/// Time after which a reservation that failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The reserve behind what is in use of one file.
+/// The blocks reserved for one database file.
 #[derive(Debug)]
 pub(crate) struct DiskReserve {
     file: File,
+    /// Length of the used part, when last measured.
     in_use: u64,
+    /// Offset up to which blocks are reserved; 0: nothing yet.
     end: u64,
+    /// Number of changes before the next measurement.
     changes_left: u32,
     refused: Option<ReserveRefusal>,
+    /// Whether the file system can reserve blocks.
     supported: bool,
-    /// The second in which the file system was last asked.
-    asked: i64,
+    /// The second of the last change.
+    last_second: i64,
 }
 
 #[derive(Debug)]
@@ -51,38 +56,46 @@ struct ReserveRefusal {
     at: Instant,
 }
 
-/// What a look at the reserve brought that the operator should know.
+/// A change of the reserve that the operator must be told.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReserveNews {
-    /// Nothing.
+    /// No change.
     None,
-    /// From now on changes are refused: why, and whether that is for want of room.
-    Full(String, bool),
+    /// Changes are refused from now on: the reason, and whether it is a lack of room.
+    Refused(String, bool),
     /// Changes are accepted again.
-    RoomAgain,
-    /// The file system cannot reserve, so changes are accepted without.
+    Accepted,
+    /// The file system cannot reserve blocks, so changes are accepted without a reserve.
     Unsupported(String),
 }
 
 impl DiskReserve {
-    /// A reserve for this file, empty at first.
     pub(crate) fn new(file: File) -> Self {
-        Self { file, in_use: 0, end: 0, changes_left: 0, refused: None, supported: true, asked: i64::MIN }
+        Self {
+            file,
+            in_use: 0,
+            end: 0,
+            changes_left: 0,
+            refused: None,
+            supported: true,
+            last_second: i64::MIN,
+        }
     }
 
-    /// Why changes are refused, if they are.
+    /// Returns the reason if changes are refused.
     pub(crate) fn refusal(&self) -> Option<&str> {
         self.refused.as_ref().map(|refused| refused.why.as_str())
     }
 
-    /// How much of the file was in use when it was last looked at, which is now and then.
+    /// Returns the length of the used part of the file when it was last measured.
     pub(crate) fn in_use(&self) -> u64 {
         self.in_use
     }
 
-    /// Makes room for one change in this second of some clock. Says whether it may be made.
+    /// Reserves blocks for one change. Returns whether the change may be made. `second` is the current second of any
+    /// clock.
     pub(crate) fn admit(&mut self, second: i64) -> (bool, ReserveNews) {
-        let is_fresh = std::mem::replace(&mut self.asked, second) == second;
+        let is_fresh = std::mem::replace(&mut self.last_second, second) == second;
         if self.changes_left > 0 && is_fresh {
             self.changes_left -= 1;
             return (true, ReserveNews::None);
@@ -92,9 +105,9 @@ impl DiskReserve {
         }
         match self.extend(!is_fresh || self.refused.is_some()) {
             Ok(()) => {
-                self.changes_left = CHANGES_PER_LOOK - 1;
+                self.changes_left = CHANGES_PER_CHECK - 1;
                 let news =
-                    if self.refused.take().is_some() { ReserveNews::RoomAgain } else { ReserveNews::None };
+                    if self.refused.take().is_some() { ReserveNews::Accepted } else { ReserveNews::None };
                 (true, news)
             }
             Err(error)
@@ -113,7 +126,7 @@ impl DiskReserve {
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
                 );
                 let news = match self.refused {
-                    None => ReserveNews::Full(error.to_string(), is_full),
+                    None => ReserveNews::Refused(error.to_string(), is_full),
                     Some(_) => ReserveNews::None,
                 };
                 self.changes_left = 0;
@@ -123,34 +136,34 @@ impl DiskReserve {
         }
     }
 
-    fn extend(&mut self, asks: bool) -> io::Result<()> {
+    /// Extends the reserve if it is too small for the next changes. With `probes`, asks the file system in any case.
+    fn extend(&mut self, probes: bool) -> io::Result<()> {
         let size = match Header::read(&self.file)? {
             Some(header) => header.next_block,
             None => self.file.metadata()?.len(),
         };
         self.in_use = size;
         let needed = size + NEEDED + size / NEEDED_FRACTION;
-        // Blocks behind the end of the file can be reserved beyond this limit, but not used. It may be
-        // changed while the server runs.
+        // Blocks beyond this limit can be reserved but not used. The limit can change while the server runs.
         let limit = file_size_limit();
         if needed > limit {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
-                format!("this process may make files of {limit} bytes at most (ulimit -f, LimitFSIZE)"),
+                format!("files of this process are limited to {limit} bytes (ulimit -f, LimitFSIZE)"),
             ));
         }
         if !self.supported {
             return Ok(());
         }
         if needed <= self.end {
-            if asks {
-                // Changes nothing, but where nothing can be changed at all it is refused.
+            if probes {
+                // Changes nothing, but fails if the file system has become read-only.
                 fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 1)?;
             }
             return Ok(());
         }
         let end = size + CHUNK + size / CHUNK_FRACTION;
-        // The first time the whole file, since a sparse one has holes to fill.
+        // The whole file the first time, because a sparse one has holes to fill.
         let start = if self.end == 0 { 0 } else { self.end.min(size) };
         let offset = |bytes: u64| i64::try_from(bytes).map_err(|_| io::Error::from(Errno::EFBIG));
         fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset(start)?, offset(end - start)?)?;
@@ -159,7 +172,7 @@ impl DiskReserve {
     }
 }
 
-/// How large this process may make a file, as far as the system tells.
+/// Returns the file size limit of this process in bytes.
 pub(crate) fn file_size_limit() -> u64 {
     getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(limit, _)| limit)
 }
@@ -169,9 +182,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_cannot_be_written_any_more_is_found_out_within_a_second() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+    fn file_system_that_became_read_only_is_noticed_within_a_second() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         std::fs::write(&path, vec![0; 1 << 16]).unwrap();
         let writable = File::options().read(true).write(true).open(&path).unwrap();
         let mut reserve = DiskReserve::new(writable.try_clone().unwrap());
@@ -179,15 +192,15 @@ mod tests {
             (reserve.admit(1), reserve.admit(1)),
             ((true, ReserveNews::None), (true, ReserveNews::None))
         );
-        // As the descriptor of a file system that has become read-only.
+        // fallocate fails on a read-only descriptor, as on a read-only file system.
         reserve.file = File::open(&path).unwrap();
         assert!(reserve.admit(1).0);
         let (admitted, news) = reserve.admit(2);
-        assert!(!admitted && matches!(news, ReserveNews::Full(_, false)), "{news:?}");
+        assert!(!admitted && matches!(news, ReserveNews::Refused(_, false)), "{news:?}");
         assert_eq!(reserve.admit(2), (false, ReserveNews::None));
         assert!(reserve.refusal().is_some());
         reserve.file = writable;
         std::thread::sleep(RETRY);
-        assert_eq!(reserve.admit(2), (true, ReserveNews::RoomAgain));
+        assert_eq!(reserve.admit(2), (true, ReserveNews::Accepted));
     }
 }

@@ -1,11 +1,10 @@
-//! The file made longer than what is in use, so that it need not be mapped anew whenever it grows.
+//! The tail: a hole at the end of the open file, so that the file need not be mapped again whenever it grows.
 //!
-//! The library lets the file grow by one block at a time. Each time it maps the whole file anew, and
-//! every page that is used next costs a page fault: that was half the time of a report. A mapping that
-//! reaches beyond what is in use is kept. So while the server has the file open it has a tail: a hole,
-//! which takes no room on the disk, and which is mapped with the rest. It is cut off when the file is
-//! closed. The library takes a file with a tail for one that was cut off in a change; so the next start
-//! after a kill cuts it off before the library opens the file.
+//! The library extends the file by one block at a time. Each time it maps the whole file again, and every page used
+//! next costs a page fault: that was half the time of a report. It keeps a mapping that reaches beyond the used part.
+//! So while the server has the file open, the file is a gibibyte longer. The hole takes no room on the disk, and is
+//! cut off when the file is closed. To the library a file with a tail looks like one left within a change, so the
+//! start after a kill cuts the tail off before the library opens the file.
 
 use std::fs::File;
 use std::io;
@@ -19,11 +18,11 @@ use super::handle::Handle;
 use super::header::Header;
 use super::reserve::file_size_limit;
 
-/// How long the tail is made: room for ten million new records, after which the file is mapped anew. The
-/// library then waits for the disk, so that must be seldom.
+/// Length of a new tail in bytes: room for ten million records. Mapping the file again waits for an fsync, so it must
+/// be rare.
 const TAIL: u64 = if usize::BITS >= 64 { 1 << 30 } else { 16 << 20 };
-/// How much of the tail is left when a new one is made.
-const LEFT: u64 = 4 << 20;
+/// Length of the rest of the tail at which a new one is made.
+const MIN_REST: u64 = 4 << 20;
 
 /// The tail of one open file.
 #[derive(Debug)]
@@ -35,67 +34,65 @@ pub(crate) struct Tail {
 
 #[derive(Debug, PartialEq, Eq)]
 enum TailState {
-    /// No tail is wanted, or none can be had.
+    /// There is no tail.
     Without,
-    /// The file is mapped up to its end.
+    /// The file is mapped up to its end, tail included.
     Mapped,
-    /// It is not yet. The library asks for the length only behind a write.
-    Longer,
+    /// The tail was extended and is not mapped yet. The library looks at the length only after its next write.
+    Extended,
 }
 
 impl Tail {
-    /// No tail, and none is going to be made before [`Tail::begin`].
+    /// Returns the state without a tail. None is made before [`Tail::begin`].
     pub(crate) fn new(file: File) -> Self {
         Self { file, end: 0, state: TailState::Without }
     }
 
-    /// From the next change on there is a tail, if the file has the layout by which it can be told from
-    /// what is in use.
+    /// Makes a tail with the next change, if the header says where the used part ends.
     pub(crate) fn begin(&mut self) {
         if matches!(Header::read(&self.file), Ok(Some(_))) {
             self.state = TailState::Mapped;
         }
     }
 
-    /// Makes the tail longer if what is in use has come near its end. To be called behind every change.
-    /// Where none can be had, the file is slower.
+    /// Extends the tail if the used part has come near its end. Must be called after every change. Without a tail the
+    /// file works, but more slowly.
     pub(crate) fn keep(&mut self, handle: &mut Handle, in_use: u64) {
         match self.state {
             TailState::Without => {}
-            TailState::Mapped if in_use + LEFT <= self.end => {}
+            TailState::Mapped if in_use + MIN_REST <= self.end => {}
             TailState::Mapped => {
                 self.state = match self.extend(in_use) {
-                    Ok(true) => TailState::Longer,
+                    Ok(true) => TailState::Extended,
                     Ok(false) => TailState::Mapped,
                     Err(error) => {
-                        debug!("the database file cannot be made longer ahead of its use: {error}");
+                        debug!("cannot extend the database file beyond its used part: {error}");
                         TailState::Without
                     }
                 }
             }
-            TailState::Longer => {
+            TailState::Extended => {
                 self.state = TailState::Mapped;
                 if let Err(error) = handle.map_anew() {
-                    // As where the process may not have so many addresses. The library goes on with
-                    // system calls; told to map the file again, it would make it longer by itself.
+                    // As with a limit of the address space. The library goes on with system calls. It must not be
+                    // asked to map the file again, because it would then extend the file itself.
                     warn!(
-                        "the database file cannot be mapped ahead of its use ({error}): reports cost several times as \
-                         much as they need to"
+                        "cannot map the database file beyond its used part ({error}), which makes reports several \
+                         times slower: raise the limit of the address space (ulimit -v, LimitAS)"
                     );
                     self.state = TailState::Without;
                     if let Err(error) = cut(&self.file) {
-                        warn!("the tail of the database file cannot be cut off: {error}");
+                        warn!("cannot truncate the database file to its used part: {error}");
                     }
                 }
             }
         }
     }
 
-    /// Makes the tail as long as it is to be, or as a limit of file sizes lets it be. Returns whether it is
-    /// longer now.
+    /// Extends the tail to its full length, or to the file size limit. Returns whether it is longer than before.
     ///
-    /// Near such a limit a short tail matters most: without one the library would make the file longer itself,
-    /// and fail in the middle of a change once the limit is lowered.
+    /// Near the limit even a short tail matters: without one the library would extend the file itself, and fail in the
+    /// middle of a change if the limit is lowered.
     fn extend(&mut self, in_use: u64) -> io::Result<bool> {
         let end = (in_use + TAIL).min(file_size_limit());
         if end <= self.end {
@@ -110,7 +107,7 @@ impl Tail {
     }
 }
 
-/// Cuts off the tail of a file that no change is under way in.
+/// Truncates a file to its used part. No change may be under way.
 pub(crate) fn cut(file: &File) -> io::Result<()> {
     match Header::read(file)? {
         Some(header) if file.metadata()?.len() > header.next_block => file.set_len(header.next_block),
@@ -118,8 +115,8 @@ pub(crate) fn cut(file: &File) -> io::Result<()> {
     }
 }
 
-/// Cuts off the tail of a file that a change may have been under way in. Data in the tail is kept, since it is that
-/// of a change which was never finished.
+/// Truncates a file to its used part, but keeps data in the tail. Such data belongs to a change that was never
+/// finished, and the repair needs it.
 pub(crate) fn cut_empty_tail(file: &File) -> io::Result<()> {
     const PART: usize = 1 << 16;
     let Some(header) = Header::read(file)? else { return Ok(()) };
@@ -127,7 +124,7 @@ pub(crate) fn cut_empty_tail(file: &File) -> io::Result<()> {
     if file.metadata()?.len() <= end {
         return Ok(());
     }
-    // Blocks that were reserved may or may not seem to be there: data is what is not zero.
+    // File systems may report reserved blocks as data: only bytes other than zero count.
     let mut bytes = [0; PART];
     for part in extents::data(file, end)? {
         let mut at = part.start;

@@ -35,30 +35,29 @@ impl FileOpener<'_> {
     }
 }
 
-/// Restores the database from the backup `NAME.~1~` of the library. Earlier versions could leave the database under that
-/// name only, if they were killed during a repair.
+/// Restores the database from the backup `NAME.~1~` of the library. Earlier versions could leave the database under
+/// that name only, if they were killed during a repair.
 fn put_back(place: &DatabasePath, marker: &Marker) -> Result<(), EngineOpenError> {
     let (file, marked) = (place.file().display(), marker.path().display());
     let found = place.all_beside(".").unwrap_or_default();
     if let Some(backup) = newest_backup(place, &found) {
         return match fs::rename(backup, place.file()) {
             Ok(()) => {
-                info!("the database {file} was not there any more; {} has been put back", backup.display());
+                info!("the database {file} was missing: restored it from {}", backup.display());
                 Ok(())
             }
             Err(error) => Err(EngineOpenError::new(format!(
-                "the database {file} is not there, and {} cannot be put back: {error}",
+                "the database {file} is missing, and it cannot be restored from {}: {error}",
                 backup.display()
             ))),
         };
     }
     let others: Vec<String> =
         found.iter().filter(|path| *path != marker.path()).map(|path| path.display().to_string()).collect();
-    let others =
-        if others.is_empty() { String::new() } else { format!(" (there are {})", others.join(", ")) };
+    let others = if others.is_empty() { String::new() } else { format!(" (found: {})", others.join(", ")) };
     Err(EngineOpenError::new(format!(
-        "the database {file} is not there, though {marked} says that it was open: put the file back{others}, or, if a new \
-         database is to be made, remove {marked}"
+        "the database {file} is missing, but {marked} says that it was open: restore the file{others}, or remove \
+         {marked} to create a new database"
     )))
 }
 
@@ -85,21 +84,21 @@ pub(super) fn create(
     let limit = reserve::file_size_limit();
     let made = if marker.exists() {
         Err(format!(
-            "it is empty, though {} says that it was open: put the file back, or, if a new database is to be made, remove \
-             {0}",
+            "the file is empty, but {0} says that it was open: restore the file, or remove {0} to create a new \
+             database",
             marker.path().display()
         ))
     } else if limit < reserve::MIN_FILE_SIZE {
         Err(format!(
-            "this process may make files of {limit} bytes at most: raise the limit (ulimit -f, LimitFSIZE)"
+            "files of this process are limited to {limit} bytes: raise the limit (ulimit -f, LimitFSIZE)"
         ))
     } else {
         repair.create(empty).map_err(|error| error.to_string())
     };
     made.map_err(|why| {
         if is_made && let Err(error) = fs::remove_file(path) {
-            warn!("the empty file {} cannot be removed: {error}", path.display());
+            warn!("cannot remove the empty file {}: {error}", path.display());
         }
-        EngineOpenError::new(format!("cannot make the database {}: {why}", path.display()))
+        EngineOpenError::new(format!("cannot create the database {}: {why}", path.display()))
     })
 }

@@ -60,7 +60,7 @@ impl FileOpener<'_> {
         check_kind(self.path)?;
         let place = DatabasePath::of(self.path)?;
         if self.path != place.file() {
-            info!("the database {} is {}", self.path.display(), place.file().display());
+            info!("the database {} resolves to {}", self.path.display(), place.file().display());
         }
         let mut marker = Marker::of(&place);
         let (locked, is_made) = self.lock(&place, &marker)?;
@@ -80,7 +80,7 @@ impl FileOpener<'_> {
         }
         if place.is_mount_point(&file) {
             warn!(
-                "the database {} is a mount point by itself, so that it cannot be repaired after a kill: mount its directory \
+                "the database {} is itself a mount point and cannot be repaired after a kill: mount its directory \
                  instead",
                 place.file().display()
             );
@@ -118,12 +118,12 @@ fn set_marker(marker: &mut Marker, file: &File, needs_repair: bool) -> bool {
     let Err(error) = marker.set(file, needs_repair) else { return true };
     let then = match marker.state(file) {
         MarkerState::WithinChange | MarkerState::Doubtful => {
-            "the next start repairs the database, whether it needs that or not"
+            "the next start repairs the database even if that is not needed"
         }
         MarkerState::Absent | MarkerState::BetweenChanges => {
-            "the next start may not know that the database needs repair"
+            "the next start may not notice that the database needs a repair"
         }
     };
-    warn!("{} cannot be written: {error}; if this process is killed, {then}", marker.path().display());
+    warn!("cannot write the marker {}: {error}; if this process is killed, {then}", marker.path().display());
     false
 }

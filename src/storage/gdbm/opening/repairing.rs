@@ -30,7 +30,7 @@ pub(super) fn repair_if_needed(
             Ok((repaired.file.unwrap_or(file), None))
         }
         Err(RepairError::Cancelled) => Err(EngineOpenError::new(format!(
-            "the repair of the database {} was stopped; it is as it was",
+            "the repair of the database {} was stopped; the file is unchanged",
             place.file().display()
         ))),
         Err(RepairError::Gdbm(error)) if is_of_the_file(&error) => Err(beyond_repair(place, &error)),
@@ -62,8 +62,8 @@ fn needed_repair(
                 return Ok(of_any_damage);
             }
             info!(
-                "the database {} was not closed by the process that had it, which must have been killed, but not in a \
-                 change: it needs no repair",
+                "the database {} was not closed (its last process was killed), but no change was under way: no repair \
+                 is needed",
                 place.file().display()
             );
             Ok(None)
@@ -73,17 +73,20 @@ fn needed_repair(
 
 fn log_repair(place: &DatabasePath, repaired: &Repaired, start: Instant) {
     let path = place.file().display();
+    let from_remains = match repaired.from_remains {
+        0 => String::new(),
+        number => format!(", {number} of them from unreferenced parts of the file"),
+    };
     info!(
-        "the database {path} was not closed by the process that had it, which must have been killed, or only after \
-         errors; {} records have been recovered, {} of them from its remains, in {:.1} s",
-        repaired.records,
-        repaired.from_remains,
+        "the database {path} was not closed (its last process was killed or had errors): repaired in {:.1} s, {} \
+         records recovered{from_remains}",
         start.elapsed().as_secs_f64(),
+        repaired.records,
     );
     if let Some(kept) = &repaired.kept {
         warn!(
-            "{} parts of the database {path} could not be read; what was in them has been put back as far as it was \
-             found elsewhere; the file as it was is kept: {}",
+            "{} parts of the database {path} are unreadable; their records were restored as far as they were found \
+             elsewhere; the original file is kept as {}",
             repaired.unreadable,
             kept.display()
         );
@@ -102,8 +105,8 @@ pub(super) fn warn_of_failure(place: &DatabasePath, error: &RepairError, is_mark
 /// Returns the error for a file that cannot be served before an operator acts.
 pub(super) fn beyond_repair(place: &DatabasePath, why: &dyn fmt::Display) -> EngineOpenError {
     EngineOpenError::new(format!(
-        "the database {} needs recovery, which failed: {why}; fix that and start again, or run pyzord --recover, which \
-         repairs what it can and keeps the file as it is",
+        "the repair of the database {} failed: {why}; fix that and start again, or run pyzord --recover, which repairs \
+         as much as possible and keeps the original file",
         place.file().display()
     ))
 }

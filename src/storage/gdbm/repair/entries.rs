@@ -1,8 +1,8 @@
-//! Entries of buckets that a change has left half written.
+//! Detection of bucket entries that a kill has left half written.
 //!
-//! The library writes a bucket as a whole. A kill in between can leave an entry with the place of one record and the
-//! hash or the lengths of another, or of none. Its recovery takes whatever lies there for a record. So each entry is
-//! compared with what it leads to, as gdbm 1.23 lays it out, in the machine's byte order.
+//! A kill while the library writes a bucket can leave an entry with the offset of one record and the hash or lengths of
+//! another. The library's recovery takes the bytes at that offset for a record. So each entry is compared with the key
+//! and text at its offset (layout of gdbm 1.23, the machine's byte order).
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -16,35 +16,36 @@ use crate::storage::gdbm::file::header::{Header, long, word};
 use crate::storage::gdbm::walk::lower_case_digest;
 use pyzor_wire::digest::Digest;
 
-/// The hash of a place without an entry.
-const NOTHING: u32 = u32::MAX;
-/// Longer keys and texts are none of ours.
+/// The hash of an unused entry.
+const UNUSED: u32 = u32::MAX;
+/// Maximum length of a key or text. Longer ones are not records of this server.
 const LONGEST: usize = 256;
-/// How many entries of the directory are read at once, how many of buckets are compared together, and how much of the
-/// file is read for those.
-const AT_ONCE: u64 = 1 << 13;
-const TOGETHER: usize = 1 << 20;
-const PART: usize = 1 << 18;
+/// Number of directory entries read at a time.
+const DIRECTORY_CHUNK: u64 = 1 << 13;
+/// Number of bucket entries that are collected before they are compared.
+const ENTRY_CHUNK: usize = 1 << 20;
+/// Number of bytes of the file read at a time for the comparison.
+const READ_SIZE: usize = 1 << 18;
 
-/// What does not fit.
+/// Entries that do not match the record at their offset.
 #[derive(Debug, Default)]
 pub(crate) struct UnfitEntries {
-    /// Keys that lie where an entry of another hash leads to.
+    /// Keys whose hash is not that of the entry.
     pub(crate) keys: Vec<Vec<u8>>,
-    /// Digests whose text is none of a record.
+    /// Digests whose text cannot be decoded.
     pub(crate) digests: HashSet<Digest>,
 }
 
 /// An entry of a bucket.
 struct BucketEntry {
-    /// Where it leads to.
+    /// Offset of the key, which the text follows.
     place: u64,
     hash: u32,
     key_size: usize,
     text_size: usize,
 }
 
-/// Looks at all entries of a file.
+/// Compares all bucket entries of a file with the records at their offsets.
 pub(crate) fn find_unfit(file: &File, cancel: &Cancel) -> Result<UnfitEntries, RepairError> {
     let mut found = UnfitEntries::default();
     let Some(header) = Header::read(file)? else { return Ok(found) };
@@ -61,17 +62,17 @@ pub(crate) fn find_unfit(file: &File, cancel: &Cancel) -> Result<UnfitEntries, R
     let mut entries = Vec::new();
     while at < buckets {
         cancel.check()?;
-        directory.resize(AT_ONCE.min(buckets - at) as usize * 8, 0);
+        directory.resize(DIRECTORY_CHUNK.min(buckets - at) as usize * 8, 0);
         file.read_exact_at(&mut directory, header.directory + at * 8)?;
-        at += AT_ONCE;
+        at += DIRECTORY_CHUNK;
         for place in (0..directory.len()).step_by(8).map(|place| long(&directory, place)) {
-            // Neighbours may lead to one bucket. What cannot be read the library cannot read either.
+            // Adjacent directory entries may name one bucket. The library cannot read an unreadable one either.
             if std::mem::replace(&mut last, place) != place && file.read_exact_at(&mut bucket, place).is_ok()
             {
                 entries.extend(entries_of(&bucket, header.bucket_capacity as usize));
             }
         }
-        if entries.len() >= TOGETHER || at >= buckets {
+        if entries.len() >= ENTRY_CHUNK || at >= buckets {
             compare(file, &mut entries, &mut found, cancel)?;
         }
     }
@@ -90,10 +91,10 @@ fn entries_of(bucket: &[u8], capacity: usize) -> impl Iterator<Item = BucketEntr
         .chunks_exact(ELEMENT_SIZE)
         .take(capacity)
         .map(entry)
-        .filter(|entry| entry.hash != NOTHING && entry.key_size <= LONGEST && entry.text_size <= LONGEST)
+        .filter(|entry| entry.hash != UNUSED && entry.key_size <= LONGEST && entry.text_size <= LONGEST)
 }
 
-/// Compares entries with what they lead to, in the order of the file, which takes a third of the time.
+/// Compares entries with the records at their offsets, in the order of the file, which takes a third of the time.
 fn compare(
     file: &File,
     entries: &mut Vec<BucketEntry>,
@@ -101,12 +102,12 @@ fn compare(
     cancel: &Cancel,
 ) -> Result<(), RepairError> {
     entries.sort_unstable_by_key(|entry| entry.place);
-    let (mut part, mut start, mut end) = (vec![0; PART], 0, 0);
+    let (mut part, mut start, mut end) = (vec![0; READ_SIZE], 0, 0);
     for BucketEntry { place, hash: expected, key_size, text_size } in entries.drain(..) {
         let Some(behind) = place.checked_add((key_size + text_size) as u64) else { continue };
         if behind > end {
             cancel.check()?;
-            // What cannot be read the library cannot read either. At the end of the file there is less.
+            // The library cannot read an unreadable part either. A read at the end of the file is short.
             (start, end) = (place, place + file.read_at(&mut part, place).unwrap_or(0) as u64);
         }
         if behind > end {

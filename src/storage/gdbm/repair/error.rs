@@ -1,4 +1,4 @@
-//! Why a file could not be repaired.
+//! Errors of a repair.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use crate::storage::EngineOpenError;
 use crate::storage::gdbm::cancel::Cancelled;
 use crate::storage::gdbm::file::handle::GdbmError;
 
-/// Why a file could not be written anew.
+/// The reason why a file could not be rewritten.
 #[derive(Debug, Error)]
 pub(crate) enum RepairError {
-    /// The library cannot.
+    /// An error of the library.
     #[error("{0}")]
     Gdbm(#[from] GdbmError),
     /// The old file cannot be read.
     #[error("{0}")]
     Read(#[from] io::Error),
-    /// Something cannot be done with this file.
+    /// A system call on this file failed.
     #[error("{}: {error}", path.display())]
     File { path: PathBuf, error: io::Error },
     /// The new file cannot be used.
@@ -28,15 +28,13 @@ pub(crate) enum RepairError {
     New(#[from] EngineOpenError),
     /// There is no room for the new file.
     #[error(
-        "its disk has no room for a copy of it, or the limit of file sizes (ulimit -f, LimitFSIZE) forbids one"
+        "the disk has no room for a copy of the file, or the file size limit (ulimit -f, LimitFSIZE) is too low"
     )]
     NoRoom,
-    /// Nothing can take the place of the file.
-    #[error(
-        "it is a mount point by itself, so that no other file can take its place: mount its directory instead"
-    )]
+    /// No other file can replace this one.
+    #[error("it is itself a mount point, so no other file can replace it: mount its directory instead")]
     MountPoint,
-    /// The process is asked to end.
+    /// The process was asked to stop.
     #[error("it was stopped")]
     Cancelled,
 }
@@ -47,7 +45,7 @@ impl From<Cancelled> for RepairError {
     }
 }
 
-/// Whether the library has failed for what is in the file, and not for what this machine or process lacks.
+/// Returns whether the content of the file is the reason, and not a lack of room, memory, descriptors or rights.
 pub(crate) fn is_of_the_file(error: &GdbmError) -> bool {
     let lacks = matches!(
         error.system_number(),
@@ -66,7 +64,7 @@ pub(crate) fn is_of_the_file(error: &GdbmError) -> bool {
     !is_of_another_machine(error) && !lacks
 }
 
-/// Names the file with which something has failed.
+/// Adds the path of a file to a system error.
 pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> RepairError {
     move |error| RepairError::File { path: path.to_owned(), error }
 }

@@ -1,4 +1,4 @@
-//! Repairing a file on purpose: what `pyzord --recover` does.
+//! The repair on demand, `pyzord --recover`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,19 +16,19 @@ use crate::storage::gdbm::file::location::{DatabasePath, FileAccess, check_kind}
 use crate::storage::gdbm::file::marker::{Marker, MarkerState};
 use crate::storage::gdbm::file::tail;
 
-/// Repairs the file of a database that may be damaged, and keeps the file as it was; a sound one is left alone. No
-/// process may have it open. Records that have not changed for `age` are not taken from remains, since they may
-/// have been deleted for that.
+/// Repairs a database file that may be damaged, and keeps the original; a sound file is left alone. No process may have
+/// it open. Records that have not changed for `age` are not restored from unreferenced parts of the file, because they
+/// may have been deleted by expiry.
 ///
 /// # Returns
 ///
-/// One line that says what became of it.
+/// One line that says what was done.
 ///
 /// # Errors
 ///
-/// One line that names the file and says what to do. The file is as it was then.
+/// One line that names the file and says what to do. The file is then unchanged.
 pub fn recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<String, EngineOpenError> {
-    let stopped = |_| Err(EngineOpenError::new("stopped before it began".to_owned()));
+    let stopped = |_| Err(EngineOpenError::new("stopped before the recovery began".to_owned()));
     cancel.during(|| try_to_recover(path, age, cancel)).unwrap_or_else(stopped)
 }
 
@@ -45,7 +45,7 @@ fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result
     let failed = |error: RepairError| match &error {
         RepairError::Gdbm(error) if is_of_another_machine(error) => explain(place.file(), error),
         error => EngineOpenError::new(format!(
-            "the database {} cannot be recovered: {error}; it is as it was",
+            "cannot recover the database {}: {error}; the file is unchanged",
             place.file().display()
         )),
     };
@@ -59,28 +59,30 @@ fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result
     let is_doubtful =
         matches!(state, MarkerState::WithinChange | MarkerState::Doubtful) || Header::has_tail(&file);
     let repaired = repair.run(&file, RepairKind::Recover { is_doubtful }).map_err(failed)?;
-    // A start that finds it would repair what has been repaired.
+    // Otherwise the next start would repair the file again.
     marker.clear().map_err(|error| {
         EngineOpenError::new(format!(
-            "the database {} has been recovered, but {} cannot be removed: {error}",
+            "the database {} was recovered, but its marker {} cannot be removed: {error}",
             place.file().display(),
             marker.path().display()
         ))
     })?;
     let (path, records) = (place.file().display(), repaired.records);
     if repaired.is_sound {
-        return Ok(format!("{path} has {records} records and nothing that needs repair"));
+        return Ok(format!("{path} has {records} records and needs no repair"));
     }
     let how = match repaired.given_up {
-        Some(error) => format!("all of them from its remains, since gdbm can make nothing of it ({error})"),
+        Some(error) => {
+            format!("all of them found by scanning the file, because gdbm cannot read it ({error})")
+        }
         None => format!(
-            "{} of them from its remains; gdbm could not read {} parts of it",
+            "{} of them from unreferenced parts of the file; {} parts were unreadable",
             repaired.from_remains, repaired.unreadable
         ),
     };
     let kept = repaired.kept.unwrap_or_default();
     Ok(format!(
-        "{path} has been recovered with {records} records, {how}; the file as it was is {}",
+        "{path} was recovered with {records} records, {how}; the original file is kept as {}",
         kept.display()
     ))
 }

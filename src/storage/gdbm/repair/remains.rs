@@ -1,9 +1,9 @@
-//! Records that are in a file and that the library does not find.
+//! Remains: records in a file that the library does not find.
 //!
-//! The library changes a file in several steps, the header last. If it is killed in the middle of splitting a
-//! bucket, its recovery does not find the new bucket, and misses all records that it was to hold. They are in
-//! the file all the same, each its key with its text behind it: whatever is there of a digest that the recovered
-//! file does not know is put back.
+//! The library changes a file in several writes, the header last. After a kill in the middle of a bucket split, its
+//! recovery does not find the new bucket and misses all its records. They are in the file all the same, each a key
+//! followed by its text. So the whole file is scanned for records, and those whose digest the recovered file lacks are
+//! restored.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -19,15 +19,15 @@ use crate::storage::gdbm::file::extents;
 use crate::storage::gdbm::open_file::OpenFile;
 use pyzor_wire::digest::{Digest, HEX_LEN};
 
-/// How much of the file is looked at at once, and how much of that again with the next part, so
-/// that nothing is missed in between.
+/// Number of bytes scanned at a time.
 const PART: usize = 1 << 20;
+/// Number of bytes scanned again with the next part, so that records across the boundary are found.
 const OVERLAP: usize = 256;
-/// How many records are looked up at once. In the order of the file that is several times quicker.
-const AT_ONCE: usize = 1 << 20;
+/// Number of records that are collected before they are looked up, sorted by hash, which is several times faster.
+const BATCH: usize = 1 << 20;
 
-/// Puts back what `file` has and the database does not, or has `damaged`, unless it changed last before `horizon`;
-/// says how many records that were. The database is called `path` in what is logged.
+/// Restores records from `file` whose digest the open database lacks or has `damaged`, except those last changed before
+/// `horizon`. Returns their number. `path` names the database in the log.
 pub(crate) fn put_back(
     open: &mut OpenFile,
     path: &Path,
@@ -47,11 +47,10 @@ pub(crate) fn put_back(
     Ok(missing.len())
 }
 
-/// A place in a file that may be a record: the hash of its key, its digest, and where its text begins.
+/// A possible record: the hash of its key, its digest, and the offset of its text.
 type RemainsCandidate = (u32, Digest, u64);
 
-/// What a file has of digests that the database does not know; of several versions that with the
-/// highest counts, which is the last one.
+/// Returns the records to restore. Of several versions of a record, the one with the highest counts is the latest.
 fn missing(
     open: &mut OpenFile,
     file: &File,
@@ -81,7 +80,7 @@ fn missing(
                 digests(&part).map(|(digest, text)| (hash(&digest.to_hex()), digest, start + text as u64)),
             );
             at += read as u64;
-            if found.len() >= AT_ONCE {
+            if found.len() >= BATCH {
                 keep_missing(open, file, &mut found, &mut missing, horizon, damaged)?;
             }
         }
@@ -90,7 +89,7 @@ fn missing(
     Ok(missing)
 }
 
-/// Keeps of what was found what is missing.
+/// Moves the candidates that are to be restored from `found` to `missing`.
 fn keep_missing(
     open: &mut OpenFile,
     file: &File,
@@ -123,7 +122,7 @@ fn keep_missing(
     Ok(())
 }
 
-/// Every digest's text in some bytes that the beginning of a record follows, and where that is.
+/// Returns every digest in the bytes that the beginning of a record follows, with the position of the record.
 fn digests(bytes: &[u8]) -> impl Iterator<Item = (Digest, usize)> {
     // Commas are rarer than the digit before them.
     memchr::memchr_iter(b',', bytes).filter_map(|comma| {

@@ -1,4 +1,4 @@
-//! Putting the new file in the place of the old one, which may be kept under another name.
+//! Replacing the old file by the new one.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -14,13 +14,13 @@ use super::rewrite::Repair;
 use crate::storage::gdbm::file::extents;
 
 impl Repair<'_> {
-    /// Keeps the file as it was under another name, which is returned.
-    fn keep(&self, original: &File) -> Result<PathBuf, RepairError> {
+    /// Keeps the original file as `NAME.broken-DATE-TIME`, as a link or a copy. Returns that path.
+    fn keep_original(&self, original: &File) -> Result<PathBuf, RepairError> {
         let stamp = Zoned::now().strftime(".broken-%Y%m%d-%H%M%S").to_string();
         let (mut kept, mut number) = (self.place.beside(&stamp), 1);
         loop {
             let outcome = match fs::hard_link(self.place.file(), &kept) {
-                Err(error) if no_links(&error) => {
+                Err(error) if lacks_hard_links(&error) => {
                     let mut options = OpenOptions::new();
                     let copied =
                         options.write(true).create_new(true).mode(0o600).open(&kept).and_then(|copy| {
@@ -28,7 +28,7 @@ impl Repair<'_> {
                             copy.sync_all()
                         });
                     if copied.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
-                        // Half a file is of no use.
+                        // An incomplete copy must not stay.
                         let _ = fs::remove_file(&kept);
                     }
                     copied
@@ -46,9 +46,9 @@ impl Repair<'_> {
         }
     }
 
-    /// Puts the new file in the place of the old one, with its owner and mode, once it is on the disk. Returns where the
-    /// old one is kept, if it is to be.
-    pub(super) fn put(
+    /// Gives the new file the owner and mode of the original, syncs it, and renames it over the original. A kill at any
+    /// point leaves one of the two, complete. Returns the path of the kept original, with `keeps`.
+    pub(super) fn replace(
         &self,
         original: &File,
         new: &File,
@@ -61,13 +61,13 @@ impl Repair<'_> {
             && fchown(new, Some(old.uid()), Some(old.gid())).is_err()
             && fchown(new, None, Some(old.gid())).is_err()
         {
-            // A group that this user is not in. Its own must not get what that one had.
+            // This user cannot give files to that group. The group that the file has instead must get no access.
             mode &= !0o2070;
         }
         new.set_permissions(Permissions::from_mode(mode)).map_err(at(name))?;
         new.sync_all().map_err(at(name))?;
         let kept = self.cancel.commit(|_| {
-            let kept = keeps.then(|| self.keep(original)).transpose()?;
+            let kept = keeps.then(|| self.keep_original(original)).transpose()?;
             let renamed = fs::rename(name, self.place.file()).map_err(at(name));
             if let (Err(_), Some(kept)) = (&renamed, &kept) {
                 fs::remove_file(kept).map_err(at(kept))?;
@@ -75,14 +75,14 @@ impl Repair<'_> {
             renamed.map(|()| kept)
         })??;
         if let Err(error) = self.place.sync_directory() {
-            warn!("the directory of the database {} cannot be synced: {error}", self.place.file().display());
+            warn!("cannot sync the directory of the database {}: {error}", self.place.file().display());
         }
         Ok(kept)
     }
 }
 
-/// Whether a file system has no second names for this file.
-pub(super) fn no_links(error: &io::Error) -> bool {
+/// Returns whether a hard link failed because the file system cannot make one.
+pub(super) fn lacks_hard_links(error: &io::Error) -> bool {
     let number = error.raw_os_error().map(Errno::from_raw);
     matches!(
         number,

@@ -1,9 +1,13 @@
-//! Writing a file anew: the one repair, of a start and of `pyzord --recover`.
+//! The repair: a database file is rewritten as a new file, which then replaces the old one. A start,
+//! `pyzord --recover` and the compaction after a migration use it.
 //!
-//! All of it is done under a second name of the file, `NAME.repair`, and the complete file takes the place of the
-//! old one in one rename. A kill leaves the file as it was, or the new one, and besides only files of that name, which
-//! the next start removes. The library recovers onto the name that it has opened, so
-//! that the old file keeps its own name and content.
+//! The library's recovery renames its result to the name that it has opened. So the old file gets a second name,
+//! `NAME.repair`, and the library opens that one: the old file keeps its own name and content until the complete new
+//! file is renamed over it. A kill at any point leaves the old or the new file, and besides only leftovers named
+//! `NAME.repair*`, which the next start removes.
+//!
+//! Steps: link or copy the file to `NAME.repair`; let the library recover that; delete entries that a kill has left
+//! half written (`entries`); restore records that the library did not find (`remains`); replace (`replace`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -16,7 +20,7 @@ use nix::errno::Errno;
 use super::entries::find_unfit;
 use super::error::{RepairError, at, is_of_the_file};
 use super::remains::put_back;
-use super::replace::no_links;
+use super::replace::lacks_hard_links;
 use super::unreadable::{remove_unreadable, unreadable};
 use crate::record::Timestamp;
 use crate::storage::gdbm::cancel::Cancel;
@@ -28,54 +32,53 @@ use crate::storage::gdbm::file::location::{DatabasePath, FileAccess, size_of};
 use crate::storage::gdbm::open_file::OpenFile;
 use crate::storage::gdbm::walk::lower_case_digest;
 
-/// How many buckets may be half written after a kill in one change. The texts of all their records are in the file,
-/// so that nothing is lost if the library cannot read them.
+/// Number of buckets that a kill within one change can leave half written. Their records are still in the file, so
+/// nothing is lost if the library cannot read these buckets.
 const BUCKETS_OF_ONE_CHANGE: usize = 2;
 
-/// What the new file is to have.
+/// The purpose of a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RepairKind {
-    /// Whatever a kill has left, at the start of a server: of one change, or perhaps of more.
+    /// At the start of a server, after a kill within one change, or after something worse.
     Start { is_one_change: bool },
-    /// Whatever can be found, for an operator who doubts the file. Nothing is done to a sound one, unless it is known
-    /// not to be.
+    /// On demand. A sound file is left alone, unless its marker or tail says that it is not sound.
     Recover { is_doubtful: bool },
-    /// What the library finds: nothing is left of what was deleted.
+    /// Only what the library finds: no trace of deleted records stays in the file.
     Compact,
 }
 
-/// What became of a file.
+/// The result of a repair.
 #[derive(Debug)]
 pub(crate) struct Repaired {
-    /// The new file in its place; none if nothing was to be done.
+    /// The new file, locked. None if nothing was done.
     pub(crate) file: Option<File>,
-    /// Whether it was sound, so that nothing was done.
+    /// Whether the file was sound, so that nothing was done.
     pub(crate) is_sound: bool,
-    /// How many records it has.
+    /// Number of records in the file.
     pub(crate) records: u64,
-    /// How many of them the library did not find.
+    /// Number of records that the library did not find.
     pub(crate) from_remains: usize,
-    /// How many records and buckets could not be read.
+    /// Number of unreadable records and buckets.
     pub(crate) unreadable: usize,
-    /// Why the library could make nothing of the file, if so.
+    /// The library's error, if it could not read the file at all.
     pub(crate) given_up: Option<String>,
-    /// The file as it was, if it is kept.
+    /// The path of the original file, if it is kept.
     pub(crate) kept: Option<PathBuf>,
 }
 
-/// How one file is written anew.
+/// The repair of one file.
 #[derive(Debug)]
 pub(crate) struct Repair<'a> {
     pub(crate) place: &'a DatabasePath,
-    /// The zone of dates in the file.
+    /// The time zone of dates in the file.
     pub(crate) zone: &'a TimeZone,
-    /// Records that changed last before this are not taken from remains: they may have been deleted for that.
+    /// Records last changed before this are not restored from remains: expiry may have deleted them.
     pub(crate) horizon: Option<Timestamp>,
     pub(crate) cancel: &'a Cancel,
 }
 
 impl Repair<'_> {
-    /// Writes the file anew, which is locked. After an error everything is as it was.
+    /// Rewrites the file, which must be locked. An error leaves everything unchanged.
     pub(crate) fn run(&self, original: &File, purpose: RepairKind) -> Result<Repaired, RepairError> {
         self.attempt(|| {
             if self.place.is_mount_point(original) {
@@ -87,11 +90,12 @@ impl Repair<'_> {
             let name = self.name();
             self.link_or_copy(original, &name)?;
             self.cancel.check()?;
-            self.write_anew(original, &name, purpose)
+            self.rewrite(original, &name, purpose)
         })
     }
 
-    /// Makes a new database in the place of an empty file, which is returned, or in that if nothing can take its place.
+    /// Creates a database and replaces an empty file by it. An empty file that is a mount point becomes the database
+    /// itself. Returns the database file, locked.
     pub(crate) fn create(&self, empty: File) -> Result<File, RepairError> {
         self.attempt(|| {
             if self.place.is_mount_point(&empty) {
@@ -101,7 +105,7 @@ impl Repair<'_> {
             let name = self.name();
             let new = self.place.lock_file(make(&name)?, FileAccess::Change)?;
             Handle::open(&new, &name)?.close()?;
-            self.put(&empty, &new, &name, false)?;
+            self.replace(&empty, &new, &name, false)?;
             Ok(new)
         })
     }
@@ -115,28 +119,29 @@ impl Repair<'_> {
         found.iter().try_for_each(|path| fs::remove_file(path).map_err(at(path)))
     }
 
+    /// Runs a repair, with leftovers removed before and after.
     fn attempt<T>(&self, work: impl FnOnce() -> Result<T, RepairError>) -> Result<T, RepairError> {
         self.cancel.check()?;
-        // What an interrupted attempt has left is this one's, since the file is locked.
+        // They are not those of another process, because the file is locked.
         self.remove_leftovers()?;
-        self.cancel.note(Some(self.place.clone()));
+        self.cancel.set_repairing(Some(self.place.clone()));
         let outcome = work();
         remove_every_leftover(self.place);
-        self.cancel.note(None);
+        self.cancel.set_repairing(None);
         outcome
     }
 
-    /// Gives the file another name, or makes a copy of it where that cannot be.
+    /// Gives the file a second name, or copies it if the file system has no hard links.
     fn link_or_copy(&self, original: &File, name: &Path) -> Result<(), RepairError> {
         match fs::hard_link(self.place.file(), name) {
             Ok(()) if is_same(original, &fs::metadata(name).map_err(at(name))?)? => Ok(()),
-            Ok(()) => Err(io::Error::other("it was replaced meanwhile").into()),
-            Err(error) if no_links(&error) => self.copy(original, name).map(drop),
+            Ok(()) => Err(io::Error::other("the file was replaced during the repair").into()),
+            Err(error) if lacks_hard_links(&error) => self.copy(original, name).map(drop),
             Err(error) => Err(at(name)(error)),
         }
     }
 
-    /// Makes a copy of the file under the other name.
+    /// Copies the file.
     fn copy(&self, original: &File, name: &Path) -> Result<File, RepairError> {
         if !self.place.has_room(2 * size_of(original)?)? {
             return Err(RepairError::NoRoom);
@@ -147,7 +152,7 @@ impl Repair<'_> {
         Ok(copy)
     }
 
-    fn write_anew(&self, original: &File, name: &Path, purpose: RepairKind) -> Result<Repaired, RepairError> {
+    fn rewrite(&self, original: &File, name: &Path, purpose: RepairKind) -> Result<Repaired, RepairError> {
         let mut repaired = Repaired {
             file: None,
             is_sound: false,
@@ -186,7 +191,7 @@ impl Repair<'_> {
                 put_back(&mut open, self.place.file(), original, self.horizon, &unfit.digests, self.cancel)?;
         }
         repaired.records = open.handle.count()?;
-        // Until here the library has it locked, which it does with what it recovers.
+        // Until it is closed, the library itself holds a lock on the file that it has recovered.
         open.handle.close()?;
         let new = self.place.lock_file(new, FileAccess::Change)?;
         let expected = if purpose == (RepairKind::Start { is_one_change: true }) {
@@ -196,12 +201,12 @@ impl Repair<'_> {
             0
         };
         let keeps = recovers || repaired.unreadable > expected;
-        repaired.kept = self.put(original, &new, name, keeps)?;
+        repaired.kept = self.replace(original, &new, name, keeps)?;
         repaired.file = Some(new);
         Ok(repaired)
     }
 
-    /// Has the library write the file under its second name anew.
+    /// Lets the library recover the file under its second name. Returns the handle on the result.
     fn recover(
         &self,
         original: &File,
@@ -213,7 +218,7 @@ impl Repair<'_> {
         let mut file = open(name)?;
         let mut handle = match Handle::open(&file, name) {
             Err(error) if error.number == GDBM_BAD_AVAIL => {
-                // As after a kill while the header was written. What is read of the file does not need that list.
+                // As after a kill while the header was written. Reading does not need the list of free blocks.
                 is_forced = true;
                 file = self.copy(original, name)?;
                 Header::forget_free_blocks(&file).map_err(at(name))?;
@@ -223,7 +228,7 @@ impl Repair<'_> {
         };
         repaired.unreadable = match handle.recover(is_forced) {
             Err(error) if error.system_number() == Some(Errno::EPERM) => {
-                // The library gives its new file the owner and group of the old one, which this user may not do.
+                // The library gives its new file the owner and group of the old one, which this user cannot do.
                 drop(handle);
                 file = self.copy(original, name)?;
                 handle = Handle::open(&file, name)?;
@@ -232,7 +237,7 @@ impl Repair<'_> {
             recovered => recovered?,
         };
         if is_same(&file, &fs::metadata(name).map_err(at(name))?)? {
-            // Nothing is wrong with the file as such.
+            // The library has found no damage and done nothing.
             let mut open = OpenFile::new(handle, original, self.zone.clone())?;
             repaired.is_sound = unreadable(&mut open, |key| lower_case_digest(key).is_some())?.is_empty();
             handle = open.handle;

@@ -1,12 +1,12 @@
-//! Records that the library finds and no server can read.
+//! Records that the library finds but whose text cannot be decoded.
 
 use crate::storage::gdbm::codec::StoredRecord;
 use crate::storage::gdbm::file::handle::GdbmError;
 use crate::storage::gdbm::open_file::OpenFile;
 use crate::storage::gdbm::walk::KeyWalk;
 
-/// Removes what no server could read: the library takes for a record whatever is where one should be.
-/// Says how many there were.
+/// Deletes records that cannot be decoded, which the library's recovery may have made of other data. Returns their
+/// number.
 pub(super) fn remove_unreadable(open: &mut OpenFile) -> Result<usize, GdbmError> {
     let found = unreadable(open, |_| true)?;
     for key in &found {
@@ -15,7 +15,7 @@ pub(super) fn remove_unreadable(open: &mut OpenFile) -> Result<usize, GdbmError>
     Ok(found.len())
 }
 
-/// The keys, of those that are asked for, whose records cannot be read.
+/// Returns the wanted keys whose records cannot be decoded.
 pub(super) fn unreadable(
     open: &mut OpenFile,
     is_wanted: impl Fn(&[u8]) -> bool,

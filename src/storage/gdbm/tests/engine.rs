@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::*;
-use crate::storage::gdbm::engine::ThreadDeathReport;
+use crate::storage::gdbm::engine::PanicReport;
 
 #[test]
 fn a_batch_is_looked_up_before_it_is_counted() {
@@ -53,7 +53,7 @@ fn what_cannot_be_opened_is_told_in_one_line() {
     let (text, busy) = told(&path);
     assert_eq!(
         text,
-        "FILE is not a GNU dbm database (Bad magic number): if it was one, pyzord --recover repairs it and keeps the file as it was; otherwise move it away, or name another file with DigestDB"
+        "FILE is not a GNU dbm database (Bad magic number): if it was one, run pyzord --recover, which repairs it and keeps the original file; otherwise move it away, or set DigestDB to another file"
     );
     assert!(!busy);
     std::fs::write(&path, "short").unwrap();
@@ -101,9 +101,9 @@ fn the_death_of_its_thread_ends_the_server() {
     let engine = Gdbm::open(&folder.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
     let shared = Arc::clone(&engine.shared);
     let thread = thread::spawn(move || {
-        let _told = ThreadDeathReport(&shared);
+        let _report = PanicReport(&shared);
         panic!("as a thread may");
     });
     thread.join().unwrap_err();
-    assert!(engine.failed().now_or_never().is_some_and(|why| why.contains("has died")));
+    assert!(engine.failed().now_or_never().is_some_and(|why| why.contains("panicked")));
 }

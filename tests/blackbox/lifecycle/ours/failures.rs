@@ -128,5 +128,5 @@ fn failed_start_expires_no_record() {
     command.args(["--cleanup-age", "86400"]);
     finish(command).expect_line(&["the port is in use"]);
     assert_eq!(home.stored(), [(old, 7)].into());
-    assert!(!home.log().contains("Expired"), "{}", home.log());
+    assert!(!home.log().contains("Expiry:"), "{}", home.log());
 }

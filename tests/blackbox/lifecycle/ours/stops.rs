@@ -22,7 +22,7 @@ fn term_and_int_stop_the_server_safely() {
         assert_eq!(home.stored().len(), 100);
         let log = home.log();
         // The expiry may end at any time.
-        let last: Vec<&str> = log.lines().rev().filter(|line| !line.contains(" Expired ")).take(2).collect();
+        let last: Vec<&str> = log.lines().rev().filter(|line| !line.contains(" Expiry: ")).take(2).collect();
         assert!(last[1].ends_with(&format!(" INFO {name} received. Shutting down.")), "{log}");
         assert!(last[0].ends_with(" INFO Server shutdown."), "{log}");
         // The database was closed: the next start has nothing to repair.

@@ -14,6 +14,6 @@ fn recovering_on_a_full_disk_leaves_the_file_as_it_was() {
     let mut command = home.command();
     command.arg("--recover");
     let finished = finish(disk.inside(&home, &command));
-    finished.expect_line(&["no room for a copy", "it is as it was"]);
+    finished.expect_line(&["no room for a copy", "the file is unchanged"]);
     assert_eq!(fs::read(disk.path("pyzord.db")).unwrap(), file);
 }

@@ -258,14 +258,14 @@ fn file_that_is_a_mount_point_is_served_and_cannot_be_repaired() {
         let real = home.parent().join("elsewhere/real.db");
         let before = fs::metadata(&real).unwrap();
         let (daemon, log) = start(&home, &disk);
-        assert!(log.contains("is a mount point by itself"), "{log}");
+        assert!(log.contains("is itself a mount point"), "{log}");
         daemon.stop();
         for _ in 0..2 {
             if !marker_of(&home.path("pyzord.db")).exists() {
                 fs::write(marker_of(&home.path("pyzord.db")), OLD_MARKER).unwrap();
             }
             let (daemon, log) = start(&home, &disk);
-            assert!(log.contains("could not be repaired: it is a mount point by itself"), "{log}");
+            assert!(log.contains("could not be repaired: it is itself a mount point"), "{log}");
             assert!(!log.contains(REPAIRED), "{log}");
             assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
             *stored.get_mut(&digest(1)).unwrap() += 1;
@@ -275,7 +275,7 @@ fn file_that_is_a_mount_point_is_served_and_cannot_be_repaired() {
         let mut command = home.command();
         command.arg("--recover");
         finish(disk.inside(&home, &command))
-            .expect_line(&["it is a mount point by itself", "it is as it was"]);
+            .expect_line(&["it is itself a mount point", "the file is unchanged"]);
         fs::remove_file(marker_of(&home.path("pyzord.db"))).unwrap();
         let file = fs::File::options().write(true).open(&real).unwrap();
         file.set_len(before.len()).unwrap();

@@ -63,7 +63,7 @@ fn files_of_the_operator_stay_and_are_not_taken() {
     assert!(log.contains(REPAIRED), "{log}");
     fs::rename(&database, home.path("away")).unwrap();
     owe_repair(&database);
-    finish(home.detached()).expect_line(&["pyzord.db is not there", "pyzord.db.open", "pyzord.db.2019-old~"]);
+    finish(home.detached()).expect_line(&["pyzord.db is missing", "pyzord.db.open", "pyzord.db.2019-old~"]);
     fs::remove_file(beside(&database, ".open")).unwrap();
     fs::rename(home.path("away"), &database).unwrap();
     for ending in theirs {

@@ -209,7 +209,7 @@ fn recovery_on_purpose_is_stopped_and_leaves_everything_as_it_was() {
 #[track_caller]
 fn expect_repaired_by_the_next_start(home: &Home) {
     let log = log_of_a_start(home);
-    assert!(log.contains(&format!("{RECORDS} records {REPAIRED}")), "{log}");
+    assert!(log.contains(&format!("{RECORDS} {REPAIRED}")), "{log}");
     assert_eq!(home.stored().len(), RECORDS);
     expect_only_database(home);
 }

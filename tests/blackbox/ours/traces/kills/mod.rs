@@ -237,7 +237,7 @@ impl Tally {
     fn served(&mut self, home: &Home, expected: &Expected) -> Result<(), String> {
         let said = home.log().len();
         let finished = finish(home.detached());
-        self.repairs += u64::from(home.log()[said..].contains("have been recovered"));
+        self.repairs += u64::from(home.log()[said..].contains("records recovered"));
         if finished.code != Some(0) {
             return Err(format!("no start: {}", finished.stderr.trim_end()));
         }

@@ -168,7 +168,7 @@ fn expire(home: &Home, at: Option<u64>) -> Run {
         let guard = over.set_on_drop();
         scope.spawn(|| {
             let deadline = Instant::now() + PATIENCE;
-            let is_done = || home.log()[said..].contains("Expired 1 of");
+            let is_done = || home.log()[said..].contains("Expiry: removed 1 of");
             while !is_done() && !over.is_set() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(20));
             }
