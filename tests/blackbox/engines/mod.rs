@@ -1,6 +1,6 @@
-//! What every engine does alike, and below, what is particular to one.
+//! Tests that run on every engine, and in the submodules, tests of one engine.
 //!
-//! An engine joins the battery at the end of this file.
+//! The end of this file lists the engines and the tests that each of them runs.
 
 mod gdbm;
 mod mysql;
@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::harness::{DIGEST, Home, Reply, Server, eventually, interop, unix_time};
 
-/// How often something was said of a digest, and when first and last, in seconds since the epoch.
+/// The count of reports or whitelistings of a digest, with the first and last time in seconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     count: i64,
@@ -27,38 +27,37 @@ impl Tally {
 /// A record: reports and whitelistings.
 type Record = (Tally, Tally);
 
-/// A database of one engine, which the tests look into by other means than a server of ours.
+/// A database of one engine, which tests read and write without our server.
 trait Store {
-    /// The largest number it counts to.
+    /// The highest count.
     const LIMIT: i64;
 
-    /// An empty database.
+    /// Returns an empty database.
     fn new() -> Self;
 
-    /// A homedir whose config names the database, with these further settings; everybody may do
-    /// everything.
+    /// Returns a homedir whose config names the database, with further settings. Every operation is allowed.
     fn home(&self, settings: &str) -> Home;
 
-    /// Stores records as the established server writes them. No server runs.
+    /// Stores records in the form of the established server. No server may run.
     fn plant(&self, home: &Home, records: &[(&str, Record)]);
 
-    /// The record of a digest, read as the established server reads it. No server runs.
+    /// Reads the record of a digest like the established server. No server may run.
     fn record(&self, home: &Home, digest: &str) -> Option<Record>;
 }
 
-/// Some moment of the past, and one a second later.
+/// A time in the past.
 const THEN: i64 = 1_300_000_000;
+/// One second after [`THEN`].
 const LATER: i64 = THEN + 1;
 
-/// The seconds in a day.
 const DAY: i64 = 86_400;
 
-/// So many digests, all different.
+/// Returns `count` different digests.
 fn digests(count: u32) -> Vec<String> {
     (1..=count).map(|number| format!("{number:040x}")).collect()
 }
 
-/// Asks for an operation on one digest and expects that it succeeds.
+/// Sends a request for one digest that must succeed.
 #[track_caller]
 fn done(server: &Server, operation: &str, digest: &str) -> Reply {
     let reply = server.request(operation, &[digest]);
@@ -76,7 +75,7 @@ fn changes_are_counted_and_dated<S: Store>() {
     let [entered, ..] = first.times();
     assert_eq!(first.times(), [entered, entered, 0, 0]);
     assert_eq!(first.counts(), (1, 0));
-    // Until a later second, so that the two times differ.
+    // Reports until the next second, so that the two times differ.
     let updated = eventually("another second", || {
         done(&server, "report", DIGEST);
         Some(done(&server, "info", DIGEST).times()[1]).filter(|updated| *updated > entered)
@@ -179,7 +178,7 @@ fn records_of_the_established_server_are_served_and_changed<S: Store>() {
         assert_eq!(info.times(), times.map(Option::unwrap_or_default));
     }
     let start = unix_time();
-    // The last one is left as it is.
+    // The last one is not changed.
     let changed: Vec<&str> = digests[..3].iter().map(String::as_str).collect();
     assert_eq!(server.request("report", &changed).code(), 200);
     assert_eq!(done(&server, "check", &digests[0]).counts(), (6, 3));
@@ -278,8 +277,8 @@ fn nothing_expires_with_a_cleanup_age_of_0<S: Store>() {
     assert_eq!(store.record(&home, DIGEST), Some(record));
 }
 
-/// The tests of one engine: four that both servers pass on every engine, and the others by who passes them on this one.
-/// An engine that has no such thing as a sweep takes part without it.
+/// Defines the tests of one engine: four that both servers pass with every engine, those that both pass with this one,
+/// and those that only our server passes.
 macro_rules! battery {
     ($engine:ident, $store:ty, both: [$($both:ident)*], ours: [$($ours:ident)*]) => {
         mod $engine {
@@ -315,7 +314,7 @@ battery!(
     ],
     ours: [either_tally_keeps_a_record_from_expiring]
 );
-// An increment beyond the limit is an error to Redis.
+// In Redis an increment beyond the limit is an error, so the established server fails.
 battery!(
     on_redis,
     crate::engines::redis::Hashes,
@@ -326,7 +325,7 @@ battery!(
     ],
     ours: [counts_stay_at_their_limit]
 );
-// With a `CleanupAge` of 0 the established server wants every record to expire after 0 seconds, which is an error.
+// With a `CleanupAge` of 0 the established server sets an expiry of 0 seconds, which is an error in Redis.
 battery!(
     on_redis_v0,
     crate::engines::redis::Texts,
@@ -339,8 +338,8 @@ battery!(
         records_of_the_established_server_are_served_and_changed
     ]
 );
-// An increment beyond the limit is an error to MariaDB. And with the established server the first change of one tally is
-// a date of the other one as well.
+// In MariaDB an increment beyond the limit is an error. And the established server sets the dates of both tallies with
+// the first change of one.
 battery!(
     on_mysql,
     crate::engines::mysql::MySql,

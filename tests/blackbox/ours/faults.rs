@@ -1,4 +1,4 @@
-//! What goes wrong around a server: it is killed, its disk is full, nobody reads what it writes.
+//! Faults around a server: kills, logs that cannot be written, limits, and damaged records.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -14,12 +14,12 @@ use crate::harness::{DIGEST, Home, Ledger, Server, StopFlag, digest, eventually}
 use crate::ours::repairs::REPAIRED;
 
 #[test]
-fn a_kill_in_the_middle_of_reports_loses_no_acknowledged_one() {
+fn kill_in_the_middle_of_reports_loses_no_acknowledged_report() {
     kill_in_the_middle_of_reports(&Home::open(), "a file");
 }
 
 #[test]
-fn a_kill_in_the_middle_of_reports_loses_none_on_a_database_that_is_a_link() {
+fn kill_in_the_middle_of_reports_loses_no_acknowledged_report_behind_a_link() {
     let home = Home::open();
     let elsewhere = home.parent().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
@@ -31,7 +31,7 @@ fn a_kill_in_the_middle_of_reports_loses_none_on_a_database_that_is_a_link() {
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1, "something is left beside the real file");
 }
 
-/// Kills servers of this home in the middle of reports, as often as is asked for.
+/// Kills servers of this home in the middle of reports, `PYZORD_KILLS` times.
 pub(crate) fn kill_in_the_middle_of_reports(home: &Home, what: &str) {
     const CLIENTS: u32 = 4;
     let mut ledger = Ledger::default();
@@ -40,7 +40,7 @@ pub(crate) fn kill_in_the_middle_of_reports(home: &Home, what: &str) {
     for round in 0..kills {
         let daemon = home.detach_after_kill();
         let over = StopFlag::default();
-        // Later at every round, so that the database is met in different states.
+        // Later in every round, so that the database is in different states.
         let enough = acknowledged.load(Ordering::Relaxed) + 150 + 37 * (round % 50);
         thread::scope(|scope| {
             let guard = over.set_on_drop();
@@ -57,7 +57,7 @@ pub(crate) fn kill_in_the_middle_of_reports(home: &Home, what: &str) {
             drop(guard);
             clients.into_iter().for_each(|client| ledger.add(client.join().unwrap()));
         });
-        // The pid file of the killed one is still there, and the next start works all the same.
+        // The next start must succeed although the pid file of the killed server still exists.
     }
     home.detach_after_kill().stop();
     ledger.compare(&home.stored());
@@ -70,9 +70,9 @@ pub(crate) fn kill_in_the_middle_of_reports(home: &Home, what: &str) {
 }
 
 #[test]
-fn a_file_that_a_kill_left_longer_than_its_header_says_is_served() {
-    // gdbm makes the file longer first and notes that in its header later. A kill in between, of which
-    // one in a hundred comes under load, leaves a file that gdbm will not open before its recovery.
+fn file_left_longer_than_its_header_says_is_served() {
+    // gdbm extends the file first and updates the header later. A kill in between, which happens with one kill in a
+    // hundred under load, leaves a file that gdbm does not open before a recovery.
     let home = Home::open();
     let daemon = home.detach();
     let mut caller = home.caller();
@@ -92,7 +92,7 @@ fn a_file_that_a_kill_left_longer_than_its_header_says_is_served() {
     assert_eq!(home.stored().len(), 300);
 }
 
-/// Reports old and new digests until it is over.
+/// Reports old and new digests until `over` is set.
 fn report_until(home: &Home, over: &StopFlag, acknowledged: &AtomicI64, client: u32) -> Ledger {
     let mut ledger = Ledger::default();
     let mut caller = home.caller();
@@ -102,7 +102,7 @@ fn report_until(home: &Home, over: &StopFlag, acknowledged: &AtomicI64, client: 
         let digest = if number % 2 == 0 {
             digest(number % 20)
         } else {
-            // One of its own, so that the file grows.
+            // A new digest, so that the file grows.
             let start = u32::try_from(acknowledged.load(Ordering::Relaxed)).unwrap();
             digest(1_000_000 * (client + 1) + start)
         };
@@ -116,7 +116,7 @@ fn report_until(home: &Home, over: &StopFlag, acknowledged: &AtomicI64, client: 
 }
 
 #[test]
-fn a_log_that_always_fails_holds_nothing_up() {
+fn log_that_always_fails_blocks_no_request() {
     let home = Home::open();
     let mut command = home.command();
     command.args(["--usage-log-file", "/dev/full"]);
@@ -133,13 +133,13 @@ fn a_log_that_always_fails_holds_nothing_up() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_holds_nothing_up() {
+fn log_pipe_without_a_reader_blocks_no_request() {
     let home = Home::open();
     for name in ["main.pipe", "usage.pipe"] {
         assert!(Command::new("mkfifo").arg(home.path(name)).status().unwrap().success());
     }
     let open = |name| {
-        // Both ways, so that opening does not wait for the other end.
+        // For reading and writing, so that opening does not wait for the other end.
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -164,7 +164,7 @@ fn a_pipe_that_nobody_reads_holds_nothing_up() {
 }
 
 #[test]
-fn a_standard_error_that_nobody_reads_holds_nothing_up() {
+fn standard_error_without_a_reader_blocks_no_request() {
     let home = Home::open();
     let mut command = home.command();
     command.arg("-d");
@@ -184,7 +184,7 @@ fn a_standard_error_that_nobody_reads_holds_nothing_up() {
 }
 
 #[test]
-fn a_reader_of_standard_error_that_goes_away_harms_nothing() {
+fn closed_reader_of_standard_error_harms_nothing() {
     let home = Home::open();
     let mut command = home.command();
     command.arg("-d");
@@ -204,7 +204,7 @@ fn a_reader_of_standard_error_that_goes_away_harms_nothing() {
 }
 
 #[test]
-fn a_damaged_record_fails_alone() {
+fn damaged_record_fails_and_others_are_served() {
     let home = Home::open();
     let sound = format!("1,{},2020-01-01 00:00:00,2026-11-01 00:00:00,0,None,None", 7);
     home.database().write(&[(digest(1), "garbage"), (digest(2), sound.as_str())]);
@@ -224,9 +224,9 @@ fn a_damaged_record_fails_alone() {
     assert_eq!(home.database().record(&digest(1)), "garbage");
 }
 
-/// A process that may not map as much as the server would like to.
+/// The address space limit is too low for the tail of the database.
 #[test]
-fn a_limit_of_addresses_makes_reports_slower_and_nothing_else() {
+fn address_space_limit_only_makes_reports_slower() {
     let home = Home::open();
     let script = home.path("limited");
     let limited =
@@ -239,17 +239,17 @@ fn a_limit_of_addresses_makes_reports_slower_and_nothing_else() {
         assert_eq!(server.request("report", &[digest]).code(), 200);
     }
     let length = fs::metadata(home.path("pyzord.db")).unwrap().len();
-    assert!(length < 1 << 20, "it has kept a tail: {length}");
+    assert!(length < 1 << 20, "the file has a tail: {length}");
     let database = home.database();
     assert_eq!(server.stop().code(), Some(0));
     assert_eq!(database.read().len(), digests.len());
     assert_eq!(home.log().matches("cannot map the database file").count(), 1, "{}", home.log());
 }
 
-/// The file format adds up a key's characters, each shifted by a number that repeats every 24, so
-/// that anybody can make digests whose hashes are equal. Enough of them once stopped the server.
+/// The hash of the file format adds the characters of a key, each shifted by a number that repeats every 24, so it is
+/// easy to make digests with equal hashes. Enough of them once stopped the server.
 #[test]
-fn digests_that_were_chosen_to_collide_harm_nobody_else() {
+fn digests_chosen_to_collide_harm_no_other_digest() {
     let server = Home::new().start();
     let chosen: Vec<String> = (0..300)
         .map(|number| {
@@ -264,7 +264,7 @@ fn digests_that_were_chosen_to_collide_harm_nobody_else() {
     assert_eq!(server.request("report", &[DIGEST]).code(), 200);
     assert_eq!(server.request("check", &[DIGEST]).counts(), (1, 0));
     assert_eq!(server.request("check", &[&chosen[0]]).counts(), (1, 0));
-    assert_eq!(server.request("report", &[&chosen[0]]).code(), 200, "what is stored is still counted");
+    assert_eq!(server.request("report", &[&chosen[0]]).code(), 200, "a stored digest is still counted");
     let metadata = fs::metadata(server.home().path("pyzord.db")).unwrap();
     let size = std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;
     assert!(size < 12 << 20, "the file has grown to {size} bytes");

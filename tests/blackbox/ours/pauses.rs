@@ -1,6 +1,6 @@
-//! How long others wait while many records expire at once.
+//! The waiting times of requests while many records expire at once.
 //!
-//! `make pauses` runs the same with a million records and prints what it measured.
+//! `make pauses` runs these tests with a million records and prints the measurements.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use crate::harness::{Caller, Home, MariaDb, Redis, digest, unix_time};
 use crate::ours::outages::Store;
 
-/// What is reported and checked meanwhile, and does not expire.
+/// Number of digests that are reported and checked meanwhile, and do not expire.
 const FRESH: u32 = 1000;
-/// How long a measurement without any expiry takes.
+/// Duration of a measurement without expiry.
 const QUIET: Duration = Duration::from_secs(3);
 const LONGEST_EXPIRY: Duration = Duration::from_secs(300);
 
@@ -18,7 +18,7 @@ fn records() -> u32 {
     std::env::var("PYZORD_PAUSE_RECORDS").map_or(5000, |number| number.parse().unwrap())
 }
 
-/// How long requests waited.
+/// The waiting times of requests.
 struct Waits(Vec<Duration>);
 
 impl fmt::Display for Waits {
@@ -30,7 +30,7 @@ impl fmt::Display for Waits {
     }
 }
 
-/// Checks and reports of records that stay, in turn, until `enough`; of how many, in the end.
+/// Checks and reports records that stay, in turn, until `enough`. Returns the number of records reported.
 fn ask_until(caller: &mut Caller, what: &str, mut enough: impl FnMut() -> bool) -> u32 {
     let (mut checks, mut reports) = (Waits(Vec::new()), Waits(Vec::new()));
     let start = Instant::now();
@@ -47,13 +47,13 @@ fn ask_until(caller: &mut Caller, what: &str, mut enough: impl FnMut() -> bool) 
         if number % 100 == 0 && enough() {
             break;
         }
-        assert!(start.elapsed() < LONGEST_EXPIRY, "in vain: {what}");
+        assert!(start.elapsed() < LONGEST_EXPIRY, "not finished in time: {what}");
     }
     println!("{what}: checks {checks}; reports {reports}");
     number.min(FRESH)
 }
 
-/// Without any expiry, to compare with; how many records there are then.
+/// Measures without expiry, for comparison. Returns the number of records reported.
 fn quiet(caller: &mut Caller) -> u32 {
     let start = Instant::now();
     ask_until(caller, "without expiry", || start.elapsed() > QUIET)
@@ -63,12 +63,12 @@ fn quiet(caller: &mut Caller) -> u32 {
 fn requests_are_served_while_records_expire_from_a_table() {
     let store = MariaDb::start();
     let home = Home::open().config(&store.settings());
-    // It makes the table.
+    // The first start creates the table.
     assert!(home.start().stop().success());
     let records = records();
     store.sql(&format!(
-        "USE pyzor; INSERT INTO digests (digest, r_count, wl_count, r_entered, r_updated) SELECT SHA1(seq), 1, 0, NOW() - \
-         INTERVAL 200 DAY, NOW() - INTERVAL 199 DAY FROM seq_1_to_{records}"
+        "USE pyzor; INSERT INTO digests (digest, r_count, wl_count, r_entered, r_updated) SELECT SHA1(seq), 1, 0, \
+         NOW() - INTERVAL 200 DAY, NOW() - INTERVAL 199 DAY FROM seq_1_to_{records}"
     ));
     let server = home.start();
     let mut caller = Caller::to(server.port());
@@ -87,7 +87,7 @@ fn requests_are_served_while_records_expire_from_redis() {
     let home = Home::open().config(&store.settings());
     let server = home.start();
     let records = records();
-    // All of one second, which the planting does not take longer than to reach.
+    // All records expire in the same second, after all of them have been stored.
     let moment = unix_time() + 2 + i64::from(records) / 50_000;
     for first in (0..records).step_by(AT_ONCE as usize) {
         let last = (first + AT_ONCE).min(records) - 1;

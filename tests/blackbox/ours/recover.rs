@@ -1,4 +1,4 @@
-//! Damaged gdbm files: what a server makes of them, and what `--recover` does.
+//! Damaged gdbm files: how a server handles them, and what `--recover` restores.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::ours::repairs::{names, owe_repair};
 const RECORDS: u32 = 3000;
 const BLOCK: usize = 4096;
 
-/// A database of some records, closed, and what is in it.
+/// Returns a home with a closed database, the content of its file, and the count of each digest.
 pub(crate) fn filled() -> (Home, Vec<u8>, BTreeMap<String, i64>) {
     let home = Home::open();
     let daemon = home.detach();
@@ -31,7 +31,7 @@ pub(crate) fn filled() -> (Home, Vec<u8>, BTreeMap<String, i64>) {
     (home, file, stored)
 }
 
-/// Puts a file in the place of the database, as if it had just been closed.
+/// Replaces the database by a file, without a marker.
 fn put(home: &Home, file: &[u8]) {
     for entry in fs::read_dir(home.directory()).unwrap() {
         let path = entry.unwrap().path();
@@ -48,7 +48,7 @@ fn recover(home: &Home) -> Finished {
     finish(command)
 }
 
-/// The file under which the damaged one is kept.
+/// Returns the path under which the damaged file is kept.
 fn kept(home: &Home) -> PathBuf {
     let names: Vec<PathBuf> = fs::read_dir(home.directory())
         .unwrap()
@@ -69,14 +69,14 @@ impl Random {
 }
 
 #[test]
-fn recovering_brings_back_what_is_left_and_keeps_the_file_as_it_was() {
+fn recovery_restores_what_is_left_and_keeps_the_original_file() {
     let (home, file, stored) = filled();
     let zeroed = |range: std::ops::Range<usize>| {
         let mut damaged = file.clone();
         damaged[range].fill(0);
         damaged
     };
-    // How many records each may cost at most.
+    // Each with the number of records that it may cost at most.
     let damages = [
         ("header", zeroed(0..BLOCK), 0),
         ("directory", zeroed(BLOCK..2 * BLOCK), 0),
@@ -106,7 +106,7 @@ fn recovering_brings_back_what_is_left_and_keeps_the_file_as_it_was() {
 }
 
 #[test]
-fn recovering_a_healthy_file_changes_nothing() {
+fn recovery_of_a_sound_file_changes_nothing() {
     let (home, file, stored) = filled();
     let path = home.path("pyzord.db");
     for round in 0..2 {
@@ -124,10 +124,10 @@ fn recovering_a_healthy_file_changes_nothing() {
     assert_eq!(home.stored(), stored);
 }
 
-/// The first word of a file tells the byte order and the word size of the machine that made it.
+/// The first word of a file identifies the byte order and the word size of the machine that wrote it.
 #[test]
-fn file_of_another_machine_is_to_be_dumped_and_loaded() {
-    // gdbm's names are GDBM_MAGIC32, GDBM_MAGIC64 and the same with NUMSYNC.
+fn error_for_a_file_of_another_machine_names_gdbm_dump_and_gdbm_load() {
+    // In gdbm: GDBM_MAGIC32, GDBM_MAGIC64, GDBM_NUMSYNC_MAGIC32 and GDBM_NUMSYNC_MAGIC64.
     const SMALL: u32 = 0x1357_9acd;
     const LARGE: u32 = 0x1357_9acf;
     const SMALL_SYNCED: u32 = 0x1357_9ad0;
@@ -152,7 +152,7 @@ fn file_of_another_machine_is_to_be_dumped_and_loaded() {
             let before = names(&home.directory(), "pyzord.db");
             for finished in [finish(home.detached()), recover(&home)] {
                 finished.expect_line(&["pyzord.db", "gdbm_dump", "gdbm_load"]);
-                assert!(fs::read(&path).unwrap() == other, "{magic:x}: it is left alone");
+                assert!(fs::read(&path).unwrap() == other, "{magic:x}: the file has changed");
                 assert_eq!(names(&home.directory(), "pyzord.db"), before, "{magic:x}");
             }
         }
@@ -160,7 +160,7 @@ fn file_of_another_machine_is_to_be_dumped_and_loaded() {
 }
 
 #[test]
-fn recovering_a_file_of_a_killed_server_does_not_fill_its_hole() {
+fn recovery_of_a_killed_servers_file_does_not_fill_its_hole() {
     let home = Home::open();
     let daemon = home.detach();
     for number in 0..200 {
@@ -172,12 +172,12 @@ fn recovering_a_file_of_a_killed_server_does_not_fill_its_hole() {
     let blocks = |path: PathBuf| fs::metadata(path).unwrap().blocks() * 512;
     assert!(blocks(home.path("pyzord.db")) < 64 << 20);
     assert_eq!(home.stored().len(), 200);
-    // Nothing is left to be repaired.
+    // Asserts that this start has nothing to repair.
     home.detach().stop();
 }
 
 #[test]
-fn recovering_is_refused_where_it_cannot_be_right() {
+fn recovery_is_refused_for_missing_busy_and_other_databases() {
     let home = Home::open();
     recover(&home).expect_line(&["there is no database", "pyzord.db"]);
     let daemon = home.detach();
@@ -192,7 +192,7 @@ fn recovering_is_refused_where_it_cannot_be_right() {
 }
 
 #[test]
-fn files_that_no_server_can_use_name_what_mends_them() {
+fn error_for_an_unusable_file_names_the_recovery() {
     let (home, file, _) = filled();
     for damaged in [vec![0; file.len()], file[..BLOCK / 2].to_vec(), {
         let mut damaged = file.clone();
@@ -201,13 +201,13 @@ fn files_that_no_server_can_use_name_what_mends_them() {
     }] {
         put(&home, &damaged);
         finish(home.detached()).expect_line(&["pyzord.db", "pyzord --recover"]);
-        assert_eq!(fs::read(home.path("pyzord.db")).unwrap(), damaged, "it is left alone");
+        assert_eq!(fs::read(home.path("pyzord.db")).unwrap(), damaged, "the file has changed");
     }
 }
 
-/// Starts a server on each damaged file, asks it for everything, and has `--recover` mend what it refuses.
+/// Starts a server on each damaged file, requests all records, and repairs with `--recover` the files that it refuses.
 #[test]
-fn flipped_and_missing_bytes_are_told_of_and_harm_nothing_else() {
+fn flipped_and_missing_bytes_are_reported_and_harm_nothing_else() {
     let rounds = std::env::var("PYZORD_DAMAGES").map_or(25, |number| number.parse().unwrap());
     let (home, file, stored) = filled();
     let mut random = Random(20_261_123);
@@ -228,10 +228,10 @@ fn flipped_and_missing_bytes_are_told_of_and_harm_nothing_else() {
         home.rewrite("pyzord.log", "");
         let finished = finish(home.detached());
         if finished.code != Some(0) {
-            // Never by a signal, and with one line that helps.
+            // Never by a signal, and with one line that names the file.
             assert_eq!(finished.code, Some(1), "{round}: {finished:?}");
             finished.expect_line(&["pyzord.db"]);
-            assert_eq!(fs::read(home.path("pyzord.db")).unwrap(), damaged, "{round}: it is left alone");
+            assert_eq!(fs::read(home.path("pyzord.db")).unwrap(), damaged, "{round}: the file has changed");
             refused += 1;
             assert_eq!(recover(&home).code, Some(0), "{round}");
             let left = home.stored();
@@ -249,14 +249,14 @@ fn flipped_and_missing_bytes_are_told_of_and_harm_nothing_else() {
                 None => break,
             }
         }
-        // New records meet the lists of free blocks.
+        // New records use the lists of free blocks.
         for number in RECORDS..RECORDS + 200 {
             let _ = caller.ask("report", &[&digest(number)], Duration::from_millis(200));
             if home.processes().is_empty() {
                 break;
             }
         }
-        // Damage that it finds ends it, at whatever moment.
+        // The server stops at any time when it finds damage.
         let living = home.processes();
         ended += usize::from(living.is_empty());
         for pid in living {
@@ -266,27 +266,30 @@ fn flipped_and_missing_bytes_are_told_of_and_harm_nothing_else() {
         let log = home.log();
         assert!(log.contains("Server shutdown."), "{round}: it did not end by itself: {log}");
         let has_told = log.contains("ERROR") || log.contains("CRITICAL") || log.contains("WARNING");
-        assert!(refusals == 0 || has_told, "{round}: {refusals} refusals without a word: {log}");
+        assert!(refusals == 0 || has_told, "{round}: {refusals} refusals and nothing logged: {log}");
         match (wrong, has_told) {
             (0, false) => sound += 1,
-            // A flip within a count, a date or a key leaves a record that looks right.
+            // A flipped bit in a count, a date or a key can leave a valid record.
             (wrong, false) => {
-                assert!(wrong <= flips, "{round}: {wrong} wrong counts without a word after {flips} flips");
+                assert!(
+                    wrong <= flips,
+                    "{round}: {wrong} wrong counts and nothing logged after {flips} flips"
+                );
                 silent += 1;
             }
             (_, true) => told += 1,
         }
     }
     println!(
-        "{rounds} damaged files: {refused} refused at the start and repaired by --recover, which lost {lost} of their {} \
-         records; {told} told of while serving ({ended} ended the server), {silent} changed records that still \
+        "{rounds} damaged files: {refused} refused at the start and repaired by --recover, which lost {lost} of their \
+         {} records; {told} reported while serving ({ended} ended the server), {silent} changed records that still \
          look right, {sound} changed nothing that matters",
         refused * stored.len()
     );
 }
 
 #[test]
-fn a_file_that_is_cut_off_under_a_server_is_found_out_by_the_next() {
+fn file_truncated_under_a_server_is_noticed_by_the_next_start() {
     let (home, file, _) = filled();
     put(&home, &file);
     let daemon = home.detach();
@@ -299,13 +302,13 @@ fn a_file_that_is_cut_off_under_a_server_is_found_out_by_the_next() {
             break;
         }
     }
-    // It is mapped into memory, so that this may end the process.
+    // The file is mapped into memory, so this may kill the process.
     if !home.processes().is_empty() {
         daemon.stop();
     }
-    let said = home.log().len();
+    let logged = home.log().len();
     let finished = finish(home.detached());
-    let log = home.log()[said..].to_owned();
+    let log = home.log()[logged..].to_owned();
     if finished.code == Some(0) {
         assert!(log.contains("has been") || log.contains("recovered"), "{log}");
         home.daemon().stop();

@@ -1,4 +1,4 @@
-//! Repairs of the gdbm file, and the marker beside it that tells the next start whether one is due.
+//! Repairs of the gdbm file, and the marker beside it, which tells the next start whether a repair is needed.
 
 mod absent;
 mod leftovers;
@@ -17,16 +17,16 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Home, Ledger, Process, digest, finish};
 
-/// The marker of versions that had only a text in it, with which a repair is due.
-pub(crate) const OLD_MARKER: &str = "pyzord has the database open, or was killed while it had. It removes this file when \
-                                     it closes the database; where it finds it at the start, it first repairs the \
+/// The marker of early versions, which had only a text and always required a repair.
+pub(crate) const OLD_MARKER: &str = "pyzord has the database open, or was killed while it had. It removes this file \
+                                     when it closes the database; where it finds it at the start, it first repairs the \
                                      database.\n";
-/// The log line of a repair contains this.
+/// Part of the log line of a repair.
 pub(crate) const REPAIRED: &str = "records recovered";
-/// How many records the small databases of these tests have.
+/// Number of records in the small databases of these tests.
 pub(crate) const RECORDS: u32 = 300;
 
-/// A home whose database has some records and is closed, and how often each was reported.
+/// Returns a home with a small closed database, and the count of each digest.
 pub(crate) fn small() -> (Home, BTreeMap<String, i64>) {
     let home = Home::open();
     fill(&home);
@@ -41,52 +41,52 @@ pub(crate) fn fill(home: &Home) {
     home.database().write(&records);
 }
 
-/// The name of a file with this ending beside a database.
+/// Returns the path of a database with a suffix.
 pub(crate) fn beside(database: &Path, ending: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-/// The marker of a database.
+/// Returns the path of the marker of a database.
 pub(crate) fn marker_of(database: &Path) -> PathBuf {
     beside(database, ".open")
 }
 
-/// Leaves a marker beside a closed database with which the next start has to repair it.
+/// Creates a marker that makes the next start repair the database.
 pub(crate) fn owe_repair(database: &Path) {
     fs::write(marker_of(database), OLD_MARKER).unwrap();
     fs::set_permissions(marker_of(database), Permissions::from_mode(0o600)).unwrap();
 }
 
-/// The names in a directory that begin like this.
+/// Returns the names in a directory that begin with `start`.
 pub(crate) fn names(directory: &Path, start: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(directory).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.starts_with(start)).collect()
 }
 
-/// The names in a homedir, but for logs, which every start may create.
+/// Returns the names in a homedir, without logs, which every start may create.
 pub(crate) fn all_names(directory: &Path) -> BTreeSet<String> {
     names(directory, "").into_iter().filter(|name| !name.ends_with(".log")).collect()
 }
 
-/// Asserts that the homedir has the database and no other file whose name begins like its.
+/// Asserts that there is a database and nothing beside it.
 #[track_caller]
 pub(crate) fn expect_only_database(home: &Home) {
     assert_eq!(names(&home.directory(), "pyzord.db"), ["pyzord.db".to_owned()].into());
     assert!(!home.path("pyzord.disk").exists(), "the note of a database on another file system");
 }
 
-/// What the log says of a start into the background and of everything up to the next stop, which is done here.
+/// Starts a server in the background and stops it. Returns what it logged.
 #[track_caller]
 pub(crate) fn log_of_a_start(home: &Home) -> String {
-    let said = home.log().len();
+    let logged = home.log().len();
     home.detach().stop();
-    home.log()[said..].to_owned()
+    home.log()[logged..].to_owned()
 }
 
-/// Starts a server that must serve, and may warn. Returns it and what it said on stderr.
+/// Starts a server, which must succeed and may warn. Returns it and its stderr.
 #[track_caller]
 pub(crate) fn warned_start(home: &Home, command: std::process::Command) -> (Process, String) {
     let finished = finish(command);
@@ -94,7 +94,7 @@ pub(crate) fn warned_start(home: &Home, command: std::process::Command) -> (Proc
     (home.daemon(), finished.stderr)
 }
 
-/// Reports old and new digests, kills the server in the middle of more, and enters what is known of them.
+/// Reports old and new digests, kills the server while it counts more, and enters all of them into the ledger.
 pub(crate) fn kill_under_load(home: &Home, daemon: Process, ledger: &mut Ledger, round: u32) {
     let mut caller = home.caller();
     let first = 1000 * (round + 1);
@@ -104,7 +104,7 @@ pub(crate) fn kill_under_load(home: &Home, daemon: Process, ledger: &mut Ledger,
         ledger.enter(name, Some(&reply));
     }
     for number in 0..100 {
-        // Every other one is new.
+        // Every second one is new.
         let name = if number % 2 == 0 { digest(first) } else { digest(first + 500 + number) };
         caller.send("report", &[&name], 2000 + number);
         ledger.enter(&name, None);

@@ -1,4 +1,4 @@
-//! Databases as a whole, as a program uses them that moves records.
+//! The trait `Bulk` on every engine, as pyzor-migrate uses it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ const RECORDS: u64 = 2500;
 
 fn digest(number: u64) -> Digest {
     let mut bytes = [0; 20];
-    // All over the key space, as real ones are.
+    // Spread over the key space like real digests.
     bytes[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     Digest::from_bytes(bytes)
 }
@@ -24,7 +24,7 @@ fn tally(count: i64, first: i64, last: i64) -> Tally {
     Tally { count, first: Some(Timestamp::from_seconds(first)), last: Some(Timestamp::from_seconds(last)) }
 }
 
-/// A record of some shape.
+/// Returns a record; its kind depends on the number.
 fn record(number: u64) -> Record {
     let count = i64::try_from(number).unwrap() + 1;
     let some = tally(count, 1_300_000_000 + count, 1_400_000_000 + count);
@@ -35,7 +35,7 @@ fn record(number: u64) -> Record {
     }
 }
 
-/// All records of a database, met page by page.
+/// Scans a database page by page.
 async fn walk(whole: &Arc<dyn Bulk>) -> BTreeMap<Vec<u8>, Item> {
     let mut all = BTreeMap::new();
     let mut from = None;
@@ -49,7 +49,7 @@ async fn walk(whole: &Arc<dyn Bulk>) -> BTreeMap<Vec<u8>, Item> {
     }
 }
 
-/// The same without what the engine makes of them.
+/// Scans a database. Returns the decoded records.
 async fn records(whole: &Arc<dyn Bulk>) -> BTreeMap<Vec<u8>, Record> {
     walk(whole).await.into_iter().map(|(key, item)| (key, item.record.unwrap())).collect()
 }
@@ -70,7 +70,7 @@ fn all_done(outcomes: &[ChangeOutcome]) -> bool {
     outcomes.iter().all(|outcome| *outcome == ChangeOutcome::Done)
 }
 
-fn records_are_stored_walked_through_and_deleted(name: &str, options: &EngineOptions) {
+fn records_are_stored_scanned_and_deleted(name: &str, options: &EngineOptions) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let whole = bulk::open(name, options, BulkPurpose::Fill).await.unwrap();
@@ -96,7 +96,7 @@ fn records_are_stored_walked_through_and_deleted(name: &str, options: &EngineOpt
         expected.insert(key(0), record(9));
         assert!(records(&whole).await == expected, "not what was left");
 
-        // More than a narrow engine counts to.
+        // More than the highest count of some engines.
         let full = Record { reports: tally(i64::MAX, 1, 2), whitelists: Tally::default() };
         whole.store(vec![put(0, full)]).await.unwrap();
         assert_eq!(records(&whole).await[&key(0)], whole.clamp(&full));
@@ -125,7 +125,7 @@ fn records_are_added(name: &str, options: &EngineOptions) {
             expected.insert(key(number as u64), bulk::united(there, &new));
         }
         assert_eq!(records(&whole).await, expected);
-        // An engine that compares refuses, since by now there is something else; the others add again.
+        // An engine that compares refuses, because the value has changed. The other engines add again.
         let changed = whole.add(additions[..1].to_vec()).await.unwrap();
         let compares = name.starts_with("redis");
         assert_eq!(changed, [if compares { ChangeOutcome::Changed } else { ChangeOutcome::Done }]);
@@ -141,12 +141,12 @@ fn records_are_added(name: &str, options: &EngineOptions) {
 }
 
 #[test]
-fn of_gdbm() {
+fn gdbm_moves_records() {
     let home = Home::new();
     let options = EngineOptions { path: home.path("pyzord.db"), ..EngineOptions::default() };
     records_are_added("gdbm", &options);
     std::fs::remove_file(&options.path).unwrap();
-    records_are_stored_walked_through_and_deleted("gdbm", &options);
+    records_are_stored_scanned_and_deleted("gdbm", &options);
 }
 
 fn dsn(settings: &str) -> EngineOptions {
@@ -155,25 +155,25 @@ fn dsn(settings: &str) -> EngineOptions {
 }
 
 #[test]
-fn of_redis() {
+fn redis_moves_records() {
     let store = Redis::start();
-    records_are_stored_walked_through_and_deleted("redis", &dsn(&store.settings()));
+    records_are_stored_scanned_and_deleted("redis", &dsn(&store.settings()));
     store.cli(&["flushall"]);
     records_are_added("redis", &dsn(&store.settings()));
 }
 
 #[test]
-fn of_redis_v0() {
+fn redis_v0_moves_records() {
     let store = Redis::start();
-    records_are_stored_walked_through_and_deleted("redis_v0", &dsn(&store.settings()));
+    records_are_stored_scanned_and_deleted("redis_v0", &dsn(&store.settings()));
     store.cli(&["flushall"]);
     records_are_added("redis_v0", &dsn(&store.settings()));
 }
 
 #[test]
-fn of_mysql() {
+fn mysql_moves_records() {
     let store = MariaDb::start();
-    records_are_stored_walked_through_and_deleted("mysql", &dsn(&store.settings()));
+    records_are_stored_scanned_and_deleted("mysql", &dsn(&store.settings()));
     store.sql("DELETE FROM pyzor.digests");
     records_are_added("mysql", &dsn(&store.settings()));
 }

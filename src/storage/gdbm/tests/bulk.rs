@@ -1,14 +1,14 @@
-//! Work on a file as a whole.
+//! Work on all records of a file.
 
 use super::*;
 use crate::storage::EngineOptions;
 use crate::storage::bulk::{self, BulkPurpose, ChangeOutcome, Item, Put};
 
 #[test]
-fn what_is_deleted_during_a_scan_does_not_hide_anything() {
+fn deletions_during_a_scan_hide_no_record() {
     const RECORDS: u32 = 5000;
-    let folder = tempfile::tempdir().unwrap();
-    let options = EngineOptions { path: folder.path().join("pyzord.db"), ..EngineOptions::default() };
+    let directory = tempfile::tempdir().unwrap();
+    let options = EngineOptions { path: directory.path().join("pyzord.db"), ..EngineOptions::default() };
     write(&options.path, (0..RECORDS).map(|number| (digest(number).to_hex().to_vec(), record(1))));
     let runtime = runtime();
     runtime.block_on(async {
@@ -18,7 +18,7 @@ fn what_is_deleted_during_a_scan_does_not_hide_anything() {
             let page = whole.scan(cursor, 7).await.unwrap();
             assert!(page.items.len() <= 7);
             for item in &page.items {
-                assert_eq!(found.insert(item.key.clone(), item.clone()), None, "met twice");
+                assert_eq!(found.insert(item.key.clone(), item.clone()), None, "returned twice");
             }
             assert!(
                 whole.delete(page.items).await.unwrap().iter().all(|outcome| *outcome == ChangeOutcome::Done)
@@ -35,9 +35,9 @@ fn what_is_deleted_during_a_scan_does_not_hide_anything() {
 }
 
 #[test]
-fn only_what_is_still_there_is_deleted() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = EngineOptions { path: folder.path().join("pyzord.db"), ..EngineOptions::default() };
+fn changed_item_is_not_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = EngineOptions { path: directory.path().join("pyzord.db"), ..EngineOptions::default() };
     write(&options.path, (0..2).map(|number| (digest(number).to_hex().to_vec(), record(1))));
     runtime().block_on(async {
         let whole = bulk::open("gdbm", &options, BulkPurpose::Empty).await.unwrap();

@@ -1,4 +1,4 @@
-//! The engine as the server uses it.
+//! Batches, errors and syncs of the engine.
 
 use std::sync::Arc;
 use std::thread;
@@ -7,9 +7,9 @@ use super::*;
 use crate::storage::gdbm::engine::PanicReport;
 
 #[test]
-fn a_batch_is_looked_up_before_it_is_counted() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+fn look_up_sees_the_record_before_the_increments_of_its_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     write(
         &path,
         [
@@ -41,68 +41,69 @@ fn a_batch_is_looked_up_before_it_is_counted() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_told_in_one_line() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
-    let told = |path: &Path| match Gdbm::open(path, None, TimeZone::UTC) {
+fn opening_error_is_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
+    let error = |path: &Path| match Gdbm::open(path, None, TimeZone::UTC) {
         Ok(_) => panic!("it was opened"),
         Err(error) => (error.to_string().replace(&path.display().to_string(), "FILE"), error.is_busy()),
     };
     std::fs::write(&path, "this is no database, but long enough for the header of one\n".repeat(100))
         .unwrap();
-    let (text, busy) = told(&path);
+    let (text, busy) = error(&path);
     assert_eq!(
         text,
-        "FILE is not a GNU dbm database (Bad magic number): if it was one, run pyzord --recover, which repairs it and keeps the original file; otherwise move it away, or set DigestDB to another file"
+        "FILE is not a GNU dbm database (Bad magic number): if it was one, run pyzord --recover, which repairs it and \
+         keeps the original file; otherwise move it away, or set DigestDB to another file"
     );
     assert!(!busy);
     std::fs::write(&path, "short").unwrap();
-    assert!(told(&path).0.starts_with("FILE is not a GNU dbm database ("), "{:?}", told(&path));
-    assert!(told(&folder.path().join("missing/pyzord.db")).0.contains("No such file or directory"));
+    assert!(error(&path).0.starts_with("FILE is not a GNU dbm database ("), "{:?}", error(&path));
+    assert!(error(&directory.path().join("missing/pyzord.db")).0.contains("No such file or directory"));
 
     std::fs::write(&path, "").unwrap();
     let _first = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
-    let (text, busy) = told(&path);
-    // It is this one, which cannot be meant.
+    let (text, busy) = error(&path);
+    // The holder is this process, so the message does not name it.
     assert_eq!(text, "the database FILE is in use by another process: stop that first");
     assert!(busy);
 }
 
 #[test]
-fn what_has_changed_is_synced_when_it_is_due() {
-    let folder = tempfile::tempdir().unwrap();
-    let engine = Gdbm::open(&folder.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
+fn changes_are_synced_when_the_time_has_come() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Gdbm::open(&directory.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
     let is_dirty = || engine.shared.lock().as_ref().unwrap().dirty;
     assert!(report(&engine, [digest(1)]).iter().all(Result::is_ok));
     assert!(is_dirty());
     let mut later = Instant::now() + Duration::from_secs(60);
     engine.shared.sync_if_due(&mut later);
-    assert!(is_dirty(), "it was not due");
+    assert!(is_dirty(), "it was synced too early");
     let mut due = Instant::now();
     engine.shared.sync_if_due(&mut due);
     assert!(!is_dirty());
-    assert!(due > Instant::now() + Duration::from_secs(30), "the next one is not planned");
+    assert!(due > Instant::now() + Duration::from_secs(30), "no next sync is planned");
 }
 
 #[test]
-fn a_database_that_is_no_file_is_refused_without_waiting() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pipe");
+fn database_that_is_not_a_regular_file_is_refused_without_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pipe");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    for path in [path.as_path(), folder.path()] {
+    for path in [path.as_path(), directory.path()] {
         let Err(error) = Gdbm::open(path, None, TimeZone::UTC) else { panic!("it was opened") };
         assert!(error.to_string().ends_with("it is not a regular file"), "{error}");
     }
 }
 
 #[test]
-fn the_death_of_its_thread_ends_the_server() {
-    let folder = tempfile::tempdir().unwrap();
-    let engine = Gdbm::open(&folder.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
+fn panic_of_the_maintenance_thread_stops_the_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Gdbm::open(&directory.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
     let shared = Arc::clone(&engine.shared);
     let thread = thread::spawn(move || {
         let _report = PanicReport(&shared);
-        panic!("as a thread may");
+        panic!("in the maintenance thread");
     });
     thread.join().unwrap_err();
     assert!(engine.failed().now_or_never().is_some_and(|why| why.contains("panicked")));

@@ -1,4 +1,4 @@
-//! Expired records are deleted, and nothing else is.
+//! Deletion of expired records.
 
 use std::thread;
 
@@ -8,9 +8,9 @@ use crate::storage::gdbm::expiry::ExpirySweep;
 const SWEEP_LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_sweep_deletes_every_expired_record_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+fn sweep_deletes_every_expired_record_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     let odd = [
         (b"".to_vec(), record(100)),
         (digest(1).to_string().to_uppercase().into_bytes(), record(100)),
@@ -52,16 +52,16 @@ fn a_sweep_deletes_every_expired_record_and_nothing_else() {
 }
 
 #[test]
-fn a_record_that_is_reported_while_it_waits_for_its_deletion_stays() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+fn record_reported_before_its_pending_deletion_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     write(&path, (0..100).map(|number| (digest(number).to_hex().to_vec(), record(100))));
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
     let mut guard = engine.shared.lock();
     let open = guard.as_mut().unwrap();
     let horizon = Timestamp::from_seconds(Timestamp::now().seconds() - 86_400);
     let mut sweep = ExpirySweep::new(horizon, 1 << 20);
-    // So large a distance that the walk ends before anything is deleted.
+    // With this block size the walk ends before any deletion.
     while sweep.walked() < 100 {
         assert!(!sweep.slice(open, &path, Duration::ZERO).unwrap());
     }
@@ -75,9 +75,9 @@ fn a_record_that_is_reported_while_it_waits_for_its_deletion_stays() {
 }
 
 #[test]
-fn an_expired_record_that_was_looked_at_before_is_gone_and_counted_from_zero() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+fn cached_record_is_forgotten_when_it_expires() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     write(&path, (0..100).map(|number| (digest(number).to_hex().to_vec(), record(100))));
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
     assert_eq!(counts_of(&engine, 0..100), [1; 100]);

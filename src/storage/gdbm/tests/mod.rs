@@ -1,4 +1,4 @@
-//! Tests of the engine on real files; here what they share.
+//! Tests of the engine on real files, and the functions that they share.
 
 mod bulk;
 mod collisions;
@@ -28,19 +28,19 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn digest(number: u32) -> Digest {
-    // Spread over the whole file, as real digests are.
+    // Spread over the file like real digests.
     use sha1::Digest as _;
     Digest::from_bytes(sha1::Sha1::digest(number.to_be_bytes()).into())
 }
 
-/// As another program opens it.
+/// Opens a file without a marker, like another program.
 fn handle(path: &Path) -> Handle {
     let mut options = std::fs::OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).open(path).unwrap();
     Handle::open(&file, path).unwrap()
 }
 
-/// The lock on the file goes with the engine.
+/// Closes the engine, and drops it, which releases the lock on the file.
 fn close(engine: Gdbm) {
     runtime().block_on(engine.close());
 }
@@ -83,7 +83,9 @@ fn report(engine: &Gdbm, digests: impl IntoIterator<Item = Digest>) -> Vec<Resul
     batch.restart(Timestamp::now(), Instant::now());
     let increments: Vec<_> =
         digests.into_iter().map(|digest| batch.increment(digest, TallyKind::Report)).collect();
-    let BatchProgress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
+    let BatchProgress::Done(batch) = engine.run(batch) else {
+        panic!("the batch is not completed immediately")
+    };
     increments.into_iter().map(|increment| batch.counted(increment)).collect()
 }
 
@@ -91,7 +93,9 @@ fn counts_of(engine: &Gdbm, digests: impl IntoIterator<Item = u32>) -> Vec<i64> 
     let mut batch = Batch::default();
     batch.restart(Timestamp::now(), Instant::now());
     let look_ups: Vec<_> = digests.into_iter().map(|number| batch.look_up_counts(digest(number))).collect();
-    let BatchProgress::Done(batch) = engine.run(batch) else { panic!("it is not completed on the spot") };
+    let BatchProgress::Done(batch) = engine.run(batch) else {
+        panic!("the batch is not completed immediately")
+    };
     look_ups.into_iter().map(|look_up| batch.found(look_up, i64::MAX).unwrap().reports.count).collect()
 }
 

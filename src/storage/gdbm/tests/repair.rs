@@ -1,4 +1,4 @@
-//! What a start repairs, and what it leaves alone.
+//! Repairs at the start.
 
 use std::fs::File;
 use std::io;
@@ -6,8 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::*;
 
-/// A file as a process leaves it that is killed when it has made the file longer and not yet
-/// written the header.
+/// Makes a file look like that of a process killed after it extended the file and before it wrote the header.
 fn cut_off(path: &Path, tail: &[u8]) {
     let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
     io::Write::write_all(&mut file, tail).unwrap();
@@ -15,9 +14,9 @@ fn cut_off(path: &Path, tail: &[u8]) {
 }
 
 #[test]
-fn a_file_that_was_cut_off_in_a_change_is_repaired_at_the_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+fn file_left_within_a_change_is_repaired_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     write(&path, (0..5000).map(|number| (digest(number).to_hex().to_vec(), record(1))));
     let before = read(&path);
     cut_off(&path, &[0; 4096]);
@@ -27,13 +26,13 @@ fn a_file_that_was_cut_off_in_a_change_is_repaired_at_the_start() {
     let mut after = read(&path);
     after.remove(&digest(5000).to_string()).unwrap();
     assert_eq!(after, before);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the backup is left");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "the backup is left");
 }
 
 #[test]
-fn records_that_a_recovery_does_not_find_are_put_back_from_the_remains() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+fn records_that_the_library_does_not_find_are_restored_from_remains() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     let old = (digest(2).to_hex().to_vec(), record(100));
     write(&path, [(digest(1).to_hex().to_vec(), record(1))]);
     let mut tail = vec![0; 100];
@@ -50,9 +49,9 @@ fn records_that_a_recovery_does_not_find_are_put_back_from_the_remains() {
             digest(3).to_hex().to_vec(),
             b"1,3,2999-01-01 00:00:00.000001,2999-01-01 00:00:00,0,None,None".to_vec(),
         ),
-        // Known, with another count: this is an older version.
+        // An older version of an existing record.
         (digest(1).to_hex().to_vec(), b"1,99,2999-01-01 00:00:00,2999-01-01 00:00:00,0,None,None".to_vec()),
-        // Deleted, since it had expired.
+        // Deleted by expiry.
         old,
     ] {
         tail.extend(key);
@@ -76,9 +75,9 @@ fn records_that_a_recovery_does_not_find_are_put_back_from_the_remains() {
 }
 
 #[test]
-fn remains_that_lie_across_two_parts_of_a_file_are_found() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+fn remains_across_the_boundary_of_two_parts_are_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     write(&path, [(digest(1).to_hex().to_vec(), record(1))]);
     let size = std::fs::metadata(&path).unwrap().len();
     let record =
@@ -92,7 +91,7 @@ fn remains_that_lie_across_two_parts_of_a_file_are_found() {
         boundary - 20,
         boundary,
     ] {
-        let copy = folder.path().join("copy");
+        let copy = directory.path().join("copy");
         std::fs::copy(&path, &copy).unwrap();
         cut_off(&copy, &[vec![b' '; before], record.clone(), vec![b' '; 100]].concat());
         let engine = Gdbm::open(&copy, None, TimeZone::UTC).unwrap();
@@ -102,25 +101,25 @@ fn remains_that_lie_across_two_parts_of_a_file_are_found() {
 }
 
 #[test]
-fn a_bucket_that_is_damaged_while_it_is_served_ends_the_engine_and_is_repaired_by_the_next_start() {
+fn bucket_damaged_while_serving_stops_the_engine_and_is_repaired_by_the_next_start() {
     use std::os::unix::fs::FileExt;
 
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     write(&path, (0..5000).map(|number| (digest(number).to_hex().to_vec(), record(1))));
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
-    // The bucket that the directory names last, which nobody has looked at yet.
+    // The last bucket of the directory, which has not been read yet.
     let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let long = |at| {
         let mut bytes = [0; 8];
         file.read_exact_at(&mut bytes, at).unwrap();
         u64::from_ne_bytes(bytes)
     };
-    let (directory, size) = (long(8), long(16) & 0xffff_ffff);
-    file.write_all_at(&[0xff; 112], long(directory + size - 8)).unwrap();
+    let (hash_directory, size) = (long(8), long(16) & 0xffff_ffff);
+    file.write_all_at(&[0xff; 112], long(hash_directory + size - 8)).unwrap();
 
     let outcomes = report(&engine, (0..5000).map(digest));
-    assert!(outcomes.iter().any(Result::is_err), "nobody met the damage");
+    assert!(outcomes.iter().any(Result::is_err), "no request met the damage");
     let why = runtime().block_on(engine.failed());
     assert!(why.contains("its next start repairs the file"), "{why}");
     close(engine);
@@ -132,18 +131,18 @@ fn a_bucket_that_is_damaged_while_it_is_served_ends_the_engine_and_is_repaired_b
     let after = read(&path);
     assert_eq!(after.len(), 5000);
     let counts = |text: &String| text.split(',').nth(1).unwrap().parse::<u32>().unwrap();
-    assert!(after.values().all(|text| counts(text) >= 2), "a record was lost and begun anew");
+    assert!(after.values().all(|text| counts(text) >= 2), "a record was lost and counted from zero");
 }
 
 #[test]
-fn a_file_with_which_the_library_has_failed_is_looked_at_by_the_next_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+fn file_is_repaired_by_the_next_start_after_an_error_of_the_library() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     let marker = marker(&path);
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
     report_all(&engine, 0..100);
-    // Any error will do: no memory, for instance, in the middle of a change.
-    let garbage = folder.path().join("garbage");
+    // Any error of the library, such as a lack of memory in the middle of a change.
+    let garbage = directory.path().join("garbage");
     std::fs::write(&garbage, [7; 1000]).unwrap();
     let file = File::open(&garbage).unwrap();
     let error = Handle::open(&file, &garbage).err().unwrap();
@@ -158,17 +157,17 @@ fn a_file_with_which_the_library_has_failed_is_looked_at_by_the_next_start() {
 }
 
 #[test]
-fn a_repair_that_cannot_be_made_leaves_the_file_as_it_was_and_is_owed() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+fn failed_repair_leaves_the_file_unchanged_and_stays_owed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
     report_all(&engine, 0..100);
     engine.shared.marker.flag().require_repair();
     close(engine);
     let content = || (std::fs::read(&path).unwrap(), std::fs::metadata(&path).unwrap().ino());
     let before = content();
-    // What is in the way cannot be removed like a file.
-    let obstacle = folder.path().join("pyzord.db.repair");
+    // A directory in the place of the leftover cannot be removed like a file.
+    let obstacle = directory.path().join("pyzord.db.repair");
     std::fs::create_dir(&obstacle).unwrap();
     for _ in 0..2 {
         let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
@@ -176,7 +175,7 @@ fn a_repair_that_cannot_be_made_leaves_the_file_as_it_was_and_is_owed() {
         assert!(marker(&path).exists());
         close(engine);
         assert_eq!(content().1, before.1);
-        assert!(marker(&path).exists(), "a repair is still to be made");
+        assert!(marker(&path).exists(), "the repair is no longer owed");
     }
     std::fs::remove_dir(&obstacle).unwrap();
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();

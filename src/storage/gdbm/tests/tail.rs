@@ -1,15 +1,15 @@
-//! The tail of a file that is open, or was left by a kill.
+//! The tail of an open file, and of a file left by a kill.
 
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
 use crate::storage::gdbm::file::tail;
 
-/// As a process leaves the file that is killed between two changes.
+/// The file is like that of a process killed between two changes.
 #[test]
-fn a_tail_that_a_kill_has_left_is_no_damage() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+fn empty_tail_left_by_a_kill_is_cut_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     write(&path, (0..5000).map(|number| (digest(number).to_hex().to_vec(), record(1))));
     let length = std::fs::metadata(&path).unwrap().len();
     let file = std::fs::OpenOptions::new().write(true).read(true).open(&path).unwrap();
@@ -23,8 +23,8 @@ fn a_tail_that_a_kill_has_left_is_no_damage() {
 
 #[test]
 fn data_in_a_tail_is_kept_for_the_repair() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     write(&path, [(digest(1).to_hex().to_vec(), record(1))]);
     let length = std::fs::metadata(&path).unwrap().len();
     let file = std::fs::OpenOptions::new().write(true).read(true).open(&path).unwrap();
@@ -38,11 +38,11 @@ fn data_in_a_tail_is_kept_for_the_repair() {
     assert_eq!(counts_of(&engine, 1..4), [1, 1, 0]);
 }
 
-/// The file has a tail while it is open, and is as any other program wants it afterwards.
+/// After the file is closed, other programs accept it.
 #[test]
-fn a_file_is_longer_while_it_is_open_and_takes_no_more_of_the_disk() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pyzord.db");
+fn open_file_is_longer_but_takes_no_more_disk_space() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
     let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
     report_all(&engine, 0..20_000);
     let open = std::fs::metadata(&path).unwrap();

@@ -1,4 +1,4 @@
-//! GNU dbm files: the forms of records in them, and what is in them that is no record.
+//! GNU dbm files: the forms of records, and values and keys that are not records.
 
 mod ours;
 
@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use super::{LATER, Record, Store, THEN, Tally, done};
 use crate::harness::{DIGEST, Home, unix_time};
 
-/// The default database of a homedir.
+/// The gdbm database in a homedir.
 pub(super) struct Gdbm;
 
 impl Store for Gdbm {
@@ -26,7 +26,7 @@ impl Store for Gdbm {
     fn plant(&self, home: &Home, records: &[(&str, Record)]) {
         let date = |time: Option<i64>| {
             let zoned = |time| Timestamp::from_second(time).unwrap().to_zoned(TimeZone::UTC);
-            // The form without a fraction, which the established server gives whole seconds.
+            // The established server writes whole seconds without a fraction.
             time.map_or("None".to_owned(), |time| zoned(time).strftime("%Y-%m-%d %H:%M:%S").to_string())
         };
         let text = |(reports, whitelistings): &Record| {
@@ -42,7 +42,7 @@ impl Store for Gdbm {
     }
 }
 
-/// Reads a record strictly as the established server would write it.
+/// Parses a record. Accepts only the form that the established server writes.
 fn parse(text: &[u8], zone: &TimeZone) -> Record {
     let text = std::str::from_utf8(text).unwrap();
     let fields: Vec<&str> = text.split(',').collect();
@@ -63,13 +63,13 @@ fn parse(text: &[u8], zone: &TimeZone) -> Record {
     (tally(&fields[1..4]), tally(&fields[4..7]))
 }
 
-/// A homedir from whose database nothing expires.
+/// Returns a homedir without expiry.
 fn home() -> Home {
     Home::open().config("CleanupAge = 0\n")
 }
 
 #[test]
-fn dates_with_and_without_a_fraction_are_read_and_kept_to_the_letter() {
+fn dates_with_and_without_a_fraction_are_read_and_kept_byte_for_byte() {
     let home = home();
     let (first, second) = (DIGEST, "b".repeat(40));
     let database = home.database();
@@ -112,7 +112,7 @@ fn new_records_have_the_established_form() {
 }
 
 #[test]
-fn gdbms_own_tool_reads_what_the_server_wrote_and_the_reverse() {
+fn server_and_gdbmtool_read_each_others_records() {
     let home = home();
     let other = "b".repeat(40);
     let database = home.database();
@@ -139,8 +139,8 @@ fn records_of_version_0_are_counted() {
 }
 
 #[test]
-fn dates_are_local_times_of_the_servers_zone() {
-    // The first is on the morning when the clocks had just been put forward.
+fn dates_are_local_times_in_the_time_zone_of_the_server() {
+    // The first is just after a change to daylight saving time.
     for (zone, then, written) in [
         ("America/New_York", THEN, "2011-03-13 03:06:40"),
         ("Asia/Kolkata", THEN, "2011-03-13 12:36:40"),
@@ -166,13 +166,13 @@ fn dates_are_local_times_of_the_servers_zone() {
     }
 }
 
-/// How many lines of the log name the program that repairs keys.
+/// Returns the number of log lines that recommend pyzor-migrate for unusual keys.
 fn hints(home: &Home) -> usize {
     home.log().lines().filter(|line| line.contains(" WARNING ") && line.contains("pyzor-migrate")).count()
 }
 
 #[test]
-fn good_keys_are_not_warned_of() {
+fn lower_case_keys_cause_no_warning() {
     let home = Home::open();
     let server = home.start();
     done(&server, "report", DIGEST);
@@ -184,7 +184,7 @@ fn good_keys_are_not_warned_of() {
 }
 
 #[test]
-fn an_empty_file_is_made_a_database() {
+fn empty_file_becomes_a_database() {
     let home = Home::open().file("pyzord.db", "");
     let server = home.start();
     done(&server, "report", DIGEST);

@@ -1,4 +1,4 @@
-//! What this server alone does with GNU dbm files.
+//! GNU dbm files that only our server reads as expected.
 
 use jiff::tz::TimeZone;
 
@@ -13,7 +13,7 @@ fn records_of_version_0_are_dated_and_converted() {
     let digests = digests(4);
     database.write(&[
         (&digests[0], "5,1300000000,1300000001"),
-        // Half converted, as the established server leaves them, or wholly with numbers for dates.
+        // Partly converted by the established server, or version 1 with numbers in the place of all dates.
         (&digests[1], "1,6,1300000000,2011-03-13 07:06:41.500000,0,None,None"),
         (&digests[2], "1,6,1300000000,1300000001,2,1300000002,1300000003"),
         (&digests[3], "7,1300000000,1300000001"),
@@ -31,10 +31,10 @@ fn records_of_version_0_are_dated_and_converted() {
         let (reports, _) = parse(database.record(digest).as_bytes(), &TimeZone::UTC);
         assert_eq!(reports, Tally::new(count, THEN, LATER));
     }
-    // What nobody changes stays as it is.
+    // A record that is not changed is not converted.
     assert_eq!(database.record(&digests[3]), "7,1300000000,1300000001");
 
-    // The established server now understands what it could not before.
+    // The established server can read the converted record, unlike the old one.
     let established = home.program(interop("pyzord")).start();
     let info = done(&established, "info", &digests[1]);
     assert_eq!(info.times()[..2], [THEN, LATER]);
@@ -52,7 +52,7 @@ fn counts_beyond_the_limit_are_shown_as_the_limit() {
 }
 
 #[test]
-fn a_whitelisted_digest_does_not_stop_the_next_start() {
+fn database_with_a_whitelisted_digest_can_be_opened_again() {
     let home = Home::open();
     let server = home.start();
     done(&server, "whitelist", DIGEST);
@@ -61,7 +61,7 @@ fn a_whitelisted_digest_does_not_stop_the_next_start() {
     assert_eq!(done(&server, "check", DIGEST).counts(), (0, 1));
 }
 
-/// Values that are no record.
+/// Values that are not records.
 const DAMAGED: [&[u8]; 10] = [
     b"garbage",
     b"",
@@ -76,8 +76,8 @@ const DAMAGED: [&[u8]; 10] = [
 ];
 
 #[test]
-fn a_damaged_record_fails_alone() {
-    // With the usual clean-up, which must not stumble either.
+fn damaged_record_fails_and_others_are_served() {
+    // With expiry, which must ignore them.
     let home = Home::open();
     let database = home.database();
     let digests = digests(DAMAGED.len().try_into().unwrap());
@@ -106,7 +106,7 @@ fn a_damaged_record_fails_alone() {
 }
 
 #[test]
-fn odd_keys_are_left_alone_with_one_warning() {
+fn keys_that_are_not_lower_case_digests_are_kept_with_one_warning() {
     let home = Home::open();
     let database: Database = home.database();
     let text = "1,5,2011-03-13 07:06:40,2011-03-13 07:06:41,0,None,None";
@@ -117,7 +117,7 @@ fn odd_keys_are_left_alone_with_one_warning() {
     database.write(&records);
     let server = home.start();
     eventually("a warning", || (hints(&home) > 0).then_some(()));
-    // The one in upper case is not what is counted.
+    // The record under the upper-case key is not used.
     assert_eq!(done(&server, "check", &upper).counts(), (0, 0));
     done(&server, "report", &upper);
     server.stop();

@@ -1,4 +1,4 @@
-//! A repair whose disk is full.
+//! A recovery on a full disk.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::harness::finish;
 use crate::ours::recover::filled;
 
 #[test]
-fn recovering_on_a_full_disk_leaves_the_file_as_it_was() {
+fn recovery_on_a_full_disk_leaves_the_file_unchanged() {
     let (home, file, _) = filled();
     let disk = Disk::new(&home, home.directory(), u32::try_from(file.len() / 1024 + 400).unwrap());
     fs::write(disk.path("pyzord.db"), &file).unwrap();

@@ -1,4 +1,4 @@
-//! Repairs without room, of a file that is a mount point, and databases whose disk is not mounted.
+//! Repairs without room and of files that are mount points, and databases whose disk is not mounted.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +12,10 @@ use crate::harness::{Finished, Home, Process, digest, finish};
 use crate::ours::repairs::owed::expect_owed;
 use crate::ours::repairs::{OLD_MARKER, RECORDS, REPAIRED, all_names, marker_of, names, small, warned_start};
 
-/// How large the disks are, in KiB.
+/// Size of the disks in KiB.
 const SIZE: u32 = 32 * 1024;
 
-/// A home whose database is on a disk of its own, in a directory of the homedir, and is closed.
+/// Returns a home whose closed database is on its own disk, mounted in the homedir.
 fn on_a_disk() -> (Home, Disk, BTreeMap<String, i64>) {
     let (home, stored) = small();
     fs::create_dir(home.path("data")).unwrap();
@@ -26,20 +26,20 @@ fn on_a_disk() -> (Home, Disk, BTreeMap<String, i64>) {
     (home, disk, stored)
 }
 
-/// Starts a server where the disk is seen. Returns it and what the log says of the start.
+/// Starts a server that sees the disk. Returns it and what it logged.
 #[track_caller]
 fn start(home: &Home, disk: &Disk) -> (Process, String) {
-    let said = home.log().len();
+    let logged = home.log().len();
     let (daemon, _) = warned_start(home, disk.inside(home, &home.detached()));
-    (daemon, home.log()[said..].to_owned())
+    (daemon, home.log()[logged..].to_owned())
 }
 
-/// How long the file on the disk is, in KiB.
+/// Returns the length of the database on the disk in KiB.
 fn length_on(disk: &Disk) -> usize {
     usize::try_from(fs::metadata(disk.path("pyzord.db")).unwrap().len() / 1024).unwrap()
 }
 
-/// What is stored in the file on the disk, which must be the only one there.
+/// Returns the records of the database, which must be the only file on the disk.
 #[track_caller]
 fn stored_on(home: &Home, disk: &Disk) -> BTreeMap<String, i64> {
     assert_eq!(names(&disk.path(""), ""), ["pyzord.db".to_owned()].into());
@@ -55,7 +55,7 @@ fn repair_without_room_stays_owed_until_there_is_room() {
     let (home, disk, stored) = on_a_disk();
     let marker = disk.path("pyzord.db.open");
     fs::write(&marker, OLD_MARKER).unwrap();
-    // Room for half of another file.
+    // Leaves room for half of a second file.
     disk.fill("ballast", disk.free() - length_on(&disk) / 2);
     for is_killed in [false, true, false] {
         let (daemon, log) = start(&home, &disk);
@@ -79,7 +79,7 @@ fn repair_without_room_stays_owed_until_there_is_room() {
     assert_eq!(stored_on(&home, &disk), stored);
 }
 
-/// With room for reports, but not for a repair.
+/// The disk has room for reports, but not for a repair.
 #[test]
 fn reports_before_an_owed_repair_are_in_the_repaired_file() {
     let (home, disk, mut stored) = on_a_disk();
@@ -88,7 +88,7 @@ fn reports_before_an_owed_repair_are_in_the_repaired_file() {
     disk.fill("ballast", disk.free() - 6 * 1024);
     let (daemon, log) = start(&home, &disk);
     if log.contains(REPAIRED) {
-        println!("there is room for a repair");
+        println!("the disk has room for a repair");
     }
     for number in RECORDS..RECORDS + 500 {
         assert_eq!(home.caller().answered("report", &[&digest(number)]).code(), 200);
@@ -106,13 +106,13 @@ fn reports_before_an_owed_repair_are_in_the_repaired_file() {
 }
 
 #[test]
-fn leftovers_of_a_repair_do_not_count_as_taken_room() {
+fn leftovers_are_removed_before_the_free_room_is_measured() {
     let (home, disk, stored) = on_a_disk();
     for recovers in [false, true] {
         disk.fill("pyzord.db.repair.a1B2c3", disk.free() - length_on(&disk) / 2);
         if recovers {
             let mut file = fs::read(disk.path("pyzord.db")).unwrap();
-            // The directory, without which everything is found all the same.
+            // The directory of the file. The repair finds all records without it.
             file[4096..8192].fill(0);
             fs::write(disk.path("pyzord.db"), file).unwrap();
             let mut command = home.command();
@@ -132,7 +132,7 @@ fn leftovers_of_a_repair_do_not_count_as_taken_room() {
     }
 }
 
-/// Expects that a server which does not see the disk creates nothing, and returns how it ended.
+/// Asserts that a server that does not see the disk fails and creates nothing. Returns its result.
 #[track_caller]
 fn expect_unmounted(home: &Home) -> Finished {
     let before = all_names(&home.directory());
@@ -164,13 +164,13 @@ fn database_is_not_created_below_a_disk_that_is_not_mounted() {
             assert!(home.path("pyzord.disk").exists());
         }
         expect_unmounted(&home);
-        // Mounted again, it goes on.
+        // Mounted again, the database is served.
         let (daemon, _) = start(&home, &disk);
         assert_eq!(home.caller().count(&digest(5)), stored[&digest(5)]);
         daemon.stop();
         assert_eq!(stored_on(&home, &disk), stored);
         expect_unmounted(&home);
-        // Without the note a new database is wanted.
+        // Without the note a new database is created.
         fs::remove_file(home.path("pyzord.disk")).unwrap();
         home.detach().stop();
         assert_eq!(names(&home.path("data"), ""), ["pyzord.db".to_owned()].into());
@@ -183,9 +183,9 @@ fn database_is_not_created_below_a_disk_that_is_not_mounted() {
     }
 }
 
-/// As a memory disk is after each boot.
+/// Like a memory disk after a boot.
 #[test]
-fn database_on_another_disk_in_the_place_of_its_own_is_made_anew() {
+fn database_is_created_on_a_new_disk_in_the_same_place() {
     let (home, disk, _) = on_a_disk();
     start(&home, &disk).0.stop();
     drop(disk);
@@ -194,7 +194,7 @@ fn database_on_another_disk_in_the_place_of_its_own_is_made_anew() {
     assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
     daemon.stop();
     assert_eq!(stored_on(&home, &other), [(digest(1), 1)].into());
-    // The note is about this database, and another one does not change it.
+    // Another database does not change the note about this one.
     home.clone().config("DigestDB = other.db\n");
     home.detach().stop();
     home.clone().config("DigestDB = data/pyzord.db\n");
@@ -216,7 +216,7 @@ fn database_removed_from_its_mounted_disk_is_replaced() {
     assert_eq!(stored_on(&home, &disk), [(digest(1), 1)].into());
 }
 
-/// A home in whose homedir a file from elsewhere is mounted as the database.
+/// Returns a home in which the database is a bind-mounted file.
 fn mounted_file() -> (Home, Disk, BTreeMap<String, i64>) {
     let (home, stored) = small();
     let elsewhere = home.parent().join("elsewhere");
@@ -227,13 +227,13 @@ fn mounted_file() -> (Home, Disk, BTreeMap<String, i64>) {
         chown(&real, Some(1234), Some(4321)).unwrap();
     }
     fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
-    // What it is mounted on.
+    // The file that it is mounted on.
     fs::write(home.path("pyzord.db"), "").unwrap();
     let disk = Disk::of_a_file(&home, &real, home.path("pyzord.db"));
     (home, disk, stored)
 }
 
-/// Expects that the mounted file has these records and is the one that it was, and that nothing is beside it.
+/// Asserts that the mounted file is still the same, has these records, and that nothing is beside it.
 #[track_caller]
 fn expect_in_place(home: &Home, before: &fs::Metadata, stored: &BTreeMap<String, i64>) {
     let elsewhere = home.parent().join("elsewhere");

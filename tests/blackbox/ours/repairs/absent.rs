@@ -1,4 +1,4 @@
-//! A marker, or a link, whose database is not there.
+//! A marker or a link whose database is missing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::harness::{Home, digest, finish};
 
-/// Expects that a start creates nothing and names both files, and that `--recover` creates nothing either.
+/// Asserts that a start fails, creates nothing and names both files, and that `--recover` creates nothing either.
 #[track_caller]
 fn expect_refused(home: &Home, name: &str, other: &str) {
     let directories = [home.directory(), home.parent().join("elsewhere")];
@@ -22,7 +22,7 @@ fn expect_refused(home: &Home, name: &str, other: &str) {
         let finished =
             finish(if detached { home.detached() } else { home.under("exec \"$@\" --recover", false) });
         finished.expect_line(&[name]);
-        // The one name may begin with the other.
+        // One name may be a prefix of the other.
         let rest = finished.stderr.replacen(other, "", 1);
         assert!(!detached || rest.len() < finished.stderr.len() && rest.contains(name), "{finished:?}");
         assert_eq!(all(), before);
@@ -45,16 +45,16 @@ fn marker_without_its_database_creates_none() {
         expect_refused(&home, "pyzord.db", "pyzord.db.open");
         assert_eq!(fs::read(marker_of(&database)).unwrap(), content);
     }
-    // What the line asks for helps.
+    // Removing the marker, as the message says, allows a new database.
     fs::remove_file(marker_of(&database)).unwrap();
     home.detach().stop();
     expect_only_database(&home);
 }
 
-/// gdbm's own recovery renames the file to a backup and then the new file to its place. A kill between the two
-/// leaves both under other names.
+/// The library's own recovery renames the file to a backup, and then the new file to the name of the database. A kill
+/// in between, in an early version of the server, left both under other names.
 #[test]
-fn backup_of_an_interrupted_repair_is_put_back() {
+fn backup_of_an_interrupted_repair_is_restored() {
     let (home, stored) = small();
     let database = home.path("pyzord.db");
     fs::copy(&database, beside(&database, ".kQ2x7Z")).unwrap();
@@ -67,9 +67,8 @@ fn backup_of_an_interrupted_repair_is_put_back() {
     assert!(!beside(&database, ".~1~").exists());
 }
 
-/// The new file may not be complete: the backup is.
 #[test]
-fn backup_is_preferred_to_a_part_of_a_new_file() {
+fn backup_is_preferred_to_an_incomplete_new_file() {
     let (home, stored) = small();
     let database = home.path("pyzord.db");
     let file = fs::read(&database).unwrap();
@@ -81,7 +80,7 @@ fn backup_is_preferred_to_a_part_of_a_new_file() {
 }
 
 #[test]
-fn dangling_link_creates_nothing_and_is_named_with_its_target() {
+fn dangling_link_is_reported_with_its_target_and_creates_nothing() {
     for target in ["../elsewhere/real.db", "absolute", "link", "../gone/real.db"] {
         for is_marked in [false, true] {
             let home = Home::open();

@@ -1,11 +1,11 @@
-//! Files that an interrupted repair has left.
+//! Files that an interrupted repair has left beside the database.
 
 use std::fs;
 
 use super::{REPAIRED, beside, expect_only_database, log_of_a_start, names, owe_repair, small};
 use crate::harness::{Home, finish};
 
-/// What the library and the server can leave when they are killed in a repair.
+/// Suffixes of the files that the server and the library leave when they are killed during a repair.
 const ENDINGS: [&str; 2] = [".repair", ".repair.a1B2c3"];
 
 fn leave(home: &Home) {
@@ -20,7 +20,7 @@ fn leftovers_of_a_repair_are_removed_by_the_next_one() {
     for round in 0..2 {
         leave(&home);
         if round == 1 {
-            // As it is when the kill came before the rename: a second name of the file.
+            // After a kill before the rename it is a second name of the database.
             let link = beside(&home.path("pyzord.db"), ".repair");
             fs::remove_file(&link).unwrap();
             fs::hard_link(home.path("pyzord.db"), &link).unwrap();
@@ -34,7 +34,7 @@ fn leftovers_of_a_repair_are_removed_by_the_next_one() {
 }
 
 #[test]
-fn leftovers_are_not_touched_while_another_process_has_the_database() {
+fn leftovers_stay_while_another_process_has_the_database_open() {
     let (home, _) = small();
     let daemon = home.detach();
     leave(&home);
@@ -49,9 +49,9 @@ fn leftovers_are_not_touched_while_another_process_has_the_database() {
     daemon.stop();
 }
 
-/// Names that begin alike and are none of a repair.
+/// Files whose names begin like those of a repair.
 #[test]
-fn files_of_the_operator_stay_and_are_not_taken() {
+fn files_of_the_operator_with_similar_names_stay() {
     let (home, stored) = small();
     let database = home.path("pyzord.db");
     let theirs = [".repair-monday", ".repair.backup2", ".repaired", ".2019-old~", ".complete", ".~old~"];

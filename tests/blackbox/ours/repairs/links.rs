@@ -1,4 +1,4 @@
-//! Databases that are links to a file elsewhere.
+//! Databases that are symbolic links.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 use super::{REPAIRED, kill_under_load, marker_of, names, owe_repair, small, warned_start};
 use crate::harness::{Home, Ledger, finish};
 
-/// How the homedir's link leads to the file.
+/// The kind of link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Relative,
     Absolute,
-    /// By another link, in a third directory.
+    /// A link to a link in a third directory.
     Twice,
-    /// The file is in a directory that is a link.
+    /// A path through a directory that is a link.
     Directory,
 }
 
 pub(crate) const WAYS: [Way; 4] = [Way::Relative, Way::Absolute, Way::Twice, Way::Directory];
 
-/// Moves the database of a home elsewhere and leaves a link. Returns the real file.
+/// Moves the database to another directory and leaves a link. Returns the path of the file.
 pub(crate) fn move_away(home: &Home, way: Way) -> PathBuf {
     let [elsewhere, between] = ["elsewhere", "between"].map(|name| home.parent().join(name));
     fs::create_dir(&elsewhere).unwrap();
@@ -42,7 +42,7 @@ pub(crate) fn move_away(home: &Home, way: Way) -> PathBuf {
     real
 }
 
-/// Expects that the link is still one, and that only the real file is left of the database.
+/// Asserts that the link is unchanged, and that only the file and `others` are beside it.
 #[track_caller]
 pub(crate) fn expect_link(home: &Home, target: &Path, real: &Path, others: &[&str]) {
     let link = home.path("pyzord.db");
@@ -55,7 +55,7 @@ pub(crate) fn expect_link(home: &Home, target: &Path, real: &Path, others: &[&st
     assert!(between.is_subset(&["second", "data"].map(str::to_owned).into()), "{between:?}");
 }
 
-/// Kills servers under load and has each repaired by the next.
+/// Kills servers under load. Each next one must repair the database.
 #[track_caller]
 pub(crate) fn expect_repairs(home: &Home, real: &Path, mut ledger: Ledger) {
     let target = fs::read_link(home.path("pyzord.db")).unwrap();
@@ -69,7 +69,7 @@ pub(crate) fn expect_repairs(home: &Home, real: &Path, mut ledger: Ledger) {
         assert!(log.contains(REPAIRED), "{round}: {log}");
         let after = fs::metadata(real).unwrap();
         assert_eq!((after.uid(), after.gid(), after.mode()), (owner.uid(), owner.gid(), owner.mode()));
-        // A kill may have cut a bucket off; the file is then kept.
+        // After a kill in the middle of a bucket the original file is kept.
         if !log.contains("the original file is kept") {
             expect_link(home, &target, real, &["real.db.open"]);
         }
@@ -84,7 +84,7 @@ pub(crate) fn expect_repairs(home: &Home, real: &Path, mut ledger: Ledger) {
     ledger.compare(&home.stored());
 }
 
-/// The records of [`small`], as reports that were acknowledged.
+/// Returns a ledger with the records of [`small`].
 pub(crate) fn acknowledged(stored: &std::collections::BTreeMap<String, i64>) -> Ledger {
     let mut ledger = Ledger::default();
     for (digest, count) in stored {
@@ -94,7 +94,7 @@ pub(crate) fn acknowledged(stored: &std::collections::BTreeMap<String, i64>) -> 
 }
 
 #[test]
-fn database_behind_a_link_is_repaired_where_it_is() {
+fn database_behind_a_link_is_repaired_in_its_own_directory() {
     for way in WAYS {
         for confine in ["True", "False"] {
             println!("{way:?}, Confine = {confine}");
@@ -107,7 +107,7 @@ fn database_behind_a_link_is_repaired_where_it_is() {
 }
 
 #[test]
-fn digest_db_elsewhere_is_repaired_there() {
+fn database_in_another_directory_is_repaired_there() {
     let (home, stored) = small();
     let elsewhere = home.parent().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
@@ -123,13 +123,13 @@ fn digest_db_elsewhere_is_repaired_there() {
 }
 
 #[test]
-fn recovering_through_a_link_keeps_the_link() {
+fn recovery_through_a_link_keeps_the_link() {
     for way in WAYS {
         let (home, stored) = small();
         let real = move_away(&home, way);
         let target = fs::read_link(home.path("pyzord.db")).unwrap();
         let mut damaged = fs::read(&real).unwrap();
-        // The directory, without which everything is found all the same.
+        // The directory of the file. The repair finds all records without it.
         damaged[4096..8192].fill(0);
         fs::write(&real, &damaged).unwrap();
         let mut command = home.command();

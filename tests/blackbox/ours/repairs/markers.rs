@@ -1,4 +1,4 @@
-//! What the marker holds, and what a start makes of one that it finds.
+//! The content of the marker, and its effect on the next start.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
@@ -23,7 +23,7 @@ impl Content {
         Self(fs::read(marker_of(database)).unwrap())
     }
 
-    /// The value in the line that begins with this name.
+    /// Returns the value of a line.
     #[track_caller]
     fn value(&self, name: &str) -> String {
         let text = String::from_utf8_lossy(&self.0);
@@ -31,7 +31,7 @@ impl Content {
         value.unwrap_or_else(|| panic!("no {name} in the marker {text:?}")).to_owned()
     }
 
-    /// With another value in that line, and as long as before.
+    /// Returns the content with another value in one line, in the same length.
     #[track_caller]
     fn with(&self, name: &str, value: &str) -> Self {
         let (old, new) = (format!("{name}: {}\n", self.value(name)), format!("{name}: {value}\n"));
@@ -43,7 +43,7 @@ impl Content {
     }
 }
 
-/// A home whose server was killed while it did nothing.
+/// Returns a home whose server was killed while idle.
 fn killed() -> Home {
     let home = Home::open();
     fill(&home);
@@ -54,7 +54,7 @@ fn killed() -> Home {
     home
 }
 
-/// The marker that [`killed`] has left, made to say that no change was being made.
+/// Makes the marker of [`killed`] say that no change was under way, whatever it says. Returns its content.
 #[track_caller]
 fn without_change(home: &Home) -> Content {
     let content = Content::of(&home.path("pyzord.db")).with("change", "0");
@@ -62,7 +62,7 @@ fn without_change(home: &Home) -> Content {
     content
 }
 
-/// How long the file is according to its header.
+/// Returns the length of the used part of a file, from its header.
 fn used(path: &Path) -> u64 {
     let mut bytes = [0; 8];
     File::open(path).unwrap().read_exact_at(&mut bytes, 32).unwrap();
@@ -84,7 +84,7 @@ fn expect_describes(content: &Content, database: &Path) {
 fn marker_describes_the_file_while_the_database_is_open() {
     let home = Home::open();
     let database = home.path("pyzord.db");
-    // A new file, one that is there, and one that has just been repaired.
+    // A new file, an existing one, and one that has just been repaired.
     for round in 0..3 {
         let daemon = home.detach();
         expect_describes(&Content::of(&database), &database);
@@ -102,7 +102,7 @@ fn marker_describes_the_file_while_the_database_is_open() {
 }
 
 #[test]
-fn file_that_was_not_being_changed_is_not_repaired() {
+fn file_is_not_repaired_if_the_marker_says_that_no_change_was_under_way() {
     let home = killed();
     without_change(&home);
     let database = home.path("pyzord.db");
@@ -118,9 +118,9 @@ fn file_that_was_not_being_changed_is_not_repaired() {
 }
 
 #[test]
-fn marker_that_says_something_else_has_the_file_repaired() {
+fn file_is_repaired_if_any_field_of_the_marker_differs() {
     let flipped = |number: String| (number.parse::<u64>().unwrap() ^ 1).to_string();
-    // What is done to the marker of a file that was not being changed.
+    // Changes to the marker of a file in which no change was under way.
     type Change<'a> = &'a dyn Fn(&Content) -> Vec<u8>;
     let changes: [(&str, Change<'_>); 12] = [
         ("change", &|content| content.with("change", "1").0),
@@ -153,12 +153,12 @@ fn marker_that_says_something_else_has_the_file_repaired() {
 }
 
 #[test]
-fn copied_homedir_is_repaired() {
+fn database_of_a_copied_homedir_is_repaired() {
     let home = killed();
     without_change(&home);
     let database = home.path("pyzord.db");
     let copy = home.path("copy");
-    // Without the hole behind the end, as by tar and rsync -S.
+    // Without the tail, as tar and rsync -S copy the file.
     let length = used(&database);
     OpenOptions::new().write(true).open(&database).unwrap().set_len(length).unwrap();
     fs::copy(&database, &copy).unwrap();
@@ -195,7 +195,7 @@ fn repaired_file_keeps_its_owner_and_mode() {
     let (home, stored) = small();
     let database = home.path("pyzord.db");
     for (user, group, mode) in [(1234, 4321, 0o640), (0, 4321, 0o606)] {
-        // Only root can give files away.
+        // Only root can change the owner.
         if nix::unistd::Uid::effective().is_root() {
             std::os::unix::fs::chown(&database, Some(user), Some(group)).unwrap();
         }
@@ -214,21 +214,21 @@ fn repaired_file_keeps_its_owner_and_mode() {
     }
 }
 
-/// A copy in the place of the file, which was made while changes were under way: another file, or the same one with
-/// other content.
+/// The database is replaced by a copy that was made while changes were under way: as another file, or as new content
+/// of the same file.
 #[test]
-fn copy_in_the_place_of_the_database_is_repaired_whatever_the_marker_says() {
+fn copy_that_replaced_the_database_is_repaired_whatever_the_marker_says() {
     for is_other in [true, false] {
         let home = killed();
         without_change(&home);
         let database = home.path("pyzord.db");
         if is_other {
-            // The file system may give it the number of the one that was removed.
+            // The file system may give the new file the inode number of the removed one.
             let copy = fs::read(&database).unwrap();
             fs::remove_file(&database).unwrap();
             fs::write(&database, copy).unwrap();
         } else {
-            // Its header is older than what is behind it.
+            // The header is older than the data after the used part.
             let file = OpenOptions::new().write(true).open(&database).unwrap();
             let record = format!("{}1,5,2026-01-01 00:00:00,2999-11-01 00:00:00,0,None,None", digest(5000));
             file.write_all_at(record.as_bytes(), used(&database) + 100).unwrap();
@@ -242,25 +242,25 @@ fn copy_in_the_place_of_the_database_is_repaired_whatever_the_marker_says() {
 }
 
 #[test]
-fn marker_that_is_a_link_is_replaced_and_not_followed() {
+fn marker_that_is_a_link_is_replaced_without_following_it() {
     for exists in [true, false] {
         let (home, stored) = small();
         let target = home.parent().join("target");
         if exists {
-            fs::write(&target, "nobody may change this").unwrap();
+            fs::write(&target, "must not change").unwrap();
         }
         symlink(&target, marker_of(&home.path("pyzord.db"))).unwrap();
         let log = log_of_a_start(&home);
         assert!(log.contains(REPAIRED), "{log}");
-        assert_eq!(fs::read_to_string(&target).ok(), exists.then(|| "nobody may change this".to_owned()));
+        assert_eq!(fs::read_to_string(&target).ok(), exists.then(|| "must not change".to_owned()));
         assert_eq!(home.stored(), stored);
         expect_only_database(&home);
     }
 }
 
-/// The first server's file has been moved away under it, and a copy has taken its place.
+/// The file of the first server is moved away while it runs, and replaced by a copy.
 #[test]
-fn server_whose_database_was_moved_away_leaves_the_marker_of_the_next_one() {
+fn server_whose_database_was_moved_keeps_the_marker_of_its_successor() {
     let (home, stored) = small();
     let database = home.path("pyzord.db");
     let first = home.detach();

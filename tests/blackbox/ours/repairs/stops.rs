@@ -1,4 +1,4 @@
-//! A stop in the middle of a repair, which leaves everything as it was.
+//! Stops in the middle of a repair, which must leave everything unchanged.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,12 +14,12 @@ use nix::sys::signal::{Signal, kill};
 use super::{REPAIRED, expect_only_database, log_of_a_start, marker_of, names, owe_repair};
 use crate::harness::{Home, Server, finish, run};
 
-/// How many records the database has: a repair of that takes long enough to be stopped.
+/// Number of records in the database: enough for a repair that takes long enough to be stopped.
 const RECORDS: usize = 100_000;
-/// At which parts of a whole repair it is stopped.
+/// Points at which a repair is stopped, as fractions of its duration.
 const MOMENTS: [f64; 4] = [0.1, 0.35, 0.6, 0.85];
 
-/// A closed database of many records. It is made once, for all runs.
+/// Returns a closed database of many records, which is created once for all runs.
 fn large() -> &'static Path {
     static FILE: OnceLock<PathBuf> = OnceLock::new();
     FILE.get_or_init(|| {
@@ -38,14 +38,14 @@ with dbm.gnu.open(sys.argv[1], 'nf', 0o600) as database:
             python.args(["-c", STORE]).arg(made.path()).arg(RECORDS.to_string());
             let output = run(&mut python, b"");
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            // Other runs may make it at the same time.
+            // Other test runs may create it at the same time.
             made.persist(&path).unwrap();
         }
         path
     })
 }
 
-/// The database, its marker and its inode, and what else has such a name.
+/// The database, its marker and inode, and the names beside it.
 #[derive(PartialEq)]
 struct State {
     names: BTreeSet<String>,
@@ -75,21 +75,21 @@ impl State {
     }
 }
 
-/// A home with the large database, for which a repair is due.
+/// Returns a home with the large database, which needs a repair.
 fn owing() -> Home {
     let home = Home::open();
     owe(&home);
     home
 }
 
-/// Puts the large database in its place, with a marker with which a repair is due.
+/// Copies the large database into a home, with a marker that requires a repair.
 fn owe(home: &Home) -> State {
     fs::copy(large(), home.path("pyzord.db")).unwrap();
     owe_repair(&home.path("pyzord.db"));
     State::of(home)
 }
 
-/// How long a start takes that repairs the database.
+/// Returns the duration of a start that repairs the database.
 fn whole_repair() -> Duration {
     let home = owing();
     let start = Instant::now();
@@ -105,13 +105,13 @@ fn stopped(what: &str, moment: f64, whole: Duration, signalled: Instant) {
 }
 
 #[test]
-fn repair_at_the_start_is_stopped_and_leaves_everything_as_it_was() {
+fn stopped_repair_at_the_start_leaves_everything_unchanged() {
     let whole = whole_repair();
     let home = owing();
     let mut before = State::of(&home);
     let mut interrupted = 0;
     for (moment, signal) in MOMENTS.into_iter().zip([Signal::SIGTERM, Signal::SIGINT].into_iter().cycle()) {
-        let said = home.log().len();
+        let logged = home.log().len();
         let mut server = Server::start(&home, home.command());
         thread::sleep(whole.mul_f64(moment));
         let signalled = Instant::now();
@@ -119,9 +119,9 @@ fn repair_at_the_start_is_stopped_and_leaves_everything_as_it_was() {
         let status = server.ended();
         stopped("in the foreground", moment, whole, signalled);
         assert_eq!(status.code(), Some(0), "{signal}");
-        let log = home.log()[said..].to_owned();
+        let log = home.log()[logged..].to_owned();
         if log.contains(REPAIRED) {
-            // It was quicker this time, and begins anew.
+            // The repair was complete before the signal. Start over.
             before = owe(&home);
             continue;
         }
@@ -133,25 +133,25 @@ fn repair_at_the_start_is_stopped_and_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn repair_in_the_background_is_stopped_and_leaves_everything_as_it_was() {
+fn stopped_repair_in_the_background_leaves_everything_unchanged() {
     let whole = whole_repair();
     let home = owing();
     let mut before = State::of(&home);
     let mut interrupted = 0;
     for moment in MOMENTS {
-        let said = home.log().len();
+        let logged = home.log().len();
         let mut caller = Server::start(&home, home.detached());
         thread::sleep(whole.mul_f64(moment));
         let signalled = Instant::now();
-        // All but the command that waits for the daemon.
+        // All processes but the command that waits for the daemon.
         for pid in home.processes().into_iter().filter(|pid| *pid != caller.process().pid()) {
-            // It may be a child that ends with its parent.
+            // It may have ended already, with its parent.
             let _ = kill(pid, Signal::SIGTERM);
         }
         let status = caller.ended();
         home.expect_no_process();
         stopped("in the background", moment, whole, signalled);
-        let log = home.log()[said..].to_owned();
+        let log = home.log()[logged..].to_owned();
         if log.contains(REPAIRED) {
             before = owe(&home);
             continue;
@@ -167,7 +167,7 @@ fn repair_in_the_background_is_stopped_and_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn recovery_on_purpose_is_stopped_and_leaves_everything_as_it_was() {
+fn stopped_recovery_leaves_everything_unchanged() {
     let home = Home::open();
     let mut damaged = fs::read(large()).unwrap();
     let middle = damaged.len() / 2;

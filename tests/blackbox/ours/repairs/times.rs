@@ -1,4 +1,4 @@
-//! How long starts take after a kill. Times are printed and never compared.
+//! Durations of starts after a kill. They are printed and not compared.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::harness::{Home, digest, finish};
 
 const ROUNDS: usize = 5;
 
-/// Writes records whose digests are spread over the file as real ones are.
+/// Writes records whose digests are spread over the file like real ones.
 const WRITE: &str = "
 import dbm.gnu, hashlib, sys
 with dbm.gnu.open(sys.argv[1], 'nf', 0o600) as database:
@@ -23,7 +23,7 @@ with dbm.gnu.open(sys.argv[1], 'nf', 0o600) as database:
 ";
 
 #[test]
-fn repair_beside_one_of_the_library_alone() {
+fn repair_is_timed_beside_one_of_the_library_alone() {
     let records = std::env::var("PYZORD_REPAIR_RECORDS").unwrap_or_else(|_| "3000".to_owned());
     let home = Home::open();
     let database = home.path("pyzord.db");
@@ -35,16 +35,16 @@ fn repair_beside_one_of_the_library_alone() {
         times[0].push(library_alone(&closed, &home.parent().join("library.db")));
         fs::copy(&closed, &database).unwrap();
         owe_repair(&database);
-        let said = home.log().len();
+        let logged = home.log().len();
         times[1].push(start(&home));
-        assert_eq!(home.log()[said..].matches(REPAIRED).count(), 1, "{}", home.log());
-        // One change, so that the file has its tail, and a kill when it is done.
+        assert_eq!(home.log()[logged..].matches(REPAIRED).count(), 1, "{}", home.log());
+        // One change, so that the file has its tail, and a kill after it.
         assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
         home.daemon().signal(Signal::SIGKILL);
         home.daemon().ended();
-        let said = home.log().len();
+        let logged = home.log().len();
         times[2].push(start(&home));
-        assert!(!home.log()[said..].contains(REPAIRED), "{}", home.log());
+        assert!(!home.log()[logged..].contains(REPAIRED), "{}", home.log());
         home.daemon().stop();
         times[3].push(start(&home));
         home.daemon().stop();
@@ -56,7 +56,7 @@ fn repair_beside_one_of_the_library_alone() {
     );
 }
 
-/// How long the library's recovery takes on a copy of this file.
+/// Returns the duration of the library's recovery on a copy of a file.
 fn library_alone(closed: &Path, copy: &Path) -> Duration {
     fs::copy(closed, copy).unwrap();
     let start = Instant::now();
@@ -66,7 +66,7 @@ fn library_alone(closed: &Path, copy: &Path) -> Duration {
     start.elapsed()
 }
 
-/// How long a start takes, until the command that detaches has returned and requests are served.
+/// Returns the duration of a start, until the server is in the background and serves requests.
 fn start(home: &Home) -> Duration {
     let start = Instant::now();
     let finished = finish(home.detached());

@@ -12,15 +12,15 @@ use nix::sys::signal::Signal;
 use crate::harness::{Home, Process, Server, digest, eventually, finish};
 use crate::ours::repairs::{REPAIRED, expect_only_database, marker_of, names, owe_repair, small};
 
-/// The calls by which a repair reads and changes files.
+/// The system calls with which a repair reads and changes files.
 const CALLS: &str = "openat,rename,renameat,renameat2,link,linkat,unlink,unlinkat,ftruncate,fallocate,fsync,fdatasync,\
                      msync,pwrite64,write,pread64,read,lseek,fchmod,fchown,flock,fstat,newfstatat,statx,statfs,fstatfs";
 const ERRORS: [&str; 3] = ["ENOSPC", "EIO", "EACCES"];
 
-/// How a program ends whose libraries cannot be loaded.
+/// Exit code of a program whose libraries cannot be loaded.
 const LOADER: i32 = 127;
 
-/// A server in the foreground under strace, with these options of that.
+/// Returns a command for a server in the foreground under strace with these options.
 fn traced(home: &Home, options: &str, arguments: &str) -> Command {
     let trace = trace(home);
     home.under(&format!("exec strace -f -y -qq -o '{}' {options} \"$@\" {arguments}", trace.display()), false)
@@ -30,8 +30,7 @@ fn trace(home: &Home) -> PathBuf {
     home.parent().join("trace")
 }
 
-/// Puts the file in the place of the database, with nothing else of such a name but a marker with which a repair
-/// is due.
+/// Replaces the database and everything beside it by this file and a marker that requires a repair.
 fn put(home: &Home, file: &[u8]) {
     for name in names(&home.directory(), "pyzord.db") {
         fs::remove_file(home.path(&name)).unwrap();
@@ -40,8 +39,8 @@ fn put(home: &Home, file: &[u8]) {
     owe_repair(&home.path("pyzord.db"));
 }
 
-/// Runs a server or a command until it serves or has ended, and stops it. Returns the lines that say more than
-/// that and, if it has not served, its exit code.
+/// Runs a command until it serves or ends, and stops it. Returns the lines about repairs and problems and, if it did
+/// not serve, its exit code.
 fn outcome(home: &Home, command: Command) -> (String, Option<Option<i32>>) {
     let (log, stderr) = (home.log().len(), home.stderr().len());
     let mut tracer = Server::start(home, command);
@@ -57,12 +56,12 @@ fn outcome(home: &Home, command: Command) -> (String, Option<Option<i32>>) {
     }
     let status = tracer.ended();
     let said = format!("{}{}", &home.log()[log..], &home.stderr()[stderr..]);
-    let is_telling = |line: &&str| !line.contains(" INFO ") || line.contains(REPAIRED);
-    let said = said.lines().filter(is_telling).collect::<Vec<_>>().join("\n");
+    let is_relevant = |line: &&str| !line.contains(" INFO ") || line.contains(REPAIRED);
+    let said = said.lines().filter(is_relevant).collect::<Vec<_>>().join("\n");
     (said, (!serves).then(|| status.code()))
 }
 
-/// Which calls of a repair have to do with the database: for each name the numbers among all of that thread.
+/// Returns the calls of a repair that concern the database: for each name the ordinal numbers within the thread.
 fn calls_of_a_repair(home: &Home) -> BTreeMap<String, BTreeSet<usize>> {
     let text = fs::read_to_string(trace(home)).unwrap();
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
@@ -76,7 +75,7 @@ fn calls_of_a_repair(home: &Home) -> BTreeMap<String, BTreeSet<usize>> {
         }
         let count = counts.entry((thread, name)).or_default();
         *count += 1;
-        // The arguments of this one are addresses.
+        // The arguments of msync are addresses.
         if arguments.contains("pyzord.db") || name == "msync" {
             calls.entry(name.to_owned()).or_default().insert(*count);
         }
@@ -84,8 +83,8 @@ fn calls_of_a_repair(home: &Home) -> BTreeMap<String, BTreeSet<usize>> {
     calls
 }
 
-/// Lets each of the calls of a repair fail in turn, and expects that each message says why, that nothing is lost,
-/// and that the next start repairs what is to be repaired.
+/// Makes each system call of a repair fail in turn. Each message must give the reason, nothing may be lost, and the
+/// next start must complete the repair.
 fn fail_each_call(arguments: &str) {
     let (home, stored) = small();
     let file = fs::read(home.path("pyzord.db")).unwrap();
@@ -95,7 +94,7 @@ fn fail_each_call(arguments: &str) {
     let calls = calls_of_a_repair(&home);
     assert!(!calls.is_empty());
     let all = std::env::var_os("PYZORD_CALL_STRIDE").is_some_and(|stride| stride == "1");
-    // How many calls of one name are let fail, of those that come first and of those that come last.
+    // Number of the first and of the last calls of one name that fail.
     let of_each = if all { 4 } else { 2 };
     let (mut runs, mut ends, mut wrong) = (0, 0, Vec::new());
     for (call, numbers) in &calls {
@@ -103,7 +102,7 @@ fn fail_each_call(arguments: &str) {
         let first = numbers.iter().take(of_each);
         let last = numbers.iter().skip(of_each.max(numbers.len().saturating_sub(of_each)));
         for (place, number) in first.chain(last).enumerate() {
-            // All of them for each call, or one after the other.
+            // Every error for each call, or a different one for each.
             let errors = if all { &ERRORS[..] } else { &ERRORS[place % ERRORS.len()..][..1] };
             for error in errors {
                 put(&home, &file);
@@ -111,19 +110,19 @@ fn fail_each_call(arguments: &str) {
                 let what = format!("{call} {number}, {error}");
                 let (said, ended) = outcome(&home, traced(&home, &options, arguments));
                 if ended == Some(Some(LOADER)) {
-                    // It came to the same number first.
+                    // The dynamic loader made the call of this number.
                     continue;
                 }
                 runs += 1;
                 if said.contains("No error") || said.contains("Success") || said.contains("os error 0") {
-                    wrong.push(format!("{what}: the message does not say why: {said}"));
+                    wrong.push(format!("{what}: the message has no reason: {said}"));
                 }
                 if let Some(code) = ended {
                     ends += 1;
-                    // The first write of another thread is the message itself.
+                    // The first write of a thread can be the message itself.
                     let is_mute = call == "write" && *number == 1;
-                    let is_told = code == Some(0) || is_mute || said.contains("pyzord: error: ");
-                    if !is_told || !matches!(code, Some(0 | 1)) {
+                    let is_reported = code == Some(0) || is_mute || said.contains("pyzord: error: ");
+                    if !is_reported || !matches!(code, Some(0 | 1)) {
                         wrong.push(format!("{what}: it ended with {code:?}: {said}"));
                     }
                 }
@@ -143,7 +142,7 @@ fn fail_each_call(arguments: &str) {
                 }
                 let mut left = names(&home.directory(), "pyzord.db");
                 left.retain(|name| !name.starts_with("pyzord.db.broken-"));
-                // What cannot be removed is named.
+                // A file that could not be removed must be named in the log.
                 left.retain(|name| !call.starts_with("unlink") || !said.contains(name.as_str()));
                 left.remove("pyzord.db");
                 if !left.is_empty() {
@@ -152,22 +151,22 @@ fn fail_each_call(arguments: &str) {
             }
         }
     }
-    println!("{runs} calls were let fail, of {} names: {ends} starts or recoveries ended", calls.len());
+    println!("{runs} calls of {} names failed: {ends} starts or recoveries ended", calls.len());
     assert!(wrong.is_empty(), "{} of {runs} runs are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
-fn call_that_fails_in_a_repair_is_told_by_its_own_error() {
+fn call_that_fails_in_a_repair_is_reported_with_its_error() {
     fail_each_call("");
 }
 
 #[test]
-fn call_that_fails_in_a_recovery_on_purpose_is_told_by_its_own_error() {
+fn call_that_fails_in_a_recovery_is_reported_with_its_error() {
     fail_each_call("--recover");
 }
 
-/// Tries to open the database for writing, as the established server does, until that is possible. Prints a line
-/// when that is refused first, and at the end another one, which says whether there still was a marker.
+/// Tries to open the database for writing, as the established server does, until that succeeds. Prints a line at the
+/// first refusal, and at the end another one that says whether there was a marker.
 const OPENING: &str = "
 import dbm.gnu, errno, os, sys, time
 database, marker = sys.argv[1:]
@@ -195,7 +194,7 @@ fn opening(home: &Home) -> Command {
     python
 }
 
-/// A server some of whose calls are slow, with a change to be written, and the strace that runs it.
+/// Starts a server under strace with slow calls, and reports once. Returns the strace and the server.
 fn slow(home: &Home, calls: &str, milliseconds: u32) -> (Server, Process) {
     let options = format!("-e trace={calls} -e inject={calls}:delay_enter={milliseconds}000");
     let mut tracer = Server::start(home, traced(home, &options, ""));
@@ -207,7 +206,7 @@ fn slow(home: &Home, calls: &str, milliseconds: u32) -> (Server, Process) {
 }
 
 #[test]
-fn nothing_else_can_open_the_database_before_the_marker_is_gone() {
+fn database_stays_locked_until_the_marker_is_removed() {
     let mut opened = BTreeMap::new();
     let slow_calls = ["unlink,unlinkat", "fsync,fdatasync", "ftruncate", "msync", "flock", "close"];
     for calls in slow_calls {
@@ -229,7 +228,7 @@ fn nothing_else_can_open_the_database_before_the_marker_is_gone() {
 }
 
 #[test]
-fn nothing_else_can_open_the_database_while_it_is_being_repaired() {
+fn database_stays_locked_during_a_repair() {
     for calls in ["rename,renameat,renameat2", "link,linkat,unlink,unlinkat", "flock"] {
         let (home, stored) = small();
         owe_repair(&home.path("pyzord.db"));
@@ -255,14 +254,14 @@ fn nothing_else_can_open_the_database_while_it_is_being_repaired() {
 }
 
 #[test]
-fn stop_in_a_start_waits_until_the_database_is_closed() {
+fn stop_during_a_start_waits_until_the_database_is_closed() {
     for (calls, when) in [
         ("rename,renameat,renameat2", "delay_exit"),
         ("fsync,fdatasync", "delay_enter"),
         ("unlink,unlinkat", "delay_enter"),
     ] {
         let (home, stored) = small();
-        // Otherwise it serves before it is stopped.
+        // The taken port keeps the start from succeeding before the signal.
         let _taken = home.take_port();
         let options = format!("-e trace={calls} -e inject={calls}:{when}=600000");
         let mut tracer = Server::start(&home, traced(&home, &options, ""));
@@ -275,13 +274,13 @@ fn stop_in_a_start_waits_until_the_database_is_closed() {
 }
 
 #[test]
-fn successor_of_a_server_that_stops_slowly_keeps_its_marker() {
+fn server_that_stops_slowly_leaves_the_marker_of_its_successor() {
     for calls in ["unlink,unlinkat", "fsync,fdatasync", "ftruncate", "flock"] {
         let (home, stored) = small();
         let database = home.path("pyzord.db");
         let (mut tracer, server) = slow(&home, calls, 1000);
         server.signal(Signal::SIGTERM);
-        // It waits for two seconds, and then gives up.
+        // A start retries for two seconds and then fails.
         eventually("a successor", || (finish(home.detached()).code == Some(0)).then_some(()));
         let successor = home.daemon();
         assert_eq!(home.caller().answered("report", &[&digest(1)]).code(), 200);
@@ -289,7 +288,7 @@ fn successor_of_a_server_that_stops_slowly_keeps_its_marker() {
         assert!(marker_of(&database).exists(), "{calls}: the marker of the successor is gone");
         expect_inode(&database);
         assert_eq!(home.caller().count(&digest(1)), stored[&digest(1)] + 2);
-        // Its kill is noticed, therefore.
+        // The marker still works: a kill of the successor leads to a repair.
         successor.signal(Signal::SIGKILL);
         successor.ended();
         let text = fs::read_to_string(marker_of(&database)).unwrap();
@@ -301,7 +300,7 @@ fn successor_of_a_server_that_stops_slowly_keeps_its_marker() {
     }
 }
 
-/// Expects that the marker is about the file that has the database's name.
+/// Asserts that the marker names the inode of the database file.
 #[track_caller]
 fn expect_inode(database: &Path) {
     let number = std::os::unix::fs::MetadataExt::ino(&fs::metadata(database).unwrap());
@@ -310,7 +309,7 @@ fn expect_inode(database: &Path) {
 }
 
 #[test]
-fn file_that_is_replaced_while_it_is_being_opened_is_not_the_one_that_is_served() {
+fn file_that_is_replaced_while_it_is_opened_is_not_served() {
     for is_owed in [false, true] {
         let (home, _) = small();
         let database = home.path("pyzord.db");

@@ -1,8 +1,8 @@
 //! Kills at every system call that names a file or uses a descriptor, of all threads.
 //!
-//! The calls are counted from the first one that opens the database or anything beside it; of a stop, from the
-//! signal on. Every [`STRIDE`]th call is tried, the first, the tenth and so on, and with `PYZORD_CALL_STRIDE=1`
-//! each, until a run ends before it is killed.
+//! Calls are counted from the first one that opens the database or a file beside it; in a stop, from the signal on.
+//! Every [`STRIDE`]th call is tried (the first, the tenth, …), with `PYZORD_CALL_STRIDE=1` every call, until a run ends
+//! before it is killed.
 
 use std::fs;
 use std::io::Read;
@@ -21,33 +21,33 @@ use crate::harness::{Home, StopFlag, digest};
 use crate::ours::repairs::REPAIRED;
 
 const STRIDE: u64 = 9;
-/// How many records there are.
+/// Number of records in the database.
 const RECORDS: u32 = 300;
 
-/// From when on calls are counted.
+/// The point from which calls are counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum From {
-    /// From the first one that opens something of the database.
+    /// The first call that opens the database or a file beside it.
     Database,
-    /// From the signal that asks the server to stop.
+    /// The signal that stops the server.
     Stop,
 }
 
-/// What happens to a process at one of its calls.
+/// The interruption at a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Blow {
-    /// It is killed, without making the call.
+enum Interruption {
+    /// The process is killed before it makes the call.
     Kill,
-    /// It is asked to stop.
+    /// The process gets SIGTERM.
     Stop,
 }
 
-/// Follows a process and deals it this blow at the call of this number, while `act` does something with it. Returns
-/// whether it came so far, how it ended, and what `act` has returned.
-fn struck_at<T: Send>(
+/// Traces a process and interrupts it at the call of this number, while `act` runs. Returns whether the process made
+/// that many calls, its wait status, and the result of `act`.
+fn interrupted_at<T: Send>(
     home: &Home,
     mut process: Traced,
-    (from, number, blow): (From, u64, Blow),
+    (from, number, interruption): (From, u64, Interruption),
     act: impl FnOnce(Pid, &StopFlag) -> T + Send,
 ) -> (bool, WaitStatus, T) {
     let (over, pid) = (StopFlag::default(), process.pid());
@@ -63,10 +63,10 @@ fn struck_at<T: Send>(
                         && call.opens(thread).is_some_and(|path| is_beside(home, &path));
                     let is_counted = counts && call.uses_files();
                     count += u64::from(is_counted);
-                    match blow {
+                    match interruption {
                         _ if !is_counted || count != number => {}
-                        Blow::Kill => return Next::Kill,
-                        Blow::Stop => kill(pid, Signal::SIGTERM).unwrap(),
+                        Interruption::Kill => return Next::Kill,
+                        Interruption::Stop => kill(pid, Signal::SIGTERM).unwrap(),
                     }
                 }
                 _ => {}
@@ -78,7 +78,8 @@ fn struck_at<T: Send>(
     })
 }
 
-/// The same with a kill. Returns how the process ended unless it was killed here.
+/// Traces a process and kills it at the call of this number. Returns its wait status unless it was killed here, and the
+/// result of `act`.
 fn killed_at<T: Send>(
     home: &Home,
     process: Traced,
@@ -86,16 +87,16 @@ fn killed_at<T: Send>(
     number: u64,
     act: impl FnOnce(Pid, &StopFlag) -> T + Send,
 ) -> (Option<WaitStatus>, T) {
-    let (was_killed, end, acted) = struck_at(home, process, (from, number, Blow::Kill), act);
+    let (was_killed, end, acted) = interrupted_at(home, process, (from, number, Interruption::Kill), act);
     ((!was_killed).then_some(end), acted)
 }
 
-/// Whether a process that was not killed has ended without an error.
+/// Returns whether a process was killed here or ended with exit code 0.
 fn has_ended_well(end: Option<WaitStatus>) -> bool {
     end.is_none_or(|end| matches!(end, WaitStatus::Exited(_, 0)))
 }
 
-/// Kills once at each number of a call, until there is a run that ends otherwise.
+/// Kills once at each call number, until a run ends before it is killed.
 fn every_call(what: &'static str, mut run: impl FnMut(&mut Tally, u64) -> bool) {
     let mut tally = Tally::new(what);
     let (stride, mut at) = (number("PYZORD_CALL_STRIDE", STRIDE), 1);
@@ -105,7 +106,7 @@ fn every_call(what: &'static str, mut run: impl FnMut(&mut Tally, u64) -> bool) 
     tally.finish();
 }
 
-/// Starts servers on what is put there and kills each, until one has answered.
+/// Starts servers on the prepared files and kills each at a later call, until one answers.
 fn starts(what: &'static str, expected: &Expected, prepare: impl Fn(&Home)) {
     let home = home();
     every_call(what, |tally, at| {
@@ -121,27 +122,27 @@ fn starts(what: &'static str, expected: &Expected, prepare: impl Fn(&Home)) {
     });
 }
 
-/// Starts servers on what is put there and stops each, until one has answered before. None leaves anything but the
-/// database.
+/// Starts servers on the seed and stops each at a later call, until one answers before. None may leave anything but the
+/// database, and the marker if the repair is still owed.
 fn stops(marker: Option<&str>) {
     let (home, seed) = (home(), seed());
     let (stride, mut at) = (number("PYZORD_CALL_STRIDE", STRIDE), 1);
     loop {
         put(&home, Some(&seed.file), marker);
-        let when = (From::Database, at, Blow::Stop);
-        let (was_stopped, end, ()) = struck_at(&home, traced(&home), when, |pid, over| {
+        let when = (From::Database, at, Interruption::Stop);
+        let (was_stopped, end, ()) = interrupted_at(&home, traced(&home), when, |pid, over| {
             if is_answered(&home, over) {
                 signal(pid, Signal::SIGTERM, over);
             }
         });
         assert!(has_ended_well(Some(end)), "{end:?}");
-        // A repair that was stopped is still to be made.
+        // A stopped repair stays owed.
         let left = names(&home);
         let is_owed = marker.is_some() && !home.log().contains(REPAIRED);
         let expected: &[&str] = if is_owed { &[DATABASE, MARKER] } else { &[DATABASE] };
         assert_eq!(left, expected, "at call {at}: {}", home.log());
         if is_owed {
-            // Not the hole behind it.
+            // Without the hole at the end.
             let mut content = vec![0; seed.file.len()];
             fs::File::open(home.path(DATABASE)).unwrap().read_exact(&mut content).unwrap();
             assert!(content == seed.file, "at call {at}");
@@ -170,13 +171,13 @@ fn start_that_repairs_is_stopped_at_its_calls() {
     }
 }
 
-/// Some digests, of which every second one is reported twice.
+/// Returns a database in which every second digest was reported twice.
 fn seed() -> Seed {
     Seed::reported((0..RECORDS).map(|number| (number, 1 + number % 2)))
 }
 
 #[test]
-fn start_that_makes_the_database_is_killed_at_its_calls() {
+fn start_that_creates_the_database_is_killed_at_its_calls() {
     if Traced::is_possible() {
         let nothing = Expected { texts: Default::default(), counts: Default::default() };
         starts("a start without a database", &nothing, |home| put(home, None, None));
@@ -201,7 +202,7 @@ fn start_that_repairs_is_killed_at_its_calls() {
     }
 }
 
-/// The repair has something to put back that the library does not find.
+/// The repair must restore records that the library does not find.
 #[test]
 fn start_that_repairs_half_a_split_is_killed_at_its_calls() {
     if Traced::is_possible() {
@@ -238,7 +239,7 @@ fn stop_is_killed_at_its_calls() {
     }
     let (home, seed) = (home(), seed());
     let mut expected = seed.expected();
-    // Of the first half of these there is one already.
+    // The first four have records already.
     let reported: Vec<String> = (RECORDS - 4..RECORDS + 4).map(digest).collect();
     for (index, digest) in (0..).zip(&reported) {
         let count = if index < 4 { 2 + index % 2 } else { 1 };
@@ -264,7 +265,7 @@ fn stop_is_killed_at_its_calls() {
     });
 }
 
-/// Runs `--recover` on this file and kills it, until it ends by itself.
+/// Runs `--recover` on this file and kills it at a later call each time, until it ends by itself.
 fn recoveries(what: &'static str, file: &Recovery, expected: &Expected) {
     let home = home();
     every_call(what, |tally, at| {
@@ -287,7 +288,7 @@ fn recovery_on_demand_is_killed_at_its_calls() {
     }
 }
 
-/// A start takes this file, so that it must also remove what `--recover` has left.
+/// A start accepts this file as it is, so it must also remove what `--recover` has left.
 #[test]
 fn recovery_on_demand_of_a_sound_file_is_killed_at_its_calls() {
     if Traced::is_possible() {

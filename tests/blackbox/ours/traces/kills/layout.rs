@@ -1,4 +1,4 @@
-//! What a gdbm file has where, and digests that come together in it.
+//! The layout of a gdbm file, and digests that share a bucket.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -6,23 +6,24 @@ use std::path::Path;
 
 use crate::harness::digest;
 
-/// The bits of a hash.
+/// Number of bits of a hash.
 const HASH_BITS: u32 = 31;
 
-/// A look at a file and the bucket of one key.
+/// The state of a file and of the bucket of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// How many bits of a hash the directory looks at.
+    /// Number of hash bits that index the directory.
     pub(super) directory_bits: u32,
-    /// How many bits of their hashes all keys of the bucket have in common.
+    /// Number of hash bits that all keys of the bucket share.
     pub(super) bucket_bits: u32,
-    /// How many keys the bucket has, and how many there is room for.
+    /// Number of keys in the bucket.
     pub(super) keys: u32,
+    /// Number of keys that fit into a bucket.
     pub(super) capacity: u32,
 }
 
 impl Layout {
-    /// Looks at a file that may be open elsewhere.
+    /// Reads a file, which a server may have open.
     pub(super) fn of(path: &Path, key: &str) -> Self {
         let file = File::open(path).unwrap();
         let word = |at| {
@@ -36,25 +37,25 @@ impl Layout {
         Self { directory_bits, bucket_bits: word(bucket + 104), keys: word(bucket + 108), capacity: word(28) }
     }
 
-    /// How much of a file is in use.
+    /// Returns the length of the used part of a file.
     pub(super) fn in_use(path: &Path) -> usize {
         let mut bytes = [0; 8];
         File::open(path).unwrap().read_exact_at(&mut bytes, 32).unwrap();
         usize::try_from(u64::from_ne_bytes(bytes)).unwrap()
     }
 
-    /// Whether one more key splits the bucket.
+    /// Returns whether one more key splits the bucket.
     pub(super) fn is_full(self) -> bool {
         self.keys == self.capacity
     }
 }
 
-/// So many digests whose hashes begin with these bits.
+/// Returns the numbers of digests whose hashes begin with these bits.
 pub(super) fn digests_of(bits: u32, length: u32) -> impl Iterator<Item = u32> {
     (1..).filter(move |number| hash(&digest(*number)) >> (HASH_BITS - length) == bits)
 }
 
-/// The hash of the file format.
+/// Returns the hash that the file format gives a key.
 fn hash(key: &str) -> u32 {
     const MASK: u32 = 0x7fff_ffff;
     let length = u32::try_from(key.len()).unwrap();

@@ -1,8 +1,8 @@
-//! A server on a gdbm file, killed at every point where that can matter: at each system call of a start, a repair,
-//! a `--recover` and a stop ([`calls`]), and at instructions of a change ([`steps`]), which calls nothing.
+//! A server on a gdbm file, killed at every point that can matter: at each system call of a start, a repair, a
+//! `--recover` and a stop ([`calls`]), and at instructions of a change ([`steps`]), which makes no system calls.
 //!
-//! After each kill a server is started as always, stopped, and the file read with gdbm's own tool, after some of
-//! them with Python, too.
+//! After each kill a server is started and stopped, and the file is read with gdbmtool, after some kills also with
+//! Python.
 
 mod calls;
 mod layout;
@@ -23,32 +23,32 @@ use crate::harness::{Caller, Home, PATIENCE, StopFlag, digest, finish};
 
 const DATABASE: &str = "pyzord.db";
 const MARKER: &str = "pyzord.db.open";
-/// After every how many kills Python reads the file, too.
+/// Number of kills after which Python reads the file, too.
 const SAMPLE: u64 = 5;
-/// What `--recover` calls the file as it was, before the date.
+/// Prefix of the name under which `--recover` keeps the original file.
 const KEPT: &str = "pyzord.db.broken-";
 
 /// All records, each with its text.
 type Records = BTreeMap<String, String>;
 
-/// A number that an environment variable sets.
+/// Returns the number in an environment variable.
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |number| number.parse().unwrap())
 }
 
-/// A home whose servers can be traced to the end.
+/// Returns a home whose servers can be traced.
 fn home() -> Home {
-    // The memory of a confined server can be read by root alone.
+    // Only root can read the memory of a confined server.
     let settings = if Uid::effective().is_root() { "" } else { "Confine = False\n" };
     Home::open().config(settings)
 }
 
-/// A server in the foreground that stops itself before it becomes the server, as the tracer wants it.
+/// Starts a server in the foreground, stopped before its first instruction for the tracer.
 fn traced(home: &Home) -> Traced {
     traced_with(home, &[])
 }
 
-/// A server as [`traced`] starts it, with further arguments.
+/// Starts a server like [`traced`], with further arguments.
 fn traced_with(home: &Home, arguments: &[&str]) -> Traced {
     let output = |name: &str| {
         let path = home.parent().join(name);
@@ -59,8 +59,8 @@ fn traced_with(home: &Home, arguments: &[&str]) -> Traced {
     Traced::start(&mut command)
 }
 
-/// Removes the database, everything beside it and the log, and puts this file and this marker there instead. The
-/// file ends with a hole, as that of a server that was killed, if the marker is there.
+/// Replaces the database and everything beside it by this file and this marker, and empties the log. With a marker, the
+/// file ends with a hole, like that of a killed server.
 fn put(home: &Home, database: Option<&[u8]>, marker: Option<&str>) {
     home.rewrite("pyzord.log", "");
     for name in names(home) {
@@ -76,7 +76,7 @@ fn put(home: &Home, database: Option<&[u8]>, marker: Option<&str>) {
     }
 }
 
-/// The names of the database and of everything beside it.
+/// Returns the names of the database and of everything beside it.
 fn names(home: &Home) -> Vec<String> {
     let entries = fs::read_dir(home.directory()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -85,14 +85,14 @@ fn names(home: &Home) -> Vec<String> {
     names
 }
 
-/// A database in which a server has counted, and that it has closed.
+/// A closed database that a server has written.
 struct Seed {
     file: Vec<u8>,
     records: Records,
 }
 
 impl Seed {
-    /// Reports each of these as often as is said, to a new database.
+    /// Reports each digest so many times to a new database.
     fn reported(digests: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let home = home();
         let daemon = home.detach();
@@ -106,39 +106,39 @@ impl Seed {
         Self::of(&home)
     }
 
-    /// What is at this home.
+    /// Reads the database of a home.
     fn of(home: &Home) -> Self {
         Self { file: fs::read(home.path(DATABASE)).unwrap(), records: home.database().list().unwrap() }
     }
 
-    /// That its records are as they are.
+    /// Returns the expectation that no record changes.
     fn expected(&self) -> Expected {
         Expected { texts: self.records.clone(), counts: BTreeMap::new() }
     }
 }
 
-/// A file that `--recover` is to look at.
+/// A file for `--recover`.
 struct Recovery {
     content: Vec<u8>,
     is_damaged: bool,
 }
 
-/// What must be in the database.
+/// The expected content of the database.
 struct Expected {
-    /// Records that nothing has changed.
+    /// Records that must not have changed.
     texts: Records,
-    /// The least and the highest count of the others; 0 is that there is none.
+    /// The lowest and the highest count of other digests; 0: no record.
     counts: BTreeMap<String, (i64, i64)>,
 }
 
 impl Expected {
-    /// That this digest has been counted from so often to so often.
+    /// Expects a count within this range.
     fn count(&mut self, digest: &str, least: i64, most: i64) {
         self.texts.remove(digest);
         self.counts.insert(digest.to_owned(), (least, most));
     }
 
-    /// Says what is wrong, if anything is.
+    /// Compares the stored records with the expected ones. Returns the first difference.
     fn compare(&self, stored: &Records) -> Result<(), String> {
         let mut wrong = Vec::new();
         for (digest, text) in &self.texts {
@@ -165,7 +165,7 @@ impl Expected {
     }
 }
 
-/// The kills of one scenario, and what came of them.
+/// The kills of one scenario and their results.
 struct Tally {
     what: &'static str,
     checks: u64,
@@ -179,16 +179,16 @@ impl Tally {
         Self { what, checks: 0, kills: 0, repairs: 0, failures: Vec::new() }
     }
 
-    /// Counts a run that was killed at this point, or not at all, and looks at what it has left.
+    /// Counts a run that was killed at this point, or not at all, and checks the files that it has left.
     fn check(&mut self, home: &Home, killed_at: Option<u64>, expected: &Expected) {
         let point = self.count(killed_at);
         let outcome = self.served(home, expected).and_then(|()| only_the_database(home, &[]));
         self.note(home, &point, outcome);
     }
 
-    /// Counts a run of `--recover` on this file, and looks at what it has left. The next start may still refuse the
-    /// file, and then names `--recover`, which helps. Each run that finds something to do keeps the file as it was;
-    /// one that was killed may have done so.
+    /// Counts a run of `--recover` on this file and checks the files that it has left. The next start may still refuse
+    /// the file; the message then names `--recover`, which must succeed. A run that repairs something keeps the
+    /// original file, and a killed run may have kept it.
     fn check_recovered(&mut self, home: &Home, killed_at: Option<u64>, expected: &Expected, file: &Recovery) {
         let point = self.count(killed_at);
         let (mut least, mut most) = (u64::from(killed_at.is_none() && file.is_damaged), 1);
@@ -207,10 +207,10 @@ impl Tally {
         let kept: Vec<String> = names(home).into_iter().filter(|name| name.starts_with(KEPT)).collect();
         let outcome = outcome.and_then(|()| only_the_database(home, &kept)).and_then(|()| {
             if !(least..=most).contains(&(kept.len() as u64)) {
-                return Err(format!("the file as it was is kept {} times", kept.len()));
+                return Err(format!("the original file is kept {} times", kept.len()));
             }
             match kept.iter().find(|name| fs::read(home.path(name)).unwrap() != file.content) {
-                Some(name) => Err(format!("{name} is not the file as it was")),
+                Some(name) => Err(format!("{name} is not the original file")),
                 None => Ok(()),
             }
         });
@@ -226,18 +226,18 @@ impl Tally {
     fn note(&mut self, home: &Home, point: &str, outcome: Result<(), String>) {
         if let Err(error) = outcome {
             self.failures.push(format!("{point}: {error}"));
-            // Not to be met by the next run.
+            // The next run must not meet these processes.
             for pid in home.processes() {
                 let _ = kill(pid, Signal::SIGKILL);
             }
         }
     }
 
-    /// Starts a server and stops it, and looks at what the database then holds.
+    /// Starts and stops a server, and checks the content of the database.
     fn served(&mut self, home: &Home, expected: &Expected) -> Result<(), String> {
-        let said = home.log().len();
+        let logged = home.log().len();
         let finished = finish(home.detached());
-        self.repairs += u64::from(home.log()[said..].contains("records recovered"));
+        self.repairs += u64::from(home.log()[logged..].contains("records recovered"));
         if finished.code != Some(0) {
             return Err(format!("no start: {}", finished.stderr.trim_end()));
         }
@@ -255,7 +255,7 @@ impl Tally {
         expected.compare(&stored)
     }
 
-    /// Prints what there was, and panics if anything was wrong.
+    /// Prints the result, and panics if anything was wrong.
     fn finish(self) {
         let Self { what, kills, repairs, failures, .. } = self;
         println!("{what}: {kills} kills, {repairs} starts repaired the file, {} failures", failures.len());
@@ -265,7 +265,7 @@ impl Tally {
     }
 }
 
-/// Nothing is left beside the database but these.
+/// Checks that only the database and `others` exist.
 fn only_the_database(home: &Home, others: &[String]) -> Result<(), String> {
     let names = names(home);
     let strays: Vec<&String> =
@@ -276,7 +276,7 @@ fn only_the_database(home: &Home, others: &[String]) -> Result<(), String> {
     Err(format!("there are {names:?}"))
 }
 
-/// Asks until a server answers, or it is over. Returns whether it does.
+/// Sends requests until a server answers or `over` is set. Returns whether it answered.
 fn is_answered(home: &Home, over: &StopFlag) -> bool {
     let mut caller: Caller = home.caller();
     let deadline = Instant::now() + PATIENCE;
@@ -285,20 +285,20 @@ fn is_answered(home: &Home, over: &StopFlag) -> bool {
         if reply.is_some_and(|reply| reply.code() == 200) {
             return true;
         }
-        // Where nobody listens the answer comes at once.
+        // Without a listener the request fails immediately.
         thread::sleep(Duration::from_millis(1));
     }
     false
 }
 
-/// Sends a signal to a process that may have ended.
+/// Sends a signal to a process, unless it has ended.
 fn signal(pid: Pid, signal: Signal, over: &StopFlag) {
     if !over.is_set() {
         let _ = kill(pid, signal);
     }
 }
 
-/// Waits until it is over, and kills a process that takes too long.
+/// Waits until `over` is set, and kills the process at the deadline.
 fn kill_at_deadline(pid: Pid, over: &StopFlag) {
     let deadline = Instant::now() + PATIENCE;
     while !over.is_set() && Instant::now() < deadline {
@@ -307,7 +307,7 @@ fn kill_at_deadline(pid: Pid, over: &StopFlag) {
     signal(pid, Signal::SIGKILL, over);
 }
 
-/// Whether this is the database or beside it.
+/// Returns whether a path is that of the database or of a file beside it.
 fn is_beside(home: &Home, path: &Path) -> bool {
     path.parent() == Some(&home.directory())
         && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DATABASE))

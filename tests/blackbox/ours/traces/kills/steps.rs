@@ -1,10 +1,11 @@
-//! Kills at instructions of a change. It is made in a file that is mapped into memory, without a system call.
+//! Kills at instructions of a change, which is made in a memory-mapped file without system calls.
 //!
-//! From the moment when the marker says that a change is under way, until some hundreds of instructions after it says
-//! that none is, database and marker are looked at behind each instruction. The first run of each scenario goes on
-//! until then and tells how many instructions have changed them. The others are killed behind one of these, since a
-//! kill anywhere else leaves what a kill behind the last of them leaves. Half of these are spread evenly, the others are
-//! the last ones: [`KILLS`] in all, or as many as `PYZORD_STEP_KILLS` says, or each if they are fewer.
+//! Database and marker are compared after each instruction, from the one with which the marker says that a change is
+//! under way until some hundreds after it says that none is. The first run of each scenario counts the instructions
+//! that change one of the files. Each other run is killed after one of these instructions, because a kill at any other
+//! instruction leaves the same files as a kill after the last of them. Half of the kills are spread evenly, the others
+//! are at the last instructions: [`KILLS`] in all, or `PYZORD_STEP_KILLS`, or one for each instruction if there are
+//! fewer.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,19 +21,19 @@ use super::{DATABASE, Expected, MARKER, Seed, Tally, home, is_answered, number, 
 use crate::harness::tracer::{Next, Stop, Traced};
 use crate::harness::{Home, PATIENCE, StopFlag, digest};
 
-/// Where the flag is in the marker.
+/// Offset of the change flag in the marker.
 const FLAG: u64 = 8;
 const KILLS: u64 = 8;
-/// How many instructions after the end of a change are looked at.
+/// Number of instructions after the end of a change that are compared.
 const AFTER: u64 = 300;
-/// How often a record is reported before the request that is looked at, for what only first requests do.
+/// Number of reports before the traced one, so that work done only for first requests is over.
 const WARM_UP: i64 = 3;
-/// How much of the file is looked at behind what is in use before: more than any change adds.
+/// Number of bytes compared after the used part of the file: more than any change adds.
 const MORE: usize = 16 << 10;
-/// How many keys a bucket has room for.
+/// Number of keys that fit into a bucket.
 const CAPACITY: usize = 166;
 
-/// Whether a change is under way, as the marker says; none if it does not say so.
+/// The change flag in the marker; none if there is no marker with one.
 struct Flag(Option<File>);
 
 impl Flag {
@@ -52,11 +53,11 @@ impl Flag {
     }
 }
 
-/// Counts what the instructions of a change do to the files.
+/// Counts the instructions of a change that modify the files.
 struct Steps {
     flag: Flag,
     database: File,
-    /// Whether the thread goes on at full speed until the flag is written.
+    /// Whether the thread runs at full speed until the flag is written.
     waits: bool,
     is_set: bool,
     content: Vec<u8>,
@@ -66,10 +67,10 @@ struct Steps {
 }
 
 impl Steps {
-    /// Waits for the next change of this thread. Where there is no flag, it begins now.
+    /// Waits for the next change of this thread. Without a flag, the change begins now.
     fn begin(home: &Home, thread: Pid) -> Self {
         let flag = Flag::open(home);
-        // Where that is not possible, the instructions before the change are stepped through, too.
+        // Without a watchpoint the instructions before the change are stepped through, too.
         let waits = flag.0.is_some() && Traced::watch(thread, &home.path(MARKER), FLAG);
         let database = File::open(home.path(DATABASE)).unwrap();
         let mut content = vec![0; Layout::in_use(&home.path(DATABASE)) + MORE];
@@ -78,8 +79,8 @@ impl Steps {
         Self { is_set: false, flag, database, waits, read: content.clone(), content, count: 0, after: 0 }
     }
 
-    /// Looks at the files behind an instruction, and returns whether it is the last one.
-    fn look(&mut self) -> bool {
+    /// Compares the files after an instruction. Returns whether it was the last one to compare.
+    fn compare(&mut self) -> bool {
         let flag = self.flag.is_set();
         let is_set = flag == Some(true);
         self.read.resize(self.content.len(), 0);
@@ -94,16 +95,16 @@ impl Steps {
     }
 }
 
-/// What came of a run, which ends with a kill.
+/// The result of a run, which ends with a kill.
 struct Run {
-    /// How many instructions had changed the files until then.
+    /// Number of instructions that had changed the files by then.
     changes: u64,
     /// Whether the request was acknowledged.
     acknowledged: bool,
 }
 
-/// Starts a server, has it count the other digest, sends a report of this one, and kills the server when so
-/// many of its instructions have changed the files.
+/// Starts a server, reports `other`, then `reported`, and kills the server after so many instructions that changed the
+/// files.
 fn report(home: &Home, other: &str, reported: &str, at: Option<u64>) -> Run {
     let (over, is_next, mut process) = (StopFlag::default(), AtomicBool::new(false), traced(home));
     let pid = process.pid();
@@ -127,7 +128,7 @@ fn report(home: &Home, other: &str, reported: &str, at: Option<u64>) -> Run {
             while reply.is_none() && !over.is_set() && Instant::now() < deadline {
                 reply = caller.receive(Duration::from_millis(20));
             }
-            // Where no flag tells the end of the change, or none was seen.
+            // Ends runs in which the end of the change was not seen, for example without a flag.
             signal(pid, Signal::SIGKILL, &over);
             let reply = reply.or_else(|| caller.receive(Duration::from_millis(1)));
             Some(reply.is_some_and(|reply| reply.code() == 200))
@@ -149,26 +150,25 @@ fn report(home: &Home, other: &str, reported: &str, at: Option<u64>) -> Run {
     })
 }
 
-/// Lets a thread go on by one instruction, unless that was the last one.
+/// Lets a thread run one more instruction, or kills the process after the last one.
 fn follow(steps: &mut Steps, stop: Stop, at: Option<u64>) -> Next {
     if !matches!(stop, Stop::Step) {
         return if steps.waits { Next::Call } else { Next::Instruction };
     }
     steps.waits = false;
-    let is_last = steps.look();
+    let is_last = steps.compare();
     if is_last || at.is_some_and(|at| steps.count >= at) { Next::Kill } else { Next::Instruction }
 }
 
-/// Starts a server that deletes the one record that has expired, and kills it when so many of its
-/// instructions have changed the files.
+/// Starts a server that deletes one expired record, and kills it after so many instructions that changed the files.
 fn expire(home: &Home, at: Option<u64>) -> Run {
     let (over, mut process) = (StopFlag::default(), traced(home));
-    let (pid, said) = (process.pid(), home.log().len());
+    let (pid, logged) = (process.pid(), home.log().len());
     std::thread::scope(|scope| {
         let guard = over.set_on_drop();
         scope.spawn(|| {
             let deadline = Instant::now() + PATIENCE;
-            let is_done = || home.log()[said..].contains("Expiry: removed 1 of");
+            let is_done = || home.log()[logged..].contains("Expiry: removed 1 of");
             while !is_done() && !over.is_set() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -181,7 +181,7 @@ fn expire(home: &Home, at: Option<u64>) -> Run {
             {
                 let begun = Steps::begin(home, thread);
                 if begun.flag.0.is_none() {
-                    // This thread does too much else to be stepped through.
+                    // Without a flag all other work of this thread would be stepped through, too.
                     return Next::Kill;
                 }
                 (keeper, steps) = (Some(thread), Some(begun));
@@ -196,8 +196,8 @@ fn expire(home: &Home, at: Option<u64>) -> Run {
     })
 }
 
-/// Kills at instructions of a change that are spread evenly over it. `run` makes the change and returns what is
-/// expected after it; `look` looks at the file after the first one, which is complete.
+/// Kills at instructions of a change. `run` makes the change and returns the expected records; `look` checks the file
+/// after the first run, in which the change is complete.
 fn every_step(
     what: &'static str,
     home: &Home,
@@ -213,7 +213,7 @@ fn every_step(
     assert!(whole.changes > 0, "{what}: there was no change");
     let kills = number("PYZORD_STEP_KILLS", KILLS).max(2) / 2;
     let spread = (0..kills).map(|index| 1 + index * whole.changes / kills);
-    // The last ones write the header.
+    // The last instructions write the header.
     let last = whole.changes.saturating_sub(kills).max(1)..whole.changes;
     for change in spread.chain(last).collect::<BTreeSet<u64>>() {
         put(home, Some(&seed.file), None);
@@ -224,8 +224,8 @@ fn every_step(
     tally.finish();
 }
 
-/// Reports this digest of a file, of which there are so many already. A look at its bucket is taken before and
-/// after. Another digest that is there once is reported before.
+/// Kills at instructions of a report of `reported`, whose count in the seed is `count`. `other`, whose count is 1, is
+/// reported before it. `look` gets the state of the bucket before and after.
 fn every_step_of_a_report(
     what: &'static str,
     seed: &Seed,
@@ -257,7 +257,7 @@ fn new_record_is_killed_at_its_instructions() {
     }
 }
 
-/// The text becomes longer, so that it is put elsewhere.
+/// The new text is longer, so it is stored at another offset.
 #[test]
 fn replaced_record_is_killed_at_its_instructions() {
     if Traced::is_possible() {
@@ -285,7 +285,7 @@ fn doubled_directory_is_killed_at_its_instructions() {
     if !Traced::is_possible() {
         return;
     }
-    // The first split goes on until these two are apart, which is when the directory has no more bits.
+    // The first split goes on until these two groups are separate, which uses all bits of the directory.
     let (some, others) = (digests_of(0, 9), digests_of(1, 9));
     let mut others = others.take(CAPACITY / 2);
     let other = others.next().unwrap();
@@ -320,14 +320,14 @@ fn deleted_record_is_killed_at_its_instructions() {
     every_step("a deleted record", &home, &seed, run, || ());
 }
 
-/// A database whose only bucket is full, and a digest that splits it.
+/// Returns a database whose only bucket is full, and the number of a digest that splits it.
 fn full() -> (Seed, u32) {
     let capacity = u32::try_from(CAPACITY).unwrap();
     (Seed::reported((0..capacity).map(|number| (number, 1))), capacity)
 }
 
-/// The file of a server that was killed when it had written both halves of a split bucket, but neither the
-/// directory, which names only one of them, nor the header; and what must be found in it.
+/// Returns the file of a server that was killed after it had written both halves of a split bucket, but neither the
+/// directory, which names only one of them, nor the header; and the records that must be found in it.
 pub(super) fn half_a_split() -> (Vec<u8>, Expected) {
     let (before, reported) = full();
     let home = home();
