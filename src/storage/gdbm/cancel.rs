@@ -36,8 +36,8 @@ pub(super) struct CancelState {
     repairing: Option<DatabasePath>,
 }
 
-/// Opens a database in a blocking thread. If the future is dropped, the opening is cancelled, and its result is dropped
-/// before the drop of the future returns.
+/// Opens a database in a blocking thread. Dropping the future cancels the opening, waits for its end as
+/// [`Cancel::cancel`] does, and drops its result.
 pub(super) async fn open_cancellable<T: Send + 'static>(
     open: impl FnOnce(&Cancel) -> Result<T, EngineOpenError> + Send + 'static,
 ) -> Result<T, EngineOpenError> {

@@ -20,7 +20,7 @@ use crate::record::{TallyKind, Timestamp};
 use crate::storage::{BatchEntry, StorageError};
 use pyzor_wire::digest::Digest;
 
-/// What the engine's thread is allowed to do.
+/// The tasks that the engine's thread is allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Sync changes.

@@ -5,11 +5,11 @@
 //! | 1 | `1,r_count,r_entered,r_updated,wl_count,wl_entered,wl_updated` | local dates, or `None` |
 //! | 0 | `r_count,r_entered,r_updated` | seconds since the epoch, -1 for never |
 //!
-//! The Python server converts version 0 to version 1 without converting the times, so version 1 is read with numbers
-//! in the place of dates, too. Written is always version 1.
+//! The Python server converts version 0 to version 1 without converting the times, so numbers in the place of dates
+//! are accepted in version 1. Records are always written as version 1.
 //!
-//! **Invariant: a change rewrites only the fields that it changes.** A decoded date stays a local date without a time
-//! zone, so the date of the first report is written back byte for byte, even if the time zone has changed since.
+//! **Invariant: a change leaves the dates alone that it does not set.** A decoded date stays a local date without a
+//! time zone, so the date of the first report is written back unchanged even if the time zone has changed since.
 
 mod time;
 

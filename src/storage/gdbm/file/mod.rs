@@ -1,5 +1,5 @@
 //! One database file: the C library's handle on it, its layout, its lock, its marker, and its room on the disk.
-//! Knows nothing of records, caches and repairs.
+//! Does not depend on records, the cache or repairs.
 
 pub(crate) mod change_flag;
 pub(crate) mod directory;

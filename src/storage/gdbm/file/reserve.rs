@@ -2,11 +2,12 @@
 //!
 //! The library writes through a memory mapping, and a disk that becomes full in the middle of a change destroys other
 //! records. So blocks after the used part of the file are reserved with `fallocate`, and a change is made only if the
-//! reserve holds the most that it can need. **Invariant: no library call changes the file unless
-//! [`DiskReserve::admit`] has returned true for it.**
+//! reserve holds the most that it can need. **Invariant: while a database is served or migrated, no library call
+//! changes it unless [`DiskReserve::admit`] has returned true for it.** (A repair works on a new file, which can fail
+//! safely.)
 //!
 //! A file system that has become read-only goes unnoticed for the same reason: the mapping accepts changes that never
-//! reach the disk. So once a second in which changes are made, `fallocate` is called even if nothing more is needed.
+//! reach the disk. So the first change in each second calls `fallocate` even if no more blocks are needed.
 
 use std::fs::File;
 use std::io;
@@ -56,7 +57,7 @@ struct ReserveRefusal {
     at: Instant,
 }
 
-/// A change of the reserve that the operator must be told.
+/// A change of state that the operator must be told.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReserveNews {
     /// No change.

@@ -1,4 +1,4 @@
-//! Repair of a database file after a kill, an error or damage. Uses `file`, which knows nothing of repairs.
+//! Repair of a database file after a kill, an error or damage. Uses `file`, which does not depend on it.
 
 mod entries;
 pub(crate) mod error;
