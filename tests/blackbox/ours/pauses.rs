@@ -72,12 +72,12 @@ fn requests_are_served_while_records_expire_from_a_table() {
     ));
     let server = home.start();
     let mut caller = Caller::to(server.port());
-    let expired = || home.log().contains(&format!(" INFO Expired {records} of "));
+    let expired = || home.log().contains(&format!(" INFO Expiry: removed {records} of "));
     let meanwhile = ask_until(&mut caller, &format!("while {records} records expire from a table"), expired);
     let left = quiet(&mut caller).max(meanwhile);
     drop(server);
     assert_eq!(store.sql("SELECT COUNT(*) FROM pyzor.digests"), format!("{left}\n"));
-    println!("{}", home.log().lines().find(|line| line.contains(" INFO Expired ")).unwrap());
+    println!("{}", home.log().lines().find(|line| line.contains(" INFO Expiry: ")).unwrap());
 }
 
 #[test]
