@@ -4,7 +4,7 @@
 use super::Settings;
 use super::load::SettingsLoader;
 use super::table::{OPTIONS, OptionEffect};
-use super::value::{TAKEN_WHOLE, has_comment};
+use super::value::{COMMENT_ADVICE, has_comment};
 use crate::os::privileges::Identity;
 use crate::storage;
 
@@ -27,7 +27,7 @@ impl SettingsLoader<'_> {
             && is_file(settings)
         {
             // The text is not shown: if the Engine line is missing, it may hold another engine's password.
-            self.warnings.push(format!("{}: DigestDB: the value {TAKEN_WHOLE}", given.place));
+            self.warnings.push(format!("{}: DigestDB: the file name {COMMENT_ADVICE}", given.place));
         }
     }
 
@@ -48,7 +48,7 @@ impl SettingsLoader<'_> {
             ("", "") => {}
             ("", _) => {
                 let place = self.place_of("Group");
-                self.problem(place, Some("Group"), "a group without a user: set User as well");
+                self.problem(place, Some("Group"), "Group is set, but User is not: set User as well");
             }
             (user, group) => {
                 if let Err(text) = Identity::find(user, group) {
@@ -87,16 +87,16 @@ impl SettingsLoader<'_> {
         let place = self.place_of("ReusePort");
         let mut refuse = |text: &str| self.problem(place.clone(), Some("ReusePort"), text);
         if is_file(settings) {
-            refuse("a file of gdbm has one process: set Engine to redis or mysql");
+            refuse("processes cannot share a gdbm file: set Engine to redis or mysql");
         }
         if settings.replay_guard {
             refuse(
-                "a copy of a request may reach another process, which does not know it: switch ReplayGuard off, or have \
-                 one process",
+                "each process remembers only its own requests, so another one would count a copy: set ReplayGuard or \
+                 ReusePort to False",
             );
         }
         if settings.port == 0 {
-            refuse("each process would have a port of its own: set Port");
+            refuse("each process would get a port of its own: set Port");
         }
         let limits = [
             ("RateLimit", settings.rate_limit),
@@ -106,8 +106,7 @@ impl SettingsLoader<'_> {
         let set: Vec<&str> = limits.iter().filter(|(_, rate)| *rate > 0).map(|(key, _)| *key).collect();
         if !set.is_empty() {
             self.notices.push(format!(
-                "{}: each process on the port counts by itself, so that a source prefix may have as many times that as \
-                 there are processes",
+                "{}: each process on the port counts separately, so the limit is multiplied by the number of processes",
                 set.join(", ")
             ));
         }
@@ -116,8 +115,8 @@ impl SettingsLoader<'_> {
     fn note_visible_password(&mut self, settings: &Settings) {
         if !is_file(settings) && self.given.get("DigestDB").is_some_and(|given| !given.in_file) {
             self.notices.push(
-                "--dsn: every user of this machine can read it in the list of processes, with the password in it: \
-                 better is DigestDB in the config file"
+                "--dsn: every user of this machine can read the password in the process list: set DigestDB in the \
+                 config file instead"
                     .to_owned(),
             );
         }
@@ -126,12 +125,11 @@ impl SettingsLoader<'_> {
     fn report_options_without_effect(&mut self) {
         let concurrency = self.given_with(OptionEffect::NoConcurrency);
         if !concurrency.is_empty() {
-            self.notices
-                .push(format!("{concurrency}: accepted, without effect: one loop serves all requests"));
+            self.notices.push(format!("{concurrency}: ignored, because one loop serves all requests"));
         }
         let sentry = self.given_with(OptionEffect::NoSentry);
         if !sentry.is_empty() {
-            self.warnings.push(format!("{sentry}: accepted, without effect: nothing is ever sent to Sentry"));
+            self.warnings.push(format!("{sentry}: ignored, because nothing is ever sent to Sentry"));
         }
     }
 

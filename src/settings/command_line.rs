@@ -1,4 +1,4 @@
-//! The command line of the server, whose options are those of the table.
+//! The command line of the server: the options of the table.
 
 use std::ffi::OsString;
 
@@ -11,7 +11,7 @@ const PROGRAM: &str = "pyzord";
 const USAGE: &str = "pyzord [options]";
 const ABOUT: &str = "Listen for and process incoming Pyzor connections.";
 
-/// The request that a command line makes.
+/// The action that a command line asks for.
 #[derive(Debug)]
 pub(super) enum ServerCommand {
     /// Print this text and exit.

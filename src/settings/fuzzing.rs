@@ -1,5 +1,5 @@
-//! Any config file: problems and warnings are lines without a password, and what is taken comes back the same
-//! when it is written down and read again.
+//! The fuzz target for config files: problems and warnings are lines without a password, and values are the same after
+//! they are written to a plain file and read again.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use crate::fuzz_models::{check_lines, check_no_secret};
 use crate::storage;
 use pyzor_home::ini::{IniDocument, IniValue};
 
-/// The password that the dictionary and the corpus know.
+/// The password in the dictionary and the corpus.
 const PASSWORD: &str = "correct-horse-battery";
 
-/// Any file.
+/// Loads the bytes as a config file.
 pub(crate) fn target(bytes: &[u8]) {
     let environment = Environment {
         home: Some("/home/pyzor".into()),
@@ -33,7 +33,7 @@ pub(crate) fn target(bytes: &[u8]) {
     check_written_again(bytes);
 }
 
-/// All texts for a person, and the settings if there are any.
+/// Returns all messages, and the settings if the file is valid.
 fn read(environment: &Environment, bytes: &[u8]) -> (Vec<String>, Option<Settings>) {
     let mut loader = SettingsLoader::new(environment, Vec::new());
     loader.read_text("config", Ok(bytes.to_vec()));
@@ -41,16 +41,18 @@ fn read(environment: &Environment, bytes: &[u8]) -> (Vec<String>, Option<Setting
         Ok(ServerInvocation::Serve(settings)) => {
             (settings.warnings.iter().chain(&settings.notices).cloned().collect(), Some(*settings))
         }
-        Ok(other) => panic!("a file asks for {other:?}"),
+        Ok(other) => panic!("a config file cannot cause {other:?}"),
         Err(SettingsError::Configuration { problems, warnings, .. }) => {
             assert!(!problems.is_empty());
             (problems.iter().map(ToString::to_string).chain(warnings).collect(), None)
         }
-        Err(SettingsError::Usage(text)) => panic!("a file is a command line: {text}"),
+        Err(SettingsError::Usage(text)) => {
+            panic!("a config file cannot be a misuse of the command line: {text}")
+        }
     }
 }
 
-/// Whether the password is in the text once, in the value of the database, which nothing refers to.
+/// Whether the password occurs once, in the value of `DigestDB`, and no reference to that value exists.
 fn is_only_in_database(text: &str) -> bool {
     if text.matches(PASSWORD).count() != 1 || text.to_ascii_lowercase().contains("%(digestdb)") {
         return false;
@@ -60,7 +62,7 @@ fn is_only_in_database(text: &str) -> bool {
     document.section(SECTION).iter().find(of_database).is_some_and(|value| value.text.contains(PASSWORD))
 }
 
-/// What the table promises of settings.
+/// Asserts the guarantees of the table.
 fn check(settings: &Settings) {
     assert!(settings.homedir.is_absolute() && settings.digest_db_path.is_absolute());
     for file in [&settings.passwd_file, &settings.access_file, &settings.pid_file] {
@@ -74,7 +76,7 @@ fn check(settings: &Settings) {
     assert!(settings.detach.is_none() && !settings.debug && settings.nice == 0);
 }
 
-/// What a file gives is the same when it is written down plainly and read again.
+/// Asserts that the values are the same after they are written to a plain file and read again.
 fn check_written_again(bytes: &[u8]) {
     let Ok(document) = IniDocument::parse(bytes, "config") else { return };
     let none = |key: &str| table::by_key(key).map(|option| option.default.to_owned());
@@ -89,7 +91,7 @@ fn check_written_again(bytes: &[u8]) {
     let before = values(&document);
     let mut plain = format!("[{SECTION}]\n");
     for (key, text) in &before {
-        // What has lines of its own has several ways to be written, and blanks at its ends none.
+        // Several notations exist for a value of several lines, and none for blanks at its ends.
         if text.contains('\n') || text.trim() != text {
             return;
         }

@@ -1,4 +1,4 @@
-//! Values from all places, checked one by one, made into [`Settings`].
+//! Loading: collects the values of the config file and the command line, and runs all checks.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,14 +11,14 @@ use crate::os::open;
 use pyzor_home::ini::IniDocument;
 use pyzor_home::problem::ConfigProblem;
 
-/// What messages call the place of a value that was not given.
+/// The place of a value that was not given, as messages name it.
 const DEFAULT_PLACE: &str = "the default";
-/// The config file's name in the homedir.
+/// The name of the config file in the homedir.
 const FILE: &str = "config";
-/// The homedir of a user without a home.
+/// The homedir without `HOME`.
 const SYSTEM_HOMEDIR: &str = "/etc/pyzor";
 
-/// A value and where it was given.
+/// The text of a value, and the place where it was given.
 #[derive(Clone, Debug)]
 pub(super) struct GivenValue {
     pub(super) place: String,
@@ -32,7 +32,7 @@ impl GivenValue {
     }
 }
 
-/// All that is known of the settings so far, and all that is wrong with them.
+/// The values and problems found so far.
 pub(super) struct SettingsLoader<'a> {
     pub(super) environment: &'a Environment,
     pub(super) homedir: PathBuf,
@@ -48,12 +48,11 @@ impl<'a> SettingsLoader<'a> {
         environment: &'a Environment,
         command_line: Vec<(&'static ServerOption, String)>,
     ) -> Self {
-        let named = command_line.iter().find(|(option, _)| option.key == "homedir");
-        let named = named.map(|(_, path)| PathBuf::from(path));
-        let homedir = named.unwrap_or_else(|| match &environment.home {
-            Some(home) if !home.is_empty() => Path::new(home).join(".pyzor"),
-            _ => PathBuf::from(SYSTEM_HOMEDIR),
-        });
+        let homedir = match (homedir_option(&command_line), &environment.home) {
+            (Some(path), _) => PathBuf::from(path),
+            (None, Some(home)) if !home.is_empty() => Path::new(home).join(".pyzor"),
+            (None, _) => PathBuf::from(SYSTEM_HOMEDIR),
+        };
         Self {
             environment,
             homedir: environment.working_directory.join(homedir),
@@ -75,7 +74,7 @@ impl<'a> SettingsLoader<'a> {
         self.problems.push(ConfigProblem { place: place.into(), option, text: text.into() });
     }
 
-    /// Reads the file, and then takes all values, of the file and of the command line.
+    /// Reads the config file, and collects its values and those of the command line.
     pub(super) fn read(&mut self) {
         self.check_homedir();
         let path = self.homedir.join(FILE);
@@ -86,7 +85,8 @@ impl<'a> SettingsLoader<'a> {
         self.read_text(&path.display().to_string(), open::to_read(&path).and_then(read));
     }
 
-    /// Takes all values, of what became of reading the file of that name and of the command line.
+    /// Collects the values of the text of a config file, or reports the error of reading it, and those of the command
+    /// line.
     pub(super) fn read_text(&mut self, name: &str, text: io::Result<Vec<u8>>) {
         let mut document = IniDocument::default();
         match text {
@@ -95,11 +95,11 @@ impl<'a> SettingsLoader<'a> {
                 Err(problems) => self.problems.extend(problems),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // That the homedir is no directory has been reported.
+            // Reported by the check of the homedir.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
             Err(error) => self.problem(name, None, format!("cannot read the file: {error}")),
         }
-        // Before anything is resolved, since references see what counts in the end.
+        // Before any reference is resolved: references see the values of the command line.
         for (option, text) in &self.command_line {
             if option.in_file {
                 document.set(SECTION, option.key, text);
@@ -116,30 +116,24 @@ impl<'a> SettingsLoader<'a> {
         }
     }
 
-    /// Says what would keep a start from making the homedir, if it is not there.
+    /// Reports a homedir that does not exist and cannot be created.
     fn check_homedir(&mut self) {
-        let named = self
-            .command_line
-            .iter()
-            .find(|(option, _)| option.key == "homedir")
-            .map(|(_, text)| text.as_str());
-        if named == Some("") {
-            return self.problem("--homedir", None, "the name of the homedir is empty");
+        if homedir_option(&self.command_line) == Some("") {
+            return self.problem("--homedir", None, "the path of the homedir is empty");
         }
         let homedir = self.homedir.display().to_string();
         if self.homedir.to_str().is_none() {
-            // As text it would be another one.
-            self.problem(homedir, None, "the name of the homedir is not UTF-8");
+            self.problem(homedir, None, "the path of the homedir is not UTF-8");
         } else if self.homedir.is_dir() {
         } else if self.homedir.exists() {
-            self.problem(homedir, None, "the homedir is not a folder");
+            self.problem(homedir, None, "the homedir is not a directory");
         } else if self.homedir.parent().is_some_and(Path::is_dir) {
-            self.notices.push(format!("the homedir {homedir} is not there and will be created"));
+            self.notices.push(format!("the homedir {homedir} does not exist and will be created"));
         } else {
             self.problem(
                 homedir,
                 None,
-                "the homedir cannot be created, since the folder that it is to be in is not there",
+                "cannot create the homedir: its parent directory does not exist, create that first",
             );
         }
     }
@@ -147,7 +141,7 @@ impl<'a> SettingsLoader<'a> {
     fn take_values(&mut self, document: &IniDocument, name: &str) {
         if let Some(other) = document.other_case_of(SECTION) {
             self.warnings
-                .push(format!("{name}: the section [{other}] is not read; the server's is [{SECTION}]"));
+                .push(format!("{name}: the section [{other}] is ignored: the server reads [{SECTION}]"));
         }
         for value in document.section(SECTION).iter().filter(|value| value.line > 0) {
             let place = format!("{name}:{}", value.line);
@@ -171,17 +165,17 @@ impl<'a> SettingsLoader<'a> {
             Ok(text) => {
                 self.given.insert(option.key, GivenValue { place, text, in_file });
             }
-            // What looks like a name could be a part of the password.
+            // The name of the reference could be a part of a password.
             Err(_) if option.is_secret => self.problem(
                 place,
                 Some(option.key),
-                "a %(name)s in it refers to nothing, or in a circle; for a plain % write %%",
+                "a %(name)s reference is unknown or circular: for a plain % write %%",
             ),
             Err(text) => self.problem(place, Some(option.key), text),
         }
     }
 
-    /// Checks all values, and makes settings of them.
+    /// Checks all values, alone and together, and returns the settings.
     pub(super) fn finish(mut self) -> Result<ServerInvocation, SettingsError> {
         let mut settings = self.typed();
         self.check(&settings);
@@ -205,6 +199,10 @@ impl<'a> SettingsLoader<'a> {
     pub(super) fn place_of(&self, key: &str) -> String {
         self.given.get(key).map_or_else(|| DEFAULT_PLACE.to_owned(), |given| given.place.clone())
     }
+}
+
+fn homedir_option<'a>(command_line: &'a [(&'static ServerOption, String)]) -> Option<&'a str> {
+    command_line.iter().find(|(option, _)| option.key == "homedir").map(|(_, path)| path.as_str())
 }
 
 fn unknown(place: &str, name: &str) -> String {

@@ -8,22 +8,22 @@ use super::*;
 use pyzor_home::ini::IniDocument;
 
 struct Home {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Home {
     fn new(config: Option<&str>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         if let Some(config) = config {
-            fs::create_dir(folder.path().join(".pyzor")).unwrap();
-            fs::write(folder.path().join(".pyzor/config"), config).unwrap();
+            fs::create_dir(directory.path().join(".pyzor")).unwrap();
+            fs::write(directory.path().join(".pyzor/config"), config).unwrap();
         }
-        Self { folder }
+        Self { directory }
     }
 
     fn environment(&self) -> Environment {
         Environment {
-            home: Some(self.folder.path().into()),
+            home: Some(self.directory.path().into()),
             working_directory: "/work dir".into(),
             home_of: |user| (user == "spam").then(|| PathBuf::from("/home/spam")),
         }
@@ -40,9 +40,9 @@ impl Home {
         }
     }
 
-    /// Problems and warnings, with the homedir as HOME.
-    fn told(&self, arguments: &[&str]) -> (Vec<String>, Vec<String>) {
-        let home = self.folder.path().join(".pyzor").display().to_string();
+    /// Returns problems and warnings, in which HOME stands for the homedir.
+    fn messages(&self, arguments: &[&str]) -> (Vec<String>, Vec<String>) {
+        let home = self.directory.path().join(".pyzor").display().to_string();
         let clean = |text: String| text.replace(&home, "HOME");
         match self.load(arguments) {
             Err(SettingsError::Configuration { problems, warnings, .. }) => (
@@ -57,15 +57,15 @@ impl Home {
     }
 
     fn problems(&self, arguments: &[&str]) -> Vec<String> {
-        self.told(arguments).0
+        self.messages(arguments).0
     }
 }
 
 #[test]
-fn without_anything_the_defaults_hold() {
+fn defaults_apply_without_config_and_options() {
     let home = Home::new(None);
     let settings = home.settings(&[]);
-    let homedir = home.folder.path().join(".pyzor");
+    let homedir = home.directory.path().join(".pyzor");
     assert_eq!(settings.homedir, homedir);
     assert_eq!(
         (settings.port, settings.listen_address.as_str(), settings.engine.as_str()),
@@ -84,7 +84,7 @@ fn without_anything_the_defaults_hold() {
     assert_eq!(settings.warnings, [""; 0]);
     assert_eq!(
         settings.notices,
-        [format!("the homedir {} is not there and will be created", homedir.display())]
+        [format!("the homedir {} does not exist and will be created", homedir.display())]
     );
     assert!(!homedir.exists(), "loading creates nothing");
 }
@@ -108,7 +108,7 @@ fn the_homedir_depends_on_home() {
 }
 
 #[test]
-fn the_command_line_wins_over_the_file() {
+fn command_line_overrides_the_file() {
     let home = Home::new(Some("[server]\nport = 1\nListenAddress: ::1\nAccessOrder = last\nLogFile = log\n"));
     let settings = home.settings(&["-p", "2", "--log-file="]);
     assert_eq!((settings.port, settings.listen_address.as_str()), (2, "::1"));
@@ -122,13 +122,13 @@ fn files_are_in_the_homedir_and_tildes_are_expanded() {
         "[server]\nLogFile = ~/a/log\nUsageLogFile = ~spam/usage\nPasswdFile = sub/passwd\nAccessFile = /etc/access\nPidFile = ~nobody-known/pid\nDigestDB = ~/x.db\n",
     ));
     let settings = home.settings(&["--detach", "out"]);
-    let folder = home.folder.path();
-    assert_eq!(settings.log_file, Some(folder.join("a/log")));
+    let directory = home.directory.path();
+    assert_eq!(settings.log_file, Some(directory.join("a/log")));
     assert_eq!(settings.usage_log_file, Some("/home/spam/usage".into()));
-    assert_eq!(settings.passwd_file, folder.join(".pyzor/sub/passwd"));
+    assert_eq!(settings.passwd_file, directory.join(".pyzor/sub/passwd"));
     assert_eq!(settings.access_file, Path::new("/etc/access"));
-    assert_eq!(settings.pid_file, folder.join(".pyzor/~nobody-known/pid"));
-    assert_eq!(settings.digest_db_path, folder.join("x.db"));
+    assert_eq!(settings.pid_file, directory.join(".pyzor/~nobody-known/pid"));
+    assert_eq!(settings.digest_db_path, directory.join("x.db"));
     assert_eq!(settings.detach, Some("/work dir/out".into()));
 }
 
@@ -149,11 +149,11 @@ fn references_see_the_command_line_and_then_the_defaults() {
     ]);
     assert_eq!(settings.log_file, Some("/99xx.db".into()));
     assert_eq!(settings.usage_log_file, Some("/gdbm".into()));
-    assert_eq!(settings.detach, Some("/50%%".into()), "that is no option of the file");
+    assert_eq!(settings.detach, Some("/50%%".into()), "the config file has no such option");
 }
 
 #[test]
-fn a_missing_reference_does_not_tell_a_password() {
+fn error_about_a_reference_does_not_show_a_password() {
     let dsn = "localhost,6379,x%(s3cret)s,0";
     let home = Home::new(Some(&format!("[server]\nSentryDSN = {dsn}\nUsageSentryDSN = {dsn}\n")));
     let problems = home.problems(&["--dsn", dsn]);
@@ -162,12 +162,12 @@ fn a_missing_reference_does_not_tell_a_password() {
 }
 
 #[test]
-fn a_homedir_that_is_not_utf8_is_not_mistaken_for_another() {
+fn homedir_that_is_not_utf8_is_refused() {
     use std::os::unix::ffi::OsStringExt;
     let home = Some(OsString::from_vec(b"/home/caf\xe9".to_vec()));
     let environment = Environment { home, working_directory: "/".into(), home_of: |_| None };
     let Err(SettingsError::Configuration { problems, .. }) = load([], &environment) else { panic!() };
-    assert!(problems[0].to_string().ends_with(": the name of the homedir is not UTF-8"), "{problems:?}");
+    assert!(problems[0].to_string().ends_with(": the path of the homedir is not UTF-8"), "{problems:?}");
 }
 
 #[test]
@@ -182,26 +182,26 @@ fn a_tilde_depends_on_home_and_then_on_the_account() {
 }
 
 #[test]
-fn a_homedir_that_cannot_be_is_told() {
+fn impossible_homedir_is_reported() {
     let home = Home::new(None);
-    assert_eq!(home.problems(&["--homedir", ""]), ["--homedir: the name of the homedir is empty"]);
-    let told = home.problems(&["--homedir", "/nonexistent/a/b"]);
+    assert_eq!(home.problems(&["--homedir", ""]), ["--homedir: the path of the homedir is empty"]);
+    let problems = home.problems(&["--homedir", "/nonexistent/a/b"]);
     assert_eq!(
-        told,
+        problems,
         [
-            "/nonexistent/a/b: the homedir cannot be created, since the folder that it is to be in is not there"
+            "/nonexistent/a/b: cannot create the homedir: its parent directory does not exist, create that first"
         ]
     );
-    assert_eq!(home.problems(&["--homedir", "/dev/null"]), ["/dev/null: the homedir is not a folder"]);
+    assert_eq!(home.problems(&["--homedir", "/dev/null"]), ["/dev/null: the homedir is not a directory"]);
 }
 
 #[test]
-fn values_that_the_python_server_never_looks_at_do_not_stop_the_start() {
+fn bad_values_that_the_python_server_never_reads_are_tolerated() {
     let bad = "MaxThreads = abc\nMaxProcesses = -3\nDBConnections =\n";
-    let (problems, warnings) = Home::new(Some(&format!("[server]\n{bad}"))).told(&[]);
+    let (problems, warnings) = Home::new(Some(&format!("[server]\n{bad}"))).messages(&[]);
     assert_eq!(problems, [""; 0]);
     assert_eq!(warnings.len(), 3, "{warnings:?}");
-    let (problems, warnings) = Home::new(Some(&format!("[server]\nThreads = True\n{bad}"))).told(&[]);
+    let (problems, warnings) = Home::new(Some(&format!("[server]\nThreads = True\n{bad}"))).messages(&[]);
     assert_eq!((problems.len(), warnings.len()), (2, 1), "{problems:?}");
     let large = "MaxThreads = 9999999999\nMaxProcesses = 9999999999\nPreFork = 9999999999\n";
     let settings = Home::new(Some(&format!("[server]\nThreads = True\n{large}"))).settings(&[]);
@@ -221,18 +221,18 @@ fn references_and_percent_signs_are_resolved() {
 }
 
 #[test]
-fn all_problems_are_told_at_once_with_their_places() {
+fn all_problems_are_reported_at_once_with_their_places() {
     let home = Home::new(Some(
         "[server]\nPort = 31310 # x\nEngine = GDBM\nCleanupAge = -1\nAccessOrder = middle\nMaxThreads = -1\nLogFile = %(nothing)s\nPreFork = 1\nThreads = true\nProcesses = TRUE\nDBConnections = many\n",
     ));
     assert_eq!(
         home.problems(&["--port", "70000", "--pre-fork", "abc"]),
         [
-            "HOME/config:7: LogFile: %(nothing)s refers to an option that is not there; for a plain % write %%",
+            "HOME/config:7: LogFile: %(nothing)s refers to an unknown option: for a plain % write %%",
             "--port: Port: 70000 is more than 65535",
-            "HOME/config:3: Engine: there is no 'GDBM'; expected one of: gdbm, mysql, redis, redis_v0",
+            "HOME/config:3: Engine: unknown value 'GDBM': expected one of gdbm, mysql, redis, redis_v0",
             "HOME/config:4: CleanupAge: -1 is less than 0",
-            "HOME/config:5: AccessOrder: there is no 'middle'; expected one of: first, last",
+            "HOME/config:5: AccessOrder: unknown value 'middle': expected one of first, last",
             "HOME/config:11: DBConnections: 'many' is not a whole number",
             "HOME/config:6: MaxThreads: -1 is less than 0",
             "--pre-fork: PreFork: 'abc' is not a whole number",
@@ -241,45 +241,45 @@ fn all_problems_are_told_at_once_with_their_places() {
     );
     assert_eq!(
         home.problems(&[])[1],
-        "HOME/config:2: Port: '31310 # x' is not a whole number: a comment cannot follow a value, write just 31310"
+        "HOME/config:2: Port: '31310 # x' is not a whole number: write 31310, and put the comment on a line of its own"
     );
     assert!(home.problems(&[]).contains(&"HOME/config:8: Pre-fork value cannot be lower than 2.".to_owned()));
 }
 
 #[test]
-fn a_broken_file_is_told_with_the_rest() {
+fn broken_file_is_reported_with_other_problems() {
     let home = Home::new(Some("Port = 1\n[server]\nPort\n"));
     assert_eq!(home.problems(&["-e", "x"]).len(), 3);
     let home = Home::new(None);
-    fs::create_dir_all(home.folder.path().join(".pyzor/config")).unwrap();
+    fs::create_dir_all(home.directory.path().join(".pyzor/config")).unwrap();
     assert_eq!(home.problems(&[]), ["HOME/config: cannot read the file: it is not a regular file"]);
 }
 
 #[test]
-fn questionable_values_are_warned_of() {
+fn questionable_values_cause_warnings() {
     let home = Home::new(Some(
         "[server]\nThreads = yes\nGevent = False\nLogFile = usage\t# c\nProt = 1\nSomething = 1\nSentryDSN = http://key@host/1\nDigestDB = x.db ; mine\nPasswdFile = a#b\n",
     ));
-    let (problems, warnings) = home.told(&[]);
+    let (problems, warnings) = home.messages(&[]);
     assert_eq!(problems, [""; 0]);
     assert_eq!(
         warnings,
         [
             "HOME/config:5: unknown option Prot, ignored; did you mean Port?",
             "HOME/config:6: unknown option Something, ignored",
-            "HOME/config:4: LogFile: 'usage\\t# c' is taken whole as the file's name, since a comment cannot follow a value",
-            "HOME/config:2: Threads: 'yes' counts as false, since only 'true' is true",
-            "HOME/config:8: DigestDB: the value is taken whole as the file's name, since a comment cannot follow a value",
-            "SentryDSN: accepted, without effect: nothing is ever sent to Sentry",
+            "HOME/config:4: LogFile: the file name 'usage\\t# c' includes a comment: put the comment on a line of its own",
+            "HOME/config:2: Threads: 'yes' means False, because only 'True' means True: write True or False",
+            "HOME/config:8: DigestDB: the file name includes a comment: put the comment on a line of its own",
+            "SentryDSN: ignored, because nothing is ever sent to Sentry",
         ]
     );
 }
 
 #[test]
-fn a_section_in_another_case_is_warned_of() {
-    let (problems, warnings) = Home::new(Some("[Server]\nPort = 1\n")).told(&[]);
+fn section_in_another_case_causes_a_warning() {
+    let (problems, warnings) = Home::new(Some("[Server]\nPort = 1\n")).messages(&[]);
     assert_eq!(problems, [""; 0]);
-    assert_eq!(warnings, ["HOME/config: the section [Server] is not read; the server's is [server]"]);
+    assert_eq!(warnings, ["HOME/config: the section [Server] is ignored: the server reads [server]"]);
 }
 
 #[test]
@@ -291,9 +291,7 @@ fn concurrency_options_are_accepted_without_effect() {
     assert_eq!(settings.warnings, [""; 0]);
     assert_eq!(
         settings.notices,
-        [
-            "Threads, MaxThreads, MaxProcesses, PreFork, Gevent: accepted, without effect: one loop serves all requests"
-        ]
+        ["Threads, MaxThreads, MaxProcesses, PreFork, Gevent: ignored, because one loop serves all requests"]
     );
 }
 
@@ -314,7 +312,7 @@ fn deployed_configurations_are_accepted() {
 }
 
 #[test]
-fn a_database_that_its_engine_cannot_mean_is_told_without_repeating_it() {
+fn malformed_database_name_is_reported_without_showing_it() {
     for (engine, database, problem) in [
         ("redis", "s3cret.db", "expected host,port,password,database, as in localhost,6379,,0, or a URL"),
         ("redis_v0", "h,x,s3cret,0", "the second part, the port, must be a number from 1 to 65535"),
@@ -398,10 +396,19 @@ fn the_example_has_every_option_with_its_default() {
         OPTIONS.iter().filter(|option| option.in_file).map(|option| (option.key, option.default)).collect();
     assert_eq!(found, expected);
     let home = Home::new(Some(&uncommented));
-    assert_eq!(home.told(&[]), (Vec::new(), vec!["SentryLogLevel, UsageSentryLogLevel: accepted, without effect: nothing is ever sent to Sentry".to_owned()]));
+    assert_eq!(
+        home.messages(&[]),
+        (
+            Vec::new(),
+            vec![
+                "SentryLogLevel, UsageSentryLogLevel: ignored, because nothing is ever sent to Sentry"
+                    .to_owned()
+            ]
+        )
+    );
 }
 
-/// How the documentation names an option's flags: `--port`, `-p`.
+/// The option's flags as the documentation names them: `--port`, `-p`.
 fn flags(option: &table::ServerOption) -> Vec<String> {
     let long = option.flag.map(|flag| format!("--{flag}"));
     let short = option.short.map(|short| format!("-{short}"));

@@ -7,9 +7,8 @@ use super::load::{GivenValue, SettingsLoader};
 use super::table::{BadValue, OPTIONS, OptionKind, ServerOption};
 use crate::limits::{Networks, NetworksError};
 
-/// What a warning says of a file's name with a comment in it.
-pub(super) const TAKEN_WHOLE: &str =
-    "is taken whole as the file's name, since a comment cannot follow a value";
+/// The advice for a file name that includes a comment.
+pub(super) const COMMENT_ADVICE: &str = "includes a comment: put the comment on a line of its own";
 
 impl SettingsLoader<'_> {
     /// Stores every option: the value that was given, or else the default.
@@ -25,7 +24,7 @@ impl SettingsLoader<'_> {
             }
             if self.tolerates_bad_value(option) {
                 let (place, key, default) = (given.place, option.key, option.default);
-                self.warnings.push(format!("{place}: {key}: {text}; taken as {default}"));
+                self.warnings.push(format!("{place}: {key}: {text}; using the default {default}"));
             } else {
                 self.problem(given.place, Some(option.key), text);
             }
@@ -47,7 +46,7 @@ impl SettingsLoader<'_> {
     ///
     /// # Errors
     ///
-    /// What is wrong with the value. Nothing was stored.
+    /// The problem with the value. Nothing was stored.
     pub(super) fn store(
         &mut self,
         settings: &mut Settings,
@@ -93,7 +92,7 @@ impl SettingsLoader<'_> {
     fn networks(&mut self, option: &ServerOption, given: &GivenValue) -> Result<Networks, String> {
         let networks: Networks = given.text.parse().map_err(|error: NetworksError| error.to_string())?;
         self.warnings.extend(networks.widened().map(|(written, taken)| {
-            format!("{}: {}: {written} is taken as {taken}", given.place, option.key)
+            format!("{}: {}: {written} is not the start of a network: using {taken}", given.place, option.key)
         }));
         Ok(networks)
     }
@@ -101,7 +100,8 @@ impl SettingsLoader<'_> {
     fn warn_of_comment(&mut self, option: &ServerOption, given: &GivenValue) {
         if given.in_file && has_comment(&given.text) {
             let text = given.text.escape_debug();
-            self.warnings.push(format!("{}: {}: '{text}' {TAKEN_WHOLE}", given.place, option.key));
+            self.warnings
+                .push(format!("{}: {}: the file name '{text}' {COMMENT_ADVICE}", given.place, option.key));
         }
     }
 
@@ -109,7 +109,7 @@ impl SettingsLoader<'_> {
         let text = given.text.to_ascii_lowercase();
         if !matches!(text.as_str(), "true" | "false" | "" | "0" | "no" | "off") {
             self.warnings.push(format!(
-                "{}: {}: '{}' counts as false, since only 'true' is true",
+                "{}: {}: '{}' means False, because only 'True' means True: write True or False",
                 given.place,
                 option.key,
                 given.text.escape_debug()
@@ -131,13 +131,13 @@ fn strict_truth(text: &str) -> Result<bool, String> {
 
 fn one_of(words: &[&'static str], text: &str) -> Result<&'static str, String> {
     words.iter().find(|word| **word == text).copied().ok_or_else(|| {
-        format!("there is no '{}'; expected one of: {}", text.escape_debug(), words.join(", "))
+        format!("unknown value '{}': expected one of {}", text.escape_debug(), words.join(", "))
     })
 }
 
 fn check_path(text: &str) -> Result<(), String> {
     match text.contains('\0') {
-        true => Err("a path cannot contain a zero byte".to_owned()),
+        true => Err("the path contains a zero byte".to_owned()),
         false => Ok(()),
     }
 }
@@ -145,7 +145,7 @@ fn check_path(text: &str) -> Result<(), String> {
 /// Reads a whole number between two bounds, inclusive.
 fn number_between(lowest: i64, highest: i64, text: &str) -> Result<i64, String> {
     let number = pyzor_wire::number::integer(text.as_bytes()).ok_or_else(|| not_a_number(text))?;
-    // More seconds than a time stamp can hold are as good as the most that it can.
+    // A number of seconds beyond every time stamp is as good as the largest one that fits.
     let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
     if number < lowest {
         return Err(format!("{number} is less than {lowest}"));
@@ -160,7 +160,7 @@ fn not_a_number(text: &str) -> String {
     let leading: String = text.chars().take_while(char::is_ascii_digit).collect();
     let hint = match text[leading.len()..].trim_start().chars().next() {
         Some('#' | ';') if !leading.is_empty() => {
-            format!(": a comment cannot follow a value, write just {leading}")
+            format!(": write {leading}, and put the comment on a line of its own")
         }
         _ => String::new(),
     };

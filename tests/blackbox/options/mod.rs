@@ -8,12 +8,12 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{DIGEST, Home, Server};
 
-/// Writes the whole config file, on whose first line is the section.
+/// Writes the config file: a section line, then these settings.
 fn config(home: &Home, settings: &str) {
     home.rewrite("config", format!("[server]\n{settings}"));
 }
 
-/// Asserts that a server with these arguments and no others serves at the home's port.
+/// Asserts that a server with exactly these arguments serves on the home's port.
 #[track_caller]
 fn expect_service(home: &Home, arguments: &[&str]) {
     let mut command = home.bare();
@@ -38,7 +38,7 @@ fn options_may_be_abbreviated_and_written_in_every_way() {
 }
 
 #[test]
-fn the_last_of_repeated_options_counts() {
+fn last_of_repeated_options_takes_effect() {
     let home = Home::open();
     let port = home.port().to_string();
     expect_service(
@@ -48,7 +48,7 @@ fn the_last_of_repeated_options_counts() {
 }
 
 #[test]
-fn without_a_homedir_it_is_in_the_home() {
+fn default_homedir_is_in_the_home_directory() {
     let home = Home::open();
     fs::rename(home.directory(), home.parent().join(".pyzor")).unwrap();
     let mut command = home.bare();
@@ -61,7 +61,7 @@ fn without_a_homedir_it_is_in_the_home() {
 }
 
 #[test]
-fn file_names_expand_and_are_taken_from_the_homedir() {
+fn file_names_are_expanded_and_relative_to_the_homedir() {
     let home = Home::open();
     let elsewhere = home.parent().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();

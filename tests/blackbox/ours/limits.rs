@@ -190,7 +190,8 @@ fn bad_networks_are_named_with_their_place_and_bits_behind_the_length_are_told_o
     let home = self::home("127.0.0.1", "DenyNetworks = 192.0.2.7/24\n");
     drop(home.start());
     assert!(
-        home.stderr().contains("DenyNetworks: 192.0.2.7/24 is taken as 192.0.2.0/24"),
+        home.stderr()
+            .contains("DenyNetworks: 192.0.2.7/24 is not the start of a network: using 192.0.2.0/24"),
         "{}",
         home.stderr()
     );

@@ -154,7 +154,7 @@ fn a_port_is_shared_only_by_processes_that_both_want_it() {
 #[test]
 fn what_one_process_has_to_know_alone_is_refused() {
     for (settings, texts) in [
-        ("", ["ReusePort", "a file of gdbm has one process"]),
+        ("", ["ReusePort", "processes cannot share a gdbm file"]),
         ("Engine = redis\nDigestDB = localhost,6379,,0\nReplayGuard = True\n", ["ReusePort", "ReplayGuard"]),
     ] {
         let home = Home::open().config(&format!("ReusePort = True\n{settings}"));
@@ -174,7 +174,7 @@ fn limits_of_each_process_are_told() {
     let home = home(&redis, "RateLimit = 1000\nRateLimitWrites = 5\n");
     let mut server = start(&home, "one");
     let log = home.read("one.log");
-    assert!(log.contains("RateLimit, RateLimitWrites: each process on the port counts by itself"), "{log}");
+    assert!(log.contains("RateLimit, RateLimitWrites: each process on the port counts separately"), "{log}");
     server.process().signal(Signal::SIGTERM);
     assert_eq!(server.ended().code(), Some(0));
 }

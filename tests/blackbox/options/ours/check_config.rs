@@ -6,8 +6,8 @@ use std::fs;
 use crate::harness::{Account, Finished, Home, finish};
 use crate::options::config;
 
-/// Runs `--check-config` and asserts the exit code and that each of these starts a line of stderr, in
-/// this order, and nothing else does.
+/// Runs `--check-config` and asserts the exit code, and that the lines of stderr begin with exactly these texts, in this
+/// order.
 #[track_caller]
 fn expect_check(home: &Home, code: i32, lines: &[&str]) -> Finished {
     let before = listing(home);
@@ -18,7 +18,7 @@ fn expect_check(home: &Home, code: i32, lines: &[&str]) -> Finished {
     let same =
         found.len() == lines.len() && found.iter().zip(lines).all(|(found, line)| found.starts_with(line));
     assert!(finished.code == Some(code) && same, "expected {code}, {lines:#?}\nfound {finished:#?}");
-    assert_eq!(listing(home), before, "something was made");
+    assert_eq!(listing(home), before, "a file was created or removed");
     finished
 }
 
@@ -28,12 +28,12 @@ fn listing(home: &Home) -> BTreeSet<String> {
 }
 
 #[test]
-fn check_config_approves_of_a_good_configuration_and_starts_nothing() {
+fn check_config_accepts_a_good_configuration_and_starts_nothing() {
     let home = Home::open().passwd(Account::new("bob").passwd());
     let _taken = home.take_port();
     let finished = expect_check(&home, 0, &[]);
     assert_ne!(finished.stdout, "");
-    // Nor does it create what is missing.
+    // A missing homedir is not created.
     let mut command = home.bare();
     command.arg("--check-config").arg("--homedir").arg(home.parent().join("new"));
     assert_eq!(finish(command).code, Some(0));
@@ -41,7 +41,7 @@ fn check_config_approves_of_a_good_configuration_and_starts_nothing() {
 }
 
 #[test]
-fn check_config_leaves_a_running_daemon_alone() {
+fn check_config_does_not_disturb_a_running_daemon() {
     let home = Home::open();
     let daemon = home.detach();
     expect_check(&home, 0, &[]);
@@ -52,7 +52,7 @@ fn check_config_leaves_a_running_daemon_alone() {
 }
 
 #[test]
-fn check_config_tells_every_problem_with_file_and_line() {
+fn check_config_reports_every_problem_with_file_and_line() {
     let home = Home::open();
     config(&home, "Port = high\nLogFile = pyzord.log\nPorts = 3\nEngine = GDBM\nCleanupAge = -1\n");
     let file = home.path("config");
@@ -73,7 +73,7 @@ fn check_config_tells_every_problem_with_file_and_line() {
 }
 
 #[test]
-fn check_config_tells_what_is_wrong_with_accounts_and_access() {
+fn check_config_reports_problems_of_accounts_and_access() {
     let home = Home::new().passwd("# accounts\nbob\n").access("check : bob : allow\n\ncheck : bob : maybe\n");
     let (passwd, access) = (home.path("pyzord.passwd"), home.path("pyzord.access"));
     expect_check(
@@ -84,7 +84,7 @@ fn check_config_tells_what_is_wrong_with_accounts_and_access() {
             &format!("pyzord: warning: {}:3: ", access.display()),
         ],
     );
-    // A directory can be read by nobody.
+    // A directory cannot be read as a file, not even by root.
     fs::remove_file(&passwd).unwrap();
     fs::create_dir(&passwd).unwrap();
     let mut command = home.command();
@@ -95,7 +95,7 @@ fn check_config_tells_what_is_wrong_with_accounts_and_access() {
 }
 
 #[test]
-fn check_config_looks_at_all_files_even_when_one_is_bad() {
+fn check_config_checks_all_files_even_if_one_is_bad() {
     let home = Home::new().passwd("bob\n").access("check : bob : maybe\n");
     config(&home, "CleanupAge = long\n");
     let mut command = home.command();
@@ -104,6 +104,6 @@ fn check_config_looks_at_all_files_even_when_one_is_bad() {
     assert_eq!(finished.code, Some(1));
     for (name, line) in [("config", 2), ("pyzord.passwd", 1), ("pyzord.access", 1)] {
         let place = format!("{}:{line}: ", home.path(name).display());
-        assert!(finished.stderr.contains(&place), "nothing about {place}{finished:#?}");
+        assert!(finished.stderr.contains(&place), "no line about {place}{finished:#?}");
     }
 }

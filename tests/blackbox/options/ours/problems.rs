@@ -1,4 +1,4 @@
-//! What is said of options that are wrong.
+//! Messages about bad options.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::harness::{DIGEST, Home, finish};
 use crate::options::{config, expect_service};
 
 #[test]
-fn broken_config_files_are_told_with_the_line() {
+fn problems_of_config_files_are_reported_with_the_line() {
     let home = Home::open();
     for (text, line) in [
         ("Port = 1\n", 1),
@@ -55,7 +55,7 @@ fn bad_values_of_the_command_line_name_their_option() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let home = Home::open();
     config(&home, "Port = x\nCleanupAge = y\nPidFile = p\n");
     let mut command = home.bare();
@@ -75,7 +75,7 @@ fn all_problems_are_told_at_once() {
             "{place}{finished:#?}"
         );
     }
-    // What the command line overrides does not matter.
+    // A bad value does not matter if the command line overrides it.
     let port = home.port().to_string();
     expect_service(&home, &["--homedir", "home", "-a", "127.0.0.1", "-p", &port, "--cleanup-age", "0"]);
 }
@@ -98,7 +98,7 @@ fn an_unknown_option_of_the_file_is_a_warning_with_the_nearest_name() {
 }
 
 #[test]
-fn differing_access_orders_are_a_warning_unless_one_was_chosen() {
+fn rules_that_depend_on_the_order_cause_a_warning_unless_one_is_chosen() {
     let home = Home::new().access("check : anonymous : deny\ncheck ping : anonymous : allow\n");
     let finished = finish(home.detached());
     assert_eq!(finished.code, Some(0));
@@ -115,7 +115,7 @@ fn differing_access_orders_are_a_warning_unless_one_was_chosen() {
 }
 
 #[test]
-fn options_without_effect_are_accepted_and_said_to_be_so() {
+fn options_without_effect_are_accepted_and_reported() {
     let home = Home::open();
     config(
         &home,

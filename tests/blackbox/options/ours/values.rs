@@ -1,4 +1,4 @@
-//! Values, and what is printed instead of a start.
+//! Values of options, and command lines that print something instead of starting the server.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::harness::{Home, Server, finish};
 use crate::options::{config, expect_service};
 
 #[test]
-fn misuse_of_the_command_line_is_told_with_the_usage() {
+fn misuse_of_the_command_line_is_reported_with_the_usage() {
     let home = Home::open();
     let all_p = "--password-file, --pid-file, --port, --pre-fork, --processes";
     for (arguments, text) in [
@@ -23,7 +23,7 @@ fn misuse_of_the_command_line_is_told_with_the_usage() {
         (&["--port=1.5"], "option --port: invalid integer value: '1.5'"),
         (&["--nice", ""], "option --nice: invalid integer value: ''"),
         (&["--max-threads", "many"], "option --max-threads: invalid integer value: 'many'"),
-        // New options are spelled in full, so that deployed abbreviations stay what they are.
+        // Options that the Python server lacks have no abbreviations: deployed ones must stay unambiguous.
         (&["--check"], "no such option: --check"),
         (&["--access-o", "last"], "no such option: --access-o"),
     ] {
@@ -92,19 +92,19 @@ fn version_and_help_are_printed_and_nothing_is_started() {
             assert!(words.contains(format!("--{option}").as_str()), "--{option} is not in the help");
         }
     }
-    // An unknown option still comes first.
+    // An unknown option is reported first.
     assert_eq!(run(&home, &["--version", "--nosuch"]).code, Some(2));
 }
 
 #[test]
-fn the_port_is_that_of_the_command_line_or_the_file_or_24441() {
+fn port_is_from_the_command_line_or_the_file_or_24441() {
     let home = Home::open();
     let common = ["--homedir", "home", "-a", "127.0.0.1"];
     config(&home, &format!("Port = {}\n", home.port()));
     expect_service(&home, &common);
     config(&home, "Port = 1\n");
     expect_service(&home, &[&common[..], &["-p", &home.port().to_string()]].concat());
-    // Whether or not somebody has the port of the standard, it is the one that is tried.
+    // The server tries the default port, whether it is free or not.
     config(&home, "LogFile = pyzord.log\n");
     let mut command = home.bare();
     command.current_dir(home.parent()).args(common);
@@ -112,13 +112,13 @@ fn the_port_is_that_of_the_command_line_or_the_file_or_24441() {
     crate::harness::eventually("the port", || {
         (home.log().contains("127.0.0.1:24441") || home.stderr().contains("127.0.0.1:24441")).then_some(())
     });
-    // It may have ended since somebody else has it.
+    // The server may have exited because the port is in use.
     let _ = nix::sys::signal::kill(server.process().pid(), Signal::SIGTERM);
     server.ended();
 }
 
 #[test]
-fn references_and_percent_signs_are_understood() {
+fn references_and_percent_signs_are_replaced() {
     let home = Home::open();
     config(
         &home,
@@ -132,8 +132,8 @@ fn references_and_percent_signs_are_understood() {
 }
 
 #[test]
-fn the_words_of_the_system_are_not_needed() {
-    // An environment without anything, as some init systems give it.
+fn environment_variables_are_not_needed() {
+    // An empty environment, as some init systems provide.
     let home = Home::open();
     let mut command = Command::new("env");
     command.arg("-i").arg(format!("PYZORD_TEST_SITE={}", home.parent().display()));
