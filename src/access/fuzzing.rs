@@ -1,4 +1,5 @@
-//! Both files read by the server and by a model that follows their manual line by line.
+//! Fuzz targets for the passwd and access files: the server's result is compared with that of a model that follows the
+//! manual line by line.
 
 use super::load::load_texts;
 use pyzor_wire::signature::KeyHash;
@@ -9,14 +10,14 @@ use pyzor_wire::op::Op;
 use pyzor_wire::reply::Refusal;
 use pyzor_wire::request::ANONYMOUS;
 
-/// Accounts and their keys, for targets whose requests are signed.
+/// Accounts and their keys, for fuzz targets with signed requests.
 pub(crate) const ACCOUNTS: [(&str, &str); 3] = [
     ("alice", "227bfb58efaba7c582d9dcb66ab2063d38df2923"),
     ("Bob", "8DA9F54058C34E383E997F45D6EB74837139F83B"),
     ("J\u{f6}rg x", "0123456789abcdef0123456789abcdef01234567"),
 ];
 
-/// Access files and their orders, for the same.
+/// Access files and their orders, for fuzz targets with signed requests.
 pub(crate) const FILES: [(&str, AccessOrder); 5] = [
     ("check report ping pong info : anonymous : allow\nall : alice BOB : allow\n", AccessOrder::First),
     ("all : all anonymous : allow\n", AccessOrder::First),
@@ -28,7 +29,7 @@ pub(crate) const FILES: [(&str, AccessOrder); 5] = [
     ("", AccessOrder::First),
 ];
 
-/// The rights of [`ACCOUNTS`] with each of [`FILES`].
+/// Returns an authorizer of [`ACCOUNTS`] for each of [`FILES`].
 pub(crate) fn authorizers() -> Vec<Authorizer> {
     let passwd: String = ACCOUNTS.iter().map(|(user, key)| format!("{user} : {key}\n")).collect();
     let load = |(access, order): &(&str, AccessOrder)| {
@@ -38,7 +39,7 @@ pub(crate) fn authorizers() -> Vec<Authorizer> {
     FILES.iter().map(load).collect()
 }
 
-/// A passwd file: every account that the model finds is there with its key, no other is, and no text has a key.
+/// Asserts that a passwd file gives exactly the accounts and keys of the model, and that no message contains a key.
 pub(crate) fn passwd(bytes: &[u8]) {
     let loaded = loaded(Some(bytes), None, AccessOrder::First, true);
     check_texts(&loaded, bytes, b"");
@@ -46,14 +47,14 @@ pub(crate) fn passwd(bytes: &[u8]) {
     assert_eq!(loaded.authorizer.len(), accounts.len());
     for (user, key) in &accounts {
         let account = loaded.authorizer.accounts.get(user.as_bytes());
-        let account = account.unwrap_or_else(|| panic!("{user:?} has gone"));
+        let account = account.unwrap_or_else(|| panic!("{user:?} is missing"));
         assert_eq!(account.key.sign(b"text", 7), KeyHash::new(user, key).sign(b"text", 7), "{user:?}");
         let shown = format!("{account:?}");
         assert!(key.len() < 16 || !shown.contains(key.as_str()));
     }
 }
 
-/// Both files, in either order: every user may do what the model grants, and nothing else.
+/// Asserts that both files, in either order, give every user exactly the rights of the model.
 pub(crate) fn access(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
     let flags = input.byte();
@@ -82,8 +83,8 @@ pub(crate) fn access(bytes: &[u8]) {
     }
 }
 
-/// Whether an access file grants an operation to a user, by its manual: the first matching line decides, or the
-/// last one.
+/// Whether an access file grants an operation to a user, according to the manual: the first or the last matching line
+/// decides.
 pub fn model_grants(file: &[u8], order: AccessOrder, user: &str, op: &str) -> bool {
     let lines: Vec<String> = lines(file);
     let decided = |line: &String| -> Option<bool> {
@@ -102,7 +103,7 @@ pub fn model_grants(file: &[u8], order: AccessOrder, user: &str, op: &str) -> bo
         });
         let is_user = users.iter().any(|word| match *word {
             "all" => user != ANONYMOUS,
-            // An account of that name in another case is not meant.
+            // An account whose name differs from it in case is an ordinary account.
             ANONYMOUS => user == ANONYMOUS,
             word => user != ANONYMOUS && word == user.to_lowercase(),
         });
@@ -116,7 +117,7 @@ pub fn model_grants(file: &[u8], order: AccessOrder, user: &str, op: &str) -> bo
     decision.unwrap_or(false)
 }
 
-/// Accounts and keys; of several lines of one account the last counts.
+/// Returns accounts and keys; the last line of an account takes effect.
 fn model_accounts(file: &[u8]) -> Vec<(String, String)> {
     let mut accounts: Vec<(String, String)> = Vec::new();
     for line in lines(file) {
@@ -131,7 +132,7 @@ fn model_accounts(file: &[u8]) -> Vec<(String, String)> {
     accounts
 }
 
-/// The lines that say something.
+/// Returns the lines that are UTF-8 and not comments.
 fn lines(file: &[u8]) -> Vec<String> {
     let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
     let lines = file.split(|byte| *byte == b'\n' || *byte == b'\r');
@@ -139,7 +140,7 @@ fn lines(file: &[u8]) -> Vec<String> {
     texts.filter(|line| !line.starts_with('#')).collect()
 }
 
-/// Words of an access file that may name operations.
+/// Returns the words of an access file that may name operations.
 fn words(file: &[u8]) -> Vec<String> {
     let first = |line: &String| line.split(':').next().unwrap_or_default().to_lowercase();
     let words = lines(file).iter().map(first).collect::<Vec<_>>();
@@ -151,23 +152,23 @@ fn words(file: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// Every text is a line, and none has a key in it.
+/// Asserts that every message is one line, and that none contains a key.
 fn check_texts(loaded: &LoadedAccess, passwd: &[u8], access: &[u8]) {
     check_lines(loaded.warnings.iter().chain(&loaded.notes));
     let texts = || loaded.warnings.iter().chain(&loaded.notes);
     for (_, key) in model_accounts(passwd) {
-        // What is a name as well may be told as one, and what is short may be a part of some word.
+        // A key that is also a name may be shown as one, and a short key may be a part of any word.
         let named = String::from_utf8_lossy(passwd).matches(key.as_str()).count()
             + String::from_utf8_lossy(access).matches(key.as_str()).count();
         if key.len() >= 16 && named == 1 && key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             check_no_secret(&key, texts());
         }
     }
-    // Whatever looks like a key, on lines that say nothing else or in the other file's place.
+    // Every word that looks like a key, on any line of either file.
     let both = format!("{}\n{}", String::from_utf8_lossy(passwd), String::from_utf8_lossy(access));
     for word in both.split(|character: char| !character.is_ascii_alphanumeric()) {
         let is_key = word.len() == 40 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-        // An escaped zero byte may complete what is not quite one.
+        // An escaped zero byte may complete a word of 39 digits.
         if is_key && both.matches(&word[1..]).count() == both.matches(word).count() {
             check_no_secret(word, texts());
         }

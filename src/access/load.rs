@@ -1,4 +1,4 @@
-//! Reading both files into an [`Authorizer`].
+//! Loading: makes an [`Authorizer`] from the passwd and access files.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
@@ -15,43 +15,43 @@ use pyzor_home::passwd::{self, PasswdEntry};
 use pyzor_wire::op::Op;
 use pyzor_wire::request::ANONYMOUS;
 
-/// The permissions that a file has for users who are neither its owner nor of its group.
+/// The permission bits to read and write for users who are neither the owner nor in the group.
 const FOR_OTHERS: u32 = 0o006;
 
-/// Where accounts and rights come from, and how the rules are to be understood.
+/// The files of accounts and rights, and the order in which rules are applied.
 #[derive(Clone, Debug)]
 pub struct AccessSources {
     /// The passwd file.
     pub passwd: PathBuf,
     /// The access file.
     pub access: PathBuf,
-    /// Which of several matching rules decides.
+    /// The matching rule that decides.
     pub order: AccessOrder,
-    /// Whether the operator chose the order, so that no warning about it is needed.
+    /// Whether the operator chose the order, which then needs no warning.
     pub order_chosen: bool,
 }
 
-/// What both files said.
+/// The contents of both files.
 #[derive(Debug)]
 pub struct LoadedAccess {
     /// The accounts with their rights.
     pub authorizer: Authorizer,
-    /// What the operator should look at, a line each.
+    /// Warnings for the operator, one line each.
     pub warnings: Vec<String>,
-    /// What was loaded, a line each, for the log.
+    /// Lines for the log about what was loaded.
     pub notes: Vec<String>,
-    /// Which files were there.
+    /// The files that exist.
     pub present: PresentFiles,
 }
 
-/// Which of the two files there were.
+/// Whether each of the two files exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PresentFiles {
     passwd: bool,
     access: bool,
 }
 
-/// A file that is there and cannot be read.
+/// A file exists, but cannot be read.
 #[derive(Debug, Error)]
 #[error("cannot read the {what} file {}: {error}", path.display())]
 pub struct AccessLoadError {
@@ -60,13 +60,12 @@ pub struct AccessLoadError {
     error: io::Error,
 }
 
-/// Reads both files, each completely before anything is made of it. A missing file is not an
-/// error: without accounts there is only anonymous, and without rules the default holds; when
-/// it was present before, there is a warning.
+/// Loads both files. A missing file is not an error: without accounts there is only the anonymous user, and without
+/// rules the default rules apply. A file that is in `before` and no longer exists causes a warning.
 ///
 /// # Errors
 ///
-/// A file that is there and cannot be read, with which nothing has changed.
+/// A file exists, but cannot be read.
 pub fn load(sources: &AccessSources, before: PresentFiles) -> Result<LoadedAccess, AccessLoadError> {
     let passwd = read("passwd", &sources.passwd)?;
     let access = read("access", &sources.access)?;
@@ -76,13 +75,13 @@ pub fn load(sources: &AccessSources, before: PresentFiles) -> Result<LoadedAcces
     if is_open {
         let path = sources.passwd.display();
         loaded.warnings.push(format!(
-            "{path} is open to every user of this machine, and its keys are as good as passwords: chmod o= {path}"
+            "every user of this machine can read or change the keys in {path}: chmod o= {path}"
         ));
     }
     Ok(loaded)
 }
 
-/// Makes an [`Authorizer`] of the texts of both files, where they were there.
+/// Makes an [`Authorizer`] from the texts of both files; none is a missing file.
 pub(super) fn load_texts(
     sources: &AccessSources,
     before: PresentFiles,
@@ -102,7 +101,7 @@ pub(super) fn load_texts(
         None => {
             let text = "Accounts file does not exist - only the anonymous user will be available.";
             if before.passwd {
-                warnings.push(format!("{} has vanished. {text}", sources.passwd.display()));
+                warnings.push(format!("{} no longer exists. {text}", sources.passwd.display()));
             } else {
                 notes.push(text.to_owned());
             }
@@ -116,7 +115,7 @@ pub(super) fn load_texts(
             let text =
                 "Using default ACL: the anonymous user may use the check, report, ping and info commands.";
             if before.access {
-                warnings.push(format!("{name} has vanished. {text}"));
+                warnings.push(format!("{name} no longer exists. {text}"));
             } else {
                 notes.push(text.to_owned());
             }
@@ -143,7 +142,6 @@ pub(super) fn load_texts(
     LoadedAccess { authorizer: Authorizer { accounts, anonymous }, warnings, notes, present }
 }
 
-/// A file as it was read.
 struct FileContent {
     text: Vec<u8>,
     mode: u32,
@@ -174,7 +172,7 @@ fn rights_of(user: &RuleUser, rules: &[AccessRule], ops: &[&str], order: AccessO
     rights
 }
 
-/// Names that meet only when case is disregarded are matched, and most likely a slip.
+/// Warns of names that differ only in case: the access file matches them, but they are probably a mistake.
 fn warn_of_case(
     entries: &[PasswdEntry],
     rules: &[AccessRule],
@@ -185,8 +183,8 @@ fn warn_of_case(
     for entry in entries {
         match folded.get(&entry.user.to_lowercase()) {
             Some(other) => warnings.push(format!(
-                "{}:{}: the account '{}' differs only in case from '{}' on line {}; the access file cannot tell them \
-                 apart",
+                "{}:{}: the account '{}' differs only in case from '{}' on line {}, and the access file cannot distinguish \
+                 them",
                 sources.passwd.display(),
                 entry.line,
                 loggable_name(&entry.user),
@@ -204,7 +202,7 @@ fn warn_of_case(
             let Some(entry) = folded.get(&written.to_lowercase()) else { continue };
             if entry.user != *written && warned.insert(written) {
                 warnings.push(format!(
-                    "{}:{}: '{}' differs in case from the account '{}'; the line applies to it",
+                    "{}:{}: '{}' differs in case from the account '{}'; the line applies to that account",
                     sources.access.display(),
                     rule.line,
                     loggable_name(written),
@@ -226,7 +224,7 @@ fn summary(anonymous: &Rights, accounts: &HashMap<Box<[u8]>, Account>) -> String
     };
     let able = accounts.values().filter(|account| account.rights != Rights::default()).count();
     format!(
-        "ACL: the anonymous user may use: {}; {able} of {} accounts may use something",
+        "ACL: the anonymous user may use: {}; {able} of {} accounts may use commands",
         names(anonymous),
         accounts.len()
     )

@@ -1,7 +1,7 @@
-//! Who may do what: accounts from the passwd file, rights from the access file.
+//! Authentication and authorization: accounts from the passwd file, rights from the access file.
 //!
-//! An [`Authorizer`] is an immutable snapshot of both files. Reloading makes a new one, which the
-//! server swaps in whole, so that a request sees either both old files or both new ones.
+//! An [`Authorizer`] is an immutable snapshot of both files. A reload replaces it as a whole, so that every request sees
+//! either both old files or both new ones.
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -19,7 +19,7 @@ use pyzor_wire::reply::Refusal;
 use pyzor_wire::request::Request;
 use pyzor_wire::signature::{KeyHash, equal};
 
-/// How far the time of signing may be from now, in microseconds.
+/// The largest difference between the time of a signature and now, in microseconds.
 pub const TIME_TOLERANCE: i64 = 300 * 1_000_000;
 
 /// All accounts with their keys and rights.
@@ -35,11 +35,11 @@ struct Account {
     rights: Rights,
 }
 
-/// What one user may do.
+/// The operations that one user may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
     ops: u8,
-    /// Operations that an access file grants although they do not exist.
+    /// Granted operations that do not exist.
     unknown: Vec<Box<[u8]>>,
 }
 
@@ -51,11 +51,11 @@ impl Rights {
         }
     }
 
-    /// The operation of this name, if the user may use it and it exists.
+    /// Returns the operation of this name.
     ///
     /// # Errors
     ///
-    /// Forbidden, or not implemented for an operation that is granted and does not exist.
+    /// `Forbidden` if the operation is not granted, and `NotImplemented` if it is granted but does not exist.
     pub fn operation(&self, name: &[u8]) -> Result<Op, Refusal> {
         match Op::from_name(name) {
             Some(op) if self.ops & 1 << op as u8 != 0 => Ok(op),
@@ -66,12 +66,12 @@ impl Rights {
 }
 
 impl Authorizer {
-    /// The rights of the request's user, who is authenticated unless anonymous. `signed` is a
-    /// buffer to write the signed text into.
+    /// Authenticates the user of a request, unless anonymous, and returns the user's rights. `signed` is a buffer for the
+    /// signed text.
     ///
     /// # Errors
     ///
-    /// The first check that failed: known user, readable time, time in range, right signature.
+    /// The first check that failed, in this order: known user, readable time, time in range, correct signature.
     pub fn authenticate(
         &self,
         request: &Request<'_>,
@@ -94,7 +94,7 @@ impl Authorizer {
         }
     }
 
-    /// How many accounts there are, without anonymous.
+    /// The number of accounts, without anonymous.
     pub fn len(&self) -> usize {
         self.accounts.len()
     }

@@ -1,5 +1,5 @@
-//! The access file: `commands : usernames : allow|deny`, decided by the first matching line (or,
-//! as in the Python server, by the last).
+//! The access file: lines `commands : usernames : allow|deny`, of which the first match decides (or the last, as in the
+//! Python server).
 
 use pyzor_home::lines::significant;
 use pyzor_home::loggable::{loggable_name, may_hold_key, quoted};
@@ -9,7 +9,7 @@ use pyzor_wire::request::ANONYMOUS;
 /// The matching line of an access file that decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AccessOrder {
-    /// The first, as Pyzor's manual says.
+    /// The first, as documented.
     #[default]
     First,
     /// The last, as in the Python server.
@@ -34,12 +34,12 @@ pub(super) struct AccessRule {
     pub(super) ops: Vec<String>,
     pub(super) all_users: bool,
     pub(super) users: Vec<String>,
-    /// The names of `users` in the case in which the file has them.
+    /// The names of `users` in their original case.
     pub(super) written_users: Vec<String>,
     pub(super) allow: bool,
 }
 
-/// A user as rules look for one.
+/// A user name, prepared for matching.
 #[derive(Debug)]
 pub(super) struct RuleUser {
     folded: String,
@@ -47,16 +47,16 @@ pub(super) struct RuleUser {
 }
 
 impl RuleUser {
-    /// The user of this name, in the case that accounts and requests have it in.
+    /// `name` is in the case of the accounts file.
     pub(super) fn new(name: &str) -> Self {
         Self { folded: name.to_lowercase(), anonymous: name == ANONYMOUS }
     }
 }
 
-/// What a warning says of rights that the Python server does not grant.
+/// The effect, in warnings, of granting rights that the Python server denies.
 const WIDER: &str = "WIDER than under the Python server";
 
-/// What holds when there is no access file.
+/// The default rules, used if there is no access file.
 pub(super) const DEFAULT: &[u8] = b"check report ping pong info : anonymous : allow\n";
 
 impl AccessRule {
@@ -65,24 +65,24 @@ impl AccessRule {
     }
 
     fn names_user(&self, user: &RuleUser) -> bool {
-        // An account that is called Anonymous is not the anonymous user.
+        // An account named `Anonymous` is not the anonymous user.
         let named =
             self.users.iter().any(|name| *name == user.folded && (name == ANONYMOUS) == user.anonymous);
         named || self.all_users && !user.anonymous
     }
 }
 
-/// Reads an access file's text. Every line that is passed over gets a warning.
+/// Reads the text of an access file, which warnings call `name`. Every skipped line causes a warning.
 pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<AccessRule> {
     let mut rules = Vec::new();
     for line in significant(file) {
         let mut skip = |why: String| {
-            // A line of the wrong file may hold a key, and keys are in no log.
-            let told = match line.text {
+            // A line of the wrong file may hold a key, which must not be logged.
+            let shown = match line.text {
                 Some(text) if !may_hold_key(text) => format!(" {}", quoted(text.trim())),
                 _ => String::new(),
             };
-            warnings.push(format!("{name}:{}: Invalid ACL line{told}, skipped: {why}", line.number));
+            warnings.push(format!("{name}:{}: Invalid ACL line{shown}, skipped: {why}", line.number));
         };
         let Some(text) = line.text else {
             skip("it is not UTF-8".to_owned());
@@ -99,7 +99,7 @@ pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<
             "allow" => true,
             "deny" => false,
             other if other.starts_with("allow") || other.starts_with("deny") => {
-                skip(format!("nothing may follow 'allow' or 'deny', but {} does", quoted(other)));
+                skip(format!("expected nothing after 'allow' or 'deny', but found {}", quoted(other)));
                 continue;
             }
             other => {
@@ -113,8 +113,8 @@ pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<
         let (ops, users) = (folded(&ops), folded(&written_users));
         if allow && (all_ops && !ops.is_empty() || all_users && !users.is_empty()) {
             warnings.push(format!(
-                "{name}:{}: 'all' beside other words of a list means all here, but was a name like any other in the \
-                 Python server: the rights are {WIDER}",
+                "{name}:{}: 'all' in a list of several words means all, but is an ordinary name in the Python server: \
+                 the rights are {WIDER}",
                 line.number
             ));
         }
@@ -133,15 +133,14 @@ pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<
     rules
 }
 
-/// Splits a list at white space and takes the keyword `all`, in any case, out of it.
+/// Splits a list at white space; returns whether it has the keyword `all`, in any case, and its other words.
 fn list(text: &str) -> (bool, Vec<String>) {
     let (all, names): (Vec<&str>, Vec<&str>) =
         text.split_whitespace().partition(|name| name.eq_ignore_ascii_case("all"));
     (!all.is_empty(), names.into_iter().map(str::to_owned).collect())
 }
 
-/// The rule that decides whether the user may use the operation; none: it is the implicit final
-/// one, which denies.
+/// Returns the rule that decides whether the user may use the operation; none if no rule matches, which denies it.
 pub(super) fn deciding<'a>(
     rules: &'a [AccessRule],
     order: AccessOrder,
@@ -155,7 +154,7 @@ pub(super) fn deciding<'a>(
     }
 }
 
-/// Every operation that the rules can decide on: the six, and others that they name.
+/// Returns all operations on which the rules can decide: the six of the protocol, and others that the rules name.
 pub(super) fn ops_named(rules: &[AccessRule]) -> Vec<&str> {
     let mut ops: Vec<&str> = Op::ALL.iter().map(|op| op.name()).collect();
     for op in rules.iter().flat_map(|rule| &rule.ops) {
@@ -166,9 +165,9 @@ pub(super) fn ops_named(rules: &[AccessRule]) -> Vec<&str> {
     ops
 }
 
-/// What both orders decide differently, one line of text for every pair of deciding lines.
+/// Returns a warning for every pair of rules through which the two orders decide differently.
 ///
-/// `users` are all users there are, as their accounts write them.
+/// `users` are the names of all users, in the case of the accounts file.
 pub(super) fn differences(rules: &[AccessRule], users: &[&str], name: &str) -> Vec<String> {
     struct Difference<'a> {
         first: &'a AccessRule,
@@ -212,9 +211,8 @@ pub(super) fn differences(rules: &[AccessRule], users: &[&str], name: &str) -> V
                 ("denied", "allowed", "narrower than under the Python server")
             };
             format!(
-                "{name}:{}: {} {verb} to {} by this line, the first that matches, but was {other} by line {}, the \
-                 last, which decides in the Python server: the rights are {effect}; set AccessOrder = first or last \
-                 to choose",
+                "{name}:{}: {} {verb} to {} by this line, the first match, but {other} by line {}, the last match, \
+                 which decides in the Python server: the rights are {effect}; set AccessOrder to first or last",
                 first.line,
                 several(&ops),
                 several(&users),

@@ -6,26 +6,26 @@ use pyzor_wire::headers::HeaderParser;
 use pyzor_wire::request::ANONYMOUS;
 
 struct Files {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Files {
     fn new(passwd: Option<&[u8]>, access: Option<&[u8]>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (name, text) in [("passwd", passwd), ("access", access)] {
             if let Some(text) = text {
-                let path = folder.path().join(name);
+                let path = directory.path().join(name);
                 fs::write(&path, text).unwrap();
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             }
         }
-        Self { folder }
+        Self { directory }
     }
 
     fn sources(&self, order: AccessOrder) -> AccessSources {
         AccessSources {
-            passwd: self.folder.path().join("passwd"),
-            access: self.folder.path().join("access"),
+            passwd: self.directory.path().join("passwd"),
+            access: self.directory.path().join("access"),
             order,
             order_chosen: false,
         }
@@ -78,7 +78,7 @@ fn the_first_or_the_last_match_decides() {
     assert_eq!(rights(&last, "bob"), "ping pong check info report whitelist");
     assert_eq!(rights(&last, "alice"), "ping pong check info report");
 
-    let name = files.folder.path().join("access").display().to_string();
+    let name = files.directory.path().join("access").display().to_string();
     assert_eq!(first.warnings.len(), 2, "{:?}", first.warnings);
     assert!(
         first.warnings[0].starts_with(&format!("{name}:1: ping denied to bob by this line")),
@@ -108,7 +108,8 @@ fn all_is_a_keyword_inside_a_list_and_never_means_anonymous() {
     let loaded =
         Files::new(Some(passwd.as_bytes()), Some(b"check ALL : all : allow\n")).load(AccessOrder::First);
     assert!(
-        loaded.warnings.len() == 1 && loaded.warnings[0].contains("access:1: 'all' beside other words"),
+        loaded.warnings.len() == 1
+            && loaded.warnings[0].contains("access:1: 'all' in a list of several words"),
         "{:?}",
         loaded.warnings
     );
@@ -137,10 +138,9 @@ fn names_in_the_access_file_match_in_any_case_with_a_warning() {
         Files::new(Some(passwd.as_bytes()), Some(b"ping : upper : allow\n")).load(AccessOrder::First);
     assert_eq!(rights(&loaded, "Upper"), "ping");
     assert_eq!(loaded.warnings.len(), 1);
-    assert!(
-        loaded.warnings[0]
-            .ends_with("access:1: 'upper' differs in case from the account 'Upper'; the line applies to it")
-    );
+    assert!(loaded.warnings[0].ends_with(
+        "access:1: 'upper' differs in case from the account 'Upper'; the line applies to that account"
+    ));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn an_account_called_anonymous_in_another_case_is_an_account() {
 }
 
 #[test]
-fn a_key_in_the_wrong_file_is_not_told() {
+fn key_in_the_wrong_file_is_not_shown() {
     let access = format!("bob : {KEY}\n");
     let loaded = Files::new(None, Some(access.as_bytes())).load(AccessOrder::First);
     assert_eq!(loaded.warnings.len(), 1);
@@ -183,7 +183,7 @@ fn bad_lines_are_named_and_skipped_without_their_keys() {
         "passwd:3: Invalid accounts line, skipped: expected",
         "passwd:4: Invalid accounts line, skipped: the key of 'empty' is empty",
         "passwd:5: the key of 'salted' contains a comma",
-        "passwd:7: the account 'ok' stands on line 6 too",
+        "passwd:7: duplicate account 'ok', first on line 6",
         "passwd:8: the account 'OK' differs only in case from 'ok' on line 7",
         "passwd:10: Invalid accounts line, skipped: it is not UTF-8",
         "passwd:11: Invalid accounts line, skipped: the anonymous user",
@@ -200,18 +200,22 @@ fn bad_lines_are_named_and_skipped_without_their_keys() {
 }
 
 #[test]
-fn a_vanished_file_is_a_warning_and_an_unreadable_one_an_error() {
+fn deleted_file_is_a_warning_and_unreadable_file_an_error() {
     let passwd = format!("bob : {KEY}\n");
     let files = Files::new(Some(passwd.as_bytes()), Some(b""));
     let before = files.load(AccessOrder::First);
-    fs::remove_file(files.folder.path().join("passwd")).unwrap();
-    fs::remove_file(files.folder.path().join("access")).unwrap();
+    fs::remove_file(files.directory.path().join("passwd")).unwrap();
+    fs::remove_file(files.directory.path().join("access")).unwrap();
     let after = load(&files.sources(AccessOrder::First), before.present).unwrap();
     assert_eq!(after.warnings.len(), 2);
-    assert!(after.warnings.iter().all(|warning| warning.contains(" has vanished. ")), "{:?}", after.warnings);
+    assert!(
+        after.warnings.iter().all(|warning| warning.contains(" no longer exists. ")),
+        "{:?}",
+        after.warnings
+    );
     assert_eq!(rights(&after, ANONYMOUS), "ping pong check info report");
 
-    fs::create_dir(files.folder.path().join("access")).unwrap();
+    fs::create_dir(files.directory.path().join("access")).unwrap();
     let error = load(&files.sources(AccessOrder::First), before.present).unwrap_err().to_string();
     assert!(
         error.starts_with("cannot read the access file ") && error.ends_with("it is not a regular file"),
@@ -219,9 +223,9 @@ fn a_vanished_file_is_a_warning_and_an_unreadable_one_an_error() {
     );
 }
 
-/// The example of the catalogue's rule, computed with another implementation of SHA-1.
+/// The signature was computed with another implementation of SHA-1.
 #[test]
-fn a_right_signature_is_accepted_and_a_wrong_one_refused() {
+fn correct_signature_is_accepted_and_wrong_one_refused() {
     let passwd = format!("bob : {}\n", KEY.to_uppercase());
     let loaded = Files::new(Some(passwd.as_bytes()), Some(b"ping : bob : allow\n")).load(AccessOrder::First);
     let authorizer = &loaded.authorizer;
@@ -256,7 +260,7 @@ fn a_right_signature_is_accepted_and_a_wrong_one_refused() {
 }
 
 #[test]
-fn what_may_be_a_key_is_in_no_text() {
+fn possible_keys_are_never_shown() {
     let swapped = format!("{KEY} : alice\n{} : x\nalice : {KEY}\n", KEY.to_uppercase());
     let access = format!("all : {KEY} : allow\nx : y : {KEY}\n{KEY} : all : allow\n{KEY} : alice : deny\n");
     let loaded = Files::new(Some(swapped.as_bytes()), Some(access.as_bytes())).load(AccessOrder::First);

@@ -1,4 +1,4 @@
-//! Access files in both orders, asked through the handler as clients ask, against rules as values.
+//! Access files in both orders: the handler's decisions are compared with those of a model of the rules.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use pyzord::record::Timestamp;
 use crate::cases;
 
 const OPS: [&str; 6] = ["ping", "pong", "check", "info", "report", "whitelist"];
-/// Accounts and the anonymous user; no account has the name of another in another case.
+/// Accounts and the anonymous user. No two accounts differ only in case.
 const USERS: [&str; 4] = ["alice", "Bob", "J\u{f6}rg", "anonymous"];
 const KEY: &str = "227bfb58efaba7c582d9dcb66ab2063d38df2923";
 const NOW: i64 = 1_795_343_270;
@@ -26,8 +26,9 @@ struct Rule {
     ops: Vec<&'static str>,
     users: Vec<&'static str>,
     allow: bool,
-    /// How it is written.
+    /// Whether the line is written in upper case.
     upper: bool,
+    /// The white space around words.
     blanks: &'static str,
 }
 
@@ -63,12 +64,12 @@ fn rule() -> impl Strategy<Value = Rule> {
         .prop_map(|(ops, users, allow, upper, blanks)| Rule { ops, users, allow, upper, blanks })
 }
 
-/// Lines that say nothing, between those that do.
+/// Lines without effect.
 fn noise() -> impl Strategy<Value = &'static str> {
     select(vec!["", "# all : all : allow", "all : all", "all : all anonymous : allow really", "a:b:c:d", " "])
 }
 
-/// Whether the rules grant it: the first of those that match decides, or the last.
+/// Whether the rules grant the operation: the first or the last matching rule decides.
 fn granted(rules: &[Rule], order: AccessOrder, user: &str, op: &str) -> bool {
     let mut decision = false;
     let mut is_decided = false;
@@ -89,8 +90,8 @@ fn loaded(directory: &tempfile::TempDir, text: &str, order: AccessOrder) -> Load
     load(&AccessSources { passwd, access, order, order_chosen: false }, PresentFiles::default()).unwrap()
 }
 
-/// What a client is told.
-fn asked(loaded: &LoadedAccess, user: &str, op: &str) -> Result<(), Refusal> {
+/// Returns the handler's decision on a request.
+fn decision(loaded: &LoadedAccess, user: &str, op: &str) -> Result<(), Refusal> {
     let signed = format!("Op: {op}\nPV: 2.1\nUser: {user}\nTime: {NOW}");
     let signature = KeyHash::new(user, KEY).sign(signed.as_bytes(), NOW);
     let datagram = format!("{signed}\nSig: {}\n", String::from_utf8_lossy(&signature));
@@ -107,7 +108,7 @@ proptest! {
     #![proptest_config(cases(300))]
 
     #[test]
-    fn everybody_may_do_what_the_rules_grant_and_nothing_else(
+    fn every_user_may_use_exactly_the_granted_operations(
         lines in prop::collection::vec((rule(), noise()), 0..8),
         end in select(vec!["\n", "\r\n", "\r"]),
     ) {
@@ -125,15 +126,15 @@ proptest! {
                         (true, "train") => Err(Refusal::NotImplemented),
                         (true, _) => Ok(()),
                     };
-                    prop_assert_eq!(asked(&loaded, user, op), expected, "{} and {} in\n{}", user, op, text);
-                    // The model of the fuzz targets, which reads the text, is right as well.
+                    prop_assert_eq!(decision(&loaded, user, op), expected, "{} and {} in\n{}", user, op, text);
+                    // Checks the model of the fuzz targets, too.
                     prop_assert_eq!(model_grants(text.as_bytes(), order, user, op), is_granted);
                     let other = if order == AccessOrder::First { AccessOrder::Last } else { AccessOrder::First };
                     is_ambiguous |= granted(&rules, other, user, op) != is_granted;
                 }
             }
-            let is_told = loaded.warnings.iter().any(|warning| warning.contains("set AccessOrder"));
-            prop_assert_eq!(is_told, is_ambiguous, "{:?}", loaded.warnings);
+            let has_warning = loaded.warnings.iter().any(|warning| warning.contains("set AccessOrder"));
+            prop_assert_eq!(has_warning, is_ambiguous, "{:?}", loaded.warnings);
         }
     }
 }

@@ -1,28 +1,28 @@
-//! Config files by the rules of Python's ConfigParser, which deployed ones are written by, and
-//! which no library here follows: continuation lines, no comments behind values, `%(name)s`.
+//! Config files by the rules of Python's ConfigParser, for which deployed files are written and which no Rust library
+//! follows: continuation lines, no comments after values, and `%(name)s` references.
 
 use std::collections::HashMap;
 
 use crate::lines;
 use crate::problem::ConfigProblem;
 
-/// The section whose values serve in every other one.
+/// The section to whose values references of every section may refer.
 const DEFAULT: &str = "DEFAULT";
-/// How deep references may go.
+/// The deepest nesting of references.
 const MAX_DEPTH: usize = 10;
-/// How many there may be in all of a value, since references to references double in number quickly.
+/// The largest number of references in a value: references to references multiply quickly.
 const MAX_REFERENCES: usize = 1000;
-/// How long a value may become by them, in bytes.
+/// The longest value after references are replaced, in bytes.
 const MAX_LENGTH: usize = 1 << 16;
 
-/// A value and where it stands.
+/// A value and its place in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IniValue {
-    /// The option's name as written.
+    /// The name of the option, as written.
     pub name: String,
-    /// The text, not yet interpolated.
+    /// The text, before references are replaced.
     pub text: String,
-    /// The line, from 1; 0 if it is not the file's.
+    /// The line number, from 1; 0 if the value is not from the file.
     pub line: usize,
 }
 
@@ -33,7 +33,7 @@ pub struct IniDocument {
 }
 
 impl IniDocument {
-    /// Reads a file's text; `name` is what problems call it.
+    /// Reads the text of a file, which problems call `name`.
     ///
     /// # Errors
     ///
@@ -50,29 +50,29 @@ impl IniDocument {
         reader.finish()
     }
 
-    /// The values of a section, in the order of the file.
+    /// Returns the values of a section, in the order of the file.
     pub fn section(&self, name: &str) -> &[IniValue] {
         self.sections.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// A section of that name in another case, if there is one.
+    /// Returns a section whose name differs only in case.
     pub fn other_case_of(&self, name: &str) -> Option<&str> {
         self.sections.keys().find(|key| key.eq_ignore_ascii_case(name) && *key != name).map(String::as_str)
     }
 
-    /// Sets a value that counts more than the file's.
+    /// Sets a value that overrides the file.
     pub fn set(&mut self, section: &str, name: &str, text: &str) {
         let values = self.sections.entry(section.to_owned()).or_default();
         values.retain(|value| !value.name.eq_ignore_ascii_case(name));
         values.push(IniValue { name: name.to_owned(), text: text.to_owned(), line: 0 });
     }
 
-    /// Replaces the references in a section's text: `%(name)s` by that option of the section, of
-    /// `others` or of `[DEFAULT]`, and `%%` by `%`. Any other `%` stands for itself.
+    /// Replaces `%(name)s` by the value of that option, which is looked up in the section, in `others` and in
+    /// `[DEFAULT]`, and `%%` by `%`. Any other `%` is kept.
     ///
     /// # Errors
     ///
-    /// A reference to nothing, or too many of them.
+    /// A reference to an unknown option, or too many references.
     pub fn interpolate(
         &self,
         section: &str,
@@ -91,7 +91,7 @@ impl IniDocument {
         references: &mut usize,
     ) -> Result<String, String> {
         if depth > MAX_DEPTH || *references > MAX_REFERENCES {
-            return Err("its references go in a circle, or too deep".to_owned());
+            return Err("its references are circular or nested too deeply".to_owned());
         }
         let mut out = String::new();
         let mut rest = text;
@@ -116,7 +116,7 @@ impl IniDocument {
                     .or_else(|| named(self.section(DEFAULT)));
                 let Some(found) = found else {
                     return Err(format!(
-                        "%({})s refers to an option that is not there; for a plain % write %%",
+                        "%({})s refers to an unknown option: for a plain % write %%",
                         name.escape_debug()
                     ));
                 };
@@ -141,8 +141,8 @@ struct IniReader<'a> {
     document: IniDocument,
     problems: Vec<ConfigProblem>,
     section: Option<String>,
-    /// Whether there is an option that a continuation line could belong to.
-    option: bool,
+    /// Whether a continuation line can follow.
+    in_option: bool,
     indent: usize,
 }
 
@@ -153,7 +153,7 @@ impl<'a> IniReader<'a> {
             document: IniDocument::default(),
             problems: Vec::new(),
             section: None,
-            option: false,
+            in_option: false,
             indent: 0,
         }
     }
@@ -177,8 +177,8 @@ impl<'a> IniReader<'a> {
             return;
         }
         if text.is_empty() {
-            // An empty line within a value belongs to it; at its end it is cut off again.
-            if self.option
+            // An empty line within a value belongs to the value; `finish` trims those at its end.
+            if self.in_option
                 && let Some(value) = self.values().and_then(|values| values.last_mut())
             {
                 value.text.push('\n');
@@ -186,7 +186,7 @@ impl<'a> IniReader<'a> {
             return;
         }
         let indent = line.chars().take_while(|character| character.is_whitespace()).count();
-        if self.option && indent > self.indent {
+        if self.in_option && indent > self.indent {
             if let Some(value) = self.values().and_then(|values| values.last_mut()) {
                 value.text.push('\n');
                 value.text.push_str(text);
@@ -194,14 +194,14 @@ impl<'a> IniReader<'a> {
             return;
         }
         self.indent = indent;
-        self.option = false;
+        self.in_option = false;
         if let Some(section) =
             text.strip_prefix('[').and_then(|text| text.rsplit_once(']')).map(|(name, _)| name)
             && !section.is_empty()
         {
             self.begin_section(number, section);
         } else if self.section.is_none() {
-            self.problem(number, "there is text before the first section; options belong under [server]");
+            self.problem(number, "text before the first section: put the options under [server]");
         } else {
             self.begin_option(number, text);
         }
@@ -209,7 +209,7 @@ impl<'a> IniReader<'a> {
 
     fn begin_section(&mut self, number: usize, section: &str) {
         if section != DEFAULT && self.document.sections.contains_key(section) {
-            self.problem(number, format!("the section [{section}] is there twice"));
+            self.problem(number, format!("duplicate section [{section}]"));
         }
         self.document.sections.entry(section.to_owned()).or_default();
         self.section = Some(section.to_owned());
@@ -221,7 +221,7 @@ impl<'a> IniReader<'a> {
         };
         let (name, value) = (text[..at].trim_end(), text[at + 1..].trim_start());
         if name.is_empty() {
-            return self.problem(number, "there is no option name before the '='");
+            return self.problem(number, "the option name before the '=' is missing");
         }
         let value = IniValue { name: name.to_owned(), text: value.to_owned(), line: number };
         let Some(values) = self.values() else { return };
@@ -230,9 +230,9 @@ impl<'a> IniReader<'a> {
             .find(|earlier| earlier.name.eq_ignore_ascii_case(&value.name))
             .map(|value| value.line);
         values.push(value);
-        self.option = true;
+        self.in_option = true;
         if let Some(earlier) = earlier {
-            self.problem(number, format!("the option {name} is there twice, first on line {earlier}"));
+            self.problem(number, format!("duplicate option {name}, first set on line {earlier}"));
         }
     }
 
@@ -297,16 +297,16 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_with_its_line() {
+    fn every_mistake_is_reported_with_its_line() {
         assert_eq!(
             problems(b"Port = 1\n[server]\nPort\n= 2\nport = 3\nPORT = 4\n\xff\n[server]\n"),
             [
-                "config:1: there is text before the first section; options belong under [server]",
+                "config:1: text before the first section: put the options under [server]",
                 "config:3: expected 'option = value', but there is no '='",
-                "config:4: there is no option name before the '='",
-                "config:6: the option PORT is there twice, first on line 5",
+                "config:4: the option name before the '=' is missing",
+                "config:6: duplicate option PORT, first set on line 5",
                 "config:7: the line is not UTF-8",
-                "config:8: the section [server] is there twice",
+                "config:8: duplicate section [server]",
             ]
         );
     }
@@ -326,9 +326,9 @@ mod tests {
         );
         assert_eq!(
             resolved("%(none)s").unwrap_err(),
-            "%(none)s refers to an option that is not there; for a plain % write %%"
+            "%(none)s refers to an unknown option: for a plain % write %%"
         );
-        assert!(resolved("%(loop)s").unwrap_err().contains("circle"));
+        assert!(resolved("%(loop)s").unwrap_err().contains("circular"));
         assert!(resolved("%(two\nlines)s").unwrap_err().starts_with("%(two\\nlines)s"));
     }
 

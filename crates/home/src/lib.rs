@@ -1,5 +1,5 @@
-//! The files of a Pyzor home directory: the rules of config files, and the lines of accounts files. Servers and
-//! clients share them. Reads texts, and opens no files.
+//! The formats of the files in a Pyzor home directory, shared by servers and clients: config files, accounts files, and
+//! lines of text in general. Functions here parse text and open no files.
 
 pub mod ini;
 pub mod lines;

@@ -1,7 +1,7 @@
-//! Lines of text files of any system.
+//! Lines of text files with any line ends.
 
-/// Splits a text into its lines, without their ends: LF, CRLF or CR. A text that ends with a line end has
-/// an empty line behind it.
+/// Splits a text into lines, without the line ends LF, CRLF or CR. A text that ends with a line end has an empty last
+/// line.
 pub fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -18,14 +18,14 @@ pub fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// A line that is neither blank nor a comment.
 pub struct SignificantLine<'a> {
-    /// The line's number, from 1.
+    /// The line number, from 1.
     pub number: usize,
-    /// The line's text, or none where it is not UTF-8.
+    /// The text of the line; none if it is not UTF-8.
     pub text: Option<&'a str>,
 }
 
-/// The lines of an accounts, access or servers file that are neither blank nor comments. A comment has its `#` as
-/// the very first character; a byte order mark is passed over.
+/// Returns the lines of an accounts, access or servers file that are neither blank nor comments. A comment begins with
+/// `#` as the very first character. A byte order mark is skipped.
 pub fn significant(file: &[u8]) -> impl Iterator<Item = SignificantLine<'_>> {
     let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
     split(file)

@@ -1,22 +1,21 @@
-//! Texts of files as a log may have them: on one line, not too long, and without keys.
+//! Texts from files, made safe for logs: on one line, of limited length, and without keys.
 
 use std::borrow::Cow;
 
-/// What a log has in the place of what may be a key, which is in no log: columns may have been mixed
-/// up, or lines of the wrong file been read.
-const NOT_SHOWN: &str = "(not shown, since it is as long as a key)";
+/// The replacement for a text that may be a key. Keys occur in unexpected places if columns or files are mixed up.
+const NOT_SHOWN: &str = "(not shown, because it may be a key)";
 
-/// Whether a text has a word as long as a key, or longer.
+/// Whether a text has a word of at least the length of a key.
 pub fn may_hold_key(text: &str) -> bool {
     text.split(|character: char| !character.is_ascii_alphanumeric()).any(|word| word.len() >= 40)
 }
 
-/// A name as a log has it.
+/// Returns the name, or a replacement if it may be a key.
 pub fn loggable_name(name: &str) -> &str {
     if may_hold_key(name) { NOT_SHOWN } else { name }
 }
 
-/// A text from a file as a person can read it in a log: one line, not too long, in quotes.
+/// Returns the text in quotes, escaped and shortened, or a replacement if it may hold a key.
 pub fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
     if may_hold_key(text) {

@@ -1,4 +1,4 @@
-//! The passwd file: `username : key`, one account a line.
+//! The passwd file: one account per line, `username : key`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -9,22 +9,22 @@ use pyzor_wire::signature::KeyHash;
 use crate::lines::significant;
 use crate::loggable::quoted;
 
-/// One account as the file has it.
+/// One account of a passwd file.
 #[derive(Debug)]
 pub struct PasswdEntry {
     /// The name of the account.
     pub user: String,
-    /// What its key is hashed to.
+    /// The hash of its key.
     pub key: KeyHash,
-    /// The line's number, from 1.
+    /// The line number, from 1.
     pub line: usize,
 }
 
-/// Reads a passwd file's text. Every line that is passed over, or that hardly does what its
-/// author wanted, gets a warning, which never contains a key.
+/// Reads the text of a passwd file, which warnings call `name`. Every line that is skipped or looks like a mistake causes
+/// a warning, which never contains a key.
 pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<PasswdEntry> {
     let mut entries: Vec<PasswdEntry> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut positions: HashMap<String, usize> = HashMap::new();
     for line in significant(file) {
         let mut warn = |text: String| warnings.push(format!("{name}:{}: {text}", line.number));
         let mut skip = |why: &str| warn(format!("Invalid accounts line, skipped: {why}"));
@@ -43,7 +43,7 @@ pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<PasswdE
             continue;
         }
         if key.is_empty() {
-            skip(&format!("the key of {} is empty, so that anybody could sign as this user", quoted(user)));
+            skip(&format!("the key of {} is empty, so anyone could sign as this user", quoted(user)));
             continue;
         }
         if user == ANONYMOUS {
@@ -56,26 +56,26 @@ pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<PasswdE
         }
         if key.contains(',') {
             warn(format!(
-                "the key of {} contains a comma: the client's file has 'salt,key', and only what is right of the \
-                 comma belongs here",
+                "the key of {} contains a comma: the client's accounts file has 'salt,key'; write only the part after \
+                 the comma here",
                 quoted(user)
             ));
         } else if key.len() != 40 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             warn(format!("the key of {} is not 40 hexadecimal digits", quoted(user)));
         }
         let entry = PasswdEntry { user: user.to_owned(), key: KeyHash::new(user, key), line: line.number };
-        match places.entry(user.to_owned()) {
-            Occupied(place) => {
-                let earlier = &mut entries[*place.get()];
+        match positions.entry(user.to_owned()) {
+            Occupied(position) => {
+                let earlier = &mut entries[*position.get()];
                 warn(format!(
-                    "the account {} stands on line {} too; this line counts",
+                    "duplicate account {}, first on line {}: this line takes effect",
                     quoted(user),
                     earlier.line
                 ));
                 *earlier = entry;
             }
-            Vacant(place) => {
-                place.insert(entries.len());
+            Vacant(position) => {
+                position.insert(entries.len());
                 entries.push(entry);
             }
         }

@@ -1,15 +1,15 @@
-//! What is wrong with a configuration.
+//! Problems of a configuration.
 
 use std::fmt;
 
-/// What is wrong with one setting: one line.
+/// One problem of a configuration, displayed as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// The file and line, the flag, or whatever else has the value.
+    /// The source of the value: a file and line, or a flag.
     pub place: String,
-    /// The option, if it is about one.
+    /// The option, unless the problem concerns no single one.
     pub option: Option<String>,
-    /// What is wrong, and what to do.
+    /// The problem, and what to do about it.
     pub text: String,
 }
 

@@ -1,4 +1,4 @@
-//! Who may do what: signatures, the passwd and access files, and reading them again while serving.
+//! Signatures, the passwd and access files, and reloads of these files while the server runs.
 
 mod ours;
 mod reloads;
@@ -13,7 +13,7 @@ use crate::harness::{Account, Home, Server, eventually};
 
 const OPERATIONS: [&str; 6] = ["ping", "pong", "check", "info", "report", "whitelist"];
 
-/// The operations that somebody may do, in the order of [`OPERATIONS`]; `None` is the anonymous user.
+/// Returns the operations that an account may use, in the order of [`OPERATIONS`]; `None` is the anonymous user.
 fn rights(server: &Server, account: Option<&Account>) -> String {
     let allowed = OPERATIONS.iter().filter(|operation| {
         // Without a digest nothing is counted.
@@ -27,16 +27,16 @@ fn rights(server: &Server, account: Option<&Account>) -> String {
     allowed.copied().collect::<Vec<_>>().join(" ")
 }
 
-/// Waits for a line of the operator log at this level with all these parts. A server need not write
-/// its log before it answers, only before it ends.
+/// Waits for a line of the operator log at this level with all these parts. A server may answer before it writes its
+/// log.
 #[track_caller]
 fn assert_logged(home: &Home, level: &str, parts: &[&str]) {
     let level = format!(" {level} ");
-    let told = |line: &str| line.contains(&level) && parts.iter().all(|part| line.contains(part));
-    eventually(&format!("{level}of {parts:?}"), || home.log().lines().any(told).then_some(()));
+    let matches = |line: &str| line.contains(&level) && parts.iter().all(|part| line.contains(part));
+    eventually(&format!("{level}of {parts:?}"), || home.log().lines().any(matches).then_some(()));
 }
 
-/// Stops the server and asserts that it had nothing to warn of.
+/// Stops the server and asserts that it logged no warning.
 #[track_caller]
 fn assert_no_warning(server: Server) {
     let home = server.home().clone();
@@ -45,16 +45,14 @@ fn assert_no_warning(server: Server) {
     assert_eq!(home.stderr(), "");
 }
 
-/// Rules that the two orders read differently, and an account they are about.
+/// Returns a home whose rules depend on the order, and the account to which they apply.
 fn ambiguous() -> (Home, Account) {
     let bob = Account::new("bob");
     let access = "ping : bob : deny\nall : all : allow\nwhitelist : bob : deny\n";
     (Home::new().passwd(bob.passwd()).access(access), bob)
 }
 
-// Reading them again.
-
-/// Writes both files, tells the server, and waits until this holds.
+/// Writes both files, signals the server, and waits until the condition holds.
 fn reload(server: &Server, passwd: &str, access: &str, holds: impl Fn() -> bool) {
     server.home().rewrite("pyzord.passwd", passwd);
     server.home().rewrite("pyzord.access", access);
@@ -62,22 +60,21 @@ fn reload(server: &Server, passwd: &str, access: &str, holds: impl Fn() -> bool)
     eventually("the reload", || holds().then_some(()));
 }
 
-/// Requests that flow while the test does something else.
+/// A stream of requests in the background of a test.
 #[derive(Default)]
 struct Flow {
-    /// How many askers have had a reply.
+    /// The number of clients that have received a reply.
     begun: AtomicUsize,
-    /// Whether the askers are to stop.
+    /// Whether the clients must stop.
     done: AtomicBool,
 }
 
 impl Flow {
-    /// Pings as fast as replies come, until told to stop; returns the codes of all replies, each run of
-    /// equal ones once.
+    /// Pings without pause until stopped; returns the codes of all replies, without repetitions.
     fn codes(&self, server: &Server, account: Option<&Account>) -> Vec<i64> {
         let mut codes = Vec::new();
         while !self.done.load(Ordering::Relaxed) {
-            // A request that gets no reply fails here.
+            // Panics if there is no reply.
             let reply = match account {
                 Some(account) => server.request_as(account, "ping", &[]),
                 None => server.request("ping", &[]),
@@ -91,16 +88,16 @@ impl Flow {
         codes
     }
 
-    /// Waits until so many askers have had a reply. They go on as long as what this returns lives, so
-    /// that they end with a test that fails, too.
-    fn wait_for(&self, askers: usize) -> Flowing<'_> {
+    /// Waits until this many clients have received a reply. They continue until the returned guard is dropped, so that
+    /// they also stop if the test fails.
+    fn wait_for(&self, clients: usize) -> Flowing<'_> {
         let flowing = Flowing(self);
-        eventually("requests to flow", || (self.begun.load(Ordering::Relaxed) == askers).then_some(()));
+        eventually("requests to flow", || (self.begun.load(Ordering::Relaxed) == clients).then_some(()));
         flowing
     }
 }
 
-/// While this lives, requests flow.
+/// Stops the requests when dropped.
 struct Flowing<'a>(&'a Flow);
 
 impl Drop for Flowing<'_> {

@@ -1,4 +1,4 @@
-//! Accounts and rights that change while a server runs.
+//! Reloads of accounts and rights while a server runs.
 
 use std::fs;
 use std::thread;
@@ -9,7 +9,7 @@ use super::{Flow, assert_logged, reload, rights};
 use crate::harness::{Account, Home, eventually, is_ours};
 
 #[test]
-fn accounts_come_and_go_while_requests_flow_and_none_is_lost() {
+fn requests_during_changes_of_accounts_are_all_answered() {
     let [bob, carol, dave] = ["bob", "carol", "dave"].map(Account::new);
     let before = bob.passwd() + &carol.passwd();
     let after = carol.passwd() + &dave.passwd();
@@ -23,7 +23,7 @@ fn accounts_come_and_go_while_requests_flow_and_none_is_lost() {
         let coming = scope.spawn(|| flow.codes(&server, Some(&dave)));
         let anonymous = scope.spawn(|| flow.codes(&server, None));
         let flowing = flow.wait_for(4);
-        // Nothing changes by this, however often.
+        // Reloads of unchanged files change nothing.
         for _ in 0..20 {
             server.signal(Signal::SIGUSR1);
             assert_eq!(server.request_as(&carol, "ping", &[]).code(), 200);
@@ -54,7 +54,7 @@ fn permissions_change_at_a_reload() {
 }
 
 #[test]
-fn files_that_vanish_before_a_reload_give_way_to_the_default() {
+fn files_deleted_before_a_reload_are_replaced_by_the_default() {
     let bob = Account::new("bob");
     let home = Home::new().passwd(bob.passwd()).access("ping : bob : allow\nwhitelist : anonymous : allow\n");
     let server = home.start();
@@ -69,7 +69,7 @@ fn files_that_vanish_before_a_reload_give_way_to_the_default() {
     eventually("no account", || (server.request_as(&bob, "ping", &[]).code() == 401).then_some(()));
     assert_eq!(rights(&server, None), default);
     if is_ours() {
-        assert_logged(&home, "WARNING", &["pyzord.access", "vanished"]);
-        assert_logged(&home, "WARNING", &["pyzord.passwd", "vanished"]);
+        assert_logged(&home, "WARNING", &["pyzord.access", "no longer exists"]);
+        assert_logged(&home, "WARNING", &["pyzord.passwd", "no longer exists"]);
     }
 }

@@ -1,12 +1,10 @@
-//! The access file: which account may do what.
+//! The access file: the operations that accounts may use.
 
 use super::{ambiguous, assert_logged, assert_no_warning, rights};
 use crate::harness::{Account, Home, is_ours};
 
-// The access file.
-
 #[test]
-fn without_files_anonymous_may_do_all_but_whitelist() {
+fn without_files_anonymous_may_use_everything_but_whitelist() {
     let server = Home::new().start();
     assert_eq!(rights(&server, None), "ping pong check info report");
     let bob = Account::new("bob");
@@ -26,7 +24,7 @@ fn without_an_access_file_accounts_may_do_nothing() {
 }
 
 #[test]
-fn with_an_empty_access_file_nobody_may_do_anything() {
+fn empty_access_file_denies_everything() {
     let bob = Account::new("bob");
     let server = Home::new().passwd(bob.passwd()).access("").start();
     assert_eq!(rights(&server, Some(&bob)), "");
@@ -34,20 +32,20 @@ fn with_an_empty_access_file_nobody_may_do_anything() {
 }
 
 #[test]
-fn with_an_empty_passwd_file_there_is_only_anonymous() {
+fn empty_passwd_file_leaves_only_anonymous() {
     let server = Home::new().passwd("").access("all : all : allow\nping : anonymous : allow\n").start();
     assert_eq!(rights(&server, None), "ping");
     assert_eq!(server.request_as(&Account::new("bob"), "ping", &[]).code(), 401);
 }
 
 #[test]
-fn the_default_rule_of_the_manual_can_be_written_down() {
+fn default_rule_of_the_manual_is_accepted_as_a_file() {
     let server = Home::new().access("check report ping pong info : anonymous : allow\n").start();
     assert_eq!(rights(&server, None), "ping pong check info report");
 }
 
 #[test]
-fn all_are_the_six_operations_and_the_named_users() {
+fn all_means_the_six_operations_and_every_account() {
     let (bob, carol) = (Account::new("bob"), Account::new("Carol"));
     let home = Home::new().passwd(bob.passwd() + &carol.passwd()).access("all : all : allow\n");
     let server = home.start();
@@ -55,7 +53,7 @@ fn all_are_the_six_operations_and_the_named_users() {
     assert_eq!(rights(&server, Some(&bob)), six);
     assert_eq!(rights(&server, Some(&carol)), six);
     assert_eq!(rights(&server, None), "");
-    // An operation that does not exist is not among them.
+    // It does not include an operation that does not exist.
     assert_eq!(server.request_as(&bob, "dance", &[]).code(), 403);
 }
 
@@ -90,8 +88,8 @@ fn bad_lines_of_the_access_file_are_skipped() {
 }
 
 #[test]
-fn the_last_matching_line_decides_when_asked_for() {
-    // The established server knows no other order, and no setting for it.
+fn last_matching_line_decides_if_configured() {
+    // The Python server always uses this order and has no option for it.
     let (home, bob) = ambiguous();
     let order = if is_ours() { "AccessOrder = last\n" } else { "" };
     let server = home.config(order).start();
@@ -100,7 +98,7 @@ fn the_last_matching_line_decides_when_asked_for() {
 }
 
 #[test]
-fn rules_that_both_orders_read_alike_are_not_warned_of() {
+fn rules_that_do_not_depend_on_the_order_cause_no_warning() {
     let (bob, carol) = (Account::new("bob"), Account::new("carol"));
     let access =
         "ping pong : bob : allow\ncheck : carol : allow\nping : bob : allow\nall : anonymous : deny\n";

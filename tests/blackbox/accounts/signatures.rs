@@ -1,12 +1,10 @@
-//! Signatures, and the passwd file with the keys.
+//! Signatures, and the keys of the passwd file.
 
 use super::rights;
 use crate::harness::{Account, Home, eventually, unix_time};
 
-// Signatures.
-
 #[test]
-fn only_the_right_key_of_a_known_account_opens() {
+fn only_the_correct_key_of_a_known_account_is_accepted() {
     let bob = Account::new("bob");
     let server =
         Home::new().passwd(bob.passwd()).access("ping : bob : allow\npong : anonymous : allow\n").start();
@@ -16,10 +14,10 @@ fn only_the_right_key_of_a_known_account_opens() {
     for stranger in [wrong_key, Account::with_key("Bob", bob.key()), Account::with_key("bob ", bob.key())] {
         assert_eq!(server.request_as(&stranger, "ping", &[]).code(), 401);
     }
-    // A key is the same in either case.
-    let loud = Account::with_key("bob", &bob.key().to_uppercase());
-    assert_eq!(server.request_as(&loud, "ping", &[]).code(), 200);
-    let home = Home::new().passwd(loud.passwd()).access("ping : bob : allow\n");
+    // Keys are case-insensitive.
+    let upper = Account::with_key("bob", &bob.key().to_uppercase());
+    assert_eq!(server.request_as(&upper, "ping", &[]).code(), 200);
+    let home = Home::new().passwd(upper.passwd()).access("ping : bob : allow\n");
     assert_eq!(home.start().request_as(&bob, "ping", &[]).code(), 200);
 }
 
@@ -29,7 +27,7 @@ fn a_signature_covers_the_request_as_the_established_server_reads_it() {
     let server = Home::open().passwd(bob.passwd()).access("all : bob : allow\n").start();
     let time = unix_time();
     let tail = format!("User: bob\nTime: {time}");
-    // On the wire, `@` stands for the signature; beside it the text that is signed.
+    // Each request, in which `@` stands for the signature, and the text that is signed.
     let cases = [
         (
             format!("Op: ping\nThread: 1\nPV: 2.1\n{tail}\nSig: @\n\n"),
@@ -80,13 +78,13 @@ fn a_signature_covers_the_request_as_the_established_server_reads_it() {
         let request = wire.replace('@', &bob.signature(&text, time));
         let reply = String::from_utf8(server.ask(&request)).unwrap();
         assert!(reply.starts_with("Code: 200\n"), "{} to {}", reply.escape_debug(), request.escape_debug());
-        // Another text under the same signature is refused.
+        // The signature does not fit another request.
         let forged = request.replacen("ping", "pong", 1);
         let reply = String::from_utf8(server.ask(&forged)).unwrap();
         assert!(reply.starts_with("Code: 401\n"), "{} to {}", reply.escape_debug(), forged.escape_debug());
-        // The signature itself is compared exactly.
-        let loud = wire.replace('@', &bob.signature(&text, time).to_uppercase());
-        assert!(server.ask(&loud).starts_with(b"Code: 401\n"), "{}", loud.escape_debug());
+        // The signature is case-sensitive.
+        let upper = wire.replace('@', &bob.signature(&text, time).to_uppercase());
+        assert!(server.ask(&upper).starts_with(b"Code: 401\n"), "{}", upper.escape_debug());
     }
 }
 
@@ -98,7 +96,7 @@ fn the_time_may_be_written_in_several_ways() {
     let underscored = format!("{}_{:03}", time / 1000, time % 1000);
     for written in [format!("+{time}"), format!("0{time}"), underscored, format!("\t {time}")] {
         let headers = "Op: ping\nThread: 3000\nPV: 2.1\n";
-        // Blanks before a value are not part of the signed text.
+        // Blanks before a value are not signed.
         let signed = format!("{headers}User: bob\nTime: {}", written.trim());
         let request =
             format!("{headers}User: bob\nTime: {written}\nSig: {}\n\n", bob.signature(&signed, time));
@@ -107,7 +105,7 @@ fn the_time_may_be_written_in_several_ways() {
 }
 
 #[test]
-fn a_request_is_good_for_five_minutes_either_way() {
+fn signature_is_valid_five_minutes_before_and_after_its_time() {
     let bob = Account::new("bob");
     let server = Home::new().passwd(bob.passwd()).access("ping : bob : allow\n").start();
     for (offset, code) in
@@ -135,10 +133,8 @@ fn anonymous_is_never_authenticated() {
     );
 }
 
-// The passwd file.
-
 #[test]
-fn the_passwd_file_is_read_as_ever() {
+fn passwd_file_is_read_as_by_the_python_server() {
     let (bob, carol, dave) = (Account::new("bob"), Account::new("carol"), Account::new("dave"));
     let passwd = format!(
         "# comment : {0}\r\n\r\nbob:{1}\r\n\tcarol  :  {0}  \ncarol : {2}\nnonsense\n{3}",

@@ -116,7 +116,7 @@ fn removed_homedir_is_reported_and_the_server_goes_on() {
         assert_eq!(acknowledged(), 200);
         daemon.signal(Signal::SIGUSR1);
         eventually("a line about the accounts", || {
-            fs::read_to_string(&output).unwrap().contains("has vanished").then_some(())
+            fs::read_to_string(&output).unwrap().contains("no longer exists").then_some(())
         });
         daemon.signal(Signal::SIGHUP);
         eventually("a line about the log", || {

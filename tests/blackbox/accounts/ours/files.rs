@@ -1,4 +1,4 @@
-//! What this server alone says of the passwd and access files, and how it reads them.
+//! Warnings about the passwd and access files, and rules by which this server alone reads them.
 
 use nix::sys::signal::Signal;
 
@@ -7,7 +7,7 @@ use crate::accounts::{ambiguous, assert_no_warning, rights};
 use crate::harness::{Account, DIGEST, Home, eventually};
 
 #[test]
-fn bad_lines_of_the_passwd_file_are_named_and_skipped() {
+fn bad_lines_of_the_passwd_file_are_reported_and_skipped() {
     let bob = Account::new("bob");
     let key = bob.key();
     let mut passwd = format!("# comment\nnonsense\neve : {key} : x\nempty :\n : {key}\n").into_bytes();
@@ -26,7 +26,7 @@ fn bad_lines_of_the_passwd_file_are_named_and_skipped() {
 }
 
 #[test]
-fn accounts_that_differ_in_case_alone_are_warned_of() {
+fn accounts_that_differ_only_in_case_cause_a_warning() {
     let (bob, loud) = (Account::new("bob"), Account::new("BOB"));
     let home = Home::new().passwd(bob.passwd() + &loud.passwd()).access("ping : bob : allow\n");
     let server = home.start();
@@ -56,7 +56,7 @@ fn keys_are_never_logged() {
     }
     let lines = home.log().lines().count();
     server.signal(Signal::SIGUSR1);
-    eventually("word of the reload", || (home.log().lines().count() > lines).then_some(()));
+    eventually("log lines of the reload", || (home.log().lines().count() > lines).then_some(()));
     assert!(server.stop().success());
     let said = home.everything_said().to_lowercase();
     for account in &accounts {
@@ -76,13 +76,13 @@ fn all_is_a_keyword_inside_a_list_too() {
 }
 
 #[test]
-fn bad_lines_of_the_access_file_are_named() {
+fn bad_lines_of_the_access_file_are_reported() {
     let mut access =
         b"\xef\xbb\xbfcheck : anonymous : allow\nnonsense\nreport : anonymous\n# fine\n".to_vec();
     access.extend(b"info : anonymous : perhaps\np\xf6ng : : anonymous : allow\nping : anonymous : allow\n");
     let home = Home::new().access(access);
     let server = home.start();
-    // The mark at the beginning, which some editors leave, is no part of the first line.
+    // The byte order mark, which some editors write, does not belong to the first line.
     assert_eq!(rights(&server, None), "ping check");
     for line in [2, 3, 5, 6] {
         assert_warned(&home, &[&format!("pyzord.access:{line}:")]);
@@ -107,11 +107,11 @@ fn names_in_the_access_file_match_in_any_case() {
 }
 
 #[test]
-fn the_first_matching_line_decides_and_differences_are_warned_of() {
+fn first_matching_line_decides_and_differences_cause_warnings() {
     let (home, bob) = ambiguous();
     let server = home.start();
     assert_eq!(rights(&server, Some(&bob)), "pong check info report whitelist");
-    // Each warning names the lines, the user and the operation, and says whether a right has grown.
+    // Each warning names the lines, the user and the operation, and whether the rights are wider.
     assert_warned(&home, &["ping", "bob", "pyzord.access:1", "2"]);
     assert_warned(&home, &["whitelist", "bob", "pyzord.access:2", "3"]);
     server.stop();
@@ -129,7 +129,7 @@ fn the_order_can_be_set_on_the_command_line() {
 }
 
 #[test]
-fn a_chosen_order_is_not_warned_of() {
+fn chosen_order_causes_no_warning() {
     let (home, bob) = ambiguous();
     let server = home.config("AccessOrder = first\n").start();
     assert_eq!(rights(&server, Some(&bob)), "pong check info report whitelist");

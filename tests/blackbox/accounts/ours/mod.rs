@@ -1,4 +1,4 @@
-//! What this server alone does.
+//! Behaviour that the Python server does not have.
 
 mod files;
 mod reloads;
@@ -11,6 +11,6 @@ use crate::harness::Home;
 fn assert_warned(home: &Home, parts: &[&str]) {
     assert_logged(home, "WARNING", parts);
     let stderr = home.stderr();
-    let told = stderr.lines().any(|line| parts.iter().all(|part| line.contains(part)));
-    assert!(told, "not on stderr: {parts:?}\n{stderr}");
+    let found = stderr.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+    assert!(found, "not on stderr: {parts:?}\n{stderr}");
 }

@@ -1,4 +1,4 @@
-//! Reloads that this server alone does in this way.
+//! Reloads that the Python server does differently.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use crate::accounts::{Flow, assert_logged, reload, rights};
 use crate::harness::{Account, Home, eventually};
 
 #[test]
-fn an_account_and_its_right_come_together() {
+fn account_and_its_rights_take_effect_together() {
     let bob = Account::new("bob");
     let server = Home::new().passwd("").access("").start();
     let flow = Flow::default();
@@ -22,13 +22,13 @@ fn an_account_and_its_right_come_together() {
         reload(&server, &bob.passwd(), "ping : bob : allow\n", holds);
         drop(flowing);
         let codes = coming.join().unwrap();
-        // Never known yet without a right.
+        // A 403 would mean an account without its rights.
         assert!([vec![401], vec![401, 200]].contains(&codes), "{codes:?}");
     });
 }
 
 #[test]
-fn a_file_that_cannot_be_read_leaves_both_as_they_were() {
+fn unreadable_file_leaves_both_unchanged() {
     let (bob, carol) = (Account::new("bob"), Account::new("carol"));
     for unreadable in ["pyzord.access", "pyzord.passwd"] {
         let home = Home::new().passwd(bob.passwd()).access("ping : all : allow\n").unprivileged();
@@ -50,7 +50,7 @@ fn a_file_that_cannot_be_read_leaves_both_as_they_were() {
 }
 
 #[test]
-fn a_directory_in_place_of_a_file_leaves_both_as_they_were() {
+fn directory_instead_of_a_file_leaves_both_unchanged() {
     let bob = Account::new("bob");
     let home = Home::new().passwd(bob.passwd()).access("ping : all : allow\n");
     let server = home.start();
@@ -63,22 +63,25 @@ fn a_directory_in_place_of_a_file_leaves_both_as_they_were() {
 }
 
 #[test]
-fn a_passwd_file_that_others_may_read_or_write_is_warned_of() {
+fn passwd_file_that_others_may_read_or_write_causes_a_warning() {
     let bob = Account::new("bob");
     let home = Home::new().passwd(bob.passwd());
     let passwd = home.path("pyzord.passwd");
-    let mend = format!("chmod o= {}", passwd.display());
+    let advice = format!("chmod o= {}", passwd.display());
     fs::set_permissions(&passwd, Permissions::from_mode(0o644)).unwrap();
     let server = home.start();
-    assert_warned(&home, &[&passwd.display().to_string(), "open to every user", &mend]);
+    assert_warned(
+        &home,
+        &[&passwd.display().to_string(), "every user of this machine can read or change the keys", &advice],
+    );
     assert!(!home.everything_said().contains(bob.key()));
     for (mode, warnings) in [(0o640, 1), (0o602, 2), (0o660, 2)] {
         fs::set_permissions(&passwd, Permissions::from_mode(mode)).unwrap();
         let reloads = home.log().matches("Accounts: bob").count();
         server.signal(Signal::SIGUSR1);
         eventually("a reload", || (home.log().matches("Accounts: bob").count() > reloads).then_some(()));
-        eventually("its warnings", || (home.log().matches(&mend).count() == warnings).then_some(()));
+        eventually("its warnings", || (home.log().matches(&advice).count() == warnings).then_some(()));
     }
     assert!(server.stop().success());
-    assert_eq!(home.log().matches(&mend).count(), 2);
+    assert_eq!(home.log().matches(&advice).count(), 2);
 }
