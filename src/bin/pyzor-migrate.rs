@@ -1,4 +1,4 @@
-//! The executable that moves records between databases; everything it does is in the library.
+//! The executable that moves records between databases. All code is in the library.
 
 use std::process::ExitCode;
 

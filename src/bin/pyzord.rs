@@ -1,4 +1,4 @@
-//! The server's executable; everything it does is in the library.
+//! The server's executable. All code is in the library.
 
 use std::process::ExitCode;
 

@@ -1,17 +1,16 @@
-//! What the program prints for a person, before there are logs and beside them.
+//! Messages on the console, before the logs are open and in addition to them.
 
 use std::fmt;
 use std::io::{self, Write};
 
 use crate::os::inherited::Inherited;
 
-/// Prints one line for a person on stderr, before there are logs. Where that is gone, or is full because nothing
-/// reads it, the line is dropped: a start waits for no reader.
+/// Prints one message to stderr. It is dropped if stderr is closed or full: the start must not wait for a reader.
 pub(super) fn say(what: &str, text: &dyn fmt::Display) {
     print_to_stderr(&format!("pyzord: {what}: {text}\n"));
 }
 
-/// Prints a line on stderr, like [`say`].
+/// Prints a line to stderr, or drops it if stderr is closed or full.
 pub(super) fn print_to_stderr(line: &str) {
     let mut rest = line.as_bytes();
     while !rest.is_empty()
@@ -21,7 +20,7 @@ pub(super) fn print_to_stderr(line: &str) {
     }
 }
 
-/// Prints on stdout.
+/// Prints a text to stdout.
 pub(super) fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
