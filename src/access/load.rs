@@ -184,7 +184,7 @@ fn warn_of_case(
         match folded.get(&entry.user.to_lowercase()) {
             Some(other) => warnings.push(format!(
                 "{}:{}: the account '{}' differs only in case from '{}' on line {}, and the access file cannot distinguish \
-                 them",
+                 them: rename one",
                 sources.passwd.display(),
                 entry.line,
                 loggable_name(&entry.user),

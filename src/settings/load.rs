@@ -124,16 +124,17 @@ impl<'a> SettingsLoader<'a> {
         let homedir = self.homedir.display().to_string();
         if self.homedir.to_str().is_none() {
             self.problem(homedir, None, "the path of the homedir is not UTF-8");
-        } else if self.homedir.is_dir() {
         } else if self.homedir.exists() {
-            self.problem(homedir, None, "the homedir is not a directory");
+            if !self.homedir.is_dir() {
+                self.problem(homedir, None, "the homedir is not a directory");
+            }
         } else if self.homedir.parent().is_some_and(Path::is_dir) {
             self.notices.push(format!("the homedir {homedir} does not exist and will be created"));
         } else {
             self.problem(
                 homedir,
                 None,
-                "cannot create the homedir: its parent directory does not exist, create that first",
+                "cannot create the homedir, because its parent directory does not exist: create that first",
             );
         }
     }

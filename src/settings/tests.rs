@@ -171,7 +171,7 @@ fn homedir_that_is_not_utf8_is_refused() {
 }
 
 #[test]
-fn a_tilde_depends_on_home_and_then_on_the_account() {
+fn tilde_is_expanded_to_home_or_the_directory_of_the_account() {
     let expanded = |home: Option<&str>| {
         let home_of = |user: &str| user.is_empty().then(|| PathBuf::from("/root"));
         Environment { home: home.map(Into::into), working_directory: "/".into(), home_of }.expand("~/log")
@@ -189,7 +189,7 @@ fn impossible_homedir_is_reported() {
     assert_eq!(
         problems,
         [
-            "/nonexistent/a/b: cannot create the homedir: its parent directory does not exist, create that first"
+            "/nonexistent/a/b: cannot create the homedir, because its parent directory does not exist: create that first"
         ]
     );
     assert_eq!(home.problems(&["--homedir", "/dev/null"]), ["/dev/null: the homedir is not a directory"]);
@@ -229,12 +229,12 @@ fn all_problems_are_reported_at_once_with_their_places() {
         home.problems(&["--port", "70000", "--pre-fork", "abc"]),
         [
             "HOME/config:7: LogFile: %(nothing)s refers to an unknown option: for a plain % write %%",
-            "--port: Port: 70000 is more than 65535",
+            "--port: Port: 70000 is more than the maximum of 65535",
             "HOME/config:3: Engine: unknown value 'GDBM': expected one of gdbm, mysql, redis, redis_v0",
-            "HOME/config:4: CleanupAge: -1 is less than 0",
+            "HOME/config:4: CleanupAge: -1 is less than the minimum of 0",
             "HOME/config:5: AccessOrder: unknown value 'middle': expected one of first, last",
             "HOME/config:11: DBConnections: 'many' is not a whole number",
-            "HOME/config:6: MaxThreads: -1 is less than 0",
+            "HOME/config:6: MaxThreads: -1 is less than the minimum of 0",
             "--pre-fork: PreFork: 'abc' is not a whole number",
             "HOME/config:10: You cannot use both processes and threads at the same time",
         ]
@@ -350,7 +350,7 @@ fn other_value(option: &table::ServerOption) -> String {
 }
 
 #[test]
-fn every_honoured_option_has_a_field_of_its_own_that_holds_its_range() {
+fn every_honoured_option_has_its_own_field_which_holds_the_range() {
     let home = Home::new(None);
     let environment = home.environment();
     let mut loader = SettingsLoader::new(&environment, Vec::new());

@@ -148,10 +148,10 @@ fn number_between(lowest: i64, highest: i64, text: &str) -> Result<i64, String> 
     // A number of seconds beyond every time stamp is as good as the largest one that fits.
     let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
     if number < lowest {
-        return Err(format!("{number} is less than {lowest}"));
+        return Err(format!("{number} is less than the minimum of {lowest}"));
     }
     if number > highest {
-        return Err(format!("{number} is more than {highest}"));
+        return Err(format!("{number} is more than the maximum of {highest}"));
     }
     Ok(number)
 }

@@ -22,7 +22,7 @@ fn only_the_correct_key_of_a_known_account_is_accepted() {
 }
 
 #[test]
-fn a_signature_covers_the_request_as_the_established_server_reads_it() {
+fn signature_covers_the_request_as_the_python_server_reads_it() {
     let bob = Account::new("bob");
     let server = Home::open().passwd(bob.passwd()).access("all : bob : allow\n").start();
     let time = unix_time();
