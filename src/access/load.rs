@@ -202,7 +202,7 @@ fn warn_of_case(
             let Some(entry) = folded.get(&written.to_lowercase()) else { continue };
             if entry.user != *written && warned.insert(written) {
                 warnings.push(format!(
-                    "{}:{}: '{}' differs in case from the account '{}'; the line applies to that account",
+                    "{}:{}: '{}' differs in case from the account '{}': the line applies to that account",
                     sources.access.display(),
                     rule.line,
                     loggable_name(written),

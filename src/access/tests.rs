@@ -139,7 +139,7 @@ fn names_in_the_access_file_match_in_any_case_with_a_warning() {
     assert_eq!(rights(&loaded, "Upper"), "ping");
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].ends_with(
-        "access:1: 'upper' differs in case from the account 'Upper'; the line applies to that account"
+        "access:1: 'upper' differs in case from the account 'Upper': the line applies to that account"
     ));
 }
 

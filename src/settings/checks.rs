@@ -48,7 +48,7 @@ impl SettingsLoader<'_> {
             ("", "") => {}
             ("", _) => {
                 let place = self.place_of("Group");
-                self.problem(place, Some("Group"), "Group is set, but User is not: set User as well");
+                self.problem(place, Some("Group"), "User is not set: set User as well, or remove Group");
             }
             (user, group) => {
                 if let Err(text) = Identity::find(user, group) {

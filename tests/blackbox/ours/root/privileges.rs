@@ -180,7 +180,7 @@ fn unknown_users_are_reported_with_file_and_line() {
         ("User = nobody\nGroup = no-such-group\n", "config:4: User: no group has the name 'no-such-group'"),
         ("User = 54321\n", "config:4: User: no user has the number 54321: set Group as well"),
         ("Confine = maybe\n", "config:4: Confine: 'maybe' is neither True nor False"),
-        ("Group = nogroup\n", "config:4: Group: Group is set, but User is not: set User as well"),
+        ("Group = nogroup\n", "config:4: Group: User is not set: set User as well, or remove Group"),
     ] {
         let home = Home::new().user_from_config().config(settings);
         assert_eq!(home.try_start().err().and_then(|status| status.code()), Some(1));
