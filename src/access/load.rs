@@ -18,6 +18,12 @@ use pyzor_wire::request::ANONYMOUS;
 /// The permission bits to read and write for users who are neither the owner nor in the group.
 const FOR_OTHERS: u32 = 0o006;
 
+/// The effect of a missing passwd file, in the words of the Python server.
+const NO_ACCOUNTS: &str = "Accounts file does not exist - only the anonymous user will be available.";
+/// The effect of a missing access file, in the words of the Python server.
+const NO_RULES: &str =
+    "Using default ACL: the anonymous user may use the check, report, ping and info commands.";
+
 /// The files of accounts and rights, and the order in which rules are applied.
 #[derive(Clone, Debug)]
 pub struct AccessSources {
@@ -90,7 +96,7 @@ pub(super) fn load_texts(
 ) -> LoadedAccess {
     let present = PresentFiles { passwd: passwd.is_some(), access: access.is_some() };
     let (mut warnings, mut notes) = (Vec::new(), Vec::new());
-
+    let name = sources.access.display().to_string();
     let entries = match passwd {
         Some(text) => {
             let entries = passwd::parse(&text, &sources.passwd.display().to_string(), &mut warnings);
@@ -99,26 +105,14 @@ pub(super) fn load_texts(
             entries
         }
         None => {
-            let text = "Accounts file does not exist - only the anonymous user will be available.";
-            if before.passwd {
-                warnings.push(format!("{} no longer exists. {text}", sources.passwd.display()));
-            } else {
-                notes.push(text.to_owned());
-            }
+            report_missing(&sources.passwd, before.passwd, NO_ACCOUNTS, &mut warnings, &mut notes);
             Vec::new()
         }
     };
-    let name = sources.access.display().to_string();
     let rules = match access {
         Some(text) => rules::parse(&text, &name, &mut warnings),
         None => {
-            let text =
-                "Using default ACL: the anonymous user may use the check, report, ping and info commands.";
-            if before.access {
-                warnings.push(format!("{name} no longer exists. {text}"));
-            } else {
-                notes.push(text.to_owned());
-            }
+            report_missing(&sources.access, before.access, NO_RULES, &mut warnings, &mut notes);
             rules::parse(rules::DEFAULT, &name, &mut warnings)
         }
     };
@@ -140,6 +134,20 @@ pub(super) fn load_texts(
         .collect();
     notes.push(summary(&anonymous, &accounts));
     LoadedAccess { authorizer: Authorizer { accounts, anonymous }, warnings, notes, present }
+}
+
+/// Reports a missing file: a warning if it existed before, otherwise a note.
+fn report_missing(
+    path: &Path,
+    existed: bool,
+    effect: &str,
+    warnings: &mut Vec<String>,
+    notes: &mut Vec<String>,
+) {
+    match existed {
+        true => warnings.push(format!("{} no longer exists. {effect}", path.display())),
+        false => notes.push(effect.to_owned()),
+    }
 }
 
 struct FileContent {

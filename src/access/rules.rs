@@ -1,7 +1,7 @@
 //! The access file: lines `commands : usernames : allow|deny`, of which the first match decides (or the last, as in the
 //! Python server).
 
-use pyzor_home::lines::significant;
+use pyzor_home::lines::{SignificantLine, significant};
 use pyzor_home::loggable::{loggable_name, may_hold_key, quoted};
 use pyzor_wire::op::Op;
 use pyzor_wire::request::ANONYMOUS;
@@ -76,61 +76,62 @@ impl AccessRule {
 pub(super) fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<AccessRule> {
     let mut rules = Vec::new();
     for line in significant(file) {
-        let mut skip = |why: String| {
-            // A line of the wrong file may hold a key, which must not be logged.
-            let shown = match line.text {
-                Some(text) if !may_hold_key(text) => format!(" {}", quoted(text.trim())),
-                _ => String::new(),
-            };
-            warnings.push(format!("{name}:{}: Invalid ACL line{shown}, skipped: {why}", line.number));
-        };
-        let Some(text) = line.text else {
-            skip("it is not UTF-8".to_owned());
-            continue;
-        };
-        let mut parts = text.split(':');
-        let (Some(ops), Some(users), Some(verb), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            skip("expected 'commands : usernames : allow|deny', three parts separated by colons".to_owned());
-            continue;
-        };
-        let allow = match verb.trim().to_lowercase().as_str() {
-            "allow" => true,
-            "deny" => false,
-            other if other.starts_with("allow") || other.starts_with("deny") => {
-                skip(format!("expected nothing after 'allow' or 'deny', but found {}", quoted(other)));
-                continue;
+        let mut warn = |text: String| warnings.push(format!("{name}:{}: {text}", line.number));
+        match parse_line(&line) {
+            Ok(rule) => {
+                warn_of_lists(&rule, warn);
+                rules.push(rule);
             }
-            other => {
-                skip(format!("expected 'allow' or 'deny', not {}", quoted(other)));
-                continue;
-            }
-        };
-        let (all_ops, ops) = list(ops);
-        let (all_users, written_users) = list(users);
-        let folded = |names: &[String]| names.iter().map(|name| name.to_lowercase()).collect::<Vec<_>>();
-        let (ops, users) = (folded(&ops), folded(&written_users));
-        if allow && (all_ops && !ops.is_empty() || all_users && !users.is_empty()) {
-            warnings.push(format!(
-                "{name}:{}: 'all' in a list of several words means all, but is an ordinary name in the Python server: \
-                 the rights are {WIDER}",
-                line.number
-            ));
-        }
-        for (what, empty) in
-            [("commands", !all_ops && ops.is_empty()), ("usernames", !all_users && users.is_empty())]
-        {
-            if empty {
-                warnings.push(format!(
-                    "{name}:{}: the list of {what} is empty, so this line has no effect",
-                    line.number
-                ));
+            Err(why) => {
+                // A line of the wrong file may hold a key, which must not be logged.
+                let shown = match line.text {
+                    Some(text) if !may_hold_key(text) => format!(" {}", quoted(text.trim())),
+                    _ => String::new(),
+                };
+                warn(format!("Invalid ACL line{shown}, skipped: {why}"));
             }
         }
-        rules.push(AccessRule { line: line.number, all_ops, ops, all_users, users, written_users, allow });
     }
     rules
+}
+
+fn parse_line(line: &SignificantLine<'_>) -> Result<AccessRule, String> {
+    let text = line.text.ok_or("it is not UTF-8")?;
+    let parts: Vec<&str> = text.split(':').collect();
+    let [ops, users, verb] = parts[..] else {
+        return Err(
+            "expected 'commands : usernames : allow|deny', three parts separated by colons".to_owned()
+        );
+    };
+    let allow = match verb.trim().to_lowercase().as_str() {
+        "allow" => true,
+        "deny" => false,
+        other if other.starts_with("allow") || other.starts_with("deny") => {
+            return Err(format!("expected nothing after 'allow' or 'deny', but found {}", quoted(other)));
+        }
+        other => return Err(format!("expected 'allow' or 'deny', not {}", quoted(other))),
+    };
+    let (all_ops, ops) = list(ops);
+    let (all_users, written_users) = list(users);
+    let folded = |names: &[String]| names.iter().map(|name| name.to_lowercase()).collect::<Vec<_>>();
+    let (ops, users) = (folded(&ops), folded(&written_users));
+    Ok(AccessRule { line: line.number, all_ops, ops, all_users, users, written_users, allow })
+}
+
+/// Warns of lists that are empty, or that the Python server reads differently.
+fn warn_of_lists(rule: &AccessRule, mut warn: impl FnMut(String)) {
+    if rule.allow && (rule.all_ops && !rule.ops.is_empty() || rule.all_users && !rule.users.is_empty()) {
+        warn(format!(
+            "'all' in a list of several words means all, but is an ordinary name in the Python server: the rights are \
+             {WIDER}"
+        ));
+    }
+    if !rule.all_ops && rule.ops.is_empty() {
+        warn("the list of commands is empty, so this line has no effect".to_owned());
+    }
+    if !rule.all_users && rule.users.is_empty() {
+        warn("the list of usernames is empty, so this line has no effect".to_owned());
+    }
 }
 
 /// Splits a list at white space; returns whether it has the keyword `all`, in any case, and its other words.

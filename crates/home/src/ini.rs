@@ -98,34 +98,20 @@ impl IniDocument {
         while let Some(at) = rest.find('%') {
             out.push_str(&rest[..at]);
             rest = &rest[at..];
-            if let Some(behind) = rest.strip_prefix("%%") {
+            if let Some(after) = rest.strip_prefix("%%") {
                 out.push('%');
-                rest = behind;
-            } else if let Some((name, behind)) =
-                rest.strip_prefix("%(").and_then(|rest| rest.split_once(")s"))
-                && !name.contains(')')
-            {
-                let named = |values: &[IniValue]| {
-                    values
-                        .iter()
-                        .find(|value| value.name.eq_ignore_ascii_case(name))
-                        .map(|value| value.text.clone())
-                };
-                let found = named(self.section(section))
-                    .or_else(|| others(name))
-                    .or_else(|| named(self.section(DEFAULT)));
-                let Some(found) = found else {
-                    return Err(format!(
-                        "%({})s refers to an unknown option: for a plain % write %%",
-                        name.escape_debug()
-                    ));
-                };
+                rest = after;
+            } else if let Some((name, after)) = reference(rest) {
+                let found = self.lookup(section, name, others).ok_or_else(|| {
+                    let name = name.escape_debug();
+                    format!("%({name})s refers to an unknown option: for a plain % write %%")
+                })?;
                 *references += 1;
                 out.push_str(&self.resolve(section, &found, others, depth + 1, references)?);
                 if out.len() > MAX_LENGTH {
-                    return Err("its references make it too long".to_owned());
+                    return Err("its references make the value too long".to_owned());
                 }
-                rest = behind;
+                rest = after;
             } else {
                 out.push('%');
                 rest = &rest[1..];
@@ -134,6 +120,19 @@ impl IniDocument {
         out.push_str(rest);
         Ok(out)
     }
+
+    fn lookup(&self, section: &str, name: &str, others: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+        let named = |section: &str| {
+            let mut values = self.section(section).iter();
+            values.find(|value| value.name.eq_ignore_ascii_case(name)).map(|value| value.text.clone())
+        };
+        named(section).or_else(|| others(name)).or_else(|| named(DEFAULT))
+    }
+}
+
+/// Splits a text that begins with a reference `%(name)s` into the name and the rest.
+fn reference(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix("%(")?.split_once(")s").filter(|(name, _)| !name.contains(')'))
 }
 
 struct IniReader<'a> {

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 use pyzor_wire::request::ANONYMOUS;
 use pyzor_wire::signature::KeyHash;
 
-use crate::lines::significant;
+use crate::lines::{SignificantLine, significant};
 use crate::loggable::quoted;
 
 /// One account of a passwd file.
@@ -27,33 +27,13 @@ pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<PasswdE
     let mut positions: HashMap<String, usize> = HashMap::new();
     for line in significant(file) {
         let mut warn = |text: String| warnings.push(format!("{name}:{}: {text}", line.number));
-        let mut skip = |why: &str| warn(format!("Invalid accounts line, skipped: {why}"));
-        let Some(text) = line.text else {
-            skip("it is not UTF-8");
-            continue;
+        let (user, key) = match parse_line(&line) {
+            Ok(parts) => parts,
+            Err(why) => {
+                warn(format!("Invalid accounts line, skipped: {why}"));
+                continue;
+            }
         };
-        let mut parts = text.split(':');
-        let (Some(user), Some(key), None) = (parts.next(), parts.next(), parts.next()) else {
-            skip("expected 'username : key', two parts separated by one colon");
-            continue;
-        };
-        let (user, key) = (user.trim(), key.trim());
-        if user.is_empty() {
-            skip("the username is empty");
-            continue;
-        }
-        if key.is_empty() {
-            skip(&format!("the key of {} is empty, so anyone could sign as this user", quoted(user)));
-            continue;
-        }
-        if user == ANONYMOUS {
-            skip("the anonymous user is never authenticated and needs no account");
-            continue;
-        }
-        if user.chars().any(char::is_control) {
-            skip("the username contains a control character");
-            continue;
-        }
         if key.contains(',') {
             warn(format!(
                 "the key of {} contains a comma: the client's accounts file has 'salt,key'; write only the part after \
@@ -81,4 +61,26 @@ pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<PasswdE
         }
     }
     entries
+}
+
+/// Splits a line into the username and the key.
+fn parse_line<'a>(line: &SignificantLine<'a>) -> Result<(&'a str, &'a str), String> {
+    let text = line.text.ok_or("it is not UTF-8")?;
+    let parts: Vec<&str> = text.split(':').map(str::trim).collect();
+    let [user, key] = parts[..] else {
+        return Err("expected 'username : key', two parts separated by one colon".to_owned());
+    };
+    if user.is_empty() {
+        return Err("the username is empty".to_owned());
+    }
+    if key.is_empty() {
+        return Err(format!("the key of {} is empty, so anyone could sign as this user", quoted(user)));
+    }
+    if user == ANONYMOUS {
+        return Err("the anonymous user is never authenticated and needs no account".to_owned());
+    }
+    if user.chars().any(char::is_control) {
+        return Err("the username contains a control character".to_owned());
+    }
+    Ok((user, key))
 }
