@@ -73,7 +73,7 @@ const fn built_in(name: &'static str, short: char) -> OptionSpec {
 ///
 /// # Errors
 ///
-/// The first error, in the words of optparse. An argument that belongs to no option is not one.
+/// The first error, in the words of optparse. An argument that belongs to no option is not an error here.
 pub(crate) fn parse(options: Vec<OptionSpec>, arguments: Vec<String>) -> Result<CommandLine, String> {
     let mut options = options;
     options.extend([HELP, VERSION]);
@@ -91,7 +91,7 @@ pub(crate) fn parse(options: Vec<OptionSpec>, arguments: Vec<String>) -> Result<
             reader.arguments.unexpected.get_or_insert(argument);
         }
         if reader.arguments.has(HELP.name) {
-            // Help is shown whatever follows.
+            // Later arguments, even bad ones, are not read.
             return Ok(CommandLine::Help);
         }
     }
@@ -122,7 +122,7 @@ impl ArgumentReader {
         self.take(option, &shown, value)
     }
 
-    /// Reads letters of which each is an option, up to the first with a value: the rest of the text is its value.
+    /// Reads a group of short options. The first one with a value takes the rest of the text as its value.
     fn short_options(&mut self, letters: &str) -> Result<(), String> {
         let mut letters = letters.chars();
         while let Some(letter) = letters.next() {
@@ -138,7 +138,7 @@ impl ArgumentReader {
         Ok(())
     }
 
-    /// The option of this long name, or of a name that begins like this.
+    /// Finds the option with this long name, or with the only long name that begins like this.
     fn find(&self, typed: &str) -> Result<OptionSpec, String> {
         if let Some(option) = self.options.iter().find(|option| option.long == typed) {
             return Ok(*option);

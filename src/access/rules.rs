@@ -1,5 +1,5 @@
-//! The access file: lines `commands : usernames : allow|deny`, of which the first match decides (or the last, as in the
-//! Python server).
+//! The access file: lines `commands : usernames : allow|deny`. The first matching line decides, or the last, as in the
+//! Python server.
 
 use pyzor_home::lines::{SignificantLine, significant};
 use pyzor_home::loggable::{loggable_name, may_hold_key, quoted};

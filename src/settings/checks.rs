@@ -1,5 +1,5 @@
-//! Checks of several options together. Options with a bad value of their own have their default by then, and a bad
-//! `Engine` is empty.
+//! Checks of several options together. They run after all options were stored: an option with a bad value has its
+//! default, except for `Engine`, which is empty.
 
 use super::Settings;
 use super::load::SettingsLoader;

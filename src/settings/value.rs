@@ -18,7 +18,7 @@ impl SettingsLoader<'_> {
             let default = GivenValue::default_of(option);
             let given = self.given.get(option.key).cloned().unwrap_or_else(|| default.clone());
             let Err(text) = self.store(&mut settings, option, &given) else { continue };
-            // A bad word is stored as no word, so that no check is about an engine that was not chosen.
+            // A bad engine name leaves the field empty, which disables the checks that depend on the engine.
             if !matches!(option.kind, OptionKind::Word(..)) {
                 let _ = self.store(&mut settings, option, &default);
             }
