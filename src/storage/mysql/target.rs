@@ -63,7 +63,7 @@ impl MySqlTarget {
 
     fn parse_url(dsn: &str) -> Result<Self, DsnError> {
         let mut url = DsnUrl::parse(dsn)?;
-        let (tls, verify, authorities) = (url.take_truth("tls")?, url.take_truth("verify")?, url.take("ca"));
+        let (tls, verify, authorities) = (url.take_bool("tls")?, url.take_bool("verify")?, url.take("ca"));
         let socket = url.take("socket");
         url.finish(PARAMETERS)?;
         if tls == Some(false) && (verify.is_some() || authorities.is_some()) {

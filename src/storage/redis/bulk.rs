@@ -1,54 +1,54 @@
-//! A Redis database as a whole.
+//! A Redis database as a source or destination of `pyzor-migrate`.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
 use jiff::tz::TimeZone;
 use redis::Value;
 
+use super::bulk_servers::cluster;
 use super::connection::refusal;
 use super::key_jobs::KeyJob;
 use super::key_scan::KeyScan;
 use super::node::{NodeRole, RedisNode};
 use super::node_standing::NodeStanding;
 use super::record_form::RecordForm;
-use super::survey::ask_seeds;
-use super::target::{RedisServers, RedisTarget};
-use super::topology::{self, Referral, Topology, ask_nodes, ask_slots, parse_slots, referred};
+use super::target::RedisTarget;
+use super::topology::Topology;
 use crate::record::Record;
 use crate::storage::bulk::Cursor;
 use crate::storage::bulk::{
     Addition, Bulk, BulkError, BulkFuture, BulkPurpose, ChangeOutcome, Item, Items, Put, map_tallies,
     map_times, united,
 };
-use crate::storage::remote::start::{ConnectError, connect_once};
+use crate::storage::remote::start::connect_once;
 use crate::storage::{EngineOpenError, EngineOptions};
 
-/// How long a server may take to answer before it counts as gone.
+/// Maximum time for the reply to a pipeline.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
-/// How long a server that is busy with itself is waited for, and how often.
+/// Pause between two attempts while a server is loading, busy or failing over.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
+/// Number of such attempts.
 pub(super) const ROUNDS: usize = 60;
 
-/// Servers, and what they were.
+/// Servers, with their standing when they were first connected to.
 type Masters = Vec<(Arc<RedisNode>, NodeStanding)>;
 
 /// A whole database.
 pub(super) struct RedisBulk {
     pub(super) target: RedisTarget,
     pub(super) form: RecordForm,
-    role: NodeRole,
-    topology: Mutex<Arc<Topology>>,
-    pub(super) walk: tokio::sync::Mutex<Option<KeyScan>>,
-    /// The servers that records may have been written to, as they were when they were met.
-    masters: Option<tokio::sync::Mutex<Masters>>,
-    /// The name of the connections that write.
-    pub(super) turn: OnceLock<String>,
+    pub(super) role: NodeRole,
+    pub(super) topology: Mutex<Arc<Topology>>,
+    pub(super) key_scan: tokio::sync::Mutex<Option<KeyScan>>,
+    /// The servers that may have been written to; none unless the database is filled.
+    pub(super) masters: Option<tokio::sync::Mutex<Masters>>,
+    /// The connection name that marks this run as the only writer.
+    pub(super) writer_name: OnceLock<String>,
 }
 
 impl RedisBulk {
-    /// Opens a database whose records have this form.
+    /// Opens a database for one of the purposes.
     pub(super) async fn open(
         options: &EngineOptions,
         purpose: BulkPurpose,
@@ -73,110 +73,28 @@ impl RedisBulk {
             form,
             role,
             topology: Mutex::new(Arc::new(topology)),
-            walk: tokio::sync::Mutex::default(),
+            key_scan: tokio::sync::Mutex::default(),
             masters: (purpose == BulkPurpose::Fill).then(tokio::sync::Mutex::default),
-            turn: OnceLock::new(),
+            writer_name: OnceLock::new(),
         };
-        whole.meet().await.map_err(|error| EngineOpenError::new(error.0))?;
+        whole.note_masters().await.map_err(|error| EngineOpenError::new(error.0))?;
         if purpose == BulkPurpose::Fill {
-            whole.take_turn().await.map_err(|error| EngineOpenError::new(error.0))?;
+            whole.become_only_writer().await.map_err(|error| EngineOpenError::new(error.0))?;
         }
         Ok(Arc::new(whole))
     }
 
-    /// Who has which slots, as far as it is known.
-    pub(super) fn topology(&self) -> Arc<Topology> {
-        Arc::clone(&self.topology.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// An error of this database.
+    /// Returns an error that names this database.
     pub(super) fn failed(&self, why: &str) -> BulkError {
         BulkError(format!("the Redis of {}: {why}", self.target.describe()))
     }
 
-    /// Looks who has which slots by now.
-    pub(super) async fn survey(&self) -> Result<(), BulkError> {
-        if !matches!(self.target.servers, RedisServers::Cluster(_)) {
-            return Err(self.failed("it is a node of a cluster: write redis+cluster:// and its address"));
-        }
-        let found = cluster(&self.target, &self.role).await.map_err(|failure| self.failed(&failure.why))?;
-        *self.topology.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
-        self.call_again().await?;
-        self.meet().await
-    }
-
-    /// Notes what servers records may be written to.
-    async fn meet(&self) -> Result<(), BulkError> {
-        let Some(masters) = &self.masters else { return Ok(()) };
-        let mut masters = masters.lock().await;
-        for node in self.topology().nodes() {
-            let standing = self.standing(node).await?;
-            if !masters.iter().any(|(_, known)| standing.is_still(known)) {
-                masters.push((Arc::clone(node), standing));
-            }
-        }
-        Ok(())
-    }
-
-    /// Fails if one of them is not the same master any more: what it had not passed on is lost.
-    pub(super) async fn check_masters(&self) -> Result<(), BulkError> {
-        let Some(masters) = &self.masters else { return Ok(()) };
-        for (node, known) in masters.lock().await.iter() {
-            if !self.standing(node).await?.is_still(known) {
-                return Err(self.failed(&format!(
-                    "{} is no longer the master that was written to, and may have lost some of that: run this again",
-                    self.name(node)
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    async fn standing(&self, node: &RedisNode) -> Result<NodeStanding, BulkError> {
-        let is_cluster = matches!(self.target.servers, RedisServers::Cluster(_));
-        NodeStanding::of(node, is_cluster).await.map_err(|failure| self.failed(&failure.why))
-    }
-
-    /// Finds all servers anew, or opens the one there is once more.
-    pub(super) async fn survey_or_reopen(&self) -> Result<(), BulkError> {
-        match RedisNode::of_target(&self.target, &self.role) {
-            None => self.survey().await,
-            Some(node) => {
-                node.open().await.map_err(|failure| self.failed(&failure.why))?;
-                *self.topology.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Topology::one(node));
-                self.call_again().await
-            }
-        }
-    }
-
-    pub(super) async fn connect_referred(
-        &self,
-        details: &str,
-        from: &RedisNode,
-    ) -> Result<Arc<RedisNode>, BulkError> {
-        let unknown = || self.failed("a node refers to nobody");
-        let address = match referred(details, from).ok_or_else(unknown)? {
-            Referral::To(address) => address,
-            // Those that have a slot are surveyed, so that this one is on its way.
-            Referral::Unnamed(slot) => {
-                let replies = from.exchange(&ask_nodes(), LIMIT).await;
-                let replies = replies.map_err(|failure| self.failed(&failure.why))?;
-                topology::unnamed(&replies, slot, true).ok_or_else(unknown)?
-            }
-        };
-        if let Some(node) = self.topology().node(&address) {
-            return Ok(Arc::clone(node));
-        }
-        let node = RedisNode::of_cluster(address, &self.target.access, &self.role);
-        node.open().await.map_err(|failure| self.failed(&failure.why))?;
-        Ok(node)
-    }
-
+    /// Returns the key in Redis for a key without the prefix.
     fn full_key(&self, rest: &[u8]) -> Vec<u8> {
         [self.form.prefix().as_bytes(), rest].concat()
     }
 
-    /// What is under these keys, of which each is told without what all begin with.
+    /// Reads the values of keys without their prefix.
     async fn look_up(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Item>>, BulkError> {
         let job = |rest: &Vec<u8>| {
             let key = self.full_key(rest);
@@ -206,30 +124,14 @@ impl RedisBulk {
         Ok(Items { items: self.look_up(keys).await?.into_iter().flatten().collect(), next })
     }
 
-    /// Does what the script has decided.
-    fn swapped(&self, job: &KeyJob) -> Result<ChangeOutcome, BulkError> {
+    /// Returns the outcome that the script has replied.
+    fn swap_outcome(&self, job: &KeyJob) -> Result<ChangeOutcome, BulkError> {
         match job.replies.as_slice() {
             [Value::Int(1)] => Ok(ChangeOutcome::Done),
             [Value::Int(0)] => Ok(ChangeOutcome::Changed),
-            _ => Err(self.failed("an unknown reply of the script")),
+            _ => Err(self.failed("unexpected reply of the script")),
         }
     }
-}
-
-/// All servers of a cluster, connected to.
-async fn cluster(target: &RedisTarget, role: &NodeRole) -> Result<Topology, ConnectError> {
-    let (seed, _) = ask_seeds(target, role).await?;
-    let shares = parse_slots(&seed, &seed.exchange(&ask_slots(), LIMIT).await?)?;
-    let topology = Topology::cluster(&shares, |address| match seed.address() == Some(address) {
-        true => Arc::clone(&seed),
-        false => RedisNode::of_cluster(address.clone(), &target.access, role),
-    });
-    let connect = |node: &Arc<RedisNode>| {
-        let node = Arc::clone(node);
-        async move { if node.is_connected() { Ok(()) } else { node.open().await } }
-    };
-    try_join_all(topology.nodes().iter().map(connect)).await?;
-    Ok(topology)
 }
 
 impl Bulk for RedisBulk {
@@ -251,19 +153,19 @@ impl Bulk for RedisBulk {
                     node.exchange(&question, LIMIT).await.map_err(|failure| self.failed(&failure.why))?;
                 if let Some(failure) = replies.iter().find_map(refusal) {
                     return Err(self.failed(&format!(
-                        "the account must be allowed to run INFO, to tell whether source and destination are the \
-                         same ({})",
+                        "allow the account INFO, which is needed to see whether source and destination are the same \
+                         database ({})",
                         failure.why
                     )));
                 }
                 let texts = replies.into_iter().filter_map(|reply| redis::from_redis_value(reply).ok());
                 let text: String = texts.collect::<Vec<String>>().join("\n");
-                // A replica has what its master has.
-                let known = text.lines().filter_map(|line| {
+                // A replica has the records of its master.
+                let ids = text.lines().filter_map(|line| {
                     line.strip_prefix("run_id:").or_else(|| line.strip_prefix("master_replid:"))
                 });
-                let (engine, database) = (self.form.engine(), self.target.access.database());
-                names.extend(known.map(|name| format!("{engine} {} {database}", name.trim())));
+                let (engine, database) = (self.form.engine(), self.target.access.database);
+                names.extend(ids.map(|id| format!("{engine} {} {database}", id.trim())));
             }
             Ok(names)
         })
@@ -272,7 +174,7 @@ impl Bulk for RedisBulk {
     fn names(&self) -> BulkFuture<'_, Vec<String>> {
         Box::pin(async {
             let mut names = self.identity("", false).await?;
-            let (engine, database) = (self.form.engine(), self.target.access.database());
+            let (engine, database) = (self.form.engine(), self.target.access.database);
             let addresses = self.target.resolved().await;
             names.extend(addresses.into_iter().map(|address| format!("{engine} {address} {database}")));
             Ok(names)
@@ -336,7 +238,7 @@ impl Bulk for RedisBulk {
             };
             let count = records.len();
             let jobs = self.run(records.iter().map(job).collect()).await?;
-            let in_the_way: Vec<KeyJob> = jobs
+            let overwrites: Vec<KeyJob> = jobs
                 .into_iter()
                 .filter(KeyJob::has_wrong_type)
                 .map(|job| {
@@ -344,7 +246,7 @@ impl Bulk for RedisBulk {
                     KeyJob::new(job.key, [vec![delete], job.commands].concat())
                 })
                 .collect();
-            self.run(in_the_way).await?;
+            self.run(overwrites).await?;
             Ok(vec![ChangeOutcome::Done; count])
         })
     }
@@ -352,11 +254,11 @@ impl Bulk for RedisBulk {
     fn add(&self, additions: Vec<Addition>) -> BulkFuture<'_, Vec<ChangeOutcome>> {
         Box::pin(async move {
             let mut outcomes = vec![ChangeOutcome::Changed; additions.len()];
-            let mut places = Vec::new();
+            let mut indexes = Vec::new();
             let mut jobs = Vec::new();
             for (at, addition) in additions.iter().enumerate() {
-                let (held, there) = match &addition.seen {
-                    None => (self.form.held_of_nothing(), Record::default()),
+                let (held, present) = match &addition.seen {
+                    None => (self.form.held_if_absent(), Record::default()),
                     Some(Item { held, record: Ok(record), .. }) => (held.clone(), *record),
                     Some(Item { record: Err(why), .. }) => {
                         outcomes[at] = ChangeOutcome::Refused(format!("in the destination: {why}"));
@@ -364,13 +266,13 @@ impl Bulk for RedisBulk {
                     }
                 };
                 let key = self.form.key(addition.digest);
-                let sum = self.clamp(&united(&there, &addition.record));
+                let sum = self.clamp(&united(&present, &addition.record));
                 let command = self.form.replace(&key, &held, &sum, addition.expires);
-                places.push(at);
+                indexes.push(at);
                 jobs.push(KeyJob::new(key, vec![command]));
             }
-            for (at, job) in places.into_iter().zip(self.run(jobs).await?) {
-                outcomes[at] = self.swapped(&job)?;
+            for (at, job) in indexes.into_iter().zip(self.run(jobs).await?) {
+                outcomes[at] = self.swap_outcome(&job)?;
             }
             Ok(outcomes)
         })
@@ -384,12 +286,11 @@ impl Bulk for RedisBulk {
                 KeyJob::new(key, vec![command])
             };
             let jobs = self.run(items.into_iter().map(job).collect()).await?;
-            jobs.iter().map(|job| self.swapped(job)).collect()
+            jobs.iter().map(|job| self.swap_outcome(job)).collect()
         })
     }
 
-    /// Redis alone knows when it writes to its disk. But a master that was replaced goes on as if nothing
-    /// had happened, and what it is told is lost.
+    /// Only checks for failovers, after which records may be lost. Redis decides itself when it writes to its disk.
     fn sync(&self) -> BulkFuture<'_, ()> {
         Box::pin(self.check_masters())
     }

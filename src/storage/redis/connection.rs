@@ -21,13 +21,13 @@ use crate::storage::remote::start::ConnectError;
 use crate::storage::remote::tls::{self, Tls};
 
 impl RedisLogin {
-    /// A new connection to this server. Takes as long as it takes.
+    /// Connects and logs in, without a time limit.
     pub(super) async fn connect(&self, address: &RedisAddress) -> Result<RedisConnection, ConnectError> {
         let error = match self.open(address, self.password.as_deref()).await? {
             Ok(connection) => return Ok(connection),
             Err(error) => error,
         };
-        // As with the established server's library, a password that the server does not need is no failure.
+        // Like the Python server, ignores a password that the server does not need.
         let first = Self { database: 0, ..self.clone() };
         if error.kind() == ErrorKind::AuthenticationFailed
             && self.user.is_none()
@@ -35,19 +35,21 @@ impl RedisLogin {
             && let Ok(reply) = connection.send_packed_command(&redis::cmd("PING")).await
             && needs_no_password(&reply)
         {
-            Self::tell_of_password(address);
+            Self::warn_of_unused_password(address);
             return self.open(address, None).await?.map_err(|error| failure_of(&error));
         }
         Err(failure_of(&error))
     }
 
-    /// Warns once that a server needs no password.
-    fn tell_of_password(address: &RedisAddress) {
-        static TOLD: Mutex<Vec<RedisAddress>> = Mutex::new(Vec::new());
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-        if !told.contains(address) {
-            told.push(address.clone());
-            warn!("the Redis server {address} needs no password, and the one of DigestDB is not used");
+    /// Logs, once per server, that the password of `DigestDB` is not used.
+    fn warn_of_unused_password(address: &RedisAddress) {
+        static LOGGED: Mutex<Vec<RedisAddress>> = Mutex::new(Vec::new());
+        let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+        if !logged.contains(address) {
+            logged.push(address.clone());
+            warn!(
+                "the Redis server {address} needs no password: remove the one in DigestDB, which is not used"
+            );
         }
     }
 
@@ -67,11 +69,11 @@ impl RedisLogin {
             (RedisAddress::Tcp(host, port), Some(tls)) => {
                 let stream = encrypted(host, *port, tls).await?;
                 match answered(speak(&settings, stream).await).await {
-                    // A client of TLS 1.3 learns only now that it is refused, and the reason may be lost.
+                    // With TLS 1.3 a server refuses the client after the handshake, and its alert may be lost.
                     Err(error) if error.kind() == ErrorKind::Io && tls::in_words(&error).is_none() => {
                         Err(ConnectError::temporary(format!(
-                            "{error}, as soon as TLS was agreed: the server may want a certificate of its clients, and \
-                             must not (tls-auth-clients no)"
+                            "{error}, right after the TLS handshake: if the server requires client certificates, turn \
+                             that off there (tls-auth-clients no)"
                         )))
                     }
                     spoken => Ok(spoken),
@@ -89,17 +91,17 @@ impl RedisLogin {
     }
 }
 
-/// How long a server may take to agree on TLS. A server without TLS waits for the end of a line.
+/// Time limit of the TLS handshake. A server without TLS does not answer it.
 const HANDSHAKE: Duration = Duration::from_millis(600);
 
-/// A connection that ends with its last user, also while it still waits for a reply.
+/// A shared connection that is closed when its last clone is dropped, even if it still waits for a reply.
 #[derive(Clone)]
 pub(super) struct RedisConnection {
     commands: MultiplexedConnection,
     _serving: Arc<Serving>,
 }
 
-/// The task that reads and writes for a connection.
+/// The task that reads and writes for a connection, aborted on drop.
 struct Serving(JoinHandle<()>);
 
 impl Drop for Serving {
@@ -122,18 +124,18 @@ impl DerefMut for RedisConnection {
     }
 }
 
-/// A connection to the first of the host's addresses that answers.
+/// Connects to the first of the host's addresses that answers.
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
     if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "its host has no address"));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "its host name has no address"));
     }
     let (stream, _) = select_ok(addresses.into_iter().map(|one| Box::pin(TcpStream::connect(one)))).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// A connection whose server has proved its identity as the URL asks.
+/// Connects with TLS, and verifies the server as the URL says.
 async fn encrypted(host: &str, port: u16, tls: &Tls) -> Result<TlsStream<TcpStream>, ConnectError> {
     let (name, client) = (tls::server_name(host)?, tls.client()?);
     let stream = tcp(host, port).await.map_err(|error| ConnectError::temporary(error.to_string()))?;
@@ -144,24 +146,24 @@ async fn encrypted(host: &str, port: u16, tls: &Tls) -> Result<TlsStream<TcpStre
             None => ConnectError::temporary(error.to_string()),
         }),
         Err(_) => Err(ConnectError::temporary(
-            "it accepts connections, and does not answer in TLS: see that TLS is on there, at this port",
+            "it accepts connections, but does not answer in TLS: check that TLS is enabled there on this port",
         )),
     }
 }
 
-/// A connection through which something has come back.
+/// Checks a connection with `PING`.
 async fn answered(connection: Result<RedisConnection, RedisError>) -> Result<RedisConnection, RedisError> {
     let mut connection = connection?;
     connection.send_packed_command(&redis::cmd("PING")).await?;
     Ok(connection)
 }
 
-/// Logs in.
+/// Logs in over a stream, and starts the task that serves the connection.
 async fn speak(
     settings: &RedisConnectionInfo,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<RedisConnection, RedisError> {
-    // The caller has set a limit, for all of it.
+    // Callers limit the time of whole operations.
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let (connection, serving) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
     Ok(RedisConnection { commands: connection, _serving: Arc::new(Serving(tokio::spawn(serving))) })
@@ -175,9 +177,9 @@ fn needs_no_password(reply: &Value) -> bool {
     }
 }
 
-/// Why there is no connection, as the library says.
+/// Converts an error of the library, and decides whether it is permanent.
 pub(super) fn failure_of(error: &RedisError) -> ConnectError {
-    // A server refuses a client of TLS 1.3 when the handshake is over.
+    // With TLS 1.3 a server refuses the client after the handshake.
     if let Some(why) = tls::in_words(error) {
         return ConnectError::permanent(why);
     }
@@ -189,13 +191,13 @@ pub(super) fn failure_of(error: &RedisError) -> ConnectError {
     ConnectError { why: in_words(error), is_permanent }
 }
 
-/// What a server says, in words where the library has only names for it.
+/// Returns the error's text, or a clearer one for common errors.
 pub(super) fn in_words(error: &RedisError) -> String {
     let said = error.to_string();
     if error.kind() == ErrorKind::AuthenticationFailed {
         "it refuses the user or the password of DigestDB".to_owned()
     } else if error.code() == Some("NOAUTH") {
-        "it needs a password, or another one than DigestDB has (NOAUTH)".to_owned()
+        "it needs a password, or a different one from that in DigestDB (NOAUTH)".to_owned()
     } else if let Some((_, why)) = said.split_once("refused to switch database - ") {
         let why = why.split_once(": ").map_or(why, |(_, why)| why);
         format!("it refuses the database of DigestDB: {why}")
@@ -204,7 +206,7 @@ pub(super) fn in_words(error: &RedisError) -> String {
     }
 }
 
-/// What a server replied when it refused.
+/// Returns the error in a reply, if it is one.
 pub(super) fn refusal(reply: &Value) -> Option<ConnectError> {
     match reply {
         Value::ServerError(error) => Some(failure_of(&RedisError::from(error.clone()))),

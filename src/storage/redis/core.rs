@@ -1,8 +1,7 @@
-//! What a batch asks of the servers: which commands, to whom, and what their replies mean.
+//! Execution of a batch: plans the commands, sends them to their servers, and interprets the replies.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -15,52 +14,50 @@ use super::node::{NodeRole, RedisNode};
 use super::record_form::RecordForm;
 use super::refusal::RedisRefusal;
 use super::target::{RedisAddress, RedisTarget};
-use super::topology::{Referral, Topology, ask_nodes, referred, unnamed};
+use super::topology::Topology;
 use crate::storage::remote::presence::time_left;
 use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, BatchEntry, StorageError};
 
-/// How long a node that another one referred to may take to be connected to.
-const REFERRED_NODE_LIMIT: Duration = Duration::from_millis(300);
-/// How often a command is sent at most: referred from node to node, and once more when a server did
-/// not know the script.
+/// How often a command is sent at most, because of referrals and of a server that does not have the script.
 const ROUNDS: usize = 5;
 
-/// For how many digests a script counts in one call, during which Redis does nothing else. In a cluster all
-/// keys of a call must have one slot, which those of a batch hardly ever do: there it is one.
+/// Maximum number of digests that one call of the script counts. Redis does nothing else during the call. In a cluster
+/// a call has one digest, because all its keys must be in the same slot.
 const CALL: usize = 256;
 
-/// How long it is known which node without a name another one means.
-const UNNAMED_PERIOD: Duration = Duration::from_secs(1);
+/// The addresses of nodes without a host name, by referring node, slot, and whether the referral was an `ASK`; each
+/// with the time of the query.
+type UnnamedNodes = HashMap<(RedisAddress, usize, bool), (Instant, RedisAddress)>;
 
-/// What has been asked, of which node, for which slot and whether for one on its way; and the answer.
-type Unnamed = HashMap<(RedisAddress, usize, bool), (Instant, RedisAddress)>;
-
-/// The servers and all that is known of them.
+/// The state shared between the engine and its background tasks.
 pub(super) struct RedisCore {
     pub(super) target: RedisTarget,
     pub(super) form: RecordForm,
+    /// Seconds after which records expire; none: never.
     pub(super) age: Option<u64>,
     pub(super) topology: ArcSwap<Topology>,
-    /// Asks for a look at who has which slots.
+    /// Triggers a survey of the cluster.
     pub(super) stale: Notify,
-    /// Nodes that others have referred to since the last such look.
+    /// Nodes found by referral since the last survey.
     pub(super) referred_nodes: Mutex<Vec<Arc<RedisNode>>>,
-    /// Which nodes without a name others have referred to since then.
-    pub(super) unnamed: Mutex<Unnamed>,
+    /// Nodes without a host name found by referral since the last survey.
+    pub(super) unnamed: Mutex<UnnamedNodes>,
     pub(super) refusals: Refusals,
 }
 
 /// One command for one digest of a batch.
 pub(super) struct BatchCommand {
+    /// Index of the digest's entry in the batch.
     entry: usize,
-    step: CommandKind,
+    kind: CommandKind,
     node: Arc<RedisNode>,
-    /// Whether the node was told by another one to take it.
+    /// Whether another node referred to this one with `ASK`.
     asking: bool,
-    /// Whether the node did not know the script.
+    /// Whether the node does not have the script.
     unscripted: bool,
-    /// Whether it is to be counted by a call of its own, since the account may not touch some key of the last one.
+    /// Whether it needs a script call of its own: in a cluster, or because the account may not access some key of a
+    /// larger call.
     alone: bool,
 }
 
@@ -71,12 +68,12 @@ enum CommandKind {
 }
 
 impl RedisCore {
-    /// What servers are wanted for.
+    /// Returns the role of all servers: counting.
     pub(super) fn role(&self) -> NodeRole {
         NodeRole::Change(self.form.trial(self.age))
     }
 
-    /// What to send for a batch; nothing for what cannot be had now.
+    /// Returns the commands of a batch, without those whose server is unavailable or unknown.
     pub(super) fn plan(&self, batch: &Batch) -> Vec<BatchCommand> {
         let topology = self.topology.load();
         let mut tasks = Vec::new();
@@ -88,11 +85,11 @@ impl RedisCore {
             if node.presence().epoch().is_none() {
                 continue;
             }
-            let steps = [(CommandKind::LookUp, entry.look_up), (CommandKind::Count, entry.changes())];
-            for (step, _) in steps.into_iter().filter(|(_, wanted)| *wanted) {
+            let kinds = [(CommandKind::LookUp, entry.look_up), (CommandKind::Count, entry.changes())];
+            for (kind, _) in kinds.into_iter().filter(|(_, is_needed)| *is_needed) {
                 tasks.push(BatchCommand {
                     entry: at,
-                    step,
+                    kind,
                     node: Arc::clone(node),
                     asking: false,
                     unscripted: false,
@@ -103,6 +100,7 @@ impl RedisCore {
         tasks
     }
 
+    /// Executes the commands of a batch, and stores the outcomes in it.
     pub(super) async fn serve(&self, mut batch: Batch, mut tasks: Vec<BatchCommand>) -> Batch {
         let deadline = Instant::now() + time_left(batch.since());
         let moment = self.form.moment(batch.now());
@@ -124,7 +122,7 @@ impl RedisCore {
         batch
     }
 
-    /// Sends the commands for one server; the replies are in the order of the tasks.
+    /// Sends the commands for one server, and returns the replies in the order of the commands.
     async fn run_group(
         &self,
         group: &[BatchCommand],
@@ -137,9 +135,9 @@ impl RedisCore {
         if group.iter().any(|task| task.unscripted) {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(self.form.script());
         }
-        // All records are wanted as they were before the batch.
+        // Look-ups come first, because they must return the records as they were before the batch.
         let (look_ups, counts): (Vec<usize>, Vec<usize>) =
-            (0..group.len()).partition(|at| group[*at].step == CommandKind::LookUp);
+            (0..group.len()).partition(|at| group[*at].kind == CommandKind::LookUp);
         let (alone, counts): (Vec<usize>, Vec<usize>) = counts.into_iter().partition(|at| group[*at].alone);
         let mut calls: Vec<(usize, &[usize])> = Vec::with_capacity(group.len());
         for call in look_ups.chunks(1).chain(alone.chunks(1)).chain(counts.chunks(CALL)) {
@@ -149,7 +147,7 @@ impl RedisCore {
             }
             calls.push((pipeline.len(), call));
             let entry = &entries[task.entry];
-            pipeline.add_command(match task.step {
+            pipeline.add_command(match task.kind {
                 CommandKind::LookUp if entry.times => self.form.look_up(&self.form.key(entry.digest)),
                 CommandKind::LookUp => self.form.look_up_counts(&self.form.key(entry.digest)),
                 CommandKind::Count => {
@@ -162,7 +160,7 @@ impl RedisCore {
         let mut replies = node.run(&pipeline, deadline).await?;
         let mut taken = vec![Value::Nil; group.len()];
         for (at, call) in calls {
-            match (group[call[0]].step, std::mem::take(replies.get_mut(at)?)) {
+            match (group[call[0]].kind, std::mem::take(replies.get_mut(at)?)) {
                 (CommandKind::Count, Value::Array(outcomes)) if outcomes.len() == call.len() => {
                     call.iter().zip(outcomes).for_each(|(at, outcome)| taken[*at] = outcome);
                 }
@@ -174,7 +172,7 @@ impl RedisCore {
         Some(taken)
     }
 
-    /// Takes one reply; returns what is to be sent again, since it was not done.
+    /// Stores the outcome of a reply in the batch, or returns the command to send again if it was not executed.
     async fn take(
         &self,
         entry: &mut BatchEntry,
@@ -182,26 +180,26 @@ impl RedisCore {
         reply: Value,
         deadline: Instant,
     ) -> Option<BatchCommand> {
-        let outcome = match (task.step, reply) {
+        let outcome = match (task.kind, reply) {
             (_, Value::ServerError(error)) => match RedisRefusal::of(&error) {
                 RedisRefusal::NoScript => return Some(BatchCommand { unscripted: true, ..task }),
                 meaning @ (RedisRefusal::Moved | RedisRefusal::Ask) => {
                     let asking = meaning == RedisRefusal::Ask;
-                    let node = self.refer(&task.node, error.details(), asking, deadline).await?;
+                    let node = self.follow(&task.node, error.details(), asking, deadline).await?;
                     return Some(BatchCommand { node, asking, ..task });
                 }
-                // Nothing of the call was done.
-                RedisRefusal::ForbiddenKey if task.step == CommandKind::Count && !task.alone => {
+                // The call has changed nothing: repeat it for each digest alone.
+                RedisRefusal::ForbiddenKey if task.kind == CommandKind::Count && !task.alone => {
                     return Some(BatchCommand { alone: true, ..task });
                 }
                 RedisRefusal::WrongType => Err(StorageError::Damaged),
                 meaning => {
                     let why = in_words(&redis::RedisError::from(error));
-                    let is_absent = matches!(meaning, RedisRefusal::Passing | RedisRefusal::Forbidden);
-                    if is_absent && let Some(epoch) = task.node.presence().epoch() {
+                    let is_unusable = matches!(meaning, RedisRefusal::Passing | RedisRefusal::Forbidden);
+                    if is_unusable && let Some(epoch) = task.node.presence().epoch() {
                         task.node.presence().lost(epoch, &why);
                     }
-                    if is_absent || meaning == RedisRefusal::NoSlot {
+                    if is_unusable || meaning == RedisRefusal::NoSlot {
                         self.stale.notify_one();
                     }
                     Err(self.refusals.refused(&why))
@@ -213,9 +211,9 @@ impl RedisCore {
             }
             (CommandKind::Count, Value::Int(1)) => Ok(()),
             (CommandKind::Count, Value::Int(0)) => Err(StorageError::Damaged),
-            (CommandKind::Count, _) => Err(self.refusals.refused("an unknown reply of the script")),
+            (CommandKind::Count, _) => Err(self.refusals.refused("unexpected reply of the script")),
         };
-        match task.step {
+        match task.kind {
             CommandKind::LookUp => entry.found = outcome.and(entry.found),
             CommandKind::Count => (entry.reported, entry.whitelisted) = (outcome, outcome),
         }
@@ -225,56 +223,11 @@ impl RedisCore {
         None
     }
 
-    /// The node to which another one refers for a key.
-    async fn refer(
-        &self,
-        from: &RedisNode,
-        details: Option<&str>,
-        asking: bool,
-        deadline: Instant,
-    ) -> Option<Arc<RedisNode>> {
-        if !asking {
-            self.stale.notify_one();
-        }
-        let address = match referred(details?, from)? {
-            Referral::To(address) => address,
-            Referral::Unnamed(slot) => self.address_of(from, slot, asking, deadline).await?,
-        };
-        match self.known(&address) {
-            Some(node) => Some(node),
-            None => self.connect_referred(address, deadline).await,
-        }
-    }
-
-    /// The address of the node without a name that another one means, for a key of this slot.
-    async fn address_of(
-        &self,
-        from: &RedisNode,
-        slot: usize,
-        asking: bool,
-        deadline: Instant,
-    ) -> Option<RedisAddress> {
-        let question = (from.address()?.clone(), slot, asking);
-        if let Some((since, known)) = self.unnamed().get(&question)
-            && since.elapsed() < UNNAMED_PERIOD
-        {
-            return Some(known.clone());
-        }
-        let replies = from.run(&ask_nodes(), deadline).await?;
-        let found = unnamed(&replies, slot, asking);
-        if found.is_none() {
-            self.refusals
-                .refused("a node refers to one without a name, and CLUSTER NODES does not tell which");
-        }
-        self.unnamed().insert(question, (Instant::now(), found.clone()?));
-        found
-    }
-
-    pub(super) fn unnamed(&self) -> MutexGuard<'_, Unnamed> {
+    pub(super) fn unnamed(&self) -> MutexGuard<'_, UnnamedNodes> {
         self.unnamed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The node of this address, if there is a connection to it.
+    /// Returns the node with this address, if it is in the topology or was found by referral.
     pub(super) fn known(&self, address: &RedisAddress) -> Option<Arc<RedisNode>> {
         if let Some(node) = self.topology.load().node(address) {
             return Some(Arc::clone(node));
@@ -282,27 +235,12 @@ impl RedisCore {
         self.referred_nodes().iter().find(|node| node.address() == Some(address)).cloned()
     }
 
-    /// A connection to a node that has just joined; the next survey will find it, too. One that cannot be
-    /// reached is away, so that it is not tried for each digest.
-    async fn connect_referred(&self, address: RedisAddress, deadline: Instant) -> Option<Arc<RedisNode>> {
-        let node = RedisNode::of_cluster(address, &self.target.access, &self.role());
-        let limit = deadline.min(Instant::now() + REFERRED_NODE_LIMIT);
-        let unreachable = match tokio::time::timeout_at(limit, node.open()).await {
-            Ok(Ok(())) => None,
-            Ok(Err(failure)) => Some(failure.why),
-            Err(_) => Some("it does not answer in time".to_owned()),
-        };
-        node.keep(unreachable.as_deref());
-        self.referred_nodes().push(Arc::clone(&node));
-        unreachable.is_none().then_some(node)
-    }
-
     pub(super) fn referred_nodes(&self) -> MutexGuard<'_, Vec<Arc<RedisNode>>> {
         self.referred_nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The tasks of each server together.
+/// Groups the commands by server.
 fn by_node(tasks: Vec<BatchCommand>) -> Vec<Vec<BatchCommand>> {
     let mut groups: Vec<Vec<BatchCommand>> = Vec::new();
     for task in tasks {

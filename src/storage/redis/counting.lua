@@ -1,10 +1,10 @@
--- What the scripts of both forms of record share: counts as decimal texts of up to 64 bits, which the
--- numbers of Lua, floating, cannot hold.
+-- Functions of the counting scripts of both record forms. Counts are decimal texts of up to 64 bits, because Lua's
+-- floating-point numbers cannot hold them.
 
 local LIMIT = '9223372036854775807'
 
--- The sign and the digits, without leading zeros, of a whole number as the established server reads
--- it; nothing if it is none.
+-- Returns the sign and the digits, without leading zeros, of an integer in the syntax of the Python server (int()); nil
+-- if the text is not one.
 local function integer(text)
     local sign, digits = string.match(text, '^%s*([+-]?)([%d_]+)%s*$')
     if not digits or string.find(digits, '__', 1, true) or string.find(digits, '^_') or string.find(digits, '_$') then
@@ -13,14 +13,14 @@ local function integer(text)
     return sign, (string.gsub(string.gsub(digits, '_', ''), '^0+(%d)', '%1'))
 end
 
--- A count plus an amount, which stops at the limit; nothing if the count is damaged.
+-- Returns a count plus an amount, at most the limit; nil if the count is damaged.
 local function add(text, amount)
     local sign, digits = integer(text)
     if not digits then
         return nil
     end
     if sign == '-' then
-        -- Only foreign programs store negative counts, and small ones.
+        -- Negative counts come only from other programs, and are small.
         return #digits <= 15 and string.format('%.0f', amount - tonumber(digits)) or nil
     end
     if #digits > #LIMIT then
@@ -35,7 +35,7 @@ local function add(text, amount)
     return high > 0 and string.format('%.0f%09.0f', high, low) or string.format('%.0f', low)
 end
 
--- What becomes of each key, by a function of the key and its amounts.
+-- Returns the outcome for each key of count(key, amounts).
 local function each(count)
     local outcomes = {}
     for at, key in ipairs(KEYS) do

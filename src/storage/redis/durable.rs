@@ -1,4 +1,5 @@
-//! Bringing what a server was told to its disk.
+//! Durability: servers that keep nothing on disk are refused, and writes are flushed to disk before records are deleted
+//! elsewhere.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,30 +14,31 @@ use super::topology::SLOTS;
 use crate::record::Record;
 use crate::storage::bulk::BulkError;
 
-/// How long a sync of an append-only file is waited for. With `appendfsync no` there is none.
+/// How long to wait for an fsync of the append-only file. With `appendfsync no` there is none.
 const SYNC: Duration = Duration::from_secs(5);
-/// How many keys are tried to change something on a node; slots of some may be on the move.
+/// Number of keys to try for a write to a node, because slots of some may be moving.
 const PROBES: usize = 16;
-/// What to do where it is not possible.
-const OVERRIDE: &str = "or run this with --no-durability, which deletes without it";
+/// The alternative in error messages.
+const OVERRIDE: &str =
+    "or run this with --no-durability, which deletes records before the others are on disk";
 
 impl RedisBulk {
-    /// Refuses servers that keep nothing on their disks, or that throw records away when their memory is full.
+    /// Returns an error if a server keeps nothing on disk, or evicts records when its memory is full.
     pub(super) async fn refuse_volatile(&self) -> Result<(), BulkError> {
         for node in self.topology().nodes() {
             let mut question = redis::pipe();
             question.cmd("INFO").arg("memory");
             let memory = match self.ask(node, &question).await? {
-                // What it says of its disk is told below.
-                Value::ServerError(_) => Persistence(String::new()),
-                reply => Persistence(redis::from_redis_value(reply).unwrap_or_default()),
+                // A refused INFO is reported below.
+                Value::ServerError(_) => InfoReply(String::new()),
+                reply => InfoReply(redis::from_redis_value(reply).unwrap_or_default()),
             };
             let is_limited = memory.value("maxmemory").is_some_and(|limit| limit != "0");
             let policy = memory.value("maxmemory_policy").unwrap_or_default();
             if is_limited && !policy.is_empty() && policy != "noeviction" {
                 return Err(self.failed(&format!(
-                    "{} throws records away when its memory is full (maxmemory-policy {policy}), and --delete would leave \
-                     them nowhere: set noeviction there, {OVERRIDE}",
+                    "{} evicts records when its memory is full (maxmemory-policy {policy}), so that --delete can lose \
+                     them: set maxmemory-policy noeviction there, {OVERRIDE}",
                     self.name(node)
                 )));
             }
@@ -49,14 +51,14 @@ impl RedisBulk {
                 Value::ServerError(error) => {
                     let name = self.name(node);
                     let why = error.details().unwrap_or_default();
-                    warn!("cannot tell whether {name} saves by itself: CONFIG GET save is refused ({why})");
+                    warn!("cannot see whether {name} writes snapshots: CONFIG GET save is refused ({why})");
                     continue;
                 }
                 reply => redis::from_redis_value::<Vec<String>>(reply).unwrap_or_default(),
             };
             if save.get(1).is_none_or(String::is_empty) {
                 return Err(self.failed(&format!(
-                    "{} keeps nothing on its disk, and --delete would leave all records in its memory alone: set \
+                    "{} keeps nothing on its disk, so that --delete would leave the records only in its memory: set \
                      appendonly yes or save there, {OVERRIDE}",
                     self.name(node)
                 )));
@@ -65,12 +67,12 @@ impl RedisBulk {
         Ok(())
     }
 
-    /// Returns when everything that was stored is on the disks of all servers.
+    /// Waits until everything that was stored is on the disks of all servers.
     pub(super) async fn bring_to_disk(&self) -> Result<(), BulkError> {
         let mut before = Vec::new();
-        // Keys may move from a server that has not written them yet to one that has written all it had.
+        // Keys may move from a server that has not been flushed yet to one that has.
         for _ in 0..=REPETITIONS {
-            let nodes = self.look_for_others(&mut before).await?;
+            let nodes = self.changed_servers(&mut before).await?;
             if nodes.is_empty() {
                 return self.check_masters().await;
             }
@@ -85,9 +87,10 @@ impl RedisBulk {
         Err(self.failed(SLOTS_MOVE))
     }
 
-    /// Waits for a sync of the append-only file. Says no where the server makes none.
+    /// Waits for an fsync of the append-only file. Returns false if the server makes none.
     async fn sync_file(&self, node: &Arc<RedisNode>) -> Result<bool, BulkError> {
-        // It waits for what this connection has changed last; other nodes may have sent keys since.
+        // WAITAOF waits for the last write of this connection, so write something: other nodes may have sent keys
+        // since.
         let topology = self.topology();
         let keys = (0..SLOTS * 4).map(|number| format!("pyzord.probe.{number}").into_bytes());
         let own = keys.filter(|key| topology.route(key).is_some_and(|owner| Arc::ptr_eq(owner, node)));
@@ -106,7 +109,7 @@ impl RedisBulk {
                 _ => None,
             });
             match refused {
-                // Older servers do not know it, and an account may not be allowed to run it.
+                // WAITAOF itself fails on older servers, or if the account may not run it.
                 None => {
                     let has_synced = |synced: &Vec<Value>| synced.first() == Some(&Value::Int(1));
                     return Ok(matches!(reply, Value::Array(synced) if has_synced(synced)));
@@ -114,14 +117,14 @@ impl RedisBulk {
                 Some(error) if matches!(error.code(), "MOVED" | "ASK") => {}
                 Some(error) => {
                     let (name, why) = (self.name(node), error.details().unwrap_or_default());
-                    return Err(self.failed(&format!("{name} refuses a change: {} {why}", error.code())));
+                    return Err(self.failed(&format!("{name} refuses a write: {} {why}", error.code())));
                 }
             }
         }
         Ok(false)
     }
 
-    /// Has the append-only file written anew, which ends with a sync.
+    /// Has the append-only file rewritten, which ends with an fsync.
     async fn rewrite_file(&self, node: &RedisNode) -> Result<(), BulkError> {
         let mut rewriting = redis::pipe();
         rewriting.cmd("BGREWRITEAOF");
@@ -130,32 +133,35 @@ impl RedisBulk {
             .await
     }
 
-    /// Has a snapshot written, which ends with a sync.
+    /// Has a snapshot written, which ends with an fsync.
     async fn save(&self, node: &RedisNode) -> Result<(), BulkError> {
         let mut saving = redis::pipe();
         saving.cmd("BGSAVE");
         for _ in 0..ROUNDS {
             let before = self.persistence(node).await?.value("rdb_last_save_time");
-            // The time of the last save has whole seconds.
+            // The time of the last save is in whole seconds.
             tokio::time::sleep(Duration::from_millis(1100)).await;
             self.start(node, &saving, "BGSAVE").await?;
             self.ended(node, &["rdb_bgsave_in_progress"], "rdb_last_bgsave_status").await?;
-            // Another command may have stopped it, which is no failure of it.
+            // Another command may have aborted the save, without a failed status.
             if self.persistence(node).await?.value("rdb_last_save_time") != before {
                 return Ok(());
             }
         }
-        Err(self.failed(&format!("{} does not finish a BGSAVE", self.name(node))))
+        Err(self.failed(&format!(
+            "{}: each BGSAVE was aborted before it finished: run this again later",
+            self.name(node)
+        )))
     }
 
-    /// Starts something that goes on in another process of the server, of which there is one at a time.
+    /// Starts a background job of the server, when no other one is running.
     async fn start(&self, node: &RedisNode, command: &Pipeline, needed: &str) -> Result<(), BulkError> {
         loop {
             let Value::ServerError(error) = self.ask(node, command).await? else { return Ok(()) };
             let why = error.details().unwrap_or_default();
             if !why.contains("in progress") && !why.contains("process is active") {
                 return Err(self.failed(&format!(
-                    "{} cannot be told to write to its disk ({} {why}): allow {needed}, {OVERRIDE}",
+                    "{} refuses to write to its disk ({} {why}): allow the account {needed}, {OVERRIDE}",
                     self.name(node),
                     error.code()
                 )));
@@ -164,7 +170,7 @@ impl RedisBulk {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for the end of a background job: until no field of `busy` is 1. Then the field `status` must be ok.
     async fn ended(&self, node: &RedisNode, busy: &[&str], status: &str) -> Result<(), BulkError> {
         loop {
             let now = self.persistence(node).await?;
@@ -172,7 +178,7 @@ impl RedisBulk {
                 return match now.is(status, "ok") {
                     true => Ok(()),
                     false => Err(self.failed(&format!(
-                        "{} could not write to its disk ({status} of INFO); its log says why",
+                        "{} could not write to its disk ({status} of INFO): see its log",
                         self.name(node)
                     ))),
                 };
@@ -181,33 +187,34 @@ impl RedisBulk {
         }
     }
 
-    async fn persistence(&self, node: &RedisNode) -> Result<Persistence, BulkError> {
+    async fn persistence(&self, node: &RedisNode) -> Result<InfoReply, BulkError> {
         let mut question = redis::pipe();
         question.cmd("INFO").arg("persistence");
         match self.ask(node, &question).await? {
             Value::ServerError(error) => Err(self.failed(&format!(
-                "the account must be allowed to run INFO, to tell what is on the disk ({}), {OVERRIDE}",
+                "allow the account INFO, which is needed to see what is on the disk ({}), {OVERRIDE}",
                 error.details().unwrap_or_default()
             ))),
-            reply => Ok(Persistence(redis::from_redis_value(reply).unwrap_or_default())),
+            reply => Ok(InfoReply(redis::from_redis_value(reply).unwrap_or_default())),
         }
     }
 
+    /// Sends commands to a server and returns the last reply.
     pub(super) async fn ask(&self, node: &RedisNode, question: &Pipeline) -> Result<Value, BulkError> {
         let replies = node.exchange(question, LIMIT).await.map_err(|failure| self.failed(&failure.why))?;
         Ok(replies.into_iter().next_back().unwrap_or(Value::Nil))
     }
 
-    /// A server for people, within a line that names the database.
+    /// Returns a server's name for messages that also name the database.
     pub(super) fn name(&self, node: &RedisNode) -> String {
         node.address().map_or_else(|| "the master".to_owned(), ToString::to_string)
     }
 }
 
-/// What a server says of its disk or its memory.
-struct Persistence(String);
+/// The fields of a reply to `INFO`.
+struct InfoReply(String);
 
-impl Persistence {
+impl InfoReply {
     fn value(&self, name: &str) -> Option<String> {
         let value = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned());
         self.0.lines().find_map(value)

@@ -1,4 +1,4 @@
-//! Replies of a Redis as records, records as commands, and names of databases.
+//! Fuzz target of the Redis engines: replies as records, records as commands, and `DigestDB` values.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ use crate::storage::bulk::{map_tallies, map_times};
 use crate::storage::gdbm::fuzzing::zone;
 use pyzor_wire::digest::Digest;
 
-/// A record as the engine `redis` stores it, and as it reads that.
+/// Returns a record as the engine `redis` stores it, and as it reads it back.
 pub fn through_hash(record: &Record) -> (String, Option<Record>) {
     through(&RecordForm::hash(), record)
 }
 
-/// The same of the engine `redis_v0` in this time zone.
+/// Returns a record as the engine `redis_v0` stores it in this time zone, and as it reads it back.
 pub fn through_text(zone: &TimeZone, record: &Record) -> (String, Option<Record>) {
     through(&RecordForm::text(zone.clone()), record)
 }
@@ -28,12 +28,12 @@ fn through(form: &RecordForm, record: &Record) -> (String, Option<Record>) {
     (format!("{reply:?}"), form.decode(&reply).ok().flatten())
 }
 
-/// The database for people, and all that was made of its name, with the password.
+/// Parses a `DigestDB` value. Returns its description for messages, and its debug text with the password.
 pub(crate) fn parse_dsn(dsn: &str) -> Result<(String, String), String> {
     RedisTarget::parse(dsn).map(|target| (target.describe(), format!("{target:?}"))).map_err(|error| error.0)
 }
 
-/// Any reply and any record, in either form.
+/// Decodes arbitrary replies and encodes arbitrary records, in either form.
 pub(crate) fn target(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
     let choice = input.byte();
@@ -55,7 +55,7 @@ pub(crate) fn target(bytes: &[u8]) {
     }
 }
 
-/// Any reply.
+/// Returns an arbitrary reply.
 fn value(input: &mut FuzzInput<'_>, depth: u8) -> Value {
     match input.byte() % 12 {
         0 => Value::Nil,
@@ -79,7 +79,7 @@ fn value(input: &mut FuzzInput<'_>, depth: u8) -> Value {
     }
 }
 
-/// A hash's fields are numbers, nothing is 0, and a time of 0 is none.
+/// Checks a decoded hash against a model: fields are numbers, a missing one is 0, and a time of 0 is none.
 fn check_numbers(values: &[Value], record: &Record) {
     let number = |at: usize| match &values[at] {
         Value::BulkString(text) => model_integer(text),
@@ -91,23 +91,23 @@ fn check_numbers(values: &[Value], record: &Record) {
     }
 }
 
-/// What is stored is read back as the form says that it will be.
+/// Checks that a stored record is read back as [`RecordForm::read_back`] says.
 fn check_written(form: &RecordForm, record: &Record) {
     let record = map_tallies(record, |_, tally| map_times(tally, |time| Some(form.clamp(time))));
     let expected = map_tallies(&record, |_, tally| map_times(tally, |time| form.read_back(time)));
     let reply = stored(form, &record);
     assert_eq!(form.decode(&reply), Ok(Some(expected)), "{reply:?}");
     assert_eq!(map_tallies(&expected, |_, tally| map_times(tally, |time| form.read_back(time))), expected);
-    // The command that compares first has the same values.
+    // The swapping script gets the same values.
     let replace = arguments(&form.replace(b"key", b"held", &record, None));
     let store = arguments(&form.store(b"key", &record, None)[0]);
     assert_eq!(replace[replace.len() - (store.len() - 2)..], store[2..]);
 }
 
-/// A record as a look-up finds it after it has been stored.
+/// Returns the reply to a look-up after a record has been stored.
 fn stored(form: &RecordForm, record: &Record) -> Value {
     let key = form.key(Digest::from_bytes([7; 20]));
-    assert_eq!(form.rest(&key), Digest::from_bytes([7; 20]).to_hex());
+    assert_eq!(form.without_prefix(&key), Digest::from_bytes([7; 20]).to_hex());
     let arguments = arguments(&form.store(&key, record, None)[0]);
     assert_eq!(arguments[1], key);
     match arguments[0].as_slice() {
@@ -127,12 +127,12 @@ fn stored(form: &RecordForm, record: &Record) -> Value {
 fn arguments(cmd: &Cmd) -> Vec<Vec<u8>> {
     let argument = |argument: Arg<&[u8]>| match argument {
         Arg::Simple(bytes) => bytes.to_vec(),
-        _ => panic!("an argument that is no text"),
+        _ => panic!("the argument is a cursor"),
     };
     cmd.args_iter().map(argument).collect()
 }
 
-/// What was found can be told from everything else that could have been.
+/// Checks that the `held` value of a reply is unambiguous.
 fn check_held(form: &RecordForm, reply: &Value) {
     let Some(held) = form.held(reply) else { return };
     let Value::Array(values) = reply else {
@@ -141,7 +141,7 @@ fn check_held(form: &RecordForm, reply: &Value) {
     let mut rest = held.as_slice();
     for value in values {
         let Value::BulkString(text) = value else {
-            rest = rest.strip_prefix(b"-").unwrap_or_else(|| panic!("{value:?} is told as something"));
+            rest = rest.strip_prefix(b"-").unwrap_or_else(|| panic!("{value:?} is encoded as a value"));
             continue;
         };
         let colon = rest.iter().position(|byte| *byte == b':').unwrap_or_default();

@@ -1,10 +1,11 @@
--- Counts ARGV[2n + 1] reports and ARGV[2n + 2] whitelistings of the digest under each KEYS[n] at the second
--- ARGV[1], and lets its record expire after ARGV[2] seconds, or never if that is 0. Returns for each key 1; or,
--- having changed nothing of it, 0 if any field is damaged, or the server's refusal.
+-- Counts ARGV[2n + 1] reports and ARGV[2n + 2] whitelistings in the hash under each KEYS[n]. ARGV[1] is the current
+-- time in seconds; ARGV[2] the seconds after which the records expire, or 0 for never. Returns for each key 1 if it was
+-- counted, 0 if a field is damaged, or the server's error; in the latter cases the record is unchanged.
 
 local now, age = ARGV[1], ARGV[2]
 local renewal = age == '0' and {'PERSIST', 'pyzord.probe'} or {'EXPIRE', 'pyzord.probe', age}
--- It comes last, behind what is written. Redis before 7 cannot be asked.
+-- The renewal follows the write, so a refusal would come too late: check the permission first. Redis before 7 has no
+-- acl_check_cmd.
 if redis.acl_check_cmd and not redis.acl_check_cmd(unpack(renewal)) then
     return redis.error_reply('NOPERM ' .. renewal[1] .. ' is refused by the server')
 end
@@ -17,8 +18,8 @@ local function count(key, amounts)
     for at = 1, 6 do
         got[at] = got[at] or '0'
     end
-    -- As servers write them, and exact as numbers of Lua; asked at once, since a pattern for each costs more than
-    -- all the rest.
+    -- Fast path: fields as servers write them, and exact as Lua numbers. One pattern for all fields, because one for
+    -- each costs more than the rest of the script.
     local plain = #got[1] < 15 and #got[4] < 15 and string.find(table.concat(got, ' '), '^%d+ %d+ %d+ %d+ %d+ %d+$')
     if not plain then
         for at = 1, 6 do
@@ -51,7 +52,8 @@ local function count(key, amounts)
             change[#change + 1] = now
         end
     end
-    -- The first to be written, since a full server refuses no later one, and the only one that may be refused.
+    -- This write comes first, because it is the only one that a full server may refuse: once it has succeeded, later
+    -- writes of the script are accepted.
     local written = redis.pcall('HSET', key, unpack(change))
     if type(written) == 'number' then
         renewal[2] = key

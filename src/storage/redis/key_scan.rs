@@ -1,10 +1,10 @@
-//! Scanning all keys of all servers while a cluster may move them.
+//! Scan of all keys of all servers while a cluster may move them.
 //!
-//! `SCAN` finds what a server has from its beginning to its end. In a cluster, keys may have moved from a node
-//! that had not been scanned yet to one that had been. So each server is looked at before the scan and after it;
-//! to whom keys may have come in between is scanned again, until there is no such server. A key that is in the
-//! cluster all the time is then met, since at the end it is on a server to which nothing has come since before
-//! that one's last scan.
+//! `SCAN` returns every key that a server has from the beginning to the end of the scan. In a cluster, a key may move
+//! from a node that has not been scanned yet to one that has. So the standing of each server is taken before and after
+//! the scan, and servers that may have received keys in between are scanned again, until there are none. Then every key
+//! that was in the cluster all the time has been returned: it is on a server that has received no key since before its
+//! last scan.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,48 +22,49 @@ use super::topology::SLOTS;
 use crate::storage::bulk::BulkError;
 use crate::storage::bulk::Cursor;
 
-/// How many keys a server is asked for at once, during which it does nothing else.
-const SCANNED: usize = 1000;
-/// How often servers are scanned again.
+/// Maximum `COUNT` of a `SCAN`, during which the server does nothing else.
+const KEYS_PER_SCAN: usize = 1000;
+/// How often servers that have received keys are visited again.
 pub(super) const REPETITIONS: usize = 20;
-/// Why not more often.
-pub(super) const SLOTS_MOVE: &str = "its slots move all the time: run this again when they do not";
+/// The error after so many repetitions.
+pub(super) const SLOTS_MOVE: &str =
+    "its slots move all the time: run this again when resharding has finished";
 
-/// A scan under way.
+/// A scan in progress.
 pub(super) struct KeyScan {
-    /// What all servers were when this round began.
+    /// Standing of all servers at the beginning of this round.
     before: Vec<NodeStanding>,
-    /// The servers that are left to be scanned in this round; the first one has been begun.
+    /// The servers still to scan in this round, beginning with the current one.
     left: VecDeque<Arc<RedisNode>>,
-    /// Where the first one goes on.
+    /// The `SCAN` cursor of the current server.
     cursor: String,
     repetitions: usize,
     pages: u64,
 }
 
 impl KeyScan {
-    /// What the caller knows of it.
-    fn place(&self) -> Cursor {
+    /// Returns the caller's cursor, which only proves that it continues this scan.
+    fn position(&self) -> Cursor {
         Cursor(self.pages.to_string().into_bytes())
     }
 }
 
 impl RedisBulk {
-    /// Some keys, without what all begin with, and where to go on. There is one scan at a time.
+    /// Returns some keys, without their prefix, and the cursor for the next ones. Only one scan can be in progress.
     pub(super) async fn next_keys(
         &self,
         from: Option<Cursor>,
         limit: usize,
     ) -> Result<(Vec<Vec<u8>>, Option<Cursor>), BulkError> {
-        let mut current = self.walk.lock().await;
-        let mut walk = match (from, current.take()) {
+        let mut current = self.key_scan.lock().await;
+        let mut scan = match (from, current.take()) {
             (None, _) => self.begin().await?,
-            (Some(from), Some(walk)) if walk.place() == from => walk,
-            _ => return Err(self.failed("a scan cannot go on there")),
+            (Some(from), Some(scan)) if scan.position() == from => scan,
+            _ => return Err(self.failed("the scan to continue does not exist any more")),
         };
-        let Some(node) = walk.left.front() else { return Ok((Vec::new(), None)) };
+        let Some(node) = scan.left.front() else { return Ok((Vec::new(), None)) };
         let mut scanning = redis::pipe();
-        scanning.add_command(scan::command(self.form.prefix(), &walk.cursor, limit.min(SCANNED)));
+        scanning.add_command(scan::command(self.form.prefix(), &scan.cursor, limit.min(KEYS_PER_SCAN)));
         let mut replies =
             node.exchange(&scanning, LIMIT).await.map_err(|failure| self.failed(&failure.why))?;
         let reply = replies.pop().unwrap_or(Value::Nil);
@@ -72,51 +73,52 @@ impl RedisBulk {
         }
         let (next, keys): (String, Vec<Vec<u8>>) =
             redis::from_redis_value(reply).map_err(|error| self.failed(&error.to_string()))?;
-        let keys = keys.iter().map(|key| self.form.rest(key).to_vec()).collect();
+        let keys = keys.iter().map(|key| self.form.without_prefix(key).to_vec()).collect();
         if next == "0" {
-            walk.left.pop_front();
+            scan.left.pop_front();
         }
-        walk.cursor = next;
-        walk.pages += 1;
-        if walk.left.is_empty() {
-            self.look_again(&mut walk).await?;
+        scan.cursor = next;
+        scan.pages += 1;
+        if scan.left.is_empty() {
+            self.look_again(&mut scan).await?;
         }
-        let next = (!walk.left.is_empty()).then(|| walk.place());
-        *current = Some(walk);
+        let next = (!scan.left.is_empty()).then(|| scan.position());
+        *current = Some(scan);
         Ok((keys, next))
     }
 
     async fn begin(&self) -> Result<KeyScan, BulkError> {
         let mut before = Vec::new();
-        let left = self.look_for_others(&mut before).await?.into();
+        let left = self.changed_servers(&mut before).await?.into();
         Ok(KeyScan { before, left, cursor: "0".to_owned(), repetitions: 0, pages: 0 })
     }
 
-    /// Leaves those servers to be scanned once more to which keys may have come in this round.
-    async fn look_again(&self, walk: &mut KeyScan) -> Result<(), BulkError> {
-        walk.left = self.look_for_others(&mut walk.before).await?.into();
-        walk.repetitions += 1;
-        match walk.repetitions > REPETITIONS && !walk.left.is_empty() {
+    /// Begins another round with the servers that may have received keys in this one.
+    async fn look_again(&self, scan: &mut KeyScan) -> Result<(), BulkError> {
+        scan.left = self.changed_servers(&mut scan.before).await?.into();
+        scan.repetitions += 1;
+        match scan.repetitions > REPETITIONS && !scan.left.is_empty() {
             true => Err(self.failed(SLOTS_MOVE)),
             false => Ok(()),
         }
     }
 
-    /// Those servers that are not what they were: keys may have come to them. Notes what they all are by now.
-    pub(super) async fn look_for_others(
+    /// Returns the servers whose standing is not among `before`: they may have received keys. Replaces `before` by the
+    /// standing of all servers now.
+    pub(super) async fn changed_servers(
         &self,
         before: &mut Vec<NodeStanding>,
     ) -> Result<Vec<Arc<RedisNode>>, BulkError> {
-        let (nodes, now) = self.look().await?;
-        let is_other =
+        let (nodes, now) = self.standings().await?;
+        let if_changed =
             |(node, standing): (Arc<RedisNode>, &NodeStanding)| (!before.contains(standing)).then_some(node);
-        let others = nodes.into_iter().zip(&now).filter_map(is_other).collect();
+        let changed = nodes.into_iter().zip(&now).filter_map(if_changed).collect();
         *before = now;
-        Ok(others)
+        Ok(changed)
     }
 
-    /// All servers, and what they are. Those of a cluster agree about who has which slot.
-    async fn look(&self) -> Result<(Vec<Arc<RedisNode>>, Vec<NodeStanding>), BulkError> {
+    /// Returns all servers and their standings. In a cluster, waits until each slot has exactly one owner.
+    async fn standings(&self) -> Result<(Vec<Arc<RedisNode>>, Vec<NodeStanding>), BulkError> {
         let is_cluster = matches!(self.target.servers, RedisServers::Cluster(_));
         for _ in 0..ROUNDS {
             if is_cluster {
@@ -126,7 +128,7 @@ impl RedisBulk {
             let standings =
                 try_join_all(topology.nodes().iter().map(|node| NodeStanding::of(node, is_cluster)));
             let standings = standings.await.map_err(|failure| self.failed(&failure.why))?;
-            // A node that has just given a slot away names one that others may not know yet.
+            // The new owner of a slot may be unknown to some nodes yet.
             let has_one_owner = |slot| {
                 let owners = standings.iter().filter(|standing| standing.has(slot)).count();
                 owners == usize::from(topology.has(slot))
@@ -136,6 +138,6 @@ impl RedisBulk {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        Err(self.failed("its nodes do not agree about who has which slots"))
+        Err(self.failed("its nodes disagree about the owners of slots: run this again later"))
     }
 }

@@ -1,10 +1,11 @@
-//! The engines on Redis: one server, a master that sentinels know, or a cluster.
+//! The engines on Redis: one server, a master that sentinels name, or a cluster.
 //!
-//! What a batch wants of one server is one pipeline on one connection. A look-up is one command, and
-//! what is to be counted is one run of a script for many digests, or for each digest in a cluster, which
-//! changes all of a record or nothing, and tells the outcome of each. No increment is ever repeated unless the server said that it did not do it.
+//! The commands of a batch for one server are one pipeline on one connection. A look-up is one command. A call of a
+//! script counts many digests, or one digest in a cluster, and returns the outcome of each: a record is changed whole
+//! or not at all. An increment is repeated only if the server has said that it did not do it.
 
 mod bulk;
+mod bulk_servers;
 mod connection;
 mod core;
 mod durable;
@@ -14,7 +15,10 @@ mod key_jobs;
 mod key_scan;
 mod node;
 mod node_standing;
+mod node_trial;
 mod record_form;
+mod record_values;
+mod referral;
 mod refusal;
 mod scan;
 mod sentinels;
@@ -40,7 +44,7 @@ use super::{
     Batch, BatchProgress, BoxFuture, BulkOpening, Engine, EngineOpenError, EngineOpening, EngineOptions,
 };
 
-/// The engine on a Redis.
+/// The engine on Redis.
 pub(crate) struct Redis {
     shared: Arc<RedisCore>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -51,7 +55,7 @@ pub(super) fn open(options: &EngineOptions) -> EngineOpening<'_> {
     Box::pin(Redis::open(options, RecordForm::hash()))
 }
 
-/// The same with records as texts.
+/// Opens the database for [`super::open`], with records as texts.
 pub(super) fn open_v0(options: &EngineOptions) -> EngineOpening<'_> {
     Box::pin(Redis::open(options, RecordForm::text(TimeZone::system())))
 }
@@ -61,12 +65,12 @@ pub(super) fn open_bulk(options: &EngineOptions, purpose: BulkPurpose) -> BulkOp
     Box::pin(bulk::RedisBulk::open(options, purpose, RecordForm::hash()))
 }
 
-/// The same with records as texts.
+/// Opens the database for [`super::bulk::open`], with records as texts.
 pub(super) fn open_bulk_v0(options: &EngineOptions, purpose: BulkPurpose) -> BulkOpening<'_> {
     Box::pin(bulk::RedisBulk::open(options, purpose, RecordForm::text(TimeZone::system())))
 }
 
-/// Whether `DigestDB` names servers.
+/// Checks the syntax of `DigestDB`.
 pub(super) fn check(options: &EngineOptions) -> Result<(), String> {
     RedisTarget::parse(&options.dsn).map(|_| ()).map_err(|error| error.0)
 }
@@ -128,14 +132,14 @@ impl Engine for Redis {
         i64::MAX
     }
 
-    /// A cluster is as long as one of its nodes is.
+    /// A cluster is available if any of its nodes is.
     fn is_available(&self) -> bool {
         let topology = self.shared.topology.load();
         let nodes = topology.nodes();
         nodes.is_empty() || nodes.iter().any(|node| node.presence().epoch().is_some())
     }
 
-    /// A store elsewhere may always come back.
+    /// Never: a remote store may always come back.
     fn failed(&self) -> BoxFuture<'_, String> {
         Box::pin(std::future::pending())
     }

@@ -4,20 +4,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join;
-use redis::{Arg, Cmd, Pipeline, RedisError, Value};
+use redis::{Cmd, Pipeline, Value};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connection::{RedisConnection, failure_of, in_words, refusal};
-use super::record_form::{PROBE, renewal};
-use super::refusal::RedisRefusal;
+use super::connection::{RedisConnection, failure_of};
+use super::node_trial::{is_in_cluster, try_out};
+use super::record_form::renewal;
 use super::sentinels::Sentinels;
 use super::target::{RedisAddress, RedisLogin, RedisServers, RedisTarget};
 use crate::storage::BoxFuture;
 use crate::storage::remote::presence::{Presence, RemoteStore, keep};
 use crate::storage::remote::start::ConnectError;
 
-/// A server, by itself or of a cluster.
+/// Reason for a failure before the first connection.
+const NO_CONNECTION: &str = "there is no connection";
+
+/// A single server, or a node of a cluster.
 pub(super) struct RedisNode {
     route: NodeRoute,
     role: NodeRole,
@@ -27,24 +30,23 @@ pub(super) struct RedisNode {
     keeper: Mutex<Option<AbortHandle>>,
 }
 
-/// What a server is wanted for.
+/// The use of a server.
 #[derive(Clone)]
 pub(super) enum NodeRole {
-    /// To be read.
     Read,
-    /// To be changed, for which it must accept these commands, some after others.
+    /// Reading and changing. A new connection must accept these groups of commands, in order.
     Change(Vec<Vec<Cmd>>),
 }
 
-/// How the server is found.
+/// The way to find the server's address.
 enum NodeRoute {
     To(RedisAddress, RedisLogin),
-    /// Whom the sentinels name.
+    /// The master that the sentinels name.
     Master(Sentinels, RedisLogin),
 }
 
 impl RedisNode {
-    /// The one server of a target; none for a cluster, which has many.
+    /// The single server of a target, or none for a cluster.
     pub(super) fn of_target(target: &RedisTarget, role: &NodeRole) -> Option<Arc<Self>> {
         let access = target.access.clone();
         let route = match &target.servers {
@@ -58,7 +60,7 @@ impl RedisNode {
         Some(Self::new(route, format!("the Redis server {}", target.describe()), role, false))
     }
 
-    /// One server of a cluster.
+    /// A node of a cluster.
     pub(super) fn of_cluster(address: RedisAddress, access: &RedisLogin, role: &NodeRole) -> Arc<Self> {
         let name = format!("the Redis Cluster's node {address}");
         Self::new(NodeRoute::To(address, access.clone()), name, role, true)
@@ -82,8 +84,8 @@ impl RedisNode {
         Ok(())
     }
 
-    /// From here on a task sees to it that there is a connection. A node that could not be reached
-    /// counts as away.
+    /// Starts the task that checks and reconnects the server, if it does not run yet. `unreachable` is the reason why
+    /// the first connection failed, if it did.
     pub(super) fn keep(self: &Arc<Self>, unreachable: Option<&str>) {
         if let Some(why) = unreachable
             && let Some(epoch) = self.presence.epoch()
@@ -94,24 +96,24 @@ impl RedisNode {
         keeper.get_or_insert_with(|| tokio::spawn(keep(Arc::downgrade(self))).abort_handle());
     }
 
-    /// Nothing is done for the connection any more.
+    /// Stops the task that checks and reconnects the server.
     pub(super) fn stop(&self) {
         if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
             keeper.abort();
         }
     }
 
-    /// Whether there are others, which have other keys.
+    /// Whether the server is a node of a cluster, which has only some of the keys.
     pub(super) fn is_of_cluster(&self) -> bool {
         self.is_of_cluster
     }
 
-    /// What is known of the server.
+    /// Returns the server's availability.
     pub(super) fn presence(&self) -> &Presence {
         &self.presence
     }
 
-    /// Where it is; none where sentinels know it.
+    /// Returns the server's address, or none if sentinels name it.
     pub(super) fn address(&self) -> Option<&RedisAddress> {
         match &self.route {
             NodeRoute::To(address, _) => Some(address),
@@ -119,15 +121,15 @@ impl RedisNode {
         }
     }
 
-    /// Sends all commands at once and returns as many replies, some of which may be errors. Returns
-    /// nothing when it is not known what became of them, which has been logged.
+    /// Sends all commands at once and returns a reply for each, some of which may be errors. Returns none if it is
+    /// unknown whether they were executed; the reason has been logged.
     pub(super) async fn run(&self, pipeline: &Pipeline, deadline: Instant) -> Option<Vec<Value>> {
-        // A transaction has other replies than commands, and the next one would get those left over.
+        // The number of replies of a transaction differs, and the next pipeline would get those left over.
         debug_assert!(!pipeline.is_transaction());
         let given = deadline.saturating_duration_since(Instant::now());
         let epoch = self.presence.epoch()?;
         let Some((mut connection, _)) = self.connection() else {
-            self.presence.lost(epoch, "there is no connection");
+            self.presence.lost(epoch, NO_CONNECTION);
             return None;
         };
         let replies = connection.send_packed_commands(pipeline, 0, pipeline.len());
@@ -147,25 +149,26 @@ impl RedisNode {
         }
     }
 
-    /// The same without a thought for who else is served: who asks decides what to do when there are no
-    /// replies.
+    /// Sends all commands at once and returns a reply for each, some of which may be errors. Unlike [`Self::run`], a
+    /// failure is returned and does not make the server unavailable.
     pub(super) async fn exchange(
         &self,
         pipeline: &Pipeline,
         limit: Duration,
     ) -> Result<Vec<Value>, ConnectError> {
         debug_assert!(!pipeline.is_transaction());
-        let (mut connection, _) =
-            self.connection().ok_or_else(|| ConnectError::temporary("there is no connection"))?;
+        let (mut connection, _) = self.connection().ok_or_else(|| ConnectError::temporary(NO_CONNECTION))?;
         let replies = connection.send_packed_commands(pipeline, 0, pipeline.len());
         match timeout(limit, replies).await {
             Ok(replies) => replies.map_err(|error| failure_of(&error)),
-            Err(_) => Err(ConnectError::temporary(format!("no answer within {} s", limit.as_secs()))),
+            Err(_) => {
+                Err(ConnectError::temporary(format!("it does not answer within {} s", limit.as_secs())))
+            }
         }
     }
 
-    /// Fails if the sentinels name another master. One that was replaced goes on as if nothing had happened,
-    /// and what it is told is lost.
+    /// Returns an error if the sentinels name another master. A master that was replaced may still accept changes,
+    /// which are lost.
     pub(super) async fn check_master(&self) -> Result<(), String> {
         if let NodeRoute::Master(sentinels, _) = &self.route
             && let Some((_, address)) = self.connection()
@@ -176,7 +179,7 @@ impl RedisNode {
         Ok(())
     }
 
-    /// Whether there has been a connection.
+    /// Whether the server has been connected to.
     pub(super) fn is_connected(&self) -> bool {
         self.connection().is_some()
     }
@@ -185,7 +188,7 @@ impl RedisNode {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A connection that has been seen to work, and to whom it is.
+    /// Makes a connection that has proved to work, and returns it with the server's address.
     async fn attempt(&self) -> Result<(RedisConnection, RedisAddress), ConnectError> {
         let (sentinels, access) = match &self.route {
             NodeRoute::To(address, access) => return self.connect_to(address.clone(), access).await,
@@ -195,7 +198,8 @@ impl RedisNode {
         let votes = sentinels.votes(known.as_ref()).await;
         let connected = match (votes.majority().cloned(), known) {
             (Some(master), _) => self.connect_to(master, access).await,
-            // The sentinels may have gone and the master not; that it takes changes shows that it is one.
+            // No majority: the sentinels may be unavailable, but not the master. Accepting changes proves that it is
+            // one.
             (None, Some(known)) => match self.connect_to(known, access).await {
                 Ok(connected) => Ok(connected),
                 Err(failure) => match sentinels.plurality(votes) {
@@ -218,7 +222,7 @@ impl RedisNode {
     ) -> Result<(RedisConnection, RedisAddress), ConnectError> {
         let mut connection = access.connect(&address).await?;
         if let NodeRole::Change(trial) = &self.role {
-            // A server that is in no cluster is told so when it is asked for its slots.
+            // Without cluster support the error comes from CLUSTER SLOTS, which names the right URL.
             if self.is_of_cluster
                 && let Err(failure) = try_out(&mut connection, &[redis::cmd("ASKING")]).await
                 && !failure.why.contains("cluster support disabled")
@@ -229,7 +233,7 @@ impl RedisNode {
                 try_out(&mut connection, commands).await?;
             }
         }
-        if !self.is_of_cluster && has_others(&mut connection, &self.role).await? {
+        if !self.is_of_cluster && is_in_cluster(&mut connection, &self.role).await? {
             let why = format!("it is a node of a cluster: write DigestDB = redis+cluster://{address}");
             return Err(ConnectError::permanent(why));
         }
@@ -244,16 +248,16 @@ impl RemoteStore for RedisNode {
 
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
-            let (mut connection, _) = self.connection().ok_or_else(|| "there is no connection".to_owned())?;
+            let (mut connection, _) = self.connection().ok_or_else(|| NO_CONNECTION.to_owned())?;
             let renew = [renewal()];
-            // At the same time, since sentinels that take long say nothing of the server.
+            // Concurrently, because slow sentinels must not make the server unavailable.
             let answer = async {
                 try_out(&mut connection, &renew).await.map_err(|failure| failure.why)?;
                 self.presence.seen();
                 Ok(())
             };
-            let (answered, followed) = join(answer, self.check_master()).await;
-            answered.and(followed)
+            let (answered, is_master) = join(answer, self.check_master()).await;
+            answered.and(is_master)
         })
     }
 
@@ -266,76 +270,4 @@ impl Drop for RedisNode {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Tries commands. A refusal that is about the command, rather than about its key or about the moment, is
-/// final and names it.
-async fn try_out(connection: &mut RedisConnection, commands: &[Cmd]) -> Result<(), ConnectError> {
-    let mut trial = Pipeline::with_capacity(commands.len());
-    for command in commands {
-        trial.add_command(command.clone());
-    }
-    let replies = connection.send_packed_commands(&trial, 0, commands.len()).await;
-    for (command, reply) in commands.iter().zip(replies.map_err(|error| failure_of(&error))?) {
-        let Value::ServerError(error) = reply else { continue };
-        let meaning = RedisRefusal::of(&error);
-        let is_stranger = error.code() == "NOAUTH";
-        let why = in_words(&RedisError::from(error));
-        match meaning {
-            RedisRefusal::Forbidden if is_stranger => return Err(ConnectError::permanent(why)),
-            RedisRefusal::Passing => return Err(ConnectError::temporary(why)),
-            RedisRefusal::Forbidden | RedisRefusal::Other => {
-                return Err(ConnectError::permanent(format!("{} is refused: {why}", name(command))));
-            }
-            RedisRefusal::ForbiddenKey => {
-                let key = String::from_utf8_lossy(PROBE);
-                return Err(ConnectError::permanent(format!(
-                    "{} is refused for the key {key}: permit the account the keys pyzord.*",
-                    name(command)
-                )));
-            }
-            // The account may run it. What a server that looks up refuses is told with each refusal.
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// A command's name.
-fn name(command: &Cmd) -> String {
-    let is_name = |word: &&[u8]| word.iter().all(u8::is_ascii_uppercase);
-    let words = command.args_iter().map_while(|argument| match argument {
-        Arg::Simple(word) => Some(word),
-        _ => None,
-    });
-    let words: Vec<_> = words.take(2).take_while(is_name).map(String::from_utf8_lossy).collect();
-    words.join(" ")
-}
-
-/// Whether other servers have some of the keys, as in a cluster.
-async fn has_others(connection: &mut RedisConnection, role: &NodeRole) -> Result<bool, ConnectError> {
-    // Those of one slot say nothing of the others; so many are of as many slots all over the range.
-    const KEYS: usize = 24;
-    // The second needs a right that reading does not need, but does not change anything either.
-    let is_read = matches!(role, NodeRole::Read);
-    let command = if is_read { "EXISTS" } else { "PERSIST" };
-    let mut probes = Pipeline::with_capacity(KEYS);
-    for number in 0..KEYS {
-        probes.cmd(command).arg([PROBE, format!(".{number}").as_bytes()].concat());
-    }
-    let replies = connection.send_packed_commands(&probes, 0, KEYS).await;
-    let refused = |reply: &Value| match reply {
-        // Who may not ask may still read.
-        Value::ServerError(error) => !matches!(error.code(), "MOVED" | "ASK" | "NOPERM" | "CLUSTERDOWN"),
-        _ => false,
-    };
-    if is_read
-        && let Ok(replies) = &replies
-        && let Some(reply) = replies.iter().find(|reply| refused(reply))
-    {
-        return Err(refusal(reply).unwrap_or_else(|| ConnectError::temporary("the server refuses")));
-    }
-    let is_elsewhere =
-        |reply: &Value| matches!(reply, Value::ServerError(error) if matches!(error.code(), "MOVED" | "ASK"));
-    Ok(replies.map_err(|error| failure_of(&error))?.iter().any(is_elsewhere))
 }

@@ -1,4 +1,4 @@
-//! What a server is at a moment.
+//! The state of a server by which a run notices restarts, failovers and moved slots.
 
 use std::ops::RangeInclusive;
 
@@ -9,29 +9,31 @@ use super::connection::refusal;
 use super::node::RedisNode;
 use crate::storage::remote::start::ConnectError;
 
-/// What a server is at a moment. Where it is the same at two moments, no key has come to it in between but from
-/// its clients.
+/// The state of a server at one moment. If it is the same at two moments, no other node has sent keys to the server in
+/// between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct NodeStanding {
-    /// By which its process is known; nothing where the account may not know.
+    /// `run_id` of the process; empty if the account may not run `INFO`.
     run: String,
-    /// Whether it is a master or a replica, and of which history.
+    /// `master` or `slave`.
     role: String,
+    /// `master_replid`, the replication history.
     history: String,
-    /// How it is called in a cluster.
+    /// Node id in the cluster.
     id: String,
-    /// Grows when it takes over a slot, so that one which it gave away and got back is noticed. Of two nodes
-    /// that hand a slot to each other at most one has the highest epoch, and the other one's grows.
+    /// Grows when the node takes over a slot, which reveals a slot that was given away and taken back: of two nodes
+    /// that exchange a slot, at least one does not have the highest epoch and gets a new one.
     epoch: String,
-    /// The slots that it has; last, those that are being moved.
     slots: Vec<RangeInclusive<usize>>,
+    /// The slots that are being moved, as `CLUSTER NODES` prints them.
     open: Vec<String>,
-    /// How many keys other nodes have sent to it: a move of slots that is given up changes nothing else.
+    /// The number of `RESTORE-ASKING` calls, by which other nodes send keys. An aborted move of a slot changes only
+    /// this.
     arrivals: String,
 }
 
 impl NodeStanding {
-    /// Asks a server.
+    /// Queries a server for its state.
     pub(super) async fn of(node: &RedisNode, is_cluster: bool) -> Result<Self, ConnectError> {
         let mut question = redis::pipe();
         question.cmd("INFO").arg("server").cmd("INFO").arg("replication");
@@ -41,35 +43,35 @@ impl NodeStanding {
         node.check_master().await.map_err(ConnectError::temporary)?;
         let replies = node.exchange(&question, LIMIT).await?;
         match replies.iter().find_map(refusal) {
-            // The process cannot change without the connection.
+            // Without INFO: a restart also ends the connection, which is noticed.
             Some(_) if !is_cluster => return Ok(Self::default()),
             Some(failure) => {
                 let why =
-                    "the account must be allowed to run INFO and CLUSTER NODES, to notice slots that move";
+                    "allow the account INFO and CLUSTER NODES, which are needed to notice slots that move";
                 return Err(ConnectError::permanent(format!("{why} ({})", failure.why)));
             }
             None => {}
         }
         let text = |reply: Value| redis::from_redis_value::<String>(reply).unwrap_or_default();
         let texts: Vec<String> = replies.into_iter().map(text).collect();
-        let known = Self::read(&texts.concat());
-        match is_cluster && known.id.is_empty() {
-            true => Err(ConnectError::temporary("a node does not say what it is")),
-            false => Ok(known),
+        let standing = Self::parse(&texts.concat());
+        match is_cluster && standing.id.is_empty() {
+            true => Err(ConnectError::temporary("CLUSTER NODES does not list the node that was asked")),
+            false => Ok(standing),
         }
     }
 
-    /// Reads what `INFO` and `CLUSTER NODES` say.
-    fn read(text: &str) -> Self {
-        let mut known = Self::default();
+    /// Parses the replies of `INFO` and `CLUSTER NODES`.
+    fn parse(text: &str) -> Self {
+        let mut standing = Self::default();
         for line in text.lines() {
             if let Some((name, value)) = line.split_once(':') {
                 match name {
-                    "run_id" => value.clone_into(&mut known.run),
-                    "role" => value.clone_into(&mut known.role),
-                    "master_replid" => value.clone_into(&mut known.history),
+                    "run_id" => value.clone_into(&mut standing.run),
+                    "role" => value.clone_into(&mut standing.role),
+                    "master_replid" => value.clone_into(&mut standing.history),
                     "cmdstat_restore-asking" => {
-                        value.split(',').next().unwrap_or_default().clone_into(&mut known.arrivals);
+                        value.split(',').next().unwrap_or_default().clone_into(&mut standing.arrivals);
                     }
                     _ => {}
                 }
@@ -79,28 +81,28 @@ impl NodeStanding {
             if let [id, _, flags, _, _, _, epoch, _, slots @ ..] = words.as_slice()
                 && flags.split(',').any(|flag| flag == "myself")
             {
-                (*id).clone_into(&mut known.id);
-                (*epoch).clone_into(&mut known.epoch);
-                known.slots = slots.iter().filter_map(|slots| range(slots)).collect();
+                (*id).clone_into(&mut standing.id);
+                (*epoch).clone_into(&mut standing.epoch);
+                standing.slots = slots.iter().filter_map(|slots| range(slots)).collect();
                 let open = slots.iter().filter(|slots| range(slots).is_none());
-                known.open = open.map(ToString::to_string).collect();
+                standing.open = open.map(ToString::to_string).collect();
             }
         }
-        known
+        standing
     }
 
-    /// Whether it has a slot.
+    /// Whether the node owns a slot.
     pub(super) fn has(&self, slot: usize) -> bool {
         self.slots.iter().any(|slots| slots.contains(&slot))
     }
 
-    /// Whether it is the same master: what it was told it still knows, or a replica that has followed it.
+    /// Whether the server is the same process in the same role, so that it still has what was written to it.
     pub(super) fn is_still(&self, before: &Self) -> bool {
         (&self.run, &self.role, &self.id) == (&before.run, &before.role, &before.id)
     }
 }
 
-/// `5` or `5-8`.
+/// Parses `5` or `5-8`.
 fn range(text: &str) -> Option<RangeInclusive<usize>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     Some(first.parse().ok()?..=last.parse().ok()?)
@@ -111,8 +113,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_known_by_what_it_says_of_itself() {
-        let known = NodeStanding::read(
+    fn standing_is_parsed_from_the_line_of_the_node_itself() {
+        let known = NodeStanding::parse(
             "# Server\r\nrun_id:abc\r\nrole:master\r\nmaster_replid:def\r\n\
              cmdstat_restore-asking:calls=5,usec=1,usec_per_call=0.2\r\n\
              7 127.0.0.1:1@2 master - 0 5 9 connected 12-16383\n\

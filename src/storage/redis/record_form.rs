@@ -1,39 +1,34 @@
-//! The two forms of records in a Redis: a hash of seconds since the epoch, and, before that, a text of
-//! local dates.
+//! The two forms of records in Redis, and the commands for them: a hash with times in seconds since the epoch
+//! (engine `redis`), and a text with local dates (the older engine `redis_v0`).
 
-use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use redis::{Cmd, Value};
+use redis::Cmd;
 use sha1::Digest as _;
 
 use super::scan;
-use crate::record::{Record, Tally, Timestamp};
-use crate::storage::StorageError;
-use crate::storage::gdbm::in_calendar;
+use crate::record::{Record, Timestamp};
 use pyzor_wire::digest::{Digest, hex};
-use pyzor_wire::number::integer;
 
-const FIELDS: [&str; 6] = ["r_count", "r_entered", "r_updated", "wl_count", "wl_entered", "wl_updated"];
-const DATE: &str = "%Y-%m-%d %H:%M:%S";
-/// Redis fails beyond what milliseconds in 64 bits can hold; this is 30,000 years.
-const LONGEST: u64 = 1_000_000_000_000;
+pub(super) const FIELDS: [&str; 6] =
+    ["r_count", "r_entered", "r_updated", "wl_count", "wl_entered", "wl_updated"];
+/// Longest expiry in seconds, about 30,000 years. Redis refuses values whose milliseconds exceed 64 bits.
+const LONGEST_EXPIRY: u64 = 1_000_000_000_000;
 
-/// A key under which nothing stays, and whose commands need no right that counting does not need.
+/// The key of trial commands, under which nothing stays stored.
 pub(super) const PROBE: &[u8] = b"pyzord.probe";
 
-/// How records are stored.
+/// The form in which an engine stores records, and its scripts.
 #[derive(Debug)]
 pub(super) struct RecordForm {
-    kind: FormKind,
+    pub(super) kind: FormKind,
     counting: LuaScript,
     swapping: LuaScript,
 }
 
-/// What the server runs by itself.
 #[derive(Debug)]
 struct LuaScript {
     text: String,
-    /// By which it is called.
+    /// The SHA-1 in hexadecimal, by which `EVALSHA` calls the script.
     hash: String,
 }
 
@@ -44,21 +39,21 @@ impl LuaScript {
     }
 }
 
+/// The kind of value under a key.
 #[derive(Debug)]
-enum FormKind {
-    /// As the established server does.
+pub(super) enum FormKind {
     Hash,
-    /// As its engine `redis_v0` does; dates are of this time zone.
+    /// Text with dates in this time zone.
     Text(TimeZone),
 }
 
 impl RecordForm {
-    /// Hashes, the form of the engine `redis`.
+    /// The form of the engine `redis`.
     pub(super) fn hash() -> Self {
         Self::new(FormKind::Hash, include_str!("hash.lua"), include_str!("swap_hash.lua"))
     }
 
-    /// Texts, the form of the engine `redis_v0`.
+    /// The form of the engine `redis_v0`, with dates in this time zone.
     pub(super) fn text(zone: TimeZone) -> Self {
         Self::new(FormKind::Text(zone), include_str!("text.lua"), include_str!("swap_text.lua"))
     }
@@ -71,7 +66,7 @@ impl RecordForm {
         }
     }
 
-    /// The engine's name.
+    /// Returns the engine's name.
     pub(super) fn engine(&self) -> &'static str {
         match self.kind {
             FormKind::Hash => "redis",
@@ -79,7 +74,7 @@ impl RecordForm {
         }
     }
 
-    /// The time zone of its dates, if it has any.
+    /// Returns the time zone of stored dates, or none for seconds.
     pub(super) fn zone(&self) -> Option<&TimeZone> {
         match &self.kind {
             FormKind::Hash => None,
@@ -87,7 +82,7 @@ impl RecordForm {
         }
     }
 
-    /// What is before the digest in a key.
+    /// Returns the part of a key before the digest.
     pub(super) fn prefix(&self) -> &'static str {
         match self.kind {
             FormKind::Hash => "pyzord.digest_v1.",
@@ -95,23 +90,23 @@ impl RecordForm {
         }
     }
 
-    /// A digest's key.
+    /// Returns the key of a digest.
     pub(super) fn key(&self, digest: Digest) -> Vec<u8> {
         [self.prefix().as_bytes(), &digest.to_hex()].concat()
     }
 
-    /// What of a key is behind the prefix.
-    pub(super) fn rest<'a>(&self, key: &'a [u8]) -> &'a [u8] {
+    /// Returns a key without the prefix.
+    pub(super) fn without_prefix<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         key.strip_prefix(self.prefix().as_bytes()).unwrap_or(key)
     }
 
-    /// The script that counts.
+    /// Returns the script that counts.
     pub(super) fn script(&self) -> &str {
         &self.counting.text
     }
 
-    /// All commands that counting needs, for a key of their own. The second half is for where the first one
-    /// is permitted: it stores something, and removes it.
+    /// Returns all commands that counting needs, on the probe key. The second group stores a record and removes it
+    /// again, so it must only be sent if the first one is permitted.
     pub(super) fn trial(&self, age: Option<u64>) -> Vec<Vec<Cmd>> {
         let store = match self.kind {
             FormKind::Hash => redis::cmd("HSET").arg(PROBE).arg(FIELDS[0]).arg(0).take(),
@@ -125,13 +120,13 @@ impl RecordForm {
         vec![first, vec![store, redis::cmd("EXPIRE").arg(PROBE).arg(0).take()]]
     }
 
-    /// The commands that bring the script which replaces and deletes to a server.
+    /// Returns the commands that load the script for replacing and deleting records.
     pub(super) fn swapping_trial(&self) -> Vec<Vec<Cmd>> {
         let load = redis::cmd("SCRIPT").arg("LOAD").arg(&self.swapping.text).take();
         vec![may_expire(), vec![load]]
     }
 
-    /// The command that looks a record up.
+    /// Returns the command that reads a record.
     pub(super) fn look_up(&self, key: &[u8]) -> Cmd {
         match self.kind {
             FormKind::Hash => redis::cmd("HMGET").arg(key).arg(&FIELDS).take(),
@@ -139,7 +134,7 @@ impl RecordForm {
         }
     }
 
-    /// The command that looks a record's counts up: a third of the work, for both servers.
+    /// Returns the command that reads a record's counts, without its times where that is cheaper.
     pub(super) fn look_up_counts(&self, key: &[u8]) -> Cmd {
         match self.kind {
             FormKind::Hash => redis::cmd("HMGET").arg(key).arg(FIELDS[0]).arg(FIELDS[3]).take(),
@@ -147,30 +142,22 @@ impl RecordForm {
         }
     }
 
-    /// A moment as a script gets it.
-    pub(super) fn moment(&self, time: Timestamp) -> String {
-        match &self.kind {
-            FormKind::Hash => time.seconds().to_string(),
-            FormKind::Text(zone) => date(zone, time),
-        }
-    }
-
-    /// The command that counts reports and whitelistings for digests; `moment` is the present one. The
-    /// records expire after so many seconds, or never.
+    /// Returns the command that counts reports and whitelistings. `moment` is the current time, `age` the seconds after
+    /// which the records expire.
     pub(super) fn count(&self, changes: &[(Digest, [u32; 2])], moment: &str, age: Option<u64>) -> Cmd {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&self.counting.hash).arg(changes.len());
         for (digest, _) in changes {
             cmd.arg(self.key(*digest));
         }
-        cmd.arg(moment).arg(age.map_or(0, |age| age.min(LONGEST)));
+        cmd.arg(moment).arg(age.map_or(0, |age| age.min(LONGEST_EXPIRY)));
         for (_, amounts) in changes {
             cmd.arg(amounts);
         }
         cmd
     }
 
-    /// The commands that store a record whole, which expires at that moment or never.
+    /// Returns the commands that replace a record by another one, which expires at `expires` or never.
     pub(super) fn store(&self, key: &[u8], record: &Record, expires: Option<Timestamp>) -> Vec<Cmd> {
         let mut store = match &self.kind {
             FormKind::Hash => redis::cmd("HSET"),
@@ -180,14 +167,14 @@ impl RecordForm {
         self.push_values(&mut store, record);
         let expiry = match (&self.kind, expires) {
             (_, Some(moment)) => redis::cmd("EXPIREAT").arg(key).arg(moment.seconds()).take(),
-            // A text that is replaced has none any more.
+            // SET has removed any expiry.
             (FormKind::Text(_), None) => return vec![store],
             (FormKind::Hash, None) => redis::cmd("PERSIST").arg(key).take(),
         };
         vec![store, expiry]
     }
 
-    /// The command that puts a record in the place of what was found, if it is still that.
+    /// Returns the command that replaces a record if its value is still `held`.
     pub(super) fn replace(
         &self,
         key: &[u8],
@@ -202,193 +189,18 @@ impl RecordForm {
         cmd
     }
 
-    /// The command that deletes what was found, if it is still that.
+    /// Returns the command that deletes a record if its value is still `held`.
     pub(super) fn delete(&self, key: &[u8], held: &[u8]) -> Cmd {
         redis::cmd("EVALSHA").arg(&self.swapping.hash).arg(1).arg(key).arg(held).take()
     }
-
-    fn push_values(&self, cmd: &mut Cmd, record: &Record) {
-        let tallies = [record.reports, record.whitelists];
-        match &self.kind {
-            FormKind::Hash => {
-                let seconds = |time: Option<Timestamp>| time.map_or(0, Timestamp::seconds);
-                let values = tallies.map(|tally| [tally.count, seconds(tally.first), seconds(tally.last)]);
-                for (field, value) in FIELDS.iter().zip(values.as_flattened()) {
-                    cmd.arg(field).arg(value);
-                }
-            }
-            FormKind::Text(zone) => {
-                let text = |time: Option<Timestamp>| time.map(|time| date(zone, time)).unwrap_or_default();
-                let values = tallies
-                    .map(|tally| format!("{},{},{}", tally.count, text(tally.first), text(tally.last)));
-                cmd.arg(values.join(","));
-            }
-        }
-    }
-
-    /// What was found by a look-up, as the script compares it; none where nothing is stored.
-    pub(super) fn held(&self, reply: &Value) -> Option<Vec<u8>> {
-        match reply {
-            Value::BulkString(text) => Some(text.clone()),
-            Value::Array(values) if values.iter().any(|value| *value != Value::Nil) => {
-                let mut held = Vec::new();
-                for value in values {
-                    match value {
-                        Value::BulkString(text) => {
-                            held.extend_from_slice(format!("={}:", text.len()).as_bytes());
-                            held.extend_from_slice(text);
-                        }
-                        _ => held.push(b'-'),
-                    }
-                }
-                Some(held)
-            }
-            _ => None,
-        }
-    }
-
-    /// The same of what is not there.
-    pub(super) fn held_of_nothing(&self) -> Vec<u8> {
-        match self.kind {
-            FormKind::Hash => vec![b'-'; FIELDS.len()],
-            FormKind::Text(_) => Vec::new(),
-        }
-    }
-
-    /// A moment as a record of this form gives it back.
-    pub(super) fn read_back(&self, time: Timestamp) -> Option<Timestamp> {
-        match &self.kind {
-            FormKind::Hash => {
-                Some(time.seconds()).filter(|seconds| *seconds != 0).map(Timestamp::from_seconds)
-            }
-            FormKind::Text(zone) => {
-                let moment = jiff::Timestamp::from_second(time.seconds()).ok()?;
-                let moment = zone.to_timestamp(zone.to_datetime(moment)).ok()?;
-                Some(Timestamp::from_seconds(moment.as_second()))
-            }
-        }
-    }
-
-    /// The nearest moment that a record of this form can have.
-    pub(super) fn clamp(&self, time: Timestamp) -> Timestamp {
-        match &self.kind {
-            FormKind::Hash => time,
-            FormKind::Text(zone) => in_calendar(zone, time),
-        }
-    }
-
-    /// The record in the reply to a look-up of either kind; none where nothing is stored.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be decoded.
-    pub(super) fn decode(&self, reply: &Value) -> Result<Option<Record>, StorageError> {
-        let record = match (&self.kind, reply) {
-            (_, Value::Nil) => return Ok(None),
-            (FormKind::Hash, Value::Array(values)) if values.iter().all(|value| *value == Value::Nil) => {
-                return Ok(None);
-            }
-            (FormKind::Hash, Value::Array(values)) => decode_hash(values),
-            (FormKind::Text(zone), Value::BulkString(text)) => decode_text(text, zone),
-            _ => None,
-        };
-        record.map(Some).ok_or(StorageError::Damaged)
-    }
 }
 
-/// The command that shows whether a server accepts changes, though it changes nothing.
+/// A write command without effect, which shows whether the server accepts changes.
 pub(super) fn renewal() -> Cmd {
     redis::cmd("PERSIST").arg(PROBE).take()
 }
 
-/// Commands that show whether a server lets records expire.
+/// Write commands without effect, which show whether the account may set and remove expiry.
 fn may_expire() -> Vec<Cmd> {
     vec![renewal(), redis::cmd("EXPIRE").arg(PROBE).arg(1).take()]
-}
-
-fn decode_hash(values: &[Value]) -> Option<Record> {
-    if let [reports, whitelists] = values {
-        let values = [reports, &Value::Nil, &Value::Nil, whitelists, &Value::Nil, &Value::Nil];
-        return decode_hash(&values.map(Value::clone));
-    }
-    let mut numbers = [0; 6];
-    for (number, value) in numbers.iter_mut().zip(values) {
-        match value {
-            Value::Nil => {}
-            Value::BulkString(text) => *number = integer(text)?,
-            _ => return None,
-        }
-    }
-    let time = |seconds| (seconds != 0).then(|| Timestamp::from_seconds(seconds));
-    let tally =
-        |at: usize| Tally { count: numbers[at], first: time(numbers[at + 1]), last: time(numbers[at + 2]) };
-    Some(Record { reports: tally(0), whitelists: tally(3) })
-}
-
-fn decode_text(text: &[u8], zone: &TimeZone) -> Option<Record> {
-    let mut fields = text.split(|byte| *byte == b',');
-    let mut tally = || {
-        let count = integer(fields.next()?)?;
-        let mut time = || match fields.next()? {
-            b"" => Some(None),
-            text => {
-                let date = DateTime::strptime(DATE, text).ok()?;
-                let time = zone.to_timestamp(date).ok();
-                Some(time.map(|time| Timestamp::from_seconds(time.as_second())))
-            }
-        };
-        Some(Tally { count, first: time()?, last: time()? })
-    };
-    // What comes behind the sixth is nothing to the established server either.
-    Some(Record { reports: tally()?, whitelists: tally()? })
-}
-
-fn date(zone: &TimeZone, time: Timestamp) -> String {
-    // A moment beyond the calendar can only come from a foreign program.
-    let time = jiff::Timestamp::from_second(time.seconds()).unwrap_or_default();
-    zone.to_datetime(time).strftime(DATE).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bulk(text: &str) -> Value {
-        Value::BulkString(text.as_bytes().to_vec())
-    }
-
-    fn tally(count: i64, first: Option<i64>, last: Option<i64>) -> Tally {
-        Tally { count, first: first.map(Timestamp::from_seconds), last: last.map(Timestamp::from_seconds) }
-    }
-
-    #[test]
-    fn a_hash_is_decoded_with_zero_and_nothing_as_no_time() {
-        let form = RecordForm::hash();
-        let reply = [bulk("5"), bulk("100"), bulk("-7"), Value::Nil, bulk("0"), Value::Nil];
-        let record = form.decode(&Value::Array(reply.to_vec())).unwrap().unwrap();
-        assert_eq!(record.reports, tally(5, Some(100), Some(-7)));
-        assert_eq!(record.whitelists, Tally::default());
-        assert_eq!(form.decode(&Value::Array(vec![Value::Nil; 6])), Ok(None));
-        let damaged = [bulk("x"), Value::Nil, Value::Nil, Value::Nil, Value::Nil, Value::Nil];
-        assert_eq!(form.decode(&Value::Array(damaged.to_vec())), Err(StorageError::Damaged));
-    }
-
-    #[test]
-    fn a_moment_is_seconds() {
-        assert_eq!(RecordForm::hash().moment(Timestamp::from_micros(1_999_999)), "1");
-    }
-
-    #[test]
-    fn a_text_has_local_dates_or_none() {
-        let form = RecordForm::text(TimeZone::get("America/New_York").unwrap());
-        let record =
-            form.decode(&bulk("3,2026-11-22 05:37:12,2026-11-22 05:37:13,0,,,more")).unwrap().unwrap();
-        assert_eq!(record.reports, tally(3, Some(1_795_343_832), Some(1_795_343_833)));
-        assert_eq!(record.whitelists, Tally::default());
-        assert_eq!(form.moment(Timestamp::from_seconds(1_795_343_832)), "2026-11-22 05:37:12");
-        for damaged in ["", "1,,,2,", "1,2026-11-22 05:37:12.5,,0,,", "1,yesterday,,0,,", "x,,,0,,"] {
-            assert_eq!(form.decode(&bulk(damaged)), Err(StorageError::Damaged), "{damaged:?}");
-        }
-        assert_eq!(form.decode(&Value::Nil), Ok(None));
-    }
 }

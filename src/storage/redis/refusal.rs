@@ -1,29 +1,28 @@
-//! What it means when a server refuses a command.
+//! Classification of the errors with which a server refuses a command.
 
 use redis::ServerError;
 
-/// What a refusal means, for whatever was asked.
+/// The meaning of an error reply, for any command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RedisRefusal {
     /// The key holds another type of value.
     WrongType,
-    /// The server does not know the script, and has done nothing.
+    /// The server does not have the script, and has changed nothing.
     NoScript,
-    /// Another server has the key.
+    /// Another node owns the key's slot.
     Moved,
-    /// Another server has the key for now, and must be told so with `ASKING`.
+    /// Another node takes this command if `ASKING` precedes it, because the slot is moving.
     Ask,
-    /// No node of the cluster has the key's slot; other keys are served.
+    /// No node of the cluster owns the key's slot; other keys are served.
     NoSlot,
-    /// The server is loading, busy or a replica, and refuses other commands as well.
+    /// The server is loading, busy or a replica, and refuses all other commands for now, too.
     Passing,
-    /// The server looks up, but changes nothing.
+    /// The server refuses changes, for example because its memory or disk is full.
     ReadOnly,
     /// The account or the server's configuration does not permit the command.
     Forbidden,
-    /// The account may not touch some key of the command, which says nothing of other keys.
+    /// The account may not access some key of the command; other keys may be permitted.
     ForbiddenKey,
-    /// Anything else.
     Other,
 }
 
@@ -41,7 +40,7 @@ impl RedisRefusal {
             "MISCONF" | "NOREPLICAS" | "OOM" => Self::ReadOnly,
             "NOPERM" if says(" key") => Self::ForbiddenKey,
             "NOPERM" | "NOAUTH" => Self::Forbidden,
-            // The others are said within a script, by Redis and by Valkey.
+            // Within a script, Redis and Valkey have texts of their own.
             "ERR"
                 if ["unknown command", "can't run this command", "ACL failure in script"]
                     .into_iter()

@@ -1,4 +1,4 @@
-//! Walking through the keys of one server.
+//! `SCAN` of one server.
 
 use redis::{Cmd, Value};
 use tokio::time::Instant;
@@ -8,7 +8,7 @@ use super::core::RedisCore;
 use super::node::RedisNode;
 use crate::storage::StorageError;
 
-/// The command that tells some keys with a prefix, and where to go on.
+/// Returns the command that lists some keys with a prefix.
 pub(super) fn command(prefix: &str, cursor: &str, limit: usize) -> Cmd {
     let mut cmd = redis::cmd("SCAN");
     cmd.arg(cursor).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(limit.max(1));
@@ -16,7 +16,7 @@ pub(super) fn command(prefix: &str, cursor: &str, limit: usize) -> Cmd {
 }
 
 impl RedisCore {
-    /// Some keys with this prefix, and where to go on.
+    /// Returns the next cursor and some keys with this prefix.
     pub(super) async fn scan_keys(
         &self,
         node: &RedisNode,

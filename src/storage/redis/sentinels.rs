@@ -1,4 +1,4 @@
-//! Which server is the master of a service, according to its sentinels.
+//! The vote of sentinels on the master of a service.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -15,47 +15,48 @@ use tracing::warn;
 
 use super::connection::failure_of;
 use super::target::{RedisAddress, RedisLogin};
-use crate::storage::remote::start::ConnectError;
+use crate::storage::remote::start::{ConnectError, NO_ANSWER};
 
-/// How long one sentinel may take to answer, and a name to be looked up.
+/// Time limit for the answer of one sentinel, and for one name lookup.
 const LIMIT: Duration = Duration::from_millis(300);
-/// How long a majority is waited for where no known master can be used.
+/// How long to wait for a majority if no known master can be used.
 const MAJORITY_LIMIT: Duration = Duration::from_secs(5);
-/// How long it is known which addresses a name has, or that it has none.
-const KNOWN: Duration = Duration::from_secs(5);
+/// How long the result of a name lookup is cached.
+const NAMES_PERIOD: Duration = Duration::from_secs(5);
 
-/// Sentinels of a service.
+/// The sentinels of a service, and what they said before.
 pub(super) struct Sentinels {
     addresses: Vec<RedisAddress>,
     service: String,
     access: RedisLogin,
-    /// Since when no majority has named a master and no known one could be used.
+    /// The time since which no majority has named a master and no known one could be used.
     masterless_since: Mutex<Option<Instant>>,
-    /// Whether it has been logged that two addresses are those of one sentinel.
+    /// Whether two addresses of one sentinel have been logged.
     is_duplicate_logged: AtomicBool,
+    /// Cache of name lookups, with their times.
     names: Mutex<HashMap<RedisAddress, (Instant, Vec<SocketAddr>)>>,
 }
 
-/// The answers of the sentinels.
+/// The votes of the sentinels.
 pub(super) struct SentinelVotes {
-    /// Each master that is named, and how many sentinels name it.
+    /// Each named master, with its number of votes.
     masters: Vec<(RedisAddress, usize)>,
-    /// How many sentinels there are, as far as is known.
+    /// Number of sentinels, without addresses of a sentinel that has answered already.
     sentinels: usize,
-    /// Why one of them names none.
+    /// The reason why a sentinel does not vote.
     failure: Option<ConnectError>,
 }
 
 /// The answer of one sentinel.
 struct SentinelAnswer {
     master: RedisAddress,
-    /// The sentinel's own name, which is the same under all of its addresses; none before Redis 6.2 or where the
-    /// account may not ask.
+    /// The sentinel's id, the same under all its addresses; none before Redis 6.2 or if the account may not run
+    /// `SENTINEL MYID`.
     id: Option<String>,
 }
 
 impl Sentinels {
-    /// Sentinels at these addresses, which are to know this service.
+    /// The sentinels of a service, not connected to yet.
     pub(super) fn new(addresses: Vec<RedisAddress>, service: String, access: RedisLogin) -> Self {
         Self {
             addresses,
@@ -67,30 +68,32 @@ impl Sentinels {
         }
     }
 
-    /// Another master than the present one, if more than half of all sentinels name it. Redis itself needs as many
-    /// to replace a master; fewer may be what is left of a network that is cut.
+    /// Returns a master other than the present one, if more than half of all sentinels name it. A failover needs as
+    /// many; fewer may be the smaller part of a split network.
     pub(super) async fn successor(&self, present: &RedisAddress) -> Option<RedisAddress> {
         let votes = self.votes(Some(present)).await;
         votes.majority().filter(|chosen| *chosen != present).cloned()
     }
 
-    /// The master that most of the sentinels that answer name, once [`MAJORITY_LIMIT`] has passed without a majority
-    /// and without a known master that can be used.
+    /// Returns the master with the most votes, after [`MAJORITY_LIMIT`] without a majority and without a known master
+    /// that can be used.
     ///
     /// # Errors
     ///
-    /// They name none or several, or it has not been so long.
+    /// No master or several masters have the most votes, or [`MAJORITY_LIMIT`] has not passed.
     pub(super) fn plurality(&self, votes: SentinelVotes) -> Result<RedisAddress, ConnectError> {
         let waited = self.masterless_since().get_or_insert_with(Instant::now).elapsed();
         let most = votes.masters.iter().map(|(_, count)| *count).max();
         let named: Vec<_> = votes.masters.iter().filter(|(_, count)| Some(*count) == most).collect();
         let all = votes.sentinels;
         match (named.as_slice(), votes.failure) {
-            ([], failure) => Err(failure.unwrap_or_else(|| ConnectError::temporary("there is no sentinel"))),
+            ([], failure) => {
+                Err(failure.unwrap_or_else(|| ConnectError::temporary("no sentinel names a master")))
+            }
             ([(master, count)], _) if waited >= MAJORITY_LIMIT => {
                 warn!(
-                    "{count} of {all} sentinels name the master {master}, and no majority any: it is tried; see to \
-                     the other sentinels, or take them out of DigestDB"
+                    "no majority of the sentinels names a master: trying {master}, which {count} of {all} name; repair \
+                     the other sentinels, or remove them from DigestDB"
                 );
                 Ok(master.clone())
             }
@@ -110,7 +113,7 @@ impl Sentinels {
         }
     }
 
-    /// Takes note that a master is in use, so that the wait for a majority begins anew without one.
+    /// Records that a master is in use, which ends the wait for a majority.
     pub(super) fn found_master(&self) {
         *self.masterless_since() = None;
     }
@@ -119,8 +122,8 @@ impl Sentinels {
         self.masterless_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks all sentinels at once. Those that hang are not waited for where they cannot change anything. A sentinel
-    /// with several addresses has one vote.
+    /// Queries all sentinels at once, without waiting for those that cannot change the result. A sentinel with several
+    /// addresses has one vote.
     pub(super) async fn votes(&self, present: Option<&RedisAddress>) -> SentinelVotes {
         let mut asked: FuturesUnordered<_> =
             self.addresses.iter().map(|sentinel| self.ask_in_time(sentinel)).collect();
@@ -132,8 +135,8 @@ impl Sentinels {
                     votes.sentinels -= 1;
                     if !self.is_duplicate_logged.swap(true, Ordering::Relaxed) {
                         warn!(
-                            "two sentinels of DigestDB have the id {id}, and one vote: name each sentinel once, and let each \
-                             have an id of its own (sentinel myid)"
+                            "two sentinels of DigestDB have the same id {id} and only one vote: name each sentinel \
+                             once, and give each its own id (sentinel myid)"
                         );
                     }
                 }
@@ -146,16 +149,12 @@ impl Sentinels {
                 Err(why) => votes.failure = Some(why),
             }
         }
-        self.one_for_each_server(votes, present).await
+        self.merge_addresses(votes, present).await
     }
 
-    /// Adds up what is said of one server under several addresses: a sentinel may tell its name and another one its
-    /// IP address. The present master stays what it is called.
-    async fn one_for_each_server(
-        &self,
-        votes: SentinelVotes,
-        present: Option<&RedisAddress>,
-    ) -> SentinelVotes {
+    /// Adds up the votes for one server under several addresses, because one sentinel may use a host name and another
+    /// one the IP address. The present master keeps its address.
+    async fn merge_addresses(&self, votes: SentinelVotes, present: Option<&RedisAddress>) -> SentinelVotes {
         let addresses: Vec<&RedisAddress> =
             present.into_iter().chain(votes.masters.iter().map(|(one, _)| one)).collect();
         if addresses.iter().all(|one| *one == addresses[0]) {
@@ -171,7 +170,8 @@ impl Sentinels {
             });
             servers.add(same.map_or(named, |(address, _)| *address), *count);
         }
-        // What cannot be looked up cannot be connected to either, and may be a name of the present master.
+        // A name without an address cannot be connected to, and may be one of the present master: its votes are
+        // ignored.
         let is_found = |named: &RedisAddress| {
             known.iter().any(|(address, found)| *address == named && !found.is_empty())
         };
@@ -179,8 +179,9 @@ impl Sentinels {
             servers.masters.iter().position(|(named, _)| Some(named) != present && !is_found(named))
         {
             let (unknown, _) = servers.masters.swap_remove(place);
-            servers.failure =
-                Some(ConnectError::temporary(format!("they name {unknown}, which has no known address")));
+            servers.failure = Some(ConnectError::temporary(format!(
+                "sentinels name {unknown}, which has no known address"
+            )));
         }
         servers
     }
@@ -191,7 +192,7 @@ impl Sentinels {
             return vec![SocketAddr::new(host, *port)];
         }
         if let Some((since, found)) = self.names().get(address)
-            && since.elapsed() < KNOWN
+            && since.elapsed() < NAMES_PERIOD
         {
             return found.clone();
         }
@@ -212,7 +213,7 @@ impl Sentinels {
             Ok(Err(failure)) => {
                 Err(ConnectError { why: format!("the sentinel {sentinel}: {}", failure.why), ..failure })
             }
-            Err(_) => Err(ConnectError::temporary(format!("the sentinel {sentinel} does not answer"))),
+            Err(_) => Err(ConnectError::temporary(format!("the sentinel {sentinel}: {NO_ANSWER}"))),
         }
     }
 
@@ -226,14 +227,14 @@ impl Sentinels {
         let mut next = || answers.next().unwrap_or(Value::Nil).extract_error();
         let master = next().and_then(|answer| Ok(from_redis_value::<Option<(String, u16)>>(answer)?));
         let id = next().and_then(|answer| Ok(from_redis_value::<String>(answer)?)).ok();
-        let unknown = || ConnectError::temporary(format!("it knows no master of {}", self.service));
+        let unknown = || ConnectError::temporary(format!("it does not know the service {}", self.service));
         let (host, port) = master.map_err(|error| failure_of(&error))?.ok_or_else(unknown)?;
         Ok(SentinelAnswer { master: RedisAddress::Tcp(host, port), id })
     }
 }
 
 impl SentinelVotes {
-    /// The master that more than half of all sentinels name, those that do not answer included.
+    /// Returns the master that more than half of all sentinels name. Those that do not answer count as sentinels.
     pub(super) fn majority(&self) -> Option<&RedisAddress> {
         self.masters.iter().find(|(_, count)| count * 2 > self.sentinels).map(|(master, _)| master)
     }

@@ -1,4 +1,4 @@
-//! Finding the servers at the start, keeping track of a cluster, and a look at what is stored.
+//! Discovery of the servers at startup, surveys of a cluster, and a check for keys that the engine does not serve.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,23 +14,26 @@ use super::target::{RedisAddress, RedisLogin, RedisServers, RedisTarget};
 use super::topology::{SlotShares, Topology, shares};
 use crate::storage::EngineOpenError;
 use crate::storage::remote::presence::LIMIT;
-use crate::storage::remote::start::{ConnectError, connect_when_ready};
+use crate::storage::remote::start::{ConnectError, NO_ANSWER, connect_when_ready};
 
-/// How often a cluster is asked who has which slots, without a reason; and how soon with one.
+/// Interval of surveys of a cluster.
 const SURVEY_PERIOD: Duration = Duration::from_secs(60);
+/// Interval of checks for a reason to survey earlier.
 const SURVEY_STEP: Duration = Duration::from_millis(250);
-/// How many nodes are asked who has which slots.
+/// Number of nodes that are queried in a survey.
 const ASKED_NODES: usize = 5;
-/// How long one node may take to say that.
+/// Time limit for the answer of one node.
 const SEED_LIMIT: Duration = Duration::from_millis(800);
-/// How much of a database is looked at at the start, a page at a time, and how long others then have it.
+/// Number of pages of keys that are checked at startup.
 const SAMPLE_PAGES: usize = 100;
+/// Keys in a page.
 const SAMPLE_PAGE: usize = 1000;
+/// Pause after a page, for other commands.
 const SAMPLE_PAUSE: Duration = Duration::from_millis(5);
-/// What the established server's former engine has before each digest.
+/// Prefix of the keys of the engine `redis_v0`.
 const DEPRECATED_PREFIX: &str = "pyzord.digest.";
 
-/// Finds all servers of a target, waiting for them if need be. Says whether they are a cluster.
+/// Finds all servers of a target, and waits for them if necessary. Also returns whether they are a cluster.
 pub(super) async fn open(target: &RedisTarget, role: &NodeRole) -> Result<(Topology, bool), EngineOpenError> {
     let name = format!("the Redis of {}", target.describe());
     match RedisNode::of_target(target, role) {
@@ -46,7 +49,7 @@ pub(super) async fn open(target: &RedisTarget, role: &NodeRole) -> Result<(Topol
     }
 }
 
-/// Asks one of the named nodes, and connects to all those that it names.
+/// Queries a configured node, and connects to all nodes that it lists.
 async fn first_survey(target: &RedisTarget, role: &NodeRole) -> Result<Topology, ConnectError> {
     let (node, shares) = ask_seeds(target, role).await?;
     let known = |address: &RedisAddress| known_or_new(address, Some(&node), &target.access, role);
@@ -55,13 +58,13 @@ async fn first_survey(target: &RedisTarget, role: &NodeRole) -> Result<Topology,
     Ok(topology)
 }
 
-/// A named node that answers, and who it says has which slots.
+/// Returns the first configured node that answers, and the owners of slots that it lists.
 pub(super) async fn ask_seeds(
     target: &RedisTarget,
     role: &NodeRole,
 ) -> Result<(Arc<RedisNode>, SlotShares), ConnectError> {
     let RedisServers::Cluster(seeds) = &target.servers else {
-        return Err(ConnectError::permanent("it is no cluster"));
+        return Err(ConnectError::permanent("it is not a cluster"));
     };
     let ask = |seed: RedisAddress| {
         let node = RedisNode::of_cluster(seed.clone(), &target.access, role);
@@ -73,7 +76,7 @@ pub(super) async fn ask_seeds(
             let failure = match timeout(SEED_LIMIT, asked).await {
                 Ok(Ok(shares)) => return Ok((Arc::clone(&node), shares)),
                 Ok(Err(failure)) => failure,
-                Err(_) => ConnectError::temporary("it does not answer"),
+                Err(_) => ConnectError::temporary(NO_ANSWER),
             };
             Err(ConnectError { why: format!("{seed}: {}", failure.why), ..failure })
         }
@@ -81,7 +84,7 @@ pub(super) async fn ask_seeds(
     select_ok(seeds.iter().map(|seed| Box::pin(ask(seed.clone())))).await.map(|(answer, _)| answer)
 }
 
-/// Connects to those nodes to which there is no connection yet, all at once, and looks after all of them.
+/// Connects to all nodes that are not connected yet, and starts the tasks that keep them connected.
 async fn connect(nodes: &[Arc<RedisNode>]) {
     let attempts = nodes.iter().map(|node| async move {
         let unreachable = match timeout(LIMIT, async {
@@ -91,7 +94,7 @@ async fn connect(nodes: &[Arc<RedisNode>]) {
         {
             Ok(Ok(())) => None,
             Ok(Err(failure)) => Some(failure.why),
-            Err(_) => Some("it does not answer in time".to_owned()),
+            Err(_) => Some(NO_ANSWER.to_owned()),
         };
         node.keep(unreachable.as_deref());
     });
@@ -110,10 +113,10 @@ fn known_or_new(
     }
 }
 
-/// Keeps track of who has which slots.
+/// Surveys a cluster regularly, and soon if a node is unavailable or has referred to another one.
 pub(super) async fn keep(shared: Arc<RedisCore>) {
     let mut next = Instant::now() + SURVEY_PERIOD;
-    let mut told: Option<String> = None;
+    let mut logged: Option<String> = None;
     loop {
         let asked = timeout(SURVEY_STEP, shared.stale.notified()).await.is_ok();
         let topology = shared.topology.load_full();
@@ -124,15 +127,16 @@ pub(super) async fn keep(shared: Arc<RedisCore>) {
         let refused = survey(&shared, &topology).await.err().filter(|failure| failure.is_permanent);
         let why = refused.map(|failure| failure.why);
         if let Some(why) = &why
-            && told.as_ref() != Some(why)
+            && logged.as_ref() != Some(why)
         {
             error!(
-                "the Redis Cluster does not tell which node has which slots: {why}; what moves is found only by referral"
+                "the Redis Cluster does not list the owners of its slots: {why}; until it does, moved slots are found \
+                 only by referral"
             );
         }
-        told = why;
+        logged = why;
         next = Instant::now() + SURVEY_PERIOD;
-        // However many requests are referred, one survey serves them all.
+        // One survey serves all requests that were referred meanwhile.
         tokio::time::sleep(SURVEY_STEP / 5).await;
     }
 }
@@ -157,14 +161,15 @@ async fn survey(shared: &RedisCore, topology: &Topology) -> Result<(), ConnectEr
         }
         shared.topology.store(Arc::new(found));
     }
-    // Those that have slots by now are among the others; any one else is met again when it is referred to.
+    // Nodes that own slots are in the topology now; any other is found again by the next referral.
     shared.referred_nodes().clear();
     shared.unnamed().clear();
     Ok(())
 }
 
-/// Who has which slots, as most of some nodes say that are there: one may be cut off from the others and tell what was.
-/// Where none answers, one of those named at the start is asked: a whole cluster may have moved.
+/// Queries some available nodes, and returns the owners of slots that most of them list, because a node that is cut off
+/// from the others lists former owners. If no node answers, queries a configured node: the whole cluster may have
+/// moved.
 async fn ask_some(shared: &RedisCore, topology: &Topology) -> Result<SlotShares, ConnectError> {
     let present = topology.nodes().iter().filter(|node| node.presence().epoch().is_some());
     let asked = present.take(ASKED_NODES).map(|node| shares(node, Instant::now() + SEED_LIMIT));
@@ -182,7 +187,7 @@ async fn ask_some(shared: &RedisCore, topology: &Topology) -> Result<SlotShares,
             Err(failure) => refused = refused.or(Some(failure).filter(|failure| failure.is_permanent)),
         }
     }
-    // The first of those that are told equally often.
+    // On a tie, the first answer counts.
     if let Some((shares, _)) = views.into_iter().rev().max_by_key(|(_, count)| *count) {
         return Ok(shares);
     }
@@ -193,7 +198,7 @@ async fn ask_some(shared: &RedisCore, topology: &Topology) -> Result<SlotShares,
     }
 }
 
-/// Looks at some keys, and says when there are some that this engine does not serve.
+/// Checks a sample of the keys, and logs if there are some that this engine does not serve.
 pub(super) async fn look_for_foreign_keys(shared: Arc<RedisCore>) {
     let place = shared.target.describe();
     let deprecated = match shared.form.prefix() == DEPRECATED_PREFIX {
@@ -211,11 +216,12 @@ pub(super) async fn look_for_foreign_keys(shared: Arc<RedisCore>) {
              both being the DigestDB of this server"
         );
     }
-    let foreign = sample(&shared, shared.form.prefix(), |key| !is_digest(shared.form.rest(key))).await;
+    let foreign =
+        sample(&shared, shared.form.prefix(), |key| !is_digest(shared.form.without_prefix(key))).await;
     if foreign > 0 {
         warn!(
-            "the database {place} has keys that are no lower-case digests, {foreign} of those looked at; they are \
-             left alone; pyzor-migrate to another database repairs, merges or skips them"
+            "the database {place} has keys that are not lower-case digests, {foreign} of those checked, which are not \
+             served: use pyzor-migrate to repair, merge or skip them into another database"
         );
     }
 }
@@ -224,8 +230,8 @@ fn is_digest(key: &[u8]) -> bool {
     pyzor_wire::digest::Digest::from_hex(key).is_some_and(|digest| digest.to_hex() == key)
 }
 
-/// How many of the first keys with a prefix are such.
-async fn sample(shared: &RedisCore, prefix: &str, is_such: impl Fn(&[u8]) -> bool) -> usize {
+/// Counts the keys that match, among the first ones with a prefix.
+async fn sample(shared: &RedisCore, prefix: &str, is_match: impl Fn(&[u8]) -> bool) -> usize {
     let topology = shared.topology.load_full();
     let mut count = 0;
     for node in topology.nodes() {
@@ -233,7 +239,7 @@ async fn sample(shared: &RedisCore, prefix: &str, is_such: impl Fn(&[u8]) -> boo
         for _ in 0..SAMPLE_PAGES / topology.nodes().len().max(1) {
             let page = shared.scan_keys(node, prefix, &cursor, SAMPLE_PAGE, Instant::now() + LIMIT).await;
             let Ok((next, keys)) = page else { return count };
-            count += keys.iter().filter(|key| is_such(key)).count();
+            count += keys.iter().filter(|key| is_match(key)).count();
             if next == "0" {
                 break;
             }

@@ -1,6 +1,7 @@
--- Replaces what is stored under KEYS[1] by the fields and values ARGV[3] and on, which expire at the second
--- ARGV[2], or never if that is 0; without them it is deleted. Returns 1; or 0, and changes nothing, if the
--- fields are not what ARGV[1] says: for each '-' if it is not there, or '=', its length, ':' and its value.
+-- Compares the fields of the hash KEYS[1] with ARGV[1], which has for each field '-' if it is absent, or '=', its
+-- length, ':' and its value. If they differ, returns 0 and changes nothing. Otherwise returns 1 and replaces the fields
+-- by ARGV[3], ARGV[4] … (names and values), with ARGV[2] as the time of expiry in seconds or 0 for never. With ARGV[1]
+-- alone, deletes the hash.
 
 local got = redis.pcall('HMGET', KEYS[1], 'r_count', 'r_entered', 'r_updated', 'wl_count', 'wl_entered', 'wl_updated')
 if got.err then

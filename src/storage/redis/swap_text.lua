@@ -1,6 +1,6 @@
--- Replaces the text ARGV[1] under KEYS[1] by the text ARGV[3], which expires at the second ARGV[2], or never if
--- that is 0; without them it is deleted. No text counts as an empty one. Returns 1; or 0, and changes nothing,
--- if another text is there.
+-- Compares the text under KEYS[1] with ARGV[1]; an absent key counts as an empty text. If they differ, returns 0 and
+-- changes nothing. Otherwise returns 1 and replaces the text by ARGV[3], with ARGV[2] as the time of expiry in seconds
+-- or 0 for never. With ARGV[1] alone, deletes the key.
 
 local got = redis.pcall('GET', KEYS[1])
 if type(got) == 'table' then

@@ -1,6 +1,6 @@
--- Counts ARGV[2n + 1] reports and ARGV[2n + 2] whitelistings of the digest under each KEYS[n] at the local date
--- ARGV[1], and lets its record expire after ARGV[2] seconds, or never if that is 0. Returns for each key 1; or,
--- having changed nothing of it, 0 if any field is damaged, or the server's refusal.
+-- Counts ARGV[2n + 1] reports and ARGV[2n + 2] whitelistings in the text under each KEYS[n]. ARGV[1] is the current
+-- local date; ARGV[2] the seconds after which the records expire, or 0 for never. Returns for each key 1 if it was
+-- counted, 0 if a field is damaged, or the server's error; in the latter cases the record is unchanged.
 
 local now, age = ARGV[1], ARGV[2]
 

@@ -1,12 +1,12 @@
-//! Names of databases on servers, as far as both such engines write them alike: parts between
-//! commas, or a URL. Their texts may hold passwords, so no error repeats any of them.
+//! The parts of `DigestDB` values that the Redis and MySQL engines have in common: parts between commas, or a URL.
+//! Error texts never quote the value, because it may hold a password.
 
 use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
-/// What is wrong with the name of a database.
+/// A `DigestDB` value that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub(crate) struct DsnError(pub(crate) String);
@@ -17,26 +17,26 @@ impl DsnError {
     }
 }
 
-/// A URL, `scheme://user:password@host:port,host:port/path/path?name=value`, with what was encoded
-/// by `%` decoded. The standard's own have one host only, those of clusters several.
+/// A URL, `scheme://user:password@host:port,host:port/path/path?name=value`, with percent-encoding decoded. Unlike
+/// standard URLs it may have several hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DsnUrl {
     pub(crate) user: Option<String>,
     pub(crate) password: Option<String>,
     pub(crate) hosts: Vec<DsnHost>,
-    /// The parts of the path that are not empty.
+    /// The non-empty parts of the path.
     pub(crate) path: Vec<String>,
     query: Vec<(String, String)>,
 }
 
-/// A host's name or address, and a port of it.
+/// A host name or an IP address, with a port if one was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DsnHost {
     pub(crate) name: String,
     pub(crate) port: Option<u16>,
 }
 
-/// The scheme of a URL; none of what is not one.
+/// Returns the scheme of a URL, or none if the text is not a URL.
 pub(crate) fn scheme(dsn: &str) -> Option<&str> {
     let (scheme, _) = dsn.split_once("://")?;
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
@@ -44,16 +44,18 @@ pub(crate) fn scheme(dsn: &str) -> Option<&str> {
 }
 
 impl DsnUrl {
-    /// Takes a URL apart.
+    /// Parses a URL of any scheme.
     pub(crate) fn parse(dsn: &str) -> Result<Self, DsnError> {
         let rest = dsn.split_once("://").map_or(dsn, |(_, rest)| rest);
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        // Of a password with a slash of its own a part would be taken for a host or for a path, and told.
+        // An unencoded slash would split a password, and its parts would appear in messages as a host or a path.
         if !authority.is_empty() && path.contains('@') || authority.contains('@') && query.contains('@') {
-            return Err(DsnError::new("in its parts, the URL must have / as %2F, ? as %3F and @ as %40"));
+            return Err(DsnError::new(
+                "the URL must encode / as %2F, ? as %3F and @ as %40 within its parts",
+            ));
         }
-        // A password with an @ of its own is forgiven.
+        // The last @ counts, because passwords with an unencoded @ are common.
         let (login, hosts) = match authority.rsplit_once('@') {
             Some((login, hosts)) => (Some(login), hosts),
             None => (None, authority),
@@ -78,15 +80,15 @@ impl DsnUrl {
         })
     }
 
-    /// Takes a parameter out; the last one of a name counts.
+    /// Removes a parameter and returns its value, the last one if it is given several times.
     pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         let value = self.query.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value.clone());
         self.query.retain(|(given, _)| given != name);
         value
     }
 
-    /// Takes out a parameter that says yes or no.
-    pub(crate) fn take_truth(&mut self, name: &str) -> Result<Option<bool>, DsnError> {
+    /// Removes a parameter and returns its value, which must be yes or no.
+    pub(crate) fn take_bool(&mut self, name: &str) -> Result<Option<bool>, DsnError> {
         match self.take(name).as_deref() {
             None => Ok(None),
             Some("yes" | "true" | "1") => Ok(Some(true)),
@@ -95,22 +97,24 @@ impl DsnUrl {
         }
     }
 
-    /// Refuses parameters that nobody has taken.
+    /// Returns an error if any parameter is left.
     pub(crate) fn finish(&self, known: &str) -> Result<(), DsnError> {
         match self.query.first() {
             None => Ok(()),
-            // A misplaced password may look like a name.
-            Some(_) => Err(DsnError::new(format!("the URL has an unknown parameter; known are {known}"))),
+            // The parameter's name is not quoted, because it may be a misplaced password.
+            Some(_) => {
+                Err(DsnError::new(format!("the URL has an unknown parameter: known ones are {known}")))
+            }
         }
     }
 }
 
 impl DsnHost {
-    /// Reads `name`, `name:port`, `[v6]:port` or a bare IPv6 address.
+    /// Parses `name`, `name:port`, `[v6]:port` or a bare IPv6 address.
     pub(crate) fn parse(text: &str) -> Result<Self, DsnError> {
         let wrong = || DsnError::new("the port must be a number from 1 to 65535");
         let number = |port: &str| port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong);
-        // What is no address may be a part of a password.
+        // Anything else may be part of a password, and would appear in messages.
         let v6 = |name: &str| {
             let address = name.split_once('%').map_or(name, |(address, _zone)| address);
             let is_address = address.parse::<Ipv6Addr>().is_ok();
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_taken_apart_and_decoded() {
+    fn url_is_split_and_decoded() {
         let mut url =
             DsnUrl::parse("redis://me%40x:p%2fw%25@[::1]:7000,b,c:1/a%2Fb//2?ca=/x%20y&verify=no").unwrap();
         assert_eq!((url.user.as_deref(), url.password.as_deref()), (Some("me@x"), Some("p/w%")));
@@ -158,12 +162,12 @@ mod tests {
         assert_eq!(url.path, ["a/b", "2"]);
         assert_eq!(url.take("ca").as_deref(), Some("/x y"));
         assert!(url.finish("").is_err());
-        assert_eq!(url.take_truth("verify"), Ok(Some(false)));
+        assert_eq!(url.take_bool("verify"), Ok(Some(false)));
         assert_eq!(url.finish(""), Ok(()));
     }
 
     #[test]
-    fn parts_of_a_login_may_be_missing() {
+    fn user_and_password_are_optional() {
         for (dsn, user, password) in [
             ("redis://h", None, None),
             ("redis://u@h", Some("u"), None),
@@ -178,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_with_a_slash_is_not_taken_for_a_path() {
+    fn password_with_an_unencoded_slash_is_refused() {
         for wrong in ["mysql://u:12/secret@h/a/b", "mysql://u:p@/secret@h/a/b", "redis://u:p@secret?db=1@h/0"]
         {
             assert!(DsnUrl::parse(wrong).is_err(), "{wrong}");
@@ -189,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_have_ports_or_not() {
+    fn port_is_optional_and_colons_need_an_ipv6_address() {
         assert_eq!(DsnHost::parse("h:1").unwrap(), host("h", Some(1)));
         assert_eq!(DsnHost::parse("fe80::1").unwrap(), host("fe80::1", None));
         assert_eq!(DsnHost::parse("[fe80::1%eth0]").unwrap(), host("fe80::1%eth0", None));
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_url_has_a_scheme() {
+    fn scheme_is_found_only_in_a_url() {
         assert_eq!(scheme("redis+unix:///x"), Some("redis+unix"));
         assert_eq!(scheme("localhost,6379,a://b,0"), None);
         assert_eq!(scheme("pyzord.db"), None);

@@ -1,4 +1,4 @@
-//! What the engines share whose store is a server: its name, a connection's security, and how its absence is dealt with.
+//! Shared code of the engines whose store is a server: names of databases, TLS, connecting, and outages.
 
 pub(crate) mod dsn;
 pub(crate) mod presence;

@@ -1,4 +1,4 @@
-//! Logging what a store that is there refuses, and records that it holds damaged.
+//! Rate-limited log lines about operations that a reachable store refuses, and about damaged records.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -9,32 +9,31 @@ use crate::logging::allowance::{Allowance, withheld_note};
 use crate::storage::StorageError;
 use pyzor_wire::digest::Digest;
 
-/// Logs refusals, of which strangers can cause any number.
+/// Logs refused operations and damaged records: 10 lines a minute, because any client can cause them.
 #[derive(Debug)]
 pub(crate) struct Refusals {
-    /// The store, for people.
-    name: String,
+    store: String,
     allowance: Mutex<Allowance>,
 }
 
 impl Refusals {
-    /// None so far, of the store with this name.
-    pub(crate) fn new(name: String) -> Self {
-        Self { name, allowance: Mutex::new(Allowance::per_minute(10)) }
+    /// `store` is the name for messages.
+    pub(crate) fn new(store: String) -> Self {
+        Self { store, allowance: Mutex::new(Allowance::per_minute(10)) }
     }
 
-    /// Takes note that the store has refused something.
+    /// Logs an operation that the store refused, and returns [`StorageError::Unavailable`].
     pub(crate) fn refused(&self, why: &str) -> StorageError {
         if let Some(withheld) = self.take() {
-            warn!("{} has refused something: {why}{}", self.name, withheld_note(withheld));
+            warn!("{} refused an operation: {why}{}", self.store, withheld_note(withheld));
         }
         StorageError::Unavailable
     }
 
-    /// Takes note that a record cannot be decoded.
+    /// Logs a record that cannot be decoded, and returns [`StorageError::Damaged`].
     pub(crate) fn damaged(&self, digest: Digest) -> StorageError {
         if let Some(withheld) = self.take() {
-            error!("the record of {digest} in {} is damaged{}", self.name, withheld_note(withheld));
+            error!("the record of {digest} in {} is damaged{}", self.store, withheld_note(withheld));
         }
         StorageError::Damaged
     }

@@ -1,4 +1,4 @@
-//! Reaching a store on another machine, and waiting for it at the start, when it may be starting, too.
+//! The first connection to a store on another machine, which may be starting at the same time.
 
 use std::future::Future;
 use std::pin::pin;
@@ -10,48 +10,50 @@ use tracing::warn;
 use super::presence::with_lookup_hint;
 use crate::storage::EngineOpenError;
 
-/// How long the store is waited for.
+/// How long to wait for the store at startup.
 const START_LIMIT: Duration = Duration::from_secs(10);
-/// How often that is said.
+/// Interval of the attempts and of the log lines.
 const STEP: Duration = Duration::from_secs(1);
-/// How long one attempt may take.
-const LONGEST: Duration = Duration::from_secs(3);
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(3);
 
-/// Why a store cannot be reached.
+/// Reason for a connection, an attempt or a request that timed out.
+pub(crate) const NO_ANSWER: &str = "it does not answer";
+
+/// The reason why a store cannot be reached.
 #[derive(Debug)]
 pub(crate) struct ConnectError {
-    /// For people, without a password.
+    /// Text for the operator, without a password.
     pub(crate) why: String,
-    /// Whether somebody must change something first, so that waiting cannot help.
+    /// Whether waiting cannot help, because the configuration must change first.
     pub(crate) is_permanent: bool,
 }
 
 impl ConnectError {
-    /// One that may pass.
+    /// An error that may go away by itself.
     pub(crate) fn temporary(why: impl Into<String>) -> Self {
         Self { why: why.into(), is_permanent: false }
     }
 
-    /// One that will not.
+    /// An error that stays until the configuration changes.
     pub(crate) fn permanent(why: impl Into<String>) -> Self {
         Self { why: why.into(), is_permanent: true }
     }
 }
 
-/// Tries once, for somebody who waits for the outcome.
+/// Tries to connect once, for up to three seconds.
 pub(crate) async fn connect_once<T>(
     name: &str,
     attempt: impl Future<Output = Result<T, ConnectError>>,
 ) -> Result<T, EngineOpenError> {
-    match timeout(LONGEST, attempt).await {
+    match timeout(ATTEMPT_LIMIT, attempt).await {
         Ok(reached) => {
             reached.map_err(|failure| EngineOpenError::new(format!("cannot use {name}: {}", failure.why)))
         }
-        Err(_) => Err(EngineOpenError::new(format!("cannot use {name}: it does not answer"))),
+        Err(_) => Err(EngineOpenError::new(format!("cannot use {name}: {NO_ANSWER}"))),
     }
 }
 
-/// Tries until the store is there, with a line in the log for each second.
+/// Tries to connect for up to ten seconds, and logs a line for each second of waiting.
 pub(crate) async fn connect_when_ready<T, F: Future<Output = Result<T, ConnectError>>>(
     name: &str,
     attempt: impl Fn() -> F,
@@ -68,10 +70,10 @@ pub(crate) async fn connect_when_ready<T, F: Future<Output = Result<T, ConnectEr
                     return Err(EngineOpenError::new(format!("cannot use {name}: {why}")));
                 }
                 Ok(Err(ConnectError { why, .. })) => break with_lookup_hint(why),
-                // It may be far away, but not that far.
-                Err(_) if step >= end || step >= started + LONGEST => break "it does not answer".to_owned(),
+                Err(_) if step >= end || step >= started + ATTEMPT_LIMIT => break NO_ANSWER.to_owned(),
+                // A slow network may need longer than one step.
                 Err(_) => {
-                    warn!("waiting for {name}: it does not answer");
+                    warn!("waiting for {name}: {NO_ANSWER}");
                     step += STEP;
                 }
             }

@@ -1,42 +1,43 @@
-//! Databases on servers that go away and come back, under a steady load of reports.
+//! Outages of database servers under a steady load of reports.
 //!
-//! `make outages` runs the same with many more outages and prints what it measured.
+//! `make outages` runs the same tests with many more outages and prints the measurements.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::UdpSocket;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Caller, Home, Ledger, MariaDb, Redis, Service, digest, eventually, free_port};
+use crate::harness::{
+    Caller, Home, Ledger, MariaDb, Redis, Service, StopFlag, digest, eventually, free_port,
+};
 
-/// No request should wait longer for its reply. A few may, on a machine that gives a process no turn for a while:
-/// one in so many.
+/// Time within which replies must come. One request in [`FEW`] may be later, because a busy machine may suspend
+/// processes for a while.
 const LONGEST: Duration = Duration::from_secs(2);
 const FEW: u64 = 50;
-/// So many callers report so many digests.
 const CALLERS: u32 = 4;
+/// Number of different digests that the callers report.
 const DIGESTS: u32 = 100;
 
-/// A database server that a test ill-treats.
+/// A database server that a test kills or suspends.
 pub(crate) trait Store: Send {
-    /// One that runs and loses nothing that it has acknowledged.
+    /// Starts a server that loses nothing it has acknowledged when it is killed.
     fn start() -> Self;
 
-    /// The settings of a server that uses it.
+    /// Returns the settings of a pyzord that uses it.
     fn settings(&self) -> String;
 
-    /// The process.
     fn service(&mut self) -> &mut Service;
 
-    /// Starts it again on its data and waits until it accepts work.
+    /// Starts it again on its data and waits until it accepts connections.
     fn restart(&mut self);
 
-    /// How often each digest has been reported.
+    /// Returns the number of reports of each digest.
     fn stored(&self) -> BTreeMap<String, i64>;
 }
 
@@ -61,7 +62,7 @@ impl Store for Redis {
         let prefix = "pyzord.digest_v1.";
         let keys = self.cli(&["--scan", "--pattern", &format!("{prefix}*")]);
         let count = |key: &str| match self.cli(&["hget", key, "r_count"]).trim() {
-            // Whitelisted only.
+            // The digest has only been whitelisted.
             "" => 0,
             number => number.parse().unwrap(),
         };
@@ -96,31 +97,30 @@ impl Store for MariaDb {
     }
 }
 
-/// How a database goes away.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outage {
-    /// It is killed, and started again on its data.
+    /// The server is killed, and started again on its data.
     Kill,
-    /// It hangs for a while, with its connections open.
+    /// The server is suspended for a while, with its connections open.
     Hang,
 }
 
-/// What callers and observers have seen.
+/// The load on a server, and its results.
 #[derive(Default)]
-struct Seen {
+struct Load {
     ledger: Mutex<Ledger>,
-    over: AtomicBool,
+    stop: StopFlag,
     acknowledged: AtomicU64,
     refused: AtomicU64,
     reports: Waits,
     pings: Waits,
 }
 
-/// How long requests of one kind have waited for their replies.
+/// The times that requests of one kind have waited for their replies.
 #[derive(Default)]
 struct Waits {
     count: AtomicU64,
-    /// How many of them waited longer than they should.
+    /// Number of requests that waited longer than [`LONGEST`].
     late: AtomicU64,
     longest: Mutex<Duration>,
 }
@@ -133,7 +133,7 @@ impl Waits {
         *longest = (*longest).max(taken);
     }
 
-    /// The longest of them, after asserting that hardly any was late.
+    /// Asserts that few requests were late, and returns the longest wait.
     fn longest(self, what: &str) -> Duration {
         let (count, late, longest) =
             (self.count.into_inner(), self.late.into_inner(), self.longest.into_inner().unwrap());
@@ -142,16 +142,12 @@ impl Waits {
     }
 }
 
-impl Seen {
-    fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
-    }
-
-    /// Reports one digest after the other until it is over.
+impl Load {
+    /// Reports one digest after the other until the load stops.
     fn report(&self, mut caller: Caller, first: u32) {
         let mut ledger = Ledger::default();
         for number in first.. {
-            if self.is_over() {
+            if self.stop.is_set() {
                 break;
             }
             let digest = digest(number % DIGESTS);
@@ -161,7 +157,7 @@ impl Seen {
             ledger.enter_doubtful(&digest, reply.as_ref());
             match reply.map(|reply| reply.code()) {
                 Some(200) => self.acknowledged.fetch_add(1, Ordering::Relaxed),
-                // As a client does, who has other mails to look at.
+                // Clients do not retry at once.
                 _ => {
                     thread::sleep(Duration::from_millis(1));
                     self.refused.fetch_add(1, Ordering::Relaxed)
@@ -172,7 +168,7 @@ impl Seen {
     }
 
     fn ping(&self, mut caller: Caller) {
-        while !self.is_over() {
+        while !self.stop.is_set() {
             let asked = Instant::now();
             caller.answered("ping", &[]);
             self.pings.add(asked.elapsed());
@@ -180,19 +176,10 @@ impl Seen {
         }
     }
 
-    /// Waits until something has happened so often more.
+    /// Waits until a counter has grown by `more`.
     fn await_more(&self, what: &str, counter: &AtomicU64, more: u64) {
         let goal = counter.load(Ordering::Relaxed) + more;
         eventually(what, || (counter.load(Ordering::Relaxed) >= goal).then_some(()));
-    }
-}
-
-/// Ends the load whatever becomes of the test.
-struct Ends<'a>(&'a Seen);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -200,51 +187,52 @@ fn outages() -> u32 {
     std::env::var("PYZORD_OUTAGES").map_or(2, |number| number.parse().unwrap())
 }
 
-fn comes_back<S: Store>(outage: Outage) {
+/// Interrupts a store under load several times, and checks that no acknowledged report is lost.
+fn survive_outages<S: Store>(outage: Outage) {
     let mut store = S::start();
     let home = Home::open().config(&store.settings());
     let server = home.start();
     let caller = || Caller::to(server.port());
-    let seen = Seen::default();
+    let load = Load::default();
     let mut resumed = Vec::new();
     thread::scope(|scope| {
-        let _ends = Ends(&seen);
+        let _guard = load.stop.set_on_drop();
         for number in 0..CALLERS {
-            let (caller, seen) = (caller(), &seen);
-            scope.spawn(move || seen.report(caller, number * DIGESTS / CALLERS));
+            let (caller, load) = (caller(), &load);
+            scope.spawn(move || load.report(caller, number * DIGESTS / CALLERS));
         }
-        let (pinger, observer) = (caller(), &seen);
-        scope.spawn(move || observer.ping(pinger));
+        let (pinger, observed) = (caller(), &load);
+        scope.spawn(move || observed.ping(pinger));
         for _ in 0..outages() {
-            seen.await_more("reports that count", &seen.acknowledged, 200);
+            load.await_more("acknowledged reports", &load.acknowledged, 200);
             match outage {
                 Outage::Kill => store.service().kill(),
                 Outage::Hang => store.service().signal(Signal::SIGSTOP),
             }
-            seen.await_more("refusals", &seen.refused, 100);
+            load.await_more("refused reports", &load.refused, 100);
             match outage {
                 Outage::Kill => store.restart(),
                 Outage::Hang => store.service().signal(Signal::SIGCONT),
             }
             let back = Instant::now();
-            seen.await_more("reports that count again", &seen.acknowledged, 1);
+            load.await_more("an acknowledged report after the outage", &load.acknowledged, 1);
             resumed.push(back.elapsed());
-            // A database that goes again at once is given more time with each time.
+            // The pause before a retry grows if a store is lost again within a second.
             thread::sleep(Duration::from_millis(1200));
         }
-        seen.await_more("reports that count", &seen.acknowledged, 200);
+        load.await_more("acknowledged reports", &load.acknowledged, 200);
     });
     let memory = peak_memory(server.pid());
     assert!(server.stop().success());
 
-    let ledger = seen.ledger.into_inner().unwrap();
+    let ledger = load.ledger.into_inner().unwrap();
     ledger.compare(&store.stored());
-    let (longest, longest_ping) = (seen.reports.longest("reports"), seen.pings.longest("pings"));
+    let (longest, longest_ping) = (load.reports.longest("reports"), load.pings.longest("pings"));
     let log = home.log();
     let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count() as u32;
-    let (away, back) = (lines(" is away: "), lines(" is back after "));
-    // It is lost once more where the machine gives it no turn for a second.
-    assert!(away == back && (outages()..=2 * outages()).contains(&away), "{away} away, {back} back: {log}");
+    let (lost, back) = (lines(" is unavailable: "), lines(" is back after "));
+    // A busy machine that suspends the store for a second causes a further outage.
+    assert!(lost == back && (outages()..=2 * outages()).contains(&lost), "{lost} lost, {back} back: {log}");
     resumed.sort_unstable();
     println!(
         "{} outages: {} reports acknowledged, {} refused or unanswered, {} stored; longest wait of a report {} ms, of \
@@ -261,7 +249,7 @@ fn comes_back<S: Store>(outage: Outage) {
     );
 }
 
-/// The largest size that a process ever had in memory, in KiB.
+/// Returns the peak resident memory of a process in KiB.
 fn peak_memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -269,27 +257,27 @@ fn peak_memory(pid: u32) -> u64 {
 }
 
 #[test]
-fn redis_that_is_killed_comes_back_with_every_report() {
-    comes_back::<Redis>(Outage::Kill);
+fn no_acknowledged_report_is_lost_when_redis_is_killed() {
+    survive_outages::<Redis>(Outage::Kill);
 }
 
 #[test]
-fn redis_that_hangs_comes_back_with_every_report() {
-    comes_back::<Redis>(Outage::Hang);
+fn no_acknowledged_report_is_lost_when_redis_hangs() {
+    survive_outages::<Redis>(Outage::Hang);
 }
 
 #[test]
-fn mariadb_that_is_killed_comes_back_with_every_report() {
-    comes_back::<MariaDb>(Outage::Kill);
+fn no_acknowledged_report_is_lost_when_mariadb_is_killed() {
+    survive_outages::<MariaDb>(Outage::Kill);
 }
 
 #[test]
-fn mariadb_that_hangs_comes_back_with_every_report() {
-    comes_back::<MariaDb>(Outage::Hang);
+fn no_acknowledged_report_is_lost_when_mariadb_hangs() {
+    survive_outages::<MariaDb>(Outage::Hang);
 }
 
-/// The memory of a server whose database hangs while requests pour in.
-fn is_bounded<S: Store>() {
+/// Sends many requests while the database hangs, and checks the server's memory.
+fn check_memory_in_a_flood<S: Store>() {
     const FLOOD: u32 = 200_000;
     let mut store = S::start();
     let home = Home::open().config(&store.settings());
@@ -304,7 +292,7 @@ fn is_bounded<S: Store>() {
         let request = format!("Op: report\nOp-Digest: {}\nPV: 2.1\nThread: 2000\n\n", digest(number));
         flood.send(request.as_bytes()).unwrap();
         if number % 20_000 == 0 {
-            // One may find no room among so many.
+            // The socket's receive buffer may be full.
             eventually("a ping", || caller.ask("ping", &[], Duration::from_millis(100)));
         }
     }
@@ -314,30 +302,30 @@ fn is_bounded<S: Store>() {
         let reply = caller.ask("report", &[&digest(1)], LONGEST)?;
         (reply.code() == 200).then_some(())
     });
-    assert!(grown < 32 * 1024, "it grew by {grown} KiB");
+    assert!(grown < 32 * 1024, "the server grew by {grown} KiB");
     assert!(server.stop().success());
 }
 
 #[test]
-fn a_flood_while_redis_hangs_does_not_grow_the_server() {
-    is_bounded::<Redis>();
+fn memory_is_bounded_in_a_flood_while_redis_hangs() {
+    check_memory_in_a_flood::<Redis>();
 }
 
 #[test]
-fn a_flood_while_mariadb_hangs_does_not_grow_the_server() {
-    is_bounded::<MariaDb>();
+fn memory_is_bounded_in_a_flood_while_mariadb_hangs() {
+    check_memory_in_a_flood::<MariaDb>();
 }
 
-/// Starts a server whose database is not there.
-fn is_waited_for(settings: &str, name: &str) {
+/// Starts a server without its database, and checks that it retries for ten seconds and then fails.
+fn wait_for_missing_store(settings: &str, name: &str) {
     let home = Home::open().config(settings);
     let start = Instant::now();
-    let status = home.try_start().err().expect("a server without a database");
+    let status = home.try_start().err().expect("the server has started without a database");
     assert_eq!(status.code(), Some(1));
     assert!(start.elapsed() >= Duration::from_secs(9), "it gave up too soon");
     let stderr = home.stderr();
     let waiting = stderr.lines().filter(|line| line.contains("waiting for ") && line.contains(name)).count();
-    // One a second, if the machine gives it a turn each second.
+    // One line a second, or fewer on a busy machine.
     assert!((3..=10).contains(&waiting), "{stderr}");
     let last = stderr.lines().last().unwrap();
     assert!(last.contains(name) && last.contains("could not be reached within 10 seconds"), "{stderr}");
@@ -345,28 +333,31 @@ fn is_waited_for(settings: &str, name: &str) {
 }
 
 #[test]
-fn a_redis_that_is_not_there_at_the_start_is_waited_for() {
+fn start_waits_for_a_missing_redis() {
     let port = free_port();
-    is_waited_for(&format!("Engine = redis\nDigestDB = 127.0.0.1,{port},secret,0\n"), &port.to_string());
+    wait_for_missing_store(
+        &format!("Engine = redis\nDigestDB = 127.0.0.1,{port},secret,0\n"),
+        &port.to_string(),
+    );
 }
 
 #[test]
-fn a_mysql_that_is_not_there_at_the_start_is_waited_for() {
+fn start_waits_for_a_missing_mysql() {
     let port = free_port();
-    is_waited_for(
+    wait_for_missing_store(
         &format!("Engine = mysql\nDigestDB = 127.0.0.1:{port},u,secret,pyzor,d\n"),
         &port.to_string(),
     );
 }
 
 /// Starts a server before its database.
-fn starts_later<S: Store>() {
+fn start_before_store<S: Store>() {
     let mut store = S::start();
     let home = Home::open().config(&store.settings());
     store.service().kill();
     thread::scope(|scope| {
         scope.spawn(|| {
-            eventually("a server that waits", || home.stderr().contains("waiting for ").then_some(()));
+            eventually("the server to wait", || home.stderr().contains("waiting for ").then_some(()));
             store.restart();
         });
         let server = home.start();
@@ -375,11 +366,11 @@ fn starts_later<S: Store>() {
 }
 
 #[test]
-fn a_server_that_starts_before_its_redis_serves_in_the_end() {
-    starts_later::<Redis>();
+fn server_that_starts_before_its_redis_serves_later() {
+    start_before_store::<Redis>();
 }
 
 #[test]
-fn a_server_that_starts_before_its_mariadb_serves_in_the_end() {
-    starts_later::<MariaDb>();
+fn server_that_starts_before_its_mariadb_serves_later() {
+    start_before_store::<MariaDb>();
 }

@@ -1,9 +1,9 @@
-//! Accepts servers by their keys in `mysql_async`, which takes no certificate verifier.
+//! Verification of servers by their public keys for `mysql_async`, which takes no certificate verifier.
 //!
-//! That library verifies the certificate of a server, which fails for one of an authority (`CA:TRUE`), or accepts
-//! any. In both cases it verifies that the server has the certificate's key, with the algorithms of the process's
-//! `CryptoProvider`. Those are replaced here by ones that accept the keys alone that are accepted for this
-//! connection. A connection made without [`trusting`] accepts no key at all, so that none is accepted by mistake.
+//! `mysql_async` either verifies the server's certificate, which fails if it is an authority's (`CA:TRUE`), or accepts
+//! any certificate. In both cases it checks that the server has the certificate's key, with the algorithms of the
+//! process's `CryptoProvider`. This module replaces those algorithms by ones that accept only the keys that are
+//! allowed for the connection. Connections made outside [`trusting`] accept no key.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -16,12 +16,12 @@ use rustls::sign::public_key_to_spki;
 
 use crate::storage::remote::start::ConnectError;
 
-/// Public keys of servers.
+/// The public keys that a server may have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AcceptedKeys(Vec<SubjectPublicKeyInfoDer<'static>>);
 
 impl AcceptedKeys {
-    /// Whether there are none.
+    /// Whether no key is accepted.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -34,11 +34,11 @@ impl FromIterator<SubjectPublicKeyInfoDer<'static>> for AcceptedKeys {
 }
 
 tokio::task_local! {
-    /// The keys that servers may have to which connections are made; none: any.
+    /// The keys that are accepted for connections made by this task; none: any key.
     static ACCEPTED: Option<AcceptedKeys>;
 }
 
-/// Makes a connection, to a server with one of `keys` if there are any named.
+/// Makes a connection to a server that has one of `keys`, or any key if `keys` is none.
 pub(crate) async fn trusting<T>(
     keys: Option<AcceptedKeys>,
     connecting: impl Future<Output = T>,
@@ -46,13 +46,13 @@ pub(crate) async fn trusting<T>(
     static IS_INSTALLED: OnceLock<bool> = OnceLock::new();
     if !*IS_INSTALLED.get_or_init(|| provider().install_default().is_ok()) {
         return Err(ConnectError::permanent(
-            "TLS cannot be used: another part of this program has set it up already",
+            "cannot set up TLS: the process has another rustls CryptoProvider already",
         ));
     }
     Ok(ACCEPTED.scope(keys, connecting).await)
 }
 
-/// Ring, with algorithms that look at the key as well.
+/// Returns ring's provider with algorithms that also check the key.
 fn provider() -> CryptoProvider {
     let ring = ring::default_provider();
     let algorithms = ring.signature_verification_algorithms;
@@ -69,7 +69,7 @@ fn provider() -> CryptoProvider {
 
 type Algorithm = &'static dyn SignatureVerificationAlgorithm;
 
-/// An algorithm that accepts no signature of a key that is not accepted.
+/// A signature algorithm that refuses keys not in [`ACCEPTED`].
 #[derive(Debug)]
 struct CheckedAlgorithm(Algorithm);
 

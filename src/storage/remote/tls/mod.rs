@@ -1,4 +1,4 @@
-//! Encrypted connections to stores: which servers are trusted, and what a failure means.
+//! TLS connections to stores: trusted certificates, and error messages.
 
 mod keys;
 mod verifier;
@@ -23,32 +23,32 @@ use super::start::ConnectError;
 use crate::os::open;
 use verifier::CertificateVerifier;
 
-/// How a server proves its identity.
+/// The TLS settings of `DigestDB`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tls {
-    /// The PEM file of the certificates to trust (`ca=`); without one, those that the system trusts.
+    /// The PEM file of the certificates to trust (`ca=`); none: the system's certificates.
     pub(crate) authorities: Option<PathBuf>,
-    /// Whether it has to.
+    /// Whether the server's certificate is verified (`verify=`).
     pub(crate) verify: bool,
 }
 
-/// The certificates that are trusted.
+/// The certificates to trust, and the store that verifies those they have issued.
 #[derive(Debug)]
 pub(crate) struct TrustedCertificates {
     certificates: Vec<CertificateDer<'static>>,
-    /// Whether they are those of the file that `ca=` names, which may be those of servers as well.
+    /// Whether they are from the file that `ca=` names, which may also hold certificates of servers.
     are_named: bool,
     roots: RootCertStore,
 }
 
 impl Tls {
-    /// Reads the certificates that are trusted: at least one, unless the server need not prove its identity.
+    /// Reads the certificates to trust. Without any, `verify=yes` is an error.
     pub(crate) fn authorities(&self) -> Result<TrustedCertificates, ConnectError> {
         let Some(path) = &self.authorities else {
             let authorities = TrustedCertificates::of_the_system()?;
             if authorities.certificates.is_empty() && self.verify {
                 return Err(ConnectError::permanent(
-                    "the system has no certificates to trust: install ca-certificates, or name some with ca=",
+                    "the system has no certificates to trust: install ca-certificates, or name a file with ca=",
                 ));
             }
             return Ok(authorities);
@@ -58,18 +58,18 @@ impl Tls {
             .and_then(|mut file| file.read_to_end(&mut content))
             .map_err(|error| unreadable(path, &error))?;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
-        let what = match certificates {
+        let problem = match certificates {
             Ok(certificates) if certificates.is_empty() => "has no certificates",
             Ok(certificates) => return TrustedCertificates::named(certificates),
-            Err(_) => "is damaged",
+            Err(_) => "is corrupt",
         };
         let path = path.display();
         Err(ConnectError::permanent(format!(
-            "the file {path} that ca= names {what}: name a PEM file of certificates"
+            "the file {path} that ca= names {problem}: name a PEM file of certificates"
         )))
     }
 
-    /// The configuration of a client that accepts the servers that are trusted.
+    /// Returns a client configuration that accepts trusted servers, or any server with `verify=no`.
     pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, ConnectError> {
         let authorities = self.authorities()?;
         let provider = Arc::new(ring::default_provider());
@@ -103,23 +103,23 @@ impl TrustedCertificates {
     fn of_the_system() -> Result<Self, ConnectError> {
         let mut roots = RootCertStore::empty();
         let mut certificates = system_certificates()?;
-        // One that is of no use does not keep the others from being used.
+        // Skips certificates that rustls cannot use.
         certificates.retain(|certificate| roots.add(certificate.clone()).is_ok());
         Ok(Self { certificates, are_named: false, roots })
     }
 
-    /// Those whose issuing of others is trusted.
+    /// Returns the certificates as authorities.
     pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
     }
 
-    /// The certificates that a server may show as its own. A certificate that the operator has named needs no
-    /// signature of another, also where it says of itself that it is one of an authority.
+    /// Returns the certificates that a server may present as its own. A certificate that the operator has named with
+    /// `ca=` needs no issuer, even if it is marked as an authority's (`CA:TRUE`).
     fn of_servers(&self) -> &[CertificateDer<'static>] {
         if self.are_named { &self.certificates } else { &[] }
     }
 
-    /// The keys of those that `host` may show as its own.
+    /// Returns the public keys of the certificates that `host` may present as its own.
     pub(crate) fn keys_of(&self, host: &str) -> AcceptedKeys {
         let Ok(name) = ServerName::try_from(host) else { return AcceptedKeys::default() };
         let parsed = self.of_servers().iter().filter_map(|one| ParsedCertificate::try_from(one).ok());
@@ -130,24 +130,26 @@ impl TrustedCertificates {
     }
 }
 
-/// The name that a certificate must have for `host`.
+/// Returns the name that the certificate of `host` must have.
 pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, ConnectError> {
     ServerName::try_from(host.to_owned()).map_err(|_| no_name())
 }
 
-/// Says that the name of a host cannot be that of a certificate.
+/// The error for a host name that no certificate can have.
 pub(crate) fn no_name() -> ConnectError {
-    ConnectError::permanent("its host is no name that a certificate can have: name it otherwise in DigestDB")
+    ConnectError::permanent(
+        "a certificate cannot have this host name: use another name or address in DigestDB",
+    )
 }
 
-/// Says that a certificate cannot be trusted as it is.
+/// The error for a certificate of `ca=` that rustls cannot use.
 pub(crate) fn unusable(error: &rustls::Error) -> ConnectError {
     let why = in_words(error).unwrap_or_else(|| error.to_string());
     ConnectError::permanent(format!("a certificate to trust cannot be used: {why}"))
 }
 
 fn system_certificates() -> Result<Vec<CertificateDer<'static>>, ConnectError> {
-    // The library reads it, and would wait for a pipe.
+    // load_native_certs reads this file, and would block on a FIFO.
     let named = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     if let Some(path) = named
         && let Err(error) = open::to_read(&path)

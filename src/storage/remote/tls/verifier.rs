@@ -1,4 +1,4 @@
-//! Decides whether a server's certificate is accepted.
+//! The certificate verifier of TLS connections through rustls.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
 use super::TrustedCertificates;
 
-/// Accepts a certificate that the operator has named, or that a trusted authority has issued; in both cases only
-/// for the host that it names.
+/// Accepts a certificate that `ca=` names or that a trusted authority has issued, in both cases only for the hosts
+/// that the certificate names.
 #[derive(Debug)]
 pub(super) struct CertificateVerifier {
-    /// None: any certificate is accepted.
+    /// The trusted certificates; none: any certificate is accepted.
     pub(super) trusted: Option<(TrustedCertificates, Arc<WebPkiServerVerifier>)>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }

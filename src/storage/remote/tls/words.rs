@@ -1,16 +1,16 @@
-//! What a TLS failure means, in words, and what to do.
+//! Operator messages for TLS errors: what happened, and what to do.
 
 use std::error::Error;
 use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
-/// Says what is wrong and what to do, where an error or what caused it is a failure of TLS.
+/// Returns the message for an error that is, or is caused by, a TLS error.
 pub(crate) fn in_words(error: &(dyn Error + 'static)) -> Option<String> {
     cause(error).map(|failure| words(failure).to_owned())
 }
 
-/// Whether a server has shown that it has another key than those that are accepted.
+/// Whether the server was refused because its key is not an accepted one.
 pub(crate) fn is_another_key(error: &(dyn Error + 'static)) -> bool {
     matches!(cause(error), Some(TlsError::InvalidCertificate(CertificateError::BadSignature)))
 }
@@ -33,51 +33,51 @@ fn words(failure: &TlsError) -> &'static str {
     use CertificateError as Certificate;
     match failure {
         TlsError::InvalidCertificate(error) => match error {
-            // One that has the name of a trusted authority, and another key.
+            // BadSignature: the issuer has the name of a trusted authority, but another key.
             Certificate::UnknownIssuer | Certificate::BadSignature => {
-                "the server's certificate is not from an authority that is trusted: name the file of its authority's \
+                "the server's certificate is not from an authority that is trusted: name the file of the authority's \
                  certificate with ca="
             }
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                "the server's certificate is for another name: use a name or address that it has, or make one with this \
-                 name as its subjectAltName"
+                "the server's certificate is for another name: use a name or address of the certificate in DigestDB, \
+                 or issue one with this name as subjectAltName"
             }
             Certificate::Expired | Certificate::ExpiredContext { .. } => {
-                "the server's certificate has expired: renew it, or set the clock"
+                "the server's certificate has expired: renew it, or correct the clock"
             }
             Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                "the server's certificate is not valid yet: set the clock"
+                "the server's certificate is not valid yet: correct the clock"
             }
-            Certificate::Revoked => "the server's certificate has been revoked: make another one",
+            Certificate::Revoked => "the server's certificate has been revoked: issue another one",
             Certificate::InvalidPurpose | Certificate::InvalidPurposeContext { .. } => {
-                "the server's certificate is not for servers: make one whose extendedKeyUsage is serverAuth"
+                "the server's certificate is not for servers: issue one whose extendedKeyUsage is serverAuth"
             }
             Certificate::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
-                "the server's certificate is one of an authority itself, and not one that ca= names for this host: name \
-                 it with ca=, or make one with this host as its subjectAltName"
+                "the server's certificate is an authority's own, and ca= does not name it for this host: name it with \
+                 ca=, or issue one with this host as subjectAltName"
             }
             Certificate::Other(other) if other.to_string().contains("UnsupportedCertVersion") => {
-                "the server's certificate is of an old version: make one of version 3, with a subjectAltName"
+                "the server's certificate has an old version: issue one of version 3, with a subjectAltName"
             }
             _ => {
-                "the server's certificate cannot be used: make another one, of version 3, with a subjectAltName"
+                "the server's certificate cannot be used: issue another one, of version 3, with a subjectAltName"
             }
         },
-        TlsError::NoCertificatesPresented => "the server shows no certificate: set up one there",
+        TlsError::NoCertificatesPresented => "the server has no certificate: configure one there",
         TlsError::AlertReceived(AlertDescription::CertificateRequired | AlertDescription::BadCertificate) => {
-            "the server wants a certificate of its clients, and there is none: it must not ask for one"
+            "the server requires client certificates, which are not supported: turn that off in the server"
         }
         TlsError::AlertReceived(AlertDescription::ProtocolVersion) | TlsError::PeerIncompatible(_) => {
-            "the server speaks no TLS that is secure by today's rules: let it speak TLS 1.2 or 1.3"
+            "the server has only versions of TLS that are insecure: enable TLS 1.2 or 1.3 in the server"
         }
         TlsError::AlertReceived(AlertDescription::HandshakeFailure) => {
-            "the server wants a certificate of its clients, or has no way of encryption in common with this one: it must not \
-             ask for certificates, must use TLS 1.2 or 1.3, and have a key of RSA, Ed25519 or the curves P-256 or P-384"
+            "the server requires client certificates, or has no cipher in common with pyzord: turn client certificates \
+             off in the server, enable TLS 1.2 or 1.3, and use an RSA, Ed25519, P-256 or P-384 key"
         }
-        TlsError::AlertReceived(_) => "the server has refused TLS: see its log",
+        TlsError::AlertReceived(_) => "the server refused the TLS handshake: see its log",
         TlsError::InvalidMessage(_) | TlsError::InappropriateMessage { .. } => {
-            "what answers there does not speak TLS: see that host and port are the server's, and that TLS is on there"
+            "the server does not speak TLS: check host and port in DigestDB, and that TLS is enabled in the server"
         }
-        _ => "TLS has failed: see the server's log and its certificate",
+        _ => "the TLS handshake failed: check the server's log and its certificate",
     }
 }

@@ -1,4 +1,4 @@
-//! Redis: hashes, as the established server writes them, and before that texts.
+//! Redis: records as hashes (`redis`) and as texts (`redis_v0`).
 
 mod ours;
 mod records;
@@ -12,17 +12,16 @@ use jiff::tz::TimeZone;
 use super::{Record, Store, Tally};
 use crate::harness::{Home, Redis};
 
-/// A Redis with records as hashes.
+/// A Redis server with records as hashes.
 pub(super) struct Hashes(Arc<Redis>);
 
 impl Hashes {
-    /// The server.
     pub(super) fn redis(&self) -> &Redis {
         &self.0
     }
 }
 
-/// A digest's key.
+/// The key of a digest.
 pub(super) fn key(digest: &str) -> String {
     format!("pyzord.digest_v1.{digest}")
 }
@@ -43,7 +42,7 @@ impl Store for Hashes {
         for (digest, (reports, whitelistings)) in records {
             let key = key(digest);
             for (name, tally) in [("r", reports), ("wl", whitelistings)] {
-                // It writes only the fields of what has been changed.
+                // A server writes only the fields that a request has changed.
                 if let Tally { count, first: Some(first), last: Some(last) } = tally {
                     let field = |what: &str, value: &i64| {
                         self.0.cli(&["hset", &key, &format!("{name}_{what}"), &value.to_string()]);
@@ -64,7 +63,7 @@ impl Store for Hashes {
         let number = |name: &str| {
             let text = fields.get(name)?;
             let number: i64 = text.parse().unwrap();
-            assert_eq!(*text, number.to_string(), "not as it is written");
+            assert_eq!(*text, number.to_string(), "not in the form that servers write");
             Some(number)
         };
         let tally = |name: &str| Tally {
@@ -76,7 +75,7 @@ impl Store for Hashes {
     }
 }
 
-/// A Redis with records as texts.
+/// A Redis server with records as texts.
 pub(super) struct Texts(Arc<Redis>);
 
 impl Store for Texts {
@@ -126,11 +125,11 @@ impl Store for Texts {
     }
 }
 
-/// What a Redis account needs for hashes on one server, as docs/redis.md says.
+/// The rights of an account for hashes on a single server, as in docs/redis.md.
 pub(super) const RIGHTS: &str =
     "~pyzord.* resetchannels -@all +evalsha +script|load +hmget +hset +expire +persist +scan +select";
 
-/// What it needs besides for texts.
+/// The further rights for texts.
 pub(super) const RIGHTS_V0: &str = "+get +set";
 
 pub(super) fn home(dsn: &str, settings: &str) -> Home {
@@ -141,15 +140,15 @@ fn dsn(redis: &Redis) -> String {
     format!("127.0.0.1,{},,0", redis.port())
 }
 
-/// The seconds that a key has to live; -1 for ever.
+/// The seconds until a key expires; -1 for never.
 fn time_to_live(redis: &Redis, key: &str) -> i64 {
     redis.cli(&["ttl", key]).trim().parse().unwrap()
 }
 
-/// Starts a server that must not come up, and returns the one line that says why.
+/// Starts a server that must fail, and returns its one error line.
 #[track_caller]
 pub(super) fn refusal(home: &Home) -> String {
-    assert_eq!(home.try_start().err().expect("a server").code(), Some(1));
+    assert_eq!(home.try_start().err().expect("the server has started").code(), Some(1));
     let stderr = home.stderr();
     let errors: Vec<&str> = stderr.lines().filter(|line| line.contains("error: ")).collect();
     assert!(errors.len() == 1 && !home.everything_said().contains("secret"), "{stderr}");

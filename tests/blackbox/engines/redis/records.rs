@@ -1,4 +1,4 @@
-//! Records that both servers write and read.
+//! Records that this server and the Python server write and read alike.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use crate::engines::{Store, digests, done};
 use crate::harness::{DIGEST, eventually, interop, is_ours, unix_time};
 
 #[test]
-fn changes_renew_the_time_to_live_and_look_ups_do_not() {
+fn changes_renew_the_expiry_and_look_ups_do_not() {
     let store = Hashes::new();
     let server = store.home("CleanupAge = 5000\n").start();
     let key = key(DIGEST);
@@ -22,7 +22,7 @@ fn changes_renew_the_time_to_live_and_look_ups_do_not() {
 }
 
 #[test]
-fn texts_are_renewed_too() {
+fn changes_renew_the_expiry_of_texts() {
     let store = Texts::new();
     let server = store.home("CleanupAge = 5000\n").start();
     let key = format!("pyzord.digest.{DIGEST}");
@@ -37,7 +37,7 @@ fn texts_are_renewed_too() {
 }
 
 #[test]
-fn both_servers_serve_one_redis_at_once() {
+fn both_servers_use_one_redis_at_the_same_time() {
     let store = Hashes::new();
     let ours = store.home("").start();
     let established = store.home("").program(interop("pyzord")).start();
@@ -79,11 +79,11 @@ fn two_servers_on_one_redis_count_exactly() {
 }
 
 #[test]
-fn fields_of_others_stay_and_a_time_of_0_is_none() {
+fn unknown_fields_stay_and_a_time_of_0_is_none() {
     let store = Hashes::new();
     let server = store.home("").start();
     let key = key(DIGEST);
-    // As a migration writes it.
+    // A record as pyzor-migrate writes it.
     store.redis().cli(&[
         "hset",
         &key,
@@ -113,13 +113,13 @@ fn fields_of_others_stay_and_a_time_of_0_is_none() {
     assert_eq!((fields["r_count"].as_str(), fields["wl_count"].as_str()), ("1", "2"));
     assert!(fields["r_updated"].parse::<i64>().unwrap() >= start);
     if is_ours() {
-        // The established server keeps the 0.
+        // The Python server keeps the 0.
         assert_eq!(fields["r_entered"], fields["r_updated"]);
     }
 }
 
 #[test]
-fn scripts_that_the_server_forgot_are_sent_again() {
+fn flushed_scripts_are_loaded_again() {
     let store = Hashes::new();
     let home = store.home("");
     let server = home.start();
@@ -130,11 +130,11 @@ fn scripts_that_the_server_forgot_are_sent_again() {
         assert_eq!(done(&server, "check", DIGEST).counts(), (count, 0));
     }
     server.stop();
-    assert!(!home.log().contains(" is away"));
+    assert!(!home.log().contains(" is unavailable"));
 }
 
 #[test]
-fn records_of_the_former_engine_are_told() {
+fn records_of_redis_v0_are_logged() {
     let store = Hashes::new();
     store.redis().cli(&["set", &format!("pyzord.digest.{DIGEST}"), "1,,,0,,"]);
     store.redis().cli(&["set", "other", "key"]);
@@ -149,7 +149,7 @@ fn records_of_the_former_engine_are_told() {
 }
 
 #[test]
-fn scripts_forgotten_while_all_report_lose_nothing() {
+fn flushing_scripts_during_reports_loses_no_count() {
     let store = Hashes::new();
     let server = store.home("").start();
     let (clients, reports) = (4, 50);
@@ -163,6 +163,6 @@ fn scripts_forgotten_while_all_report_lose_nothing() {
         }
         flushed
     });
-    assert!(flushed > 1, "all was over too soon");
+    assert!(flushed > 1, "the clients finished before scripts were flushed twice");
     assert_eq!(done(&server, "check", DIGEST).counts(), (clients * reports, 0));
 }

@@ -70,7 +70,7 @@ fn expect_reported(engine: &str, dsn: &str, lose: impl FnOnce()) {
     lose();
     let line = eventually("the reason of the outage", || {
         let log = home.log();
-        log.lines().find(|line| line.contains("is still away")).map(str::to_owned)
+        log.lines().find(|line| line.contains("is still unavailable")).map(str::to_owned)
     });
     let place = later.join("resolv.conf").display().to_string();
     for text in ["/etc/resolv.conf", &place, "Confine", "restart pyzord"] {

@@ -153,7 +153,7 @@ fn limit_of_connections_is_respected() {
     let counts: i64 = digests.iter().map(|digest| done(&server, "check", digest).counts().0).sum();
     // Half of the rounds are whitelistings.
     assert_eq!(counts, 8 * 25 * 4);
-    assert!(!home.log().contains(" is away: "), "{}", home.log());
+    assert!(!home.log().contains(" is unavailable: "), "{}", home.log());
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn lowered_max_allowed_packet_is_respected() {
     assert_eq!(server.request("report", &all).code(), 200);
     store.mariadb.sql(&format!("SET GLOBAL max_allowed_packet = 2048; KILL USER {}", store.name));
     eventually("smaller statements", || (server.request("report", &all).code() == 200).then_some(()));
-    assert!(home.log().matches(" is away: ").count() <= 1, "{}", home.log());
+    assert!(home.log().matches(" is unavailable: ").count() <= 1, "{}", home.log());
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn hung_server_is_unavailable_even_if_its_table_is_locked() {
         });
         eventually("refusals", || home.log().contains("the table may be locked").then_some(()));
         mariadb.service().signal(Signal::SIGSTOP);
-        eventually("the server to be unavailable", || home.log().contains(" is away: ").then_some(()));
+        eventually("the server to be unavailable", || home.log().contains(" is unavailable: ").then_some(()));
     });
     mariadb.service().signal(Signal::SIGCONT);
     eventually("its return", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
@@ -231,7 +231,7 @@ fn one_connection_is_enough_for_requests_and_expiry() {
     });
     eventually("expiry", || home.log().contains("Expiry: removed 3000 of 300").then_some(()));
     assert_eq!(store.sql("SELECT SUM(r_count), SUM(wl_count) FROM digests"), "400\t400\n");
-    assert!(!home.log().contains(" is away: "), "{}", home.log());
+    assert!(!home.log().contains(" is unavailable: "), "{}", home.log());
 }
 
 /// Runs `work` while callers report digests into a slow table, so that requests always wait for a connection.

@@ -177,7 +177,7 @@ fn locked_row_on_the_only_connection_does_not_make_the_server_unavailable() {
         assert_eq!(server.request("report", &[DIGEST]).code(), 500);
         done(&server, "report", &digest);
     }
-    assert!(!home.log().contains(" is away: "), "{}", home.log());
+    assert!(!home.log().contains(" is unavailable: "), "{}", home.log());
     drop(held);
     eventually("the row to be free", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
     // MariaDB rolled back the statements that it ended, so none of the refused reports was counted.
@@ -201,5 +201,5 @@ fn expiry_of_locked_rows_on_the_only_connection_refuses_no_requests() {
         done(&server, "report", DIGEST);
         home.log().contains("Expiry: removed 88 of 9").then_some(())
     });
-    assert!(!home.log().contains(" is away: "), "{}", home.log());
+    assert!(!home.log().contains(" is unavailable: "), "{}", home.log());
 }

@@ -162,7 +162,7 @@ fn new_reason_for_unavailability_is_logged() {
     reconnect(&store);
     unavailable(&home, "does not exist");
     // From now on an unchanged reason is logged only once a minute, which is longer than this test waits.
-    eventually("a reminder", || home.log().contains("still away").then_some(()));
+    eventually("a reminder", || home.log().contains("still unavailable").then_some(()));
     store.sql(&format!("ALTER USER {name} IDENTIFIED BY 'another'"));
     unavailable(&home, "Access denied");
     store.sql(&format!(

@@ -1,18 +1,18 @@
-//! `DigestDB`: every way in which it leads to a Redis.
+//! The forms of `DigestDB` for Redis.
 
 use crate::engines::done;
 use crate::engines::redis::{RIGHTS, RIGHTS_V0, home, key, refusal};
 use crate::harness::{DIGEST, Home, Redis};
 
 #[test]
-fn redis_is_found_in_every_way_that_a_dsn_can_say() {
+fn every_form_of_digestdb_is_accepted() {
     let redis = Redis::with("--requirepass secret", &["-a", "secret", "--no-auth-warning"]);
     let (port, socket) = (redis.port(), redis.socket().display().to_string());
     redis.cli(&["acl", "setuser", "counter", "on", ">secret,2"]);
     for right in format!("{RIGHTS} {RIGHTS_V0}").split(' ') {
         redis.cli(&["acl", "setuser", "counter", right]);
     }
-    let ways = [
+    let forms = [
         (format!("127.0.0.1,{port},secret,1"), 1),
         (format!("{socket},,secret,2"), 2),
         (format!("127.0.0.1,{port},secret,3,default"), 3),
@@ -21,7 +21,7 @@ fn redis_is_found_in_every_way_that_a_dsn_can_say() {
         (format!("redis+unix://{socket}?db=6&user=counter&password=secret%2C2"), 6),
         (format!("unix://{socket}?password=secret"), 0),
     ];
-    for (dsn, database) in ways {
+    for (dsn, database) in forms {
         let home = home(&dsn, "CleanupAge = 0\n");
         let server = home.start();
         done(&server, "report", DIGEST);
@@ -52,7 +52,7 @@ fn redis_is_found_in_every_way_that_a_dsn_can_say() {
 }
 
 #[test]
-fn a_url_that_contradicts_itself_is_refused() {
+fn url_with_two_values_for_one_setting_is_refused() {
     let redis = Redis::start();
     let port = redis.port();
     for (parts, what) in [
@@ -68,8 +68,8 @@ fn a_url_that_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn a_password_that_nobody_asked_for_is_forgiven() {
-    // The established server does so with newer versions of its library than Debian's.
+fn unneeded_password_is_ignored() {
+    // As the Python server does with versions of its library newer than Debian's.
     let redis = Redis::start();
     let server = home(&format!("127.0.0.1,{},unasked,0", redis.port()), "").start();
     done(&server, "report", DIGEST);

@@ -1,30 +1,31 @@
-//! Redis Clusters, and slots that move.
+//! Redis Clusters, and slots that move between nodes.
 
 use crate::engines::redis::{dsn, home, key, refusal};
 use crate::engines::{digests, done};
 use crate::harness::{RedisCluster, eventually};
 
 #[test]
-fn a_cluster_counts_exactly_while_a_slot_is_moved() {
-    moves_a_slot(&RedisCluster::start(None));
+fn cluster_counts_exactly_while_a_slot_is_moved() {
+    count_while_a_slot_moves(&RedisCluster::start(None));
 }
 
 #[test]
-fn nodes_that_should_have_names_and_have_none_are_found_by_their_addresses() {
-    // Each has an address of its own, and is not reached under that of another.
+fn nodes_without_their_preferred_host_names_are_found_by_address() {
+    // Each node has its own address, and does not listen on those of the others.
     let options = |port: u16| {
         let own = format!("127.0.0.{}", 2 + port % 250);
         format!(
-            "--port {port} --cluster-preferred-endpoint-type hostname --bind 127.0.0.1 {own} --cluster-announce-ip {own}"
+            "--port {port} --cluster-preferred-endpoint-type hostname --bind 127.0.0.1 {own} \
+             --cluster-announce-ip {own}"
         )
     };
     let cluster = RedisCluster::with(None, options, &[]);
-    let told = cluster.nodes()[0].cli(&["cluster", "slots"]);
-    assert_eq!(told.lines().filter(|line| *line == "?").count(), 3, "{told}");
-    moves_a_slot(&cluster);
+    let slots = cluster.nodes()[0].cli(&["cluster", "slots"]);
+    assert_eq!(slots.lines().filter(|line| *line == "?").count(), 3, "{slots}");
+    count_while_a_slot_moves(&cluster);
 }
 
-fn moves_a_slot(cluster: &RedisCluster) {
+fn count_while_a_slot_moves(cluster: &RedisCluster) {
     let home = home(&cluster.dsn(), "");
     let server = home.start();
     let digests = digests(60);
@@ -38,11 +39,11 @@ fn moves_a_slot(cluster: &RedisCluster) {
     let from = cluster.owner(&moved);
     let to = (from + 1) % 3;
     cluster.begin_to_move(&moved, from, to);
-    // Still here, then there while the slot is still here, then there with the slot.
+    // The key is first at the old node, then at the new one while the slot is not, then there with its slot.
     report();
     cluster.move_key(&moved, from, to);
     report();
-    // Nobody has told yet that the other node is one to be looked after.
+    // The connection to the new node, known only by referral, is replaced when lost.
     cluster.nodes()[to].cli(&["client", "kill", "type", "normal"]);
     eventually("another connection", || {
         (server.request("check", &[&digests[0]]).code() == 200).then_some(())
@@ -59,7 +60,7 @@ fn moves_a_slot(cluster: &RedisCluster) {
 }
 
 #[test]
-fn a_cluster_serves_what_it_has() {
+fn incomplete_cluster_serves_the_slots_it_has() {
     let mut cluster = RedisCluster::start(None);
     for node in cluster.nodes() {
         node.cli(&["config", "set", "cluster-require-full-coverage", "no"]);
@@ -72,20 +73,18 @@ fn a_cluster_serves_what_it_has() {
     let after = home.start();
     for server in [&before, &after] {
         for digest in &there {
-            eventually("those that are there", || {
-                (server.request("report", &[digest]).code() == 200).then_some(())
-            });
+            eventually("service", || (server.request("report", &[digest]).code() == 200).then_some(()));
         }
         assert_eq!(server.request("report", &[gone[0]]).code(), 500);
     }
-    assert_eq!(home.log().matches(" is away: ").count(), 1, "{}", home.log());
+    assert_eq!(home.log().matches(" is unavailable: ").count(), 1, "{}", home.log());
 }
 
 #[test]
-fn a_slot_that_nobody_has_keeps_only_its_own_digests_waiting() {
+fn slot_without_an_owner_fails_only_its_own_digests() {
     let cluster = RedisCluster::start(None);
     let digests = digests(30);
-    // The one by which a node is tried, and some other one.
+    // The slot of the trial key, and another one.
     for key in ["pyzord.probe", &key(&digests[0])] {
         let slot = cluster.slot(key);
         for node in cluster.nodes() {
@@ -96,17 +95,17 @@ fn a_slot_that_nobody_has_keeps_only_its_own_digests_waiting() {
     let home = home(&cluster.dsn(), "");
     let server = home.start();
     for digest in &digests[1..] {
-        eventually("what somebody has", || (server.request("report", &[digest]).code() == 200).then_some(()));
+        eventually("service", || (server.request("report", &[digest]).code() == 200).then_some(()));
     }
     for _ in 0..10 {
         assert_eq!(server.request("report", &[&digests[0]]).code(), 500);
         done(&server, "check", &digests[1]);
     }
-    assert!(!home.log().contains(" is away"), "{}", home.log());
+    assert!(!home.log().contains(" is unavailable"), "{}", home.log());
 }
 
 #[test]
-fn a_node_of_a_cluster_is_told_from_a_server() {
+fn node_of_a_cluster_is_refused_as_a_single_server() {
     let cluster = RedisCluster::start(None);
     let lines: Vec<String> = cluster.nodes().iter().map(|node| refusal(&home(&dsn(node), ""))).collect();
     assert!(lines.iter().all(|line| line.contains("redis+cluster://")), "{lines:?}");

@@ -1,4 +1,4 @@
-//! Connections that are lost or hang, and masters that change.
+//! Lost and hanging connections, and failovers.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use crate::engines::{digests, done};
 use crate::harness::{DIGEST, RedisCluster, Sentinel, eventually, free_port};
 
 #[test]
-fn sentinels_that_hang_do_not_take_the_master_away() {
+fn hanging_sentinels_do_not_make_the_master_unavailable() {
     let sentinel = Sentinel::start();
     let home = home(&format!("redis+sentinel://127.0.0.1:{}/counts", sentinel.port()), "");
     let server = home.start();
@@ -24,48 +24,47 @@ fn sentinels_that_hang_do_not_take_the_master_away() {
         done(&server, "report", DIGEST);
         thread::sleep(Duration::from_millis(5));
     }
-    // Should the connection be lost, the master is found without them.
+    // A lost connection to the master is replaced without the sentinels.
     sentinel.servers()[0].cli(&["client", "kill", "type", "normal"]);
     eventually("another connection", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
     sentinel.signal(Signal::SIGCONT);
-    assert!(home.log().matches(" is away: ").count() <= 1, "{}", home.log());
+    assert!(home.log().matches(" is unavailable: ").count() <= 1, "{}", home.log());
 }
 
-/// Passes on what goes to and comes from a server, until it is told to keep the next reply to itself and
-/// to hang up.
-struct Middleman {
+/// A proxy before a server. Once `cut` is set, it drops the next reply to a count and closes the connection.
+struct Proxy {
     cut: Arc<AtomicBool>,
 }
 
-impl Middleman {
+impl Proxy {
     fn new(port: u16, server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let cut = Arc::new(AtomicBool::new(false));
-        let armed = Arc::clone(&cut);
+        let is_armed = Arc::clone(&cut);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let armed = Arc::clone(&armed);
-                // A node that has gone is not there for its clients either.
+                let is_armed = Arc::clone(&is_armed);
+                // Without the server, the client's connection is closed.
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
-                thread::spawn(move || Self::serve(client, server, &armed));
+                thread::spawn(move || Self::serve(client, server, &is_armed));
             }
         });
         Self { cut }
     }
 
-    fn serve(client: TcpStream, server: TcpStream, armed: &AtomicBool) {
+    fn serve(client: TcpStream, server: TcpStream, is_armed: &AtomicBool) {
         let (mut requests, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
         thread::spawn(move || {
-            // Either may have gone.
+            // Either side may have closed its connection.
             let _ = std::io::copy(&mut requests, &mut to_server);
             let _ = to_server.shutdown(Shutdown::Both);
         });
         let (mut client, mut server) = (client, server);
         let mut buffer = [0; 65_536];
         while let Ok(length) = server.read(&mut buffer) {
-            // The reply to a script that has counted for one digest; nothing else here is one.
+            // Only a script call that has counted one digest has this reply.
             let is_count = buffer[..length].starts_with(b"*1\r\n:1\r\n");
-            if length == 0 || (is_count && armed.swap(false, Ordering::SeqCst)) {
+            if length == 0 || (is_count && is_armed.swap(false, Ordering::SeqCst)) {
                 break;
             }
             if client.write_all(&buffer[..length]).is_err() {
@@ -78,10 +77,10 @@ impl Middleman {
 }
 
 #[test]
-fn a_command_whose_reply_is_lost_counts_once() {
+fn command_whose_reply_is_lost_counts_once() {
     let port = free_port();
     let cluster = RedisCluster::start(Some(port));
-    let middleman = Middleman::new(port, cluster.nodes()[0].port());
+    let proxy = Proxy::new(port, cluster.nodes()[0].port());
     let home = home(&cluster.dsn(), "CleanupAge = 0\n");
     let server = home.start();
     let digests = digests(60);
@@ -91,10 +90,10 @@ fn a_command_whose_reply_is_lost_counts_once() {
     for round in 1..=5_i64 {
         eventually("the node", || (server.request("report", &[lost]).code() == 200).then_some(()));
         let before: i64 = cluster.field(&key(lost), "r_count").parse().unwrap();
-        middleman.cut.store(true, Ordering::SeqCst);
+        proxy.cut.store(true, Ordering::SeqCst);
         assert_eq!(server.request("report", &[lost]).code(), 500);
-        assert!(!middleman.cut.load(Ordering::SeqCst), "nothing was cut");
-        // The others serve on.
+        assert!(!proxy.cut.load(Ordering::SeqCst), "no reply was dropped");
+        // The other nodes still serve.
         done(&server, "report", elsewhere);
         assert_eq!(cluster.field(&key(elsewhere), "r_count"), round.to_string());
         let after: i64 = cluster.field(&key(lost), "r_count").parse().unwrap();
@@ -103,7 +102,7 @@ fn a_command_whose_reply_is_lost_counts_once() {
 }
 
 #[test]
-fn a_new_master_that_the_sentinel_names_is_followed() {
+fn new_master_is_used_after_a_failover() {
     let sentinel = Sentinel::start();
     let home = home(&format!("redis+sentinel://127.0.0.1:{}/counts/1", sentinel.port()), "");
     let server = home.start();
@@ -113,5 +112,5 @@ fn a_new_master_that_the_sentinel_names_is_followed() {
     done(&server, "report", DIGEST);
     assert_eq!(sentinel.master().cli(&["-n", "1", "hget", &key(DIGEST), "r_count"]), "2\n");
     let log = home.log();
-    assert!(log.contains(" is away: the sentinels name another master"), "{log}");
+    assert!(log.contains(" is unavailable: the sentinels name another master"), "{log}");
 }

@@ -1,4 +1,4 @@
-//! What this server alone does with Redis.
+//! Behaviour with Redis in which this server differs from the Python server.
 
 mod addresses;
 mod clusters;

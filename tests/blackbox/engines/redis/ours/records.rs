@@ -1,4 +1,4 @@
-//! Hashes that this server alone counts in, or leaves alone.
+//! Records as hashes where this server differs from the Python server.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::engines::{Store, digests, done};
 use crate::harness::{DIGEST, Redis, eventually};
 
 #[test]
-fn a_cleanup_age_of_0_takes_the_time_to_live_from_what_is_changed() {
+fn cleanup_age_of_0_removes_the_expiry_of_changed_records() {
     let store = Hashes::new();
     let server = store.home("CleanupAge = 0\n").start();
     let (changed, other) = (key(DIGEST), key(&"b".repeat(40)));
@@ -21,7 +21,7 @@ fn a_cleanup_age_of_0_takes_the_time_to_live_from_what_is_changed() {
 }
 
 #[test]
-fn a_batch_is_one_call_in_which_each_digest_has_its_own_outcome() {
+fn one_script_call_returns_an_outcome_for_each_digest() {
     let stores = (Hashes::new(), Texts::new());
     let both = [
         (&stores.0.0, stores.0.home("").start(), "pyzord.digest_v1."),
@@ -32,9 +32,9 @@ fn a_batch_is_one_call_in_which_each_digest_has_its_own_outcome() {
         let all: Vec<&str> = digests.iter().map(String::as_str).collect();
         redis.cli(&["config", "resetstat"]);
         assert_eq!(server.request("report", &all).code(), 200);
-        let told = redis.cli(&["info", "commandstats"]);
-        assert!(told.contains("cmdstat_evalsha:calls=1,"), "{told}");
-        // Two that are damaged in different ways, in the middle.
+        let statistics = redis.cli(&["info", "commandstats"]);
+        assert!(statistics.contains("cmdstat_evalsha:calls=1,"), "{statistics}");
+        // Two damaged records in the middle of the batch.
         for (place, planting) in [(20, ["rpush", "1"]), (140, ["sadd", "1"])] {
             let key = format!("{prefix}{}", all[place]);
             redis.cli(&["del", &key]);
@@ -49,7 +49,7 @@ fn a_batch_is_one_call_in_which_each_digest_has_its_own_outcome() {
                 _ => assert_eq!(reply.counts(), (2, 0), "{place}"),
             }
         }
-        // Full in the middle of a batch, too, each is counted and acknowledged, or neither.
+        // Also if Redis becomes full, no report is counted without being acknowledged.
         redis.cli(&["config", "set", "maxmemory", "1"]);
         assert_eq!(server.request("report", &all[..9]).code(), 500);
         redis.cli(&["config", "set", "maxmemory", "0"]);
@@ -60,7 +60,7 @@ fn a_batch_is_one_call_in_which_each_digest_has_its_own_outcome() {
 }
 
 #[test]
-fn a_record_that_cannot_be_decoded_is_told_and_left_alone() {
+fn damaged_hash_is_logged_and_not_changed() {
     let store = Hashes::new();
     let home = store.home("");
     let server = home.start();
@@ -82,14 +82,14 @@ fn a_record_that_cannot_be_decoded_is_told_and_left_alone() {
         for operation in ["check", "info", "report", "whitelist"] {
             let reply = server.request(operation, &[&damaged]);
             if operation == "check" && has_good_counts {
-                // A check looks at nothing else.
+                // A check reads only the counts.
                 assert_eq!((reply.code(), reply.counts()), (200, (1, 0)));
                 continue;
             }
             assert_eq!(reply.code(), 500, "{operation} {planting:?}");
             assert_eq!(reply.header("Diag").unwrap(), "Internal Server Error: Damaged record.");
         }
-        // The others of the datagram are counted all the same.
+        // Other digests of the datagram are counted.
         assert_eq!(server.request("report", &[&other, &damaged]).code(), 500);
         assert_eq!(done(&server, "check", &other).counts(), (number, 0));
         assert_eq!(store.redis().cli(&["dump", &key]), before, "{planting:?}");
@@ -132,7 +132,7 @@ fn numbers_of_all_sizes_are_counted_exactly() {
 }
 
 #[test]
-fn what_is_told_of_the_former_engine_does_not_tell_the_password() {
+fn log_lines_about_records_of_redis_v0_do_not_contain_the_password() {
     let redis = Redis::with("--requirepass secret", &["-a", "secret", "--no-auth-warning"]);
     for dsn in [
         format!("127.0.0.1,{},secret,0", redis.port()),
@@ -146,23 +146,23 @@ fn what_is_told_of_the_former_engine_does_not_tell_the_password() {
         assert!(server.stop().success());
         let said = home.everything_said();
         assert!(said.contains("pyzor-migrate") && !said.contains("secret"), "{said}");
-        // Nobody has touched it.
+        // The record itself is unchanged.
         assert_eq!(redis.cli(&["get", &format!("pyzord.digest.{DIGEST}")]), "1,,,0,,\n");
     }
 }
 
 #[test]
-fn keys_that_are_no_digests_are_told() {
+fn keys_that_are_not_digests_are_logged() {
     let store = Hashes::new();
     store.redis().cli(&["hset", &key("b'aaaa'"), "r_count", "1"]);
     let home = store.home("");
     let _server = home.start();
-    eventually("the warning", || home.log().contains("no lower-case digests").then_some(()));
+    eventually("the warning", || home.log().contains("not lower-case digests").then_some(()));
     assert!(home.log().contains("pyzor-migrate"));
 }
 
 #[test]
-fn a_full_redis_refuses_changes_and_answers_checks() {
+fn full_redis_refuses_changes_and_answers_checks() {
     let store = Hashes::new();
     let home = store.home("");
     let server = home.start();
@@ -174,5 +174,5 @@ fn a_full_redis_refuses_changes_and_answers_checks() {
     done(&server, "report", DIGEST);
     assert_eq!(done(&server, "check", DIGEST).counts(), (2, 0));
     let log = home.log();
-    assert!(log.contains("OOM") && !log.contains(" is away"), "{log}");
+    assert!(log.contains("OOM") && !log.contains(" is unavailable"), "{log}");
 }

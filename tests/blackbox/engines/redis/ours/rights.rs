@@ -1,4 +1,4 @@
-//! Commands that a Redis does not permit or does not know.
+//! Commands that the account may not run, or that Redis does not have.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use crate::engines::done;
 use crate::engines::redis::{RIGHTS, RIGHTS_V0, home, key, refusal};
 use crate::harness::{DIGEST, Home, Redis, RedisCluster, eventually};
 
-/// Makes an account of all rights that a server needs, but for these.
+/// Creates the account `counter` with all rights that a server needs, except one.
 fn account_without(redis: &Redis, missing: &str) {
     let mut command = vec!["acl", "setuser", "counter", "reset", "on", ">secret"];
     let rights = format!("{RIGHTS} {RIGHTS_V0}");
@@ -16,7 +16,7 @@ fn account_without(redis: &Redis, missing: &str) {
     assert_eq!(redis.cli(&command), "OK\n");
 }
 
-/// A server of this engine that uses the account.
+/// A homedir for a server with this engine and the account `counter`.
 fn home_of(engine: &str, redis: &Redis, settings: &str) -> Home {
     Home::open().config(&format!(
         "Engine = {engine}\nDigestDB = 127.0.0.1,{},secret,0,counter\n{settings}",
@@ -24,7 +24,7 @@ fn home_of(engine: &str, redis: &Redis, settings: &str) -> Home {
     ))
 }
 
-/// The commands that servers of an engine need.
+/// The commands that an engine needs.
 fn needed(engine: &str) -> &'static [&'static str] {
     match engine {
         "redis" => &["evalsha", "script|load", "hmget", "hset", "expire", "persist", "scan"],
@@ -33,7 +33,7 @@ fn needed(engine: &str) -> &'static [&'static str] {
 }
 
 #[test]
-fn each_missing_right_ends_the_start_by_name() {
+fn start_fails_with_the_name_of_each_missing_right() {
     let redis = Redis::start();
     for engine in ["redis", "redis_v0"] {
         for command in needed(engine) {
@@ -45,12 +45,12 @@ fn each_missing_right_ends_the_start_by_name() {
         account_without(&redis, "del");
         drop(home_of(engine, &redis, "").start());
     }
-    // Nothing of the trials is left.
+    // The trial commands leave nothing behind.
     assert_eq!(redis.cli(&["dbsize"]), "0\n");
 }
 
 #[test]
-fn each_renamed_command_ends_the_start_by_name() {
+fn start_fails_with_the_name_of_each_renamed_command() {
     for command in ["EVALSHA", "HMGET", "HSET", "EXPIRE", "PERSIST", "SCAN"] {
         let redis = Redis::with(&format!("--rename-command {command} elsewhere"), &[]);
         let line = refusal(&home(&format!("127.0.0.1,{},,0", redis.port()), ""));
@@ -60,34 +60,35 @@ fn each_renamed_command_ends_the_start_by_name() {
 }
 
 #[test]
-fn another_reason_of_an_absence_is_logged_at_once() {
+fn new_reason_of_an_outage_is_logged_at_once() {
     let mut redis = Redis::start();
     let home = home(&format!("127.0.0.1,{},,0", redis.port()), "");
     let server = home.start();
-    let told =
-        |why: &str| home.log().lines().filter(|line| line.contains(" away") && line.contains(why)).count();
+    let lines = |why: &str| {
+        home.log().lines().filter(|line| line.contains(" unavailable") && line.contains(why)).count()
+    };
     let start = Instant::now();
     redis.service().kill();
-    eventually("the first reason", || (told("Connection refused") == 1).then_some(()));
-    // Another one that the same server has, and the first again.
+    eventually("the first reason", || (lines("Connection refused") == 1).then_some(()));
+    // A second reason, and the first again.
     for round in 1..=3 {
         let other = Redis::at(
             redis.port(),
             &format!("--port {} --requirepass secret", redis.port()),
             &["-a", "secret", "--no-auth-warning"],
         );
-        eventually("the second reason", || (told("NOAUTH") == round).then_some(()));
+        eventually("the second reason", || (lines("NOAUTH") == round).then_some(()));
         drop(other);
-        eventually("the first reason", || (told("Connection refused") == 1 + round).then_some(()));
+        eventually("the first reason", || (lines("Connection refused") == 1 + round).then_some(()));
     }
-    // Without a change it is said once a minute.
+    // An unchanged reason is logged once a minute.
     assert!(start.elapsed() < Duration::from_secs(50), "reminders have been counted");
     redis.restart();
     eventually("service", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
 }
 
 #[test]
-fn a_right_that_is_missing_on_a_cluster_is_named() {
+fn start_fails_with_the_name_of_a_right_missing_on_a_cluster() {
     let cluster = RedisCluster::start(None);
     let dsn = format!("redis+cluster://counter:secret@{}", cluster.hosts());
     for command in ["asking", "expire"] {
@@ -102,12 +103,12 @@ fn a_right_that_is_missing_on_a_cluster_is_named() {
 }
 
 #[test]
-fn a_right_that_is_taken_away_stops_all_counting_until_it_is_back() {
+fn revoked_right_stops_counting_until_it_is_granted_again() {
     stops_without_each_right(&Redis::start());
 }
 
 #[test]
-fn a_right_that_valkey_takes_away_stops_all_counting_until_it_is_back() {
+fn revoked_right_on_valkey_stops_counting_until_it_is_granted_again() {
     stops_without_each_right(&Redis::valkey(""));
 }
 
@@ -129,7 +130,8 @@ fn stops_without_each_right(redis: &Redis) {
             }
             eventually("the command's name", || {
                 let named = |line: &str| {
-                    line.contains(" away") && line.to_lowercase().contains(&format!("{command} is refused"))
+                    line.contains(" unavailable")
+                        && line.to_lowercase().contains(&format!("{command} is refused"))
                 };
                 home.log().lines().any(named).then_some(())
             });
@@ -145,7 +147,7 @@ fn stops_without_each_right(redis: &Redis) {
 }
 
 #[test]
-fn keys_that_the_account_may_not_touch_keep_no_others_from_being_counted() {
+fn forbidden_keys_do_not_stop_others_from_being_counted() {
     let redis = Redis::start();
     account_without(&redis, "del");
     redis.cli(&["acl", "setuser", "counter", "resetkeys", "~pyzord.probe*", "~pyzord.digest_v1.[0-7]*"]);
@@ -160,7 +162,7 @@ fn keys_that_the_account_may_not_touch_keep_no_others_from_being_counted() {
 }
 
 #[test]
-fn keys_that_the_account_may_not_touch_are_named() {
+fn start_fails_with_the_name_of_a_forbidden_key() {
     let redis = Redis::start();
     account_without(&redis, "del");
     redis.cli(&["acl", "setuser", "counter", "resetkeys", "~other*"]);
@@ -169,7 +171,7 @@ fn keys_that_the_account_may_not_touch_are_named() {
 }
 
 #[test]
-fn a_cluster_that_does_not_tell_its_slots_any_more_is_logged() {
+fn cluster_that_stops_listing_its_slots_is_logged() {
     let cluster = RedisCluster::start(None);
     for node in cluster.nodes() {
         account_without(node, "del");
@@ -181,7 +183,7 @@ fn a_cluster_that_does_not_tell_its_slots_any_more_is_logged() {
     for node in cluster.nodes() {
         node.cli(&["acl", "setuser", "counter", "-cluster|slots"]);
     }
-    let (key, line) = (key(DIGEST), "does not tell which node has which slots: ");
+    let (key, line) = (key(DIGEST), "does not list the owners of its slots: ");
     let from = cluster.owner(&key);
     let to = (from + 1) % 3;
     cluster.begin_to_move(&key, from, to);

@@ -1,4 +1,4 @@
-//! Sentinels that do not name the same master.
+//! Sentinels that name different masters.
 
 use crate::engines::done;
 use crate::engines::redis::{home, key, refusal};
@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{DIGEST, Redis, eventually, free_port};
 
-/// A sentinel that names this master.
+/// Starts a sentinel that names this master.
 fn naming(host: &str, master: &Redis) -> Redis {
     let resolve = "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n";
     Redis::sentinel(host, master.port(), |port| format!("port {port}\n{resolve}"), &[])
@@ -22,19 +22,19 @@ fn count(redis: &Redis) -> String {
 }
 
 #[test]
-fn the_master_that_most_sentinels_name_is_used() {
+fn master_with_the_most_votes_is_used() {
     let (master, former) = (Redis::start(), Redis::start());
     let (stale, one, another) =
         (naming("127.0.0.1", &former), naming("127.0.0.1", &master), naming("127.0.0.1", &master));
     let home = home(&dsn(&[&stale, &one, &another]), "");
     let server = home.start();
-    // Each new connection asks anew.
+    // The sentinels are queried for each new connection.
     for round in 1..=20 {
         let code = || server.request("report", &[DIGEST]).code();
         eventually("service", || (code() == 200).then_some(()));
         assert_eq!((count(&master), count(&former)), (round.to_string(), String::new()));
         master.cli(&["client", "kill", "type", "normal"]);
-        eventually("the loss", || (home.log().matches(" is away: ").count() == round).then_some(()));
+        eventually("the loss", || (home.log().matches(" is unavailable: ").count() == round).then_some(()));
     }
     assert!(!home.log().contains("another master"), "{}", home.log());
     another.monitor(former.port());
@@ -46,17 +46,17 @@ fn the_master_that_most_sentinels_name_is_used() {
     (0..5).for_each(|_| drop(done(&server, "report", DIGEST)));
     assert_eq!((count(&master), count(&former)), (left.clone(), (before + 5).to_string()));
 
-    // As many for either: it stays where it is, also on a new connection.
+    // On a tie the server keeps its master, even with a new connection.
     another.cli(&["sentinel", "remove", "counts"]);
-    let losses = home.log().matches(" is away: ").count();
+    let losses = home.log().matches(" is unavailable: ").count();
     former.cli(&["client", "kill", "type", "normal"]);
-    eventually("the loss", || (home.log().matches(" is away: ").count() > losses).then_some(()));
+    eventually("the loss", || (home.log().matches(" is unavailable: ").count() > losses).then_some(()));
     eventually("service", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
     assert_eq!((count(&master), count(&former)), (left, (before + 6).to_string()));
 }
 
 #[test]
-fn sentinels_without_a_majority_choose_no_first_master() {
+fn start_fails_if_sentinels_disagree_without_a_majority() {
     let (master, other) = (Redis::start(), Redis::start());
     let (one, another) = (naming("127.0.0.1", &master), naming("127.0.0.1", &other));
     let line = refusal(&home(&dsn(&[&one, &another]), ""));
@@ -67,29 +67,29 @@ fn sentinels_without_a_majority_choose_no_first_master() {
 }
 
 #[test]
-fn a_name_and_an_address_are_one_master() {
+fn votes_for_a_host_name_and_its_address_are_added_up() {
     let (master, former) = (Redis::start(), Redis::start());
     let (stale, named, addressed) =
         (naming("127.0.0.1", &former), naming("localhost", &master), naming("127.0.0.1", &master));
     assert!(named.cli(&["sentinel", "get-master-addr-by-name", "counts"]).starts_with("localhost\n"));
     let home = home(&dsn(&[&stale, &named, &addressed]), "");
     let server = home.start();
-    // The first one that was asked names the other, and then nobody does.
+    // First the only sentinel of the former master changes its vote, then the others lose theirs.
     stale.monitor(master.port());
     for sentinel in [&named, &addressed] {
         let before = count(&master).parse().unwrap_or(0);
         sentinel.cli(&["sentinel", "remove", "counts"]);
         done(&server, "report", DIGEST);
-        // Longer than it takes to ask again.
+        // Longer than the interval of the checks.
         std::thread::sleep(std::time::Duration::from_secs(2));
         done(&server, "report", DIGEST);
         assert_eq!((count(&master), count(&former)), ((before + 2).to_string(), String::new()));
     }
-    assert!(!home.log().contains(" is away"), "{}", home.log());
+    assert!(!home.log().contains(" is unavailable"), "{}", home.log());
 }
 
 #[test]
-fn a_sentinel_alone_does_not_replace_a_master_while_the_others_hang() {
+fn minority_cannot_replace_the_master_while_other_sentinels_hang() {
     let (master, other) = (Redis::start(), Redis::start());
     let (one, another, stale) =
         (naming("127.0.0.1", &master), naming("127.0.0.1", &master), naming("127.0.0.1", &other));
@@ -98,7 +98,7 @@ fn a_sentinel_alone_does_not_replace_a_master_while_the_others_hang() {
     done(&server, "report", DIGEST);
     one.signal(Signal::SIGSTOP);
     another.signal(Signal::SIGSTOP);
-    // As long as it takes to ask several times, on the connection that there is and on new ones.
+    // Long enough for several queries, on the current connection and on new ones.
     let mut acknowledged = 1;
     for round in 1..=20 {
         std::thread::sleep(std::time::Duration::from_millis(150));
@@ -115,7 +115,7 @@ fn a_sentinel_alone_does_not_replace_a_master_while_the_others_hang() {
 }
 
 #[test]
-fn a_minority_of_sentinels_is_believed_after_a_while_and_with_a_warning() {
+fn master_of_a_minority_is_used_after_a_while_with_a_warning() {
     let master = Redis::start();
     let one = naming("127.0.0.1", &master);
     let [gone, gone_too] = [free_port(), free_port()];
@@ -127,11 +127,14 @@ fn a_minority_of_sentinels_is_believed_after_a_while_and_with_a_warning() {
     assert_eq!(count(&master), "1");
     let log = home.everything_said();
     assert!(log.contains("only 1 of 3 sentinels name the master"), "{log}");
-    assert!(log.contains("1 of 3 sentinels name the master") && log.contains("no majority any"), "{log}");
+    assert!(
+        log.contains("no majority of the sentinels names a master") && log.contains("which 1 of 3 name"),
+        "{log}"
+    );
 }
 
 #[test]
-fn a_master_that_can_be_used_is_not_left_for_one_that_a_minority_names() {
+fn usable_master_is_kept_if_only_a_minority_names_another() {
     let (master, other) = (Redis::start(), Redis::start());
     let (one, another, stale) =
         (naming("127.0.0.1", &master), naming("127.0.0.1", &master), naming("127.0.0.1", &other));
@@ -142,29 +145,29 @@ fn a_master_that_can_be_used_is_not_left_for_one_that_a_minority_names() {
     }
     let lose_and_report = |round: usize| {
         master.cli(&["client", "kill", "type", "normal"]);
-        eventually("the loss", || (home.log().matches(" is away: ").count() == round).then_some(()));
+        eventually("the loss", || (home.log().matches(" is unavailable: ").count() == round).then_some(()));
         eventually("service", || (server.request("report", &[DIGEST]).code() == 200).then_some(()));
         assert_eq!((count(&master), count(&other)), (round.to_string(), String::new()), "{}", home.log());
     };
     lose_and_report(1);
-    // Longer than a majority is waited for.
+    // Longer than the wait for a majority.
     std::thread::sleep(std::time::Duration::from_secs(6));
     lose_and_report(2);
 }
 
 #[test]
-fn a_sentinel_with_two_names_has_one_vote() {
+fn sentinel_with_two_addresses_has_one_vote() {
     let (master, other) = (Redis::start(), Redis::start());
     let (stale, one) = (naming("127.0.0.1", &other), naming("127.0.0.1", &master));
     let twice = format!("127.0.0.1:{},localhost:{}", stale.port(), stale.port());
     let home = home(&format!("redis+sentinel://{twice},127.0.0.1:{}/counts", one.port()), "");
     let line = refusal(&home);
     assert!(line.contains("the sentinels disagree"), "{line}");
-    assert!(home.everything_said().contains("and one vote"), "{}", home.everything_said());
+    assert!(home.everything_said().contains("only one vote"), "{}", home.everything_said());
 }
 
 #[test]
-fn a_sentinel_that_is_named_twice_is_refused() {
+fn duplicate_sentinel_is_refused() {
     let line = refusal(&home("redis+sentinel://127.0.0.1:1,127.0.0.1:2,127.0.0.1:1/counts", ""));
     assert!(line.contains("127.0.0.1:1 is named twice"), "{line}");
 }

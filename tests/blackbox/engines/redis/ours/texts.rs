@@ -1,4 +1,4 @@
-//! Records as texts, as this server alone counts in them.
+//! Records as texts (`redis_v0`) where this server differs from the Python server.
 
 use std::thread;
 
@@ -7,8 +7,8 @@ use crate::engines::{Store, done};
 use crate::harness::{DIGEST, unix_time};
 
 #[test]
-fn a_cleanup_age_of_0_takes_the_time_to_live_from_texts_too() {
-    // The established server cannot change anything with it.
+fn cleanup_age_of_0_removes_the_expiry_of_texts() {
+    // The Python server fails at each change with this setting.
     let store = Texts::new();
     let server = store.home("CleanupAge = 0\n").start();
     let (key, new) = (format!("pyzord.digest.{DIGEST}"), "b".repeat(40));
@@ -21,7 +21,7 @@ fn a_cleanup_age_of_0_takes_the_time_to_live_from_texts_too() {
 
 #[test]
 fn two_servers_count_texts_exactly() {
-    // The established server reads and writes in two steps.
+    // The Python server reads and writes in two steps, and loses counts.
     let store = Texts::new();
     let servers = [store.home("").start(), store.home("").start()];
     thread::scope(|scope| {
@@ -38,10 +38,10 @@ fn two_servers_count_texts_exactly() {
 }
 
 #[test]
-fn texts_have_local_dates() {
+fn dates_in_texts_are_local() {
     let store = Texts::new();
     let key = format!("pyzord.digest.{DIGEST}");
-    // Five hours behind.
+    // Five hours behind UTC.
     store.0.cli(&["set", &key, "1,2026-11-22 05:37:12,2026-11-22 05:37:12,0,,"]);
     let server = store.home("").environment("TZ", "America/New_York").start();
     assert_eq!(done(&server, "info", DIGEST).times()[..2], [1_795_343_832, 1_795_343_832]);
@@ -52,7 +52,7 @@ fn texts_have_local_dates() {
 }
 
 #[test]
-fn texts_that_cannot_be_decoded_are_told_and_left_alone() {
+fn damaged_texts_are_refused_and_not_changed() {
     let store = Texts::new();
     let server = store.home("").start();
     let key = format!("pyzord.digest.{DIGEST}");
@@ -63,7 +63,7 @@ fn texts_that_cannot_be_decoded_are_told_and_left_alone() {
         }
         assert_eq!(store.0.cli(&["get", &key]), format!("{damaged}\n"));
     }
-    // Something else than a text.
+    // A value that is not a text.
     store.0.cli(&["del", &key]);
     store.0.cli(&["hset", &key, "r_count", "1"]);
     for operation in ["check", "info", "report", "whitelist"] {

@@ -1,11 +1,11 @@
-//! Encrypted connections.
+//! Connections to Redis through TLS.
 
 use crate::engines::done;
 use crate::engines::redis::{home, key, refusal};
 use crate::harness::{Certificate, DIGEST, Redis, free_port};
 
 #[test]
-fn redis_is_reached_through_tls() {
+fn redis_is_used_through_tls() {
     let certificate = Certificate::new();
     let port = free_port();
     let path = |path: std::path::PathBuf| path.display().to_string();
@@ -37,7 +37,7 @@ fn redis_is_reached_through_tls() {
 }
 
 #[test]
-fn a_certificate_that_ca_itself_contains_is_accepted() {
+fn certificate_that_ca_names_itself_is_accepted() {
     let (other, issued) = (Certificate::of_itself(true), Certificate::new());
     let certificates =
         [Certificate::of_itself(true), Certificate::of_itself_with_rsa(), Certificate::of_itself(false)];
@@ -56,7 +56,7 @@ fn a_certificate_that_ca_itself_contains_is_accepted() {
         };
         done(&home("127.0.0.1", certificate.server()).start(), "report", DIGEST);
         done(&home("localhost", issued.authority_and(certificate)).start(), "report", DIGEST);
-        // The name counts all the same, and a certificate that says the same of itself is another one.
+        // The host name must still match, and another certificate with the same subject is not accepted.
         for (wrong, word) in [
             (home("127.0.0.2", certificate.server()), "subjectAltName"),
             (home("127.0.0.1", other.server()), "ca="),
@@ -70,7 +70,7 @@ fn a_certificate_that_ca_itself_contains_is_accepted() {
 }
 
 #[test]
-fn a_failure_of_tls_is_told_in_words() {
+fn tls_errors_name_the_cause() {
     let redis = Redis::start();
     let file = tempfile::NamedTempFile::new().unwrap();
     for (parameters, words) in [
@@ -81,12 +81,12 @@ fn a_failure_of_tls_is_told_in_words() {
         assert!(line.contains(words), "{line}");
     }
     let line = refusal(&home(&format!("rediss://a..b:{}/0?verify=no", redis.port()), ""));
-    assert!(line.contains("its host is no name that a certificate can have"), "{line}");
+    assert!(line.contains("a certificate cannot have this host name"), "{line}");
 }
 
-/// As Redis does unless told otherwise.
+/// Redis requires client certificates by default.
 #[test]
-fn a_server_that_wants_a_certificate_of_its_clients_is_refused_in_words() {
+fn server_that_requires_client_certificates_is_refused_with_the_cause() {
     for version in ["TLSv1.2", "TLSv1.3"] {
         let (certificate, port) = (Certificate::of_itself(true), free_port());
         let (own, private) = (certificate.server().display().to_string(), certificate.key());
@@ -98,6 +98,6 @@ fn a_server_that_wants_a_certificate_of_its_clients_is_refused_in_words() {
         let client = ["--tls", "--cacert", &own, "--cert", &own, "--key", &private.to_string()];
         let _redis = Redis::at(port, &options, &client);
         let line = refusal(&home(&format!("rediss://127.0.0.1:{port}/0?ca={own}"), ""));
-        assert!(line.contains("a certificate of its clients"), "{line}");
+        assert!(line.contains("requires client certificates"), "{line}");
     }
 }

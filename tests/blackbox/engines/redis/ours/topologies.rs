@@ -1,8 +1,8 @@
-//! Redis on several servers: clusters whose nodes come and hang, sentinels whose masters go, and both with
-//! accounts and through TLS.
+//! Redis on several servers: clusters whose nodes join and hang, failovers with sentinels, and both with accounts and
+//! TLS.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,14 @@ use nix::sys::signal::Signal;
 
 use crate::engines::redis::{RIGHTS, home, key};
 use crate::engines::{digests, done};
-use crate::harness::{Certificate, DIGEST, Redis, RedisCluster, Sentinel, eventually};
+use crate::harness::{Certificate, DIGEST, Redis, RedisCluster, Sentinel, StopFlag, eventually};
 
-/// What an account needs besides on the nodes of a cluster, and what it needs on a sentinel.
+/// The further rights of an account on the nodes of a cluster.
 const RIGHTS_OF_CLUSTERS: &str = "+cluster|slots +asking";
+/// The rights of an account on a sentinel.
 const RIGHTS_OF_SENTINELS: &str = "resetchannels -@all +sentinel|get-master-addr-by-name";
 
-/// The options of a server that speaks nothing but TLS, to its like as well.
+/// The options of a server that uses only TLS, also for replication.
 fn through_tls(certificate: &Certificate, port: u16) -> String {
     format!(
         "--port 0 --tls-port {port} --tls-auth-clients no --tls-replication yes --tls-cert-file {} \
@@ -27,20 +28,19 @@ fn through_tls(certificate: &Certificate, port: u16) -> String {
     )
 }
 
-/// Makes an account with a password and these rights.
+/// Creates an account with a password and these rights.
 fn add_account(redis: &Redis, name: &str, password: &str, rights: &str) {
     let mut command = vec!["acl", "setuser", name, "on", password];
     command.extend(rights.split(' '));
     assert_eq!(redis.cli(&command), "OK\n");
 }
 
-/// A path as part of a URL.
 fn in_url(path: &Path) -> String {
     path.display().to_string()
 }
 
 #[test]
-fn a_cluster_is_reached_through_tls_with_an_account() {
+fn cluster_is_used_through_tls_with_an_account() {
     let certificate = Certificate::new();
     let authority = in_url(&certificate.authority());
     let client = ["--tls", "--cacert", &authority, "-a", "admins", "--no-auth-warning"];
@@ -68,7 +68,7 @@ fn a_cluster_is_reached_through_tls_with_an_account() {
 }
 
 #[test]
-fn sentinels_and_their_servers_have_accounts_of_their_own() {
+fn sentinels_and_their_servers_have_separate_accounts() {
     let certificate = Certificate::new();
     let authority = in_url(&certificate.authority());
     let tls = ["--tls", "--cacert", &authority];
@@ -84,7 +84,7 @@ fn sentinels_and_their_servers_have_accounts_of_their_own() {
     };
     let client = [tls.as_slice(), &["-a", "admins", "--no-auth-warning"]].concat();
     let sentinel = Sentinel::with(options, &client, lines, &tls);
-    // The sentinel's own default account stays open for the tests; ours has only what it needs.
+    // The tests use the sentinel's default account; the server under test has an account with the rights it needs.
     let replica = |server: &Redis| server.cli(&["role"]).starts_with("slave");
     let first = sentinel.master();
     assert!(!replica(first));
@@ -103,7 +103,7 @@ fn sentinels_and_their_servers_have_accounts_of_their_own() {
 }
 
 #[test]
-fn a_master_that_dies_is_replaced() {
+fn killed_master_is_replaced() {
     let mut sentinel = Sentinel::start();
     let home = home(&format!("redis+sentinel://127.0.0.1:{}/counts", sentinel.port()), "");
     let server = home.start();
@@ -111,7 +111,7 @@ fn a_master_that_dies_is_replaced() {
     sentinel.await_replica();
     let before = sentinel.master().port();
     sentinel.master_service().kill();
-    // Neither counted nor acknowledged.
+    // This report is neither counted nor acknowledged.
     assert_eq!(server.request("report", &[DIGEST]).code(), 500);
     assert_eq!(server.request("check", &[DIGEST]).code(), 500);
     sentinel.await_other(before);
@@ -119,7 +119,7 @@ fn a_master_that_dies_is_replaced() {
     assert_eq!(done(&server, "check", DIGEST).counts(), (2, 0));
     assert_eq!(sentinel.master().cli(&["hget", &key(DIGEST), "r_count"]), "2\n");
 
-    // What was the master comes back, and takes itself for the master still.
+    // The former master returns, and acts as a master until the sentinel makes it a replica.
     sentinel.server(before).restart();
     for count in 3..20 {
         done(&server, "report", DIGEST);
@@ -130,7 +130,7 @@ fn a_master_that_dies_is_replaced() {
 }
 
 #[test]
-fn a_master_that_was_replaced_while_it_hung_counts_nothing_any_more() {
+fn master_that_was_replaced_while_it_hung_is_not_used_any_more() {
     let mut sentinel = Sentinel::start();
     let home = home(&format!("redis+sentinel://127.0.0.1:{}/counts", sentinel.port()), "");
     let server = home.start();
@@ -146,18 +146,18 @@ fn a_master_that_was_replaced_while_it_hung_counts_nothing_any_more() {
         acknowledged += report();
         (acknowledged > 1).then_some(())
     });
-    // For a while it takes itself for the master still.
+    // The former master acts as a master until the sentinel makes it a replica.
     sentinel.server(before).service().signal(Signal::SIGCONT);
     acknowledged += (0..100).map(|_| report()).sum::<i64>();
     assert!(acknowledged > 100, "the new master is lost again");
-    // What hung with it may be counted there, and nothing else.
+    // Only the report that was in flight may be counted there.
     let stale: i64 = sentinel.server(before).cli(&["hget", &key(DIGEST), "r_count"]).trim().parse().unwrap();
     assert!(stale <= 2, "{stale}");
     assert_eq!(sentinel.master().cli(&["hget", &key(DIGEST), "r_count"]), format!("{acknowledged}\n"));
 }
 
 #[test]
-fn a_node_that_hangs_fails_its_own_digests_alone() {
+fn hanging_node_fails_only_its_own_digests() {
     let mut cluster = RedisCluster::start(None);
     let home = home(&cluster.dsn(), "");
     let server = home.start();
@@ -167,9 +167,9 @@ fn a_node_that_hangs_fails_its_own_digests_alone() {
     let all: Vec<&str> = digests.iter().map(String::as_str).collect();
     assert_eq!(server.request("report", &all).code(), 200);
     cluster.service(0).signal(Signal::SIGSTOP);
-    // Also those of one datagram are counted where they can be.
+    // The other digests of the datagram are counted.
     assert_eq!(server.request("report", &all).code(), 500);
-    eventually("the loss to be noticed", || home.log().contains(" is away").then_some(()));
+    eventually("the loss to be noticed", || home.log().contains(" is unavailable").then_some(()));
     let start = Instant::now();
     for digest in &elsewhere {
         assert_eq!(done(&server, "check", digest).counts(), (2, 0), "{digest}");
@@ -177,14 +177,14 @@ fn a_node_that_hangs_fails_its_own_digests_alone() {
     for digest in &there {
         assert_eq!(server.request("check", &[digest]).code(), 500);
     }
-    // Nobody waits for it any more: that would take a second and more for each.
+    // Requests do not wait for the node any more, which would take more than a second each.
     let taken = start.elapsed();
     let most = Duration::from_millis(500) * u32::try_from(there.len()).unwrap();
     assert!(taken < most, "{taken:?} for {} digests", there.len());
     cluster.service(0).signal(Signal::SIGCONT);
     eventually("service", || (server.request("check", &[there[0]]).code() == 200).then_some(()));
     for digest in there {
-        // What it was sent it may have done after all, once.
+        // The node may still have executed the report it was sent, once.
         let (count, _) = done(&server, "check", digest).counts();
         assert!((1..=2).contains(&count), "{digest}: {count}");
         done(&server, "report", digest);
@@ -193,7 +193,7 @@ fn a_node_that_hangs_fails_its_own_digests_alone() {
 }
 
 #[test]
-fn a_node_that_joins_takes_over_a_slot_while_all_report() {
+fn reports_are_counted_while_a_new_node_takes_over_a_slot() {
     let mut cluster = RedisCluster::start(None);
     let home = home(&cluster.dsn(), "");
     let server = home.start();
@@ -201,30 +201,23 @@ fn a_node_that_joins_takes_over_a_slot_while_all_report() {
     let all: Vec<&str> = digests.iter().map(String::as_str).collect();
     let moved = key(&digests[0]);
     let from = cluster.owner(&moved);
-    let (over, requests) = (AtomicBool::new(false), AtomicI64::new(0));
+    let (stop, requests) = (StopFlag::default(), AtomicI64::new(0));
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
+                while !stop.is_set() {
                     assert_eq!(server.request("report", &all).code(), 200);
                     requests.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        // Ends the others, when this panics too.
-        struct Guard<'a>(&'a AtomicBool);
-        impl Drop for Guard<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let _guard = Guard(&over);
+        let _guard = stop.set_on_drop();
         let some_more = || {
             let before = requests.load(Ordering::Relaxed);
             eventually("requests", || (requests.load(Ordering::Relaxed) > before + 10).then_some(()));
         };
         some_more();
-        // It has not seen the script yet.
+        // The new node does not have the script yet.
         let to = cluster.join();
         for (from, to) in [(from, to), (to, from)] {
             cluster.begin_to_move(&moved, from, to);
@@ -242,5 +235,5 @@ fn a_node_that_joins_takes_over_a_slot_while_all_report() {
         assert_eq!(cluster.field(&key(digest), "r_count"), requests.to_string());
     }
     let log = home.log();
-    assert!(!log.contains(" is away") && !log.contains("refused"), "{log}");
+    assert!(!log.contains(" is unavailable") && !log.contains("refused"), "{log}");
 }
