@@ -1,10 +1,10 @@
-//! Accounts, which sign their requests.
+//! Accounts, and the signatures of their requests.
 
 use sha1::{Digest, Sha1};
 
 use super::hex;
 
-/// An account: what is in the passwd file, and how its holder signs.
+/// An account of the passwd file.
 #[derive(Clone)]
 pub(crate) struct Account {
     name: String,
@@ -12,44 +12,42 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// The account of this name; its key is derived from the name.
+    /// An account with a key that is derived from its name.
     pub(crate) fn new(name: &str) -> Self {
         Self::with_key(name, &hex(&Sha1::digest(format!("key of {name}"))))
     }
 
-    /// The account with this key, as written in the passwd file.
+    /// An account with this key, as written in the passwd file.
     pub(crate) fn with_key(name: &str, key: &str) -> Self {
         Self { name: name.to_owned(), key: key.to_owned() }
     }
 
-    /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its key.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
-    /// Its line of the passwd file.
+    /// Returns the account's line of the passwd file.
     pub(crate) fn passwd(&self) -> String {
         format!("{} : {}\n", self.name, self.key)
     }
 
-    /// The request with these headers, dated and signed.
+    /// Returns a signed request with these headers and time.
     pub(crate) fn sign(&self, headers: &str, time: i64) -> Vec<u8> {
         self.sign_dated(headers, &time.to_string(), time)
     }
 
-    /// The request with these headers, with the time written in this way and signed.
+    /// Returns a signed request whose `Time` header is written as given.
     pub(crate) fn sign_dated(&self, headers: &str, written: &str, time: i64) -> Vec<u8> {
         let signed = format!("{headers}User: {}\nTime: {written}\n", self.name);
         let signature = self.signature(signed.trim(), time);
         format!("{signed}Sig: {signature}\n\n").into_bytes()
     }
 
-    /// The signature over a text that is already in the form to be signed.
+    /// Returns the signature of a text that has the form to be signed already.
     pub(crate) fn signature(&self, text: &str, time: i64) -> String {
         let hashed_key = hex(&Sha1::digest(format!("{}:{}", self.name, self.key.to_lowercase())));
         let mut sha1 = Sha1::new();

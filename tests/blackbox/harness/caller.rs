@@ -1,4 +1,4 @@
-//! Callers that ask one thing after the other.
+//! Clients that send one request after the other.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -6,24 +6,24 @@ use std::time::{Duration, Instant};
 
 use super::{PATIENCE, Reply};
 
-/// A client with a socket of its own.
+/// A client with its own socket.
 pub(crate) struct Caller {
     socket: UdpSocket,
     thread: u32,
 }
 
 impl Caller {
-    /// A caller of what listens on this port of 127.0.0.1.
+    /// A client of the server on this port of 127.0.0.1.
     pub(crate) fn to(port: u16) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(("127.0.0.1", port)).unwrap();
         Self { socket, thread: 1024 }
     }
 
-    /// Asks and waits so long for the reply to this very request.
+    /// Sends a request, and waits up to `patience` for the reply to it. Other replies are dropped.
     pub(crate) fn ask(&mut self, operation: &str, digests: &[&str], patience: Duration) -> Option<Reply> {
         self.thread += 1;
-        // While no server listens there, sending is refused.
+        // Fails if no server listens there.
         self.socket.send(request(operation, digests, self.thread).as_bytes()).ok()?;
         let deadline = Instant::now() + patience;
         let mut buffer = [0; 8192];
@@ -42,24 +42,24 @@ impl Caller {
         }
     }
 
-    /// Asks and gets a reply.
+    /// Sends a request and returns the reply; panics if there is none.
     #[track_caller]
     pub(crate) fn answered(&mut self, operation: &str, digests: &[&str]) -> Reply {
         self.ask(operation, digests, PATIENCE).unwrap_or_else(|| panic!("no reply to {operation}"))
     }
 
-    /// How often a digest has been reported, according to the server.
+    /// Returns the number of reports of a digest according to the server.
     #[track_caller]
     pub(crate) fn count(&mut self, digest: &str) -> i64 {
         self.answered("check", &[digest]).counts().0
     }
 
-    /// Sends a request with this `Thread` and does not wait.
+    /// Sends a request with this `Thread` without waiting for a reply.
     pub(crate) fn send(&self, operation: &str, digests: &[&str], thread: u32) {
         self.socket.send(request(operation, digests, thread).as_bytes()).unwrap();
     }
 
-    /// The next reply that comes in so long.
+    /// Returns the next reply that arrives within `patience`.
     pub(crate) fn receive(&self, patience: Duration) -> Option<Reply> {
         self.socket.set_read_timeout(Some(patience)).unwrap();
         let mut buffer = [0; 8192];

@@ -1,4 +1,4 @@
-//! Programs that are run to their end.
+//! Programs under test and of the system, run to completion.
 
 use std::env;
 use std::ffi::OsString;
@@ -12,15 +12,15 @@ use std::time::Instant;
 
 use super::{PATIENCE, eventually};
 
-/// Whether the server under test is the one of this package.
+/// Whether the server under test is this package's, not another one named by `PYZORD`.
 pub(crate) fn is_ours() -> bool {
     other_program().is_none()
 }
 
-/// The server under test.
+/// Returns the program of the server under test.
 ///
-/// Tests in modules named `ours` hold for the server of this package alone. So that they do not run against another
-/// one unnoticed, no other one is started unless they are skipped.
+/// Tests in modules named `ours` are valid only for this package's server. Panics if another server is named and those
+/// tests are not skipped.
 pub(super) fn program() -> PathBuf {
     let Some(program) = other_program() else {
         return fs::canonicalize(env!("CARGO_BIN_EXE_pyzord")).unwrap();
@@ -29,30 +29,30 @@ pub(super) fn program() -> PathBuf {
     let is_skipped = arguments.windows(2).any(|pair| pair == ["--skip", "ours::"]);
     assert!(
         is_skipped || arguments.contains(&"--skip=ours::".to_owned()),
-        "PYZORD names another server, so the tests of ours alone are to be skipped: use tests/run.sh, or add \
-         '-- --skip ours::' to cargo test"
+        "PYZORD names another server, for which the tests in modules named ours are not valid: use tests/run.sh, or \
+         add '-- --skip ours::' to cargo test"
     );
     fs::canonicalize(program).unwrap()
 }
 
-/// The server that `PYZORD` names; none if the variable is unset or empty.
+/// Returns the server that `PYZORD` names, or none if the variable is unset or empty.
 fn other_program() -> Option<OsString> {
     env::var_os("PYZORD").filter(|program| !program.is_empty())
 }
 
-/// The load generator.
+/// Returns the program of the load generator.
 pub(crate) fn generator() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_pyzor-bench"))
 }
 
-/// A program that `tests/setup.sh` puts into the virtual environment.
+/// Returns a program of the Python virtual environment that `tests/setup.sh` creates.
 pub(crate) fn interop(program: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/bin").join(program);
     assert!(path.exists(), "{} is missing: run tests/setup.sh", path.display());
     path
 }
 
-/// Runs a program of the system with this input to its end; panics with advice when there is none.
+/// Runs a program of the system with this input to completion; panics if it is not installed.
 pub(crate) fn run(command: &mut Command, input: &[u8]) -> Output {
     let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = match spawned {
@@ -61,7 +61,7 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Output {
         }
         spawned => spawned.unwrap(),
     };
-    // The program may end without having read everything.
+    // The program may exit without reading all input.
     let mut stdin = child.stdin.take().unwrap();
     if let Err(error) = stdin.write_all(input) {
         assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
@@ -70,7 +70,7 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// What a command has said and how it ended.
+/// The output and the exit code of a command.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
@@ -78,7 +78,7 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
-/// Runs a command until it has ended and no process, a daemon that it leaves included, has its output open.
+/// Runs a command until it has exited and no process has its output open, not even a daemon that it has started.
 #[track_caller]
 pub(crate) fn finish(mut command: Command) -> Finished {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -94,25 +94,27 @@ pub(crate) fn finish(mut command: Command) -> Finished {
             let _ = sender.send((index, String::from_utf8_lossy(&bytes).into_owned()));
         });
     }
-    let mut said = [String::new(), String::new()];
+    let mut texts = [String::new(), String::new()];
     let deadline = Instant::now() + PATIENCE;
     for _ in 0..2 {
         match outputs.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok((index, text)) => said[index] = text,
+            Ok((index, text)) => texts[index] = text,
             Err(_) => {
                 let status = child.try_wait().unwrap();
                 let _ = child.kill();
-                panic!("a process keeps the output of {command:?}, whose own state is {status:?}");
+                panic!(
+                    "a process keeps the output of {command:?} open, which has itself the status {status:?}"
+                );
             }
         }
     }
-    let code = eventually("the end of a command", || child.try_wait().unwrap()).code();
-    let [stdout, stderr] = said;
+    let code = eventually("a command to exit", || child.try_wait().unwrap()).code();
+    let [stdout, stderr] = texts;
     Finished { code, stdout, stderr }
 }
 
 impl Finished {
-    /// Asserts that it failed with one line on stderr that has all these texts in it, and exit code 1.
+    /// Asserts that the command failed with exit code 1 and one line on stderr that contains all these texts.
     #[track_caller]
     pub(crate) fn expect_line(&self, texts: &[&str]) {
         let is_one_line = self.stderr.ends_with('\n') && self.stderr.lines().count() == 1;

@@ -1,4 +1,4 @@
-//! Servers as an operator starts them, in the foreground and detached, on the port of their homedir.
+//! Servers started as an operator does, in the foreground and detached, on the port of their homedir.
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
@@ -9,34 +9,34 @@ use nix::unistd::Pid;
 use super::{Caller, Home, Process, eventually, finish};
 
 impl Home {
-    /// Takes the port, so that servers here cannot have it until the socket is dropped.
+    /// Occupies the port until the socket is dropped.
     ///
-    /// The socket that found it free may still be open for a moment, in a child of another test that has been
-    /// forked and has not yet become its program.
+    /// Retries, because the socket that found the port free may still be open for a moment in a child of another test,
+    /// between its fork and its exec.
     pub(crate) fn take_port(&self) -> UdpSocket {
-        eventually("the port", || UdpSocket::bind(("127.0.0.1", self.port())).ok())
+        eventually("the port to be free", || UdpSocket::bind(("127.0.0.1", self.port())).ok())
     }
 
-    /// The server's program, with nothing but the mark of this homedir.
+    /// Returns a command of the server's program without arguments.
     pub(crate) fn bare(&self) -> Command {
         self.mark(Command::new(&self.program))
     }
 
-    /// A server in the foreground.
+    /// Returns the command of a server in the foreground.
     pub(crate) fn command(&self) -> Command {
         let mut command = self.bare();
         self.add_arguments(&mut command, self.port());
         command
     }
 
-    /// A server in the background.
+    /// Returns the command of a server in the background.
     pub(crate) fn detached(&self) -> Command {
         let mut command = self.command();
         command.args(["--detach", "/dev/null"]);
         command
     }
 
-    /// A server under a line of bash that ends in `exec "$@"`, with what is to be tried around that.
+    /// Returns the command of a server that a line of bash starts with `exec "$@"`.
     pub(crate) fn under(&self, script: &str, detached: bool) -> Command {
         let mut command = self.mark(Command::new("bash"));
         command.args(["-c", script, "bash"]).arg(&self.program);
@@ -47,36 +47,37 @@ impl Home {
         command
     }
 
-    /// Marks a command as one of this homedir, with which it is ended.
+    /// Marks a command, so that its processes are killed with this homedir.
     pub(crate) fn mark(&self, command: Command) -> Command {
         self.parent.mark(command)
     }
 
-    /// Starts a server into the background, which must succeed without a word.
+    /// Starts a server in the background, which must succeed without output.
     #[track_caller]
     pub(crate) fn detach(&self) -> Process {
         self.detach_with(self.detached())
     }
 
-    /// Starts a server into the background after a kill, which may have cut a bucket off in the middle: the repair
-    /// then says so.
+    /// Starts a server in the background after a kill. It may report a repair, because the kill may have interrupted
+    /// the write of a bucket.
     #[track_caller]
     pub(crate) fn detach_after_kill(&self) -> Process {
         let finished = finish(self.detached());
-        let told = finished.stderr.is_empty() || finished.stderr.contains("the original file is kept");
-        assert!(finished.code == Some(0) && told, "{finished:#?}{}", self.everything_said());
+        let is_expected =
+            finished.stderr.is_empty() || finished.stderr.contains("the original file is kept");
+        assert!(finished.code == Some(0) && is_expected, "{finished:#?}{}", self.everything_said());
         self.daemon()
     }
 
-    /// Starts a server into the background by a command that makes it say everything.
+    /// Starts a server in the background by a command with debug output.
     #[track_caller]
     pub(crate) fn detach_with_debug(&self, command: Command) -> Process {
         assert_eq!(finish(command).code, Some(0), "{}", self.everything_said());
         self.daemon()
     }
 
-    /// Starts a server into the background by this command. Two warnings are let pass: of root, where the command
-    /// says nothing of a user, and of a store that takes longer than a second to answer, as on a busy machine.
+    /// Starts a server in the background by this command. Only two warnings are permitted: that it runs as root, and
+    /// that a store does not answer within a second, as on a busy machine.
     #[track_caller]
     pub(crate) fn detach_with(&self, command: Command) -> Process {
         let finished = finish(command);
@@ -95,7 +96,7 @@ impl Home {
         self.daemon()
     }
 
-    /// The daemon that the pid file names.
+    /// Returns the daemon that the pid file names.
     #[track_caller]
     pub(crate) fn daemon(&self) -> Process {
         let content = self.read("pyzord.pid");
@@ -104,12 +105,12 @@ impl Home {
         Process::new(Pid::from_raw(pid))
     }
 
-    /// A caller of whatever listens on the port.
+    /// Returns a client of the server on the homedir's port.
     pub(crate) fn caller(&self) -> Caller {
         Caller::to(self.port())
     }
 
-    /// How often each digest has been reported, according to the database.
+    /// Returns the number of reports of each digest according to the database.
     pub(crate) fn stored(&self) -> BTreeMap<String, i64> {
         let record = |(key, value): (Vec<u8>, Vec<u8>)| {
             let value = String::from_utf8(value).unwrap();
@@ -119,14 +120,14 @@ impl Home {
         self.database().read().into_iter().map(record).collect()
     }
 
-    /// All processes of this homedir that live.
+    /// Returns all running processes of this homedir.
     pub(crate) fn processes(&self) -> Vec<Pid> {
         self.parent.processes()
     }
 
-    /// Waits until no process of this homedir lives.
+    /// Waits until no process of this homedir is running.
     #[track_caller]
     pub(crate) fn expect_no_process(&self) {
-        eventually("the end of all processes here", || self.processes().is_empty().then_some(()));
+        eventually("all processes of the homedir to exit", || self.processes().is_empty().then_some(()));
     }
 }

@@ -1,4 +1,4 @@
-//! gdbm databases, read and written by others.
+//! gdbm databases, read and written with other programs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,20 +8,20 @@ use std::sync::Arc;
 use super::directory::Directory;
 use super::{from_hex, hex, run};
 
-/// A gdbm database, looked at and changed with other programs than ours.
+/// A gdbm database, read and written with Debian's Python and gdbm's own tool.
 pub(crate) struct Database {
     path: PathBuf,
-    // Lasts as long as the database is looked at, be the server and its homedir gone.
+    // Keeps the file after the server and its homedir have been dropped.
     _directory: Arc<Directory>,
 }
 
 impl Database {
-    /// The database in this file of the directory; it need not exist yet.
+    /// The database in a file of the directory, which need not exist yet.
     pub(super) fn new(path: PathBuf, directory: Arc<Directory>) -> Self {
         Self { path, _directory: directory }
     }
 
-    /// Stores records through Debian's Python, as the established server does.
+    /// Stores records with Debian's Python, as the Python server does.
     pub(crate) fn write<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, records: &[(K, V)]) {
         const STORE: &str = "
 import dbm.gnu, sys
@@ -35,7 +35,7 @@ with dbm.gnu.open(sys.argv[1], 'c', 0o600) as database:
         self.python(STORE, input.as_bytes());
     }
 
-    /// All records, read through Debian's Python.
+    /// Reads all records with Debian's Python.
     pub(crate) fn read(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         const DUMP: &str = "
 import dbm.gnu, sys
@@ -50,7 +50,7 @@ with dbm.gnu.open(sys.argv[1], 'r') as database:
         self.python(DUMP, b"").lines().map(record).collect()
     }
 
-    /// The record under this key as text, read through Debian's Python.
+    /// Reads the record under a key as text with Debian's Python; panics if there is none.
     #[track_caller]
     pub(crate) fn record(&self, key: &str) -> String {
         let records = self.read();
@@ -68,7 +68,7 @@ with dbm.gnu.open(sys.argv[1], 'r') as database:
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// All records, which must be text, read through gdbm's own tool; or what that says instead.
+    /// Reads all records, which must be text, with gdbm's own tool, or returns the tool's error.
     pub(crate) fn list(&self) -> Result<BTreeMap<String, String>, String> {
         let output = run(Command::new("gdbmtool").args(["-q", "-N", "-r"]).arg(&self.path), b"list\n");
         let stdout = String::from_utf8_lossy(&output.stdout);
@@ -79,7 +79,7 @@ with dbm.gnu.open(sys.argv[1], 'r') as database:
         stdout.lines().map(|line| record(line).ok_or_else(|| format!("gdbmtool: {line}"))).collect()
     }
 
-    /// Runs commands of gdbm's own tool and returns what it prints.
+    /// Runs commands of gdbm's own tool and returns its output.
     pub(crate) fn gdbmtool(&self, commands: &str) -> String {
         let output = run(Command::new("gdbmtool").args(["-q", "-N"]).arg(&self.path), commands.as_bytes());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! Temporary directories whose processes end with them.
+//! Temporary directories whose processes are killed when they are dropped.
 
 use std::fs;
 use std::path::Path;
@@ -10,30 +10,28 @@ use tempfile::TempDir;
 
 use super::process::lives;
 
-/// The environment variable by which a process is known to belong to a directory.
+/// The environment variable that marks the processes of a directory.
 const MARK: &str = "PYZORD_TEST_DIRECTORY";
 
-/// A temporary directory. The processes that were started for it are killed before it is removed.
+/// A temporary directory. Its marked processes are killed before it is removed.
 pub(super) struct Directory(TempDir);
 
 impl Directory {
-    /// An empty directory.
     pub(super) fn new() -> Self {
         Self(tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap())
     }
 
-    /// Where it is.
     pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// Marks a command as one of this directory.
+    /// Marks a command as one of this directory, with UTC as the time zone and without input.
     pub(super) fn mark(&self, mut command: Command) -> Command {
         command.env(MARK, self.path()).env_remove("TZ").stdin(Stdio::null());
         command
     }
 
-    /// All living processes that are marked as those of this directory.
+    /// Returns all running processes that are marked as those of this directory.
     pub(super) fn processes(&self) -> Vec<Pid> {
         let mark = format!("{MARK}={}", self.path().display());
         let entries = fs::read_dir("/proc").unwrap().flatten();
@@ -49,7 +47,7 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         for pid in self.processes() {
-            // It may end by itself right now.
+            // The process may have exited.
             let _ = kill(pid, Signal::SIGKILL);
         }
     }

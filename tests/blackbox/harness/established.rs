@@ -1,4 +1,4 @@
-//! The established client.
+//! The Python client.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::{Account, Server, interop, run};
 
-/// The established Python client with a homedir of its own.
+/// The Python client, with its own homedir.
 pub(crate) struct Client {
     homedir: TempDir,
 }
@@ -20,7 +20,7 @@ impl Client {
         Self { homedir }
     }
 
-    /// A client of this server that signs as this account.
+    /// A client of this server that signs requests with this account.
     pub(crate) fn with_account(server: &Server, account: &Account) -> Self {
         let client = Self::new(server);
         let salt = "a".repeat(40);
@@ -29,15 +29,15 @@ impl Client {
         client
     }
 
-    /// Runs a command of the client on digests, one a line of its input.
+    /// Runs a command of the client with these digests as its input, one a line.
     pub(crate) fn run(&self, command: &str, digests: &[&str]) -> Output {
         let mut client = Command::new(interop("pyzor"));
         client.arg("--homedir").arg(self.homedir.path()).args(["-s", "digests", command]);
         run(client.env("TZ", "UTC"), (digests.join("\n") + "\n").as_bytes())
     }
 
-    /// Runs a Python program beside the client's modules; its arguments are the client's homedir and
-    /// the server's port.
+    /// Runs a Python program that can import the client's modules. Its arguments are the client's homedir and the
+    /// server's port.
     pub(crate) fn script(&self, server: &Server, program: &str) -> Output {
         let mut python = Command::new(interop("python"));
         python.args(["-c", program]).arg(self.homedir.path()).arg(server.port().to_string());

@@ -1,4 +1,4 @@
-//! Datagrams with forged senders.
+//! Datagrams with forged sender addresses.
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -8,20 +8,21 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
 };
 
-/// Sends IPv4 datagrams from any sender, for which the kernel requires `CAP_NET_RAW`.
+/// Sends IPv4 datagrams with any sender address, which requires `CAP_NET_RAW`.
 pub(crate) struct Forger(OwnedFd);
 
 impl Forger {
-    /// A forger in the network namespace of this thread.
+    /// Opens a raw socket in the network namespace of this thread.
     pub(crate) fn new() -> Self {
         let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw);
-        let advice = "datagrams cannot be forged: run the tests as root or with CAP_NET_RAW";
-        Self(raw.unwrap_or_else(|error| panic!("{advice}: {error}")))
+        Self(raw.unwrap_or_else(|error| {
+            panic!("cannot open a raw socket: {error}: run the tests as root or with CAP_NET_RAW")
+        }))
     }
 
     /// Sends one datagram.
     pub(crate) fn send(&self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) {
-        // The kernel fills in the length and the checksum, and a UDP header needs no checksum.
+        // The kernel fills in the IP header's length and checksum. A UDP checksum is optional.
         let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0];
         packet.extend([from.ip().octets(), to.ip().octets()].as_flattened());
         packet.extend(from.port().to_be_bytes());

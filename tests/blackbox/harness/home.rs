@@ -1,4 +1,4 @@
-//! A homedir, and how a server is started on it.
+//! Homedirs, and the start of servers on them.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,14 +13,14 @@ use super::command::program;
 use super::directory::Directory;
 use super::{Database, Server, free_port, free_port_at, is_ours};
 
-/// Where a server lives: a homedir in a temporary directory, and how servers are to be started on it.
+/// A homedir in a temporary directory, and the settings for servers that are started on it.
 ///
-/// [`start`](Self::start) starts a server on a port that is free, and waits until it answers. The commands of
+/// [`start`](Self::start) starts a server on a free port, and waits until it answers. The commands of
 /// [`command`](Self::command), [`detached`](Self::detached) and [`under`](Self::under) start it on the port of the
-/// homedir, as an operator would.
+/// homedir, as an operator does.
 ///
-/// Clones share the directory and the port. With the last of them go the directory and all processes that were
-/// started here.
+/// Clones share the directory and the port. When the last one is dropped, all processes of the homedir are killed and
+/// the directory is removed.
 #[derive(Clone)]
 pub(crate) struct Home {
     pub(super) parent: Arc<Directory>,
@@ -30,12 +30,12 @@ pub(crate) struct Home {
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
     user: Option<u32>,
-    /// Whether the command line leaves it to the config which user the server becomes.
+    /// Whether the config, not the command line, decides about the server's user.
     config_names_user: bool,
 }
 
 impl Home {
-    /// An empty homedir but for a config that asks for both logs.
+    /// A homedir with only a config, which enables both logs.
     pub(crate) fn new() -> Self {
         let home = Self {
             parent: Arc::new(Directory::new()),
@@ -51,56 +51,56 @@ impl Home {
         home.config("")
     }
 
-    /// A homedir where every client may do everything.
+    /// A homedir where all clients have all rights.
     pub(crate) fn open() -> Self {
         Self::new().access("all : anonymous : allow\n")
     }
 
-    /// Lets servers listen on another port than those of the homedir that this is a clone of.
+    /// Chooses a new port for this clone of a homedir.
     pub(crate) fn on_another_port(mut self) -> Self {
         self.port = free_port();
         self
     }
 
-    /// The temporary directory in which the homedir lies.
+    /// Returns the temporary directory that contains the homedir.
     pub(crate) fn parent(&self) -> PathBuf {
         self.parent.path().to_path_buf()
     }
 
-    /// The homedir.
+    /// Returns the path of the homedir.
     pub(crate) fn directory(&self) -> PathBuf {
         self.parent.path().join("home")
     }
 
-    /// A file of the homedir.
+    /// Returns the path of a file in the homedir.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.directory().join(name)
     }
 
-    /// The port that the commands here tell servers to listen on.
+    /// Returns the port on which the commands let servers listen.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Writes a file of the homedir.
+    /// Writes a file in the homedir.
     pub(crate) fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
         self.rewrite(name, content);
         self
     }
 
-    /// Writes a file of the homedir that a server may be using.
+    /// Replaces a file in the homedir that a server may be using.
     pub(crate) fn rewrite(&self, name: &str, content: impl AsRef<[u8]>) {
-        // A reload that is still under way must not find half of it.
+        // A rename, because a reload in progress must not read half of the file.
         let (path, new) = (self.path(name), self.path(format!("{name}.new")));
         fs::write(&new, content).unwrap();
-        // As an operator leaves them: the accounts' keys are for no other user.
+        // As on a real server: other users must not read the accounts' keys.
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
         let owner = fs::metadata(self.directory()).unwrap();
         chown(&new, Some(owner.uid()), Some(owner.gid())).unwrap();
         fs::rename(&new, &path).unwrap();
     }
 
-    /// Sets the settings of the `[server]` section, one a line, beside the two log files.
+    /// Writes the config: a `[server]` section with both log files and these settings, one a line.
     pub(crate) fn config(self, settings: &str) -> Self {
         let config = format!("[server]\nLogFile = pyzord.log\nUsageLogFile = usage.log\n{settings}");
         self.file("config", config)
@@ -116,33 +116,33 @@ impl Home {
         self.file("pyzord.access", lines)
     }
 
-    /// Adds to the command line.
+    /// Adds arguments to the command line.
     pub(crate) fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(ToString::to_string));
         self
     }
 
-    /// Sets an environment variable for the server. Its time zone is UTC unless set here.
+    /// Sets an environment variable of the server. Its time zone is UTC unless `TZ` is set here.
     pub(crate) fn environment(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.environment.push((name, value.into()));
         self
     }
 
-    /// Lets the server listen on another address than 127.0.0.1.
+    /// Sets the address on which the server listens, instead of 127.0.0.1.
     pub(crate) fn address(mut self, address: &'static str) -> Self {
         self.address = address;
         self
     }
 
-    /// Starts another server here than the one under test.
+    /// Uses another program than the server under test.
     pub(crate) fn program(mut self, program: PathBuf) -> Self {
         self.program = program;
         self.config_names_user = true;
         self
     }
 
-    /// Gives the homedir to the user `nobody` and lets the server run as that user, when the tests run
-    /// as root: nothing is unreadable for root.
+    /// Gives the homedir to the user `nobody` and runs the server as that user if the tests run as root, because root
+    /// can read every file.
     pub(crate) fn unprivileged(mut self) -> Self {
         if Uid::effective().is_root() {
             let nobody = 65534;
@@ -152,7 +152,7 @@ impl Home {
             for path in paths {
                 chown(path, Some(nobody), Some(nobody)).unwrap();
             }
-            // The program itself may lie where only root may look.
+            // The program may be in a directory that only root can access.
             let copy = self.parent.path().join("pyzord");
             if is_ours() {
                 fs::copy(&self.program, &copy).unwrap();
@@ -163,36 +163,36 @@ impl Home {
         self
     }
 
-    /// Leaves it to the config which user the server becomes. Without this a server that the tests start as root
-    /// is told to stay root, so that it does not warn of that.
+    /// Lets the config decide about the server's user. Otherwise a server that is started as root gets `--user root`,
+    /// which avoids its warning.
     pub(crate) fn user_from_config(mut self) -> Self {
         self.config_names_user = true;
         self
     }
 
-    /// Whether a server has to be told to stay root, so that it does not warn of that.
+    /// Whether a server needs `--user root`, which avoids its warning.
     pub(crate) fn tells_to_stay_root(&self) -> bool {
         is_ours() && self.user.is_none() && !self.config_names_user && Uid::effective().is_root()
     }
 
-    /// A file of the homedir as text; empty when there is none.
+    /// Reads a file in the homedir as text, or returns an empty text if the file is missing.
     pub(crate) fn read(&self, name: &str) -> String {
         let bytes = fs::read(self.path(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The operator log, and the usage log, so far.
+    /// Reads the operator log.
     pub(crate) fn log(&self) -> String {
         self.read("pyzord.log")
     }
 
-    /// What servers here have written to their standard error so far.
+    /// Reads what servers of this homedir have written to standard error.
     pub(crate) fn stderr(&self) -> String {
         let bytes = fs::read(self.parent.path().join("stderr")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Everything that a server here has said: operator log, usage log, standard output and error.
+    /// Reads all output of servers of this homedir: operator log, usage log, standard output and error.
     pub(crate) fn everything_said(&self) -> String {
         let stdout = fs::read(self.parent.path().join("stdout")).unwrap_or_default();
         format!(
@@ -204,37 +204,38 @@ impl Home {
         )
     }
 
-    /// The default database here. Its file is locked while a server runs on it.
+    /// Returns the default database. Its file is locked while a server is running.
     pub(crate) fn database(&self) -> Database {
         Database::new(self.path("pyzord.db"), Arc::clone(&self.parent))
     }
 
-    /// Starts a server and waits until it answers; panics when it does not.
+    /// Starts a server and waits until it answers; panics if it exits before.
     pub(crate) fn start(&self) -> Server {
         match self.try_start() {
             Ok(server) => server,
-            Err(status) => panic!("no server: {status}\n{}", self.everything_said()),
+            Err(status) => panic!("the server has exited: {status}\n{}", self.everything_said()),
         }
     }
 
-    /// Starts a server and waits until it answers, or has ended.
+    /// Starts a server and waits until it answers, or returns its exit status.
     pub(crate) fn try_start(&self) -> Result<Server, ExitStatus> {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let said = self.stderr().len();
+            let previous_length = self.stderr().len();
             let port = free_port_at(self.address);
             match Server::attend(self.spawn(port), self.address, port, self.clone()) {
-                // Another process was quicker to take the port.
-                Err(_) if attempts < 3 && self.stderr()[said..].contains("ddress already in use") => {}
+                // Another process has taken the port in the meantime.
+                Err(_)
+                    if attempts < 3 && self.stderr()[previous_length..].contains("ddress already in use") => {
+                }
                 started => return started,
             }
         }
     }
 
     fn spawn(&self, port: u16) -> Child {
-        // setpriv replaces itself by the server, which then dies with the thread of the test, whatever happens to
-        // that.
+        // setpriv executes the server, which is killed when the thread of the test exits for any reason.
         let mut command = self.parent.mark(Command::new("setpriv"));
         command.args(["--pdeathsig", "KILL"]);
         if let Some(user) = self.user {
@@ -253,13 +254,13 @@ impl Home {
         }
     }
 
-    /// The file in which the output of servers here is kept.
+    /// Opens a file for the output of servers.
     pub(super) fn output(&self, name: &str) -> Stdio {
         let path = self.parent.path().join(name);
         Stdio::from(fs::OpenOptions::new().create(true).append(true).open(path).unwrap())
     }
 
-    /// Adds what a server needs to be told: the homedir, where it listens, and what this homedir has besides.
+    /// Adds the arguments for a server: the homedir, its address and port, and those of this homedir.
     pub(super) fn add_arguments(&self, command: &mut Command, port: u16) {
         command.arg("--homedir").arg(self.directory());
         command.args(["-a", self.address, "-p", &port.to_string()]).args(&self.arguments);

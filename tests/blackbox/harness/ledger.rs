@@ -1,15 +1,15 @@
-//! What has been reported, to be compared with what a database holds.
+//! Records of sent reports, which are compared with the database.
 
 use std::collections::BTreeMap;
 
 use super::Reply;
 
-/// A digest of its own for each number.
+/// Returns a different digest for each number.
 pub(crate) fn digest(number: u32) -> String {
     format!("{number:040x}")
 }
 
-/// For each digest the reports that were acknowledged and those whose outcome is not known.
+/// The number of reports of each digest: those acknowledged, and those whose outcome is unknown.
 #[derive(Default)]
 pub(crate) struct Ledger {
     acknowledged: BTreeMap<String, i64>,
@@ -17,7 +17,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Enters one report of this digest. What was refused has not been counted.
+    /// Enters one report. Without a reply its outcome is unknown; a refused report has not been counted.
     pub(crate) fn enter(&mut self, digest: &str, reply: Option<&Reply>) {
         match reply.map(Reply::code) {
             Some(200) => self.acknowledge(digest),
@@ -26,24 +26,23 @@ impl Ledger {
         }
     }
 
-    /// Enters one report of this digest to a server whose database is elsewhere: what it refused may have
-    /// been counted, which the server could not tell.
+    /// Enters one report to a server with a remote database, which may have counted a refused report.
     pub(crate) fn enter_doubtful(&mut self, digest: &str, reply: Option<&Reply>) {
         let refused = reply.is_some_and(|reply| reply.code() != 200);
         self.enter(digest, reply.filter(|_| !refused));
     }
 
-    /// How many reports are neither known to have been counted nor known not to have been.
+    /// Returns the number of reports whose outcome is unknown.
     pub(crate) fn doubtful(&self) -> i64 {
         self.unknown.values().sum()
     }
 
-    /// Enters one report that was acknowledged.
+    /// Enters one acknowledged report.
     pub(crate) fn acknowledge(&mut self, digest: &str) {
         *self.acknowledged.entry(digest.to_owned()).or_default() += 1;
     }
 
-    /// Adds what another ledger has.
+    /// Adds the entries of another ledger.
     pub(crate) fn add(&mut self, other: Self) {
         for (digest, count) in other.acknowledged {
             *self.acknowledged.entry(digest).or_default() += count;
@@ -53,12 +52,12 @@ impl Ledger {
         }
     }
 
-    /// How many reports were acknowledged.
+    /// Returns the number of acknowledged reports.
     pub(crate) fn acknowledged(&self) -> i64 {
         self.acknowledged.values().sum()
     }
 
-    /// Asserts that everything acknowledged is stored, and nothing that was never sent.
+    /// Asserts that all acknowledged reports are stored, and none that was not sent.
     #[track_caller]
     pub(crate) fn compare(&self, stored: &BTreeMap<String, i64>) {
         let count = |map: &BTreeMap<String, i64>, digest: &str| map.get(digest).copied().unwrap_or_default();

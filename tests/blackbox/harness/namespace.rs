@@ -1,4 +1,4 @@
-//! Network namespaces: hosts of their own on this machine, joined by virtual Ethernet links.
+//! Network namespaces, which act as separate hosts joined by virtual Ethernet links.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,22 +12,22 @@ use nix::sched::{CloneFlags, setns};
 
 use super::{eventually, run};
 
-/// A network namespace in which only the loopback device exists, and is up.
+/// A network namespace that has only a loopback device, which is up.
 ///
-/// A process holds it. That process ends when this value is dropped and when the tests are killed, and the
-/// kernel then removes the namespace with its interfaces.
+/// A process keeps the namespace alive. It exits when this value is dropped or the tests are killed, and the kernel
+/// then removes the namespace with its interfaces.
 pub(crate) struct Namespace {
     holder: Child,
 }
 
 /// One end of a link between two namespaces.
 pub(crate) struct End<'a> {
-    /// Where the interface appears.
+    /// The namespace of the interface.
     pub(crate) namespace: &'a Namespace,
-    /// The name of the interface there.
+    /// The name of the interface.
     pub(crate) interface: &'a str,
-    /// Its addresses, each with the length of its prefix: `10.99.0.1/16`, `fd99::1/64`, `fe80::1/64`. It
-    /// has no others, and no link-local address unless one is named here.
+    /// All addresses of the interface, each with its prefix length: `10.99.0.1/16`, `fd99::1/64`, `fe80::1/64`. It has
+    /// a link-local address only if it is listed.
     pub(crate) addresses: &'a [&'a str],
 }
 
@@ -37,7 +37,7 @@ impl Namespace {
     pub(crate) fn new() -> Self {
         let script = "ip link set lo up && echo up && exec cat";
         let mut command = Command::new("unshare");
-        // cat reads from a pipe that closes with the process of the tests, however that ends.
+        // cat exits when its input is closed, which also happens if the tests are killed.
         command.args(["--net", "sh", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut holder = match command.spawn() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -50,21 +50,21 @@ impl Namespace {
         if line != "up\n" {
             let status = holder.wait().unwrap();
             panic!(
-                "no network namespace ({status}): run the tests as root or with CAP_SYS_ADMIN and \
-                 CAP_NET_ADMIN, and tests/setup.sh if ip is missing"
+                "cannot create a network namespace ({status}): run the tests as root or with CAP_SYS_ADMIN and \
+                 CAP_NET_ADMIN, and run tests/setup.sh if ip is missing"
             );
         }
         Self { holder }
     }
 
-    /// Returns a command that runs a program in the namespace, as a process that has no other around it.
+    /// Returns a command that runs a program in the namespace, without another process around it.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.file().display())).arg("--").arg(program);
         command
     }
 
-    /// Returns a command like this one, with its arguments and environment, that runs in the namespace.
+    /// Returns a command that runs this one, with its arguments and environment, in the namespace.
     pub(crate) fn inside(&self, inner: &Command) -> Command {
         let mut command = self.command(inner.get_program());
         command.args(inner.get_args()).stdin(Stdio::null());
@@ -77,7 +77,7 @@ impl Namespace {
         command
     }
 
-    /// Runs ip(8) in the namespace with these arguments, separated by blanks, and returns what it prints.
+    /// Runs ip(8) in the namespace with these arguments, separated by blanks, and returns its output.
     #[track_caller]
     pub(crate) fn ip(&self, arguments: &str) -> String {
         let output = run(self.command("ip").args(arguments.split_whitespace()), b"");
@@ -98,13 +98,13 @@ impl Namespace {
         for End { namespace, interface, addresses } in [one, other] {
             namespace.ip(&format!("link set {interface} addrgenmode none up"));
             for address in *addresses {
-                // No other host has it, and looking for one would take a second.
+                // Duplicate address detection would take a second.
                 let nodad = if address.contains(':') { "nodad" } else { "" };
                 namespace.ip(&format!("address add {address} dev {interface} {nodad}"));
             }
         }
         for End { namespace, interface, .. } in [one, other] {
-            eventually("a link that is up", || {
+            eventually("the link to be up", || {
                 let tentative = namespace.ip(&format!("-6 address show dev {interface} tentative"));
                 let up = namespace.ip(&format!("link show dev {interface} up")).contains("LOWER_UP");
                 (tentative.is_empty() && up).then_some(())
@@ -112,10 +112,10 @@ impl Namespace {
         }
     }
 
-    /// Runs `work` on a thread that has entered the namespace, and returns what it returns.
+    /// Runs `work` on a thread in the namespace, and returns its result.
     ///
-    /// Sockets opened there stay in the namespace, and may be used on other threads. Processes started
-    /// there run in the namespace, but those of [`Home::start`](super::Home::start) end with the thread.
+    /// Sockets that `work` opens stay in the namespace, and may be used on other threads. Processes that it starts run
+    /// in the namespace, but those of [`Home::start`](super::Home::start) are killed when the thread exits.
     #[track_caller]
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let file = File::open(self.file()).unwrap();
@@ -133,7 +133,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may have exited.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }

@@ -1,4 +1,4 @@
-//! Processes, seen from outside through signals and `/proc`.
+//! Processes, controlled by signals and observed through `/proc`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,24 +9,22 @@ use nix::unistd::Pid;
 
 use super::eventually;
 
-/// Any process: a detached server, a child of the tests, or a child of either.
+/// A process of any kind: a detached server, a child of the tests, or a child of either.
 #[derive(Clone, Copy)]
 pub(crate) struct Process {
     pid: Pid,
 }
 
 impl Process {
-    /// The process of this number.
     pub(crate) fn new(pid: Pid) -> Self {
         Self { pid }
     }
 
-    /// Its number.
     pub(crate) fn pid(self) -> Pid {
         self.pid
     }
 
-    /// Its only child.
+    /// Returns the only child process.
     #[track_caller]
     pub(crate) fn child(self) -> Self {
         let children = fs::read_to_string(self.proc(&format!("task/{}/children", self.pid))).unwrap();
@@ -38,25 +36,25 @@ impl Process {
         kill(self.pid, signal).unwrap();
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process has exited.
     #[track_caller]
     pub(crate) fn ended(self) {
-        eventually("the process to end", || (!lives(self.pid)).then_some(()));
+        eventually("the process to exit", || (!lives(self.pid)).then_some(()));
     }
 
-    /// Ends it by TERM.
+    /// Sends SIGTERM, and waits until the process has exited.
     #[track_caller]
     pub(crate) fn stop(self) {
         self.signal(Signal::SIGTERM);
         self.ended();
     }
 
-    /// A file of its directory in `/proc`.
+    /// Returns the path of a file in the process's directory in `/proc`.
     pub(crate) fn proc(self, name: &str) -> PathBuf {
         Path::new("/proc").join(self.pid.to_string()).join(name)
     }
 
-    /// What each of its descriptors leads to.
+    /// Returns the target of each open descriptor.
     pub(crate) fn descriptors(self) -> BTreeMap<u32, String> {
         let entries = fs::read_dir(self.proc("fd")).unwrap().flatten();
         entries
@@ -67,16 +65,16 @@ impl Process {
             .collect()
     }
 
-    /// A field of its line in `/proc`, by the number that proc(5) gives it.
+    /// Returns a field of the process's `stat` file, by its number in proc(5).
     pub(crate) fn stat(self, field: usize) -> i64 {
         let line = fs::read_to_string(self.proc("stat")).unwrap();
-        // The second field is a name, which may have blanks, in parentheses.
+        // The second field is a name in parentheses, which may contain blanks.
         let rest = line.rsplit_once(") ").unwrap().1;
         rest.split(' ').nth(field - 3).unwrap().parse().unwrap()
     }
 }
 
-/// Whether a process runs. One that has ended may wait long for its parent to ask how.
+/// Whether a process is running. A zombie is not.
 pub(super) fn lives(pid: Pid) -> bool {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     line.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))

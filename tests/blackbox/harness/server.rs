@@ -1,4 +1,4 @@
-//! Running servers, asked through sockets.
+//! Running servers that are children of the tests.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -11,25 +11,25 @@ use nix::unistd::Pid;
 
 use super::{Account, Caller, Home, PATIENCE, Process, Reply, eventually, unix_time};
 
-/// A running server that is a child of the tests. It is stopped when this goes, and what it has said is printed
-/// when the test fails. A detached server is a [`Process`].
+/// A running server that is a child of the tests. It is stopped on drop, and its output is printed if the test fails.
+/// Detached servers are a [`Process`].
 pub(crate) struct Server {
     child: Child,
     address: &'static str,
     port: u16,
     home: Home,
-    /// Whether it is given the time to stop safely when this goes.
+    /// Whether a drop sends SIGTERM and waits, instead of killing the server.
     stops_safely: bool,
 }
 
 impl Server {
-    /// Starts it by a command of the homedir, with its output in files beside that. It is killed when this goes.
+    /// Starts a command of the homedir, with its output in files beside the homedir. It is killed on drop.
     pub(crate) fn start(home: &Home, mut command: Command) -> Self {
         command.stdout(home.output("stdout"));
         Self::spawn(home, command)
     }
 
-    /// Starts it by a command of the homedir, with this as its standard output. It is killed when this goes.
+    /// Starts a command of the homedir with this standard output. It is killed on drop.
     pub(crate) fn start_with_stdout(home: &Home, mut command: Command, stdout: OwnedFd) -> Self {
         command.stdout(stdout);
         Self::spawn(home, command)
@@ -40,7 +40,7 @@ impl Server {
         Self { child, address: "127.0.0.1", port: home.port(), home: home.clone(), stops_safely: false }
     }
 
-    /// Waits until this process answers; returns how it ended when it does so instead.
+    /// Waits until a process answers, or returns its exit status if it exits before.
     pub(super) fn attend(
         child: Child,
         address: &'static str,
@@ -58,44 +58,40 @@ impl Server {
             }
             let socket = self.socket();
             socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-            // Whatever it answers, it serves.
+            // Any reply will do.
             let asked = socket.send(b"Op: ping\nPV: 2.1\nThread: 1024\n\n");
             asked.and_then(|_| socket.recv(&mut [0; 8192])).is_ok().then_some(Ok(()))
         })
     }
 
-    /// Waits until it answers this caller; it must not end before that.
+    /// Waits until the server answers this client; panics if it exits before.
     #[track_caller]
     pub(crate) fn serves(&mut self, caller: &mut Caller) {
         eventually("a reply", || {
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("it has ended: {status}");
+                panic!("the server has exited: {status}");
             }
             caller.ask("ping", &[], Duration::from_millis(100))
         });
     }
 
-    /// The port on which it listens.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// The number of its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its process, seen from outside.
     pub(crate) fn process(&self) -> Process {
         Process::new(Pid::from_raw(self.child.id().try_into().unwrap()))
     }
 
-    /// Where it lives.
     pub(crate) fn home(&self) -> &Home {
         &self.home
     }
 
-    /// A socket of one's own that talks to the server on the loopback address of its family.
+    /// Returns a new socket that is connected to the server, through loopback if it listens on all addresses.
     pub(crate) fn socket(&self) -> UdpSocket {
         let server = match self.address {
             "0.0.0.0" => Ipv4Addr::LOCALHOST.into(),
@@ -105,7 +101,7 @@ impl Server {
         self.socket_to(server)
     }
 
-    /// A socket of one's own that talks to the server at this address.
+    /// Returns a new socket that is connected to the server at this address.
     pub(crate) fn socket_to(&self, server: IpAddr) -> UdpSocket {
         let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(any).unwrap();
@@ -114,30 +110,30 @@ impl Server {
         socket
     }
 
-    /// Sends one datagram and returns the reply; panics when there is none.
+    /// Sends one datagram and returns the reply; panics if there is none.
     pub(crate) fn ask(&self, datagram: impl AsRef<[u8]>) -> Vec<u8> {
         ask_on(&self.socket(), datagram)
     }
 
-    /// Asks and compares the whole reply.
+    /// Sends one datagram and asserts that the whole reply is as expected.
     #[track_caller]
     pub(crate) fn expect(&self, datagram: impl AsRef<[u8]>, reply: impl AsRef<[u8]>) {
         let got = self.ask(&datagram);
         assert!(
             got == reply.as_ref(),
-            "asked    {}\ngot      {}\nexpected {}",
+            "sent     {}\ngot      {}\nexpected {}",
             datagram.as_ref().escape_ascii(),
             got.escape_ascii(),
             reply.as_ref().escape_ascii()
         );
     }
 
-    /// Asks anonymously for an operation on these digests, and returns the reply.
+    /// Sends an anonymous request and returns the reply.
     pub(crate) fn request(&self, operation: &str, digests: &[&str]) -> Reply {
         Reply(self.ask(format!("{}PV: 2.1\nThread: 3000\n\n", operation_headers(operation, digests))))
     }
 
-    /// Asks as this account for an operation on these digests, and returns the reply.
+    /// Sends a request that is signed with this account and returns the reply.
     pub(crate) fn request_as(&self, account: &Account, operation: &str, digests: &[&str]) -> Reply {
         let headers = format!("{}Thread: 3000\nPV: 2.1\n", operation_headers(operation, digests));
         Reply(self.ask(account.sign(&headers, unix_time())))
@@ -148,21 +144,20 @@ impl Server {
         self.process().signal(signal);
     }
 
-    /// Stops it safely and returns how it ended; panics when that takes too long.
+    /// Sends SIGTERM and waits for the exit status.
     #[track_caller]
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.ended()
     }
 
-    /// Waits until it has ended, and returns how.
+    /// Waits for the exit status.
     #[track_caller]
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        eventually("the end of a server", || child.try_wait().unwrap())
+        eventually("the server to exit", || child.try_wait().unwrap())
     }
 
-    /// Whether it has not ended yet.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -172,7 +167,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!(
-                "the server's end so far: {:?}\n{}",
+                "exit status of the server: {:?}\n{}",
                 self.child.try_wait(),
                 self.home.everything_said()
             );
@@ -184,7 +179,7 @@ impl Drop for Server {
                 thread::sleep(Duration::from_millis(5));
             }
         }
-        // It may have ended.
+        // The server may have exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -195,7 +190,7 @@ fn operation_headers(operation: &str, digests: &[&str]) -> String {
     format!("Op: {operation}\n{digests}")
 }
 
-/// Sends one datagram on a connected socket and returns what comes back.
+/// Sends one datagram on a connected socket and returns the reply; panics if there is none.
 pub(crate) fn ask_on(socket: &UdpSocket, datagram: impl AsRef<[u8]>) -> Vec<u8> {
     socket.send(datagram.as_ref()).unwrap();
     let mut reply = vec![0; 65_536];

@@ -1,18 +1,18 @@
-//! What tells the threads of a test to stop.
+//! A flag that stops the threads of a test.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tells other threads to stop, also when the test fails, so that none of them is waited for in vain.
+/// Tells other threads to stop, even if the test panics, so that a scope does not wait for them forever.
 #[derive(Default)]
 pub(crate) struct StopFlag(AtomicBool);
 
 impl StopFlag {
-    /// Whether the threads are to stop.
+    /// Whether the threads must stop.
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Sets the flag when the value that it returns is dropped.
+    /// Returns a guard that sets the flag when it is dropped.
     pub(crate) fn set_on_drop(&self) -> impl Drop + '_ {
         struct SetOnDrop<'a>(&'a AtomicBool);
         impl Drop for SetOnDrop<'_> {

@@ -1,6 +1,6 @@
-//! A process under ptrace, with all its threads: each system call and, where that is asked for, each instruction.
+//! A process under ptrace with all its threads, stopped at each system call and, on request, at each instruction.
 //!
-//! strace counts the calls of each thread apart, and does not count instructions.
+//! strace cannot do this: it counts the calls of each thread separately, and does not count instructions.
 
 use std::ffi::OsString;
 use std::io::IoSliceMut;
@@ -16,58 +16,58 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// A line of a shell that stops itself and, continued, becomes the program that its arguments name.
+/// A shell script that stops itself and, when continued, executes the program in its arguments.
 ///
-/// The tracer takes hold of it meanwhile, so that not a single call of the program is missed.
+/// The tracer attaches while it is stopped, so that it sees every call of the program.
 pub(crate) const STOPPED: &str = "kill -STOP $$; exec \"$@\"";
 
-/// A process that this thread traces. It is killed when this goes, and when this thread ends.
+/// A process that this thread traces. It is killed on drop, and when this thread exits.
 pub(crate) struct Traced {
     leader: Pid,
     end: Option<WaitStatus>,
-    // Its end is learned by the tracer.
+    // Not waited for here: the tracer gets the exit status.
     _child: Child,
 }
 
-/// Why a thread has stopped.
+/// The reason why a thread has stopped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stop {
     /// It is about to make this call.
     Entry(Call),
     /// It has made this call.
     Exit(Call),
-    /// It has executed one instruction, or one that writes to a place that is watched.
+    /// It has executed one instruction, or written to a watched byte.
     Step,
     /// It has been sent this signal.
     Signal(Signal),
-    /// It is new, or has become another program.
+    /// It has just been created, or has executed another program.
     New,
 }
 
-/// How a thread goes on.
+/// The way in which a stopped thread continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// To its next system call.
+    /// Until the next system call.
     Call,
-    /// By one instruction.
+    /// For one instruction.
     Instruction,
-    /// Not at all: the whole process is killed. A call that it was about to make is not made.
+    /// Not at all: the whole process is killed, before a call that it was about to make.
     Kill,
 }
 
 impl Traced {
-    /// Whether the registers of this machine are known here. Says so when they are not.
+    /// Whether this architecture is supported. Prints a line if it is not.
     pub(crate) fn is_possible() -> bool {
         let known = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
         if !known {
-            println!("left out: system calls are not told apart on this architecture");
+            println!("skipped: tracing is not supported on this architecture");
         }
         known
     }
 
-    /// Takes hold of a command that runs [`STOPPED`], before it becomes the program.
+    /// Starts a command that runs [`STOPPED`], and attaches before it executes the program.
     pub(crate) fn start(command: &mut Command) -> Self {
-        // All threads of the process are waited for by the number of its group.
+        // With its own process group, all threads can be waited for by the group's number.
         let child = command.process_group(0).spawn().unwrap();
         let leader = Pid::from_raw(child.id().try_into().unwrap());
         assert_eq!(
@@ -83,18 +83,18 @@ impl Traced {
         Self { leader, end: None, _child: child }
     }
 
-    /// The process.
     pub(crate) fn pid(&self) -> Pid {
         self.leader
     }
 
-    /// Follows the process to its end, and asks at each stop how the thread is to go on. Returns how it ended.
+    /// Traces the process until it exits, and returns its status. At each stop `decide` returns how the thread
+    /// continues.
     pub(crate) fn follow(&mut self, mut decide: impl FnMut(Pid, Stop) -> Next) -> WaitStatus {
         while self.end.is_none() {
             let status = match waitpid(Pid::from_raw(-self.leader.as_raw()), Some(WaitPidFlag::__WALL)) {
                 Ok(status) => status,
                 Err(Errno::EINTR) => continue,
-                Err(error) => panic!("no thread to wait for: {error}"),
+                Err(error) => panic!("cannot wait for the traced process: {error}"),
             };
             let Some((thread, stop)) = self.stop(status) else { continue };
             let next = decide(thread, stop);
@@ -107,13 +107,13 @@ impl Traced {
                 Next::Instruction => ptrace::step(thread, signal),
                 Next::Kill => kill(self.leader, Signal::SIGKILL),
             };
-            // It may have been killed meanwhile.
-            assert!(matches!(resumed, Ok(()) | Err(Errno::ESRCH)), "{thread} does not go on: {resumed:?}");
+            // ESRCH: the process has been killed in the meantime.
+            assert!(matches!(resumed, Ok(()) | Err(Errno::ESRCH)), "cannot resume {thread}: {resumed:?}");
         }
         self.end.unwrap()
     }
 
-    /// The thread that has stopped, and why. What the caller need not know of is dealt with here.
+    /// Returns the stopped thread and the reason, or none for events that callers of [`Self::follow`] do not see.
     fn stop(&mut self, status: WaitStatus) -> Option<(Pid, Stop)> {
         match status {
             WaitStatus::Exited(thread, _) | WaitStatus::Signaled(thread, ..) => {
@@ -122,7 +122,7 @@ impl Traced {
                 }
                 None
             }
-            // Either fails when it has been killed meanwhile.
+            // Both fail if the process has been killed in the meantime.
             WaitStatus::PtraceSyscall(thread) => {
                 let info = ptrace::syscall_info(thread).ok()?;
                 let call = Call::of(thread)?;
@@ -136,11 +136,11 @@ impl Traced {
         }
     }
 
-    /// Has a thread that has stopped stop again behind each instruction that writes the byte at this place of a file
-    /// which its process has mapped. Returns whether that is possible.
+    /// Makes a stopped thread stop after each instruction that writes the byte at this offset of a file that its
+    /// process has mapped. Returns whether that is possible.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn watch(thread: Pid, file: &Path, place: u64) -> bool {
-        // The first debug register is enabled, for writes of one byte.
+        // Enables the first debug register for writes of one byte.
         const ENABLED: i64 = 1 | 1 << 16;
         let maps = std::fs::read_to_string(format!("/proc/{thread}/maps")).unwrap_or_default();
         let mapping = maps.lines().find(|line| line.ends_with(file.to_str().unwrap()));
@@ -154,15 +154,15 @@ impl Traced {
             .is_ok()
     }
 
-    /// Not possible here.
+    /// Not supported on this architecture.
     #[cfg(not(target_arch = "x86_64"))]
     pub(crate) fn watch(_: Pid, _: &Path, _: u64) -> bool {
         false
     }
 
-    /// The text at an address of the process, which must be able to be read.
+    /// Reads the text at an address of the process, which must be readable.
     pub(crate) fn text(process: Pid, address: u64) -> OsString {
-        // As far as the page goes, behind which there may be none.
+        // Reads up to the end of the page, because the next one may not be mapped.
         let (mut text, page, mut base) = (Vec::new(), 4096, usize::try_from(address).unwrap());
         loop {
             let mut part = vec![0; page - base % page];
@@ -177,9 +177,9 @@ impl Traced {
                     text.extend_from_slice(&part[..read]);
                     base += read;
                 }
-                // It may have been killed meanwhile.
+                // The process has been killed in the meantime.
                 (Err(Errno::ESRCH), _) => return OsString::new(),
-                (Err(error), _) => panic!("the memory of {process} cannot be read: {error}"),
+                (Err(error), _) => panic!("cannot read the memory of {process}: {error}"),
             }
         }
     }
@@ -188,14 +188,14 @@ impl Traced {
 impl Drop for Traced {
     fn drop(&mut self) {
         if self.end.is_none() {
-            // It may have ended.
+            // The process may have exited.
             let _ = kill(self.leader, Signal::SIGKILL);
             self.follow(|_, _| Next::Kill);
         }
     }
 }
 
-/// A system call, as the registers tell of it.
+/// A system call, as found in the registers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     number: i64,
@@ -236,7 +236,7 @@ impl Call {
         None
     }
 
-    /// The file that it is to open, if it is such a call.
+    /// Returns the path that the call opens, if it opens one.
     pub(crate) fn opens(&self, process: Pid) -> Option<PathBuf> {
         let address = match self.number {
             libc::SYS_openat | libc::SYS_openat2 => self.arguments[1],
@@ -247,33 +247,32 @@ impl Call {
         Some(Traced::text(process, address).into())
     }
 
-    /// The name that its thread is to have, if it is such a call.
+    /// Returns the name that the call gives its thread, if it sets one.
     pub(crate) fn names_thread(&self, process: Pid) -> Option<OsString> {
         let sets = self.number == libc::SYS_prctl && self.arguments[0] == libc::PR_SET_NAME as u64;
         sets.then(|| Traced::text(process, self.arguments[1]))
     }
 
-    /// Whether it has brought datagrams.
+    /// Whether the call has received datagrams.
     pub(crate) fn has_received(&self) -> bool {
         let receives = [libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_recvmmsg].contains(&self.number);
         receives && self.result > 0
     }
 
-    /// Whether it names a file or uses a descriptor of one, as `%file` and `%desc` of strace.
+    /// Whether the call takes a path or a descriptor of a file, like `%file` and `%desc` of strace.
     ///
-    /// Left out are the calls that wait (`epoll_wait`, `poll`, `futex`) and those on sockets: how often they
-    /// are made depends on the time that passes and on the requests that come, so that no number would be the
-    /// last one; and they change no file.
+    /// Calls that wait (`epoll_wait`, `poll`, `futex`) and calls on sockets are not included: their number depends on
+    /// time and on requests, and they change no file.
     pub(crate) fn uses_files(&self) -> bool {
         if self.number == libc::SYS_mmap {
-            // Of a file, not of memory alone; the kernel takes the number as an int.
+            // Mappings of a file, not of anonymous memory (-1). The kernel takes the descriptor as an int.
             return self.arguments[4] as u32 != u32::MAX;
         }
         FILES.contains(&self.number) || OLD_FILES.contains(&self.number)
     }
 }
 
-/// The calls on files that every architecture has.
+/// The calls on files that all architectures have.
 const FILES: &[i64] = &[
     libc::SYS_close,
     libc::SYS_close_range,
@@ -343,7 +342,7 @@ const FILES: &[i64] = &[
     libc::SYS_writev,
 ];
 
-/// Those that only older ones have besides.
+/// The further calls on files that only older architectures have.
 #[cfg(target_arch = "x86_64")]
 const OLD_FILES: &[i64] = &[
     libc::SYS_access,

@@ -1,4 +1,4 @@
-//! Certificates for servers that speak TLS, made by an authority of our own.
+//! Certificates for servers with TLS, issued by a test authority.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use tempfile::TempDir;
 
 use crate::harness::run;
 
-/// A certificate for `localhost` and 127.0.0.1, its key, and the certificate of the authority that
-/// signed it; the files go with this.
+/// A certificate for `localhost` and 127.0.0.1, its key, and its authority's certificate. The files are removed on
+/// drop.
 pub(crate) struct Certificate {
     directory: TempDir,
 }
 
 impl Certificate {
-    /// A new authority and a certificate of it.
+    /// Creates an authority and a certificate that it issues.
     pub(crate) fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
         let certificate = Self { directory };
@@ -27,12 +27,12 @@ impl Certificate {
         certificate
     }
 
-    /// A certificate that signs itself, as the plain `openssl req -x509` makes it: one of an authority, or not.
+    /// Creates a self-signed certificate, marked as an authority's (the default of `openssl req -x509`) or not.
     pub(crate) fn of_itself(is_authority: bool) -> Self {
         Self::with_key("ec -pkeyopt ec_paramgen_curve:prime256v1", is_authority)
     }
 
-    /// A certificate of an authority that signs itself, with an RSA key.
+    /// Creates a self-signed certificate with an RSA key, marked as an authority's.
     pub(crate) fn of_itself_with_rsa() -> Self {
         Self::with_key("rsa:2048", true)
     }
@@ -49,17 +49,17 @@ impl Certificate {
         certificate
     }
 
-    /// The certificate of the authority.
+    /// Returns the authority's certificate.
     pub(crate) fn authority(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
     }
 
-    /// The certificate of the server.
+    /// Returns the server's certificate.
     pub(crate) fn server(&self) -> PathBuf {
         self.directory.path().join("server.pem")
     }
 
-    /// A file of the authority's certificate and of the server's of `other`.
+    /// Returns a file with this authority's certificate and the server's certificate of `other`.
     pub(crate) fn authority_and(&self, other: &Self) -> PathBuf {
         let both = self.directory.path().join("both.pem");
         let read = |path| fs::read_to_string(path).unwrap();
@@ -67,7 +67,7 @@ impl Certificate {
         both
     }
 
-    /// Its key.
+    /// Returns the server's private key.
     pub(crate) fn key(&self) -> PathBuf {
         self.directory.path().join("server.key")
     }

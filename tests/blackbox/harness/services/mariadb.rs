@@ -12,33 +12,32 @@ use nix::unistd::Uid;
 use super::Service;
 use crate::harness::{PATIENCE, free_port, run, stores_sync};
 
-/// A MariaDB that writes each change to its files before it acknowledges it, so that a kill loses nothing, with a
-/// database `pyzor` that belongs to the user `pyzor` with the password `secret`. It waits for the disk
-/// only where [`stores_sync`] or an option says so.
+/// A MariaDB server with a database `pyzor`, which belongs to the user `pyzor` with the password `secret`. It writes
+/// each change to its files before it acknowledges it, so that a kill loses nothing. It calls fsync only if
+/// [`stores_sync`] is true or an option demands it.
 pub(crate) struct MariaDb {
     service: Service,
     port: u16,
 }
 
 impl MariaDb {
-    /// One that runs.
+    /// Starts a server.
     pub(crate) fn start() -> Self {
         Self::with("")
     }
 
-    /// One with further options, separated by blanks.
+    /// Starts a server with further options, separated by blanks.
     pub(crate) fn with(options: &str) -> Self {
         let mut service = Service::new("/usr/sbin/mariadbd");
         let directory = service.directory().display().to_string();
         assert!(
             directory.len() < 90,
-            "no socket can have so long a path: set TMPDIR to a shorter one than {directory}"
+            "the path {directory} is too long for a socket: set TMPDIR to a shorter one"
         );
         let port = free_port();
-        // A server that starts clears the directory for temporary tables of what others seem to have left, so
-        // each needs one of its own.
+        // Each server needs its own directory for temporary tables, because it removes those of others at startup.
         fs::create_dir(service.directory().join("tmp")).unwrap();
-        // A server of root's does not run as root unless it is told to.
+        // A server that is started as root refuses to run without this.
         let user = if Uid::effective().is_root() { "--user=root" } else { "" };
         let method = if stores_sync() { "O_DIRECT" } else { "nosync" };
         let data = format!(
@@ -60,11 +59,11 @@ impl MariaDb {
         mariadb
     }
 
-    /// One that all tests share that only want a database of their own in it, and that is left alone by
-    /// all of them. It goes with the last who uses it.
+    /// Returns a server that is shared by tests that only need their own database in it. It is killed when the last
+    /// test drops it.
     pub(crate) fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<MariaDb>> = Mutex::new(Weak::new());
-        // A test that could not start it has left nothing behind.
+        // If a test could not start it, the value is still usable.
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
             let mariadb = Arc::new(Self::with("--innodb-flush-log-at-trx-commit=0"));
@@ -73,41 +72,38 @@ impl MariaDb {
         })
     }
 
-    /// Its port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.service.directory().join("socket")
     }
 
-    /// Its process.
     pub(crate) fn service(&mut self) -> &mut Service {
         &mut self.service
     }
 
-    /// Starts it, on the data that it has, and waits until it accepts work.
+    /// Starts the server on its data, and waits until it accepts statements.
     pub(crate) fn restart(&mut self) {
         let socket = self.socket();
         self.service.start(|| sql(&socket, "SELECT 1").is_ok());
     }
 
-    /// Runs statements in its own client, as root, and returns the rows, a line each.
+    /// Runs statements as root, and returns the rows, a line each.
     #[track_caller]
     pub(crate) fn sql(&self, statements: &str) -> String {
         sql(&self.socket(), statements).unwrap_or_else(|error| panic!("{statements}: {error}"))
     }
 
-    /// Runs statements in a client that then stays, with what they have locked.
+    /// Runs statements in a client that stays connected and keeps its locks.
     #[track_caller]
     pub(crate) fn hold(&self, statements: &str) -> Held {
         let mut client = client(&self.socket());
         client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = client.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        // Its input stays open until it goes.
+        // The client exits when its input is closed.
         let mut held = Held(child);
         let (sender, done) = mpsc::channel();
         thread::spawn(move || {
@@ -121,8 +117,8 @@ impl MariaDb {
     }
 }
 
-/// A data directory as it is installed, which takes a second or two and is the same each time: it is made once, and
-/// kept among what the build has made.
+/// Returns a freshly installed data directory. Because the installation takes a second or two, it is done once and kept
+/// in the target directory.
 fn template() -> PathBuf {
     static INSTALLING: Mutex<()> = Mutex::new(());
     let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,14 +130,14 @@ fn template() -> PathBuf {
     if template.exists() {
         return template;
     }
-    // Another process may be at it as well; a directory that has its name is complete.
+    // A directory with the final name is complete, because another process may install at the same time.
     let fresh = tempfile::Builder::new().prefix("mariadb-new-").tempdir_in(all).unwrap();
     let data = fresh.path().join("data");
     let mut install = Command::new("mariadb-install-db");
     install.args(["--no-defaults", "--innodb-log-file-size=8M", "--innodb-flush-method=nosync"]);
     install.arg(format!("--datadir={}", data.display()));
     install.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
-    // A server of root's does not run as root unless it is told to.
+    // A server that is started as root refuses to run without this.
     install.args(Uid::effective().is_root().then_some("--user=root"));
     let installed = run(&mut install, b"");
     assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
@@ -156,12 +152,12 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
 }
 
-/// A client that stays connected until this goes, and then rolls back.
+/// A client that stays connected until it is dropped, which rolls its transaction back.
 pub(crate) struct Held(Child);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // It may have ended.
+        // The client may have exited.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,5 +1,5 @@
-//! Private servers of others: in a directory of their own, on a free port of the loopback device, and gone
-//! with the test or with the process of all tests, whichever ends first and however.
+//! Private database servers: each in its own directory and on a free port of the loopback device. They are killed at
+//! the end of the test, or when the process of the tests exits for any reason.
 
 mod certificate;
 mod mariadb;
@@ -25,7 +25,7 @@ pub(crate) use redis_cluster::RedisCluster;
 
 use crate::harness::eventually;
 
-/// A server that can be killed, stopped, continued and started again on its data.
+/// A server process that can be killed, suspended, resumed, and started again on its data.
 pub(crate) struct Service {
     directory: TempDir,
     program: &'static str,
@@ -34,26 +34,26 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// A service that has not been started, and an empty directory for it.
+    /// A service that is not running, with an empty directory.
     pub(crate) fn new(program: &'static str) -> Self {
         let directory = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
         Self { directory, program, arguments: Vec::new(), child: None }
     }
 
-    /// Where its files are.
+    /// Returns the directory of the service's files.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Sets its command line, from the next start on.
+    /// Sets the arguments for the next start.
     pub(crate) fn set_arguments(&mut self, arguments: Vec<String>) {
         self.arguments = arguments;
     }
 
-    /// Starts it, and waits until `ready` says so.
+    /// Starts the service, and waits until `ready` returns true.
     #[track_caller]
     pub(crate) fn start(&mut self, ready: impl Fn() -> bool) {
-        assert!(self.child.is_none(), "it runs");
+        assert!(self.child.is_none(), "{} is running already", self.program);
         let output = fs::OpenOptions::new().create(true).append(true).open(self.output()).unwrap();
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", self.program]).args(&self.arguments);
@@ -63,7 +63,7 @@ impl Service {
         eventually(&format!("{} to be ready", self.program), || {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!(
-                    "{} has ended: {status}\n{}\nrun tests/setup.sh if it is missing",
+                    "{} has exited: {status}\n{}\nrun tests/setup.sh if it is missing",
                     self.program,
                     self.said()
                 );
@@ -72,7 +72,7 @@ impl Service {
         });
     }
 
-    /// What it has said so far.
+    /// Returns the output so far.
     pub(crate) fn said(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.output()).unwrap_or_default()).into_owned()
     }
@@ -81,17 +81,15 @@ impl Service {
         self.directory.path().join("output")
     }
 
-    /// Its process.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it does not run").id()
+        self.child.as_ref().expect("the service is not running").id()
     }
 
-    /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Kills it on the spot, with no chance to write anything.
+    /// Kills the service, so that it cannot write anything more.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -109,8 +107,8 @@ impl Drop for Service {
     }
 }
 
-/// Starts a process from a thread that lasts as long as this process: the kernel sends the signal of
-/// `--pdeathsig` when the thread ends that started the process, be it the whole process or not.
+/// Starts a process from a thread that lives as long as this process, because the kernel sends the signal of
+/// `--pdeathsig` when the parent thread exits, not the whole parent process.
 fn spawn(command: Command) -> Child {
     type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
@@ -118,7 +116,7 @@ fn spawn(command: Command) -> Child {
         let (sender, orders) = mpsc::channel::<Order>();
         thread::spawn(move || {
             for (mut command, child) in orders {
-                // The caller waits for it.
+                // The caller is waiting for the reply.
                 let _ = child.send(command.spawn());
             }
         });

@@ -6,44 +6,44 @@ use std::process::Command;
 use super::Service;
 use crate::harness::{eventually, free_port, run, stores_sync};
 
-/// The server's program, which goes by its name.
+/// The Redis server. The program acts according to its file name.
 pub(super) const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-server");
-/// A newer server, which knows `WAITAOF` and moves slots whole.
+/// The Valkey server, which has `WAITAOF` and atomic slot migration.
 pub(super) const VALKEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/valkey-server");
 
-/// A Redis that writes each change to its file before it acknowledges it, so that a kill loses nothing. It
-/// waits for the disk only where [`stores_sync`] says so.
+/// A Redis server that writes each change to its file before it acknowledges it, so that a kill loses nothing. It calls
+/// fsync only if [`stores_sync`] is true.
 pub(crate) struct Redis {
     service: Service,
     port: u16,
-    /// What its own client needs beside the port.
+    /// The further arguments of redis-cli.
     client: Vec<String>,
 }
 
 impl Redis {
-    /// One that runs.
+    /// Starts a server.
     pub(crate) fn start() -> Self {
         Self::with("", &[])
     }
 
-    /// One with further options, by which its own client needs these.
+    /// Starts a server with further options; `client` are the arguments that redis-cli needs for it.
     pub(crate) fn with(options: &str, client: &[&str]) -> Self {
         let port = free_port();
         Self::at(port, &format!("--port {port} {options}"), client)
     }
 
-    /// One whose client finds it on this port, however the options bring it there.
+    /// Starts a server whose options must make it listen on this port.
     pub(crate) fn at(port: u16, options: &str, client: &[&str]) -> Self {
         Self::of(PROGRAM, port, options, client)
     }
 
-    /// A Valkey with further options.
+    /// Starts a Valkey server with further options.
     pub(crate) fn valkey(options: &str) -> Self {
         let port = free_port();
         Self::of(VALKEY, port, &format!("--port {port} {options}"), &[])
     }
 
-    /// One of this program.
+    /// Starts a server of this program.
     pub(super) fn of(program: &'static str, port: u16, options: &str, client: &[&str]) -> Self {
         let mut service = Service::new(program);
         let sync = if stores_sync() { "always" } else { "no" };
@@ -56,8 +56,8 @@ impl Redis {
         redis
     }
 
-    /// A sentinel that looks after the service `counts`, whose master is this one, with these lines in its config
-    /// by its port, and whose own client needs these.
+    /// Starts a sentinel that monitors the service `counts` with this master. `lines` returns further lines of its
+    /// config for its port; `client` are the arguments that redis-cli needs for it.
     pub(crate) fn sentinel(host: &str, master: u16, lines: impl Fn(u16) -> String, client: &[&str]) -> Self {
         let port = free_port();
         let mut service = Service::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/redis-sentinel"));
@@ -74,7 +74,7 @@ impl Redis {
         sentinel
     }
 
-    /// Lets a sentinel name another master of the service `counts`.
+    /// Makes a sentinel name another master of the service `counts`.
     pub(crate) fn monitor(&self, master: u16) {
         self.cli(&["sentinel", "remove", "counts"]);
         assert_eq!(
@@ -83,33 +83,29 @@ impl Redis {
         );
     }
 
-    /// Its port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.service.directory().join("socket")
     }
 
-    /// Its process.
     pub(crate) fn service(&mut self) -> &mut Service {
         &mut self.service
     }
 
-    /// Sends it a signal.
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         self.service.signal(signal);
     }
 
-    /// Starts it, on the data that it has, and waits until it accepts work.
+    /// Starts the server on its data, and waits until it accepts commands.
     pub(crate) fn restart(&mut self) {
         let (port, client) = (self.port, self.client.clone());
         self.service.start(|| cli(port, &client, &["ping"]) == "PONG\n");
     }
 
-    /// Runs a command of its own client; panics where that fails.
+    /// Runs a command with redis-cli and returns its output; panics if the command fails.
     #[track_caller]
     pub(crate) fn cli(&self, command: &[&str]) -> String {
         let output = cli(self.port, &self.client, command);
@@ -117,7 +113,7 @@ impl Redis {
         output
     }
 
-    /// Runs commands of its own client, one a line, in which texts in quotes may have bytes as `\xNN`.
+    /// Runs commands with redis-cli, one a line, in which quoted texts may have bytes as `\xNN`.
     #[track_caller]
     pub(crate) fn feed(&self, commands: &str) -> String {
         let mut program = Command::new("redis-cli");
@@ -132,7 +128,7 @@ impl Redis {
         output
     }
 
-    /// The fields of a hash.
+    /// Returns the fields of a hash.
     #[track_caller]
     pub(crate) fn hash(&self, key: &str) -> std::collections::BTreeMap<String, String> {
         let output = self.cli(&["hgetall", key]);
@@ -144,24 +140,25 @@ impl Redis {
 fn cli(port: u16, client: &[String], command: &[&str]) -> String {
     let mut program = Command::new("redis-cli");
     let output = run(program.args(["-p", &port.to_string()]).args(client).args(command), b"");
-    // What DUMP gives is no text.
+    // The output of DUMP is not UTF-8.
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A master, a replica, and a sentinel that looks after them as the service `counts`.
+/// A master, a replica, and a sentinel that monitors them as the service `counts`.
 pub(crate) struct Sentinel {
     servers: [Redis; 2],
     sentinel: Redis,
 }
 
 impl Sentinel {
-    /// One that knows both.
+    /// Starts all three, and waits until the sentinel knows the replica.
     pub(crate) fn start() -> Self {
         Self::with(|port| format!("--port {port}"), &[], |port| format!("port {port}\n"), &[])
     }
 
-    /// One that knows both; the servers have these options, by the port of each, and the sentinel has these
-    /// lines in its config, by its port. Their own clients need these.
+    /// Starts all three, and waits until the sentinel knows the replica. `options` returns the servers' options and
+    /// `lines` the lines of the sentinel's config, both for a port. `client` and `its_client` are the arguments that
+    /// redis-cli needs for the servers and the sentinel.
     pub(crate) fn with(
         options: impl Fn(u16) -> String,
         client: &[&str],
@@ -170,26 +167,26 @@ impl Sentinel {
     ) -> Self {
         let server = |role: &str| {
             let port = free_port();
-            // A replica gets its first copy at once.
+            // Starts the first synchronisation of the replica at once.
             Redis::at(port, &format!("--repl-diskless-sync-delay 0 {} {role}", options(port)), client)
         };
         let master = server("");
         let replica = server(&format!("--replicaof 127.0.0.1 {}", master.port()));
         let sentinel = Redis::sentinel("127.0.0.1", master.port(), lines, its_client);
         let this = Self { servers: [master, replica], sentinel };
-        eventually("a sentinel that knows the replica", || {
+        eventually("the sentinel to know the replica", || {
             let replicas = this.sentinel.cli(&["sentinel", "replicas", "counts"]);
             (replicas.contains("\nslave\n") && replicas.contains("master-link-status\nok")).then_some(())
         });
         this
     }
 
-    /// Its port.
+    /// Returns the port of the sentinel.
     pub(crate) fn port(&self) -> u16 {
         self.sentinel.port()
     }
 
-    /// The servers, the first master first.
+    /// Returns the servers: the first master, then its replica.
     pub(crate) fn servers(&self) -> &[Redis] {
         &self.servers
     }
@@ -199,8 +196,7 @@ impl Sentinel {
         self.sentinel.service.signal(signal);
     }
 
-    /// Waits until the replica has all that the master has. `WAIT` knows only of what the same connection
-    /// has changed.
+    /// Waits until the replica has all data of the master. `WAIT` covers only changes of the same connection.
     pub(crate) fn await_replica(&self) {
         eventually("the replica to have everything", || {
             let info = self.master().cli(&["info", "replication"]);
@@ -210,8 +206,7 @@ impl Sentinel {
         });
     }
 
-    /// Makes the other server the master, with all that this one has, and waits until the sentinel says that
-    /// it is.
+    /// Makes the replica the master without losing data, and waits until the sentinel names it.
     pub(crate) fn fail_over(&self) {
         self.await_replica();
         let before = self.master().port();
@@ -219,29 +214,29 @@ impl Sentinel {
         self.await_other(before);
     }
 
-    /// Waits until the sentinel says that another server than the one of this port is the master.
+    /// Waits until the sentinel names a master on another port than this one.
     pub(crate) fn await_other(&self, before: u16) {
         eventually("another master", || (self.master().port() != before).then_some(()));
     }
 
-    /// The master according to the sentinel.
+    /// Returns the master that the sentinel names.
     pub(crate) fn master(&self) -> &Redis {
-        let place = self.master_place();
-        &self.servers[place]
+        let index = self.master_index();
+        &self.servers[index]
     }
 
-    /// The process of the master according to the sentinel.
+    /// Returns the process of the master that the sentinel names.
     pub(crate) fn master_service(&mut self) -> &mut Service {
-        let place = self.master_place();
-        self.servers[place].service()
+        let index = self.master_index();
+        self.servers[index].service()
     }
 
-    /// The server on this port.
+    /// Returns the server on this port.
     pub(crate) fn server(&mut self, port: u16) -> &mut Redis {
         self.servers.iter_mut().find(|server| server.port() == port).unwrap()
     }
 
-    fn master_place(&self) -> usize {
+    fn master_index(&self) -> usize {
         let answer = self.sentinel.cli(&["sentinel", "get-master-addr-by-name", "counts"]);
         let port: u16 = answer.lines().last().unwrap().parse().unwrap();
         self.servers.iter().position(|server| server.port() == port).unwrap()

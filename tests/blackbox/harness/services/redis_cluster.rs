@@ -1,31 +1,31 @@
-//! Private Redis Clusters, and the ways in which their slots move.
+//! Private Redis Clusters, and the ways to move their slots.
 
 use super::Service;
 use super::redis::{PROGRAM, Redis, VALKEY};
 use crate::harness::{CLUSTER_BUS, eventually, free_port};
 
-/// A command for each of these slots, which `SLOT` in it stands for.
+/// Returns a command for each of these slots, with `SLOT` replaced by the slot.
 fn each(slots: std::ops::Range<u16>, command: &str) -> String {
     slots.map(|slot| command.replace("SLOT", &slot.to_string()) + "\n").collect()
 }
 
-/// Three nodes of a cluster, each with a third of the slots.
+/// A cluster of three nodes, each with a third of the slots. Nodes are named by their index.
 pub(crate) struct RedisCluster {
     nodes: Vec<Redis>,
 }
 
 impl RedisCluster {
-    /// One that serves; the first node says that it listens on this port, if any.
+    /// Starts a cluster, and waits until it serves. The first node announces the port `announced` instead of its own.
     pub(crate) fn start(announced: Option<u16>) -> Self {
         Self::with(announced, |port| format!("--port {port}"), &[])
     }
 
-    /// One whose nodes have these options, by the port of each, and whose own client needs these.
+    /// Starts a cluster with these options of a node for its port; `client` are the arguments that redis-cli needs.
     pub(crate) fn with(announced: Option<u16>, options: impl Fn(u16) -> String, client: &[&str]) -> Self {
         Self::of(PROGRAM, announced, options, client)
     }
 
-    /// One of Valkeys.
+    /// Starts a cluster of Valkey servers.
     pub(crate) fn of_valkeys() -> Self {
         Self::of(VALKEY, None, |port| format!("--port {port}"), &[])
     }
@@ -56,7 +56,7 @@ impl RedisCluster {
         cluster
     }
 
-    /// One more node, which has no slots yet; its place.
+    /// Adds a node without slots, and returns its index.
     pub(crate) fn join(&mut self) -> usize {
         let port = free_port();
         let node = Self::node(PROGRAM, port, &format!("--port {port}"), &[]);
@@ -66,17 +66,18 @@ impl RedisCluster {
         self.nodes.len() - 1
     }
 
-    /// Makes a node that has no slots the replica of another one, with all that this one has.
+    /// Makes a node without slots a replica of another one, and waits until it has the other's data.
     pub(crate) fn follow(&self, node: usize, master: usize) {
         assert_eq!(self.nodes[node].cli(&["cluster", "replicate", &self.id(master)]), "OK\n");
-        eventually("a replica", || {
-            let told = self.nodes[node].cli(&["info", "replication"]);
-            told.contains("master_link_status:up").then_some(())
+        eventually("the replica to be synchronised", || {
+            let info = self.nodes[node].cli(&["info", "replication"]);
+            info.contains("master_link_status:up").then_some(())
         });
     }
 
     fn node(program: &'static str, port: u16, options: &str, client: &[&str]) -> Redis {
-        // None is given up for dead while a test lets it hang, nor is one degraded when its last slot goes.
+        // A node that a test suspends must not be replaced, and a master that loses its last slot must not become a
+        // replica.
         let cluster = "--cluster-enabled yes --cluster-node-timeout 60000 --cluster-announce-ip 127.0.0.1 \
                        --cluster-allow-replica-migration no";
         Redis::of(program, port, &format!("{cluster} {options}"), client)
@@ -97,57 +98,56 @@ impl RedisCluster {
                 && node.cli(&["cluster", "slots"]).matches("127.0.0.").count() == 3
                 && !node.cli(&["cluster", "nodes"]).contains("handshake")
         };
-        eventually("the cluster", || self.nodes.iter().all(knows_all).then_some(()));
+        eventually("the cluster to be complete", || self.nodes.iter().all(knows_all).then_some(()));
     }
 
-    /// Its nodes.
     pub(crate) fn nodes(&self) -> &[Redis] {
         &self.nodes
     }
 
-    /// The process of one.
+    /// Returns the process of a node.
     pub(crate) fn service(&mut self, node: usize) -> &mut Service {
         self.nodes[node].service()
     }
 
-    /// `DigestDB` for it.
+    /// Returns `DigestDB` for this cluster.
     pub(crate) fn dsn(&self) -> String {
         format!("redis+cluster://{}", self.hosts())
     }
 
-    /// All nodes, as a URL names them.
+    /// Returns the addresses of all nodes for a URL.
     pub(crate) fn hosts(&self) -> String {
         let hosts: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
         hosts.join(",")
     }
 
-    /// The place of the node that has a key.
+    /// Returns the index of the node that owns a key's slot.
     pub(crate) fn owner(&self, key: &str) -> usize {
         let has = |node: &Redis| !node.cli(&["exists", key]).contains("MOVED");
         self.nodes.iter().position(has).unwrap()
     }
 
-    /// A field of a hash, from the node that has it.
+    /// Reads a field of a hash from the node that owns it.
     pub(crate) fn field(&self, key: &str, field: &str) -> String {
         self.nodes[self.owner(key)].cli(&["hget", key, field]).trim().to_owned()
     }
 
-    /// Begins to move a key's slot from one node to another.
+    /// Begins to move the slot of a key from one node to another.
     pub(crate) fn begin_to_move(&self, key: &str, from: usize, to: usize) {
         let slot = self.slot(key);
         self.nodes[to].cli(&["cluster", "setslot", &slot, "importing", &self.id(from)]);
         self.nodes[from].cli(&["cluster", "setslot", &slot, "migrating", &self.id(to)]);
     }
 
-    /// Moves a key itself.
+    /// Moves a key whose slot is moving.
     pub(crate) fn move_key(&self, key: &str, from: usize, to: usize) {
         let port = self.nodes[to].port().to_string();
         let moved = self.nodes[from].cli(&["migrate", "127.0.0.1", &port, key, "0", "5000"]);
         assert!(moved.starts_with("OK"), "{moved}");
     }
 
-    /// Finishes the move of a key's slot. Who takes it learns that first, or it would refer back those whom
-    /// the former owner refers to it.
+    /// Finishes moving the slot of a key. The new owner must learn it first; otherwise both would refer clients to each
+    /// other.
     pub(crate) fn finish_to_move(&self, key: &str, to: usize) {
         let (slot, id) = (self.slot(key), self.id(to));
         let others = (0..self.nodes.len()).filter(|node| *node != to);
@@ -156,30 +156,30 @@ impl RedisCluster {
         }
     }
 
-    /// Opens slots, and moves all their keys from one node to another.
+    /// Begins to move slots, and moves all their keys from one node to another.
     pub(crate) fn move_keys_of(&self, slots: std::ops::Range<u16>, from: usize, to: usize) {
         let port = self.nodes[to].port();
-        let (giving, taking) = (self.id(from), self.id(to));
-        self.nodes[to].feed(&each(slots.clone(), &format!("cluster setslot SLOT importing {giving}")));
-        self.nodes[from].feed(&each(slots.clone(), &format!("cluster setslot SLOT migrating {taking}")));
-        self.carry(slots, from, port);
+        let (source, destination) = (self.id(from), self.id(to));
+        self.nodes[to].feed(&each(slots.clone(), &format!("cluster setslot SLOT importing {source}")));
+        self.nodes[from].feed(&each(slots.clone(), &format!("cluster setslot SLOT migrating {destination}")));
+        self.migrate_keys(slots, from, port);
     }
 
-    /// Moves all keys of open slots back to the owner, and closes them: no other node ever owns them.
+    /// Aborts the move of slots: moves all their keys back to the owner.
     pub(crate) fn return_keys_of(&self, slots: std::ops::Range<u16>, from: usize, to: usize) {
         let stable = each(slots.clone(), "cluster setslot SLOT stable");
         self.nodes[to].feed(&stable);
-        self.carry(slots, from, self.nodes[to].port());
+        self.migrate_keys(slots, from, self.nodes[to].port());
         self.nodes[from].feed(&stable);
     }
 
-    /// Moves slots whole from one node to another.
+    /// Moves slots with all their keys from one node to another.
     pub(crate) fn move_slots(&self, slots: std::ops::Range<u16>, from: usize, to: usize) {
         self.move_keys_of(slots.clone(), from, to);
         self.give_slots(slots, to);
     }
 
-    /// Gives open slots to a node that has all their keys.
+    /// Finishes moving slots whose keys have been moved.
     pub(crate) fn give_slots(&self, slots: std::ops::Range<u16>, to: usize) {
         let own = each(slots, &format!("cluster setslot SLOT node {}", self.id(to)));
         let others = (0..self.nodes.len()).filter(|node| *node != to);
@@ -188,14 +188,14 @@ impl RedisCluster {
         }
     }
 
-    /// Lets the nodes move slots by themselves, as Valkey 9 does.
+    /// Moves slots atomically, as Valkey 9 does, and waits until they have moved.
     pub(crate) fn migrate_slots(&self, slots: std::ops::Range<u16>, from: usize, to: usize) {
         let (first, last) = (slots.start.to_string(), (slots.end - 1).to_string());
         let command = ["cluster", "migrateslots", "slotsrange", &first, &last, "node", &self.id(to)];
         assert_eq!(self.nodes[from].cli(&command), "OK\n");
-        eventually("the slots' move", || {
-            let told = self.nodes[from].cli(&["cluster", "slots"]);
-            let lines: Vec<&str> = told.lines().collect();
+        eventually("the slots to move", || {
+            let shares = self.nodes[from].cli(&["cluster", "slots"]);
+            let lines: Vec<&str> = shares.lines().collect();
             let port = self.nodes[to].port().to_string();
             let has = |words: &[&str]| {
                 let (from, to): (u16, u16) = (words[0].parse().ok()?, words[1].parse().ok()?);
@@ -205,16 +205,15 @@ impl RedisCluster {
         });
     }
 
-    fn carry(&self, slots: std::ops::Range<u16>, from: usize, port: u16) {
+    fn migrate_keys(&self, slots: std::ops::Range<u16>, from: usize, port: u16) {
         let keys = self.nodes[from].feed(&each(slots, "cluster getkeysinslot SLOT 1000"));
         let keys: Vec<&str> = keys.split_whitespace().filter(|key| key.starts_with("pyzord")).collect();
-        assert!(!keys.is_empty(), "there is nothing to move");
+        assert!(!keys.is_empty(), "the slots have no keys to move");
         let migrate = |key: &&str| format!("migrate 127.0.0.1 {port} {key} 0 5000\n");
         let moved = self.nodes[from].feed(&keys.iter().map(migrate).collect::<String>());
         assert!(moved.lines().filter(|line| !line.is_empty()).all(|line| line == "OK"), "{moved}");
     }
 
-    /// Kills a node.
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].service().kill();
     }
@@ -224,7 +223,7 @@ impl RedisCluster {
         self.nodes[node].restart();
     }
 
-    /// The slot of a key.
+    /// Returns the slot of a key.
     pub(crate) fn slot(&self, key: &str) -> String {
         self.nodes[0].cli(&["cluster", "keyslot", key]).trim().to_owned()
     }

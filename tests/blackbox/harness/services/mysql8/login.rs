@@ -1,21 +1,21 @@
-//! How clients prove who they are.
+//! Logins of clients, and the proofs of their passwords.
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::PASSWORD;
 
-/// What a client's proof is made for; another one in each greeting and each change of mind.
+/// The server's challenge for the proof of a password. Each greeting and each switch of plugins has a new one.
 pub(crate) type Nonce = [u8; 20];
 
 pub(crate) const CONNECT_WITH_DB: u32 = 1 << 3;
 
-/// A client's answer to the greeting.
+/// The client's handshake response.
 pub(crate) struct Login {
     pub(crate) capabilities: u32,
     pub(crate) user: String,
     pub(crate) proof: Vec<u8>,
-    /// What the proof is to be made for.
+    /// The challenge that the proof answers.
     pub(crate) nonce: Nonce,
     pub(crate) database: String,
 }
@@ -43,26 +43,26 @@ impl Login {
     }
 }
 
-/// What a client does that sends a password where others can read it.
+/// The error for a client that sends its password unencrypted over TCP.
 pub(crate) fn disclosed() -> std::io::Error {
-    std::io::Error::other("a password on a wire that others can read")
+    std::io::Error::other("the client has sent its password unencrypted over TCP")
 }
 
-/// SHA256(password) XOR SHA256(SHA256(SHA256(password)), nonce).
+/// Returns SHA256(password) XOR SHA256(SHA256(SHA256(password)), nonce).
 pub(crate) fn caching_proof(nonce: &Nonce) -> Vec<u8> {
     let once = Sha256::digest(PASSWORD);
     let mask = Sha256::new().chain_update(Sha256::digest(once)).chain_update(nonce).finalize();
     xor(&once, &mask)
 }
 
-/// SHA1(password) XOR SHA1(nonce, SHA1(SHA1(password))).
+/// Returns SHA1(password) XOR SHA1(nonce, SHA1(SHA1(password))).
 pub(crate) fn native_proof(nonce: &Nonce) -> Vec<u8> {
     let sha1 = |content: &[u8]| <Sha1 as sha1::Digest>::digest(content).to_vec();
     let once = sha1(PASSWORD.as_bytes());
     xor(&once, &sha1(&[nonce.as_slice(), &sha1(&once)].concat()))
 }
 
-/// Bytes with a mask that is repeated as often as is needed.
+/// Returns the bytes XOR a mask, which is repeated as needed.
 pub(crate) fn xor(bytes: &[u8], mask: &[u8]) -> Vec<u8> {
     bytes.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect()
 }

@@ -1,5 +1,5 @@
-//! A peer that lets clients in as MySQL 8 does, by `caching_sha2_password`, and passes what they then say
-//! on to a MariaDB, which does not know that way. MySQL 8 itself is not in Debian.
+//! A proxy that authenticates clients as MySQL 8 does, with `caching_sha2_password`, and forwards their statements to a
+//! MariaDB server, which does not support that. MySQL 8 itself is not in Debian.
 //!
 //! Follows the description of the protocol in MySQL's source documentation: "Protocol::HandshakeV10",
 //! "Protocol::AuthSwitchRequest" and "Caching_sha2_password information".
@@ -30,7 +30,7 @@ use crate::harness::services::mysql8::login::{
 use crate::harness::services::mysql8::wire::{Wire, receive, relay, send};
 use crate::harness::{eventually, free_port, hex, run};
 
-/// Who is let in.
+/// The only account.
 pub(crate) const USER: &str = "counter";
 
 pub(crate) const PASSWORD: &str = "secret, of 20 letters";
@@ -43,25 +43,25 @@ const CLEAR: &str = "mysql_clear_password";
 
 const SSL: u32 = 1 << 11;
 
-/// What MySQL 8 can, as far as MariaDB can it, too.
+/// The capabilities that MySQL 8 and MariaDB have in common.
 const CAPABILITIES: u32 = 0x1 // as MySQL
     | 0x2 | 0x4 | CONNECT_WITH_DB
-    | 1 << 9 // the protocol of today
+    | 1 << 9 // the protocol since 4.1
     | 1 << 13 // transactions
     | 1 << 15 // safe authentication
     | 1 << 16 | 1 << 17 | 1 << 18 // several statements and results
     | 1 << 19 | 1 << 21 // authentication by plugins
     | 1 << 24; // no EOF packets
 
-/// The plugin that knows the account's password.
+/// The authentication plugin of the account.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Plugin {
-    /// That of MySQL 8.
+    /// The default of MySQL 8.
     #[default]
     Caching,
-    /// That of MariaDB and of older MySQL.
+    /// The default of MariaDB and of older MySQL.
     Native,
-    /// One that wants the password as it is, on whatever wire. The peer never begins with it.
+    /// Demands the password in plain text on any connection. Only used by switching from another plugin.
     Clear,
 }
 
@@ -75,20 +75,19 @@ impl Plugin {
     }
 }
 
-/// How the peer lets clients in.
+/// The way in which the proxy authenticates clients.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Manner {
-    /// What the account needs.
     pub(crate) plugin: Plugin,
-    /// Whether it has seen the account's password since it started, and needs only a proof.
+    /// Whether the password's hash is cached, so that a proof is sufficient.
     pub(crate) is_cached: bool,
-    /// Whether it begins with another plugin and then changes its mind.
+    /// Whether the greeting names another plugin, from which the proxy then switches.
     pub(crate) switches: bool,
-    /// Whether it offers TLS.
+    /// Whether TLS is offered.
     pub(crate) tls: bool,
 }
 
-/// The peer. Its files go with it, and no client is accepted any more.
+/// A running proxy. On drop its files are removed, and it stops accepting clients.
 pub(crate) struct MySql8 {
     port: u16,
     shared: Arc<Shared>,
@@ -103,27 +102,28 @@ struct Shared {
     tls: Arc<ServerConfig>,
     mariadb: PathBuf,
     is_over: AtomicBool,
-    /// Whether it gives something else as its key, and how often it has.
+    /// Whether an invalid public key is sent instead of the key.
     is_keyless: AtomicBool,
+    /// Number of invalid keys sent.
     broken_keys: AtomicU32,
-    /// How often all clients have been sent away.
+    /// Number of times that all clients have been disconnected.
     dismissals: AtomicU32,
-    /// How many nonces there have been.
+    /// Number of nonces generated.
     nonces: AtomicU32,
-    /// How many clients are here.
+    /// Number of connected clients.
     clients: AtomicUsize,
-    /// How often a client was let in by a proof, by the encrypted password and by the plain one.
+    /// Number of logins by a proof, by the encrypted password, and by the plain password.
     proofs: AtomicU32,
     encrypted: AtomicU32,
     plain: AtomicU32,
-    /// What went wrong with a client, other than that it left.
+    /// Errors of clients, except for disconnecting.
     faults: Mutex<Vec<String>>,
 }
 
 impl MySql8 {
-    /// One that runs, before a MariaDB with the database `pyzor`.
+    /// Starts a proxy and its MariaDB server with the database `pyzor`.
     pub(crate) fn start(manner: Manner) -> Self {
-        // It may have been done by another test.
+        // Fails if another test has done it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mariadb = MariaDb::start();
         let directory = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
@@ -157,41 +157,39 @@ impl MySql8 {
         Self { port, shared, directory, certificate, mariadb }
     }
 
-    /// Its port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("socket")
     }
 
-    /// Whose certificate its own is signed by.
+    /// Returns the certificate of the authority that has issued the proxy's certificate.
     pub(crate) fn authority(&self) -> PathBuf {
         self.certificate.authority()
     }
 
-    /// The MariaDB behind it.
+    /// Returns the MariaDB server behind the proxy.
     pub(crate) fn mariadb(&self) -> &MariaDb {
         &self.mariadb
     }
 
-    /// From now on it gives something else as its key, or the key again; sends everybody away.
+    /// Sets whether an invalid public key is sent instead of the key, and disconnects all clients.
     pub(crate) fn set_keyless(&self, is_keyless: bool) {
         self.shared.is_keyless.store(is_keyless, Ordering::SeqCst);
         self.shared.dismissals.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// How often a client was given something else as a key.
+    /// Returns the number of invalid keys sent.
     pub(crate) fn broken_keys(&self) -> u32 {
         self.shared.broken_keys.load(Ordering::SeqCst)
     }
 
-    /// In which ways clients were let in: by a proof, by the encrypted password, by the plain one. Waits
-    /// until all clients have left, so that all is known that went wrong with them.
+    /// Waits until all clients have disconnected, and asserts that none failed. Returns whether any logged in by a
+    /// proof, by the encrypted password, and by the plain password.
     pub(crate) fn ways(&self) -> [bool; 3] {
-        eventually("the last client to leave", || {
+        eventually("the last client to disconnect", || {
             (self.shared.clients.load(Ordering::SeqCst) == 0).then_some(())
         });
         let faults = self.shared.faults.lock().unwrap();
@@ -204,7 +202,7 @@ impl MySql8 {
 impl Drop for MySql8 {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::SeqCst);
-        // They see it with the next connection, which is made here.
+        // The accepting threads check the flag after each connection: make one.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
         let _ = UnixStream::connect(self.socket());
     }
@@ -217,7 +215,7 @@ fn tls(certificate: &Certificate) -> Arc<ServerConfig> {
 }
 
 impl Shared {
-    /// Serves each client in a thread of its own, until the peer goes.
+    /// Serves each client in its own thread, until the proxy is dropped.
     fn admit(self: Arc<Self>, clients: impl Iterator<Item = Wire>) {
         for client in clients {
             if self.is_over.load(Ordering::SeqCst) {
@@ -226,7 +224,7 @@ impl Shared {
             let shared = Arc::clone(&self);
             shared.clients.fetch_add(1, Ordering::SeqCst);
             thread::spawn(move || {
-                let _here = Here(&shared.clients);
+                let _connected = Connected(&shared.clients);
                 if let Err(error) = shared.serve(client)
                     && !matches!(
                         error.kind(),
@@ -267,7 +265,7 @@ impl Shared {
         send(&mut client, 0, &greeting.concat())?;
         let (mut number, mut answer) = receive(&mut client)?;
         if answer.len() == 32 {
-            // It wants to go on in TLS.
+            // A packet of this length is a request for TLS.
             let Wire::Tcp(stream) = client else { return Err(ErrorKind::InvalidData.into()) };
             let tls = ServerConnection::new(Arc::clone(&self.tls)).unwrap();
             client = Wire::Tls(Box::new(StreamOwned::new(tls, stream)));
@@ -295,14 +293,14 @@ impl Shared {
         relay(&mut client, &mut server, || self.dismissals.load(Ordering::SeqCst) > dismissals)
     }
 
-    /// A nonce that no client has had.
+    /// Returns a new nonce.
     fn nonce(&self) -> Nonce {
         let number = self.nonces.fetch_add(1, Ordering::SeqCst);
         let digits = hex(&Sha256::digest(number.to_be_bytes()));
         digits.as_bytes()[..20].try_into().unwrap()
     }
 
-    /// The number of the next packet, and whether it is the user.
+    /// Authenticates a client. Returns the number of the next packet, and whether the login is accepted.
     fn authenticate(&self, client: &mut Wire, number: u8, login: &Login) -> std::io::Result<(u8, bool)> {
         let is_user = login.user == USER;
         let decide = |number: u8, is_proven: bool, way: &AtomicU32| {
@@ -321,13 +319,12 @@ impl Shared {
             send(client, number + 1, b"\x01\x03")?;
             return decide(number + 2, true, &self.proofs);
         }
-        // Only who knows the password itself can be known from now on. MySQL goes on like this after a
-        // wrong proof, too.
+        // Demands the password itself. MySQL also does this after a wrong proof.
         send(client, number + 1, b"\x01\x04")?;
         let (number, answer) = receive(client)?;
-        let wanted = [PASSWORD.as_bytes(), b"\0"].concat();
+        let expected = [PASSWORD.as_bytes(), b"\0"].concat();
         if client.is_safe() {
-            return decide(number + 1, answer == wanted, &self.plain);
+            return decide(number + 1, answer == expected, &self.plain);
         }
         if answer != [2] {
             return Err(disclosed());
@@ -342,7 +339,7 @@ impl Shared {
         let padding = ["-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha1"];
         let masked =
             self.openssl(&[&["pkeyutl", "-decrypt", "-inkey", "key.pem"], &padding[..]].concat(), &answer);
-        decide(number + 1, xor(&masked, &login.nonce) == wanted, &self.encrypted)
+        decide(number + 1, xor(&masked, &login.nonce) == expected, &self.encrypted)
     }
 
     fn openssl(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
@@ -351,7 +348,7 @@ impl Shared {
         output.stdout
     }
 
-    /// A connection to the MariaDB, as its root, in the way that the client has asked for.
+    /// Connects to the MariaDB server as root, with the client's capabilities and database.
     fn log_in(&self, login: &Login) -> std::io::Result<UnixStream> {
         let mut server = UnixStream::connect(&self.mariadb)?;
         server.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -375,10 +372,10 @@ impl Shared {
     }
 }
 
-/// A client that is here until this goes.
-struct Here<'a>(&'a AtomicUsize);
+/// A guard that counts a connected client until it is dropped.
+struct Connected<'a>(&'a AtomicUsize);
 
-impl Drop for Here<'_> {
+impl Drop for Connected<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! The wire: packets, and connections of all kinds.
+//! Packets of the MySQL protocol, and the kinds of connections.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -23,7 +23,7 @@ impl Wire {
         }
     }
 
-    /// Whether no third party can listen.
+    /// Whether the connection cannot be read by others: TLS, or a Unix socket.
     pub(crate) fn is_safe(&self) -> bool {
         !matches!(self, Self::Tcp(_))
     }
@@ -57,7 +57,7 @@ impl Write for Wire {
     }
 }
 
-/// A packet's number and content.
+/// Reads a packet, and returns its number and content.
 pub(crate) fn receive(stream: &mut impl Read) -> std::io::Result<(u8, Vec<u8>)> {
     let mut header = [0; 4];
     stream.read_exact(&mut header)?;
@@ -74,7 +74,7 @@ pub(crate) fn send(stream: &mut impl Write, number: u8, content: &[u8]) -> std::
     stream.flush()
 }
 
-/// Passes everything on, both ways, until one of them leaves or the client has to.
+/// Forwards all data in both directions until one side closes its connection or `is_over` returns true.
 pub(crate) fn relay(
     client: &mut Wire,
     server: &mut UnixStream,
@@ -84,7 +84,7 @@ pub(crate) fn relay(
     client.set_read_timeout(TURN)?;
     server.set_read_timeout(Some(TURN))?;
     let mut buffer = [0; 65_536];
-    let nothing =
+    let is_idle =
         |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
     loop {
         if is_over() {
@@ -93,7 +93,7 @@ pub(crate) fn relay(
         match client.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(length) => server.write_all(&buffer[..length])?,
-            Err(error) if nothing(&error) => {}
+            Err(error) if is_idle(&error) => {}
             Err(error) => return Err(error),
         }
         match server.read(&mut buffer) {
@@ -102,7 +102,7 @@ pub(crate) fn relay(
                 client.write_all(&buffer[..length])?;
                 client.flush()?;
             }
-            Err(error) if nothing(&error) => {}
+            Err(error) if is_idle(&error) => {}
             Err(error) => return Err(error),
         }
     }
