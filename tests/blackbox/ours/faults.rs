@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
-use std::process::{Command, Stdio};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{DIGEST, Home, Ledger, Server, StopFlag, digest, eventually};
+use crate::harness::{DIGEST, Home, Ledger, Server, StopFlag, digest, eventually, fifo};
 use crate::ours::repairs::REPAIRED;
 
 #[test]
@@ -135,19 +135,7 @@ fn log_that_always_fails_blocks_no_request() {
 #[test]
 fn log_pipe_without_a_reader_blocks_no_request() {
     let home = Home::open();
-    for name in ["main.pipe", "usage.pipe"] {
-        assert!(Command::new("mkfifo").arg(home.path(name)).status().unwrap().success());
-    }
-    let open = |name| {
-        // For reading and writing, so that opening does not wait for the other end.
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(home.path(name))
-            .unwrap()
-    };
-    let _readers = [open("main.pipe"), open("usage.pipe")];
+    let _readers = ["main.pipe", "usage.pipe"].map(|name| fifo(&home.path(name)));
     let mut command = home.command();
     command.args(["-d", "--log-file", "main.pipe", "--usage-log-file", "usage.pipe"]);
     let mut server = Server::start(&home, command);

@@ -1,16 +1,11 @@
 //! Logs that cannot be written under load: nothing waits for them, and lost lines are counted.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
-use nix::libc;
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
 
-use crate::harness::{Home, Server, eventually};
+use crate::harness::{Home, Server, eventually, fifo};
 use crate::ours::machine::under_load;
 
 /// Returns the sum of the numbers before this text in a log.
@@ -23,13 +18,6 @@ pub(crate) fn sum_before(log: &str, text: &str) -> i64 {
 pub(crate) fn reports(usage: &str) -> i64 {
     let lines = usage.lines().filter(|line| line.contains(",report,") && line.ends_with(",200"));
     i64::try_from(lines.count()).unwrap()
-}
-
-/// Creates a pipe and opens both ends.
-fn pipe(path: &Path) -> File {
-    mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-    // For writing as well, so that it can be filled.
-    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap()
 }
 
 /// Fills a pipe completely.
@@ -53,7 +41,7 @@ fn start_does_not_wait_for_a_full_log_pipe() {
     for option in ["--log-file", "--usage-log-file"] {
         let home = Home::open();
         let path = home.parent().join("pipe");
-        let reader = pipe(&path);
+        let reader = fifo(&path);
         fill(&reader);
         let mut command = home.command();
         command.arg(option).arg(&path);
@@ -78,7 +66,7 @@ fn start_does_not_wait_for_a_full_log_pipe() {
 fn hup_replaces_a_full_pipe_by_a_file() {
     let home = Home::open();
     let path = home.parent().join("usage");
-    let reader = pipe(&path);
+    let reader = fifo(&path);
     let mut command = home.command();
     command.arg("--usage-log-file").arg(&path);
     let mut server = Server::start(&home, command);
@@ -100,7 +88,7 @@ fn hup_replaces_a_full_pipe_by_a_file() {
 fn hup_on_the_same_pipe_breaks_no_line() {
     let home = Home::open();
     let path = home.parent().join("usage");
-    let reader = pipe(&path);
+    let reader = fifo(&path);
     let mut command = home.command();
     command.arg("--usage-log-file").arg(&path);
     let mut server = Server::start(&home, command);

@@ -10,7 +10,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use super::{Record, Store, Tally};
-use crate::harness::{Home, Redis};
+use crate::harness::{Certificate, Home, Redis};
 
 /// A Redis server with records as hashes.
 pub(super) struct Hashes(Arc<Redis>);
@@ -138,6 +138,17 @@ pub(super) fn home(dsn: &str, settings: &str) -> Home {
 
 fn dsn(redis: &Redis) -> String {
     format!("127.0.0.1,{},,0", redis.port())
+}
+
+/// The options of a server that accepts only TLS, on this port.
+pub(super) fn tls_options(certificate: &Certificate, port: u16) -> String {
+    format!(
+        "--port 0 --tls-port {port} --tls-auth-clients no --tls-replication yes --tls-cert-file {} \
+         --tls-key-file {} --tls-ca-cert-file {}",
+        certificate.server().display(),
+        certificate.key().display(),
+        certificate.authority().display()
+    )
 }
 
 /// The seconds until a key expires; -1 for never.

@@ -19,7 +19,7 @@ fn reported(server: &Server, digest: &str, code: i64) {
 /// Waits until the log says that MariaDB is unavailable for a reason with this text.
 fn unavailable(home: &Home, why: &str) {
     eventually(why, || {
-        home.log().lines().any(|line| line.contains(" away") && line.contains(why)).then_some(())
+        home.log().lines().any(|line| line.contains(" unavailable") && line.contains(why)).then_some(())
     });
 }
 

@@ -1,7 +1,7 @@
 //! Connections to Redis through TLS.
 
 use crate::engines::done;
-use crate::engines::redis::{home, key, refusal};
+use crate::engines::redis::{home, key, refusal, tls_options};
 use crate::harness::{Certificate, DIGEST, Redis, free_port};
 
 #[test]
@@ -10,13 +10,7 @@ fn redis_is_used_through_tls() {
     let port = free_port();
     let path = |path: std::path::PathBuf| path.display().to_string();
     let (authority, other) = (path(certificate.authority()), Certificate::new());
-    let options = format!(
-        "--port 0 --tls-port {port} --tls-auth-clients no --tls-cert-file {} --tls-key-file {} --tls-ca-cert-file {}",
-        path(certificate.server()),
-        path(certificate.key()),
-        authority
-    );
-    let redis = Redis::at(port, &options, &["--tls", "--cacert", &authority]);
+    let redis = Redis::at(port, &tls_options(&certificate, port), &["--tls", "--cacert", &authority]);
     let server = format!("127.0.0.1:{port}");
     for dsn in [
         format!("rediss://{server}/0?ca={authority}"),

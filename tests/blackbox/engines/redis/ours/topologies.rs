@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::engines::redis::{RIGHTS, home, key};
+use crate::engines::redis::{RIGHTS, home, key, tls_options};
 use crate::engines::{digests, done};
 use crate::harness::{Certificate, DIGEST, Redis, RedisCluster, Sentinel, StopFlag, eventually};
 
@@ -16,17 +16,6 @@ use crate::harness::{Certificate, DIGEST, Redis, RedisCluster, Sentinel, StopFla
 const RIGHTS_OF_CLUSTERS: &str = "+cluster|slots +asking";
 /// The rights of an account on a sentinel.
 const RIGHTS_OF_SENTINELS: &str = "resetchannels -@all +sentinel|get-master-addr-by-name";
-
-/// The options of a server that uses only TLS, also for replication.
-fn through_tls(certificate: &Certificate, port: u16) -> String {
-    format!(
-        "--port 0 --tls-port {port} --tls-auth-clients no --tls-replication yes --tls-cert-file {} \
-         --tls-key-file {} --tls-ca-cert-file {}",
-        certificate.server().display(),
-        certificate.key().display(),
-        certificate.authority().display()
-    )
-}
 
 /// Creates an account with a password and these rights.
 fn add_account(redis: &Redis, name: &str, password: &str, rights: &str) {
@@ -45,7 +34,7 @@ fn cluster_is_used_through_tls_with_an_account() {
     let authority = in_url(&certificate.authority());
     let client = ["--tls", "--cacert", &authority, "-a", "admins", "--no-auth-warning"];
     let options =
-        |port| format!("{} --tls-cluster yes --requirepass admins", through_tls(&certificate, port));
+        |port| format!("{} --tls-cluster yes --requirepass admins", tls_options(&certificate, port));
     let cluster = RedisCluster::with(None, options, &client);
     for node in cluster.nodes() {
         add_account(node, "counter", ">secret/2", &format!("{RIGHTS} {RIGHTS_OF_CLUSTERS}"));
@@ -73,9 +62,9 @@ fn sentinels_and_their_servers_have_separate_accounts() {
     let authority = in_url(&certificate.authority());
     let tls = ["--tls", "--cacert", &authority];
     let options =
-        |port| format!("{} --requirepass admins --masterauth admins", through_tls(&certificate, port));
+        |port| format!("{} --requirepass admins --masterauth admins", tls_options(&certificate, port));
     let lines = |port| {
-        let options = through_tls(&certificate, port);
+        let options = tls_options(&certificate, port);
         let options = options.trim_start_matches("--").replace(" --", "\n");
         format!(
             "{options}\nsentinel auth-pass counts admins\n\

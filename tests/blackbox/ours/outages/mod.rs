@@ -2,7 +2,8 @@
 //!
 //! `make outages` runs the same tests with many more outages and prints the measurements.
 
-use std::collections::BTreeMap;
+mod store;
+
 use std::fs;
 use std::net::UdpSocket;
 use std::sync::Mutex;
@@ -12,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{
-    Caller, Home, Ledger, MariaDb, Redis, Service, StopFlag, digest, eventually, free_port,
-};
+use crate::harness::{Caller, Home, Ledger, MariaDb, Redis, StopFlag, digest, eventually, free_port};
+pub(crate) use store::Store;
 
 /// Time within which replies must come. One request in [`FEW`] may be later, because a busy machine may suspend
 /// processes for a while.
@@ -23,79 +23,6 @@ const FEW: u64 = 50;
 const CALLERS: u32 = 4;
 /// Number of different digests that the callers report.
 const DIGESTS: u32 = 100;
-
-/// A database server that a test kills or suspends.
-pub(crate) trait Store: Send {
-    /// Starts a server that loses nothing it has acknowledged when it is killed.
-    fn start() -> Self;
-
-    /// Returns the settings of a pyzord that uses it.
-    fn settings(&self) -> String;
-
-    fn service(&mut self) -> &mut Service;
-
-    /// Starts it again on its data and waits until it accepts connections.
-    fn restart(&mut self);
-
-    /// Returns the number of reports of each digest.
-    fn stored(&self) -> BTreeMap<String, i64>;
-}
-
-impl Store for Redis {
-    fn start() -> Self {
-        Self::start()
-    }
-
-    fn settings(&self) -> String {
-        format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n", self.port())
-    }
-
-    fn service(&mut self) -> &mut Service {
-        self.service()
-    }
-
-    fn restart(&mut self) {
-        self.restart();
-    }
-
-    fn stored(&self) -> BTreeMap<String, i64> {
-        let prefix = "pyzord.digest_v1.";
-        let keys = self.cli(&["--scan", "--pattern", &format!("{prefix}*")]);
-        let count = |key: &str| match self.cli(&["hget", key, "r_count"]).trim() {
-            // The digest has only been whitelisted.
-            "" => 0,
-            number => number.parse().unwrap(),
-        };
-        keys.lines().map(|key| (key.strip_prefix(prefix).unwrap().to_owned(), count(key))).collect()
-    }
-}
-
-impl Store for MariaDb {
-    fn start() -> Self {
-        Self::start()
-    }
-
-    fn settings(&self) -> String {
-        format!("Engine = mysql\nDigestDB = 127.0.0.1:{},pyzor,secret,pyzor,digests\n", self.port())
-    }
-
-    fn service(&mut self) -> &mut Service {
-        self.service()
-    }
-
-    fn restart(&mut self) {
-        self.restart();
-    }
-
-    fn stored(&self) -> BTreeMap<String, i64> {
-        let rows = self.sql("SELECT digest, r_count FROM pyzor.digests");
-        let row = |line: &str| {
-            let (digest, count) = line.split_once('\t').unwrap();
-            (digest.to_owned(), count.parse().unwrap())
-        };
-        rows.lines().map(row).collect()
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outage {
