@@ -37,10 +37,15 @@ pub(crate) fn measure(seconds: f64) -> String {
     let log = home.log();
     server.stop();
     // The expiry run must have ended during the load.
-    let swept =
-        log.lines().rfind(|line| line.contains("Expiry: removed ")).expect("the sweep did not end in time");
+    let swept = log
+        .lines()
+        .rfind(|line| line.contains("Expiry: removed "))
+        .expect("the expiry run did not end in time");
     let (_, swept) = swept.split_once("INFO ").expect("no line of the log");
-    assert!(swept.starts_with(&format!("Expiry: removed {} of ", RECORDS / 2)), "another sweep: {swept}");
+    assert!(
+        swept.starts_with(&format!("Expiry: removed {} of ", RECORDS / 2)),
+        "not the expected expiry: {swept}"
+    );
     let number = |name: &str| measured[name].as_f64().unwrap();
     let latency = |name: &str| measured["latency"][name].as_f64().unwrap() / 1000.0;
     let p99_9 = latency("p99_9");
