@@ -1,8 +1,5 @@
 //! Signals: turned into intentions, blocked or ignored.
-#![allow(
-    unsafe_code,
-    reason = "no dependency has a safe wrapper that ignores signals, including real-time signals"
-)]
+#![allow(unsafe_code, reason = "no dependency safely ignores signals, including real-time signals")]
 
 use std::io;
 use std::os::fd::AsFd;
