@@ -77,6 +77,13 @@ pub(crate) struct AdmittedSource {
     slot: Option<BucketSlot>,
 }
 
+impl AdmittedSource {
+    /// Returns a source without limits.
+    pub(crate) fn unlimited(address: IpAddr) -> Self {
+        Self { address, slot: None }
+    }
+}
+
 /// Applies the rules to one datagram after the other.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -135,10 +142,10 @@ impl Gate {
             return Admission::Denied;
         }
         let Some(rates) = &mut self.rates else {
-            return Admission::Admitted(AdmittedSource { address, slot: None });
+            return Admission::Admitted(AdmittedSource::unlimited(address));
         };
         if self.rules.exempt.contains(address) {
-            return Admission::Admitted(AdmittedSource { address, slot: None });
+            return Admission::Admitted(AdmittedSource::unlimited(address));
         }
         let slot = rates.table.find(prefix(address, self.rules.prefix), rates.now);
         let source = AdmittedSource { address, slot: Some(slot) };

@@ -1,49 +1,53 @@
-//! What becomes of each received datagram: which ones are admitted, which copies are not counted again, and what the
-//! engine is asked.
+//! The way of a received batch: datagram → admission → handler → step.
+//!
+//! Admission checks the source network and the rate limits before a datagram is parsed, and the limits on refusals and
+//! writes and the signatures counted before once the handler has decided on it.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use tracing::warn;
 
-use super::Server;
 use super::replay::{ReplayGuard, ReplayMark, ReplayStatus};
-use super::sender::ReplyOutbox;
 use super::work::{self, EngineWork};
-use crate::handler::NextStep;
-use crate::limits::{Admission, RateLimit};
-use crate::logging::UsageLog;
+use super::{Server, UnansweredCounters};
+use crate::handler::{Decision, NextStep};
+use crate::limits::{Admission, AdmittedSource, Gate, RateLimit};
 use crate::logging::allowance::Allowance;
 use pyzor_udp::ReplyTo;
 use pyzor_wire::op::Op;
-use pyzor_wire::reply::{self, Answer, Refusal};
+use pyzor_wire::reply::{Answer, Refusal};
 use pyzor_wire::request::Request;
 
+/// The checks on received datagrams and requests that can drop them.
+pub(super) struct AdmissionControl {
+    /// None: every source is accepted, without limits.
+    pub(super) gate: Option<Gate>,
+    /// None: copies of signed requests are counted again.
+    pub(super) replays: Option<ReplayGuard>,
+}
+
+/// The answer of admission to a request that the handler has decided on.
+enum RequestAdmission {
+    /// Take the step. The mark identifies a signed request, whose copies must not be counted.
+    Admitted(Option<ReplayMark>),
+    /// A copy of a request that has been counted: reply as if it were counted again.
+    AlreadyCounted(Op),
+    /// Beyond a rate limit: no reply. Or a copy of a request in flight, which is replied to when that finishes.
+    Dropped,
+}
+
 impl Server {
-    /// Decides on every received datagram: answers those that need no engine, and returns the
-    /// others.
+    /// Handles every received datagram: replies to requests that need no engine, and returns the others.
     pub(super) fn decide(&mut self) -> EngineWork {
         let mut work = self.spare_works.pop().unwrap_or_default();
         work.restart();
         let access = self.access.load();
         let now = (self.clock)();
-        if let Some(gate) = &mut self.gate {
-            gate.set_time(Instant::now());
-        }
+        self.admission.begin_batch();
         for (datagram, reply_to) in self.inbox.datagrams() {
             let peer = reply_to.peer;
-            let admission = self.gate.as_mut().map(|gate| gate.enter(peer.ip()));
-            let source = match admission {
-                None => None,
-                Some(Admission::Admitted(source)) => Some(source),
-                Some(refused) => {
-                    self.counters.denied += u64::from(refused == Admission::Denied);
-                    continue;
-                }
-            };
-            let mut exceeds = |limit| match (&mut self.gate, source) {
-                (Some(gate), Some(source)) => gate.exceeds(source, limit),
-                _ => false,
-            };
+            let Some(source) = self.admission.admit_source(peer.ip(), &mut self.counters) else { continue };
             if self.debugging {
                 work::log_received(datagram);
             }
@@ -51,40 +55,30 @@ impl Server {
                 self.counters.ignored += 1;
                 continue;
             };
-            let request = &decision.request;
             if self.debugging {
                 work::log_decided(&decision, peer);
             }
-            match decision.step {
-                NextStep::Refuse(_) if exceeds(RateLimit::Errors) => {}
+            let (step, mark) =
+                match self.admission.admit_request(source, &decision, reply_to, &mut self.counters) {
+                    RequestAdmission::Admitted(mark) => (decision.step, mark),
+                    RequestAdmission::AlreadyCounted(op) => (NextStep::Answer(op, Answer::Done), None),
+                    RequestAdmission::Dropped => continue,
+                };
+            let request = &decision.request;
+            match step {
                 NextStep::Refuse(refusal) => {
                     if refusal == Refusal::MalformedVersion {
                         warn_of_version(&mut self.complaints, request);
                     }
-                    self.usage.refused(refusal.code(), refusal.diagnosis());
-                    self.outbox.push(reply_to, |out| reply::encode(out, request.thread, Err(refusal)));
+                    self.replies.refuse(reply_to, request.thread, refusal);
                 }
-                NextStep::Answer(op, answer) => {
-                    answer_at_once(&mut self.usage, &mut self.outbox, reply_to, request, op, answer);
-                }
+                NextStep::Answer(op, answer) => self.replies.answer(reply_to, request, op, answer),
                 NextStep::LookUp(op, digest) => {
-                    work.look_up(reply_to, request, op, digest, self.usage.enabled());
+                    work.look_up(reply_to, request, op, digest, self.replies.usage.enabled());
                 }
-                NextStep::Count(..) if request.is_anonymous() && exceeds(RateLimit::Writes) => {}
                 NextStep::Count(op, kind, digests) => {
-                    let (status, mark) = replay_status(&mut self.replays, request, reply_to);
-                    match status {
-                        ReplayStatus::New => {
-                            work.count(reply_to, request, op, kind, digests, self.usage.enabled());
-                            mark.into_iter().for_each(|mark| work.mark(mark));
-                        }
-                        ReplayStatus::Counted => {
-                            let (usage, outbox) = (&mut self.usage, &mut self.outbox);
-                            answer_at_once(usage, outbox, reply_to, request, op, Answer::Done);
-                        }
-                        ReplayStatus::UnderWay => {}
-                        ReplayStatus::TooMany => self.counters.shed += 1,
-                    }
+                    work.count(reply_to, request, op, kind, digests, self.replies.usage.enabled());
+                    mark.into_iter().for_each(|mark| work.mark(mark));
                 }
             }
         }
@@ -92,37 +86,75 @@ impl Server {
     }
 }
 
-/// Logs a protocol version that is no number, which a stranger can send.
+impl AdmissionControl {
+    /// Reads the clock for the rate limits. Once per batch is enough.
+    fn begin_batch(&mut self) {
+        if let Some(gate) = &mut self.gate {
+            gate.set_time(Instant::now());
+        }
+    }
+
+    /// Returns the source of a datagram if its network and rate are accepted.
+    fn admit_source(&mut self, address: IpAddr, counters: &mut UnansweredCounters) -> Option<AdmittedSource> {
+        let Some(gate) = &mut self.gate else { return Some(AdmittedSource::unlimited(address)) };
+        match gate.enter(address) {
+            Admission::Admitted(source) => Some(source),
+            Admission::Denied => {
+                counters.denied += 1;
+                None
+            }
+            Admission::Exceeds => None,
+        }
+    }
+
+    /// Applies the limits on refusals and anonymous writes to a request, and looks for an earlier copy of it.
+    fn admit_request(
+        &mut self,
+        source: AdmittedSource,
+        Decision { request, step }: &Decision<'_>,
+        reply_to: ReplyTo,
+        counters: &mut UnansweredCounters,
+    ) -> RequestAdmission {
+        match *step {
+            NextStep::Refuse(_) if self.exceeds(source, RateLimit::Errors) => RequestAdmission::Dropped,
+            NextStep::Count(..) if request.is_anonymous() && self.exceeds(source, RateLimit::Writes) => {
+                RequestAdmission::Dropped
+            }
+            NextStep::Count(op, ..) => self.admit_signed(op, request, reply_to, counters),
+            NextStep::Refuse(_) | NextStep::Answer(..) | NextStep::LookUp(..) => {
+                RequestAdmission::Admitted(None)
+            }
+        }
+    }
+
+    fn admit_signed(
+        &mut self,
+        op: Op,
+        request: &Request<'_>,
+        reply_to: ReplyTo,
+        counters: &mut UnansweredCounters,
+    ) -> RequestAdmission {
+        let Some(replays) = &mut self.replays else { return RequestAdmission::Admitted(None) };
+        let Some(mark) = ReplayMark::of(request) else { return RequestAdmission::Admitted(None) };
+        match replays.check(mark, reply_to) {
+            ReplayStatus::New => RequestAdmission::Admitted(Some(mark)),
+            ReplayStatus::Counted => RequestAdmission::AlreadyCounted(op),
+            ReplayStatus::UnderWay => RequestAdmission::Dropped,
+            ReplayStatus::TooMany => {
+                counters.shed += 1;
+                RequestAdmission::Dropped
+            }
+        }
+    }
+
+    fn exceeds(&mut self, source: AdmittedSource, limit: RateLimit) -> bool {
+        self.gate.as_mut().is_some_and(|gate| gate.exceeds(source, limit))
+    }
+}
+
+/// Logs a malformed protocol version. Rate-limited, because any client can send one.
 fn warn_of_version(complaints: &mut Allowance, request: &Request<'_>) {
     if complaints.take(Instant::now()).is_some() {
         warn!("Invalid PV: {}", request.version.unwrap_or_default().escape_ascii());
     }
-}
-
-/// What is known of a request that is about to be counted, and the mark that it is to be remembered by, if any.
-fn replay_status(
-    replays: &mut Option<ReplayGuard>,
-    request: &Request<'_>,
-    reply_to: ReplyTo,
-) -> (ReplayStatus, Option<ReplayMark>) {
-    let Some(replays) = replays else { return (ReplayStatus::New, None) };
-    match ReplayMark::of(request) {
-        Some(mark) => (replays.check(mark, reply_to), Some(mark)),
-        None => (ReplayStatus::New, None),
-    }
-}
-
-/// Replies to a request that needs no engine.
-fn answer_at_once(
-    usage: &mut UsageLog,
-    outbox: &mut ReplyOutbox,
-    reply_to: ReplyTo,
-    request: &Request<'_>,
-    op: Op,
-    answer: Answer,
-) {
-    if usage.enabled() {
-        usage.executed(request.user, reply_to.peer.ip(), op.name(), request.digests());
-    }
-    outbox.push(reply_to, |out| reply::encode(out, request.thread, Ok(answer)));
 }

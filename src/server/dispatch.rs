@@ -73,7 +73,7 @@ impl Server {
             requests -= oldest.len();
             digests -= oldest.digests();
             self.counters.shed += oldest.len() as u64;
-            if let Some(replays) = &mut self.replays {
+            if let Some(replays) = &mut self.admission.replays {
                 let copies: usize = oldest.marks().map(|mark| replays.give_up(mark).len()).sum();
                 self.counters.shed += copies as u64;
             }
@@ -88,7 +88,7 @@ impl Server {
             Ok((batch, works)) => self.complete(batch, works),
             Err(error) => {
                 error!("a batch for the database was lost: {error}");
-                if let Some(replays) = &mut self.replays {
+                if let Some(replays) = &mut self.admission.replays {
                     replays.give_up_all();
                 }
             }

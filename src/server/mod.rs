@@ -31,9 +31,11 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, error};
 
+use self::admission::AdmissionControl;
 pub(crate) use self::counters::UnansweredCounters;
 use self::inbox::RequestInbox;
 use self::replay::ReplayGuard;
+use self::replies::Replies;
 use self::sender::{ReplyOutbox, ReplySender};
 use self::socket::Listener;
 use self::work::EngineWork;
@@ -86,12 +88,12 @@ pub(crate) struct Server {
     socket: tokio::net::UdpSocket,
     access: Arc<ArcSwap<Authorizer>>,
     engine: Arc<dyn Engine>,
-    usage: UsageLog,
     clock: fn() -> Timestamp,
     debugging: bool,
     handler: Handler,
     inbox: RequestInbox,
-    outbox: ReplyOutbox,
+    admission: AdmissionControl,
+    replies: Replies,
     sender: ReplySender,
     waiting: VecDeque<EngineWork>,
     under_way: JoinSet<(Batch, Vec<EngineWork>)>,
@@ -103,8 +105,6 @@ pub(crate) struct Server {
     next: Option<Instant>,
     spare_works: Vec<EngineWork>,
     spare_batches: Vec<Batch>,
-    gate: Option<Gate>,
-    replays: Option<ReplayGuard>,
     counters: UnansweredCounters,
     reported: UnansweredCounters,
     kernel_drops: u32,
@@ -125,12 +125,12 @@ impl Server {
             socket: tokio::net::UdpSocket::from_std(socket)?,
             access,
             engine,
-            usage,
             clock,
             debugging: tracing::enabled!(tracing::Level::DEBUG),
             handler: Handler::default(),
             inbox: RequestInbox::default(),
-            outbox: ReplyOutbox::default(),
+            admission: AdmissionControl { gate, replays: replay_guard.map(ReplayGuard::new) },
+            replies: Replies { outbox: ReplyOutbox::default(), usage },
             sender,
             waiting: VecDeque::new(),
             under_way: JoinSet::new(),
@@ -140,8 +140,6 @@ impl Server {
             next: None,
             spare_works: Vec::new(),
             spare_batches: Vec::new(),
-            gate,
-            replays: replay_guard.map(ReplayGuard::new),
             counters: UnansweredCounters::default(),
             reported: UnansweredCounters::default(),
             kernel_drops: 0,
@@ -238,12 +236,12 @@ impl Server {
     /// Sends the replies that have been decided on. Those that the system does not take at once are dropped.
     fn send(&mut self) {
         if self.debugging {
-            for (reply, peer) in self.outbox.replies() {
+            for (reply, peer) in self.replies.outbox.replies() {
                 debug!("Sending: '{}' to {peer}", reply.escape_ascii());
             }
         }
         let counters = &mut self.counters;
-        self.sender.flush(&self.socket, &mut self.outbox, |peer, replies, error| {
+        self.sender.flush(&self.socket, &mut self.replies.outbox, |peer, replies, error| {
             match error {
                 Errno::EAGAIN => counters.without_room += replies as u64,
                 _ => counters.unsent += replies as u64,
@@ -251,18 +249,18 @@ impl Server {
             // Debug only: a stranger can cause this with a forged address.
             debug!("{replies} replies to {peer} were not sent: {error}");
         });
-        self.usage.hand_over();
+        self.replies.usage.hand_over();
     }
 
     /// Says what was not answered since the last time, if anything.
     fn report_counters(&mut self) {
-        if let Some(replays) = &mut self.replays {
+        if let Some(replays) = &mut self.admission.replays {
             replays.report();
         }
-        if let Some(gate) = &self.gate {
+        if let Some(gate) = &self.admission.gate {
             self.counters.exceeding = gate.exceeded();
         }
-        let only_reports = self.gate.as_ref().is_some_and(Gate::only_reports);
+        let only_reports = self.admission.gate.as_ref().is_some_and(Gate::only_reports);
         self.counters.report_since(&self.reported, only_reports);
         self.reported = self.counters;
     }
