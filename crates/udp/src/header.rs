@@ -1,13 +1,13 @@
-//! What the headers of both calls point to: socket addresses, and room for ancillary data.
+//! The memory that message headers point to: socket addresses and buffers for ancillary data.
 #![allow(unsafe_code, reason = "sockets have addresses of several formats in one place")]
 
 use std::ffi::c_int;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// Room for the ancillary data of one datagram, in words so that headers are aligned. Receiving needs 64
-/// bytes (an IPv6 packet info and a count of drops), and so does sending (a packet info and a segment size).
-pub(crate) type AncillaryRoom = [u64; ANCILLARY_WORDS];
+/// A buffer for the ancillary data of one datagram, in words so that headers are aligned. Receiving needs 64 bytes (an
+/// IPv6 packet info and a drop counter), and so does sending (a packet info and a segment size).
+pub(crate) type AncillaryBuffer = [u64; ANCILLARY_WORDS];
 pub(crate) const ANCILLARY_WORDS: usize = 8;
 
 /// An IPv4 or IPv6 socket address as the kernel reads and writes it.
@@ -19,18 +19,18 @@ pub(crate) union SocketName {
 }
 
 pub(crate) fn empty_name() -> SocketName {
-    // SAFETY: plain numbers, for which zero is a value.
+    // SAFETY: integers, for which zero is a valid value.
     unsafe { mem::zeroed() }
 }
 
 pub(crate) fn empty_header() -> libc::mmsghdr {
-    // SAFETY: plain numbers and pointers, for which zero is a value.
+    // SAFETY: integers and pointers, for which zero is a valid value.
     unsafe { mem::zeroed() }
 }
 
-/// The address in a name; none if the kernel has written none.
+/// Returns the address in a name; none if the kernel has not written one.
 pub(crate) fn address(name: &SocketName) -> Option<SocketAddr> {
-    // SAFETY: the family is at the same place in both, and zero where the kernel has written nothing.
+    // SAFETY: the family has the same position in both, and is zero if the kernel has not written a name.
     let family = unsafe { name.v4.sin_family };
     match c_int::from(family) {
         libc::AF_INET => {

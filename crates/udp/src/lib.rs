@@ -1,8 +1,8 @@
-//! Many datagrams a system call, each with its ancillary data: `recvmmsg` and `sendmmsg`.
+//! Batches of datagrams with their ancillary data, many per system call: `recvmmsg` and `sendmmsg`.
 //!
-//! The wrappers of nix do not serve here: its receive headers lose their ancillary room with the first
-//! call, and the results of its `sendmmsg` read addresses that only `recvmmsg` fills. The formats are
-//! those of cmsg(3), ip(7), ipv6(7) and udp(7).
+//! The wrappers of nix are unsuitable: its receive headers lose their ancillary buffers with the first call, and the
+//! results of its `sendmmsg` read addresses that only `recvmmsg` fills. For the formats see cmsg(3), ip(7), ipv6(7) and
+//! udp(7).
 
 mod header;
 mod receiver;
@@ -14,16 +14,15 @@ use std::net::{IpAddr, SocketAddr};
 pub use self::receiver::DatagramReceiver;
 pub use self::sender::DatagramSender;
 
-/// How many datagrams one system call receives or sends at most.
+/// The most datagrams per system call.
 pub const DATAGRAMS_PER_CALL: usize = 64;
 
-/// Where a reply goes: to the sender of the request, and from the address that the request was sent to.
+/// The addresses of a reply: it goes to the sender of the request, from the address the request was sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyTo {
     /// The sender of the request.
     pub peer: SocketAddr,
-    /// The address of this host that the request was sent to, where the socket is bound to a wildcard
-    /// address. None: the kernel chooses.
+    /// The address the request was sent to, if the socket is bound to a wildcard address. None: the kernel chooses.
     pub source: Option<SourceAddress>,
 }
 
@@ -32,12 +31,12 @@ pub struct ReplyTo {
 pub struct SourceAddress {
     /// The address.
     pub address: IpAddr,
-    /// The index of the interface of a link-local address, which is one only together with that; or 0.
+    /// The index of the interface of a link-local address; 0 for other addresses.
     pub interface: u32,
 }
 
 impl SourceAddress {
-    /// The address that a socket is bound to, unless that is a wildcard.
+    /// Returns the address a socket is bound to, unless that is a wildcard.
     pub fn bound(address: SocketAddr) -> Option<Self> {
         let interface = match address {
             SocketAddr::V6(address) => address.scope_id(),
@@ -47,21 +46,21 @@ impl SourceAddress {
     }
 }
 
-/// A received datagram, but for its bytes.
+/// A received datagram without its bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceivedDatagram {
-    /// How many bytes of it are in the buffer.
+    /// The number of its bytes in the buffer.
     pub length: usize,
-    /// Where its reply goes; none if the kernel names no Internet address as its sender.
+    /// The addresses of its reply; none if the sender has no Internet address.
     pub reply_to: Option<ReplyTo>,
-    /// How many datagrams the kernel had dropped on this socket before this one, if it says so.
+    /// The number of datagrams the kernel has dropped on this socket so far, if reported.
     pub drops: Option<u32>,
 }
 
-/// One datagram to send, or several of one length (but for the last) that leave as one packet.
+/// One datagram to send, or several that leave as one packet. All but the last must have the same length.
 #[derive(Clone, Copy, Debug)]
 pub struct OutgoingDatagrams<'a> {
-    /// Where it goes.
+    /// The receiver, and the address to send from.
     pub to: ReplyTo,
     /// The bytes of each datagram.
     pub datagrams: &'a [IoSlice<'a>],

@@ -1,4 +1,4 @@
-//! Receiving: `recvmmsg`, and the ancillary data of what it has received.
+//! Reception: `recvmmsg` and its ancillary data.
 #![allow(unsafe_code, reason = "the headers of the system call hold pointers")]
 
 use std::ffi::c_int;
@@ -8,24 +8,24 @@ use std::ptr;
 
 use nix::errno::Errno;
 
-use crate::header::{ANCILLARY_WORDS, AncillaryRoom, SocketName, address, empty_header, empty_name};
+use crate::header::{ANCILLARY_WORDS, AncillaryBuffer, SocketName, address, empty_header, empty_name};
 use crate::{DATAGRAMS_PER_CALL, ReceivedDatagram, ReplyTo, SourceAddress};
 
-/// Receives datagrams. Owns all memory that the kernel writes to.
+/// Receives datagrams. Owns all memory the kernel writes to.
 pub struct DatagramReceiver {
-    /// How many bytes of a datagram are kept, in bytes.
+    /// The most bytes kept of a datagram.
     longest: usize,
     buffers: Vec<u8>,
     vectors: Vec<libc::iovec>,
     names: Vec<SocketName>,
-    controls: Vec<AncillaryRoom>,
+    controls: Vec<AncillaryBuffer>,
     headers: Vec<libc::mmsghdr>,
-    /// How many headers are to be written before the next call: those that the last one has changed.
+    /// The number of headers the last call has changed, which must be restored before the next.
     changed: usize,
 }
 
 impl DatagramReceiver {
-    /// Receives datagrams of up to this many bytes; what is longer is cut there.
+    /// Returns a receiver that truncates datagrams to `longest` bytes.
     pub fn new(longest: usize) -> Self {
         Self {
             longest,
@@ -38,23 +38,21 @@ impl DatagramReceiver {
         }
     }
 
-    /// Receives what the socket holds without waiting, up to a batch, and calls `each` for every datagram in
-    /// the order of arrival.
+    /// Receives up to one batch without waiting, and calls `each` for every datagram in the order of arrival.
     ///
     /// # Errors
     ///
-    /// The system's, `EAGAIN` if there is nothing.
+    /// The error of the system call; `EAGAIN` if the socket is empty.
     pub fn receive(&mut self, socket: &impl AsRawFd, each: impl FnMut(ReceivedDatagram)) -> nix::Result<()> {
         self.receive_with(libc::MSG_DONTWAIT, socket, each)
     }
 
-    /// Waits for a datagram on a blocking socket, and receives what else that holds as [`receive`] does.
+    /// Waits for a datagram on a blocking socket. Receives up to one batch, and calls `each` for every datagram in the
+    /// order of arrival.
     ///
     /// # Errors
     ///
-    /// The system's, `EINTR` if a signal ends the wait.
-    ///
-    /// [`receive`]: Self::receive
+    /// The error of the system call; `EINTR` if a signal ends the wait.
     pub fn wait_and_receive(
         &mut self,
         socket: &impl AsRawFd,
@@ -71,8 +69,8 @@ impl DatagramReceiver {
     ) -> nix::Result<()> {
         self.restore();
         let (socket, headers) = (socket.as_raw_fd(), self.headers.as_mut_ptr());
-        // SAFETY: each header points to a name, a vector with its buffer, and ancillary room of the lengths it
-        // says, all of which belong to `self`.
+        // SAFETY: each header points to a name, a vector with its buffer, and an ancillary buffer, all of the
+        // lengths in the header and owned by `self`.
         let count =
             unsafe { libc::recvmmsg(socket, headers, DATAGRAMS_PER_CALL as _, flags as _, ptr::null_mut()) };
         self.changed = usize::try_from(Errno::result(count)?).unwrap_or(DATAGRAMS_PER_CALL);
@@ -84,19 +82,19 @@ impl DatagramReceiver {
         Ok(())
     }
 
-    /// The buffers of the datagrams that were received last, in the order of arrival.
+    /// The buffers of the last batch, in the order of arrival.
     pub fn buffers(&self) -> impl Iterator<Item = &[u8]> {
         self.buffers.chunks_exact(self.longest)
     }
 
-    /// Gives back to the headers what the last call has taken: the kernel replaces the room for a name and
-    /// for ancillary data by what it has used of it.
+    /// Restores the headers after a call: the kernel replaces the lengths of the name and the ancillary buffer with the
+    /// lengths it has used.
     fn restore(&mut self) {
         let longest = self.longest;
         let buffers = self.buffers.chunks_exact_mut(longest).zip(&mut self.vectors);
-        let rooms = self.names.iter_mut().zip(&mut self.controls).zip(buffers);
+        let memory = self.names.iter_mut().zip(&mut self.controls).zip(buffers);
         for (header, ((name, control), (buffer, vector))) in
-            self.headers.iter_mut().zip(rooms).take(self.changed)
+            self.headers.iter_mut().zip(memory).take(self.changed)
         {
             *vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: longest };
             *name = empty_name();
@@ -106,24 +104,24 @@ impl DatagramReceiver {
             header.msg_iov = ptr::from_mut(vector);
             header.msg_iovlen = 1;
             header.msg_control = control.as_mut_ptr().cast();
-            header.msg_controllen = size_of::<AncillaryRoom>() as _;
+            header.msg_controllen = size_of::<AncillaryBuffer>() as _;
         }
         self.changed = 0;
     }
 }
 
-/// The address that a datagram was sent to, as one to reply from, and the count of drops, as far as the
-/// ancillary data has them.
+/// Returns the address a datagram was sent to, if a reply can be sent from it, and the drop counter, as far as the
+/// ancillary data contains them.
 fn ancillary(header: &libc::msghdr) -> (Option<SourceAddress>, Option<u32>) {
     let (mut source, mut drops) = (None, None);
-    // SAFETY: the kernel has filled the ancillary room of this header.
+    // SAFETY: the kernel has filled the ancillary buffer of this header.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
-    // SAFETY: `next` is null or points to a message inside of that room.
+    // SAFETY: `next` is null or points to a message in that buffer.
     while let Some(message) = unsafe { next.as_ref() } {
         match (message.cmsg_level, message.cmsg_type) {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 let info: libc::in_pktinfo = content(message);
-                // Not the address in the packet's header, which may be that of a broadcast.
+                // Not `ipi_addr`, the destination of the packet, which may be a broadcast address.
                 let address = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
                 source = Some(SourceAddress { address: address.into(), interface: 0 });
             }
@@ -137,10 +135,10 @@ fn ancillary(header: &libc::msghdr) -> (Option<SourceAddress>, Option<u32>) {
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => drops = Some(content(message)),
             _ => {}
         }
-        // SAFETY: `message` is inside of the ancillary room of this header.
+        // SAFETY: `message` is in the ancillary buffer of this header.
         next = unsafe { libc::CMSG_NXTHDR(header, message) };
     }
-    // A multicast address is none to send from, though some settings of the kernel allow it.
+    // A multicast address must not be a source, although some kernel settings allow it.
     let can_send = |source: &SourceAddress| {
         let address = source.address.to_canonical();
         !address.is_unspecified() && !address.is_multicast()
@@ -148,10 +146,10 @@ fn ancillary(header: &libc::msghdr) -> (Option<SourceAddress>, Option<u32>) {
     (source.filter(can_send), drops)
 }
 
-/// What an ancillary message of a type that has a `T` contains.
+/// Returns the content of an ancillary message, whose type must be one with a `T`.
 fn content<T: Copy>(message: &libc::cmsghdr) -> T {
-    // SAFETY: points behind the header, where the content is.
+    // SAFETY: computes a pointer to the content after the header.
     let data = unsafe { libc::CMSG_DATA(message) };
-    // SAFETY: the kernel has written a `T` there, not necessarily aligned.
+    // SAFETY: the kernel has written a `T` there, possibly unaligned.
     unsafe { ptr::read_unaligned(data.cast()) }
 }

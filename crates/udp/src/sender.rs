@@ -1,4 +1,4 @@
-//! Sending: `sendmmsg`, and the ancillary data of what it sends.
+//! Sending: `sendmmsg` and its ancillary data.
 #![allow(unsafe_code, reason = "the headers of the system call hold pointers")]
 
 use std::ffi::c_int;
@@ -8,13 +8,13 @@ use std::ptr;
 
 use nix::errno::Errno;
 
-use crate::header::{ANCILLARY_WORDS, AncillaryRoom, SocketName, empty_header, empty_name, write_name};
+use crate::header::{ANCILLARY_WORDS, AncillaryBuffer, SocketName, empty_header, empty_name, write_name};
 use crate::{DATAGRAMS_PER_CALL, OutgoingDatagrams, SourceAddress};
 
-/// Sends datagrams. Owns the headers that the system call takes.
+/// Sends datagrams. Owns the headers for the system call.
 pub struct DatagramSender {
     names: Vec<SocketName>,
-    controls: Vec<AncillaryRoom>,
+    controls: Vec<AncillaryBuffer>,
     headers: Vec<libc::mmsghdr>,
 }
 
@@ -29,38 +29,38 @@ impl Default for DatagramSender {
 }
 
 impl DatagramSender {
-    /// Sends up to a batch of messages without waiting, in order, and returns how many were sent.
+    /// Sends up to one batch of messages in order without waiting, and returns the number of messages sent.
     ///
     /// # Errors
     ///
-    /// The system's, of the first message.
+    /// The error of the system call for the first message.
     pub fn send(&mut self, socket: &impl AsRawFd, messages: &[OutgoingDatagrams<'_>]) -> nix::Result<usize> {
         let messages = &messages[..messages.len().min(DATAGRAMS_PER_CALL)];
-        let rooms = self.names.iter_mut().zip(&mut self.controls).zip(messages);
-        for (header, ((name, control), message)) in self.headers.iter_mut().zip(rooms) {
+        let memory = self.names.iter_mut().zip(&mut self.controls).zip(messages);
+        for (header, ((name, control), message)) in self.headers.iter_mut().zip(memory) {
             let header = &mut header.msg_hdr;
             header.msg_namelen = write_name(name, &message.to.peer);
             header.msg_name = ptr::from_mut(name).cast();
-            // An `IoSlice` has the layout of an `iovec`, as its documentation promises.
+            // The documentation of `IoSlice` guarantees the layout of `iovec`.
             header.msg_iov = message.datagrams.as_ptr().cast_mut().cast();
             header.msg_iovlen = message.datagrams.len() as _;
             *control = [0; ANCILLARY_WORDS];
             header.msg_control = control.as_mut_ptr().cast();
-            header.msg_controllen = size_of::<AncillaryRoom>() as _;
+            header.msg_controllen = size_of::<AncillaryBuffer>() as _;
             header.msg_controllen = write_control(header, message) as _;
         }
         let (socket, headers) = (socket.as_raw_fd(), self.headers.as_mut_ptr());
-        // SAFETY: each header points to a name, buffers and ancillary data of the lengths it says, which the
-        // kernel reads only; the buffers live as long as `messages`, and the rest belongs to `self`.
+        // SAFETY: each header points to a name, buffers and ancillary data of the lengths in the header. The kernel
+        // only reads them. The buffers live as long as `messages`, and `self` owns the rest.
         let count = unsafe { libc::sendmmsg(socket, headers, messages.len() as _, libc::MSG_DONTWAIT as _) };
         Ok(usize::try_from(Errno::result(count)?).unwrap_or_default())
     }
 }
 
-/// Writes the source and the segment size of a message into its header's ancillary room, as far as it has
-/// any, and returns how many bytes that takes.
+/// Writes the source and the segment size of a message, if any, into the ancillary buffer of its header. Returns the
+/// number of bytes written.
 fn write_control(header: &libc::msghdr, message: &OutgoingDatagrams<'_>) -> usize {
-    // SAFETY: the ancillary room of this header is zeroed, aligned and large enough for one message.
+    // SAFETY: the ancillary buffer of this header is zeroed, aligned and large enough for one message.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
     let mut length = 0;
     match message.to.source {
@@ -81,7 +81,7 @@ fn write_control(header: &libc::msghdr, message: &OutgoingDatagrams<'_>) -> usiz
         && let Some(first) = message.datagrams.first()
     {
         if length > 0 {
-            // SAFETY: the message before this one is complete, and there is room for another one.
+            // SAFETY: the previous message is complete, and the buffer has space for another one.
             next = unsafe { libc::CMSG_NXTHDR(header, next) };
         }
         length += write_message(next, libc::SOL_UDP, libc::UDP_SEGMENT, first.len() as u16);
@@ -89,19 +89,19 @@ fn write_control(header: &libc::msghdr, message: &OutgoingDatagrams<'_>) -> usiz
     length
 }
 
-/// Writes one ancillary message and returns how many bytes it takes.
+/// Writes one ancillary message and returns the number of bytes written.
 fn write_message<T: Copy>(message: *mut libc::cmsghdr, level: c_int, kind: c_int, content: T) -> usize {
     let size = size_of::<T>() as u32;
     // SAFETY: computes a length.
     let length = unsafe { libc::CMSG_LEN(size) };
-    // SAFETY: null, or a place inside of a zeroed, aligned room that is large enough.
+    // SAFETY: null, or in a zeroed, aligned buffer that is large enough.
     let Some(header) = (unsafe { message.as_mut() }) else { return 0 };
     header.cmsg_level = level;
     header.cmsg_type = kind;
     header.cmsg_len = length as _;
-    // SAFETY: points behind the header, where the content goes.
+    // SAFETY: computes a pointer to the content after the header.
     let data = unsafe { libc::CMSG_DATA(message) };
-    // SAFETY: the room is large enough for the content, which need not be aligned.
+    // SAFETY: the buffer is large enough for the content, and the write may be unaligned.
     unsafe { ptr::write_unaligned(data.cast(), content) };
     // SAFETY: computes a length.
     (unsafe { libc::CMSG_SPACE(size) }) as usize

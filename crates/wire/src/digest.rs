@@ -1,26 +1,26 @@
-//! The message digest: the key under which everything is counted.
+//! The message digest: the key of every record.
 
 use std::fmt;
 
-/// A message's digest as Pyzor clients compute it: the 20 bytes of a SHA-1.
+/// The digest of a message as computed by Pyzor clients: the 20 bytes of a SHA-1.
 ///
-/// On the wire and in every database it is written as 40 hexadecimal digits; we write lower case
-/// and read either.
+/// Written as 40 hexadecimal digits in the protocol and in every database: lower case when written, either case when
+/// read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 20]);
 
-/// How many characters a digest's text has.
+/// The length of a digest as hexadecimal text.
 pub const HEX_LEN: usize = 40;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 impl Digest {
-    /// The digest with these bytes.
+    /// Returns the digest with these bytes.
     pub fn from_bytes(bytes: [u8; 20]) -> Self {
         Self(bytes)
     }
 
-    /// Reads exactly 40 hexadecimal digits of either case; anything else is no digest.
+    /// Parses exactly 40 hexadecimal digits of either case.
     pub fn from_hex(text: &[u8]) -> Option<Self> {
         let text: &[u8; HEX_LEN] = text.try_into().ok()?;
         let mut bytes = [0; 20];
@@ -30,22 +30,22 @@ impl Digest {
             *byte = high << 4 | low & 15;
             all |= high | low;
         }
-        // Asked once: a branch for each digit costs more than all the rest.
+        // Checked once at the end: a branch per digit would cost more than the rest of the function.
         (all < NO_DIGIT).then_some(Self(bytes))
     }
 
-    /// The first eight of its bytes, as a number.
+    /// The first eight bytes as a number in native byte order.
     pub fn prefix(&self) -> u64 {
         self.0.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
     }
 
-    /// The digest as 40 lower-case hexadecimal digits.
+    /// Returns the digest as 40 lower-case hexadecimal digits.
     pub fn to_hex(self) -> [u8; HEX_LEN] {
         hex(&self.0)
     }
 }
 
-/// The bytes of a SHA-1 as lower-case hexadecimal digits.
+/// Returns the bytes of a SHA-1 as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8; 20]) -> [u8; HEX_LEN] {
     let mut text = [0; HEX_LEN];
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
@@ -55,7 +55,7 @@ pub fn hex(bytes: &[u8; 20]) -> [u8; HEX_LEN] {
     text
 }
 
-/// The values of hexadecimal digits, and `NO_DIGIT` for what is none.
+/// The values of hexadecimal digits by character; `NO_DIGIT` for other characters.
 const NIBBLES: [u8; 256] = {
     let mut nibbles = [NO_DIGIT; 256];
     let mut value = 0;
@@ -86,14 +86,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn upper_case_is_folded() {
+    fn upper_case_is_converted_to_lower_case() {
         let upper = Digest::from_hex(b"DA39A3EE5E6B4B0D3255BFEF95601890AFD80709").unwrap();
         assert_eq!(&upper.to_hex(), b"da39a3ee5e6b4b0d3255bfef95601890afd80709");
         assert_eq!(upper.to_string(), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
     }
 
     #[test]
-    fn anything_but_forty_hexadecimal_digits_is_no_digest() {
+    fn text_other_than_forty_hexadecimal_digits_is_refused() {
         for text in [
             "",
             "da39",

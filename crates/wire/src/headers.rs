@@ -1,17 +1,17 @@
-//! A datagram as header fields and a body.
+//! Parsing of datagrams into header fields and a body.
 
 use std::ops::Range;
 
 use memchr::{memchr_iter, memchr2};
 
-/// Splits datagrams into header fields, keeping its buffers from one datagram to the next.
+/// Parses datagrams into header fields. Keeps its buffers between datagrams.
 #[derive(Debug, Default)]
 pub struct HeaderParser {
     repaired: Vec<u8>,
     fields: Vec<FieldSpan>,
 }
 
-/// A datagram as header fields and a body.
+/// A datagram split into header fields and a body.
 #[derive(Clone, Copy, Debug)]
 pub struct ParsedMessage<'a> {
     text: &'a [u8],
@@ -23,10 +23,10 @@ pub struct ParsedMessage<'a> {
 /// One header field, as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeaderField<'a> {
-    /// The name in the case in which it was sent.
+    /// The name, its case unchanged.
     pub name: &'a [u8],
-    /// The value without the blanks before it and the line end behind it. A folded value keeps
-    /// its inner line ends and blanks; trailing blanks belong to the value.
+    /// The value without leading blanks and the final line end. A folded value keeps its inner line ends and blanks;
+    /// trailing blanks are part of the value.
     pub value: &'a [u8],
 }
 
@@ -37,7 +37,7 @@ struct FieldSpan {
 }
 
 impl HeaderParser {
-    /// Splits a datagram. There is no malformed one: what is no header field begins the body.
+    /// Parses a datagram. Never fails: the first line that is not a header field starts the body.
     pub fn parse<'a>(&'a mut self, datagram: &'a [u8]) -> ParsedMessage<'a> {
         let text = repair(datagram, &mut self.repaired);
         let mut rest = LineScanner { text, at: 0 };
@@ -53,12 +53,12 @@ impl HeaderParser {
             match bytes.first() {
                 Some(b' ' | b'\t') => match self.fields.last_mut() {
                     Some(field) if foldable => field.value.end = line.end,
-                    // Nothing to continue: the line is dropped.
+                    // No field to continue: the line is ignored.
                     _ => {}
                 },
                 _ if bytes.starts_with(b"From ") => {
-                    // A mailbox's envelope line is passed over, but as the last line of the
-                    // headers it belongs to the body.
+                    // The envelope line of a mailbox is skipped, but as the last line of the headers it belongs
+                    // to the body.
                     foldable = false;
                     envelope = (!at_first).then_some((line.start, line.end));
                 }
@@ -97,8 +97,8 @@ impl<'a> ParsedMessage<'a> {
             .map(move |span| HeaderField { name: &text[span.name.clone()], value: &text[span.value.clone()] })
     }
 
-    /// Writes the text that a signature covers: every field but `Sig`, an empty line and the
-    /// body, with plain line ends and without white space at either end.
+    /// Writes the text covered by a signature: every field except `Sig`, an empty line and the body, with LF line ends
+    /// and without trailing white space.
     pub fn write_signed_text(&self, out: &mut Vec<u8>) {
         out.clear();
         for field in self.fields() {
@@ -121,21 +121,21 @@ impl<'a> ParsedMessage<'a> {
     }
 }
 
-/// White space as the established server strips it from texts.
+/// Whether a byte is white space to Python's `str.strip`.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r' | 0x1c..=0x1f)
 }
 
-/// Old clients put an empty line between headers: pairs of newlines become one, so three or more
-/// still leave an empty line. Newlines at the very end mean nothing and go first, since every
-/// client sends them and without them hardly any datagram needs a copy.
+/// Repairs the datagrams of old clients, which put an empty line between headers: each pair of newlines becomes one, so
+/// three or more still leave an empty line. Trailing newlines have no meaning and are removed first, because every
+/// client sends them and hardly any datagram without them needs a copy.
 fn repair<'a>(datagram: &'a [u8], repaired: &'a mut Vec<u8>) -> &'a [u8] {
     let end = datagram.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
     if end == 0 {
         return &[];
     }
     let text = &datagram[..end];
-    // The text does not end with a newline.
+    // `at + 1` is in bounds, because the text does not end with a newline.
     if !memchr_iter(b'\n', text).any(|at| text[at + 1] == b'\n') {
         return text;
     }
@@ -148,7 +148,7 @@ fn repair<'a>(datagram: &'a [u8], repaired: &'a mut Vec<u8>) -> &'a [u8] {
     repaired
 }
 
-/// The length of the field name that the line begins with, if a colon follows it.
+/// Returns the length of the field name at the start of a line, if a colon follows it.
 fn name_length(line: &[u8]) -> Option<usize> {
     let length = line.iter().position(|byte| !matches!(byte, 0x21..=0x39 | 0x3b..=0x7e))?;
     (line[length] == b':').then_some(length)
@@ -168,13 +168,13 @@ fn push_plain_line_ends(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// Goes through lines ended by LF, CRLF or CR.
+/// Iterates over lines that end with LF, CRLF or CR.
 struct LineScanner<'a> {
     text: &'a [u8],
     at: usize,
 }
 
-/// A line's place in the text: `start..end` without its line end, `next` behind it.
+/// The position of a line: `start..end` excludes the line end, and `next` is the start of the next line.
 struct LineSpan {
     start: usize,
     end: usize,
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_line_end_ends_a_line() {
+    fn lines_end_with_lf_crlf_or_cr() {
         let expected = pairs(&[("Op", "ping"), ("PV", "2.1")]);
         for datagram in [
             &b"Op: ping\nPV: 2.1\n"[..],
@@ -246,18 +246,18 @@ mod tests {
     }
 
     #[test]
-    fn leading_blanks_of_a_value_go_and_trailing_ones_stay() {
+    fn leading_blanks_of_a_value_are_removed_and_trailing_ones_kept() {
         assert_eq!(fields(b"Op:ping\nPV:\t2.1 \t\n"), pairs(&[("Op", "ping"), ("PV", "2.1 \\t")]));
     }
 
     #[test]
-    fn a_folded_value_keeps_its_line_ends() {
+    fn folded_value_keeps_its_line_ends() {
         assert_eq!(fields(b"Thread: 30\r\n 00\nOp: x\n"), pairs(&[("Thread", "30\\r\\n 00"), ("Op", "x")]));
         assert_eq!(fields(b" Op: ping\nPV: 2\n"), pairs(&[("PV", "2")]));
     }
 
     #[test]
-    fn a_line_that_is_no_header_begins_the_body() {
+    fn first_line_that_is_not_a_header_starts_the_body() {
         for line in ["Op : ping", "Foo Bar: x", "junk", ">From x", "\u{7f}: x", "\u{e9}: x"] {
             let datagram = format!("A: 1\n{line}\nB: 2\n");
             assert_eq!(fields(datagram.as_bytes()), pairs(&[("A", "1")]), "{line}");
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn nameless_and_envelope_lines_are_passed_over() {
+    fn nameless_and_envelope_lines_are_skipped() {
         assert_eq!(
             fields(b"From me\nA: 1\n: x\n folded\nFrom you\n folded\nB: 2"),
             pairs(&[("A", "1"), ("B", "2")])
@@ -274,14 +274,14 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_line_that_ends_the_headers_belongs_to_the_body() {
+    fn envelope_line_that_ends_the_headers_belongs_to_the_body() {
         assert_eq!(signed(b"A: 1\nFrom you\r\n\r\nbody\n"), "A: 1\\n\\nFrom you\\nbody");
         assert_eq!(signed(b"A: 1\nFrom you\n"), "A: 1\\n\\nFrom you");
         assert_eq!(signed(b"From you\nA: 1\n"), "A: 1");
     }
 
     #[test]
-    fn the_signed_text_has_every_field_but_the_signature() {
+    fn signed_text_has_every_field_except_the_signature() {
         assert_eq!(
             signed(b"op:ping\r\nSIG: 1\r\nEmpty:\r\nX: a\r\n b\r\nsig: 2\r\n\r\n"),
             "op: ping\\nEmpty: \\nX: a\\n b"

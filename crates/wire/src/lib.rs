@@ -1,8 +1,8 @@
-//! The Pyzor protocol: bytes of a datagram to values and back, for servers and clients. Knows nothing of sockets,
-//! accounts or databases.
+//! The Pyzor protocol: parses and writes datagrams, for servers and clients. Independent of sockets, accounts and
+//! databases.
 //!
-//! The request format is that of RFC 822 headers as Python's `email` package reads them, which
-//! the established clients were written against; what differs is in `docs/compatibility.md`.
+//! A request consists of RFC 822 headers as Python's `email` package parses them, because the established clients and
+//! servers use that package. `docs/compatibility.md` lists the differences.
 
 pub mod digest;
 pub mod headers;
@@ -13,5 +13,5 @@ pub mod reply_reader;
 pub mod request;
 pub mod signature;
 
-/// The longest datagram that is looked at, in bytes; what lies beyond is cut off.
+/// The longest datagram that is parsed, in bytes. Longer ones are truncated.
 pub const MAX_DATAGRAM: usize = 8192;

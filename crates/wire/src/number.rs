@@ -1,19 +1,19 @@
-//! Numbers as the established server reads them, which is as Python does.
+//! Numbers, parsed as Python does, because the established server is written in Python.
 
-/// Why a text is no protocol version that can be served.
+/// Error of a protocol version that is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionError {
-    /// It is no number.
+    /// The text is not a number.
     Malformed,
-    /// It is a number whose whole part is not 2.
+    /// The integer part of the number is not 2.
     Unsupported,
 }
 
-/// Checks a protocol version: any decimal number whose whole part is 2.
+/// Checks a protocol version: any decimal number with the integer part 2.
 ///
 /// # Errors
 ///
-/// Says whether the text is no number or another version. Infinity is another version.
+/// The text is not a number, or another version. Infinity counts as another version.
 pub fn check_version(text: &[u8]) -> Result<(), VersionError> {
     if text == b"2.1" {
         return Ok(());
@@ -28,8 +28,8 @@ pub fn check_version(text: &[u8]) -> Result<(), VersionError> {
     }
 }
 
-/// A whole number: optional sign, leading zeros, single underscores between digits, white space
-/// around it. What exceeds 64 bits becomes the nearest that does not.
+/// Parses an integer. Allows a sign, leading zeros, single underscores between digits, and white space around it.
+/// Saturates at the limits of 64 bits.
 pub fn integer(text: &[u8]) -> Option<i64> {
     let text = trim(text);
     let (negative, digits) = match text {
@@ -41,7 +41,7 @@ pub fn integer(text: &[u8]) -> Option<i64> {
         return None;
     }
     let digits = digits.iter().filter(|byte| **byte != b'_').map(|digit| i64::from(digit - b'0'));
-    // One more fits below zero than above it.
+    // Negative numbers are built downwards, because i64::MIN has no positive counterpart.
     Some(if negative {
         digits.fold(0i64, |number, digit| number.saturating_mul(10).saturating_sub(digit))
     } else {
@@ -61,7 +61,7 @@ fn float(text: &[u8]) -> Option<f64> {
     plain.parse().ok()
 }
 
-/// `digits[.digits][e[sign]digits]`, where one of the parts around the point may be missing.
+/// Whether the text is `digits[.digits][e[sign]digits]`. The digits on one side of the point may be missing.
 fn is_decimal(text: &[u8]) -> bool {
     let (mantissa, exponent) = match text.iter().position(|byte| *byte == b'e') {
         Some(at) => (&text[..at], Some(&text[at + 1..])),
@@ -79,13 +79,13 @@ fn is_decimal(text: &[u8]) -> bool {
         && exponent.is_none_or(are_digits)
 }
 
-/// One or more digits with at most one underscore between two of them.
+/// Whether the text is one or more digits, with at most one underscore between two of them.
 fn are_digits(text: &[u8]) -> bool {
     !text.is_empty()
         && text.split(|byte| *byte == b'_').all(|run| !run.is_empty() && run.iter().all(u8::is_ascii_digit))
 }
 
-/// Without the white space that numbers may have around them, which is less than texts may have.
+/// Removes the white space allowed around numbers, which excludes the separators 0x1c to 0x1f.
 fn trim(text: &[u8]) -> &[u8] {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
     let start = text.iter().position(|byte| !is_blank(byte)).unwrap_or(text.len());
@@ -93,7 +93,7 @@ fn trim(text: &[u8]) -> &[u8] {
     &text[start..end]
 }
 
-/// Appends a number in decimal; the formatting machinery costs several times as much.
+/// Appends a number in decimal. Several times as fast as `write!`.
 pub fn push_number(out: &mut Vec<u8>, number: i64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_whose_whole_part_is_two_are_served() {
+    fn versions_with_integer_part_two_are_accepted() {
         for text in [
             "2", "2.", "2.0", "2.1", "2.9", "+2.1", "002.1", "2e0", "20e-1", "2.1_0", "2_1e-1", " 2.1\n ",
             "2.1\t",
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_malformed() {
+    fn text_that_is_not_a_number_is_malformed() {
         for text in [
             "",
             "abc",
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_are_read_as_python_reads_them() {
+    fn integers_are_parsed_as_python_does() {
         for (text, number) in [
             ("+1795343270", 1_795_343_270),
             ("01795343270", 1_795_343_270),

@@ -5,9 +5,9 @@ use std::fmt;
 /// An operation that this server implements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
-    /// Says that the server is alive.
+    /// Checks that the server is running.
     Ping,
-    /// Answers a check with fixed, impossible counts, for tests of a client's set-up.
+    /// Answers a check with fixed, impossible counts, for tests of a client's configuration.
     Pong,
     /// Reads both counts of a digest.
     Check,
@@ -15,7 +15,7 @@ pub enum Op {
     Info,
     /// Counts digests as spam.
     Report,
-    /// Counts digests as no spam.
+    /// Counts digests as not spam.
     Whitelist,
 }
 
@@ -24,12 +24,12 @@ impl Op {
     pub const ALL: [Self; 6] =
         [Self::Ping, Self::Pong, Self::Check, Self::Info, Self::Report, Self::Whitelist];
 
-    /// The operation of exactly this name, which is lower case.
+    /// Returns the operation with this name, which is case-sensitive.
     pub fn from_name(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|op| op.name().as_bytes() == name)
     }
 
-    /// The operation's name on the wire and in access files.
+    /// The name in the protocol and in access files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ping => "ping",

@@ -1,42 +1,41 @@
-//! Replies as bytes.
+//! Encoding of replies.
 //!
-//! Clients parse them with as little as a regular expression, so the order of the headers (code,
-//! diagnosis, version, thread, then the operation's own), the line ends and the empty line at the
-//! end are part of the protocol.
+//! Some clients parse replies with a regular expression. So the order of the headers (code, diagnosis, version, thread,
+//! then those of the operation), the line ends and the empty line at the end are part of the protocol.
 
 use crate::number::push_number;
 
-/// Why a request is answered with an error.
+/// Reason for an error reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// There is no protocol version.
+    /// The protocol version is missing.
     MissingVersion,
-    /// The protocol version is no number.
+    /// The protocol version is not a number.
     MalformedVersion,
     /// A digest is not 40 hexadecimal digits.
     InvalidDigest,
     /// The account does not exist.
     UnknownUser,
-    /// The time of signing is missing or no whole number.
+    /// The time of signing is missing or not an integer.
     InvalidTime,
-    /// The time of signing is too far from now.
+    /// The time of signing differs too much from the current time.
     TimeOutOfRange,
-    /// The signature is not that of the account.
+    /// The signature does not match the account.
     InvalidSignature,
-    /// The access file does not let the user do this.
+    /// The access file does not grant the operation to the user.
     Forbidden,
-    /// The database cannot be reached or does not accept the change.
+    /// The database is unavailable or does not accept the change.
     Unavailable,
     /// The stored record cannot be decoded.
     DamagedRecord,
     /// The access file grants an operation that does not exist.
     NotImplemented,
-    /// The protocol version is another one.
+    /// The server does not support the protocol version.
     UnsupportedVersion,
 }
 
 impl Refusal {
-    /// The reply's code.
+    /// The code of the reply.
     pub const fn code(self) -> u16 {
         match self {
             Self::MissingVersion | Self::MalformedVersion | Self::InvalidDigest => 400,
@@ -48,7 +47,7 @@ impl Refusal {
         }
     }
 
-    /// The reply's diagnosis. These texts are fixed: clients print them.
+    /// The diagnosis of the reply. These texts are part of the protocol, and clients print them.
     pub const fn diagnosis(self) -> &'static str {
         match self {
             Self::MissingVersion => "Bad request: Protocol Version not specified in request",
@@ -62,22 +61,22 @@ impl Refusal {
             Self::Unavailable => "Internal Server Error: Database temporarily unavailable.",
             Self::DamagedRecord => "Internal Server Error: Damaged record.",
             Self::NotImplemented => "Not implemented: Requested operation is not implemented.",
-            // Nothing follows the blank: the original says no more.
+            // The trailing blank is that of the established server.
             Self::UnsupportedVersion => "Version Not Supported: ",
         }
     }
 }
 
-/// How often a digest was reported and whitelisted.
+/// The counts of a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecordCounts {
-    /// Reports as spam. A database may hold a negative number.
+    /// Reports as spam. A database may contain a negative number.
     pub reports: i64,
-    /// Whitelistings as no spam. A database may hold a negative number.
+    /// Whitelistings as not spam. A database may contain a negative number.
     pub whitelists: i64,
 }
 
-/// When a digest was reported and whitelisted first and last, in seconds since the Unix epoch; 0 for never.
+/// The times of a record, in seconds since the Unix epoch; 0: never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecordTimes {
     /// The first report.
@@ -90,23 +89,23 @@ pub struct RecordTimes {
     pub wl_updated: i64,
 }
 
-/// What a successful operation answers besides its success.
+/// The result of a successful operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing.
+    /// Success without data.
     Done,
-    /// Both counts, as a check does.
+    /// Both counts, for a check.
     Counts(RecordCounts),
-    /// All four times and both counts, as an info does.
+    /// All four times and both counts, for an info.
     Details(RecordTimes, RecordCounts),
 }
 
 impl Answer {
-    /// What a pong answers: counts that no message has, without a look into the database.
+    /// The answer to a pong: counts that no message has.
     pub const PONG: Self = Self::Counts(RecordCounts { reports: i64::MAX, whitelists: 0 });
 }
 
-/// Appends the reply to a request with this thread.
+/// Appends the reply to a request with the thread `thread`.
 pub fn encode(out: &mut Vec<u8>, thread: &[u8], outcome: Result<Answer, Refusal>) {
     match outcome {
         Ok(_) => out.extend_from_slice(b"Code: 200\nDiag: OK\nPV: 2.1\nThread: "),
@@ -134,8 +133,8 @@ pub fn encode(out: &mut Vec<u8>, thread: &[u8], outcome: Result<Answer, Refusal>
     out.push(b'\n');
 }
 
-/// Echoes a thread as received, but for the line ends in a folded one, which would read as header
-/// lines of their own or end the headers.
+/// Appends the thread as received, with each line end replaced by a blank: a folded thread could otherwise add headers
+/// or end them.
 fn push_thread(out: &mut Vec<u8>, thread: &[u8]) {
     if !thread.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
         out.extend_from_slice(thread);
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn success_names_code_diagnosis_version_and_thread() {
+    fn success_has_code_diagnosis_version_and_thread() {
         assert_eq!(text(b"3000", Ok(Answer::Done)), "Code: 200\nDiag: OK\nPV: 2.1\nThread: 3000\n\n");
         assert_eq!(text(b"", Ok(Answer::Done)), "Code: 200\nDiag: OK\nPV: 2.1\nThread: \n\n");
     }
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_has_no_counts() {
+    fn refusal_has_no_counts() {
         assert_eq!(
             text(b"1", Err(Refusal::UnsupportedVersion)),
             "Code: 505\nDiag: Version Not Supported: \nPV: 2.1\nThread: 1\n\n"
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_cannot_add_header_lines() {
+    fn thread_cannot_add_header_lines() {
         assert_eq!(
             text(b"30\r\n 00\n\t1\r x", Ok(Answer::Done)),
             "Code: 200\nDiag: OK\nPV: 2.1\nThread: 30  00 \\t1  x\n\n"

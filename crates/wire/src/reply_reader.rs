@@ -1,52 +1,51 @@
-//! Reads replies, as clients do.
+//! Parsing of replies, for clients.
 
 use crate::op::Op;
 
-/// A reply, as far as clients need it.
+/// The fields of a reply that clients need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceivedReply {
-    /// The `Thread` of the request that it answers.
+    /// `Thread`, which identifies the request.
     pub thread: u64,
-    /// Whether it is done, or why not.
+    /// `Code`, or its substitute.
     pub code: Code,
-    /// Whether its `Count` is above 0.
+    /// Whether `Count` is above 0.
     pub is_found: bool,
-    /// Whether it has both `Count` and `WL-Count`, and both are numbers.
+    /// Whether `Count` and `WL-Count` are present and numbers.
     pub has_counts: bool,
 }
 
 /// The code of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
-    /// The reply is the request itself, as a bare echo sends it.
+    /// The reply is the request itself, sent back by an echo service.
     Echo,
-    /// `Code`, 0 if there is none that is a number.
+    /// `Code`; 0 if it is missing or not a number.
     Number(u16),
-    /// `Code` is 200, but a count that this operation asks for is missing.
+    /// `Code` is 200, but a count that the operation requires is missing.
     WithoutCount,
 }
 
 impl Code {
-    /// Whether the request was done.
+    /// Whether the request succeeded.
     pub fn is_success(self) -> bool {
         matches!(self, Self::Echo | Self::Number(200))
     }
 }
 
 impl ReceivedReply {
-    /// What this reply says to a request for this operation: its code, unless that is 200 and the reply lacks
-    /// the counts that clients need.
+    /// The code as an answer to `op`: [`Code::WithoutCount`] if it is 200 but required counts are missing.
     pub fn code_for(self, op: Op) -> Code {
-        let wants_counts = matches!(op, Op::Check | Op::Info | Op::Pong);
+        let requires_counts = matches!(op, Op::Check | Op::Info | Op::Pong);
         match self.code {
-            Code::Number(200) if wants_counts && !self.has_counts => Code::WithoutCount,
+            Code::Number(200) if requires_counts && !self.has_counts => Code::WithoutCount,
             code => code,
         }
     }
 
-    /// Reads a reply; nothing if it has no `Thread` that is a number.
+    /// Parses a reply. Returns none if `Thread` is missing or not a number.
     pub fn parse(datagram: &[u8]) -> Option<Self> {
-        // Most replies begin so, and looking for each name takes several times as long.
+        // Most replies start with this text. Comparing it is several times as fast as parsing the fields.
         const USUAL: &[u8] = b"Code: 200\nDiag: OK\nPV: 2.1\nThread: ";
         let mut reply = Self { thread: 0, code: Code::Number(0), is_found: false, has_counts: false };
         let (mut has_count, mut has_wl_count) = (false, false);
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_read_in_any_order_of_their_headers() {
+    fn replies_are_parsed_in_any_order_of_their_headers() {
         let found =
             Some(ReceivedReply { thread: 7000, code: Code::Number(200), is_found: true, has_counts: true });
         assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\nCount: 10\nWL-Count: 0\n\n"), found);
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_and_echoes_are_told_apart() {
+    fn failures_and_echoes_have_different_codes() {
         let with = |code| Some(ReceivedReply { thread: 9, code, is_found: false, has_counts: false });
         assert_eq!(parsed("Code: 403\nDiag: no: never\nPV: 2.1\nThread: 9\n\n"), with(Code::Number(403)));
         assert_eq!(parsed("Diag: what\nThread: 9\n\n"), with(Code::Number(0)));
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn success_without_the_counts_that_were_asked_for_is_none() {
+    fn success_without_the_required_counts_is_a_failure() {
         for (counts, is_complete) in [
             ("Count: 0\nWL-Count: 3\n", true),
             ("WL-Count: 0\nCount: -1\n", true),
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_thread_is_no_reply() {
+    fn text_without_a_thread_is_not_a_reply() {
         for text in
             ["", "\n", "Code: 200\n\n", "Thread: \n\n", "Thread: 1a\n", "Thread: 99999999999999999999999\n"]
         {

@@ -1,32 +1,32 @@
-//! The header fields of a request that the protocol knows.
+//! The header fields of a request.
 
 use super::headers::ParsedMessage;
 
-/// The user who needs no account and is never authenticated.
+/// The user without an account, who is never authenticated.
 pub const ANONYMOUS: &str = "anonymous";
 
-/// A request's known header fields; of repeated ones the first counts.
+/// The known header fields of a request. The first of repeated fields counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     message: ParsedMessage<'a>,
-    /// The operation's name; none is treated as an empty one.
+    /// The name of the operation; empty if missing.
     pub op: &'a [u8],
-    /// What the client wants back to tell replies apart; any text.
+    /// The text that the reply echoes, so that clients can match replies to requests.
     pub thread: &'a [u8],
     /// The protocol version as text.
     pub version: Option<&'a [u8]>,
-    /// The account; none is treated as an empty one, which means anonymous.
+    /// The account; empty if missing, which means anonymous.
     pub user: &'a [u8],
     /// The time of signing, as text.
     pub time: Option<&'a [u8]>,
     /// The signature, as text.
     pub signature: Option<&'a [u8]>,
-    /// Whether the datagram is itself a reply, since it has a code or a diagnosis.
+    /// Whether the datagram is itself a reply: it has a code or a diagnosis.
     pub is_reply: bool,
 }
 
 impl<'a> Request<'a> {
-    /// Picks the known fields out of a message.
+    /// Returns the known fields of a message.
     pub fn new(message: ParsedMessage<'a>) -> Self {
         let (mut op, mut thread, mut version, mut user, mut time, mut signature) =
             (None, None, None, None, None, None);
@@ -59,12 +59,12 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Whether it comes from the anonymous user, who has no account and does not sign.
+    /// Whether the request is by the anonymous user, who has no account and does not sign.
     pub fn is_anonymous(&self) -> bool {
         self.user.is_empty() || self.user == ANONYMOUS.as_bytes()
     }
 
-    /// The digests of the request as they were sent, in order.
+    /// The digests as received, in order.
     pub fn digests(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         self.message
             .fields()
@@ -72,7 +72,7 @@ impl<'a> Request<'a> {
             .map(|field| field.value)
     }
 
-    /// The message, whose signed text authentication needs.
+    /// The message, for its signed text.
     pub fn message(&self) -> &ParsedMessage<'a> {
         &self.message
     }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_repeated_fields_counts_and_digests_are_collected() {
+    fn first_of_repeated_fields_counts_and_digests_are_collected() {
         let mut parser = HeaderParser::default();
         let request = Request::new(
             parser.parse(b"op: check\nOp: report\nOP-DIGEST: a\nPV: 2.1\nOp-Digest: b\npv: 3\nThread: 1\n"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_or_a_diagnosis_marks_a_reply() {
+    fn code_or_diagnosis_marks_a_reply() {
         let mut parser = HeaderParser::default();
         assert!(Request::new(parser.parse(b"code: 200\nOp: ping\n")).is_reply);
         assert!(Request::new(parser.parse(b"Op: ping\nDiag: OK\n")).is_reply);

@@ -8,19 +8,19 @@ use subtle::ConstantTimeEq;
 use crate::digest::{HEX_LEN, hex};
 use crate::number::push_number;
 
-/// What the passwd file's key and the account's name are hashed to; all that signing needs.
+/// The hash of an account name and its key from the passwd file, which is enough to sign.
 #[derive(Clone)]
 pub struct KeyHash([u8; HEX_LEN]);
 
 impl KeyHash {
-    /// The hash for an account. Upper case in the key does not matter, in the name it does.
+    /// Returns the hash for an account. The name is case-sensitive, the key is not.
     pub fn new(user: &str, key: &str) -> Self {
         let mut text = format!("{user}:").into_bytes();
         text.extend(key.bytes().map(|byte| byte.to_ascii_lowercase()));
         Self(hex(&Sha1::digest(text).into()))
     }
 
-    /// The signature of a text signed at this time, in seconds since the epoch.
+    /// Returns the signature of a text signed at `time`, in seconds since the Unix epoch.
     pub fn sign(&self, text: &[u8], time: i64) -> [u8; HEX_LEN] {
         let mut inner = Vec::with_capacity(20 + 1 + 20 + 1 + HEX_LEN);
         inner.extend_from_slice(&Sha1::digest(text));
@@ -38,8 +38,7 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-/// Whether a received signature is the expected one, in a time that does not tell where it
-/// differs.
+/// Compares a received signature with the expected one in constant time.
 pub fn equal(received: &[u8], expected: &[u8; HEX_LEN]) -> bool {
     received.ct_eq(expected).into()
 }
