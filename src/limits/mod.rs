@@ -1,8 +1,8 @@
-//! Which datagrams are accepted, and how often: networks that are allowed or denied, and rates a source prefix.
+//! Access control by source address: allowed and denied networks, and rate limits per source prefix.
 //!
-//! Looked at before anything of a datagram is parsed. Knows addresses and a clock, no sockets and no
-//! protocol. An IPv4 address within IPv6 (`::ffff:192.0.2.1`, as a socket on `::` sees IPv4) is the
-//! IPv4 address, for every rule and limit.
+//! Applied before a datagram is parsed. Depends on addresses and a clock, not on sockets or the protocol. Every rule
+//! and limit treats an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`, as a socket on `::` reports IPv4 clients) as the
+//! IPv4 address.
 
 mod networks;
 mod table;
@@ -16,14 +16,14 @@ pub(crate) use self::networks::{Networks, NetworksError};
 use self::table::{BucketSlot, BucketTable};
 use crate::logging::allowance::{Allowance, withheld_note};
 
-/// What is limited, each by a rate of its own.
+/// The rate limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RateLimit {
     /// All datagrams.
     Requests,
-    /// Replies that refuse something for which the request is to blame.
+    /// Replies that refuse a request the handler rejects.
     Errors,
-    /// Reports and whitelistings of the anonymous user.
+    /// Reports and whitelistings by the anonymous user.
     Writes,
 }
 
@@ -37,40 +37,39 @@ impl RateLimit {
     }
 }
 
-/// Which datagrams an operator wants to be accepted.
+/// The configured rules for sources.
 #[derive(Clone, Debug)]
 pub(crate) struct AdmissionRules {
-    /// The networks whose datagrams are accepted; empty: all.
+    /// Networks whose datagrams are accepted; empty: all.
     pub(crate) allow: Networks,
-    /// The networks whose datagrams are refused, even if allowed.
+    /// Networks whose datagrams are dropped, even if they are in `allow`.
     pub(crate) deny: Networks,
-    /// How many of each limit a second and prefix, in the order of [`RateLimit`]; 0 is no limit.
+    /// Rates per second and prefix, in the order of [`RateLimit`]; 0: no limit.
     pub(crate) rates: [u32; 3],
-    /// How many seconds' worth may come at once.
+    /// The size of a burst, in seconds of the rate.
     pub(crate) burst: u32,
-    /// The networks that no rate limits.
+    /// Networks without rate limits.
     pub(crate) exempt: Networks,
-    /// Whether what exceeds a rate is only reported.
+    /// Whether datagrams beyond a limit are only logged, not dropped.
     pub(crate) log_only: bool,
-    /// How many leading bits of an IPv4 address, up to 32, and of an IPv6 address, up to 64, make a prefix.
+    /// The length of a prefix in bits: for IPv4, up to 32, and for IPv6, up to 64.
     pub(crate) prefix: (u8, u8),
-    /// How many prefixes are remembered.
+    /// The number of prefixes in the table.
     pub(crate) table: usize,
 }
 
-/// What becomes of a datagram.
+/// The decision on a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It is accepted.
+    /// The datagram is accepted.
     Admitted(AdmittedSource),
-    /// It comes from a network that is denied, or not among the allowed ones.
+    /// Its network is denied, or not among the allowed ones.
     Denied,
-    /// It is one too many.
+    /// It exceeds the limit on requests.
     Exceeds,
 }
 
-/// Where an admitted datagram came from, for the limits that are known later only. Holds until the next
-/// datagram enters.
+/// The source of an admitted datagram, for the limits that apply after parsing. Valid until the next datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AdmittedSource {
     address: IpAddr,
@@ -84,30 +83,31 @@ impl AdmittedSource {
     }
 }
 
-/// Applies the rules to one datagram after the other.
+/// Applies the rules to datagrams.
 #[derive(Debug)]
 pub(crate) struct Gate {
     rules: AdmissionRules,
     allows_all: bool,
-    /// None: nothing is limited.
+    /// None if there is no rate limit.
     rates: Option<RateState>,
 }
 
 #[derive(Debug)]
 struct RateState {
     table: BucketTable,
-    /// How many nanoseconds one takes of each limit; 0 is no limit.
+    /// Nanoseconds per datagram, for each limit; 0: no limit.
     intervals: [u64; 3],
+    /// In nanoseconds.
     burst: u64,
     start: Instant,
-    /// Nanoseconds since the start.
+    /// Nanoseconds since `start`.
     now: u64,
     exceeded: u64,
     complaints: Allowance,
 }
 
 impl Gate {
-    /// A gate for these rules; none if they say nothing.
+    /// Returns a gate for the rules, or none if they accept everything.
     pub(crate) fn new(rules: AdmissionRules) -> Option<Self> {
         let intervals = rules.rates.map(|rate| if rate == 0 { 0 } else { 1_000_000_000 / u64::from(rate) });
         let limits = intervals.iter().any(|interval| *interval > 0);
@@ -127,7 +127,7 @@ impl Gate {
         Some(Self { rules, allows_all, rates })
     }
 
-    /// Learns what time it is. Once a batch is enough.
+    /// Sets the time used for the limits. Once per batch is enough.
     pub(crate) fn set_time(&mut self, now: Instant) {
         if let Some(rates) = &mut self.rates {
             let since = now.saturating_duration_since(rates.start).as_nanos();
@@ -135,7 +135,7 @@ impl Gate {
         }
     }
 
-    /// Decides on a datagram from this address.
+    /// Decides whether to accept a datagram from this address.
     pub(crate) fn enter(&mut self, address: IpAddr) -> Admission {
         let address = address.to_canonical();
         if self.rules.deny.contains(address) || !(self.allows_all || self.rules.allow.contains(address)) {
@@ -156,8 +156,8 @@ impl Gate {
         }
     }
 
-    /// Whether one more of this limit exceeds it and is to be dropped. In the mode that only reports,
-    /// nothing is.
+    /// Counts one more towards a limit, and returns whether it must be dropped: if it exceeds the limit, unless limits
+    /// are only logged.
     pub(crate) fn exceeds(&mut self, source: AdmittedSource, limit: RateLimit) -> bool {
         let (Some(rates), Some(slot)) = (&mut self.rates, source.slot) else { return false };
         let interval = rates.intervals[limit as usize];
@@ -171,12 +171,12 @@ impl Gate {
         !self.rules.log_only
     }
 
-    /// Whether what exceeds a limit is only reported.
+    /// Whether datagrams beyond a limit are only logged, not dropped.
     pub(crate) fn only_reports(&self) -> bool {
         self.rules.log_only
     }
 
-    /// How often a limit was exceeded so far.
+    /// The number of times a limit was exceeded so far.
     pub(crate) fn exceeded(&self) -> u64 {
         self.rates.as_ref().map_or(0, |rates| rates.exceeded)
     }
@@ -189,23 +189,23 @@ impl Gate {
         };
         let width = if address.is_ipv4() { self.rules.prefix.0 } else { self.rules.prefix.1 };
         warn!(
-            "{}: {} exceeds {} a second: what is beyond {} no reply{}",
+            "{}: {} exceeds {} per second: the excess {} dropped{}",
             limit.option(),
             networks::network(address, width),
             self.rules.rates[limit as usize],
-            if self.rules.log_only { "would get" } else { "gets" },
+            if self.rules.log_only { "would be" } else { "is" },
             withheld_note(withheld)
         );
     }
 }
 
-/// The leading bits of an address as a number that no other prefix of either family has.
+/// Returns the prefix of an address as a number that is unique across both families.
 fn prefix(address: IpAddr, widths: (u8, u8)) -> u64 {
     match address {
         IpAddr::V4(address) => {
             let bits = u64::from(address.to_bits());
             let dropped = 32 - u32::from(widths.0.min(32));
-            // No IPv6 sender has such an address: it is one of a group.
+            // ff00::/16 is multicast, which no IPv6 sender has as its address.
             0xff00 << 48 | bits >> dropped << dropped
         }
         IpAddr::V6(address) => {

@@ -1,4 +1,4 @@
-//! Lists of networks.
+//! Lists of networks, as in `AllowNetworks`.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -6,20 +6,23 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
-/// A list of networks, written as addresses or `address/bits` with commas or blanks between them.
+/// A list of networks, parsed from addresses or `address/bits` separated by commas or blanks.
 ///
-/// Looked up in logarithmic time, so that it may have thousands.
+/// Look-ups take logarithmic time, so a list may have thousands of networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Networks {
     v4: Vec<Ipv4Net>,
     v6: Vec<Ipv6Net>,
-    /// What was written with more bits than its length keeps: as written, and as taken.
+    /// Entries with bits set beyond the prefix length: as written, and as interpreted.
     widened: Vec<(String, String)>,
 }
 
-/// One entry of a list is no network.
+/// An entry of a list that is not a network.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("'{}' is no network: expected an address like 192.0.2.1, or 192.0.2.0/24, or 2001:db8::/32", .0.escape_debug())]
+#[error(
+    "'{}' is not a network: expected an address like 192.0.2.1, or 192.0.2.0/24, or 2001:db8::/32",
+    .0.escape_debug()
+)]
 pub(crate) struct NetworksError(String);
 
 impl FromStr for Networks {
@@ -41,11 +44,11 @@ impl FromStr for Networks {
                 IpNet::V6(network) => networks.v6.push(network),
             }
         }
-        // Separators without a network are a mistake: no networks would mean all.
+        // Separators alone are an error, because an empty list means all networks.
         if networks.is_empty() && !text.trim().is_empty() {
             return Err(NetworksError(text.trim().to_owned()));
         }
-        // In order, and none within another: at most one can hold an address.
+        // Sorted and disjoint, so that a binary search finds the only network that can contain an address.
         networks.v4 = Ipv4Net::aggregate(&networks.v4);
         networks.v6 = Ipv6Net::aggregate(&networks.v6);
         networks.v4.sort_unstable();
@@ -55,35 +58,35 @@ impl FromStr for Networks {
 }
 
 impl Networks {
-    /// Whether there is no network.
+    /// Whether the list is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// Whether an address is in one of them. An IPv4 address within IPv6 is to be unwrapped before.
+    /// Whether a network contains the address. IPv4-mapped IPv6 addresses must be converted to IPv4 before.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => {
-                holds(&self.v4, |network| network.network() <= address, |network| network.contains(&address))
+                search(&self.v4, |network| network.network() <= address, |network| network.contains(&address))
             }
             IpAddr::V6(address) => {
-                holds(&self.v6, |network| network.network() <= address, |network| network.contains(&address))
+                search(&self.v6, |network| network.network() <= address, |network| network.contains(&address))
             }
         }
     }
 
-    /// What was written with bits behind its length, and what it was taken for.
+    /// The entries with bits set beyond the prefix length: as written, and as interpreted.
     pub(crate) fn widened(&self) -> impl Iterator<Item = (&str, &str)> {
         self.widened.iter().map(|(written, taken)| (written.as_str(), taken.as_str()))
     }
 }
 
-fn holds<N>(networks: &[N], begins_before: impl Fn(&N) -> bool, holds: impl Fn(&N) -> bool) -> bool {
-    let behind = networks.partition_point(begins_before);
-    behind > 0 && holds(&networks[behind - 1])
+fn search<N>(networks: &[N], starts_before: impl Fn(&N) -> bool, contains: impl Fn(&N) -> bool) -> bool {
+    let after = networks.partition_point(starts_before);
+    after > 0 && contains(&networks[after - 1])
 }
 
-/// A network of IPv4 addresses within IPv6 as one of IPv4.
+/// Converts a network of IPv4-mapped IPv6 addresses to IPv4.
 fn unmapped(network: IpNet) -> IpNet {
     const MAPPED: u8 = 96;
     if let IpNet::V6(inner) = network
@@ -96,7 +99,7 @@ fn unmapped(network: IpNet) -> IpNet {
     network
 }
 
-/// The network of an address, as text.
+/// Returns the network of an address as text.
 pub(super) fn network(address: IpAddr, width: u8) -> String {
     IpNet::new(address, width).map_or_else(|_| address.to_string(), |network| network.trunc().to_string())
 }
@@ -112,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_networks_of_both_families_are_told_apart() {
+    fn networks_of_both_families_contain_their_addresses() {
         let list = "192.0.2.7, 10.0.0.0/8\t2001:db8::/32,, 127.0.0.1";
         for inside in ["192.0.2.7", "10.0.0.0", "10.255.255.255", "2001:db8:ffff::1", "::ffff:10.1.2.3"] {
             assert!(contains(list, inside), "{inside}");
@@ -126,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_within_ipv6_is_ipv4_and_all_of_one_family_is_none_of_the_other() {
+    fn mapped_ipv4_is_ipv4_and_a_default_route_covers_one_family() {
         assert!(contains("::ffff:192.0.2.0/120", "192.0.2.9"));
         assert!(contains("::ffff:0:0/96", "192.0.2.9") && !contains("::ffff:0:0/96", "::1"));
         assert!(contains("::ffff:192.0.2.1", "192.0.2.1"));
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_within_others_and_neighbours_do_not_hide_each_other() {
+    fn nested_and_adjacent_networks_are_merged_correctly() {
         let list = "10.0.0.0/8 10.1.0.0/16 10.1.2.0/24 11.0.0.0/9 11.128.0.0/9 9.9.9.9";
         for inside in ["10.0.0.1", "10.1.0.0", "10.1.2.3", "10.200.0.0", "11.1.1.1", "11.200.0.1", "9.9.9.9"]
         {
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_behind_the_length_are_told_of_and_other_texts_refused() {
+    fn bits_beyond_the_length_are_reported_and_other_text_is_refused() {
         let networks: Networks = "192.0.2.17/24".parse().unwrap();
         assert_eq!(networks.widened().collect::<Vec<_>>(), [("192.0.2.17/24", "192.0.2.0/24")]);
         for wrong in ["192.0.2", "192.0.2.0/33", "2001:db8::/129", "example.org", "192.0.2.0/", "10.0.0.0/8;"]
@@ -158,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn separators_alone_are_not_everybody() {
+    fn separators_alone_are_refused() {
         assert_eq!("".parse(), Ok(Networks::default()));
         assert_eq!(" ".parse(), Ok(Networks::default()));
         assert_eq!(" , ".parse::<Networks>(), Err(NetworksError(",".to_owned())));
     }
 
     #[test]
-    fn a_long_list_agrees_with_looking_at_every_entry() {
+    fn long_list_agrees_with_a_linear_search() {
         let mut state = 1_u64;
         let mut random = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -1,42 +1,44 @@
-//! What each prefix has used of its limits, in a table of fixed size.
+//! Token buckets of source prefixes, in a table of fixed size.
 //!
-//! Each limit is a bucket as in the generic cell rate algorithm: of a prefix only the moment is kept at
-//! which its bucket is full again. One more moves that moment by the interval of the rate, and is
-//! refused when it would lie further ahead than the burst allows.
+//! Uses the generic cell rate algorithm: a bucket is stored as the time at which it is full again. Taking a token moves
+//! that time forward by the interval of the rate, and fails if it would be further ahead than the burst allows.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// How many prefixes share a set. Of these, the one that was seen longest ago makes room.
+/// Prefixes per set. A new prefix replaces the least recently seen one of its set.
 const WAYS: usize = 8;
-/// What no prefix is.
+/// The key of an empty slot; no prefix has it.
 const EMPTY: u64 = u64::MAX;
-/// How long nothing more is reported of a prefix, in nanoseconds.
+/// The shortest time between two reports on one prefix, in nanoseconds.
 const QUIET: u64 = 60_000_000_000;
 
-/// Where a prefix is in the table, until another one takes its slot.
+/// The position of a prefix in the table, valid until another prefix replaces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BucketSlot {
     set: u32,
     way: u8,
 }
 
-/// Eight prefixes: 384 bytes, of which a prefix that is found needs three cache lines.
+/// A set of eight prefixes in 384 bytes. Finding one touches three cache lines.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 struct BucketSet {
     keys: [u64; WAYS],
+    /// The times of the last datagrams.
     seen: [u64; WAYS],
+    /// The times at which the three buckets are full again.
     full: [[u64; 3]; WAYS],
+    /// The times of the last reports; 0: never.
     reported: [u64; WAYS],
 }
 
-/// The two halves of a product, mixed.
+/// Multiplies, and folds both halves of the product into one.
 fn fold(one: u64, other: u64) -> u64 {
     let product = u128::from(one) * u128::from(other);
     (product >> 64) as u64 ^ product as u64
 }
 
-/// What prefixes have used of their limits. All times are in nanoseconds since some start.
+/// The token buckets of all prefixes. Times are in nanoseconds since an arbitrary start.
 #[derive(Debug)]
 pub(super) struct BucketTable {
     sets: Box<[BucketSet]>,
@@ -45,7 +47,7 @@ pub(super) struct BucketTable {
 }
 
 impl BucketTable {
-    /// A table for this many prefixes, rounded up to a power of two times eight.
+    /// Returns a table for this many prefixes, rounded up to eight times a power of two.
     pub(super) fn new(prefixes: usize) -> Self {
         let set =
             BucketSet { keys: [EMPTY; WAYS], seen: [0; WAYS], full: [[0; 3]; WAYS], reported: [0; WAYS] };
@@ -56,7 +58,7 @@ impl BucketTable {
         }
     }
 
-    /// The slot of a prefix. One that is new, or had to make room, has used nothing.
+    /// Returns the slot of a prefix. A new or replaced prefix starts with full buckets.
     pub(super) fn find(&mut self, prefix: u64, now: u64) -> BucketSlot {
         let index = self.index(prefix);
         let set = &mut self.sets[index];
@@ -76,12 +78,12 @@ impl BucketTable {
     }
 
     fn index(&self, prefix: u64) -> usize {
-        // One product with the seed alone would leave neighbouring prefixes together for some seeds.
+        // A single product with the seed would put adjacent prefixes into the same sets for some seeds.
         let mixed = fold(prefix ^ self.seed.0, 0x9e37_79b9_7f4a_7c15);
         fold(mixed ^ self.seed.1, 0xd6e8_feb8_6659_fd93) as usize & (self.sets.len() - 1)
     }
 
-    /// Takes one from a bucket, if it has one.
+    /// Takes a token from a bucket, and returns whether there was one.
     pub(super) fn take(
         &mut self,
         slot: BucketSlot,
@@ -92,15 +94,15 @@ impl BucketTable {
     ) -> bool {
         let full = &mut self.sets[slot.set as usize].full[usize::from(slot.way)][limit];
         let next = (*full).max(now).saturating_add(interval);
-        // At least one, however small the burst.
-        let is_there = next <= now.saturating_add(burst.max(interval));
-        if is_there {
+        // A bucket holds at least one token, even if the burst is shorter than the interval.
+        let has_token = next <= now.saturating_add(burst.max(interval));
+        if has_token {
             *full = next;
         }
-        is_there
+        has_token
     }
 
-    /// Whether nothing was reported of a prefix for a while, which begins now if so.
+    /// Whether the prefix was not reported recently. If so, records a report now.
     pub(super) fn is_report_due(&mut self, slot: BucketSlot, now: u64) -> bool {
         let reported = &mut self.sets[slot.set as usize].reported[usize::from(slot.way)];
         let is_report_due = *reported == 0 || now.saturating_sub(*reported) >= QUIET;
@@ -110,7 +112,7 @@ impl BucketTable {
         is_report_due
     }
 
-    /// How many bytes it takes.
+    /// The size of the table in bytes.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.sets)
@@ -123,8 +125,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// How many of the attempts at these times are admitted, by the table and by a bucket that is
-    /// filled as the time goes, in units of a nanosecond's worth.
+    /// Compares the table with a model bucket that is filled continuously, in units of nanoseconds.
     fn compare(rate: u64, burst: u64, times: &[u64]) {
         let interval = SECOND / rate;
         let mut table = BucketTable::new(8);
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_agrees_with_a_model_that_fills_it_as_time_goes() {
+    fn bucket_agrees_with_a_model_that_is_filled_continuously() {
         let mut state = 7_u64;
         for (rate, burst, step) in [
             (1, 1, SECOND / 2),
@@ -156,7 +157,7 @@ mod tests {
             let times: Vec<u64> = (0..5000)
                 .map(|_| {
                     state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    // Pauses in between let it fill.
+                    // Occasional pauses let the bucket fill.
                     now += (state >> 33) % (2 * step) + if state >> 58 == 0 { 2 * SECOND } else { 0 };
                     now
                 })
@@ -166,19 +167,19 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_time_do_no_harm() {
+    fn extreme_times_do_not_overflow() {
         let mut table = BucketTable::new(8);
         let slot = table.find(1, u64::MAX);
         for _ in 0..3 {
             table.take(slot, 0, u64::MAX, SECOND, u64::MAX);
         }
-        // A clock that goes back finds the bucket used up, not an overflow.
+        // After the clock is set back, the bucket is empty; nothing overflows.
         assert!(!table.take(slot, 0, 0, SECOND, SECOND));
         assert!(table.take(slot, 1, 0, SECOND, SECOND));
     }
 
     #[test]
-    fn limits_and_prefixes_have_buckets_of_their_own() {
+    fn each_limit_and_prefix_has_its_own_bucket() {
         let mut table = BucketTable::new(64);
         let (one, other) = (table.find(1, 0), table.find(2, 0));
         assert!(table.take(one, 0, 0, SECOND, 0) && !table.take(one, 0, 0, SECOND, 0));
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_prefixes_take_no_memory_and_do_not_push_out_a_busy_one() {
+    fn million_prefixes_take_no_memory_and_do_not_replace_a_busy_one() {
         let mut table = BucketTable::new(65_536);
         let bytes = table.bytes();
         assert_eq!(bytes, 65_536 * 48);
@@ -198,37 +199,37 @@ mod tests {
             let now = spoofed * 5_000;
             table.find(spoofed << 8, now);
             if spoofed % 100 == 0 {
-                // 2,000 a second, where 100 are allowed.
+                // 2,000 per second, where 100 are allowed.
                 let slot = table.find(busy, now);
                 admitted += u32::from(table.take(slot, 0, now, SECOND / 100, SECOND));
             }
         }
-        // Five seconds, and a second's worth at once; it would be all 10,000 if it were forgotten.
+        // Five seconds and a burst of one second. All 10,000 would be admitted if the prefix were replaced.
         assert!((500..=700).contains(&admitted), "{admitted}");
         assert_eq!(table.bytes(), bytes);
     }
 
     #[test]
-    fn neighbouring_prefixes_fill_the_table_whatever_its_seed() {
-        let neighbours = 8192_u64;
-        let mut table = BucketTable::new(neighbours as usize);
+    fn adjacent_prefixes_fill_the_table_with_any_seed() {
+        let number_of_prefixes = 8192_u64;
+        let mut table = BucketTable::new(number_of_prefixes as usize);
         for high in 0..64 {
             for low in 0..16 {
-                // Seeds with few bits are the ones that a weak mixture shows with.
+                // Seeds with few bits reveal a weak hash function.
                 table.seed = (high << 58 | low, high << low);
                 table.sets.fill(BucketSet { keys: [EMPTY; WAYS], ..table.sets[0].clone() });
-                for number in 0..neighbours {
+                for number in 0..number_of_prefixes {
                     table.find(0xff00 << 48 | 0x0a00_0000 | number << 8, number);
                 }
                 let held = table.sets.iter().flat_map(|set| set.keys).filter(|key| *key != EMPTY).count();
-                // Chance leaves a seventh of them without room.
+                // A random distribution leaves a seventh of them without a slot.
                 assert!(held > 6000, "{held} with the seed {:?}", table.seed);
             }
         }
     }
 
     #[test]
-    fn prefix_seen_longest_ago_makes_room() {
+    fn least_recently_seen_prefix_is_replaced() {
         let mut table = BucketTable::new(8);
         for prefix in 0..8 {
             table.find(prefix, prefix);
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_reported_twice_within_a_minute() {
+    fn prefix_is_reported_once_per_minute() {
         let mut table = BucketTable::new(8);
         let slot = table.find(1, 0);
         let reported = [0, 1, QUIET - 1, QUIET + 1, QUIET + 2].map(|now| table.is_report_due(slot, now));

@@ -21,19 +21,19 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// How many of ten datagrams that come at once are admitted.
+/// Sends ten datagrams at once and returns how many are admitted.
 fn admitted(gate: &mut Gate, from: &str) -> usize {
     (0..10).filter(|_| matches!(gate.enter(address(from)), Admission::Admitted(_))).count()
 }
 
-/// How many of ten of something that come at once are not dropped.
+/// Counts ten towards a limit at once and returns how many are not dropped.
 fn kept(gate: &mut Gate, from: &str, limit: RateLimit) -> usize {
     let Admission::Admitted(source) = gate.enter(address(from)) else { return 0 };
     (0..10).filter(|_| !gate.exceeds(source, limit)).count()
 }
 
 #[test]
-fn rules_that_say_nothing_need_no_gate() {
+fn rules_that_accept_everything_need_no_gate() {
     assert!(Gate::new(rules()).is_none());
     assert!(
         Gate::new(AdmissionRules { exempt: networks("10.0.0.0/8"), log_only: true, ..rules() }).is_none()
@@ -48,22 +48,22 @@ fn rules_that_say_nothing_need_no_gate() {
 }
 
 #[test]
-fn who_is_denied_is_not_heard_even_if_allowed() {
+fn deny_overrides_allow() {
     let (allow, deny) = (networks("192.0.2.0/24 2001:db8::/32"), networks("192.0.2.7,2001:db8:1::/48"));
     let mut gate = Gate::new(AdmissionRules { allow, deny: deny.clone(), ..rules() }).unwrap();
-    let heard = |gate: &mut Gate, from: &str| gate.enter(address(from)) != Admission::Denied;
+    let is_accepted = |gate: &mut Gate, from: &str| gate.enter(address(from)) != Admission::Denied;
     for from in ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"] {
-        assert!(heard(&mut gate, from), "{from}");
+        assert!(is_accepted(&mut gate, from), "{from}");
     }
     for from in ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8:1::1", "198.51.100.1", "::1"] {
-        assert!(!heard(&mut gate, from), "{from}");
+        assert!(!is_accepted(&mut gate, from), "{from}");
     }
     let mut gate = Gate::new(AdmissionRules { deny, ..rules() }).unwrap();
-    assert!(heard(&mut gate, "198.51.100.1") && !heard(&mut gate, "::ffff:192.0.2.7"));
+    assert!(is_accepted(&mut gate, "198.51.100.1") && !is_accepted(&mut gate, "::ffff:192.0.2.7"));
 }
 
 #[test]
-fn a_prefix_shares_its_limit_and_others_have_their_own() {
+fn addresses_of_a_prefix_share_one_limit() {
     let mut gate = Gate::new(AdmissionRules { rates: [2, 0, 0], ..rules() }).unwrap();
     assert_eq!(admitted(&mut gate, "192.0.2.1"), 4);
     assert_eq!(admitted(&mut gate, "192.0.2.200"), 0);
@@ -80,7 +80,7 @@ fn a_prefix_shares_its_limit_and_others_have_their_own() {
 }
 
 #[test]
-fn the_widths_of_prefixes_are_the_operators() {
+fn prefix_lengths_are_configurable() {
     for (widths, same, other) in [
         ((32, 64), ("192.0.2.1", "192.0.2.1"), ("192.0.2.1", "192.0.2.2")),
         ((8, 56), ("10.1.1.1", "10.2.2.2"), ("10.1.1.1", "11.1.1.1")),
@@ -91,12 +91,12 @@ fn the_widths_of_prefixes_are_the_operators() {
         assert_eq!(number(same.0), number(same.1));
         assert_ne!(number(other.0), number(other.1));
     }
-    // The families do not meet.
+    // Prefixes of different families never collide.
     assert_ne!(prefix(address("0.0.0.0"), (24, 56)), prefix(address("::1"), (24, 56)));
 }
 
 #[test]
-fn each_limit_is_its_own() {
+fn limits_are_independent() {
     let mut gate = Gate::new(AdmissionRules { rates: [0, 1, 2], ..rules() }).unwrap();
     assert_eq!(kept(&mut gate, "192.0.2.1", RateLimit::Errors), 2);
     assert_eq!(kept(&mut gate, "192.0.2.1", RateLimit::Writes), 4);
@@ -105,7 +105,7 @@ fn each_limit_is_its_own() {
 }
 
 #[test]
-fn exempt_networks_are_not_limited_and_telling_only_drops_nothing() {
+fn exempt_networks_and_log_only_mode_drop_nothing() {
     let exempt = networks("192.0.2.0/24");
     let mut gate = Gate::new(AdmissionRules { rates: [1, 1, 1], exempt, ..rules() }).unwrap();
     assert_eq!(admitted(&mut gate, "192.0.2.1"), 10);

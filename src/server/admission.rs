@@ -139,7 +139,7 @@ impl AdmissionControl {
         match replays.check(mark, reply_to) {
             ReplayStatus::New => RequestAdmission::Admitted(Some(mark)),
             ReplayStatus::Counted => RequestAdmission::AlreadyCounted(op),
-            ReplayStatus::UnderWay => RequestAdmission::Dropped,
+            ReplayStatus::InFlight => RequestAdmission::Dropped,
             ReplayStatus::TooMany => {
                 counters.shed += 1;
                 RequestAdmission::Dropped

@@ -1,4 +1,4 @@
-//! Handing work to the engine, and giving up what waits too long for it.
+//! Dispatch of work to the engine, and load shedding when the engine is too slow.
 
 use std::time::{Duration, Instant};
 
@@ -8,22 +8,23 @@ use super::Server;
 use super::work::EngineWork;
 use crate::storage::{Batch, BatchProgress};
 
-/// How many requests one batch for the engine may have.
+/// The most requests in one batch for the engine.
 pub(super) const MAX_BATCH: usize = 1024;
-/// How many digests these may name, beyond what is received at once.
+/// The most digests in one batch for the engine, unless a single received batch has more.
 const MAX_BATCH_DIGESTS: usize = 8192;
-/// How many requests may wait for the engine, and how many digests these may name.
+/// The most requests that may wait for the engine.
 const MAX_WAITING: usize = 8192;
+/// The most digests in the requests that wait for the engine.
 const MAX_WAITING_DIGESTS: usize = 65_536;
-/// How long a request may wait for the engine, which then takes its time, too. A client gives up after a few
-/// seconds, and an old answer keeps others waiting.
+/// The longest time a request may wait for the engine. Clients give up after a few seconds, and late answers would
+/// delay the requests behind them.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(50);
 
 impl Server {
-    /// Hands waiting work to the engine, as far as it takes any.
+    /// Gives waiting work to the engine until the engine is busy.
     pub(super) fn dispatch(&mut self) {
-        self.next = None;
-        while self.under_way.len() < self.max_under_way && !self.waiting.is_empty() && self.is_time() {
+        self.dispatch_at = None;
+        while self.in_flight.len() < self.max_in_flight && !self.waiting.is_empty() && self.is_time() {
             let mut batch = self.spare_batches.pop().unwrap_or_default();
             let oldest = self.waiting.front().map_or_else(Instant::now, EngineWork::waiting_since);
             batch.restart((self.clock)(), oldest);
@@ -42,23 +43,23 @@ impl Server {
             match self.engine.run(batch) {
                 BatchProgress::Done(batch) => self.complete(batch, works),
                 BatchProgress::Later(batch) => {
-                    self.under_way.spawn(async move { (batch.await, works) });
+                    self.in_flight.spawn(async move { (batch.await, works) });
                     self.begun = Instant::now();
                 }
             }
         }
     }
 
-    /// Whether the engine is to be given another batch by now; if not, it is later.
+    /// Whether the engine may start another batch now. If not, schedules the next dispatch.
     fn is_time(&mut self) -> bool {
         let at = self.begun + self.engine.spacing();
-        let is_early = !self.under_way.is_empty() && Instant::now() < at;
-        self.next = is_early.then_some(at);
+        let is_early = !self.in_flight.is_empty() && Instant::now() < at;
+        self.dispatch_at = is_early.then_some(at);
         !is_early
     }
 
-    /// Gives up what has waited too long for the engine, and what is too much. While the engine says
-    /// nothing at all it may have gone, and what waits is refused as soon as that is known.
+    /// Drops requests that have waited too long for the engine or exceed the queue. While the engine does not answer
+    /// at all, it may be unavailable: then old requests are kept, to be refused once that is certain.
     pub(super) fn shed(&mut self) {
         let now = Instant::now();
         let patience = MAX_WAIT + self.engine.spacing();
@@ -79,15 +80,15 @@ impl Server {
             }
             self.spare_works.extend(self.waiting.pop_front());
         }
-        self.spare_works.truncate(self.max_under_way);
+        self.spare_works.truncate(self.max_in_flight);
     }
 
-    /// Takes a batch back from the engine, replies to its requests, and goes on with what waits.
+    /// Replies to the requests of a batch that the engine has completed, and dispatches waiting work.
     pub(super) fn take_back(&mut self, done: Result<(Batch, Vec<EngineWork>), tokio::task::JoinError>) {
         match done {
             Ok((batch, works)) => self.complete(batch, works),
             Err(error) => {
-                error!("a batch for the database was lost: {error}");
+                error!("a database batch crashed: {error}: its requests get no reply");
                 if let Some(replays) = &mut self.admission.replays {
                     replays.give_up_all();
                 }

@@ -1,4 +1,4 @@
-//! The end of the service: what was received is answered, within a bound.
+//! Shutdown: received requests are answered, within a time limit.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,19 @@ use tracing::warn;
 use super::work::EngineWork;
 use super::{PAUSE, Reception, Server, socket};
 
-/// How many batches of what the socket still holds are received at the end.
+/// The most batches received from the socket during shutdown.
 const BATCHES_AT_END: usize = 64;
-/// How long the end may take.
+/// The longest time a shutdown takes.
 const DRAIN_BOUND: Duration = Duration::from_secs(5);
 
 impl Server {
-    /// Answers what the socket holds and what is under way, but for no longer than the bound.
+    /// Answers the requests in the socket and in flight, for at most [`DRAIN_BOUND`].
     pub(super) async fn drain(&mut self) {
         let bound = Instant::now() + DRAIN_BOUND;
         if let Err(error) = socket::leave_shared_port(&self.socket) {
-            warn!("the port cannot be left to other processes before the end: {error}; requests may be lost");
+            warn!("cannot hand the shared port over to the other processes: {error}; requests may be lost");
         }
-        // What has arrived in the meantime is known once the runtime has looked.
+        // Polls the runtime once, which updates the readiness of the socket.
         let _ = timeout(Duration::ZERO, self.socket.readable()).await;
         for _ in 0..BATCHES_AT_END {
             if Instant::now() >= bound {
@@ -33,20 +33,20 @@ impl Server {
                 Reception::Failed => sleep(PAUSE).await,
             }
         }
-        while !self.under_way.is_empty() {
-            match timeout_at(bound.into(), self.under_way.join_next()).await {
+        while !self.in_flight.is_empty() {
+            match timeout_at(bound.into(), self.in_flight.join_next()).await {
                 Ok(Some(done)) => self.take_back(done),
                 Ok(None) => break,
                 Err(_) => {
                     let lost: usize = self.waiting.iter().map(EngineWork::len).sum();
                     warn!(
-                        "the database did not answer in time: {} batches and {lost} requests get no reply",
-                        self.under_way.len()
+                        "the database did not answer in time: {} batches and {lost} waiting requests are dropped",
+                        self.in_flight.len()
                     );
                     break;
                 }
             }
         }
-        self.under_way.shutdown().await;
+        self.in_flight.shutdown().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Receiving requests, many a system call.
+//! Batched reception of requests: many datagrams per system call.
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use pyzor_udp::{DatagramReceiver, ReceivedDatagram, ReplyTo};
 use pyzor_wire::MAX_DATAGRAM;
 
-/// The datagrams that one system call has received.
+/// The datagrams received by one system call.
 pub(crate) struct RequestInbox {
     receiver: DatagramReceiver,
     received: Vec<(usize, ReplyTo)>,
@@ -20,11 +20,11 @@ impl Default for RequestInbox {
 }
 
 impl RequestInbox {
-    /// Takes what the socket holds, up to a batch, and replaces what was here.
+    /// Receives up to one batch from the socket, which replaces the previous one.
     ///
     /// # Errors
     ///
-    /// The system's, `EAGAIN` when there is nothing.
+    /// The error of the system call; `EAGAIN` if the socket is empty.
     pub(crate) fn receive(&mut self, socket: &impl AsRawFd) -> nix::Result<()> {
         self.received.clear();
         self.receiver.receive(socket, |ReceivedDatagram { length, reply_to, drops }| {
@@ -33,25 +33,25 @@ impl RequestInbox {
         })
     }
 
-    /// The datagrams and where their replies go, in the order of arrival.
+    /// The datagrams with their reply addresses, in the order of arrival.
     pub(crate) fn datagrams(&self) -> impl Iterator<Item = (&[u8], ReplyTo)> {
         let received = self.received.iter().zip(self.receiver.buffers());
         received.map(|((length, reply_to), buffer)| (&buffer[..*length], *reply_to))
     }
 
-    /// How many datagrams the last call brought.
+    /// The number of datagrams in the current batch.
     pub(crate) fn len(&self) -> usize {
         self.received.len()
     }
 
-    /// How many datagrams the kernel has dropped on this socket for lack of room, as far as it has said.
-    /// Wraps around at 2^32.
+    /// The number of datagrams the kernel has dropped because the receive buffer was full, as of the last received
+    /// datagram. Wraps around at 2^32.
     pub(crate) fn kernel_drops(&self) -> u32 {
         self.drops
     }
 }
 
-/// Nothing can be sent to port 0, so a datagram from it is ignored.
+/// A peer with port 0, whose datagrams are ignored because nothing can be sent there.
 fn no_peer() -> ReplyTo {
     ReplyTo { peer: SocketAddr::from(([0, 0, 0, 0], 0)), source: None }
 }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_received_in_order_with_its_senders() {
+    fn batch_is_received_in_order_with_its_senders() {
         let (server, client) = pair();
         for text in ["one", "", "three"] {
             client.send(text.as_bytes()).unwrap();
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_is_cut_at_the_limit() {
+    fn oversized_datagram_is_truncated() {
         let (server, client) = pair();
         client.send(&vec![b'x'; MAX_DATAGRAM + 1000]).unwrap();
         let mut inbox = RequestInbox::default();
@@ -102,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn the_address_that_was_asked_comes_with_every_datagram_on_a_wildcard_address() {
+    fn wildcard_socket_reports_the_destination_address_of_every_datagram() {
         for (any, asked) in [("0.0.0.0", "127.0.0.2"), ("::", "::1"), ("::", "127.0.0.3")] {
             let server = bind(any, 0, 100_000, false).unwrap();
             let asked: std::net::IpAddr = asked.parse().unwrap();
             let client = UdpSocket::bind((asked, 0)).unwrap();
             client.connect((asked, server.address().port())).unwrap();
             let mut inbox = RequestInbox::default();
-            // The ancillary room must be there again for each call.
+            // The buffers for control messages must be reset before each call.
             for _ in 0..3 {
                 for _ in 0..70 {
                     client.send(b"x").unwrap();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn drops_are_still_counted_after_many_batches() {
+    fn kernel_drops_are_counted_after_many_batches() {
         let (server, client) = pair();
         setsockopt(&server.socket, sockopt::RcvBuf, &4096).unwrap();
         let mut inbox = RequestInbox::default();
@@ -137,7 +137,7 @@ mod tests {
                 client.send(&[b'x'; 1000]).unwrap();
             }
             while inbox.receive(&server.socket).is_ok() {}
-            // The kernel says with a datagram how many were dropped before that one.
+            // Each datagram carries the number of drops before it.
             client.send(b"after the drops").unwrap();
             inbox.receive(&server.socket).unwrap();
             counts.push(inbox.kernel_drops());

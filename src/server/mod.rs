@@ -1,9 +1,9 @@
-//! The loop that owns the socket: receives batches, has them decided and stored, and replies.
+//! The server loop: receives batches of requests, handles them, and sends the replies.
 //!
-//! Everything runs on one thread. There is no task per datagram: one batch of received datagrams
-//! is one [`EngineWork`], and what a batch wants of the engine is one [`Batch`]. An engine that answers
-//! on the spot is answered for at once; for one that takes its time, a bounded number of batches
-//! is under way while further work waits in a bounded queue.
+//! Everything runs on one thread. There is no task per datagram: the requests of one received batch that need the
+//! engine are one [`EngineWork`], and one or more of these become one [`Batch`] for the engine. Replies of a
+//! synchronous engine are sent at once. For an asynchronous engine, a bounded number of batches is in flight while
+//! further work waits in a bounded queue.
 
 mod admission;
 mod counters;
@@ -48,42 +48,42 @@ use crate::record::Timestamp;
 use crate::storage::{Batch, Engine};
 use pyzor_udp::DATAGRAMS_PER_CALL;
 
-/// How many batches are received before everything else gets its turn.
+/// The number of batches received before the other branches of the loop get their turn.
 const BATCHES_PER_TURN: usize = 8;
-/// How long nothing is received after an error, which is most likely lack of memory.
+/// The pause after a failure to receive, most likely for lack of memory.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often the log says what was not answered.
+/// The time between two log lines with the counters.
 const COUNTERS_PERIOD: Duration = Duration::from_secs(60);
 
-/// What a turn of receiving has come to.
+/// The result of one turn of receiving.
 enum Reception {
     /// The socket was empty.
     Complete,
     /// The socket may hold more.
     Unfinished,
-    /// The system has refused to receive.
+    /// The system call failed.
     Failed,
 }
 
-/// What a server works with.
+/// The parts a server is made of.
 pub(crate) struct ServerParts {
     /// The bound sockets.
     pub(crate) listener: Listener,
-    /// Accounts and rights; may be swapped at any moment.
+    /// Accounts and rights. A reload swaps them at any moment.
     pub(crate) access: Arc<ArcSwap<Authorizer>>,
     /// The database.
     pub(crate) engine: Arc<dyn Engine>,
-    /// Where a line a request is written.
+    /// The log with one line per request.
     pub(crate) usage: UsageLog,
-    /// Which networks are accepted, and how often; none: all, always.
+    /// The accepted networks and the rate limits; none: everything is accepted.
     pub(crate) gate: Option<Gate>,
-    /// How many signatures to remember at least, so that no copy is counted again; none: do not look.
+    /// The least number of signatures to remember, to recognize copies of signed requests; none: copies are counted.
     pub(crate) replay_guard: Option<usize>,
-    /// The clock that requests are judged and counted by.
+    /// The clock for signatures and time stamps.
     pub(crate) clock: fn() -> Timestamp,
 }
 
-/// The loop and all that it works with.
+/// The server loop with its state.
 pub(crate) struct Server {
     socket: tokio::net::UdpSocket,
     access: Arc<ArcSwap<Authorizer>>,
@@ -96,23 +96,25 @@ pub(crate) struct Server {
     replies: Replies,
     sender: ReplySender,
     waiting: VecDeque<EngineWork>,
-    under_way: JoinSet<(Batch, Vec<EngineWork>)>,
-    max_under_way: usize,
-    /// When the engine last answered anything that it had been given time for.
+    in_flight: JoinSet<(Batch, Vec<EngineWork>)>,
+    max_in_flight: usize,
+    /// The last time the engine completed an asynchronous batch.
     answered: Instant,
-    /// When the last batch was given to the engine, and when the next one may be.
+    /// The start of the last asynchronous batch.
     begun: Instant,
-    next: Option<Instant>,
+    /// The time to dispatch again, if the spacing of the engine delays the next batch.
+    dispatch_at: Option<Instant>,
     spare_works: Vec<EngineWork>,
     spare_batches: Vec<Batch>,
     counters: UnansweredCounters,
     reported: UnansweredCounters,
+    /// The drop counter of the socket as last read; wraps around.
     kernel_drops: u32,
     complaints: Allowance,
 }
 
 impl Server {
-    /// A server that has not begun.
+    /// Returns a server that is not serving yet.
     ///
     /// # Errors
     ///
@@ -120,7 +122,7 @@ impl Server {
     pub(crate) fn new(parts: ServerParts) -> io::Result<Self> {
         let ServerParts { listener, access, engine, usage, gate, replay_guard, clock } = parts;
         let (sender, socket) = ReplySender::new(listener);
-        let max_under_way = engine.batches_at_a_time().max(1);
+        let max_in_flight = engine.batches_at_a_time().max(1);
         Ok(Self {
             socket: tokio::net::UdpSocket::from_std(socket)?,
             access,
@@ -133,11 +135,11 @@ impl Server {
             replies: Replies { outbox: ReplyOutbox::default(), usage },
             sender,
             waiting: VecDeque::new(),
-            under_way: JoinSet::new(),
-            max_under_way,
+            in_flight: JoinSet::new(),
+            max_in_flight,
             answered: Instant::now(),
             begun: Instant::now(),
-            next: None,
+            dispatch_at: None,
             spare_works: Vec::new(),
             spare_batches: Vec::new(),
             counters: UnansweredCounters::default(),
@@ -147,26 +149,26 @@ impl Server {
         })
     }
 
-    /// Serves until `stop` is ready, then finishes what has been received, within a bound.
+    /// Serves until `stop` is ready, then answers the received requests within a time limit.
     ///
-    /// No branch of the loop waits. What requests can bring about comes last, so that they cannot keep the rest
-    /// from its turn.
+    /// No branch of the loop waits. Branches that requests can trigger come last, so that a flood of requests cannot
+    /// starve the others.
     pub(crate) async fn serve(&mut self, stop: impl Future<Output = ()>) -> UnansweredCounters {
         tokio::pin!(stop);
         let mut minute = interval_at(tokio::time::Instant::now() + COUNTERS_PERIOD, COUNTERS_PERIOD);
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut paused_until = None;
         loop {
-            let next = self.next;
+            let dispatch_at = self.dispatch_at;
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 _ = minute.tick() => self.report_counters(),
-                Some(done) = self.under_way.join_next() => self.take_back(done),
+                Some(done) = self.in_flight.join_next() => self.take_back(done),
                 () = sleep_until(paused_until.unwrap_or_else(Instant::now).into()), if paused_until.is_some() => {
                     paused_until = None;
                 }
-                () = sleep_until(next.unwrap_or_else(Instant::now).into()), if next.is_some() => {
+                () = sleep_until(dispatch_at.unwrap_or_else(Instant::now).into()), if dispatch_at.is_some() => {
                     self.dispatch();
                     self.send();
                 }
@@ -177,7 +179,7 @@ impl Server {
                         Reception::Failed => paused_until = Some(Instant::now() + PAUSE),
                     },
                     Err(error) => {
-                        error!("the socket cannot be waited for: {error}");
+                        error!("cannot wait for requests: {error}");
                         break;
                     }
                 },
@@ -188,7 +190,7 @@ impl Server {
         self.counters
     }
 
-    /// Receives and handles up to this many batches.
+    /// Receives and handles up to `batches` batches.
     fn receive(&mut self, batches: usize) -> Reception {
         for _ in 0..batches {
             let received = self
@@ -200,7 +202,7 @@ impl Server {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     if self.complaints.take(Instant::now()).is_some() {
-                        error!("receiving failed: {error}");
+                        error!("cannot receive requests: {error}");
                     }
                     return Reception::Failed;
                 }
@@ -214,9 +216,9 @@ impl Server {
             } else {
                 work.wait_from(Instant::now());
                 self.waiting.push_back(work);
-                // Only an engine that takes its time makes anything wait, not this process when it
-                // has to: what has just been received is not old.
-                if !self.under_way.is_empty() {
+                // Shed only while the engine is busy. After a pause of this process alone, the requests just
+                // received are not old.
+                if !self.in_flight.is_empty() {
                     self.shed();
                 }
                 self.dispatch();
@@ -224,7 +226,7 @@ impl Server {
             let was_all = self.inbox.len() < DATAGRAMS_PER_CALL;
             self.send();
             if was_all {
-                // There was no more, and what has come since wakes the loop: that need not be asked.
+                // The socket was empty. Clearing its readiness saves a system call: new datagrams wake the loop.
                 let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
                 let _ = self.socket.try_io(Interest::READABLE, nothing);
                 return Reception::Complete;
@@ -233,7 +235,7 @@ impl Server {
         Reception::Unfinished
     }
 
-    /// Sends the replies that have been decided on. Those that the system does not take at once are dropped.
+    /// Sends the pending replies. Replies that the system does not accept at once are dropped.
     fn send(&mut self) {
         if self.debugging {
             for (reply, peer) in self.replies.outbox.replies() {
@@ -243,16 +245,16 @@ impl Server {
         let counters = &mut self.counters;
         self.sender.flush(&self.socket, &mut self.replies.outbox, |peer, replies, error| {
             match error {
-                Errno::EAGAIN => counters.without_room += replies as u64,
+                Errno::EAGAIN => counters.send_buffer_full += replies as u64,
                 _ => counters.unsent += replies as u64,
             }
-            // Debug only: a stranger can cause this with a forged address.
+            // At debug level, because any client can cause this with a forged source address.
             debug!("{replies} replies to {peer} were not sent: {error}");
         });
         self.replies.usage.hand_over();
     }
 
-    /// Says what was not answered since the last time, if anything.
+    /// Logs the requests not answered since the last report, if any.
     fn report_counters(&mut self) {
         if let Some(replays) = &mut self.admission.replays {
             replays.report();

@@ -1,9 +1,9 @@
-//! Remembers the signatures of what has been counted, so that a captured copy is not counted again.
+//! Replay protection: remembers the signatures of counted requests, so that captured copies are not counted again.
 //!
-//! A signed request is valid from 300 seconds before the time it names to 300 seconds after, so a
-//! copy can come up to 600 seconds later. What is remembered is the verified signature, which covers
-//! all of a request, and only once the engine has accepted it: a copy of what failed is a new attempt.
-//! A copy that comes while the first is still under way waits for what becomes of that.
+//! A signed request is valid from 300 seconds before its time stamp to 300 seconds after, so a valid copy can arrive up
+//! to 600 seconds later. The guard remembers the verified signature, which covers the whole request, once the engine
+//! has counted it. A copy of a failed request is a new attempt. A copy of a request in flight gets the same reply when
+//! that request finishes.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -18,58 +18,61 @@ use pyzor_wire::digest::Digest;
 use pyzor_wire::number::integer;
 use pyzor_wire::request::Request;
 
-/// How long a copy can be valid after the first.
+/// The longest time during which a copy of a request is valid.
 const LIFETIME: Duration = Duration::from_secs(600);
-/// How many copies may wait for the first at a time; further ones get no reply.
+/// The most copies that may wait for requests in flight; further ones are dropped.
 const MAX_COPIES: usize = 65_536;
 
-/// What distinguishes a signed request from every other.
+/// Identifies a signed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ReplayMark {
     signature: Digest,
-    /// The last moment at which it is valid.
+    /// The end of the validity of the signature.
     until: Timestamp,
 }
 
 impl ReplayMark {
-    /// The mark of a request whose signature has been verified; none for the anonymous user, who does
-    /// not sign.
+    /// Returns the mark of a request whose signature has been verified; none for the anonymous user, who does not
+    /// sign.
     pub(super) fn of(request: &Request<'_>) -> Option<Self> {
         if request.is_anonymous() {
             return None;
         }
-        // That these can be read is part of what has been verified.
+        // Both fields can be parsed, because the signature has been verified.
         let signature = Digest::from_hex(request.signature?)?;
         let signed = Timestamp::from_seconds(integer(request.time?)?).micros();
         Some(Self { signature, until: Timestamp::from_micros(signed.saturating_add(TIME_TOLERANCE)) })
     }
 }
 
-/// What is known of a request that is about to be counted.
+/// The state of a request that is about to be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReplayStatus {
-    /// Nothing: it is to be counted, and counts as under way until it is finished.
+    /// Not seen yet: count it. It is in flight until [`ReplayGuard::finish`] or [`ReplayGuard::give_up`].
     New,
-    /// It has been counted.
+    /// A copy of a counted request.
     Counted,
-    /// It is under way; the copy is answered with it.
-    UnderWay,
-    /// It is under way, and too many copies wait already.
+    /// A copy of a request in flight: it is answered together with that request.
+    InFlight,
+    /// A copy of a request in flight that is dropped, because too many copies wait already.
     TooMany,
 }
 
-/// The signatures of what has been counted lately.
+/// Remembers the signatures of recently counted requests.
 #[derive(Debug)]
 pub(super) struct ReplayGuard {
-    /// How many signatures the younger generation may have.
+    /// The capacity of a generation.
     size: usize,
-    /// What has been counted, in two generations: when the younger one is old or full, it becomes the
-    /// older one, whose signatures are forgotten together. So nothing is ever removed singly, which
-    /// would make a table of this size rehash in between, and delay all requests.
+    /// The signatures of counted requests are kept in two generations. When the younger one is old or full, it
+    /// replaces the older one, whose signatures are dropped together. Removing them one by one would cause rehashes
+    /// of a large table, which delay all requests.
     younger: SignatureGeneration,
     older: SignatureGeneration,
-    under_way: HashMap<Digest, Vec<ReplyTo>>,
+    /// The signatures of requests in flight, with the reply addresses of their copies.
+    in_flight: HashMap<Digest, Vec<ReplyTo>>,
+    /// The number of copies in `in_flight`.
     copies: usize,
+    /// The number of copies not counted since the last report.
     stopped: u64,
     complaints: Allowance,
 }
@@ -78,13 +81,13 @@ pub(super) struct ReplayGuard {
 struct SignatureGeneration {
     signatures: HashSet<Digest>,
     since: Instant,
-    /// The last moment at which any of them is valid.
+    /// The latest end of validity of a signature.
     until: Timestamp,
 }
 
 impl SignatureGeneration {
     fn new(size: usize) -> Self {
-        // Everything at once: growing would mean to move everything.
+        // Full capacity from the start, because growing would move all signatures.
         let signatures = HashSet::with_capacity(size);
         Self { signatures, since: Instant::now(), until: Timestamp::from_micros(i64::MIN) }
     }
@@ -97,20 +100,20 @@ impl SignatureGeneration {
 }
 
 impl ReplayGuard {
-    /// A guard that remembers at least this many signatures, and at most twice as many.
+    /// Returns a guard that remembers between `size` and twice as many signatures.
     pub(super) fn new(size: usize) -> Self {
         Self {
             size,
             younger: SignatureGeneration::new(size),
             older: SignatureGeneration::new(size),
-            under_way: HashMap::new(),
+            in_flight: HashMap::new(),
             copies: 0,
             stopped: 0,
             complaints: Allowance::per_minute(1),
         }
     }
 
-    /// What is known of a request that is about to be counted for this peer.
+    /// Looks for an earlier copy of a request, and records the request as in flight.
     pub(super) fn check(&mut self, mark: ReplayMark, reply_to: ReplyTo) -> ReplayStatus {
         if self.younger.signatures.contains(&mark.signature)
             || self.older.signatures.contains(&mark.signature)
@@ -118,9 +121,9 @@ impl ReplayGuard {
             self.stopped += 1;
             return ReplayStatus::Counted;
         }
-        match self.under_way.get_mut(&mark.signature) {
+        match self.in_flight.get_mut(&mark.signature) {
             None => {
-                self.under_way.insert(mark.signature, Vec::new());
+                self.in_flight.insert(mark.signature, Vec::new());
                 ReplayStatus::New
             }
             Some(_) if self.copies >= MAX_COPIES => {
@@ -131,12 +134,12 @@ impl ReplayGuard {
                 waiting.push(reply_to);
                 self.copies += 1;
                 self.stopped += 1;
-                ReplayStatus::UnderWay
+                ReplayStatus::InFlight
             }
         }
     }
 
-    /// Learns what became of a request; returns where copies came from meanwhile, which get the same reply.
+    /// Records the outcome of a request in flight. Returns the reply addresses of its copies, which get the same reply.
     pub(super) fn finish(
         &mut self,
         mark: ReplayMark,
@@ -150,24 +153,24 @@ impl ReplayGuard {
         self.give_up(mark)
     }
 
-    /// Learns that a request gets no reply and was not counted; returns where copies came from meanwhile.
+    /// Forgets a request that was dropped uncounted. Returns the reply addresses of its copies.
     pub(super) fn give_up(&mut self, mark: ReplayMark) -> Vec<ReplyTo> {
-        let waiting = self.under_way.remove(&mark.signature).unwrap_or_default();
+        let waiting = self.in_flight.remove(&mark.signature).unwrap_or_default();
         self.copies -= waiting.len();
         waiting
     }
 
-    /// Forgets what is under way, when it will never be known what became of it.
+    /// Forgets all requests in flight, because their outcomes were lost.
     pub(super) fn give_up_all(&mut self) {
-        self.under_way.clear();
+        self.in_flight.clear();
         self.copies = 0;
     }
 
     fn remember(&mut self, mark: ReplayMark, now: Timestamp, moment: Instant) {
         let is_full = self.younger.signatures.len() >= self.size;
         let age = |generation: &SignatureGeneration| moment.saturating_duration_since(generation.since);
-        // Whichever clock is set back or forth: what is forgotten has been kept for as long as a copy
-        // can be valid, and is not valid now.
+        // Both clocks must agree, because the system clock may be set: signatures are dropped after LIFETIME on the
+        // monotonic clock, and only if they are invalid by the system clock.
         if is_full || (age(&self.younger) >= LIFETIME && self.older.until < now) {
             let is_early = age(&self.younger) < LIFETIME || self.older.until >= now;
             if is_early
@@ -175,8 +178,8 @@ impl ReplayGuard {
                 && let Some(withheld) = self.complaints.take(moment)
             {
                 warn!(
-                    "ReplayGuard: more than {} signed requests within ten minutes: signatures are forgotten while they \
-                     are valid; raise ReplayGuardSize{}",
+                    "ReplayGuard: more than {} signed requests within ten minutes, so copies of the oldest may be \
+                     counted again: raise ReplayGuardSize{}",
                     self.size,
                     withheld_note(withheld)
                 );
@@ -188,7 +191,7 @@ impl ReplayGuard {
         self.younger.signatures.insert(mark.signature);
     }
 
-    /// Says how many copies there were since the last time, if any.
+    /// Logs the number of copies since the last report, if any.
     pub(super) fn report(&mut self) {
         let stopped = std::mem::take(&mut self.stopped);
         if stopped > 0 {
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_accepted_is_remembered() {
+    fn only_counted_requests_are_remembered() {
         let mut guard = ReplayGuard::new(10);
         for _ in 0..2 {
             assert_eq!(guard.check(mark(1), PEER), ReplayStatus::New);
@@ -237,15 +240,15 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_what_is_under_way_are_told_the_same_and_bounded() {
+    fn copies_of_a_request_in_flight_are_kept_for_its_reply_up_to_a_limit() {
         let mut guard = ReplayGuard::new(10);
         guard.check(mark(1), PEER);
         for _ in 0..MAX_COPIES {
-            assert_eq!(guard.check(mark(1), PEER), ReplayStatus::UnderWay);
+            assert_eq!(guard.check(mark(1), PEER), ReplayStatus::InFlight);
         }
         assert_eq!(guard.check(mark(1), PEER), ReplayStatus::TooMany);
         assert_eq!(guard.finish(mark(1), false, NOW, Instant::now()).len(), MAX_COPIES);
-        assert_eq!((guard.copies, guard.under_way.len()), (0, 0));
+        assert_eq!((guard.copies, guard.in_flight.len()), (0, 0));
         guard.check(mark(1), PEER);
         guard.check(mark(1), PEER);
         guard.give_up_all();
@@ -253,14 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_kept_while_it_may_be_valid_whichever_clock_is_set() {
+    fn signature_is_kept_while_valid_although_the_system_clock_is_set() {
         let mut guard = ReplayGuard::new(1000);
         let start = Instant::now();
         count(&mut guard, mark(1), NOW, start);
-        // Ahead by a day and back: little time has passed.
+        // The system clock is set forward by a day and back, while a second passes.
         count(&mut guard, mark(2), later(NOW, 86_400), start + Duration::from_secs(1));
         assert_eq!(guard.check(mark(1), PEER), ReplayStatus::Counted);
-        // Back by an hour: the signature will be valid once more, long after.
+        // The system clock is set back by an hour, so the signature is valid again later.
         for step in 1..5 {
             count(&mut guard, mark(100 + step), later(NOW, -3600), start + step * LIFETIME);
         }
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_valid_any_more_is_forgotten() {
+    fn expired_signatures_are_forgotten() {
         let mut guard = ReplayGuard::new(1000);
         let start = Instant::now();
         for step in 0..4 {

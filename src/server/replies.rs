@@ -62,8 +62,8 @@ impl Server {
             }
             self.spare_works.push(work);
         }
-        self.spare_works.truncate(self.max_under_way);
+        self.spare_works.truncate(self.max_in_flight);
         self.spare_batches.push(batch);
-        self.spare_batches.truncate(self.max_under_way);
+        self.spare_batches.truncate(self.max_in_flight);
     }
 }

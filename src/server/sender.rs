@@ -1,12 +1,12 @@
-//! Sending replies, many a system call, without ever waiting.
+//! Batched sending of replies: many per system call, never blocking.
 //!
-//! What goes to one peer at once is sent as a burst (`UDP_SEGMENT`): the network stack carries one large
-//! packet and cuts it into datagrams at the end, which costs half as much. A peer that has several requests
-//! under way, as a mail host under load has, gets its replies in bursts.
+//! Replies to one peer are sent as a burst (`UDP_SEGMENT`): the network stack carries one large packet and splits it
+//! into datagrams at the end, which halves the cost. A mail host under load, with many requests in flight, gets its
+//! replies in bursts.
 //!
-//! A reply that finds no room in the send buffer is sent by a spare socket, and dropped if that is full, too.
-//! Waiting for room would let a stranger stop the server: replies to addresses that do not exist keep their
-//! room for seconds.
+//! A reply that does not fit the send buffer goes out by a spare socket, and is dropped if that is full, too. Waiting
+//! for space would let any client stop the server: replies to addresses that do not exist occupy the buffer for
+//! seconds.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::IoSlice;
@@ -19,11 +19,11 @@ use nix::errno::Errno;
 use super::socket::Listener;
 use pyzor_udp::{DatagramSender, OutgoingDatagrams, ReplyTo, SourceAddress};
 
-/// How many replies one burst has at most: what every kernel that can send bursts takes.
+/// The most replies in one burst: the limit of the oldest kernels with `UDP_SEGMENT`.
 const BURST: usize = 64;
-/// How many bytes a reply of a burst has at most: that many are in one packet everywhere.
+/// The longest reply in a burst, in bytes: fits the MTU of practically every path.
 const LONGEST_IN_BURST: usize = 1200;
-/// How many bytes a burst has at most. A UDP packet holds 65,507 over IPv4.
+/// The longest burst, in bytes. A UDP packet over IPv4 holds 65,507.
 const LONGEST_BURST: usize = 65_000;
 
 /// Replies that wait to be sent.
@@ -31,11 +31,11 @@ const LONGEST_BURST: usize = 65_000;
 pub(super) struct ReplyOutbox {
     bytes: Vec<u8>,
     replies: Vec<(Range<usize>, ReplyTo)>,
-    /// The order in which they are sent.
+    /// The sending order; filled by [`Self::sort`].
     order: Vec<SendPosition>,
 }
 
-/// A reply's place in the order of sending, with its index as the lowest bits.
+/// The sort key of a reply, with its index in the lower 32 bits.
 type SendPosition = u64;
 
 impl ReplyOutbox {
@@ -51,8 +51,8 @@ impl ReplyOutbox {
         self.replies.iter().map(|(range, to)| (&self.bytes[range.clone()], to.peer))
     }
 
-    /// Orders the replies: those to one peer together, and the longer ones first. Peers that differ only in
-    /// their addresses may be mixed.
+    /// Sorts the replies by port and descending length. Ports stand for peers: peers with equal ports may be mixed,
+    /// which only makes bursts shorter.
     fn sort(&mut self) {
         let key = |(range, to): &(Range<usize>, ReplyTo)| {
             u64::from(to.peer.port()) << 16 | u64::from(u16::MAX.saturating_sub(range.len() as u16))
@@ -66,8 +66,8 @@ impl ReplyOutbox {
         (&self.bytes[range.clone()], *to)
     }
 
-    /// How many replies at the beginning of this part of the order make one message: as many as go the same
-    /// way and have one length, but for the last, which may be shorter.
+    /// The number of replies at the start of `order` that can be sent as one burst: same peer and source address, and
+    /// equal lengths except for the last, which may be shorter.
     fn burst(&self, order: &[SendPosition]) -> usize {
         let mut replies = order.iter().map(|position| self.reply(*position));
         let Some((first, to)) = replies.next() else { return 0 };
@@ -95,19 +95,19 @@ impl ReplyOutbox {
     }
 }
 
-/// Sends replies by the socket that requests come to, and by spare ones when that is full.
+/// Sends replies by the listening socket, and by spare sockets when its send buffer is full.
 pub(super) struct ReplySender {
     spares: Vec<UdpSocket>,
-    /// Where spare sockets send from, where a reply does not say it.
+    /// The source address for spare sockets if a reply names none.
     source: Option<SourceAddress>,
     has_bursts: bool,
-    /// Random per process, so that a stranger cannot choose addresses that share a spare socket.
+    /// Random per process, so that an attacker cannot choose addresses that share a spare socket.
     random: RandomState,
     transmitter: DatagramSender,
 }
 
 impl ReplySender {
-    /// A sender with the spare sockets of this listener, and its first socket.
+    /// Splits a listener into a sender with its spare sockets, and the listening socket.
     pub(super) fn new(listener: Listener) -> (Self, UdpSocket) {
         let sender = Self {
             source: listener.source,
@@ -119,8 +119,8 @@ impl ReplySender {
         (sender, listener.socket)
     }
 
-    /// Sends all replies that the system takes at once, and empties the outbox. Calls `unsent` for the others
-    /// with how many of them went to a peer, and why they were not sent: `EAGAIN` for lack of room.
+    /// Sends all replies that the system accepts at once, and empties the outbox. Calls `unsent` for the others with
+    /// the peer, the number of replies, and the error: `EAGAIN` if the send buffers are full.
     pub(super) fn flush(
         &mut self,
         socket: &impl AsRawFd,
@@ -157,7 +157,7 @@ impl ReplySender {
         outbox.clear();
     }
 
-    /// Sends a message that the first socket has refused.
+    /// Sends a message that the listening socket has refused.
     fn send_otherwise(
         &mut self,
         socket: &impl AsRawFd,
@@ -174,13 +174,13 @@ impl ReplySender {
         };
         match error {
             Errno::EAGAIN => unsent(message.to.peer, message.datagrams.len(), error),
-            // The interface cannot send bursts, or the path to the peer is too narrow for this one.
+            // The interface cannot send bursts, or the MTU of the path is too small for this one.
             _ if message.datagrams.len() > 1 => {
                 for datagram in message.datagrams.chunks(1) {
                     self.send_alone(socket, OutgoingDatagrams { datagrams: datagram, ..message }, unsent);
                 }
             }
-            // The address that was asked is none to send from: that of a broadcast, or one that has gone.
+            // The request was sent to a broadcast address, or to one that no longer exists: the kernel chooses another.
             Errno::EINVAL | Errno::EADDRNOTAVAIL | Errno::ENODEV | Errno::ENETUNREACH
                 if message.to.source.is_some() =>
             {

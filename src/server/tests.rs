@@ -11,16 +11,16 @@ use crate::storage::{BatchProgress, BoxFuture};
 use pyzor_wire::digest::Digest;
 
 const REPLY_WAIT: Duration = Duration::from_secs(10);
-/// How many batches the engine here takes at a time.
-const MAX_UNDER_WAY: usize = 4;
+/// The most batches in flight: the default of [`Engine::batches_at_a_time`].
+const MAX_IN_FLIGHT: usize = 4;
 
-/// An engine in memory that takes its time, until it is let go.
+/// An engine in memory that completes a batch only with a permit.
 #[derive(Clone)]
 struct Slow {
     records: Arc<Mutex<HashMap<Digest, Record>>>,
-    /// One permit lets one batch through.
+    /// One permit per batch.
     gate: Arc<Semaphore>,
-    /// How many requests for different digests each batch had.
+    /// The number of different digests in each batch.
     batches: Arc<Mutex<Vec<usize>>>,
     arrived: Arc<Notify>,
     spacing: Arc<Mutex<Duration>>,
@@ -89,13 +89,13 @@ impl Engine for Slow {
     }
 }
 
-/// Runs a test on one thread, as the server is run.
+/// Runs a test on one thread, as the server runs.
 fn local(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test);
 }
 
-/// A server that has not begun, a client for it, and its engine.
+/// A server that is not serving yet, a client for it, and its engine.
 async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
     let listener = socket::bind("127.0.0.1", 0, 1 << 20, false).unwrap();
     let address = listener.address();
@@ -123,7 +123,7 @@ async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
     (server, client, engine)
 }
 
-/// A server on this task's runtime and a client for it.
+/// A server running on the test's runtime, and a client for it.
 struct Running {
     client: tokio::net::UdpSocket,
     engine: Slow,
@@ -151,7 +151,7 @@ impl Running {
         self.client.send(text.as_bytes()).await.unwrap();
     }
 
-    /// The next reply's thread and its count, if it has one.
+    /// Receives the next reply and returns its thread and its count, if any.
     async fn reply(&self) -> (u32, Option<i64>) {
         let mut buffer = [0; 1000];
         let length =
@@ -173,7 +173,7 @@ impl Running {
 }
 
 #[test]
-fn what_needs_no_engine_is_answered_while_the_engine_hangs() {
+fn requests_without_engine_work_are_answered_while_the_engine_hangs() {
     local(async {
         let running = Running::start().await;
         running.send("check", 1, 1).await;
@@ -188,7 +188,7 @@ fn what_needs_no_engine_is_answered_while_the_engine_hangs() {
 }
 
 #[test]
-fn batches_of_an_engine_that_spaces_them_begin_one_after_the_other() {
+fn engine_spacing_delays_the_next_batch() {
     local(async {
         let running = Running::start().await;
         *running.engine.spacing.lock().unwrap() = REPLY_WAIT * 2;
@@ -199,9 +199,9 @@ fn batches_of_an_engine_that_spaces_them_begin_one_after_the_other() {
         }
         running.send("ping", 1, 9).await;
         assert_eq!(running.reply().await, (9, None));
-        // Three would have room beside the first one.
+        // The engine would accept three more batches, but the spacing delays them.
         assert_eq!(running.batches(1).await, [1]);
-        // None has to wait beside no other, nor for longer than is said.
+        // Without a batch in flight, or after the spacing, the next batch starts at once.
         running.engine.gate.add_permits(1);
         assert_eq!(running.reply().await.0, 1);
         assert_eq!(running.batches(2).await, [1, 3]);
@@ -216,35 +216,35 @@ fn batches_of_an_engine_that_spaces_them_begin_one_after_the_other() {
 }
 
 #[test]
-fn requests_wait_while_the_engine_is_busy_and_then_go_as_one_batch() {
+fn requests_that_wait_for_a_busy_engine_become_one_batch() {
     local(async {
         let running = Running::start().await;
-        for number in 0..MAX_UNDER_WAY {
+        for number in 0..MAX_IN_FLIGHT {
             running.send("report", number as u8, number as u32).await;
             running.batches(number + 1).await;
         }
         for number in 100..120_u32 {
             running.send("report", 200 + (number % 10) as u8, number).await;
             running.send("ping", 1, 1000 + number).await;
-            // The ping's reply shows that the report before it has been received.
+            // The reply to the ping shows that the report before it has been received.
             assert_eq!(running.reply().await.0, 1000 + number);
         }
-        running.engine.gate.add_permits(MAX_UNDER_WAY);
+        running.engine.gate.add_permits(MAX_IN_FLIGHT);
         let mut threads = Vec::new();
-        for _ in 0..MAX_UNDER_WAY {
+        for _ in 0..MAX_IN_FLIGHT {
             threads.push(running.reply().await.0);
         }
         threads.sort_unstable();
-        assert_eq!(threads, (0..MAX_UNDER_WAY as u32).collect::<Vec<_>>());
-        let batches = running.batches(MAX_UNDER_WAY + 1).await;
-        assert_eq!(batches[MAX_UNDER_WAY..], [10], "twenty reports of ten digests");
+        assert_eq!(threads, (0..MAX_IN_FLIGHT as u32).collect::<Vec<_>>());
+        let batches = running.batches(MAX_IN_FLIGHT + 1).await;
+        assert_eq!(batches[MAX_IN_FLIGHT..], [10], "twenty reports of ten digests");
         running.engine.gate.add_permits(1);
         for number in 100..120 {
             assert_eq!(running.reply().await.0, number);
         }
         let counted: i64 =
             running.engine.records.lock().unwrap().values().map(|record| record.reports.count).sum();
-        assert_eq!(counted, MAX_UNDER_WAY as i64 + 20);
+        assert_eq!(counted, MAX_IN_FLIGHT as i64 + 20);
     });
 }
 
@@ -253,14 +253,14 @@ fn requests_that_waited_too_long_are_shed_and_counted() {
     const TOO_MANY: usize = 100;
     local(async {
         let mut running = Running::start().await;
-        for number in 0..MAX_UNDER_WAY {
+        for number in 0..MAX_IN_FLIGHT {
             running.send("check", number as u8, number as u32).await;
             running.batches(number + 1).await;
         }
         for number in 0..MAX_BATCH + TOO_MANY {
             running.send("report", 200, 10_000 + number as u32).await;
             if number % 100 == 99 || number + 1 == MAX_BATCH + TOO_MANY {
-                // The ping's reply shows that all before it have been received.
+                // The reply to the ping shows that all requests before it have been received.
                 running.send("ping", 1, 1000).await;
                 assert_eq!(running.reply().await.0, 1000);
             }
@@ -271,8 +271,8 @@ fn requests_that_waited_too_long_are_shed_and_counted() {
             assert!(running.reply().await.0 < 100);
         }
         running.engine.gate.add_permits(100);
-        // As one batch; what of its many replies finds no room is lost.
-        running.batches(MAX_UNDER_WAY + 1).await;
+        // One batch. Some of its many replies may be lost.
+        running.batches(MAX_IN_FLIGHT + 1).await;
         running.send("check", 200, 102).await;
         let count = loop {
             if let (102, count) = running.reply().await {
@@ -287,10 +287,10 @@ fn requests_that_waited_too_long_are_shed_and_counted() {
 }
 
 #[test]
-fn nothing_is_shed_for_an_engine_that_was_silent() {
+fn nothing_is_shed_while_the_engine_does_not_answer() {
     local(async {
         let mut running = Running::start().await;
-        for number in 0..MAX_UNDER_WAY {
+        for number in 0..MAX_IN_FLIGHT {
             running.send("check", number as u8, number as u32).await;
             running.batches(number + 1).await;
         }
@@ -300,7 +300,7 @@ fn nothing_is_shed_for_an_engine_that_was_silent() {
         sleep(MAX_WAIT * 2).await;
         running.engine.gate.add_permits(100);
         let mut threads = Vec::new();
-        for _ in 0..=MAX_UNDER_WAY {
+        for _ in 0..=MAX_IN_FLIGHT {
             threads.push(running.reply().await.0);
         }
         assert!(threads.contains(&100), "{threads:?}");
@@ -310,7 +310,7 @@ fn nothing_is_shed_for_an_engine_that_was_silent() {
 }
 
 #[test]
-fn the_end_finishes_what_was_received() {
+fn shutdown_answers_requests_in_flight() {
     local(async {
         let mut running = Running::start().await;
         running.send("report", 1, 1).await;
@@ -323,7 +323,7 @@ fn the_end_finishes_what_was_received() {
 }
 
 #[test]
-fn what_the_socket_holds_at_the_end_is_answered() {
+fn shutdown_answers_requests_in_the_socket() {
     local(async {
         let (mut server, client, _engine) = prepared().await;
         for number in 0..200 {
@@ -340,7 +340,7 @@ fn what_the_socket_holds_at_the_end_is_answered() {
 }
 
 #[test]
-fn replies_are_never_answered() {
+fn replies_and_empty_datagrams_are_ignored() {
     local(async {
         let mut running = Running::start().await;
         running.client.send(b"Code: 200\nDiag: OK\nPV: 2.1\nThread: 1\n\n").await.unwrap();

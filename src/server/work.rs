@@ -1,4 +1,4 @@
-//! The requests of one received batch that need the engine, and what their replies need.
+//! The requests of one received batch that need the engine, with the data for their replies.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -17,16 +17,16 @@ use pyzor_wire::op::Op;
 use pyzor_wire::reply::{Answer, Refusal};
 use pyzor_wire::request::Request;
 
-/// Requests that wait for the engine. All that replies need is copied, into buffers that are used
-/// again, since the received datagrams are overwritten meanwhile.
+/// Requests that wait for the engine. The data for their replies is copied into reused buffers, because the received
+/// datagrams are overwritten meanwhile.
 #[derive(Debug)]
 pub(super) struct EngineWork {
-    /// Since when it waits for the engine.
+    /// The start of the wait for the engine.
     waiting: Instant,
     text: Vec<u8>,
     digests: Vec<Digest>,
     requests: Vec<EngineRequest>,
-    /// The marks of requests that must not be counted twice, with the requests' places, in order.
+    /// The marks of signed requests, by ascending index of the request.
     marks: Vec<(usize, ReplayMark)>,
     positions: Vec<OutcomePosition>,
     increments: Vec<Increment>,
@@ -47,7 +47,7 @@ enum EngineOperation {
     Count(TallyKind, Range<usize>),
 }
 
-/// Where in a batch the outcome of a request will be.
+/// The position of a request's outcome in a batch.
 #[derive(Debug)]
 enum OutcomePosition {
     LookUp(LookUp),
@@ -60,14 +60,14 @@ struct UsageRanges {
     digests: Range<usize>,
 }
 
-/// What the usage log says of a request besides its operation and its outcome.
+/// The user and the digests of a request, for the usage log.
 pub(super) struct UsageFields<'a> {
     pub(super) user: &'a [u8],
     digests: &'a [u8],
 }
 
 impl<'a> UsageFields<'a> {
-    /// The digests as they were sent.
+    /// The digests as the client sent them.
     pub(super) fn digests(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         self.digests.split(|byte| *byte == b'\n')
     }
@@ -98,7 +98,7 @@ impl Default for EngineWork {
 }
 
 impl EngineWork {
-    /// Empties it for other requests.
+    /// Removes all requests and keeps the buffers.
     pub(super) fn restart(&mut self) {
         self.text.clear();
         self.digests.clear();
@@ -106,24 +106,24 @@ impl EngineWork {
         self.marks.clear();
     }
 
-    /// Says that it begins to wait for the engine.
+    /// Records the start of the wait for the engine.
     pub(super) fn wait_from(&mut self, now: Instant) {
         self.waiting = now;
     }
 
-    /// Since when it waits for the engine.
+    /// The start of the wait for the engine.
     pub(super) fn waiting_since(&self) -> Instant {
         self.waiting
     }
 
-    /// How many requests there are.
+    /// The number of requests.
     pub(super) fn len(&self) -> usize {
         self.requests.len()
     }
 
-    /// How many digests the requests name.
+    /// The number of digests in all requests, or a little more.
     pub(super) fn digests(&self) -> usize {
-        // Those of look-ups are with their requests.
+        // A look-up stores its digest in the request.
         self.digests.len() + self.requests.len()
     }
 
@@ -132,7 +132,7 @@ impl EngineWork {
         self.requests.is_empty()
     }
 
-    /// Adds a request for a record.
+    /// Adds a request to look up a record.
     pub(super) fn look_up(
         &mut self,
         reply_to: ReplyTo,
@@ -144,7 +144,7 @@ impl EngineWork {
         self.push(reply_to, request, op, EngineOperation::LookUp(digest), log);
     }
 
-    /// Adds a request to count something.
+    /// Adds a request to count reports or whitelistings.
     pub(super) fn count(
         &mut self,
         reply_to: ReplyTo,
@@ -159,12 +159,12 @@ impl EngineWork {
         self.push(reply_to, request, op, EngineOperation::Count(kind, start..self.digests.len()), log);
     }
 
-    /// Marks the request that was added last as one that must not be counted twice.
+    /// Adds the mark of the request added last.
     pub(super) fn mark(&mut self, mark: ReplayMark) {
         self.marks.push((self.requests.len() - 1, mark));
     }
 
-    /// The marks of all requests that have one.
+    /// The marks of all signed requests.
     pub(super) fn marks(&self) -> impl Iterator<Item = ReplayMark> {
         self.marks.iter().map(|(_, mark)| *mark)
     }
@@ -182,7 +182,7 @@ impl EngineWork {
             let user = self.copy(request.user);
             let start = self.text.len();
             for digest in request.digests() {
-                // A folded value must not look like two.
+                // The separator is a line end, which a folded value may contain.
                 self.text.extend(digest.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
                 self.text.push(b'\n');
             }
@@ -197,7 +197,7 @@ impl EngineWork {
         start..self.text.len()
     }
 
-    /// Asks a batch for everything, behind what it is asked already.
+    /// Appends the operations of all requests to a batch.
     pub(super) fn plan(&mut self, batch: &mut Batch) {
         self.positions.clear();
         self.increments.clear();
@@ -217,8 +217,8 @@ impl EngineWork {
         }
     }
 
-    /// The requests with their outcomes in a batch that the engine has dealt with. A request for
-    /// several digests succeeds if all of them do.
+    /// The requests with their outcomes in a batch that the engine has completed. A request for several digests
+    /// succeeds only if all of them succeed.
     pub(super) fn outcomes<'a>(
         &'a self,
         batch: &'a Batch,
@@ -249,7 +249,7 @@ impl EngineWork {
     }
 }
 
-/// Says what came in, without its signature.
+/// Logs a received datagram without its signature.
 pub(super) fn log_received(datagram: &[u8]) {
     let mut shown = Vec::new();
     let mut in_signature = false;
@@ -268,7 +268,7 @@ pub(super) fn log_received(datagram: &[u8]) {
     debug!("Received: b'{}'", shown.escape_ascii());
 }
 
-/// Says what is going to be done.
+/// Logs the decision on a request.
 pub(super) fn log_decided(decision: &Decision<'_>, peer: SocketAddr) {
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     debug!("Got a {} command from {}", text(decision.request.op), peer.ip());

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::super::socket::bind;
 use super::*;
 
-/// A sender on this address, and its socket.
+/// A sender listening on this address, and its socket.
 fn server(address: &str) -> (ReplySender, UdpSocket) {
     let listener = bind(address, 0, 1 << 20, false).unwrap();
     assert!(listener.warnings.is_empty(), "{:?}", listener.warnings);
@@ -40,9 +40,9 @@ fn flush(sender: &mut ReplySender, socket: &UdpSocket, outbox: &mut ReplyOutbox)
     unsent
 }
 
-/// Replies of all lengths to several peers, some of which share a port.
+/// Sends replies of all lengths to several peers, two of which have equal ports.
 #[test]
-fn every_reply_reaches_its_peer_as_it_is() {
+fn every_reply_reaches_its_peer_unchanged() {
     let (mut sender, server) = server("127.0.0.1");
     let clients: Vec<_> = (0..3).map(|_| client(&server)).collect();
     let neighbour = UdpSocket::bind(("127.0.0.2", clients[0].1.peer.port())).unwrap();
@@ -74,7 +74,7 @@ fn every_reply_reaches_its_peer_as_it_is() {
 }
 
 #[test]
-fn replies_that_go_the_same_way_are_sent_as_one_burst_and_others_are_not() {
+fn only_replies_to_one_peer_from_one_address_share_a_burst() {
     let bursts = |replies: &[(u16, u8, usize)]| {
         let mut outbox = ReplyOutbox::default();
         for (port, source, length) in replies {
@@ -103,7 +103,7 @@ fn replies_that_go_the_same_way_are_sent_as_one_burst_and_others_are_not() {
 }
 
 #[test]
-fn a_burst_of_the_longest_replies_is_sent() {
+fn burst_of_the_longest_replies_is_sent() {
     let (mut sender, server) = server("127.0.0.1");
     let (client, peer) = client(&server);
     let mut outbox = ReplyOutbox::default();
@@ -115,7 +115,7 @@ fn a_burst_of_the_longest_replies_is_sent() {
 }
 
 #[test]
-fn a_burst_that_is_refused_is_sent_one_by_one_and_hides_no_other() {
+fn refused_burst_is_sent_one_by_one_and_does_not_affect_others() {
     let (mut sender, server) = server("127.0.0.1");
     let (client, good) = client(&server);
     let bad = ReplyTo { peer: SocketAddr::from(([127, 0, 0, 1], 0)), source: None };
@@ -129,7 +129,7 @@ fn a_burst_that_is_refused_is_sent_one_by_one_and_hides_no_other() {
 }
 
 #[test]
-fn replies_leave_from_the_address_that_was_asked_unless_the_system_refuses_it() {
+fn replies_leave_from_the_requested_address_unless_the_system_refuses_it() {
     for any in ["0.0.0.0", "::"] {
         let (mut sender, server) = server(any);
         let port = server.local_addr().unwrap().port();
@@ -157,7 +157,7 @@ fn replies_leave_from_the_address_that_was_asked_unless_the_system_refuses_it() 
 }
 
 #[test]
-fn spare_sockets_send_from_the_port_and_the_address_that_was_asked() {
+fn spare_sockets_send_from_the_listening_port_and_the_requested_address() {
     for (any, own) in [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")] {
         let (mut sender, server) = server(any);
         let own: std::net::IpAddr = own.parse().unwrap();
@@ -176,7 +176,7 @@ fn spare_sockets_send_from_the_port_and_the_address_that_was_asked() {
             let spare = sender.spares.remove(0);
             sender.spares.push(spare);
         }
-        // A connected client takes what comes from the address that it asked, and nothing else.
+        // A connected client receives only datagrams from the address it is connected to.
         let mut buffer = [0; 10];
         for _ in 0..sender.spares.len() {
             for text in [b"one", b"two"] {

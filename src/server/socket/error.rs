@@ -1,76 +1,76 @@
-//! Why the server cannot listen.
+//! Errors of opening and binding the listening socket.
 
 use std::io;
 use std::net::SocketAddr;
 
 use thiserror::Error;
 
-/// Why the server cannot listen: one line that says what to do.
+/// Error of opening or binding the listening socket. Its text is one line that says what to do.
 #[derive(Debug, Error)]
 pub(crate) enum BindError {
-    /// It is neither an address nor a name that can be resolved.
+    /// The name could not be resolved.
     #[error("cannot resolve the address {address}: {error}")]
     Resolve {
-        /// The address as the settings have it.
+        /// `ListenAddress` as configured.
         address: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         error: io::Error,
     },
-    /// Another process listens there.
+    /// Another process uses the port.
     #[error(
-        "cannot listen on {address}: the port is in use by another process; stop that, or choose another Port"
+        "cannot listen on {address}: the port is in use by another process: stop that process, or set another Port"
     )]
     InUse {
         /// The address and port.
         address: SocketAddr,
     },
-    /// Another process listens there, and does not share the port with this one.
+    /// Another process uses the port and does not share it with this one.
     #[error(
-        "cannot listen on {address}: the port is in use by a process that does not share it: that must have ReusePort, \
-         too, and have been started by the same user"
+        "cannot listen on {address}: the port is in use by a process that does not share it: set ReusePort for that \
+         process, too, and run both as the same user"
     )]
     NotShared {
         /// The address and port.
         address: SocketAddr,
     },
-    /// The interface of a link-local address does not exist, at least not yet.
+    /// The interface of a link-local address does not exist, or not yet.
     #[error(
-        "cannot listen on {address}: this host has no such interface; correct ListenAddress, or start pyzord once \
-         the interface is there"
+        "cannot listen on {address}: this host has no such interface: correct ListenAddress, or start pyzord after \
+         the interface is up"
     )]
     AbsentInterface {
-        /// The address with its interface, as the settings have it.
+        /// `ListenAddress` as configured, with its interface.
         address: String,
     },
-    /// No interface of this host has the address, at least not yet.
+    /// No interface of this host has the address, or not yet.
     #[error(
-        "cannot listen on {address}: no interface has this address; set ListenAddress to one of this host, or allow \
-         listening before the address is there: sysctl net.{}.ip_nonlocal_bind=1",
+        "cannot listen on {address}: no interface has this address: set ListenAddress to an address of this host, \
+         or allow binding in advance: sysctl net.{}.ip_nonlocal_bind=1",
         if address.is_ipv6() { "ipv6" } else { "ipv4" }
     )]
     Absent {
         /// The address and port.
         address: SocketAddr,
     },
-    /// The kernel has no IPv6.
+    /// The kernel does not support IPv6.
     #[error(
-        "cannot listen on {address}: this kernel has no IPv6; set ListenAddress to an IPv4 address (0.0.0.0: all)"
+        "cannot listen on {address}: this kernel has no IPv6: set ListenAddress to an IPv4 address (0.0.0.0 for all)"
     )]
     NoIpv6 {
-        /// The address as the settings have it, and the port.
+        /// `ListenAddress` as configured, and the port.
         address: String,
     },
-    /// The system has no socket to give.
+    /// The system cannot open a socket.
     #[error("cannot listen on {address}: {error}")]
     NoSocket {
-        /// The address as the settings have it.
+        /// `ListenAddress` as configured, and the port.
         address: String,
-        /// The system's reason.
+        /// The error of the system call.
         error: io::Error,
     },
     /// A link-local address without its interface.
     #[error(
-        "cannot listen on {address}: a link-local address is one of an interface: set ListenAddress to \
+        "cannot listen on {address}: a link-local address needs an interface: set ListenAddress to \
          {}%INTERFACE",
         address.ip()
     )]
@@ -78,12 +78,12 @@ pub(crate) enum BindError {
         /// The address and port.
         address: SocketAddr,
     },
-    /// The system refused.
+    /// The system refuses to bind the address.
     #[error("cannot listen on {address}: {error}")]
     Refused {
         /// The address and port.
         address: SocketAddr,
-        /// The system's reason.
+        /// The error of the system call.
         error: io::Error,
     },
 }

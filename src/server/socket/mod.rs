@@ -1,4 +1,4 @@
-//! The UDP sockets: the one that requests come to, and spare ones that only send.
+//! The UDP sockets: the listening socket, and spare sockets that only send.
 
 mod error;
 mod options;
@@ -19,49 +19,47 @@ use self::options::SocketOptions;
 use self::spares::open_spares;
 use pyzor_udp::SourceAddress;
 
-/// How many bytes a spare socket asks for as its send buffer at most; `net.core.wmem_max` allows this
-/// everywhere.
+/// The largest send buffer of a spare socket, in bytes: the default of `net.core.wmem_max`.
 const SPARE_BUFFER: usize = 212_992;
 
-/// The socket that requests come to, with spare ones.
+/// The listening socket and its spare sockets.
 ///
-/// A reply to an address on a local network at which no host answers stays in the kernel for up to 3 seconds,
-/// and takes room in the send buffer of its socket. Requests with forged senders can fill that buffer. Replies
-/// that then do not fit go out by spare sockets, one chosen by the receiver's address, so that an address
-/// fills one spare socket at most.
+/// A reply to an address on a local network that no host has stays in the kernel for up to 3 seconds and occupies the
+/// send buffer of its socket. Requests with forged senders can fill that buffer. Replies that do not fit go out by a
+/// spare socket chosen by the receiver's address, so that one address fills at most one spare socket.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(super) socket: UdpSocket,
-    /// Bound to the same port, and to addresses that no network reaches, so that they receive nothing.
+    /// Bound to the same port at unroutable addresses, so that they receive nothing.
     pub(super) spares: Vec<UdpSocket>,
-    /// Where spare sockets send from, where a reply does not say it.
+    /// The source address for spare sockets if a reply names none.
     pub(super) source: Option<SourceAddress>,
-    /// Whether several datagrams to one peer can be sent as one packet.
+    /// Whether several datagrams to one peer can be sent as one packet (`UDP_SEGMENT`).
     pub(super) has_bursts: bool,
     address: SocketAddr,
-    /// What does not work and does not keep the server from serving, a line each.
+    /// Problems that do not prevent the server from running, one line each.
     pub(crate) warnings: Vec<String>,
-    /// What is good to know, a line each.
+    /// Lines for the log at level info.
     pub(crate) notices: Vec<String>,
 }
 
 impl Listener {
-    /// The address and port that requests come to.
+    /// The address and port of the listening socket.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// All descriptors.
+    /// The descriptors of all sockets.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         std::iter::once(&self.socket).chain(&self.spares).map(AsRawFd::as_raw_fd)
     }
 }
 
-/// A UDP socket that has its buffers and no port yet, so that no request comes to it.
+/// A UDP socket with its options set, but not bound yet.
 #[derive(Debug)]
 pub(crate) struct UnboundSocket {
     descriptor: OwnedFd,
-    /// The address as the settings have it.
+    /// `ListenAddress` as configured.
     address: String,
     port: u16,
     send_buffer: usize,
@@ -71,14 +69,14 @@ pub(crate) struct UnboundSocket {
 }
 
 impl UnboundSocket {
-    /// Makes a socket for an address. An empty one is every IPv4 address of the host; one with a colon is IPv6,
-    /// where `::` serves IPv4 as well; anything else is an IPv4 address or a host name, of which the first IPv4
-    /// address counts. `send_buffer` is how many bytes of replies the kernel is asked to hold, and `is_shared` is
-    /// whether other processes may bind the same port in this way, if the same user has made their sockets.
+    /// Opens a socket for an address. An empty address means all IPv4 addresses of the host. An address with a colon
+    /// is IPv6, and `::` also accepts IPv4. Anything else is an IPv4 address or a host name, resolved to its first
+    /// IPv4 address. `send_buffer` is the requested size of the send buffer in bytes. With `is_shared`, other
+    /// processes of the same user may bind the same port in this way.
     ///
     /// # Errors
     ///
-    /// The system has none. Options that it refuses are warnings.
+    /// The system cannot open a socket. Options that cannot be set are warnings.
     pub(crate) fn open(
         address: &str,
         port: u16,
@@ -108,25 +106,26 @@ impl UnboundSocket {
         };
         let mut options = SocketOptions::of(descriptor.as_fd());
         if is_v6 {
-            options.set(sockopt::Ipv6V6Only, &false, "IPV6_V6ONLY", "IPv4 requests may not arrive");
+            options.set(sockopt::Ipv6V6Only, &false, "IPV6_V6ONLY", "IPv4 requests may be lost");
         }
-        options.set(sockopt::RxqOvfl, &1, "SO_RXQ_OVFL", "datagrams that the kernel drops are not counted");
+        options.set(sockopt::RxqOvfl, &1, "SO_RXQ_OVFL", "datagrams dropped by the kernel are not counted");
         options.receive_buffer();
         options.send_buffer(send_buffer);
         let SocketOptions { warnings, notices, .. } = options;
         Ok(Self { descriptor, address, port, send_buffer, is_shared, warnings, notices })
     }
 
-    /// Its descriptor.
+    /// The descriptor of the socket.
     pub(crate) fn descriptor(&self) -> RawFd {
         self.descriptor.as_raw_fd()
     }
 
-    /// Binds the socket, to which requests come from now on.
+    /// Binds the socket, which receives requests from now on.
     ///
     /// # Errors
     ///
-    /// The address cannot be resolved, is in use or not there, or the system refuses it. It can be tried again.
+    /// The address cannot be resolved, is in use, belongs to no interface, or the system refuses it. The caller may
+    /// retry.
     pub(crate) fn bind(&self) -> Result<Listener, BindError> {
         let address = self.resolve()?;
         self.bind_to(address).map_err(|error| match error {
@@ -140,7 +139,7 @@ impl UnboundSocket {
         })
     }
 
-    /// The address without the brackets that one of IPv6 may have.
+    /// The configured address without the brackets of an IPv6 address.
     fn name(&self) -> &str {
         if self.address.contains(':') {
             self.address.trim_start_matches('[').trim_end_matches(']')
@@ -177,7 +176,7 @@ impl UnboundSocket {
         bind_to(descriptor.as_raw_fd(), &SockaddrStorage::from(address))?;
         let mut options = SocketOptions::of(descriptor.as_fd());
         if address.ip().is_unspecified() {
-            let missing = "replies may leave from another address than the one that was asked";
+            let missing = "replies may leave from another address than the request was sent to";
             match address {
                 SocketAddr::V4(_) => options.set(sockopt::Ipv4PacketInfo, &true, "IP_PKTINFO", missing),
                 SocketAddr::V6(_) => {
@@ -190,8 +189,8 @@ impl UnboundSocket {
         let mut warnings = self.warnings.clone();
         warnings.append(&mut options.warnings);
         let address = local_address(&descriptor)?;
-        // What is sent to the host itself never waits in the kernel. On a shared port another process could take the
-        // address of a spare one.
+        // Replies to the host itself never wait in the kernel. On a shared port, another process could bind the
+        // address of a spare socket.
         let spares = if self.is_shared || address.ip().is_loopback() {
             Vec::new()
         } else {
@@ -203,7 +202,7 @@ impl UnboundSocket {
     }
 }
 
-/// A socket with its port, for tests.
+/// Opens and binds a socket, for tests.
 #[cfg(test)]
 pub(super) fn bind(
     address: &str,
@@ -214,14 +213,14 @@ pub(super) fn bind(
     UnboundSocket::open(address, port, send_buffer, is_shared)?.bind()
 }
 
-/// Takes a socket out of those that share its port, for good, so that new requests go to the others. What it has
-/// received stays in it, and replies are sent as before. A socket that shares no port is left alone.
+/// Removes a socket from the group that shares its port, so that new requests go to the other sockets. Requests
+/// already received stay in its buffer, and it can still send replies. Does nothing if the port is not shared.
 ///
-/// The kernel passes over a socket that has a peer, and the peer here is the socket itself, which asks nothing.
+/// Works by connecting the socket to itself: the kernel delivers to a connected socket only what its peer sends.
 ///
 /// # Errors
 ///
-/// The system refuses; requests go on coming to the socket.
+/// The system call failed; requests are still delivered to the socket.
 pub(super) fn leave_shared_port(socket: &(impl AsFd + AsRawFd)) -> nix::Result<()> {
     if getsockopt(socket, sockopt::ReusePort)? {
         let own: SockaddrStorage = getsockname(socket.as_raw_fd())?;
@@ -249,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_bound_as_the_settings_name_them() {
+    fn configured_addresses_are_bound() {
         let local = |address| bind(address, 0, 100_000, false).unwrap().address().ip().to_string();
         assert_eq!(local(""), "0.0.0.0");
         assert_eq!(local("localhost"), "127.0.0.1");
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_cannot_be_bound_are_explained_in_one_line() {
+    fn bind_errors_are_one_line_each() {
         let first = bind("127.0.0.1", 0, 100_000, false).unwrap();
         let address = first.address();
         let error = bind("127.0.0.1", address.port(), 100_000, false).unwrap_err();
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn spare_sockets_share_the_port_with_nobody_else() {
+    fn spare_sockets_leave_the_port_closed_to_other_processes() {
         for (any, own) in [("0.0.0.0", "127.0.0.1"), ("::", "::1")] {
             let listener = bind(any, 0, 100_000, false).unwrap();
             assert!(listener.warnings.is_empty(), "{:?}", listener.warnings);

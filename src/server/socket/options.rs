@@ -1,19 +1,19 @@
-//! Socket options, none of which keeps the server from serving.
+//! Socket options, none of which is required for the server to run.
 
 use std::os::fd::BorrowedFd;
 
 use nix::sys::socket::{GetSockOpt, SetSockOpt, getsockopt, setsockopt, sockopt};
 
-/// How many bytes of received datagrams the kernel is asked to hold, which it then doubles: some 5000
-/// requests, which a pause of 20 ms fills under a full load. More would make answers old under overload.
+/// The requested receive buffer in bytes, which the kernel doubles: room for about 5000 requests, or a pause of 20 ms
+/// under full load. A larger one would only delay replies under overload.
 const RECEIVE_BUFFER: usize = 2 << 20;
 
-/// Sets the options of a socket that is being made.
+/// Sets socket options and collects the failures.
 pub(super) struct SocketOptions<'a> {
     descriptor: BorrowedFd<'a>,
-    /// What the system refuses, a line each.
+    /// Options that could not be set, one line each.
     pub(super) warnings: Vec<String>,
-    /// What the system grants less of, a line each.
+    /// Buffers that are smaller than requested, one line each.
     pub(super) notices: Vec<String>,
 }
 
@@ -22,7 +22,7 @@ impl<'a> SocketOptions<'a> {
         Self { descriptor, warnings: Vec::new(), notices: Vec::new() }
     }
 
-    /// Sets an option and returns whether that worked; if not, `missing` says what that means.
+    /// Sets an option and returns whether that succeeded. `missing` is the consequence of a failure, for the warning.
     pub(super) fn set<O: SetSockOpt>(
         &mut self,
         option: O,
@@ -32,16 +32,16 @@ impl<'a> SocketOptions<'a> {
     ) -> bool {
         let outcome = setsockopt(&self.descriptor, option, value);
         if let Err(error) = outcome {
-            self.warnings.push(format!("the system refuses the socket option {name}: {error}; {missing}"));
+            self.warnings.push(format!("cannot set the socket option {name}: {error}; {missing}"));
         }
         outcome.is_ok()
     }
 
     pub(super) fn receive_buffer(&mut self) {
         let size = RECEIVE_BUFFER;
-        // Beyond net.core.rmem_max with the right to, up to that without.
+        // Without CAP_NET_ADMIN, net.core.rmem_max is the limit.
         if setsockopt(&self.descriptor, sockopt::RcvBufForce, &size).is_err()
-            && self.set(sockopt::RcvBuf, &size, "SO_RCVBUF", "bursts of requests may be dropped")
+            && self.set(sockopt::RcvBuf, &size, "SO_RCVBUF", "requests may be dropped during bursts")
         {
             self.note_smaller_buffer(sockopt::RcvBuf, size, "receive buffer", "net.core.rmem_max");
         }
@@ -62,13 +62,12 @@ impl<'a> SocketOptions<'a> {
         name: &str,
         limit: &str,
     ) {
-        // The kernel doubles what it is asked for, and returns the double.
+        // The kernel doubles the requested size, and returns the doubled size.
         match getsockopt(&self.descriptor, option) {
             Ok(granted) if granted / 2 < asked => self.notices.push(format!(
-                "The {name} of the socket has {} bytes instead of {asked}; {limit} limits it.",
+                "The {name} of the socket is {} bytes instead of {asked}: raise {limit}",
                 granted / 2
             )),
-            // Not knowing changes nothing.
             _ => {}
         }
     }

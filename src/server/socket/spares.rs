@@ -1,4 +1,4 @@
-//! Spare sockets, which send what the first one has no room for.
+//! Spare sockets, which send the replies that do not fit the send buffer of the listening socket.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -9,17 +9,17 @@ use nix::sys::socket::{SockaddrStorage, bind as bind_to, setsockopt, sockopt};
 
 use super::datagram_socket;
 
-/// How many sockets send besides the first one when that one is full.
+/// The number of spare sockets.
 pub(super) const SPARES: usize = 16;
-/// How many descriptors the process must be allowed for spare sockets to be made: the start, a reload and a
-/// database need the others.
+/// The least descriptor limit with which spare sockets are opened: startup, a reload and the database need the rest.
 const LEAST_DESCRIPTORS: u64 = 128;
 
-/// Sockets on the port of this one that send and never receive. Why there are not all of them is a warning.
+/// Opens sockets on the port of the listening socket that send and never receive. Adds a warning if it cannot open all
+/// of them.
 ///
-/// Each is bound to an address of its own that no network reaches. The first socket has been bound without
-/// `SO_REUSEPORT`, so that a taken port is noticed; that option is on only while these are bound, so that no
-/// other process can bind the port later.
+/// Each is bound to an unroutable address of its own. The listening socket was bound without `SO_REUSEPORT`, so that a
+/// port in use is detected. The option is set only while the spare sockets are bound, so that no other process can
+/// bind the port later.
 pub(super) fn open_spares(
     first: &OwnedFd,
     address: SocketAddr,
@@ -29,15 +29,15 @@ pub(super) fn open_spares(
     let mut spares = Vec::with_capacity(SPARES);
     let few = |spares: &Vec<_>, why: &str| {
         format!(
-            "{} of {SPARES} spare sockets for replies could be made: {why}; more replies may be dropped when many \
-             requests have forged senders",
+            "opened only {} of {SPARES} spare sockets for replies: {why}; floods with forged senders may cause more \
+             replies to be dropped",
             spares.len()
         )
     };
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(limit, _)| limit);
     if descriptors < LEAST_DESCRIPTORS {
         let why = format!(
-            "the limit of descriptors (ulimit -n, LimitNOFILE) is {descriptors} and must be {LEAST_DESCRIPTORS}"
+            "the descriptor limit is {descriptors}: raise it (ulimit -n, LimitNOFILE) to {LEAST_DESCRIPTORS} at least"
         );
         warnings.push(few(&spares, &why));
         return spares;
@@ -59,24 +59,23 @@ pub(super) fn open_spares(
     }
     if let Some(error) = left_on {
         warnings.push(format!(
-            "the system refuses to switch SO_REUSEPORT off: {error}; other processes of this user can bind the port \
-             and take requests"
+            "cannot switch SO_REUSEPORT off: {error}; other processes of this user can bind the port and take requests"
         ));
     }
     spares
 }
 
-/// One spare socket, at an address that the number chooses.
+/// Opens a spare socket at an address derived from `random`.
 fn open_spare(first: SocketAddr, random: u64, send_buffer: usize) -> nix::Result<UdpSocket> {
     let descriptor = datagram_socket(first.is_ipv6())?;
     let [a, b, c, d, e, ..] = random.to_be_bytes();
-    // 127.1.0.0 and beyond: addresses below that are in use.
+    // From 127.1.0.0, because lower loopback addresses are in common use.
     let loopback = Ipv4Addr::new(127, a.max(1), b, c);
     let ip: IpAddr = match first {
         SocketAddr::V4(_) => loopback.into(),
-        // Sends to IPv4 as well.
+        // Mapped, so that it can send to IPv4 and IPv6.
         SocketAddr::V6(first) if first.ip().is_unspecified() => loopback.to_ipv6_mapped().into(),
-        // Of the prefix that is for discarding (RFC 6666). One of IPv4 would take the port from IPv4 servers.
+        // In the discard prefix 100::/64 (RFC 6666). An IPv4 address would block the port for IPv4 servers.
         SocketAddr::V6(_) => {
             let pair = |high, low| u16::from_be_bytes([high, low]);
             Ipv6Addr::new(0x100, 0, 0, 0, 0, pair(a, b), pair(c, d), e.max(1).into()).into()
@@ -86,9 +85,9 @@ fn open_spare(first: SocketAddr, random: u64, send_buffer: usize) -> nix::Result
         setsockopt(&descriptor, sockopt::Ipv6V6Only, &!first.ip().is_unspecified())?;
     }
     setsockopt(&descriptor, sockopt::ReusePort, &true)?;
-    // No interface has the address, or that of loopback is down.
+    // No interface has the address, or the loopback interface is down.
     setsockopt(&descriptor, sockopt::IpFreebind, &true)?;
-    // Processes of this host can send there, and nothing reads it.
+    // Processes of this host can send to it, but nothing reads it.
     setsockopt(&descriptor, sockopt::RcvBuf, &0)?;
     setsockopt(&descriptor, sockopt::SndBufForce, &send_buffer)
         .or_else(|_| setsockopt(&descriptor, sockopt::SndBuf, &send_buffer))?;

@@ -1,4 +1,4 @@
-//! Networks that are not heard, and limits a source prefix, as senders see them.
+//! Denied networks and rate limits, as seen by clients.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use crate::harness::{Account, DIGEST, Home, Reply, Server, ask_on, unix_time};
 
 const PING: &str = "Op: ping\nThread: 3000\nPV: 2.1\n\n";
 
-/// A server where everybody may do everything, on every address of these families, with these settings.
+/// A homedir that grants everything to every user, with this listening address and these settings.
 fn home(address: &'static str, settings: &str) -> Home {
     let access = "all : anonymous : allow\nall : bob : allow\n";
     let bob = Account::new("bob");
@@ -27,14 +27,14 @@ fn sender(server: &Server, address: &str) -> UdpSocket {
     socket
 }
 
-/// How many replies a sender gets to so many datagrams that are sent one after the other. What is behind
-/// them is answered whatever happens, so that nothing is waited for in vain.
+/// Sends `count` datagrams in a row and returns the number of replies. Further requests from an exempt address, which
+/// are always answered, show that the replies are complete.
 fn replies(server: &Server, socket: &UdpSocket, datagram: &[u8], count: usize) -> usize {
     for _ in 0..count {
         socket.send(datagram).unwrap();
     }
-    // The server takes one datagram after the other, but sends the replies of a batch in any order. With the
-    // answer to a request behind that batch all are sent.
+    // The server receives datagrams in order, but sends the replies of a batch in any order. The reply to a request
+    // after that batch shows that all have been sent.
     for _ in 0..2 {
         assert_eq!(server.request("ping", &[]).code(), 200);
     }
@@ -57,19 +57,20 @@ fn report(thread: usize) -> Vec<u8> {
 }
 
 #[test]
-fn networks_that_are_denied_or_not_allowed_get_no_reply() {
+fn denied_networks_and_networks_not_allowed_get_no_reply() {
     for address in ["0.0.0.0", "::"] {
         let settings = "AllowNetworks = 127.0.0.0/16, ::1\nDenyNetworks = 127.0.2.0/24 ::ffff:127.0.3.3\n";
         let server = home(address, settings).start();
-        let heard = |from: &str| replies(&server, &sender(&server, from), PING.as_bytes(), 3) == 3;
-        assert!(heard("127.0.1.1") && heard("127.0.3.4"), "{address}");
-        assert!(!heard("127.0.2.1") && !heard("127.0.3.3") && !heard("127.1.0.1"), "{address}");
+        let is_accepted = |from: &str| replies(&server, &sender(&server, from), PING.as_bytes(), 3) == 3;
+        assert!(is_accepted("127.0.1.1") && is_accepted("127.0.3.4"), "{address}");
+        assert!(!is_accepted("127.0.2.1") && !is_accepted("127.0.3.3"), "{address}");
+        assert!(!is_accepted("127.1.0.1"), "{address}");
         let home = server.home().clone();
         assert!(server.stop().success());
-        assert!(home.log().contains(", 9 datagrams from networks that are not allowed"), "{}", home.log());
-        assert!(!home.log().contains("127.0.2.1"), "a line a datagram");
+        assert!(home.log().contains(" 9 datagrams from networks that are not allowed"), "{}", home.log());
+        assert!(!home.log().contains("127.0.2.1"), "one line per datagram");
     }
-    // An IPv4 sender is none of IPv6, even where IPv6 is listened to.
+    // IPv6 networks do not match IPv4 clients, even if the server listens on an IPv6 address.
     for settings in ["AllowNetworks = ::/0\n", "DenyNetworks = 0.0.0.0/0\n"] {
         let server = home("::", settings).start();
         assert_eq!(replies(&server, &sender(&server, "::1"), PING.as_bytes(), 3), 3);
@@ -77,14 +78,14 @@ fn networks_that_are_denied_or_not_allowed_get_no_reply() {
     }
 }
 
-/// How many replies an IPv4 sender gets to three pings.
+/// Sends three pings from an IPv4 address and returns the number of replies.
 fn replies_of_v4(server: &Server, address: &str) -> usize {
     let socket = sender(server, address);
     (0..3).filter(|_| Reply(ask_on(&socket, PING)).code() == 200).count()
 }
 
 #[test]
-fn a_prefix_that_asks_too_often_gets_no_reply_and_others_do() {
+fn prefix_beyond_its_rate_gets_no_reply_and_others_do() {
     for (listen, first, neighbour, other) in
         [("0.0.0.0", "127.0.1.1", "127.0.1.77", "127.0.2.1"), ("::", "127.0.1.1", "127.0.1.77", "127.0.2.1")]
     {
@@ -94,7 +95,7 @@ fn a_prefix_that_asks_too_often_gets_no_reply_and_others_do() {
         let (first, neighbour) = (sender(&server, first), sender(&server, neighbour));
         let count = replies(&server, &first, PING.as_bytes(), 50);
         let count = count + replies(&server, &neighbour, PING.as_bytes(), 50);
-        // What has been added meanwhile.
+        // Tokens added in the meantime.
         let added = start.elapsed().as_secs() as usize + 1;
         assert!((20..=20 + added).contains(&count), "{count} after {added}");
         assert_eq!(replies(&server, &sender(&server, other), PING.as_bytes(), 20), 20);
@@ -103,14 +104,14 @@ fn a_prefix_that_asks_too_often_gets_no_reply_and_others_do() {
         let home = server.home().clone();
         assert!(server.stop().success());
         let log = home.log();
-        let line = " WARNING RateLimit: 127.0.1.0/24 exceeds 1 a second: what is beyond gets no reply";
+        let line = " WARNING RateLimit: 127.0.1.0/24 exceeds 1 per second: the excess is dropped";
         assert_eq!(log.matches(line).count(), 1, "{log}");
-        assert!(log.contains(&format!(", {} dropped beyond a rate limit", 100 - count)), "{log}");
+        assert!(log.contains(&format!(" {} dropped beyond a rate limit", 100 - count)), "{log}");
     }
 }
 
 #[test]
-fn a_prefix_of_ipv6_is_limited_as_a_whole() {
+fn addresses_of_an_ipv6_prefix_share_one_limit() {
     let server = home("::", "RateLimit = 1\nRateLimitBurst = 60\nRateLimitExempt = 127.0.0.1\n").start();
     let start = Instant::now();
     let socket = sender(&server, "::1");
@@ -121,15 +122,15 @@ fn a_prefix_of_ipv6_is_limited_as_a_whole() {
     socket.set_nonblocking(true).unwrap();
     let count = std::iter::from_fn(|| socket.recv(&mut [0; 1000]).ok()).count();
     let added = start.elapsed().as_secs() as usize + 1;
-    // The harness has used some to find out that the server is ready.
+    // The harness has used some tokens to check that the server is ready.
     assert!((40..=60 + added).contains(&count), "{count} after {added}");
 }
 
-/// Where to listen, and who sends: IPv4, IPv4 that a socket of IPv6 receives, and IPv6.
+/// Listening addresses and clients: IPv4, IPv4 received by an IPv6 socket, and IPv6.
 const LISTENERS: [(&str, &str); 3] = [("0.0.0.0", "127.0.1.1"), ("::", "127.0.1.1"), ("::", "::1")];
 
 #[test]
-fn refusals_are_limited_and_right_requests_are_answered() {
+fn refusals_are_limited_and_valid_requests_are_answered() {
     for (listen, from) in LISTENERS {
         let server = home(listen, "RateLimitErrors = 1\nRateLimitBurst = 5\n").start();
         let start = Instant::now();
@@ -139,13 +140,13 @@ fn refusals_are_limited_and_right_requests_are_answered() {
         assert!((5..=5 + added).contains(&count), "{count} after {added}: {listen} {from}");
         assert_eq!(replies(&server, &socket, PING.as_bytes(), 40), 40, "{listen} {from}");
         assert_eq!(replies(&server, &socket, &report(3000), 40), 40, "{listen} {from}");
-        // Another IPv4 prefix has its own limit, on :: as well.
+        // Another IPv4 prefix has its own limit, even if the server listens on `::`.
         assert_eq!(replies(&server, &sender(&server, "127.0.2.1"), b"Op: ping\n", 5), 5, "{listen} {from}");
     }
 }
 
 #[test]
-fn anonymous_changes_are_limited_and_what_is_dropped_is_not_counted() {
+fn anonymous_writes_are_limited_and_dropped_ones_are_not_counted() {
     for (listen, from) in LISTENERS {
         let server = home(listen, "RateLimitWrites = 1\nRateLimitBurst = 5\n").start();
         let start = Instant::now();
@@ -155,7 +156,7 @@ fn anonymous_changes_are_limited_and_what_is_dropped_is_not_counted() {
         assert!((5..=5 + added).contains(&count), "{count} after {added}: {listen} {from}");
         let counts = server.request("check", &[DIGEST]).counts();
         assert_eq!(counts, (i64::try_from(count).unwrap(), 0), "{listen} {from}");
-        // Look-ups are not limited, and neither is who signs.
+        // Look-ups and signed requests are not limited.
         assert_eq!(replies(&server, &socket, PING.as_bytes(), 40), 40, "{listen} {from}");
         let headers = format!("Op: report\nOp-Digest: {DIGEST}\nThread: 3000\nPV: 2.1\n");
         let signed = Account::new("bob").sign(&headers, unix_time());
@@ -164,7 +165,7 @@ fn anonymous_changes_are_limited_and_what_is_dropped_is_not_counted() {
 }
 
 #[test]
-fn a_limit_that_only_tells_answers_everything() {
+fn log_only_limit_drops_nothing() {
     let settings = "RateLimit = 1\nRateLimitWrites = 1\nRateLimitBurst = 1\nRateLimitLogOnly = true\n";
     let server = home("0.0.0.0", settings).start();
     let socket = sender(&server, "127.0.1.1");
@@ -172,17 +173,17 @@ fn a_limit_that_only_tells_answers_everything() {
     let home = server.home().clone();
     assert!(server.stop().success());
     let log = home.log();
-    assert!(log.contains("127.0.1.0/24 exceeds 1 a second: what is beyond would get no reply"), "{log}");
+    assert!(log.contains("127.0.1.0/24 exceeds 1 per second: the excess would be dropped"), "{log}");
     assert!(log.contains(" would have been dropped beyond a rate limit"), "{log}");
 }
 
 #[test]
-fn bad_networks_are_named_with_their_place_and_bits_behind_the_length_are_told_of() {
+fn bad_networks_are_reported_with_their_line_and_extra_bits_are_warned_of() {
     let home = home("127.0.0.1", "AllowNetworks = 127.0.0.0/8, 10.0.0.0/33\nDenyNetworks = example.org\n");
     assert!(home.try_start().is_err());
     let stderr = home.stderr();
     for line in [
-        "config:4: AllowNetworks: '10.0.0.0/33' is no network",
+        "config:4: AllowNetworks: '10.0.0.0/33' is not a network",
         "config:5: DenyNetworks: 'example.org' is no",
     ] {
         assert!(stderr.contains(line), "{stderr}");
@@ -197,13 +198,12 @@ fn bad_networks_are_named_with_their_place_and_bits_behind_the_length_are_told_o
     );
 }
 
-/// Sends one datagram from each of so many addresses of 127.0.0.0/8, beginning at a number.
+/// Sends one datagram from each of a range of addresses, which starts at 127.1.0.0.
 fn spoof(socket: &UdpSocket, server: &Server, numbers: std::ops::Range<u32>) {
     use std::os::fd::AsRawFd;
     let to = SockaddrIn::from(std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, server.port()));
     let data = [std::io::IoSlice::new(PING.as_bytes())];
     for number in numbers {
-        // Everything from 127.1.0.0 on.
         let address = Ipv4Addr::from_bits(0x7f01_0000 + number);
         let source = libc::in_pktinfo {
             ipi_ifindex: 0,
@@ -219,7 +219,7 @@ fn spoof(socket: &UdpSocket, server: &Server, numbers: std::ops::Range<u32>) {
         );
         sent.unwrap();
         if number % 256 == 0 {
-            // As fast as the server takes them, so that it gets all of them.
+            // Waits for the server, so that it receives all of them.
             assert_eq!(server.request("ping", &[]).code(), 200);
         }
     }
@@ -232,12 +232,12 @@ fn resident_kib(server: &Server) -> i64 {
 }
 
 #[test]
-fn a_million_forged_prefixes_take_no_memory_and_no_bystander_its_reply() {
+fn million_forged_prefixes_take_no_memory_and_do_not_affect_other_clients() {
     let settings = "RateLimit = 10\nRateLimitPrefixV4 = 32\nRateLimitExempt = 127.0.0.1\n";
     let server = home("0.0.0.0", settings).start();
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     let bystander = sender(&server, "127.0.9.9");
-    // More than the table holds, so that all of it is in use.
+    // More prefixes than the table holds, so that all of its memory is in use.
     spoof(&socket, &server, 0..200_000);
     let before = resident_kib(&server);
     for round in 2..10 {
@@ -245,6 +245,6 @@ fn a_million_forged_prefixes_take_no_memory_and_no_bystander_its_reply() {
         assert_eq!(Reply(ask_on(&bystander, PING)).code(), 200);
     }
     let grown = resident_kib(&server) - before;
-    // A table that grew would take 38 MiB; buffers of the logs come and go with the load.
+    // A growing table would take 38 MiB. The log buffers vary with the load.
     assert!(grown < 4096, "{grown} KiB more");
 }

@@ -74,7 +74,7 @@ fn ignored(server: Server) -> usize {
         before.rsplit(' ').next()?.parse::<usize>().ok()
     };
     let mut lines = log.lines();
-    lines.by_ref().filter_map(|line| number(line, " datagrams that get no reply")).sum()
+    lines.by_ref().filter_map(|line| number(line, " datagrams ignored")).sum()
 }
 
 #[test]

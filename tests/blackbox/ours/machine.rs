@@ -230,7 +230,7 @@ fn low_descriptor_limit_costs_spare_sockets_only() {
         let script = format!("ulimit -n {limit} && exec \"$@\" -a 0.0.0.0");
         let mut server = Server::start(&home, home.under(&script, false));
         server.serves(&mut home.caller());
-        let warning = "0 of 16 spare sockets for replies could be made: the limit of descriptors";
+        let warning = "opened only 0 of 16 spare sockets for replies: the descriptor limit is ";
         assert_eq!(home.log().contains(warning), !has_spares, "{limit}: {}", home.log());
         home.rewrite("pyzord.passwd", new.passwd());
         server.process().signal(Signal::SIGHUP);

@@ -6,9 +6,9 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Caller, Home, Redis, Server, digest, eventually, finish};
 
-/// How many clients there are, each with a port of its own.
+/// The number of clients, each with its own port.
 const CLIENTS: u32 = 40;
-/// How long a reply is waited for, far beyond what a busy machine needs.
+/// The time-out for a reply, much longer than a busy machine needs.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn home(redis: &Redis, settings: &str) -> Home {
@@ -16,7 +16,7 @@ fn home(redis: &Redis, settings: &str) -> Home {
     Home::open().config(&format!("ReusePort = True\n{database}{settings}"))
 }
 
-/// A server of the home with logs of its own.
+/// Starts a server of the home with its own logs.
 pub(crate) fn start(home: &Home, name: &str) -> Server {
     start_at(home, name, "127.0.0.1")
 }
@@ -37,7 +37,7 @@ fn requests(home: &Home, name: &str) -> usize {
     home.read(&format!("{name}.usage")).lines().count()
 }
 
-/// Clients of the home, each with a port of its own.
+/// Returns clients of the home, each with its own port.
 pub(crate) fn clients(home: &Home) -> Vec<Caller> {
     (0..CLIENTS).map(|_| home.caller()).collect()
 }
@@ -61,7 +61,7 @@ fn report(clients: &mut [Caller], digest: &str) {
 }
 
 #[test]
-fn each_process_serves_and_goes_on_when_another_is_gone() {
+fn each_process_serves_and_survives_the_end_of_another() {
     let redis = Redis::start();
     let home = home(&redis, "");
     let mut servers = [start(&home, "one"), start(&home, "two")];
@@ -72,7 +72,7 @@ fn each_process_serves_and_goes_on_when_another_is_gone() {
         (served.iter().sum::<usize>() == CLIENTS as usize).then_some(served)
     });
     assert!(served.iter().all(|count| *count > 0), "{served:?}");
-    // The other one reads its files again, and nothing happens to this one.
+    // A reload of one process does not affect the other.
     servers[0].process().signal(Signal::SIGUSR1);
     eventually("a reload", || home.read("one.log").contains("Reloading").then_some(()));
     assert!(!home.read("two.log").contains("Reloading"));
@@ -80,7 +80,7 @@ fn each_process_serves_and_goes_on_when_another_is_gone() {
     for (kill, left) in [(Signal::SIGKILL, 1), (Signal::SIGTERM, 0)] {
         servers[1 - left].process().signal(kill);
         servers[1 - left].ended();
-        // Whatever port a client has.
+        // The remaining process serves the clients on all ports.
         report(&mut clients, &digest(1));
         let name = ["two", "one"][left];
         servers[1 - left] = start(&home, &format!("{name}-again"));
@@ -96,7 +96,7 @@ fn each_process_serves_and_goes_on_when_another_is_gone() {
 }
 
 #[test]
-fn a_process_that_stops_leaves_new_requests_to_the_others_and_answers_its_own() {
+fn stopping_process_answers_its_requests_and_hands_new_ones_to_the_others() {
     for address in ["127.0.0.1", "0.0.0.0", "::"] {
         let redis = Redis::start();
         let home = home(&redis, "");
@@ -124,7 +124,7 @@ fn a_process_that_stops_leaves_new_requests_to_the_others_and_answers_its_own() 
 }
 
 #[test]
-fn a_port_is_shared_only_by_processes_that_both_want_it() {
+fn port_is_shared_only_if_both_processes_set_reuse_port() {
     let redis = Redis::start();
     let home = home(&redis, "");
     let mut shared = start(&home, "one");
@@ -144,7 +144,7 @@ fn a_port_is_shared_only_by_processes_that_both_want_it() {
     let refused = finish(home.command());
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("a process that does not share it"), "{refused:?}");
-    // The pid file is written before the port is bound, and does not stay.
+    // The pid file is written before the port is bound, and is removed again.
     let refused = finish(home.detached());
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("a process that does not share it"), "{refused:?}");
@@ -152,7 +152,7 @@ fn a_port_is_shared_only_by_processes_that_both_want_it() {
 }
 
 #[test]
-fn what_one_process_has_to_know_alone_is_refused() {
+fn settings_that_need_a_single_process_are_refused() {
     for (settings, texts) in [
         ("", ["ReusePort", "processes cannot share a gdbm file"]),
         ("Engine = redis\nDigestDB = localhost,6379,,0\nReplayGuard = True\n", ["ReusePort", "ReplayGuard"]),
@@ -169,7 +169,7 @@ fn what_one_process_has_to_know_alone_is_refused() {
 }
 
 #[test]
-fn limits_of_each_process_are_told() {
+fn rate_limits_are_reported_to_be_per_process() {
     let redis = Redis::start();
     let home = home(&redis, "RateLimit = 1000\nRateLimitWrites = 5\n");
     let mut server = start(&home, "one");

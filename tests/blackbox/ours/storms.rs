@@ -1,7 +1,7 @@
-//! Storms of signals: a hundred USR1 and a hundred HUP a second under load, while the files that are read again are
-//! rewritten and the logs rotated.
+//! Storms of signals: a hundred USR1 and a hundred HUP per second under load, while the reloaded files are rewritten
+//! and the logs rotated.
 //!
-//! `make storms` does that for a minute and prints what it saw. `PYZORD_STORM_SECONDS` is how long it takes.
+//! `make storms` does this for a minute and prints the results. `PYZORD_STORM_SECONDS` sets the time.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -17,24 +17,24 @@ use crate::harness::{
     unix_time,
 };
 
-/// The time between two signals; USR1 and HUP take turns.
+/// The time between two signals; USR1 and HUP alternate.
 const BETWEEN: Duration = Duration::from_millis(5);
-/// How many anonymous callers there are beside the one who signs.
+/// The number of anonymous callers. One more caller signs its requests.
 const CALLERS: u32 = 2;
-/// More accounts than are read in no time.
+/// So many accounts that loading them takes a noticeable time.
 const MANY: u32 = 30_000;
 const LOGS: [&str; 2] = ["pyzord.log", "usage.log"];
 
-/// How files are rewritten.
+/// A method of rewriting files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rewriting {
-    /// A new file takes the place of the old one, of which nobody sees a half.
+    /// A new file replaces the old one atomically.
     ByRename,
-    /// The file is emptied and written, so that a reload may meet nothing or a half.
+    /// The file is truncated and written, so that a reload may read an empty or partial file.
     InPlace,
 }
 
-/// The account that is there only in this version of the files.
+/// The account that exists only in this version of the files.
 fn account(version: u32) -> Account {
     Account::new(&format!("version{version}"))
 }
@@ -52,13 +52,13 @@ impl Rewriting {
         }
     }
 
-    /// Whether a request may be answered so.
+    /// Whether a reply may have this code.
     fn allows(self, code: i64) -> bool {
         code == 200 || self == Self::InPlace && [401, 403].contains(&code)
     }
 }
 
-/// What the callers have seen.
+/// The results of all callers.
 #[derive(Default)]
 struct Seen {
     over: StopFlag,
@@ -68,7 +68,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Enters reports until it is over; `ask` gives the reply to one of the digest.
+    /// Records reports until `over` is set. `ask` reports a digest and returns the reply.
     fn report(&self, how: Rewriting, first: u32, mut ask: impl FnMut(&str) -> Reply) {
         let mut ledger = Ledger::default();
         for number in 0.. {
@@ -86,7 +86,7 @@ impl Seen {
     }
 }
 
-/// A report of this account.
+/// Returns a report signed by an account.
 fn signed(account: &Account, digest: &str) -> Vec<u8> {
     let headers = format!("Op: report\nOp-Digest: {digest}\nThread: 3000\nPV: 2.1\n");
     account.sign(&headers, unix_time())
@@ -99,31 +99,31 @@ fn socket(home: &Home) -> UdpSocket {
     socket
 }
 
-/// Descriptors and threads of a process.
-fn taken(daemon: Process) -> (usize, usize) {
+/// Returns the numbers of descriptors and threads of a process.
+fn resources(daemon: Process) -> (usize, usize) {
     (daemon.descriptors().len(), fs::read_dir(daemon.proc("task")).unwrap().count())
 }
 
-/// Sends a signal again and again, for so long or until it is over; returns how many.
+/// Sends signals for `time` or until `over` is set. Returns their number.
 fn signal(daemon: Process, seen: &Seen, time: Duration) -> u32 {
     let start = Instant::now();
     let mut count = 0;
     while start.elapsed() < time && !seen.over.is_set() {
         daemon.signal(if count % 2 == 0 { Signal::SIGUSR1 } else { Signal::SIGHUP });
         count += 1;
-        // At the times at which they are due, however late this thread is at some of them.
+        // On a fixed schedule, even if this thread is sometimes late.
         thread::sleep((start + BETWEEN * count).saturating_duration_since(Instant::now()));
     }
     count
 }
 
-/// Renames the logs until it is done; returns how often.
+/// Renames the logs until `done` is set. Returns the number of rotations.
 fn rotate(home: &Home, done: &AtomicBool) -> u32 {
     let mut count = 0;
     while !done.load(Ordering::Relaxed) {
         count += 1;
         for name in LOGS {
-            // It is not there again before the next HUP.
+            // Fails if the server has not created it again, which it does on HUP.
             let _ = fs::rename(home.path(name), home.path(format!("{name}.{count:06}")));
         }
         thread::sleep(Duration::from_millis(30));
@@ -131,7 +131,7 @@ fn rotate(home: &Home, done: &AtomicBool) -> u32 {
     count
 }
 
-/// All lines of a log and of what was rotated away; each of them whole.
+/// Returns all lines of a log and its rotated files, and checks that each line is complete.
 fn lines(home: &Home, name: &str) -> Vec<String> {
     let mut all = Vec::new();
     for entry in fs::read_dir(home.directory()).unwrap() {
@@ -161,7 +161,7 @@ fn storm(how: Rewriting) {
     let home = Home::new();
     how.write(&home, 0);
     for name in ["pyzord.passwd", "pyzord.access"] {
-        // So that those that are rewritten in place have the mode that a file of keys ought to have.
+        // Sets the mode for files with keys, which rewriting in place keeps.
         let content = home.read(name);
         home.rewrite(name, content);
     }
@@ -187,9 +187,9 @@ fn storm(how: Rewriting) {
             let (bob, socket) = (Account::new("bob"), socket(&home));
             seen.report(how, 1000 * CALLERS, |digest| Reply(ask_on(&socket, signed(&bob, digest))));
         });
-        // What one reload or another takes for good is there by then.
+        // Resources that a first reload allocates permanently exist after this.
         signal(daemon, &seen, Duration::from_millis(300));
-        before = taken(daemon);
+        before = resources(daemon);
         let rotating = scope.spawn(|| rotate(&home, &rotated));
         let rewriting = scope.spawn(|| {
             while !rotated.load(Ordering::Relaxed) {
@@ -206,7 +206,7 @@ fn storm(how: Rewriting) {
         rewriting.join().unwrap();
         let socket = socket(&home);
         let code = |version| Reply(ask_on(&socket, signed(&account(version), &digest(9999)))).code();
-        // Two in one moment, of which neither may swallow what the other asks for.
+        // Two signals at once: both must take effect.
         daemon.signal(Signal::SIGHUP);
         daemon.signal(Signal::SIGUSR1);
         let last = *version.lock().unwrap();
@@ -217,7 +217,7 @@ fn storm(how: Rewriting) {
         assert_eq!(code(last - 1), 401);
     });
     let after = eventually("descriptors and threads as before", || {
-        let after = taken(daemon);
+        let after = resources(daemon);
         (after.0 <= before.0 && after.1 <= before.1).then_some(after)
     });
     daemon.signal(Signal::SIGTERM);
@@ -231,7 +231,7 @@ fn storm(how: Rewriting) {
     let reports = usage.iter().filter(|line| line.contains(",report,")).count();
     println!(
         "{signals} signals in {seconds} s, {reloads} reloads, {rotations} rotations; {} reports answered, {} of them \
-         refused, {} acknowledged; descriptors {} to {}, threads {} to {}; {} lines of the one log, {} of the other",
+         refused, {} acknowledged; descriptors {} to {}, threads {} to {}; {} lines in the log, {} in the usage log",
         seen.answers.load(Ordering::Relaxed),
         seen.refusals.load(Ordering::Relaxed),
         ledger.acknowledged(),
@@ -244,8 +244,8 @@ fn storm(how: Rewriting) {
     );
     assert!(reloads > 10, "{reloads} reloads");
     assert!(rotations > 1);
-    assert!(home.log().contains("Server shutdown."), "the new log has not the last line");
-    // A disk that is too slow costs whole lines, and says so.
+    assert!(home.log().contains("Server shutdown."), "the last line is missing in the new log");
+    // If the disk is too slow, whole lines are dropped and reported.
     let dropped: i64 = operator
         .iter()
         .filter(|line| line.contains(" lines for the ") && line.contains(" were dropped"))
@@ -260,17 +260,17 @@ fn storm(how: Rewriting) {
 }
 
 #[test]
-fn a_storm_of_reloads_refuses_nobody_while_files_are_replaced() {
+fn storm_of_reloads_refuses_no_request_while_files_are_replaced() {
     storm(Rewriting::ByRename);
 }
 
 #[test]
-fn a_storm_of_reloads_leaves_nobody_unanswered_while_files_are_written_in_place() {
+fn storm_of_reloads_answers_every_request_while_files_are_written_in_place() {
     storm(Rewriting::InPlace);
 }
 
 #[test]
-fn a_signal_while_files_are_read_has_them_read_again() {
+fn signal_during_a_reload_causes_another_reload() {
     let home = Home::new();
     Rewriting::ByRename.write(&home, 0);
     let mut server = Server::start(&home, home.command());
@@ -279,7 +279,7 @@ fn a_signal_while_files_are_read_has_them_read_again() {
     let socket = socket(&home);
     let code = |version| Reply(ask_on(&socket, signed(&account(version), &digest(0)))).code();
     let received = || home.log().matches("SIGUSR1 received").count();
-    // So many accounts take a while.
+    // Loading this many accounts takes a while.
     let filler: String = (0..MANY).map(|number| format!("user{number} : {number:040x}\n")).collect();
     for version in 1..=10 {
         let before = received();

@@ -1,4 +1,4 @@
-//! Mutated datagrams and their replies.
+//! A client that sends mutated datagrams and checks the replies.
 
 use std::fs;
 use std::io::IoSliceMut;
@@ -13,22 +13,23 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
 use super::mutator::Mutator;
 use crate::harness::{Account, Server, digest, unix_time};
 
-/// What is sent before the witness asks: less than the server's socket has room for, so that every datagram
-/// gets to it.
+/// The datagrams sent between two requests of the witness: less than the receive buffer of the server holds, so that it
+/// receives every datagram.
 const WINDOW: usize = 128;
 const WINDOW_BYTES: usize = 96 * 1024;
-/// How many different signed requests there are at a time, and for how long: their time must stay valid.
+/// The number of different signed requests in the corpus.
 const SIGNED: usize = 20;
+/// The age at which signed requests are replaced, so that their time stamps stay valid.
 const SIGNED_FOR: Duration = Duration::from_secs(60);
-/// More of a reply than any server sends but for a long `Thread`.
+/// The size of a reply buffer, in bytes: a reply is short except for its thread.
 const REPLY: usize = 16_384;
 
-/// Requests of all kinds, valid ones and others, and replies.
+/// Returns valid and invalid requests of all kinds, and replies.
 fn corpus(bob: &Account) -> Vec<(String, Vec<u8>)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/request");
     let files = fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
     let mut corpus: Vec<_> = files.map(|path| fs::read(path).unwrap()).collect();
-    // The mutator picks by place, so the order must always be the same.
+    // The mutator picks by index, so the order must be deterministic.
     corpus.sort();
     for operation in ["ping", "pong", "check", "info", "report", "whitelist"] {
         let headers = |number, thread: &str| {
@@ -53,7 +54,7 @@ fn corpus(bob: &Account) -> Vec<(String, Vec<u8>)> {
     corpus.into_iter().map(|bytes| (String::new(), bytes)).collect()
 }
 
-/// Who sends the flood, and looks at what comes back.
+/// A client that sends the flood and checks the replies.
 pub(super) struct Flood {
     socket: UdpSocket,
     mutator: Mutator,
@@ -61,17 +62,17 @@ pub(super) struct Flood {
     signed: Instant,
     window: Vec<Vec<u8>>,
     headers: MultiHeaders<()>,
-    room: Vec<u8>,
-    /// How many datagrams have been sent.
+    buffers: Vec<u8>,
+    /// The number of datagrams sent.
     pub(super) sent: u64,
-    /// How many replies have come.
+    /// The number of replies received.
     pub(super) replies: u64,
-    /// How many bytes the longest of them had.
+    /// The length of the longest reply, in bytes.
     pub(super) longest: usize,
 }
 
 impl Flood {
-    /// One that has not begun.
+    /// Returns a flood that has not started.
     pub(super) fn new(server: &Server, bob: Account, seed: u64) -> Self {
         let dictionary = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/words.dict");
         Self {
@@ -81,14 +82,14 @@ impl Flood {
             signed: Instant::now(),
             window: vec![Vec::new(); WINDOW],
             headers: MultiHeaders::preallocate(WINDOW, None),
-            room: vec![0; WINDOW * REPLY],
+            buffers: vec![0; WINDOW * REPLY],
             sent: 0,
             replies: 0,
             longest: 0,
         }
     }
 
-    /// Sends at most so many datagrams.
+    /// Sends up to `most` datagrams.
     pub(super) fn send(&mut self, most: u64) {
         if self.signed.elapsed() > SIGNED_FOR {
             self.mutator.replace_corpus(corpus(&self.bob));
@@ -97,7 +98,7 @@ impl Flood {
         let (mut count, mut bytes) = (0, 0);
         while count < WINDOW.min(most as usize) && bytes < WINDOW_BYTES {
             self.window[count].clear();
-            // Some as they are, so that all the rest of the server has work, too.
+            // Some are unchanged, so that the database is busy, too.
             let datagram =
                 if count % 8 == 0 { self.mutator.next_unchanged() } else { self.mutator.next_input() };
             self.window[count].extend_from_slice(datagram);
@@ -110,18 +111,18 @@ impl Flood {
         self.sent += count as u64;
     }
 
-    /// Takes what has been answered so far and looks at it.
+    /// Receives and checks the replies that have arrived.
     pub(super) fn receive(&mut self) {
         loop {
             let mut slices: Vec<_> =
-                self.room.chunks_exact_mut(REPLY).map(|chunk| [IoSliceMut::new(chunk)]).collect();
+                self.buffers.chunks_exact_mut(REPLY).map(|chunk| [IoSliceMut::new(chunk)]).collect();
             let (socket, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
             let lengths: Vec<_> = match recvmmsg(socket, &mut self.headers, &mut slices, flags, None) {
                 Ok(messages) => messages.map(|message| message.bytes).collect(),
                 Err(Errno::EAGAIN) => return,
                 Err(error) => panic!("{error}"),
             };
-            for (reply, length) in self.room.chunks_exact(REPLY).zip(&lengths) {
+            for (reply, length) in self.buffers.chunks_exact(REPLY).zip(&lengths) {
                 check_reply(&reply[..*length], &self.bob);
                 self.longest = self.longest.max(*length);
             }
@@ -132,7 +133,7 @@ impl Flood {
         }
     }
 
-    /// How many datagrams the kernel had no room for in its socket.
+    /// The number of replies the kernel dropped because the receive buffer of this client was full.
     pub(super) fn drops(&self) -> u64 {
         let port = self.socket.local_addr().unwrap().port();
         let table = fs::read_to_string("/proc/net/udp").unwrap();
@@ -140,23 +141,23 @@ impl Flood {
             let local = line.split_whitespace().nth(1).and_then(|local| local.split(':').nth(1));
             local.is_some_and(|local| local == format!("{port:04X}"))
         };
-        let line = table.lines().find(has_port).expect("a socket that the kernel knows");
+        let line = table.lines().find(has_port).expect("the socket is missing in /proc/net/udp");
         line.split_whitespace().next_back().unwrap().parse().unwrap()
     }
 }
 
-/// What holds of every reply.
+/// Checks the properties of every reply.
 #[track_caller]
 fn check_reply(reply: &[u8], bob: &Account) {
-    let fails = |why| panic!("{why}: {}", reply.escape_ascii());
+    let fails = |reason| panic!("{reason}: {}", reply.escape_ascii());
     let Some(rest) = reply.strip_prefix(b"Code: ") else { fails("no code") };
     if !matches!(&rest[..3], b"200" | b"400" | b"401" | b"403" | b"501" | b"505") {
         fails("an unexpected code");
     }
     if !reply.ends_with(b"\n\n") {
-        fails("no end");
+        fails("no empty line at the end");
     }
     if memchr::memmem::find(reply, bob.key().as_bytes()).is_some() {
-        fails("a key");
+        fails("contains a key");
     }
 }

@@ -1,4 +1,4 @@
-//! A server that never catches up with the requests that come: each of its calls brings as many as it can take.
+//! A server that never catches up with a flood: every receive call returns a full batch.
 
 use std::fs;
 use std::io::IoSlice;
@@ -17,9 +17,9 @@ use crate::harness::{
 };
 use crate::ours::outages::Store;
 
-/// How long a flood lasts at most.
+/// The longest time of a flood.
 const LONGEST: Duration = Duration::from_secs(90);
-/// How many requests of an honest client must be answered meanwhile.
+/// The number of requests of a well-behaved client that must be answered during the flood.
 const ANSWERS: usize = 10;
 
 fn check(number: u32) -> Vec<u8> {
@@ -32,7 +32,7 @@ fn socket(port: u16) -> UdpSocket {
     socket
 }
 
-/// Sends more checks than the server can take, until it is over: each call sends many, which the kernel cuts up.
+/// Sends more checks than the server can handle until `over` is set. Each call sends many, which the kernel splits.
 fn flood(port: u16, over: &StopFlag) {
     let socket = socket(port);
     let checks: Vec<u8> = (0..64).flat_map(check).collect();
@@ -41,16 +41,16 @@ fn flood(port: u16, over: &StopFlag) {
     let start = Instant::now();
     while !over.is_set() && start.elapsed() < LONGEST {
         match sendmsg::<()>(socket.as_raw_fd(), &slices, &segments, MsgFlags::empty(), None) {
-            // The server may have ended.
+            // The server may have exited.
             Ok(_) | Err(Errno::ECONNREFUSED) => {}
             Err(error) => panic!("no flood: {error}"),
         }
-        // Twice what the server can take, so that the kernel does not drop every honest request.
+        // Twice as many as the server can handle, so that the kernel drops only some of the other requests.
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Sends this request again and again until enough are answered with this code.
+/// Repeats a request until enough replies have this code.
 fn answered(port: u16, mut request: impl FnMut() -> Vec<u8>, code: i64) {
     let socket = socket(port);
     socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
@@ -58,7 +58,7 @@ fn answered(port: u16, mut request: impl FnMut() -> Vec<u8>, code: i64) {
     let mut buffer = [0; 2000];
     while answers < ANSWERS {
         assert!(start.elapsed() < LONGEST, "{answers} of {sent} requests were answered with {code}");
-        // Most are dropped by the kernel, as is most of the flood.
+        // The kernel drops most of them, like most of the flood.
         socket.send(&request()).unwrap();
         sent += 1;
         while let Ok(length) = socket.recv(&mut buffer) {
@@ -67,8 +67,8 @@ fn answered(port: u16, mut request: impl FnMut() -> Vec<u8>, code: i64) {
     }
 }
 
-/// A server each of whose calls to receive takes so many milliseconds, and brings as much as it can take while
-/// there is a flood; and the strace that runs it.
+/// Starts a server under strace, which delays each receive call, so that a flood fills every batch. Returns strace and
+/// the server process.
 fn slow(home: &Home, milliseconds: u32) -> (Server, Process) {
     let injection = format!("inject=recvmmsg:delay_enter={milliseconds}000");
     let trace = format!(
@@ -81,21 +81,22 @@ fn slow(home: &Home, milliseconds: u32) -> (Server, Process) {
     (tracer, server)
 }
 
-/// Where strace writes the calls.
+/// The file of calls written by strace.
 fn calls(home: &Home) -> PathBuf {
     home.parent().join("calls")
 }
 
-/// Waits until the flood fills each call. The last line may not be complete.
+/// Waits until the flood fills every batch.
 fn wait_for_flood(home: &Home) {
-    eventually("calls that bring as much as they can", || {
+    eventually("full batches", || {
         let calls = fs::read_to_string(calls(home)).unwrap();
+        // The last line may be incomplete.
         let mut last = calls.lines().rev().skip(1).take(4);
         last.all(|call| call.contains(") = 64 (")).then_some(())
     });
 }
 
-/// Floods a server. What signals ask for happens, and honest clients are answered.
+/// Floods a server, and checks that it handles signals and answers well-behaved clients.
 fn experiment(settings: &str) {
     let (old, new) = (Account::new("old"), Account::new("new"));
     let home = Home::open().config(settings).passwd(old.passwd());
@@ -106,8 +107,8 @@ fn experiment(settings: &str) {
         let guard = over.set_on_drop();
         scope.spawn(|| flood(home.port(), &over));
         wait_for_flood(&home);
-        let honest = digest(7777);
-        let request = format!("Op: check\nOp-Digest: {honest}\nThread: 3000\nPV: 2.1\n\n");
+        let known = digest(7777);
+        let request = format!("Op: check\nOp-Digest: {known}\nThread: 3000\nPV: 2.1\n\n");
         answered(home.port(), || request.clone().into_bytes(), 200);
         home.rewrite("pyzord.passwd", new.passwd());
         server.signal(Signal::SIGUSR1);
@@ -123,23 +124,23 @@ fn experiment(settings: &str) {
 }
 
 #[test]
-fn a_flooded_server_hears_signals_and_answers_honest_clients() {
+fn flooded_server_handles_signals_and_answers_other_clients() {
     experiment("");
 }
 
 #[test]
-fn a_flooded_server_gets_the_answers_of_redis() {
+fn flooded_server_receives_the_replies_of_redis() {
     experiment(&<Redis as Store>::start().settings());
 }
 
 #[test]
-fn a_flooded_server_gets_the_answers_of_mysql() {
+fn flooded_server_receives_the_replies_of_mysql() {
     experiment(&<MariaDb as Store>::start().settings());
 }
 
-/// Each call that receives takes half a second, and always brings as much as it can take.
+/// Each receive call takes half a second and returns a full batch.
 #[test]
-fn a_server_that_is_to_stop_does_not_receive_for_longer_than_its_bound() {
+fn stopping_server_stops_receiving_after_a_time_limit() {
     let home = Home::open();
     let (mut tracer, server) = slow(&home, 500);
     let over = StopFlag::default();
@@ -153,8 +154,8 @@ fn a_server_that_is_to_stop_does_not_receive_for_longer_than_its_bound() {
     });
     let calls = fs::read_to_string(calls(&home)).unwrap();
     let (_, after) = calls.split_once("--- SIGTERM").unwrap();
-    // Eight of the turn in which the signal comes, eight of the next one, and ten in five seconds. Without the
-    // bound these are 64.
+    // Eight in the turn during which the signal arrives, eight in the next one, and ten in five seconds. Without the
+    // time limit these ten would be 64.
     let count = after.matches("recvmmsg(").count();
     assert!((1..=40).contains(&count), "{count} calls to receive after the signal");
 }
