@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Runs fuzz targets under libFuzzer, each for so many seconds, as many at a time as there are processors.
+# Runs fuzz targets under libFuzzer, each for SECONDS, with one target per processor at a time.
 #
 # Usage: fuzz/run.sh SECONDS TARGET...
 #
-# FUZZ_SANITIZER names a sanitizer (address, for instance). Without one it is several times as fast, and nothing
-# that the targets reach is unsafe code of ours. What a run finds worth keeping is below fuzz/target, and what makes
-# a target fail in fuzz/artifacts; both are for "cargo fuzz cmin" and "cargo fuzz tmin", and then for fuzz/corpus.
+# FUZZ_SANITIZER sets a sanitizer, for example "address". The default is none, which is several times as fast: the
+# targets reach no unsafe code of this project. New inputs are written to fuzz/target/found, and failing inputs to
+# fuzz/artifacts. Minimize them with "cargo fuzz cmin" and "cargo fuzz tmin" before adding them to fuzz/corpus.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 seconds=$1
 shift
 
 command -v c++ >/dev/null || {
-    echo 'fuzz: there is no C++ compiler, which libFuzzer needs: install what Debian calls g++' >&2
+    echo 'fuzz: no C++ compiler found, which libFuzzer needs: install the Debian package g++' >&2
     exit 1
 }
 cargo fuzz --version >/dev/null 2>&1 || ${CARGO:-cargo} install --locked cargo-fuzz
-# The compiler's options for coverage are those of a nightly one, or of one that takes itself for such.
+# The coverage options need a nightly compiler, or RUSTC_BOOTSTRAP.
 cargo=(cargo +nightly)
 rustup run nightly cargo --version >/dev/null 2>&1 || {
     cargo=(cargo)
@@ -35,7 +35,7 @@ run() {
     last=$(sed -n 's/^#[0-9].* cov: \([0-9]*\) ft: \([0-9]*\) corp: \([0-9]*\).*/\1 edges, \2 features, \3 inputs/p' "$log" | tail -n 1)
     echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -n 1) runs, $last"
     [ "$status" -eq 0 ] && return
-    echo "$target: FAILED, as fuzz/$log says:"
+    echo "$target: FAILED, see fuzz/$log:"
     grep -m 1 -A 2 -e panicked -e '^==.*ERROR' "$log" || tail -n 20 "$log"
     grep 'Test unit written to' "$log" || true
     return 1

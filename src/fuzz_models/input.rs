@@ -1,6 +1,6 @@
-//! Bytes as choices. When there are none left, every choice is the first one.
+//! Conversion of bytes to choices. With no bytes left, every choice is the first one.
 
-/// What is left of the bytes.
+/// The remaining bytes of an input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FuzzInput<'a>(&'a [u8]);
 
@@ -9,12 +9,12 @@ impl<'a> FuzzInput<'a> {
         Self(bytes)
     }
 
-    /// All that is left.
+    /// All remaining bytes.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.0
     }
 
-    /// Whether nothing is left.
+    /// Whether no bytes remain.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -29,24 +29,24 @@ impl<'a> FuzzInput<'a> {
         }
     }
 
-    /// One of two.
+    /// A choice between true and false.
     pub(crate) fn flip(&mut self) -> bool {
         self.byte() & 1 == 1
     }
 
-    /// One of these, of which there is at least one.
+    /// One of the choices, which must not be empty.
     pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[usize::from(self.byte()) % choices.len()]
     }
 
-    /// At most so many bytes.
+    /// Up to `most` bytes.
     pub(crate) fn take(&mut self, most: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(most.min(self.0.len()));
         self.0 = rest;
         taken
     }
 
-    /// A number; small ones and those at the edges come as often as others.
+    /// A number. Small and extreme numbers are as frequent as all others.
     pub(crate) fn number(&mut self) -> i64 {
         const EDGES: [i64; 16] = [
             0,
@@ -78,7 +78,7 @@ impl<'a> FuzzInput<'a> {
         }
     }
 
-    /// The bytes up to the next of this one, which is left out.
+    /// The bytes before the next separator, which is skipped.
     pub(crate) fn until(&mut self, separator: u8) -> &'a [u8] {
         let end = self.0.iter().position(|byte| *byte == separator);
         let part = &self.0[..end.unwrap_or(self.0.len())];
@@ -86,7 +86,7 @@ impl<'a> FuzzInput<'a> {
         part
     }
 
-    /// The bytes up to the next of this one as text, with what is not UTF-8 replaced.
+    /// The bytes before the next separator as text, with invalid UTF-8 replaced.
     pub(crate) fn text_until(&mut self, separator: u8) -> String {
         String::from_utf8_lossy(self.until(separator)).into_owned()
     }

@@ -1,17 +1,17 @@
-//! What a datagram means, by the rules of Python's `email` package one after the other, each with a copy of the
-//! text: slow, and nothing like [`pyzor_wire`].
+//! A slow model of header parsing: applies the rules of Python's `email` package one by one, each with a copy of the
+//! text. Shares no code with [`pyzor_wire`].
 
-/// A datagram as the model has it.
+/// A datagram as parsed by the model.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct ModelMessage {
     /// Names and values, values as received.
     pub(crate) fields: Vec<(Vec<u8>, Vec<u8>)>,
-    /// What a signature covers.
+    /// The text covered by a signature.
     pub(crate) signed: Vec<u8>,
 }
 
 impl ModelMessage {
-    /// Takes a datagram apart.
+    /// Parses a datagram.
     pub(crate) fn parse(datagram: &[u8]) -> Self {
         let mut lines = split(&repaired(datagram));
         let mut headers: Vec<Vec<u8>> = Vec::new();
@@ -22,7 +22,7 @@ impl ModelMessage {
                 headers.push(line);
                 continue;
             }
-            // An empty line ends the headers and is no part of anything.
+            // An empty line ends the headers and belongs to neither part.
             if !without_end(&line).is_empty() {
                 body.push(line);
             }
@@ -61,12 +61,12 @@ impl ModelMessage {
         Self { fields, signed }
     }
 
-    /// The value of the first field of this name.
+    /// The value of the first field with this name.
     pub(crate) fn first(&self, name: &str) -> Option<&[u8]> {
         self.all(name).next()
     }
 
-    /// The values of all fields of this name.
+    /// The values of all fields with this name.
     pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         let fields = self.fields.iter();
         fields.filter(move |(given, _)| same(given, name)).map(|(_, value)| value.as_slice())
@@ -91,7 +91,7 @@ fn repaired(datagram: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Lines with their ends.
+/// Splits text into lines that include their line ends.
 fn split(text: &[u8]) -> Vec<Vec<u8>> {
     let mut lines = vec![Vec::new()];
     for (at, byte) in text.iter().enumerate() {
@@ -116,7 +116,7 @@ fn is_header(line: &[u8]) -> bool {
 }
 
 fn without_end(line: &[u8]) -> &[u8] {
-    // One end: a value ends where its last line does.
+    // Only one line end, that of the last line of a value.
     match line {
         [whole @ .., b'\r', b'\n'] | [whole @ .., b'\n' | b'\r'] => whole,
         whole => whole,

@@ -1,7 +1,7 @@
-//! What the bodies of fuzz targets share: bytes that become choices and records, slow models that were written without
-//! a look at the real thing, and what holds of every text.
+//! Shared code of the fuzz targets: conversion of bytes to choices and records, slow models written independently of
+//! the real code, and properties of texts.
 //!
-//! Knows the protocol and records, and no other module.
+//! Depends on the protocol and on records only.
 
 mod input;
 mod message;

@@ -1,9 +1,9 @@
-//! Records made of bytes.
+//! Conversion of bytes to records.
 
 use super::FuzzInput;
 use crate::record::{Record, Tally, Timestamp};
 
-/// Any record.
+/// Returns an arbitrary record.
 pub(crate) fn any_record(input: &mut FuzzInput<'_>) -> Record {
     let time = |given: bool, input: &mut FuzzInput<'_>| given.then(|| Timestamp::from_micros(input.number()));
     let tally = |input: &mut FuzzInput<'_>| {

@@ -1,19 +1,19 @@
-//! Replies read back by a parser that knows nothing of the writer.
+//! A check of encoded replies with an independent parser.
 
 use std::collections::BTreeMap;
 
 use pyzor_wire::reply::{Answer, Refusal};
 use pyzor_wire::reply_reader::{Code, ReceivedReply};
 
-/// The longest reply, without the thread.
+/// The longest reply without its thread, in bytes.
 const LONGEST: usize = 1024;
 
-/// Checks a reply against the outcome that it is to report and the thread that it is to echo.
+/// Checks that a reply reports the outcome and echoes the thread.
 pub(crate) fn check_reply(reply: &[u8], thread: &[u8], outcome: Result<Answer, Refusal>) {
     let shown = || format!("{} to thread {}", reply.escape_ascii(), thread.escape_ascii());
     let echoed = echoed(thread);
     assert!(reply.len() <= LONGEST + echoed.len(), "too long: {}", shown());
-    let fields = parse(reply).unwrap_or_else(|| panic!("not to be read: {}", shown()));
+    let fields = parse(reply).unwrap_or_else(|| panic!("cannot be parsed: {}", shown()));
     let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
     let expected: &[&str] = match outcome {
         Ok(Answer::Done) | Err(_) => &["Code", "Diag", "PV", "Thread"],
@@ -55,12 +55,12 @@ pub(crate) fn check_reply(reply: &[u8], thread: &[u8], outcome: Result<Answer, R
     check_against_reader(reply, &echoed, code);
 }
 
-/// Checks that a client's reader finds the thread and the code that were written.
+/// Checks that the reply parser of clients finds the thread and the code.
 fn check_against_reader(reply: &[u8], echoed: &[u8], code: u16) {
     let number = std::str::from_utf8(echoed.trim_ascii())
         .ok()
         .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u64>().is_ok());
-    // It takes blanks around a number for nothing in a refusal only, since it has a short way for the rest.
+    // It ignores blanks around the thread in refusals only, because successes take a shortcut.
     let exact = std::str::from_utf8(echoed).is_ok_and(|text| text.trim_ascii() == text);
     if let Some(number) = number.filter(|_| exact) {
         let read = ReceivedReply::parse(reply).map(|reply| (reply.thread, reply.code));
@@ -68,7 +68,7 @@ fn check_against_reader(reply: &[u8], echoed: &[u8], code: u16) {
     }
 }
 
-/// A thread as it is to come back: a line end of any kind in it is a blank.
+/// Returns the expected echo of a thread: every line end becomes a blank.
 fn echoed(thread: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for (at, byte) in thread.iter().enumerate() {
@@ -81,7 +81,7 @@ fn echoed(thread: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Names and values of a reply: lines `name: value`, and one empty line at the end.
+/// Parses a reply into names and values: lines `name: value`, and an empty line at the end.
 fn parse(reply: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     let lines = reply.strip_suffix(b"\n\n")?.split(|byte| *byte == b'\n');
     lines

@@ -1,6 +1,6 @@
-//! What holds of every text that a person is to read.
+//! Properties of every text for operators.
 
-/// One line each. What steers terminals is escaped by who writes the line.
+/// Checks that each text is one line. Other control characters are escaped by the log.
 #[track_caller]
 pub(crate) fn check_lines<'a>(texts: impl IntoIterator<Item = &'a String>) {
     for text in texts {
@@ -8,10 +8,10 @@ pub(crate) fn check_lines<'a>(texts: impl IntoIterator<Item = &'a String>) {
     }
 }
 
-/// None of these texts has the secret in it.
+/// Checks that no text contains the secret.
 #[track_caller]
 pub(crate) fn check_no_secret<'a>(secret: &str, texts: impl IntoIterator<Item = &'a String>) {
     for text in texts {
-        assert!(!text.contains(secret), "{text:?} names the secret {secret:?}");
+        assert!(!text.contains(secret), "{text:?} contains the secret {secret:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! The table of fuzz targets: functions of bytes that panic when something does not hold.
+//! The table of fuzz targets: functions of bytes that panic if a property does not hold.
 //!
-//! `fuzz/` runs them under libFuzzer, and `tests/fuzz` with the kept corpus and seeded mutations in every run of
-//! the tests. The body of a target is in a module `fuzzing` beside what it tests; those of the protocol's crate are
-//! here. What the bodies share is in `fuzz_models`.
+//! `fuzz/` runs them under libFuzzer. `tests/fuzz` runs them on the stored corpus and on seeded mutations of it, in
+//! every test run. The body of a target is in a module `fuzzing` next to the code it tests; the targets of the protocol
+//! crate are here. Code shared by the bodies is in `fuzz_models`.
 //!
 //! Compiled for tests and fuzzing only.
 
@@ -18,13 +18,13 @@ pub use crate::storage::redis::fuzzing::{through_hash as through_redis, through_
 /// A fuzz target.
 #[derive(Clone, Copy, Debug)]
 pub struct FuzzTarget {
-    /// Its name, which is that of its corpus, too.
+    /// The name of the target and of its corpus directory.
     pub name: &'static str,
-    /// Panics when bytes break what the target holds.
+    /// Panics if the bytes violate a property.
     pub body: fn(&[u8]),
 }
 
-/// All of them.
+/// All fuzz targets.
 pub const TARGETS: [FuzzTarget; 11] = [
     FuzzTarget { name: "request", body: request::target },
     FuzzTarget { name: "handler", body: crate::server::fuzzing::handler },
@@ -39,11 +39,11 @@ pub const TARGETS: [FuzzTarget; 11] = [
     FuzzTarget { name: "dsn", body: crate::storage::fuzzing::target },
 ];
 
-/// Runs the target of this name.
+/// Runs the target with this name.
 ///
 /// # Panics
 ///
-/// If there is none, or if the bytes break what it holds.
+/// There is no such target, or the bytes violate a property.
 pub fn run(name: &str, bytes: &[u8]) {
     let Some(target) = TARGETS.iter().find(|target| target.name == name) else {
         panic!("there is no target {name}");

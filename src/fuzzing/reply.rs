@@ -1,10 +1,10 @@
-//! Replies, written for any outcome and thread.
+//! Fuzz target for encoding and parsing replies.
 
 use crate::fuzz_models::{FuzzInput, check_reply};
 use pyzor_wire::reply::{Answer, RecordCounts, RecordTimes, Refusal, encode};
 use pyzor_wire::reply_reader::ReceivedReply;
 
-/// Any outcome is written so that it can be read, and the load generator's parser stands any bytes.
+/// Checks that the reply to any outcome can be parsed, and that the parser accepts any bytes without a panic.
 pub(super) fn target(bytes: &[u8]) {
     let _ = ReceivedReply::parse(bytes);
     let mut input = FuzzInput::new(bytes);

@@ -1,4 +1,4 @@
-//! A datagram taken apart: the same as by the slow model, and numbers, versions, digests and names likewise.
+//! Fuzz target for parsing requests, compared with a slow model.
 
 use crate::fuzz_models::{ModelMessage, model_integer, model_version};
 use pyzor_wire::digest::Digest;
@@ -7,10 +7,10 @@ use pyzor_wire::number::{check_version, integer};
 use pyzor_wire::op::Op;
 use pyzor_wire::request::Request;
 
-/// Any bytes are taken apart as the model does, by a parser that has seen others before.
+/// Parses any bytes with a used parser, and compares the result with the model.
 pub(super) fn target(bytes: &[u8]) {
     let mut parser = HeaderParser::default();
-    // What another datagram left in the buffers must not matter.
+    // The content of the buffers after another datagram must have no effect.
     parser.parse(b"Op: x\n\nUser: left over\n folded\n\n\nbody");
     let model = ModelMessage::parse(bytes);
     let message = parser.parse(bytes);
@@ -29,7 +29,7 @@ pub(super) fn target(bytes: &[u8]) {
 
     let mut signed = b"left over".to_vec();
     request.message().write_signed_text(&mut signed);
-    // Without a field there is no user who could sign.
+    // Without a user the signed text is never used, and may differ from the model.
     if request.user.is_empty() {
         assert!(signed.len() <= bytes.len() + 3 * model.fields.len() + 2);
     } else {

@@ -1,7 +1,8 @@
-//! Every fuzz target, on any compiler: the kept corpus, and seeded mutations of it for a minute in all.
+//! Runs every fuzz target with the stable compiler: on the stored corpus, and on seeded mutations of it for a minute in
+//! total.
 //!
-//! The environment variable `PYZORD_FUZZ_SECONDS` is how long that is, and `PYZORD_FUZZ_SEED` where the mutations
-//! begin. A failure prints both the seed and the bytes, which a file of these bytes in `fuzz/corpus` keeps.
+//! `PYZORD_FUZZ_SECONDS` sets the total time, and `PYZORD_FUZZ_SEED` the seed. A failure prints the seed and the bytes.
+//! Add a file with these bytes to `fuzz/corpus` to keep the case.
 
 #![allow(
     clippy::expect_used,
@@ -19,14 +20,14 @@ use pyzord::fuzzing::{TARGETS, run};
 
 use self::mutator::Mutator;
 
-/// How many mutations there are of each target, however slow the machine is.
+/// The least number of mutations per target, even on a slow machine.
 const LEAST: u64 = 500;
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
 }
 
-/// The kept inputs of a target, in the order of their names.
+/// The stored inputs of a target, sorted by name.
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let files = std::fs::read_dir(directory().join("corpus").join(target)).expect(target);
     let mut inputs: Vec<_> = files
@@ -41,8 +42,8 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect(variable))
 }
 
-/// Replays the corpus of a target, and mutates it for its share of the time.
-fn examine(target: &str) {
+/// Runs a target on its corpus, and on mutations for its share of the time.
+fn check_target(target: &str) {
     let inputs = corpus(target);
     assert!(!inputs.is_empty(), "{target} has no corpus");
     for (name, bytes) in &inputs {
@@ -50,7 +51,7 @@ fn examine(target: &str) {
         assert!(outcome.is_ok(), "{target} fails on fuzz/corpus/{target}/{name}");
     }
     let seed = number("PYZORD_FUZZ_SEED", 0x5079_7a6f_7221);
-    // The targets share the time whether they run one after the other or not.
+    // Each target gets an equal share, even if the targets run in parallel.
     let share = Duration::from_secs(number("PYZORD_FUZZ_SECONDS", 60)) / TARGETS.len() as u32;
     let start = Instant::now();
     let mut mutator = Mutator::new(seed, &directory().join("words.dict"), inputs);
@@ -73,7 +74,7 @@ macro_rules! targets {
         const NAMES: &[&str] = &[$(stringify!($name)),*];
         $(#[test]
         fn $name() {
-            examine(stringify!($name));
+            check_target(stringify!($name));
         })*
     };
 }
@@ -81,7 +82,7 @@ macro_rules! targets {
 targets! { request handler signed reply config passwd access gdbm_record redis_record mysql_record dsn }
 
 #[test]
-fn every_target_is_examined_and_can_be_fuzzed() {
+fn every_target_is_tested_here_and_in_the_fuzz_directory() {
     let all: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
     assert_eq!(NAMES, all);
     let manifest = std::fs::read_to_string(directory().join("Cargo.toml")).unwrap();
@@ -93,14 +94,14 @@ fn every_target_is_examined_and_can_be_fuzzed() {
 }
 
 #[test]
-fn the_corpus_is_small() {
+fn corpus_is_small() {
     let inputs = NAMES.iter().flat_map(|target| corpus(target));
     let size: usize = inputs.map(|(_, bytes)| bytes.len()).sum();
     assert!(size < 1 << 20, "{size} bytes");
 }
 
 #[test]
-fn mutations_are_the_same_with_the_same_seed() {
+fn equal_seeds_give_equal_mutations() {
     let inputs = |seed| {
         let mut mutator = Mutator::new(seed, &directory().join("words.dict"), corpus("request"));
         (0..100).map(|_| mutator.next_input().to_vec()).collect::<Vec<_>>()

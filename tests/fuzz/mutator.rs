@@ -1,8 +1,8 @@
-//! Inputs made of others by small changes, always the same ones with the same seed.
+//! Mutation of inputs by small changes, deterministic for a seed.
 
 use std::path::Path;
 
-/// Makes inputs of a corpus.
+/// Generates inputs from a corpus.
 pub(crate) struct Mutator {
     state: u64,
     words: Vec<Vec<u8>>,
@@ -10,11 +10,11 @@ pub(crate) struct Mutator {
     input: Vec<u8>,
 }
 
-/// The longest input: a little more than the longest datagram that is looked at.
+/// The longest input in bytes: a little more than the longest datagram the server parses.
 const LONGEST: usize = 9000;
 
 impl Mutator {
-    /// Mutations of these named inputs with the words of a dictionary of libFuzzer.
+    /// Returns a mutator of these named inputs, which also inserts the words of a libFuzzer dictionary.
     pub(crate) fn new(seed: u64, dictionary: &Path, corpus: Vec<(String, Vec<u8>)>) -> Self {
         let text = std::fs::read_to_string(dictionary).unwrap();
         let words: Vec<_> = text.lines().filter_map(word).collect();
@@ -23,7 +23,7 @@ impl Mutator {
         Self { state: seed, words, corpus, input: Vec::new() }
     }
 
-    /// The next input.
+    /// Returns the next mutated input.
     pub(crate) fn next_input(&mut self) -> &[u8] {
         let start = self.below(self.corpus.len());
         self.input.clone_from(&self.corpus[start]);
@@ -34,14 +34,14 @@ impl Mutator {
         &self.input
     }
 
-    /// One of the corpus as it is.
+    /// Returns an input of the corpus unchanged.
     #[allow(dead_code, reason = "one of the two test binaries has no use for it")]
     pub(crate) fn next_unchanged(&mut self) -> &[u8] {
         let place = self.below(self.corpus.len());
         &self.corpus[place]
     }
 
-    /// Goes on with another corpus.
+    /// Replaces the corpus.
     #[allow(dead_code, reason = "one of the two test binaries has no use for it")]
     pub(crate) fn replace_corpus(&mut self, corpus: Vec<(String, Vec<u8>)>) {
         self.corpus = corpus.into_iter().map(|(_, bytes)| bytes).collect();
@@ -59,7 +59,7 @@ impl Mutator {
                 self.input.insert(at, byte);
             }
             3 => drop(self.input.drain(at..end)),
-            // A part again, there or elsewhere.
+            // Copies a part to the same or another position.
             4 => {
                 let part = self.input[at..end].to_vec();
                 let to = self.below(length + 1);
@@ -103,7 +103,7 @@ impl Mutator {
     }
 }
 
-/// The word of a line `"word"`, in which `\xab` is a byte.
+/// Parses a dictionary line `"word"`, where `\xab` is a byte.
 fn word(line: &str) -> Option<Vec<u8>> {
     let mut rest = line.strip_prefix('"')?.strip_suffix('"')?.as_bytes();
     let mut word = Vec::new();

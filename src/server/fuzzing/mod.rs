@@ -1,5 +1,5 @@
-//! Datagrams with their peers and a time become replies or nothing, and changes of the records: as the server
-//! makes them, without its socket, held against a slow model of all of it.
+//! Fuzz targets for the whole path of requests without a socket: replies and changed records are compared with a slow
+//! model.
 
 mod verdict;
 
@@ -22,19 +22,19 @@ use pyzor_wire::digest::Digest;
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::{Answer, RecordCounts, RecordTimes, Refusal, encode};
 
-/// When everything happens, unless the input says otherwise: a moment that the corpus knows.
+/// The default time of a run. The corpus contains requests signed for it.
 const NOW: Timestamp = Timestamp::from_micros(1_795_343_270_500_000);
-/// At most so many datagrams are of one batch.
+/// The most datagrams in one batch.
 const MOST: usize = 12;
-/// What is between two of them.
+/// The separator of datagrams in an input.
 const SEPARATOR: &[u8] = b"\0\0";
 
-/// A datagram and where it is from.
+/// A datagram and its sender.
 type Sent = (Vec<u8>, SocketAddr);
-/// What it is answered with, if at all.
+/// The reply and its outcome; none for a datagram that is ignored.
 type Reply = Option<(Vec<u8>, Result<Answer, Refusal>)>;
 
-/// Any datagrams of one batch, with any time and rights.
+/// Sends arbitrary datagrams as one batch, with an arbitrary time and rights.
 pub(crate) fn handler(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
     let world = World::new(&mut input);
@@ -44,14 +44,14 @@ pub(crate) fn handler(bytes: &[u8]) {
         let end = rest.windows(SEPARATOR.len()).position(|part| part == SEPARATOR);
         let datagram = rest[..end.unwrap_or(rest.len())].to_vec();
         rest = end.map_or(&[], |end| &rest[end + SEPARATOR.len()..]);
-        // Some come from where nothing can be sent to.
+        // Port 0 means that nothing can be sent back.
         let port = if datagram.starts_with(b"\0") { 0 } else { 24441 };
         datagrams.push((datagram, SocketAddr::from(([127, 0, 0, 1], port))));
     }
     world.check(&datagrams);
 }
 
-/// Requests of accounts, signed with their keys so that they are accepted, and then perhaps changed on the way.
+/// Sends requests with valid signatures, some of which are corrupted after signing.
 pub(crate) fn signed(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
     let world = World::new(&mut input);
@@ -62,13 +62,13 @@ pub(crate) fn signed(bytes: &[u8]) {
     world.check(&datagrams);
 }
 
-/// One request with a signature that fits, or did.
+/// Returns a signed request, perhaps corrupted.
 fn sign(input: &mut FuzzInput<'_>, now: Timestamp) -> Vec<u8> {
     let (user, key) = input.pick(&ACCOUNTS);
     let skew = [0, 0, 0, 299, -299, 300, -300, 301, -301, 100_000][usize::from(input.byte()) % 10];
     let time = now.seconds().saturating_add(skew);
     let mut datagram = format!("User: {user}\nTime: {time}\nPV: 2.1\n").into_bytes();
-    // Some of them are granted by some files although they do not exist.
+    // Some access files grant operations that do not exist.
     let op = input.pick(&["ping", "pong", "check", "info", "report", "whitelist", "train", "Check"]);
     datagram.extend_from_slice(format!("Op: {op}\n").as_bytes());
     for _digest in 0..input.byte() % 4 {
@@ -76,11 +76,11 @@ fn sign(input: &mut FuzzInput<'_>, now: Timestamp) -> Vec<u8> {
         datagram.extend_from_slice(format!("Op-Digest: {digest}\n").as_bytes());
     }
     let changes = input.byte();
-    // Whatever is there besides is signed, too.
+    // The signature covers these arbitrary bytes, too.
     datagram.extend_from_slice(input.until(0));
     let signed = ModelMessage::parse(&datagram).signed;
     let line = [b"Sig: ".as_slice(), &signature(user, key, &signed, time), b"\n"].concat();
-    // In front of everything, where it ends no header and begins no body.
+    // The signature goes first, where it cannot become part of another header or of the body.
     datagram.splice(0..0, line);
     if changes >= 200 {
         let at = usize::from(input.byte()) % datagram.len();
@@ -89,10 +89,10 @@ fn sign(input: &mut FuzzInput<'_>, now: Timestamp) -> Vec<u8> {
     datagram
 }
 
-/// What everything depends on.
+/// The accounts, rights, time and records of a run.
 struct World {
     access: &'static Authorizer,
-    /// The passwd and access texts that it was made of, for the model.
+    /// The index of the source files in [`crate::access::fuzzing::FILES`], for the model.
     rights: usize,
     now: Timestamp,
     records: BTreeMap<Digest, Record>,
@@ -128,7 +128,7 @@ impl World {
         Self { access: &all[rights], rights, now, records, limit, broken }
     }
 
-    /// Holds everything against the model, which serves one request after the other.
+    /// Compares replies and records with the model, which handles the requests one by one.
     fn check(&self, datagrams: &[Sent]) {
         let engine = MemoryEngine::new(self.records.clone(), self.limit, self.broken.clone());
         let replies = self.exchange(datagrams, &engine);
@@ -138,18 +138,18 @@ impl World {
             let message = ModelMessage::parse(datagram);
             let verdict = model_verdict(datagram, &message, *peer, self.now, self.rights);
             let Some(verdict) = verdict else {
-                assert!(reply.is_none(), "an answer to {}", shown());
+                assert!(reply.is_none(), "a reply to {}", shown());
                 continue;
             };
-            let Some((reply, outcome)) = reply else { panic!("no answer to {}", shown()) };
+            let Some((reply, outcome)) = reply else { panic!("no reply to {}", shown()) };
             check_reply(reply, message.first("thread").unwrap_or_default(), *outcome);
             let expected = self.apply(&verdict, &mut records);
             assert_eq!(*outcome, expected, "{}", shown());
         }
-        assert_eq!(engine.records(), records, "what is stored");
+        assert_eq!(engine.records(), records, "stored records");
     }
 
-    /// What a request that came alone would be answered with, and what it would change.
+    /// Applies a single request to the records and returns its outcome.
     fn apply(
         &self,
         verdict: &ModelVerdict,
@@ -173,9 +173,9 @@ impl World {
                 let found = records.get(&digests[0]).copied().unwrap_or_default();
                 return match failure(&digests[0]) {
                     Some(refusal) => Err(refusal),
-                    None if op == Op::Check => Ok(Answer::Counts(told(&found).1)),
+                    None if op == Op::Check => Ok(Answer::Counts(reported(&found).1)),
                     None => {
-                        let (times, counts) = told(&found);
+                        let (times, counts) = reported(&found);
                         Ok(Answer::Details(times, counts))
                     }
                 };
@@ -185,7 +185,6 @@ impl World {
         };
         for digest in digests.iter().filter(|digest| failure(digest).is_none()) {
             let tally = records.entry(*digest).or_default().tally_mut(kind);
-            // One more, unless there is no room for it.
             if tally.count < self.limit {
                 tally.count += 1;
             }
@@ -195,7 +194,7 @@ impl World {
         digests.iter().find_map(failure).map_or(Ok(Answer::Done), Err)
     }
 
-    /// All datagrams as one batch, the way [`super::Server`] takes them.
+    /// Handles all datagrams as one batch, like [`super::Server`].
     fn exchange(&self, datagrams: &[Sent], engine: &MemoryEngine) -> Vec<Reply> {
         let mut handler = Handler::default();
         let mut work = EngineWork::default();
@@ -230,7 +229,7 @@ impl World {
         batch.restart(self.now, Instant::now());
         work.plan(&mut batch);
         let BatchProgress::Done(batch) = engine.run(batch) else {
-            panic!("the engine in memory takes no time")
+            panic!("the engine in memory is synchronous")
         };
         for (done, place) in work.outcomes(&batch, engine.count_limit()).zip(places) {
             let (datagram, peer) = &datagrams[place];
@@ -242,9 +241,9 @@ impl World {
     }
 }
 
-/// The usage log is told the user and the digests as they were sent, each on one line.
+/// Checks that the usage log gets the user and the digests as sent, each on one line.
 fn check_usage(usage: Option<&UsageFields<'_>>, message: &ModelMessage) {
-    let Some(usage) = usage else { panic!("nothing for the log") };
+    let Some(usage) = usage else { panic!("no fields for the usage log") };
     assert_eq!(usage.user, message.first("user").unwrap_or_default());
     let on_one_line =
         |digest: &[u8]| digest.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
@@ -258,10 +257,10 @@ fn encoded(thread: &[u8], outcome: Result<Answer, Refusal>) -> Vec<u8> {
     out
 }
 
-/// The times and counts of a record in a reply, derived independently of the server's code.
-fn told(record: &Record) -> (RecordTimes, RecordCounts) {
+/// Returns the times and counts of a record for a reply, independently of the code of the server.
+fn reported(record: &Record) -> (RecordTimes, RecordCounts) {
     let seconds = |time: Option<Timestamp>| {
-        // Cut off towards the past.
+        // Rounded down.
         let micros = time.map_or(0, |time| i128::from(time.micros()));
         ((micros - (micros % 1_000_000 + 1_000_000) % 1_000_000) / 1_000_000) as i64
     };

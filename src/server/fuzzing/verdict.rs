@@ -1,4 +1,4 @@
-//! What is to become of a datagram, by a slow model of the handler and of access to it.
+//! A slow model of the handler and of access control.
 
 use std::net::SocketAddr;
 
@@ -12,16 +12,16 @@ use pyzor_wire::number::VersionError;
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::Refusal;
 
-/// What is to become of a request.
+/// The verdict of the model on a request.
 #[derive(Debug)]
 pub(super) enum ModelVerdict {
-    /// It is refused, and changes nothing.
+    /// Refused; nothing changes.
     Refused(Refusal),
-    /// It is served, for these digests.
+    /// Granted for these digests.
     Granted(Op, Vec<Digest>),
 }
 
-/// The verdict on a datagram with one of the [`FILES`]; none: it gets no reply.
+/// Returns the verdict on a datagram, with one of the [`FILES`]; none if it is ignored.
 pub(super) fn model_verdict(
     datagram: &[u8],
     message: &ModelMessage,
@@ -46,7 +46,7 @@ fn granted(message: &ModelMessage, now: Timestamp, rights: usize) -> Result<(Op,
             let known = ACCOUNTS.iter().find(|(name, _)| name.as_bytes() == user);
             let (name, key) = known.ok_or(Refusal::UnknownUser)?;
             let time = message.first("time").and_then(model_integer).ok_or(Refusal::InvalidTime)?;
-            // A time of signing beyond what microseconds can count is the last that they can.
+            // Times of signing saturate at the limits of microseconds in 64 bits.
             let signed = (i128::from(time) * 1_000_000).clamp(i64::MIN.into(), i64::MAX.into());
             if (i128::from(now.micros()) - signed).abs() > 300_000_000 {
                 return Err(Refusal::TimeOutOfRange);
@@ -69,13 +69,13 @@ fn granted(message: &ModelMessage, now: Timestamp, rights: usize) -> Result<(Op,
     }
     let op = Op::ALL.into_iter().find(|op| op.name() == name).ok_or(Refusal::NotImplemented)?;
     let sent: Vec<&[u8]> = message.all("op-digest").collect();
-    let looked_at = match op {
+    let used = match op {
         Op::Report | Op::Whitelist => sent.len(),
         Op::Check | Op::Info => sent.len().min(1),
-        // Only whether there is one matters.
+        // Only the presence of a digest matters.
         Op::Ping | Op::Pong => return Ok((op, sent.iter().map(|_| Digest::from_bytes([0; 20])).collect())),
     };
-    let digests = sent[..looked_at].iter().map(|text| model_digest(text).ok_or(Refusal::InvalidDigest));
+    let digests = sent[..used].iter().map(|text| model_digest(text).ok_or(Refusal::InvalidDigest));
     Ok((op, digests.collect::<Result<_, _>>()?))
 }
 
@@ -91,7 +91,7 @@ fn model_digest(text: &[u8]) -> Option<Digest> {
     Some(Digest::from_bytes(bytes))
 }
 
-/// The signature of a text, as the protocol has it.
+/// Returns the signature of a text by the rules of the protocol.
 pub(super) fn signature(user: &str, key: &str, text: &[u8], time: i64) -> [u8; 40] {
     let hex =
         |text: &[u8]| -> String { Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect() };
