@@ -1,9 +1,9 @@
-//! What a request costs without sockets and database: parsing, deciding, authenticating, encoding a reply.
+//! Measures the handling of a request without sockets and database: parse, authenticate, decide, encode the reply.
 //!
-//! `cargo bench --bench pure`.
+//! Run with `cargo bench --bench pure`.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a measurement that cannot be made ends")]
-#![allow(missing_docs, reason = "criterion's macros make functions without")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a benchmark that fails panics")]
+#![allow(missing_docs, reason = "the macros of criterion generate functions without docs")]
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -22,10 +22,10 @@ const KEY: &str = "2bee8e8d9f5d4e02f4a7f2c40a8f1f3c2c6f9d10";
 const NOW: i64 = 1_795_343_206;
 
 fn authorizer() -> Authorizer {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let sources = AccessSources {
-        passwd: folder.path().join("passwd"),
-        access: folder.path().join("access"),
+        passwd: directory.path().join("passwd"),
+        access: directory.path().join("access"),
         order: AccessOrder::First,
         order_chosen: false,
     };

@@ -1,8 +1,8 @@
-//! One datagram from start to finish: what is to be answered, and what is wanted of the engine.
+//! Decides on one datagram: refuse it, answer it, or pass an operation to the engine.
 //!
-//! The order of the checks is part of the protocol, since it decides which of several errors a
-//! client is told: user, time, signature, version, operation, digests. This is the only place
-//! where a refusal is chosen. Pure computation on bytes, the peer's address and the time.
+//! The order of the checks is part of the protocol, because it determines which of several errors is reported to the
+//! client: user, time, signature, version, operation, digests. Refusals are chosen here and nowhere else. A pure
+//! function of the datagram, the peer's address, the time and the access rules.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use pyzor_wire::op::Op;
 use pyzor_wire::reply::{Answer, Refusal};
 use pyzor_wire::request::Request;
 
-/// Decides on datagrams, keeping its buffers from one to the next.
+/// Decides on datagrams. Keeps its buffers between calls.
 #[derive(Debug, Default)]
 pub struct Handler {
     parser: HeaderParser,
@@ -24,31 +24,31 @@ pub struct Handler {
     digests: Vec<Digest>,
 }
 
-/// A request and what is to become of it.
+/// A parsed request and the next step for it.
 #[derive(Debug)]
 pub struct Decision<'a> {
     /// The request.
     pub request: Request<'a>,
-    /// What comes next.
+    /// The next step.
     pub step: NextStep<'a>,
 }
 
-/// What comes next for a request.
+/// The next step for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextStep<'a> {
-    /// It is refused.
+    /// Refuse the request.
     Refuse(Refusal),
-    /// It is answered without the engine.
+    /// Answer the request without the engine.
     Answer(Op, Answer),
-    /// A record is needed, with its times or without.
+    /// Look up a record: counts only for check, times too for info.
     LookUp(Op, Digest),
-    /// Something is to be counted for each of these digests, of which there is at least one.
+    /// Count a report or a whitelisting for each digest. There is at least one.
     Count(Op, TallyKind, &'a [Digest]),
 }
 
 impl Handler {
-    /// Decides on a datagram. None: it gets no reply, since it is empty, comes from a port that
-    /// nothing can be sent to, or is itself a reply, to which a reply might go on for ever.
+    /// Decides on a datagram. Returns none if it must not be answered: it is empty, comes from port 0, or is itself a
+    /// reply, because two servers that answer replies would never stop.
     pub fn decide<'a>(
         &'a mut self,
         datagram: &'a [u8],
@@ -71,7 +71,7 @@ impl Handler {
     }
 }
 
-/// The operation, if the user may use it now.
+/// Returns the operation if the user may perform it.
 fn permit(
     request: &Request<'_>,
     now: Timestamp,
@@ -114,11 +114,11 @@ fn plan<'a>(op: Op, request: &Request<'_>, digests: &'a mut Vec<Digest>) -> Next
     NextStep::Count(op, kind, digests)
 }
 
-/// What a look-up is answered with.
+/// Returns the answer to a check or an info request.
 ///
 /// # Errors
 ///
-/// The refusal that stands for what failed.
+/// The refusal that reports the storage error.
 pub fn looked_up(op: Op, found: Result<Record, StorageError>) -> Result<Answer, Refusal> {
     match (op, found) {
         (Op::Info, Ok(record)) => Ok(Answer::Details(record.times(), record.counts())),
@@ -127,11 +127,11 @@ pub fn looked_up(op: Op, found: Result<Record, StorageError>) -> Result<Answer, 
     }
 }
 
-/// What an increment is answered with.
+/// Returns the answer to a report or a whitelist request.
 ///
 /// # Errors
 ///
-/// The refusal that stands for what failed.
+/// The refusal that reports the storage error.
 pub fn counted(outcome: Result<(), StorageError>) -> Result<Answer, Refusal> {
     outcome.map(|()| Answer::Done).map_err(refusal)
 }
@@ -150,10 +150,10 @@ mod tests {
     const DIGEST: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
 
     fn access() -> Authorizer {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let sources = crate::access::AccessSources {
-            passwd: folder.path().join("passwd"),
-            access: folder.path().join("access"),
+            passwd: directory.path().join("passwd"),
+            access: directory.path().join("access"),
             order: crate::access::AccessOrder::First,
             order_chosen: false,
         };
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_empty_datagrams_and_port_zero_get_no_reply() {
+    fn replies_empty_datagrams_and_port_zero_are_ignored() {
         assert_eq!(step(""), None);
         assert_eq!(step("Code: 200\nDiag: OK\nPV: 2.1\nThread: 1\n\n"), None);
         let mut handler = Handler::default();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checks_come_in_the_order_of_the_protocol() {
+    fn checks_are_made_in_the_order_of_the_protocol() {
         assert_eq!(step("User: eve\nOp: nothing\n").unwrap(), "Refuse(UnknownUser)");
         assert_eq!(step("Op: nothing\n").unwrap(), "Refuse(MissingVersion)");
         assert_eq!(step("Op: nothing\nPV: x\n").unwrap(), "Refuse(MalformedVersion)");
@@ -196,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_digest_every_operation_succeeds_and_does_nothing() {
+    fn operation_without_a_digest_succeeds_and_does_nothing() {
         for op in Op::ALL {
             assert_eq!(of(op.name(), &[]), format!("Answer({op:?}, Done)"));
         }
     }
 
     #[test]
-    fn check_and_info_look_at_the_first_digest_only() {
+    fn check_and_info_use_the_first_digest_only() {
         assert_eq!(of("check", &[DIGEST, "x"]), format!("LookUp(Check, {DIGEST})"));
         assert_eq!(of("info", &[&DIGEST.to_uppercase()]), format!("LookUp(Info, {DIGEST})"));
         assert_eq!(of("pong", &["x"]), format!("Answer(Pong, {:?})", Answer::PONG));
