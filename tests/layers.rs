@@ -1,4 +1,4 @@
-//! The layers of the source: a module names those below it alone, and a package likewise.
+//! The layers of the source: modules and packages may use only those below them.
 
 #![allow(clippy::unwrap_used, reason = "clippy does not see that tests call these functions")]
 
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules of `src`, the highest first. Those in one line do not know each other.
+/// The modules of `src`, from the highest layer to the lowest. Modules of one layer must not use each other.
 const MODULES: &[&[&str]] = &[
     &["daemon", "fuzzing", "migrate"],
     &["server"],
@@ -18,7 +18,7 @@ const MODULES: &[&[&str]] = &[
     &["optparse", "os"],
 ];
 
-/// The packages beside `pyzord`, and those of ours that each may use.
+/// The packages in `crates`, and the workspace packages that each may use.
 const PACKAGES: &[(&str, &[&str])] =
     &[("wire", &[]), ("udp", &[]), ("home", &["pyzor-wire"]), ("bench", &["pyzor-udp", "pyzor-wire"])];
 
@@ -46,7 +46,7 @@ fn modules_named(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_module_names_only_those_below_it() {
+fn every_module_uses_only_modules_below_it() {
     let layer = |module: &str| MODULES.iter().position(|layer| layer.contains(&module));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
@@ -57,18 +57,18 @@ fn every_module_names_only_those_below_it() {
         if ["lib", "bin"].contains(&module) {
             continue;
         }
-        let own = layer(module).unwrap_or_else(|| panic!("{module} has no line in MODULES"));
+        let own = layer(module).unwrap_or_else(|| panic!("{module} is missing in MODULES"));
         seen.insert(module.to_owned());
         for name in modules_named(&fs::read_to_string(&path).unwrap()) {
             let is_below = name == module || layer(&name).is_some_and(|other| other > own);
-            assert!(is_below, "{} names crate::{name}, which is not below {module}", path.display());
+            assert!(is_below, "{} uses crate::{name}, which is not below {module}", path.display());
         }
     }
     assert_eq!(seen.len(), MODULES.iter().map(|layer| layer.len()).sum::<usize>(), "{seen:?}");
 }
 
 #[test]
-fn every_package_uses_only_those_below_it() {
+fn every_package_uses_only_packages_below_it() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates");
     for (package, allowed) in PACKAGES {
         let manifest = fs::read_to_string(crates.join(package).join("Cargo.toml")).unwrap();

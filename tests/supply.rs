@@ -1,8 +1,7 @@
-//! What this program is made of: licences and origins of its dependencies, and the settings that
-//! guard its own code.
+//! The supply chain: licences and origins of dependencies, and the compiler settings for this project's own code.
 //!
-//! Reads what cargo says, so that it needs nothing that is not there anyway. `make audit` asks
-//! cargo-deny as well, which knows of published holes.
+//! Uses the metadata of cargo only, so it needs no network. `make audit` runs cargo-deny as well, which checks for
+//! advisories.
 
 #![allow(
     clippy::expect_used,
@@ -26,7 +25,7 @@ fn toml(name: &str) -> toml::Table {
     fs::read_to_string(root().join(name)).unwrap().parse().unwrap()
 }
 
-/// Every package that goes into the program or its tests.
+/// Every package used by the programs or their tests.
 fn packages() -> Vec<Value> {
     let cargo = Command::new(env!("CARGO"))
         .args(["metadata", "--locked", "--format-version", "1", "--manifest-path"])
@@ -44,7 +43,7 @@ fn name(package: &Value) -> &str {
     package["name"].as_str().unwrap()
 }
 
-/// Those of this workspace, which come from no registry.
+/// The packages of this workspace, which come from no registry.
 fn ours(packages: &[Value]) -> impl Iterator<Item = &Value> {
     let is_ours = |path: &str| Path::new(path).starts_with(root());
     packages.iter().filter(move |package| {
@@ -58,7 +57,7 @@ fn others(packages: &[Value]) -> impl Iterator<Item = &Value> {
 }
 
 #[test]
-fn every_licence_may_be_combined_with_ours() {
+fn every_licence_is_compatible_with_ours() {
     let deny = toml("deny.toml");
     let allowed: Vec<spdx::Licensee> = deny["licenses"]["allow"]
         .as_array()
@@ -69,14 +68,14 @@ fn every_licence_may_be_combined_with_ours() {
     let refused: Vec<String> = packages()
         .iter()
         .filter_map(|package| {
-            let text = package["license"].as_str().unwrap_or("no licence at all");
+            let text = package["license"].as_str().unwrap_or("no licence");
             let is_allowed = Expression::parse_mode(text, spdx::ParseMode::LAX).is_ok_and(|expression| {
                 expression.evaluate(|wanted| allowed.iter().any(|licence| licence.satisfies(wanted)))
             });
             (!is_allowed).then(|| format!("{}: {text}", name(package)))
         })
         .collect();
-    assert!(refused.is_empty(), "not among the licences of deny.toml: {refused:#?}");
+    assert!(refused.is_empty(), "licences missing in deny.toml: {refused:#?}");
 }
 
 #[test]
@@ -94,7 +93,7 @@ fn every_dependency_comes_from_the_public_registry_and_none_is_banned() {
 }
 
 #[test]
-fn every_direct_dependency_is_pinned_listed_and_explained() {
+fn every_direct_dependency_has_a_version_and_a_documented_purpose() {
     let packages = packages();
     let is_theirs = |dependency: &&Value| !dependency["source"].is_null();
     let dependencies: Vec<&Value> = ours(&packages)
@@ -111,16 +110,16 @@ fn every_direct_dependency_is_pinned_listed_and_explained() {
     assert_eq!(listed.keys().copied().collect::<BTreeSet<_>>(), wanted);
     for (name, row) in listed {
         let cells: Vec<&str> = row.split(" | ").collect();
-        assert_eq!(cells.len(), 2, "{name}: what for, and the licence");
+        assert_eq!(cells.len(), 2, "{name}: purpose and licence");
         let package = packages.iter().find(|package| package["name"] == name).unwrap();
-        // The slash is an older way to write it.
+        // Older packages write OR as a slash.
         let licence = package["license"].as_str().unwrap().replace('/', " OR ");
         assert_eq!(cells[1].trim_end_matches(" |"), licence, "{name}");
     }
 }
 
 #[test]
-fn arithmetic_is_checked_and_unsafe_code_is_where_the_documentation_says() {
+fn overflow_is_checked_and_unsafe_code_is_documented() {
     let cargo = toml("Cargo.toml");
     assert_eq!(cargo["profile"]["release"]["overflow-checks"].as_bool(), Some(true));
     assert_eq!(cargo["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("deny"));
@@ -157,7 +156,7 @@ fn arithmetic_is_checked_and_unsafe_code_is_where_the_documentation_says() {
 }
 
 #[test]
-fn the_lock_file_of_the_fuzzing_targets_is_in_step() {
+fn lock_file_of_the_fuzz_targets_is_current() {
     let cargo = toml("Cargo.toml");
     let linux = &cargo["target"]["cfg(target_os = \"linux\")"]["dependencies"];
     let expected: BTreeSet<_> = [&cargo["dependencies"], linux]
@@ -171,7 +170,7 @@ fn the_lock_file_of_the_fuzzing_targets_is_in_step() {
         .as_array()
         .unwrap()
         .iter()
-        // A version follows where there are several.
+        // A version follows the name if there are several.
         .map(|name| name.as_str().unwrap().split(' ').next().unwrap().to_owned())
         .collect();
     assert_eq!(found, expected, "run cargo check in fuzz/ and commit its Cargo.lock");

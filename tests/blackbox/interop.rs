@@ -1,19 +1,19 @@
-//! The established Python client against the server: what it prints and how it ends.
+//! The established Python client with this server: its output and exit status.
 
 use std::process::Output;
 
 use crate::harness::{Account, Client, DIGEST, Home, Server, unix_time};
 
-/// A digest that nobody reports.
+/// A digest without reports.
 const UNKNOWN: &str = "0000000000000000000000000000000000000000";
 
-/// What the client printed, and its exit status.
+/// Returns the output and the exit status of the client.
 fn outcome(output: &Output) -> (String, i32) {
     let stdout = String::from_utf8(output.stdout.clone()).unwrap();
     (stdout, output.status.code().unwrap())
 }
 
-/// Runs a command of the client and compares what it prints after the server's address, and its status.
+/// Runs a client command and compares the output after the server's address, and the exit status.
 #[track_caller]
 fn expect(client: &Client, server: &Server, command: &str, digest: &str, printed: &str, status: i32) {
     let output = client.run(command, &[digest]);
@@ -24,10 +24,10 @@ fn expect(client: &Client, server: &Server, command: &str, digest: &str, printed
 
 const FORBIDDEN: &str = "(403, 'Forbidden: User is not authorized to request the operation.')";
 
-/// Expects that a command is refused in these words.
+/// Expects that a command is refused with this text.
 #[track_caller]
 fn expect_refusal(client: &Client, server: &Server, command: &str, refusal: &str) {
-    // The client prints what would stand around the counts all the same.
+    // The client prints the separators of the counts even without counts.
     let end = match command {
         "check" | "pong" => "\t\n",
         "info" => "\n\n",
@@ -37,7 +37,7 @@ fn expect_refusal(client: &Client, server: &Server, command: &str, refusal: &str
 }
 
 #[test]
-fn the_client_counts_and_asks_anonymously() {
+fn anonymous_client_reports_and_checks() {
     let server = Home::open().start();
     let client = Client::new(&server);
     let expect =
@@ -54,7 +54,7 @@ fn the_client_counts_and_asks_anonymously() {
 }
 
 #[test]
-fn the_client_prints_what_is_known_of_a_digest() {
+fn client_prints_the_record_of_a_digest() {
     let server = Home::open().start();
     let client = Client::new(&server);
     let reported = unix_time();
@@ -82,7 +82,7 @@ fn the_client_prints_what_is_known_of_a_digest() {
 }
 
 #[test]
-fn the_client_may_do_by_default_all_but_whitelist() {
+fn anonymous_client_may_do_everything_except_whitelist_by_default() {
     let server = Home::new().start();
     let client = Client::new(&server);
     let expect = |command, printed: &str, status| expect(&client, &server, command, DIGEST, printed, status);
@@ -93,7 +93,7 @@ fn the_client_may_do_by_default_all_but_whitelist() {
 }
 
 #[test]
-fn the_client_signs_for_an_account_with_rights() {
+fn client_with_an_account_has_its_rights() {
     let bob = Account::new("bob");
     let server = Home::new().passwd(bob.passwd()).access("all : bob : allow\n").start();
     let client = Client::with_account(&server, &bob);
@@ -105,13 +105,13 @@ fn the_client_signs_for_an_account_with_rights() {
     expect("whitelist", "(200, 'OK')\n", 0);
     expect("check", "(200, 'OK')\t1\t1\n", 1);
     assert_eq!(client.run("info", &[DIGEST]).status.code(), Some(0));
-    // Who does not sign has no rights here.
-    let stranger = Client::new(&server);
-    expect_refusal(&stranger, &server, "check", FORBIDDEN);
+    // Anonymous clients have no rights here.
+    let anonymous = Client::new(&server);
+    expect_refusal(&anonymous, &server, "check", FORBIDDEN);
 }
 
 #[test]
-fn the_client_is_told_what_its_account_may_not_do() {
+fn client_prints_refusals_for_lack_of_rights() {
     let bob = Account::new("bob");
     let access = "ping check : bob : allow\nall : anonymous : allow\n";
     let server = Home::new().passwd(bob.passwd()).access(access).start();
@@ -125,15 +125,15 @@ fn the_client_is_told_what_its_account_may_not_do() {
 }
 
 #[test]
-fn the_client_is_told_when_its_account_is_not_right() {
+fn client_prints_refusals_of_wrong_accounts() {
     let bob = Account::new("bob");
     let server = Home::open().passwd(bob.passwd()).access("all : all anonymous : allow\n").start();
-    for (account, why) in [
+    for (account, reason) in [
         (Account::with_key("bob", Account::new("eve").key()), "Invalid signature."),
         (Account::new("eve"), "Unknown user."),
     ] {
         let client = Client::with_account(&server, &account);
-        let refusal = format!("(401, 'Unauthorized: Signature Error: {why}')");
+        let refusal = format!("(401, 'Unauthorized: Signature Error: {reason}')");
         for command in ["ping", "pong", "check", "info", "report", "whitelist"] {
             expect_refusal(&client, &server, command, &refusal);
         }
@@ -141,7 +141,7 @@ fn the_client_is_told_when_its_account_is_not_right() {
 }
 
 #[test]
-fn a_batch_of_ten_digests_is_counted() {
+fn batch_of_ten_digests_is_counted() {
     let bob = Account::new("bob");
     let home = Home::new().passwd(bob.passwd()).access("all : bob : allow\n");
     let server = home.start();
@@ -171,7 +171,7 @@ for number in range(10):
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let expected = "200 1 2\n".repeat(5) + &"200 1 0\n".repeat(5);
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
-    // Both batches came as one request each.
+    // Each batch was sent as one request.
     server.stop();
     let usage = home.read("usage.log");
     let batches = usage.lines().filter(|line| line.contains("report") || line.contains("whitelist"));

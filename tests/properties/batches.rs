@@ -1,4 +1,4 @@
-//! Batches, in which requests of one digest are merged, against the same requests one by one.
+//! Batches, which merge requests for one digest, compared with the same requests one by one.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ use pyzord::storage::{BatchProgress, Engine, StorageError};
 
 use crate::cases;
 
-/// What somebody wants of some digests, named by small numbers.
+/// A request for digests, which are identified by small numbers.
 #[derive(Clone, Debug)]
 enum Request {
     LookUp(u8, bool),
     Count(TallyKind, Vec<u8>),
 }
 
-/// What one request was answered with.
+/// The reply to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Reply {
     Found(Result<Record, StorageError>),
@@ -54,7 +54,7 @@ fn records() -> impl Strategy<Value = BTreeMap<u8, Record>> {
     prop::collection::btree_map(0u8..4, record, 0..4)
 }
 
-/// Runs one batch, whose digests are made of the small numbers.
+/// Runs one batch. `digest` converts the small numbers to digests.
 fn run(
     engine: &dyn Engine,
     requests: &[Request],
@@ -71,7 +71,7 @@ fn run(
         }
     };
     let places: Vec<Place> = requests.iter().map(place).collect();
-    let BatchProgress::Done(batch) = engine.run(batch) else { panic!("the engine is done at once") };
+    let BatchProgress::Done(batch) = engine.run(batch) else { panic!("the engine is synchronous") };
     let limit = engine.count_limit();
     let reply = |place: &Place| match place {
         Place::LookUp(look_up, true) => Reply::Found(batch.found(*look_up, limit)),
@@ -83,13 +83,13 @@ fn run(
     places.iter().map(reply).collect()
 }
 
-/// The record without times, which may be missing.
+/// Returns the record without its times, which a look-up of counts may omit.
 fn counts_of(record: Record) -> Record {
     let tally = |tally: Tally| Tally { count: tally.count, first: None, last: None };
     Record { reports: tally(record.reports), whitelists: tally(record.whitelists) }
 }
 
-/// One request after the other, on nothing but a map.
+/// Applies the requests one by one to a map.
 fn one_by_one(
     records: &mut BTreeMap<u8, Record>,
     broken: &BTreeMap<u8, StorageError>,
@@ -140,7 +140,7 @@ proptest! {
     #![proptest_config(cases(3000))]
 
     #[test]
-    fn a_batch_answers_and_stores_what_its_requests_would_one_by_one(
+    fn batch_has_the_same_effect_as_its_requests_one_by_one(
         batches in prop::collection::vec(prop::collection::vec(request(), 0..12), 1..4),
         records in records(),
         broken in prop::collection::btree_map(0u8..4, select(vec![StorageError::Damaged, StorageError::Unavailable]), 0..2),
@@ -159,7 +159,7 @@ proptest! {
     }
 }
 
-/// Batches, with digests that no other case has.
+/// Compares batches on an engine with the same requests one by one. Each case has digests of its own.
 fn batches_are_as_their_requests_one_by_one(engine: &dyn Engine) {
     let batches = prop::collection::vec(prop::collection::vec(request(), 0..12), 1..4);
     let cases_so_far = Cell::new(0u32);
@@ -188,7 +188,7 @@ fn batches_are_as_their_requests_one_by_one(engine: &dyn Engine) {
 }
 
 #[test]
-fn a_batch_of_gdbm_is_as_its_requests_one_by_one() {
+fn batch_on_gdbm_has_the_same_effect_as_its_requests_one_by_one() {
     let directory = tempfile::tempdir().unwrap();
     let engine = Gdbm::open(&directory.path().join("pyzord.db"), None, TimeZone::UTC).unwrap();
     batches_are_as_their_requests_one_by_one(&engine);

@@ -1,7 +1,6 @@
-//! Properties that hold for all values, tried on many: proptest makes them, and the smallest that fails.
+//! Property tests: proptest generates random values and reduces failures to the smallest case.
 //!
-//! The values are the same in every run, unless the environment variable `PROPTEST_RNG_SEED` says otherwise;
-//! `PROPTEST_CASES` is how many there are.
+//! The values are the same in every run, unless `PROPTEST_RNG_SEED` is set. `PROPTEST_CASES` sets their number.
 
 #![allow(
     clippy::expect_used,
@@ -15,7 +14,7 @@ mod times;
 
 use proptest::test_runner::{Config, RngSeed};
 
-/// So many values, unless the environment says otherwise.
+/// Returns the configuration for this many values, unless the environment sets another number.
 fn cases(default: u32) -> Config {
     let mut config = Config { failure_persistence: None, ..Config::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {

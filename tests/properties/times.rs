@@ -1,4 +1,4 @@
-//! Times through each engine's form, in many zones and around changes of their clocks.
+//! Times converted to the storage format of each engine and back, in many time zones and around clock changes.
 
 use std::sync::LazyLock;
 
@@ -11,8 +11,8 @@ use pyzord::record::{Record, Tally, Timestamp};
 
 use crate::cases;
 
-/// Zones of whole, half and quarter hours, of clocks that change by half an hour, two hours or a day, or in the
-/// other direction, or no more, or never.
+/// Time zones with offsets in whole, half and quarter hours, and with clock changes by half an hour, two hours or a
+/// day, in either direction, in the past only, or never.
 const ZONES: [&str; 18] = [
     "UTC",
     "Europe/Berlin",
@@ -45,7 +45,7 @@ fn zone() -> impl Strategy<Value = TimeZone> {
     select(ALL.as_slice()).prop_map(|zone: TimeZone| zone)
 }
 
-/// A zone and moments, half of which are near a change of its clock, and some of which follow each other at once.
+/// A time zone and four times. Half of them are near a clock change, and some are close together.
 fn zone_and_moments() -> impl Strategy<Value = (TimeZone, Vec<Timestamp>)> {
     let moment = (-2_000_000_000i64..4_000_000_000, 0..SECOND, any::<bool>(), -3 * HOUR..3 * HOUR);
     let distance = prop::option::weighted(0.3, 0..100 * SECOND);
@@ -85,10 +85,10 @@ fn civil(zone: &TimeZone, time: Timestamp) -> DateTime {
     zone.to_datetime(jiff::Timestamp::from_microsecond(time.micros()).unwrap())
 }
 
-/// What is left of a moment that was stored as a local date: the earlier one of those that have it.
+/// Returns the time read back from a local date: the earlier one if the date is ambiguous.
 fn as_local(zone: &TimeZone, time: Timestamp) -> Timestamp {
     let date = civil(zone, time);
-    // By every offset that was in force shortly before.
+    // Tries every offset in force during the 30 hours before.
     let hours_before = |hours| jiff::Timestamp::from_microsecond(time.micros() - hours * HOUR).unwrap();
     let offsets = (0..30).map(|hours| zone.to_offset(hours_before(hours)));
     let earlier = offsets.filter_map(|offset| offset.to_timestamp(date).ok());
@@ -106,7 +106,7 @@ proptest! {
     #![proptest_config(cases(2000))]
 
     #[test]
-    fn a_local_date_of_gdbm_is_the_same_moment_but_for_the_hour_that_comes_twice(
+    fn gdbm_keeps_times_except_in_ambiguous_hours(
         (zone, moments) in zone_and_moments(),
         amounts in any::<[i64; 2]>(),
         given in any::<[bool; 4]>(),
@@ -128,7 +128,7 @@ proptest! {
     }
 
     #[test]
-    fn a_local_date_of_redis_v0_is_the_same_second_but_for_the_hour_that_comes_twice(
+    fn redis_v0_keeps_seconds_except_in_ambiguous_hours(
         (zone, moments) in zone_and_moments(),
         amounts in any::<[i64; 2]>(),
         given in any::<[bool; 4]>(),
@@ -143,11 +143,11 @@ proptest! {
     }
 
     #[test]
-    fn days_that_follow_each_other_do_so_in_local_dates(
+    fn local_dates_keep_the_order_of_days(
         (zone, moments) in zone_and_moments(),
         days in 2i64..400,
     ) {
-        // Even where a clock was set back by a day.
+        // Even if the clock was set back by a day.
         let first = moments[0];
         let last = Timestamp::from_micros(first.micros() + days * 24 * HOUR);
         for through in [through_gdbm, through_redis_v0] {
@@ -166,7 +166,7 @@ proptest! {
         let record = record(amounts.map(i64::from), &moments, given);
         let again = through_redis(&record).1.unwrap();
         prop_assert_eq!(counts(&again), counts(&record));
-        // Second 0 is how a hash says that there is none.
+        // In a hash, second 0 means no time.
         let seconds = |time: Option<Timestamp>| time.map(whole).filter(|time| time.seconds() != 0);
         prop_assert_eq!(times(&again), times(&record).map(seconds));
 
@@ -176,14 +176,14 @@ proptest! {
             time.map(|time| Timestamp::from_seconds(time.seconds().clamp(1, i64::from(i32::MAX))))
         };
         for (tally, before) in [(again.reports, record.reports), (again.whitelists, record.whitelists)] {
-            // The times of a count of 0 are none of anything.
+            // Times of a tally with count 0 are dropped.
             let expected = if tally.count == 0 { (None, None) } else { (seconds(before.first), seconds(before.last)) };
             prop_assert_eq!((tally.first, tally.last), expected);
         }
     }
 
     #[test]
-    fn a_second_is_cut_off_towards_the_past(micros in any::<i64>()) {
+    fn seconds_are_rounded_down(micros in any::<i64>()) {
         let time = Timestamp::from_micros(micros);
         let start = i128::from(time.seconds()) * i128::from(SECOND);
         prop_assert!((start..start + i128::from(SECOND)).contains(&i128::from(micros)));
@@ -192,7 +192,7 @@ proptest! {
 }
 
 #[test]
-fn the_zones_have_changes_of_every_kind() {
+fn zones_have_clock_changes_of_every_kind() {
     let mut widths = std::collections::BTreeSet::new();
     for zone in ALL.iter() {
         let start = jiff::Timestamp::from_second(0).unwrap();

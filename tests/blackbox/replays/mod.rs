@@ -1,4 +1,4 @@
-//! A captured copy of a signed request, with `ReplayGuard` and without.
+//! Copies of signed requests, with and without `ReplayGuard`.
 
 mod ours;
 
@@ -9,7 +9,7 @@ fn home(bob: &Account, settings: &str) -> Home {
     Home::new().passwd(bob.passwd()).access(access).config(settings)
 }
 
-/// A signed request of this operation on the digest, told apart from others by its thread.
+/// Returns a signed request on the digest. Different threads make different requests.
 fn signed(bob: &Account, operation: &str, thread: u32) -> Vec<u8> {
     let headers = format!("Op: {operation}\nOp-Digest: {DIGEST}\nThread: {thread}\nPV: 2.1\n");
     bob.sign(&headers, unix_time())
@@ -20,7 +20,7 @@ fn counts(server: &Server) -> (i64, i64) {
 }
 
 #[test]
-fn without_the_guard_a_copy_is_counted_again() {
+fn copy_is_counted_again_without_the_guard() {
     let bob = Account::new("bob");
     let server = home(&bob, "").start();
     let report = signed(&bob, "report", 1);

@@ -1,4 +1,4 @@
-//! The guard against replays, which this server alone has.
+//! `ReplayGuard`, which only this server has.
 
 use nix::sys::signal::Signal;
 
@@ -8,7 +8,7 @@ use crate::harness::{Account, DIGEST, Redis, Reply, ask_on, eventually};
 const GUARDED: &str = "ReplayGuard = true\n";
 
 #[test]
-fn with_the_guard_a_copy_is_answered_as_before_and_not_counted_again() {
+fn copy_gets_the_same_reply_and_is_not_counted_again() {
     let bob = Account::new("bob");
     let server = home(&bob, GUARDED).start();
     let (report, whitelist) = (signed(&bob, "report", 1), signed(&bob, "whitelist", 1));
@@ -16,12 +16,12 @@ fn with_the_guard_a_copy_is_answered_as_before_and_not_counted_again() {
         let first = server.ask(request);
         assert_eq!(Reply(first.clone()).code(), 200);
         for _ in 0..5 {
-            // Each from another port.
+            // Each copy comes from another port.
             assert_eq!(server.ask(request), first);
         }
     }
     assert_eq!(counts(&server), (1, 1));
-    // What is outside of the signature does not make another request of it.
+    // Changes outside the signed text do not make a different request.
     let text = String::from_utf8(report).unwrap();
     let signature = text.lines().find(|line| line.starts_with("Sig: ")).unwrap();
     let moved = format!("{signature}\n{}", text.replace(&format!("{signature}\n"), ""));
@@ -30,7 +30,7 @@ fn with_the_guard_a_copy_is_answered_as_before_and_not_counted_again() {
         assert_eq!(Reply(server.ask(copy)).code(), 200);
     }
     assert_eq!(counts(&server), (1, 1));
-    // Another request of the same account about the same digest is another request.
+    // A second request by the same account on the same digest is counted.
     assert_eq!(Reply(server.ask(signed(&bob, "report", 2))).code(), 200);
     assert_eq!(counts(&server), (2, 1));
     let home = server.home().clone();
@@ -42,12 +42,12 @@ fn with_the_guard_a_copy_is_answered_as_before_and_not_counted_again() {
 }
 
 #[test]
-fn copies_that_come_together_with_the_first_are_counted_once() {
+fn copies_received_together_are_counted_once() {
     let bob = Account::new("bob");
     let server = home(&bob, GUARDED).start();
     let report = signed(&bob, "report", 1);
     let socket = server.socket();
-    // Stopped, it finds all of them at once.
+    // While the server is stopped, all copies collect in its socket.
     server.signal(Signal::SIGSTOP);
     for _ in 0..20 {
         socket.send(&report).unwrap();
@@ -62,7 +62,7 @@ fn copies_that_come_together_with_the_first_are_counted_once() {
 }
 
 #[test]
-fn requests_without_a_signature_and_look_ups_are_never_copies() {
+fn unsigned_requests_and_look_ups_are_never_copies() {
     let bob = Account::new("bob");
     let server = home(&bob, GUARDED).start();
     let report = format!("Op: report\nOp-Digest: {DIGEST}\nThread: 5000\nPV: 2.1\n\n");
@@ -75,20 +75,20 @@ fn requests_without_a_signature_and_look_ups_are_never_copies() {
 }
 
 #[test]
-fn a_copy_under_way_waits_for_what_becomes_of_the_first() {
+fn copy_of_a_request_in_flight_gets_the_reply_of_that_request() {
     let bob = Account::new("bob");
     let mut redis = Redis::start();
     let settings = format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n{GUARDED}", redis.port());
     let server = home(&bob, &settings).start();
     let report = signed(&bob, "report", 1);
 
-    // The database hangs: both wait, and are told the same.
+    // The database hangs: all copies wait, and get the same reply.
     redis.service().signal(Signal::SIGSTOP);
     let sockets = [server.socket(), server.socket(), server.socket()];
     for socket in &sockets {
         socket.send(&report).unwrap();
     }
-    // The ping comes behind them, and its reply says that they are under way.
+    // The reply to this ping shows that the reports have been received.
     assert_eq!(server.request_as(&bob, "ping", &[]).code(), 200);
     redis.service().signal(Signal::SIGCONT);
     let codes = sockets.map(|socket| {
@@ -96,13 +96,13 @@ fn a_copy_under_way_waits_for_what_becomes_of_the_first() {
         let length = socket.recv(&mut reply).unwrap();
         Reply(reply[..length].to_vec()).code()
     });
-    // On a slow machine the moment may have been so long that the database counts as away.
+    // On a slow machine the database may have become unavailable in the meantime.
     assert!(codes == [200; 3] || codes == [500; 3], "{codes:?}");
     eventually("the database", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
     let counted = counts(&server).0;
     assert!(counted == 1 || (counted == 0 && codes == [500; 3]), "{counted} {codes:?}");
 
-    // The database is away: nothing is accepted, so the copy is a new attempt once it is back.
+    // The database is unavailable: the request is refused, so a copy sent later is a new attempt.
     let other = signed(&bob, "report", 2);
     redis.service().kill();
     eventually("a refusal", || (server.request("check", &[DIGEST]).code() == 500).then_some(()));

@@ -1,4 +1,4 @@
-//! Addresses of both families.
+//! Listening addresses and clients of both families.
 
 use std::fs;
 use std::net::IpAddr;
@@ -6,14 +6,12 @@ use std::net::IpAddr;
 use super::ok;
 use crate::harness::{DIGEST, Home, Server, ask_on, eventually};
 
-// Addresses.
-
-/// Whether this machine has an IPv6 loopback address; the kernel may have been built without.
+/// Whether this machine has an IPv6 loopback address. The kernel may not support IPv6.
 fn ipv6() -> bool {
     let addresses = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     let any = addresses.lines().any(|line| line.starts_with("00000000000000000000000000000001"));
     if !any {
-        println!("left out: this machine has no IPv6");
+        println!("skipped: this machine has no IPv6");
     }
     any
 }

@@ -1,16 +1,16 @@
-//! What goes over the wire: bytes in, bytes out, compared whole. Signatures are in `accounts`.
+//! The protocol: bytes in, bytes out, compared as a whole. Signatures are tested in `accounts`.
 
 mod addresses;
 mod operations;
 mod ours;
 mod requests;
 
-/// A reply to `Thread: 3000` that succeeded, with these headers of the operation.
+/// Returns a successful reply to `Thread: 3000` with the headers of an operation.
 fn ok(headers: &str) -> String {
     format!("Code: 200\nDiag: OK\nPV: 2.1\nThread: 3000\n{headers}\n")
 }
 
-/// A refusal of `Thread: 3000`.
+/// Returns a refusal of `Thread: 3000`.
 fn refusal(code: u16, diag: &str) -> String {
     format!("Code: {code}\nDiag: {diag}\nPV: 2.1\nThread: 3000\n\n")
 }

@@ -1,11 +1,9 @@
-//! What each operation does and replies.
+//! The effects and replies of the operations.
 
 use std::collections::BTreeSet;
 
 use super::{FORBIDDEN, NOT_IMPLEMENTED, ok, refusal};
 use crate::harness::{DIGEST, Home, unix_time};
-
-// Operations.
 
 #[test]
 fn operations_without_a_digest_succeed_and_count_nothing() {
@@ -19,7 +17,7 @@ fn operations_without_a_digest_succeed_and_count_nothing() {
 }
 
 #[test]
-fn pong_does_not_look_at_the_digest() {
+fn pong_ignores_the_digest() {
     let server = Home::open().start();
     let reply = ok("Count: 9223372036854775807\nWL-Count: 0\n");
     for digest in [DIGEST.as_bytes(), b"", b"x", b"\xe9\0\x01"] {
@@ -29,7 +27,7 @@ fn pong_does_not_look_at_the_digest() {
 }
 
 #[test]
-fn an_unknown_digest_has_no_counts_and_no_times() {
+fn unknown_digest_has_no_counts_and_no_times() {
     let server = Home::open().start();
     server.expect(
         format!("Op: check\nOp-Digest: {DIGEST}\nPV: 2.1\nThread: 3000\n\n"),
@@ -63,7 +61,7 @@ fn reports_and_whitelistings_are_counted_and_dated() {
 }
 
 #[test]
-fn check_and_info_look_at_the_first_digest_only() {
+fn check_and_info_use_the_first_digest_only() {
     let server = Home::open().start();
     let other = "a".repeat(40);
     assert_eq!(server.request("report", &[&other]).code(), 200);
@@ -74,7 +72,7 @@ fn check_and_info_look_at_the_first_digest_only() {
 }
 
 #[test]
-fn a_request_may_report_as_many_digests_as_fit() {
+fn request_may_report_as_many_digests_as_fit_a_datagram() {
     let server = Home::open().start();
     let digests: Vec<String> = (0..150).map(|number| format!("{number:040x}")).collect();
     let digests: Vec<&str> = digests.iter().map(String::as_str).collect();
@@ -87,7 +85,7 @@ fn a_request_may_report_as_many_digests_as_fit() {
 }
 
 #[test]
-fn digests_are_looked_at_after_the_rights() {
+fn digests_are_checked_after_the_rights() {
     let access = "ping : anonymous : allow\ndance : anonymous : allow\n";
     let server = Home::new().access(access).start();
     for operation in ["check", "info", "report", "whitelist"] {
@@ -116,7 +114,7 @@ fn every_datagram_of_a_burst_is_answered_once() {
 }
 
 #[test]
-fn a_check_sees_the_reports_that_came_before_it() {
+fn check_includes_the_reports_received_before_it() {
     let server = Home::open().start();
     let socket = server.socket();
     for thread in 1..=50 {

@@ -1,4 +1,4 @@
-//! Requests that this server alone answers in this way.
+//! Requests that the Python server answers differently.
 
 use super::{BAD_VERSION, FORBIDDEN, UNKNOWN_USER, VERSION_NOT_SUPPORTED, ok, refusal};
 use crate::harness::{Account, DIGEST, Home, ask_on};
@@ -8,7 +8,7 @@ const BAD_TIME: &str = "Unauthorized: Signature Error: Invalid timestamp.";
 const BAD_DIGEST: &str = "Bad request: Invalid digest";
 
 #[test]
-fn a_missing_or_malformed_time_is_an_invalid_timestamp() {
+fn missing_or_malformed_time_is_an_invalid_timestamp() {
     let bob = Account::new("bob");
     let server = Home::open().passwd(bob.passwd()).start();
     for time in ["", "Time:\n", "Time: abc\n", "Time: 1.5\n", "Time: 1__5\n", "Time: _15\n", "Time: + 5\n"] {
@@ -23,7 +23,7 @@ fn a_missing_or_malformed_time_is_an_invalid_timestamp() {
 }
 
 #[test]
-fn an_infinite_version_is_not_supported() {
+fn infinite_version_is_not_supported() {
     let server = Home::open().start();
     let nines = "9".repeat(5000);
     for version in ["inf", "-inf", "Infinity", "1e400", &nines] {
@@ -33,7 +33,7 @@ fn an_infinite_version_is_not_supported() {
 }
 
 #[test]
-fn upper_case_digests_are_folded() {
+fn upper_case_digests_are_converted_to_lower_case() {
     let server = Home::open().start();
     assert_eq!(server.request("report", &[&DIGEST.to_uppercase(), DIGEST]).code(), 200);
     assert_eq!(server.request("check", &[DIGEST]).counts(), (2, 0));
@@ -44,7 +44,7 @@ fn upper_case_digests_are_folded() {
 }
 
 #[test]
-fn what_is_no_digest_is_refused_and_not_stored() {
+fn malformed_digest_is_refused_and_not_stored() {
     let server = Home::open().start();
     let (short, long, alien) = (&DIGEST[1..], format!("{DIGEST}0"), format!("g{}", &DIGEST[1..]));
     let (blank, folded) = (format!("{DIGEST} "), format!("{}\n {}", &DIGEST[..20], &DIGEST[20..]));
@@ -80,7 +80,7 @@ fn what_is_no_digest_is_refused_and_not_stored() {
 }
 
 #[test]
-fn an_odd_thread_is_echoed_byte_for_byte() {
+fn thread_of_any_bytes_is_echoed_unchanged() {
     let server = Home::open().start();
     for thread in
         [&b"\xe93000"[..], b"\xc3\xa9", b"30\x0b00", b"a\x0cb\x1cc\x1dd\x1ee", b"3000\x0b", b"\xff\xfe"]
@@ -92,7 +92,7 @@ fn an_odd_thread_is_echoed_byte_for_byte() {
 }
 
 #[test]
-fn a_folded_thread_comes_back_on_one_line() {
+fn folded_thread_is_echoed_on_one_line() {
     let server = Home::open().start();
     for request in
         ["Op: ping\nPV: 2.1\nThread: 30\n 00\n\n", "Op: ping\r\nPV: 2.1\r\nThread: 30\r\n\t00\r\n\r\n"]
@@ -106,7 +106,7 @@ fn a_folded_thread_comes_back_on_one_line() {
 }
 
 #[test]
-fn eight_bit_values_are_refused_like_other_wrong_ones() {
+fn eight_bit_values_are_refused_like_other_invalid_values() {
     let bob = Account::new("bob");
     let server = Home::open().passwd(bob.passwd()).start();
     let cases: [(&[u8], String); 4] = [
@@ -135,7 +135,7 @@ fn replies_and_empty_datagrams_are_not_answered() {
     ] {
         let socket = server.socket();
         socket.send(datagram.as_bytes()).unwrap();
-        // The first thing to come back answers the second datagram.
+        // The first reply belongs to the second datagram.
         let reply = ask_on(&socket, "Op: ping\nPV: 2.1\nThread: 4000\n\n");
         let expected = "Code: 200\nDiag: OK\nPV: 2.1\nThread: 4000\n\n";
         assert_eq!(String::from_utf8_lossy(&reply), expected, "after {datagram:?}");

@@ -1,4 +1,4 @@
-//! How requests are read, and in which order they are checked.
+//! The parsing of requests, and the order of the checks.
 
 use super::{BAD_VERSION, FORBIDDEN, NOT_IMPLEMENTED, UNKNOWN_USER, VERSION_NOT_SUPPORTED, ok, refusal};
 use crate::harness::{Account, DIGEST, Home, unix_time};
@@ -12,7 +12,7 @@ const BAD_SIGNATURE: &str = "Unauthorized: Signature Error: Invalid signature.";
 // Parsing.
 
 #[test]
-fn requests_are_read_in_every_layout_that_clients_send() {
+fn requests_are_parsed_in_every_layout() {
     let server = Home::open().start();
     for request in [
         "Op: ping\nPV: 2.1\nThread: 3000\n\n",
@@ -41,7 +41,7 @@ fn requests_are_read_in_every_layout_that_clients_send() {
 }
 
 #[test]
-fn what_is_no_request_is_still_answered() {
+fn garbage_is_answered_with_a_refusal() {
     let server = Home::open().start();
     let reply = format!("Code: 400\nDiag: {NO_VERSION}\nPV: 2.1\nThread: \n\n");
     for garbage in [
@@ -60,7 +60,7 @@ fn what_is_no_request_is_still_answered() {
 }
 
 #[test]
-fn what_follows_an_empty_line_is_body() {
+fn text_after_an_empty_line_is_body() {
     let server = Home::open().start();
     let reply = refusal(400, NO_VERSION);
     server.expect("Op: ping\nThread: 3000\n\n\nPV: 2.1\n", &reply);
@@ -76,14 +76,14 @@ fn trailing_blanks_belong_to_a_value() {
 }
 
 #[test]
-fn what_lies_beyond_8192_bytes_is_not_seen() {
+fn requests_are_truncated_to_8192_bytes() {
     let server = Home::open().start();
     let request = |length: usize| {
         let (head, tail) = ("Op: ping\nThread: 3000\nX: ", "\nPV: 2.1");
         format!("{head}{}{tail}", "x".repeat(length - head.len() - tail.len()))
     };
     server.expect(request(8192), ok(""));
-    // The version's last digits are cut off, then the whole of it.
+    // First the last digits of the version are cut off, then the whole version.
     server.expect(request(8194), ok(""));
     server.expect(request(8195), refusal(400, BAD_VERSION));
     server.expect(request(9000), refusal(400, NO_VERSION));
@@ -92,7 +92,7 @@ fn what_lies_beyond_8192_bytes_is_not_seen() {
 // The order of the checks.
 
 #[test]
-fn checks_come_in_the_established_order() {
+fn checks_are_made_in_the_established_order() {
     let bob = Account::new("bob");
     let home = Home::open().passwd(bob.passwd());
     home.rewrite(
@@ -128,7 +128,7 @@ fn checks_come_in_the_established_order() {
 }
 
 #[test]
-fn a_refusal_without_a_thread_has_an_empty_one() {
+fn refusal_without_a_thread_has_an_empty_one() {
     let server = Home::open().start();
     for thread in ["", "Thread:\n", "Thread: \n"] {
         let reply = |code: u16, diag| format!("Code: {code}\nDiag: {diag}\nPV: 2.1\nThread: \n\n");
@@ -142,7 +142,7 @@ fn a_refusal_without_a_thread_has_an_empty_one() {
 // The protocol version.
 
 #[test]
-fn every_version_2_is_supported() {
+fn every_version_with_integer_part_2_is_supported() {
     let server = Home::open().start();
     for version in [
         "2", "2.", "2.0", "2.1", "2.9", "+2.1", "002.1", "2e0", "20e-1", "2.1_0", "2_1e-1", "\t2.1 \t",
@@ -175,7 +175,7 @@ fn other_versions_are_not_supported() {
 }
 
 #[test]
-fn a_version_that_is_no_number_is_invalid() {
+fn version_that_is_not_a_number_is_invalid() {
     let server = Home::open().start();
     for version in
         ["", "abc", "nan", "NaN", "-nan", "0x2", "2,1", "2.1 x", "2.1\0", "2__1", "_2", "2_", "2._1", "e1"]
@@ -187,7 +187,7 @@ fn a_version_that_is_no_number_is_invalid() {
 // Replies.
 
 #[test]
-fn the_thread_is_echoed_as_it_came() {
+fn thread_is_echoed_unchanged() {
     let server = Home::open().start();
     let digits = "7".repeat(100);
     let longer = "word ".repeat(400) + "end";
@@ -210,9 +210,9 @@ fn the_thread_is_echoed_as_it_came() {
     server.expect("Op: ping\nPV: 2.1\nThread: 1\r2\n", "Code: 200\nDiag: OK\nPV: 2.1\nThread: 1\n\n");
 }
 
-// Clients, as they write.
+// Requests of known clients.
 
-/// What the clients in the field send, each for `Thread: 3000` unless it is below 1024.
+/// Returns the requests of all known clients, with `Thread: 3000`.
 fn requests_of_clients(operation: &str) -> Vec<String> {
     let signature = "0123456789abcdef0123456789abcdef01234567";
     vec![
@@ -229,7 +229,7 @@ fn requests_of_clients(operation: &str) -> Vec<String> {
             "Op: {operation}\nOp-Spec: 20,3,60,3\nOp-Digest: {DIGEST}\nThread: 3000\nPV: 2.1\nUser: anonymous\n\
              Time: 1300000000\nSig: {signature}\n\n"
         ),
-        // SpamAssassin's own client names no user and does not sign rightly.
+        // The client built into SpamAssassin names no user, and its signature is invalid.
         format!(
             "Op: {operation}\nOp-Digest: {DIGEST}\nThread: 3000\nPV: 2.1\nTime: 1300000000\nSig: {signature}\n\n"
         ),
@@ -240,14 +240,14 @@ fn requests_of_clients(operation: &str) -> Vec<String> {
         ),
         // Stalwart ends with a single newline.
         format!("Op: {operation}\nOp-Digest: {DIGEST}\nThread: 3000\nPV: 2.1\n"),
-        // Old clients double every newline; others end their lines as mail does.
+        // Old clients double every newline; others use CRLF.
         format!("Op: {operation}\n\nOp-Digest: {DIGEST}\n\nThread: 3000\n\nPV: 2.1\n\nUser: anonymous\n\n"),
         format!("Op: {operation}\r\nOp-Digest: {DIGEST}\r\nThread: 3000\r\nPV: 2.0\r\n\r\n"),
     ]
 }
 
 #[test]
-fn every_client_in_the_field_is_understood() {
+fn requests_of_every_known_client_are_understood() {
     let server = Home::open().start();
     let mut count = 0;
     for request in requests_of_clients("report") {
@@ -266,7 +266,7 @@ fn every_client_in_the_field_is_understood() {
     for request in requests_of_clients("ping") {
         server.expect(&request, ok(""));
     }
-    // Stalwart draws its threads from below 1024, too, and reads no more than 1024 bytes.
+    // Stalwart also uses threads below 1024, and reads at most 1024 bytes.
     server.expect(
         format!("Op: check\nOp-Digest: {DIGEST}\nThread: 7\nPV: 2.1\n"),
         format!("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7\nCount: {count}\nWL-Count: {count}\n\n"),
