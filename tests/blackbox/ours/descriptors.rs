@@ -19,19 +19,19 @@ const NOBODY: u32 = 65534;
 
 /// The text read from the other end of an output.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<String>>);
+struct Received(Arc<Mutex<String>>);
 
-impl Heard {
+impl Received {
     fn from(mut reader: impl Read + Send + 'static) -> Self {
-        let heard = Self::default();
-        let sink = heard.clone();
+        let received = Self::default();
+        let sink = received.clone();
         thread::spawn(move || {
             let mut part = [0; 4096];
             while let Ok(length @ 1..) = reader.read(&mut part) {
                 sink.0.lock().unwrap().push_str(&String::from_utf8_lossy(&part[..length]));
             }
         });
-        heard
+        received
     }
 
     fn text(&self) -> String {
@@ -45,20 +45,20 @@ impl Heard {
 }
 
 /// Creates a pipe or a socket pair: a reader of the first end, and the second end for the server.
-fn channel(is_socket: bool) -> (Heard, OwnedFd) {
+fn channel(is_socket: bool) -> (Received, OwnedFd) {
     if is_socket {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Heard::from(ours), theirs.into())
+        (Received::from(ours), theirs.into())
     } else {
         let (ours, theirs) = pipe().unwrap();
-        (Heard::from(ours), theirs.into())
+        (Received::from(ours), theirs.into())
     }
 }
 
 /// Creates a home, in which servers change to `nobody` if requested.
-fn home(becomes: bool, config: &str) -> Home {
+fn home(changes_user: bool, config: &str) -> Home {
     let home = Home::open();
-    if !becomes {
+    if !changes_user {
         home.rewrite("config", format!("[server]\n{config}"));
         return home;
     }
@@ -73,7 +73,7 @@ fn home(becomes: bool, config: &str) -> Home {
 }
 
 /// Replaces the access file by a link to a file outside the configured paths. A confined server cannot read it.
-fn lead_away(home: &Home) -> tempfile::TempDir {
+fn replace_access_file_by_link(home: &Home) -> tempfile::TempDir {
     let outside = tempfile::Builder::new().prefix("outside-").tempdir().unwrap();
     fs::set_permissions(outside.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     fs::write(outside.path().join("access"), "all : anonymous : allow\n").unwrap();
@@ -90,7 +90,7 @@ fn stop(mut server: Server) {
 
 #[test]
 fn server_with_log_on_a_pipe_or_socket_is_confined() {
-    for (becomes, is_socket, log) in [
+    for (changes_user, is_socket, log) in [
         (false, false, "/dev/stdout"),
         (false, true, "/dev/stdout"),
         (true, false, "/dev/stdout"),
@@ -101,56 +101,56 @@ fn server_with_log_on_a_pipe_or_socket_is_confined() {
         (true, false, "link"),
         (true, true, "link"),
     ] {
-        let home = home(becomes, &format!("LogFile = {log}\nUsageLogFile = {log}\n"));
+        let home = home(changes_user, &format!("LogFile = {log}\nUsageLogFile = {log}\n"));
         symlink("/dev/stdout", home.path("link")).unwrap();
-        let (heard, output) = channel(is_socket);
+        let (received, output) = channel(is_socket);
         let mut server = Server::start_with_stdout(&home, home.command(), output);
         server.serves(&mut home.caller());
-        heard.expect("Confinement: files restricted by landlock");
-        heard.expect(",ping,None,200\n");
-        let _outside = lead_away(&home);
+        received.expect("Confinement: files restricted by landlock");
+        received.expect(",ping,None,200\n");
+        let _outside = replace_access_file_by_link(&home);
         server.process().signal(Signal::SIGUSR1);
-        heard.expect("cannot read the access file");
+        received.expect("cannot read the access file");
         server.process().signal(Signal::SIGHUP);
-        heard.expect("SIGHUP received.");
+        received.expect("SIGHUP received.");
         eventually("the end of the reload", || {
-            (heard.text().matches("cannot read the access file").count() == 2).then_some(())
+            (received.text().matches("cannot read the access file").count() == 2).then_some(())
         });
         stop(server);
-        heard.expect("Server shutdown.");
-        let text = heard.text() + &home.stderr();
+        received.expect("Server shutdown.");
+        let text = received.text() + &home.stderr();
         assert!(!text.contains("cannot open") && !text.contains("Confine:"), "{log}: {text}");
     }
 }
 
 #[test]
 fn path_without_a_confinement_rule_is_a_warning() {
-    let (heard, output) = channel(false);
+    let (received, output) = channel(false);
     let path = format!("/proc/{}/fd/{}", std::process::id(), output.as_raw_fd());
     let home = home(false, &format!("LogFile = {path}\n"));
     let mut server = Server::start(&home, home.command());
     server.serves(&mut home.caller());
-    for text in [heard.text(), home.stderr()] {
+    for text in [received.text(), home.stderr()] {
         let line = text.lines().find(|line| line.contains("Confine:")).unwrap_or_else(|| panic!("{text}"));
         assert!(line.to_lowercase().contains("warning") && line.contains(&path), "{line}");
     }
-    heard.expect("Confinement: files restricted by landlock");
-    let _outside = lead_away(&home);
+    received.expect("Confinement: files restricted by landlock");
+    let _outside = replace_access_file_by_link(&home);
     server.process().signal(Signal::SIGUSR1);
-    heard.expect("cannot read the access file");
+    received.expect("cannot read the access file");
     stop(server);
 }
 
 #[test]
 fn flags_of_a_shared_pipe_stay_unchanged() {
     let home = home(false, "LogFile = /dev/stdout\nUsageLogFile = /dev/fd/1\n");
-    let (heard, output) = channel(false);
+    let (received, output) = channel(false);
     let ours = output.try_clone().unwrap();
     let mut server = Server::start_with_stdout(&home, home.command(), output);
     server.serves(&mut home.caller());
-    heard.expect(",ping,None,200\n");
+    received.expect(",ping,None,200\n");
     server.process().signal(Signal::SIGHUP);
-    heard.expect("have been reloaded");
+    received.expect("have been reloaded");
     let flags = OFlag::from_bits_truncate(fcntl(ours.as_fd(), FcntlArg::F_GETFL).unwrap());
     assert!(!flags.contains(OFlag::O_NONBLOCK));
     stop(server);
@@ -175,17 +175,17 @@ fn start_does_not_wait_for_a_full_output() {
     for _ in 0..1000 {
         assert_eq!(caller.answered("report", &[DIGEST]).code(), 200);
     }
-    let heard = Heard::from(reader);
-    heard.expect("lines were lost");
-    heard.expect(",report,");
+    let received = Received::from(reader);
+    received.expect("lines were lost");
+    received.expect(",report,");
     writer.flush().unwrap();
     stop(server);
 }
 
 #[test]
 fn inherited_descriptor_takes_lines_in_the_background() {
-    for becomes in [false, true] {
-        let home = home(becomes, "LogFile = pyzord.log\nUsageLogFile = /proc/self/fd/7\n");
+    for changes_user in [false, true] {
+        let home = home(changes_user, "LogFile = pyzord.log\nUsageLogFile = /proc/self/fd/7\n");
         let path = home.parent().join("seventh");
         let script = format!("exec 7>>{}; exec \"$@\"", path.display());
         let daemon = home.detach_with(home.under(&script, true));
@@ -219,7 +219,7 @@ fn closed_descriptor_fails_the_start() {
 fn hup_does_not_follow_a_log_link_to_a_descriptor_of_the_server() {
     let home = home(false, "LogFile = log\n");
     symlink("/dev/stdout", home.path("log")).unwrap();
-    let (heard, output) = channel(false);
+    let (received, output) = channel(false);
     let mut server = Server::start_with_stdout(&home, home.command(), output);
     server.serves(&mut home.caller());
     let database = number_of_database(&home, server.process());
@@ -229,8 +229,8 @@ fn hup_does_not_follow_a_log_link_to_a_descriptor_of_the_server() {
         server.process().signal(Signal::SIGHUP);
     };
     relink(&format!("/dev/fd/{database}"));
-    heard.expect(&format!("descriptor {database} was not the destination of a log"));
-    heard.expect("have been reloaded");
+    received.expect(&format!("descriptor {database} was not the destination of a log"));
+    received.expect("have been reloaded");
     assert_eq!(home.caller().answered("report", &[DIGEST]).code(), 200);
     // A file that replaces the link is used, although the server is confined.
     relink("file");
@@ -250,21 +250,21 @@ fn number_of_database(home: &Home, daemon: Process) -> u32 {
 
 #[test]
 fn output_of_detach_can_be_the_output_of_the_caller() {
-    for becomes in [false, true] {
+    for changes_user in [false, true] {
         for is_socket in [false, true] {
-            let home = home(becomes, "LogFile = /dev/stdout\n");
-            let (heard, output) = channel(is_socket);
+            let home = home(changes_user, "LogFile = /dev/stdout\n");
+            let (received, output) = channel(is_socket);
             let mut command = home.command();
             command.args(["--detach", "/dev/stdout"]).stderr(Stdio::null());
             let status = command.stdout(output).status().unwrap();
-            assert!(status.success(), "{}", heard.text());
+            assert!(status.success(), "{}", received.text());
             // The command holds a copy of the output.
             drop(command);
             assert_eq!(home.caller().answered("ping", &[]).code(), 200);
             home.daemon().signal(Signal::SIGHUP);
-            heard.expect("have been reloaded");
+            received.expect("have been reloaded");
             home.daemon().stop();
-            heard.expect("Server shutdown.");
+            received.expect("Server shutdown.");
         }
     }
 }

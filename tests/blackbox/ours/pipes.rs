@@ -27,8 +27,8 @@ fn reader(path: &Path) -> File {
 }
 
 /// Creates a home, in which servers change to `nobody` if requested.
-fn home(becomes: bool) -> Home {
-    if !becomes {
+fn home(changes_user: bool) -> Home {
+    if !changes_user {
         return Home::open();
     }
     let home = Home::open().user_from_config().config("User = nobody\n");
@@ -41,13 +41,13 @@ fn home(becomes: bool) -> Home {
 
 #[test]
 fn pipe_instead_of_a_file_fails_the_start() {
-    for becomes in [false, true] {
+    for changes_user in [false, true] {
         for name in ["pyzord.pid", "pyzord.passwd", "pyzord.access", "pyzord.db", "config"] {
             for is_read in [false, true] {
-                if name == "config" && becomes {
+                if name == "config" && changes_user {
                     continue;
                 }
-                let home = home(becomes);
+                let home = home(changes_user);
                 let path = home.path(name);
                 pipe(&path);
                 let _reader = is_read.then(|| reader(&path));
@@ -60,9 +60,9 @@ fn pipe_instead_of_a_file_fails_the_start() {
 
 #[test]
 fn log_on_a_pipe_without_reader_fails_the_start() {
-    for becomes in [false, true] {
+    for changes_user in [false, true] {
         for option in ["--log-file", "--usage-log-file"] {
-            let home = home(becomes);
+            let home = home(changes_user);
             let path = home.parent().join("pipe");
             pipe(&path);
             let mut command = home.detached();
@@ -84,8 +84,8 @@ fn device_as_pid_file_fails_the_start() {
 
 #[test]
 fn detach_output_on_a_pipe_without_reader_fails_the_start() {
-    for becomes in [false, true] {
-        let home = home(becomes);
+    for changes_user in [false, true] {
+        let home = home(changes_user);
         let path = home.parent().join("output");
         pipe(&path);
         let mut command = home.command();

@@ -187,6 +187,21 @@ fn stop_while_waiting_for_the_port_closes_the_database() {
 }
 
 #[test]
+fn hup_during_the_start_reopens_the_logs() {
+    let home = Home::open();
+    let taken = home.take_port();
+    let mut server = Server::start(&home, home.command());
+    eventually("the database is open", || home.path("pyzord.db.open").exists().then_some(()));
+    fs::rename(home.path("pyzord.log"), home.path("pyzord.log.1")).unwrap();
+    server.process().signal(Signal::SIGHUP);
+    drop(taken);
+    server.serves(&mut home.caller());
+    eventually("a new log", || home.path("pyzord.log").exists().then_some(()));
+    server.process().signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
 fn killed_server_can_be_restarted_at_once() {
     let home = Home::open();
     for (round, remove) in [(1, true), (2, false), (3, true), (4, false)] {

@@ -210,7 +210,7 @@ fn running_as_root_is_one_warning() {
 }
 
 /// Runs a server through reloads, log rotation and an outage of its store.
-fn lives(home: &Home, away: impl FnOnce(), back: impl FnOnce()) {
+fn reload_rotate_and_reconnect(home: &Home, stop_store: impl FnOnce(), start_store: impl FnOnce()) {
     let bob = Account::new("bob");
     let server = home.start();
     threads(&server).iter().for_each(|status| assert_confined(status));
@@ -223,9 +223,9 @@ fn lives(home: &Home, away: impl FnOnce(), back: impl FnOnce()) {
     fs::rename(home.path("pyzord.log"), home.path("pyzord.log.1")).unwrap();
     server.signal(Signal::SIGHUP);
     eventually("a new log", || home.log().contains("have been reloaded").then_some(()));
-    away();
+    stop_store();
     eventually("a refusal", || (server.request("check", &[DIGEST]).code() != 200).then_some(()));
-    back();
+    start_store();
     eventually("the database", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
     assert!(server.request("check", &[DIGEST]).counts().0 >= 1);
     assert!(server.stop().success(), "{}", home.everything_said());
@@ -237,13 +237,21 @@ fn confined_server_of_another_user_reloads_rotates_reconnects_and_stops() {
     let redis = std::cell::RefCell::new(Redis::start());
     let port = redis.borrow().port();
     let home = home_of(NOBODY, &format!("User = nobody\nEngine = redis\nDigestDB = localhost,{port},,0\n"));
-    lives(&home, || redis.borrow_mut().service().kill(), || redis.borrow_mut().restart());
+    reload_rotate_and_reconnect(
+        &home,
+        || redis.borrow_mut().service().kill(),
+        || redis.borrow_mut().restart(),
+    );
 
     let mariadb = std::cell::RefCell::new(MariaDb::start());
     let port = mariadb.borrow().port();
     let dsn = format!("localhost:{port},pyzor,secret,pyzor,digests");
     let home = home_of(NOBODY, &format!("User = nobody\nEngine = mysql\nDigestDB = {dsn}\n"));
-    lives(&home, || mariadb.borrow_mut().service().kill(), || mariadb.borrow_mut().restart());
+    reload_rotate_and_reconnect(
+        &home,
+        || mariadb.borrow_mut().service().kill(),
+        || mariadb.borrow_mut().restart(),
+    );
 }
 
 #[test]
@@ -266,7 +274,7 @@ fn confined_server_cannot_read_other_files() {
     require_root();
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("access"), "all : anonymous : deny\n").unwrap();
-    let lead_away = |home: &Home| {
+    let replace_access_file_by_link = |home: &Home| {
         let access = home.path("pyzord.access");
         fs::remove_file(&access).unwrap();
         symlink(outside.path().join("access"), access).unwrap();
@@ -276,7 +284,7 @@ fn confined_server_cannot_read_other_files() {
         let server = home.start();
         let is_confined = threads(&server).iter().all(|status| field(status, "Seccomp") == "2");
         assert_eq!(is_confined, code == 200);
-        lead_away(&home);
+        replace_access_file_by_link(&home);
         server.signal(Signal::SIGUSR1);
         eventually("a reload", || {
             let log = home.log();
@@ -288,7 +296,7 @@ fn confined_server_cannot_read_other_files() {
     }
     // The target of a link that exists at the start is accessible.
     let home = Home::open();
-    lead_away(&home);
+    replace_access_file_by_link(&home);
     assert_eq!(home.start().request("check", &[DIGEST]).code(), 403);
 }
 
