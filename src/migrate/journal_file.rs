@@ -1,4 +1,4 @@
-//! Which file is the journal of a migration, and whether it needs one.
+//! Chooses the journal file of a migration, opens it, and removes it at the end.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -13,66 +13,109 @@ use super::progress_output::complain;
 use crate::settings::Environment;
 use crate::storage::bulk::Bulk;
 
-/// Opens the journal, if one is needed; says whether it is one without a given name.
+/// Opens the journal if the migration needs one: a move or a merge that is not a dry run.
+///
+/// # Errors
+///
+/// One line. Also if a move between these databases is unfinished that this run would not continue.
 pub(super) async fn open_journal(
     options: &MigrateOptions,
     environment: &Environment,
     source: &dyn Bulk,
     destination: Option<&Arc<dyn Bulk>>,
-) -> Result<(Option<Journal>, bool), String> {
-    let Some(destination) = destination.filter(|_| !options.dry_run) else { return Ok((None, false)) };
-    let end =
+) -> Result<Option<Journal>, String> {
+    let Some(destination) = destination.filter(|_| !options.dry_run) else { return Ok(None) };
+    let identity =
         async |database: &dyn Bulk| DatabaseIdentity::of(database).await.map_err(|error| error.to_string());
-    let (source, destination) = (end(source).await?, end(destination.as_ref()).await?);
-    let is_own = options.delete && options.journal.is_none();
-    let home = journal_directory(environment);
-    let unfinished = home.as_ref().and_then(|home| {
-        let files = std::fs::read_dir(home).into_iter().flatten().flatten().map(|entry| entry.path());
-        let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "journal"));
-        let (found, unreadable) = Journal::find(files, &source, &destination);
-        unreadable.iter().for_each(|error| complain("warning", error));
-        found
-    });
-    if let Some(unfinished) = unfinished.as_ref().filter(|_| !is_own) {
-        return Err(format!(
-            "a move between these databases was interrupted: what it has moved would be replaced or added again; run it \
-             once more with --delete and without --journal, or remove {}",
-            unfinished.display()
-        ));
-    }
+    let (source, destination) = (identity(source).await?, identity(destination.as_ref()).await?);
+    let directory = journal_directory(environment);
+    let unfinished =
+        directory.as_deref().and_then(|directory| find_journal(directory, &source, &destination));
+    let unfinished = match unfinished {
+        Some(unfinished) if !uses_default_file(options) => {
+            return Err(format!(
+                "a move between these databases was interrupted: what it has moved would be replaced or added again; run it \
+                 once more with --delete and without --journal, or remove {}",
+                unfinished.display()
+            ));
+        }
+        unfinished => unfinished,
+    };
     if !options.merge && !options.delete {
         return match options.journal {
             Some(_) => Err("--journal is for --merge and --delete: a copy needs none".to_owned()),
-            None => Ok((None, false)),
+            None => Ok(None),
         };
     }
-    let path = match (&options.journal, unfinished, home) {
+    let path = match (&options.journal, unfinished, directory) {
         (Some(path), ..) => path.clone(),
         (None, Some(unfinished), _) => unfinished,
-        (None, None, Some(home)) => {
-            create_directory(&home)?;
-            let names = format!("{}\n{}", source.names[0], destination.names[0]);
-            let name = pyzor_wire::digest::hex(&sha1::Sha1::digest(names).into());
-            home.join(format!("{}.journal", String::from_utf8_lossy(&name)))
+        (None, None, Some(directory)) => {
+            create_directory(&directory)?;
+            directory.join(file_name(&source, &destination))
         }
         (None, None, None) => {
             return Err("--delete keeps a journal, and there is no home for it: name a file with --journal"
                 .to_owned());
         }
     };
-    let journal = Journal::open(&path, &source, &destination).map_err(|error| error.to_string())?;
-    Ok((Some(journal), is_own))
+    Journal::open(&path, &source, &destination).map(Some).map_err(|error| error.to_string())
 }
 
-/// Where moves remember what they have done when no file is named; none for a user without a home.
+/// Removes a journal in the default file if no rerun needs it; prints where it is if one does.
+pub(super) fn close_journal(
+    journal: Journal,
+    options: &MigrateOptions,
+    went_well: bool,
+) -> Result<(), String> {
+    if !uses_default_file(options) {
+        return Ok(());
+    }
+    let is_needed = !went_well && !journal.is_empty().map_err(|error| error.to_string())?;
+    if !is_needed {
+        return journal.remove().map_err(|error| error.to_string());
+    }
+    let path = journal.path().display();
+    complain(
+        "note",
+        &format_args!("what has been moved is remembered in {path}: run it again with --delete"),
+    );
+    Ok(())
+}
+
+/// Whether the journal is in a file that the program has chosen itself.
+fn uses_default_file(options: &MigrateOptions) -> bool {
+    options.delete && options.journal.is_none()
+}
+
+/// Returns the directory of default files; none without a home directory.
 fn journal_directory(environment: &Environment) -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let state = state.unwrap_or_else(|| environment.expand("~/.local/state"));
     state.is_absolute().then(|| state.join("pyzor-migrate"))
 }
 
-fn create_directory(home: &Path) -> Result<(), String> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home).map_err(|error| {
-        format!("--delete keeps a journal in {}: {error}; name a file with --journal", home.display())
+/// Returns the journal of an unfinished move between two databases, and warns of journals that cannot be read.
+fn find_journal(
+    directory: &Path,
+    source: &DatabaseIdentity,
+    destination: &DatabaseIdentity,
+) -> Option<PathBuf> {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "journal"));
+    let (found, unreadable) = Journal::find(files, source, destination);
+    unreadable.iter().for_each(|error| complain("warning", error));
+    found
+}
+
+fn file_name(source: &DatabaseIdentity, destination: &DatabaseIdentity) -> String {
+    let names = format!("{}\n{}", source.names[0], destination.names[0]);
+    let hash = pyzor_wire::digest::hex(&sha1::Sha1::digest(names).into());
+    format!("{}.journal", String::from_utf8_lossy(&hash))
+}
+
+fn create_directory(directory: &Path) -> Result<(), String> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
+        format!("--delete keeps a journal in {}: {error}; name a file with --journal", directory.display())
     })
 }

@@ -1,5 +1,5 @@
-//! What a migration says while it goes on and at its end, on the standard output as the established
-//! one, and on the standard error what went wrong.
+//! Output of a migration: progress, results and failed records on standard output, as in the Python program; errors and
+//! warnings on standard error.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -12,45 +12,46 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use crate::logging::EventText;
 
-/// After how many records a line says so.
+/// Number of records after which a line reports progress.
 const STEP: u64 = 100_000;
 
-/// How many of what.
+/// Numbers of keys or records, by what has become of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct MigrationCounts {
     /// Keys of the source whose records the destination has accepted.
     pub(super) transferred: u64,
     /// Keys whose records could not be read or written.
     pub(super) failed: u64,
-    /// Keys that are no digests.
+    /// Keys that are not digests.
     pub(super) skipped: u64,
-    /// Records that are too old.
+    /// Records older than `--cleanup-age`.
     pub(super) expired: u64,
     /// Keys deleted from the source.
     pub(super) deleted: u64,
-    /// Keys of which a former run had transferred everything.
+    /// Keys that an earlier run had transferred completely.
     pub(super) known: u64,
-    /// Keys of which the destination does not have any more what was transferred before.
+    /// Keys that were transferred before and are no longer in the destination.
     pub(super) gone: u64,
-    /// Keys left in the source, since they were changed again and again.
+    /// Keys left in the source because they kept changing or were not yet on the destination's disk.
     pub(super) left: u64,
-    /// Records that the destination cannot hold as they are.
+    /// Records whose counts or times had to be limited to what the destination can hold.
     pub(super) clamped: u64,
-    /// Records that were in the destination before.
-    pub(super) met: u64,
+    /// Records that the destination has before a dry run.
+    pub(super) existing: u64,
 }
 
-/// Where a migration says how far it is.
+/// The progress bar or progress lines, and standard output.
 pub(super) struct MigrationProgress {
     bar: ProgressBar,
     lines: bool,
     is_quiet: bool,
     begun: Instant,
-    told: Mutex<u64>,
+    /// Number of records in the last progress line.
+    reported: Mutex<u64>,
 }
 
 impl MigrationProgress {
-    /// On a terminal a bar, else a line now and then, or nothing of both.
+    /// Shows a bar on a terminal and lines otherwise; nothing if quiet.
     pub(super) fn new(quiet: bool) -> Self {
         let has_bar = !quiet && io::stderr().is_terminal();
         let target = if has_bar { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -58,55 +59,61 @@ impl MigrationProgress {
         let style = "{msg} {wide_bar} {human_pos} of {human_len} records, {rate} a second, {eta} left";
         let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style.with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
-            // The text of a bar that cannot be written is not missed.
+            // Only the bar is incomplete if this fails.
             let _ = write!(text, "{}", HumanCount(state.per_sec() as u64));
         }));
-        Self { bar, lines: !quiet && !has_bar, is_quiet: quiet, begun: Instant::now(), told: Mutex::new(0) }
+        Self {
+            bar,
+            lines: !quiet && !has_bar,
+            is_quiet: quiet,
+            begun: Instant::now(),
+            reported: Mutex::new(0),
+        }
     }
 
-    /// Whether it helps to know how many records there will be.
+    /// Whether the number of records is of use: for the bar.
     pub(super) fn wants_total(&self) -> bool {
         !self.bar.is_hidden()
     }
 
-    /// Begins something with about so many records.
+    /// Begins a phase with about `total` records.
     pub(super) fn begin(&self, what: &'static str, total: Option<u64>) {
         self.bar.reset();
         self.bar.set_message(what);
         self.bar.set_length(total.unwrap_or_default());
     }
 
-    /// So many more records have been looked at.
+    /// Adds to the number of records that have been read.
     pub(super) fn advance(&self, records: u64) {
         self.bar.inc(records);
-        // What was estimated may be too little.
+        // The estimate was too low.
         if self.bar.length().is_some_and(|length| length < self.bar.position()) {
             self.bar.set_length(self.bar.position());
         }
     }
 
-    /// Says how many records have been transferred, where no bar does.
+    /// Prints a line for each 100,000 records that have been transferred, if there is no bar.
     pub(super) fn transferred(&self, transferred: u64) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.lines && *told + STEP <= transferred {
-            *told += STEP;
-            self.say(&format_args!("{} records transferred...", *told));
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.lines && *reported + STEP <= transferred {
+            *reported += STEP;
+            self.say(&format_args!("{} records transferred...", *reported));
         }
     }
 
-    /// Ends the bar.
+    /// Removes the bar.
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }
 
-    /// Says something on the standard output. That nobody listens is no reason to stop.
+    /// Prints a line on standard output. Ignores errors: the migration goes on if the reader has gone.
     pub(super) fn say(&self, text: &dyn fmt::Display) {
         self.bar.suspend(|| {
             let _ = writeln!(io::stdout().lock(), "{text}");
         });
     }
 
-    /// Says how long this has taken, and how many records a second that was, unless it is to be quiet.
+    /// Prints the elapsed time and the number of records a second, unless quiet.
     pub(super) fn say_rate(&self, records: u64) {
         if self.is_quiet {
             return;
@@ -116,13 +123,13 @@ impl MigrationProgress {
         self.say(&format_args!("{elapsed:.1} s, {rate} records a second"));
     }
 
-    /// Names a record that could not be moved.
+    /// Prints that a record could not be transferred.
     pub(super) fn failed(&self, key: &[u8], why: &str) {
         self.say(&format_args!("Record {} failed: {why}", printable(key)));
     }
 }
 
-/// A key with everything but printable ASCII escaped.
+/// Returns a key with every byte but printable ASCII escaped.
 fn printable(key: &[u8]) -> String {
     let printable = |byte: &u8| match byte {
         b' '..=b'~' => char::from(*byte).to_string(),
@@ -131,12 +138,12 @@ fn printable(key: &[u8]) -> String {
     key.iter().map(printable).collect()
 }
 
-/// Says something on the standard error.
+/// Prints a line on standard error. `what` is `error`, `warning` or `note`.
 pub(super) fn complain(what: &str, text: &dyn fmt::Display) {
     let _ = writeln!(io::stderr(), "pyzor-migrate: {what}: {text}");
 }
 
-/// Prints warnings of the engines as lines on the standard error.
+/// Prints log events of the engines as lines on standard error.
 pub(super) struct WarningPrinter {
     pub(super) quiet: bool,
 }
@@ -150,7 +157,7 @@ impl<S: Subscriber> Layer<S> for WarningPrinter {
             Level::INFO if !self.quiet => "note",
             _ => return,
         };
-        // The libraries have their own idea of what is worth saying.
+        // Events of libraries are not meant for operators.
         if metadata.target().starts_with("pyzord") {
             let mut text = EventText::default();
             event.record(&mut text);

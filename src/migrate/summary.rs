@@ -1,4 +1,4 @@
-//! What is printed at the end of a migration: how many records were moved, left out, or differ.
+//! The last lines of a run: numbers of records that were transferred, left out, or differ.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::verify::Findings;
 use crate::storage;
 use crate::storage::bulk::Bulk;
 
-/// Prints the line that scripts know.
+/// Prints the closing line. A complete migration has the line of the Python program, which scripts read.
 pub(super) fn print_outcome(
     progress: &MigrationProgress,
     options: &MigrateOptions,
@@ -51,7 +51,7 @@ pub(super) fn print_counts(
     );
     if options.dry_run {
         let what = if options.merge { "added to" } else { "put in the place of" };
-        say(counts.met, &format!("records would be {what} ones that are there"));
+        say(counts.existing, &format!("records would be {what} ones that are there"));
         if options.delete {
             say(counts.transferred, "records would be deleted from the source");
         }
@@ -74,7 +74,7 @@ pub(super) fn print_counts(
     }
 }
 
-/// Prints what a comparison has found.
+/// Prints the result of a comparison.
 pub(super) fn print_findings(progress: &MigrationProgress, findings: &Findings) {
     let Findings { compared, differing } = findings;
     progress.say(&format_args!("Verification complete, {compared} records compared, {differing} differ"));

@@ -1,4 +1,4 @@
-//! Comparing the records of two databases.
+//! Compares the records of two databases.
 
 use std::sync::Arc;
 
@@ -13,55 +13,55 @@ use super::seen_keys::SeenKeys;
 use super::source_key::{SourceKey, classify};
 use super::spool::Spool;
 use super::stop_request::StopRequest;
-use super::transfer::{MigrateError, RECORDS_AT_A_TIME};
+use super::transfer::{BATCH, MigrateError};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{Bulk, BulkError, Item};
 use pyzor_wire::digest::Digest;
 
-/// What a comparison has found.
+/// The result of a comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
-    /// Keys of the source whose records were compared.
+    /// Number of keys of the source whose records were compared.
     pub(super) compared: u64,
-    /// Of these, those whose record the destination does not have.
+    /// Number of those whose record in the destination is missing or different.
     pub(super) differing: u64,
 }
 
-/// A comparison under way.
+/// A comparison of all records of the source with those of the destination.
 pub(super) struct Verification<'a> {
     pub(super) source: Arc<dyn Bulk>,
     pub(super) destination: Arc<dyn Bulk>,
     pub(super) progress: &'a MigrationProgress,
     pub(super) stop: StopRequest,
-    /// Whether the destination may have more than the source.
+    /// Whether the destination may have higher counts than the source.
     pub(super) merged: bool,
-    /// Before that a last change was too long ago.
+    /// Records that changed last before this time are left out.
     pub(super) horizon: Option<Timestamp>,
-    /// Whether those that cannot be compared have been told and counted already.
-    pub(super) is_told: bool,
+    /// Whether records that cannot be compared have been reported and counted before.
+    pub(super) are_counted: bool,
 }
 
 impl Verification<'_> {
-    /// Compares all records of the source with those of the destination.
     pub(super) async fn run(&self, counts: &mut MigrationCounts) -> Result<Findings, MigrateError> {
         let total = if self.progress.wants_total() { self.source.estimate().await? } else { None };
         self.progress.begin("comparing", total);
         let mut findings = Findings::default();
         let mut spool = Spool::default();
         let mut seen = SeenKeys::new(self.source.repeats());
-        let mut batches = read_ahead(&self.source, RECORDS_AT_A_TIME);
+        let mut batches = read_ahead(&self.source, BATCH);
         while let Some(items) = batches.recv().await {
             let items = items?;
             let met = items.len() as u64;
-            self.batch(items, counts, (&mut findings, &mut spool, &mut seen)).await?;
+            self.compare_batch(items, counts, (&mut findings, &mut spool, &mut seen)).await?;
             self.progress.advance(met);
             self.stop.check()?;
         }
-        self.groups(&spool, &mut findings).await?;
+        self.compare_spool(&spool, &mut findings).await?;
         Ok(findings)
     }
 
-    async fn batch(
+    /// Compares the records under regular keys; leaves those that differ, and odd keys, to the spool.
+    async fn compare_batch(
         &self,
         items: Vec<Item>,
         counts: &mut MigrationCounts,
@@ -74,13 +74,13 @@ impl Verification<'_> {
                 SourceKey::Regular(digest) => (digest, false),
                 SourceKey::Odd(digest) => (digest, true),
                 SourceKey::Foreign => {
-                    counts.skipped += u64::from(is_new && !self.is_told);
+                    counts.skipped += u64::from(is_new && !self.are_counted);
                     continue;
                 }
             };
             match item.record {
                 Ok(record) if is_expired(self.horizon, &record) => {
-                    counts.expired += u64::from(is_new && !self.is_told);
+                    counts.expired += u64::from(is_new && !self.are_counted);
                 }
                 Ok(record) => {
                     findings.compared += u64::from(is_new);
@@ -89,7 +89,7 @@ impl Verification<'_> {
                         false => regular.push((digest, record)),
                     }
                 }
-                Err(why) if !self.is_told && seen.is_new_failure(&item.key) => {
+                Err(why) if !self.are_counted && seen.is_new_failure(&item.key) => {
                     counts.failed += 1;
                     self.progress.failed(&item.key, &why);
                 }
@@ -98,18 +98,19 @@ impl Verification<'_> {
         }
         let suspects: Vec<Digest> =
             self.differing(&regular).await?.into_iter().map(|(at, _)| regular[at].0).collect();
-        // What looks wrong may be the sum of several keys.
+        // A digest that differs may be the sum of several keys, of which some are still to come.
         block_in_place(|| spool.keep(&odd).and_then(|()| spool.suspect(&suspects)))?;
         Ok(())
     }
 
-    async fn groups(&self, spool: &Spool, findings: &mut Findings) -> Result<(), MigrateError> {
-        let mut behind = None;
+    /// Compares the digests in the spool, the records of each added up, and reports those that differ.
+    async fn compare_spool(&self, spool: &Spool, findings: &mut Findings) -> Result<(), MigrateError> {
+        let mut after = None;
         loop {
             self.stop.check()?;
-            let groups = block_in_place(|| spool.groups(behind, RECORDS_AT_A_TIME))?;
+            let groups = block_in_place(|| spool.groups(after, BATCH))?;
             let Some(last) = groups.last() else { return Ok(()) };
-            behind = Some(last.digest);
+            after = Some(last.digest);
             let totals = totals(self.source.as_ref(), &groups).await?;
             let expected: Vec<(Digest, Record)> =
                 groups.iter().zip(totals).filter_map(|(group, total)| Some((group.digest, total?))).collect();
@@ -122,7 +123,7 @@ impl Verification<'_> {
         }
     }
 
-    /// Which records the destination does not have, and what it has instead.
+    /// Returns the indexes of the records that differ from those in the destination, and how.
     async fn differing(&self, expected: &[(Digest, Record)]) -> Result<Vec<(usize, String)>, BulkError> {
         let keys = expected.iter().map(|(digest, _)| digest.to_hex().to_vec()).collect();
         let found = self.destination.read(keys).await?;
@@ -132,12 +133,12 @@ impl Verification<'_> {
         };
         let differs = |at: &usize| compare(&expected[*at].1, found[*at].as_ref()).is_some();
         let suspects: Vec<usize> = (0..expected.len()).filter(differs).collect();
-        // Only the destination knows what it makes of a record.
+        // Expected as the destination stores it: it may clamp counts or cut fractions of seconds.
         let given = self.destination.read_back(suspects.iter().map(|at| expected[*at].1).collect()).await?;
-        let told = suspects
+        let differing = suspects
             .into_iter()
             .zip(given)
             .filter_map(|(at, expected)| Some((at, compare(&expected, found[at].as_ref())?)));
-        Ok(told.collect())
+        Ok(differing.collect())
     }
 }

@@ -1,4 +1,4 @@
-//! What a journal knows of keys and digests, and how it takes note of it.
+//! The journal's entries for keys and digests.
 
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
@@ -14,25 +14,25 @@ pub(in crate::migrate) struct JournalKey {
     pub(in crate::migrate) key: Vec<u8>,
 }
 
-/// A digest that is just being added to.
+/// An addition that is about to be made, or may have been made by an interrupted run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::migrate) struct UnconfirmedAddition {
     pub(in crate::migrate) digest: Digest,
-    /// The counts of reports and of whitelistings that the destination had.
+    /// Counts of reports and of whitelistings in the destination before the addition.
     pub(in crate::migrate) before: (i64, i64),
-    /// Those that are added.
+    /// Counts of reports and of whitelistings to be added.
     pub(in crate::migrate) added: (i64, i64),
 }
 
-/// The name under which a key is in the journal: one digest's keys are neighbours.
-fn name(place: &JournalKey) -> Vec<u8> {
-    let hex = place.digest.to_hex();
-    let odd: &[u8] = if place.key == hex { b"" } else { &place.key };
+/// Returns the name of a key in the tables. It begins with the digest, so that one range holds all keys of a digest.
+fn table_name(key: &JournalKey) -> Vec<u8> {
+    let hex = key.digest.to_hex();
+    let odd: &[u8] = if key.key == hex { b"" } else { &key.key };
     [&hex, odd].concat()
 }
 
 impl Journal {
-    /// Whether nothing is in it.
+    /// Whether nothing has been moved and nothing is about to be.
     pub(in crate::migrate) fn is_empty(&self) -> Result<bool, JournalError> {
         self.read(|transaction| {
             let is_empty =
@@ -41,34 +41,33 @@ impl Journal {
         })
     }
 
-    /// What is known of each of these keys.
+    /// Returns what has been moved of each of these keys.
     pub(in crate::migrate) fn moved(
         &self,
-        places: &[JournalKey],
+        keys: &[JournalKey],
     ) -> Result<Vec<Option<MovedCounts>>, JournalError> {
         self.read(|transaction| {
             let table = transaction.open_table(MOVED)?;
-            places
-                .iter()
-                .map(|place| Ok(table.get(name(place).as_slice())?.map(|moved| MovedCounts(moved.value()))))
+            keys.iter()
+                .map(|key| Ok(table.get(table_name(key).as_slice())?.map(|moved| MovedCounts(moved.value()))))
                 .collect()
         })
     }
 
-    /// Of which of these digests any key is known.
-    pub(in crate::migrate) fn touched(&self, digests: &[Digest]) -> Result<Vec<bool>, JournalError> {
+    /// Returns for each digest whether something has been moved of any of its keys.
+    pub(in crate::migrate) fn has_moved(&self, digests: &[Digest]) -> Result<Vec<bool>, JournalError> {
         self.read(|transaction| {
             let table = transaction.open_table(MOVED)?;
-            let is_touched = |digest: &Digest| {
+            let has_moved = |digest: &Digest| {
                 let hex = digest.to_hex();
                 let first = table.range(hex.as_slice()..)?.next().transpose()?;
                 Ok(first.is_some_and(|(name, _)| name.value().starts_with(&hex)))
             };
-            digests.iter().map(is_touched).collect()
+            digests.iter().map(has_moved).collect()
         })
     }
 
-    /// Takes note of what is about to be done, durably.
+    /// Stores durably what is about to be added, and what will then have been moved of each key.
     pub(in crate::migrate) fn begin(
         &self,
         unconfirmed: &[UnconfirmedAddition],
@@ -80,31 +79,31 @@ impl Journal {
                 table.insert(addition.digest.to_hex().as_slice(), (addition.before, addition.added))?;
             }
             let mut table = transaction.open_table(UNDER_WAY)?;
-            for (place, moved) in under_way {
-                table.insert(name(place).as_slice(), moved.0.clone())?;
+            for (key, moved) in under_way {
+                table.insert(table_name(key).as_slice(), moved.0.clone())?;
             }
             Ok(())
         })
     }
 
-    /// Takes note of what has been done, and that nothing else is under way, durably.
+    /// Stores durably what has been moved, and that no addition is unconfirmed.
     pub(in crate::migrate) fn finish(&self, done: &[(JournalKey, MovedCounts)]) -> Result<(), JournalError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(MOVED)?;
-            for (place, moved) in done {
-                table.insert(name(place).as_slice(), moved.0.clone())?;
+            for (key, moved) in done {
+                table.insert(table_name(key).as_slice(), moved.0.clone())?;
             }
             drop(table);
-            clear(transaction)
+            clear_unconfirmed(transaction)
         })
     }
 
-    /// Takes note that keys have been deleted from the source.
-    pub(in crate::migrate) fn deleted(&self, places: &[JournalKey]) -> Result<(), JournalError> {
+    /// Marks keys as deleted from the source.
+    pub(in crate::migrate) fn mark_deleted(&self, keys: &[JournalKey]) -> Result<(), JournalError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(MOVED)?;
-            for place in places {
-                let name = name(place);
+            for key in keys {
+                let name = table_name(key);
                 let known = table.get(name.as_slice())?.map(|moved| MovedCounts(moved.value()));
                 if let Some(moved) = known {
                     table.insert(name.as_slice(), moved.deleted().0)?;
@@ -114,7 +113,7 @@ impl Journal {
         })
     }
 
-    /// What was under way when a former run was interrupted.
+    /// Returns the additions that an interrupted run may or may not have made.
     pub(in crate::migrate) fn unconfirmed(&self) -> Result<Vec<UnconfirmedAddition>, JournalError> {
         self.read(|transaction| {
             let table = transaction.open_table(UNCONFIRMED)?;
@@ -130,12 +129,12 @@ impl Journal {
         })
     }
 
-    /// Of what was under way, that for these digests has been done, and nothing else.
-    pub(in crate::migrate) fn settle(&self, done: &[Digest]) -> Result<(), JournalError> {
+    /// Stores durably that, of the unconfirmed additions, those for these digests were made and no others.
+    pub(in crate::migrate) fn confirm(&self, made: &[Digest]) -> Result<(), JournalError> {
         self.write(|transaction| {
             let mut moved = transaction.open_table(MOVED)?;
             let under_way = transaction.open_table(UNDER_WAY)?;
-            for digest in done {
+            for digest in made {
                 let hex = digest.to_hex();
                 for entry in under_way.range(hex.as_slice()..)? {
                     let (name, counted) = entry?;
@@ -146,13 +145,13 @@ impl Journal {
                 }
             }
             drop((moved, under_way));
-            clear(transaction)
+            clear_unconfirmed(transaction)
         })
     }
 }
 
-/// Notes that nothing is under way any more.
-fn clear(transaction: &WriteTransaction) -> Result<(), RedbError> {
+/// Empties the tables of what is about to be added.
+fn clear_unconfirmed(transaction: &WriteTransaction) -> Result<(), RedbError> {
     transaction.delete_table(UNCONFIRMED)?;
     transaction.delete_table(UNDER_WAY)?;
     transaction.open_table(UNCONFIRMED)?;

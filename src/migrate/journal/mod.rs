@@ -1,8 +1,17 @@
-//! What of each key has been moved: on disk, so that a run after an interruption adds nothing
-//! twice, however large the databases are.
+//! The journal of a move or a merge: how much of each source key has been moved. A file, so that a run of any size can
+//! be killed and run again.
 //!
-//! Before a record is added to one in the destination, the journal holds how the destination was and what
-//! will be added, and afterwards that it was. After a kill in between, the destination itself tells.
+//! The journal keeps these invariants, by which each report is counted exactly once:
+//!
+//! - Before anything is added to the destination, one durable transaction ([`Journal::begin`]) stores what the
+//!   destination has, what will be added, and what will then have been moved of each key.
+//! - After the destination has synced, one durable transaction ([`Journal::finish`]) makes that the counts that have
+//!   been moved, and forgets what was about to be added.
+//! - After a kill between the two, the next run asks the destination which additions were made, and keeps the entries of
+//!   those alone ([`Journal::confirm`]). The others are planned again.
+//! - A record is deleted from the source only after `finish`, and the key is marked afterwards
+//!   ([`Journal::mark_deleted`]), so that a new record under the key counts from 0. After a kill between deletion and
+//!   mark, a new record is recognised by its times and counts (see [`super::moved_counts`]).
 
 mod entries;
 #[cfg(test)]
@@ -10,6 +19,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use jiff::tz::TimeZone;
 use redb::{Database, ReadableTable, Table, TableDefinition, WriteTransaction};
 use thiserror::Error;
 
@@ -20,48 +30,54 @@ use crate::record::Timestamp;
 
 pub(super) use self::entries::{JournalKey, UnconfirmedAddition};
 
-/// The version of this format.
+/// The version of the file format.
 const FORMAT: &str = "pyzor-migrate 2";
-/// Why one cannot be opened that another process has open.
-const IN_USE: &str = "another run is using it";
-/// How much memory the journal may take.
+/// Memory for redb's cache, in bytes.
 const CACHE: usize = 64 << 20;
 
 /// Counts of reports and of whitelistings.
 type CountPair = (i64, i64);
+/// The version of the format, and the names and time zones of both databases.
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
+/// For each key, what has been moved.
 const MOVED: TableDefinition<'_, &[u8], MovedTallies> = TableDefinition::new("moved");
-/// Of each digest that is just being added to: the counts that were in the destination, and those added.
+/// For each digest of the batch that is being added: the counts in the destination before, and the counts to be added.
 const UNCONFIRMED: TableDefinition<'_, &[u8], (CountPair, CountPair)> = TableDefinition::new("doubts");
-/// Of each key that is just being moved, what will have been moved.
+/// For each key of that batch, the entry for [`MOVED`] once the addition is known to have been made.
 const UNDER_WAY: TableDefinition<'_, &[u8], MovedTallies> = TableDefinition::new("under way");
 
-/// Why a journal cannot be used.
+/// An error of one journal file.
 #[derive(Debug, Error)]
-#[error("the journal {}: {why}", path.display())]
+#[error("the journal {}: {problem}", path.display())]
 pub(super) struct JournalError {
     path: PathBuf,
-    why: String,
+    problem: JournalProblem,
 }
 
-/// An open journal, which is locked against other processes.
+#[derive(Debug, Error)]
+enum JournalProblem {
+    #[error("another run is using it")]
+    InUse,
+    #[error("this file is no journal of pyzor-migrate; it is left as it is")]
+    NotAJournal,
+    #[error("{0}")]
+    Other(String),
+}
+
+/// An open journal, locked against other processes.
 pub(super) struct Journal {
     path: PathBuf,
     database: Database,
 }
 
 impl Journal {
-    /// Opens the journal of moving from one database to the other, or begins it.
-    ///
-    /// # Errors
-    ///
-    /// One line that names the file.
+    /// Opens the journal of a migration from `source` to `destination`; creates it if the file does not exist.
     pub(super) fn open(
         path: &Path,
         source: &DatabaseIdentity,
         destination: &DatabaseIdentity,
     ) -> Result<Self, JournalError> {
-        let journal = Self::existing(path)?;
+        let journal = Self::open_file(path)?;
         journal.write(|transaction| {
             let mut about = transaction.open_table(ABOUT)?;
             let format = about.insert("format", FORMAT)?.map(|format| format.value().to_owned());
@@ -79,8 +95,8 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The one of these files that is the journal of moving from one database to the other, if any, and why others cannot
-    /// be read.
+    /// Returns which of these files is the journal of a migration from `source` to `destination`, if any, and the errors
+    /// of those that cannot be read.
     pub(super) fn find(
         files: impl Iterator<Item = PathBuf>,
         source: &DatabaseIdentity,
@@ -88,58 +104,60 @@ impl Journal {
     ) -> (Option<PathBuf>, Vec<JournalError>) {
         let (mut found, mut unreadable) = (None, Vec::new());
         for path in files {
-            let names = Self::existing(&path).and_then(|journal| {
-                journal.read(|transaction| {
-                    let about = match transaction.open_table(ABOUT) {
-                        // It had just been made.
-                        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Default::default()),
-                        about => about?,
-                    };
-                    let names = |role| -> Result<String, RedbError> {
-                        Ok(about.get(role)?.map(|names| names.value().to_owned()).unwrap_or_default())
-                    };
-                    Ok((names("source")?, names("destination")?))
-                })
-            });
-            match names {
+            match Self::open_file(&path).and_then(|journal| journal.names()) {
                 Ok((from, to)) if source.is_one_of(&from) && destination.is_one_of(&to) => found = Some(path),
                 Ok(_) => {}
-                // Another run has it: one of this migration would be in its way at the databases, too.
-                Err(error) if error.why == IN_USE => {}
+                // Not of this migration: the databases refuse two migrations at a time.
+                Err(JournalError { problem: JournalProblem::InUse, .. }) => {}
                 Err(error) => unreadable.push(error),
             }
         }
         (found, unreadable)
     }
 
-    /// Opens a file, which is made if it is not there.
-    fn existing(path: &Path) -> Result<Self, JournalError> {
-        let fail = |why: String| JournalError { path: path.to_owned(), why };
-        let opened = catch_redb_panics(|| Ok(redb::Builder::new().set_cache_size(CACHE).create(path)));
-        let database = opened.map_err(|error: RedbError| fail(error.to_string()))?.map_err(|error| {
-            fail(match error {
-                redb::DatabaseError::DatabaseAlreadyOpen => IN_USE.to_owned(),
-                redb::DatabaseError::Storage(redb::StorageError::Io(error))
-                    if error.kind() == std::io::ErrorKind::InvalidData =>
-                {
-                    "this file is no journal of pyzor-migrate; it is left as it is".to_owned()
-                }
-                error => error.to_string(),
-            })
-        })?;
-        Ok(Self { path: path.to_owned(), database })
+    /// Returns the known names of the source and of the destination, a name a line.
+    fn names(&self) -> Result<(String, String), JournalError> {
+        self.read(|transaction| {
+            let about = match transaction.open_table(ABOUT) {
+                // Created by a run that was killed before its first transaction.
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Default::default()),
+                about => about?,
+            };
+            let names = |role| -> Result<String, RedbError> {
+                Ok(about.get(role)?.map(|names| names.value().to_owned()).unwrap_or_default())
+            };
+            Ok((names("source")?, names("destination")?))
+        })
     }
 
-    /// Where it is.
+    /// Opens a file; creates it if it does not exist.
+    fn open_file(path: &Path) -> Result<Self, JournalError> {
+        use redb::{DatabaseError, StorageError};
+        let opened = catch_redb_panics(|| Ok(redb::Builder::new().set_cache_size(CACHE).create(path)));
+        let problem = match opened {
+            Ok(Ok(database)) => return Ok(Self { path: path.to_owned(), database }),
+            Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => JournalProblem::InUse,
+            Ok(Err(DatabaseError::Storage(StorageError::Io(error))))
+                if error.kind() == std::io::ErrorKind::InvalidData =>
+            {
+                JournalProblem::NotAJournal
+            }
+            Ok(Err(error)) => JournalProblem::Other(error.to_string()),
+            Err(error) => JournalProblem::Other(error.to_string()),
+        };
+        Err(JournalError { path: path.to_owned(), problem })
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes the journal.
+    /// Removes the file.
     pub(super) fn remove(self) -> Result<(), JournalError> {
         let Self { path, database } = self;
         drop(database);
-        std::fs::remove_file(&path).map_err(|error| JournalError { path, why: error.to_string() })
+        std::fs::remove_file(&path)
+            .map_err(|error| JournalError { path, problem: JournalProblem::Other(error.to_string()) })
     }
 
     fn read<T>(
@@ -164,29 +182,36 @@ impl Journal {
     }
 
     fn failed(&self, error: &RedbError) -> JournalError {
-        JournalError { path: self.path.clone(), why: error.to_string() }
+        JournalError { path: self.path.clone(), problem: JournalProblem::Other(error.to_string()) }
     }
 }
 
-/// Compares a database with the one that a journal knows, whose names and time zone are noted.
+/// Refuses a database other than the one in the journal, and adds its names and time zone to the journal.
 fn check_database(
     about: &mut Table<'_, &str, &str>,
     role: &str,
-    end: &DatabaseIdentity,
+    database: &DatabaseIdentity,
 ) -> Result<(), RedbError> {
     let mut names = about.get(role)?.map(|names| names.value().to_owned()).unwrap_or_default();
-    if !names.is_empty() && !end.is_one_of(&names) {
+    if !names.is_empty() && !database.is_one_of(&names) {
         let was = names.lines().next().unwrap_or_default();
         return Err(format!("it is of another migration, whose {role} is: {was}").into());
     }
-    for name in &end.names {
-        // It may be known by this one alone later.
+    for name in &database.names {
+        // A later run may find the database under this name alone.
         if !names.lines().any(|known| known == name) {
             names.extend([name, "\n"]);
         }
     }
     about.insert(role, names.as_str())?;
-    let Some(zone) = &end.zone else { return Ok(()) };
+    match &database.zone {
+        Some(zone) => check_zone(about, role, zone),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a time zone that gives past dates another meaning than in the run that created the journal.
+fn check_zone(about: &mut Table<'_, &str, &str>, role: &str, zone: &TimeZone) -> Result<(), RedbError> {
     let role = format!("dates of the {role}");
     let known = about.get(role.as_str())?.map(|text| text.value().to_owned());
     let Some(known) = known else {

@@ -7,7 +7,7 @@ fn digest(number: u8) -> Digest {
     Digest::from_bytes([number; 20])
 }
 
-fn place(number: u8, key: &str) -> JournalKey {
+fn journal_key(number: u8, key: &str) -> JournalKey {
     let digest = digest(number);
     let key = if key.is_empty() { digest.to_hex().to_vec() } else { key.as_bytes().to_vec() };
     JournalKey { digest, key }
@@ -18,55 +18,56 @@ fn record(count: i64, first: i64) -> Record {
     Record { reports: Tally { count, first, last: first }, whitelists: Tally::default() }
 }
 
-fn end(name: &str) -> DatabaseIdentity {
+fn database(name: &str) -> DatabaseIdentity {
     DatabaseIdentity { names: vec![name.to_owned()], zone: None }
 }
 
 fn open(directory: &tempfile::TempDir) -> Journal {
-    Journal::open(&directory.path().join("j"), &end("a"), &end("b")).unwrap()
+    Journal::open(&directory.path().join("j"), &database("a"), &database("b")).unwrap()
 }
 
 #[test]
-fn what_was_moved_is_known_after_reopening() {
+fn moved_counts_survive_reopening() {
     let directory = tempfile::tempdir().unwrap();
-    let (regular, odd) = (place(7, ""), place(7, "odd"));
+    let (regular, odd) = (journal_key(7, ""), journal_key(7, "odd"));
     let moved = MovedCounts::with(None, &record(5, 100));
     let journal = open(&directory);
     journal.finish(&[(odd.clone(), moved.clone())]).unwrap();
     drop(journal);
     let journal = open(&directory);
     assert_eq!(journal.moved(&[regular, odd]).unwrap(), [None, Some(moved)]);
-    assert_eq!(journal.touched(&[digest(6), digest(7), digest(8)]).unwrap(), [false, true, false]);
+    assert_eq!(journal.has_moved(&[digest(6), digest(7), digest(8)]).unwrap(), [false, true, false]);
 }
 
 #[test]
-fn what_was_under_way_is_settled() {
+fn confirmed_additions_become_moved_counts() {
     let directory = tempfile::tempdir().unwrap();
     let unconfirmed =
         [1, 2].map(|number| UnconfirmedAddition { digest: digest(number), before: (1, 0), added: (5, 0) });
     let moved = MovedCounts::with(None, &record(5, 100));
-    let places = [place(1, ""), place(1, "odd"), place(2, "")];
+    let keys = [journal_key(1, ""), journal_key(1, "odd"), journal_key(2, "")];
     let journal = open(&directory);
-    journal.begin(&unconfirmed, &places.clone().map(|place| (place, moved.clone()))).unwrap();
+    journal.begin(&unconfirmed, &keys.clone().map(|key| (key, moved.clone()))).unwrap();
     drop(journal);
     let journal = open(&directory);
     assert_eq!(journal.unconfirmed().unwrap(), unconfirmed);
-    journal.settle(&[digest(1)]).unwrap();
-    assert_eq!(journal.moved(&places).unwrap(), [Some(moved.clone()), Some(moved), None]);
+    journal.confirm(&[digest(1)]).unwrap();
+    assert_eq!(journal.moved(&keys).unwrap(), [Some(moved.clone()), Some(moved), None]);
     assert_eq!(journal.unconfirmed().unwrap(), []);
 }
 
 #[test]
-fn a_journal_of_something_else_is_refused() {
+fn journal_of_other_databases_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("j");
     drop(open(&directory));
-    let refused = |source, to| Journal::open(&path, &end(source), &end(to)).err().unwrap().to_string();
+    let refused =
+        |source, to| Journal::open(&path, &database(source), &database(to)).err().unwrap().to_string();
     assert!(refused("x", "b").ends_with("it is of another migration, whose source is: a"));
     assert!(refused("a", "x").ends_with("it is of another migration, whose destination is: b"));
     let other = directory.path().join("other");
     std::fs::write(&other, "my precious notes\n".repeat(1000)).unwrap();
-    let error = Journal::open(&other, &end("a"), &end("b")).err().unwrap().to_string();
+    let error = Journal::open(&other, &database("a"), &database("b")).err().unwrap().to_string();
     assert!(error.ends_with("this file is no journal of pyzor-migrate; it is left as it is"), "{error}");
     assert_eq!(std::fs::read_to_string(&other).unwrap(), "my precious notes\n".repeat(1000));
 }
