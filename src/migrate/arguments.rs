@@ -1,4 +1,4 @@
-//! The options of the command line: a table with a line an option.
+//! The table of command-line options, one entry for each.
 
 use clap::{Arg, ArgAction, Command};
 
@@ -9,7 +9,6 @@ pub(super) const USAGE: &str = "pyzor-migrate --se ENGINE --sd DSN --de ENGINE -
 const ABOUT: &str =
     "Move the records of a Pyzor database to another one, of any engine: gdbm, mysql, redis or redis_v0.";
 
-/// One option: its names and the help.
 pub(super) struct MigrateOption {
     pub(super) spec: OptionSpec,
     pub(super) alias: Option<&'static str>,
@@ -43,7 +42,7 @@ impl MigrateOption {
     }
 }
 
-/// All options but `--help` and `--version`.
+/// All options except `--help` and `--version`.
 pub(super) const OPTIONS: &[MigrateOption] = &[
     opt("source-engine", OptionValue::Text, "ENGINE", "the engine of the database to read").alias("se"),
     opt(

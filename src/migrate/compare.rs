@@ -1,15 +1,15 @@
-//! What is different about two records.
+//! Differences between an expected record and the one found in a database.
 
 use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::Item;
 
-/// How what was found differs from what is expected; none if it does not.
+/// Describes how a record differs from the expected one; none if it is equal.
 pub(super) fn difference(expected: &Record, found: Option<&Item>) -> Option<String> {
     let found = match readable(found) {
         Ok(found) => found,
         Err(why) => return Some(why),
     };
-    told(
+    describe(
         expected,
         found,
         |expected, found| expected == found,
@@ -18,7 +18,7 @@ pub(super) fn difference(expected: &Record, found: Option<&Item>) -> Option<Stri
     )
 }
 
-/// What of a record is not in another one, to which it was added.
+/// Describes what a record lacks of the expected one, to which servers may have added more; none if nothing.
 pub(super) fn lacks(expected: &Record, found: Option<&Item>) -> Option<String> {
     let found = match readable(found) {
         Ok(found) => found,
@@ -30,37 +30,45 @@ pub(super) fn lacks(expected: &Record, found: Option<&Item>) -> Option<String> {
     let later = |expected: Option<Timestamp>, found: Option<Timestamp>| {
         expected.is_none_or(|expected| found.is_some_and(|found| found >= expected))
     };
-    told(expected, found, |expected, found| expected <= found, earlier, later)
+    describe(expected, found, |expected, found| expected <= found, earlier, later)
 }
 
-/// The record that was found, or why there is none.
+/// Returns the record that was found, or why there is none.
 fn readable(found: Option<&Item>) -> Result<&Record, String> {
     found.ok_or_else(|| "it is not there".to_owned())?.record.as_ref().map_err(Clone::clone)
 }
 
-/// Names the fields, as all engines name them, that are not as they should be.
-fn told(
+/// Names the fields that do not pass the checks, by their names in MySQL and Redis.
+fn describe(
     expected: &Record,
     found: &Record,
     count: impl Fn(i64, i64) -> bool,
     first: impl Fn(Option<Timestamp>, Option<Timestamp>) -> bool,
     last: impl Fn(Option<Timestamp>, Option<Timestamp>) -> bool,
 ) -> Option<String> {
-    let mut told = Vec::new();
+    let mut differences = Vec::new();
     let tallies = [("r", expected.reports, found.reports), ("wl", expected.whitelists, found.whitelists)];
     for (name, expected, found) in tallies {
         let (expected, found): (Tally, Tally) = (expected, found);
         if !count(expected.count, found.count) {
-            told.push(format!("{name}_count is {} instead of {}", found.count, expected.count));
+            differences.push(format!("{name}_count is {} instead of {}", found.count, expected.count));
         }
         if !first(expected.first, found.first) {
-            told.push(format!("{name}_entered is {} instead of {}", text(found.first), text(expected.first)));
+            differences.push(format!(
+                "{name}_entered is {} instead of {}",
+                text(found.first),
+                text(expected.first)
+            ));
         }
         if !last(expected.last, found.last) {
-            told.push(format!("{name}_updated is {} instead of {}", text(found.last), text(expected.last)));
+            differences.push(format!(
+                "{name}_updated is {} instead of {}",
+                text(found.last),
+                text(expected.last)
+            ));
         }
     }
-    (!told.is_empty()).then(|| told.join(", "))
+    (!differences.is_empty()).then(|| differences.join(", "))
 }
 
 fn text(time: Option<Timestamp>) -> String {
@@ -92,7 +100,7 @@ mod tests {
         let expected = Record { reports: tally(2, 10, 20), whitelists: Tally::default() };
         assert_eq!(difference(&expected, Some(&item(expected))), None);
         assert_eq!(difference(&expected, None), Some("it is not there".to_owned()));
-        for (found, told) in [
+        for (found, expected_text) in [
             (Record { reports: tally(3, 10, 20), ..expected }, "r_count is 3 instead of 2"),
             (
                 Record { reports: tally(2, 11, 20), ..expected },
@@ -107,12 +115,12 @@ mod tests {
                 "wl_entered is 1970-01-01T00:00:01Z instead of unset, wl_updated is 1970-01-01T00:00:02Z instead of unset",
             ),
         ] {
-            assert_eq!(difference(&expected, Some(&item(found))).as_deref(), Some(told));
+            assert_eq!(difference(&expected, Some(&item(found))).as_deref(), Some(expected_text));
         }
     }
 
     #[test]
-    fn a_sum_has_all_of_its_parts() {
+    fn sum_lacks_nothing_of_its_parts() {
         let part = Record { reports: tally(2, 10, 20), whitelists: Tally::default() };
         let sum = |count, first, last| {
             item(Record { reports: tally(count, first, last), whitelists: tally(1, 1, 1) })

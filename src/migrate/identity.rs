@@ -1,4 +1,4 @@
-//! What a journal knows of the two databases that it is about.
+//! Identities of databases, by which a journal recognises its source and destination.
 
 use std::fmt;
 
@@ -9,41 +9,41 @@ use crate::record::Timestamp;
 use crate::storage::bulk::{Bulk, BulkError};
 use pyzor_wire::digest::hex;
 
-/// One of the two databases.
+/// The names and the time zone of a database.
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseIdentity {
-    /// Names by which it is known, as it was spelled first.
+    /// Names that identify the database. The first one is its DSN as spelled in this run.
     pub(super) names: Vec<String>,
-    /// The time zone of its dates, if they have one.
+    /// The time zone of its dates; none if they do not depend on one.
     pub(super) zone: Option<TimeZone>,
 }
 
 impl DatabaseIdentity {
-    /// Asks a database for its names.
+    /// Reads the identity of a database.
     pub(super) async fn of(database: &dyn Bulk) -> Result<Self, BulkError> {
         let mut names = vec![database.describe()];
         names.extend(database.names().await?);
         Ok(Self { names, zone: database.zone() })
     }
 
-    /// Whether one of these lines is a name of it.
+    /// Whether one of these lines is a name of the database.
     pub(super) fn is_one_of(&self, names: &str) -> bool {
         names.lines().any(|name| self.names.iter().any(|own| own == name))
     }
 }
 
-/// What the dates of a time zone mean. Two zones are the same if they have meant the same since 1970.
+/// The offsets of a time zone from 1970 to a moment. Two zones with the same offsets give dates the same meaning.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ZoneOffsets {
     pub(super) name: String,
-    /// Until when that is known: rules for what comes later may change.
+    /// End of the compared time: offsets after it may change with a new time zone database.
     pub(super) until: Timestamp,
-    /// A hash of all offsets until then.
+    /// Hash of all offsets until then.
     pub(super) offsets: String,
 }
 
 impl ZoneOffsets {
-    /// Those of a zone, up to a moment.
+    /// Computes the offsets of a zone until a moment.
     pub(super) fn of(zone: &TimeZone, until: Timestamp) -> Self {
         let epoch = jiff::Timestamp::UNIX_EPOCH;
         let mut offset = zone.to_offset(epoch);
@@ -51,7 +51,7 @@ impl ZoneOffsets {
         offsets.update(offset.seconds().to_le_bytes());
         let end = jiff::Timestamp::from_microsecond(until.micros()).unwrap_or(epoch);
         for transition in zone.following(epoch).take_while(|transition| transition.timestamp() <= end) {
-            // Some change the name of the zone alone.
+            // Some transitions change only the abbreviation of the zone.
             if std::mem::replace(&mut offset, transition.offset()) != offset {
                 offsets.update(transition.timestamp().as_second().to_le_bytes());
                 offsets.update(offset.seconds().to_le_bytes());
@@ -62,7 +62,7 @@ impl ZoneOffsets {
         Self { name, until, offsets: String::from_utf8_lossy(&hex(&offsets.finalize().into())).into_owned() }
     }
 
-    /// What was written by [`fmt::Display`].
+    /// Parses the text written by [`fmt::Display`].
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let until = Timestamp::from_micros(lines.next()?.parse().ok()?);
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zones_are_told_apart_by_their_offsets() {
+    fn zones_are_compared_by_their_offsets() {
         let of = |name: &str| {
             ZoneOffsets::of(&TimeZone::get(name).unwrap(), Timestamp::from_seconds(1_790_000_000))
         };

@@ -1,4 +1,4 @@
-//! The command line of `pyzor-migrate`: the established one's options, and those of ours.
+//! The command line of `pyzor-migrate`: the options of the Python program and new ones.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,73 +11,72 @@ use crate::optparse::{self, Arguments, CommandLine};
 use crate::settings::Environment;
 use crate::storage;
 
-/// The longest that `--cleanup-age` may be, as with the server's `CleanupAge`.
+/// Maximum of `--cleanup-age` in seconds; the maximum of the server's `CleanupAge`, too.
 const LONGEST_AGE: i64 = i32::MAX as i64;
 
-/// What is to be done.
+/// The checked options of a run.
 #[derive(Clone, Debug)]
 pub(super) struct MigrateOptions {
     pub(super) source: DatabaseSpec,
     pub(super) destination: DatabaseSpec,
-    /// Whether what has been moved is deleted from the source.
+    /// Whether moved records are deleted from the source.
     pub(super) delete: bool,
-    /// Whether counts are added to those in the destination.
+    /// Whether counts are added to those in the destination, instead of replacing them.
     pub(super) merge: bool,
-    /// Where to remember what has been moved.
+    /// The journal file; none: a default file for a move, no journal for a copy.
     pub(super) journal: Option<PathBuf>,
-    /// How old a record may be.
+    /// Records that have not changed for longer are left out; none: every record is transferred.
     pub(super) cleanup_age: Option<Duration>,
     pub(super) verify: VerifyMode,
-    /// Whether records are deleted before those in the destination are on its disk.
+    /// Whether records are deleted without waiting until Redis has them on its disk.
     pub(super) no_durability: bool,
-    /// Whether nothing is to be written.
     pub(super) dry_run: bool,
-    /// Whether progress is not shown.
     pub(super) quiet: bool,
 }
 
-/// A database.
+/// A database as named on the command line.
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseSpec {
     pub(super) engine: String,
     pub(super) options: storage::EngineOptions,
 }
 
-/// Whether source and destination are compared.
+/// Whether and when source and destination are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VerifyMode {
     No,
+    /// After a copy, or after each batch of a move.
     Afterwards,
+    /// Instead of a migration.
     Only,
 }
 
-/// What the command line asks for.
+/// The command on the command line.
 #[derive(Debug)]
 pub(super) enum MigrateCommand {
-    /// To print this and end.
+    /// Print this text and exit.
     Print(String),
-    /// To work.
     Run(Box<MigrateOptions>),
 }
 
-/// What is wrong with the command line.
+/// An error in the command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CommandLineError {
-    /// It makes no sense: to be printed on the standard error.
+    /// A text for standard error; exit code 2.
     Usage(String),
-    /// What the established program prints on its standard output.
+    /// A line that the Python program prints on standard output; exit code 1.
     Established(String),
-    /// A database cannot be what is named: one line.
+    /// A line about a DSN for standard error; exit code 1.
     Database(String),
 }
 
-/// Reads the arguments behind the program's name.
+/// Parses the arguments after the program's name.
 pub(super) fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
 ) -> Result<MigrateCommand, CommandLineError> {
     let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
-    // It may be a DSN with a password.
+    // The argument is not shown: it may be a DSN with a password.
     let arguments = arguments.map_err(|_| usage("an argument is not UTF-8"))?;
     match optparse::parse(specs(), arguments).map_err(|text| usage(&text))? {
         CommandLine::Help => Ok(MigrateCommand::Print(help().render_help().to_string())),
@@ -93,7 +92,7 @@ pub(super) fn parse(
 }
 
 fn options(given: &Arguments, environment: &Environment) -> Result<MigrateOptions, CommandLineError> {
-    // As in the established program, an empty value is as good as none.
+    // An empty value is a missing one, as in the Python program.
     let text = |name: &str| given.value(name).map(str::to_owned).filter(|text| !text.is_empty());
     let has = |name: &str| given.has(name);
     let (delete, merge, dry_run) = (has("delete"), has("merge"), has("dry-run"));
@@ -150,7 +149,7 @@ fn options(given: &Arguments, environment: &Environment) -> Result<MigrateOption
     })
 }
 
-/// Reads the name of a database, and sees whether it makes sense.
+/// Reads the DSN of the source or of the destination and checks it.
 fn end(
     engine: String,
     dsn: &str,
@@ -168,10 +167,10 @@ fn end(
         return Err(CommandLineError::Database(format!("the {which}'s DSN ({option}) is empty")));
     }
     let path = environment.expand(&dsn);
-    // By one name, wherever the program is started.
+    // Absolute and without links, so that the journal knows the file by one name.
     let path = std::path::absolute(&path).unwrap_or(path);
     let path = match (path.parent().map(Path::canonicalize), path.file_name()) {
-        (Some(Ok(folder)), Some(name)) => folder.join(name),
+        (Some(Ok(directory)), Some(name)) => directory.join(name),
         _ => path,
     };
     let options = storage::EngineOptions { dsn, path, cleanup_age, ..storage::EngineOptions::default() };
@@ -219,7 +218,7 @@ mod tests {
     const ENDS: &str = "--se gdbm --sd /x/a --de redis --dd localhost,6379,secret,0";
 
     #[test]
-    fn both_names_of_each_end_are_read() {
+    fn both_names_of_each_database_option_are_read() {
         let options =
             run("--source-engine=gdbm --source-d /x/a --destination-engine redis --destination-dsn h,1,,2");
         assert_eq!((options.source.engine.as_str(), options.destination.engine.as_str()), ("gdbm", "redis"));
@@ -232,24 +231,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_unknown_is_told_in_the_established_words() {
-        let told = |line| match parsed(line).unwrap_err() {
+    fn missing_option_and_unknown_engine_have_established_messages() {
+        let message = |line| match parsed(line).unwrap_err() {
             CommandLineError::Established(text) => text,
             other => panic!("{other:?}"),
         };
-        assert_eq!(told("--se gdbm"), "options --se/--sd/--de/--dd are required");
+        assert_eq!(message("--se gdbm"), "options --se/--sd/--de/--dd are required");
         assert_eq!(
-            told("--se foo --sd x --de gdbm --dd y"),
+            message("--se foo --sd x --de gdbm --dd y"),
             "Unsupported source engine: foo (there are gdbm, mysql, redis, redis_v0)"
         );
         assert_eq!(
-            told("--se gdbm --sd x --de foo --dd y"),
+            message("--se gdbm --sd x --de foo --dd y"),
             "Unsupported destination engine: foo (there are gdbm, mysql, redis, redis_v0)"
         );
     }
 
     #[test]
-    fn what_contradicts_itself_is_refused() {
+    fn contradictory_options_are_refused() {
         for (more, expected) in [
             ("--merge", "--merge needs --journal FILE, without which a rerun would add records twice"),
             ("--verify-only --delete", "--verify-only changes nothing: leave --delete out"),
@@ -279,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_dsn_is_not_repeated() {
+    fn malformed_dsn_is_not_shown() {
         let mistake = parsed("--se redis --sd secret --de gdbm --dd x").unwrap_err();
         let CommandLineError::Database(text) = mistake else { panic!("{mistake:?}") };
         assert!(

@@ -1,4 +1,4 @@
-//! Reads a source, always a batch ahead of what is done with it.
+//! Reads a source one batch ahead of the batch that is being processed.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use tokio::sync::mpsc;
 
 use crate::storage::bulk::{Bulk, BulkError, Item};
 
-/// Batches that have been read and wait.
+/// Number of batches that are read before they are asked for.
 const AHEAD: usize = 1;
 
-/// Reads a database from its beginning to its end, always a batch ahead.
+/// Scans a database from its beginning to its end. Each message is a full batch, except the last one.
 pub(super) fn read_ahead(
     source: &Arc<dyn Bulk>,
     batch: usize,
@@ -27,7 +27,7 @@ pub(super) fn read_ahead(
                     if items.len() < batch && from.is_some() {
                         continue;
                     }
-                    // The receiver stops for a reason of its own, and reports that.
+                    // A closed receiver has stopped for its own reason, and reports that.
                     if sender.send(Ok(std::mem::take(&mut items))).await.is_err() || from.is_none() {
                         return;
                     }

@@ -1,17 +1,17 @@
-//! Turns panics of redb on damaged files into errors.
+//! Turns redb's panics on corrupt files into errors.
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 
-/// What redb says went wrong.
+/// An error of redb or of a check on its tables.
 pub(super) type RedbError = Box<dyn std::error::Error>;
 
 thread_local! {
-    /// Whether this thread does something whose panics are caught.
+    /// Whether this thread is in [`catch_redb_panics`].
     static CATCHES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says nothing of panics that are caught here, from now on.
+/// Installs a panic hook that prints nothing for panics that are caught here.
 pub(super) fn silence_caught_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -21,7 +21,7 @@ pub(super) fn silence_caught_panics() {
     }));
 }
 
-/// Turns panics of redb on damaged files into errors.
+/// Runs `work`, and returns an error if it panics.
 pub(super) fn catch_redb_panics<T>(work: impl FnOnce() -> Result<T, RedbError>) -> Result<T, RedbError> {
     CATCHES.set(true);
     let done = std::panic::catch_unwind(AssertUnwindSafe(work));

@@ -8,7 +8,7 @@ use super::options::DatabaseSpec;
 use crate::storage;
 use crate::storage::bulk::Bulk;
 
-/// Refuses two names of one file, which would wait for each other's lock.
+/// Refuses two names of one file. Opened twice, it would wait for its own lock.
 pub(super) fn refuse_same_file(source: &DatabaseSpec, destination: &DatabaseSpec) -> Result<(), String> {
     let identity = |end: &DatabaseSpec| {
         let path: &Path = &end.options.path;
@@ -21,7 +21,7 @@ pub(super) fn refuse_same_file(source: &DatabaseSpec, destination: &DatabaseSpec
     }
 }
 
-/// Refuses two names of one database, which is asked whether it is the other.
+/// Refuses two names of one database: both are asked for their identity.
 pub(super) async fn refuse_same_database(source: &dyn Bulk, destination: &dyn Bulk) -> Result<(), String> {
     if source.engine() != destination.engine() {
         return Ok(());

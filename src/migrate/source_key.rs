@@ -1,20 +1,19 @@
-//! What a key of a source is.
+//! Classifies the keys of a source.
 
 use pyzor_wire::digest::Digest;
 
-/// What a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SourceKey {
-    /// A digest as it should be written.
+    /// A digest in lower case.
     Regular(Digest),
-    /// A digest in upper case or quoted, beside which the source may have others for the same digest.
+    /// Another spelling of a digest: in upper case, in quotes or with blanks behind it. The source may have several
+    /// keys for the digest.
     Odd(Digest),
-    /// No digest.
+    /// Not a digest.
     Foreign,
 }
 
-/// Tells what a key is. `b'…'` is what the established server's own migration from gdbm to Redis made
-/// of digests.
+/// Classifies a key. Digests in quotes, as `b'…'`, were written by the Python `pyzor-migrate` from gdbm to Redis.
 pub(super) fn classify(key: &[u8]) -> SourceKey {
     let bare = key.strip_prefix(b"b'").and_then(|rest| rest.strip_suffix(b"'"));
     match Digest::from_hex(bare.unwrap_or(key.trim_ascii_end())) {
@@ -29,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_recognised_in_every_form() {
+    fn digests_are_recognised_in_every_spelling() {
         const HEX: &str = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
         let digest = Digest::from_hex(HEX.as_bytes()).unwrap();
         let upper = HEX.to_uppercase();

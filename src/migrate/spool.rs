@@ -1,5 +1,5 @@
-//! Records that have to wait for the end of a scan, on disk, in a file that vanishes with the process:
-//! those under odd keys, of which one digest may have several, and digests that look wrong so far.
+//! A temporary file for what must wait for the end of a scan: records under odd keys, because a digest may have several,
+//! and digests that differ so far. The file has no name and vanishes with the process.
 
 use redb::{Database, Durability, TableDefinition};
 
@@ -8,31 +8,32 @@ use crate::record::{Record, Tally, Timestamp};
 use crate::storage::bulk::BulkError;
 use pyzor_wire::digest::{Digest, HEX_LEN};
 
-/// How much memory a spool may take.
+/// Memory for redb's cache, in bytes.
 const CACHE: usize = 32 << 20;
 
 type PackedRecord = ((i64, Option<i64>, Option<i64>), (i64, Option<i64>, Option<i64>));
 
-/// The digest's text with the key behind it.
+/// Records under odd keys. The name is the digest in hexadecimal, followed by the key.
 const ODD: TableDefinition<'_, &[u8], PackedRecord> = TableDefinition::new("odd");
+/// Digests that differ so far, in hexadecimal.
 const SUSPECTS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("suspects");
 
-/// Records that wait. There is no file before the first one.
+/// The waiting records and digests. The file is created with the first of them.
 #[derive(Default)]
 pub(super) struct Spool {
     database: Option<Database>,
 }
 
-/// The records of one digest that wait.
+/// A digest, and its waiting records.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SpooledDigest {
     pub(super) digest: Digest,
-    /// Keys and what was under them.
+    /// Odd keys and their records.
     pub(super) odd: Vec<(Vec<u8>, Record)>,
 }
 
 impl Spool {
-    /// Keeps records under odd keys. One that is there already is replaced.
+    /// Keeps records under odd keys. Replaces an earlier record of a key.
     pub(super) fn keep(&mut self, records: &[(Digest, Vec<u8>, Record)]) -> Result<(), BulkError> {
         if records.is_empty() {
             return Ok(());
@@ -41,13 +42,13 @@ impl Spool {
             let mut table = transaction.open_table(ODD)?;
             for (digest, key, record) in records {
                 let name = [digest.to_hex().as_slice(), key].concat();
-                table.insert(name.as_slice(), packed(record))?;
+                table.insert(name.as_slice(), pack(record))?;
             }
             Ok(())
         })
     }
 
-    /// Keeps digests that look wrong.
+    /// Keeps digests that differ so far.
     pub(super) fn suspect(&mut self, digests: &[Digest]) -> Result<(), BulkError> {
         if digests.is_empty() {
             return Ok(());
@@ -61,18 +62,18 @@ impl Spool {
         })
     }
 
-    /// The next digests, behind one or from the start, of which something waits.
+    /// Returns the next waiting digests in order, after the given one or from the start.
     pub(super) fn groups(
         &self,
-        behind: Option<Digest>,
+        after: Option<Digest>,
         limit: usize,
     ) -> Result<Vec<SpooledDigest>, BulkError> {
         let Some(database) = &self.database else { return Ok(Vec::new()) };
         let read = || -> Result<Vec<SpooledDigest>, RedbError> {
             let transaction = database.begin_read()?;
-            // Behind all keys of that digest.
+            // After all keys of that digest.
             let start =
-                behind.map_or_else(Vec::new, |digest| [digest.to_hex().as_slice(), &[0xff; 64]].concat());
+                after.map_or_else(Vec::new, |digest| [digest.to_hex().as_slice(), &[0xff; 64]].concat());
             let (odd, suspects) = (transaction.open_table(ODD)?, transaction.open_table(SUSPECTS)?);
             let mut odd = odd.range(start.as_slice()..)?.peekable();
             let mut suspects = suspects.range(start.as_slice()..)?.peekable();
@@ -88,7 +89,7 @@ impl Spool {
                     _ => None,
                 };
                 let Some(digest) = next_odd.into_iter().chain(next_suspect).min() else {
-                    // An end, or an error.
+                    // The end of both tables, or an error.
                     odd.next().transpose()?;
                     suspects.next().transpose()?;
                     break;
@@ -98,7 +99,7 @@ impl Spool {
                     |entry| matches!(entry, Ok((name, _)) if digest_of(name.value()) == Some(digest)),
                 ) {
                     let (name, record) = entry?;
-                    group.odd.push((name.value()[HEX_LEN..].to_vec(), unpacked(record.value())));
+                    group.odd.push((name.value()[HEX_LEN..].to_vec(), unpack(record.value())));
                 }
                 if next_suspect == Some(digest) {
                     suspects.next().transpose()?;
@@ -120,7 +121,7 @@ impl Spool {
         let Some(database) = &self.database else { return Ok(()) };
         let write = || -> Result<(), RedbError> {
             let mut transaction = database.begin_write()?;
-            // The file is nobody's any more after a crash.
+            // The file has no name: it is lost in a crash anyway.
             transaction.set_durability(Durability::Eventual);
             work(&transaction)?;
             Ok(transaction.commit()?)
@@ -143,13 +144,13 @@ fn failed(error: &RedbError) -> BulkError {
     BulkError(format!("a temporary file in {}: {error}", std::env::temp_dir().display()))
 }
 
-fn packed(record: &Record) -> PackedRecord {
+fn pack(record: &Record) -> PackedRecord {
     let tally =
         |tally: &Tally| (tally.count, tally.first.map(Timestamp::micros), tally.last.map(Timestamp::micros));
     (tally(&record.reports), tally(&record.whitelists))
 }
 
-fn unpacked((reports, whitelists): PackedRecord) -> Record {
+fn unpack((reports, whitelists): PackedRecord) -> Record {
     let tally = |(count, first, last): (i64, Option<i64>, Option<i64>)| Tally {
         count,
         first: first.map(Timestamp::from_micros),
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_given_back_by_digest() {
+    fn groups_are_ordered_by_digest() {
         let digest = |number: u8| Digest::from_bytes([number; 20]);
         let record = |count| Record { reports: Tally { count, ..Tally::default() }, ..Record::default() };
         let mut spool = Spool::default();

@@ -1,4 +1,4 @@
-//! Stopping in an orderly way when a signal asks for it.
+//! Stops the program between two batches when a signal asks for it.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use super::transfer::MigrateError;
 use crate::os::signals::StopSignals;
 
-/// Whether somebody wants the program to stop.
+/// Whether a signal has asked for a stop, and the signal's name without `SIG`.
 #[derive(Clone, Debug)]
 pub(super) struct StopRequest(watch::Receiver<Option<&'static str>>);
 
 impl StopRequest {
-    /// From here on INT and TERM ask for a stop; a second one ends the program on the spot.
+    /// Handles INT and TERM from now on. A second one exits at once.
     pub(super) fn on_signals() -> std::io::Result<Self> {
         let mut signals = StopSignals::install()?;
         let (sender, receiver) = watch::channel(None);
@@ -20,7 +20,7 @@ impl StopRequest {
             loop {
                 let name = signals.next().await.trim_start_matches("SIG");
                 if sender.send_replace(Some(name)).is_some() {
-                    // What this costs is what a kill costs: a file to be repaired by the next run.
+                    // As safe as a kill: the next run repairs a gdbm file that was not closed.
                     std::process::exit(1);
                 }
             }
@@ -28,7 +28,7 @@ impl StopRequest {
         Ok(Self(receiver))
     }
 
-    /// Fails if a stop is wanted.
+    /// Fails if a stop has been requested.
     pub(super) fn check(&self) -> Result<(), MigrateError> {
         match *self.0.borrow() {
             Some(name) => Err(MigrateError::Interrupted(name)),
@@ -36,7 +36,7 @@ impl StopRequest {
         }
     }
 
-    /// Waits until a stop is wanted, by that signal.
+    /// Waits until a stop is requested, and returns the signal's name.
     pub(super) async fn wanted(&mut self) -> &'static str {
         match self.0.wait_for(Option::is_some).await.ok().and_then(|name| *name) {
             Some(name) => name,
@@ -44,10 +44,10 @@ impl StopRequest {
         }
     }
 
-    /// Waits, unless a stop is wanted.
+    /// Sleeps; fails at once if a stop is requested.
     pub(super) async fn sleep(&self, pause: Duration) -> Result<(), MigrateError> {
         let mut receiver = self.0.clone();
-        // Without a sender left nobody can want it any more.
+        // An error means that the sender is gone: no stop can be requested any more.
         let _ = tokio::time::timeout(pause, receiver.wait_for(Option::is_some)).await;
         self.check()
     }

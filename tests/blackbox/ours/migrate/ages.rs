@@ -1,11 +1,10 @@
-//! What is at the limits of a destination: counts and times that it cannot hold, records that expire, and
-//! what was there before.
+//! Limits of a destination: counts and times that it cannot hold, records that expire, and existing records.
 
 use super::sides::{COLUMNS, Gdbm, Hashes, MySql, Texts};
 use super::{Content, Place, Record, SECOND, Side, THEN, Tally, Told, digest, tally};
 use crate::harness::{Redis, unix_time};
 
-/// Moves what is raw under one digest into a destination, and returns what was told and what is there then.
+/// Copies one raw record to a destination, and returns the output and the destination's content.
 #[track_caller]
 fn moved(source: &dyn Side, raw: &str, destination: &dyn Side) -> (Told, String) {
     source.put(&[(digest(1).into_bytes(), raw.as_bytes().to_vec())]);
@@ -18,7 +17,7 @@ fn moved(source: &dyn Side, raw: &str, destination: &dyn Side) -> (Told, String)
 }
 
 #[test]
-fn counts_that_no_engine_holds_are_clamped_and_that_is_said() {
+fn counts_beyond_every_engine_are_clamped_and_reported() {
     let many = "1000000000000000000000000000000";
     let max = i64::MAX;
     for (source, raw) in [
@@ -63,7 +62,7 @@ fn counts_are_clamped_to_what_each_column_holds() {
 }
 
 #[test]
-fn counts_below_what_a_column_holds_are_clamped_too() {
+fn counts_below_the_minimum_of_a_column_are_clamped() {
     let (_, record) = moved(&Gdbm::new(), "1,-3000000000,None,None,1,None,None", &MySql::new());
     assert_eq!(record, "-2147483648\tNULL\tNULL\t1\tNULL\tNULL");
     let unsigned = MySql::table(&COLUMNS.replace("int(11)", "int(10) unsigned"), 4_294_967_295);
@@ -73,8 +72,8 @@ fn counts_below_what_a_column_holds_are_clamped_too() {
 }
 
 #[test]
-fn times_that_the_destination_cannot_hold_are_clamped_and_that_is_said() {
-    // Far beyond what 32 bits count, and before they begin.
+fn times_beyond_the_destination_are_clamped_and_reported() {
+    // Far after and far before the range of 32 bits.
     let raw = "1,5,1969-12-31 23:59:00,2150-01-01 00:00:00,0,None,None";
     let (told, record) = moved(&Gdbm::new(), raw, &Hashes::new());
     assert_eq!(record, "r_count=5 r_entered=-60 r_updated=5680281600 wl_count=0 wl_entered=0 wl_updated=0");
@@ -86,7 +85,7 @@ fn times_that_the_destination_cannot_hold_are_clamped_and_that_is_said() {
 }
 
 #[test]
-fn years_of_five_digits_are_clamped_and_that_is_said() {
+fn years_of_five_digits_are_clamped_and_reported() {
     for time in ["999999999999", "99999999999999", "9223372036854775807"] {
         let raw = format!("HSET KEY r_count 5 r_entered 1300000000 r_updated {time}");
         for destination in [&Gdbm::new() as &dyn Side, &Texts::new()] {
@@ -98,14 +97,14 @@ fn years_of_five_digits_are_clamped_and_that_is_said() {
 }
 
 #[test]
-fn a_date_that_is_none_in_the_source_is_no_time() {
+fn invalid_date_in_the_source_is_no_time() {
     let dates = "'0000-00-00 00:00:00','0000-00-00 00:00:00'";
     let (_, record) = moved(&MySql::new(), &format!("5,{dates},3,{dates}"), &Gdbm::new());
     assert_eq!(record, "1,5,None,None,3,None,None");
 }
 
 #[test]
-fn the_time_zone_of_the_program_skews_nothing() {
+fn time_zone_of_the_program_does_not_change_times() {
     let (source, destination) = (MySql::new(), MySql::new());
     let (digest, record) = (digest(1), Record::full(5));
     source.plant(&[(&digest, record)], "UTC");
@@ -119,18 +118,18 @@ fn the_time_zone_of_the_program_skews_nothing() {
     }
 }
 
-/// A record that changed so many seconds ago.
+/// A record that changed this many seconds ago.
 fn changed(seconds: i64) -> Record {
     let last = (unix_time() - seconds) * SECOND;
     Record { reports: tally(5, last - 1000 * SECOND, last), ..Record::default() }
 }
 
-/// The seconds that a key has to live; -1 for ever.
+/// Returns the time to live of a key in seconds; -1 if it does not expire.
 fn time_to_live(redis: &Redis, key: &str) -> i64 {
     redis.cli(&["ttl", key]).trim().parse().unwrap()
 }
 
-/// Records of all ages, and which of them are older than a million seconds.
+/// Records of different ages, and whether each is older than a million seconds.
 fn aged() -> [(String, Record, bool); 6] {
     let (old, young) = (changed(2_000_000), changed(500_000));
     let whitelists = |record: Record| Record { reports: Tally::default(), whitelists: record.reports };
@@ -167,7 +166,7 @@ fn expired_records_are_left_out(source: &dyn Side, destination: &dyn Side) {
     let finished = place.migrate(source, destination, &age);
     assert_eq!(finished.migrated(), expected, "{finished:?}");
     let shown = |(key, shown): (String, String)| {
-        // A record without any time has no age.
+        // A record without times never expires.
         let is_timeless = key.ends_with(&digest(6));
         let ttl = if destination.has_ttl() && !is_timeless { " for a time" } else { "" };
         (key, shown + ttl)
@@ -175,7 +174,7 @@ fn expired_records_are_left_out(source: &dyn Side, destination: &dyn Side) {
     let arrived: Content = destination.showing(&left, "UTC").into_iter().map(shown).collect();
     destination.expect(&arrived);
     source.expect(&before);
-    // What is left out is not deleted either.
+    // Records that are left out are not deleted either.
     let elsewhere = Gdbm::new();
     let finished = place.migrate(source, &elsewhere, &[&age[..], &["--delete"]].concat());
     assert_eq!(finished.migrated(), Told { deleted: 3, ..expected }, "{finished:?}");
@@ -204,7 +203,7 @@ fn expired_records_of_mysql_are_left_out() {
 }
 
 #[test]
-fn records_in_redis_live_on_for_what_is_left_of_their_age() {
+fn time_to_live_is_the_rest_of_the_age() {
     let source = Gdbm::new();
     let aged = aged();
     let all: Vec<_> = aged.iter().map(|(digest, record, _)| (digest.as_str(), *record)).collect();
@@ -218,11 +217,11 @@ fn records_in_redis_live_on_for_what_is_left_of_their_age() {
             assert!((499_900..=500_000).contains(&left), "{number}: {left}");
         }
         assert_eq!(time_to_live(redis, &side.key(&digest(6))), -1);
-        // Without an age it is taken away again.
+        // A copy without an age removes the time to live.
         let told = place.migrate(&source, side, &[]).migrated();
         assert_eq!(told, Told { complete: Some((6, 0)), says_no_ttl: true, ..Told::default() });
         side.expect(&side.showing(&all, "UTC"));
-        // And an age of 0 is none.
+        // An age of 0 means no age.
         redis.cli(&["expire", &side.key(&digest(2)), "1000"]);
         let told = place.migrate(&source, side, &["--cleanup-age", "0"]).migrated();
         assert_eq!((told.complete, told.expired), (Some((6, 0)), 0));
@@ -231,7 +230,7 @@ fn records_in_redis_live_on_for_what_is_left_of_their_age() {
 }
 
 #[test]
-fn what_is_there_is_overwritten_and_the_rest_stays() {
+fn existing_records_are_replaced_and_others_stay() {
     for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
         let source = Gdbm::new();
         let (a, b, c) = (digest(1), digest(2), digest(3));
@@ -245,8 +244,8 @@ fn what_is_there_is_overwritten_and_the_rest_stays() {
 }
 
 #[test]
-fn what_is_damaged_in_the_destination_is_overwritten() {
-    // A table of MySQL that can hold such things is refused.
+fn corrupt_records_in_the_destination_are_replaced() {
+    // MySQL is not tested: a table that could hold such records is refused.
     for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new()] {
         let source = Gdbm::new();
         let damaged = destination.damaged();
@@ -263,7 +262,7 @@ fn what_is_damaged_in_the_destination_is_overwritten() {
 }
 
 #[test]
-fn foreign_fields_and_a_time_to_live_do_not_outlast_a_migration() {
+fn foreign_fields_and_time_to_live_are_removed_by_a_copy() {
     let source = Gdbm::new();
     source.plant(&[(&digest(1), Record::reported(1))], "UTC");
     let destination = Hashes::new();
@@ -275,7 +274,7 @@ fn foreign_fields_and_a_time_to_live_do_not_outlast_a_migration() {
 }
 
 #[test]
-fn a_time_to_live_in_the_source_does_not_move() {
+fn time_to_live_in_the_source_is_not_copied() {
     let source = Hashes::new();
     let records = [(&*digest(1), Record::reported(1)), (&*digest(2), Record::full(5))];
     source.plant(&records, "UTC");
@@ -289,7 +288,7 @@ fn a_time_to_live_in_the_source_does_not_move() {
 }
 
 #[test]
-fn sums_live_on_for_what_is_left_of_their_age() {
+fn time_to_live_of_a_sum_is_the_rest_of_its_age() {
     let (hashes, texts) = (Hashes::new(), Texts::new());
     for (side, redis) in [(&hashes as &dyn Side, hashes.redis()), (&texts, texts.redis())] {
         let (source, place) = (Gdbm::new(), Place::new());
@@ -314,8 +313,8 @@ fn sums_live_on_for_what_is_left_of_their_age() {
 }
 
 #[test]
-fn the_hour_that_a_night_has_twice_makes_no_difference() {
-    // In New York both are half past one.
+fn repeated_hour_at_the_end_of_summer_time_is_copied() {
+    // In New York both are 01:30 local time.
     let (first, second) = (1_793_511_000, 1_793_514_600);
     for destination in [&Gdbm::new() as &dyn Side, &Texts::new()] {
         let (source, place) = (Hashes::new(), Place::at("America/New_York"));
@@ -334,20 +333,20 @@ fn the_hour_that_a_night_has_twice_makes_no_difference() {
 }
 
 #[test]
-fn a_table_that_wants_all_times_gets_them() {
+fn table_with_not_null_times_gets_times() {
     let columns = COLUMNS.replace("datetime default NULL", "datetime NOT NULL");
     let destination = MySql::table(&columns, i32::MAX.into());
     let source = Gdbm::new();
     source.plant(&[(&digest(1), Record::reported(5)), (&digest(2), Record::full(7))], "UTC");
     Place::new().migrate(&source, &destination, &[]).expect_plain(&destination, 2);
-    // With a count of 0 they are no times of anything.
+    // Times with a count of 0 are ignored.
     let back = Gdbm::new();
     Place::new().migrate(&destination, &back, &[]).expect_plain(&back, 2);
     back.expect(&source.all());
 }
 
 #[test]
-fn a_table_that_is_not_there_is_made() {
+fn missing_table_is_created() {
     let source = Gdbm::new();
     let digest = digest(1);
     source.plant(&[(&digest, Record::full(5))], "UTC");
@@ -367,7 +366,7 @@ fn upper_case_in_the_usual_table_is_one_digest() {
     let expected = [(a.as_str(), Record::full(5)), (&b, Record::reported(1))];
     destination.expect(&destination.showing(&expected, "UTC"));
     assert_eq!(source.all(), Content::new());
-    // And as a destination.
+    // As a destination.
     source.plant(&[(&a.to_uppercase(), Record::full(50))], "UTC");
     let told = place.migrate(&destination, &source, &[]).migrated();
     assert_eq!(told.complete, Some((2, 0)));
@@ -376,7 +375,7 @@ fn upper_case_in_the_usual_table_is_one_digest() {
 }
 
 #[test]
-fn what_is_not_of_the_engine_is_not_even_counted() {
+fn keys_of_other_engines_are_not_counted() {
     let (source, destination) = (Hashes::new(), Gdbm::new());
     source.plant(&[(&digest(1), Record::full(5))], "UTC");
     let redis = source.redis();

@@ -1,4 +1,4 @@
-//! Moving records instead of copying them.
+//! Moves with `--delete`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use super::{Content, Place, Record, SECOND, Side, Tally, Told, digest, tally};
 use crate::harness::{Home, Server, eventually, unix_time};
 
 #[test]
-fn young_records_are_moved_too() {
+fn recently_changed_records_are_moved() {
     let sources: [Box<dyn Side + Send>; 4] =
         [Box::new(Gdbm::new()), Box::new(Hashes::new()), Box::new(Texts::new()), Box::new(MySql::new())];
     thread::scope(|scope| {
@@ -23,7 +23,7 @@ fn young_records_are_moved_too() {
 fn move_young_records(source: &dyn Side) {
     let (destination, place) = (Gdbm::new(), Place::new());
     let now = unix_time() * SECOND;
-    // The clock of whoever has counted the third is ahead.
+    // The third was reported by a server whose clock is ahead.
     let times = [now, now - SECOND, now + 2 * SECOND, now - 5000 * SECOND];
     let digests: Vec<String> = (0..4).map(digest).collect();
     let record = |time| Record { reports: tally(5, time, time), ..Record::default() };
@@ -38,7 +38,7 @@ fn move_young_records(source: &dyn Side) {
 }
 
 #[test]
-fn a_source_that_is_counted_into_meanwhile_loses_nothing() {
+fn source_in_use_by_a_server_loses_nothing() {
     let pairs: [(Box<dyn Side + Send>, Box<dyn Side + Send>); 3] = [
         (Box::new(Hashes::new()), Box::new(Gdbm::new())),
         (Box::new(Texts::new()), Box::new(MySql::new())),
@@ -69,7 +69,7 @@ fn move_while_counting(source: &dyn Side, destination: &dyn Side, is_destination
     let mut counted = vec![1000_i64; 40];
     let mut count = || {
         for (at, (digest, count)) in digests.iter().zip(&mut counted).enumerate() {
-            // Of two servers that of the source counts one in three.
+            // With two servers, every third report goes to the source.
             let server = if at % 3 == 0 { servers.first() } else { servers.last() };
             if server.unwrap().request("report", &[digest]).code() == 200 {
                 *count += 1;
@@ -83,13 +83,13 @@ fn move_while_counting(source: &dyn Side, destination: &dyn Side, is_destination
     let ends = ["--se", source.engine(), "--sd", &from, "--de", destination.engine(), "--dd", &to];
     let mut migration = place.command(&[&ends[..], &options].concat());
     let mut migration = migration.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    // What is never left in peace may be left where it is, which is then said.
+    // Records that keep changing may be left in the source and reported.
     let status = eventually("the end of the migration", || {
         count();
         migration.try_wait().unwrap()
     });
     assert!(status.code().is_some(), "{status}");
-    // Nor is what is counted there afterwards lost.
+    // Counts added to the source afterwards are not lost either.
     count();
     servers.into_iter().for_each(|server| assert!(server.stop().success()));
     let finished = place.migrate(source, destination, &options);
@@ -106,7 +106,7 @@ fn move_while_counting(source: &dyn Side, destination: &dyn Side, is_destination
 }
 
 #[test]
-fn a_journal_of_ones_own_is_used_and_none_elsewhere() {
+fn named_journal_is_used_and_no_default_one() {
     let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::new());
     source.plant(&[(&digest(1), Record::full(5))], "UTC");
     let finished = place.migrate(&source, &destination, &["--delete", "--journal", "journal"]);
@@ -116,7 +116,7 @@ fn a_journal_of_ones_own_is_used_and_none_elsewhere() {
 }
 
 #[test]
-fn a_copy_keeps_nothing_for_another_run() {
+fn copy_keeps_no_journal() {
     let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::new());
     source.plant(&[(&digest(1), Record::full(5))], "UTC");
     let names = || fs::read_dir(place.state()).unwrap().count() + fs::read_dir(place.home()).unwrap().count();
@@ -126,10 +126,10 @@ fn a_copy_keeps_nothing_for_another_run() {
 }
 
 #[test]
-fn a_journal_is_kept_in_the_home_where_nothing_else_is_said() {
+fn default_journal_is_in_the_home_directory() {
     let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::new());
     source.plant(&[(&digest(1), Record::full(5))], "UTC");
-    // Where it may not be kept nothing is moved.
+    // Nothing is moved if the journal cannot be created.
     fs::write(place.home().join(".local"), "no directory").unwrap();
     let (from, to) = (source.dsn(), destination.dsn());
     let arguments = ["--se=gdbm", "--sd", &from, "--de=gdbm", "--dd", &to, "--delete"];
@@ -148,13 +148,13 @@ fn a_journal_is_kept_in_the_home_where_nothing_else_is_said() {
 }
 
 #[test]
-fn nothing_is_deleted_that_the_destination_refuses() {
+fn records_that_the_destination_refuses_are_not_deleted() {
     let (source, destination, place) = (Gdbm::new(), Hashes::new(), Place::new());
     let digests: Vec<String> = (0..20).map(digest).collect();
     let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), Record::full(5))).collect();
     source.plant(&records, "UTC");
     let before = source.all();
-    // A Redis that is full takes nothing.
+    // A full Redis refuses writes.
     destination.redis().cli(&["config", "set", "maxmemory", "1"]);
     let finished = place.migrate(&source, &destination, &["--delete"]);
     assert_eq!(finished.code, Some(1), "{finished:?}");
@@ -168,8 +168,8 @@ fn nothing_is_deleted_that_the_destination_refuses() {
 }
 
 #[test]
-fn a_record_that_the_source_does_not_give_up_is_told() {
-    // An account that may read all and delete nothing.
+fn record_that_cannot_be_deleted_is_reported() {
+    // An account that may read everything and delete nothing.
     let (source, destination, place) = (MySql::new(), Gdbm::new(), Place::new());
     source.plant(&[(&digest(1), Record::full(5))], "UTC");
     let before = source.all();
@@ -188,7 +188,7 @@ fn a_record_that_the_source_does_not_give_up_is_told() {
 }
 
 #[test]
-fn records_without_anything_are_moved_as_well() {
+fn empty_records_are_moved() {
     for source in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
         let (destination, place) = (Texts::new(), Place::new());
         let counts = Record { reports: Tally { count: 3, ..Tally::default() }, ..Record::default() };
@@ -202,7 +202,7 @@ fn records_without_anything_are_moved_as_well() {
 }
 
 #[test]
-fn the_modes_of_files_are_nobodys_invitation() {
+fn created_files_are_private() {
     let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::new());
     source.plant(&[(&digest(1), Record::full(5))], "UTC");
     place.migrate(&source, &destination, &["--merge", "--journal=journal"]).expect_plain(&destination, 1);
@@ -213,7 +213,7 @@ fn the_modes_of_files_are_nobodys_invitation() {
 }
 
 #[test]
-fn nothing_is_put_in_the_place_of_what_the_destination_has_counted() {
+fn move_does_not_replace_existing_records() {
     for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
         let (source, place) = (Hashes::new(), Place::new());
         let [a, b] = [1, 2].map(digest);
@@ -223,7 +223,7 @@ fn nothing_is_put_in_the_place_of_what_the_destination_has_counted() {
         assert_eq!(finished.code, Some(1), "{finished:?}");
         assert!(finished.stdout.contains(&format!("Record {a} failed: ")), "{finished:?}");
         assert!(finished.stdout.contains("--merge"), "{finished:?}");
-        // What is not there has been moved.
+        // Records that are no longer there have been moved.
         let moved = |a_is| destination.showing(&[(&a, a_is), (&b, Record::full(4))], "UTC");
         destination.expect(&moved(Record::reported(3)));
         assert_eq!(source.all().len(), 1);
@@ -235,9 +235,9 @@ fn nothing_is_put_in_the_place_of_what_the_destination_has_counted() {
     }
 }
 
-/// As docs/migrating.md has it: servers count into the destination already, and some still into the source.
+/// The case in docs/migrating.md: servers count into the destination already, and some still into the source.
 #[test]
-fn a_move_between_databases_that_are_both_served_loses_nothing() {
+fn move_between_databases_in_use_loses_nothing() {
     let pairs: [(Box<dyn Side + Send>, Box<dyn Side + Send>); 3] = [
         (Box::new(Hashes::new()), Box::new(MySql::new())),
         (Box::new(Texts::new()), Box::new(Hashes::new())),
@@ -250,9 +250,9 @@ fn a_move_between_databases_that_are_both_served_loses_nothing() {
     });
 }
 
-/// What two names of one database are told apart by is not how they are written.
+/// Databases are recognised by identity, not by the spelling of their DSN.
 #[test]
-fn an_interrupted_move_is_known_by_other_names_of_its_databases() {
+fn interrupted_move_is_recognised_under_other_dsns() {
     let (file, place) = (Gdbm::new(), Place::new());
     let redis = Hashes::new();
     let table = MySql::new();
@@ -331,7 +331,7 @@ fn a_hard_link_does_not_hide_an_interrupted_move() {
 }
 
 #[test]
-fn a_redis_that_throws_records_away_is_not_moved_into() {
+fn redis_that_evicts_records_is_refused() {
     for policy in ["allkeys-lru", "volatile-ttl"] {
         let (source, redis, place) = (Gdbm::new(), Hashes::new(), Place::new());
         source.plant(&[(&digest(1), Record::full(5))], "UTC");
@@ -346,9 +346,9 @@ fn a_redis_that_throws_records_away_is_not_moved_into() {
     }
 }
 
-/// Neither knows the other's journal.
+/// Neither run has the other's journal.
 #[test]
-fn two_runs_do_not_write_into_one_redis_at_a_time() {
+fn two_runs_do_not_write_to_one_redis_at_a_time() {
     let digests: Vec<String> = (0..20_000).map(digest).collect();
     let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), Record::reported(3))).collect();
     let (source, target, place) = (Hashes::new(), Hashes::new(), Place::new());
@@ -367,7 +367,7 @@ fn two_runs_do_not_write_into_one_redis_at_a_time() {
     let third = spawn(&source.dsn(), &target.dsn(), &["--merge", "--journal=other"]);
     for run in [first, second, third] {
         let output = run.wait_with_output().unwrap();
-        // One that has waited in vain, or has met an unfinished move, has written nothing.
+        // A run that timed out waiting, or found an unfinished move, has written nothing.
         assert!(output.status.code().is_some(), "{output:?}");
     }
     let finished = place.run(&[

@@ -1,4 +1,4 @@
-//! Records that are deleted from the source are on the disk of the destination.
+//! Records are deleted from the source only when they are on the destination's disk.
 
 use super::sides::Gdbm;
 use super::{Place, Record, Side, digest};
@@ -6,9 +6,9 @@ use crate::harness::{Finished, Redis, RedisCluster};
 
 const COUNT: u32 = 200;
 
-/// A Redis that saves snapshots, though not so soon.
+/// A Redis that saves snapshots, but not during the test.
 const SNAPSHOTS: &str = "--appendonly no --save 3600 1";
-/// One that keeps nothing.
+/// A Redis that stores nothing on disk.
 const NOTHING: &str = "--appendonly no --save \"\"";
 
 fn source() -> Gdbm {
@@ -39,7 +39,7 @@ fn expect_moved(finished: &Finished, source: &Gdbm) {
     assert!(source.all().is_empty());
 }
 
-/// Moves records, and kills the Redis at once. Returns it with what it has then.
+/// Moves records, kills the Redis at once, and returns it restarted from its disk.
 #[track_caller]
 fn outlives_a_kill(mut redis: Redis) -> Redis {
     let (source, place) = (source(), Place::new());
@@ -51,7 +51,7 @@ fn outlives_a_kill(mut redis: Redis) -> Redis {
     redis
 }
 
-/// How often a command has been run. The server must not have been killed since.
+/// Returns the number of calls of a command since the server was started.
 fn calls(redis: &Redis, command: &str) -> u32 {
     let stats = redis.cli(&["info", "commandstats"]);
     let calls = stats.split_once(&format!("cmdstat_{command}:calls=")).map(|(_, rest)| rest);
@@ -59,12 +59,12 @@ fn calls(redis: &Redis, command: &str) -> u32 {
 }
 
 #[test]
-fn what_is_moved_is_in_a_snapshot() {
+fn moved_records_are_in_a_snapshot() {
     outlives_a_kill(Redis::with(SNAPSHOTS, &[]));
 }
 
 #[test]
-fn what_is_moved_is_in_the_append_only_file() {
+fn moved_records_are_in_the_append_only_file() {
     outlives_a_kill(Redis::with("", &[]));
     outlives_a_kill(Redis::valkey("--appendfsync everysec"));
 }
@@ -74,7 +74,7 @@ fn the_append_only_file_is_synced_before_the_first_deletion() {
     let servers = [
         (Redis::with("", &[]), "bgrewriteaof"),
         (Redis::valkey("--appendfsync everysec"), "waitaof"),
-        // It waits in vain.
+        // The wait times out.
         (Redis::valkey("--appendfsync no"), "bgrewriteaof"),
     ];
     for (redis, command) in servers {
@@ -90,7 +90,7 @@ fn the_append_only_file_is_synced_before_the_first_deletion() {
 }
 
 #[test]
-fn what_is_moved_is_in_the_snapshots_of_all_nodes() {
+fn moved_records_are_in_the_snapshots_of_all_nodes() {
     let mut cluster = RedisCluster::with(None, |port| format!("--port {port} {SNAPSHOTS}"), &[]);
     let (source, place) = (source(), Place::new());
     let finished = move_to(&place, &source, &cluster.dsn(), &[]);
@@ -101,13 +101,13 @@ fn what_is_moved_is_in_the_snapshots_of_all_nodes() {
 }
 
 #[test]
-fn a_redis_that_keeps_nothing_is_refused() {
+fn redis_without_persistence_is_refused() {
     let (redis, source, place) = (Redis::with(NOTHING, &[]), source(), Place::new());
     let finished = move_to(&place, &source, &dsn(&redis), &[]);
     finished.expect_refusal(&["keeps nothing on its disk", "appendonly yes", "save", "--no-durability"]);
     assert_eq!((source.all().len(), size(&redis)), (COUNT as usize, 0));
     assert!(place.kept().is_empty());
-    // A copy leaves everything in the source.
+    // A copy may go to such a Redis: the source keeps everything.
     let ends = ["--se=gdbm", "--sd", &source.dsn(), "--de=redis", "--dd", &dsn(&redis)];
     assert_eq!(place.run(&ends).code, Some(0));
     redis.cli(&["flushall"]);
@@ -115,7 +115,7 @@ fn a_redis_that_keeps_nothing_is_refused() {
 }
 
 #[test]
-fn a_redis_that_does_not_say_whether_it_saves_is_told_to() {
+fn redis_with_hidden_save_settings_is_saved() {
     let mut redis = Redis::with(&format!("{SNAPSHOTS} --rename-command CONFIG \"\""), &[]);
     let (source, place) = (source(), Place::new());
     let finished = move_to(&place, &source, &dsn(&redis), &[]);
@@ -127,10 +127,10 @@ fn a_redis_that_does_not_say_whether_it_saves_is_told_to() {
 }
 
 #[test]
-fn nothing_is_deleted_when_the_disk_does_not_take_it() {
+fn nothing_is_deleted_if_the_snapshot_fails() {
     let mut redis = Redis::with(SNAPSHOTS, &[]);
     let (source, place) = (source(), Place::new());
-    // A file cannot be put in the place of a directory.
+    // A directory in place of the snapshot file makes saving fail.
     let obstacle = redis.service().directory().join("dump.rdb");
     std::fs::create_dir_all(obstacle.join("full")).unwrap();
     let finished = move_to(&place, &source, &dsn(&redis), &[]);
@@ -138,7 +138,7 @@ fn nothing_is_deleted_when_the_disk_does_not_take_it() {
     assert!(finished.code == Some(1) && told, "{finished:?}");
     assert_eq!(source.all().len(), COUNT as usize);
     std::fs::remove_dir_all(&obstacle).unwrap();
-    // A Redis whose last snapshot failed takes no changes until one succeeds.
+    // A Redis whose last snapshot failed refuses writes until one succeeds.
     assert!(redis.cli(&["save"]).contains("OK"));
     expect_moved(&move_to(&place, &source, &dsn(&redis), &[]), &source);
 }

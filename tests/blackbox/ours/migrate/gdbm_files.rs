@@ -1,4 +1,4 @@
-//! gdbm files as such.
+//! gdbm files: exact copies, locks, repair, and large values.
 
 use std::fs;
 
@@ -8,9 +8,9 @@ use super::sides::{Gdbm, Hashes};
 use super::{Place, Record, Side, ZONES, digest, snapshot};
 
 #[test]
-fn a_copy_from_file_to_file_is_exact_to_the_letter() {
+fn copy_between_files_is_byte_for_byte() {
     let texts = [
-        // In New York, in the hour that the autumn night has twice, and in the one that the spring night lacks.
+        // In New York, in the repeated hour in autumn and in the skipped hour in spring.
         "1,5,2026-11-01 01:30:00.123456,2026-11-01 01:30:00.123457,3,2026-11-01 00:59:59,2026-11-01 02:00:00",
         "1,5,2026-03-08 02:30:00,2026-03-08 02:30:00.000001,0,None,None",
         "1,5,2026-03-08 01:59:59.999999,2026-03-08 03:00:00,0,None,None",
@@ -31,7 +31,7 @@ fn a_copy_from_file_to_file_is_exact_to_the_letter() {
         destination.expect_when(zone, &source.all());
         let told = place.migrate(&source, &destination, &["--verify-only"]).verified();
         assert_eq!(told.complete, Some((texts.len() as u64, 0)), "{zone}");
-        // A difference of a microsecond is one.
+        // A difference of a microsecond is found.
         let other = texts[0].replace(".123457", ".123458");
         destination.put(&[(digest(0).into_bytes(), other.into_bytes())]);
         let told = place.migrate(&source, &destination, &["--verify-only"]).verified();
@@ -44,20 +44,20 @@ fn a_copy_from_file_to_file_is_exact_to_the_letter() {
 }
 
 #[test]
-fn dates_at_the_edges_of_the_calendar_are_copied_to_the_letter() {
+fn dates_at_the_limits_of_the_calendar_are_copied_byte_for_byte() {
     for zone in ZONES {
         let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::at(zone));
         let text = "1,1,0001-01-01 00:00:00,9999-12-31 23:59:59.999999,0,None,None";
         source.put(&[(digest(1).into_bytes(), text.as_bytes().to_vec())]);
         place.migrate(&source, &destination, &["--delete"]);
         destination.expect_when(zone, &[(digest(1), text.to_owned())].into());
-        // Nothing has been changed for lack of room, so that is not said.
+        // Nothing was clamped, and nothing is reported as clamped.
         place.migrate(&destination, &source, &[]).expect_plain(&source, 1);
     }
 }
 
 #[test]
-fn a_source_is_only_read() {
+fn source_file_is_not_changed() {
     let (source, destination) = (Gdbm::new(), Hashes::new());
     let records: Vec<String> = (0..100).map(digest).collect();
     let records: Vec<_> = records.iter().map(|digest| (digest.as_str(), Record::full(5))).collect();
@@ -80,7 +80,7 @@ fn a_source_is_only_read() {
 }
 
 #[test]
-fn a_move_to_a_file_leaves_nothing_beside_it() {
+fn move_leaves_no_other_files() {
     let (source, destination) = (Gdbm::new(), Gdbm::new());
     source.plant(&[(&digest(1), Record::full(5))], "UTC");
     let names = |side: &Gdbm| {
@@ -97,7 +97,7 @@ fn a_move_to_a_file_leaves_nothing_beside_it() {
 }
 
 #[test]
-fn a_file_whose_server_was_killed_is_migrated() {
+fn file_of_a_killed_server_is_migrated() {
     let (source, destination, place) = (Gdbm::new(), Hashes::new(), Place::new());
     let server = source.home().start();
     let digests: Vec<String> = (0..50).map(digest).collect();
@@ -106,7 +106,7 @@ fn a_file_whose_server_was_killed_is_migrated() {
     }
     server.signal(Signal::SIGKILL);
     drop(server);
-    // What only looks has to leave it as it is.
+    // Runs that only read must leave the file unchanged.
     let before = snapshot(&source.home().directory());
     for option in ["--dry-run", "--verify-only"] {
         let finished = place.migrate(&source, &destination, &[option]);
@@ -120,13 +120,13 @@ fn a_file_whose_server_was_killed_is_migrated() {
     assert_eq!(destination.all().len(), 50);
     let told = place.migrate(&source, &destination, &["--verify-only"]).verified();
     assert_eq!(told.complete, Some((50, 0)));
-    // And the server goes on with it.
+    // A server can use the file again.
     let server = source.home().start();
     assert_eq!(server.request("check", &[&digests[0]]).counts(), (1, 0));
 }
 
 #[test]
-fn a_large_value_is_damaged_and_large_junk_is_skipped() {
+fn large_value_fails_and_large_foreign_key_is_skipped() {
     let (source, destination) = (Gdbm::new(), Gdbm::new());
     source.put(&[
         (digest(1).into_bytes(), vec![b'1'; 1_000_000]),
@@ -137,6 +137,6 @@ fn a_large_value_is_damaged_and_large_junk_is_skipped() {
     let told = finished.migrated();
     assert_eq!((told.complete, told.skipped), (Some((1, 1)), 1));
     assert_eq!(told.named, [digest(1)].into());
-    // The value is not repeated.
+    // The value is not in the output.
     assert!(finished.stdout.len() < 1000, "{}", finished.stdout.len());
 }

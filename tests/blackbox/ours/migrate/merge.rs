@@ -1,4 +1,4 @@
-//! Uniting two databases.
+//! Merges with `--merge`.
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
 use super::{Content, Place, Planted, Record, SECOND, Side, THEN, Tally, Told, digest, tally};
@@ -6,7 +6,7 @@ use super::{Content, Place, Planted, Record, SECOND, Side, THEN, Tally, Told, di
 const MERGE: [&str; 3] = ["--merge", "--journal", "journal"];
 
 #[test]
-fn sums_stop_at_the_limit() {
+fn sums_are_clamped_at_the_limit() {
     for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
         let (source, place, limit) = (Gdbm::new(), Place::new(), destination.limit());
         let digests: Vec<String> = (0..5).map(digest).collect();
@@ -22,7 +22,7 @@ fn sums_stop_at_the_limit() {
         let full = digests.iter().map(|digest| (digest.as_str(), Record::reported(limit)));
         let expected = destination.showing(&full.collect::<Vec<_>>(), "UTC");
         destination.expect(&expected);
-        // What did not fit does not come in by another run.
+        // A rerun does not add what was clamped.
         let finished = place.migrate(&source, destination, &MERGE);
         let told = finished.migrated();
         assert_eq!((told.complete, told.before), (Some((0, 0)), 5), "{finished:?}");
@@ -55,7 +55,7 @@ fn all_spellings_of_a_digest_are_added_once() {
     destination.expect(&expected(1111, 55));
     source.plant(&[(&upper, Record::reported(12))], "UTC");
     let told = place.migrate(&source, &destination, &MERGE).migrated();
-    // Whether all spellings count then or the one that has grown is left open.
+    // The number of transferred keys may include all spellings or only the one that has grown.
     let (transferred, failed) = told.complete.unwrap();
     assert!(transferred >= 1 && failed == 0 && transferred + told.before == 4, "{told:?}");
     destination.expect(&expected(1113, 55));
@@ -75,7 +75,7 @@ fn a_merge_that_deletes_empties_the_source() {
         let both = |a_is| destination.showing(&[(&a, a_is), (&b, Record::reported(3))], "UTC");
         destination.expect(&both(Record::full(5).and(Record::full(7))));
         assert_eq!(source.all(), Content::new());
-        // What is counted there anew is added anew.
+        // Counts of a new record under the key are added.
         let anew = Record { reports: tally(1, THEN + 60 * SECOND, THEN + 61 * SECOND), ..Record::default() };
         source.plant(&[(&a, anew)], "UTC");
         let told = place.migrate(source, &destination, &options).migrated();
@@ -107,7 +107,7 @@ fn two_sources_are_merged_into_one_destination() {
         assert_eq!((told.complete, told.before), (Some((0, 0)), 2));
     }
     destination.expect(&destination.showing(&expected, "UTC"));
-    // A journal knows of one migration only.
+    // A journal belongs to one migration.
     let refused = place.migrate(&second, &destination, &["--merge", "--journal=one"]);
     refused.expect_refusal(&["one"]);
     destination.expect(&destination.showing(&expected, "UTC"));
@@ -116,7 +116,7 @@ fn two_sources_are_merged_into_one_destination() {
 }
 
 #[test]
-fn times_are_united_where_some_are_missing() {
+fn missing_times_are_taken_from_the_other_record() {
     for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
         let (source, place) = (Gdbm::new(), Place::new());
         let none = Tally { count: 2, first: None, last: None };
@@ -144,7 +144,7 @@ fn times_are_united_where_some_are_missing() {
 }
 
 #[test]
-fn fractions_of_seconds_are_united_too() {
+fn fractions_of_seconds_are_merged() {
     let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::new());
     let record = |first, last| Record { reports: tally(1, first, last), ..Record::default() };
     let (a, b) = (record(THEN + 5, THEN + 7), record(THEN + 4, THEN + 6));
@@ -155,7 +155,7 @@ fn fractions_of_seconds_are_united_too() {
 }
 
 #[test]
-fn a_merge_is_verified_by_what_it_must_hold_at_least() {
+fn merge_is_verified_as_a_minimum() {
     let (source, destination, place) = (Gdbm::new(), MySql::new(), Place::new());
     let (a, b) = (digest(1), digest(2));
     source.plant(&[(&a, Record::full(5)), (&b, Record::full(7))], "UTC");
@@ -169,7 +169,7 @@ fn a_merge_is_verified_by_what_it_must_hold_at_least() {
     let verify = [&MERGE[..], &["--verify-only"]].concat();
     let told = place.migrate(&source, &destination, &verify).verified();
     assert_eq!((told.complete, told.named.len()), (Some((2, 0)), 0));
-    // Without it the sum is another record.
+    // Without --merge the sum differs.
     let told = place.migrate(&source, &destination, &["--verify-only"]).verified();
     assert_eq!((told.complete, told.named), (Some((2, 1)), [a.clone()].into()));
     for change in ["r_count = 4", "wl_count = 5", "r_entered = '2020-01-01'", "wl_updated = '2001-01-01'"] {
@@ -183,7 +183,7 @@ fn a_merge_is_verified_by_what_it_must_hold_at_least() {
 }
 
 #[test]
-fn what_is_damaged_in_the_destination_fails_and_stays() {
+fn corrupt_record_in_the_destination_fails_and_stays() {
     for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new()] {
         let (source, place) = (Gdbm::new(), Place::new());
         let (a, b) = (digest(1), digest(2));
@@ -200,7 +200,7 @@ fn what_is_damaged_in_the_destination_fails_and_stays() {
         destination.expect(&expected);
         let left: Content = before.into_iter().filter(|(key, _)| *key == a).collect();
         source.expect(&left);
-        // Repaired, it goes on.
+        // After the repair the merge succeeds.
         destination.plant(&[(&a, Record::full(1))], "UTC");
         let told = place.migrate(&source, destination, &options).migrated();
         assert_eq!((told.complete, told.deleted), (Some((1, 0)), 1));
@@ -211,11 +211,11 @@ fn what_is_damaged_in_the_destination_fails_and_stays() {
     }
 }
 
-/// Adds to records of all shapes that others have left in a destination.
+/// Merges into existing records in every stored form.
 fn records_of_all_shapes_are_added_to(destination: &dyn Side) {
     let (source, place) = (Gdbm::new(), Place::new());
     let mut there = destination.awkward("UTC");
-    // What is below zero is another test's.
+    // Another test covers negative counts.
     there.retain(|planted| planted.says.unwrap().reports.count >= 0);
     let raw = |planted: &Planted| (planted.key.clone(), planted.raw.clone());
     destination.put(&there.iter().map(raw).collect::<Vec<_>>());
@@ -234,8 +234,8 @@ fn records_of_all_shapes_are_added_to(destination: &dyn Side) {
     assert!(arrived == expected, "{arrived:#?}\nis not\n{expected:#?}");
 }
 
-/// A record without what says nothing and may stay where nothing is added: other fields of a hash, and in a
-/// row the dates of a count of 0 and dates of nothing.
+/// Removes from a stored record what has no meaning and may stay in a merge: other fields of a hash, and in a row the
+/// dates of a count of 0 and zero dates.
 fn plain(text: &str) -> String {
     let mut fields: Vec<&str> = text.split('\t').collect();
     for tally in fields.chunks_exact_mut(3) {
@@ -269,7 +269,7 @@ fn records_of_all_shapes_in_mysql_are_added_to() {
 }
 
 #[test]
-fn what_is_below_zero_is_added_to_as_well() {
+fn negative_counts_are_added_to() {
     for destination in [&Gdbm::new() as &dyn Side, &Hashes::new(), &Texts::new(), &MySql::new()] {
         let (source, place) = (Gdbm::new(), Place::new());
         source.plant(&[(&digest(1), Record::reported(3))], "UTC");
@@ -279,7 +279,7 @@ fn what_is_below_zero_is_added_to_as_well() {
     }
 }
 
-/// Many digests in several spellings each, which a scan meets far apart.
+/// Many digests with several spellings each, far apart in the scan.
 fn spellings_far_apart_are_added(source: &dyn Side) {
     const COUNT: u32 = 3000;
     let digests: Vec<String> = (0..COUNT).map(digest).collect();

@@ -1,7 +1,7 @@
-//! pyzor-migrate: what arrives where, what is said of it, and what is left alone.
+//! Tests of pyzor-migrate: the records that arrive, the output, and the files and records that it must not touch.
 //!
-//! A database is filled and looked at by other programs than ours: Debian's Python, `redis-cli`,
-//! `mariadb`. A pair of engines joins the battery by one line in `pairs`.
+//! Databases are filled and read by other programs: Debian's Python, `redis-cli`, `mariadb`. To test another pair of
+//! engines, add a line to `pairs`.
 
 mod ages;
 mod deletion;
@@ -32,13 +32,13 @@ use record::{Record, SECOND, THEN, Tally, digest, local_date, tally};
 use report::{MIGRATED, Told, expect_rate};
 use side::{Content, Planted, Side};
 
-/// The password of every server here. No run of the program may say it, whatever it is asked to do.
+/// The password of every server in these tests. The program must never print it.
 const PASSWORD: &str = "Hush0NeverShown";
 
-/// Zones in which every pair is tried. Texts and gdbm files have local dates.
+/// Time zones in which every pair is tested, because redis_v0 and gdbm files have local dates.
 const ZONES: [&str; 2] = ["UTC", "America/New_York"];
 
-/// All files below a directory with what is in them and when that was changed.
+/// Returns all files below a directory with their contents and modification times.
 fn snapshot(directory: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(directory).unwrap() {

@@ -1,4 +1,4 @@
-//! The command line, and what is said on the way.
+//! The command line, progress and results.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use super::sides::{Gdbm, Hashes, MySql, Texts};
 use super::{Content, PASSWORD, Place, Record, Side, Told, digest, snapshot};
 use crate::harness::{Finished, run};
 
-/// A gdbm file with one record, and where another one may come to be.
+/// A gdbm file with one record, and the path of another.
 fn files() -> (Gdbm, Gdbm, Content) {
     let (source, destination) = (Gdbm::new(), Gdbm::new());
     let digest = digest(1);
@@ -18,8 +18,8 @@ fn files() -> (Gdbm, Gdbm, Content) {
     (source, destination, content)
 }
 
-/// Asserts that the command line was refused with exit code 2 or, where a bad value may be found late, 1, and
-/// with one line of error that has this text in it.
+/// Asserts that the command line was refused with one error line that contains this text, and with exit code 2 (or 1 if
+/// a bad value may be found late).
 #[track_caller]
 fn expect_misuse(finished: &Finished, codes: &[i32], text: &str) {
     let errors: Vec<&str> = finished.stderr.lines().filter(|line| line.contains("error: ")).collect();
@@ -33,7 +33,7 @@ fn expect_misuse(finished: &Finished, codes: &[i32], text: &str) {
 }
 
 #[test]
-fn a_missing_option_is_told_as_the_established_program_does() {
+fn missing_option_has_the_established_message() {
     let (source, destination, _) = files();
     let place = Place::new();
     let (from, to) = (source.dsn(), destination.dsn());
@@ -51,7 +51,7 @@ fn a_missing_option_is_told_as_the_established_program_does() {
 }
 
 #[test]
-fn an_unsupported_engine_is_told_as_the_established_program_does() {
+fn unsupported_engine_has_the_established_message() {
     let (source, destination, _) = files();
     let place = Place::new();
     let (from, to) = (source.dsn(), destination.dsn());
@@ -73,7 +73,7 @@ fn an_unsupported_engine_is_told_as_the_established_program_does() {
 }
 
 #[test]
-fn options_may_be_abbreviated_and_written_in_every_way() {
+fn options_may_be_abbreviated_and_written_in_both_forms() {
     for arguments in [
         &["--se", "gdbm", "--sd", "FROM", "--de", "gdbm", "--dd", "TO"][..],
         &["--se=gdbm", "--sd=FROM", "--de=gdbm", "--dd=TO"],
@@ -89,7 +89,7 @@ fn options_may_be_abbreviated_and_written_in_every_way() {
         ],
         &["--source-engine=gdbm", "--source-dsn=FROM", "--destination-engine=gdbm", "--destination-dsn=TO"],
         &["--source-e=gdbm", "--source-d", "FROM", "--destination-e", "gdbm", "--destination-d=TO"],
-        // The last of repeated ones counts.
+        // The last of repeated options wins.
         &[
             "--se=mysql",
             "--se=gdbm",
@@ -129,7 +129,7 @@ fn misuse_of_the_command_line_is_refused() {
         (&["--merge"], "--journal"),
         (&["--journal"], "--journal"),
         (&["--delete=yes"], "--delete"),
-        // Nothing has been written that could be compared.
+        // A dry run writes nothing that could be compared.
         (&["--dry-run", "--verify"], "--dry-run"),
     ] {
         let finished = place.migrate(&source, &destination, options);
@@ -139,7 +139,7 @@ fn misuse_of_the_command_line_is_refused() {
 }
 
 #[test]
-fn help_and_version_are_told() {
+fn help_and_version_are_printed() {
     let place = Place::new();
     for option in ["-h", "--help"] {
         let finished = place.run(&[option]);
@@ -191,7 +191,7 @@ fn a_dsn_may_be_the_first_line_of_a_file() {
         finished.expect_plain(&destination, 1);
         destination.expect_when(&format!("{end:?}"), &destination.showing(&records, "UTC"));
     }
-    // Of a relative path the working directory is the beginning, not the directory of the file.
+    // A relative path in the file is relative to the working directory, not to the file.
     let (source, destination, content) = files();
     place.file("to", destination.dsn());
     fs::copy(source.path(), place.work().join("copy.db")).unwrap();
@@ -204,7 +204,7 @@ fn a_dsn_may_be_the_first_line_of_a_file() {
 }
 
 #[test]
-fn a_file_that_has_no_dsn_is_refused() {
+fn file_without_a_dsn_is_refused() {
     let place = Place::new();
     let (_, destination, _) = files();
     place.file("empty", "");
@@ -241,7 +241,7 @@ fn a_file_that_has_no_dsn_is_refused() {
 }
 
 #[test]
-fn a_file_for_a_dsn_that_may_not_be_read_is_refused() {
+fn unreadable_file_for_a_dsn_is_refused() {
     let place = Place::new().unprivileged();
     place.file("from", PASSWORD);
     fs::set_permissions(place.work().join("from"), fs::Permissions::from_mode(0o0)).unwrap();
@@ -251,7 +251,7 @@ fn a_file_for_a_dsn_that_may_not_be_read_is_refused() {
 }
 
 #[test]
-fn a_path_may_begin_at_the_working_directory_or_at_home() {
+fn path_may_be_relative_or_begin_with_a_tilde() {
     let (source, destination, content) = files();
     let place = Place::new();
     fs::copy(source.path(), place.work().join("here.db")).unwrap();
@@ -266,7 +266,7 @@ fn a_path_may_begin_at_the_working_directory_or_at_home() {
     assert!(place.home().join("new.db").exists());
 }
 
-/// Everything that is said, but for the last line, which says how long it took and how quick that was.
+/// Returns the output without the last line, which gives the elapsed time and the rate.
 #[track_caller]
 fn without_rate(said: &str) -> String {
     let (rest, rate) = said.trim_end().rsplit_once('\n').unwrap();
@@ -275,7 +275,7 @@ fn without_rate(said: &str) -> String {
 }
 
 #[test]
-fn every_hundred_thousand_records_are_told_unless_it_is_to_be_quiet() {
+fn progress_is_printed_every_100000_records_unless_quiet() {
     const COUNT: u32 = 200_000;
     let (source, destination) = (Gdbm::new(), Gdbm::new());
     let raw = source.raw(&Record::full(5), "UTC");
@@ -293,14 +293,14 @@ fn every_hundred_thousand_records_are_told_unless_it_is_to_be_quiet() {
     assert_eq!(finished.stderr, "");
     on_a_terminal(&source, &destination, "", |shown, stdout| {
         assert_eq!(without_rate(stdout), closing);
-        // Whatever it looks like, it moves.
+        // The bar moves.
         assert!(shown.contains('\r') || shown.contains('\x1b'), "{shown:?}");
         assert!(shown.contains("200000") || shown.contains("200,000"), "{shown:?}");
     });
 }
 
 #[test]
-fn a_terminal_is_left_alone_if_it_is_to_be_quiet() {
+fn quiet_run_shows_no_bar_on_a_terminal() {
     let (source, destination, content) = files();
     on_a_terminal(&source, &destination, "--quiet", |shown, stdout| {
         let closing = "Migration complete, 1 records transferred successfully, 0 records failed\n";
@@ -309,7 +309,7 @@ fn a_terminal_is_left_alone_if_it_is_to_be_quiet() {
     destination.expect(&content);
 }
 
-/// Runs a migration whose standard error is a terminal, and examines what that shows and the standard output.
+/// Runs a migration with a terminal as standard error, and checks both outputs.
 fn on_a_terminal(source: &Gdbm, destination: &Gdbm, option: &str, examine: impl Fn(&str, &str)) {
     let place = Place::new();
     let program = env!("CARGO_BIN_EXE_pyzor-migrate");
@@ -325,7 +325,7 @@ fn on_a_terminal(source: &Gdbm, destination: &Gdbm, option: &str, examine: impl 
 }
 
 #[test]
-fn to_be_quiet_leaves_failures_and_the_closing_lines() {
+fn quiet_run_prints_failures_and_closing_lines() {
     let (source, destination, content) = files();
     source.put(&[(digest(2).into_bytes(), b"garbage".to_vec()), (b"junk".to_vec(), b"junk".to_vec())]);
     let told = Place::new().migrate(&source, &destination, &["--quiet"]).migrated();
@@ -335,7 +335,7 @@ fn to_be_quiet_leaves_failures_and_the_closing_lines() {
 }
 
 #[test]
-fn records_that_fail_are_named_by_their_keys() {
+fn failed_records_are_reported_by_key() {
     let (source, destination, _) = files();
     let keys = [digest(2), digest(3).to_uppercase(), format!("b'{}'", digest(4))];
     for key in &keys {
@@ -358,7 +358,7 @@ fn an_empty_source_is_migrated() {
         (Box::new(MySql::new()), Box::new(Texts::new())),
     ];
     for (source, destination) in sides {
-        // A database that exists.
+        // The database of the other option exists.
         source.put(&[(digest(1).into_bytes(), source.raw(&Record::full(1), "UTC"))]);
         let place = Place::new();
         let other = Gdbm::new();
@@ -369,7 +369,7 @@ fn an_empty_source_is_migrated() {
     }
 }
 
-/// Ways to say where a database is that cannot be right, by engine.
+/// Malformed DSNs by engine.
 fn malformed() -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
     for engine in ["redis", "redis_v0"] {
@@ -395,7 +395,7 @@ fn malformed() -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn a_malformed_dsn_is_one_line_that_says_which_one() {
+fn malformed_dsn_is_reported_in_one_line_with_its_option() {
     let (source, destination, _) = files();
     let place = Place::new();
     let files = snapshot(place.directory.path());

@@ -1,5 +1,5 @@
-//! Journals of databases whose records change between the runs: are merged into, counted into, deleted and counted
-//! anew, or read in another time zone.
+//! Journals of databases whose records change between runs: records are merged in, reported, deleted and reported again,
+//! or read in another time zone.
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
 use super::{Place, Record, SECOND, Side, THEN, Tally, digest, tally};
@@ -9,7 +9,7 @@ fn sources() -> [Box<dyn Side>; 4] {
     [Box::new(Gdbm::new()), Box::new(Hashes::new()), Box::new(Texts::new()), Box::new(MySql::new())]
 }
 
-/// Where a server counts into this database.
+/// Returns the homedir of a server that uses this database.
 fn home_of(side: &dyn Side) -> Home {
     let settings = format!("CleanupAge = 0\nEngine = {}\nDigestDB = {}\n", side.engine(), side.dsn());
     Home::open().config(&settings)
@@ -19,7 +19,7 @@ fn reported(tally: Tally) -> Record {
     Record { reports: tally, ..Record::default() }
 }
 
-/// Adds one database to another one, with a journal of that name.
+/// Merges one database into another with a journal of this name.
 #[track_caller]
 fn add(place: &Place, from: &dyn Side, to: &dyn Side, journal: &str, more: &[&str]) {
     let options = [&["--merge", "--journal", journal][..], more].concat();
@@ -29,7 +29,7 @@ fn add(place: &Place, from: &dyn Side, to: &dyn Side, journal: &str, more: &[&st
 
 #[test]
 fn two_databases_are_added_up_once_in_every_order() {
-    // Before the first one, in the middle, at its end, and all of it later; and one without times.
+    // Earlier, overlapping the start, inside, overlapping the end, and later than the other record; and without times.
     let others = [
         tally(3, THEN - 50 * SECOND, THEN - 20 * SECOND),
         tally(3, THEN - 50 * SECOND, THEN + 5 * SECOND),
@@ -61,14 +61,14 @@ fn two_databases_are_added_up_once_in_every_order() {
 }
 
 #[test]
-fn what_is_counted_after_a_run_is_added_once() {
+fn counts_after_a_run_are_added_once() {
     let ahead = (unix_time() + 3600) * SECOND;
     let records = [
-        // Without times, which the next report sets.
+        // Without times: the next report sets them.
         Tally { count: 5, first: None, last: None },
         Tally { count: 5, first: None, last: Some(THEN) },
         tally(5, THEN, THEN + SECOND),
-        // Counted by a clock that is ahead.
+        // Reported by a server whose clock is ahead.
         tally(5, THEN, ahead),
         tally(5, ahead, ahead),
     ];
@@ -101,9 +101,9 @@ fn expect_counts(a: &dyn Side, c: &Gdbm, digests: &[String], expected: i64) {
     }
 }
 
-/// Moved, and then counted anew: by clocks that are behind what was moved, too.
+/// Moved and then reported again, also by servers whose clock is behind the moved times.
 #[test]
-fn what_is_counted_anew_after_a_move_is_added_whole() {
+fn new_record_after_a_move_is_added_whole() {
     let ahead = (unix_time() + 3600) * SECOND;
     let records = [tally(5, THEN, THEN + SECOND), tally(5, THEN, ahead), tally(5, ahead, ahead)];
     let digests: Vec<String> = (0..3).map(digest).collect();
@@ -123,9 +123,9 @@ fn what_is_counted_anew_after_a_move_is_added_whole() {
     }
 }
 
-/// Other names of the same zone are the same zone.
+/// Other names of the same zone are accepted.
 #[test]
-fn a_journal_is_for_one_time_zone_of_local_dates() {
+fn journal_belongs_to_one_time_zone_of_local_dates() {
     let (file, text) = (Gdbm::new(), Texts::new());
     let hashes = Hashes::new();
     for (a, c) in [
@@ -151,7 +151,7 @@ fn a_journal_is_for_one_time_zone_of_local_dates() {
             c.expect(&before);
         }
     }
-    // Seconds since the epoch have no zone.
+    // Seconds since the epoch do not depend on a zone.
     let (a, c) = (Hashes::new(), MySql::new());
     let mut place = Place::at("Europe/Berlin");
     a.plant(&[(&digest(1), Record::full(5))], "UTC");
@@ -161,9 +161,9 @@ fn a_journal_is_for_one_time_zone_of_local_dates() {
     assert_eq!((told.complete, told.before), (Some((0, 0)), 1));
 }
 
-/// A record that the program itself has deleted is not there any more: what comes under its key is another one.
+/// After the program has deleted a record, a record under the same key is a new one.
 #[test]
-fn what_is_merged_into_an_emptied_source_is_added_whole() {
+fn records_merged_into_an_emptied_source_are_added_whole() {
     let digests: Vec<String> = (0..2).map(digest).collect();
     for a in sources() {
         let (b, c, place) = (Gdbm::new(), Gdbm::new(), Place::new());
@@ -186,14 +186,14 @@ fn what_is_merged_into_an_emptied_source_is_added_whole() {
     }
 }
 
-/// From a database that others are merged into everything is moved on.
+/// The destination of one merge is the source of a move.
 #[test]
-fn what_was_moved_on_is_not_added_again() {
+fn records_moved_on_from_the_destination_are_not_added_again() {
     let (a, c, d, place) = (Gdbm::new(), Hashes::new(), Gdbm::new(), Place::new());
     for (count, expected) in [(5, 5), (8, 8), (8, 8)] {
         a.plant(&[(&digest(1), Record::reported(count))], "UTC");
         let finished = place.migrate(&a, &c, &["--merge", "--journal", "ac"]);
-        // The operator is told that the destination does not have it any more.
+        // The output says that the destination no longer has the records.
         let is_gone =
             finished.stdout.contains("1 records had been transferred before and are not in the destination");
         assert_eq!((finished.code, is_gone), (Some(i32::from(is_gone)), d.is_there()), "{finished:?}");

@@ -1,4 +1,4 @@
-//! Statements that a server still runs when the program that has sent them is gone.
+//! Statements that MySQL still runs after the program that sent them was killed.
 
 use std::process::{Child, Stdio};
 use std::thread;
@@ -10,7 +10,7 @@ use crate::harness::eventually;
 
 const RECORDS: u32 = 3000;
 
-/// A source and a table that takes four milliseconds for each row.
+/// A source, and a table that takes 4 ms for each row.
 fn slow() -> (Gdbm, MySql, Vec<String>) {
     let (source, table) = (Gdbm::new(), MySql::new());
     let digests: Vec<String> = (0..RECORDS).map(digest).collect();
@@ -28,7 +28,7 @@ fn slow() -> (Gdbm, MySql, Vec<String>) {
     (source, table, digests)
 }
 
-/// Starts the program, which is killed when the server has begun its nth statement that writes.
+/// Starts the program and kills it when the server has begun its nth writing statement.
 fn kill_in_statement(place: &Place, source: &Gdbm, table: &MySql, options: &[&str], nth: usize) {
     let (from, to) = (source.dsn(), table.dsn());
     let ends = ["--se=gdbm", "--sd", &from, "--de=mysql", "--dd", &to];
@@ -60,7 +60,7 @@ fn expect_sums(table: &MySql, digests: &[String], first: i64, rest: i64) {
 }
 
 #[test]
-fn a_statement_that_outlives_a_kill_is_waited_for() {
+fn merge_waits_for_a_statement_of_a_killed_merge() {
     for nth in [1, 2] {
         let (source, table, digests) = slow();
         let place = Place::new();
@@ -71,9 +71,9 @@ fn a_statement_that_outlives_a_kill_is_waited_for() {
     }
 }
 
-/// A copy that is killed must not put its old records over what was counted since.
+/// A killed copy must not overwrite later reports with its old records.
 #[test]
-fn a_copy_waits_for_a_statement_of_one_that_was_killed() {
+fn copy_waits_for_a_statement_of_a_killed_copy() {
     let (source, table, digests) = slow();
     let place = Place::new();
     kill_in_statement(&place, &source, &table, &[], 1);
@@ -81,7 +81,7 @@ fn a_copy_waits_for_a_statement_of_one_that_was_killed() {
     source.plant(&records, "UTC");
     let finished = place.migrate(&source, &table, &[]);
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    // Whatever is still to be done has been done by then.
+    // Every statement has ended by then.
     let quiet =
         format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = '{}'", table.name());
     eventually("the end of all statements", || (table.mariadb().sql(&quiet).trim() == "0").then_some(()));
@@ -89,7 +89,7 @@ fn a_copy_waits_for_a_statement_of_one_that_was_killed() {
 }
 
 #[test]
-fn two_runs_do_not_write_into_one_table_at_a_time() {
+fn two_runs_do_not_write_to_one_table_at_a_time() {
     let (source, table, _) = slow();
     let place = Place::new();
     let (from, to) = (source.dsn(), table.dsn());

@@ -1,4 +1,4 @@
-//! What every pair of engines does alike. A pair joins by one line at the end of this file.
+//! Tests of every pair of engines. To add a pair, add a line at the end of this file.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::{
     Content, MIGRATED, Place, Planted, Record, SECOND, Side, THEN, Told, ZONES, digest, snapshot, tally,
 };
 
-/// A source with these records and a destination.
+/// Creates a source with these records, and a destination.
 fn ends<S: Side, D: Side>(records: &[Planted]) -> (S, D) {
     let source = S::lenient();
     let raw = |planted: &Planted| (planted.key.clone(), planted.raw.clone());
@@ -14,7 +14,7 @@ fn ends<S: Side, D: Side>(records: &[Planted]) -> (S, D) {
     (source, D::new())
 }
 
-/// Valid records of all shapes, in the usual database of the source.
+/// Creates a source with valid records in every stored form.
 fn awkward<S: Side>(zone: &str) -> (S, Vec<(String, Record)>) {
     let source = S::new();
     let records = source.awkward(zone);
@@ -28,7 +28,7 @@ fn borrowed(records: &[(String, Record)]) -> Vec<(&str, Record)> {
     records.iter().map(|(digest, record)| (digest.as_str(), *record)).collect()
 }
 
-/// What is said of such records when all have arrived.
+/// Returns the expected output when all of these records have arrived.
 fn all_arrived(records: &[(String, Record)], destination: &dyn Side) -> Told {
     let limit = destination.limit();
     let is_beyond = |record: &Record| record.reports.count > limit || record.whitelists.count > limit;
@@ -51,15 +51,15 @@ fn valid_records_of_all_shapes_arrive<S: Side, D: Side>() {
     }
 }
 
-/// Odd keys and damaged records, and what becomes of them.
+/// Odd keys and corrupt records, and the expected result.
 struct Odd {
     planted: Vec<Planted>,
-    /// What arrives.
+    /// The records that arrive.
     arrives: Vec<(String, Record)>,
     told: Told,
 }
 
-/// Records that have to be repaired, or cannot be.
+/// Creates a source with records that must be repaired or cannot be.
 fn odd<S: Side>(zone: &str) -> Odd {
     let source = S::lenient();
     let damaged = source.damaged();
@@ -109,7 +109,7 @@ fn odd<S: Side>(zone: &str) -> Odd {
             says: Some(record),
         });
     }
-    // A damaged record does not keep the good one of another spelling from arriving.
+    // A corrupt record does not stop a good one under another spelling.
     let (g, h) = (next(), next());
     for (fine, broken) in [(g.clone(), upper(&g)), (upper(&h), h.clone())] {
         odd.planted.push(Planted { key: fine.into_bytes(), raw: source.raw(&late, zone), says: Some(late) });
@@ -145,14 +145,14 @@ fn odd<S: Side>(zone: &str) -> Odd {
         ..Told::default()
     };
     for (at, key) in junk.into_iter().enumerate() {
-        // What is in a record that is none is nobody's business.
+        // The content of a corrupt record is not printed.
         let raw = if at % 3 == 0 { damaged[0].clone() } else { source.raw(&late, zone) };
         odd.planted.push(Planted { key, raw, says: None });
     }
     odd
 }
 
-fn odd_keys_are_repaired_and_others_left_alone<S: Side, D: Side>() {
+fn odd_keys_are_repaired_and_foreign_keys_skipped<S: Side, D: Side>() {
     let odd = odd::<S>("UTC");
     let (source, destination): (S, D) = ends(&odd.planted);
     let before = source.all();
@@ -163,7 +163,7 @@ fn odd_keys_are_repaired_and_others_left_alone<S: Side, D: Side>() {
     source.expect(&before);
 }
 
-fn what_has_arrived_is_deleted_and_nothing_else<S: Side, D: Side>() {
+fn only_records_that_have_arrived_are_deleted<S: Side, D: Side>() {
     let odd = odd::<S>("UTC");
     let (source, destination): (S, D) = ends(&odd.planted);
     let all = source.all();
@@ -180,7 +180,7 @@ fn what_has_arrived_is_deleted_and_nothing_else<S: Side, D: Side>() {
     let left: Content = all.into_iter().filter(|(key, _)| !gone.contains(key)).collect();
     source.expect(&left);
 
-    // Once more with what is left.
+    // Again, with the records that are left.
     let finished = place.migrate(&source, &destination, &["--delete"]);
     let told = finished.migrated();
     let failed = told.named.len() as u64;
@@ -192,7 +192,7 @@ fn what_has_arrived_is_deleted_and_nothing_else<S: Side, D: Side>() {
     source.expect(&left);
 }
 
-fn a_source_without_trouble_is_empty_after_a_move<S: Side, D: Side>() {
+fn source_without_failures_is_empty_after_a_move<S: Side, D: Side>() {
     let (source, records) = awkward::<S>("UTC");
     let (destination, place) = (D::new(), Place::new());
     let finished = place.migrate(&source, &destination, &["--delete", "--verify"]);
@@ -222,7 +222,7 @@ fn a_dry_run_counts_and_changes_nothing<S: Side, D: Side>() {
         for destination in [&absent, &destination] {
             let finished = place.migrate(&source, destination, &options);
             let told = finished.would();
-            // What would be deleted is what would be transferred; one record is there already.
+            // All records to transfer would be deleted; one is in the destination already.
             let deleted = if options.contains(&"--delete") { expected.complete.unwrap().0 } else { 0 };
             let met = u64::from(!destination.all().is_empty());
             assert_eq!(told, Told { deleted, met, ..expected.clone() }, "{options:?}: {finished:?}");
@@ -249,7 +249,7 @@ fn a_copy_is_found_equal<S: Side, D: Side>() {
         assert_eq!(told, all_arrived(&records, &destination), "{zone}: {finished:?}");
         let from = source.all();
         destination.expect_when(zone, &destination.showing(&borrowed(&records), zone));
-        // What else is there is none of its business.
+        // Other records in the destination are not compared.
         destination.plant(&[(&digest(9999), Record::full(1))], zone);
         let to = destination.all();
         assert_eq!(to.len(), records.len() + 1);
@@ -274,7 +274,7 @@ fn each_field_that_differs_is_found<S: Side, D: Side>() {
     others[6].reports.first = None;
     others[7].whitelists.last = None;
     others[8].reports = super::Tally::default();
-    // The last one is equal, and one more is not there at all.
+    // The last one is equal, and another one is missing.
     let digests: Vec<String> = (0..=10).map(digest).collect();
     let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), record)).collect();
     source.plant(&records, "UTC");
@@ -314,7 +314,7 @@ fn merged_counts_are_added_once<S: Side, D: Side>() {
     assert_eq!((told.complete, told.before), (Some((0, 0)), 4), "{finished:?}");
     destination.expect(&expected(sum, Record::full(5)));
 
-    // The difference only of what has been counted meanwhile.
+    // Only the reports since the last run are added.
     let mut grown = early;
     grown.reports = tally(10, THEN - 9 * SECOND, THEN + 30 * SECOND);
     source.plant(&[(a, grown)], "UTC");
@@ -326,7 +326,7 @@ fn merged_counts_are_added_once<S: Side, D: Side>() {
     more.reports.last = Some(THEN + 30 * SECOND);
     destination.expect(&expected(more, Record::full(5)));
 
-    // And on top of what has been counted into the destination.
+    // Reports in the destination are kept.
     destination.plant(&[(c, Record::full(105))], "UTC");
     source.plant(&[(c, Record::full(6))], "UTC");
     let finished = place.migrate(&source, &destination, &merge);
@@ -342,9 +342,9 @@ macro_rules! battery {
             use crate::ours::migrate::sides::*;
             battery!(@tests $source $destination:
                 valid_records_of_all_shapes_arrive
-                odd_keys_are_repaired_and_others_left_alone
-                what_has_arrived_is_deleted_and_nothing_else
-                a_source_without_trouble_is_empty_after_a_move
+                odd_keys_are_repaired_and_foreign_keys_skipped
+                only_records_that_have_arrived_are_deleted
+                source_without_failures_is_empty_after_a_move
                 a_dry_run_counts_and_changes_nothing
                 a_copy_is_found_equal
                 each_field_that_differs_is_found

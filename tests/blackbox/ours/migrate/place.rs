@@ -1,4 +1,4 @@
-//! Where the program runs, and how.
+//! Directories and environment in which the program runs.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -11,7 +11,7 @@ use super::PASSWORD;
 use super::side::Side;
 use crate::harness::{Finished, finish, run};
 
-/// Where the program runs: a working directory, and what it takes for the home of its user.
+/// A working directory, a home directory and a state directory for the program.
 pub(crate) struct Place {
     pub(crate) directory: TempDir,
     pub(crate) zone: &'static str,
@@ -23,7 +23,7 @@ impl Place {
         Self::at("UTC")
     }
 
-    /// A place in this time zone.
+    /// Creates the directories; the program will run in this time zone.
     pub(crate) fn at(zone: &'static str) -> Self {
         let directory = tempfile::Builder::new().prefix("pyzord-test-").tempdir().unwrap();
         for name in ["place", "state", "home"] {
@@ -32,7 +32,7 @@ impl Place {
         Self { directory, zone, user: None }
     }
 
-    /// Lets the program run as somebody who is not root; only where the tests do.
+    /// Runs the program as `nobody` if the tests run as root.
     pub(crate) fn unprivileged(mut self) -> Self {
         const NOBODY: u32 = 65534;
         if nix::unistd::Uid::effective().is_root() {
@@ -41,9 +41,9 @@ impl Place {
             for path in [directory.to_path_buf(), self.work(), self.state(), self.home()] {
                 chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
             }
-            // The program itself may lie where only root may look.
-            // Copied by a process of its own: one that another thread starts just now would hold the file
-            // open for writing, and nobody could run it.
+            // The program may be in a directory that only root may read: copy it.
+            // In a process of its own: a process that another thread forks meanwhile would hold the file
+            // open for writing, and running it would fail.
             let mut copy = Command::new("cp");
             copy.arg(env!("CARGO_BIN_EXE_pyzor-migrate")).arg(self.program());
             assert!(run(&mut copy, b"").status.success());
@@ -59,12 +59,12 @@ impl Place {
         }
     }
 
-    /// Where it runs.
+    /// The working directory.
     pub(crate) fn work(&self) -> PathBuf {
         self.directory.path().join("place")
     }
 
-    /// What it keeps from run to run.
+    /// The state directory, for default journals.
     pub(crate) fn state(&self) -> PathBuf {
         self.directory.path().join("state")
     }
@@ -73,12 +73,12 @@ impl Place {
         self.directory.path().join("home")
     }
 
-    /// Writes a file of the working directory.
+    /// Writes a file in the working directory.
     pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.work().join(name), content).unwrap();
     }
 
-    /// The program with nothing but these arguments.
+    /// Returns the command with just these arguments.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = match self.user {
             Some(user) => {
@@ -95,7 +95,7 @@ impl Place {
         command
     }
 
-    /// Runs it with just these arguments.
+    /// Runs the program with just these arguments.
     #[track_caller]
     pub(crate) fn run(&self, arguments: &[&str]) -> Finished {
         let finished = finish(self.command(arguments));
@@ -105,7 +105,7 @@ impl Place {
         finished
     }
 
-    /// Migrates one database into another one.
+    /// Migrates one database to another.
     #[track_caller]
     pub(crate) fn migrate(&self, source: &dyn Side, destination: &dyn Side, options: &[&str]) -> Finished {
         let (from, to) = (source.dsn(), destination.dsn());
@@ -114,7 +114,7 @@ impl Place {
         self.run(&[&ends[..], options].concat())
     }
 
-    /// The names of what it has kept for another run.
+    /// The default journals that have been kept for another run.
     pub(crate) fn kept(&self) -> Vec<PathBuf> {
         let directory = self.state().join("pyzor-migrate");
         let entries =

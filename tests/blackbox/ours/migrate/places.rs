@@ -1,4 +1,4 @@
-//! Databases that are not one process on this machine: clusters, services of sentinels, sockets, TLS.
+//! Clusters, Sentinel services, sockets, TLS, and MySQL tables of other definitions.
 
 use super::sides::COLUMNS;
 use super::sides::{Gdbm, Hashes, MySql};
@@ -7,7 +7,7 @@ use crate::harness::{Certificate, MariaDb, RedisCluster, Sentinel};
 
 const COUNT: u32 = 300;
 
-/// A file with records.
+/// A gdbm file with [`COUNT`] records.
 fn source() -> Gdbm {
     let source = Gdbm::new();
     let digests: Vec<String> = (0..COUNT).map(digest).collect();
@@ -17,7 +17,7 @@ fn source() -> Gdbm {
     source
 }
 
-/// Migrates records to where a DSN leads, and back, and in the end away from there.
+/// Copies records to a database and back, and then moves them out of it.
 #[track_caller]
 fn there_and_back(engine: &str, dsn: &str) {
     let (source, copy, moved, place) = (source(), Gdbm::new(), Gdbm::new(), Place::new());
@@ -48,7 +48,7 @@ fn a_cluster_is_a_destination_and_a_source() {
         .run(&["--se=gdbm", "--sd", &source.dsn(), "--de=redis", "--dd", &dsn])
         .expect_plain(&Hashes::new(), COUNT.into());
     assert!(sizes().iter().sum::<u32>() == COUNT && !sizes().contains(&0), "{:?}", sizes());
-    // By another node it is the same one.
+    // The same cluster through another node.
     let other = format!("redis+cluster://127.0.0.1:{}", cluster.nodes()[2].port());
     place.run(&["--se=redis", "--sd", &dsn, "--de=redis", "--dd", &other]).expect_refusal(&["same"]);
     there_and_back("redis", &dsn);
@@ -62,7 +62,7 @@ fn the_master_of_a_service_is_a_destination_and_a_source() {
     let sentinel = Sentinel::start();
     let dsn = format!("redis+sentinel://127.0.0.1:{}/counts", sentinel.port());
     there_and_back("redis", &dsn);
-    // The same by its own address.
+    // The same master by its own address.
     let (source, place) = (source(), Place::new());
     let master = format!("127.0.0.1,{},,0", sentinel.master().port());
     place
@@ -139,7 +139,7 @@ fn the_time_zone_of_a_mysql_server_skews_nothing() {
     place
         .run(&["--se=gdbm", "--sd", &source.dsn(), "--de=mysql", "--dd", &dsn])
         .expect_plain(&source, COUNT.into());
-    // Seven in the morning in New York.
+    // 07:06:40 UTC is 03:06:40 in New York.
     let row = format!(
         "SELECT r_entered, UNIX_TIMESTAMP(r_entered) FROM pyzor.digests WHERE digest = '{}'",
         digest(0)

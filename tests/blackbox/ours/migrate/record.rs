@@ -1,14 +1,13 @@
-//! Records, as tests plant them and expect them.
+//! Records that tests store and expect.
 
 use jiff::tz::TimeZone;
 
-/// Some moment of the past, in microseconds since the epoch; in New York it is soon after the clocks were put
-/// forward.
+/// A time in the past, in microseconds since the epoch: in New York, shortly after the start of summer time.
 pub(crate) const THEN: i64 = 1_300_000_000 * SECOND;
 
 pub(crate) const SECOND: i64 = 1_000_000;
 
-/// How often something was said of a digest, and when first and last, in microseconds since the epoch.
+/// A count, and the first and last time in microseconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) count: i64,
@@ -29,19 +28,19 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// A record that was only reported, so often.
+    /// A record with this number of reports and no whitelistings.
     pub(crate) const fn reported(count: i64) -> Self {
         let none = Tally { count: 0, first: None, last: None };
         Self { reports: tally(count, THEN, THEN + SECOND), whitelists: none }
     }
 
-    /// A record whose fields all differ.
+    /// A record in which all fields differ from each other.
     pub(crate) const fn full(count: i64) -> Self {
         let whitelists = tally(count.saturating_add(1), THEN + 2 * SECOND, THEN + 3 * SECOND);
         Self { reports: tally(count, THEN, THEN + SECOND), whitelists }
     }
 
-    /// Both together: the sum of the counts, the earliest first and the latest last times.
+    /// Returns the sum of two records: counts added, the earliest first times, the latest last times.
     pub(crate) fn and(self, other: Self) -> Self {
         let both = |a: Tally, b: Tally| Tally {
             count: a.count.saturating_add(b.count),
@@ -55,13 +54,13 @@ impl Record {
     }
 }
 
-/// A digest of its own for each number.
+/// Returns a different digest for each number.
 pub(crate) fn digest(number: u32) -> String {
-    // All over the key space, with letters that have two cases.
+    // Spread over the key space, with letters that can be in upper case.
     format!("{:08x}{number:028x}cafe", number.wrapping_mul(0x9e37_79b9) | 0xa000_000a)
 }
 
-/// A moment as a local date with the fraction that it has.
+/// Formats a time as a local date, with a fraction if it has one.
 pub(crate) fn local_date(zone: &str, micros: i64) -> String {
     let zoned = jiff::Timestamp::from_microsecond(micros).unwrap().to_zoned(TimeZone::get(zone).unwrap());
     let fraction = micros.rem_euclid(SECOND);

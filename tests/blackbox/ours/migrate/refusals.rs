@@ -1,4 +1,4 @@
-//! What cannot be migrated, and what is said then: one line, without a password, and nothing has changed.
+//! Refused migrations: one error line without a password, and no changes.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -8,13 +8,13 @@ use super::sides::{COLUMNS, Gdbm, Hashes, MySql, Texts};
 use super::{Content, PASSWORD, Place, Record, Side, digest};
 use crate::harness::{Finished, Redis, free_port};
 
-/// One record in a database, and what that then shows.
+/// Stores one record in a database, and returns the content.
 fn planted(side: &dyn Side) -> Content {
     side.plant(&[(&digest(1), Record::full(5))], "UTC");
     side.all()
 }
 
-/// Runs the program from one place to another.
+/// Runs the program with this source and destination.
 fn between(place: &Place, source: [&str; 2], destination: [&str; 2]) -> Finished {
     let [from_engine, from] = source;
     let [to_engine, to] = destination;
@@ -22,7 +22,7 @@ fn between(place: &Place, source: [&str; 2], destination: [&str; 2]) -> Finished
 }
 
 #[test]
-fn an_absent_source_is_told_and_nothing_created() {
+fn missing_source_is_reported_and_nothing_created() {
     let place = Place::new();
     let missing = place.work().join("missing.db").display().to_string();
     for destination in [&Gdbm::absent() as &dyn Side, &MySql::absent()] {
@@ -42,7 +42,7 @@ fn an_absent_source_is_told_and_nothing_created() {
 }
 
 #[test]
-fn what_is_no_database_is_refused_and_left_alone() {
+fn file_that_is_not_a_database_is_refused_and_not_changed() {
     let place = Place::new();
     let destination = Gdbm::new();
     place.file("text.db", "this is a text ".repeat(1000));
@@ -63,7 +63,7 @@ fn what_is_no_database_is_refused_and_left_alone() {
 }
 
 #[test]
-fn one_file_by_several_names_is_refused() {
+fn one_file_under_two_names_is_refused() {
     let (source, place) = (Gdbm::new(), Place::new());
     let before = planted(&source);
     let (link, twin) = (place.work().join("link.db"), place.work().join("twin.db"));
@@ -80,13 +80,13 @@ fn one_file_by_several_names_is_refused() {
     }
     between(&place, ["gdbm", "link.db"], ["gdbm", "twin.db"]).expect_refusal(&["same"]);
     source.expect(&before);
-    // Another file that merely holds the same.
+    // Another file with equal content.
     fs::copy(source.path(), place.work().join("copy.db")).unwrap();
     between(&place, ["gdbm", &path], ["gdbm", "copy.db"]).expect_plain(&source, 1);
 }
 
 #[test]
-fn one_redis_by_several_addresses_is_refused() {
+fn one_redis_under_two_addresses_is_refused() {
     let (source, place) = (Hashes::new(), Place::new());
     let before = planted(&source);
     let (port, socket) = (source.redis().port(), source.redis().socket().display().to_string());
@@ -104,7 +104,7 @@ fn one_redis_by_several_addresses_is_refused() {
         finished.expect_refusal(&["same"]);
     }
     source.expect(&before);
-    // Another database of it is another one, and so are the texts in the same one.
+    // Another database number is another database, and so is redis_v0 in the same one.
     let other = format!("127.0.0.1,{port},{PASSWORD},1");
     between(&place, ["redis", &source.dsn()], ["redis", &other]).expect_plain(&source, 1);
     assert_eq!(source.redis().cli(&["-n", "1", "dbsize"]), "1\n");
@@ -115,7 +115,7 @@ fn one_redis_by_several_addresses_is_refused() {
     let mut all = before;
     all.extend(texts.showing(&[(&digest(1), Record::full(5))], "UTC"));
     source.expect(&all);
-    // The command that the established server recommends.
+    // The command that the Python server recommends.
     source.redis().cli(&["del", &source.key(&digest(1))]);
     let dsn = source.dsn();
     let options = ["--delete", "--se=redis_v0", "--sd", &dsn, "--de=redis", "--dd", &dsn];
@@ -149,7 +149,7 @@ fn one_table_by_socket_and_by_tcp_is_refused() {
 }
 
 #[test]
-fn a_file_that_a_server_uses_is_refused_with_the_servers_number() {
+fn file_in_use_is_refused_with_the_pid_of_the_server() {
     let (used, free, place) = (Gdbm::new(), Gdbm::new(), Place::new());
     planted(&used);
     planted(&free);
@@ -165,14 +165,14 @@ fn a_file_that_a_server_uses_is_refused_with_the_servers_number() {
 }
 
 #[test]
-fn a_file_that_may_not_be_read_or_written_is_refused() {
+fn inaccessible_file_is_refused() {
     let (source, destination) = (Gdbm::new(), Gdbm::new());
     let before = planted(&source);
     let there = planted(&destination);
     let place = Place::new().unprivileged();
     for (side, mode) in [(&source, 0o600), (&destination, 0o644)] {
         let directory = side.home().directory();
-        // A path is of no use to who may not go along it.
+        // A directory in the path is not accessible.
         for directory in [directory.parent().unwrap(), &directory] {
             fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -190,19 +190,19 @@ fn a_file_that_may_not_be_read_or_written_is_refused() {
         fs::set_permissions(destination.path(), fs::Permissions::from_mode(0o444)).unwrap();
     }
     place.migrate(&source, &destination, &[]).expect_refusal(&["pyzord.db", "ermission denied"]);
-    // Nor can records be deleted from where one may only read.
+    // Records cannot be deleted from a read-only file.
     if place.user.is_some() {
         let ends = ["--se=gdbm", "--sd", &source.dsn(), "--de=gdbm", "--dd=new.db", "--delete"];
         place.run(&ends).expect_refusal(&["pyzord.db", "ermission denied"]);
     }
     assert_eq!((source.all(), destination.all()), (before, there));
-    // To read is enough for a copy.
+    // Read access is enough for a copy.
     fs::set_permissions(source.path(), fs::Permissions::from_mode(0o444)).unwrap();
     between(&place, ["gdbm", &source.dsn()], ["gdbm", "copy.db"]).expect_plain(&source, 1);
 }
 
 #[test]
-fn a_directory_that_may_not_be_written_gets_no_file() {
+fn read_only_directory_is_refused() {
     let source = Gdbm::new();
     planted(&source);
     let place = Place::new().unprivileged();
@@ -218,7 +218,7 @@ fn a_directory_that_may_not_be_written_gets_no_file() {
 }
 
 #[test]
-fn a_server_that_lets_nobody_in_is_told_without_the_password() {
+fn refused_login_is_reported_without_the_password() {
     let (place, gdbm) = (Place::new(), Gdbm::new());
     let before = planted(&gdbm);
     let (redis, mysql) = (Hashes::new(), MySql::new());
@@ -237,7 +237,7 @@ fn a_server_that_lets_nobody_in_is_told_without_the_password() {
             between(&place, [engine, &dsn], ["gdbm", "new.db"]),
             between(&place, ["gdbm", &gdbm.dsn()], [engine, &dsn]),
         ] {
-            // A Redis lets everybody in and then refuses every command.
+            // Redis accepts the connection and then refuses every command.
             let incomplete = "Migration incomplete, 0 records transferred successfully, 0 records failed\n";
             finished.stdout = finished.stdout.replace(incomplete, "");
             finished.expect_refusal(&[]);
@@ -247,7 +247,7 @@ fn a_server_that_lets_nobody_in_is_told_without_the_password() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_told_without_the_password() {
+fn unavailable_server_is_reported_without_the_password() {
     let (place, gdbm, nobody) = (Place::new(), Gdbm::new(), free_port());
     let before = planted(&gdbm);
     let dsns = [
@@ -259,7 +259,7 @@ fn a_server_that_is_not_there_is_told_without_the_password() {
         ("mysql", format!("127.0.0.1:{nobody},pyzor,{PASSWORD},pyzor,digests")),
         ("mysql", format!("/no/such/socket,pyzor,{PASSWORD},pyzor,digests")),
     ];
-    // It may wait for each of them.
+    // In parallel, because each may wait for a time limit.
     thread::scope(|scope| {
         for (engine, dsn) in &dsns {
             let (place, path) = (&place, gdbm.dsn());
@@ -272,7 +272,7 @@ fn a_server_that_is_not_there_is_told_without_the_password() {
                 assert!(finished.code == Some(1) && is_told, "{finished:?}");
             };
             scope.spawn(move || told(between(place, [engine, dsn], ["gdbm", "new.db"])));
-            // The file is for one at a time.
+            // One run at a time may open the file.
             let copy = place.work().join(format!("{}.db", dsn.len()));
             fs::copy(&path, &copy).unwrap();
             scope.spawn(move || told(between(place, ["gdbm", &copy.display().to_string()], [engine, dsn])));
@@ -283,7 +283,7 @@ fn a_server_that_is_not_there_is_told_without_the_password() {
 }
 
 #[test]
-fn a_replica_that_only_reads_is_a_source_and_no_destination() {
+fn read_only_replica_is_only_a_source_of_copies() {
     let (master, place) = (Hashes::new(), Place::new());
     let before = planted(&master);
     let port = master.redis().port();
@@ -298,7 +298,7 @@ fn a_replica_that_only_reads_is_a_source_and_no_destination() {
     let destination = Gdbm::new();
     between(&place, ["redis", &dsn], ["gdbm", &destination.dsn()]).expect_plain(&destination, 1);
     destination.expect(&destination.showing(&[(&digest(1), Record::full(5))], "UTC"));
-    // Nothing can be moved from it, nor into it.
+    // A read-only replica can be neither the source of a move nor a destination.
     let other = Gdbm::new();
     let ends = ["--se=redis", "--sd", &dsn, "--de=gdbm", "--dd", &other.dsn(), "--delete"];
     let finished = place.run(&ends);
@@ -311,7 +311,7 @@ fn a_replica_that_only_reads_is_a_source_and_no_destination() {
 }
 
 #[test]
-fn an_account_that_may_only_read_is_enough_for_a_source() {
+fn read_only_mysql_account_is_enough_for_a_source() {
     let (source, destination, place) = (MySql::new(), Gdbm::new(), Place::new());
     let before = planted(&source);
     let reader = format!("{}_reader", source.name());
@@ -326,7 +326,7 @@ fn an_account_that_may_only_read_is_enough_for_a_source() {
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
     }
     destination.expect(&destination.showing(&[(&digest(1), Record::full(5))], "UTC"));
-    // It can delete nothing and store nothing.
+    // The account can neither delete nor store.
     let ends = ["--se=mysql", "--sd", &dsn, "--de=gdbm", "--dd=new.db", "--delete"];
     let finished = place.run(&ends);
     assert_eq!(finished.code, Some(1), "{finished:?}");
@@ -338,7 +338,7 @@ fn an_account_that_may_only_read_is_enough_for_a_source() {
 }
 
 #[test]
-fn a_redis_account_that_may_only_read_is_enough_for_a_source() {
+fn read_only_redis_account_is_enough_for_a_source() {
     let (hashes, texts, place) = (Hashes::new(), Texts::new(), Place::new());
     for (source, redis) in [(&hashes as &dyn Side, hashes.redis()), (&texts, texts.redis())] {
         let before = planted(source);
@@ -357,7 +357,7 @@ fn a_redis_account_that_may_only_read_is_enough_for_a_source() {
 }
 
 #[test]
-fn a_table_of_another_shape_is_refused() {
+fn table_with_other_columns_is_refused() {
     let place = Place::new();
     let gdbm = Gdbm::new();
     planted(&gdbm);
@@ -371,7 +371,7 @@ fn a_table_of_another_shape_is_refused() {
 }
 
 #[test]
-fn a_table_in_which_counts_would_be_wrong_is_a_source_alone() {
+fn table_that_would_miscount_is_only_a_source() {
     let place = Place::new();
     for (from, to, why) in [
         ("PRIMARY KEY", "note varchar(9) NOT NULL default '', UNIQUE (note), PRIMARY KEY", "unique index"),

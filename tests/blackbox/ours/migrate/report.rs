@@ -1,40 +1,40 @@
-//! What the program prints, read strictly.
+//! A strict parser of the program's output.
 
 use std::collections::BTreeSet;
 
 use crate::harness::Finished;
 use crate::ours::migrate::side::Side;
 
-/// What the program says on its standard output.
+/// The parsed standard output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
-    /// Records transferred or compared, and failed or different; none if it did not come to an end.
+    /// Numbers of records transferred and failed, or compared and different; none without a closing line.
     pub(crate) complete: Option<(u64, u64)>,
-    /// The keys of the records that failed, or differed.
+    /// Keys of the records that failed or differ.
     pub(crate) named: BTreeSet<String>,
     pub(crate) skipped: u64,
     pub(crate) expired: u64,
     pub(crate) deleted: u64,
     pub(crate) before: u64,
-    /// Only a dry run says how many records would be put in the place of others or added to them.
+    /// Number of existing records that would be replaced or added to, in a dry run.
     pub(crate) met: u64,
     pub(crate) says_clamped: bool,
     pub(crate) says_no_ttl: bool,
 }
 
-/// The number at the beginning of a line.
+/// Returns the number at the beginning of a line.
 pub(crate) fn leading_number(line: &str) -> u64 {
     let digits = line.split(' ').next().unwrap_or_default();
     digits.parse().unwrap_or_else(|_| panic!("no number in {line:?}"))
 }
 
-/// The two numbers of a closing line.
+/// Returns the two numbers in a closing line.
 pub(crate) fn numbers(line: &str, frame: [&str; 3]) -> Option<(u64, u64)> {
     let (first, rest) = line.strip_prefix(frame[0])?.split_once(frame[1])?;
     Some((first.parse().ok()?, rest.strip_suffix(frame[2])?.parse().ok()?))
 }
 
-/// A line that says how long it took and how many records a second that was, with a comma between thousands.
+/// Asserts that a line gives the elapsed time and the rate, with a comma between thousands.
 #[track_caller]
 pub(crate) fn expect_rate(line: &str) {
     let (seconds, rate) = line.split_once(" s, ").unwrap();
@@ -56,8 +56,7 @@ pub(crate) const DRY: [&str; 3] =
 pub(crate) const VERIFIED: [&str; 3] = ["Verification complete, ", " records compared, ", " differ"];
 
 impl Told {
-    /// Reads lines of which each must be known and none may come twice. `word` is what is said of the records
-    /// that are named.
+    /// Parses lines, each of which must be known and none repeated. `word` follows the key in lines about one record.
     #[track_caller]
     pub(crate) fn read<'a>(lines: impl Iterator<Item = &'a str>, closing: [&str; 3], word: &str) -> Self {
         let mut told = Self::default();
@@ -68,7 +67,7 @@ impl Told {
                 let (key, text) =
                     rest.split_once(word).unwrap_or_else(|| panic!("it is not said to have{word} {line:?}"));
                 assert!(!text.trim().is_empty(), "no reason: {line:?}");
-                // Whether the key of a Redis is shown whole is left open; how quotes are is another test's.
+                // The prefix of a Redis key may be shown or not; another test checks quotes.
                 let key = key.rsplit('.').next().unwrap().replace("\\'", "'");
                 assert!(told.named.insert(key), "twice: {line:?}");
                 continue;
@@ -111,11 +110,11 @@ impl Told {
     }
 }
 
-/// What a whole run without trouble of its own says; the number and the names of the records that failed
-/// agree, and so do they with the exit code.
+/// Parses the output of a run, and asserts that the number of failed records agrees with the records reported and with
+/// the exit code.
 #[track_caller]
 pub(crate) fn told(finished: &Finished, closing: [&str; 3], word: &str) -> Told {
-    // Beside errors and warnings it may say what it has left somewhere.
+    // Notes may tell of files that have been created or kept.
     let is_note = |line: &str| {
         let note = line.strip_prefix("pyzor-migrate: note: ");
         note.is_some_and(|note| note.contains("has been created") || note.contains("is remembered in "))
@@ -129,25 +128,25 @@ pub(crate) fn told(finished: &Finished, closing: [&str; 3], word: &str) -> Told 
 }
 
 impl Finished {
-    /// What a migration says that has come to its end.
+    /// Parses the output of a complete migration.
     #[track_caller]
     pub(crate) fn migrated(&self) -> Told {
         told(self, MIGRATED, " failed: ")
     }
 
-    /// What a dry run says.
+    /// Parses the output of a dry run.
     #[track_caller]
-    pub(crate) fn would(&self) -> Told {
+    pub(crate) fn dry_run(&self) -> Told {
         told(self, DRY, " failed: ")
     }
 
-    /// What a verification alone says.
+    /// Parses the output of `--verify-only`.
     #[track_caller]
     pub(crate) fn verified(&self) -> Told {
         told(self, VERIFIED, " differs: ")
     }
 
-    /// Asserts that so many records, and nothing else, arrived in this database.
+    /// Asserts that this number of records was transferred, and that nothing else is reported.
     #[track_caller]
     pub(crate) fn expect_plain(&self, destination: &dyn Side, transferred: u64) {
         let expected =
@@ -155,7 +154,7 @@ impl Finished {
         assert_eq!(self.migrated(), expected, "{self:?}");
     }
 
-    /// Asserts that it did nothing but say why on one line, with all these texts in it.
+    /// Asserts that the only output is one error line that contains all these texts.
     #[track_caller]
     pub(crate) fn expect_refusal(&self, texts: &[&str]) {
         let whole = self.stderr.ends_with('\n') && self.stderr.lines().count() == 1;

@@ -1,4 +1,4 @@
-//! What servers make of a database that has been migrated.
+//! Servers on migrated databases.
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
 use super::{Place, Record, SECOND, Side, THEN, Tally, digest, tally};
@@ -15,13 +15,13 @@ fn kinds() -> [Record; 4] {
     ]
 }
 
-/// Migrates records into this database and has a server there look them up and count on.
+/// Migrates records to this database, and checks and reports them through a server.
 fn served(destination: &dyn Side, home: &Home) {
     let source = Gdbm::new();
     let digests: Vec<String> = (0..4).map(digest).collect();
     let records: Vec<_> = digests.iter().map(String::as_str).zip(kinds()).collect();
     source.plant(&records, "UTC");
-    // With records that had to be repaired.
+    // Records that must be repaired.
     let odd = [digest(10), digest(11)];
     source.put(&[(odd[0].to_uppercase().into_bytes(), b"5,1300000000,1300000001".to_vec())]);
     source.plant(&[(&format!("b'{}'", odd[1]), Record::reported(6))], "UTC");
@@ -90,20 +90,20 @@ fn a_migrated_table_is_served() {
 }
 
 #[test]
-fn a_table_that_the_migration_has_made_is_served() {
+fn table_created_by_the_migration_is_served() {
     let destination = MySql::absent();
     served(&destination, &home(&destination));
 }
 
 #[test]
-fn the_established_server_serves_a_migrated_file() {
+fn python_server_serves_a_migrated_file() {
     let destination = Gdbm::new();
     let home = destination.home().clone().config("CleanupAge = 0\n").program(interop("pyzord"));
     served(&destination, &home);
 }
 
 #[test]
-fn the_established_server_serves_migrated_hashes() {
+fn python_server_serves_migrated_hashes() {
     let destination = Hashes::new();
     served(&destination, &home(&destination).program(interop("pyzord")));
 }

@@ -1,31 +1,30 @@
-//! Databases of every engine, as both sides of a migration.
+//! The trait of databases that can be the source or the destination of a migration.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ours::migrate::record::Record;
 
-/// What a database holds, as another program shows it: escaped texts by escaped keys, the keys as they are
-/// stored.
+/// The content of a database as another program shows it: escaped values by escaped keys, keys as stored.
 pub(crate) type Content = BTreeMap<String, String>;
 
-/// A record as somebody else may have left it.
+/// A record as another program may have left it.
 pub(crate) struct Planted {
-    /// A digest, or whatever else is in its place.
+    /// A digest or another key.
     pub(crate) key: Vec<u8>,
-    /// In the words of its database.
+    /// The stored form, in the database's own syntax.
     pub(crate) raw: Vec<u8>,
-    /// What it says; nothing if it is damaged.
+    /// The record it stands for; none if it is corrupt.
     pub(crate) says: Option<Record>,
 }
 
-/// A database of one engine, on either side of a migration, in a place of its own.
+/// A database of one engine, used by one test.
 pub(crate) trait Side {
-    /// An empty database; of gdbm, only where the file would be.
+    /// Creates an empty database; for gdbm, only the path.
     fn new() -> Self
     where
         Self: Sized;
 
-    /// One that takes keys of all kinds, and records that are damaged.
+    /// Creates an empty database that accepts every key and corrupt records.
     fn lenient() -> Self
     where
         Self: Sized,
@@ -33,7 +32,7 @@ pub(crate) trait Side {
         Self::new()
     }
 
-    /// Not even an empty one, where the migration has something to create.
+    /// Returns a database that does not exist yet, if the migration can create it; else an empty one.
     fn absent() -> Self
     where
         Self: Sized,
@@ -41,7 +40,7 @@ pub(crate) trait Side {
         Self::new()
     }
 
-    /// Whether there is a file or a table.
+    /// Whether the file or the table exists.
     fn is_there(&self) -> bool {
         true
     }
@@ -49,10 +48,10 @@ pub(crate) trait Side {
     /// The engine's name.
     fn engine(&self) -> &'static str;
 
-    /// What leads to it.
+    /// The DSN.
     fn dsn(&self) -> String;
 
-    /// The largest number that it counts to.
+    /// The largest count that it can hold.
     fn limit(&self) -> i64 {
         i64::MAX
     }
@@ -62,30 +61,30 @@ pub(crate) trait Side {
         false
     }
 
-    /// A record in the words of the database, as another program would write it.
+    /// Returns the stored form of a record as another program would write it.
     fn raw(&self, record: &Record, zone: &str) -> Vec<u8>;
 
-    /// Valid records of all shapes. Digests are distinct.
+    /// Returns valid records in every stored form. Digests are distinct.
     fn awkward(&self, zone: &str) -> Vec<Planted>;
 
-    /// What is no record. It need not fit in other than a lenient database.
+    /// Returns stored forms that are not records. Only a lenient database must accept them.
     fn damaged(&self) -> Vec<Vec<u8>>;
 
-    /// Stores records in the words of the database, over those that are there.
+    /// Stores raw records, replacing existing ones.
     fn put(&self, records: &[(Vec<u8>, Vec<u8>)]);
 
-    /// A digest's key as it is stored.
+    /// Returns the stored key of a digest.
     fn key(&self, digest: &str) -> String {
         digest.to_owned()
     }
 
-    /// Everything in it, as its program shows it.
+    /// Returns everything in the database, as the database's own program shows it.
     fn all(&self) -> Content;
 
-    /// How its program shows a record that the migration has stored.
+    /// Returns how the database's own program shows a record stored by pyzor-migrate.
     fn shows(&self, record: &Record, zone: &str) -> String;
 
-    /// The settings by which a server uses it.
+    /// Settings of pyzord for this database.
     fn settings(&self) -> String {
         format!("Engine = {}\nDigestDB = {}\n", self.engine(), self.dsn())
     }
@@ -96,13 +95,13 @@ pub(crate) trait Side {
         self.put(&records.iter().map(raw).collect::<Vec<_>>());
     }
 
-    /// Asserts that this is everything in it.
+    /// Asserts that the database holds exactly this.
     #[track_caller]
     fn expect(&self, content: &Content) {
         self.expect_when("", content);
     }
 
-    /// The same, with what to say of the occasion.
+    /// Asserts that the database holds exactly this; `occasion` is for the failure message.
     #[track_caller]
     fn expect_when(&self, occasion: &str, content: &Content) {
         let all = self.all();
@@ -122,7 +121,7 @@ pub(crate) trait Side {
         );
     }
 
-    /// What it would show if it had been given these records.
+    /// Returns the content that the database would have with these records.
     fn showing(&self, records: &[(&str, Record)], zone: &str) -> Content {
         records.iter().map(|(digest, record)| (self.key(digest), self.shows(record, zone))).collect()
     }

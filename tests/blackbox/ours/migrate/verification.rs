@@ -1,4 +1,4 @@
-//! Comparing a source with its copy.
+//! Comparisons of a source with its copy.
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
 use super::{Place, Record, SECOND, Side, THEN, digest, tally};
@@ -14,7 +14,7 @@ fn a_copy_is_compared_at_the_destinations_resolution_and_limits() {
         place.migrate(&source, destination, &[]).migrated();
         let told = place.migrate(&source, destination, &["--verify-only"]).verified();
         assert_eq!((told.complete, told.named.len()), (Some((2, 0)), 0), "{}", destination.engine());
-        // A second is a difference.
+        // A difference of a second is found.
         let mut other = record;
         other.whitelists.first = Some(THEN + SECOND);
         destination.plant(&[(&digest(1), other)], "UTC");
@@ -56,7 +56,7 @@ fn repaired_keys_are_compared_with_their_sum() {
 }
 
 #[test]
-fn what_is_damaged_on_either_side_is_no_equal() {
+fn corrupt_records_on_either_side_differ() {
     let (source, destination, place) = (Gdbm::new(), Hashes::new(), Place::new());
     let (a, b, c) = (digest(1), digest(2), digest(3));
     source.plant(&[(&a, Record::full(5)), (&b, Record::full(5)), (&c, Record::full(5))], "UTC");
@@ -74,7 +74,7 @@ fn what_is_damaged_on_either_side_is_no_equal() {
 }
 
 #[test]
-fn a_verification_of_an_absent_destination_is_refused() {
+fn verification_with_missing_destination_is_refused() {
     let source = Gdbm::new();
     source.plant(&[(&digest(1), Record::full(5))], "UTC");
     for destination in [&Gdbm::absent() as &dyn Side, &MySql::absent()] {
@@ -86,7 +86,7 @@ fn a_verification_of_an_absent_destination_is_refused() {
 }
 
 #[test]
-fn expired_records_are_not_missed() {
+fn expired_records_are_not_compared() {
     let (source, destination, place) = (Gdbm::new(), Hashes::new(), Place::new());
     source.plant(&[(&digest(1), Record::full(5))], "UTC");
     let age = ["--cleanup-age", "1000000"];

@@ -1,4 +1,4 @@
-//! A Redis Cluster as one of the databases between which records move.
+//! A Redis Cluster as a source or destination.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use crate::harness::{Home, RedisCluster, run};
 
 const PREFIX: &str = "pyzord.digest_v1.";
 
-/// A cluster, which the test may change meanwhile.
+/// A cluster that the test may change during a migration.
 pub(crate) struct ClusterStore(pub(crate) Arc<RedisCluster>);
 
-/// CRC-16/XMODEM, by which keys are assigned to slots.
+/// The slot of a key: CRC-16/XMODEM.
 fn slot(key: &str) -> u16 {
     let crc = key.bytes().fold(0_u16, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| (crc << 1) ^ ((crc >> 15) * 0x1021))
@@ -33,7 +33,7 @@ impl Store for ClusterStore {
         home(&format!("Engine = redis\nDigestDB = {}\n", self.dsn()))
     }
 
-    /// As long as each node has the slots of the start.
+    /// Works only while each node has its original slots.
     fn add(&self, content: &Content) {
         let mut commands = [const { Vec::new() }; 3];
         for (digest, tallies) in content {

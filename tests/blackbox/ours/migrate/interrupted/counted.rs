@@ -1,8 +1,8 @@
-//! What was counted, and when: what a database has to hold in the end.
+//! The expected content of a database: everything that was counted, and when.
 
 use std::collections::BTreeMap;
 
-/// How often something was said of a digest, and when first and last, in seconds since the epoch.
+/// A count, and the first and last time in seconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) count: i64,
@@ -10,10 +10,10 @@ pub(crate) struct Tally {
     pub(crate) last: Option<i64>,
 }
 
-/// What a database holds: the reports and the whitelistings of each digest.
+/// The content of a database: reports and whitelistings by digest.
 pub(crate) type Content = BTreeMap<String, [Tally; 2]>;
 
-/// A moment that is known no better than to lie between these two.
+/// A time known to be between these two, in seconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
     from: i64,
@@ -26,7 +26,7 @@ impl Span {
     }
 }
 
-/// What a tally has to be.
+/// An expected tally.
 #[derive(Clone, Copy, Debug, Default)]
 struct Expected {
     count: i64,
@@ -57,12 +57,12 @@ impl Expected {
     }
 }
 
-/// Everything that was stored at the start or acknowledged by a server since.
+/// Everything that was stored at the start or acknowledged by a server since then.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counted(BTreeMap<String, [Expected; 2]>);
 
 impl Counted {
-    /// Adds what somebody has stored.
+    /// Adds stored records.
     pub(crate) fn store(&mut self, content: &Content) {
         for (digest, tallies) in content {
             let span = |moment: i64| Span { from: moment, to: moment };
@@ -72,13 +72,13 @@ impl Counted {
         }
     }
 
-    /// Adds a report, or a whitelisting, that was asked for and acknowledged at these moments.
+    /// Adds a report or a whitelisting that was requested and acknowledged at these times.
     pub(crate) fn acknowledge(&mut self, digest: &str, kind: usize, asked: i64, acknowledged: i64) {
         let span = Some(Span { from: asked, to: acknowledged });
         self.0.entry(digest.to_owned()).or_default()[kind].add(1, span, span);
     }
 
-    /// Adds what somebody else has counted.
+    /// Adds everything that another client has counted.
     pub(crate) fn add(&mut self, other: &Self) {
         for (digest, tallies) in &other.0 {
             for (expected, other) in self.0.entry(digest.clone()).or_default().iter_mut().zip(tallies) {
@@ -87,17 +87,17 @@ impl Counted {
         }
     }
 
-    /// How many reports and whitelistings that are.
+    /// Returns the number of reports and whitelistings.
     pub(crate) fn total(&self) -> i64 {
         self.0.values().flatten().map(|expected| expected.count).sum()
     }
 
-    /// How many digests that are.
+    /// Returns the number of digests.
     pub(crate) fn digests(&self) -> usize {
         self.0.len()
     }
 
-    /// Asserts that this is in there: no more, no less, and with the right times.
+    /// Asserts that a database holds exactly this, with the right times.
     #[track_caller]
     pub(crate) fn expect(&self, what: &str, content: &Content) {
         self.each(content, &Content::new(), |digest, _, expected, [found, _]| {
@@ -108,7 +108,7 @@ impl Counted {
         });
     }
 
-    /// Asserts that both together have everything: that nothing is lost, and nothing counted twice within one.
+    /// Asserts that two databases together hold everything, and that neither counts anything twice.
     #[track_caller]
     pub(crate) fn expect_union(&self, source: &Content, destination: &Content) {
         self.each(source, destination, |digest, _, expected, [left, there]| {
@@ -126,7 +126,7 @@ impl Counted {
         });
     }
 
-    /// Asserts that of this at least everything is there that was there before, and nothing beyond the sum.
+    /// Asserts that a destination holds at least what it had before, and at most the sum.
     #[track_caller]
     pub(crate) fn expect_merging(&self, before: &Self, destination: &Content) {
         self.each(destination, &Content::new(), |digest, kind, expected, [found, _]| {
@@ -138,7 +138,7 @@ impl Counted {
         });
     }
 
-    /// Compares each tally with what two databases hold.
+    /// Compares each tally with the content of two databases.
     #[track_caller]
     fn each(&self, one: &Content, other: &Content, compare: impl Fn(&str, usize, &Expected, [Tally; 2])) {
         let nothing = [Tally::default(); 2];

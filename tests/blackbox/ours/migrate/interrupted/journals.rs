@@ -1,4 +1,4 @@
-//! Journals: whose they are, who has them, and what becomes of them.
+//! Journals: the migration they belong to, locks, corrupt files, and removal.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::{Reporter, Run, Scene, program, records};
 use crate::harness::Finished;
 
 const SOME: u32 = 3000;
-/// So many that a migration can be met in the middle.
+/// Number of records; enough to interrupt a migration in the middle.
 const MANY: u32 = 30_000;
 
-/// Whether it was refused in one line with these texts.
+/// Whether the run was refused with one line that contains these texts.
 fn is_refusal(finished: &Finished, texts: &[&str]) -> bool {
     let line = finished.stderr.lines().count() == 1 && finished.stderr.starts_with("pyzor-migrate: error: ");
     finished.code == Some(1) && line && texts.iter().all(|text| finished.stderr.contains(text))
@@ -25,7 +25,7 @@ fn expect_refusal(finished: &Finished, texts: &[&str]) {
     assert!(is_refusal(finished, texts), "no line with {texts:?}: {finished:#?}");
 }
 
-/// All files below a directory.
+/// Returns all files below a directory.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let below = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
@@ -33,13 +33,13 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_journal_is_for_one_run_at_a_time() {
+fn journal_is_for_one_run_at_a_time() {
     let scene = Scene::new("redis", "redis", MANY, &["--merge"]).journalled();
     let mut first = scene.start();
     first.under_way(&*scene.target);
     first.signal(Signal::SIGSTOP);
     let elsewhere = tempfile::tempdir().unwrap();
-    // Into the same one it would wait for its turn.
+    // Another destination: into the same one, the second run would wait.
     let other = store("redis");
     let mut command = Command::new(program());
     command.args(["--se", "redis", "--sd", &scene.source.dsn(), "--merge", "--journal"]).arg(scene.journal());
@@ -54,7 +54,7 @@ fn a_journal_is_for_one_run_at_a_time() {
 }
 
 #[test]
-fn a_journal_of_another_migration_is_refused_and_still_serves_that_one() {
+fn journal_of_another_migration_is_refused_and_stays_usable() {
     let scene = Scene::new("redis", "gdbm", SOME, &[]).merging().journalled();
     scene.complete();
     let other = store("redis");
@@ -68,7 +68,7 @@ fn a_journal_of_another_migration_is_refused_and_still_serves_that_one() {
 }
 
 #[test]
-fn a_file_that_is_no_sound_journal_is_refused_and_left_alone() {
+fn corrupt_or_foreign_journal_is_refused_and_not_changed() {
     let scene = Scene::new("redis", "redis", SOME, &[]).merging().journalled();
     let journal = scene.journal();
     let before = scene.target.read();
@@ -111,7 +111,7 @@ fn a_file_that_is_no_sound_journal_is_refused_and_left_alone() {
     assert!(scene.target.read() == after, "something was added");
 }
 
-/// What was moved and then counted anew is added to what was moved, by a journal that nobody has named.
+/// Records that were moved and then reported again are added, with the default journal.
 fn keeps_a_journal_of_its_own_until_complete(from: &str, to: &str) {
     let scene = Scene::new(from, to, MANY, &["--delete"]);
     let mut run = scene.start();
@@ -122,7 +122,7 @@ fn keeps_a_journal_of_its_own_until_complete(from: &str, to: &str) {
     drop(run);
     let journals = files(&scene.state());
     assert_eq!(journals.len(), 1, "{journals:?}");
-    // What does not know what was moved would replace it, or add it again.
+    // A run without this journal would replace the moved records or add them again.
     let before = scene.target.read();
     for other in [&["--quiet"][..], &["--merge", "--journal", "other"], &["--delete", "--journal", "other"]] {
         let mut command = Command::new(program());
@@ -154,14 +154,14 @@ fn a_move_out_of_a_table_keeps_a_journal_until_it_is_complete() {
     keeps_a_journal_of_its_own_until_complete("mysql", "redis");
 }
 
-/// The room of deleted records in a file still holds them, and a repair puts back what it finds there.
+/// Deleted records are still in the file until their space is reused, and a repair restores those that it finds.
 #[test]
-fn what_a_repair_brings_back_is_not_added_again() {
+fn records_restored_by_a_repair_are_not_added_again() {
     let source = Gdbm::new();
     let marker = source.marker();
     let scene = Scene::between(Box::new(source), store("redis"), 30, &["--delete"]).journalled();
     scene.complete();
-    // Everything once more, which is another record each; and that is moved, too.
+    // The same digests again, as new records, which are moved, too.
     let server = scene.source.home().start();
     let mut reporter = Reporter::to(server.port(), 30);
     (0..300).for_each(|_| reporter.count());
@@ -169,7 +169,7 @@ fn what_a_repair_brings_back_is_not_added_again() {
     assert!(server.stop().success());
     scene.complete();
     scene.expect_done();
-    // As after a kill of whoever had the file open.
+    // As after a kill of the process that had the file open.
     fs::write(marker, "").unwrap();
     scene.complete();
     scene.expect_done();

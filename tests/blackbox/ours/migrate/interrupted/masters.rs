@@ -1,4 +1,4 @@
-//! Masters that are replaced while they are read or written to.
+//! Redis masters that are replaced during a migration.
 
 use nix::sys::signal::Signal;
 
@@ -10,7 +10,7 @@ use crate::harness::{Finished, Home, RedisCluster, Sentinel, eventually, run};
 
 const RECORDS: u32 = 24_000;
 
-/// The service that sentinels know.
+/// The service that is monitored by a sentinel.
 struct Service(std::sync::Arc<Sentinel>);
 
 impl Store for Service {
@@ -46,8 +46,8 @@ impl Store for Service {
     }
 }
 
-/// Lets the sentinel replace a master that hangs for a while, and that does not know yet that it was replaced
-/// when the program, which is stopped meanwhile, goes on.
+/// Lets the sentinel replace a master that hangs. The program is stopped meanwhile, and goes on before the former master
+/// knows that it was replaced.
 fn replace(sentinel: &Sentinel, run: &mut Run, is_far_enough: impl Fn() -> bool) {
     eventually("the middle", || {
         assert!(!run.has_ended(), "it has ended: {:#?}", run.said(None));
@@ -63,7 +63,7 @@ fn replace(sentinel: &Sentinel, run: &mut Run, is_far_enough: impl Fn() -> bool)
 }
 
 #[test]
-fn a_master_that_is_replaced_while_it_is_read_is_noticed() {
+fn master_replaced_during_a_scan_is_noticed() {
     let sentinel = std::sync::Arc::new(Sentinel::start());
     for (to, records, arguments) in [("gdbm", RECORDS, &[][..]), ("redis", 0, &["--verify-only"])] {
         let source = Box::new(Service(std::sync::Arc::clone(&sentinel)));
@@ -76,14 +76,14 @@ fn a_master_that_is_replaced_while_it_is_read_is_noticed() {
         let finished = run.finished();
         assert_eq!(finished.code, Some(1), "{finished:#?}");
         assert!(finished.stderr.contains("the sentinels name another master"), "{finished:#?}");
-        // The former master becomes a replica in time.
+        // The former master becomes a replica after a while.
         eventually("its turn", || {
             server.cli(&["info", "replication"]).contains("master_link_status:up").then_some(())
         });
     }
 }
 
-/// Copies into a cluster of which one master is replaced in the middle, by a replica, without a word to it.
+/// Copies into a cluster in which one master is replaced by a replica in the middle, without being told.
 fn copy_into_a_changing_cluster(changes: impl FnOnce(&RedisCluster, usize)) -> Finished {
     let mut cluster = RedisCluster::start(None);
     let replica = cluster.join();
@@ -100,7 +100,7 @@ fn copy_into_a_changing_cluster(changes: impl FnOnce(&RedisCluster, usize)) -> F
 }
 
 #[test]
-fn a_node_that_is_replaced_while_it_is_filled_is_noticed() {
+fn cluster_node_replaced_during_a_copy_is_noticed() {
     let finished = copy_into_a_changing_cluster(|cluster, replica| {
         assert_eq!(cluster.nodes()[replica].cli(&["cluster", "failover", "takeover"]), "OK\n");
         eventually("the replica's turn", || {

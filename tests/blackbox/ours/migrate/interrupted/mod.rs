@@ -1,8 +1,8 @@
-//! Migrations that are interrupted, while a server goes on counting into the source: nothing is lost,
-//! nothing is counted twice, and running it again completes the job.
+//! Migrations that are interrupted while a server counts into the source: nothing is lost, nothing is counted twice, and
+//! another run completes the migration.
 //!
-//! `PYZORD_KILLS` is how often each pair of engines is interrupted in the tests of `kill -9`, and
-//! `PYZORD_KILL_RECORDS` how many records there are to move each time.
+//! `PYZORD_KILLS` is the number of kills for each pair of engines, and `PYZORD_KILL_RECORDS` the number of records that
+//! each killed migration has to move.
 
 mod cluster;
 mod counted;
@@ -40,17 +40,17 @@ fn kills() -> u32 {
     number("PYZORD_KILLS", 2)
 }
 
-/// How many records there are to move whenever a migration is about to be killed.
+/// Returns the number of records that each killed migration has to move.
 fn to_move() -> u32 {
     number("PYZORD_KILL_RECORDS", 5_000)
 }
 
-/// A digest of its own for each number, all over the key space as real ones are.
+/// Returns a different digest for each number, spread over the key space.
 fn digest(number: u32) -> String {
     sha1::Sha1::digest(number.to_be_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Records of these numbers: one in three was only reported, and one in three only whitelisted.
+/// Returns records for these numbers: a third only reported, a third only whitelisted, a third both.
 fn records(numbers: impl Iterator<Item = u32>) -> Content {
     let record = |number: u32| {
         let first = THEN + i64::from(number);
@@ -66,17 +66,17 @@ fn records(numbers: impl Iterator<Item = u32>) -> Content {
     numbers.map(record).collect()
 }
 
-/// What became of the migrations of a test.
+/// The results of the killed migrations of a test.
 #[derive(Default)]
 struct Seen {
-    /// How many had come to their end before.
+    /// Number of migrations that ended before the kill.
     late: u32,
-    /// When in milliseconds each kill came, and how many records were in the destination then.
+    /// The time of each kill in milliseconds, and the number of records in the destination then.
     kills: Vec<(u64, usize)>,
 }
 
-/// Kills migrations at random moments, and looks after each kill whether everything is still there. `whole` is
-/// how long one takes while nobody counts.
+/// Kills migrations at random moments, and checks after each kill that nothing is lost. `whole` is the duration of a
+/// migration without a server.
 fn kill_at_random(scene: &Scene, traffic: &Traffic, whole: Duration) -> Seen {
     let mut dice = Dice::new();
     let mut seen = Seen::default();
@@ -88,7 +88,7 @@ fn kill_at_random(scene: &Scene, traffic: &Traffic, whole: Duration) -> Seen {
         let mut run = scene.start();
         let mut delay = dice.throw(whole.as_micros().try_into().unwrap());
         if scene.source.is_shared() && dice.throw(3) == 0 {
-            // While somebody counts, it goes through the source again and again.
+            // While a server counts, the source is scanned several times.
             delay += dice.throw(4_000_000);
         }
         thread::sleep(Duration::from_micros(delay));
@@ -124,7 +124,7 @@ fn survives_kills(scene: &Scene) {
     };
     scene.complete();
     scene.expect_done();
-    // Once more changes nothing.
+    // Another run changes nothing.
     scene.complete();
     scene.expect_done();
     let counted = scene.counted.lock().unwrap();
@@ -142,7 +142,7 @@ fn survives_kills(scene: &Scene) {
     );
 }
 
-/// Tests of each pair, by their names.
+/// Defines the tests of each pair.
 macro_rules! pairs {
     ($($moving:ident, $merging:ident: $from:literal to $to:literal;)*) => { $(
         #[test]
@@ -168,12 +168,12 @@ pairs! {
 }
 
 #[test]
-fn uniting_two_databases_into_one_survives_kills() {
+fn merging_two_databases_into_one_survives_kills() {
     survives_kills(&Scene::new("redis", "mysql", to_move(), &["--delete"]).merging().journalled());
 }
 
 #[test]
-fn what_changes_all_the_time_is_left_to_a_run_without_a_server() {
+fn records_that_keep_changing_are_left_to_a_later_run() {
     let scene = Scene::new("redis", "gdbm", 1000, &["--delete"]).journalled();
     let server = scene.source.home().start();
     let traffic = Traffic::default();

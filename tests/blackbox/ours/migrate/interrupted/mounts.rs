@@ -1,4 +1,4 @@
-//! Migrations into a file whose disk is full, for which the machine must permit mounting.
+//! Migrations to a full disk. Needs the permission to mount a file system.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::harness::Home;
 use crate::ours::mounts::Disk;
 
 #[test]
-fn a_move_to_a_full_disk_loses_nothing_and_is_completed_with_room() {
+fn move_to_a_full_disk_loses_nothing_and_completes_when_there_is_space() {
     let target = Gdbm::new();
     let file = target.path();
     let home = Home::open();

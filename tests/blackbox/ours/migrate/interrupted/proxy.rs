@@ -1,4 +1,4 @@
-//! A Redis whose `SCAN` tells keys twice, as one may whose table grows or shrinks meanwhile.
+//! A Redis whose `SCAN` returns keys twice, as Redis may when its hash table is resized.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Stands before a Redis on 127.0.0.1 and repeats keys in what its `SCAN` says.
+/// A proxy for a Redis on 127.0.0.1 that repeats keys in the replies to `SCAN`.
 pub(crate) struct Repeating {
     port: u16,
     shared: Arc<Shared>,
@@ -17,12 +17,12 @@ pub(crate) struct Repeating {
 struct Shared {
     over: AtomicBool,
     repeated: AtomicUsize,
-    /// The keys of the last reply, each as it came.
+    /// The keys of the last reply, in their protocol form.
     previous: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Repeating {
-    /// One before the Redis on this port.
+    /// Starts a proxy for the Redis on this port.
     pub(crate) fn before(redis: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -39,12 +39,12 @@ impl Repeating {
         Self { port, shared }
     }
 
-    /// Its port.
+    /// The port of the proxy.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// How many keys were told once more than they are there.
+    /// Returns the number of repeated keys.
     pub(crate) fn repeated(&self) -> usize {
         self.shared.repeated.load(Ordering::Relaxed)
     }
@@ -53,7 +53,7 @@ impl Repeating {
 impl Drop for Repeating {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Relaxed);
-        // It listens until somebody comes.
+        // Wakes the listener.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
@@ -61,7 +61,7 @@ impl Drop for Repeating {
 fn connect(client: TcpStream, redis: u16, shared: &Arc<Shared>) {
     let server = TcpStream::connect(("127.0.0.1", redis)).unwrap();
     let (to_server, to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-    // For each command that is to be answered whether it is a SCAN.
+    // For each unanswered command, whether it is a SCAN.
     let asked = Arc::new(Mutex::new(VecDeque::new()));
     let (asking, shared) = (Arc::clone(&asked), Arc::clone(shared));
     thread::spawn(move || {
@@ -73,7 +73,7 @@ fn connect(client: TcpStream, redis: u16, shared: &Arc<Shared>) {
     });
     thread::spawn(move || {
         relay(server, to_client, |reply| match reply[0] {
-            // Nobody has asked for that.
+            // A reply without a command.
             b'>' => reply.to_vec(),
             _ if asked.lock().unwrap().pop_front() == Some(true) => repeat(reply, &shared),
             _ => reply.to_vec(),
@@ -81,7 +81,7 @@ fn connect(client: TcpStream, redis: u16, shared: &Arc<Shared>) {
     });
 }
 
-/// Passes on what comes, part by part.
+/// Forwards commands or replies one by one.
 fn relay(mut from: TcpStream, mut to: TcpStream, change: impl Fn(&[u8]) -> Vec<u8>) {
     let (mut buffer, mut chunk) = (Vec::new(), vec![0; 65_536]);
     loop {
@@ -99,11 +99,11 @@ fn relay(mut from: TcpStream, mut to: TcpStream, change: impl Fn(&[u8]) -> Vec<u
             break;
         }
     }
-    // The other direction may have ended.
+    // The other direction may have closed the connection.
     let _ = to.shutdown(std::net::Shutdown::Both);
 }
 
-/// How long the first command or reply is, where it is all there.
+/// Returns the length of the first command or reply, if it is complete.
 fn part(bytes: &[u8]) -> Option<usize> {
     let end = 2 + bytes.windows(2).position(|pair| pair == b"\r\n")?;
     let number = || std::str::from_utf8(&bytes[1..end - 2]).unwrap().parse::<i64>().unwrap();
@@ -121,7 +121,7 @@ fn part(bytes: &[u8]) -> Option<usize> {
     (length <= bytes.len()).then_some(length)
 }
 
-/// The reply of `SCAN` with half of its keys twice, and all of the reply before once more.
+/// Returns a reply of `SCAN` with half of its keys twice, and with all keys of the reply before.
 fn repeat(reply: &[u8], shared: &Shared) -> Vec<u8> {
     if !reply.starts_with(b"*2\r\n") {
         return reply.to_vec();

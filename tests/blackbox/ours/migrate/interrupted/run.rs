@@ -1,4 +1,4 @@
-//! A migration that runs.
+//! A running migration.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,20 +12,20 @@ use nix::unistd::Pid;
 
 use crate::harness::Finished;
 
-/// No migration here takes so long.
+/// Time limit for a migration.
 pub(crate) const LONGEST_MIGRATION: Duration = Duration::from_secs(240);
 
-/// A migration that runs; it is killed when this goes.
+/// A running migration, killed on drop.
 pub(crate) struct Run {
     pub(crate) child: Child,
     pub(crate) directory: PathBuf,
 }
 
 impl Run {
-    /// Starts it, with what it says in files of this directory.
+    /// Starts a migration, with its output in files in this directory.
     pub(crate) fn start(command: Command, directory: &Path) -> Self {
         let output = |name: &str| File::create(directory.join(name)).unwrap();
-        // setpriv replaces itself by the program, which then dies with the thread of the test.
+        // setpriv executes the program, which dies with the thread of the test.
         let mut bound = Command::new("setpriv");
         bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
@@ -47,7 +47,7 @@ impl Run {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Waits until it has begun to fill the destination, and not come to its end.
+    /// Waits until the destination has records, and returns whether the migration is still running.
     #[track_caller]
     pub(crate) fn under_way(&mut self, target: &dyn Store) {
         let deadline = Instant::now() + LONGEST_MIGRATION;
@@ -59,7 +59,7 @@ impl Run {
         assert!(!self.has_ended(), "it was too quick to be interrupted: {:#?}", self.said(None));
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the migration.
     #[track_caller]
     pub(crate) fn finished(mut self) -> Finished {
         let deadline = Instant::now() + LONGEST_MIGRATION;
@@ -79,7 +79,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // It may have ended.
+        // The process may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Two databases, and the migration from one to the other.
+//! Two databases and a migration between them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,26 +13,26 @@ use super::run::Run;
 use super::{digest, records};
 use crate::harness::Finished;
 
-/// Two databases, what has to be in them, and the migration from one to the other.
+/// Two databases, their expected content, and the migration between them.
 pub(crate) struct Scene {
     pub(crate) source: Box<dyn Store>,
     pub(crate) target: Box<dyn Store>,
     pub(crate) directory: TempDir,
     pub(crate) arguments: Vec<String>,
-    /// What was counted into the source, and what the destination had before.
+    /// Everything counted into the source, and the content of the destination before.
     pub(crate) counted: Mutex<Counted>,
     pub(crate) before: Counted,
-    /// Numbers below this one have been given to records of the source.
+    /// The first number that no record of the source has.
     pub(crate) next: AtomicU32,
 }
 
 impl Scene {
-    /// A source with so many records, a destination without any, and these options.
+    /// Creates a source with this number of records, an empty destination, and these options.
     pub(crate) fn new(from: &str, to: &str, records: u32, arguments: &[&str]) -> Self {
         Self::between(store(from), store(to), records, arguments)
     }
 
-    /// The same between these two.
+    /// Creates a scene of these two databases.
     pub(crate) fn between(
         source: Box<dyn Store>,
         target: Box<dyn Store>,
@@ -60,7 +60,7 @@ impl Scene {
 
     /// Adds records to the destination, of which some are in the source, too.
     pub(crate) fn with_before(mut self) -> Self {
-        // Others of the same digests: the numbers that make their counts and times are others.
+        // The same digests with other counts and times.
         let mine: Vec<String> = (0..self.next()).step_by(4).chain(9_000_000..9_001_000).map(digest).collect();
         let theirs = records(7..7 + u32::try_from(mine.len()).unwrap());
         let before: Content = mine.into_iter().zip(theirs.into_values()).collect();
@@ -80,7 +80,7 @@ impl Scene {
         self.directory.path().join("journal")
     }
 
-    /// Where the program keeps a journal that nobody has named.
+    /// The directory of default journals.
     pub(crate) fn state(&self) -> PathBuf {
         self.directory.path().join("state")
     }
@@ -89,7 +89,7 @@ impl Scene {
         self.arguments.iter().any(|argument| argument == "--delete")
     }
 
-    /// Stores so many more records in the source.
+    /// Stores this number of further records in the source.
     pub(crate) fn fill(&self, number: u32) {
         let next = self.next();
         let content = records(next..next + number);
@@ -102,7 +102,7 @@ impl Scene {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// The migration from this source instead.
+    /// Returns the command for a migration from another source.
     pub(crate) fn command_from(&self, engine: &str, dsn: &str) -> Command {
         let mut command = Command::new(program());
         command.args(["--se", engine, "--sd", dsn]);
@@ -115,7 +115,7 @@ impl Scene {
         self.command_from(self.source.engine(), &self.source.dsn())
     }
 
-    /// Keeps a command away from what is not of this scene.
+    /// Sets the environment of a command to directories of this scene.
     pub(crate) fn surround(&self, command: &mut Command) {
         command.env("TZ", "UTC").env("HOME", self.directory.path()).env("XDG_STATE_HOME", self.state());
     }
@@ -125,12 +125,12 @@ impl Scene {
         Run::start(self.command(), self.directory.path())
     }
 
-    /// Runs it to its end.
+    /// Runs the migration to its end.
     pub(crate) fn run(&self) -> Finished {
         self.start().finished()
     }
 
-    /// Runs it to its end, at which everything has been transferred.
+    /// Runs the migration to its end, and asserts that everything has been transferred.
     #[track_caller]
     pub(crate) fn complete(&self) -> Finished {
         let finished = self.run();
@@ -140,7 +140,7 @@ impl Scene {
         finished
     }
 
-    /// Asserts that nothing is lost, and nothing counted twice. Returns how many records have arrived.
+    /// Asserts that nothing is lost or counted twice, and returns the number of records in the destination.
     #[track_caller]
     pub(crate) fn expect_union(&self) -> usize {
         let (source, target) = (self.source.read(), self.target.read());
@@ -154,7 +154,7 @@ impl Scene {
         target.len()
     }
 
-    /// Asserts that the destination has everything, and that the source has nothing where it should not.
+    /// Asserts that the destination has everything, and that a move has emptied the source.
     #[track_caller]
     pub(crate) fn expect_done(&self) {
         let counted = self.counted.lock().unwrap();

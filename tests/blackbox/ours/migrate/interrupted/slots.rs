@@ -1,4 +1,4 @@
-//! A Redis Cluster whose slots move while it is scanned: nothing is missed, and what is met twice counts once.
+//! A Redis Cluster whose slots move during a scan: no key is missed, and a key that is met twice counts once.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use super::{Run, Scene};
 use crate::harness::{RedisCluster, eventually};
 
 const RECORDS: u32 = 24_000;
-/// Of the last node, which is scanned last.
+/// Slots of the last node, which is scanned last.
 const SLOTS: Range<u16> = 12_000..12_040;
 
-/// How often a node has been asked for keys since it was set up.
+/// Returns the number of SCAN calls of a node since its start.
 fn scans(cluster: &RedisCluster, node: usize) -> u32 {
     let stats = cluster.nodes()[node].cli(&["info", "commandstats"]);
     let calls = stats.split_once("cmdstat_scan:calls=").map(|(_, rest)| rest.split(',').next().unwrap());
     calls.map_or(0, |calls| calls.parse().unwrap())
 }
 
-/// Stops the program when it has asked this node for keys so often, does something, and lets it go on.
+/// Stops the program after this number of SCAN calls to a node, runs an action, and continues the program.
 fn meanwhile(run: &mut Run, cluster: &RedisCluster, (node, calls): (usize, u32), act: impl FnOnce()) {
     eventually("the scan", || {
         assert!(!run.has_ended(), "it has ended: {:#?}", run.said(None));
@@ -32,19 +32,18 @@ fn meanwhile(run: &mut Run, cluster: &RedisCluster, (node, calls): (usize, u32),
     run.signal(Signal::SIGCONT);
 }
 
-/// What a test does at two points of the first scan: when the second node is being scanned, and in the middle of
-/// the third one's.
+/// Actions at two points of the first scan: during the scan of the second node, and in the middle of that of the third.
 type Moves = [fn(&RedisCluster); 2];
 
-/// Slots go to a node that has been scanned already.
+/// Slots move to a node that has been scanned already.
 const AWAY: Moves = [|cluster| cluster.move_slots(SLOTS, 2, 0), |_| {}];
-/// They come back before the end, so that each node has at the end what it had at the start.
+/// Slots move away and come back before the end, so that each node has its original slots.
 const AWAY_AND_BACK: Moves =
     [|cluster| cluster.move_slots(SLOTS, 2, 0), |cluster| cluster.move_slots(SLOTS, 0, 2)];
-/// Only the keys go and come back: an attempt to move slots that is given up.
+/// Only keys move away and come back: an aborted migration of slots.
 const GIVEN_UP: Moves =
     [|cluster| cluster.move_keys_of(SLOTS, 2, 0), |cluster| cluster.return_keys_of(SLOTS, 0, 2)];
-/// A move that is not finished.
+/// An unfinished migration of slots.
 const HALF: Moves = [|cluster| cluster.move_keys_of(SLOTS, 2, 0), |_| {}];
 
 /// The nodes move slots away and back by themselves.
@@ -61,9 +60,9 @@ fn scene_of(cluster: RedisCluster, to: &str, arguments: &[&str]) -> (Arc<RedisCl
     (cluster, Scene::between(source, store(to), RECORDS, arguments))
 }
 
-/// Runs it while slots move.
+/// Runs the migration while slots move.
 fn run(scene: &Scene, cluster: &RedisCluster, moves: Moves) -> crate::harness::Finished {
-    // Scans of a former run do not count.
+    // Scans of an earlier run do not count.
     cluster.nodes().iter().for_each(|node| assert_eq!(node.cli(&["config", "resetstat"]), "OK\n"));
     let mut run = scene.start();
     meanwhile(&mut run, cluster, (1, 1), || {
@@ -112,7 +111,7 @@ fn keys_of_slots_that_are_being_moved_are_copied() {
 }
 
 #[test]
-fn slots_that_move_by_themselves_during_a_copy_are_copied() {
+fn slots_migrated_by_the_nodes_during_a_copy_are_copied() {
     let (cluster, scene) = scene_of(RedisCluster::of_valkeys(), "gdbm", &[]);
     loses_nothing(WHOLE, &scene, &cluster);
 }
@@ -135,8 +134,8 @@ fn slots_that_come_back_during_a_merge_are_added_once() {
 fn slots_that_move_during_a_verification_are_compared() {
     let (cluster, mut scene) = scene("redis", &[]);
     scene.complete();
-    // Of one record in the slots that move, the destination has another count; it would not be seen if they
-    // were missed.
+    // One record in the moving slots has another count in the destination. The difference is found only if the slots
+    // are scanned.
     scene.arguments.push("--verify-only".to_owned());
     let key = cluster.nodes()[2].cli(&["cluster", "getkeysinslot", &SLOTS.start.to_string(), "1"]);
     let port = scene.target.dsn().split(',').nth(1).unwrap().to_owned();
@@ -151,7 +150,7 @@ fn slots_that_move_during_a_verification_are_compared() {
 }
 
 #[test]
-fn slots_that_move_while_they_are_filled_lose_nothing() {
+fn slots_of_the_destination_that_move_lose_nothing() {
     let cluster = Arc::new(RedisCluster::start(None));
     let target = Box::new(ClusterStore(Arc::clone(&cluster)));
     let scene = Scene::between(store("gdbm"), target, RECORDS, &["--delete"]).journalled();
@@ -162,7 +161,7 @@ fn slots_that_move_while_they_are_filled_lose_nothing() {
     });
     run.signal(Signal::SIGSTOP);
     cluster.move_slots(SLOTS, 2, 0);
-    // Others stay open.
+    // Other slots stay in migration.
     cluster.move_keys_of(SLOTS.end..SLOTS.end + 40, 2, 1);
     run.signal(Signal::SIGCONT);
     let finished = run.finished();

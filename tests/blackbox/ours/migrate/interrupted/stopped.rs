@@ -1,4 +1,4 @@
-//! Migrations that are told to stop, or that lose one of their databases.
+//! Migrations that are stopped by a signal, or whose database becomes unavailable.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -11,10 +11,10 @@ use super::stores::{Store, fragile_store};
 use super::{Run, Scene};
 use crate::harness::{Finished, eventually};
 
-/// So many that a migration can be met in the middle.
+/// Number of records; enough to interrupt a migration in the middle.
 pub(super) const MANY: u32 = 30_000;
 
-/// Asserts that it ended with one line about this, and said how far it had come.
+/// Asserts that the run ended with one error line with these texts, and printed its incomplete result.
 #[track_caller]
 pub(super) fn expect_incomplete(finished: &Finished, about: &[&str]) {
     let errors = finished.stderr.lines().filter(|line| !line.starts_with("pyzor-migrate: note: "));
@@ -68,7 +68,7 @@ fn stop_before_the_destination_answers_closes_the_source() {
     let place = Place::new();
     let source = Gdbm::new();
     source.plant(&[(&digest(1), Record::reported(1))], "UTC");
-    // It takes connections and says nothing.
+    // Accepts connections and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let destination = format!("127.0.0.1,{},,0", silent.local_addr().unwrap().port());
     let (source, marker) = (source.dsn(), format!("{}.open", source.dsn()));

@@ -1,4 +1,4 @@
-//! The databases between which records move: filled and read by other programs than ours.
+//! Source and destination databases, filled and read by other programs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,39 +15,39 @@ use crate::harness::{Home, MariaDb, Redis, Service, run};
 
 /// A database of one engine.
 pub(crate) trait Store: Send + Sync {
-    /// The name by which programs are told.
+    /// The engine's name.
     fn engine(&self) -> &'static str;
 
-    /// Where it is.
+    /// The DSN.
     fn dsn(&self) -> String;
 
-    /// The homedir of a server that counts into it.
+    /// The homedir of a server that uses the database.
     fn home(&self) -> Home;
 
-    /// Stores records that are not there yet.
+    /// Stores records that do not exist yet.
     fn add(&self, content: &Content);
 
-    /// All records.
+    /// Returns all records.
     fn read(&self) -> Content;
 
-    /// How many records there are, quickly; of a file, whether there are some, without disturbing who writes it.
+    /// Returns the number of records without reading them; for a file, 0 or 1 by its size, without opening the database.
     fn count(&self) -> usize;
 
-    /// Whether a server can count into it while it is migrated.
+    /// Whether a server can use the database during a migration.
     fn is_shared(&self) -> bool {
         true
     }
 
-    /// The database's own process.
+    /// The process of the database server.
     fn service(&mut self) -> &mut Service {
         panic!("{} has none", self.engine());
     }
 
-    /// Starts that again on its data and waits until it accepts work.
+    /// Restarts the database server on its data and waits until it is ready.
     fn restart(&mut self) {}
 }
 
-/// An empty database of this engine.
+/// Creates an empty database of this engine.
 pub(crate) fn store(engine: &str) -> Box<dyn Store> {
     match engine {
         "gdbm" => Box::new(Gdbm::new()),
@@ -58,12 +58,12 @@ pub(crate) fn store(engine: &str) -> Box<dyn Store> {
     }
 }
 
-/// A homedir whose server writes no usage log, where records do not expire.
+/// Returns a homedir without usage log, in which records do not expire.
 pub(crate) fn home(settings: &str) -> Home {
     Home::open().file("config", format!("[server]\nLogFile = pyzord.log\nCleanupAge = 0\n{settings}"))
 }
 
-/// The same, with a server of its own that may be ill-treated.
+/// Creates an empty database with its own server, which the test may kill.
 pub(crate) fn fragile_store(engine: &str) -> Box<dyn Store> {
     match engine {
         "mysql" => Box::new(Table::new(Arc::new(MariaDb::start()))),
@@ -71,7 +71,7 @@ pub(crate) fn fragile_store(engine: &str) -> Box<dyn Store> {
     }
 }
 
-/// A date of UTC, as gdbm files and texts have them.
+/// Formats a UTC date as in gdbm files and redis_v0.
 fn date(seconds: Option<i64>, none: &str) -> String {
     seconds.map_or(none.to_owned(), |seconds| {
         let time = Timestamp::from_second(seconds).unwrap().to_zoned(TimeZone::UTC);
@@ -87,7 +87,7 @@ fn parse_date(text: &str) -> Option<i64> {
     Some(date.to_zoned(TimeZone::UTC).unwrap().timestamp().as_second())
 }
 
-/// A count and two times in a row.
+/// Parses a count and two times from a row.
 fn tally<'a>(fields: &[&'a str], time: impl Fn(&'a str) -> Option<i64>) -> Tally {
     Tally { count: fields[0].parse().unwrap(), first: time(fields[1]), last: time(fields[2]) }
 }
@@ -107,7 +107,7 @@ impl Gdbm {
         self.home.path("pyzord.db")
     }
 
-    /// What is there while the file is open, or after a kill.
+    /// Reads the file while it is open or after a kill.
     pub(crate) fn marker(&self) -> PathBuf {
         self.home.path("pyzord.db.open")
     }
@@ -143,8 +143,8 @@ impl Store for Gdbm {
             return Content::new();
         }
         if self.marker().exists() {
-            // Nobody can be sure of it before a server has repaired it, and the one to do so here is the
-            // program under test: so it is done to a copy.
+            // The content is certain only after a repair. The program under test will repair the file, so a copy is
+            // repaired here.
             let copy = Self::new();
             fs::copy(self.path(), copy.path()).unwrap();
             fs::copy(self.marker(), copy.marker()).unwrap();
@@ -170,7 +170,7 @@ impl Store for Gdbm {
     }
 }
 
-/// How records look in a Redis.
+/// The form of records in Redis.
 struct Form {
     engine: &'static str,
     prefix: &'static str,
@@ -180,13 +180,13 @@ struct Form {
 const HASHES: Form = Form { engine: "redis", prefix: "pyzord.digest_v1.", write: write_hash };
 const TEXTS: Form = Form { engine: "redis_v0", prefix: "pyzord.digest.", write: write_text };
 
-/// A Redis of its own.
+/// A Redis used by one test.
 struct RedisStore {
     redis: Redis,
     form: &'static Form,
 }
 
-/// The command that stores a hash, with the fields only that a server would have made.
+/// Returns the command that stores a hash, with only the fields that a server would have written.
 pub(crate) fn write_hash(commands: &mut Vec<u8>, key: &str, tallies: &[Tally; 2]) {
     let mut words = vec!["HSET".to_owned(), key.to_owned()];
     for (prefix, tally) in ["r", "wl"].into_iter().zip(tallies).filter(|(_, tally)| tally.count != 0) {
@@ -270,7 +270,7 @@ while cursor != 0:
                 "redis" => Some(text.parse().unwrap()).filter(|seconds| *seconds != 0),
                 _ => parse_date(text),
             };
-            // Anything that starts with the prefix of the texts is one, be it hash or text.
+            // Every key with the prefix of redis_v0 counts, whether a hash or a text.
             (fields[0].to_owned(), [tally(&fields[1..4], time), tally(&fields[4..7], time)])
         };
         self.python(DUMP).lines().map(record).collect()
@@ -289,7 +289,7 @@ while cursor != 0:
     }
 }
 
-/// A table of its own in a MariaDB.
+/// A table in a MariaDB, used by one test.
 struct Table {
     mariadb: Arc<MariaDb>,
     name: String,
@@ -352,7 +352,7 @@ impl Store for Table {
             self.name
         ));
         let tally = |fields: &[&str]| match tally(fields, |text| text.parse().ok()) {
-            // The first report sets the times of both.
+            // The first report sets the times of both tallies.
             Tally { count: 0, .. } => Tally::default(),
             tally => tally,
         };

@@ -1,4 +1,4 @@
-//! Callers who count into the source meanwhile.
+//! Clients that report to the source during a migration.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::RwLock;
@@ -11,12 +11,12 @@ use super::digest;
 use super::scene::Scene;
 use crate::harness::{Caller, StopFlag, unix_time};
 
-/// Of so many of them is reported all the time, and of so many digests that were not there at the start.
+/// Numbers of existing and of new digests that are reported all the time.
 pub(crate) const HOT: u32 = 20;
 
 pub(crate) const NEW: u32 = 200;
 
-/// Numbers that nobody foresees.
+/// Random numbers.
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
@@ -24,7 +24,7 @@ impl Dice {
         Self(RandomState::new().build_hasher().finish() | 1)
     }
 
-    /// A number below this one.
+    /// Returns a number less than this one.
     pub(crate) fn throw(&mut self, below: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -33,7 +33,7 @@ impl Dice {
     }
 }
 
-/// Somebody who reports and whitelists, and notes what was acknowledged.
+/// A client that reports and whitelists, and records what was acknowledged.
 pub(crate) struct Reporter {
     pub(crate) caller: Caller,
     pub(crate) dice: Dice,
@@ -42,7 +42,7 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// One to a server on this port, who knows records of numbers below this one.
+    /// Creates a client for a server on this port, which uses existing records with numbers below this one.
     pub(crate) fn to(port: u16, numbers: u32) -> Self {
         Self { caller: Caller::to(port), dice: Dice::new(), counted: Counted::default(), numbers }
     }
@@ -55,7 +55,7 @@ impl Reporter {
         };
         let number = u32::try_from(number).unwrap();
         let kind = match number % 3 {
-            // A new one is not of both kinds: a table that has counted one has times for the other.
+            // A new digest is only reported or only whitelisted: in a table, the first count sets the times of both tallies.
             2 if number < self.numbers => usize::try_from(self.dice.throw(2)).unwrap(),
             kind => usize::try_from(kind % 2).unwrap(),
         };
@@ -67,7 +67,7 @@ impl Reporter {
     }
 }
 
-/// Callers who count into the source, and stop for a moment when that is looked at.
+/// Clients that report to the source and can be paused while a test reads it.
 #[derive(Default)]
 pub(crate) struct Traffic {
     pub(crate) over: StopFlag,
@@ -75,7 +75,7 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Counts until it is over.
+    /// Reports until the traffic ends.
     pub(crate) fn flow(&self, port: u16, scene: &Scene) {
         let mut reporter = Reporter::to(port, scene.next());
         while !self.over.is_set() {
@@ -83,19 +83,19 @@ impl Traffic {
             reporter.count();
             scene.counted.lock().unwrap().add(&std::mem::take(&mut reporter.counted));
             drop(busy);
-            // The source is to be counted into, and not to be busy with that alone.
+            // Leaves the source time for the migration.
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Does this while nobody counts.
+    /// Runs an action while the clients are paused.
     pub(crate) fn pause<T>(&self, act: impl FnOnce() -> T) -> T {
         let _quiet = self.quiet.write().unwrap();
         act()
     }
 }
 
-/// Lets a server count so often into a source that cannot be shared with it.
+/// Sends this number of requests through a server to a source that cannot be in use during a migration.
 pub(crate) fn count_alone(scene: &Scene, times: u32) {
     let server = scene.source.home().start();
     let mut reporter = Reporter::to(server.port(), scene.next());

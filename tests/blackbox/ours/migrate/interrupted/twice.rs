@@ -1,4 +1,4 @@
-//! Keys that `SCAN` tells twice.
+//! Keys that `SCAN` returns twice.
 
 use super::proxy::Repeating;
 use super::stores::store;
@@ -16,21 +16,21 @@ fn counts_once(from: &str, to: &str, arguments: &[&str]) {
     let complete =
         format!("Migration complete, {RECORDS} records transferred successfully, 0 records failed\n");
     assert!(finished.code == Some(0) && finished.stdout.starts_with(&complete), "{finished:#?}");
-    assert!(repeating.repeated() > RECORDS as usize, "only {} keys were told twice", repeating.repeated());
+    assert!(repeating.repeated() > RECORDS as usize, "only {} keys were repeated", repeating.repeated());
     scene.expect_done();
 }
 
 #[test]
-fn a_key_that_is_told_twice_is_added_once() {
+fn key_returned_twice_is_added_once() {
     counts_once("redis", "gdbm", &["--merge"]);
 }
 
 #[test]
-fn a_key_that_is_told_twice_is_moved_once() {
+fn key_returned_twice_is_moved_once() {
     counts_once("redis_v0", "redis", &["--delete"]);
 }
 
 #[test]
-fn a_key_that_is_told_twice_is_moved_and_added_once() {
+fn key_returned_twice_is_moved_and_added_once() {
     counts_once("redis", "mysql", &["--delete", "--merge"]);
 }

@@ -6,7 +6,7 @@ use super::{COUNTS, counted_down, escaped, half_timed, numbered, timeless, white
 use crate::harness::Home;
 use crate::ours::migrate::{Content, Planted, Record, SECOND, Side, THEN, Tally, local_date, tally};
 
-/// A gdbm file in a homedir of its own.
+/// A gdbm file in its own homedir.
 pub(crate) struct Gdbm {
     pub(crate) home: Home,
 }
@@ -67,13 +67,13 @@ impl Side for Gdbm {
             ),
             (format!("1, 1 ,{then},{later},+0,None,None"), Record::reported(1)),
             (format!("1,+1_000,{then},{later},0,None,None"), Record::reported(1000)),
-            // What the established program makes of a row of a table that has nothing but its key.
+            // Written by the Python pyzor-migrate for a MySQL row with only a key.
             ("1,None,None,None,None,None,None".to_owned(), Record::default()),
-            // The version before, with one that begins as the newer version does.
+            // Version 0, one of which begins like version 1.
             ("5,1300000000,1300000001".to_owned(), Record::reported(5)),
             ("1,1300000000,1300000001".to_owned(), Record::reported(1)),
             ("7,1300000000,-1".to_owned(), old(7, Some(THEN), None)),
-            // Half of the way from that one to the newer one, and all of it with numbers.
+            // Version 0 records that the Python server has partly converted to version 1 by reporting them.
             (
                 format!("1,6,1300000000,{later}.500000,0,None,None"),
                 old(6, Some(THEN), Some(THEN + SECOND + 500_000)),

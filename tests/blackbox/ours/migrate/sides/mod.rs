@@ -1,4 +1,4 @@
-//! The databases of each engine.
+//! Databases of each engine.
 
 mod gdbm;
 mod mysql;
@@ -10,7 +10,7 @@ pub(super) use redis::{Hashes, Texts};
 
 use super::{Planted, Record, SECOND, THEN, Tally, digest, tally};
 
-/// Gives records the digests of their places.
+/// Gives each record the digest of its index.
 fn numbered(records: Vec<(String, Record)>) -> Vec<Planted> {
     let planted = |(at, (raw, says)): (usize, (String, Record))| Planted {
         key: digest(u32::try_from(at).unwrap() + 1).into_bytes(),
@@ -24,7 +24,7 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
-/// Counts at the limits of the engines, and a number below zero.
+/// Counts at the limits of the engines, and a negative one.
 const COUNTS: [i64; 6] = [1, 2_147_483_647, 2_147_483_648, 4_294_967_296, i64::MAX, -7];
 
 /// Whitelisted only.
@@ -38,7 +38,7 @@ fn timeless() -> Record {
     Record { reports: count(4), whitelists: count(2) }
 }
 
-/// A first time only, and a last one only.
+/// A first time without a last one, and the reverse.
 fn half_timed() -> Record {
     let reports = Tally { count: 4, first: Some(THEN), last: None };
     Record { reports, whitelists: Tally { count: 3, first: None, last: Some(THEN) } }

@@ -7,14 +7,14 @@ use super::{COUNTS, escaped, half_timed, numbered, timeless, whitelisted};
 use crate::harness::{MariaDb, from_hex, hex};
 use crate::ours::migrate::{Content, PASSWORD, Planted, Record, SECOND, Side, Tally, local_date};
 
-/// The columns of the manual's own table.
+/// The columns of the table in the manual.
 pub(crate) const COLUMNS: &str = "`digest` char(40) default NULL, `r_count` int(11) default NULL, `wl_count` \
                                   int(11) default NULL, `r_entered` datetime default NULL, `wl_entered` datetime \
                                   default NULL, `r_updated` datetime default NULL, `wl_updated` datetime default \
                                   NULL, PRIMARY KEY (`digest`)";
 
-/// A database of its own in a MariaDB, and a user of the same name whose it is. What is raw is the values of
-/// a row, those of the reports first.
+/// A database in a MariaDB, with a user of the same name. The raw form is the values of a row, those of the reports
+/// first.
 pub(crate) struct MySql {
     pub(crate) mariadb: Arc<MariaDb>,
     pub(crate) name: String,
@@ -22,7 +22,7 @@ pub(crate) struct MySql {
 }
 
 impl MySql {
-    /// One without a table.
+    /// Creates a database without a table.
     pub(crate) fn bare() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mariadb = MariaDb::shared();
@@ -33,7 +33,7 @@ impl MySql {
         Self { mariadb, name, limit: i32::MAX.into() }
     }
 
-    /// One with a table of these columns, that counts so far.
+    /// Creates a database with a table of these columns, whose largest count is `limit`.
     pub(crate) fn table(columns: &str, limit: i64) -> Self {
         let mut side = Self::bare();
         side.sql(&format!("CREATE TABLE digests ({columns})"));
@@ -46,7 +46,7 @@ impl MySql {
         &self.mariadb
     }
 
-    /// The database's name, and the user's.
+    /// The name of the database and of its user.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -54,11 +54,11 @@ impl MySql {
     /// Runs statements in the database, as root.
     #[track_caller]
     pub(crate) fn sql(&self, statements: &str) -> String {
-        // Dates of nothing are from servers that take them.
+        // Zero dates come from servers that accept them.
         self.mariadb.sql(&format!("SET sql_mode = ''; USE {}; {statements}", self.name))
     }
 
-    /// A URL that leads to the table by TCP, for this user.
+    /// Returns a URL for the table over TCP for this user.
     pub(crate) fn url_of(&self, user: &str) -> String {
         format!("mysql://{user}:{PASSWORD}@127.0.0.1:{}/{}/digests", self.mariadb.port(), self.name)
     }
@@ -78,7 +78,7 @@ impl Side for MySql {
     }
 
     fn lenient() -> Self {
-        // The collation of the usual table takes upper case for lower case.
+        // The default collation does not distinguish upper and lower case.
         let columns = COLUMNS.replace("char(40) default NULL", "varbinary(64) NOT NULL");
         let columns = columns.replace("`r_count` int(11)", "`r_count` varchar(30)");
         Self::table(&columns, i32::MAX.into())
@@ -116,7 +116,7 @@ impl Side for MySql {
             row("NULL,NULL,NULL,NULL,NULL,NULL", Record::default()),
             row("0,NULL,NULL,0,NULL,NULL", Record::default()),
             row(&format!("NULL,{dates},NULL,{dates}"), Record::default()),
-            // The established server fills in the times of the other tally, too.
+            // The Python server sets the times of the other tally, too.
             row(&format!("5,{dates},0,{dates}"), Record::reported(5)),
             row(&format!("0,{dates},2,{dates}"), whitelisted()),
             row(&format!("NULL,{dates},2,{dates}"), whitelisted()),

@@ -1,22 +1,22 @@
-//! Redis, with records as hashes and as texts.
+//! Redis, with records as hashes (engine `redis`) and as texts (engine `redis_v0`).
 
 use super::{COUNTS, counted_down, escaped, half_timed, numbered, timeless, whitelisted};
 use crate::harness::{Redis, from_hex};
 use crate::ours::migrate::{Content, PASSWORD, Planted, Record, SECOND, Side, Tally, local_date};
 
-/// Bytes as a quoted text of redis-cli.
+/// Quotes bytes for redis-cli.
 fn quoted(bytes: &[u8]) -> String {
     let bytes: String = bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect();
     format!("\"{bytes}\"")
 }
 
-/// A Redis that asks for a password.
+/// A Redis with a password.
 pub(crate) fn redis() -> Redis {
     Redis::with(&format!("--requirepass {PASSWORD}"), &["--no-auth-warning", "-a", PASSWORD])
 }
 
-/// Everything in a Redis: hashes with their fields in order, texts, of other types the name; and whether it
-/// expires.
+/// Returns everything in a Redis: hashes with sorted fields, texts, and the type's name for other types; and whether the
+/// key expires.
 pub(crate) fn everything(redis: &Redis) -> Content {
     const SHOW: &str = "
         local function hex(text)
@@ -51,7 +51,7 @@ pub(crate) fn everything(redis: &Redis) -> Content {
     output.lines().filter(|line| !line.is_empty()).map(record).collect()
 }
 
-/// Runs commands on keys, `KEY` in which stands for the key.
+/// Runs commands on keys; `KEY` in a command stands for the key.
 pub(crate) fn on_keys(redis: &Redis, prefix: &str, records: &[(Vec<u8>, Vec<u8>)]) {
     let command = |(key, raw): &(Vec<u8>, Vec<u8>)| {
         let key = quoted(&[prefix.as_bytes(), key].concat());
@@ -60,7 +60,7 @@ pub(crate) fn on_keys(redis: &Redis, prefix: &str, records: &[(Vec<u8>, Vec<u8>)
     redis.feed(&records.iter().map(command).collect::<String>());
 }
 
-/// A Redis with records as hashes. What is raw is commands of redis-cli.
+/// A Redis with records as hashes. The raw form is redis-cli commands.
 pub(crate) struct Hashes {
     pub(crate) redis: Redis,
 }
@@ -102,7 +102,7 @@ impl Side for Hashes {
             own(timeless()),
             own(half_timed()),
             own(counted_down()),
-            // The established server writes the fields of what has been counted.
+            // The Python server writes only the fields of a tally that has been counted.
             hash("r_count 5 r_entered 1300000000 r_updated 1300000001", Record::reported(5)),
             hash("wl_count 2 wl_entered 1300000000 wl_updated 1300000001", whitelisted()),
             hash("r_count 4 wl_count 2", timeless()),
@@ -150,7 +150,7 @@ impl Side for Hashes {
     }
 }
 
-/// A Redis with records as texts. What is raw is commands of redis-cli.
+/// A Redis with records as texts. The raw form is redis-cli commands.
 pub(crate) struct Texts {
     pub(crate) redis: Redis,
 }
@@ -194,7 +194,7 @@ impl Side for Texts {
             own(timeless()),
             own(half_timed()),
             own(counted_down()),
-            // What is behind the sixth field is nothing.
+            // Fields after the sixth are ignored.
             (format!("SET KEY \"{text},more,and more\""), Record::full(5)),
         ];
         records.extend(COUNTS.map(Record::reported).map(own));
