@@ -1,4 +1,4 @@
-//! The databases that records are moved between, and what their own programs do with them.
+//! The source and destination databases, and runs of their own programs on them.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -13,9 +13,9 @@ const CREATE: &str = "CREATE TABLE target (digest char(40) default NULL, r_count
     wl_count int(11) default NULL, r_entered datetime default NULL, wl_entered datetime default NULL, \
     r_updated datetime default NULL, wl_updated datetime default NULL, PRIMARY KEY (digest))";
 
-/// The sources, with all records, and room for destinations.
+/// Sources with all records, and empty destinations.
 pub(crate) struct Arena {
-    folder: TempDir,
+    directory: TempDir,
     pub(crate) records: u32,
     pub(crate) redis_source: Redis,
     pub(crate) redis_target: Redis,
@@ -25,17 +25,17 @@ pub(crate) struct Arena {
 impl Arena {
     pub(crate) fn new(records: u32) -> Self {
         let redis = || {
-            // What is measured is Redis, and not its disk.
+            // Measures Redis, not its disk.
             let redis = Redis::with("--appendonly no", &[]);
             redis.cli(&["config", "set", "save", ""]);
             redis
         };
         let arena = Self {
-            folder: tempfile::Builder::new().prefix("pyzord-bench-").tempdir().unwrap(),
+            directory: tempfile::Builder::new().prefix("pyzord-bench-").tempdir().unwrap(),
             records,
             redis_source: redis(),
             redis_target: redis(),
-            // Each statement is on the disk when it is acknowledged, and all rows have room in memory.
+            // Each acknowledged statement is on disk, and all rows fit into memory.
             mariadb: MariaDb::with(
                 "--innodb-buffer-pool-size=512M --innodb-log-file-size=96M --innodb-flush-method=O_DIRECT",
             ),
@@ -46,7 +46,7 @@ impl Arena {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     pub(crate) fn input(&self, name: &str) -> Stdio {
@@ -74,7 +74,7 @@ impl Arena {
     /// Empties all destinations.
     pub(crate) fn clear(&self) {
         for name in ["target.db", "output"] {
-            // It need not be there.
+            // The file may not exist.
             let _ = fs::remove_file(self.path(name));
         }
         self.redis_target.cli(&["flushall"]);
@@ -108,8 +108,8 @@ impl Arena {
         client
     }
 
-    /// How long a program takes that says this in the end.
-    pub(crate) fn timed(&self, command: &mut Command, says: &str) -> Duration {
+    /// Returns the run time of a program, and asserts that it succeeds and prints this text.
+    pub(crate) fn timed(&self, command: &mut Command, expected: &str) -> Duration {
         let name = command.get_program().display().to_string();
         let start = Instant::now();
         let output = command.stderr(Stdio::piped()).output();
@@ -117,11 +117,11 @@ impl Arena {
         let output = output.unwrap_or_else(|error| panic!("{name}: {error}: run tests/setup.sh"));
         let (stdout, stderr) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && stdout.contains(says), "{name}: {stdout}{stderr}");
+        assert!(output.status.success() && stdout.contains(expected), "{name}: {stdout}{stderr}");
         time
     }
 
-    /// How many records there are in a destination.
+    /// Returns the number of records in a destination.
     pub(crate) fn stored(&self, engine: &str) -> u32 {
         let number = match engine {
             "gdbm" => {

@@ -1,4 +1,4 @@
-//! The records of the sources, in the form that each program reads.
+//! Input files with the records, in the form that each program reads.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -7,7 +7,7 @@ use sha1::Digest as _;
 
 use crate::arena::Arena;
 
-/// The times of all records, as gdbm, MySQL and Redis have them.
+/// The times of every record: as dates in gdbm and MySQL, and as seconds in Redis.
 const DATES: [&str; 4] =
     ["2026-03-04 05:06:07", "2026-10-11 12:13:14", "2026-05-04 05:06:07", "2026-09-11 12:13:14"];
 const SECONDS: [&str; 4] = ["1772600767", "1791720794", "1777871167", "1789128794"];
@@ -17,7 +17,7 @@ pub(crate) const FIELDS: [&str; 6] =
 pub(crate) const COLUMNS: &str = "digest, r_count, r_entered, r_updated, wl_count, wl_entered, wl_updated";
 
 impl Arena {
-    /// The same records in the form that each program reads.
+    /// Writes the records in the form that each program reads, in random and in sorted order.
     pub(crate) fn write_inputs(&self) {
         let mut digests: Vec<String> = (0..self.records).map(digest).collect();
         self.write_dump("random", &digests);
@@ -37,7 +37,7 @@ impl Arena {
         self.write_rows("sorted.sql", &digests);
     }
 
-    /// What `gdbm_load` reads.
+    /// Writes a dump for `gdbm_load`.
     fn write_dump(&self, name: &str, digests: &[String]) {
         let mut file = BufWriter::new(File::create(self.path(name)).unwrap());
         writeln!(file, "# GDBM dump file\n#:version=1.1\n#:format=standard\n# End of header").unwrap();
@@ -49,7 +49,7 @@ impl Arena {
             );
             for datum in [digest.as_bytes(), value.as_bytes()] {
                 writeln!(file, "#:len={}", datum.len()).unwrap();
-                // Lines of 76 characters, each of three quarters as many bytes.
+                // 57 bytes make a line of 76 characters.
                 for line in datum.chunks(57) {
                     writeln!(file, "{}", base64(line)).unwrap();
                 }
@@ -59,7 +59,7 @@ impl Arena {
         file.flush().unwrap();
     }
 
-    /// Statements that insert 1000 rows each.
+    /// Writes statements that insert 1000 rows each.
     fn write_rows(&self, name: &str, digests: &[String]) {
         let mut file = BufWriter::new(File::create(self.path(name)).unwrap());
         for (start, digests) in (1..).step_by(1000).zip(digests.chunks(1000)) {
@@ -81,12 +81,12 @@ fn digest(number: u32) -> String {
     sha1::Sha1::digest(number.to_be_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// How often the record of this number has been reported.
+/// Returns the number of reports of the record with this number.
 fn count(number: u32) -> u32 {
     number % 1000 + 1
 }
 
-/// The fields and values of a hash.
+/// Returns the fields and values of a hash.
 pub(crate) fn hash(count: u32) -> Vec<String> {
     let count = count.to_string();
     let values = [&count, SECONDS[0], SECONDS[1], "1", SECONDS[2], SECONDS[3]];

@@ -1,21 +1,18 @@
-//! How fast `pyzor-migrate` is, beside what the databases' own programs do with the same records.
+//! Measures the speed of `pyzor-migrate`, compared with the databases' own programs on the same records.
 //!
-//! `make migrations`, or `cargo bench --bench migrate`. Prints tables in Markdown. A migration can be no
-//! faster than the slower of its sides: than the source's own program gives out all records, and the
-//! destination's own takes them in. Both are measured in the same rounds as the migrations. A ratio of 0.5
-//! says that the migration took twice as long as the slower side.
+//! Run by `make migrations` or `cargo bench --bench migrate`; prints tables in Markdown. A migration cannot be faster
+//! than the slower of its two sides: the source's own program that exports all records, and the destination's own
+//! program that imports them. Both are measured in the same rounds as the migrations. A ratio of 0.5 means that the
+//! migration took twice as long as the slower side.
 //!
-//! `PYZORD_MIGRATION_RECORDS` is the number of records (a million), `PYZORD_MIGRATION_ROUNDS` of rounds (3).
+//! `PYZORD_MIGRATION_RECORDS` is the number of records (default 1,000,000), `PYZORD_MIGRATION_ROUNDS` the number of
+//! rounds (default 3).
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "a measurement that cannot be made ends, and says where"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failed measurement panics with its location")]
 
 mod arena;
 #[path = "../../tests/blackbox/harness/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "what only tests need")]
+#[allow(dead_code, unused_imports, reason = "parts that only tests use")]
 mod harness;
 mod inputs;
 mod migration;

@@ -1,4 +1,4 @@
-//! A migration by `pyzor-migrate`: how long it takes, and how much memory.
+//! Runs `pyzor-migrate` and measures its time and memory.
 
 use std::fs;
 use std::path::Path;
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 
 use crate::arena::Arena;
 
-/// What a migration of all records took.
+/// The time and the memory of a migration of all records.
 pub(crate) struct Migration {
     pub(crate) time: Duration,
     pub(crate) memory: PeakMemory,
 }
 
-/// The largest sizes in memory, in KiB.
+/// Peak memory, in KiB.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct PeakMemory {
-    /// With what is in memory of gdbm files, which the kernel takes back when it needs room.
+    /// With mapped pages of gdbm files, which the kernel can reclaim.
     pub(crate) all: u64,
-    /// Of its own, as far as it was seen.
+    /// Anonymous memory only; sampled every 5 ms.
     pub(crate) own: u64,
 }
 
@@ -45,19 +45,19 @@ impl Arena {
         let mut child = command.spawn().unwrap();
         let mut memory = PeakMemory::default();
         while child.try_wait().unwrap().is_none() {
-            memory.look(child.id());
+            memory.sample(child.id());
             thread::sleep(Duration::from_millis(5));
         }
         let time = start.elapsed();
         let output = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
+        let stdout = String::from_utf8_lossy(&output.stdout);
         let complete = format!(
             "Migration complete, {} records transferred successfully, 0 records failed",
             self.records
         );
         assert!(
-            output.status.success() && said.contains(&complete),
-            "{from} to {to}: {said}{}",
+            output.status.success() && stdout.contains(&complete),
+            "{from} to {to}: {stdout}{}",
             String::from_utf8_lossy(&output.stderr)
         );
         assert_eq!(self.stored(to), self.records);
@@ -66,8 +66,8 @@ impl Arena {
 }
 
 impl PeakMemory {
-    /// Looks at a process, which has none any more when it has just ended.
-    fn look(&mut self, pid: u32) {
+    /// Samples a process. A process that has just ended has no memory, and changes nothing.
+    fn sample(&mut self, pid: u32) {
         let path = Path::new("/proc").join(pid.to_string()).join("status");
         let status = fs::read_to_string(path).unwrap_or_default();
         let field = |name: &str| {

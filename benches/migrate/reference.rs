@@ -1,4 +1,4 @@
-//! What the databases' own programs do with the same records.
+//! Measurements of the databases' own programs on the same records.
 
 use std::process::Command;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::arena::Arena;
 use crate::inputs::{COLUMNS, FIELDS, hash};
 
-/// Reads all records of a Redis as a simple program would.
+/// A simple program that reads all records of a Redis.
 const PYTHON_DUMP: &str = "
 import redis, sys
 server = redis.Redis(port=int(sys.argv[1]))
@@ -20,19 +20,19 @@ while cursor != 0:
 print(records)
 ";
 
-/// Which way records go in a database.
+/// The direction of records: out of a database or into it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Out,
     In,
 }
 
-/// What a program of a database does with all records.
+/// A measurement of one program on all records.
 pub(crate) struct Reference {
     pub(crate) engine: &'static str,
     pub(crate) way: Way,
     pub(crate) name: &'static str,
-    /// Whether it is what one would use, and not a faster way that one has to know.
+    /// Whether this is the usual way, not a faster one for experts.
     pub(crate) is_usual: bool,
     pub(crate) run: fn(&Arena) -> Duration,
 }
@@ -100,11 +100,11 @@ pub(crate) const REFERENCES: [Reference; 12] = [
             arena.clear();
             let mut benchmark = Command::new("redis-benchmark");
             benchmark.args(["-p", &arena.redis_target.port().to_string(), "-P", "100", "-q"]);
-            // Keys of the same length, of which hardly any comes twice. It counts to 2^31.
+            // Keys of the same length, hardly any of them repeated. The range is limited to 2^31.
             benchmark.args(["-n", &arena.records.to_string(), "-r", "2000000000", "HSET"]);
             benchmark.arg(format!("pyzord.digest_v1.{}__rand_int__", "0".repeat(28))).args(hash(500));
             let time = arena.timed(&mut benchmark, " requests per second");
-            assert!(arena.stored("redis") > arena.records / 100 * 98, "keys that came twice");
+            assert!(arena.stored("redis") > arena.records / 100 * 98, "repeated keys");
             time
         },
     },
@@ -143,7 +143,7 @@ pub(crate) const REFERENCES: [Reference; 12] = [
     Reference {
         engine: "mysql",
         way: Way::In,
-        name: "the same in the order of the digests",
+        name: "mariadb reading INSERTs in the order of the digests",
         is_usual: false,
         run: |arena| {
             arena.clear();

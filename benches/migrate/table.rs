@@ -1,4 +1,4 @@
-//! The tables that are printed.
+//! Prints the tables of results.
 
 use std::thread;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) fn print(
 ) {
     let speed = |time: Duration| (f64::from(arena.records) / seconds(time)).round();
     println!("{} records, medians of {rounds} rounds, {} processors\n", arena.records, processors());
-    println!("| engine | what its own program does | seconds | records/s |\n| --- | --- | ---: | ---: |");
+    println!("| engine | its own program | seconds | records/s |\n| --- | --- | ---: | ---: |");
     for (reference, time) in references {
         println!("| {} | {} | {:.2} | {} |", reference.engine, reference.name, seconds(*time), speed(*time));
     }

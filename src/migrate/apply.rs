@@ -132,7 +132,7 @@ pub(super) async fn read_back(
     for ((index, item), expected) in written.into_iter().zip(destination.read(keys).await?).zip(expected) {
         // Servers may have added to it: more than expected is fine.
         if let Some(why) = lacks(&expected, item.as_ref()) {
-            outcomes[index] = ChangeOutcome::Refused(format!("the destination has something else: {why}"));
+            outcomes[index] = ChangeOutcome::Refused(format!("the destination has another record: {why}"));
         }
     }
     Ok(())

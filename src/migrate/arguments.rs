@@ -7,7 +7,7 @@ use crate::optparse::{OptionSpec, OptionValue};
 pub(super) const PROGRAM: &str = "pyzor-migrate";
 pub(super) const USAGE: &str = "pyzor-migrate --se ENGINE --sd DSN --de ENGINE --dd DSN [options]";
 const ABOUT: &str =
-    "Move the records of a Pyzor database to another one, of any engine: gdbm, mysql, redis or redis_v0.";
+    "Move the records of a Pyzor database to another one. Engines: gdbm, mysql, redis and redis_v0.";
 
 pub(super) struct MigrateOption {
     pub(super) spec: OptionSpec,
@@ -49,12 +49,17 @@ pub(super) const OPTIONS: &[MigrateOption] = &[
         "source-dsn",
         OptionValue::Text,
         "DSN",
-        "the database to read, as DigestDB names it, or @FILE with that in its first line",
+        "the database to read, in the form of DigestDB, or @FILE with the DSN in its first line",
     )
     .alias("sd"),
     opt("destination-engine", OptionValue::Text, "ENGINE", "the engine of the database to write").alias("de"),
     opt("destination-dsn", OptionValue::Text, "DSN", "the database to write, or @FILE").alias("dd"),
-    opt("delete", OptionValue::None, "", "delete from the source what the destination has accepted"),
+    opt(
+        "delete",
+        OptionValue::None,
+        "",
+        "delete each record from the source once the destination has stored it",
+    ),
     opt(
         "merge",
         OptionValue::None,
@@ -65,28 +70,28 @@ pub(super) const OPTIONS: &[MigrateOption] = &[
         "journal",
         OptionValue::Text,
         "FILE",
-        "remember in this file what has been moved, so that a rerun adds nothing twice",
+        "record in this file what has been moved, so that a rerun adds nothing twice",
     ),
     opt(
         "cleanup-age",
         OptionValue::Number,
         "SECONDS",
-        "leave out records that changed last longer ago, and let those in Redis expire at that age",
+        "leave out records that have not changed for longer, and let records in Redis expire at that age",
     ),
     opt(
         "verify",
         OptionValue::None,
         "",
-        "compare source and destination afterwards, or with --delete before each deletion",
+        "compare source and destination at the end, or with --delete before each deletion",
     ),
     opt("verify-only", OptionValue::None, "", "compare source and destination, and change nothing"),
     opt(
         "no-durability",
         OptionValue::None,
         "",
-        "with --delete, do not wait until a Redis has what was moved on its disk",
+        "with --delete, do not wait until Redis has written the moved records to disk",
     ),
-    opt("dry-run", OptionValue::None, "", "read everything, write nothing, and say what would happen"),
+    opt("dry-run", OptionValue::None, "", "read everything, write nothing, and report what would happen"),
     opt("quiet", OptionValue::None, "", "do not show progress").short('q'),
 ];
 

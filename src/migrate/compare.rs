@@ -35,7 +35,7 @@ pub(super) fn lacks(expected: &Record, found: Option<&Item>) -> Option<String> {
 
 /// Returns the record that was found, or why there is none.
 fn readable(found: Option<&Item>) -> Result<&Record, String> {
-    found.ok_or_else(|| "it is not there".to_owned())?.record.as_ref().map_err(Clone::clone)
+    found.ok_or_else(|| "missing in the destination".to_owned())?.record.as_ref().map_err(Clone::clone)
 }
 
 /// Names the fields that do not pass the checks, by their names in MySQL and Redis.
@@ -99,7 +99,7 @@ mod tests {
     fn every_field_is_compared() {
         let expected = Record { reports: tally(2, 10, 20), whitelists: Tally::default() };
         assert_eq!(difference(&expected, Some(&item(expected))), None);
-        assert_eq!(difference(&expected, None), Some("it is not there".to_owned()));
+        assert_eq!(difference(&expected, None), Some("missing in the destination".to_owned()));
         for (found, expected_text) in [
             (Record { reports: tally(3, 10, 20), ..expected }, "r_count is 3 instead of 2"),
             (

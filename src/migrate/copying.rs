@@ -50,7 +50,7 @@ impl Transfer<'_> {
     pub(super) async fn written(&mut self) -> Result<(), MigrateError> {
         let Some(PendingWrite { keys, outcomes }) = self.writing.take() else { return Ok(()) };
         let outcomes =
-            outcomes.await.map_err(|error| BulkError(format!("the writing has died: {error}")))??;
+            outcomes.await.map_err(|error| BulkError(format!("the write task failed: {error}")))??;
         for ((key, is_new), outcome) in keys.iter().zip(outcomes) {
             match outcome {
                 ChangeOutcome::Done if !is_new => {}
@@ -97,7 +97,8 @@ impl Transfer<'_> {
     }
 }
 
-/// Returns the sum of each digest's records in the spool and of the one under its regular key; none if there is no record.
+/// Returns for each digest the sum of its records in the spool and of the one under its regular key; none if there is
+/// no record.
 pub(super) async fn totals(
     source: &dyn Bulk,
     groups: &[SpooledDigest],

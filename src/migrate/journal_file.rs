@@ -9,7 +9,7 @@ use sha1::Digest as _;
 use super::identity::DatabaseIdentity;
 use super::journal::Journal;
 use super::options::MigrateOptions;
-use super::progress_output::complain;
+use super::progress_output::report;
 use crate::settings::Environment;
 use crate::storage::bulk::Bulk;
 
@@ -34,8 +34,8 @@ pub(super) async fn open_journal(
     let unfinished = match unfinished {
         Some(unfinished) if !uses_default_file(options) => {
             return Err(format!(
-                "a move between these databases was interrupted: what it has moved would be replaced or added again; run it \
-                 once more with --delete and without --journal, or remove {}",
+                "a move between these databases was interrupted, and this run would replace its records or add them \
+                 again: finish it first, with --delete and without --journal, or remove {}",
                 unfinished.display()
             ));
         }
@@ -43,7 +43,9 @@ pub(super) async fn open_journal(
     };
     if !options.merge && !options.delete {
         return match options.journal {
-            Some(_) => Err("--journal is for --merge and --delete: a copy needs none".to_owned()),
+            Some(_) => {
+                Err("a copy keeps no journal: leave --journal out, or add --merge or --delete".to_owned())
+            }
             None => Ok(None),
         };
     }
@@ -55,8 +57,9 @@ pub(super) async fn open_journal(
             directory.join(file_name(&source, &destination))
         }
         (None, None, None) => {
-            return Err("--delete keeps a journal, and there is no home for it: name a file with --journal"
-                .to_owned());
+            return Err(
+                "no home directory for the journal of --delete: name a file with --journal".to_owned()
+            );
         }
     };
     Journal::open(&path, &source, &destination).map(Some).map_err(|error| error.to_string())
@@ -76,9 +79,9 @@ pub(super) fn close_journal(
         return journal.remove().map_err(|error| error.to_string());
     }
     let path = journal.path().display();
-    complain(
+    report(
         "note",
-        &format_args!("what has been moved is remembered in {path}: run it again with --delete"),
+        &format_args!("the move is not complete: run it again with --delete (the journal is {path})"),
     );
     Ok(())
 }
@@ -104,7 +107,7 @@ fn find_journal(
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "journal"));
     let (found, unreadable) = Journal::find(files, source, destination);
-    unreadable.iter().for_each(|error| complain("warning", error));
+    unreadable.iter().for_each(|error| report("warning", error));
     found
 }
 
@@ -116,6 +119,7 @@ fn file_name(source: &DatabaseIdentity, destination: &DatabaseIdentity) -> Strin
 
 fn create_directory(directory: &Path) -> Result<(), String> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
-        format!("--delete keeps a journal in {}: {error}; name a file with --journal", directory.display())
+        let directory = directory.display();
+        format!("cannot create {directory} for the journal: {error}: name a file with --journal")
     })
 }

@@ -59,7 +59,7 @@ use std::process::ExitCode;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use self::options::{CommandLineError, MigrateCommand, MigrateOptions};
-use self::progress_output::{WarningPrinter, complain};
+use self::progress_output::{WarningPrinter, report};
 use crate::os::signals;
 use crate::settings::Environment;
 
@@ -110,6 +110,6 @@ fn migrate(options: &MigrateOptions, environment: &Environment) -> ExitCode {
 }
 
 fn failed(error: &str) -> ExitCode {
-    complain("error", &error);
+    report("error", &error);
     ExitCode::FAILURE
 }

@@ -23,9 +23,10 @@ use super::transfer::{MigrateError, SourceRecord, Transfer};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{ChangeOutcome, Item};
 
-/// Minimum age, in seconds, of the last change of a record that is deleted in the first pass, where times are whole
-/// seconds. A report in the same second as the last change could not be told apart from it. Younger records are deleted
-/// when a later pass finds them unchanged; thus clocks of servers may be wrong by up to this much.
+/// Minimum age, in seconds, of the last change of a record that is deleted in the first pass, if times are whole seconds.
+/// If a record is deleted and then reported again in the same second, the new record can be equal to the deleted one, so
+/// that a run after a kill would take it for moved. Younger records are deleted when a later pass, after [`PAUSE`], finds
+/// them unchanged. Thus clocks of servers may be wrong by less than this.
 const QUIET_SECONDS: i64 = 3600;
 /// Pause before a pass that looks at recently changed records again.
 pub(super) const PAUSE: Duration = Duration::from_secs(3);
@@ -124,7 +125,7 @@ impl Transfer<'_> {
         true
     }
 
-    /// Whether a record changed so recently that a further report might not change its times.
+    /// Whether a record changed so recently that, if it is deleted, a new record under its key can be equal to it.
     fn is_recent(&self, record: &Record) -> bool {
         self.source.has_whole_seconds()
             && record

@@ -85,7 +85,7 @@ pub(super) fn parse(
         }
         // The argument is not shown, because it may be a part of a DSN with a password.
         CommandLine::Run(Arguments { unexpected: Some(_), .. }) => {
-            Err(usage("there is an argument that belongs to no option; a DSN with blanks needs quotes"))
+            Err(usage("unexpected argument: put a DSN that contains spaces in quotes"))
         }
         CommandLine::Run(given) => options(&given, environment).map(Box::new).map(MigrateCommand::Run),
     }
@@ -103,14 +103,14 @@ fn options(given: &Arguments, environment: &Environment) -> Result<MigrateOption
     };
     let cleanup_age = text("cleanup-age").map(|age| age.parse::<i64>().unwrap_or(-1));
     if cleanup_age.is_some_and(|age| !(0..=LONGEST_AGE).contains(&age)) {
-        return Err(usage(&format!("option --cleanup-age: must be from 0 (no age) to {LONGEST_AGE}")));
+        return Err(usage(&format!("option --cleanup-age: must be from 0 (no limit) to {LONGEST_AGE}")));
     }
     for (wrong, text) in [
-        (verify == VerifyMode::Only && delete, "--verify-only changes nothing: leave --delete out"),
+        (verify == VerifyMode::Only && delete, "--verify-only and --delete cannot be combined"),
         (verify == VerifyMode::Only && dry_run, "--verify-only and --dry-run cannot be combined"),
         (
             verify == VerifyMode::Afterwards && dry_run,
-            "--dry-run leaves nothing to verify: use --verify-only",
+            "--dry-run writes nothing to compare: use --verify-only",
         ),
     ] {
         if wrong {
@@ -126,14 +126,14 @@ fn options(given: &Arguments, environment: &Environment) -> Result<MigrateOption
         if !storage::NAMES.contains(&engine.as_str()) {
             let (engine, known) = (engine.escape_debug(), storage::NAMES.join(", "));
             return Err(CommandLineError::Established(format!(
-                "Unsupported {which} engine: {engine} (there are {known})"
+                "Unsupported {which} engine: {engine} (supported: {known})"
             )));
         }
     }
     let cleanup_age =
         cleanup_age.and_then(|age| u64::try_from(age).ok()).filter(|age| *age > 0).map(Duration::from_secs);
     if merge && !delete && verify != VerifyMode::Only && !dry_run && text("journal").is_none() {
-        return Err(usage("--merge needs --journal FILE, without which a rerun would add records twice"));
+        return Err(usage("--merge needs --journal FILE: without it, a rerun would add records twice"));
     }
     Ok(MigrateOptions {
         source: end(se, &sd, cleanup_age, ("source", "--sd"), environment)?,
@@ -159,12 +159,12 @@ fn end(
 ) -> Result<DatabaseSpec, CommandLineError> {
     let dsn = match dsn.strip_prefix('@') {
         Some(file) => first_line(&environment.expand(file)).map_err(|why| {
-            CommandLineError::Database(format!("{option}: cannot read a DSN from {file}: {why}"))
+            CommandLineError::Database(format!("{option}: cannot read the DSN from {file}: {why}"))
         })?,
         None => dsn.to_owned(),
     };
     if dsn.trim().is_empty() {
-        return Err(CommandLineError::Database(format!("the {which}'s DSN ({option}) is empty")));
+        return Err(CommandLineError::Database(format!("the {which} DSN ({option}) is empty")));
     }
     let path = environment.expand(&dsn);
     // Absolute and without links, so that the journal knows the file by one name.
@@ -175,7 +175,7 @@ fn end(
     };
     let options = storage::EngineOptions { dsn, path, cleanup_age, ..storage::EngineOptions::default() };
     storage::check(&engine, &options)
-        .map_err(|why| CommandLineError::Database(format!("the {which}'s DSN ({option}): {why}")))?;
+        .map_err(|why| CommandLineError::Database(format!("the {which} DSN ({option}): {why}")))?;
     Ok(DatabaseSpec { engine, options })
 }
 
@@ -239,24 +239,24 @@ mod tests {
         assert_eq!(message("--se gdbm"), "options --se/--sd/--de/--dd are required");
         assert_eq!(
             message("--se foo --sd x --de gdbm --dd y"),
-            "Unsupported source engine: foo (there are gdbm, mysql, redis, redis_v0)"
+            "Unsupported source engine: foo (supported: gdbm, mysql, redis, redis_v0)"
         );
         assert_eq!(
             message("--se gdbm --sd x --de foo --dd y"),
-            "Unsupported destination engine: foo (there are gdbm, mysql, redis, redis_v0)"
+            "Unsupported destination engine: foo (supported: gdbm, mysql, redis, redis_v0)"
         );
     }
 
     #[test]
     fn contradictory_options_are_refused() {
         for (more, expected) in [
-            ("--merge", "--merge needs --journal FILE, without which a rerun would add records twice"),
-            ("--verify-only --delete", "--verify-only changes nothing: leave --delete out"),
-            ("--verify --dry-run", "--dry-run leaves nothing to verify: use --verify-only"),
-            ("--cleanup-age -1", "option --cleanup-age: must be from 0 (no age) to 2147483647"),
+            ("--merge", "--merge needs --journal FILE: without it, a rerun would add records twice"),
+            ("--verify-only --delete", "--verify-only and --delete cannot be combined"),
+            ("--verify --dry-run", "--dry-run writes nothing to compare: use --verify-only"),
+            ("--cleanup-age -1", "option --cleanup-age: must be from 0 (no limit) to 2147483647"),
             ("--cleanup-age x", "option --cleanup-age: invalid integer value: 'x'"),
             ("--nosuch", "no such option: --nosuch"),
-            ("more", "there is an argument that belongs to no option; a DSN with blanks needs quotes"),
+            ("more", "unexpected argument: put a DSN that contains spaces in quotes"),
         ] {
             assert_eq!(usage_error(&format!("{ENDS} {more}")), expected, "{more}");
         }
@@ -282,7 +282,7 @@ mod tests {
         let mistake = parsed("--se redis --sd secret --de gdbm --dd x").unwrap_err();
         let CommandLineError::Database(text) = mistake else { panic!("{mistake:?}") };
         assert!(
-            text.starts_with("the source's DSN (--sd): expected host,port") && !text.contains("secret"),
+            text.starts_with("the source DSN (--sd): expected host,port") && !text.contains("secret"),
             "{text}"
         );
     }

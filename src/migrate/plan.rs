@@ -60,7 +60,7 @@ impl Transfer<'_> {
                 let planned = |source| PlannedRecord { source, moved: moved.next().flatten() };
                 let members = group.into_iter().map(planned).collect();
                 if found.is_some() && !may_add {
-                    let why = "the destination has it already: --merge adds to what is there".to_owned();
+                    let why = "it is already in the destination: use --merge to add to it".to_owned();
                     return DigestPlan { digest, members, action: DigestAction::Refuse(why), is_gone: false };
                 }
                 plan_digest(digest, members, found, destination, self.options.delete)
@@ -114,7 +114,9 @@ fn plan_digest(
 fn add_to_existing(found: Item, members: &[PlannedRecord], destination: &dyn Bulk) -> DigestAction {
     let existing = match &found.record {
         Ok(existing) => existing,
-        Err(why) => return DigestAction::Refuse(format!("in the destination: {why}")),
+        Err(why) => {
+            return DigestAction::Refuse(format!("cannot add to its record in the destination: {why}"));
+        }
     };
     let mut moved = Record::default();
     for (reports, whitelists) in
@@ -127,7 +129,9 @@ fn add_to_existing(found: Item, members: &[PlannedRecord], destination: &dyn Bul
     let has_less = existing.reports.count < moved_at_most.reports.count
         || existing.whitelists.count < moved_at_most.whitelists.count;
     if has_less && members.iter().any(|member| member.moved.is_some()) {
-        return DigestAction::Refuse("the destination has less than was moved there before".to_owned());
+        return DigestAction::Refuse(
+            "the destination has lower counts than were moved there before".to_owned(),
+        );
     }
     match unmoved(members) {
         None => DigestAction::Nothing,

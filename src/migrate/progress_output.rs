@@ -71,8 +71,8 @@ impl MigrationProgress {
         }
     }
 
-    /// Whether the number of records is of use: for the bar.
-    pub(super) fn wants_total(&self) -> bool {
+    /// Whether a bar is shown, for which the number of records is of use.
+    pub(super) fn has_bar(&self) -> bool {
         !self.bar.is_hidden()
     }
 
@@ -97,7 +97,7 @@ impl MigrationProgress {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         while self.lines && *reported + STEP <= transferred {
             *reported += STEP;
-            self.say(&format_args!("{} records transferred...", *reported));
+            self.print(&format_args!("{} records transferred...", *reported));
         }
     }
 
@@ -107,25 +107,25 @@ impl MigrationProgress {
     }
 
     /// Prints a line on standard output. Ignores errors: the migration goes on if the reader has gone.
-    pub(super) fn say(&self, text: &dyn fmt::Display) {
+    pub(super) fn print(&self, text: &dyn fmt::Display) {
         self.bar.suspend(|| {
             let _ = writeln!(io::stdout().lock(), "{text}");
         });
     }
 
     /// Prints the elapsed time and the number of records a second, unless quiet.
-    pub(super) fn say_rate(&self, records: u64) {
+    pub(super) fn print_rate(&self, records: u64) {
         if self.is_quiet {
             return;
         }
         let elapsed = self.begun.elapsed().as_secs_f64();
         let rate = HumanCount((records as f64 / elapsed.max(0.001)) as u64);
-        self.say(&format_args!("{elapsed:.1} s, {rate} records a second"));
+        self.print(&format_args!("{elapsed:.1} s, {rate} records a second"));
     }
 
     /// Prints that a record could not be transferred.
-    pub(super) fn failed(&self, key: &[u8], why: &str) {
-        self.say(&format_args!("Record {} failed: {why}", printable(key)));
+    pub(super) fn print_failure(&self, key: &[u8], why: &str) {
+        self.print(&format_args!("Record {} failed: {why}", printable(key)));
     }
 }
 
@@ -138,9 +138,9 @@ fn printable(key: &[u8]) -> String {
     key.iter().map(printable).collect()
 }
 
-/// Prints a line on standard error. `what` is `error`, `warning` or `note`.
-pub(super) fn complain(what: &str, text: &dyn fmt::Display) {
-    let _ = writeln!(io::stderr(), "pyzor-migrate: {what}: {text}");
+/// Prints a line on standard error. `level` is `error`, `warning` or `note`.
+pub(super) fn report(level: &str, text: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "pyzor-migrate: {level}: {text}");
 }
 
 /// Prints log events of the engines as lines on standard error.
@@ -151,7 +151,7 @@ pub(super) struct WarningPrinter {
 impl<S: Subscriber> Layer<S> for WarningPrinter {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let what = match *metadata.level() {
+        let level = match *metadata.level() {
             Level::ERROR => "error",
             Level::WARN => "warning",
             Level::INFO if !self.quiet => "note",
@@ -161,7 +161,7 @@ impl<S: Subscriber> Layer<S> for WarningPrinter {
         if metadata.target().starts_with("pyzord") {
             let mut text = EventText::default();
             event.record(&mut text);
-            complain(what, &text.text);
+            report(level, &text.text);
         }
     }
 }

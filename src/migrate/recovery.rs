@@ -1,9 +1,9 @@
 //! Finds out which additions of an interrupted run were made.
 //!
 //! An interrupted run leaves in the journal, for each digest of its last batch, the counts that the destination had
-//! before and the counts to be added. The destination tells the rest: counts there only grow, so the addition was made
-//! if, and only if, they are now at least the sum. Servers that add as much meanwhile make an addition look made that
-//! was not: therefore nothing may be reported to the destination between a kill and the next run.
+//! before and the counts to be added. Counts in the destination only grow, so the addition was made if they are now at
+//! least the sum. This is wrong in one case: an addition that was not made looks made if servers have added at least as
+//! much to the record between the kill and the next run. docs/migrating.md tells operators to avoid that.
 
 use std::time::Duration;
 

@@ -26,5 +26,5 @@ pub(super) fn catch_redb_panics<T>(work: impl FnOnce() -> Result<T, RedbError>) 
     CATCHES.set(true);
     let done = std::panic::catch_unwind(AssertUnwindSafe(work));
     CATCHES.set(false);
-    done.unwrap_or_else(|_| Err("it is damaged".into()))
+    done.unwrap_or_else(|_| Err("the file is corrupt".into()))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::journal_file::{close_journal, open_journal};
 use super::options::{DatabaseSpec, MigrateOptions, VerifyMode};
-use super::progress_output::{MigrationCounts, MigrationProgress, complain};
+use super::progress_output::{MigrationCounts, MigrationProgress, report};
 use super::record_limits;
 use super::same_database::{refuse_same_database, refuse_same_file};
 use super::stop_request::StopRequest;
@@ -25,7 +25,7 @@ pub(super) async fn run(options: &MigrateOptions, environment: &Environment) -> 
     let mut interrupted = stop.clone();
     let (source, destination) = tokio::select! {
         opened = open_both(options) => opened?,
-        name = interrupted.wanted() => return Err(MigrateError::Interrupted(name).to_string()),
+        name = interrupted.requested() => return Err(MigrateError::Interrupted(name).to_string()),
     };
     let progress = MigrationProgress::new(options.quiet);
     let run = Run { options, source, destination, progress, stop };
@@ -60,7 +60,7 @@ async fn open_both(options: &MigrateOptions) -> Result<(Arc<dyn Bulk>, Option<Ar
 async fn close(database: &Arc<dyn Bulk>) -> bool {
     let closed = database.close().await;
     if let Err(error) = &closed {
-        complain("error", error);
+        report("error", error);
     }
     closed.is_ok()
 }
@@ -110,10 +110,10 @@ impl Run<'_> {
         self.progress.end();
         let mut counts = transfer.counts;
         if let Err(error) = &finished {
-            complain("error", error);
+            report("error", error);
         }
         print_outcome(&self.progress, self.options, &counts, finished.is_ok());
-        self.progress.say_rate(counts.transferred + counts.known);
+        self.progress.print_rate(counts.transferred + counts.known);
         print_counts(&self.progress, self.options, &counts, destination);
         let mut went_well = finished.is_ok() && counts.failed == 0 && counts.left == 0 && counts.gone == 0;
         if let Some(journal) = journal {
@@ -134,7 +134,7 @@ impl Run<'_> {
     async fn verify_only(&self, destination: &Arc<dyn Bulk>) -> bool {
         let mut counts = MigrationCounts::default();
         let Some(findings) = self.compare(destination, &mut counts, false).await else { return false };
-        self.progress.say_rate(findings.compared);
+        self.progress.print_rate(findings.compared);
         print_counts(&self.progress, self.options, &counts, Some(destination));
         findings.differing == 0 && counts.failed == 0
     }
@@ -165,7 +165,7 @@ impl Run<'_> {
                 Some(findings)
             }
             Err(error) => {
-                complain("error", &error);
+                report("error", &error);
                 None
             }
         }

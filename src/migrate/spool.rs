@@ -141,7 +141,10 @@ fn create() -> Result<Database, RedbError> {
 }
 
 fn failed(error: &RedbError) -> BulkError {
-    BulkError(format!("a temporary file in {}: {error}", std::env::temp_dir().display()))
+    BulkError(format!(
+        "cannot use a temporary file in {}: {error}: set TMPDIR to another directory",
+        std::env::temp_dir().display()
+    ))
 }
 
 fn pack(record: &Record) -> PackedRecord {

@@ -37,7 +37,7 @@ impl StopRequest {
     }
 
     /// Waits until a stop is requested, and returns the signal's name.
-    pub(super) async fn wanted(&mut self) -> &'static str {
+    pub(super) async fn requested(&mut self) -> &'static str {
         match self.0.wait_for(Option::is_some).await.ok().and_then(|name| *name) {
             Some(name) => name,
             None => std::future::pending().await,

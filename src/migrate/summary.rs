@@ -17,12 +17,12 @@ pub(super) fn print_outcome(
 ) {
     let MigrationCounts { transferred, failed, .. } = counts;
     match (options.dry_run, is_complete) {
-        (true, true) => progress.say(&format_args!(
+        (true, true) => progress.print(&format_args!(
             "Dry run complete, {transferred} records would be transferred, {failed} records failed"
         )),
         (_, is_complete) => {
             let what = if is_complete { "complete" } else { "incomplete" };
-            progress.say(&format_args!(
+            progress.print(&format_args!(
                 "Migration {what}, {transferred} records transferred successfully, {failed} records failed"
             ));
         }
@@ -36,40 +36,42 @@ pub(super) fn print_counts(
     counts: &MigrationCounts,
     destination: Option<&Arc<dyn Bulk>>,
 ) {
-    let say = |count: u64, text: &str| {
+    let print = |count: u64, text: &str| {
         if count > 0 {
-            progress.say(&format_args!("{count} {text}"));
+            progress.print(&format_args!("{count} {text}"));
         }
     };
-    say(counts.skipped, "keys skipped: not digests");
-    say(counts.expired, "records left out: expired");
-    say(counts.known, "records had been transferred before");
-    say(
+    print(counts.skipped, "keys skipped: not digests");
+    print(counts.expired, "records left out: expired");
+    print(counts.known, "records were transferred before");
+    print(
         counts.gone,
-        "records had been transferred before and are not in the destination any more: they have expired there, were moved \
-         on, or are lost; a journal of another name transfers everything again",
+        "records were transferred before but are missing in the destination (expired, moved on or lost): use a new \
+         journal to transfer everything again",
     );
     if options.dry_run {
-        let what = if options.merge { "added to" } else { "put in the place of" };
-        say(counts.existing, &format!("records would be {what} ones that are there"));
+        let what = if options.merge { "be added to" } else { "replace" };
+        print(counts.existing, &format!("records would {what} existing ones"));
         if options.delete {
-            say(counts.transferred, "records would be deleted from the source");
+            print(counts.transferred, "records would be deleted from the source");
         }
-        say(counts.clamped, "records would be clamped to what the destination can hold");
+        print(counts.clamped, "records would be clamped to what the destination can hold");
     } else {
-        say(counts.deleted, "records deleted from the source");
-        say(
+        print(counts.deleted, "records deleted from the source");
+        print(
             counts.left,
-            "records left in the source, where they are changed again and again: stop what counts there",
+            "records left in the source because they keep changing: stop the servers that write there, and run this \
+             again",
         );
-        say(counts.clamped, "records clamped to what the destination can hold");
+        print(counts.clamped, "records clamped to what the destination can hold");
     }
     let to_redis =
         destination.is_some_and(|destination| storage::properties(destination.engine()).expires_by_itself);
     if to_redis && options.cleanup_age.is_none() && options.verify != VerifyMode::Only {
         let would = if options.dry_run { "would have" } else { "have" };
-        progress.say(&format_args!(
-            "The records {would} no TTL and do not expire before they are reported again; --cleanup-age gives them one"
+        progress.print(&format_args!(
+            "The records {would} no TTL and will not expire until they are reported again: set --cleanup-age to give them \
+             one"
         ));
     }
 }
@@ -77,5 +79,5 @@ pub(super) fn print_counts(
 /// Prints the result of a comparison.
 pub(super) fn print_findings(progress: &MigrationProgress, findings: &Findings) {
     let Findings { compared, differing } = findings;
-    progress.say(&format_args!("Verification complete, {compared} records compared, {differing} differ"));
+    progress.print(&format_args!("Verification complete, {compared} records compared, {differing} differ"));
 }

@@ -1,9 +1,8 @@
 //! Scans the source in passes and hands each batch of records to a copy or a move.
 //!
 //! The first pass meets every record. A move needs further passes for records that it could not delete yet: those that
-//! changed so recently that a further report in the same second could not be told apart ([`SourcePass::recent`]), and
-//! those that the destination had not written to its disk ([`SourcePass::not_durable`]). Between two passes it waits
-//! for the disk and for [`PAUSE`].
+//! changed too recently ([`SourcePass::recent`], see [`super::moving`]), and those that the destination
+//! had not written to its disk ([`SourcePass::not_durable`]). Between two passes it waits for the disk and for [`PAUSE`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -139,7 +138,7 @@ impl<'a> Transfer<'a> {
     }
 
     async fn run_passes(&mut self) -> Result<(), MigrateError> {
-        let total = if self.progress.wants_total() { self.source.estimate().await? } else { None };
+        let total = if self.progress.has_bar() { self.source.estimate().await? } else { None };
         self.progress.begin("copying", total);
         if let Some(journal) = self.journal {
             self.is_rerun = self.recover(journal).await?;
@@ -170,7 +169,7 @@ impl<'a> Transfer<'a> {
             let destination = self.destination()?;
             tokio::select! {
                 durable = destination.bring_to_disk() => durable?,
-                name = self.stop.wanted() => return Err(MigrateError::Interrupted(name)),
+                name = self.stop.requested() => return Err(MigrateError::Interrupted(name)),
             }
         }
         if self.pass.recent > 0 {
@@ -258,7 +257,7 @@ impl<'a> Transfer<'a> {
     pub(super) fn fail(&mut self, key: &[u8], why: &str) {
         if self.seen.is_new_failure(key) {
             self.counts.failed += 1;
-            self.progress.failed(key, why);
+            self.progress.print_failure(key, why);
         }
     }
 

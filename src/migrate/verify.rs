@@ -43,7 +43,7 @@ pub(super) struct Verification<'a> {
 
 impl Verification<'_> {
     pub(super) async fn run(&self, counts: &mut MigrationCounts) -> Result<Findings, MigrateError> {
-        let total = if self.progress.wants_total() { self.source.estimate().await? } else { None };
+        let total = if self.progress.has_bar() { self.source.estimate().await? } else { None };
         self.progress.begin("comparing", total);
         let mut findings = Findings::default();
         let mut spool = Spool::default();
@@ -91,7 +91,7 @@ impl Verification<'_> {
                 }
                 Err(why) if !self.are_counted && seen.is_new_failure(&item.key) => {
                     counts.failed += 1;
-                    self.progress.failed(&item.key, &why);
+                    self.progress.print_failure(&item.key, &why);
                 }
                 Err(_) => {}
             }
@@ -118,7 +118,7 @@ impl Verification<'_> {
                 let digest = expected[at].0;
                 let odd = groups.iter().find(|group| group.digest == digest);
                 findings.differing += odd.map_or(1, |group| group.odd.len().max(1) as u64);
-                self.progress.say(&format_args!("Record {digest} differs: {why}"));
+                self.progress.print(&format_args!("Record {digest} differs: {why}"));
             }
         }
     }

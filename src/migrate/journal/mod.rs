@@ -56,9 +56,9 @@ pub(super) struct JournalError {
 
 #[derive(Debug, Error)]
 enum JournalProblem {
-    #[error("another run is using it")]
+    #[error("in use by another run")]
     InUse,
-    #[error("this file is no journal of pyzor-migrate; it is left as it is")]
+    #[error("not a journal of pyzor-migrate: name another file")]
     NotAJournal,
     #[error("{0}")]
     Other(String),
@@ -82,7 +82,10 @@ impl Journal {
             let mut about = transaction.open_table(ABOUT)?;
             let format = about.insert("format", FORMAT)?.map(|format| format.value().to_owned());
             if let Some(format) = format.filter(|format| format != FORMAT) {
-                return Err(format!("it is of another version of pyzor-migrate ({format})").into());
+                return Err(format!(
+                    "written by another version of pyzor-migrate ({format}): name another file"
+                )
+                .into());
             }
             check_database(&mut about, "source", source)?;
             check_database(&mut about, "destination", destination)?;
@@ -195,7 +198,9 @@ fn check_database(
     let mut names = about.get(role)?.map(|names| names.value().to_owned()).unwrap_or_default();
     if !names.is_empty() && !database.is_one_of(&names) {
         let was = names.lines().next().unwrap_or_default();
-        return Err(format!("it is of another migration, whose {role} is: {was}").into());
+        return Err(
+            format!("it belongs to another migration, whose {role} is {was}: name another file").into()
+        );
     }
     for name in &database.names {
         // A later run may find the database under this name alone.
@@ -218,13 +223,14 @@ fn check_zone(about: &mut Table<'_, &str, &str>, role: &str, zone: &TimeZone) ->
         about.insert(role.as_str(), ZoneOffsets::of(zone, Timestamp::now()).to_string().as_str())?;
         return Ok(());
     };
-    let was = ZoneOffsets::parse(&known).ok_or("its time zone cannot be read")?;
+    let was = ZoneOffsets::parse(&known).ok_or("its time zone is malformed")?;
     let is = ZoneOffsets::of(zone, was.until);
     if is.offsets != was.offsets {
         let (was, is) = (was.name, is.name);
-        return Err(
-            format!("the {role} were of the time zone {was}, and now it is {is}: set TZ as it was").into()
-        );
+        return Err(format!(
+            "the {role} were in the time zone {was}, which is now {is}: set TZ as in the first run"
+        )
+        .into());
     }
     Ok(())
 }

@@ -63,11 +63,16 @@ fn journal_of_other_databases_is_refused() {
     drop(open(&directory));
     let refused =
         |source, to| Journal::open(&path, &database(source), &database(to)).err().unwrap().to_string();
-    assert!(refused("x", "b").ends_with("it is of another migration, whose source is: a"));
-    assert!(refused("a", "x").ends_with("it is of another migration, whose destination is: b"));
+    assert!(
+        refused("x", "b").ends_with("it belongs to another migration, whose source is a: name another file")
+    );
+    assert!(
+        refused("a", "x")
+            .ends_with("it belongs to another migration, whose destination is b: name another file")
+    );
     let other = directory.path().join("other");
     std::fs::write(&other, "my precious notes\n".repeat(1000)).unwrap();
     let error = Journal::open(&other, &database("a"), &database("b")).err().unwrap().to_string();
-    assert!(error.ends_with("this file is no journal of pyzor-migrate; it is left as it is"), "{error}");
+    assert!(error.ends_with("not a journal of pyzor-migrate: name another file"), "{error}");
     assert_eq!(std::fs::read_to_string(&other).unwrap(), "my precious notes\n".repeat(1000));
 }

@@ -1,19 +1,19 @@
 //! Limits of a destination: counts and times that it cannot hold, records that expire, and existing records.
 
 use super::sides::{COLUMNS, Gdbm, Hashes, MySql, Texts};
-use super::{Content, Place, Record, SECOND, Side, THEN, Tally, Told, digest, tally};
+use super::{Content, Place, Record, SECOND, Side, Summary, THEN, Tally, digest, tally};
 use crate::harness::{Redis, unix_time};
 
 /// Copies one raw record to a destination, and returns the output and the destination's content.
 #[track_caller]
-fn moved(source: &dyn Side, raw: &str, destination: &dyn Side) -> (Told, String) {
+fn moved(source: &dyn Side, raw: &str, destination: &dyn Side) -> (Summary, String) {
     source.put(&[(digest(1).into_bytes(), raw.as_bytes().to_vec())]);
     let finished = Place::new().migrate(source, destination, &[]);
-    let told = finished.migrated();
-    assert_eq!(told.complete, Some((1, 0)), "{finished:?}");
+    let summary = finished.migrated();
+    assert_eq!(summary.complete, Some((1, 0)), "{finished:?}");
     let all = destination.all();
     assert_eq!(all.len(), 1);
-    (told, all[&destination.key(&digest(1))].clone())
+    (summary, all[&destination.key(&digest(1))].clone())
 }
 
 #[test]
@@ -33,9 +33,9 @@ fn counts_beyond_every_engine_are_clamped_and_reported() {
             "18446744073709551615,NULL,NULL,3,NULL,NULL".to_owned(),
         ),
     ] {
-        let (told, record) = moved(source, &raw, &Gdbm::new());
+        let (summary, record) = moved(source, &raw, &Gdbm::new());
         assert_eq!(record, format!("1,{max},None,None,3,None,None"), "{raw}");
-        assert!(told.says_clamped, "{raw}: {told:?}");
+        assert!(summary.says_clamped, "{raw}: {summary:?}");
     }
 }
 
@@ -54,9 +54,10 @@ fn counts_are_clamped_to_what_each_column_holds() {
         let records: Vec<_> = digests.iter().map(String::as_str).zip(counts.map(Record::reported)).collect();
         let source = Gdbm::new();
         source.plant(&records, "UTC");
-        let told = Place::new().migrate(&source, &destination, &[]).migrated();
-        let expected = Told { complete: Some((3, 0)), says_clamped: limit < i64::MAX, ..Told::default() };
-        assert_eq!(told, expected, "{kind}");
+        let summary = Place::new().migrate(&source, &destination, &[]).migrated();
+        let expected =
+            Summary { complete: Some((3, 0)), says_clamped: limit < i64::MAX, ..Summary::default() };
+        assert_eq!(summary, expected, "{kind}");
         destination.expect_when(kind, &destination.showing(&records, "UTC"));
     }
 }
@@ -66,20 +67,20 @@ fn counts_below_the_minimum_of_a_column_are_clamped() {
     let (_, record) = moved(&Gdbm::new(), "1,-3000000000,None,None,1,None,None", &MySql::new());
     assert_eq!(record, "-2147483648\tNULL\tNULL\t1\tNULL\tNULL");
     let unsigned = MySql::table(&COLUMNS.replace("int(11)", "int(10) unsigned"), 4_294_967_295);
-    let (told, record) = moved(&Gdbm::new(), "1,-3,None,None,1,None,None", &unsigned);
+    let (summary, record) = moved(&Gdbm::new(), "1,-3,None,None,1,None,None", &unsigned);
     assert_eq!(record, "0\tNULL\tNULL\t1\tNULL\tNULL");
-    assert!(told.says_clamped);
+    assert!(summary.says_clamped);
 }
 
 #[test]
 fn times_beyond_the_destination_are_clamped_and_reported() {
     // Far after and far before the range of 32 bits.
     let raw = "1,5,1969-12-31 23:59:00,2150-01-01 00:00:00,0,None,None";
-    let (told, record) = moved(&Gdbm::new(), raw, &Hashes::new());
+    let (summary, record) = moved(&Gdbm::new(), raw, &Hashes::new());
     assert_eq!(record, "r_count=5 r_entered=-60 r_updated=5680281600 wl_count=0 wl_entered=0 wl_updated=0");
-    assert!(!told.says_clamped);
-    let (told, record) = moved(&Gdbm::new(), raw, &MySql::new());
-    assert!(told.says_clamped, "{record}");
+    assert!(!summary.says_clamped);
+    let (summary, record) = moved(&Gdbm::new(), raw, &MySql::new());
+    assert!(summary.says_clamped, "{record}");
     let fields: Vec<&str> = record.split('\t').collect();
     assert!(fields[1].starts_with("1970-01-01 ") && fields[2].starts_with("20"), "{record}");
 }
@@ -89,8 +90,8 @@ fn years_of_five_digits_are_clamped_and_reported() {
     for time in ["999999999999", "99999999999999", "9223372036854775807"] {
         let raw = format!("HSET KEY r_count 5 r_entered 1300000000 r_updated {time}");
         for destination in [&Gdbm::new() as &dyn Side, &Texts::new()] {
-            let (told, record) = moved(&Hashes::new(), &raw, destination);
-            assert!(told.says_clamped, "{time}: {record}");
+            let (summary, record) = moved(&Hashes::new(), &raw, destination);
+            assert!(summary.says_clamped, "{time}: {record}");
             assert!(record.contains("5,2011-03-13 07:06:40,9999-12-3"), "{time}: {record}");
         }
     }
@@ -159,9 +160,9 @@ fn expired_records_are_left_out(source: &dyn Side, destination: &dyn Side) {
     let before = source.all();
     let place = Place::new();
     let age = ["--cleanup-age", "1000000"];
-    let expected = Told { complete: Some((3, 0)), expired: 3, ..Told::default() };
+    let expected = Summary { complete: Some((3, 0)), expired: 3, ..Summary::default() };
     let finished = place.migrate(source, destination, &[&age[..], &["--dry-run"]].concat());
-    assert_eq!(finished.would(), expected, "{finished:?}");
+    assert_eq!(finished.dry_run(), expected, "{finished:?}");
     assert_eq!(destination.all(), Content::new());
     let finished = place.migrate(source, destination, &age);
     assert_eq!(finished.migrated(), expected, "{finished:?}");
@@ -177,7 +178,7 @@ fn expired_records_are_left_out(source: &dyn Side, destination: &dyn Side) {
     // Records that are left out are not deleted either.
     let elsewhere = Gdbm::new();
     let finished = place.migrate(source, &elsewhere, &[&age[..], &["--delete"]].concat());
-    assert_eq!(finished.migrated(), Told { deleted: 3, ..expected }, "{finished:?}");
+    assert_eq!(finished.migrated(), Summary { deleted: 3, ..expected }, "{finished:?}");
     assert_eq!(source.all().len(), 3);
     elsewhere.expect(&elsewhere.showing(&left, "UTC"));
 }
@@ -218,13 +219,13 @@ fn time_to_live_is_the_rest_of_the_age() {
         }
         assert_eq!(time_to_live(redis, &side.key(&digest(6))), -1);
         // A copy without an age removes the time to live.
-        let told = place.migrate(&source, side, &[]).migrated();
-        assert_eq!(told, Told { complete: Some((6, 0)), says_no_ttl: true, ..Told::default() });
+        let summary = place.migrate(&source, side, &[]).migrated();
+        assert_eq!(summary, Summary { complete: Some((6, 0)), says_no_ttl: true, ..Summary::default() });
         side.expect(&side.showing(&all, "UTC"));
         // An age of 0 means no age.
         redis.cli(&["expire", &side.key(&digest(2)), "1000"]);
-        let told = place.migrate(&source, side, &["--cleanup-age", "0"]).migrated();
-        assert_eq!((told.complete, told.expired), (Some((6, 0)), 0));
+        let summary = place.migrate(&source, side, &["--cleanup-age", "0"]).migrated();
+        assert_eq!((summary.complete, summary.expired), (Some((6, 0)), 0));
         side.expect(&side.showing(&all, "UTC"));
     }
 }
@@ -299,8 +300,8 @@ fn time_to_live_of_a_sum_is_the_rest_of_its_age() {
             redis.cli(&["expire", &side.key(digest), "1000"]);
         }
         let merge = ["--merge", "--journal=one", "--cleanup-age", "1000000"];
-        let told = place.migrate(&source, side, &merge).migrated();
-        assert_eq!(told, Told { complete: Some((2, 0)), ..Told::default() });
+        let summary = place.migrate(&source, side, &merge).migrated();
+        assert_eq!(summary, Summary { complete: Some((2, 0)), ..Summary::default() });
         for digest in [&a, &b] {
             let left = time_to_live(redis, &side.key(digest));
             assert!((499_900..=500_000).contains(&left), "{digest}: {left}");
@@ -326,8 +327,8 @@ fn repeated_hour_at_the_end_of_summer_time_is_copied() {
         let all: Vec<String> = destination.all().into_values().collect();
         let date = "2026-11-01 01:30:00";
         assert!(all[0].contains(&format!("5,{date},{date},0,")), "{all:?}");
-        let told = place.migrate(&source, &Gdbm::new(), &["--delete", "--verify"]).migrated();
-        assert_eq!((told.complete, told.deleted), (Some((1, 0)), 1));
+        let summary = place.migrate(&source, &Gdbm::new(), &["--delete", "--verify"]).migrated();
+        assert_eq!((summary.complete, summary.deleted), (Some((1, 0)), 1));
         assert_eq!(source.all(), Content::new());
     }
 }
@@ -361,15 +362,15 @@ fn upper_case_in_the_usual_table_is_one_digest() {
     let (a, b) = (digest(1), digest(2));
     source.plant(&[(&a.to_uppercase(), Record::full(5)), (&b, Record::reported(1))], "UTC");
     let place = Place::new();
-    let told = place.migrate(&source, &destination, &["--delete"]).migrated();
-    assert_eq!((told.complete, told.deleted), (Some((2, 0)), 2));
+    let summary = place.migrate(&source, &destination, &["--delete"]).migrated();
+    assert_eq!((summary.complete, summary.deleted), (Some((2, 0)), 2));
     let expected = [(a.as_str(), Record::full(5)), (&b, Record::reported(1))];
     destination.expect(&destination.showing(&expected, "UTC"));
     assert_eq!(source.all(), Content::new());
     // As a destination.
     source.plant(&[(&a.to_uppercase(), Record::full(50))], "UTC");
-    let told = place.migrate(&destination, &source, &[]).migrated();
-    assert_eq!(told.complete, Some((2, 0)));
+    let summary = place.migrate(&destination, &source, &[]).migrated();
+    assert_eq!(summary.complete, Some((2, 0)));
     let folded: Content = source.all().into_iter().map(|(key, row)| (key.to_lowercase(), row)).collect();
     assert_eq!(folded, source.showing(&expected, "UTC"));
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::thread;
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
-use super::{Content, Place, Record, SECOND, Side, Tally, Told, digest, tally};
+use super::{Content, Place, Record, SECOND, Side, Summary, Tally, digest, tally};
 use crate::harness::{Home, Server, eventually, unix_time};
 
 #[test]
@@ -30,7 +30,7 @@ fn move_young_records(source: &dyn Side) {
     let records: Vec<_> = digests.iter().map(String::as_str).zip(times.into_iter().map(record)).collect();
     source.plant(&records, "UTC");
     let finished = place.migrate(source, &destination, &["--delete"]);
-    let expected = Told { complete: Some((4, 0)), deleted: 4, ..Told::default() };
+    let expected = Summary { complete: Some((4, 0)), deleted: 4, ..Summary::default() };
     assert_eq!(finished.migrated(), expected, "{finished:?}");
     assert_eq!(source.all(), Content::new(), "{}", source.engine());
     destination.expect(&destination.showing(&records, "UTC"));
@@ -110,7 +110,7 @@ fn named_journal_is_used_and_no_default_one() {
     let (source, destination, place) = (Gdbm::new(), Gdbm::new(), Place::new());
     source.plant(&[(&digest(1), Record::full(5))], "UTC");
     let finished = place.migrate(&source, &destination, &["--delete", "--journal", "journal"]);
-    assert_eq!(finished.migrated(), Told { complete: Some((1, 0)), deleted: 1, ..Told::default() });
+    assert_eq!(finished.migrated(), Summary { complete: Some((1, 0)), deleted: 1, ..Summary::default() });
     assert!(place.kept().is_empty(), "{:?}", place.kept());
     destination.expect(&destination.showing(&[(&digest(1), Record::full(5))], "UTC"));
 }
@@ -142,7 +142,7 @@ fn default_journal_is_in_the_home_directory() {
     run().expect_refusal(&[".local"]);
     source.expect(&before);
     fs::remove_file(place.home().join(".local")).unwrap();
-    let expected = Told { complete: Some((1, 0)), deleted: 1, ..Told::default() };
+    let expected = Summary { complete: Some((1, 0)), deleted: 1, ..Summary::default() };
     assert_eq!(run().migrated(), expected);
     assert_eq!(fs::read_dir(place.home().join(".local/state/pyzor-migrate")).unwrap().count(), 0);
 }
@@ -162,8 +162,8 @@ fn records_that_the_destination_refuses_are_not_deleted() {
     source.expect(&before);
     destination.redis().cli(&["config", "set", "maxmemory", "0"]);
     assert_eq!(destination.all(), Content::new());
-    let told = place.migrate(&source, &destination, &["--delete"]).migrated();
-    assert_eq!((told.complete, told.deleted), (Some((20, 0)), 20));
+    let summary = place.migrate(&source, &destination, &["--delete"]).migrated();
+    assert_eq!((summary.complete, summary.deleted), (Some((20, 0)), 20));
     destination.expect(&destination.showing(&records, "UTC"));
 }
 
@@ -194,8 +194,8 @@ fn empty_records_are_moved() {
         let counts = Record { reports: Tally { count: 3, ..Tally::default() }, ..Record::default() };
         let records = [(&*digest(1), Record::default()), (&*digest(2), counts)];
         source.plant(&records, "UTC");
-        let told = place.migrate(source, &destination, &["--delete"]).migrated();
-        assert_eq!((told.complete, told.deleted), (Some((2, 0)), 2), "{}", source.engine());
+        let summary = place.migrate(source, &destination, &["--delete"]).migrated();
+        assert_eq!((summary.complete, summary.deleted), (Some((2, 0)), 2), "{}", source.engine());
         assert_eq!(source.all(), Content::new());
         destination.expect(&destination.showing(&records, "UTC"));
     }
@@ -227,8 +227,8 @@ fn move_does_not_replace_existing_records() {
         let moved = |a_is| destination.showing(&[(&a, a_is), (&b, Record::full(4))], "UTC");
         destination.expect(&moved(Record::reported(3)));
         assert_eq!(source.all().len(), 1);
-        let told = place.migrate(&source, destination, &["--delete", "--merge"]).migrated();
-        assert_eq!((told.complete, told.deleted), (Some((1, 0)), 1), "{}", destination.engine());
+        let summary = place.migrate(&source, destination, &["--delete", "--merge"]).migrated();
+        assert_eq!((summary.complete, summary.deleted), (Some((1, 0)), 1), "{}", destination.engine());
         destination.expect(&moved(Record::full(10).and(Record::reported(3))));
         assert_eq!(source.all(), Content::new());
         assert!(place.kept().is_empty(), "{:?}", place.kept());
@@ -270,7 +270,7 @@ fn interrupted_move_is_recognised_under_other_dsns() {
         let mut run = place.command(&[&ends[..], &["--delete"]].concat());
         let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         eventually("something moved", || {
-            assert!(run.try_wait().unwrap().is_none(), "it was too quick");
+            assert!(run.try_wait().unwrap().is_none(), "the migration ended too early to be interrupted");
             (!side.all().is_empty()).then_some(())
         });
         run.kill().unwrap();
@@ -278,8 +278,9 @@ fn interrupted_move_is_recognised_under_other_dsns() {
         let renamed = ["--se=gdbm", "--sd", beside.to_str().unwrap(), "--de", side.engine(), "--dd", &other];
         for options in [&[][..], &["--merge", "--journal=other"]] {
             let refused = place.run(&[&renamed[..], options].concat());
-            let is_told = refused.stderr.contains("error: a move between these databases was interrupted");
-            assert!(refused.code == Some(1) && is_told, "{refused:?}");
+            let is_reported =
+                refused.stderr.contains("error: a move between these databases was interrupted");
+            assert!(refused.code == Some(1) && is_reported, "{refused:?}");
         }
         let finished = place.run(&[&renamed[..], &["--delete"]].concat());
         assert_eq!(finished.code, Some(0), "{finished:?}");
@@ -299,8 +300,8 @@ fn records_of_a_table_in_wide_characters_are_deleted() {
             digest(1),
             digest(2)
         ));
-        let told = Place::new().migrate(&source, &destination, &["--delete"]).migrated();
-        assert_eq!((told.complete, told.deleted), (Some((2, 0)), 2), "{charset}");
+        let summary = Place::new().migrate(&source, &destination, &["--delete"]).migrated();
+        assert_eq!((summary.complete, summary.deleted), (Some((2, 0)), 2), "{charset}");
         assert_eq!(source.sql("SELECT COUNT(*) FROM digests").trim(), "0", "{charset}");
     }
 }
@@ -316,7 +317,7 @@ fn a_hard_link_does_not_hide_an_interrupted_move() {
     let mut run = place.command(&[&ends[..], &["--delete"]].concat());
     let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     eventually("something moved", || {
-        assert!(run.try_wait().unwrap().is_none(), "it was too quick");
+        assert!(run.try_wait().unwrap().is_none(), "the migration ended too early to be interrupted");
         (!redis.all().is_empty()).then_some(())
     });
     run.kill().unwrap();

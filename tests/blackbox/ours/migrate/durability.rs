@@ -134,8 +134,8 @@ fn nothing_is_deleted_if_the_snapshot_fails() {
     let obstacle = redis.service().directory().join("dump.rdb");
     std::fs::create_dir_all(obstacle.join("full")).unwrap();
     let finished = move_to(&place, &source, &dsn(&redis), &[]);
-    let told = finished.stderr.contains("could not write to its disk");
-    assert!(finished.code == Some(1) && told, "{finished:?}");
+    let is_reported = finished.stderr.contains("could not write to its disk");
+    assert!(finished.code == Some(1) && is_reported, "{finished:?}");
     assert_eq!(source.all().len(), COUNT as usize);
     std::fs::remove_dir_all(&obstacle).unwrap();
     // A Redis whose last snapshot failed refuses writes until one succeeds.
@@ -150,8 +150,8 @@ fn an_account_that_may_not_start_a_snapshot_deletes_nothing() {
     let (source, place) = (source(), Place::new());
     let dsn = format!("127.0.0.1,{},secret,0,mover", redis.port());
     let finished = move_to(&place, &source, &dsn, &[]);
-    let told = finished.stderr.contains("allow BGSAVE") && finished.stderr.contains("--no-durability");
-    assert!(finished.code == Some(1) && told, "{finished:?}");
+    let is_reported = finished.stderr.contains("allow BGSAVE") && finished.stderr.contains("--no-durability");
+    assert!(finished.code == Some(1) && is_reported, "{finished:?}");
     assert_eq!(source.all().len(), COUNT as usize);
     expect_moved(&move_to(&place, &source, &dsn, &["--no-durability"]), &source);
 }

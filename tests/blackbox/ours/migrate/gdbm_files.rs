@@ -29,13 +29,13 @@ fn copy_between_files_is_byte_for_byte() {
         let place = Place::at(zone);
         place.migrate(&source, &destination, &[]).expect_plain(&destination, texts.len() as u64);
         destination.expect_when(zone, &source.all());
-        let told = place.migrate(&source, &destination, &["--verify-only"]).verified();
-        assert_eq!(told.complete, Some((texts.len() as u64, 0)), "{zone}");
+        let summary = place.migrate(&source, &destination, &["--verify-only"]).verified();
+        assert_eq!(summary.complete, Some((texts.len() as u64, 0)), "{zone}");
         // A difference of a microsecond is found.
         let other = texts[0].replace(".123457", ".123458");
         destination.put(&[(digest(0).into_bytes(), other.into_bytes())]);
-        let told = place.migrate(&source, &destination, &["--verify-only"]).verified();
-        assert_eq!(told.named, [digest(0)].into(), "{zone}");
+        let summary = place.migrate(&source, &destination, &["--verify-only"]).verified();
+        assert_eq!(summary.named, [digest(0)].into(), "{zone}");
         let (before, elsewhere) = (source.all(), Gdbm::new());
         let moved = place.migrate(&source, &elsewhere, &["--delete", "--verify"]);
         assert_eq!(moved.code, Some(0), "{moved:?}");
@@ -118,8 +118,8 @@ fn file_of_a_killed_server_is_migrated() {
     let closing = "Migration complete, 50 records transferred successfully, 0 records failed\n";
     assert!(finished.stdout.starts_with(closing), "{finished:?}");
     assert_eq!(destination.all().len(), 50);
-    let told = place.migrate(&source, &destination, &["--verify-only"]).verified();
-    assert_eq!(told.complete, Some((50, 0)));
+    let summary = place.migrate(&source, &destination, &["--verify-only"]).verified();
+    assert_eq!(summary.complete, Some((50, 0)));
     // A server can use the file again.
     let server = source.home().start();
     assert_eq!(server.request("check", &[&digests[0]]).counts(), (1, 0));
@@ -134,9 +134,9 @@ fn large_value_fails_and_large_foreign_key_is_skipped() {
         (digest(2).into_bytes(), b"1,1,None,None,0,None,None".to_vec()),
     ]);
     let finished = Place::new().migrate(&source, &destination, &[]);
-    let told = finished.migrated();
-    assert_eq!((told.complete, told.skipped), (Some((1, 1)), 1));
-    assert_eq!(told.named, [digest(1)].into());
+    let summary = finished.migrated();
+    assert_eq!((summary.complete, summary.skipped), (Some((1, 1)), 1));
+    assert_eq!(summary.named, [digest(1)].into());
     // The value is not in the output.
     assert!(finished.stdout.len() < 1000, "{}", finished.stdout.len());
 }

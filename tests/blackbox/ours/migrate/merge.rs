@@ -1,7 +1,7 @@
 //! Merges with `--merge`.
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
-use super::{Content, Place, Planted, Record, SECOND, Side, THEN, Tally, Told, digest, tally};
+use super::{Content, Place, Planted, Record, SECOND, Side, Summary, THEN, Tally, digest, tally};
 
 const MERGE: [&str; 3] = ["--merge", "--journal", "journal"];
 
@@ -16,16 +16,16 @@ fn sums_are_clamped_at_the_limit() {
         source.plant(&here.map(|(digest, count)| (digest, Record::reported(count))), "UTC");
         destination.plant(&there.map(|(digest, count)| (digest, Record::reported(count))), "UTC");
         let finished = place.migrate(&source, destination, &MERGE);
-        let told = finished.migrated();
-        assert_eq!(told.complete, Some((5, 0)), "{finished:?}");
-        assert!(told.says_clamped || limit == i64::MAX, "{finished:?}");
+        let summary = finished.migrated();
+        assert_eq!(summary.complete, Some((5, 0)), "{finished:?}");
+        assert!(summary.says_clamped || limit == i64::MAX, "{finished:?}");
         let full = digests.iter().map(|digest| (digest.as_str(), Record::reported(limit)));
         let expected = destination.showing(&full.collect::<Vec<_>>(), "UTC");
         destination.expect(&expected);
         // A rerun does not add what was clamped.
         let finished = place.migrate(&source, destination, &MERGE);
-        let told = finished.migrated();
-        assert_eq!((told.complete, told.before), (Some((0, 0)), 5), "{finished:?}");
+        let summary = finished.migrated();
+        assert_eq!((summary.complete, summary.before), (Some((0, 0)), 5), "{finished:?}");
         destination.expect(&expected);
     }
 }
@@ -50,14 +50,14 @@ fn all_spellings_of_a_digest_are_added_once() {
         destination.showing(&[(&a, Record::reported(a_count)), (&b, Record::reported(b_count))], "UTC")
     };
     destination.expect(&expected(1111, 55));
-    let told = place.migrate(&source, &destination, &MERGE).migrated();
-    assert_eq!((told.complete, told.before), (Some((0, 0)), 4));
+    let summary = place.migrate(&source, &destination, &MERGE).migrated();
+    assert_eq!((summary.complete, summary.before), (Some((0, 0)), 4));
     destination.expect(&expected(1111, 55));
     source.plant(&[(&upper, Record::reported(12))], "UTC");
-    let told = place.migrate(&source, &destination, &MERGE).migrated();
+    let summary = place.migrate(&source, &destination, &MERGE).migrated();
     // The number of transferred keys may include all spellings or only the one that has grown.
-    let (transferred, failed) = told.complete.unwrap();
-    assert!(transferred >= 1 && failed == 0 && transferred + told.before == 4, "{told:?}");
+    let (transferred, failed) = summary.complete.unwrap();
+    assert!(transferred >= 1 && failed == 0 && transferred + summary.before == 4, "{summary:?}");
     destination.expect(&expected(1113, 55));
 }
 
@@ -69,19 +69,19 @@ fn a_merge_that_deletes_empties_the_source() {
         source.plant(&[(&a, Record::full(5)), (&b, Record::reported(3))], "UTC");
         destination.plant(&[(&a, Record::full(7))], "UTC");
         let options = [&MERGE[..], &["--delete"]].concat();
-        let told = place.migrate(source, &destination, &options).migrated();
-        let expected = Told { complete: Some((2, 0)), deleted: 2, ..Told::default() };
-        assert_eq!(told, expected, "{}", source.engine());
+        let summary = place.migrate(source, &destination, &options).migrated();
+        let expected = Summary { complete: Some((2, 0)), deleted: 2, ..Summary::default() };
+        assert_eq!(summary, expected, "{}", source.engine());
         let both = |a_is| destination.showing(&[(&a, a_is), (&b, Record::reported(3))], "UTC");
         destination.expect(&both(Record::full(5).and(Record::full(7))));
         assert_eq!(source.all(), Content::new());
         // Counts of a new record under the key are added.
         let anew = Record { reports: tally(1, THEN + 60 * SECOND, THEN + 61 * SECOND), ..Record::default() };
         source.plant(&[(&a, anew)], "UTC");
-        let told = place.migrate(source, &destination, &options).migrated();
+        let summary = place.migrate(source, &destination, &options).migrated();
         assert_eq!(
-            told,
-            Told { complete: Some((1, 0)), deleted: 1, ..Told::default() },
+            summary,
+            Summary { complete: Some((1, 0)), deleted: 1, ..Summary::default() },
             "{}",
             source.engine()
         );
@@ -103,16 +103,16 @@ fn two_sources_are_merged_into_one_destination() {
         [(a.as_str(), Record::reported(1)), (&b, Record::reported(32)), (&c, Record::reported(40))];
     destination.expect(&destination.showing(&expected, "UTC"));
     for (source, journal) in [(&first as &dyn Side, "--journal=one"), (&second, "--journal=two")] {
-        let told = place.migrate(source, &destination, &["--merge", journal]).migrated();
-        assert_eq!((told.complete, told.before), (Some((0, 0)), 2));
+        let summary = place.migrate(source, &destination, &["--merge", journal]).migrated();
+        assert_eq!((summary.complete, summary.before), (Some((0, 0)), 2));
     }
     destination.expect(&destination.showing(&expected, "UTC"));
     // A journal belongs to one migration.
     let refused = place.migrate(&second, &destination, &["--merge", "--journal=one"]);
     refused.expect_refusal(&["one"]);
     destination.expect(&destination.showing(&expected, "UTC"));
-    let told = place.migrate(&first, &destination, &["--merge", "--journal=one"]).migrated();
-    assert_eq!((told.complete, told.before), (Some((0, 0)), 2));
+    let summary = place.migrate(&first, &destination, &["--merge", "--journal=one"]).migrated();
+    assert_eq!((summary.complete, summary.before), (Some((0, 0)), 2));
 }
 
 #[test]
@@ -167,19 +167,19 @@ fn merge_is_verified_as_a_minimum() {
     );
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
     let verify = [&MERGE[..], &["--verify-only"]].concat();
-    let told = place.migrate(&source, &destination, &verify).verified();
-    assert_eq!((told.complete, told.named.len()), (Some((2, 0)), 0));
+    let summary = place.migrate(&source, &destination, &verify).verified();
+    assert_eq!((summary.complete, summary.named.len()), (Some((2, 0)), 0));
     // Without --merge the sum differs.
-    let told = place.migrate(&source, &destination, &["--verify-only"]).verified();
-    assert_eq!((told.complete, told.named), (Some((2, 1)), [a.clone()].into()));
+    let summary = place.migrate(&source, &destination, &["--verify-only"]).verified();
+    assert_eq!((summary.complete, summary.named), (Some((2, 1)), [a.clone()].into()));
     for change in ["r_count = 4", "wl_count = 5", "r_entered = '2020-01-01'", "wl_updated = '2001-01-01'"] {
         destination.sql(&format!("UPDATE digests SET {change} WHERE digest = '{a}'"));
-        let told = place.migrate(&source, &destination, &verify).verified();
-        assert_eq!((told.complete, told.named), (Some((2, 1)), [a.clone()].into()), "{change}");
+        let summary = place.migrate(&source, &destination, &verify).verified();
+        assert_eq!((summary.complete, summary.named), (Some((2, 1)), [a.clone()].into()), "{change}");
         destination.plant(&[(&a, Record::full(55))], "UTC");
     }
-    let told = place.migrate(&source, &destination, &verify).verified();
-    assert_eq!(told.complete, Some((2, 0)));
+    let summary = place.migrate(&source, &destination, &verify).verified();
+    assert_eq!(summary.complete, Some((2, 0)));
 }
 
 #[test]
@@ -193,8 +193,8 @@ fn corrupt_record_in_the_destination_fails_and_stays() {
         let before = source.all();
         let options = [&MERGE[..], &["--delete"]].concat();
         let finished = place.migrate(&source, destination, &options);
-        let told = finished.migrated();
-        assert_eq!((told.complete, told.named), (Some((1, 1)), [a.clone()].into()), "{finished:?}");
+        let summary = finished.migrated();
+        assert_eq!((summary.complete, summary.named), (Some((1, 1)), [a.clone()].into()), "{finished:?}");
         let mut expected = destination.showing(&[(&b, Record::full(7))], "UTC");
         expected.extend(damaged);
         destination.expect(&expected);
@@ -202,8 +202,8 @@ fn corrupt_record_in_the_destination_fails_and_stays() {
         source.expect(&left);
         // After the repair the merge succeeds.
         destination.plant(&[(&a, Record::full(1))], "UTC");
-        let told = place.migrate(&source, destination, &options).migrated();
-        assert_eq!((told.complete, told.deleted), (Some((1, 0)), 1));
+        let summary = place.migrate(&source, destination, &options).migrated();
+        assert_eq!((summary.complete, summary.deleted), (Some((1, 0)), 1));
         let sum = Record::full(5).and(Record::full(1));
         let expected = destination.showing(&[(&a, sum), (&b, Record::full(7))], "UTC");
         let shown = destination.all();
@@ -303,12 +303,12 @@ fn spellings_far_apart_are_added(source: &dyn Side) {
     place.migrate(source, &total, &[]).expect_plain(&total, keys);
     place.migrate(source, &total, &MERGE).expect_plain(&total, keys);
     total.expect(&total.showing(&sums(2), "UTC"));
-    let told = place.migrate(source, &total, &MERGE).migrated();
-    assert_eq!((told.complete, told.before), (Some((0, 0)), keys));
+    let summary = place.migrate(source, &total, &MERGE).migrated();
+    assert_eq!((summary.complete, summary.before), (Some((0, 0)), keys));
     total.expect(&total.showing(&sums(2), "UTC"));
     let moved = MySql::new();
-    let told = place.migrate(source, &moved, &["--delete"]).migrated();
-    assert_eq!((told.complete, told.deleted), (Some((keys, 0)), keys));
+    let summary = place.migrate(source, &moved, &["--delete"]).migrated();
+    assert_eq!((summary.complete, summary.deleted), (Some((keys, 0)), keys));
     assert_eq!(source.all(), Content::new());
     moved.expect(&moved.showing(&sums(1), "UTC"));
 }

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use place::Place;
 use record::{Record, SECOND, THEN, Tally, digest, local_date, tally};
-use report::{MIGRATED, Told, expect_rate};
+use report::{MIGRATED, Summary, expect_rate};
 use side::{Content, Planted, Side};
 
 /// The password of every server in these tests. The program must never print it.

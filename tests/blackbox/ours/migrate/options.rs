@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::sides::{Gdbm, Hashes, MySql, Texts};
-use super::{Content, PASSWORD, Place, Record, Side, Told, digest, snapshot};
+use super::{Content, PASSWORD, Place, Record, Side, Summary, digest, snapshot};
 use crate::harness::{Finished, run};
 
 /// A gdbm file with one record, and the path of another.
@@ -56,14 +56,14 @@ fn unsupported_engine_has_the_established_message() {
     let place = Place::new();
     let (from, to) = (source.dsn(), destination.dsn());
     for (from_engine, to_engine, said) in [
-        ("foo", "gdbm", "Unsupported source engine: foo (there are gdbm, mysql, redis, redis_v0)\n"),
-        ("gdbm", "foo", "Unsupported destination engine: foo (there are gdbm, mysql, redis, redis_v0)\n"),
-        ("foo", "bar", "Unsupported source engine: foo (there are gdbm, mysql, redis, redis_v0)\n"),
-        ("GDBM", "gdbm", "Unsupported source engine: GDBM (there are gdbm, mysql, redis, redis_v0)\n"),
+        ("foo", "gdbm", "Unsupported source engine: foo (supported: gdbm, mysql, redis, redis_v0)\n"),
+        ("gdbm", "foo", "Unsupported destination engine: foo (supported: gdbm, mysql, redis, redis_v0)\n"),
+        ("foo", "bar", "Unsupported source engine: foo (supported: gdbm, mysql, redis, redis_v0)\n"),
+        ("GDBM", "gdbm", "Unsupported source engine: GDBM (supported: gdbm, mysql, redis, redis_v0)\n"),
         (
             "gdbm",
             "redis_v1",
-            "Unsupported destination engine: redis_v1 (there are gdbm, mysql, redis, redis_v0)\n",
+            "Unsupported destination engine: redis_v1 (supported: gdbm, mysql, redis, redis_v0)\n",
         ),
     ] {
         let finished = place.run(&["--se", from_engine, "--sd", &from, "--de", to_engine, "--dd", &to]);
@@ -328,9 +328,10 @@ fn on_a_terminal(source: &Gdbm, destination: &Gdbm, option: &str, examine: impl 
 fn quiet_run_prints_failures_and_closing_lines() {
     let (source, destination, content) = files();
     source.put(&[(digest(2).into_bytes(), b"garbage".to_vec()), (b"junk".to_vec(), b"junk".to_vec())]);
-    let told = Place::new().migrate(&source, &destination, &["--quiet"]).migrated();
-    let expected = Told { complete: Some((1, 1)), named: [digest(2)].into(), skipped: 1, ..Told::default() };
-    assert_eq!(told, expected);
+    let summary = Place::new().migrate(&source, &destination, &["--quiet"]).migrated();
+    let expected =
+        Summary { complete: Some((1, 1)), named: [digest(2)].into(), skipped: 1, ..Summary::default() };
+    assert_eq!(summary, expected);
     destination.expect(&content);
 }
 

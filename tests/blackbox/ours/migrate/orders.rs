@@ -146,8 +146,8 @@ fn journal_belongs_to_one_time_zone_of_local_dates() {
         }
         for same in ["Europe/Berlin", "Europe/Stockholm"] {
             place.zone = same;
-            let told = place.migrate(a, c, &["--merge", "--journal", "journal"]).migrated();
-            assert_eq!((told.complete, told.before), (Some((0, 0)), 1), "{same}");
+            let summary = place.migrate(a, c, &["--merge", "--journal", "journal"]).migrated();
+            assert_eq!((summary.complete, summary.before), (Some((0, 0)), 1), "{same}");
             c.expect(&before);
         }
     }
@@ -157,8 +157,8 @@ fn journal_belongs_to_one_time_zone_of_local_dates() {
     a.plant(&[(&digest(1), Record::full(5))], "UTC");
     add(&place, &a, &c, "journal", &[]);
     place.zone = "America/New_York";
-    let told = place.migrate(&a, &c, &["--merge", "--journal", "journal"]).migrated();
-    assert_eq!((told.complete, told.before), (Some((0, 0)), 1));
+    let summary = place.migrate(&a, &c, &["--merge", "--journal", "journal"]).migrated();
+    assert_eq!((summary.complete, summary.before), (Some((0, 0)), 1));
 }
 
 /// After the program has deleted a record, a record under the same key is a new one.
@@ -195,7 +195,7 @@ fn records_moved_on_from_the_destination_are_not_added_again() {
         let finished = place.migrate(&a, &c, &["--merge", "--journal", "ac"]);
         // The output says that the destination no longer has the records.
         let is_gone =
-            finished.stdout.contains("1 records had been transferred before and are not in the destination");
+            finished.stdout.contains("1 records were transferred before but are missing in the destination");
         assert_eq!((finished.code, is_gone), (Some(i32::from(is_gone)), d.is_there()), "{finished:?}");
         let finished = place.migrate(&c, &d, &["--delete", "--merge"]);
         assert_eq!(finished.code, Some(0), "{finished:?}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Content, MIGRATED, Place, Planted, Record, SECOND, Side, THEN, Told, ZONES, digest, snapshot, tally,
+    Content, MIGRATED, Place, Planted, Record, SECOND, Side, Summary, THEN, ZONES, digest, snapshot, tally,
 };
 
 /// Creates a source with these records, and a destination.
@@ -29,14 +29,14 @@ fn borrowed(records: &[(String, Record)]) -> Vec<(&str, Record)> {
 }
 
 /// Returns the expected output when all of these records have arrived.
-fn all_arrived(records: &[(String, Record)], destination: &dyn Side) -> Told {
+fn all_arrived(records: &[(String, Record)], destination: &dyn Side) -> Summary {
     let limit = destination.limit();
     let is_beyond = |record: &Record| record.reports.count > limit || record.whitelists.count > limit;
-    Told {
+    Summary {
         complete: Some((records.len() as u64, 0)),
         says_clamped: records.iter().any(|(_, record)| is_beyond(record)),
         says_no_ttl: destination.has_ttl(),
-        ..Told::default()
+        ..Summary::default()
     }
 }
 
@@ -56,7 +56,7 @@ struct Odd {
     planted: Vec<Planted>,
     /// The records that arrive.
     arrives: Vec<(String, Record)>,
-    told: Told,
+    summary: Summary,
 }
 
 /// Creates a source with records that must be repaired or cannot be.
@@ -67,7 +67,7 @@ fn odd<S: Side>(zone: &str) -> Odd {
         Record { reports: tally(2, THEN - 9 * SECOND, THEN + 9 * SECOND), ..Record::default() },
         Record::full(5),
     );
-    let mut odd = Odd { planted: Vec::new(), arrives: Vec::new(), told: Told::default() };
+    let mut odd = Odd { planted: Vec::new(), arrives: Vec::new(), summary: Summary::default() };
     let mut number = 100;
     let mut next = || {
         number += 1;
@@ -138,11 +138,11 @@ fn odd<S: Side>(zone: &str) -> Odd {
         "\u{20ac}".as_bytes().to_vec(),
         format!("pyzord.{}", next()).into_bytes(),
     ];
-    odd.told = Told {
+    odd.summary = Summary {
         complete: Some((transferred, named.len() as u64)),
         named,
         skipped: junk.len() as u64,
-        ..Told::default()
+        ..Summary::default()
     };
     for (at, key) in junk.into_iter().enumerate() {
         // The content of a corrupt record is not printed.
@@ -157,8 +157,8 @@ fn odd_keys_are_repaired_and_foreign_keys_skipped<S: Side, D: Side>() {
     let (source, destination): (S, D) = ends(&odd.planted);
     let before = source.all();
     let finished = Place::new().migrate(&source, &destination, &[]);
-    let told = Told { says_no_ttl: destination.has_ttl(), ..odd.told.clone() };
-    assert_eq!(finished.migrated(), told, "{finished:?}");
+    let summary = Summary { says_no_ttl: destination.has_ttl(), ..odd.summary.clone() };
+    assert_eq!(finished.migrated(), summary, "{finished:?}");
     destination.expect(&destination.showing(&borrowed(&odd.arrives), "UTC"));
     source.expect(&before);
 }
@@ -169,9 +169,9 @@ fn only_records_that_have_arrived_are_deleted<S: Side, D: Side>() {
     let all = source.all();
     let place = Place::new();
     let finished = place.migrate(&source, &destination, &["--delete"]);
-    let told = Told { says_no_ttl: destination.has_ttl(), ..odd.told.clone() };
-    let transferred = told.complete.unwrap().0;
-    assert_eq!(finished.migrated(), Told { deleted: transferred, ..told }, "{finished:?}");
+    let summary = Summary { says_no_ttl: destination.has_ttl(), ..odd.summary.clone() };
+    let transferred = summary.complete.unwrap().0;
+    assert_eq!(finished.migrated(), Summary { deleted: transferred, ..summary }, "{finished:?}");
     let arrived = destination.showing(&borrowed(&odd.arrives), "UTC");
     destination.expect(&arrived);
     let good = odd.planted.iter().filter(|planted| planted.says.is_some());
@@ -182,12 +182,13 @@ fn only_records_that_have_arrived_are_deleted<S: Side, D: Side>() {
 
     // Again, with the records that are left.
     let finished = place.migrate(&source, &destination, &["--delete"]);
-    let told = finished.migrated();
-    let failed = told.named.len() as u64;
-    let expected = Told { complete: Some((0, failed)), says_no_ttl: told.says_no_ttl, ..told.clone() };
-    assert_eq!(told, expected, "{finished:?}");
-    assert_eq!((told.deleted, told.skipped), (0, odd.told.skipped), "{finished:?}");
-    assert_eq!(told.named, odd.told.named);
+    let summary = finished.migrated();
+    let failed = summary.named.len() as u64;
+    let expected =
+        Summary { complete: Some((0, failed)), says_no_ttl: summary.says_no_ttl, ..summary.clone() };
+    assert_eq!(summary, expected, "{finished:?}");
+    assert_eq!((summary.deleted, summary.skipped), (0, odd.summary.skipped), "{finished:?}");
+    assert_eq!(summary.named, odd.summary.named);
     destination.expect(&arrived);
     source.expect(&left);
 }
@@ -198,9 +199,9 @@ fn source_without_failures_is_empty_after_a_move<S: Side, D: Side>() {
     let finished = place.migrate(&source, &destination, &["--delete", "--verify"]);
     let (verification, rest): (Vec<&str>, Vec<&str>) =
         finished.stdout.lines().partition(|line| line.starts_with("Verification "));
-    let told = Told::read(rest.into_iter(), MIGRATED, " failed: ");
+    let summary = Summary::read(rest.into_iter(), MIGRATED, " failed: ");
     let arrived = all_arrived(&records, &destination);
-    assert_eq!(told, Told { deleted: records.len() as u64, ..arrived }, "{finished:?}");
+    assert_eq!(summary, Summary { deleted: records.len() as u64, ..arrived }, "{finished:?}");
     assert!(verification.iter().all(|line| line.ends_with(", 0 differ")), "{finished:?}");
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
     destination.expect(&destination.showing(&borrowed(&records), "UTC"));
@@ -213,7 +214,7 @@ fn a_dry_run_counts_and_changes_nothing<S: Side, D: Side>() {
     let (source, destination): (S, D) = ends(&odd.planted);
     let (before, place) = (source.all(), Place::new());
     let files = snapshot(place.directory.path());
-    let expected = Told { says_no_ttl: destination.has_ttl(), ..odd.told };
+    let expected = Summary { says_no_ttl: destination.has_ttl(), ..odd.summary };
     destination.plant(&[(&odd.arrives[0].0, Record::reported(1))], "UTC");
     let there = destination.all();
     let absent = D::absent();
@@ -221,11 +222,11 @@ fn a_dry_run_counts_and_changes_nothing<S: Side, D: Side>() {
         let options = [&["--dry-run"], options].concat();
         for destination in [&absent, &destination] {
             let finished = place.migrate(&source, destination, &options);
-            let told = finished.would();
+            let summary = finished.dry_run();
             // All records to transfer would be deleted; one is in the destination already.
             let deleted = if options.contains(&"--delete") { expected.complete.unwrap().0 } else { 0 };
             let met = u64::from(!destination.all().is_empty());
-            assert_eq!(told, Told { deleted, met, ..expected.clone() }, "{options:?}: {finished:?}");
+            assert_eq!(summary, Summary { deleted, met, ..expected.clone() }, "{options:?}: {finished:?}");
         }
         assert_eq!(absent.is_there(), absent.has_ttl(), "{options:?}");
         assert_eq!(absent.all(), Content::new(), "{options:?}");
@@ -245,8 +246,8 @@ fn a_copy_is_found_equal<S: Side, D: Side>() {
         let (verification, rest): (Vec<&str>, Vec<&str>) =
             finished.stdout.lines().partition(|line| line.starts_with("Verification "));
         assert_eq!((finished.code, verification), (Some(0), vec![line.as_str()]), "{zone}: {finished:?}");
-        let told = Told::read(rest.into_iter(), MIGRATED, " failed: ");
-        assert_eq!(told, all_arrived(&records, &destination), "{zone}: {finished:?}");
+        let summary = Summary::read(rest.into_iter(), MIGRATED, " failed: ");
+        assert_eq!(summary, all_arrived(&records, &destination), "{zone}: {finished:?}");
         let from = source.all();
         destination.expect_when(zone, &destination.showing(&borrowed(&records), zone));
         // Other records in the destination are not compared.
@@ -254,8 +255,8 @@ fn a_copy_is_found_equal<S: Side, D: Side>() {
         let to = destination.all();
         assert_eq!(to.len(), records.len() + 1);
         let finished = place.migrate(&source, &destination, &["--verify-only"]);
-        let told = finished.verified();
-        assert_eq!((told.complete, told.named.len()), (Some((count, 0)), 0), "{zone}: {finished:?}");
+        let summary = finished.verified();
+        assert_eq!((summary.complete, summary.named.len()), (Some((count, 0)), 0), "{zone}: {finished:?}");
         source.expect_when(zone, &from);
         destination.expect_when(zone, &to);
     }
@@ -282,9 +283,9 @@ fn each_field_that_differs_is_found<S: Side, D: Side>() {
     destination.plant(&records, "UTC");
     let (from, to) = (source.all(), destination.all());
     let finished = place.migrate(&source, &destination, &["--verify-only"]);
-    let told = finished.verified();
+    let summary = finished.verified();
     let named: BTreeSet<String> = digests[..9].iter().chain(&digests[10..]).cloned().collect();
-    assert_eq!((told.complete, told.named), (Some((11, 10)), named), "{finished:?}");
+    assert_eq!((summary.complete, summary.named), (Some((11, 10)), named), "{finished:?}");
     assert_eq!((source.all(), destination.all()), (from, to));
 }
 
@@ -310,8 +311,8 @@ fn merged_counts_are_added_once<S: Side, D: Side>() {
     source.expect(&before);
 
     let finished = place.migrate(&source, &destination, &merge);
-    let told = finished.migrated();
-    assert_eq!((told.complete, told.before), (Some((0, 0)), 4), "{finished:?}");
+    let summary = finished.migrated();
+    assert_eq!((summary.complete, summary.before), (Some((0, 0)), 4), "{finished:?}");
     destination.expect(&expected(sum, Record::full(5)));
 
     // Only the reports since the last run are added.
@@ -319,8 +320,8 @@ fn merged_counts_are_added_once<S: Side, D: Side>() {
     grown.reports = tally(10, THEN - 9 * SECOND, THEN + 30 * SECOND);
     source.plant(&[(a, grown)], "UTC");
     let finished = place.migrate(&source, &destination, &merge);
-    let told = finished.migrated();
-    assert_eq!((told.complete, told.before), (Some((1, 0)), 3), "{finished:?}");
+    let summary = finished.migrated();
+    assert_eq!((summary.complete, summary.before), (Some((1, 0)), 3), "{finished:?}");
     let mut more = sum;
     more.reports.count += 7;
     more.reports.last = Some(THEN + 30 * SECOND);
@@ -330,8 +331,8 @@ fn merged_counts_are_added_once<S: Side, D: Side>() {
     destination.plant(&[(c, Record::full(105))], "UTC");
     source.plant(&[(c, Record::full(6))], "UTC");
     let finished = place.migrate(&source, &destination, &merge);
-    let told = finished.migrated();
-    assert_eq!((told.complete, told.before), (Some((1, 0)), 3), "{finished:?}");
+    let summary = finished.migrated();
+    assert_eq!((summary.complete, summary.before), (Some((1, 0)), 3), "{finished:?}");
     destination.expect(&expected(more, Record::full(106)));
 }
 

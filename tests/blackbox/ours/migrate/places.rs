@@ -2,7 +2,7 @@
 
 use super::sides::COLUMNS;
 use super::sides::{Gdbm, Hashes, MySql};
-use super::{Content, PASSWORD, Place, Record, Side, Told, digest};
+use super::{Content, PASSWORD, Place, Record, Side, Summary, digest};
 use crate::harness::{Certificate, MariaDb, RedisCluster, Sentinel};
 
 const COUNT: u32 = 300;
@@ -30,7 +30,7 @@ fn there_and_back(engine: &str, dsn: &str) {
         .expect_plain(&copy, COUNT.into());
     copy.expect(&source.all());
     let ends = ["--se", engine, "--sd", dsn, "--de=gdbm", "--dd", &moved.dsn(), "--delete"];
-    let expected = Told { complete: Some((COUNT.into(), 0)), deleted: COUNT.into(), ..Told::default() };
+    let expected = Summary { complete: Some((COUNT.into(), 0)), deleted: COUNT.into(), ..Summary::default() };
     assert_eq!(place.run(&ends).migrated(), expected);
     moved.expect(&source.all());
     let finished = place.run(&["--se", engine, "--sd", dsn, "--de=gdbm", "--dd=nothing.db"]);

@@ -119,8 +119,8 @@ fn one_redis_under_two_addresses_is_refused() {
     source.redis().cli(&["del", &source.key(&digest(1))]);
     let dsn = source.dsn();
     let options = ["--delete", "--se=redis_v0", "--sd", &dsn, "--de=redis", "--dd", &dsn];
-    let told = place.run(&options).migrated();
-    assert_eq!((told.complete, told.deleted), (Some((1, 0)), 1));
+    let summary = place.run(&options).migrated();
+    assert_eq!((summary.complete, summary.deleted), (Some((1, 0)), 1));
     source.expect(&source.showing(&[(&digest(1), Record::full(5))], "UTC"));
 }
 
@@ -263,19 +263,21 @@ fn unavailable_server_is_reported_without_the_password() {
     thread::scope(|scope| {
         for (engine, dsn) in &dsns {
             let (place, path) = (&place, gdbm.dsn());
-            let told = |finished: Finished| {
+            let expect_error = |finished: Finished| {
                 let (waiting, last) =
                     finished.stderr.trim_end().rsplit_once('\n').unwrap_or(("", &finished.stderr));
-                let is_told = last.starts_with("pyzor-migrate: error: ") && finished.stdout.is_empty();
+                let is_reported = last.starts_with("pyzor-migrate: error: ") && finished.stdout.is_empty();
                 let is_warning = |line: &str| line.starts_with("pyzor-migrate: warning: ");
-                let is_told = is_told && waiting.lines().all(is_warning);
-                assert!(finished.code == Some(1) && is_told, "{finished:?}");
+                let is_reported = is_reported && waiting.lines().all(is_warning);
+                assert!(finished.code == Some(1) && is_reported, "{finished:?}");
             };
-            scope.spawn(move || told(between(place, [engine, dsn], ["gdbm", "new.db"])));
+            scope.spawn(move || expect_error(between(place, [engine, dsn], ["gdbm", "new.db"])));
             // One run at a time may open the file.
             let copy = place.work().join(format!("{}.db", dsn.len()));
             fs::copy(&path, &copy).unwrap();
-            scope.spawn(move || told(between(place, ["gdbm", &copy.display().to_string()], [engine, dsn])));
+            scope.spawn(move || {
+                expect_error(between(place, ["gdbm", &copy.display().to_string()], [engine, dsn]));
+            });
         }
     });
     assert!(!place.work().join("new.db").exists());

@@ -7,7 +7,7 @@ use crate::ours::migrate::side::Side;
 
 /// The parsed standard output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct Summary {
     /// Numbers of records transferred and failed, or compared and different; none without a closing line.
     pub(crate) complete: Option<(u64, u64)>,
     /// Keys of the records that failed or differ.
@@ -55,48 +55,48 @@ pub(crate) const DRY: [&str; 3] =
 
 pub(crate) const VERIFIED: [&str; 3] = ["Verification complete, ", " records compared, ", " differ"];
 
-impl Told {
+impl Summary {
     /// Parses lines, each of which must be known and none repeated. `word` follows the key in lines about one record.
     #[track_caller]
     pub(crate) fn read<'a>(lines: impl Iterator<Item = &'a str>, closing: [&str; 3], word: &str) -> Self {
-        let mut told = Self::default();
+        let mut summary = Self::default();
         let mut seen = BTreeSet::new();
         for line in lines {
             if let Some(rest) = line.strip_prefix("Record ") {
-                assert_eq!(told.complete, None, "a record after the end: {line:?}");
+                assert_eq!(summary.complete, None, "a record after the end: {line:?}");
                 let (key, text) =
-                    rest.split_once(word).unwrap_or_else(|| panic!("it is not said to have{word} {line:?}"));
+                    rest.split_once(word).unwrap_or_else(|| panic!("without{word:?}: {line:?}"));
                 assert!(!text.trim().is_empty(), "no reason: {line:?}");
                 // The prefix of a Redis key may be shown or not; another test checks quotes.
                 let key = key.rsplit('.').next().unwrap().replace("\\'", "'");
-                assert!(told.named.insert(key), "twice: {line:?}");
+                assert!(summary.named.insert(key), "twice: {line:?}");
                 continue;
             }
             if let Some(numbers) = numbers(line, closing) {
-                assert_eq!(told.complete.replace(numbers), None, "twice: {line:?}");
+                assert_eq!(summary.complete.replace(numbers), None, "twice: {line:?}");
                 continue;
             }
-            assert!(told.complete.is_some(), "before the closing line: {line:?}");
+            assert!(summary.complete.is_some(), "before the closing line: {line:?}");
             let kind = if line.contains("clamped") {
-                told.says_clamped = true;
+                summary.says_clamped = true;
                 "clamped"
             } else if line.contains("no TTL") {
-                told.says_no_ttl = true;
+                summary.says_no_ttl = true;
                 "no TTL"
             } else if line.ends_with("skipped: not digests") {
-                told.skipped = leading_number(line);
+                summary.skipped = leading_number(line);
                 "skipped"
             } else if line.ends_with("left out: expired") {
-                told.expired = leading_number(line);
+                summary.expired = leading_number(line);
                 "expired"
             } else if line.ends_with("deleted from the source") {
-                told.deleted = leading_number(line);
+                summary.deleted = leading_number(line);
                 "deleted"
             } else if line.ends_with("transferred before") {
-                told.before = leading_number(line);
+                summary.before = leading_number(line);
                 "before"
-            } else if line.ends_with(" ones that are there") {
-                told.met = leading_number(line);
+            } else if line.ends_with(" existing ones") {
+                summary.met = leading_number(line);
                 "met"
             } else if line.ends_with(" records a second") {
                 expect_rate(line);
@@ -106,51 +106,54 @@ impl Told {
             };
             assert!(seen.insert(kind), "twice: {line:?}");
         }
-        told
+        summary
     }
 }
 
 /// Parses the output of a run, and asserts that the number of failed records agrees with the records reported and with
 /// the exit code.
 #[track_caller]
-pub(crate) fn told(finished: &Finished, closing: [&str; 3], word: &str) -> Told {
+pub(crate) fn summary_of(finished: &Finished, closing: [&str; 3], word: &str) -> Summary {
     // Notes may tell of files that have been created or kept.
     let is_note = |line: &str| {
         let note = line.strip_prefix("pyzor-migrate: note: ");
-        note.is_some_and(|note| note.contains("has been created") || note.contains("is remembered in "))
+        note.is_some_and(|note| note.contains("has been created") || note.contains("the journal is "))
     };
     assert!(finished.stderr.lines().all(is_note), "{finished:?}");
-    let told = Told::read(finished.stdout.lines(), closing, word);
-    let (_, failed) = told.complete.unwrap_or_else(|| panic!("no closing line: {finished:?}"));
-    assert_eq!(failed, told.named.len() as u64, "{finished:?}");
+    let summary = Summary::read(finished.stdout.lines(), closing, word);
+    let (_, failed) = summary.complete.unwrap_or_else(|| panic!("no closing line: {finished:?}"));
+    assert_eq!(failed, summary.named.len() as u64, "{finished:?}");
     assert_eq!(finished.code, Some(i32::from(failed > 0)), "{finished:?}");
-    told
+    summary
 }
 
 impl Finished {
     /// Parses the output of a complete migration.
     #[track_caller]
-    pub(crate) fn migrated(&self) -> Told {
-        told(self, MIGRATED, " failed: ")
+    pub(crate) fn migrated(&self) -> Summary {
+        summary_of(self, MIGRATED, " failed: ")
     }
 
     /// Parses the output of a dry run.
     #[track_caller]
-    pub(crate) fn dry_run(&self) -> Told {
-        told(self, DRY, " failed: ")
+    pub(crate) fn dry_run(&self) -> Summary {
+        summary_of(self, DRY, " failed: ")
     }
 
     /// Parses the output of `--verify-only`.
     #[track_caller]
-    pub(crate) fn verified(&self) -> Told {
-        told(self, VERIFIED, " differs: ")
+    pub(crate) fn verified(&self) -> Summary {
+        summary_of(self, VERIFIED, " differs: ")
     }
 
     /// Asserts that this number of records was transferred, and that nothing else is reported.
     #[track_caller]
     pub(crate) fn expect_plain(&self, destination: &dyn Side, transferred: u64) {
-        let expected =
-            Told { complete: Some((transferred, 0)), says_no_ttl: destination.has_ttl(), ..Told::default() };
+        let expected = Summary {
+            complete: Some((transferred, 0)),
+            says_no_ttl: destination.has_ttl(),
+            ..Summary::default()
+        };
         assert_eq!(self.migrated(), expected, "{self:?}");
     }
 

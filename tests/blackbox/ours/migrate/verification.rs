@@ -12,15 +12,15 @@ fn a_copy_is_compared_at_the_destinations_resolution_and_limits() {
     for destination in [&Hashes::new() as &dyn Side, &Texts::new(), &MySql::new()] {
         let place = Place::new();
         place.migrate(&source, destination, &[]).migrated();
-        let told = place.migrate(&source, destination, &["--verify-only"]).verified();
-        assert_eq!((told.complete, told.named.len()), (Some((2, 0)), 0), "{}", destination.engine());
+        let summary = place.migrate(&source, destination, &["--verify-only"]).verified();
+        assert_eq!((summary.complete, summary.named.len()), (Some((2, 0)), 0), "{}", destination.engine());
         // A difference of a second is found.
         let mut other = record;
         other.whitelists.first = Some(THEN + SECOND);
         destination.plant(&[(&digest(1), other)], "UTC");
-        let told = place.migrate(&source, destination, &["--verify-only"]).verified();
+        let summary = place.migrate(&source, destination, &["--verify-only"]).verified();
         assert_eq!(
-            (told.complete, told.named),
+            (summary.complete, summary.named),
             (Some((2, 1)), [digest(1)].into()),
             "{}",
             destination.engine()
@@ -96,8 +96,8 @@ fn expired_records_are_not_compared() {
         "{finished:?}"
     );
     assert_eq!(finished.code, Some(0));
-    let told = place.migrate(&source, &destination, &[&age[..], &["--verify-only"]].concat()).verified();
-    assert_eq!(told.complete, Some((0, 0)));
-    let told = place.migrate(&source, &destination, &["--verify-only"]).verified();
-    assert_eq!(told.complete, Some((1, 1)));
+    let summary = place.migrate(&source, &destination, &[&age[..], &["--verify-only"]].concat()).verified();
+    assert_eq!(summary.complete, Some((0, 0)));
+    let summary = place.migrate(&source, &destination, &["--verify-only"]).verified();
+    assert_eq!(summary.complete, Some((1, 1)));
 }

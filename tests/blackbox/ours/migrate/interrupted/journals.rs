@@ -48,7 +48,7 @@ fn journal_is_for_one_run_at_a_time() {
     let second = Run::start(command, elsewhere.path()).finished();
     assert!(!first.has_ended());
     first.signal(Signal::SIGCONT);
-    expect_refusal(&second, &[&scene.journal().display().to_string(), "another run is using it"]);
+    expect_refusal(&second, &[&scene.journal().display().to_string(), "in use by another run"]);
     assert_eq!(first.finished().code, Some(0));
     scene.expect_done();
 }
@@ -118,7 +118,7 @@ fn keeps_a_journal_of_its_own_until_complete(from: &str, to: &str) {
     while scene.source.count() == MANY as usize {
         assert!(!run.has_ended(), "{:#?}", run.said(None));
     }
-    assert!(!run.has_ended(), "it was too quick to be interrupted: {:#?}", run.said(None));
+    assert!(!run.has_ended(), "the migration ended too early to be interrupted: {:#?}", run.said(None));
     drop(run);
     let journals = files(&scene.state());
     assert_eq!(journals.len(), 1, "{journals:?}");

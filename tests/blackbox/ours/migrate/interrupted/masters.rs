@@ -77,13 +77,13 @@ fn master_replaced_during_a_scan_is_noticed() {
         assert_eq!(finished.code, Some(1), "{finished:#?}");
         assert!(finished.stderr.contains("the sentinels name another master"), "{finished:#?}");
         // The former master becomes a replica after a while.
-        eventually("its turn", || {
+        eventually("the replica to be in sync", || {
             server.cli(&["info", "replication"]).contains("master_link_status:up").then_some(())
         });
     }
 }
 
-/// Copies into a cluster in which one master is replaced by a replica in the middle, without being told.
+/// Copies into a cluster in which one master is replaced by a replica in the middle of the copy.
 fn copy_into_a_changing_cluster(changes: impl FnOnce(&RedisCluster, usize)) -> Finished {
     let mut cluster = RedisCluster::start(None);
     let replica = cluster.join();
@@ -103,9 +103,9 @@ fn copy_into_a_changing_cluster(changes: impl FnOnce(&RedisCluster, usize)) -> F
 fn cluster_node_replaced_during_a_copy_is_noticed() {
     let finished = copy_into_a_changing_cluster(|cluster, replica| {
         assert_eq!(cluster.nodes()[replica].cli(&["cluster", "failover", "takeover"]), "OK\n");
-        eventually("the replica's turn", || {
-            let told = cluster.nodes()[0].cli(&["info", "replication"]);
-            told.contains("role:slave").then_some(())
+        eventually("the takeover", || {
+            let replication = cluster.nodes()[0].cli(&["info", "replication"]);
+            replication.contains("role:slave").then_some(())
         });
     });
     expect_incomplete(&finished, &["is no longer the master that was written to"]);

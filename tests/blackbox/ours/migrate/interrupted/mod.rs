@@ -129,7 +129,7 @@ fn survives_kills(scene: &Scene) {
     scene.expect_done();
     let counted = scene.counted.lock().unwrap();
     println!(
-        "{} to {} {}: kills after so many milliseconds, with so many records in the destination: {:?}; {} too late; a \
+        "{} to {} {}: kills (milliseconds, records in the destination): {:?}; {} too late; a \
          run without a kill took {} ms; at the end {} digests with {} reports and whitelistings",
         scene.source.engine(),
         scene.target.engine(),
@@ -183,7 +183,7 @@ fn records_that_keep_changing_are_left_to_a_later_run() {
         scope.spawn(move || traffic.flow(port, scene));
         let finished = scene.run();
         let said = finished.stdout.contains(" 0 records failed\n")
-            && finished.stdout.contains(" left in the source, ");
+            && finished.stdout.contains(" left in the source because ");
         assert!(finished.code == Some(1) && said, "{finished:#?}");
         traffic.pause(|| scene.expect_union());
     });

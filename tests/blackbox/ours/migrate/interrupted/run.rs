@@ -56,7 +56,7 @@ impl Run {
             assert!(Instant::now() < deadline, "nothing arrives");
             thread::sleep(Duration::from_millis(1));
         }
-        assert!(!self.has_ended(), "it was too quick to be interrupted: {:#?}", self.said(None));
+        assert!(!self.has_ended(), "the migration ended too early to be interrupted: {:#?}", self.said(None));
     }
 
     /// Waits for the end of the migration.

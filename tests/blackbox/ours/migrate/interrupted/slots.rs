@@ -66,7 +66,7 @@ fn run(scene: &Scene, cluster: &RedisCluster, moves: Moves) -> crate::harness::F
     cluster.nodes().iter().for_each(|node| assert_eq!(node.cli(&["config", "resetstat"]), "OK\n"));
     let mut run = scene.start();
     meanwhile(&mut run, cluster, (1, 1), || {
-        assert_eq!(scans(cluster, 2), 0, "it was too quick");
+        assert_eq!(scans(cluster, 2), 0, "the migration ended too early to be interrupted");
         moves[0](cluster);
     });
     meanwhile(&mut run, cluster, (2, 4), || moves[1](cluster));

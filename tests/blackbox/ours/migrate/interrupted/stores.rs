@@ -336,7 +336,8 @@ impl Store for Table {
         let rows: Vec<String> = content.iter().map(row).collect();
         let statement = |rows: &[String]| {
             format!(
-                "INSERT INTO pyzor.{} (digest, r_count, wl_count, r_entered, r_updated, wl_entered, wl_updated) VALUES {};\n",
+                "INSERT INTO pyzor.{} (digest, r_count, wl_count, r_entered, r_updated, wl_entered, wl_updated) \
+                 VALUES {};\n",
                 self.name,
                 rows.join(",")
             )

@@ -55,7 +55,7 @@ impl Reporter {
         };
         let number = u32::try_from(number).unwrap();
         let kind = match number % 3 {
-            // A new digest is only reported or only whitelisted: in a table, the first count sets the times of both tallies.
+            // A new digest is only reported or only whitelisted: in a table, the first count sets all times.
             2 if number < self.numbers => usize::try_from(self.dice.throw(2)).unwrap(),
             kind => usize::try_from(kind % 2).unwrap(),
         };
