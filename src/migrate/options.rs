@@ -45,7 +45,7 @@ pub(super) struct DatabaseSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VerifyMode {
     No,
-    /// After a copy, or after each batch of a move.
+    /// At the end of a copy or a merge, or after each batch of a move.
     Afterwards,
     /// Instead of a migration.
     Only,

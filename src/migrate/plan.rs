@@ -99,7 +99,7 @@ fn plan_digest(
                 // It has expired in the destination, was moved on, or was lost. The source still has it, and keeps it.
                 unmoved(&members).map_or(DigestAction::Nothing, |record| DigestAction::Add(record, None))
             } else {
-                // Moved again, as the source's copy is the last one and is about to be deleted.
+                // Moves again what the destination has lost: the source has the only copy, and will delete it.
                 members.iter_mut().for_each(|member| {
                     member.moved.take_if(|moved| is_present(moved));
                 });

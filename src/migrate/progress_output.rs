@@ -106,7 +106,7 @@ impl MigrationProgress {
         self.bar.finish_and_clear();
     }
 
-    /// Prints a line on standard output. Ignores errors: the migration goes on if the reader has gone.
+    /// Prints a line on standard output. Ignores errors, so that a closed pipe does not stop the migration.
     pub(super) fn print(&self, text: &dyn fmt::Display) {
         self.bar.suspend(|| {
             let _ = writeln!(io::stdout().lock(), "{text}");

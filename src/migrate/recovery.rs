@@ -17,7 +17,7 @@ use pyzor_wire::digest::Digest;
 
 /// Time that a destination gets to finish what a killed run has sent to it.
 const SETTLING: Duration = Duration::from_secs(2);
-/// Time between two reads that must agree before the destination is taken as settled.
+/// Time between two reads. The destination has settled when they agree.
 const SETTLED: Duration = Duration::from_secs(1);
 
 impl Transfer<'_> {
