@@ -63,8 +63,7 @@ impl Home {
     #[track_caller]
     pub(crate) fn detach_after_kill(&self) -> Process {
         let finished = finish(self.detached());
-        let is_expected =
-            finished.stderr.is_empty() || finished.stderr.contains("the original file is kept");
+        let is_expected = finished.stderr.is_empty() || finished.stderr.contains("the original file is kept");
         assert!(finished.code == Some(0) && is_expected, "{finished:#?}{}", self.everything_said());
         self.daemon()
     }
