@@ -83,8 +83,8 @@ impl Cancel {
         let state = waited.unwrap_or_else(PoisonError::into_inner);
         let waited = self.0.changed.wait_timeout_while(state, CANCEL_LIMIT, |state| state.is_running);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = state.repairing.as_ref().filter(|_| state.is_running) {
-            remove_every_leftover(place);
+        if let Some(location) = state.repairing.as_ref().filter(|_| state.is_running) {
+            remove_every_leftover(location);
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) enum Phase {
 /// State shared by the engine and its thread.
 pub(super) struct GdbmCore {
     pub(super) path: PathBuf,
-    pub(super) place: DatabasePath,
+    pub(super) location: DatabasePath,
     pub(super) marker: Marker,
     /// The time without a change after which a record expires.
     pub(super) age: Option<Duration>,

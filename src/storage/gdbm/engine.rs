@@ -65,14 +65,14 @@ impl Gdbm {
         cancel: &Cancel,
     ) -> Result<Self, EngineOpenError> {
         let opening = FileOpener { path, zone, age, cached_blocks: CACHED_BLOCKS, note, cancel };
-        let OpenedFile { mut open, marker, place, file } = opening.open()?;
-        let path = place.file().to_owned();
+        let OpenedFile { mut open, marker, location, file } = opening.open()?;
+        let path = location.file().to_owned();
         // Reports a full disk at the start rather than at the first report.
         open.admit(&path, Timestamp::now());
         open.tail.begin();
         let shared = Arc::new(GdbmCore {
             path: path.clone(),
-            place,
+            location,
             marker,
             age,
             open: Mutex::new(Some(open)),

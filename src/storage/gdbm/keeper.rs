@@ -138,7 +138,7 @@ impl GdbmCore {
     pub(super) fn warn_if_file_is_gone(&self) {
         let Ok(open) = self.file.metadata() else { return };
         let is_removed = open.nlink() == 0;
-        if self.place.is_there(&self.file) || self.is_gone.swap(true, Ordering::Relaxed) {
+        if self.location.is_there(&self.file) || self.is_gone.swap(true, Ordering::Relaxed) {
             return;
         }
         let path = self.path.display();

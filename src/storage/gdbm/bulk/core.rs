@@ -28,7 +28,7 @@ const LARGEST_MAPPED: u64 = 256 << 20;
 /// State shared with the threads that do the work.
 pub(super) struct GdbmBulkCore {
     pub(super) path: PathBuf,
-    pub(super) place: DatabasePath,
+    pub(super) location: DatabasePath,
     pub(super) zone: TimeZone,
     /// None if the file is only read.
     pub(super) marker: Option<Marker>,
@@ -187,7 +187,7 @@ impl GdbmBulkCore {
     /// locked.
     fn compact(&self) -> Option<File> {
         let cancel = Cancel::default();
-        let repair = Repair { place: &self.place, zone: &self.zone, horizon: None, cancel: &cancel };
+        let repair = Repair { location: &self.location, zone: &self.zone, horizon: None, cancel: &cancel };
         match repair.run(&self.file, RepairKind::Compact) {
             Ok(repaired) => repaired.file,
             Err(error) => {
@@ -215,7 +215,7 @@ impl GdbmBulkCore {
             let _new_file = is_worth_it.then(|| self.compact());
             self.file
                 .sync_all()
-                .and_then(|()| self.place.sync_directory())
+                .and_then(|()| self.location.sync_directory())
                 .and_then(|()| marker.clear())
                 .map_err(|error| failed(error.to_string()))?;
         }

@@ -45,9 +45,9 @@ impl GdbmBulk {
         cancel: &Cancel,
     ) -> Result<Self, EngineOpenError> {
         let to_write = || open_to_write(path, &zone, age, cancel);
-        let (mut open, marker, place, file) = match purpose {
+        let (mut open, marker, location, file) = match purpose {
             BulkPurpose::Look | BulkPurpose::Read => match open_to_read(path, &zone)? {
-                (open, place, file, true) => (open, None, place, file),
+                (open, location, file, true) => (open, None, location, file),
                 (open, _, file, false) if purpose == BulkPurpose::Read => {
                     drop((open, file));
                     to_write()?
@@ -76,8 +76,8 @@ impl GdbmBulk {
             was_scanned: false,
             is_mapped: true,
         };
-        let path = place.file().to_owned();
-        let shared = GdbmBulkCore { path, place, zone, marker, file, state: Mutex::new(state) };
+        let path = location.file().to_owned();
+        let shared = GdbmBulkCore { path, location, zone, marker, file, state: Mutex::new(state) };
         Ok(Self { shared: Arc::new(shared) })
     }
 }
@@ -88,15 +88,15 @@ fn open_to_read(
     zone: &TimeZone,
 ) -> Result<(OpenFile, DatabasePath, File, bool), EngineOpenError> {
     check_kind(path)?;
-    let place = DatabasePath::of(path)?;
-    let file = place.lock(FileAccess::Read)?;
-    let mut handle = Handle::open_to_read(&file, place.file()).map_err(|error| explain(path, &error))?;
-    let is_closed = !handle.needs_recovery() && !Marker::of(&place).exists();
+    let location = DatabasePath::of(path)?;
+    let file = location.lock(FileAccess::Read)?;
+    let mut handle = Handle::open_to_read(&file, location.file()).map_err(|error| explain(path, &error))?;
+    let is_closed = !handle.needs_recovery() && !Marker::of(&location).exists();
     if is_closed {
         handle.keep_cached(CACHED_BLOCKS).map_err(|error| explain(path, &error))?;
     }
     let open = OpenFile::new(handle, &file, zone.clone()).map_err(|error| cannot_use(path, &error))?;
-    Ok((open, place, file, is_closed))
+    Ok((open, location, file, is_closed))
 }
 
 fn open_to_write(
@@ -107,6 +107,6 @@ fn open_to_write(
 ) -> Result<(OpenFile, Option<Marker>, DatabasePath, File), EngineOpenError> {
     let (zone, cached_blocks) = (zone.clone(), CACHED_BLOCKS);
     let opening = FileOpener { path, zone, age, cached_blocks, note: None, cancel };
-    let OpenedFile { open, marker, place, file } = opening.open()?;
-    Ok((open, Some(marker), place, file))
+    let OpenedFile { open, marker, location, file } = opening.open()?;
+    Ok((open, Some(marker), location, file))
 }

@@ -58,9 +58,9 @@ impl HashDirectory {
             return Err(io::Error::other("the header is implausible"));
         }
         let entry = u64::from(hash.checked_shr(HASH_BITS - bits).unwrap_or_default());
-        let mut place = [0; 8];
-        self.file.read_exact_at(&mut place, directory + entry * 8)?;
-        let bucket = u64::from_ne_bytes(place);
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, directory + entry * 8)?;
+        let bucket = u64::from_ne_bytes(bytes);
         let mut count = [0; 4];
         self.file.read_exact_at(&mut count, bucket + BUCKET_COUNT)?;
         let left = capacity.saturating_sub(u32::from_ne_bytes(count));

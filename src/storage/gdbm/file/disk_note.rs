@@ -36,35 +36,35 @@ impl DiskNote {
     /// # Errors
     ///
     /// One line for the operator if it was last used on another disk.
-    pub(crate) fn permit(&self, place: &DatabasePath) -> Result<(), EngineOpenError> {
+    pub(crate) fn permit(&self, location: &DatabasePath) -> Result<(), EngineOpenError> {
         let Ok(text) = open::to_read(&self.path).and_then(io::read_to_string) else { return Ok(()) };
-        let directory = place.file().parent().unwrap_or(Path::new("/"));
+        let directory = location.file().parent().unwrap_or(Path::new("/"));
         // Device numbers change from boot to boot, and disks are replaced: any other disk is accepted.
         let is_elsewhere =
             device_of(directory).is_ok_and(|device| Some(device) != device_of(&self.homedir).ok());
-        if is_elsewhere || !text.lines().any(|line| line == line_of(place)) {
+        if is_elsewhere || !text.lines().any(|line| line == line_of(location)) {
             return Ok(());
         }
         Err(EngineOpenError::absent(format!(
             "the database {} is missing, and was last used on another disk: mount that disk, or remove {} to create a \
              new database here",
-            place.file().display(),
+            location.file().display(),
             self.path.display()
         )))
     }
 
     /// Adds a database to the note if it is on another disk than the homedir, and removes it otherwise.
-    pub(crate) fn keep(&self, place: &DatabasePath, database: &File) {
-        if let Err(error) = self.try_to_keep(place, database) {
+    pub(crate) fn keep(&self, location: &DatabasePath, database: &File) {
+        if let Err(error) = self.try_to_keep(location, database) {
             warn!(
                 "cannot write {}: {error}; a start without the disk of the database {} will create a new database",
                 self.path.display(),
-                place.file().display()
+                location.file().display()
             );
         }
     }
 
-    fn try_to_keep(&self, place: &DatabasePath, database: &File) -> io::Result<()> {
+    fn try_to_keep(&self, location: &DatabasePath, database: &File) -> io::Result<()> {
         const TEXT: &str = "pyzord creates no new database at these paths while their directories are on the disk of \
                             this file, because their own disk is then not mounted. To allow a new database, remove \
                             this file.\n\n";
@@ -73,7 +73,7 @@ impl DiskNote {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             read => read?,
         };
-        let line = line_of(place);
+        let line = line_of(location);
         if is_elsewhere == old.lines().any(|other| other == line) {
             return Ok(());
         }
@@ -95,6 +95,6 @@ fn device_of(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.dev())
 }
 
-fn line_of(place: &DatabasePath) -> String {
-    format!("{DATABASE}{}", place.file().display())
+fn line_of(location: &DatabasePath) -> String {
+    format!("{DATABASE}{}", location.file().display())
 }

@@ -55,8 +55,8 @@ pub(crate) struct Marker {
 
 impl Marker {
     /// Returns the marker of a database. Nothing is created before [`Marker::set`].
-    pub(crate) fn of(place: &DatabasePath) -> Self {
-        Self { path: place.beside(".open"), file: None, flag: Arc::default() }
+    pub(crate) fn of(location: &DatabasePath) -> Self {
+        Self { path: location.beside(".open"), file: None, flag: Arc::default() }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -17,31 +17,31 @@ impl FileOpener<'_> {
     /// was one. Returns whether it was created.
     pub(super) fn lock(
         &self,
-        place: &DatabasePath,
+        location: &DatabasePath,
         marker: &Marker,
     ) -> Result<(File, bool), EngineOpenError> {
-        match place.lock(FileAccess::Change) {
+        match location.lock(FileAccess::Change) {
             Err(error) if error.is_absent() => {}
             locked => return Ok((locked?, false)),
         }
         if marker.exists() {
-            put_back(place, marker)?;
-            return Ok((place.lock(FileAccess::Change)?, false));
+            put_back(location, marker)?;
+            return Ok((location.lock(FileAccess::Change)?, false));
         }
         if let Some(note) = &self.note {
-            note.permit(place)?;
+            note.permit(location)?;
         }
-        place.lock_or_create()
+        location.lock_or_create()
     }
 }
 
 /// Restores the database from the backup `NAME.~1~` of the library. Earlier versions could leave the database under
 /// that name only, if they were killed during a repair.
-fn put_back(place: &DatabasePath, marker: &Marker) -> Result<(), EngineOpenError> {
-    let (file, marked) = (place.file().display(), marker.path().display());
-    let found = place.all_beside(".").unwrap_or_default();
-    if let Some(backup) = newest_backup(place, &found) {
-        return match fs::rename(backup, place.file()) {
+fn put_back(location: &DatabasePath, marker: &Marker) -> Result<(), EngineOpenError> {
+    let (file, marked) = (location.file().display(), marker.path().display());
+    let found = location.all_beside(".").unwrap_or_default();
+    if let Some(backup) = newest_backup(location, &found) {
+        return match fs::rename(backup, location.file()) {
             Ok(()) => {
                 info!("the database {file} was missing: restored it from {}", backup.display());
                 Ok(())
@@ -62,8 +62,8 @@ fn put_back(place: &DatabasePath, marker: &Marker) -> Result<(), EngineOpenError
 }
 
 /// Returns the backup with the highest number.
-fn newest_backup<'a>(place: &DatabasePath, found: &'a [PathBuf]) -> Option<&'a Path> {
-    let start = place.beside(".~").as_os_str().len();
+fn newest_backup<'a>(location: &DatabasePath, found: &'a [PathBuf]) -> Option<&'a Path> {
+    let start = location.beside(".~").as_os_str().len();
     let is_backup = |path: &&Path| {
         let number =
             path.as_os_str().as_encoded_bytes().get(start..).and_then(|rest| rest.strip_suffix(b"~"));
@@ -80,7 +80,7 @@ pub(super) fn create(
     is_made: bool,
     marker: &Marker,
 ) -> Result<File, EngineOpenError> {
-    let path = repair.place.file();
+    let path = repair.location.file();
     let limit = reserve::file_size_limit();
     let made = if marker.exists() {
         Err(format!(

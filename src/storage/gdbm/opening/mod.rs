@@ -42,7 +42,7 @@ pub(super) struct FileOpener<'a> {
 pub(super) struct OpenedFile {
     pub(super) open: OpenFile,
     pub(super) marker: Marker,
-    pub(super) place: DatabasePath,
+    pub(super) location: DatabasePath,
     /// The descriptor that holds the lock.
     pub(super) file: File,
 }
@@ -58,54 +58,58 @@ impl FileOpener<'_> {
     /// One line for the operator.
     pub(super) fn open(self) -> Result<OpenedFile, EngineOpenError> {
         check_kind(self.path)?;
-        let place = DatabasePath::of(self.path)?;
-        if self.path != place.file() {
-            info!("the database {} resolves to {}", self.path.display(), place.file().display());
+        let location = DatabasePath::of(self.path)?;
+        if self.path != location.file() {
+            info!("the database {} resolves to {}", self.path.display(), location.file().display());
         }
-        let mut marker = Marker::of(&place);
-        let (locked, is_made) = self.lock(&place, &marker)?;
-        remove_every_leftover(&place);
-        let repair =
-            Repair { place: &place, zone: &self.zone, horizon: self.age.map(horizon), cancel: self.cancel };
+        let mut marker = Marker::of(&location);
+        let (locked, is_made) = self.lock(&location, &marker)?;
+        remove_every_leftover(&location);
+        let repair = Repair {
+            location: &location,
+            zone: &self.zone,
+            horizon: self.age.map(horizon),
+            cancel: self.cancel,
+        };
         let (file, failure) =
-            if locked.metadata().map_err(|error| cannot_use(place.file(), &error))?.len() == 0 {
+            if locked.metadata().map_err(|error| cannot_use(location.file(), &error))?.len() == 0 {
                 (missing::create(&repair, locked, is_made, &marker)?, None)
             } else {
                 repairing::repair_if_needed(&repair, locked, &marker)?
             };
-        let mut handle = self.open_handle(&place, &file, failure.as_ref())?;
+        let mut handle = self.open_handle(&location, &file, failure.as_ref())?;
         let is_marked = set_marker(&mut marker, &file, failure.is_some());
         if let Some(error) = &failure {
-            repairing::warn_of_failure(&place, error, is_marked);
+            repairing::warn_of_failure(&location, error, is_marked);
         }
-        if place.is_mount_point(&file) {
+        if location.is_mount_point(&file) {
             warn!(
                 "the database {} is itself a mount point and cannot be repaired after a kill: mount its directory \
                  instead",
-                place.file().display()
+                location.file().display()
             );
         }
         handle.note_changes(marker.flag());
         if let Some(note) = &self.note {
-            note.keep(&place, &file);
+            note.keep(&location, &file);
         }
         let open =
-            OpenFile::new(handle, &file, self.zone).map_err(|error| cannot_use(place.file(), &error))?;
-        Ok(OpenedFile { open, marker, place, file })
+            OpenFile::new(handle, &file, self.zone).map_err(|error| cannot_use(location.file(), &error))?;
+        Ok(OpenedFile { open, marker, location, file })
     }
 
     fn open_handle(
         &self,
-        place: &DatabasePath,
+        location: &DatabasePath,
         file: &File,
         failure: Option<&RepairError>,
     ) -> Result<Handle, EngineOpenError> {
-        let explained = |error| explain(place.file(), &error);
-        let mut handle = Handle::open(file, place.file()).map_err(explained)?;
+        let explained = |error| explain(location.file(), &error);
+        let mut handle = Handle::open(file, location.file()).map_err(explained)?;
         if handle.needs_recovery() {
             return Err(match failure {
-                Some(error) => repairing::beyond_repair(place, error),
-                None => repairing::beyond_repair(place, &"GNU dbm refuses it"),
+                Some(error) => repairing::beyond_repair(location, error),
+                None => repairing::beyond_repair(location, &"GNU dbm refuses it"),
             });
         }
         handle.keep_cached(self.cached_blocks).map_err(explained)?;

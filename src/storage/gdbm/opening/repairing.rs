@@ -21,21 +21,21 @@ pub(super) fn repair_if_needed(
     file: File,
     marker: &Marker,
 ) -> Result<(File, Option<RepairError>), EngineOpenError> {
-    let place = repair.place;
-    let Some(kind) = needed_repair(place, marker, &file)? else { return Ok((file, None)) };
+    let location = repair.location;
+    let Some(kind) = needed_repair(location, marker, &file)? else { return Ok((file, None)) };
     let start = Instant::now();
     match repair.run(&file, kind) {
         Ok(repaired) => {
-            log_repair(place, &repaired, start);
+            log_repair(location, &repaired, start);
             Ok((repaired.file.unwrap_or(file), None))
         }
         Err(RepairError::Cancelled) => Err(EngineOpenError::new(format!(
             "the repair of the database {} was stopped; the file is unchanged",
-            place.file().display()
+            location.file().display()
         ))),
-        Err(RepairError::Gdbm(error)) if is_of_the_file(&error) => Err(beyond_repair(place, &error)),
+        Err(RepairError::Gdbm(error)) if is_of_the_file(&error) => Err(beyond_repair(location, &error)),
         Err(error) => {
-            tail::cut_empty_tail(&file).map_err(|error| cannot_use(place.file(), &error))?;
+            tail::cut_empty_tail(&file).map_err(|error| cannot_use(location.file(), &error))?;
             Ok((file, Some(error)))
         }
     }
@@ -43,7 +43,7 @@ pub(super) fn repair_if_needed(
 
 /// Returns the repair that the file needs, if any. Cuts the tail off a file that needs none.
 fn needed_repair(
-    place: &DatabasePath,
+    location: &DatabasePath,
     marker: &Marker,
     file: &File,
 ) -> Result<Option<RepairKind>, EngineOpenError> {
@@ -56,7 +56,7 @@ fn needed_repair(
         // The file was truncated since.
         MarkerState::BetweenChanges if Header::is_cut_off(file) => Ok(of_any_damage),
         MarkerState::BetweenChanges => {
-            tail::cut_empty_tail(file).map_err(|error| cannot_use(place.file(), &error))?;
+            tail::cut_empty_tail(file).map_err(|error| cannot_use(location.file(), &error))?;
             if Header::has_tail(file) {
                 // The tail held data: a copy made within a change was written into this file since.
                 return Ok(of_any_damage);
@@ -64,15 +64,15 @@ fn needed_repair(
             info!(
                 "the database {} was not closed (its last process was killed), but no change was under way: no repair \
                  is needed",
-                place.file().display()
+                location.file().display()
             );
             Ok(None)
         }
     }
 }
 
-fn log_repair(place: &DatabasePath, repaired: &Repaired, start: Instant) {
-    let path = place.file().display();
+fn log_repair(location: &DatabasePath, repaired: &Repaired, start: Instant) {
+    let path = location.file().display();
     let from_remains = match repaired.from_remains {
         0 => String::new(),
         number => format!(", {number} of them from unreferenced parts of the file"),
@@ -94,19 +94,19 @@ fn log_repair(place: &DatabasePath, repaired: &Repaired, start: Instant) {
 }
 
 /// Warns that a database is served although its repair failed.
-pub(super) fn warn_of_failure(place: &DatabasePath, error: &RepairError, is_marked: bool) {
+pub(super) fn warn_of_failure(location: &DatabasePath, error: &RepairError, is_marked: bool) {
     warn!(
         "the database {} was not closed and could not be repaired: {error}; it seems sound and is served; {}",
-        place.file().display(),
+        location.file().display(),
         if is_marked { "the next start tries again" } else { "run pyzord --recover once that is possible" }
     );
 }
 
 /// Returns the error for a file that cannot be served before an operator acts.
-pub(super) fn beyond_repair(place: &DatabasePath, why: &dyn fmt::Display) -> EngineOpenError {
+pub(super) fn beyond_repair(location: &DatabasePath, why: &dyn fmt::Display) -> EngineOpenError {
     EngineOpenError::new(format!(
         "the repair of the database {} failed: {why}; fix that and start again, or run pyzord --recover, which repairs \
          as much as possible and keeps the original file",
-        place.file().display()
+        location.file().display()
     ))
 }

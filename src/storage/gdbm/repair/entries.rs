@@ -39,7 +39,7 @@ pub(crate) struct UnfitEntries {
 /// An entry of a bucket.
 struct BucketEntry {
     /// Offset of the key, which the text follows.
-    place: u64,
+    offset: u64,
     hash: u32,
     key_size: usize,
     text_size: usize,
@@ -65,9 +65,10 @@ pub(crate) fn find_unfit(file: &File, cancel: &Cancel) -> Result<UnfitEntries, R
         directory.resize(DIRECTORY_CHUNK.min(buckets - at) as usize * 8, 0);
         file.read_exact_at(&mut directory, header.directory + at * 8)?;
         at += DIRECTORY_CHUNK;
-        for place in (0..directory.len()).step_by(8).map(|place| long(&directory, place)) {
+        for offset in (0..directory.len()).step_by(8).map(|offset| long(&directory, offset)) {
             // Adjacent directory entries may name one bucket. The library cannot read an unreadable one either.
-            if std::mem::replace(&mut last, place) != place && file.read_exact_at(&mut bucket, place).is_ok()
+            if std::mem::replace(&mut last, offset) != offset
+                && file.read_exact_at(&mut bucket, offset).is_ok()
             {
                 entries.extend(entries_of(&bucket, header.bucket_capacity as usize));
             }
@@ -82,7 +83,7 @@ pub(crate) fn find_unfit(file: &File, cancel: &Cancel) -> Result<UnfitEntries, R
 fn entries_of(bucket: &[u8], capacity: usize) -> impl Iterator<Item = BucketEntry> {
     let elements = bucket.get(BUCKET_ELEMENTS as usize..).unwrap_or_default();
     let entry = |element: &[u8]| BucketEntry {
-        place: long(element, 8),
+        offset: long(element, 8),
         hash: word(element, 0),
         key_size: word(element, 16) as usize,
         text_size: word(element, 20) as usize,
@@ -101,19 +102,19 @@ fn compare(
     found: &mut UnfitEntries,
     cancel: &Cancel,
 ) -> Result<(), RepairError> {
-    entries.sort_unstable_by_key(|entry| entry.place);
+    entries.sort_unstable_by_key(|entry| entry.offset);
     let (mut part, mut start, mut end) = (vec![0; READ_SIZE], 0, 0);
-    for BucketEntry { place, hash: expected, key_size, text_size } in entries.drain(..) {
-        let Some(behind) = place.checked_add((key_size + text_size) as u64) else { continue };
-        if behind > end {
+    for BucketEntry { offset, hash: expected, key_size, text_size } in entries.drain(..) {
+        let Some(end_of_text) = offset.checked_add((key_size + text_size) as u64) else { continue };
+        if end_of_text > end {
             cancel.check()?;
             // The library cannot read an unreadable part either. A read at the end of the file is short.
-            (start, end) = (place, place + file.read_at(&mut part, place).unwrap_or(0) as u64);
+            (start, end) = (offset, offset + file.read_at(&mut part, offset).unwrap_or(0) as u64);
         }
-        if behind > end {
+        if end_of_text > end {
             continue;
         }
-        let (key, rest) = part[(place - start) as usize..].split_at(key_size);
+        let (key, rest) = part[(offset - start) as usize..].split_at(key_size);
         if hash(key) != expected {
             found.keys.push(key.to_owned());
         } else if let Some(digest) =

@@ -34,28 +34,28 @@ pub fn recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<St
 
 fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result<String, EngineOpenError> {
     check_kind(path)?;
-    let place = DatabasePath::of(path)?;
-    let file = place.lock(FileAccess::Change).map_err(|error| {
+    let location = DatabasePath::of(path)?;
+    let file = location.lock(FileAccess::Change).map_err(|error| {
         if error.is_absent() {
-            EngineOpenError::absent(format!("there is no database {}", place.file().display()))
+            EngineOpenError::absent(format!("there is no database {}", location.file().display()))
         } else {
             error
         }
     })?;
     let failed = |error: RepairError| match &error {
-        RepairError::Gdbm(error) if is_of_another_machine(error) => explain(place.file(), error),
+        RepairError::Gdbm(error) if is_of_another_machine(error) => explain(location.file(), error),
         error => EngineOpenError::new(format!(
             "cannot recover the database {}: {error}; the file is unchanged",
-            place.file().display()
+            location.file().display()
         )),
     };
-    let marker = Marker::of(&place);
+    let marker = Marker::of(&location);
     let state = marker.state(&file);
     if state == MarkerState::BetweenChanges {
         tail::cut_empty_tail(&file).map_err(|error| failed(error.into()))?;
     }
     let zone = TimeZone::system();
-    let repair = Repair { place: &place, zone: &zone, horizon: age.map(horizon), cancel };
+    let repair = Repair { location: &location, zone: &zone, horizon: age.map(horizon), cancel };
     let is_doubtful =
         matches!(state, MarkerState::WithinChange | MarkerState::Doubtful) || Header::has_tail(&file);
     let repaired = repair.run(&file, RepairKind::Recover { is_doubtful }).map_err(failed)?;
@@ -63,11 +63,11 @@ fn try_to_recover(path: &Path, age: Option<Duration>, cancel: &Cancel) -> Result
     marker.clear().map_err(|error| {
         EngineOpenError::new(format!(
             "the database {} was recovered, but its marker {} cannot be removed: {error}",
-            place.file().display(),
+            location.file().display(),
             marker.path().display()
         ))
     })?;
-    let (path, records) = (place.file().display(), repaired.records);
+    let (path, records) = (location.file().display(), repaired.records);
     if repaired.is_sound {
         return Ok(format!("{path} has {records} records and needs no repair"));
     }

@@ -17,9 +17,9 @@ impl Repair<'_> {
     /// Keeps the original file as `NAME.broken-DATE-TIME`, as a link or a copy. Returns that path.
     fn keep_original(&self, original: &File) -> Result<PathBuf, RepairError> {
         let stamp = Zoned::now().strftime(".broken-%Y%m%d-%H%M%S").to_string();
-        let (mut kept, mut number) = (self.place.beside(&stamp), 1);
+        let (mut kept, mut number) = (self.location.beside(&stamp), 1);
         loop {
-            let outcome = match fs::hard_link(self.place.file(), &kept) {
+            let outcome = match fs::hard_link(self.location.file(), &kept) {
                 Err(error) if lacks_hard_links(&error) => {
                     let mut options = OpenOptions::new();
                     let copied =
@@ -38,7 +38,7 @@ impl Repair<'_> {
             match outcome {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     number += 1;
-                    kept = self.place.beside(&format!("{stamp}-{number}"));
+                    kept = self.location.beside(&format!("{stamp}-{number}"));
                 }
                 Err(error) => return Err(at(&kept)(error)),
                 Ok(()) => return Ok(kept),
@@ -68,14 +68,14 @@ impl Repair<'_> {
         new.sync_all().map_err(at(name))?;
         let kept = self.cancel.commit(|_| {
             let kept = keeps.then(|| self.keep_original(original)).transpose()?;
-            let renamed = fs::rename(name, self.place.file()).map_err(at(name));
+            let renamed = fs::rename(name, self.location.file()).map_err(at(name));
             if let (Err(_), Some(kept)) = (&renamed, &kept) {
                 fs::remove_file(kept).map_err(at(kept))?;
             }
             renamed.map(|()| kept)
         })??;
-        if let Err(error) = self.place.sync_directory() {
-            warn!("cannot sync the directory of the database {}: {error}", self.place.file().display());
+        if let Err(error) = self.location.sync_directory() {
+            warn!("cannot sync the directory of the database {}: {error}", self.location.file().display());
         }
         Ok(kept)
     }

@@ -69,7 +69,7 @@ pub(crate) struct Repaired {
 /// The repair of one file.
 #[derive(Debug)]
 pub(crate) struct Repair<'a> {
-    pub(crate) place: &'a DatabasePath,
+    pub(crate) location: &'a DatabasePath,
     /// The time zone of dates in the file.
     pub(crate) zone: &'a TimeZone,
     /// Records last changed before this are not restored from remains: expiry may have deleted them.
@@ -81,10 +81,10 @@ impl Repair<'_> {
     /// Rewrites the file, which must be locked. An error leaves everything unchanged.
     pub(crate) fn run(&self, original: &File, purpose: RepairKind) -> Result<Repaired, RepairError> {
         self.attempt(|| {
-            if self.place.is_mount_point(original) {
+            if self.location.is_mount_point(original) {
                 return Err(RepairError::MountPoint);
             }
-            if !self.place.has_room(size_of(original)?)? {
+            if !self.location.has_room(size_of(original)?)? {
                 return Err(RepairError::NoRoom);
             }
             let name = self.name();
@@ -98,12 +98,12 @@ impl Repair<'_> {
     /// itself. Returns the database file, locked.
     pub(crate) fn create(&self, empty: File) -> Result<File, RepairError> {
         self.attempt(|| {
-            if self.place.is_mount_point(&empty) {
-                Handle::open(&empty, self.place.file())?.close()?;
+            if self.location.is_mount_point(&empty) {
+                Handle::open(&empty, self.location.file())?.close()?;
                 return Ok(empty);
             }
             let name = self.name();
-            let new = self.place.lock_file(make(&name)?, FileAccess::Change)?;
+            let new = self.location.lock_file(make(&name)?, FileAccess::Change)?;
             Handle::open(&new, &name)?.close()?;
             self.replace(&empty, &new, &name, false)?;
             Ok(new)
@@ -111,11 +111,11 @@ impl Repair<'_> {
     }
 
     fn name(&self) -> PathBuf {
-        self.place.beside(".repair")
+        self.location.beside(".repair")
     }
 
     fn remove_leftovers(&self) -> Result<(), RepairError> {
-        let found = leftovers(self.place).map_err(at(&self.name()))?;
+        let found = leftovers(self.location).map_err(at(&self.name()))?;
         found.iter().try_for_each(|path| fs::remove_file(path).map_err(at(path)))
     }
 
@@ -124,16 +124,16 @@ impl Repair<'_> {
         self.cancel.check()?;
         // They are not those of another process, because the file is locked.
         self.remove_leftovers()?;
-        self.cancel.set_repairing(Some(self.place.clone()));
+        self.cancel.set_repairing(Some(self.location.clone()));
         let outcome = work();
-        remove_every_leftover(self.place);
+        remove_every_leftover(self.location);
         self.cancel.set_repairing(None);
         outcome
     }
 
     /// Gives the file a second name, or copies it if the file system has no hard links.
     fn link_or_copy(&self, original: &File, name: &Path) -> Result<(), RepairError> {
-        match fs::hard_link(self.place.file(), name) {
+        match fs::hard_link(self.location.file(), name) {
             Ok(()) if is_same(original, &fs::metadata(name).map_err(at(name))?)? => Ok(()),
             Ok(()) => Err(io::Error::other("the file was replaced during the repair").into()),
             Err(error) if lacks_hard_links(&error) => self.copy(original, name).map(drop),
@@ -143,7 +143,7 @@ impl Repair<'_> {
 
     /// Copies the file.
     fn copy(&self, original: &File, name: &Path) -> Result<File, RepairError> {
-        if !self.place.has_room(2 * size_of(original)?)? {
+        if !self.location.has_room(2 * size_of(original)?)? {
             return Err(RepairError::NoRoom);
         }
         self.remove_leftovers()?;
@@ -187,13 +187,19 @@ impl Repair<'_> {
             repaired.unreadable += remove_unreadable(&mut open)?;
         }
         if purpose != RepairKind::Compact {
-            repaired.from_remains =
-                put_back(&mut open, self.place.file(), original, self.horizon, &unfit.digests, self.cancel)?;
+            repaired.from_remains = put_back(
+                &mut open,
+                self.location.file(),
+                original,
+                self.horizon,
+                &unfit.digests,
+                self.cancel,
+            )?;
         }
         repaired.records = open.handle.count()?;
         // Until it is closed, the library itself holds a lock on the file that it has recovered.
         open.handle.close()?;
-        let new = self.place.lock_file(new, FileAccess::Change)?;
+        let new = self.location.lock_file(new, FileAccess::Change)?;
         let expected = if purpose == (RepairKind::Start { is_one_change: true }) {
             Header::read(original)?
                 .map_or(0, |header| BUCKETS_OF_ONE_CHANGE * header.bucket_capacity as usize)
