@@ -67,8 +67,8 @@ impl RedisLogin {
         }
         match (address, &self.tls) {
             (RedisAddress::Tcp(host, port), Some(tls)) => {
-                let stream = encrypted(host, *port, tls).await?;
-                match answered(speak(&settings, stream).await).await {
+                let stream = connect_tls(host, *port, tls).await?;
+                match checked(log_in(&settings, stream).await).await {
                     // With TLS 1.3 a server refuses the client after the handshake, and its alert may be lost.
                     Err(error) if error.kind() == ErrorKind::Io && tls::in_words(&error).is_none() => {
                         Err(ConnectError::temporary(format!(
@@ -79,12 +79,12 @@ impl RedisLogin {
                     spoken => Ok(spoken),
                 }
             }
-            (RedisAddress::Tcp(host, port), None) => match tcp(host, *port).await {
-                Ok(stream) => Ok(speak(&settings, stream).await),
+            (RedisAddress::Tcp(host, port), None) => match connect_tcp(host, *port).await {
+                Ok(stream) => Ok(log_in(&settings, stream).await),
                 Err(error) => Ok(Err(error.into())),
             },
             (RedisAddress::Unix(path), _) => match UnixStream::connect(path).await {
-                Ok(stream) => Ok(speak(&settings, stream).await),
+                Ok(stream) => Ok(log_in(&settings, stream).await),
                 Err(error) => Ok(Err(error.into())),
             },
         }
@@ -125,7 +125,7 @@ impl DerefMut for RedisConnection {
 }
 
 /// Connects to the first of the host's addresses that answers.
-async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
     if addresses.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "its host name has no address"));
@@ -136,9 +136,9 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 /// Connects with TLS, and verifies the server as the URL says.
-async fn encrypted(host: &str, port: u16, tls: &Tls) -> Result<TlsStream<TcpStream>, ConnectError> {
+async fn connect_tls(host: &str, port: u16, tls: &Tls) -> Result<TlsStream<TcpStream>, ConnectError> {
     let (name, client) = (tls::server_name(host)?, tls.client()?);
-    let stream = tcp(host, port).await.map_err(|error| ConnectError::temporary(error.to_string()))?;
+    let stream = connect_tcp(host, port).await.map_err(|error| ConnectError::temporary(error.to_string()))?;
     let shaking_hands = TlsConnector::from(client).connect(name, stream);
     match timeout(HANDSHAKE, shaking_hands).await {
         Ok(done) => done.map_err(|error| match tls::in_words(&error) {
@@ -152,14 +152,14 @@ async fn encrypted(host: &str, port: u16, tls: &Tls) -> Result<TlsStream<TcpStre
 }
 
 /// Checks a connection with `PING`.
-async fn answered(connection: Result<RedisConnection, RedisError>) -> Result<RedisConnection, RedisError> {
+async fn checked(connection: Result<RedisConnection, RedisError>) -> Result<RedisConnection, RedisError> {
     let mut connection = connection?;
     connection.send_packed_command(&redis::cmd("PING")).await?;
     Ok(connection)
 }
 
 /// Logs in over a stream, and starts the task that serves the connection.
-async fn speak(
+async fn log_in(
     settings: &RedisConnectionInfo,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<RedisConnection, RedisError> {

@@ -111,8 +111,9 @@ impl RedisCore {
             let replies = join_all(runs).await;
             for (group, replies) in groups.into_iter().zip(replies) {
                 for (task, reply) in group.into_iter().zip(replies.unwrap_or_default()) {
-                    tasks
-                        .extend(self.take(&mut batch.entries_mut()[task.entry], task, reply, deadline).await);
+                    tasks.extend(
+                        self.apply_reply(&mut batch.entries_mut()[task.entry], task, reply, deadline).await,
+                    );
                 }
             }
             if tasks.is_empty() {
@@ -173,7 +174,7 @@ impl RedisCore {
     }
 
     /// Stores the outcome of a reply in the batch, or returns the command to send again if it was not executed.
-    async fn take(
+    async fn apply_reply(
         &self,
         entry: &mut BatchEntry,
         task: BatchCommand,
@@ -195,7 +196,7 @@ impl RedisCore {
                 RedisRefusal::WrongType => Err(StorageError::Damaged),
                 meaning => {
                     let why = in_words(&redis::RedisError::from(error));
-                    let is_unusable = matches!(meaning, RedisRefusal::Passing | RedisRefusal::Forbidden);
+                    let is_unusable = matches!(meaning, RedisRefusal::Temporary | RedisRefusal::Forbidden);
                     if is_unusable && let Some(epoch) = task.node.presence().epoch() {
                         task.node.presence().lost(epoch, &why);
                     }
@@ -228,7 +229,7 @@ impl RedisCore {
     }
 
     /// Returns the node with this address, if it is in the topology or was found by referral.
-    pub(super) fn known(&self, address: &RedisAddress) -> Option<Arc<RedisNode>> {
+    pub(super) fn node_at(&self, address: &RedisAddress) -> Option<Arc<RedisNode>> {
         if let Some(node) = self.topology.load().node(address) {
             return Some(Arc::clone(node));
         }

@@ -126,7 +126,7 @@ impl RedisBulk {
             RedisRefusal::Ask => {
                 job.asking = Some(self.connect_referred(error.details().unwrap_or_default(), node).await?);
             }
-            RedisRefusal::Passing | RedisRefusal::NoSlot => before_retry.needs_pause = true,
+            RedisRefusal::Temporary | RedisRefusal::NoSlot => before_retry.needs_pause = true,
             // New connections load the script.
             RedisRefusal::NoScript => before_retry.needs_survey = true,
             _ => return Err(self.failed(&RedisError::from(error.clone()).to_string())),

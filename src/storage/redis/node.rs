@@ -9,13 +9,13 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{RedisConnection, failure_of};
-use super::node_trial::{is_in_cluster, try_out};
-use super::record_form::renewal;
+use super::node_trial::{is_in_cluster, try_commands};
+use super::record_form::probe_write;
 use super::sentinels::Sentinels;
 use super::target::{RedisAddress, RedisLogin, RedisServers, RedisTarget};
 use crate::storage::BoxFuture;
 use crate::storage::remote::presence::{Presence, RemoteStore, keep};
-use crate::storage::remote::start::ConnectError;
+use crate::storage::remote::start::{ConnectError, NO_ANSWER};
 
 /// Reason for a failure before the first connection.
 const NO_CONNECTION: &str = "there is no connection";
@@ -161,9 +161,7 @@ impl RedisNode {
         let replies = connection.send_packed_commands(pipeline, 0, pipeline.len());
         match timeout(limit, replies).await {
             Ok(replies) => replies.map_err(|error| failure_of(&error)),
-            Err(_) => {
-                Err(ConnectError::temporary(format!("it does not answer within {} s", limit.as_secs())))
-            }
+            Err(_) => Err(ConnectError::temporary(format!("{NO_ANSWER} within {} s", limit.as_secs()))),
         }
     }
 
@@ -224,13 +222,13 @@ impl RedisNode {
         if let NodeRole::Change(trial) = &self.role {
             // Without cluster support the error comes from CLUSTER SLOTS, which names the right URL.
             if self.is_of_cluster
-                && let Err(failure) = try_out(&mut connection, &[redis::cmd("ASKING")]).await
+                && let Err(failure) = try_commands(&mut connection, &[redis::cmd("ASKING")]).await
                 && !failure.why.contains("cluster support disabled")
             {
                 return Err(failure);
             }
             for commands in trial {
-                try_out(&mut connection, commands).await?;
+                try_commands(&mut connection, commands).await?;
             }
         }
         if !self.is_of_cluster && is_in_cluster(&mut connection, &self.role).await? {
@@ -249,10 +247,10 @@ impl RemoteStore for RedisNode {
     fn check(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async {
             let (mut connection, _) = self.connection().ok_or_else(|| NO_CONNECTION.to_owned())?;
-            let renew = [renewal()];
+            let renew = [probe_write()];
             // Concurrently, because slow sentinels must not make the server unavailable.
             let answer = async {
-                try_out(&mut connection, &renew).await.map_err(|failure| failure.why)?;
+                try_commands(&mut connection, &renew).await.map_err(|failure| failure.why)?;
                 self.presence.seen();
                 Ok(())
             };

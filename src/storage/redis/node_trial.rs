@@ -10,7 +10,10 @@ use crate::storage::remote::start::ConnectError;
 
 /// Tries commands, and returns an error for the first one that the server refuses for now or that the account may not
 /// run. The error names the command.
-pub(super) async fn try_out(connection: &mut RedisConnection, commands: &[Cmd]) -> Result<(), ConnectError> {
+pub(super) async fn try_commands(
+    connection: &mut RedisConnection,
+    commands: &[Cmd],
+) -> Result<(), ConnectError> {
     let mut trial = Pipeline::with_capacity(commands.len());
     for command in commands {
         trial.add_command(command.clone());
@@ -23,7 +26,7 @@ pub(super) async fn try_out(connection: &mut RedisConnection, commands: &[Cmd]) 
         let why = in_words(&RedisError::from(error));
         match meaning {
             RedisRefusal::Forbidden if needs_login => return Err(ConnectError::permanent(why)),
-            RedisRefusal::Passing => return Err(ConnectError::temporary(why)),
+            RedisRefusal::Temporary => return Err(ConnectError::temporary(why)),
             RedisRefusal::Forbidden | RedisRefusal::Other => {
                 return Err(ConnectError::permanent(format!("{} is refused: {why}", name(command))));
             }

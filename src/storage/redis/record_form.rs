@@ -112,7 +112,7 @@ impl RecordForm {
             FormKind::Hash => redis::cmd("HSET").arg(PROBE).arg(FIELDS[0]).arg(0).take(),
             FormKind::Text(_) => redis::cmd("SET").arg(PROBE).arg("").take(),
         };
-        let mut first = may_expire();
+        let mut first = expiry_trial();
         first.push(self.look_up(PROBE));
         first.push(scan::command(self.prefix(), "0", 1));
         first.push(redis::cmd("SCRIPT").arg("LOAD").arg(self.script()).take());
@@ -123,7 +123,7 @@ impl RecordForm {
     /// Returns the commands that load the script for replacing and deleting records.
     pub(super) fn swapping_trial(&self) -> Vec<Vec<Cmd>> {
         let load = redis::cmd("SCRIPT").arg("LOAD").arg(&self.swapping.text).take();
-        vec![may_expire(), vec![load]]
+        vec![expiry_trial(), vec![load]]
     }
 
     /// Returns the command that reads a record.
@@ -196,11 +196,11 @@ impl RecordForm {
 }
 
 /// A write command without effect, which shows whether the server accepts changes.
-pub(super) fn renewal() -> Cmd {
+pub(super) fn probe_write() -> Cmd {
     redis::cmd("PERSIST").arg(PROBE).take()
 }
 
 /// Write commands without effect, which show whether the account may set and remove expiry.
-fn may_expire() -> Vec<Cmd> {
-    vec![renewal(), redis::cmd("EXPIRE").arg(PROBE).arg(1).take()]
+fn expiry_trial() -> Vec<Cmd> {
+    vec![probe_write(), redis::cmd("EXPIRE").arg(PROBE).arg(1).take()]
 }

@@ -94,7 +94,7 @@ impl RedisCore {
             Referral::To(address) => address,
             Referral::Unnamed(slot) => self.unnamed_address(from, slot, asking, deadline).await?,
         };
-        match self.known(&address) {
+        match self.node_at(&address) {
             Some(node) => Some(node),
             None => self.connect_referred(address, deadline).await,
         }

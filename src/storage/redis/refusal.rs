@@ -16,7 +16,7 @@ pub(super) enum RedisRefusal {
     /// No node of the cluster owns the key's slot; other keys are served.
     NoSlot,
     /// The server is loading, busy or a replica, and refuses all other commands for now, too.
-    Passing,
+    Temporary,
     /// The server refuses changes, for example because its memory or disk is full.
     ReadOnly,
     /// The account or the server's configuration does not permit the command.
@@ -36,7 +36,7 @@ impl RedisRefusal {
             "MOVED" => Self::Moved,
             "ASK" => Self::Ask,
             "CLUSTERDOWN" if says("slot not served") => Self::NoSlot,
-            "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN" => Self::Passing,
+            "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" | "BUSY" | "TRYAGAIN" => Self::Temporary,
             "MISCONF" | "NOREPLICAS" | "OOM" => Self::ReadOnly,
             "NOPERM" if says(" key") => Self::ForbiddenKey,
             "NOPERM" | "NOAUTH" => Self::Forbidden,

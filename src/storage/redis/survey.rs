@@ -144,7 +144,7 @@ pub(super) async fn keep(shared: Arc<RedisCore>) {
 async fn survey(shared: &RedisCore, topology: &Topology) -> Result<(), ConnectError> {
     let shares = ask_some(shared, topology).await?;
     let known = |address: &RedisAddress| {
-        let known = shared.known(address);
+        let known = shared.node_at(address);
         known_or_new(address, known.as_ref(), &shared.target.access, &shared.role())
     };
     let found = Topology::cluster(&shares, known);
