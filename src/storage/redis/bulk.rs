@@ -28,7 +28,7 @@ use crate::storage::{EngineOpenError, EngineOptions};
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 /// Pause between two attempts while a server is loading, busy or failing over.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
-/// Number of such attempts.
+/// Maximum number of attempts while a server is loading, busy or failing over.
 pub(super) const ROUNDS: usize = 60;
 
 /// Servers, with their standing when they were first connected to.
@@ -153,8 +153,8 @@ impl Bulk for RedisBulk {
                     node.exchange(&question, LIMIT).await.map_err(|failure| self.failed(&failure.why))?;
                 if let Some(failure) = replies.iter().find_map(refusal) {
                     return Err(self.failed(&format!(
-                        "allow the account INFO, which is needed to see whether source and destination are the same \
-                         database ({})",
+                        "the account may not run INFO, which is needed to see whether source and destination are the \
+                         same database ({}): allow it",
                         failure.why
                     )));
                 }

@@ -18,7 +18,7 @@ use crate::storage::bulk::BulkError;
 const SYNC: Duration = Duration::from_secs(5);
 /// Number of keys to try for a write to a node, because slots of some may be moving.
 const PROBES: usize = 16;
-/// The alternative in error messages.
+/// The end of error messages about servers that cannot be made durable.
 const OVERRIDE: &str =
     "or run this with --no-durability, which deletes records before the others are on disk";
 
@@ -51,7 +51,10 @@ impl RedisBulk {
                 Value::ServerError(error) => {
                     let name = self.name(node);
                     let why = error.details().unwrap_or_default();
-                    warn!("cannot see whether {name} writes snapshots: CONFIG GET save is refused ({why})");
+                    warn!(
+                        "cannot see whether {name} writes snapshots: CONFIG GET save is refused ({why}): check that \
+                         save is set there"
+                    );
                     continue;
                 }
                 reply => redis::from_redis_value::<Vec<String>>(reply).unwrap_or_default(),
@@ -192,7 +195,7 @@ impl RedisBulk {
         question.cmd("INFO").arg("persistence");
         match self.ask(node, &question).await? {
             Value::ServerError(error) => Err(self.failed(&format!(
-                "allow the account INFO, which is needed to see what is on the disk ({}), {OVERRIDE}",
+                "the account may not run INFO, which is needed to see what is on the disk ({}): allow it, {OVERRIDE}",
                 error.details().unwrap_or_default()
             ))),
             reply => Ok(InfoReply(redis::from_redis_value(reply).unwrap_or_default())),

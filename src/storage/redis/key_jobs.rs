@@ -97,7 +97,8 @@ impl RedisBulk {
         let mut groups: Vec<JobGroup> = Vec::new();
         for at in pending {
             let node = jobs[at].asking.as_ref().or_else(|| topology.route(&jobs[at].key));
-            let node = node.ok_or_else(|| self.failed("no node owns some of the slots"))?;
+            let node =
+                node.ok_or_else(|| self.failed("no node owns some of the slots: repair the cluster first"))?;
             match groups
                 .iter_mut()
                 .find(|(known, group)| Arc::ptr_eq(known, node) && group.len() < JOBS_PER_PIPELINE)
@@ -109,7 +110,7 @@ impl RedisBulk {
         Ok(groups)
     }
 
-    /// Whether a job was refused for now, and must be sent again. Any other refusal is an error.
+    /// Whether a job was refused temporarily and must be sent again. Any other refusal is an error.
     async fn must_repeat(
         &self,
         job: &mut KeyJob,

@@ -26,7 +26,7 @@ use crate::storage::bulk::Cursor;
 const KEYS_PER_SCAN: usize = 1000;
 /// How often servers that have received keys are visited again.
 pub(super) const REPETITIONS: usize = 20;
-/// The error after so many repetitions.
+/// The error if servers still receive keys after [`REPETITIONS`].
 pub(super) const SLOTS_MOVE: &str =
     "its slots move all the time: run this again when resharding has finished";
 

@@ -1,4 +1,4 @@
-//! The state of a server by which a run notices restarts, failovers and moved slots.
+//! The state of a server, by which `pyzor-migrate` notices restarts, failovers and moved slots.
 
 use std::ops::RangeInclusive;
 
@@ -46,9 +46,8 @@ impl NodeStanding {
             // Without INFO: a restart also ends the connection, which is noticed.
             Some(_) if !is_cluster => return Ok(Self::default()),
             Some(failure) => {
-                let why =
-                    "allow the account INFO and CLUSTER NODES, which are needed to notice slots that move";
-                return Err(ConnectError::permanent(format!("{why} ({})", failure.why)));
+                let why = "the account may not run INFO and CLUSTER NODES, which are needed to notice slots that move";
+                return Err(ConnectError::permanent(format!("{why} ({}): allow them", failure.why)));
             }
             None => {}
         }
@@ -102,7 +101,7 @@ impl NodeStanding {
     }
 }
 
-/// Parses `5` or `5-8`.
+/// Parses a slot or a range of slots: `5` or `5-8`.
 fn range(text: &str) -> Option<RangeInclusive<usize>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     Some(first.parse().ok()?..=last.parse().ok()?)

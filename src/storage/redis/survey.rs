@@ -26,9 +26,9 @@ const ASKED_NODES: usize = 5;
 const SEED_LIMIT: Duration = Duration::from_millis(800);
 /// Number of pages of keys that are checked at startup.
 const SAMPLE_PAGES: usize = 100;
-/// Keys in a page.
+/// Number of keys in a page.
 const SAMPLE_PAGE: usize = 1000;
-/// Pause after a page, for other commands.
+/// Pause after a page, so that the server can execute other commands.
 const SAMPLE_PAUSE: Duration = Duration::from_millis(5);
 /// Prefix of the keys of the engine `redis_v0`.
 const DEPRECATED_PREFIX: &str = "pyzord.digest.";
