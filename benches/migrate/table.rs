@@ -30,7 +30,8 @@ pub(crate) fn print(
         println!("| {} | {} | {:.2} | {} |", reference.engine, reference.name, seconds(*time), speed(*time));
     }
     println!(
-        "\n| from | to | seconds | records/s | slower side | its records/s | ratio | ratio to its fastest | peak MiB | without files |\n\
+        "\n| from | to | seconds | records/s | slower side | its records/s | ratio | ratio to its fastest | \
+         peak MiB | without files |\n\
          | --- | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
     );
     for ((from, to), results) in PAIRS.into_iter().zip(migrations) {

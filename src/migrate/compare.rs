@@ -112,7 +112,8 @@ mod tests {
             ),
             (
                 Record { whitelists: tally(0, 1, 2), ..expected },
-                "wl_entered is 1970-01-01T00:00:01Z instead of unset, wl_updated is 1970-01-01T00:00:02Z instead of unset",
+                "wl_entered is 1970-01-01T00:00:01Z instead of unset, wl_updated is 1970-01-01T00:00:02Z instead of \
+                 unset",
             ),
         ] {
             assert_eq!(difference(&expected, Some(&item(found))).as_deref(), Some(expected_text));

@@ -23,10 +23,10 @@ use super::transfer::{MigrateError, SourceRecord, Transfer};
 use crate::record::{Record, Timestamp};
 use crate::storage::bulk::{ChangeOutcome, Item};
 
-/// Minimum age, in seconds, of the last change of a record that is deleted in the first pass, if times are whole seconds.
-/// If a record is deleted and then reported again in the same second, the new record can be equal to the deleted one, so
-/// that a run after a kill would take it for moved. Younger records are deleted when a later pass, after [`PAUSE`], finds
-/// them unchanged. Thus clocks of servers may be wrong by less than this.
+/// Minimum age, in seconds, of the last change of a record that is deleted in the first pass, if times are whole
+/// seconds. If a record is deleted and then reported again in the same second, the new record can be equal to the
+/// deleted one, so that a run after a kill would take it for moved. Younger records are deleted when a later pass,
+/// after [`PAUSE`], finds them unchanged. Thus clocks of servers may be wrong by less than this.
 const QUIET_SECONDS: i64 = 3600;
 /// Pause before a pass that looks at recently changed records again.
 pub(super) const PAUSE: Duration = Duration::from_secs(3);

@@ -70,8 +70,8 @@ pub(super) fn print_counts(
     if to_redis && options.cleanup_age.is_none() && options.verify != VerifyMode::Only {
         let would = if options.dry_run { "would have" } else { "have" };
         progress.print(&format_args!(
-            "The records {would} no TTL and will not expire until they are reported again: set --cleanup-age to give them \
-             one"
+            "The records {would} no TTL and will not expire until they are reported again: set --cleanup-age to give \
+             them one"
         ));
     }
 }

@@ -1,8 +1,8 @@
 //! Scans the source in passes and hands each batch of records to a copy or a move.
 //!
 //! The first pass meets every record. A move needs further passes for records that it could not delete yet: those that
-//! changed too recently ([`SourcePass::recent`], see [`super::moving`]), and those that the destination
-//! had not written to its disk ([`SourcePass::not_durable`]). Between two passes it waits for the disk and for [`PAUSE`].
+//! changed too recently ([`SourcePass::recent`], see [`super::moving`]), and those that the destination had not written
+//! to its disk ([`SourcePass::not_durable`]). Between two passes it waits for the disk and for [`PAUSE`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
