@@ -150,7 +150,8 @@ fn an_account_that_may_not_start_a_snapshot_deletes_nothing() {
     let (source, place) = (source(), Place::new());
     let dsn = format!("127.0.0.1,{},secret,0,mover", redis.port());
     let finished = move_to(&place, &source, &dsn, &[]);
-    let is_reported = finished.stderr.contains("allow BGSAVE") && finished.stderr.contains("--no-durability");
+    let is_reported =
+        finished.stderr.contains("allow the account BGSAVE") && finished.stderr.contains("--no-durability");
     assert!(finished.code == Some(1) && is_reported, "{finished:?}");
     assert_eq!(source.all().len(), COUNT as usize);
     expect_moved(&move_to(&place, &source, &dsn, &["--no-durability"]), &source);

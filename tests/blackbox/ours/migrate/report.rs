@@ -117,7 +117,7 @@ pub(crate) fn summary_of(finished: &Finished, closing: [&str; 3], word: &str) ->
     // Notes may tell of files that have been created or kept.
     let is_note = |line: &str| {
         let note = line.strip_prefix("pyzor-migrate: note: ");
-        note.is_some_and(|note| note.contains("has been created") || note.contains("the journal is "))
+        note.is_some_and(|note| note.contains("created the table ") || note.contains("the journal is "))
     };
     assert!(finished.stderr.lines().all(is_note), "{finished:?}");
     let summary = Summary::read(finished.stdout.lines(), closing, word);
