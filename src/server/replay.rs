@@ -284,9 +284,9 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_the_latest_are_remembered() {
+    fn memory_is_bounded_and_the_latest_signatures_are_remembered() {
         let mut guard = ReplayGuard::new(1000);
-        let room = (guard.younger.signatures.capacity(), guard.older.signatures.capacity());
+        let capacities = (guard.younger.signatures.capacity(), guard.older.signatures.capacity());
         let moment = Instant::now();
         for number in 0..10_000 {
             count(&mut guard, mark(number), NOW, moment);
@@ -297,7 +297,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!((guard.younger.signatures.capacity(), guard.older.signatures.capacity()), room);
+        assert_eq!((guard.younger.signatures.capacity(), guard.older.signatures.capacity()), capacities);
         assert!(guard.younger.signatures.len() + guard.older.signatures.len() <= 2000);
     }
 }

@@ -18,7 +18,7 @@ use pyzor_wire::reply::{Answer, Refusal};
 use pyzor_wire::request::Request;
 
 /// Requests that wait for the engine. The data for their replies is copied into reused buffers, because the received
-/// datagrams are overwritten meanwhile.
+/// datagrams are overwritten in the meantime.
 #[derive(Debug)]
 pub(super) struct EngineWork {
     /// The start of the wait for the engine.

@@ -34,13 +34,13 @@ pub(crate) fn address(name: &SocketName) -> Option<SocketAddr> {
     let family = unsafe { name.v4.sin_family };
     match c_int::from(family) {
         libc::AF_INET => {
-            // SAFETY: the family says that it is this one.
+            // SAFETY: the family identifies this member of the union.
             let name = unsafe { name.v4 };
             let address = Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr));
             Some(SocketAddrV4::new(address, u16::from_be(name.sin_port)).into())
         }
         libc::AF_INET6 => {
-            // SAFETY: the family says that it is this one.
+            // SAFETY: the family identifies this member of the union.
             let name = unsafe { name.v6 };
             let address = Ipv6Addr::from(name.sin6_addr.s6_addr);
             let port = u16::from_be(name.sin6_port);

@@ -45,11 +45,11 @@ fn flush(sender: &mut ReplySender, socket: &UdpSocket, outbox: &mut ReplyOutbox)
 fn every_reply_reaches_its_peer_unchanged() {
     let (mut sender, server) = server("127.0.0.1");
     let clients: Vec<_> = (0..3).map(|_| client(&server)).collect();
-    let neighbour = UdpSocket::bind(("127.0.0.2", clients[0].1.peer.port())).unwrap();
-    neighbour.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    let peer = ReplyTo { peer: neighbour.local_addr().unwrap(), source: None };
+    let same_port = UdpSocket::bind(("127.0.0.2", clients[0].1.peer.port())).unwrap();
+    same_port.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let peer = ReplyTo { peer: same_port.local_addr().unwrap(), source: None };
     let peers: Vec<ReplyTo> = clients.iter().map(|(_, peer)| *peer).chain([peer]).collect();
-    let sockets: Vec<&UdpSocket> = clients.iter().map(|(client, _)| client).chain([&neighbour]).collect();
+    let sockets: Vec<&UdpSocket> = clients.iter().map(|(client, _)| client).chain([&same_port]).collect();
     for has_bursts in [true, false] {
         sender.has_bursts = has_bursts;
         for round in 0..10 {

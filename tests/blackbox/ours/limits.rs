@@ -86,15 +86,15 @@ fn replies_of_v4(server: &Server, address: &str) -> usize {
 
 #[test]
 fn prefix_beyond_its_rate_gets_no_reply_and_others_do() {
-    for (listen, first, neighbour, other) in
+    for (listen, first, adjacent, other) in
         [("0.0.0.0", "127.0.1.1", "127.0.1.77", "127.0.2.1"), ("::", "127.0.1.1", "127.0.1.77", "127.0.2.1")]
     {
         let settings = "RateLimit = 1\nRateLimitBurst = 20\nRateLimitExempt = 127.0.0.0/24 ::1\n";
         let server = home(listen, settings).start();
         let start = Instant::now();
-        let (first, neighbour) = (sender(&server, first), sender(&server, neighbour));
+        let (first, adjacent) = (sender(&server, first), sender(&server, adjacent));
         let count = replies(&server, &first, PING.as_bytes(), 50);
-        let count = count + replies(&server, &neighbour, PING.as_bytes(), 50);
+        let count = count + replies(&server, &adjacent, PING.as_bytes(), 50);
         // Tokens added in the meantime.
         let added = start.elapsed().as_secs() as usize + 1;
         assert!((20..=20 + added).contains(&count), "{count} after {added}");
@@ -236,13 +236,13 @@ fn million_forged_prefixes_take_no_memory_and_do_not_affect_other_clients() {
     let settings = "RateLimit = 10\nRateLimitPrefixV4 = 32\nRateLimitExempt = 127.0.0.1\n";
     let server = home("0.0.0.0", settings).start();
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    let bystander = sender(&server, "127.0.9.9");
+    let other_client = sender(&server, "127.0.9.9");
     // More prefixes than the table holds, so that all of its memory is in use.
     spoof(&socket, &server, 0..200_000);
     let before = resident_kib(&server);
     for round in 2..10 {
         spoof(&socket, &server, round * 100_000..(round + 1) * 100_000);
-        assert_eq!(Reply(ask_on(&bystander, PING)).code(), 200);
+        assert_eq!(Reply(ask_on(&other_client, PING)).code(), 200);
     }
     let grown = resident_kib(&server) - before;
     // A growing table would take 38 MiB. The log buffers vary with the load.

@@ -161,8 +161,8 @@ fn settings_that_need_a_single_process_are_refused() {
         let mut command = home.command();
         command.arg("--check-config");
         let checked = finish(command);
-        let said = checked.stdout + &checked.stderr;
-        assert!(checked.code == Some(1) && texts.iter().all(|text| said.contains(text)), "{said}");
+        let output = checked.stdout + &checked.stderr;
+        assert!(checked.code == Some(1) && texts.iter().all(|text| output.contains(text)), "{output}");
         finish(home.command()).expect_line(&texts);
         assert!(!home.path("pyzord.db").exists());
     }

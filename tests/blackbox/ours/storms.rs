@@ -211,9 +211,9 @@ fn storm(how: Rewriting) {
         daemon.signal(Signal::SIGUSR1);
         let last = *version.lock().unwrap();
         let asked = Instant::now();
-        eventually("the last files in force", || (code(last) == 200).then_some(()));
+        eventually("the last files to take effect", || (code(last) == 200).then_some(()));
         seen.ledger.lock().unwrap().acknowledge(&digest(9999));
-        println!("{last} versions; the last in force after {} ms", asked.elapsed().as_millis());
+        println!("{last} versions; the last took effect after {} ms", asked.elapsed().as_millis());
         assert_eq!(code(last - 1), 401);
     });
     let after = eventually("descriptors and threads as before", || {
@@ -288,7 +288,7 @@ fn signal_during_a_reload_causes_another_reload() {
         eventually("the first signal", || (received() > before).then_some(()));
         Rewriting::ByRename.write(&home, version);
         daemon.signal(Signal::SIGUSR1);
-        eventually("the last files in force", || (code(version) == 200).then_some(()));
+        eventually("the last files to take effect", || (code(version) == 200).then_some(()));
         assert_eq!(code(version - 1), 401);
     }
     daemon.signal(Signal::SIGTERM);
