@@ -248,8 +248,7 @@ fn storm(how: Rewriting) {
     // If the disk is too slow, whole lines are dropped and reported.
     let dropped: i64 = operator
         .iter()
-        .filter(|line| line.contains(" lines for the ") && line.contains(" were dropped"))
-        .map(|line| line.split("WARNING ").nth(1).unwrap().split(' ').next().unwrap().parse::<i64>().unwrap())
+        .filter_map(|line| line.strip_suffix(" lines dropped")?.rsplit(' ').next()?.parse::<i64>().ok())
         .sum();
     let least = ledger.acknowledged() - dropped;
     let reports = i64::try_from(reports).unwrap();
