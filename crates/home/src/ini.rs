@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::lines;
 use crate::problem::ConfigProblem;
 
-/// The section to whose values references of every section may refer.
+/// The section whose values can be referenced from every section.
 const DEFAULT: &str = "DEFAULT";
 /// The deepest nesting of references.
 const MAX_DEPTH: usize = 10;
@@ -15,7 +15,7 @@ const MAX_REFERENCES: usize = 1000;
 /// The longest value after references are replaced, in bytes.
 const MAX_LENGTH: usize = 1 << 16;
 
-/// A value and its place in the file.
+/// A value and its position in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IniValue {
     /// The name of the option, as written.

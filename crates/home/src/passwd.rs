@@ -74,7 +74,7 @@ fn parse_line<'a>(line: &SignificantLine<'a>) -> Result<(&'a str, &'a str), Stri
         return Err("the username is empty".to_owned());
     }
     if key.is_empty() {
-        return Err(format!("the key of {} is empty, so anyone could sign as this user", quoted(user)));
+        return Err(format!("the key of {} is empty, so any client could sign as this user", quoted(user)));
     }
     if user == ANONYMOUS {
         return Err("the anonymous user is never authenticated and needs no account".to_owned());
