@@ -98,7 +98,7 @@ impl Digests {
         self.of(b"never", number)
     }
 
-    // Faster than looking up one of a million digests in memory.
+    // Computing a digest is faster than looking up one of a million digests in memory.
     fn of(self, kind: &[u8; 5], number: u64) -> Digest {
         let mut text = [0; 21];
         text[..5].copy_from_slice(kind);
@@ -113,7 +113,7 @@ impl Digests {
 pub(super) enum RequestSource {
     /// An endless sequence of random requests.
     Chosen(Box<Choice>),
-    /// One report of each digest; `next` is the number of the next one.
+    /// A report of each digest; `next` is the number of the next one.
     Each { digests: Digests, next: u64, count: u64 },
 }
 

@@ -79,7 +79,7 @@ struct JsonMeasurement<'a> {
     cpu_seconds: f64,
 }
 
-/// One rate of a sweep.
+/// A rate of a sweep and its measurement.
 #[derive(Debug, Serialize)]
 struct JsonRate<'a> {
     keeps_up: bool,

@@ -19,14 +19,14 @@ const SHORTEST: u64 = 1_000_000;
 /// The outcome of a measurement. Unless stated otherwise, counts are of requests sent during the measurement.
 #[derive(Clone, Debug)]
 pub(super) struct Measurement {
-    /// When the measurement began; `None` if it never did.
+    /// The start of the measurement; `None` if it never started.
     pub(super) started: Option<SystemTime>,
     /// Requests that were due; each was sent or is unsent. Set at the end.
     pub(super) scheduled: u64,
     /// Requests that were sent; each was answered or is lost.
     pub(super) sent: u64,
     pub(super) succeeded: u64,
-    /// Replies that are no success, by code.
+    /// Unsuccessful replies, by code.
     pub(super) failed: BTreeMap<Code, u64>,
     /// Requests that were not answered in time.
     pub(super) lost: u64,

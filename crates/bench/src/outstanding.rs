@@ -14,9 +14,9 @@ pub(super) struct SentRequest {
     pub(super) socket: usize,
     /// The start of its latency: when it was written, or in an open loop when it was due.
     pub(super) since: u64,
-    /// When it was sent. Its timeout starts here.
+    /// The time when it was sent, at which its timeout starts.
     pub(super) at: u64,
-    /// Whether it belongs to the measurement, not to the warm-up.
+    /// Whether the request belongs to the measurement, not to the warm-up.
     pub(super) is_counted: bool,
 }
 
@@ -143,7 +143,7 @@ impl Outstanding {
         (slot.is_taken && slot.round == round).then(|| self.remove(index))
     }
 
-    /// When the oldest request was sent.
+    /// The time when the oldest request was sent.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.slots.get(self.oldest as usize).map(|slot| slot.sent.at)
     }

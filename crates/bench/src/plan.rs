@@ -2,7 +2,7 @@
 
 use super::choice::RequestSource;
 
-/// When requests are sent.
+/// The pace of requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum LoadPace {
     /// A request for each reply, with `window` requests outstanding.
@@ -34,12 +34,12 @@ impl RateSweep {
     }
 }
 
-/// When a measurement ends.
+/// The condition that ends a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MeasurementEnd {
-    /// After this many nanoseconds.
+    /// This many nanoseconds have passed.
     After(u64),
-    /// After this many requests and their replies.
+    /// This many requests were sent and answered or lost.
     Count(u64),
 }
 

@@ -15,7 +15,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct ProgressOutput {
     /// The time between lines in nanoseconds; `None`: no progress.
     pub(super) interval: Option<u64>,
-    /// Whether each line overwrites the one before, and the last one is erased.
+    /// Whether each line overwrites the previous one, and the last line is erased.
     is_in_place: bool,
 }
 

@@ -19,9 +19,9 @@ pub(super) struct Schedule {
 /// A request that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Due {
-    /// When it is due.
+    /// The time when it is due.
     pub(super) at: u64,
-    /// Whether it belongs to the measurement, not to the warm-up.
+    /// Whether the request belongs to the measurement, not to the warm-up.
     pub(super) is_counted: bool,
 }
 
@@ -42,7 +42,7 @@ impl Schedule {
         self.end.saturating_sub(self.first)
     }
 
-    /// When the next request is due; `None` after the last one.
+    /// The time when the next request is due; `None` after the last one.
     pub(super) fn next_due(&self) -> Option<u64> {
         (self.next < self.end).then(|| self.due(self.next))
     }

@@ -152,7 +152,7 @@ fn answered(measurement: &Measurement) -> String {
     format!("{} sent: {} answered{lost}", grouped(measurement.sent), grouped(measurement.answered()))
 }
 
-/// The most frequent codes of replies that are no success.
+/// The most frequent codes of unsuccessful replies.
 fn failures(measurement: &Measurement) -> Option<String> {
     let mut failures: Vec<(Code, u64)> =
         measurement.failed.iter().map(|(code, count)| (*code, *count)).collect();
@@ -203,13 +203,13 @@ fn throughput(measurement: &Measurement) -> String {
     )
 }
 
-/// Why the figures may say more about the generator than about the server.
+/// Returns the reason why the figures may describe the generator rather than the server.
 fn doubt(options: &LoadOptions, measurement: &Measurement) -> Option<&'static str> {
     match options.pace {
         LoadPace::Closed { .. } if measurement.cpu_share().is_some_and(|share| share > BUSY) => {
             Some("pyzor-bench was busy nearly all the time: the server may be able to answer more.")
         }
-        // An open loop polls for the next due time, so its processor time says nothing.
+        // An open loop polls for the next due time, so its processor time is meaningless.
         LoadPace::Open { .. } if measurement.unsent() > 0 || measurement.lag.mean() > MOST_LAG => Some(
             "pyzor-bench could not keep up with the rate: the figures partly measure pyzor-bench itself.",
         ),

@@ -21,7 +21,7 @@ pub(super) struct MeasuredRate {
     pub(super) measurement: Measurement,
 }
 
-/// Why a rate is too high.
+/// The reason why a rate is too high.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bottleneck {
     /// The generator did not send all requests.
@@ -30,7 +30,7 @@ pub(super) enum Bottleneck {
     Lag,
     /// Requests were not answered in time.
     Lost,
-    /// Replies were no success.
+    /// Replies were unsuccessful.
     Failed,
     /// Replies came more slowly than requests.
     Replies,

@@ -81,7 +81,7 @@ fn write_control(header: &libc::msghdr, message: &OutgoingDatagrams<'_>) -> usiz
         && let Some(first) = message.datagrams.first()
     {
         if length > 0 {
-            // SAFETY: the previous message is complete, and the buffer has space for another one.
+            // SAFETY: the previous message is complete, and the buffer has space for another message.
             next = unsafe { libc::CMSG_NXTHDR(header, next) };
         }
         length += write_message(next, libc::SOL_UDP, libc::UDP_SEGMENT, first.len() as u16);

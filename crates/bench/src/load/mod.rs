@@ -21,10 +21,10 @@ use crate::schedule::Schedule;
 use crate::sockets::Sockets;
 use crate::stop::StopFlag;
 
-/// The most time that an open loop behind its schedule may go on sending after its end, in nanoseconds.
+/// The most time that an open loop behind its schedule may keep sending after its end, in nanoseconds.
 const MOST_BEHIND: u64 = 100_000_000;
 
-/// Why a run failed.
+/// The reason why a run failed.
 #[derive(Debug, Error)]
 pub(super) enum LoadError {
     #[error("cannot send: {0}")]
@@ -59,7 +59,7 @@ struct Run<'a> {
     /// In an open loop, the socket for the next requests.
     turn: usize,
     begin: u64,
-    /// When the warm-up ends.
+    /// The end of the warm-up.
     measured_from: u64,
     /// The end of sending.
     deadline: u64,
@@ -78,7 +78,7 @@ struct Run<'a> {
     answered_ever: u64,
     /// Requests lost since the start of the run, including the warm-up.
     lost_ever: u64,
-    /// When the last reply to a request of the measurement arrived.
+    /// The arrival of the last reply to a request of the measurement.
     last_reply: Option<u64>,
     naps: NapPlanner,
     /// Whether to poll all sockets instead of waiting, because replies have just arrived and more are likely.
