@@ -14,9 +14,9 @@ pub(crate) struct Load {
     arguments: Vec<String>,
     seconds: f64,
     processor: &'static str,
-    /// Whether every check must find a count above 0 (or none); `None` if that is unknown.
+    /// The required counts of all checks: above 0 (`true`) or 0 (`false`); `None` if they are unknown.
     found: Option<bool>,
-    /// Whether it is a closed loop, which cannot overload the server.
+    /// Whether the load is a closed loop, which cannot overload the server.
     is_closed: bool,
 }
 

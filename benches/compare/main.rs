@@ -2,7 +2,7 @@
 //!
 //! Run it by `make bench` or `cargo bench --bench compare`. Each round makes every measurement with all servers in
 //! turn. The tables have the medians of the rounds. They are printed and written into docs/performance.md, between two
-//! marks. The server has one processor for itself, and the load generator shares another one with the database. They
+//! marker lines. The server has one processor for itself, and the load generator shares another with the database. They
 //! are the first two processors that this process may use; `taskset` selects others.
 //!
 //! Environment variables: `PYZORD_BENCH_ROUNDS` is the number of rounds (default 3), `PYZORD_BENCH_SECONDS` the length
@@ -33,15 +33,15 @@ use crate::load::Load;
 use crate::subject::Subject;
 use crate::table::{Overload, Tables};
 
-/// One line of the tables: a load, and the servers that it is put on.
+/// A row of the tables: a load, and the servers under it.
 struct Measurement {
     name: &'static str,
     arguments: &'static [&'static str],
-    /// Whether it is for the servers with a million digests, otherwise for those with 100,000.
+    /// Whether the servers with a million digests are measured, otherwise those with 100,000.
     million: bool,
-    /// Whether it is for all servers, otherwise only for the echo and for pyzord with GNU dbm.
+    /// Whether all servers are measured, otherwise only the echo and pyzord with GNU dbm.
     everywhere: bool,
-    /// Whether every check must find a count above 0 (or none); `None` if that is unknown.
+    /// The required counts of all checks: above 0 (`true`) or 0 (`false`); `None` if they are unknown.
     found: Option<bool>,
 }
 

@@ -11,7 +11,7 @@ pub(crate) struct Processors {
     pub(crate) server: String,
     /// The processor of the load generator and the database.
     pub(crate) others: String,
-    /// Both of these.
+    /// Both processors.
     pub(crate) both: String,
     /// The processor of a load generator that overloads the server, which needs a whole one: a third processor if there
     /// is one.

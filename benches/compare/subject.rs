@@ -229,7 +229,7 @@ impl Subject {
         }
     }
 
-    /// Whether it takes part in a measurement.
+    /// Whether the server takes part in a measurement.
     pub(crate) fn is_asked(&self, measurement: &Measurement) -> bool {
         if self.with_usage_log {
             return measurement.everywhere && measurement.name.contains("check, found");
@@ -260,7 +260,7 @@ impl Subject {
         self.kind == Kind::Echo
     }
 
-    /// Whether it represents its kind and engine in measurements that are made once for each.
+    /// Whether the server represents its kind and engine in measurements that are made once for each.
     pub(crate) fn is_first(&self) -> bool {
         !self.has_million() && !self.with_usage_log && self.mode != Mode::Threads
     }

@@ -282,7 +282,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 /// Replaces the text between two lines of the page.
 pub(crate) fn publish(marks: [&str; 2], text: &str) {
     let page = fs::read_to_string(PAGE).unwrap();
-    let (head, rest) = page.split_once(marks[0]).expect("docs/performance.md lacks a mark");
-    let (_, tail) = rest.split_once(marks[1]).expect("docs/performance.md lacks a mark");
+    let (head, rest) = page.split_once(marks[0]).expect("docs/performance.md lacks a marker line");
+    let (_, tail) = rest.split_once(marks[1]).expect("docs/performance.md lacks a marker line");
     fs::write(PAGE, format!("{head}{}\n{text}\n{}{tail}", marks[0], marks[1])).unwrap();
 }

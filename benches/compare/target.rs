@@ -6,7 +6,7 @@ use crate::start::Starts;
 use crate::table::{Figure, Tables};
 use crate::{FOUND, LATENCY, MILLION, MILLION_ZIPF, REPORT, REPORT_ZIPF, SIGNED};
 
-/// One goal, and the result.
+/// A performance goal and the result.
 pub(crate) struct Row {
     what: String,
     aim: Aim,
