@@ -4,7 +4,7 @@
 #
 # A module in a test's path names its requirement: …::mounts::full_disks::… is skipped if mounting fails. Each
 # requirement is tried once. Tests in modules named "ours" are about this package's server only, and are skipped if
-# PYZORD names another one.
+# PYZORD names another server.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,14 +1,13 @@
-//! Tests through the front door: a server in a process of its own, its files, signals and datagrams.
+//! Black-box tests: each runs a server in its own process, and uses its files, signals and datagrams.
 //!
-//! The environment variable `PYZORD` names another server to test instead of the one just built. With
-//! `PYZORD=target/interop/bin/pyzord` (made by `tests/setup.sh`) the same tests examine the
-//! established server, which is how we know that they tell the truth. What holds for our server alone is in a
-//! module named `ours`, anywhere in the path of a test, and is then to be skipped: `tests/run.sh` does so and says how
-//! many tests those are, and without it `-- --skip ours::` does.
+//! The environment variable `PYZORD` names another server to test. With `PYZORD=target/interop/bin/pyzord`, which
+//! `tests/setup.sh` installs, the tests run against the Python server, which proves that they expect its behaviour.
+//! Tests that only this package's server passes are in modules named `ours`, anywhere in the path of a test.
+//! `tests/run.sh` skips them for another server and prints their number; without it, use `-- --skip ours::`.
 //!
-//! A test that needs what not every machine permits is in a module that is named after that: `mounts`,
-//! `namespaces`, `raw_sockets`, `root` or `traces`, anywhere in its path. `tests/run.sh` tries once what the
-//! machine permits and skips the other modules; it says how many tests those are.
+//! Tests that need a privilege are in modules named after it: `mounts`, `namespaces`, `raw_sockets`, `root` or
+//! `traces`, anywhere in the path. `tests/run.sh` tries each privilege once, skips the modules that lack theirs, and
+//! prints the number of skipped tests.
 
 #![allow(
     clippy::expect_used,

@@ -93,7 +93,7 @@ impl Mutator {
         (self.random() % limit as u64) as usize
     }
 
-    /// SplitMix64.
+    /// Returns the next random number (SplitMix64).
     fn random(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;

@@ -53,7 +53,7 @@ fn all_means_the_six_operations_and_every_account() {
     assert_eq!(rights(&server, Some(&bob)), six);
     assert_eq!(rights(&server, Some(&carol)), six);
     assert_eq!(rights(&server, None), "");
-    // It does not include an operation that does not exist.
+    // `all` does not include operations that do not exist.
     assert_eq!(server.request_as(&bob, "dance", &[]).code(), 403);
 }
 

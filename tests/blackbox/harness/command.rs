@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::{PATIENCE, eventually};
 
-/// Whether the server under test is this package's, not another one named by `PYZORD`.
+/// Whether the server under test is this package's, not another server named by `PYZORD`.
 pub(crate) fn is_ours() -> bool {
     other_program().is_none()
 }

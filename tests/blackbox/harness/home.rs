@@ -30,7 +30,7 @@ pub(crate) struct Home {
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
     user: Option<u32>,
-    /// Whether the config, not the command line, decides about the server's user.
+    /// Whether the server's user is taken from the config, not from the command line.
     config_names_user: bool,
 }
 
@@ -163,7 +163,7 @@ impl Home {
         self
     }
 
-    /// Lets the config decide about the server's user. Otherwise a server that is started as root gets `--user root`,
+    /// Takes the server's user from the config. Otherwise a server that is started as root gets `--user root`,
     /// which avoids its warning.
     pub(crate) fn user_from_config(mut self) -> Self {
         self.config_names_user = true;

@@ -22,9 +22,7 @@ pub(crate) struct Namespace {
 
 /// One end of a link between two namespaces.
 pub(crate) struct End<'a> {
-    /// The namespace of the interface.
     pub(crate) namespace: &'a Namespace,
-    /// The name of the interface.
     pub(crate) interface: &'a str,
     /// All addresses of the interface, each with its prefix length: `10.99.0.1/16`, `fd99::1/64`, `fe80::1/64`. It has
     /// a link-local address only if it is listed.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tells other threads to stop, even if the test panics, so that a scope does not wait for them forever.
+/// A flag that stops other threads, even if the test panics, so that a scope does not wait for them forever.
 #[derive(Default)]
 pub(crate) struct StopFlag(AtomicBool);
 

@@ -32,15 +32,15 @@ pub(crate) struct Traced {
 /// The reason why a thread has stopped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stop {
-    /// It is about to make this call.
+    /// The thread is about to make this call.
     Entry(Call),
-    /// It has made this call.
+    /// The thread has made this call.
     Exit(Call),
-    /// It has executed one instruction, or written to a watched byte.
+    /// The thread has executed one instruction, or written to a watched byte.
     Step,
-    /// It has been sent this signal.
+    /// The thread has been sent this signal.
     Signal(Signal),
-    /// It has just been created, or has executed another program.
+    /// The thread has just been created, or has executed another program.
     New,
 }
 

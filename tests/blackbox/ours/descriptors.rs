@@ -275,7 +275,7 @@ fn log_on_stdout_of_a_daemon_goes_to_the_file_of_detach() {
     let output = home.parent().join("output");
     let mut command = home.command();
     command.arg("--detach").arg(&output);
-    // Ends when no process holds the output of the caller any more.
+    // Ends when no process holds the output of the caller.
     let finished = finish(command);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(finished.stdout.contains("Starting pyzord server."), "{finished:?}");

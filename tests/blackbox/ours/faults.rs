@@ -50,7 +50,7 @@ pub(crate) fn kill_in_the_middle_of_reports(home: &Home, what: &str) {
             };
             let clients: Vec<_> = (0..CLIENTS).map(client).collect();
             eventually("enough reports", || {
-                assert_eq!(home.processes(), [daemon.pid()], "the daemon has ended by itself");
+                assert_eq!(home.processes(), [daemon.pid()], "the daemon has exited");
                 (acknowledged.load(Ordering::Relaxed) > enough).then_some(())
             });
             daemon.signal(Signal::SIGKILL);

@@ -1,5 +1,5 @@
-//! Faults of the machine that do their harm later: a clock by which records are expired, a homedir that
-//! is elsewhere, a pid file without a number.
+//! Faults of the machine whose effects could appear later: a homedir that is renamed, and a wrong clock, by which
+//! records could expire too early.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -12,17 +12,18 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Account, Home, Ledger, Reply, Server, StopFlag, ask_on, digest, eventually, unix_time};
 
-/// So many callers report so many digests.
+/// The number of concurrent callers.
 const CALLERS: u32 = 4;
+/// The number of digests that they report.
 const DIGESTS: u32 = 100;
-/// How long a caller waits for a reply.
+/// The time that a caller waits for a reply.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How many reports have been acknowledged so far.
+/// The number of reports that have been acknowledged so far.
 struct Load(AtomicU64);
 
 impl Load {
-    /// Waits until so many more have been.
+    /// Waits until this many more reports have been acknowledged.
     #[track_caller]
     fn more(&self, reports: u64) {
         let goal = self.0.load(Ordering::Relaxed) + reports;
@@ -30,7 +31,7 @@ impl Load {
     }
 }
 
-/// Lets callers report while something happens. Returns what they have seen.
+/// Runs a disturbance while callers report, and returns their ledger.
 fn reporting(home: &Home, happens: impl FnOnce(&Load)) -> Ledger {
     let (over, load) = (StopFlag::default(), Load(AtomicU64::new(0)));
     let mut ledger = Ledger::default();
@@ -66,7 +67,7 @@ fn report(home: &Home, over: &StopFlag, load: &Load, first: u32) -> Ledger {
     ledger
 }
 
-/// A log beside the homedir.
+/// The log of a server, beside the homedir.
 fn log_of(home: &Home) -> PathBuf {
     home.parent().join("main.log")
 }
@@ -75,7 +76,7 @@ fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// A server with its log beside the homedir.
+/// Starts a server with its log beside the homedir.
 fn start(home: &Home) -> Server {
     let mut command = home.command();
     command.arg("--log-file").arg(log_of(home));
@@ -84,7 +85,7 @@ fn start(home: &Home) -> Server {
     server
 }
 
-/// Ends a server, which must do that well.
+/// Stops a server, and asserts that it exits with code 0.
 #[track_caller]
 fn end(server: &mut Server) {
     server.process().signal(Signal::SIGTERM);
@@ -107,7 +108,7 @@ fn a_homedir_that_is_renamed_keeps_every_report() {
     end(&mut server);
     fs::rename(&elsewhere, &directory).unwrap();
     ledger.compare(&home.stored());
-    // The marker could not be removed, so the next start looks for damage, and there is none.
+    // The marker could not be removed, so the next start searches the file for damage, and finds none.
     let mut server = start(&home);
     end(&mut server);
     ledger.compare(&home.stored());
@@ -120,7 +121,7 @@ fn faketime() -> PathBuf {
     path
 }
 
-/// A server with a clock that [`set_clock`] sets.
+/// Starts a server whose clock [`set_clock`] sets.
 fn start_with_clock(home: &Home) -> Server {
     let mut command = home.command();
     command.arg("--log-file").arg(log_of(home));
@@ -131,7 +132,7 @@ fn start_with_clock(home: &Home) -> Server {
     server
 }
 
-/// Lets the server's clock show the time in so many hours.
+/// Sets the server's clock to this many hours after the current time.
 fn set_clock(home: &Home, hours: i64) {
     home.rewrite("clock", format!("{hours:+}h\n"));
 }
@@ -140,7 +141,7 @@ fn set_clock(home: &Home, hours: i64) {
 fn a_start_with_a_clock_that_is_hours_wrong_expires_nothing() {
     let bob = Account::new("bob");
     let home = Home::open().passwd(bob.passwd()).access("all : anonymous : allow\nall : bob : allow\n");
-    // Four days, and no two of the clocks below are that far apart.
+    // Four days, more than the difference between any two of the clocks below.
     let home = home.config("CleanupAge = 345600\n");
     set_clock(&home, 0);
     let mut server = start_with_clock(&home);
@@ -151,13 +152,13 @@ fn a_start_with_a_clock_that_is_hours_wrong_expires_nothing() {
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         Reply(ask_on(&socket, bob.sign(headers, unix_time()))).code()
     };
-    // What is first reported by each clock, and the time that this one shows.
+    // The digest that is first reported under each clock, and the time of that clock.
     let mut entered = Vec::new();
     let mut ledger = Ledger::default();
     for (step, hours) in (9000..).zip([0, 9, -9, 3, -30, 30, 0]) {
         ledger.add(reporting(&home, |load| {
             set_clock(&home, hours);
-            // The one time that a signature may be checked by the clock before.
+            // The server may check a first signature by the previous clock.
             let expected = if hours == 0 { 200 } else { 401 };
             eventually("the other clock", || (signed() == expected).then_some(()));
             let mut caller = home.caller();
@@ -168,10 +169,10 @@ fn a_start_with_a_clock_that_is_hours_wrong_expires_nothing() {
             assert_eq!(signed(), expected);
         }));
         if hours == 30 || hours == -30 {
-            // The next start looks for what has expired by this clock.
+            // The next start searches for records that have expired by this clock.
             end(&mut server);
             server = start_with_clock(&home);
-            eventually("a look for what has expired", || {
+            eventually("the end of the expiry", || {
                 let log = text(&log_of(&home));
                 assert!(
                     log.matches("Expiry: removed ").count() == log.matches("Expiry: removed 0 of ").count(),

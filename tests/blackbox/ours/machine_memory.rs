@@ -12,7 +12,7 @@ use nix::unistd::Uid;
 use crate::harness::{Account, Home, Ledger, MariaDb, Redis, Server, digest, eventually, unix_time};
 use crate::ours::outages::Store;
 
-/// Limits the number of processes of the user of this process.
+/// Limits the number of processes of the user who runs this process.
 fn limit_processes(pid: u32, most: u32) {
     let process = fs::metadata(format!("/proc/{pid}")).unwrap();
     let mut command = Command::new("prlimit");
@@ -33,7 +33,7 @@ fn limit_addresses(server: &Server, most: &str) {
 
 #[test]
 fn reload_is_retried_after_a_lack_of_processes() {
-    // Root has no such limit.
+    // The limit does not apply to root.
     let (old, new) = (Account::new("old"), Account::new("new"));
     let access = "all : anonymous : allow\nall : all : allow\n";
     let server = Home::new().passwd(old.passwd()).access(access).unprivileged().start();

@@ -39,7 +39,7 @@ fn account_with_mysql_native_password_logs_in() {
 #[test]
 fn wrong_password_is_refused_in_one_line_with_every_plugin() {
     for (plugin, switches) in [(Plugin::Caching, true), (Plugin::Native, false), (Plugin::Native, true)] {
-        // After a wrong hash the server asks for the password itself.
+        // After a wrong hash the server requests the password itself.
         let peer = MySql8::start(Manner { plugin, switches, is_cached: true, tls: false });
         expect_refusal(&peer, &home(&peer, "secret, but another", ""), &["Access denied"]);
     }

@@ -1,4 +1,4 @@
-//! Repairs of the gdbm file, and the marker beside it, which tells the next start whether a repair is needed.
+//! Repairs of the gdbm file, and the marker beside it, which shows the next start whether a repair is needed.
 
 mod absent;
 mod leftovers;

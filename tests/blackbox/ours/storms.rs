@@ -21,7 +21,7 @@ use crate::harness::{
 const BETWEEN: Duration = Duration::from_millis(5);
 /// The number of anonymous callers. One more caller signs its requests.
 const CALLERS: u32 = 2;
-/// So many accounts that loading them takes a noticeable time.
+/// The number of accounts: loading them takes a noticeable time.
 const MANY: u32 = 30_000;
 const LOGS: [&str; 2] = ["pyzord.log", "usage.log"];
 

@@ -66,7 +66,7 @@ impl RedisCluster {
         self.nodes.len() - 1
     }
 
-    /// Makes a node without slots a replica of another one, and waits until it has the other's data.
+    /// Makes a node without slots a replica of another node, and waits until it has that node's data.
     pub(crate) fn follow(&self, node: usize, master: usize) {
         assert_eq!(self.nodes[node].cli(&["cluster", "replicate", &self.id(master)]), "OK\n");
         eventually("the replica to be synchronised", || {

@@ -174,7 +174,7 @@ fn reload_at_any_moment_of_the_start_is_harmless() {
     }
 }
 
-/// The database is open by then, and must be closed as in any other stop.
+/// While the server waits for the port, the database is open already, and must be closed as in any other stop.
 #[test]
 fn stop_while_waiting_for_the_port_closes_the_database() {
     let home = Home::open();

@@ -111,7 +111,7 @@ struct Echo {
 }
 
 impl Echo {
-    /// Starts it on this address; without one, on its default address.
+    /// Starts the program on this address, or on its default address if there is none.
     fn start(address: &[&str]) -> Self {
         let mut command = Command::new(crate::harness::generator());
         let command = command.arg("echo").args(address).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -119,7 +119,7 @@ impl Echo {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
-        let address = address.unwrap_or_else(|| panic!("it says {line:?}"));
+        let address = address.unwrap_or_else(|| panic!("unexpected line {line:?}"));
         Self { child, address }
     }
 

@@ -101,7 +101,7 @@ fn expect_counts(a: &dyn Side, c: &Gdbm, digests: &[String], expected: i64) {
     }
 }
 
-/// Moved and then reported again, also by servers whose clock is behind the moved times.
+/// The records were moved and then reported again, also by servers whose clock is behind the moved times.
 #[test]
 fn new_record_after_a_move_is_added_whole() {
     let ahead = (unix_time() + 3600) * SECOND;
@@ -193,7 +193,7 @@ fn records_moved_on_from_the_destination_are_not_added_again() {
     for (count, expected) in [(5, 5), (8, 8), (8, 8)] {
         a.plant(&[(&digest(1), Record::reported(count))], "UTC");
         let finished = place.migrate(&a, &c, &["--merge", "--journal", "ac"]);
-        // The output says that the destination no longer has the records.
+        // The output reports that the destination no longer has the records.
         let is_gone =
             finished.stdout.contains("1 records were transferred before but are missing in the destination");
         assert_eq!((finished.code, is_gone), (Some(i32::from(is_gone)), d.is_there()), "{finished:?}");

@@ -275,7 +275,7 @@ fn each_field_that_differs_is_found<S: Side, D: Side>() {
     others[6].reports.first = None;
     others[7].whitelists.last = None;
     others[8].reports = super::Tally::default();
-    // The last one is equal, and another one is missing.
+    // The last record is equal, and another record is missing.
     let digests: Vec<String> = (0..=10).map(digest).collect();
     let records: Vec<_> = digests.iter().map(|digest| (digest.as_str(), record)).collect();
     source.plant(&records, "UTC");

@@ -41,9 +41,9 @@ impl Place {
             for path in [directory.to_path_buf(), self.work(), self.state(), self.home()] {
                 chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
             }
-            // The program may be in a directory that only root may read: copy it.
-            // In a process of its own: a process that another thread forks meanwhile would hold the file
-            // open for writing, and running it would fail.
+            // The program may be in a directory that only root can read, so it is copied. A separate process copies
+            // it: otherwise a process that another thread forks meanwhile would hold the copy open for writing, and
+            // the copy could not be executed.
             let mut copy = Command::new("cp");
             copy.arg(env!("CARGO_BIN_EXE_pyzor-migrate")).arg(self.program());
             assert!(run(&mut copy, b"").status.success());

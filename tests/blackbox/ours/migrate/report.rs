@@ -114,7 +114,7 @@ impl Summary {
 /// the exit code.
 #[track_caller]
 pub(crate) fn summary_of(finished: &Finished, closing: [&str; 3], word: &str) -> Summary {
-    // Notes may tell of files that have been created or kept.
+    // Notes may report a table that was created, or a journal.
     let is_note = |line: &str| {
         let note = line.strip_prefix("pyzor-migrate: note: ");
         note.is_some_and(|note| note.contains("created the table ") || note.contains("the journal is "))

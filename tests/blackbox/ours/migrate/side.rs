@@ -48,7 +48,6 @@ pub(crate) trait Side {
     /// The engine's name.
     fn engine(&self) -> &'static str;
 
-    /// The DSN.
     fn dsn(&self) -> String;
 
     /// The largest count that it can hold.

@@ -32,7 +32,7 @@ impl Disk {
         Self::mounted(home, script, directory, size.to_string().as_ref())
     }
 
-    /// Mounts a file over another one.
+    /// Mounts a file over another file.
     pub(crate) fn of_a_file(home: &Home, file: &Path, place: PathBuf) -> Self {
         Self::mounted(home, "mount --bind \"$2\" \"$1\"", place, file.as_os_str())
     }

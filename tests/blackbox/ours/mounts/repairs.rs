@@ -183,7 +183,7 @@ fn database_is_not_created_below_a_disk_that_is_not_mounted() {
     }
 }
 
-/// Like a memory disk after a boot.
+/// A memory disk is new after each boot.
 #[test]
 fn database_is_created_on_a_new_disk_in_the_same_place() {
     let (home, disk, _) = on_a_disk();

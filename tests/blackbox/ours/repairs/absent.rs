@@ -45,7 +45,7 @@ fn marker_without_its_database_creates_none() {
         expect_refused(&home, "pyzord.db", "pyzord.db.open");
         assert_eq!(fs::read(marker_of(&database)).unwrap(), content);
     }
-    // Removing the marker, as the message says, allows a new database.
+    // Removing the marker, as the message advises, allows a new database.
     fs::remove_file(marker_of(&database)).unwrap();
     home.detach().stop();
     expect_only_database(&home);

@@ -54,7 +54,7 @@ fn killed() -> Home {
     home
 }
 
-/// Makes the marker of [`killed`] say that no change was under way, whatever it says. Returns its content.
+/// Clears the change flag in the marker of [`killed`], so that no change was under way. Returns the content.
 #[track_caller]
 fn without_change(home: &Home) -> Content {
     let content = Content::of(&home.path("pyzord.db")).with("change", "0");

@@ -98,7 +98,7 @@ fn repair_in_a_directory_that_is_not_writable_stays_owed() {
     assert_eq!(home.stored(), stored);
 }
 
-/// As after `chown nobody`, which keeps the group.
+/// The database belongs to such a group after `chown nobody`, which keeps the group.
 #[test]
 fn database_of_a_group_that_the_user_is_not_in_is_repaired() {
     require_root();

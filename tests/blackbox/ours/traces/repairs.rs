@@ -165,8 +165,8 @@ fn call_that_fails_in_a_recovery_is_reported_with_its_error() {
     fail_each_call("--recover");
 }
 
-/// Tries to open the database for writing, as the established server does, until that succeeds. Prints a line at the
-/// first refusal, and at the end another one that says whether there was a marker.
+/// A Python script that tries to open the database for writing, as the established server does, until that succeeds.
+/// Prints a line at the first refusal, and a line at the end that reports whether there was a marker.
 const OPENING: &str = "
 import dbm.gnu, errno, os, sys, time
 database, marker = sys.argv[1:]

@@ -27,7 +27,7 @@ fn call(server: &Server, digests: &[String], rounds: usize, caller: usize) {
     }
 }
 
-/// Lets callers of all these servers report and whitelist the same digests, and checks the counts.
+/// Reports and whitelists the same digests by callers of all these servers, and checks the counts.
 fn assert_everything_is_counted(store: &MySql, servers: &[&Server], callers: usize, rounds: usize) {
     let digests = digests(30);
     thread::scope(|scope| {

@@ -94,10 +94,10 @@ fn locked_row_does_not_delay_other_rows() {
     ));
     let mut all: Vec<&str> = others.iter().map(String::as_str).collect();
     all.push(DIGEST);
-    // The one statement for all of them hangs, and the server cannot tell because of which row.
+    // The statement for all these rows hangs, and the server cannot tell which row is locked.
     assert_eq!(server.request("report", &all).code(), 500);
     // It retries the rows in smaller statements until it has found the locked one.
-    eventually("the others to be counted", || {
+    eventually("the other rows to be counted", || {
         server.request("report", &all);
         let counted = |digest: &String| done(&server, "check", digest).counts().0 > 0;
         others.iter().all(counted).then_some(())
@@ -123,7 +123,7 @@ fn locked_table_does_not_delay_checks() {
     let all: Vec<&str> = digests.iter().map(String::as_str).collect();
     assert_eq!(server.request("report", &all).code(), 200);
     let held = store.mariadb.hold(&format!("USE {}; LOCK TABLES digests READ", store.name));
-    // Three reports time out. After that only one a second is tried, and all others are refused at once.
+    // Three reports time out. After that one report per second is tried, and all other reports are refused immediately.
     assert_eq!(codes(&server, "report", &digests[..3]), [500; 3]);
     let start = Instant::now();
     assert_eq!(codes(&server, "report", &digests), [500; 40]);

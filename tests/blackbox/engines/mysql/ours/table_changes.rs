@@ -16,7 +16,7 @@ fn reported(server: &Server, digest: &str, code: i64) {
     });
 }
 
-/// Waits until the log says that MariaDB is unavailable for a reason with this text.
+/// Waits until the log reports that MariaDB is unavailable, with a reason that contains this text.
 fn unavailable(home: &Home, why: &str) {
     eventually(why, || {
         home.log().lines().any(|line| line.contains(" unavailable") && line.contains(why)).then_some(())
@@ -123,7 +123,7 @@ fn change_is_noticed_without_a_new_connection() {
     reported(&server, DIGEST, 500);
 }
 
-/// Checks that no row counts twice if the table has no transactions any more and refuses the last row of a statement.
+/// Checks that no row counts twice if the table no longer has transactions and refuses the last row of a statement.
 /// With `is_noticed` the server has inspected the table since.
 fn assert_not_counted_twice(is_noticed: bool) {
     let (store, _, server) = MySql::served("CleanupAge = 0\n");
@@ -135,7 +135,7 @@ fn assert_not_counted_twice(is_noticed: bool) {
     }
     reported(&server, &digests[0], 200);
     let before = done(&server, "check", &digests[0]).counts().0;
-    // The statement fails at its last row, after the others have been counted.
+    // The statement fails at its last row, after the other rows have been counted.
     assert_eq!(server.request("report", &[&digests[0], &digests[1], &refused]).code(), 500);
     assert_eq!(done(&server, "check", &digests[0]).counts(), (before + 1, 0));
     assert_eq!(done(&server, "check", &digests[1]).counts(), (1, 0));

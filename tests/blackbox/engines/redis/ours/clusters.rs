@@ -11,7 +11,7 @@ fn cluster_counts_exactly_while_a_slot_is_moved() {
 
 #[test]
 fn nodes_without_their_preferred_host_names_are_found_by_address() {
-    // Each node has its own address, and does not listen on those of the others.
+    // Each node has its own address, and does not listen on the addresses of other nodes.
     let options = |port: u16| {
         let own = format!("127.0.0.{}", 2 + port % 250);
         format!(
@@ -84,7 +84,7 @@ fn incomplete_cluster_serves_the_slots_it_has() {
 fn slot_without_an_owner_fails_only_its_own_digests() {
     let cluster = RedisCluster::start(None);
     let digests = digests(30);
-    // The slot of the trial key, and another one.
+    // The slot of the trial key, and another slot.
     for key in ["pyzord.probe", &key(&digests[0])] {
         let slot = cluster.slot(key);
         for node in cluster.nodes() {

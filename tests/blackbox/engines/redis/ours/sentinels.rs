@@ -74,7 +74,8 @@ fn votes_for_a_host_name_and_its_address_are_added_up() {
     assert!(named.cli(&["sentinel", "get-master-addr-by-name", "counts"]).starts_with("localhost\n"));
     let home = home(&dsn(&[&stale, &named, &addressed]), "");
     let server = home.start();
-    // First the only sentinel of the former master changes its vote, then the others lose theirs.
+    // The only sentinel of the former master switches to the new one. Then the other sentinels forget the service, so
+    // that they name no master.
     stale.monitor(master.port());
     for sentinel in [&named, &addressed] {
         let before = count(&master).parse().unwrap_or(0);

@@ -166,7 +166,7 @@ fn hanging_node_fails_only_its_own_digests() {
     for digest in &there {
         assert_eq!(server.request("check", &[digest]).code(), 500);
     }
-    // Requests do not wait for the node any more, which would take more than a second each.
+    // Requests no longer wait for the node, which would take more than a second each.
     let taken = start.elapsed();
     let most = Duration::from_millis(500) * u32::try_from(there.len()).unwrap();
     assert!(taken < most, "{taken:?} for {} digests", there.len());

@@ -46,8 +46,8 @@ impl Store for Service {
     }
 }
 
-/// Lets the sentinel replace a master that hangs. The program is stopped meanwhile, and goes on before the former master
-/// knows that it was replaced.
+/// Suspends the master until the sentinel has replaced it. The program is suspended meanwhile, and continues before the
+/// former master knows that it was replaced.
 fn replace(sentinel: &Sentinel, run: &mut Run, is_far_enough: impl Fn() -> bool) {
     eventually("the middle", || {
         assert!(!run.has_ended(), "it has ended: {:#?}", run.said(None));

@@ -20,7 +20,7 @@ fn move_to_a_full_disk_loses_nothing_and_completes_when_there_is_space() {
         let mut command = disk.inside(&home, &scene.command());
         scene.surround(&mut command);
         let finished = Run::start(command, scene.directory.path()).finished();
-        // What is on the disk, where it is looked at.
+        // The content is read outside of the mount namespace: copy the files there.
         for name in ["pyzord.db", "pyzord.db.open"] {
             let there = file.with_file_name(name);
             match fs::copy(disk.path(name), &there) {

@@ -25,7 +25,7 @@ impl Run {
     /// Starts a migration, with its output in files in this directory.
     pub(crate) fn start(command: Command, directory: &Path) -> Self {
         let output = |name: &str| File::create(directory.join(name)).unwrap();
-        // setpriv executes the program, which dies with the thread of the test.
+        // setpriv executes the program, which is killed when the thread of the test exits.
         let mut bound = Command::new("setpriv");
         bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {

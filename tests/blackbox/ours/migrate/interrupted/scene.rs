@@ -58,7 +58,7 @@ impl Scene {
         self.with_before()
     }
 
-    /// Adds records to the destination, of which some are in the source, too.
+    /// Adds records to the destination, some of which are also in the source.
     pub(crate) fn with_before(mut self) -> Self {
         // The same digests with other counts and times.
         let mine: Vec<String> = (0..self.next()).step_by(4).chain(9_000_000..9_001_000).map(digest).collect();

@@ -18,7 +18,6 @@ pub(crate) trait Store: Send + Sync {
     /// The engine's name.
     fn engine(&self) -> &'static str;
 
-    /// The DSN.
     fn dsn(&self) -> String;
 
     /// The homedir of a server that uses the database.
@@ -102,7 +101,6 @@ impl Gdbm {
         Self { home: home("") }
     }
 
-    /// The file.
     pub(crate) fn path(&self) -> PathBuf {
         self.home.path("pyzord.db")
     }

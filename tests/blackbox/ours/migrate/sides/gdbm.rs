@@ -12,12 +12,10 @@ pub(crate) struct Gdbm {
 }
 
 impl Gdbm {
-    /// The homedir.
     pub(crate) fn home(&self) -> &Home {
         &self.home
     }
 
-    /// The file.
     pub(crate) fn path(&self) -> PathBuf {
         self.home.path("pyzord.db")
     }

@@ -27,7 +27,7 @@ fn escaped(bytes: &[u8]) -> String {
 /// Counts at the limits of the engines, and a negative one.
 const COUNTS: [i64; 6] = [1, 2_147_483_647, 2_147_483_648, 4_294_967_296, i64::MAX, -7];
 
-/// Whitelisted only.
+/// A record with whitelistings only.
 fn whitelisted() -> Record {
     Record { whitelists: tally(2, THEN, THEN + SECOND), ..Record::default() }
 }

@@ -41,7 +41,6 @@ impl MySql {
         side
     }
 
-    /// The server.
     pub(crate) fn mariadb(&self) -> &MariaDb {
         &self.mariadb
     }

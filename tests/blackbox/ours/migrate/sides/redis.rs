@@ -66,7 +66,6 @@ pub(crate) struct Hashes {
 }
 
 impl Hashes {
-    /// The server.
     pub(crate) fn redis(&self) -> &Redis {
         &self.redis
     }
@@ -156,7 +155,6 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    /// The server.
     pub(crate) fn redis(&self) -> &Redis {
         &self.redis
     }

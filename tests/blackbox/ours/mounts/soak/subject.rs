@@ -43,7 +43,7 @@ pub(crate) struct Subject {
     pub(crate) answers: AtomicU64,
     pub(crate) refusals: AtomicU64,
     pub(crate) looks: Mutex<Vec<Look>>,
-    /// Whether it runs throughout.
+    /// Whether the server runs throughout the test.
     pub(crate) lives_on: bool,
 }
 
@@ -114,7 +114,7 @@ impl Subject {
             match socket.recv(&mut buffer) {
                 Ok(length) => {
                     let Some((code, thread)) = code_and_thread(&buffer[..length]) else { continue };
-                    // A late reply has no request any more: its report is not counted as acknowledged.
+                    // A late reply no longer has a request: its report is not counted as acknowledged.
                     let Some(request) = asked[thread].take() else { continue };
                     in_flight = in_flight.saturating_sub(1);
                     self.answers.fetch_add(1, Relaxed);

@@ -213,7 +213,7 @@ fn start_that_repairs_half_a_split_is_killed_at_its_calls() {
     }
 }
 
-/// The marker says that no change was under way.
+/// The marker records that no change was under way.
 #[test]
 fn start_after_a_kill_is_killed_at_its_calls() {
     if !Traced::is_possible() {
@@ -265,7 +265,7 @@ fn stop_is_killed_at_its_calls() {
     });
 }
 
-/// Runs `--recover` on this file and kills it at a later call each time, until it ends by itself.
+/// Runs `--recover` on this file and kills it at a later call each time, until a run completes.
 fn recoveries(what: &'static str, file: &Recovery, expected: &Expected) {
     let home = home();
     every_call(what, |tally, at| {

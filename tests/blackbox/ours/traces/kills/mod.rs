@@ -92,7 +92,7 @@ struct Seed {
 }
 
 impl Seed {
-    /// Reports each digest so many times to a new database.
+    /// Creates a database in which each digest has this many reports.
     fn reported(digests: impl IntoIterator<Item = (u32, u32)>) -> Self {
         let home = home();
         let daemon = home.detach();

@@ -1,11 +1,11 @@
 //! Kills at instructions of a change, which is made in a memory-mapped file without system calls.
 //!
-//! Database and marker are compared after each instruction, from the one with which the marker says that a change is
-//! under way until some hundreds after it says that none is. The first run of each scenario counts the instructions
-//! that change one of the files. Each other run is killed after one of these instructions, because a kill at any other
-//! instruction leaves the same files as a kill after the last of them. Half of the kills are spread evenly, the others
-//! are at the last instructions: [`KILLS`] in all, or `PYZORD_STEP_KILLS`, or one for each instruction if there are
-//! fewer.
+//! Database and marker are compared after each instruction, from the one that sets the change flag in the marker until
+//! some hundreds of instructions after the flag is cleared. The first run of each scenario counts the instructions that
+//! change one of the files. Each later run is killed after one of these instructions: a kill at any other instruction
+//! leaves the same files as a kill after the preceding one of them. Half of the kills are spread evenly, and the other
+//! half are at the last instructions. The number of kills is [`KILLS`], or `PYZORD_STEP_KILLS` if set, but at most one
+//! for each instruction.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -103,8 +103,8 @@ struct Run {
     acknowledged: bool,
 }
 
-/// Starts a server, reports `other`, then `reported`, and kills the server after so many instructions that changed the
-/// files.
+/// Starts a server, reports `other`, then `reported`, and kills the server after this many instructions that changed
+/// the files.
 fn report(home: &Home, other: &str, reported: &str, at: Option<u64>) -> Run {
     let (over, is_next, mut process) = (StopFlag::default(), AtomicBool::new(false), traced(home));
     let pid = process.pid();
@@ -150,7 +150,7 @@ fn report(home: &Home, other: &str, reported: &str, at: Option<u64>) -> Run {
     })
 }
 
-/// Lets a thread run one more instruction, or kills the process after the last one.
+/// Continues a thread for one more instruction, or kills the process after the last one.
 fn follow(steps: &mut Steps, stop: Stop, at: Option<u64>) -> Next {
     if !matches!(stop, Stop::Step) {
         return if steps.waits { Next::Call } else { Next::Instruction };
@@ -160,7 +160,8 @@ fn follow(steps: &mut Steps, stop: Stop, at: Option<u64>) -> Next {
     if is_last || at.is_some_and(|at| steps.count >= at) { Next::Kill } else { Next::Instruction }
 }
 
-/// Starts a server that deletes one expired record, and kills it after so many instructions that changed the files.
+/// Starts a server that deletes one expired record, and kills it after this many instructions that changed the
+/// files.
 fn expire(home: &Home, at: Option<u64>) -> Run {
     let (over, mut process) = (StopFlag::default(), traced(home));
     let (pid, logged) = (process.pid(), home.log().len());
@@ -285,7 +286,7 @@ fn doubled_directory_is_killed_at_its_instructions() {
     if !Traced::is_possible() {
         return;
     }
-    // The first split goes on until these two groups are separate, which uses all bits of the directory.
+    // The first split repeats until these two groups are separate, which uses all bits of the directory.
     let (some, others) = (digests_of(0, 9), digests_of(1, 9));
     let mut others = others.take(CAPACITY / 2);
     let other = others.next().unwrap();

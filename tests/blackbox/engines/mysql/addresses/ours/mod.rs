@@ -1,4 +1,4 @@
-//! Forms of `DigestDB` that only this server knows.
+//! Forms of `DigestDB` that only this server supports.
 
 mod dsns;
 mod tls;
