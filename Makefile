@@ -1,14 +1,14 @@
 # make run, make test: see README.md. make help lists the rest.
 
 CARGO ?= cargo
-# The oldest Rust that builds this, as Cargo.toml says.
+# The oldest Rust that builds this, as in Cargo.toml.
 rust_version := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 target := $(or $(CARGO_TARGET_DIR),target)
 
 prefix ?= /usr/local
 exec_prefix ?= $(prefix)
 bindir ?= $(exec_prefix)/bin
-# Where pyzord goes: beside the client, like the Python server. Set sbindir to install it elsewhere.
+# The directory of pyzord: beside the client, like the Python server. Set sbindir to install it elsewhere.
 sbindir ?= $(bindir)
 datarootdir ?= $(prefix)/share
 docdir ?= $(datarootdir)/doc/pyzord
@@ -17,7 +17,7 @@ unitdir ?= $(prefix)/lib/systemd/system
 sysusersdir ?= $(prefix)/lib/sysusers.d
 INSTALL ?= install
 
-# How long "make fuzz" runs each target, and which.
+# The time in seconds that "make fuzz" runs each target, and the targets.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
