@@ -77,7 +77,10 @@ impl WriterThread {
         let (before, after) = batch.lines.split_at(position.unwrap_or(batch.lines.len()));
         self.write_and_report(before);
         if batch.dropped > 0 {
-            warn!("cannot write to the {} fast enough: {} lines dropped", self.writer.name, batch.dropped);
+            warn!(
+                "cannot write to the {} fast enough: {} lines dropped in total",
+                self.writer.name, batch.dropped
+            );
         }
         if let Some(target) = self.next_target.take() {
             self.writer.replace(target, &[]);

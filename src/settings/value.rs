@@ -109,7 +109,7 @@ impl SettingsLoader<'_> {
         let text = given.text.to_ascii_lowercase();
         if !matches!(text.as_str(), "true" | "false" | "" | "0" | "no" | "off") {
             self.warnings.push(format!(
-                "{}: {}: '{}' means False, because only 'True' means True: write True or False",
+                "{}: {}: '{}' means False, because only 'True', in any case, means True: write True or False",
                 given.place,
                 option.key,
                 given.text.escape_debug()
@@ -148,10 +148,10 @@ fn number_between(lowest: i64, highest: i64, text: &str) -> Result<i64, String> 
     // A number of seconds beyond every time stamp is as good as the largest one that fits.
     let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
     if number < lowest {
-        return Err(format!("{number} is less than the minimum of {lowest}"));
+        return Err(format!("{} is less than the minimum of {lowest}", text.trim()));
     }
     if number > highest {
-        return Err(format!("{number} is more than the maximum of {highest}"));
+        return Err(format!("{} is more than the maximum of {highest}", text.trim()));
     }
     Ok(number)
 }

@@ -17,10 +17,14 @@ mod entries;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
 use redb::{Database, ReadableTable, Table, TableDefinition, WriteTransaction};
+use tempfile::NamedTempFile;
 use thiserror::Error;
 
 use crate::migrate::identity::{DatabaseIdentity, ZoneOffsets};
@@ -58,7 +62,10 @@ pub(super) struct JournalError {
 enum JournalProblem {
     #[error("in use by another run")]
     InUse,
-    #[error("not a journal of pyzor-migrate: name another file")]
+    #[error(
+        "not a journal of pyzor-migrate, or damaged: if a run has added records with it, restore it or the destination, \
+         because a run with another journal adds them again; otherwise name another file"
+    )]
     NotAJournal,
     #[error("{0}")]
     Other(String),
@@ -77,13 +84,34 @@ impl Journal {
         source: &DatabaseIdentity,
         destination: &DatabaseIdentity,
     ) -> Result<Self, JournalError> {
-        let journal = Self::open_file(path)?;
-        journal.write(|transaction| {
+        if path.symlink_metadata().is_ok() {
+            let journal = Self::open_file(path)?;
+            journal.claim(source, destination)?;
+            return Ok(journal);
+        }
+        let failed = |error: io::Error| JournalError {
+            path: path.to_owned(),
+            problem: JournalProblem::Other(format!("cannot create it: {error}")),
+        };
+        // Gets its name once it is complete, so that a kill leaves a complete journal or none.
+        let file = new_file(path).map_err(failed)?;
+        let mut journal = Self::open_file(file.path())?;
+        journal.claim(source, destination)?;
+        file.persist_noclobber(path).map_err(|error| failed(error.error))?;
+        File::open(directory_of(path)).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        path.clone_into(&mut journal.path);
+        Ok(journal)
+    }
+
+    /// Enters the databases, or checks that they are those of the journal.
+    fn claim(&self, source: &DatabaseIdentity, destination: &DatabaseIdentity) -> Result<(), JournalError> {
+        self.write(|transaction| {
             let mut about = transaction.open_table(ABOUT)?;
             let format = about.insert("format", FORMAT)?.map(|format| format.value().to_owned());
             if let Some(format) = format.filter(|format| format != FORMAT) {
                 return Err(format!(
-                    "written by another version of pyzor-migrate ({format}): name another file"
+                    "written by another version of pyzor-migrate ({format}): use that version, because a run with \
+                     another journal adds the same records again"
                 )
                 .into());
             }
@@ -94,8 +122,7 @@ impl Journal {
             transaction.open_table(UNCONFIRMED)?;
             transaction.open_table(UNDER_WAY)?;
             Ok(())
-        })?;
-        Ok(journal)
+        })
     }
 
     /// Returns which of these files is the journal of a migration from `source` to `destination`, if any, and the errors
@@ -141,7 +168,7 @@ impl Journal {
             Ok(Ok(database)) => return Ok(Self { path: path.to_owned(), database }),
             Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => JournalProblem::InUse,
             Ok(Err(DatabaseError::Storage(StorageError::Io(error))))
-                if error.kind() == std::io::ErrorKind::InvalidData =>
+                if error.kind() == io::ErrorKind::InvalidData =>
             {
                 JournalProblem::NotAJournal
             }
@@ -159,7 +186,7 @@ impl Journal {
     pub(super) fn remove(self) -> Result<(), JournalError> {
         let Self { path, database } = self;
         drop(database);
-        std::fs::remove_file(&path)
+        fs::remove_file(&path)
             .map_err(|error| JournalError { path, problem: JournalProblem::Other(error.to_string()) })
     }
 
@@ -189,6 +216,24 @@ impl Journal {
     }
 }
 
+/// Creates an empty file beside `path`, and removes those that killed runs have left there.
+fn new_file(path: &Path) -> io::Result<NamedTempFile> {
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".new-");
+    for entry in directory_of(path).read_dir().into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    tempfile::Builder::new().prefix(&prefix).tempfile_in(directory_of(path))
+}
+
+/// Returns the directory of a file.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Refuses a database other than the one in the journal, and adds its names and time zone to the journal.
 fn check_database(
     about: &mut Table<'_, &str, &str>,
@@ -199,7 +244,11 @@ fn check_database(
     if !names.is_empty() && !database.is_one_of(&names) {
         let was = names.lines().next().unwrap_or_default();
         return Err(
-            format!("it belongs to another migration, whose {role} is {was}: name another file").into()
+            format!(
+                "it belongs to another migration, whose {role} is {was}: name another file, or that database if it is \
+                 the same one"
+            )
+            .into()
         );
     }
     for name in &database.names {

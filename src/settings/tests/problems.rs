@@ -99,7 +99,7 @@ fn questionable_values_cause_warnings() {
             "HOME/config:5: unknown option Prot, ignored; did you mean Port?",
             "HOME/config:6: unknown option Something, ignored",
             "HOME/config:4: LogFile: the file name 'usage\\t# c' includes a comment: put the comment on a line of its own",
-            "HOME/config:2: Threads: 'yes' means False, because only 'True' means True: write True or False",
+            "HOME/config:2: Threads: 'yes' means False, because only 'True', in any case, means True: write True or False",
             "HOME/config:8: DigestDB: the file name includes a comment: put the comment on a line of its own",
             "SentryDSN: ignored, because nothing is ever sent to Sentry",
         ]

@@ -248,7 +248,9 @@ fn storm(how: Rewriting) {
     // If the disk is too slow, whole lines are dropped and reported.
     let dropped: i64 = operator
         .iter()
-        .filter_map(|line| line.strip_suffix(" lines dropped")?.rsplit(' ').next()?.parse::<i64>().ok())
+        .filter_map(|line| {
+            line.strip_suffix(" lines dropped in total")?.rsplit(' ').next()?.parse::<i64>().ok()
+        })
         .sum();
     let least = ledger.acknowledged() - dropped;
     let reports = i64::try_from(reports).unwrap();

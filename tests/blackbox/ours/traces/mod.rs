@@ -3,6 +3,7 @@
 
 mod confinement;
 mod floods;
+mod journals;
 mod kills;
 mod repairs;
 mod starts;
