@@ -48,7 +48,7 @@ pub(super) struct Generator {
 }
 
 /// One run. Times are nanoseconds since the generator's epoch.
-struct Run<'a> {
+struct LoadRun<'a> {
     generator: &'a mut Generator,
     plan: LoadPlan,
     outbox: RequestOutbox,
@@ -121,7 +121,7 @@ impl Generator {
             MeasurementEnd::After(duration) => measured_from + duration,
             MeasurementEnd::Count(_) => u64::MAX,
         };
-        let run = Run {
+        let run = LoadRun {
             outbox: RequestOutbox::new(&self.encoder),
             generator: self,
             plan,
@@ -149,7 +149,7 @@ impl Generator {
     }
 }
 
-impl Run<'_> {
+impl LoadRun<'_> {
     fn until_the_end(
         mut self,
         progress: &mut dyn FnMut(u64, &Measurement),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Generator, LoadError, Run};
+use super::{Generator, LoadError, LoadRun};
 use crate::outstanding::ReplyMatch;
 use crate::schedule::Schedule;
 use pyzor_wire::reply_reader::ReceivedReply;
@@ -18,7 +18,7 @@ const FEW_SOCKETS: usize = 8;
 /// The longest wait before the next check for a signal, in nanoseconds.
 const STOP_PERIOD: u64 = 50_000_000;
 
-impl Run<'_> {
+impl LoadRun<'_> {
     /// Waits until a reply arrives or another action is due, then takes all replies.
     pub(super) fn take_replies(&mut self, now: u64, next_line: Option<u64>) -> Result<(), LoadError> {
         let phase = if self.is_measuring { self.deadline } else { self.measured_from };

@@ -2,14 +2,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Generator, LoadError, Run};
+use super::{Generator, LoadError, LoadRun};
 use crate::outstanding::SentRequest;
 use crate::schedule::Due;
 
 /// The most requests to write before replies are taken again.
 const REQUESTS_AT_A_TIME: usize = 256;
 
-impl Run<'_> {
+impl LoadRun<'_> {
     pub(super) fn send_due(&mut self, now: u64) -> Result<(), LoadError> {
         self.sending_until = now;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
