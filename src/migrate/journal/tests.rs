@@ -72,8 +72,8 @@ fn journal_of_other_databases_is_refused() {
             .ends_with("whose destination is b: name another file, or that database if it is the same one")
     );
     let other = directory.path().join("other");
-    std::fs::write(&other, "my precious notes\n".repeat(1000)).unwrap();
+    fs::write(&other, "my precious notes\n".repeat(1000)).unwrap();
     let error = Journal::open(&other, &database("a"), &database("b")).err().unwrap().to_string();
     assert!(error.contains(": not a journal of pyzor-migrate, or damaged: "), "{error}");
-    assert_eq!(std::fs::read_to_string(&other).unwrap(), "my precious notes\n".repeat(1000));
+    assert_eq!(fs::read_to_string(&other).unwrap(), "my precious notes\n".repeat(1000));
 }
