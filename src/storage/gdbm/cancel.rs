@@ -11,7 +11,7 @@ use super::file::location::DatabasePath;
 use super::lock;
 use crate::storage::EngineOpenError;
 
-/// Time that a cancelled repair has to end by itself. Within a library call it does not.
+/// Time that a cancelled repair has to end. Within a library call it does not notice the cancellation.
 const CANCEL_LIMIT: Duration = Duration::from_millis(300);
 
 /// The work was cancelled.

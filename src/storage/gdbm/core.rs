@@ -38,7 +38,7 @@ pub(super) struct GdbmCore {
     pub(super) marker: Marker,
     /// The time without a change after which a record expires.
     pub(super) age: Option<Duration>,
-    /// None once closed.
+    /// The open file; none once closed.
     pub(super) open: Mutex<Option<OpenFile>>,
     /// The descriptor with which the file is synced, without taking `open`. It holds the lock against other processes,
     /// which must outlive the marker.
@@ -47,7 +47,7 @@ pub(super) struct GdbmCore {
     pub(super) wake: Condvar,
     /// The reason why the server must stop.
     pub(super) failure: watch::Sender<Option<String>>,
-    /// Whether the log says that the file is no longer at its path.
+    /// Whether it has been logged that the file is no longer at its path.
     pub(super) is_gone: AtomicBool,
 }
 
@@ -169,7 +169,7 @@ impl GdbmCore {
         });
     }
 
-    /// Logs an error of the library and requires a repair. Stops the server if the library refuses to go on.
+    /// Logs an error of the library and requires a repair. Stops the server if the library refuses further work.
     pub(super) fn report_error(&self, open: &mut OpenFile, error: &GdbmError) -> StorageError {
         let path = self.path.display();
         self.marker.flag().require_repair();

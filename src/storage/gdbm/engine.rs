@@ -110,7 +110,7 @@ impl Gdbm {
         if let Err(error) = open.handle.close() {
             error!("cannot close the database {path}: {error}");
         }
-        // The next start repairs the file, from all that is in it: nothing is cut off.
+        // The next start repairs the file from its whole content: keep the tail.
         if marker.flag().needs_repair() {
             self.shared.sync_file();
             match marker.sync() {
@@ -183,7 +183,7 @@ impl Engine for Gdbm {
         i64::MAX
     }
 
-    /// True until the file is closed.
+    /// Returns whether the file is open. Also true after a failure, because the server then stops.
     fn is_available(&self) -> bool {
         self.shared.failure.borrow().is_some() || self.shared.lock().is_some()
     }
@@ -210,7 +210,7 @@ impl Engine for Gdbm {
 }
 
 impl Drop for Gdbm {
-    /// A start that is cancelled drops the engine without closing it.
+    /// Closes the file if a cancelled start has left it open.
     fn drop(&mut self) {
         self.close_once();
     }

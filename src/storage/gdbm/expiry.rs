@@ -27,7 +27,7 @@ pub(super) struct ExpirySweep {
     pub(super) longest: Duration,
 }
 
-/// The reason why a sweep cannot go on.
+/// The reason why a sweep cannot continue.
 #[derive(Debug, Error)]
 pub(super) enum SweepError {
     /// An error of the library.
@@ -107,7 +107,7 @@ impl ExpirySweep {
     ) -> Result<bool, SweepError> {
         let Some(digest) = self.expired.pop(visited) else { return Ok(false) };
         let key = digest.to_hex();
-        // It may have been reported since.
+        // The digest may have been reported since.
         let still = open.handle.fetch(&key, &mut open.value)?
             && StoredRecord::decode(&open.value).is_some_and(|stored| self.is_expired(open, &stored));
         if still && !open.admit(path, Timestamp::now()) {

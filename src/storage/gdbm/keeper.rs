@@ -166,8 +166,8 @@ impl GdbmCore {
                     Ok(Some(key)) if lower_case_digest(key).is_some() => left -= 1,
                     Ok(Some(_)) => {
                         warn!(
-                            "the database {} has keys that are not lower-case digests, which are ignored; \
-                             pyzor-migrate to another database fixes, merges or skips them",
+                            "the database {} has keys that are not lower-case digests, which are ignored: migrate to \
+                             another database with pyzor-migrate to repair, merge or skip them",
                             self.path.display()
                         );
                         return;

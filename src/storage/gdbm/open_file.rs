@@ -55,7 +55,7 @@ impl OpenFile {
     }
 
     /// Reserves disk space for one change made now. Returns whether the change may be made, and logs when the answer
-    /// becomes a different one.
+    /// changes.
     pub(crate) fn admit(&mut self, path: &Path, now: Timestamp) -> bool {
         if self.unsynced {
             return false;
@@ -81,7 +81,8 @@ impl OpenFile {
         admitted
     }
 
-    /// Must be called after each change, so that the file stays mapped beyond its used part.
+    /// Extends the tail if necessary. Must be called after each change, so that the file stays mapped beyond its used
+    /// part.
     pub(crate) fn extend_tail(&mut self) {
         self.tail.keep(&mut self.handle, self.reserve.in_use());
     }

@@ -65,7 +65,7 @@ impl KeyWalk {
 /// deleted only after the walk has visited more keys since than a bucket can hold.
 #[derive(Debug)]
 pub(super) struct DelayedDeletions<T> {
-    /// Each with the number of keys visited when it was added.
+    /// The pending deletions, each with the number of keys visited when it was added.
     waiting: VecDeque<(u64, T)>,
     /// Number of further keys after which the walk has left a bucket.
     distance: u64,

@@ -30,7 +30,7 @@ pub(super) struct GdbmBulkCore {
     pub(super) path: PathBuf,
     pub(super) location: DatabasePath,
     pub(super) zone: TimeZone,
-    /// None if the file is only read.
+    /// The marker; none if the file is only read.
     pub(super) marker: Option<Marker>,
     /// The descriptor that holds the lock.
     pub(super) file: File,
@@ -38,7 +38,7 @@ pub(super) struct GdbmBulkCore {
 }
 
 pub(super) struct BulkState {
-    /// None once closed.
+    /// The open file; none once closed.
     pub(super) open: Option<OpenFile>,
     /// Number of keys that the current scan has visited; none without a scan.
     pub(super) visited: Option<u64>,
@@ -120,7 +120,7 @@ impl GdbmBulkCore {
     pub(super) fn delete_due(&self, state: &mut BulkState, visited: Option<u64>) -> Result<(), BulkError> {
         let BulkState { open, deletions, has_deleted, .. } = state;
         let open = open.as_mut().ok_or_else(|| self.closed())?;
-        // After an error the rest of these deletions is dropped.
+        // After an error the remaining deletions are dropped.
         let due: Vec<Item> = std::iter::from_fn(|| deletions.pop(visited)).collect();
         for item in due {
             // Only this process can have changed it since: the file is locked.
@@ -229,7 +229,7 @@ impl GdbmBulkCore {
 }
 
 impl Drop for GdbmBulkCore {
-    /// Cancelled work drops the file without closing it.
+    /// Closes the file if cancelled work has left it open.
     fn drop(&mut self) {
         if let Err(error) = self.close(&mut lock(&self.state), false) {
             warn!("{error}");

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::marker_page::MarkerPage;
 
-/// Offset of the byte that says whether a change is under way.
+/// Offset of the byte that is set while a change is under way.
 const CHANGE: usize = "change: ".len();
-/// Offset of the byte that says whether a repair is owed.
+/// Offset of the byte that is set while a repair is owed.
 const OWED: usize = "change: 0\nowed: ".len();
 pub(super) const NO: u8 = b'0';
 pub(super) const YES: u8 = b'1';
@@ -18,7 +18,7 @@ pub(super) const YES: u8 = b'1';
 /// kill of the process, as the pages of the database itself do.
 #[derive(Debug, Default)]
 pub(crate) struct ChangeFlag {
-    /// None if the marker is not mapped: changes are then not recorded.
+    /// The mapped marker; none if it cannot be mapped: changes are then not recorded.
     page: Option<MarkerPage>,
     needs_repair: AtomicBool,
 }
@@ -28,12 +28,12 @@ impl ChangeFlag {
         Self { page, needs_repair: AtomicBool::new(needs_repair) }
     }
 
-    /// Must be called before each change.
+    /// Records that a change begins. Must be called before each change.
     pub(crate) fn begin(&self) {
         self.set(CHANGE, YES);
     }
 
-    /// Must be called after each change that succeeded. Does nothing while a repair is owed.
+    /// Records that a change has succeeded. Does nothing while a repair is owed.
     pub(crate) fn end(&self) {
         if !self.needs_repair() {
             self.set(CHANGE, NO);

@@ -6,12 +6,12 @@
 //!
 //! **What a kill leaves.** One change takes several writes, the header last. A process killed *between* two changes
 //! leaves a sound file. A process killed *within* one can leave a file that looks sound and is not: a bucket that the
-//! directory does not name yet, or a block that is both in use and on the list of free blocks. The marker tells the two
-//! apart: a byte of it, mapped into memory, is set before each change and cleared after it ([`ChangeFlag`]).
+//! directory does not name yet, or a block that is both in use and on the list of free blocks. The marker distinguishes
+//! the two: a byte of it, mapped into memory, is set before each change and cleared after it ([`ChangeFlag`]).
 //!
-//! **When the marker is believed.** It names the database file (device, inode, time of creation) and the boot of the
-//! machine. For another file, such as a copy made in the middle of a change, or after a crash of the machine, which
-//! may keep some pages and lose others, the change byte says nothing and the database is repaired.
+//! **When the marker is trusted.** It names the database file (device, inode, time of creation) and the boot of the
+//! machine. For another file, such as a copy made in the middle of a change, or after a crash of the machine, which may
+//! keep some pages and lose others, the change byte proves nothing and the database is repaired.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -73,7 +73,7 @@ impl Marker {
         fs::symlink_metadata(&self.path).is_ok()
     }
 
-    /// Returns what the marker says about this database file.
+    /// Returns the state of this database file according to the marker.
     pub(crate) fn state(&self, database: &File) -> MarkerState {
         if !self.exists() {
             return MarkerState::Absent;
@@ -93,7 +93,7 @@ impl Marker {
     }
 
     /// Creates a new marker for this database file, which may still need a repair. If that fails, changes are not
-    /// recorded: the caller must tell the operator what a kill then means.
+    /// recorded: the caller must report the consequence of a kill to the operator.
     pub(crate) fn set(&mut self, database: &File, needs_repair: bool) -> io::Result<()> {
         self.flag = Arc::new(ChangeFlag::new(None, needs_repair));
         let owed = if needs_repair { YES } else { NO };

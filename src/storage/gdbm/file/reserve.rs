@@ -57,7 +57,7 @@ struct ReserveRefusal {
     at: Instant,
 }
 
-/// A change of state that the operator must be told.
+/// A change of state that must be reported to the operator.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReserveNews {
     /// No change.

@@ -21,7 +21,7 @@ use super::reserve::file_size_limit;
 /// Length of a new tail in bytes: room for ten million records. Mapping the file again waits for an fsync, so it must
 /// be rare.
 const TAIL: u64 = if usize::BITS >= 64 { 1 << 30 } else { 16 << 20 };
-/// Length of the rest of the tail at which a new one is made.
+/// Remaining length of the tail at which a new one is made.
 const MIN_REST: u64 = 4 << 20;
 
 /// The tail of one open file.
@@ -48,7 +48,7 @@ impl Tail {
         Self { file, end: 0, state: TailState::Without }
     }
 
-    /// Makes a tail with the next change, if the header says where the used part ends.
+    /// Makes a tail with the next change, if the header has the end of the used part.
     pub(crate) fn begin(&mut self) {
         if matches!(Header::read(&self.file), Ok(Some(_))) {
             self.state = TailState::Mapped;
@@ -74,7 +74,7 @@ impl Tail {
             TailState::Extended => {
                 self.state = TailState::Mapped;
                 if let Err(error) = handle.map_anew() {
-                    // As with a limit of the address space. The library goes on with system calls. It must not be
+                    // As with a limit of the address space. The library continues with system calls. It must not be
                     // asked to map the file again, because it would then extend the file itself.
                     warn!(
                         "cannot map the database file beyond its used part ({error}), which makes reports several \

@@ -13,8 +13,8 @@ use crate::storage::gdbm::file::reserve;
 use crate::storage::gdbm::repair::rewrite::Repair;
 
 impl FileOpener<'_> {
-    /// Locks the database file. Creates an empty one if neither the marker nor the note of another disk says that there
-    /// was one. Returns whether it was created.
+    /// Locks the database file. Creates an empty one if neither the marker nor the note of another disk shows that
+    /// there was one. Returns whether it was created.
     pub(super) fn lock(
         &self,
         location: &DatabasePath,

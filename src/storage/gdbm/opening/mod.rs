@@ -51,7 +51,7 @@ impl FileOpener<'_> {
     /// Locks the file, creates or repairs it if that is needed, opens it, and sets its marker.
     ///
     /// A repair that fails for lack of room or rights does not prevent the start if the library accepts the file: the
-    /// marker then says that a repair is owed.
+    /// marker then records that a repair is owed.
     ///
     /// # Errors
     ///
@@ -117,7 +117,7 @@ impl FileOpener<'_> {
     }
 }
 
-/// Sets the marker. Returns whether that succeeded, and otherwise tells the operator what a kill now means.
+/// Sets the marker. Returns whether that succeeded, and otherwise warns the operator of the consequence of a kill.
 fn set_marker(marker: &mut Marker, file: &File, needs_repair: bool) -> bool {
     let Err(error) = marker.set(file, needs_repair) else { return true };
     let then = match marker.state(file) {

@@ -1,4 +1,4 @@
-//! The repair at the start: whether one is needed, and what the operator is told about it.
+//! The repair at the start: whether one is needed, and the log lines about it.
 
 use std::fmt;
 use std::fs::File;

@@ -1,9 +1,8 @@
 //! Remains: records in a file that the library does not find.
 //!
 //! The library changes a file in several writes, the header last. After a kill in the middle of a bucket split, its
-//! recovery does not find the new bucket and misses all its records. They are in the file all the same, each a key
-//! followed by its text. So the whole file is scanned for records, and those whose digest the recovered file lacks are
-//! restored.
+//! recovery does not find the new bucket and misses all its records. They are still in the file, each a key followed by
+//! its text. So the whole file is scanned for records, and those whose digest the recovered file lacks are restored.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -89,7 +88,7 @@ fn missing(
     Ok(missing)
 }
 
-/// Moves the candidates that are to be restored from `found` to `missing`.
+/// Moves the candidates that must be restored from `found` to `missing`.
 fn keep_missing(
     open: &mut OpenFile,
     file: &File,

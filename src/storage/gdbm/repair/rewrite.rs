@@ -6,7 +6,7 @@
 //! file is renamed over it. A kill at any point leaves the old or the new file, and besides only leftovers named
 //! `NAME.repair*`, which the next start removes.
 //!
-//! Steps: link or copy the file to `NAME.repair`; let the library recover that; delete entries that a kill has left
+//! Steps: link or copy the file to `NAME.repair`; make the library recover that; delete entries that a kill has left
 //! half written (`entries`); restore records that the library did not find (`remains`); replace (`replace`).
 
 use std::fs::{self, File, OpenOptions};
@@ -39,9 +39,9 @@ const BUCKETS_OF_ONE_CHANGE: usize = 2;
 /// The purpose of a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RepairKind {
-    /// At the start of a server, after a kill within one change, or after something worse.
+    /// At the start of a server, after a kill within one change, or after other damage.
     Start { is_one_change: bool },
-    /// On demand. A sound file is left alone, unless its marker or tail says that it is not sound.
+    /// On demand. A sound file is left alone, unless its marker or tail shows that it may be damaged.
     Recover { is_doubtful: bool },
     /// Only what the library finds: no trace of deleted records stays in the file.
     Compact,
@@ -141,7 +141,7 @@ impl Repair<'_> {
         }
     }
 
-    /// Copies the file.
+    /// Copies the file to `name`, with room left for the recovered file.
     fn copy(&self, original: &File, name: &Path) -> Result<File, RepairError> {
         if !self.location.has_room(2 * size_of(original)?)? {
             return Err(RepairError::NoRoom);
@@ -212,7 +212,7 @@ impl Repair<'_> {
         Ok(repaired)
     }
 
-    /// Lets the library recover the file under its second name. Returns the handle on the result.
+    /// Makes the library recover the file under its second name. Returns the handle on the result.
     fn recover(
         &self,
         original: &File,

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use super::*;
 use crate::storage::gdbm::file::tail;
 
-/// The file is like that of a process killed between two changes.
+/// Tests a file as a process killed between two changes leaves it.
 #[test]
 fn empty_tail_left_by_a_kill_is_cut_off() {
     let directory = tempfile::tempdir().unwrap();
@@ -38,7 +38,7 @@ fn data_in_a_tail_is_kept_for_the_repair() {
     assert_eq!(counts_of(&engine, 1..4), [1, 1, 0]);
 }
 
-/// After the file is closed, other programs accept it.
+/// Also checks that other programs accept the file once it is closed.
 #[test]
 fn open_file_is_longer_but_takes_no_more_disk_space() {
     let directory = tempfile::tempdir().unwrap();
