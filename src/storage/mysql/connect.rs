@@ -16,10 +16,10 @@ use crate::storage::remote::tls::{self, TrustedCertificates};
 const SOCKET_VARIABLE: &str = "MYSQL_UNIX_PORT";
 /// The usual paths of a local server's socket: Debian, Red Hat, built from source.
 const SOCKETS: [&str; 3] = ["/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"];
-/// Required, because a server configured with `autocommit = 0` would never commit the counts.
+/// Session setting that is required: a server configured with `autocommit = 0` would never commit the counts.
 const COMMIT: &str = "autocommit = 1";
-/// Set if the server supports them: statements stop waiting for locks soon after their batch has timed out, and no SQL
-/// mode changes the meaning of statements.
+/// Session settings for servers that support them: statements stop waiting for locks soon after their batch has timed
+/// out, and no SQL mode changes the meaning of statements.
 const OPTIONAL_SETTINGS: [&str; 3] =
     ["innodb_lock_wait_timeout = 1", "lock_wait_timeout = 1", "sql_mode = ''"];
 
@@ -100,7 +100,7 @@ impl MySqlTarget {
     }
 }
 
-/// Why a new connection could not be opened.
+/// Reason why a new connection could not be opened.
 pub(super) enum MySqlConnectError {
     /// The limit of connections on the server, or of file descriptors in this process, is reached.
     Limit(String),

@@ -20,7 +20,7 @@ use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, BatchEntry};
 use pyzor_wire::digest::Digest;
 
-/// The connection pool, and what earlier statements have shown about the table.
+/// The connection pool, and the results of earlier statements: hung rows and statement sizes.
 pub(super) struct MySqlCore {
     pub(super) pool: Arc<ConnectionPool>,
     statement_size: Mutex<StatementSize>,
@@ -28,7 +28,7 @@ pub(super) struct MySqlCore {
     pub(super) refusals: Refusals,
     /// Whether the server denied a statement that a new connection might be allowed to run.
     is_denied: AtomicBool,
-    /// When all connections were last replaced because of a denied statement.
+    /// Time at which all connections were last replaced because of a denied statement.
     renewed: Mutex<Option<Instant>>,
 }
 

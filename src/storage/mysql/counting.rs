@@ -117,7 +117,7 @@ impl MySqlCore {
             if !matches!(outcome, Err(StatementError::ConnectionLost(_))) {
                 self.pool.presence().seen();
             }
-            // The time of a refused statement says nothing about a complete one.
+            // The time of a refused statement is no measure of a complete one.
             if outcome.is_ok() {
                 self.statement_size().took(rows, start.elapsed(), Instant::now());
             }

@@ -1,10 +1,10 @@
-//! Errors of statements, sorted by what they mean for the batch.
+//! Errors of statements, classified by their effect on the batch.
 
 use mysql_async::{Error, ServerError};
 
 use super::connect::connect_error;
 
-/// Why a statement failed.
+/// Reason why a statement failed.
 pub(super) enum StatementError {
     /// The connection failed, so the outcome of the statement is unknown.
     ConnectionLost(String),

@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(60);
 const SLICE: usize = 1000;
 /// The most records that one statement deletes. Other clients wait for its locks.
 const DELETED_AT_ONCE: usize = 100;
-/// A run fails if other clients hold locks on more expired rows than this.
+/// Number of expired rows locked by other clients above which a run fails.
 const MOST_LOCKED: u64 = 10;
 /// The shortest pause between two statements. A pause is at least as long as the statement before it.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -133,7 +133,7 @@ impl TableExpiry<'_> {
         let here = Timestamp::now().seconds();
         if here.abs_diff(there) > MOST_APART {
             warn!(
-                "this machine's clock is {} s {} the clock of the MySQL server {}: set the wrong one; until then \
+                "this machine's clock is {} s {} the clock of the MySQL server {}: correct the wrong one; until then \
                  records expire by the earlier one",
                 here.abs_diff(there),
                 if here > there { "ahead of" } else { "behind" },

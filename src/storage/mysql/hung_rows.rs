@@ -27,7 +27,7 @@ pub(super) type RowAmount = (Digest, u32);
 #[derive(Debug, Default)]
 pub(super) struct HungRows {
     known: HashMap<Digest, Suspicion>,
-    /// When a refused row was last tried. Each attempt may take until the time limit.
+    /// Time at which a refused row was last tried. Each attempt may take until the time limit.
     tried: Option<Instant>,
     /// The number of statements in a row that timed out.
     in_a_row: u32,

@@ -37,7 +37,7 @@ use super::{Batch, BatchProgress, BoxFuture, Engine, EngineOpenError, EngineOpen
 
 /// The default of `DBConnections`.
 const CONNECTIONS: usize = 4;
-/// If even the quickest statement takes this long, the starts of batches are spread over time.
+/// Time of the quickest statement from which on the starts of batches are spread over time.
 const LONG: Duration = Duration::from_millis(100);
 
 /// The MySQL engine.
@@ -140,7 +140,7 @@ impl Engine for MySql {
         self.shared.pool.presence().epoch().is_some()
     }
 
-    /// Never resolves, because an unavailable server can always come back.
+    /// Never resolves, because an unavailable server can always become available again.
     fn failed(&self) -> BoxFuture<'_, String> {
         Box::pin(std::future::pending())
     }

@@ -140,7 +140,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Closes all idle connections with a proper goodbye, and refuses new ones.
+    /// Closes all idle connections properly (`COM_QUIT`), and refuses new ones.
     pub(super) async fn close(&self) {
         self.permits.close();
         while let Some(connection) = self.pop() {

@@ -43,7 +43,7 @@ impl TableShape {
         self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
     }
 
-    /// Returns why records cannot be read or cannot be told apart; `None` if they can.
+    /// Returns why records cannot be read or distinguished; `None` if they can.
     pub(super) fn why_unreadable(&self) -> Option<String> {
         let table = &self.table;
         let wanted = [&["digest"][..], &COUNTS, &TIMES].concat();

@@ -1,14 +1,14 @@
 //! Adapts the number of rows per statement, so that a statement ends in time.
 //!
 //! A statement has a fixed cost (a disk sync, the network) and a cost per row. Only the second makes smaller statements
-//! quicker. The two are told apart by comparing statements of different sizes: the size follows the cost of the rows
+//! quicker. The two are separated by comparing statements of different sizes: the size follows the cost of the rows
 //! alone, because a high fixed cost is best spread over many rows.
 
 use std::time::{Duration, Instant};
 
-/// If the rows of a statement take longer than this, statements become smaller.
+/// Time for the rows of a statement above which statements become smaller.
 const SLOW: Duration = Duration::from_millis(200);
-/// If the rows of a statement take less than this, statements become larger.
+/// Time for the rows of a statement below which statements become larger.
 const QUICK: Duration = Duration::from_millis(50);
 /// The time for which a statement is compared with others.
 const MEMORY: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ pub(super) struct StatementSize {
     most: usize,
     /// The quickest recent statement of each size class.
     quickest: [Option<StatementTime>; SIZES],
-    /// The rows of the last statement that timed out, and when that was.
+    /// The rows of the last statement that timed out, and the time of the timeout.
     timed_out: Option<(usize, Instant)>,
 }
 
@@ -62,11 +62,11 @@ impl StatementSize {
         self.remember(sample);
         let (quick, slow) = (QUICK.as_secs_f64(), SLOW.as_secs_f64());
         match own {
-            // Only statements of nearly the present size count: smaller ones say little, larger ones are outdated.
+            // Only statements of nearly the present size count: smaller ones are no measure, larger ones are outdated.
             Some(own) if own > slow && rows <= self.rows && rows * 2 > self.rows => self.shrink(rows / 2),
             Some(own) if own <= quick => self.grow(rows, now),
             Some(_) => {}
-            // Nothing to compare with yet: another size will tell. One row cannot become fewer.
+            // Nothing to compare with yet: try another size. One row cannot become fewer.
             None if sample.seconds <= slow || rows == 1 => self.grow(rows, now),
             None if rows <= self.rows && rows * 2 > self.rows => self.shrink(rows / 2),
             None => {}
@@ -75,7 +75,7 @@ impl StatementSize {
 
     /// Records that a statement timed out, and reduces the size.
     pub(super) fn timed_out(&mut self, rows: usize, now: Instant) {
-        // A single row is probably locked, which says nothing about other rows.
+        // A single row is probably locked, which is no sign that other rows are slow.
         if rows > self.rows || rows == 1 {
             return;
         }

@@ -154,7 +154,6 @@ impl MySqlServer {
     }
 }
 
-/// Returns the default port.
 pub(super) fn default_port() -> u16 {
     std::env::var(PORT_VARIABLE).ok().and_then(|port| port.parse().ok()).unwrap_or(PORT)
 }

@@ -85,12 +85,12 @@ impl Bulk for MySqlBulk {
         })
     }
 
-    /// None, because the server converts all dates from and to seconds since the epoch.
+    /// Returns none, because the server converts all dates from and to seconds since the epoch.
     fn zone(&self) -> Option<TimeZone> {
         None
     }
 
-    /// None, because opening waits for the lock that a killed run's last statement holds.
+    /// Returns false, because opening waits for the lock that a killed run's last statement holds.
     fn has_stragglers(&self) -> bool {
         false
     }
