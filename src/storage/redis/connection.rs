@@ -135,7 +135,7 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Connects with TLS, and verifies the server as the URL says.
+/// Connects with TLS, and verifies the server unless the URL has `verify=no`.
 async fn connect_tls(host: &str, port: u16, tls: &Tls) -> Result<TlsStream<TcpStream>, ConnectError> {
     let (name, client) = (tls::server_name(host)?, tls.client()?);
     let stream = connect_tcp(host, port).await.map_err(|error| ConnectError::temporary(error.to_string()))?;

@@ -19,7 +19,7 @@ use crate::storage::remote::presence::time_left;
 use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, BatchEntry, StorageError};
 
-/// How often a command is sent at most, because of referrals and of a server that does not have the script.
+/// Maximum number of times that a command is sent, because of referrals and of a server that does not have the script.
 const ROUNDS: usize = 5;
 
 /// Maximum number of digests that one call of the script counts. Redis does nothing else during the call. In a cluster

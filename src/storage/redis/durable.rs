@@ -14,13 +14,13 @@ use super::topology::SLOTS;
 use crate::record::Record;
 use crate::storage::bulk::BulkError;
 
-/// How long to wait for an fsync of the append-only file. With `appendfsync no` there is none.
+/// Maximum wait for an fsync of the append-only file. With `appendfsync no` there is none.
 const SYNC: Duration = Duration::from_secs(5);
 /// Number of keys to try for a write to a node, because slots of some may be moving.
 const PROBES: usize = 16;
 /// The end of error messages about servers that cannot be made durable.
 const OVERRIDE: &str =
-    "or run this with --no-durability, which deletes records before the others are on disk";
+    "or run this with --no-durability, which deletes records before they are on the disk of the destination";
 
 impl RedisBulk {
     /// Returns an error if a server keeps nothing on disk, or evicts records when its memory is full.
@@ -52,8 +52,8 @@ impl RedisBulk {
                     let name = self.name(node);
                     let why = error.details().unwrap_or_default();
                     warn!(
-                        "cannot see whether {name} writes snapshots: CONFIG GET save is refused ({why}): check that \
-                         save is set there"
+                        "cannot determine whether {name} writes snapshots: CONFIG GET save is refused ({why}): check \
+                         that save is set there"
                     );
                     continue;
                 }
@@ -127,7 +127,7 @@ impl RedisBulk {
         Ok(false)
     }
 
-    /// Has the append-only file rewritten, which ends with an fsync.
+    /// Makes the server rewrite the append-only file, which ends with an fsync.
     async fn rewrite_file(&self, node: &RedisNode) -> Result<(), BulkError> {
         let mut rewriting = redis::pipe();
         rewriting.cmd("BGREWRITEAOF");
@@ -136,7 +136,7 @@ impl RedisBulk {
             .await
     }
 
-    /// Has a snapshot written, which ends with an fsync.
+    /// Makes the server write a snapshot, which ends with an fsync.
     async fn save(&self, node: &RedisNode) -> Result<(), BulkError> {
         let mut saving = redis::pipe();
         saving.cmd("BGSAVE");

@@ -91,7 +91,7 @@ fn check_numbers(values: &[Value], record: &Record) {
     }
 }
 
-/// Checks that a stored record is read back as [`RecordForm::read_back`] says.
+/// Checks that a stored record is read back as [`RecordForm::read_back`] predicts.
 fn check_written(form: &RecordForm, record: &Record) {
     let record = map_tallies(record, |_, tally| map_times(tally, |time| Some(form.clamp(time))));
     let expected = map_tallies(&record, |_, tally| map_times(tally, |time| form.read_back(time)));

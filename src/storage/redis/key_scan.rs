@@ -24,11 +24,10 @@ use crate::storage::bulk::Cursor;
 
 /// Maximum `COUNT` of a `SCAN`, during which the server does nothing else.
 const KEYS_PER_SCAN: usize = 1000;
-/// How often servers that have received keys are visited again.
+/// Maximum number of times that servers that have received keys are scanned again.
 pub(super) const REPETITIONS: usize = 20;
 /// The error if servers still receive keys after [`REPETITIONS`].
-pub(super) const SLOTS_MOVE: &str =
-    "its slots move all the time: run this again when resharding has finished";
+pub(super) const SLOTS_MOVE: &str = "its slots keep moving: run this again when resharding has finished";
 
 /// A scan in progress.
 pub(super) struct KeyScan {
@@ -60,7 +59,7 @@ impl RedisBulk {
         let mut scan = match (from, current.take()) {
             (None, _) => self.begin().await?,
             (Some(from), Some(scan)) if scan.position() == from => scan,
-            _ => return Err(self.failed("the scan to continue does not exist any more")),
+            _ => return Err(self.failed("the scan to continue no longer exists")),
         };
         let Some(node) = scan.left.front() else { return Ok((Vec::new(), None)) };
         let mut scanning = redis::pipe();

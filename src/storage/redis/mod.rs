@@ -132,14 +132,14 @@ impl Engine for Redis {
         i64::MAX
     }
 
-    /// A cluster is available if any of its nodes is.
+    /// Returns whether any server is available: a cluster can work with some of its nodes.
     fn is_available(&self) -> bool {
         let topology = self.shared.topology.load();
         let nodes = topology.nodes();
         nodes.is_empty() || nodes.iter().any(|node| node.presence().epoch().is_some())
     }
 
-    /// Never: a remote store may always come back.
+    /// Never resolves, because an unavailable server can always become available again.
     fn failed(&self) -> BoxFuture<'_, String> {
         Box::pin(std::future::pending())
     }

@@ -66,7 +66,6 @@ impl RecordForm {
         }
     }
 
-    /// Returns the engine's name.
     pub(super) fn engine(&self) -> &'static str {
         match self.kind {
             FormKind::Hash => "redis",
@@ -90,12 +89,10 @@ impl RecordForm {
         }
     }
 
-    /// Returns the key of a digest.
     pub(super) fn key(&self, digest: Digest) -> Vec<u8> {
         [self.prefix().as_bytes(), &digest.to_hex()].concat()
     }
 
-    /// Returns a key without the prefix.
     pub(super) fn without_prefix<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         key.strip_prefix(self.prefix().as_bytes()).unwrap_or(key)
     }

@@ -13,7 +13,7 @@ use crate::storage::remote::start::NO_ANSWER;
 
 /// Time to connect to a node that another one refers to.
 const REFERRED_NODE_LIMIT: Duration = Duration::from_millis(300);
-/// How long the address of a node without a name is cached.
+/// Time for which the address of a node without a name is cached.
 const UNNAMED_PERIOD: Duration = Duration::from_secs(1);
 
 /// The node to which a `MOVED` or `ASK` error refers.

@@ -19,12 +19,12 @@ use crate::storage::remote::start::{ConnectError, NO_ANSWER};
 
 /// Time limit for the answer of one sentinel, and for one name lookup.
 const LIMIT: Duration = Duration::from_millis(300);
-/// How long to wait for a majority if no known master can be used.
+/// Maximum wait for a majority if no known master can be used.
 const MAJORITY_LIMIT: Duration = Duration::from_secs(5);
-/// How long the result of a name lookup is cached.
+/// Time for which the result of a name lookup is cached.
 const NAMES_PERIOD: Duration = Duration::from_secs(5);
 
-/// The sentinels of a service, and what they said before.
+/// The sentinels of a service, and the results of earlier votes and name lookups.
 pub(super) struct Sentinels {
     addresses: Vec<RedisAddress>,
     service: String,

@@ -12,7 +12,7 @@ use crate::storage::bulk::BulkError;
 
 /// Prefix of the connection names of all runs.
 const PREFIX: &str = "pyzor-migrate.";
-/// How long to wait for another run. The connection of a killed run stays until the server has executed its commands.
+/// Maximum wait for another run. The connection of a killed run stays until the server has executed its commands.
 const OTHERS_LIMIT: Duration = Duration::from_secs(60);
 
 impl RedisBulk {
@@ -101,8 +101,8 @@ impl RedisBulk {
         warn!(
             "{}",
             self.failed(&format!(
-                "cannot see whether another pyzor-migrate is writing to this database: {} {}: allow the account CLIENT \
-                 SETNAME and CLIENT LIST",
+                "cannot determine whether another pyzor-migrate is writing to this database: {} {}: allow the \
+                 account CLIENT SETNAME and CLIENT LIST",
                 error.code(),
                 error.details().unwrap_or_default()
             ))

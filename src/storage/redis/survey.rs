@@ -168,7 +168,7 @@ async fn survey(shared: &RedisCore, topology: &Topology) -> Result<(), ConnectEr
 }
 
 /// Queries some available nodes, and returns the owners of slots that most of them list, because a node that is cut off
-/// from the others lists former owners. If no node answers, queries a configured node: the whole cluster may have
+/// from the cluster lists former owners. If no node answers, queries a configured node: the whole cluster may have
 /// moved.
 async fn ask_some(shared: &RedisCore, topology: &Topology) -> Result<SlotShares, ConnectError> {
     let present = topology.nodes().iter().filter(|node| node.presence().epoch().is_some());
@@ -220,8 +220,8 @@ pub(super) async fn look_for_foreign_keys(shared: Arc<RedisCore>) {
         sample(&shared, shared.form.prefix(), |key| !is_digest(shared.form.without_prefix(key))).await;
     if foreign > 0 {
         warn!(
-            "the database {place} has keys that are not lower-case digests, {foreign} of those checked, which are not \
-             served: use pyzor-migrate to repair, merge or skip them into another database"
+            "the database {place} has keys that are not lower-case digests, {foreign} of those checked, which are \
+             ignored: migrate to another database with pyzor-migrate to repair, merge or skip them"
         );
     }
 }

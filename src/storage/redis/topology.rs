@@ -143,8 +143,8 @@ fn ip(node: &[Value]) -> Option<String> {
     redis::from_redis_value(pairs.find(is_ip)?[1].clone()).ok()
 }
 
-/// CRC-16/XMODEM of a key, which the cluster specification uses to assign slots. Our keys have no braces (hash tags),
-/// so the whole key is hashed.
+/// CRC-16/XMODEM of a key, which the cluster specification uses to assign slots. Keys of records have no braces (hash
+/// tags), so the whole key is hashed.
 fn crc16(key: &[u8]) -> u16 {
     key.iter().fold(0, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
