@@ -42,7 +42,7 @@ pub struct Put {
     pub digest: Digest,
     /// The record.
     pub record: Record,
-    /// The time at which it expires, in engines whose store expires records by itself; none: never.
+    /// The time at which it expires, in engines whose store deletes expired records; none: never.
     pub expires: Option<Timestamp>,
     /// The value in a source of the same engine, which may be more exact than `record`.
     pub held: Option<Vec<u8>>,
@@ -146,7 +146,7 @@ pub trait Bulk: Send + Sync {
     /// Deletes items whose stored value has not changed.
     fn delete(&self, items: Vec<Item>) -> BulkFuture<'_, Vec<ChangeOutcome>>;
 
-    /// Makes all changes durable, unless the store does that by itself.
+    /// Makes all changes durable, unless the store does so without a request.
     fn sync(&self) -> BulkFuture<'_, ()>;
 
     /// Returns whether changes are durable only after [`Bulk::bring_to_disk`], which takes too long to be called

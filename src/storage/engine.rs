@@ -65,8 +65,8 @@ pub trait Engine: Send + Sync {
     /// Waits until the engine can no longer work in this process. Returns the reason in one line.
     fn failed(&self) -> BoxFuture<'_, String>;
 
-    /// Begins to delete expired records, if the store does not do that by itself. Must be called only after everything
-    /// else at the start has succeeded, so that a failed start deletes nothing.
+    /// Begins to delete expired records, unless the store does so itself. Must be called only after everything else at
+    /// the start has succeeded, so that a failed start deletes nothing.
     fn begin_expiry(&self) {}
 
     /// Makes everything durable and ends all background work.

@@ -97,7 +97,7 @@ impl DsnUrl {
         }
     }
 
-    /// Returns an error if any parameter is left.
+    /// Returns an error if any parameter has not been taken.
     pub(crate) fn finish(&self, known: &str) -> Result<(), DsnError> {
         match self.query.first() {
             None => Ok(()),

@@ -17,7 +17,7 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    /// `store` is the name for messages.
+    /// Returns a log whose messages call the store `store`.
     pub(crate) fn new(store: String) -> Self {
         Self { store, allowance: Mutex::new(Allowance::per_minute(10)) }
     }

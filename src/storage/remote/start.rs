@@ -10,7 +10,7 @@ use tracing::warn;
 use super::presence::with_lookup_hint;
 use crate::storage::EngineOpenError;
 
-/// How long to wait for the store at startup.
+/// Maximum wait for the store at startup.
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// Interval of the attempts and of the log lines.
 const STEP: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ pub(crate) struct ConnectError {
 }
 
 impl ConnectError {
-    /// An error that may go away by itself.
+    /// An error that a later attempt may not have.
     pub(crate) fn temporary(why: impl Into<String>) -> Self {
         Self { why: why.into(), is_permanent: false }
     }

@@ -17,17 +17,18 @@ use super::start::NO_ANSWER;
 use crate::logging::allowance::{Allowance, withheld_note};
 use keeper::RETRY_PERIOD;
 
-/// How long a request may wait for the store: a little less than the second that clients wait.
+/// Maximum wait of a request for the store, well below the 5 seconds that clients wait by default.
 pub(crate) const LIMIT: Duration = Duration::from_millis(900);
 /// Minimum time for the store, even if the request has waited elsewhere before.
 const LEAST: Duration = Duration::from_millis(100);
-/// A store that is lost again within this time after its return is retried after a pause, which doubles each time.
+/// Time after a store's return within which another loss counts as a relapse: the first retry then waits for a pause,
+/// which doubles each time.
 const SETTLED: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// When an outage is logged again, if its reason does not change before.
+/// Time after which an outage is logged again, if its reason has not changed.
 const FIRST_REMINDER: Duration = Duration::from_secs(5);
 const REMINDER: Duration = Duration::from_secs(60);
-/// A store that has answered within this time is available, even if one operation times out.
+/// Time for which an answer proves that the store is available, even if one operation times out.
 const RECENT: Duration = Duration::from_millis(700);
 
 /// The availability of a store, and its log lines.
