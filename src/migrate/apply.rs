@@ -16,7 +16,7 @@ use pyzor_wire::digest::Digest;
 type Pending = (usize, Addition);
 
 impl Transfer<'_> {
-    /// Carries out each plan, and returns its outcome. [`ChangeOutcome::Changed`] is left only after [`ATTEMPTS`].
+    /// Carries out each plan, and returns its outcome. [`ChangeOutcome::Changed`] remains only after [`ATTEMPTS`].
     pub(super) async fn apply(
         &mut self,
         plans: &[DigestPlan],
@@ -67,7 +67,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Reads records that another writer has changed, to add to what they are now.
+    /// Reads records that another writer has changed, to add to their present counts.
     async fn read_again(
         &self,
         changed: Vec<Pending>,
@@ -100,7 +100,7 @@ fn found_before(addition: &Addition) -> Record {
     record.copied().unwrap_or_default()
 }
 
-/// Stores in the journal what is about to be added.
+/// Stores in the journal the additions that are about to be made.
 fn begin(journal: &Journal, plans: &[DigestPlan], pending: &[Pending]) -> Result<(), MigrateError> {
     let unconfirmed = pending.iter().map(|(_, addition)| {
         let (before, added) = (found_before(addition), &addition.record);
@@ -118,7 +118,7 @@ fn begin(journal: &Journal, plans: &[DigestPlan], pending: &[Pending]) -> Result
     Ok(block_in_place(|| journal.begin(&unconfirmed, &under_way))?)
 }
 
-/// Reads back what has been written, and refuses the plans whose record is not there completely.
+/// Reads back the written records, and refuses the plans whose record is missing or incomplete.
 pub(super) async fn read_back(
     plans: &[DigestPlan],
     outcomes: &mut [ChangeOutcome],

@@ -18,7 +18,8 @@ pub(super) fn difference(expected: &Record, found: Option<&Item>) -> Option<Stri
     )
 }
 
-/// Describes what a record lacks of the expected one, to which servers may have added more; none if nothing.
+/// Describes the counts and times of the expected record that a record lacks; none if it lacks nothing. Servers may
+/// have added more.
 pub(super) fn lacks(expected: &Record, found: Option<&Item>) -> Option<String> {
     let found = match readable(found) {
         Ok(found) => found,

@@ -1,4 +1,4 @@
-//! Copies records: stores them in the destination and replaces what is there.
+//! Copies records: stores them in the destination, and replaces existing ones.
 
 use tokio::task::{JoinHandle, block_in_place};
 

@@ -1,7 +1,7 @@
 //! `pyzor-migrate`: moves the records of one database to another, between any two engines.
 //!
-//! A copy reads the source and stores each record in the destination, replacing what is there. A move (`--delete`) and
-//! a merge (`--merge`) add to the destination and keep a journal, so that they can be killed at any moment and run
+//! A copy reads the source and stores each record in the destination, replacing an existing one. A move (`--delete`)
+//! and a merge (`--merge`) add to the destination and keep a journal, so that they can be killed at any moment and run
 //! again, and each report is still counted exactly once. One batch of a move or a merge:
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! How much of one source key has been moved, and how much of its present record has not.
+//! The counts of one source key that have been moved, and those of its present record that have not.
 //!
 //! While a record exists, its counts only grow and its first time stays the same. So if 5 reports have been moved and
 //! the record now has 8 with the same first time, 3 are new. A record that was deleted and then reported again is

@@ -2,11 +2,11 @@
 //!
 //! The order of the steps makes it safe to kill the program between any two of them and run it again:
 //!
-//! 1. The journal stores what is about to be added ([`Journal::begin`]); then the destination adds it and syncs. After a
+//! 1. The journal stores the counts to be added ([`Journal::begin`]); then the destination adds them and syncs. After a
 //!    kill, [`super::recovery`] finds out which additions were made.
 //! 2. The journal stores how much of each key has been moved ([`Journal::finish`]). From here on a rerun adds only what
 //!    is new.
-//! 3. A record is deleted from the source only after step 2, and only if it is still what was read. After a kill, the
+//! 3. A record is deleted from the source only after step 2, and only if it has not changed since. After a kill, the
 //!    next run finds the record moved completely, adds nothing, and deletes it.
 //! 4. The journal marks the key as deleted, so that a record that appears under it later counts from 0.
 
@@ -31,10 +31,10 @@ const QUIET_SECONDS: i64 = 3600;
 /// Pause before a pass that looks at recently changed records again.
 pub(super) const PAUSE: Duration = Duration::from_secs(3);
 
-/// What has become of a batch in the destination.
+/// Outcome of a batch in the destination.
 #[derive(Default)]
 struct AppliedBatch {
-    /// Keys of which something was added, with all that has been moved of them.
+    /// Keys whose counts were added to the destination, with all counts moved so far.
     moved: Vec<(JournalKey, MovedCounts)>,
     /// Records that the destination has completely and durably.
     to_delete: Vec<(JournalKey, Item)>,

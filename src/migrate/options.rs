@@ -11,7 +11,7 @@ use crate::optparse::{self, Arguments, CommandLine};
 use crate::settings::Environment;
 use crate::storage;
 
-/// Maximum of `--cleanup-age` in seconds; the maximum of the server's `CleanupAge`, too.
+/// Maximum of `--cleanup-age`, in seconds. The server accepts a higher `CleanupAge`.
 const LONGEST_AGE: i64 = i32::MAX as i64;
 
 /// The checked options of a run.

@@ -14,10 +14,10 @@ use pyzor_wire::digest::Digest;
 /// The action for one digest, and the keys of the source that it is about.
 pub(super) struct DigestPlan {
     pub(super) digest: Digest,
-    /// At least one.
+    /// Records of the digest, at least one.
     pub(super) members: Vec<PlannedRecord>,
     pub(super) action: DigestAction,
-    /// Whether the destination no longer has what was moved to it before.
+    /// Whether the destination no longer has the record that was moved to it before.
     pub(super) is_gone: bool,
 }
 
@@ -51,7 +51,7 @@ impl Transfer<'_> {
         let mut moved = block_in_place(|| journal.moved(&keys))?.into_iter();
         let may_add = match self.options.merge {
             true => vec![true; digests.len()],
-            // What the destination has of a digest in the journal was moved there by an earlier batch or run.
+            // If a digest is in the journal, its record in the destination was moved there by an earlier batch or run.
             false => block_in_place(|| journal.has_moved(&digests))?,
         };
         let found = destination.read(digests.iter().map(|digest| digest.to_hex().to_vec()).collect()).await?;
@@ -99,7 +99,7 @@ fn plan_digest(
                 // It has expired in the destination, was moved on, or was lost. The source still has it, and keeps it.
                 unmoved(&members).map_or(DigestAction::Nothing, |record| DigestAction::Add(record, None))
             } else {
-                // Moves again what the destination has lost: the source has the only copy, and will delete it.
+                // Moves a record again that the destination has lost: the source has the only copy, and will delete it.
                 members.iter_mut().for_each(|member| {
                     member.moved.take_if(|moved| is_present(moved));
                 });

@@ -15,7 +15,7 @@ use crate::logging::EventText;
 /// Number of records after which a line reports progress.
 const STEP: u64 = 100_000;
 
-/// Numbers of keys or records, by what has become of them.
+/// Numbers of keys or records, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct MigrationCounts {
     /// Keys of the source whose records the destination has accepted.
@@ -71,7 +71,7 @@ impl MigrationProgress {
         }
     }
 
-    /// Whether a bar is shown, for which the number of records is of use.
+    /// Whether a bar is shown, which needs the number of records.
     pub(super) fn has_bar(&self) -> bool {
         !self.bar.is_hidden()
     }

@@ -15,7 +15,7 @@ use crate::record::{Record, Tally};
 use crate::storage::bulk::{Bulk, Item};
 use pyzor_wire::digest::Digest;
 
-/// Time that a destination gets to finish what a killed run has sent to it.
+/// Time that a destination gets to finish the operations that a killed run has sent to it.
 const SETTLING: Duration = Duration::from_secs(2);
 /// Time between two reads. The destination has settled when they agree.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -41,7 +41,8 @@ impl Transfer<'_> {
         Ok(true)
     }
 
-    /// Reads keys of the destination, and waits until it has finished what a killed process has sent to it.
+    /// Reads keys of the destination, and waits until it has finished the operations that a killed process has sent to
+    /// it.
     async fn read_settled(
         &self,
         keys: Vec<Vec<u8>>,

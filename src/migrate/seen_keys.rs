@@ -7,14 +7,15 @@ use std::hash::{BuildHasher, RandomState};
 /// records are transferred even if two keys have the same hash (probability about 1 in 400,000 for ten million keys).
 #[derive(Debug)]
 pub(super) struct SeenKeys {
-    /// None if the source returns no key twice: the set takes 10 to 20 bytes a key.
+    /// Hashes of keys that have been met; none if the source returns no key twice, because the set takes 10 to 20 bytes
+    /// a key.
     met: Option<HashSet<u64>>,
     failed: HashSet<u64>,
     hasher: RandomState,
 }
 
 impl SeenKeys {
-    /// `repeats` is whether a scan may return a key twice.
+    /// Returns an empty set. `repeats` is whether a scan may return a key twice.
     pub(super) fn new(repeats: bool) -> Self {
         Self { met: repeats.then(HashSet::new), failed: HashSet::new(), hasher: RandomState::new() }
     }

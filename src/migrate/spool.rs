@@ -1,5 +1,5 @@
-//! A temporary file for what must wait for the end of a scan: records under odd keys, because a digest may have several,
-//! and digests that differ so far. The file has no name and vanishes with the process.
+//! A temporary file for data that must wait for the end of a scan: records under odd keys, because a digest may have
+//! several, and digests that differ so far. The file has no name and vanishes with the process.
 
 use redb::{Database, Durability, TableDefinition};
 

@@ -33,7 +33,7 @@ const PASSES: u32 = 3;
 /// Number of times that a record that keeps changing is tried.
 pub(super) const ATTEMPTS: usize = 10;
 
-/// Reason why a migration cannot go on.
+/// Reason why a migration cannot continue.
 #[derive(Debug, Error)]
 pub(super) enum MigrateError {
     #[error(transparent)]
@@ -79,7 +79,7 @@ pub(super) struct SourcePass {
     pub(super) recent: u64,
     /// Number of records left in the source until the destination has them on its disk.
     pub(super) not_durable: u64,
-    /// Keys of which something was added to the destination in this pass. Empty in the first pass.
+    /// Keys whose counts were added to the destination in this pass. Empty in the first pass.
     pub(super) added: HashSet<Vec<u8>>,
 }
 
@@ -163,7 +163,7 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// Waits until what was moved is on the destination's disk, and until recent changes are no longer recent.
+    /// Waits until the moved records are on the destination's disk, and until recent changes are no longer recent.
     async fn wait_for_next_pass(&mut self) -> Result<(), MigrateError> {
         if self.awaits_disk {
             let destination = self.destination()?;

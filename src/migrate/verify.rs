@@ -98,7 +98,7 @@ impl Verification<'_> {
         }
         let suspects: Vec<Digest> =
             self.differing(&regular).await?.into_iter().map(|(at, _)| regular[at].0).collect();
-        // A digest that differs may be the sum of several keys, of which some are still to come.
+        // A digest that differs may be the sum of several keys, and the scan may not have returned all of them yet.
         block_in_place(|| spool.keep(&odd).and_then(|()| spool.suspect(&suspects)))?;
         Ok(())
     }

@@ -32,7 +32,7 @@ fn table_name(key: &JournalKey) -> Vec<u8> {
 }
 
 impl Journal {
-    /// Whether nothing has been moved and nothing is about to be.
+    /// Whether nothing has been moved and no addition is unconfirmed.
     pub(in crate::migrate) fn is_empty(&self) -> Result<bool, JournalError> {
         self.read(|transaction| {
             let is_empty =
@@ -41,7 +41,7 @@ impl Journal {
         })
     }
 
-    /// Returns what has been moved of each of these keys.
+    /// Returns the counts that have been moved for each of these keys.
     pub(in crate::migrate) fn moved(
         &self,
         keys: &[JournalKey],
@@ -54,7 +54,7 @@ impl Journal {
         })
     }
 
-    /// Returns for each digest whether something has been moved of any of its keys.
+    /// Returns for each digest whether anything has been moved from any of its keys.
     pub(in crate::migrate) fn has_moved(&self, digests: &[Digest]) -> Result<Vec<bool>, JournalError> {
         self.read(|transaction| {
             let table = transaction.open_table(MOVED)?;
@@ -67,7 +67,8 @@ impl Journal {
         })
     }
 
-    /// Stores durably what is about to be added, and what will then have been moved of each key.
+    /// Stores durably the additions that are about to be made, and the counts of each key that will then have been
+    /// moved.
     pub(in crate::migrate) fn begin(
         &self,
         unconfirmed: &[UnconfirmedAddition],
@@ -86,7 +87,7 @@ impl Journal {
         })
     }
 
-    /// Stores durably what has been moved, and that no addition is unconfirmed.
+    /// Stores durably the counts that have been moved, and that no addition is unconfirmed.
     pub(in crate::migrate) fn finish(&self, done: &[(JournalKey, MovedCounts)]) -> Result<(), JournalError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(MOVED)?;
@@ -150,7 +151,7 @@ impl Journal {
     }
 }
 
-/// Empties the tables of what is about to be added.
+/// Empties the tables of unconfirmed additions.
 fn clear_unconfirmed(transaction: &WriteTransaction) -> Result<(), RedbError> {
     transaction.delete_table(UNCONFIRMED)?;
     transaction.delete_table(UNDER_WAY)?;

@@ -3,12 +3,12 @@
 //!
 //! The journal keeps these invariants, by which each report is counted exactly once:
 //!
-//! - Before anything is added to the destination, one durable transaction ([`Journal::begin`]) stores what the
-//!   destination has, what will be added, and what will then have been moved of each key.
-//! - After the destination has synced, one durable transaction ([`Journal::finish`]) makes that the counts that have
-//!   been moved, and forgets what was about to be added.
-//! - After a kill between the two, the next run asks the destination which additions were made, and keeps the entries of
-//!   those alone ([`Journal::confirm`]). The others are planned again.
+//! - Before anything is added to the destination, one durable transaction ([`Journal::begin`]) stores the counts in the
+//!   destination, the counts to be added, and for each key the counts that will then have been moved.
+//! - After the destination has synced, one durable transaction ([`Journal::finish`]) stores the latter as the counts
+//!   that have been moved, and deletes the entries of the additions.
+//! - After a kill between the two, the next run determines which additions were made, and keeps the entries of those
+//!   alone ([`Journal::confirm`]). All other additions are planned again.
 //! - A record is deleted from the source only after `finish`, and the key is marked afterwards
 //!   ([`Journal::mark_deleted`]), so that a new record under the key counts from 0. After a kill between deletion and
 //!   mark, a new record is recognised by its times and counts (see [`super::moved_counts`]).
@@ -43,7 +43,7 @@ const CACHE: usize = 64 << 20;
 type CountPair = (i64, i64);
 /// The version of the format, and the names and time zones of both databases.
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
-/// For each key, what has been moved.
+/// For each key, the counts that have been moved.
 const MOVED: TableDefinition<'_, &[u8], MovedTallies> = TableDefinition::new("moved");
 /// For each digest of the batch that is being added: the counts in the destination before, and the counts to be added.
 const UNCONFIRMED: TableDefinition<'_, &[u8], (CountPair, CountPair)> = TableDefinition::new("doubts");
