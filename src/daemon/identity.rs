@@ -18,7 +18,7 @@ use crate::os::privileges::{self, Identity};
 use crate::settings::Settings;
 use crate::storage;
 
-/// Directories that many programs share: never suggest to give one of them to a single user.
+/// Directories that many programs share, and that no message suggests giving to a single user.
 const SHARED_DIRECTORIES: [&str; 8] =
     ["/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/var/run"];
 
@@ -144,7 +144,7 @@ impl FileTrial<'_> {
         ))
     }
 
-    /// Returns the command that lets the user create files in a directory.
+    /// Returns the command that allows the user to create files in a directory.
     fn command_to_own(&self, directory: &Path) -> String {
         let Identity { user, group, .. } = self.identity;
         if !directory.exists() {
@@ -157,7 +157,7 @@ impl FileTrial<'_> {
         }
     }
 
-    /// Returns the command that lets the user reach a path, if a directory above it denies access.
+    /// Returns the command that allows the user to reach a path, if a directory above it denies access.
     fn command_to_open_parents(&self, path: &Path) -> Option<String> {
         let parents: Vec<PathBuf> = path.ancestors().skip(1).map(Path::to_owned).collect();
         let denied = parents

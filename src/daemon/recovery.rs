@@ -51,7 +51,7 @@ pub(super) fn recover(settings: &Settings) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(_) => {
-            say("error", &"the thread that repairs the database has crashed");
+            say("error", &"the thread that repairs the database panicked");
             ExitCode::FAILURE
         }
     }

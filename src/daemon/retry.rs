@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The time between two lines that report the wait.
 const REMINDER: Duration = Duration::from_secs(1);
 
-/// An error that may pass by itself.
+/// An error that may be temporary.
 pub(super) trait Transient {
     /// Returns the time limit of retries since the first attempt; zero if the error is final.
     fn patience(&self) -> Duration;

@@ -15,7 +15,7 @@ const BLOCKING_THREADS: usize = 64;
 pub(super) fn build() -> io::Result<Runtime> {
     // Tokio would panic here as well.
     if thread::Builder::new().spawn(|| ())?.join().is_err() {
-        return Err(io::Error::other("a thread has crashed"));
+        return Err(io::Error::other("a thread panicked"));
     }
     let mut builder = Builder::new_current_thread();
     builder.enable_all().max_blocking_threads(BLOCKING_THREADS).thread_keep_alive(Duration::MAX);

@@ -19,7 +19,7 @@ use crate::os::pidfile::PidFile;
 use crate::os::signals::{Intention, Signals};
 use crate::settings::Settings;
 
-/// Prepares and serves until a signal asks the server to stop. Takes the readiness when it serves.
+/// Prepares and serves until a signal asks the server to stop. Takes `readiness` out of the option once it serves.
 pub(super) async fn serve(
     settings: &Settings,
     logs: &Logs,
@@ -71,7 +71,7 @@ async fn serve_until_stopped(
         remove_pid_file(pid_file);
     }
     watch.await.unwrap_or_else(|error| {
-        error!("the task that watches for signals has crashed: {error}");
+        error!("the task that watches for signals panicked: {error}");
         ServiceEnd::Failed
     })
 }

@@ -35,7 +35,7 @@ const UNCHANGED: &str = "the accounts and access rules in force stay unchanged";
 
 /// The reason for the end of the service.
 pub(super) enum ServiceEnd {
-    /// A signal asked for it.
+    /// A signal asked the server to stop.
     Asked,
     /// The engine or the server failed.
     Failed,
@@ -96,7 +96,7 @@ impl SignalWatch {
                 },
             }
         };
-        // Fails if the server has ended by itself.
+        // Fails if the server has ended without a request to stop.
         let _ = stop.send(());
         end
     }
@@ -151,7 +151,7 @@ impl SignalWatch {
         Ok(Reload::Running { outcome, next: None })
     }
 
-    /// Puts the loaded accounts and access rules in force, or reports why they are not.
+    /// Applies the loaded accounts and access rules, or reports why they cannot be loaded.
     fn apply(&mut self, outcome: Result<LoadOutcome, oneshot::error::RecvError>) {
         match outcome {
             Ok(Ok(loaded)) => {
@@ -161,7 +161,7 @@ impl SignalWatch {
                 info!("The accounts and the access rules have been reloaded.");
             }
             Ok(Err(error)) => error!("{error}; {UNCHANGED}"),
-            Err(_) => error!("cannot reload: the thread that reloads has crashed; {UNCHANGED}"),
+            Err(_) => error!("cannot reload: the thread that reloads panicked; {UNCHANGED}"),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The way of a received batch: datagram → admission → handler → step.
+//! The path of a received batch: datagram → admission → handler → step.
 //!
-//! Admission checks the source network and the rate limits before a datagram is parsed, and the limits on refusals and
-//! writes and the signatures counted before once the handler has decided on it.
+//! Admission checks the source network and the rate limits before a datagram is parsed, and, once the handler has
+//! decided on it, the limits on refusals and writes and the signatures of counted requests.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -21,9 +21,9 @@ use pyzor_wire::request::Request;
 
 /// The checks on received datagrams and requests that can drop them.
 pub(super) struct AdmissionControl {
-    /// None: every source is accepted, without limits.
+    /// The networks and rate limits; none: every source is accepted, without limits.
     pub(super) gate: Option<Gate>,
-    /// None: copies of signed requests are counted again.
+    /// The replay protection; none: copies of signed requests are counted again.
     pub(super) replays: Option<ReplayGuard>,
 }
 

@@ -43,10 +43,10 @@ impl UnansweredCounters {
         .map(|(number, cause)| format!("{number} {cause}"))
         .collect();
         if !parts.is_empty() {
-            info!("Not answered since the last such line: {}", parts.join(", "));
+            info!("Not answered since the last report: {}", parts.join(", "));
         }
         if only_reports && exceeding > 0 {
-            info!("{exceeding} would have been dropped beyond a rate limit since the last such line");
+            info!("{exceeding} would have been dropped beyond a rate limit since the last report");
         }
     }
 }

@@ -88,7 +88,7 @@ impl Server {
         match done {
             Ok((batch, works)) => self.complete(batch, works),
             Err(error) => {
-                error!("a database batch crashed: {error}: its requests get no reply");
+                error!("a database batch panicked: {error}; its replies are dropped");
                 if let Some(replays) = &mut self.admission.replays {
                     replays.give_up_all();
                 }

@@ -196,7 +196,7 @@ impl ReplayGuard {
         let stopped = std::mem::take(&mut self.stopped);
         if stopped > 0 {
             info!(
-                "ReplayGuard: {stopped} copies of signed requests were not counted again since the last such line"
+                "ReplayGuard: {stopped} copies of signed requests were not counted again since the last report"
             );
         }
     }

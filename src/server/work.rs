@@ -116,7 +116,6 @@ impl EngineWork {
         self.waiting
     }
 
-    /// The number of requests.
     pub(super) fn len(&self) -> usize {
         self.requests.len()
     }
@@ -127,7 +126,6 @@ impl EngineWork {
         self.digests.len() + self.requests.len()
     }
 
-    /// Whether there is no request.
     pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }

@@ -13,26 +13,19 @@ pub(crate) enum BindError {
     Resolve {
         /// `ListenAddress` as configured.
         address: String,
-        /// The error of the resolver.
         error: io::Error,
     },
     /// Another process uses the port.
     #[error(
         "cannot listen on {address}: the port is in use by another process: stop that process, or set another Port"
     )]
-    InUse {
-        /// The address and port.
-        address: SocketAddr,
-    },
+    InUse { address: SocketAddr },
     /// Another process uses the port and does not share it with this one.
     #[error(
         "cannot listen on {address}: the port is in use by a process that does not share it: set ReusePort for that \
          process, too, and run both as the same user"
     )]
-    NotShared {
-        /// The address and port.
-        address: SocketAddr,
-    },
+    NotShared { address: SocketAddr },
     /// The interface of a link-local address does not exist, or not yet.
     #[error(
         "cannot listen on {address}: this host has no such interface: correct ListenAddress, or start pyzord after \
@@ -48,13 +41,11 @@ pub(crate) enum BindError {
          or allow binding in advance: sysctl net.{}.ip_nonlocal_bind=1",
         if address.is_ipv6() { "ipv6" } else { "ipv4" }
     )]
-    Absent {
-        /// The address and port.
-        address: SocketAddr,
-    },
+    Absent { address: SocketAddr },
     /// The kernel does not support IPv6.
     #[error(
-        "cannot listen on {address}: this kernel has no IPv6: set ListenAddress to an IPv4 address (0.0.0.0 for all)"
+        "cannot listen on {address}: this kernel does not support IPv6: set ListenAddress to an IPv4 address \
+         (0.0.0.0 for all)"
     )]
     NoIpv6 {
         /// `ListenAddress` as configured, and the port.
@@ -65,7 +56,6 @@ pub(crate) enum BindError {
     NoSocket {
         /// `ListenAddress` as configured, and the port.
         address: String,
-        /// The error of the system call.
         error: io::Error,
     },
     /// A link-local address without its interface.
@@ -74,16 +64,8 @@ pub(crate) enum BindError {
          {}%INTERFACE",
         address.ip()
     )]
-    NoInterface {
-        /// The address and port.
-        address: SocketAddr,
-    },
+    NoInterface { address: SocketAddr },
     /// The system refuses to bind the address.
     #[error("cannot listen on {address}: {error}")]
-    Refused {
-        /// The address and port.
-        address: SocketAddr,
-        /// The error of the system call.
-        error: io::Error,
-    },
+    Refused { address: SocketAddr, error: io::Error },
 }

@@ -30,7 +30,7 @@ const SPARE_BUFFER: usize = 212_992;
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(super) socket: UdpSocket,
-    /// Bound to the same port at unroutable addresses, so that they receive nothing.
+    /// Sockets that only send, bound to the same port at unroutable addresses, so that they receive nothing.
     pub(super) spares: Vec<UdpSocket>,
     /// The source address for spare sockets if a reply names none.
     pub(super) source: Option<SourceAddress>,

@@ -11,7 +11,8 @@ use super::datagram_socket;
 
 /// The number of spare sockets.
 pub(super) const SPARES: usize = 16;
-/// The least descriptor limit with which spare sockets are opened: startup, a reload and the database need the rest.
+/// The least descriptor limit with which spare sockets are opened: startup, a reload and the database need the other
+/// descriptors.
 const LEAST_DESCRIPTORS: u64 = 128;
 
 /// Opens sockets on the port of the listening socket that send and never receive. Adds a warning if it cannot open all

@@ -32,7 +32,7 @@ fn unanswered(name: &str, log: &str) -> u64 {
     let mut sum = 0;
     for line in log.lines().filter(|line| line.contains("Not answered since")) {
         println!("{name}: {line}");
-        let (_, numbers) = line.split_once(" line: ").unwrap();
+        let (_, numbers) = line.split_once(" report: ").unwrap();
         assert!(!numbers.contains("dropped by the kernel"), "the server did not receive the whole flood");
         sum += numbers
             .split(", ")
