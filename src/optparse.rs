@@ -12,15 +12,14 @@ pub(crate) struct OptionSpec {
     pub(crate) name: &'static str,
     /// The long name, without the dashes.
     pub(crate) long: &'static str,
-    /// The short name.
     pub(crate) short: Option<char>,
-    /// What follows the option.
+    /// The kind of value that follows the option.
     pub(crate) value: OptionValue,
     /// Whether an unambiguous prefix is accepted.
     pub(crate) may_be_abbreviated: bool,
 }
 
-/// What follows an option.
+/// The kind of value that follows an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OptionValue {
     /// Nothing.

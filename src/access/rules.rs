@@ -47,7 +47,7 @@ pub(super) struct RuleUser {
 }
 
 impl RuleUser {
-    /// `name` is in the case of the accounts file.
+    /// Prepares a name, which is in the case of the accounts file.
     pub(super) fn new(name: &str) -> Self {
         Self { folded: name.to_lowercase(), anonymous: name == ANONYMOUS }
     }

@@ -88,7 +88,7 @@ impl AdmittedSource {
 pub(crate) struct Gate {
     rules: AdmissionRules,
     allows_all: bool,
-    /// None if there is no rate limit.
+    /// The state of the rate limits; none without a limit.
     rates: Option<RateState>,
 }
 
@@ -97,7 +97,7 @@ struct RateState {
     table: BucketTable,
     /// Nanoseconds per datagram, for each limit; 0: no limit.
     intervals: [u64; 3],
-    /// In nanoseconds.
+    /// The size of a burst, in nanoseconds.
     burst: u64,
     start: Instant,
     /// Nanoseconds since `start`.

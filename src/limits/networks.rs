@@ -58,7 +58,6 @@ impl FromStr for Networks {
 }
 
 impl Networks {
-    /// Whether the list is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }

@@ -25,7 +25,6 @@ impl LineStamp {
         Self::new(TimeZone::system(), std::process::id())
     }
 
-    /// Returns the process id.
     pub(super) fn process(&self) -> u32 {
         self.process
     }

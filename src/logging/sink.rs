@@ -172,7 +172,7 @@ impl Sink {
         }
     }
 
-    /// Lets the thread end when it has written the queue.
+    /// Ends the thread once it has written the queue.
     pub(super) fn close(&self) {
         if let SinkState::Queued(queue) = &mut *self.shared.lock() {
             queue.is_closing = true;

@@ -133,7 +133,8 @@ impl WriterThread {
         let dropped = queue.dropped;
         if dropped > 0 && self.reported.is_none_or(|reported| reported.elapsed() >= REMINDER) {
             self.reported = Some(Instant::now());
-            // The count goes on: this line may be dropped itself, and the total is reported when the pipe has room.
+            // The counter is not reset: this line may be dropped itself, and the total is reported when the pipe has
+            // room.
             drop(state);
             warn!(
                 "cannot write to the {} (the pipe is full): {dropped} lines dropped so far",

@@ -22,9 +22,9 @@ pub(super) struct LineWriter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
     LineStart,
-    /// The rest of the line must follow.
+    /// The remainder of the line must follow.
     InLine,
-    /// The rest of the line was given up: a newline must follow.
+    /// The remainder of the line was dropped: a newline must follow.
     Torn,
 }
 
@@ -72,7 +72,7 @@ impl LineWriter {
         }
     }
 
-    /// Counts these lines as lost, the first of which may have been written in part.
+    /// Counts these lines as lost. The first one may have been written in part.
     pub(super) fn give_up(&mut self, lines: &[u8]) {
         self.lost += count_lines(lines);
         if self.position == Position::InLine {
@@ -80,7 +80,7 @@ impl LineWriter {
         }
     }
 
-    /// Writes to another target from now on. Returns the lines to continue with: if the rest of a line is left, it
+    /// Writes to another target from now on. Returns the lines to continue with: the remainder of a partly written line
     /// is lost, unless both targets are the same file.
     pub(super) fn replace<'a>(&mut self, target: SinkTarget, lines: &'a [u8]) -> &'a [u8] {
         let is_same = self.target.is_same(&target);

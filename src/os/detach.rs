@@ -14,7 +14,7 @@ use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork,
 
 use super::signals;
 
-/// The words that the daemon sends to the process in the foreground.
+/// The bytes by which the daemon reports success or failure to the process in the foreground.
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
 
@@ -26,19 +26,19 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// Redirects stdout and stderr to the output file, and lets the process in the foreground exit with success.
+    /// Redirects stdout and stderr to the output file, and makes the process in the foreground exit with success.
     ///
     /// # Errors
     ///
     /// A system call fails. The descriptors of the caller may still be in use then.
     pub(crate) fn ready(mut self) -> io::Result<()> {
-        // Before the word is sent: a caller such as ssh waits until no process holds its output any more.
+        // Before the report is sent: a caller such as ssh waits until no process holds its output any more.
         dup2_stdout(self.output.as_fd())?;
         dup2_stderr(self.output.as_fd())?;
         self.send(READY)
     }
 
-    /// Lets the process in the foreground exit with failure. The reason must have been written to stderr.
+    /// Makes the process in the foreground exit with failure. The reason must have been written to stderr.
     pub(crate) fn failed(mut self) {
         // The process in the foreground may have ended.
         let _ = self.send(FAILED);
@@ -120,7 +120,7 @@ fn close_all_but(mut kept: Vec<RawFd>) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the word of the daemon and exits accordingly.
+/// Waits for the report of the daemon and exits accordingly.
 fn wait_for_word(pipe: OwnedFd) -> ! {
     // The wait can be interrupted from the terminal, without effect on the daemon. Other signals have no meaning here.
     let _ = signals::unblock_stops();

@@ -112,7 +112,6 @@ impl Inherited {
         Ok(Some(inherited))
     }
 
-    /// Returns the inherited number.
     pub(crate) fn number(&self) -> RawFd {
         self.number
     }

@@ -18,7 +18,6 @@ pub(crate) enum PidFileError {
     /// Its owner is running.
     #[error("already running ({}): the pid file {} is locked", owner(*pid), path.display())]
     AlreadyRunning {
-        /// The pid file.
         path: PathBuf,
         /// The owner, if the file names one.
         pid: Option<u32>,
@@ -26,7 +25,6 @@ pub(crate) enum PidFileError {
     /// The system refuses access.
     #[error("cannot write the pid file {}: {error}", path.display())]
     Unusable {
-        /// The pid file.
         path: PathBuf,
         /// The system's reason.
         error: io::Error,

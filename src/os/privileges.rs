@@ -102,7 +102,7 @@ pub(crate) fn nice(increment: i32) -> io::Result<()> {
     if increment == 0 {
         return Ok(());
     }
-    // -1 is a valid new niceness as well as the sign of an error: only errno tells them apart.
+    // -1 is a valid new niceness as well as the sign of an error: only errno distinguishes them.
     Errno::clear();
     // SAFETY: takes a number and accesses no memory.
     let niceness = unsafe { libc::nice(increment) };

@@ -91,8 +91,8 @@ impl SettingsLoader<'_> {
         }
         if settings.replay_guard {
             refuse(
-                "each process remembers only its own requests, so another one would count a copy: set ReplayGuard or \
-                 ReusePort to False",
+                "each process remembers only its own requests, so another process would count a copy: set ReplayGuard \
+                 or ReusePort to False",
             );
         }
         if settings.port == 0 {

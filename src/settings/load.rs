@@ -11,7 +11,7 @@ use crate::os::open;
 use pyzor_home::ini::IniDocument;
 use pyzor_home::problem::ConfigProblem;
 
-/// The place of a value that was not given, as messages name it.
+/// The name, in messages, of the source of a value that was not given.
 const DEFAULT_PLACE: &str = "the default";
 /// The name of the config file in the homedir.
 const FILE: &str = "config";

@@ -48,13 +48,11 @@ pub(crate) struct Settings {
     pub(crate) cleanup_age: u64,
     /// The accounts file.
     pub(crate) passwd_file: PathBuf,
-    /// The access file.
     pub(crate) access_file: PathBuf,
     /// The matching line of the access file that decides: the first or the last.
     pub(crate) access_order: AccessOrder,
     /// Whether the operator chose the order, which then needs no warning.
     pub(crate) access_order_explicit: bool,
-    /// The pid file.
     pub(crate) pid_file: PathBuf,
     /// The operator log.
     pub(crate) log_file: Option<PathBuf>,

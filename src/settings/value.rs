@@ -145,7 +145,7 @@ fn check_path(text: &str) -> Result<(), String> {
 /// Reads a whole number between two bounds, inclusive.
 fn number_between(lowest: i64, highest: i64, text: &str) -> Result<i64, String> {
     let number = pyzor_wire::number::integer(text.as_bytes()).ok_or_else(|| not_a_number(text))?;
-    // A number of seconds beyond every time stamp is as good as the largest one that fits.
+    // A number of seconds beyond every time stamp has the effect of the largest one that fits.
     let number = if highest > i64::from(i32::MAX) { number.min(highest) } else { number };
     if number < lowest {
         return Err(format!("{} is less than the minimum of {lowest}", text.trim()));

@@ -107,14 +107,14 @@ const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6
 /// bit.
 #[cfg(target_arch = "x86_64")]
 const X32: libc::c_long = 0x4000_0000;
-/// Other numbers of x32: execve, ptrace, kexec_load, process_vm_readv, process_vm_writev, execveat.
+/// x32 calls that have numbers of their own: execve, ptrace, kexec_load, process_vm_readv, process_vm_writev, execveat.
 #[cfg(target_arch = "x86_64")]
 const ONLY_X32: [libc::c_long; 6] = [520, 521, 528, 539, 540, 545];
 
 /// A path that exists if the kernel supports seccomp.
 const SUPPORTED: &str = "/proc/sys/kernel/seccomp";
 
-/// Puts the filters in force.
+/// Applies the filters to this thread.
 ///
 /// # Errors
 ///
@@ -198,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs a test in a new thread with the filters in force.
+    /// Runs a test in a new thread to which the filters apply.
     fn confined<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
         thread::spawn(|| {
             restrict().unwrap();

@@ -14,7 +14,7 @@ use super::{NotConfined, ReachablePaths};
 /// The newest landlock version that the rules below are designed for.
 const NEWEST: ABI = ABI::V6;
 
-/// The extent of the restriction in force.
+/// The extent of the applied restriction.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RestrictedFiles {
     /// Whether all rights are restricted; older kernels restrict fewer.
@@ -27,7 +27,7 @@ pub(super) struct RestrictedFiles {
 ///
 /// # Errors
 ///
-/// No restriction is in force.
+/// No restriction has been applied.
 pub(super) fn restrict(places: &ReachablePaths) -> Result<RestrictedFiles, NotConfined> {
     let (status, left_out) = restrict_self(places).map_err(|error| NotConfined::Failed(error.to_string()))?;
     let is_complete = match status {

@@ -2,7 +2,7 @@
 //!
 //! It is irreversible, and applies to the current thread and the threads that it starts later: it must come before
 //! there are others. Only Linux supports it, to an extent that depends on the kernel's age. Missing parts are reported,
-//! and are no reason not to serve.
+//! and do not prevent serving.
 
 #[cfg(target_os = "linux")]
 mod calls;
@@ -35,13 +35,13 @@ pub(crate) struct ConfinementReport {
     pub(crate) warnings: Vec<String>,
 }
 
-/// The reason why a part of the confinement is not in force.
+/// The reason why a part of the confinement does not apply.
 #[cfg(target_os = "linux")]
 #[derive(Debug, PartialEq, Eq)]
 enum NotConfined {
     /// The kernel does not support it.
     Unsupported(String),
-    /// The kernel supports it, but putting it in force failed.
+    /// The kernel supports it, but applying it failed.
     Failed(String),
 }
 
@@ -53,8 +53,8 @@ impl NotConfined {
             Self::Unsupported(why) => why,
             Self::Failed(why) => {
                 warnings.push(format!(
-                    "Confine: cannot put {what} in force, although this kernel supports it: {why}; the server runs \
-                     without it: remove the cause, or set Confine = False"
+                    "Confine: cannot apply {what}, although this kernel supports it: {why}; the server runs without \
+                     it: remove the cause, or set Confine = False"
                 ));
                 why
             }
