@@ -33,7 +33,7 @@ impl ChangeFlag {
         self.set(CHANGE, YES);
     }
 
-    /// Records that a change has succeeded. Does nothing while a repair is owed.
+    /// Records that a change has succeeded. Must be called after each one that has. Does nothing while a repair is owed.
     pub(crate) fn end(&self) {
         if !self.needs_repair() {
             self.set(CHANGE, NO);
