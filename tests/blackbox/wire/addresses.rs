@@ -11,7 +11,7 @@ fn ipv6() -> bool {
     let addresses = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     let any = addresses.lines().any(|line| line.starts_with("00000000000000000000000000000001"));
     if !any {
-        println!("skipped: this machine has no IPv6");
+        println!("skipped: this machine has no IPv6 loopback address");
     }
     any
 }

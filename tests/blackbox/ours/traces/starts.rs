@@ -60,7 +60,7 @@ fn a_refused_socket_option_is_named_in_the_log() {
 fn an_ipv6_address_on_a_kernel_without_ipv6_is_explained() {
     let home = Home::open();
     let injection = "inject=socket:error=EAFNOSUPPORT";
-    finish(injected(&home, "::", injection)).expect_line(&["[::]", "has no IPv6", "0.0.0.0"]);
+    finish(injected(&home, "::", injection)).expect_line(&["[::]", "does not support IPv6", "0.0.0.0"]);
 }
 
 #[test]
