@@ -31,6 +31,7 @@
 //! The crate exports the `main` functions of both programs, and items for tests and benchmarks.
 
 pub mod access;
+mod control;
 mod daemon;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz_models;
@@ -45,6 +46,7 @@ mod os;
 pub mod record;
 mod server;
 mod settings;
+mod stats;
 pub mod storage;
 
 pub use self::daemon::main as pyzord_main;

@@ -10,13 +10,14 @@ use serde_json::Value;
 
 /// The modules of `src`, from the highest layer to the lowest. Modules of one layer must not use each other.
 const MODULES: &[&[&str]] = &[
-    &["daemon", "fuzzing", "migrate"],
-    &["server"],
+    &["daemon", "fuzzing", "migrate", "pyzorctl"],
+    &["metrics", "server"],
+    &["control"],
     &["handler", "settings"],
     &["limits"],
     &["access", "storage"],
     &["fuzz_models", "logging"],
-    &["record"],
+    &["record", "stats"],
     &["optparse", "os"],
 ];
 

@@ -54,6 +54,10 @@ pub(crate) struct Settings {
     /// Whether the operator chose the order, which then needs no warning.
     pub(crate) access_order_explicit: bool,
     pub(crate) pid_file: PathBuf,
+    /// The socket for `pyzorctl`.
+    pub(crate) control_socket: Option<PathBuf>,
+    /// The address of the metrics, or the path of a Unix socket; empty: none.
+    pub(crate) metrics_address: String,
     /// The operator log.
     pub(crate) log_file: Option<PathBuf>,
     /// The usage log.

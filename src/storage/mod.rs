@@ -12,6 +12,7 @@ pub(crate) mod memory;
 pub(crate) mod mysql;
 pub(crate) mod redis;
 mod remote;
+mod status;
 
 pub use batch::{Batch, BatchEntry};
 use drivers::{BulkOpening, EngineOpening};
@@ -19,3 +20,4 @@ pub use drivers::{EngineOpenError, EngineOptions};
 pub(crate) use drivers::{NAMES, authorities, check, listed, open, properties, recovery};
 pub use engine::{BatchProgress, BoxFuture, Engine, StorageError};
 pub(crate) use gdbm::Cancel;
+pub use status::{Availability, EngineStatus, ExpiryStatus};

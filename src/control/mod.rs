@@ -1,0 +1,7 @@
+//! The control socket: requests of operators to the running server, for `pyzorctl` and scripts.
+//!
+//! A request and its reply are one JSON object per line each. The server answers any number of requests on a
+//! connection, one after the other.
+
+pub(crate) mod reply;
+pub(crate) mod request;
