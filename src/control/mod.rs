@@ -3,5 +3,7 @@
 //! A request and its reply are one JSON object per line each. The server answers any number of requests on a
 //! connection, one after the other.
 
+pub(crate) mod figures;
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod summary;
