@@ -6,4 +6,5 @@
 pub(crate) mod figures;
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod socket;
 pub(crate) mod summary;
