@@ -1,10 +1,11 @@
 //! Checks of several options together. They run after all options were stored: an option with a bad value has its
 //! default, except for `Engine`, which is empty.
 
-use super::Settings;
 use super::load::SettingsLoader;
 use super::table::{OPTIONS, OptionEffect};
 use super::value::{COMMENT_ADVICE, has_comment};
+use super::{MetricsAddress, Settings};
+use crate::os::local_socket::check_path as check_socket_path;
 use crate::os::privileges::Identity;
 use crate::storage;
 
@@ -15,6 +16,7 @@ impl SettingsLoader<'_> {
         self.check_identity(settings);
         self.check_supported(settings);
         self.check_shared_port(settings);
+        self.check_operator_sockets(settings);
         self.note_visible_password(settings);
         self.report_options_without_effect();
     }
@@ -109,6 +111,29 @@ impl SettingsLoader<'_> {
                 "{}: each process on the port counts separately, so the limit is multiplied by the number of processes",
                 set.join(", ")
             ));
+        }
+    }
+
+    /// Refuses paths that no socket can have, and one path for both sockets.
+    fn check_operator_sockets(&mut self, settings: &Settings) {
+        let control = settings.control_socket.as_deref();
+        let metrics = match &settings.metrics_address {
+            Some(MetricsAddress::Unix(path)) => Some(path.as_path()),
+            Some(MetricsAddress::Tcp(_)) | None => None,
+        };
+        for (key, path) in [("ControlSocket", control), ("MetricsAddress", metrics)] {
+            if let Some(Err(error)) = path.map(check_socket_path) {
+                let place = self.place_of(key);
+                self.problem(place, Some(key), error.to_string());
+            }
+        }
+        if metrics.is_some() && control == metrics {
+            let place = self.place_of("MetricsAddress");
+            self.problem(
+                place,
+                Some("MetricsAddress"),
+                "ControlSocket has the same path: choose another one",
+            );
         }
     }
 

@@ -111,6 +111,7 @@ fn placeholder(kind: OptionKind) -> &'static str {
         OptionKind::Path(_) => "PATH",
         OptionKind::Number(..) => "NUMBER",
         OptionKind::Truth(_) | OptionKind::StrictTruth(_) => "true|false",
+        OptionKind::Metrics(_) => "ADDRESS",
         OptionKind::Word(..) => "WORD",
     }
 }

@@ -9,6 +9,7 @@ mod environment;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod load;
+mod metrics_address;
 pub(crate) mod table;
 mod value;
 
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use self::command_line::ServerCommand;
 pub(crate) use self::environment::Environment;
 use self::load::SettingsLoader;
+pub(crate) use self::metrics_address::MetricsAddress;
 use crate::access::{AccessOrder, AccessSources};
 use crate::limits::Networks;
 use pyzor_home::problem::ConfigProblem;
@@ -56,8 +58,8 @@ pub(crate) struct Settings {
     pub(crate) pid_file: PathBuf,
     /// The socket for `pyzorctl`.
     pub(crate) control_socket: Option<PathBuf>,
-    /// The address of the metrics, or the path of a Unix socket; empty: none.
-    pub(crate) metrics_address: String,
+    /// Where the metrics are served.
+    pub(crate) metrics_address: Option<MetricsAddress>,
     /// The operator log.
     pub(crate) log_file: Option<PathBuf>,
     /// The usage log.

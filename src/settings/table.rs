@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::Settings;
+use super::{MetricsAddress, Settings};
 use crate::access::AccessOrder;
 use crate::limits::Networks;
 use crate::storage;
@@ -30,6 +30,8 @@ pub(crate) enum OptionKind {
     StrictTruth(Setter<bool>),
     /// A list of networks.
     Networks(Setter<Networks>),
+    /// An address and a port, or an absolute path of a Unix socket. Empty: none.
+    Metrics(Setter<Option<MetricsAddress>>),
     /// One of these words.
     Word(&'static [&'static str], Setter<&'static str>),
 }
@@ -90,7 +92,9 @@ pub(crate) struct ServerOption {
 }
 
 use NumberCheck::{Later, OnCommandLine};
-use OptionKind::{File, Networks as NetworkList, Number, Path, StrictTruth, Switch, Text, Truth, Word};
+use OptionKind::{
+    File, Metrics, Networks as NetworkList, Number, Path, StrictTruth, Switch, Text, Truth, Word,
+};
 
 const COUNT: i64 = i32::MAX as i64;
 const NICE: (i64, i64) = (i32::MIN as i64, i32::MAX as i64);
@@ -234,7 +238,7 @@ pub(crate) const OPTIONS: &[ServerOption] = &[
         "pid file, written with --detach").flag("pid-file"),
     recent("ControlSocket", File(|s, path| s.control_socket = non_empty(path)), "pyzord.sock",
         "Unix socket for pyzorctl; empty: none"),
-    recent("MetricsAddress", Text(|s, text| s.metrics_address = text), "",
+    recent("MetricsAddress", Metrics(|s, address| s.metrics_address = address), "",
         "ADDRESS:PORT or absolute path of a Unix socket for metrics by HTTP; empty: none"),
     established("LogFile", File(|s, path| s.log_file = non_empty(path)), "",
         "operator log").flag("log-file"),

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::Settings;
 use super::load::{GivenValue, SettingsLoader};
+use super::metrics_address::MetricsAddressError;
 use super::table::{BadValue, OPTIONS, OptionKind, ServerOption};
+use super::{MetricsAddress, Settings};
 use crate::limits::{Networks, NetworksError};
 
 /// The advice for a file name that includes a comment.
@@ -70,6 +71,7 @@ impl SettingsLoader<'_> {
             }
             OptionKind::Word(words, set) => set(settings, one_of(words, text)?),
             OptionKind::Networks(set) => set(settings, self.networks(option, given)?),
+            OptionKind::Metrics(set) => set(settings, self.metrics_address(option, given)?),
             OptionKind::File(set) => {
                 check_path(text)?;
                 self.warn_of_comment(option, given);
@@ -95,6 +97,26 @@ impl SettingsLoader<'_> {
             format!("{}: {}: {written} is not the start of a network: using {taken}", given.place, option.key)
         }));
         Ok(networks)
+    }
+
+    fn metrics_address(
+        &mut self,
+        option: &ServerOption,
+        given: &GivenValue,
+    ) -> Result<Option<MetricsAddress>, String> {
+        let text = given.text.as_str();
+        check_path(text)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let address = text.parse().map_err(|error: MetricsAddressError| match has_comment(text) {
+            true => format!("'{}' {COMMENT_ADVICE}", text.escape_debug()),
+            false => error.to_string(),
+        })?;
+        if matches!(address, MetricsAddress::Unix(_)) {
+            self.warn_of_comment(option, given);
+        }
+        Ok(Some(address))
     }
 
     fn warn_of_comment(&mut self, option: &ServerOption, given: &GivenValue) {

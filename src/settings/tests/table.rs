@@ -21,6 +21,7 @@ fn other_value(option: &ServerOption) -> String {
             words.iter().rfind(|word| **word != option.default).unwrap().to_string()
         }
         OptionKind::Networks(_) => "::/0".to_owned(),
+        OptionKind::Metrics(_) => "127.0.0.1:1".to_owned(),
         _ => "x".to_owned(),
     }
 }
