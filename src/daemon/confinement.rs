@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
@@ -9,7 +10,7 @@ use tracing::{info, warn};
 use crate::os::boot;
 use crate::os::confine::{self, ReachablePaths};
 use crate::os::inherited;
-use crate::settings::Settings;
+use crate::settings::{MetricsAddress, Settings};
 use crate::storage;
 
 /// Paths from which the C library resolves names of hosts and users, and loads modules for that.
@@ -35,8 +36,9 @@ const ZONES: [&str; 4] = ["/etc/localtime", "/etc/timezone", "/usr/share/zoneinf
 /// Paths that the C library and the runtime read on their own.
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/urandom", "/dev/random", "/proc/self", "/proc/locks"];
 
-/// Confines the process if `Confine` is set, and logs the result. The process must have a single thread.
-pub(super) fn confine(settings: &Settings) {
+/// Confines the process if `Confine` is set, and logs the result. Only `accepting` accept connections from then on. The
+/// process must have a single thread.
+pub(super) fn confine(settings: &Settings, accepting: &[RawFd]) {
     // Read now, because the confined process cannot.
     boot::id();
     if !settings.confine {
@@ -46,7 +48,7 @@ pub(super) fn confine(settings: &Settings) {
     if let Err(error) = confine::forbid_dumps() {
         warn!("cannot disable core dumps, which would contain keys: {error}");
     }
-    let report = confine::confine(&places(settings));
+    let report = confine::confine(&places(settings), accepting);
     report.warnings.iter().for_each(|warning| warn!("{warning}"));
     info!("{}", report.text);
 }
@@ -65,6 +67,12 @@ fn places(settings: &Settings) -> ReachablePaths {
     for path in logs.into_iter().chain(database).chain(pid_file) {
         add(&mut places.written, path);
     }
+    let metrics = match &settings.metrics_address {
+        Some(MetricsAddress::Unix(path)) => Some(path),
+        Some(MetricsAddress::Tcp(_)) | None => None,
+    };
+    let sockets = settings.control_socket.iter().chain(metrics);
+    places.removed.extend(sockets.filter_map(|path| path.parent()).map(Path::to_owned));
     add(&mut places.read, &settings.passwd_file);
     add(&mut places.read, &settings.access_file);
     places.read.extend(ZONES.into_iter().chain(DEVICES).map(PathBuf::from));

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::operator_sockets::MetricsListenError;
 use crate::access::AccessLoadError;
 use crate::logging::LogOpenError;
+use crate::os::local_socket::LocalSocketError;
 use crate::os::pidfile::PidFileError;
 use crate::server::socket::BindError;
 use crate::storage::EngineOpenError;
@@ -32,6 +34,11 @@ pub(super) enum StartError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Access(#[from] AccessLoadError),
+    /// Reported as a warning: it does not end a start.
+    #[error(transparent)]
+    ControlSocket(#[from] LocalSocketError),
+    #[error(transparent)]
+    Metrics(#[from] MetricsListenError),
     #[error("{0}")]
     User(String),
     /// One line per file that the user named by `User` cannot use.

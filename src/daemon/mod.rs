@@ -7,6 +7,7 @@ mod console;
 mod error;
 mod identity;
 mod listening;
+mod operator_sockets;
 mod prepare;
 mod recovery;
 mod retry;

@@ -7,6 +7,8 @@ use tracing::warn;
 
 use super::console::say;
 use super::error::StartError;
+use super::operator_sockets::MetricsListenError;
+use crate::os::local_socket::LocalSocketError;
 use crate::os::pidfile::PidFileError;
 use crate::os::signals;
 use crate::server::socket::BindError;
@@ -39,6 +41,18 @@ impl Transient for PidFileError {
 }
 
 impl Transient for EngineOpenError {
+    fn patience(&self) -> Duration {
+        if self.is_busy() { HANDOVER } else { Duration::ZERO }
+    }
+}
+
+impl Transient for LocalSocketError {
+    fn patience(&self) -> Duration {
+        if self.is_busy() { HANDOVER } else { Duration::ZERO }
+    }
+}
+
+impl Transient for MetricsListenError {
     fn patience(&self) -> Duration {
         if self.is_busy() { HANDOVER } else { Duration::ZERO }
     }
@@ -78,7 +92,7 @@ pub(super) async fn retry<T, E: Transient>(mut attempt: impl AsyncFnMut() -> Res
     }
 }
 
-/// Retries like [`retry`], before the runtime and the logs exist. The signals to stop must be blocked; one of them
+/// Retries like [`retry`], before the runtime exists. The signals to stop must be blocked; one of them
 /// ends the attempts with [`StartError::Stopped`].
 pub(super) fn retry_blocking<T, E: Transient>(
     mut attempt: impl FnMut() -> Result<T, E>,

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 use super::console::print_to_stderr;
 use super::error::StartError;
 use super::listening::RootSocket;
+use super::operator_sockets::OperatorListeners;
 use super::prepare::{Prepared, prepare};
 use super::watch::{ReloadRequest, ServiceEnd, SignalWatch};
 use crate::logging::Logs;
@@ -24,10 +25,12 @@ pub(super) async fn serve(
     settings: &Settings,
     logs: &Logs,
     socket: Option<RootSocket>,
+    listeners: OperatorListeners,
     readiness: &mut Option<Readiness>,
 ) -> Result<ExitCode, StartError> {
     let mut signals = Signals::install()?;
     log_notes(settings);
+    listeners.log();
     let mut early_reload = None;
     let prepared = tokio::select! {
         prepared = prepare(settings, logs, socket) => prepared?,
@@ -44,7 +47,7 @@ pub(super) async fn serve(
         logs: logs.clone(),
         engine: Arc::clone(&prepared.engine),
     };
-    let end = serve_until_stopped(prepared, watch, early_reload).await;
+    let end = serve_until_stopped(prepared, listeners, watch, early_reload).await;
     info!("Server shutdown.");
     Ok(match end {
         ServiceEnd::Asked => ExitCode::SUCCESS,
@@ -52,9 +55,10 @@ pub(super) async fn serve(
     })
 }
 
-/// Serves, then closes the engine and removes the pid file.
+/// Serves, then closes the engine and removes the files of the sockets and the pid file.
 async fn serve_until_stopped(
     prepared: Prepared,
+    listeners: OperatorListeners,
     watch: SignalWatch,
     early_reload: Option<ReloadRequest>,
 ) -> ServiceEnd {
@@ -67,6 +71,7 @@ async fn serve_until_stopped(
     };
     server.serve(stopped).await;
     engine.close().await;
+    listeners.remove();
     if let Some(pid_file) = pid_file {
         remove_pid_file(pid_file);
     }

@@ -3,6 +3,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ use super::console::say;
 use super::error::StartError;
 use super::identity;
 use super::listening::RootSocket;
+use super::operator_sockets::OperatorListeners;
 use super::retry::retry_blocking;
 use super::service::serve;
 use super::{confinement, runtime};
@@ -122,27 +124,24 @@ fn run(
     readiness: &mut Option<Readiness>,
 ) -> Result<ExitCode, StartError> {
     let Opened { logs, output, socket } = opened;
+    let listeners = OperatorListeners::open(settings)?;
     if let Some(output) = output {
-        *readiness = Some(detach(settings, &logs, output, socket.as_ref())?);
+        let mut kept = logs.descriptors();
+        kept.extend(socket.iter().flat_map(RootSocket::descriptors));
+        kept.extend(listeners.descriptors());
+        *readiness = Some(detach(settings, output, &kept)?);
     }
     info!("Starting pyzord server.");
-    confinement::confine(settings);
+    confinement::confine(settings, &listeners.accepting());
     let runtime = runtime::build()?;
-    let outcome = runtime.block_on(serve(settings, &logs, socket, readiness));
+    let outcome = runtime.block_on(serve(settings, &logs, socket, listeners, readiness));
     // A reload that still reads a file must not keep the process.
     runtime.shutdown_background();
     outcome
 }
 
-/// Goes into the background, once it is clear that no other server has the pid file.
-fn detach(
-    settings: &Settings,
-    logs: &Logs,
-    output: File,
-    socket: Option<&RootSocket>,
-) -> Result<Readiness, StartError> {
+/// Goes into the background with these descriptors, once it is clear that no other server has the pid file.
+fn detach(settings: &Settings, output: File, kept: &[RawFd]) -> Result<Readiness, StartError> {
     retry_blocking(|| pidfile::check(&settings.pid_file))?;
-    let mut kept = logs.descriptors();
-    kept.extend(socket.into_iter().flat_map(RootSocket::descriptors));
-    detach::detach(output, &kept).map_err(StartError::Detach)
+    detach::detach(output, kept).map_err(StartError::Detach)
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
+use std::os::fd::RawFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -19,7 +20,7 @@ use seccompiler::{
 use super::NotConfined;
 
 /// Calls that a server never needs: running programs, access to the memory of other processes, mounts and namespaces,
-/// changes of users, kernel settings, and accepting connections.
+/// changes of users, kernel settings, and sockets that listen. `accept4` has a rule of its own.
 const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -84,7 +85,6 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_clock_adjtime,
     libc::SYS_listen,
     libc::SYS_accept,
-    libc::SYS_accept4,
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -114,17 +114,17 @@ const ONLY_X32: [libc::c_long; 6] = [520, 521, 528, 539, 540, 545];
 /// A path that exists if the kernel supports seccomp.
 const SUPPORTED: &str = "/proc/sys/kernel/seccomp";
 
-/// Applies the filters to this thread.
+/// Applies the filters to this thread. It and its threads accept connections on these descriptors only.
 ///
 /// # Errors
 ///
 /// The kernel or this architecture is not supported, or the kernel refuses the filters.
-pub(super) fn restrict() -> Result<(), NotConfined> {
+pub(super) fn restrict(accepting: &[RawFd]) -> Result<(), NotConfined> {
     let unsupported = |why: &str| NotConfined::Unsupported(why.to_owned());
     let failed = |error: &dyn Display| NotConfined::Failed(error.to_string());
     let machine: TargetArch =
         std::env::consts::ARCH.try_into().map_err(|_| unsupported("not supported on this architecture"))?;
-    let (forbidden, missing) = programs(machine).map_err(|error| failed(&error))?;
+    let (forbidden, missing) = programs(machine, accepting).map_err(|error| failed(&error))?;
     nix::sys::prctl::set_no_new_privs().map_err(|error| failed(&error))?;
     // The second filter applies to every new thread: no logging for that.
     let installed = install(&forbidden, libc::SECCOMP_FILTER_FLAG_LOG)
@@ -139,7 +139,10 @@ pub(super) fn restrict() -> Result<(), NotConfined> {
 }
 
 /// Returns the filter of calls that fail with EPERM, and that of calls that fail with ENOSYS.
-fn programs(machine: TargetArch) -> Result<(BpfProgram, BpfProgram), seccompiler::BackendError> {
+fn programs(
+    machine: TargetArch,
+    accepting: &[RawFd],
+) -> Result<(BpfProgram, BpfProgram), seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         FORBIDDEN.iter().chain(FORBIDDEN_ON_THIS_ARCH).map(|call| (*call, Vec::new())).collect();
     let condition = |argument, operator, value: libc::c_int| {
@@ -148,6 +151,14 @@ fn programs(machine: TargetArch) -> Result<(BpfProgram, BpfProgram), seccompiler
     let other_family: Result<Vec<_>, _> =
         FAMILIES.iter().map(|family| condition(0, SeccompCmpOp::Ne, *family)).collect();
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(other_family?)?]);
+    // The filter sees the number of a descriptor, not the socket. A number that is used again after its listener has been
+    // closed is of no use: `listen` is forbidden, and any other socket refuses `accept4`. Copies of a listener under
+    // other numbers do not accept.
+    let other_descriptor: Result<Vec<_>, _> =
+        accepting.iter().map(|descriptor| condition(0, SeccompCmpOp::Ne, *descriptor)).collect();
+    let other_descriptor = other_descriptor?;
+    let when = if accepting.is_empty() { Vec::new() } else { vec![SeccompRule::new(other_descriptor)?] };
+    rules.insert(libc::SYS_accept4, when);
     let has_all = |argument, bits: libc::c_int| {
         SeccompRule::new(vec![condition(
             argument,
@@ -200,8 +211,16 @@ mod tests {
 
     /// Runs a test in a new thread to which the filters apply.
     fn confined<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
-        thread::spawn(|| {
-            restrict().unwrap();
+        confined_but_accepting(&[], test)
+    }
+
+    fn confined_but_accepting<T: Send + 'static>(
+        accepting: &[RawFd],
+        test: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let accepting = accepting.to_vec();
+        thread::spawn(move || {
+            restrict(&accepting).unwrap();
             test()
         })
         .join()
@@ -240,6 +259,39 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_accepted_on_the_given_descriptors_only() {
+        use std::net::{TcpListener, TcpStream};
+        use std::os::fd::AsRawFd;
+        use std::sync::Arc;
+
+        let listeners = Arc::new([(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap()));
+        let _peers: Vec<TcpStream> = listeners
+            .iter()
+            .flat_map(|listener| {
+                [(); 2].map(|()| TcpStream::connect(listener.local_addr().unwrap()).unwrap())
+            })
+            .collect();
+        let outcomes = |count: usize| {
+            let accepting: Vec<RawFd> = listeners[..count].iter().map(AsRawFd::as_raw_fd).collect();
+            let listeners = Arc::clone(&listeners);
+            confined_but_accepting(&accepting, move || {
+                let accept = |listener: &TcpListener| {
+                    listener.accept().map(drop).map_err(|error| error.raw_os_error())
+                };
+                (listeners.each_ref().map(accept), accept(&listeners[0].try_clone().unwrap()))
+            })
+        };
+        let refused = Err(Some(libc::EPERM));
+        // Also when the peer waits already: a copy of a listener is refused.
+        assert_eq!(outcomes(2), ([Ok(()), Ok(()), refused], refused));
+        assert_eq!(outcomes(1), ([Ok(()), refused, refused], refused));
+        assert_eq!(outcomes(0), ([refused; 3], refused));
+        let accepting = listeners[0].as_raw_fd();
+        let listening = confined_but_accepting(&[accepting], || TcpListener::bind("127.0.0.1:0").map(drop));
+        assert_eq!(listening.unwrap_err().raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
     fn threads_and_files_and_name_resolution_still_work() {
         use std::net::ToSocketAddrs;
         confined(|| {
@@ -251,7 +303,7 @@ mod tests {
     #[test]
     fn filters_can_be_compiled_for_every_supported_architecture() {
         for machine in [TargetArch::x86_64, TargetArch::aarch64] {
-            let (forbidden, missing) = programs(machine).unwrap();
+            let (forbidden, missing) = programs(machine, &[3, 4]).unwrap();
             assert!(forbidden.len() > 100 && !missing.is_empty());
         }
     }

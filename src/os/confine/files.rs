@@ -53,7 +53,8 @@ fn restrict_self(places: &ReachablePaths) -> Result<(RulesetStatus, Vec<String>)
         .scope(Scope::Signal)?
         .create()?;
     let mut left_out = Vec::new();
-    for (paths, rights) in [(&places.read, read), (&places.written, written)] {
+    let removed = AccessFs::RemoveFile.into();
+    for (paths, rights) in [(&places.read, read), (&places.written, written), (&places.removed, removed)] {
         for path in paths {
             if let Err(why) = allow(&mut rules, path, rights) {
                 left_out.push(format!("{}: {why}", path.display()));

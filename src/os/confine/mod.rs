@@ -10,6 +10,7 @@ mod calls;
 mod files;
 
 use std::io;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,6 +23,8 @@ use super::open;
 pub(crate) struct ReachablePaths {
     /// Directories in which files are read, written, created and removed.
     pub(crate) written: Vec<PathBuf>,
+    /// Directories in which files are removed.
+    pub(crate) removed: Vec<PathBuf>,
     /// Directories and files that are read.
     pub(crate) read: Vec<PathBuf>,
 }
@@ -78,9 +81,9 @@ pub(crate) fn forbid_dumps() -> io::Result<()> {
 static FILES_IN_FORCE: AtomicBool = AtomicBool::new(false);
 
 /// Confines this thread, and the threads that it starts later, to these paths and to the system calls that a server
-/// needs.
+/// needs. Connections are accepted on these descriptors only.
 #[cfg(target_os = "linux")]
-pub(crate) fn confine(places: &ReachablePaths) -> ConfinementReport {
+pub(crate) fn confine(places: &ReachablePaths, accepting: &[RawFd]) -> ConfinementReport {
     let mut warnings = Vec::new();
     let files = match files::restrict(places) {
         Ok(restricted) => {
@@ -96,7 +99,7 @@ pub(crate) fn confine(places: &ReachablePaths) -> ConfinementReport {
         }
         Err(reason) => format!("files not restricted ({})", reason.reported("landlock", &mut warnings)),
     };
-    let calls = match calls::restrict() {
+    let calls = match calls::restrict(accepting) {
         Ok(()) => "system calls restricted by seccomp".to_owned(),
         Err(reason) => format!("system calls not restricted ({})", reason.reported("seccomp", &mut warnings)),
     };
@@ -105,7 +108,7 @@ pub(crate) fn confine(places: &ReachablePaths) -> ConfinementReport {
 
 /// Reports that this system supports no confinement.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn confine(_: &ReachablePaths) -> ConfinementReport {
+pub(crate) fn confine(_: &ReachablePaths, _: &[RawFd]) -> ConfinementReport {
     ConfinementReport {
         text: "Not confined: this system does not support it.".to_owned(),
         warnings: Vec::new(),
