@@ -66,6 +66,13 @@ pub struct AccessLoadError {
     error: io::Error,
 }
 
+impl AccessLoadError {
+    /// Whether the error stays until an operator changes the file.
+    pub(crate) fn is_lasting(&self) -> bool {
+        open::is_lasting(&self.error)
+    }
+}
+
 /// Loads both files. A missing file is not an error: without accounts there is only the anonymous user, and without
 /// rules the default rules apply. A file that is in `before` and no longer exists causes a warning.
 ///

@@ -4,10 +4,20 @@ use std::fmt;
 use std::io::{self, Write};
 
 use crate::os::inherited::Inherited;
+use crate::os::journal::{self, Priority};
 
-/// Prints one message to stderr. It is dropped if stderr is closed or full: the start must not wait for a reader.
+/// Prints one message to stderr, with a priority if that is the journal. It is dropped if stderr is closed or full: the
+/// start must not wait for a reader.
 pub(super) fn say(what: &str, text: &dyn fmt::Display) {
-    print_to_stderr(&format!("pyzord: {what}: {text}\n"));
+    if !journal::has_stderr() {
+        return print_to_stderr(&format!("pyzord: {what}: {text}\n"));
+    }
+    let priority = match what {
+        "error" => Priority::Error,
+        "warning" => Priority::Warning,
+        _ => Priority::Info,
+    };
+    print_to_stderr(&format!("{}{text}\n", priority.prefix()));
 }
 
 /// Prints a line to stderr, or drops it if stderr is closed or full.

@@ -8,10 +8,17 @@ use thiserror::Error;
 use super::operator_sockets::MetricsListenError;
 use crate::access::AccessLoadError;
 use crate::logging::LogOpenError;
+use crate::os::activation::PassedSocketError;
 use crate::os::local_socket::LocalSocketError;
 use crate::os::pidfile::PidFileError;
+use crate::os::{notify, open};
 use crate::server::socket::BindError;
 use crate::storage::EngineOpenError;
+
+/// The exit code for failures.
+pub(super) const EXIT_FAILURE: u8 = 1;
+/// The exit code for mistakes in the configuration, under a service manager: `EX_CONFIG` of sysexits(3).
+const EXIT_CONFIGURATION: u8 = 78;
 
 /// The reason for the end of a start before the server serves.
 #[derive(Debug, Error)]
@@ -34,6 +41,8 @@ pub(super) enum StartError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Access(#[from] AccessLoadError),
+    #[error(transparent)]
+    Passed(#[from] PassedSocketError),
     /// Reported as a warning: it does not end a start.
     #[error(transparent)]
     ControlSocket(#[from] LocalSocketError),
@@ -41,20 +50,61 @@ pub(super) enum StartError {
     Metrics(#[from] MetricsListenError),
     #[error("{0}")]
     User(String),
-    /// One line per file that the user named by `User` cannot use.
-    #[error("{}", .0.join("\n"))]
-    Files(Vec<String>),
+    /// The files that the user named by `User` cannot use.
+    #[error("{}", lines(.0).join("\n"))]
+    Files(Vec<FileFailure>),
     /// A signal asked the server to stop; its name.
     #[error("stopped by {0} while starting")]
     Stopped(&'static str),
+}
+
+/// A file that the user named by `User` cannot use.
+#[derive(Debug)]
+pub(super) struct FileFailure {
+    /// The message for the operator, in one line.
+    pub(super) line: String,
+    /// Whether the failure stays until the operator acts.
+    pub(super) is_lasting: bool,
+}
+
+fn lines(failures: &[FileFailure]) -> Vec<String> {
+    failures.iter().map(|failure| failure.line.clone()).collect()
 }
 
 impl StartError {
     /// Returns the messages for the operator, one line each.
     pub(super) fn lines(&self) -> Vec<String> {
         match self {
-            Self::Files(lines) => lines.clone(),
+            Self::Files(failures) => lines(failures),
             error => vec![error.to_string()],
         }
     }
+
+    /// Returns the exit code of the process.
+    pub(super) fn exit_code(&self) -> u8 {
+        if self.is_configuration() { configuration_code() } else { EXIT_FAILURE }
+    }
+
+    /// Whether a start fails with this error until the operator changes the configuration, a file that it names, the
+    /// permissions of one, or the socket unit. Other errors may pass by themselves.
+    fn is_configuration(&self) -> bool {
+        match self {
+            Self::Homedir { error, .. } | Self::Output { error, .. } => open::is_lasting(error),
+            Self::Log(error) => error.is_lasting(),
+            Self::PidFile(error) => error.is_lasting(),
+            Self::Database(error) => error.is_lasting(),
+            Self::Bind(error) => error.is_lasting(),
+            Self::Access(error) => error.is_lasting(),
+            Self::ControlSocket(error) => error.is_lasting(),
+            Self::Metrics(error) => error.is_lasting(),
+            Self::Passed(_) | Self::User(_) => true,
+            Self::Files(failures) => failures.iter().any(|failure| failure.is_lasting),
+            Self::Detach(_) | Self::System(_) | Self::Stopped(_) => false,
+        }
+    }
+}
+
+/// Returns the exit code for mistakes in the configuration. A service manager that expects messages must not try again.
+pub(super) fn configuration_code() -> u8 {
+    if notify::is_expected() { EXIT_CONFIGURATION } else { EXIT_FAILURE }
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, Uid, access};
 
-use super::error::StartError;
-use super::listening::{self, RootSocket};
+use super::error::{FileFailure, StartError};
+use super::listening::{self, EarlySocket};
 use crate::os::inherited;
 use crate::os::open;
 use crate::os::privileges::{self, Identity};
@@ -22,23 +22,28 @@ use crate::storage;
 const SHARED_DIRECTORIES: [&str; 8] =
     ["/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/var/run"];
 
-/// Changes to the user that `User` names, if any, and returns the socket that it opened as root before.
+/// Changes to the user that `User` names, if any, and returns the socket that it opened as root before. A socket that
+/// exists already is returned unchanged.
 ///
 /// # Errors
 ///
 /// The user or its group does not exist or cannot be assumed, the socket cannot be opened, or the user cannot access a
 /// file that the server needs.
-pub(super) fn assume(settings: &Settings, is_new_homedir: bool) -> Result<Option<RootSocket>, StartError> {
-    let Some(identity) = identity_to_assume(settings)? else { return Ok(None) };
+pub(super) fn assume(
+    settings: &Settings,
+    is_new_homedir: bool,
+    socket: Option<EarlySocket>,
+) -> Result<Option<EarlySocket>, StartError> {
+    let Some(identity) = identity_to_assume(settings)? else { return Ok(socket) };
     let user = &identity.user;
-    if settings.reuse_port && privileges::is_for_root(settings.port) {
+    if socket.is_none() && settings.reuse_port && privileges::is_for_root(settings.port) {
         let port = settings.port;
         return Err(StartError::User(format!(
             "ReusePort: {user} cannot bind the port {port}, which only root can bind: choose another Port, let every \
              user bind it (sysctl net.ipv4.ip_unprivileged_port_start={port}), or set ReusePort = False"
         )));
     }
-    let socket = listening::open_as_root(settings)?;
+    let socket = socket.map_or_else(|| listening::open_as_root(settings), Ok)?;
     let (uid, gid) = identity.numbers();
     if is_new_homedir {
         let homedir = &settings.homedir;
@@ -72,14 +77,18 @@ fn identity_to_assume(settings: &Settings) -> Result<Option<Identity>, StartErro
     Ok(Some(identity))
 }
 
+fn failure(line: String, error: &io::Error) -> FileFailure {
+    FileFailure { line, is_lasting: open::is_lasting(error) }
+}
+
 /// Tests, as the new user, every file access that is needed now or later. Leaves nothing behind.
 struct FileTrial<'a> {
     identity: &'a Identity,
 }
 
 impl FileTrial<'_> {
-    /// Returns the failures, one line each.
-    fn of(&self, settings: &Settings) -> Vec<String> {
+    /// Returns the failures.
+    fn of(&self, settings: &Settings) -> Vec<FileFailure> {
         let mut failures = Vec::new();
         failures.extend(self.reads("passwd file", &settings.passwd_file));
         failures.extend(self.reads("access file", &settings.access_file));
@@ -101,36 +110,35 @@ impl FileTrial<'_> {
         failures
     }
 
-    fn reads(&self, what: &str, path: &Path) -> Option<String> {
+    fn reads(&self, what: &str, path: &Path) -> Option<FileFailure> {
         let error = open::to_read(path).err().filter(|error| error.kind() != io::ErrorKind::NotFound)?;
         let (user, group) = (&self.identity.user, &self.identity.group);
         let (command, path) = (self.command_to_open_parents(path), path.display());
         let line = format!("{user} cannot read the {what} {path}: {error}");
         if error.kind() != io::ErrorKind::PermissionDenied {
-            return Some(line);
+            return Some(failure(line, &error));
         }
         let command = command.unwrap_or_else(|| format!("chgrp {group} {path} && chmod g+r {path}"));
-        Some(format!("{line}: {command}"))
+        Some(failure(format!("{line}: {command}"), &error))
     }
 
     /// Tests whether an existing file is writable, and whether files can be created and removed in its directory.
-    fn writes(&self, what: &str, path: &Path) -> Option<String> {
+    fn writes(&self, what: &str, path: &Path) -> Option<FileFailure> {
         let user = &self.identity.user;
         let is_other = |metadata: fs::Metadata| !metadata.is_file();
         if fs::metadata(path).is_ok_and(is_other) {
             // A terminal or pipe is never replaced: the directory does not matter.
             let error = open::to_append(path).err()?;
-            return Some(format!("{user} cannot write to the {what} {}: {error}", path.display()));
+            let line = format!("{user} cannot write to the {what} {}: {error}", path.display());
+            return Some(failure(line, &error));
         }
         match open::without_waiting(OpenOptions::new().append(true)).open(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 let command = self
                     .command_to_open_parents(path)
                     .unwrap_or_else(|| format!("chown {user} {}", path.display()));
-                return Some(format!(
-                    "{user} cannot write the {what} {}: {error}: {command}",
-                    path.display()
-                ));
+                let line = format!("{user} cannot write the {what} {}: {error}: {command}", path.display());
+                return Some(failure(line, &error));
             }
             _ => {}
         }
@@ -138,10 +146,11 @@ impl FileTrial<'_> {
         let error = tempfile::Builder::new().prefix(".pyzord-trial-").tempfile_in(directory).err()?;
         let command =
             self.command_to_open_parents(directory).unwrap_or_else(|| self.command_to_own(directory));
-        Some(format!(
+        let line = format!(
             "{user} cannot create files in {}, the directory of the {what}: {error}: {command}",
             directory.display()
-        ))
+        );
+        Some(failure(line, &error))
     }
 
     /// Returns the command that allows the user to create files in a directory.

@@ -7,6 +7,7 @@ mod console;
 mod error;
 mod identity;
 mod listening;
+mod manager;
 mod operator_sockets;
 mod prepare;
 mod recovery;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use self::check::check;
 use self::console::{print, say};
-use self::error::StartError;
+use self::error::{StartError, configuration_code};
 use self::recovery::recover;
 use self::start::start;
 use crate::os::signals;
@@ -68,7 +69,7 @@ pub fn main() -> ExitCode {
         Err(SettingsError::Configuration { problems, warnings, check: None }) => {
             warnings.iter().for_each(|warning| say("warning", warning));
             problems.iter().for_each(|problem| say("error", problem));
-            ExitCode::FAILURE
+            ExitCode::from(configuration_code())
         }
     }
 }

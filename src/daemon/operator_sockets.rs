@@ -17,7 +17,7 @@ use super::retry::retry_blocking;
 use crate::control::socket;
 use crate::os::local_socket::{LocalSocket, LocalSocketError, SocketFile};
 use crate::os::stream_listener::StreamListener;
-use crate::os::with_umask;
+use crate::os::{open, with_umask};
 use crate::settings::{MetricsAddress, Settings};
 
 /// The reason why the metrics of `MetricsAddress` cannot be served.
@@ -35,6 +35,14 @@ impl MetricsListenError {
         match self {
             Self::Tcp { error, .. } => error.kind() == std::io::ErrorKind::AddrInUse,
             Self::Unix { error, .. } => error.is_busy(),
+        }
+    }
+
+    /// Whether the error stays until an operator changes `MetricsAddress` or a permission.
+    pub(super) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Tcp { error, .. } => open::is_lasting(error),
+            Self::Unix { error, .. } => error.is_lasting(),
         }
     }
 }

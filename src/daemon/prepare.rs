@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use tracing::{info, warn};
 
 use super::error::StartError;
-use super::listening::{self, RootSocket};
+use super::listening::{self, EarlySocket};
 use super::retry::retry;
 use super::watch::log_loaded;
 use crate::access::{self, Authorizer, PresentFiles};
@@ -35,7 +35,7 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(
     settings: &Settings,
     logs: &Logs,
-    socket: Option<RootSocket>,
+    socket: Option<EarlySocket>,
 ) -> Result<Prepared, StartError> {
     let options = storage::EngineOptions {
         dsn: settings.digest_db.clone(),
@@ -55,7 +55,7 @@ pub(super) async fn prepare(
 async fn prepare_rest(
     settings: &Settings,
     logs: &Logs,
-    socket: Option<RootSocket>,
+    socket: Option<EarlySocket>,
     engine: &Arc<dyn Engine>,
 ) -> Result<Prepared, StartError> {
     let loaded = access::load(&settings.access_sources(), PresentFiles::default())?;

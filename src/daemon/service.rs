@@ -1,7 +1,6 @@
 //! The service inside the runtime: preparation, serving, shutdown.
 
 use std::io::{self, IsTerminal};
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use nix::unistd::Uid;
@@ -9,34 +8,41 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::console::print_to_stderr;
-use super::error::StartError;
-use super::listening::RootSocket;
+use super::error::{EXIT_FAILURE, StartError};
+use super::listening::EarlySocket;
+use super::manager::{check_watchdog, extended, extended_stop, keep_status};
 use super::operator_sockets::OperatorListeners;
 use super::prepare::{Prepared, prepare};
 use super::watch::{ReloadRequest, ServiceEnd, SignalWatch};
 use crate::logging::Logs;
 use crate::os::detach::Readiness;
+use crate::os::notify::ServiceManager;
 use crate::os::pidfile::PidFile;
 use crate::os::signals::{Intention, Signals};
 use crate::settings::Settings;
 
-/// Prepares and serves until a signal asks the server to stop. Takes `readiness` out of the option once it serves.
+/// Prepares and serves until a signal asks the server to stop. Returns the exit code. Takes `readiness` out of the option once it serves.
 pub(super) async fn serve(
     settings: &Settings,
     logs: &Logs,
-    socket: Option<RootSocket>,
+    socket: Option<EarlySocket>,
     listeners: OperatorListeners,
+    manager: ServiceManager,
     readiness: &mut Option<Readiness>,
-) -> Result<ExitCode, StartError> {
+) -> Result<u8, StartError> {
     let mut signals = Signals::install()?;
     log_notes(settings);
     listeners.log();
+    check_watchdog(&manager);
     let mut early_reload = None;
     let prepared = tokio::select! {
-        prepared = prepare(settings, logs, socket) => prepared?,
-        name = stop_requested(&mut signals, &mut early_reload) => return Err(StartError::Stopped(name)),
+        prepared = extended(&manager, prepare(settings, logs, socket)) => prepared?,
+        name = stop_requested(&mut signals, &mut early_reload) => {
+            manager.stopping();
+            return Err(StartError::Stopped(name));
+        }
     };
-    announce(&prepared.description, readiness.take());
+    announce(&prepared.description, &manager, readiness.take());
     logs.serving();
     prepared.engine.begin_expiry();
     let watch = SignalWatch {
@@ -46,12 +52,13 @@ pub(super) async fn serve(
         access: Arc::clone(&prepared.access),
         logs: logs.clone(),
         engine: Arc::clone(&prepared.engine),
+        manager: manager.clone(),
     };
     let end = serve_until_stopped(prepared, listeners, watch, early_reload).await;
-    info!("Server shutdown.");
+    info!(lifecycle = true, "Server shutdown.");
     Ok(match end {
-        ServiceEnd::Asked => ExitCode::SUCCESS,
-        ServiceEnd::Failed => ExitCode::FAILURE,
+        ServiceEnd::Asked => 0,
+        ServiceEnd::Failed => EXIT_FAILURE,
     })
 }
 
@@ -62,15 +69,26 @@ async fn serve_until_stopped(
     watch: SignalWatch,
     early_reload: Option<ReloadRequest>,
 ) -> ServiceEnd {
-    let Prepared { engine, mut server, pid_file, .. } = prepared;
+    let Prepared { engine, mut server, pid_file, description, .. } = prepared;
     let (stop, stopped) = oneshot::channel();
+    let manager = watch.manager.clone();
+    let status = keep_status(
+        manager.clone(),
+        {
+            let engine = Arc::clone(&engine);
+            move || engine.status().availability
+        },
+        move || format!("Serving on {description}"),
+    );
+    let status = tokio::spawn(status);
     let watch = tokio::spawn(watch.run_until_stopped(early_reload, stop));
     let stopped = async move {
         // A watch that has panicked drops its sender: stop then, too, because no signal could end the server.
         let _ = stopped.await;
     };
     server.serve(stopped).await;
-    engine.close().await;
+    status.abort();
+    extended_stop(&manager, engine.close()).await;
     listeners.remove();
     if let Some(pid_file) = pid_file {
         remove_pid_file(pid_file);
@@ -97,9 +115,11 @@ fn log_notes(settings: &Settings) {
     settings.notices.iter().for_each(|notice| info!("{notice}"));
 }
 
-/// Reports that requests are answered from now on: in the log, and to the terminal or the process in the foreground.
-fn announce(description: &str, readiness: Option<Readiness>) {
-    info!("Listening on {description}");
+/// Reports that requests are answered from now on: in the log, to the service manager, and to the terminal or the
+/// process in the foreground.
+fn announce(description: &str, manager: &ServiceManager, readiness: Option<Readiness>) {
+    info!(lifecycle = true, "Listening on {description}");
+    manager.ready();
     if readiness.is_none() && io::stderr().is_terminal() {
         print_to_stderr(&format!("pyzord: listening on {description}\n"));
     }

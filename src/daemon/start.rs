@@ -12,9 +12,9 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::console::say;
-use super::error::StartError;
+use super::error::{EXIT_FAILURE, StartError};
 use super::identity;
-use super::listening::RootSocket;
+use super::listening::{self, EarlySocket};
 use super::operator_sockets::OperatorListeners;
 use super::retry::retry_blocking;
 use super::service::serve;
@@ -22,7 +22,8 @@ use super::{confinement, runtime};
 use crate::logging::{self, Logs};
 use crate::os::detach::{self, Readiness};
 use crate::os::inherited::{self, Inherited};
-use crate::os::{self, open, pidfile, privileges};
+use crate::os::notify::ServiceManager;
+use crate::os::{self, activation, open, pidfile, privileges};
 use crate::settings::Settings;
 
 /// The time limit for flushing the logs at the end.
@@ -33,8 +34,9 @@ struct Opened {
     logs: Logs,
     /// The file that `--detach` names.
     output: Option<File>,
-    /// The socket, if `User` has taken effect.
-    socket: Option<RootSocket>,
+    /// The socket, if the service manager passed it or `User` has taken effect.
+    socket: Option<EarlySocket>,
+    manager: ServiceManager,
 }
 
 /// Starts the server and returns when it has ended.
@@ -48,7 +50,7 @@ pub(super) fn start(settings: &Settings) -> ExitCode {
         }
         Err(error) => {
             error.lines().iter().for_each(|line| say("error", line));
-            return ExitCode::FAILURE;
+            return ExitCode::from(error.exit_code());
         }
     };
     let logs = opened.logs.clone();
@@ -56,29 +58,31 @@ pub(super) fn start(settings: &Settings) -> ExitCode {
     let code = run(settings, opened, &mut readiness).unwrap_or_else(|error| report(settings, &error));
     // Last, because the process that waits for it ends at once: everything has been reported by then.
     if let Some(readiness) = readiness {
-        readiness.failed();
+        readiness.failed(code);
     }
     logs.close(LOG_WAIT);
-    code
+    ExitCode::from(code)
 }
 
-/// Reports the reason for the end of a start to the logs. With `--detach` a stop is a failure, since the caller expects
+/// Reports the reason for the end of a start to the logs, and returns the exit code. With `--detach` a stop is a failure, since the caller expects
 /// a server that serves.
-fn report(settings: &Settings, error: &StartError) -> ExitCode {
+fn report(settings: &Settings, error: &StartError) -> u8 {
     let StartError::Stopped(name) = error else {
         error.lines().iter().for_each(|line| error!("{line}"));
-        return ExitCode::FAILURE;
+        return error.exit_code();
     };
-    info!("{name} received. Shutting down.");
+    info!(lifecycle = true, "{name} received. Shutting down.");
     if settings.detach.is_none() {
-        return ExitCode::SUCCESS;
+        return 0;
     }
     say("error", error);
-    ExitCode::FAILURE
+    EXIT_FAILURE
 }
 
-/// Opens the logs, the output of `--detach` and, as root, the socket, and becomes the user that `User` names.
+/// Opens the logs, the output of `--detach`, the connection to the service manager and, as root, the socket, and becomes
+/// the user that `User` names.
 fn open_all(settings: &Settings) -> Result<Opened, StartError> {
+    let passed = activation::passed_socket()?;
     let is_new_homedir = create_homedir(&settings.homedir)?;
     // Descriptors of the caller: before anything else is open, and before User takes effect.
     if let Some(path) = &settings.detach {
@@ -87,14 +91,21 @@ fn open_all(settings: &Settings) -> Result<Opened, StartError> {
     let (log, usage_log) = (settings.log_file.as_deref(), settings.usage_log_file.as_deref());
     let inherited = logging::inherit(log, usage_log)?;
     let output = settings.detach.as_deref().map(open_output).transpose()?;
+    // Before User and Confine take effect, which may make its socket unreachable.
+    let manager = ServiceManager::connect().unwrap_or_else(|error| {
+        say("warning", &format_args!("cannot reach the service manager: {error}"));
+        ServiceManager::default()
+    });
+    // As root, which may set larger buffers.
+    let socket = passed.map(|socket| listening::of_passed(settings, socket)).transpose()?;
     // Lowering the niceness needs root: do it before User takes effect.
     let niced = privileges::nice(settings.nice);
-    let socket = identity::assume(settings, is_new_homedir)?;
+    let socket = identity::assume(settings, is_new_homedir, socket)?;
     let logs = logging::open(log, usage_log, settings.debug, inherited)?;
     if let Err(error) = niced {
         warn!("cannot set the niceness to {}: {error}", settings.nice);
     }
-    Ok(Opened { logs, output, socket })
+    Ok(Opened { logs, output, socket, manager })
 }
 
 /// Creates the homedir unless it exists. Returns whether it is new.
@@ -118,23 +129,20 @@ fn open_output(path: &Path) -> Result<File, StartError> {
 }
 
 /// Detaches, confines the process and serves. `readiness` is left to the caller if the server never served.
-fn run(
-    settings: &Settings,
-    opened: Opened,
-    readiness: &mut Option<Readiness>,
-) -> Result<ExitCode, StartError> {
-    let Opened { logs, output, socket } = opened;
+fn run(settings: &Settings, opened: Opened, readiness: &mut Option<Readiness>) -> Result<u8, StartError> {
+    let Opened { logs, output, socket, manager } = opened;
     let listeners = OperatorListeners::open(settings)?;
     if let Some(output) = output {
         let mut kept = logs.descriptors();
-        kept.extend(socket.iter().flat_map(RootSocket::descriptors));
+        kept.extend(socket.iter().flat_map(EarlySocket::descriptors));
         kept.extend(listeners.descriptors());
+        kept.extend(manager.descriptor());
         *readiness = Some(detach(settings, output, &kept)?);
     }
-    info!("Starting pyzord server.");
+    info!(lifecycle = true, "Starting pyzord server.");
     confinement::confine(settings, &listeners.accepting());
     let runtime = runtime::build()?;
-    let outcome = runtime.block_on(serve(settings, &logs, socket, listeners, readiness));
+    let outcome = runtime.block_on(serve(settings, &logs, socket, listeners, manager, readiness));
     // A reload that still reads a file must not keep the process.
     runtime.shutdown_background();
     outcome

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 
 use crate::access::{self, AccessLoadError, AccessSources, Authorizer, LoadedAccess, PresentFiles};
 use crate::logging::Logs;
+use crate::os::notify::ServiceManager;
 use crate::os::signals::{Intention, Signals};
 use crate::storage::Engine;
 
@@ -57,6 +58,7 @@ pub(super) struct SignalWatch {
     pub(super) access: Arc<ArcSwap<Authorizer>>,
     pub(super) logs: Logs,
     pub(super) engine: Arc<dyn Engine>,
+    pub(super) manager: ServiceManager,
 }
 
 impl SignalWatch {
@@ -82,20 +84,24 @@ impl SignalWatch {
                 event = reload.next() => reload = self.continue_reload(reload, event),
                 intention = self.signals.next() => match intention {
                     Intention::Stop(name) => {
-                        info!("{name} received. Shutting down.");
+                        info!(lifecycle = true, "{name} received. Shutting down.");
                         break ServiceEnd::Asked;
                     }
                     Intention::Reload => {
-                        info!("SIGUSR1 received. Reloading configuration.");
+                        info!(lifecycle = true, "SIGUSR1 received. Reloading configuration.");
                         reload = self.request(reload, ReloadRequest::Access);
                     }
                     Intention::Reopen => {
-                        info!("SIGHUP received. Reopening log files and reloading configuration.");
+                        info!(
+                            lifecycle = true,
+                            "SIGHUP received. Reopening log files and reloading configuration."
+                        );
                         reload = self.request(reload, ReloadRequest::AccessAndLogs);
                     }
                 },
             }
         };
+        self.manager.stopping();
         // Fails if the server has ended without a request to stop.
         let _ = stop.send(());
         end
@@ -115,7 +121,13 @@ impl SignalWatch {
         match (reload, event) {
             (Reload::Running { next, .. }, ReloadEvent::Finished(outcome)) => {
                 self.apply(outcome);
-                next.map_or(Reload::Idle, |request| self.start(request))
+                next.map_or_else(
+                    || {
+                        self.manager.ready();
+                        Reload::Idle
+                    },
+                    |request| self.start(request),
+                )
             }
             // The failure to start it has been reported.
             (Reload::Delayed { request, .. }, _) => {
@@ -126,8 +138,10 @@ impl SignalWatch {
     }
 
     fn start(&self, request: ReloadRequest) -> Reload {
+        self.manager.reloading();
         self.try_start(request).unwrap_or_else(|error| {
             error!(
+                lifecycle = true,
                 "cannot start a reload: {error}; the logs, accounts and access rules in force stay unchanged until a \
                  retry succeeds"
             );
@@ -158,10 +172,12 @@ impl SignalWatch {
                 log_loaded(&loaded);
                 self.present = loaded.present;
                 self.access.store(Arc::new(loaded.authorizer));
-                info!("The accounts and the access rules have been reloaded.");
+                info!(lifecycle = true, "The accounts and the access rules have been reloaded.");
             }
-            Ok(Err(error)) => error!("{error}; {UNCHANGED}"),
-            Err(_) => error!("cannot reload: the thread that reloads panicked; {UNCHANGED}"),
+            Ok(Err(error)) => error!(lifecycle = true, "{error}; {UNCHANGED}"),
+            Err(_) => {
+                error!(lifecycle = true, "cannot reload: the thread that reloads panicked; {UNCHANGED}");
+            }
         }
     }
 }

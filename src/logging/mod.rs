@@ -48,6 +48,13 @@ pub(crate) struct LogOpenError {
     error: io::Error,
 }
 
+impl LogOpenError {
+    /// Whether the error stays until an operator changes the file.
+    pub(crate) fn is_lasting(&self) -> bool {
+        open::is_lasting(&self.error)
+    }
+}
+
 /// The operator log and the usage log.
 #[derive(Clone, Debug)]
 pub(crate) struct Logs {
@@ -145,7 +152,8 @@ impl Logs {
     /// Creates the usage log of a server loop.
     pub(crate) fn usage(&self) -> UsageLog {
         let stderr = self.operator.debugging().then(|| self.operator.stderr());
-        UsageLog::new(self.usage.iter().cloned().chain(stderr).collect())
+        let (journal, stderr) = if self.operator.has_journal() { (stderr, None) } else { (None, stderr) };
+        UsageLog::new(self.usage.iter().cloned().chain(stderr).collect(), journal)
     }
 
     /// Reopens the files, which may have been renamed by a log rotation. If one cannot be opened, the old one stays in

@@ -13,7 +13,8 @@ use super::OPERATOR_BUFFER;
 use super::line::{LineStamp, push_printable};
 use super::sink::Sink;
 use super::target::SinkTarget;
-use crate::os::inherited::Inherited;
+use crate::os::inherited::{self, Inherited};
+use crate::os::journal::{self, Priority};
 use crate::record::Timestamp;
 
 /// The destinations of the operator log.
@@ -23,14 +24,26 @@ pub(super) struct OperatorLog {
     stderr: Arc<Sink>,
     debug: bool,
     serving: AtomicBool,
+    /// Whether stderr leads to the journal.
+    has_journal: AtomicBool,
+    /// Whether the log file is the journal, too, so that it has all lines already.
+    is_journal: bool,
     stamp: Mutex<LineStamp>,
 }
 
 impl OperatorLog {
     /// Creates the log with this file, if any.
     pub(super) fn new(file: Option<Arc<Sink>>, debug: bool) -> Self {
+        let number = file.as_ref().and_then(|file| inherited::number_of(file.path()?));
+        let is_journal = match number {
+            Some(1) => journal::has(&std::io::stdout()),
+            Some(2) => journal::has_stderr(),
+            _ => false,
+        };
         Self {
             file,
+            has_journal: AtomicBool::new(journal::has_stderr()),
+            is_journal,
             stderr: Arc::new(Sink::new(
                 "stderr",
                 None,
@@ -57,16 +70,22 @@ impl OperatorLog {
 
     pub(super) fn serving(&self) {
         self.serving.store(true, Ordering::Relaxed);
+        // A detach has redirected stderr.
+        self.has_journal.store(journal::has_stderr(), Ordering::Relaxed);
         self.stderr.start();
     }
 
+    pub(super) fn has_journal(&self) -> bool {
+        self.has_journal.load(Ordering::Relaxed)
+    }
+
     fn write(&self, level: Level, text: &EventText) {
-        let name = match level {
-            _ if text.critical => "CRITICAL",
-            Level::ERROR => "ERROR",
-            Level::WARN => "WARNING",
-            Level::INFO => "INFO",
-            _ => "DEBUG",
+        let (name, priority) = match level {
+            _ if text.critical => ("CRITICAL", Priority::Critical),
+            Level::ERROR => ("ERROR", Priority::Error),
+            Level::WARN => ("WARNING", Priority::Warning),
+            Level::INFO => ("INFO", Priority::Info),
+            _ => ("DEBUG", Priority::Debug),
         };
         let mut line = Vec::new();
         {
@@ -84,7 +103,20 @@ impl OperatorLog {
         }
         let serving = self.serving.load(Ordering::Relaxed);
         let is_serious = level <= Level::WARN;
-        if self.debug || serving && (text.critical || is_serious && self.file.is_none()) {
+        if self.has_journal() {
+            let is_due = self.debug
+                || text.critical
+                || is_serious && !serving
+                || text.lifecycle && !self.is_journal
+                || self.file.is_none();
+            if is_due {
+                // Without date and process, which the journal adds.
+                let mut line = priority.prefix().as_bytes().to_vec();
+                push_printable(&mut line, &text.text);
+                line.push(b'\n');
+                self.stderr.append(&line);
+            }
+        } else if self.debug || serving && (text.critical || is_serious && self.file.is_none()) {
             self.stderr.append(&line);
         } else if !serving && is_serious {
             // For the operator at the terminal, without the date.
@@ -127,14 +159,16 @@ impl OperatorLayer {
 pub(crate) struct EventText {
     pub(crate) text: String,
     critical: bool,
+    /// Whether it is a line of the start, the stop or a reload.
+    lifecycle: bool,
 }
 
 impl Visit for EventText {
     fn record_bool(&mut self, field: &Field, value: bool) {
-        if field.name() == "critical" {
-            self.critical = value;
-        } else {
-            self.record_debug(field, &value);
+        match field.name() {
+            "critical" => self.critical = value,
+            "lifecycle" => self.lifecycle = value,
+            _ => self.record_debug(field, &value),
         }
     }
 

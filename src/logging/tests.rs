@@ -47,7 +47,7 @@ fn usage_lines_equal_those_of_the_python_server() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("usage");
     let sink = sink(&path, 10_000);
-    let mut log = UsageLog::new(vec![Arc::clone(&sink)]);
+    let mut log = UsageLog::new(vec![Arc::clone(&sink)], None);
     assert!(log.enabled());
     let v4: IpAddr = "127.0.0.1".parse().unwrap();
     let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();

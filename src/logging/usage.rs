@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::line::{LineStamp, push_escaped};
 use super::sink::Sink;
+use crate::os::journal::Priority;
 use crate::record::Timestamp;
 use pyzor_wire::number::push_number;
 use pyzor_wire::request::ANONYMOUS;
@@ -14,6 +15,8 @@ use pyzor_wire::request::ANONYMOUS;
 #[derive(Debug)]
 pub(crate) struct UsageLog {
     sinks: Vec<Arc<Sink>>,
+    /// The sink whose lines have a priority.
+    journal: Option<Arc<Sink>>,
     lines: Vec<u8>,
     stamp: LineStamp,
     /// The time of the first collected line, used for all: they are handed over within milliseconds.
@@ -21,20 +24,20 @@ pub(crate) struct UsageLog {
 }
 
 impl UsageLog {
-    /// Creates a log that writes to all of these sinks; without any, it does nothing.
-    pub(super) fn new(sinks: Vec<Arc<Sink>>) -> Self {
-        Self { sinks, lines: Vec::new(), stamp: LineStamp::here(), since: None }
+    /// Creates a log that writes to all of these sinks, and with a priority to the journal; without any, it does nothing.
+    pub(super) fn new(sinks: Vec<Arc<Sink>>, journal: Option<Arc<Sink>>) -> Self {
+        Self { sinks, journal, lines: Vec::new(), stamp: LineStamp::here(), since: None }
     }
 
     /// Creates a log without sinks.
     #[cfg(test)]
     pub(crate) fn none() -> Self {
-        Self::new(Vec::new())
+        Self::new(Vec::new(), None)
     }
 
     /// Whether there is any sink.
     pub(crate) fn enabled(&self) -> bool {
-        !self.sinks.is_empty()
+        !self.sinks.is_empty() || self.journal.is_some()
     }
 
     /// Adds the line of an executed request: user, peer, operation, digests as a Python list or `None`, and the code
@@ -83,6 +86,14 @@ impl UsageLog {
         }
         for sink in &self.sinks {
             sink.append(&self.lines);
+        }
+        if let Some(journal) = &self.journal {
+            let mut lines = Vec::with_capacity(self.lines.len() * 2);
+            for line in self.lines.split_inclusive(|byte| *byte == b'\n') {
+                lines.extend_from_slice(Priority::Debug.prefix().as_bytes());
+                lines.extend_from_slice(line);
+            }
+            journal.append(&lines);
         }
         self.lines.clear();
         self.since = None;

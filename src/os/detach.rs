@@ -14,9 +14,8 @@ use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork,
 
 use super::signals;
 
-/// The bytes by which the daemon reports success or failure to the process in the foreground.
-const READY: u8 = b'r';
-const FAILED: u8 = b'f';
+/// The exit code of the process in the foreground if the daemon cannot be started, or dies.
+const FAILED: u8 = 1;
 
 /// The daemon's side of a detach, by which it reports to the process in the foreground.
 #[derive(Debug)]
@@ -35,17 +34,18 @@ impl Readiness {
         // Before the report is sent: a caller such as ssh waits until no process holds its output any more.
         dup2_stdout(self.output.as_fd())?;
         dup2_stderr(self.output.as_fd())?;
-        self.send(READY)
+        self.send(0)
     }
 
-    /// Makes the process in the foreground exit with failure. The reason must have been written to stderr.
-    pub(crate) fn failed(mut self) {
+    /// Makes the process in the foreground exit with this code. The reason must have been written to stderr.
+    pub(crate) fn failed(mut self, code: u8) {
         // The process in the foreground may have ended.
-        let _ = self.send(FAILED);
+        let _ = self.send(code);
     }
 
-    fn send(&mut self, word: u8) -> io::Result<()> {
-        match self.pipe.write_all(&[word]) {
+    /// Reports the exit code of the process in the foreground.
+    fn send(&mut self, code: u8) -> io::Result<()> {
+        match self.pipe.write_all(&[code]) {
             // The process in the foreground has been killed, which is no reason to stop.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome,
@@ -72,7 +72,7 @@ pub(crate) fn detach(output: File, keep: &[RawFd]) -> io::Result<Readiness> {
             if signals::stopped_within(Duration::ZERO).is_some() {
                 let _ = killpg(child, Signal::SIGTERM);
             }
-            wait_for_word(reader);
+            wait_for_code(reader);
         }
         ForkResult::Child => {
             drop(reader);
@@ -121,17 +121,16 @@ fn close_all_but(mut kept: Vec<RawFd>) -> io::Result<()> {
 }
 
 /// Waits for the report of the daemon and exits accordingly.
-fn wait_for_word(pipe: OwnedFd) -> ! {
+fn wait_for_code(pipe: OwnedFd) -> ! {
     // The wait can be interrupted from the terminal, without effect on the daemon. Other signals have no meaning here.
     let _ = signals::unblock_stops();
-    let mut word = [0];
-    match File::from(pipe).read_exact(&mut word) {
-        Ok(()) if word[0] == READY => exit(0),
-        Ok(()) => exit(1),
+    let mut code = [0];
+    match File::from(pipe).read_exact(&mut code) {
+        Ok(()) => exit(code[0].into()),
         Err(_) => {
             let _ =
                 writeln!(io::stderr(), "pyzord: error: the server process died while starting: see its log");
-            exit(1);
+            exit(FAILED.into());
         }
     }
 }

@@ -24,6 +24,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use thiserror::Error;
 
+use super::open::is_lasting;
+
 /// The connections that wait to be accepted. More are refused or wait in their own process.
 const BACKLOG: i32 = 128;
 /// The longest path that the system's address of a Unix socket holds, in bytes.
@@ -61,6 +63,15 @@ impl LocalSocketError {
     /// Whether another server is the reason, which may be about to end.
     pub(crate) fn is_busy(&self) -> bool {
         matches!(self, Self::InUse | Self::Locked)
+    }
+
+    /// Whether the error stays until an operator changes the path or its permissions.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::NotSocket | Self::NoName | Self::LongName => true,
+            Self::Directory(error) | Self::System(error) => is_lasting(error),
+            Self::InUse | Self::Locked => false,
+        }
     }
 }
 

@@ -1,10 +1,13 @@
-//! The process and its operating system: signals, pid file, detach, privileges, confinement.
+//! The process and its operating system: signals, pid file, detach, privileges, confinement, the service manager.
 
+pub(crate) mod activation;
 pub(crate) mod boot;
 pub(crate) mod confine;
 pub(crate) mod detach;
 pub(crate) mod inherited;
+pub(crate) mod journal;
 pub(crate) mod local_socket;
+pub(crate) mod notify;
 pub(crate) mod open;
 pub(crate) mod pidfile;
 pub(crate) mod privileges;

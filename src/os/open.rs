@@ -6,6 +6,18 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+/// Errors of the system that an operator must remove.
+const LASTING: [i32; 8] = [
+    libc::EACCES,
+    libc::EPERM,
+    libc::EROFS,
+    libc::EISDIR,
+    libc::ENOTDIR,
+    libc::ELOOP,
+    libc::ENAMETOOLONG,
+    libc::ENXIO,
+];
+
 /// Opens a regular file for reading, or `/dev/null`, which stands for an empty file.
 ///
 /// # Errors
@@ -30,7 +42,10 @@ pub(crate) fn to_append(path: &Path) -> io::Result<File> {
     match without_waiting(OpenOptions::new().append(true).create(true).mode(0o600)).open(path) {
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
             Err(if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
-                io::Error::other("no process reads this pipe: start its reader first")
+                io::Error::new(
+                    io::ErrorKind::NotConnected,
+                    "no process reads this pipe: start its reader first",
+                )
             } else {
                 error
             })
@@ -42,6 +57,16 @@ pub(crate) fn to_append(path: &Path) -> io::Result<File> {
 /// Adds the flags that prevent blocking, and prevent a terminal from becoming the controlling one.
 pub(crate) fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
+/// Whether an error of using a path stays until an operator changes the path, its permissions or its kind. Other errors
+/// may pass: a disk is mounted, has room again, or answers again.
+pub(crate) fn is_lasting(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(number) => LASTING.contains(&number),
+        // Of this program: the path is not a regular file, for example.
+        None => error.kind() != io::ErrorKind::NotConnected,
+    }
 }
 
 /// Returns the error for a path that is not a regular file.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::open::not_regular;
+use super::open::{is_lasting, not_regular};
 
 /// The pid file cannot be used.
 #[derive(Debug, Error)]
@@ -35,6 +35,11 @@ impl PidFileError {
     /// Whether a running owner is the reason, which may be about to end.
     pub(crate) fn is_busy(&self) -> bool {
         matches!(self, Self::AlreadyRunning { .. })
+    }
+
+    /// Whether the error stays until an operator changes the file.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self, Self::Unusable { error, .. } if is_lasting(error))
     }
 }
 

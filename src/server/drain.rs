@@ -18,7 +18,10 @@ impl Server {
     /// Answers the requests in the socket and in flight, for at most [`DRAIN_BOUND`].
     pub(super) async fn drain(&mut self) {
         let bound = Instant::now() + DRAIN_BOUND;
-        if let Err(error) = socket::leave_shared_port(&self.socket) {
+        // A connected socket would receive nothing for the next server.
+        if !self.is_passed
+            && let Err(error) = socket::leave_shared_port(&self.socket)
+        {
             warn!("cannot hand the shared port over to the other processes: {error}; requests may be lost");
         }
         // Polls the runtime once, which updates the readiness of the socket.

@@ -86,6 +86,8 @@ pub(crate) struct ServerParts {
 /// The server loop with its state.
 pub(crate) struct Server {
     socket: tokio::net::UdpSocket,
+    /// Whether a service manager keeps the socket for the next server.
+    is_passed: bool,
     access: Arc<ArcSwap<Authorizer>>,
     engine: Arc<dyn Engine>,
     clock: fn() -> Timestamp,
@@ -121,10 +123,12 @@ impl Server {
     /// The socket cannot be registered with the runtime.
     pub(crate) fn new(parts: ServerParts) -> io::Result<Self> {
         let ServerParts { listener, access, engine, usage, gate, replay_guard, clock } = parts;
+        let is_passed = listener.is_passed;
         let (sender, socket) = ReplySender::new(listener);
         let max_in_flight = engine.batches_at_a_time().max(1);
         Ok(Self {
             socket: tokio::net::UdpSocket::from_std(socket)?,
+            is_passed,
             access,
             engine,
             clock,

@@ -181,6 +181,8 @@ impl<'a> SettingsLoader<'a> {
         let mut settings = self.typed();
         self.check(&settings);
         settings.access_order_explicit = self.given.contains_key("AccessOrder");
+        settings.port_is_given = self.given.contains_key("Port");
+        settings.listen_address_is_given = self.given.contains_key("ListenAddress");
         if !self.problems.is_empty() {
             let check = settings.check_config.then(|| settings.access_sources());
             let (problems, warnings) = (self.problems, self.warnings);

@@ -34,8 +34,12 @@ pub(crate) struct Settings {
     pub(crate) homedir: PathBuf,
     /// The UDP port; 0 is any free one.
     pub(crate) port: u16,
+    /// Whether the operator chose the port.
+    pub(crate) port_is_given: bool,
     /// The address to listen on, or a host name.
     pub(crate) listen_address: String,
+    /// Whether the operator chose the address.
+    pub(crate) listen_address_is_given: bool,
     /// The size of the kernel's buffer for replies, in bytes.
     pub(crate) send_buffer: usize,
     /// Whether other processes may share the port.

@@ -1,5 +1,6 @@
 //! The table of engines, and opening a database with the engine of a name.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use thiserror::Error;
 
 use super::bulk::{Bulk, BulkPurpose};
 use super::{BoxFuture, Cancel, Engine, gdbm, mysql, redis, remote};
+use crate::os::open as open_file;
 
 /// Options for opening a database.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +39,7 @@ enum OpenErrorKind {
     Any,
     Busy,
     Absent,
+    Lasting,
 }
 
 impl EngineOpenError {
@@ -50,6 +53,12 @@ impl EngineOpenError {
         Self { text, cause: OpenErrorKind::Busy }
     }
 
+    /// Returns the error for a file that cannot be used for this reason.
+    pub(super) fn of_file(text: String, error: &io::Error) -> Self {
+        let cause = if open_file::is_lasting(error) { OpenErrorKind::Lasting } else { OpenErrorKind::Any };
+        Self { text, cause }
+    }
+
     /// Returns the error for a missing database.
     pub(super) fn absent(text: String) -> Self {
         Self { text, cause: OpenErrorKind::Absent }
@@ -58,6 +67,11 @@ impl EngineOpenError {
     /// Returns whether the database is in use by another process, so that a retry can succeed.
     pub fn is_busy(&self) -> bool {
         self.cause == OpenErrorKind::Busy
+    }
+
+    /// Returns whether the error stays until an operator changes the name, the kind or the permissions of the file.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.cause == OpenErrorKind::Lasting
     }
 
     /// Returns whether the database does not exist.

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+use crate::os::open;
+
 /// Error of opening or binding the listening socket. Its text is one line that says what to do.
 #[derive(Debug, Error)]
 pub(crate) enum BindError {
@@ -68,4 +70,19 @@ pub(crate) enum BindError {
     /// The system refuses to bind the address.
     #[error("cannot listen on {address}: {error}")]
     Refused { address: SocketAddr, error: io::Error },
+}
+
+impl BindError {
+    /// Whether the error stays until an operator changes `ListenAddress`, `Port` or a permission.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::NoIpv6 { .. } | Self::NoInterface { .. } => true,
+            Self::NoSocket { error, .. } | Self::Refused { error, .. } => open::is_lasting(error),
+            Self::Resolve { .. }
+            | Self::InUse { .. }
+            | Self::NotShared { .. }
+            | Self::AbsentInterface { .. }
+            | Self::Absent { .. } => false,
+        }
+    }
 }

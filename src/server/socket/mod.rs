@@ -2,6 +2,7 @@
 
 mod error;
 mod options;
+mod passed;
 mod spares;
 
 use std::io;
@@ -16,7 +17,8 @@ use nix::sys::socket::{
 
 pub(crate) use self::error::BindError;
 use self::options::SocketOptions;
-use self::spares::open_spares;
+pub(crate) use self::passed::UnusedSettings;
+use self::spares::{Sharing, open_spares};
 use pyzor_udp::SourceAddress;
 
 /// The largest send buffer of a spare socket, in bytes: the default of `net.core.wmem_max`.
@@ -36,6 +38,8 @@ pub(crate) struct Listener {
     pub(super) source: Option<SourceAddress>,
     /// Whether several datagrams to one peer can be sent as one packet (`UDP_SEGMENT`).
     pub(super) has_bursts: bool,
+    /// Whether a service manager keeps the listening socket for the next server.
+    pub(super) is_passed: bool,
     address: SocketAddr,
     /// Problems that do not prevent the server from running, one line each.
     pub(crate) warnings: Vec<String>,
@@ -108,7 +112,7 @@ impl UnboundSocket {
         if is_v6 {
             options.set(sockopt::Ipv6V6Only, &false, "IPV6_V6ONLY", "IPv4 requests may be lost");
         }
-        options.set(sockopt::RxqOvfl, &1, "SO_RXQ_OVFL", "datagrams dropped by the kernel are not counted");
+        options.count_drops();
         options.receive_buffer();
         options.send_buffer(send_buffer);
         let SocketOptions { warnings, notices, .. } = options;
@@ -174,32 +178,41 @@ impl UnboundSocket {
             .try_clone()
             .map_err(|error| error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw))?;
         bind_to(descriptor.as_raw_fd(), &SockaddrStorage::from(address))?;
-        let mut options = SocketOptions::of(descriptor.as_fd());
-        if address.ip().is_unspecified() {
-            let missing = "replies may leave from another address than the request was sent to";
-            match address {
-                SocketAddr::V4(_) => options.set(sockopt::Ipv4PacketInfo, &true, "IP_PKTINFO", missing),
-                SocketAddr::V6(_) => {
-                    options.set(sockopt::Ipv6RecvPacketInfo, &true, "IPV6_RECVPKTINFO", missing)
-                }
-            };
-        }
-        let has_bursts =
-            options.set(sockopt::UdpGsoSegment, &0, "UDP_SEGMENT", "replies to one peer are sent one by one");
-        let mut warnings = self.warnings.clone();
-        warnings.append(&mut options.warnings);
-        let address = local_address(&descriptor)?;
-        // Replies to the host itself never wait in the kernel. On a shared port, another process could bind the
-        // address of a spare socket.
-        let spares = if self.is_shared || address.ip().is_loopback() {
-            Vec::new()
-        } else {
-            open_spares(&descriptor, address, self.send_buffer.min(SPARE_BUFFER), &mut warnings)
-        };
-        let (socket, source, notices) =
-            (UdpSocket::from(descriptor), SourceAddress::bound(address), self.notices.clone());
-        Ok(Listener { socket, spares, source, has_bursts, address, warnings, notices })
+        // On a shared port, another process could bind the address of a spare socket.
+        let sharing = (!self.is_shared).then_some(Sharing::SameUser);
+        finish(descriptor, self.send_buffer, sharing, self.warnings.clone(), self.notices.clone())
     }
+}
+
+/// Sets the options of a bound socket, and opens the spare sockets unless `sharing` is none.
+fn finish(
+    descriptor: OwnedFd,
+    send_buffer: usize,
+    sharing: Option<Sharing>,
+    mut warnings: Vec<String>,
+    notices: Vec<String>,
+) -> nix::Result<Listener> {
+    let address = local_address(&descriptor)?;
+    let mut options = SocketOptions::of(descriptor.as_fd());
+    if address.ip().is_unspecified() {
+        let missing = "replies may leave from another address than the request was sent to";
+        match address {
+            SocketAddr::V4(_) => options.set(sockopt::Ipv4PacketInfo, &true, "IP_PKTINFO", missing),
+            SocketAddr::V6(_) => options.set(sockopt::Ipv6RecvPacketInfo, &true, "IPV6_RECVPKTINFO", missing),
+        };
+    }
+    let has_bursts =
+        options.set(sockopt::UdpGsoSegment, &0, "UDP_SEGMENT", "replies to one peer are sent one by one");
+    warnings.append(&mut options.warnings);
+    // Replies to the host itself never wait in the kernel.
+    let spares = match sharing {
+        Some(sharing) if !address.ip().is_loopback() => {
+            open_spares(&descriptor, address, sharing, send_buffer.min(SPARE_BUFFER), &mut warnings)
+        }
+        _ => Vec::new(),
+    };
+    let (socket, source) = (UdpSocket::from(descriptor), SourceAddress::bound(address));
+    Ok(Listener { socket, spares, source, has_bursts, is_passed: false, address, warnings, notices })
 }
 
 /// Opens and binds a socket, for tests.
@@ -246,6 +259,16 @@ fn local_address(socket: &impl AsRawFd) -> nix::Result<SocketAddr> {
 mod tests {
     use super::spares::SPARES;
     use super::*;
+
+    /// Returns a socket for IPv6 alone, and its address.
+    pub(super) fn only_v6() -> (UdpSocket, SocketAddr) {
+        let descriptor = datagram_socket(true).unwrap();
+        setsockopt(&descriptor, sockopt::Ipv6V6Only, &true).unwrap();
+        bind_to(descriptor.as_raw_fd(), &SockaddrStorage::from("[::]:0".parse::<SocketAddr>().unwrap()))
+            .unwrap();
+        let address = local_address(&descriptor).unwrap();
+        (UdpSocket::from(descriptor), address)
+    }
 
     #[test]
     fn configured_addresses_are_bound() {

@@ -37,6 +37,10 @@ impl<'a> SocketOptions<'a> {
         outcome.is_ok()
     }
 
+    pub(super) fn count_drops(&mut self) {
+        self.set(sockopt::RxqOvfl, &1, "SO_RXQ_OVFL", "datagrams dropped by the kernel are not counted");
+    }
+
     pub(super) fn receive_buffer(&mut self) {
         let size = RECEIVE_BUFFER;
         // Without CAP_NET_ADMIN, net.core.rmem_max is the limit.
@@ -55,6 +59,22 @@ impl<'a> SocketOptions<'a> {
         }
     }
 
+    /// Sets the sizes of both buffers, except for a buffer that is larger already: a service manager may have set more
+    /// than this process is allowed to.
+    pub(super) fn raise_buffers(&mut self, send_buffer: usize) {
+        if !self.has(sockopt::RcvBuf, RECEIVE_BUFFER) {
+            self.receive_buffer();
+        }
+        if !self.has(sockopt::SndBuf, send_buffer) {
+            self.send_buffer(send_buffer);
+        }
+    }
+
+    /// Whether a buffer has this size at least. The kernel doubles the requested size, and returns the doubled size.
+    fn has<O: GetSockOpt<Val = usize>>(&self, option: O, size: usize) -> bool {
+        getsockopt(&self.descriptor, option).is_ok_and(|granted| granted / 2 >= size)
+    }
+
     fn note_smaller_buffer<O: GetSockOpt<Val = usize>>(
         &mut self,
         option: O,
@@ -62,7 +82,6 @@ impl<'a> SocketOptions<'a> {
         name: &str,
         limit: &str,
     ) {
-        // The kernel doubles the requested size, and returns the doubled size.
         match getsockopt(&self.descriptor, option) {
             Ok(granted) if granted / 2 < asked => self.notices.push(format!(
                 "The {name} of the socket is {} bytes instead of {asked}: raise {limit}",

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{SockaddrStorage, bind as bind_to, setsockopt, sockopt};
+use nix::sys::socket::{SockaddrStorage, bind as bind_to, getsockopt, setsockopt, sockopt};
 
 use super::datagram_socket;
 
@@ -14,6 +14,32 @@ pub(super) const SPARES: usize = 16;
 /// The least descriptor limit with which spare sockets are opened: startup, a reload and the database need the other
 /// descriptors.
 const LEAST_DESCRIPTORS: u64 = 128;
+
+/// The option by which the spare sockets get the port of the listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// `SO_REUSEPORT`, if this user opened the listening socket.
+    SameUser,
+    /// `SO_REUSEADDR`, if another user opened it.
+    AnyUser,
+}
+
+impl Sharing {
+    fn set(self, socket: &impl AsFd, is_on: bool) -> nix::Result<()> {
+        match self {
+            Self::SameUser => setsockopt(socket, sockopt::ReusePort, &is_on),
+            Self::AnyUser => setsockopt(socket, sockopt::ReuseAddr, &is_on),
+        }
+    }
+
+    /// Returns the name of the option, and the users that could bind the port if it stayed on.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::SameUser => ("SO_REUSEPORT", "other processes of this user"),
+            Self::AnyUser => ("SO_REUSEADDR", "other users"),
+        }
+    }
+}
 
 /// Opens sockets on the port of the listening socket that send and never receive. Adds a warning if it cannot open all
 /// of them.
@@ -24,6 +50,7 @@ const LEAST_DESCRIPTORS: u64 = 128;
 pub(super) fn open_spares(
     first: &OwnedFd,
     address: SocketAddr,
+    sharing: Sharing,
     send_buffer: usize,
     warnings: &mut Vec<String>,
 ) -> Vec<UdpSocket> {
@@ -44,10 +71,12 @@ pub(super) fn open_spares(
         return spares;
     }
     let mut make_all = || -> nix::Result<()> {
-        setsockopt(first, sockopt::ReusePort, &true)?;
+        let is_dual =
+            address.ip().is_unspecified() && !getsockopt(first, sockopt::Ipv6V6Only).unwrap_or(false);
+        sharing.set(first, true)?;
         let random = RandomState::new();
         for number in 0..SPARES {
-            spares.push(open_spare(address, random.hash_one(number), send_buffer)?);
+            spares.push(open_spare(address, is_dual, sharing, random.hash_one(number), send_buffer)?);
         }
         Ok(())
     };
@@ -56,18 +85,25 @@ pub(super) fn open_spares(
     }
     let mut left_on = None;
     for socket in spares.iter().map(AsFd::as_fd).chain([first.as_fd()]) {
-        left_on = setsockopt(&socket, sockopt::ReusePort, &false).err().or(left_on);
+        left_on = sharing.set(&socket, false).err().or(left_on);
     }
     if let Some(error) = left_on {
+        let (option, others) = sharing.names();
         warnings.push(format!(
-            "cannot switch SO_REUSEPORT off: {error}; other processes of this user can bind the port and take requests"
+            "cannot switch {option} off: {error}; {others} can bind the port and take requests"
         ));
     }
     spares
 }
 
-/// Opens a spare socket at an address derived from `random`.
-fn open_spare(first: SocketAddr, random: u64, send_buffer: usize) -> nix::Result<UdpSocket> {
+/// Opens a spare socket at an address derived from `random`. `is_dual`: an IPv6 socket that also serves IPv4.
+fn open_spare(
+    first: SocketAddr,
+    is_dual: bool,
+    sharing: Sharing,
+    random: u64,
+    send_buffer: usize,
+) -> nix::Result<UdpSocket> {
     let descriptor = datagram_socket(first.is_ipv6())?;
     let [a, b, c, d, e, ..] = random.to_be_bytes();
     // From 127.1.0.0, because lower loopback addresses are in common use.
@@ -75,7 +111,7 @@ fn open_spare(first: SocketAddr, random: u64, send_buffer: usize) -> nix::Result
     let ip: IpAddr = match first {
         SocketAddr::V4(_) => loopback.into(),
         // Mapped, so that it can send to IPv4 and IPv6.
-        SocketAddr::V6(first) if first.ip().is_unspecified() => loopback.to_ipv6_mapped().into(),
+        SocketAddr::V6(_) if is_dual => loopback.to_ipv6_mapped().into(),
         // In the discard prefix 100::/64 (RFC 6666). An IPv4 address would block the port for IPv4 servers.
         SocketAddr::V6(_) => {
             let pair = |high, low| u16::from_be_bytes([high, low]);
@@ -83,9 +119,9 @@ fn open_spare(first: SocketAddr, random: u64, send_buffer: usize) -> nix::Result
         }
     };
     if first.is_ipv6() {
-        setsockopt(&descriptor, sockopt::Ipv6V6Only, &!first.ip().is_unspecified())?;
+        setsockopt(&descriptor, sockopt::Ipv6V6Only, &!is_dual)?;
     }
-    setsockopt(&descriptor, sockopt::ReusePort, &true)?;
+    sharing.set(&descriptor, true)?;
     // No interface has the address, or the loopback interface is down.
     setsockopt(&descriptor, sockopt::IpFreebind, &true)?;
     // Processes of this host can send to it, but nothing reads it.

@@ -144,7 +144,7 @@ impl DatabasePath {
         if error.kind() == io::ErrorKind::NotFound {
             EngineOpenError::absent(text)
         } else {
-            EngineOpenError::new(text)
+            EngineOpenError::of_file(text, error)
         }
     }
 
@@ -220,17 +220,15 @@ impl DatabasePath {
 /// Fails if the path exists and is not a regular file. Opening a pipe would block.
 pub(crate) fn check_kind(path: &Path) -> Result<(), EngineOpenError> {
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        let path = path.display();
-        return Err(EngineOpenError::new(format!(
-            "cannot open the database {path}: it is not a regular file"
-        )));
+        let (path, error) = (path.display(), open::not_regular());
+        return Err(EngineOpenError::of_file(format!("cannot open the database {path}: {error}"), &error));
     }
     Ok(())
 }
 
 /// Returns the error for a system call that the database needs and that has failed.
 pub(crate) fn cannot_use(path: &Path, error: &io::Error) -> EngineOpenError {
-    EngineOpenError::new(format!("cannot use the database {}: {error}", path.display()))
+    EngineOpenError::of_file(format!("cannot use the database {}: {error}", path.display()), error)
 }
 
 /// Returns whether /proc/self/mountinfo lists this path.
