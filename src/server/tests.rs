@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use super::dispatch::{MAX_BATCH, MAX_WAIT};
 use super::*;
 use crate::record::{Record, TallyKind};
-use crate::storage::{BatchProgress, BoxFuture};
+use crate::storage::{BatchProgress, BoxFuture, EngineStatus};
 use pyzor_wire::digest::Digest;
 
 const REPLY_WAIT: Duration = Duration::from_secs(10);
@@ -78,6 +78,10 @@ impl Engine for Slow {
 
     fn is_available(&self) -> bool {
         true
+    }
+
+    fn status(&self) -> EngineStatus {
+        EngineStatus::default()
     }
 
     fn failed(&self) -> BoxFuture<'_, String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Availability, Batch, EngineStatus};
+use super::{Batch, EngineStatus};
 
 /// A future that an engine returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -62,12 +62,9 @@ pub trait Engine: Send + Sync {
     /// Returns whether the database is available. Otherwise batches fail immediately.
     fn is_available(&self) -> bool;
 
-    /// Returns the state of the engine and its database. Never waits.
-    fn status(&self) -> EngineStatus {
-        let availability =
-            if self.is_available() { Availability::Available } else { Availability::Unavailable };
-        EngineStatus { availability, ..EngineStatus::default() }
-    }
+    /// Returns the state of the engine and its database, without passwords and keys. Never waits for the database or its
+    /// disk, because the thread that serves requests calls this: background work keeps what takes longer up to date.
+    fn status(&self) -> EngineStatus;
 
     /// Waits until the engine can no longer work in this process. Returns the reason in one line.
     fn failed(&self) -> BoxFuture<'_, String>;

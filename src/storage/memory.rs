@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Batch, BatchProgress, BoxFuture, Engine, StorageError};
+use super::{Batch, BatchProgress, BoxFuture, Engine, EngineStatus, StorageError};
 use crate::record::{Record, TallyKind};
 use pyzor_wire::digest::Digest;
 
@@ -72,6 +72,10 @@ impl Engine for MemoryEngine {
 
     fn is_available(&self) -> bool {
         true
+    }
+
+    fn status(&self) -> EngineStatus {
+        EngineStatus::default()
     }
 
     fn failed(&self) -> BoxFuture<'_, String> {

@@ -21,3 +21,4 @@ pub(crate) use drivers::{NAMES, authorities, check, listed, open, properties, re
 pub use engine::{BatchProgress, BoxFuture, Engine, StorageError};
 pub(crate) use gdbm::Cancel;
 pub use status::{Availability, EngineStatus, ExpiryStatus};
+use status::{ExpiryTimes, one_line};

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::codec::StoredRecord;
+use super::condition::Condition;
 use super::file::handle::GdbmError;
 use super::file::location::DatabasePath;
 use super::file::marker::Marker;
@@ -40,6 +41,7 @@ pub(super) struct GdbmCore {
     pub(super) age: Option<Duration>,
     /// The open file; none once closed.
     pub(super) open: Mutex<Option<OpenFile>>,
+    pub(super) condition: Arc<Condition>,
     /// The descriptor with which the file is synced, without taking `open`. It holds the lock against other processes,
     /// which must outlive the marker.
     pub(super) file: File,
@@ -105,6 +107,9 @@ impl GdbmCore {
             }
             match open.put(&key, &changed) {
                 Ok(()) => {
+                    if known.is_none() {
+                        open.note_new_key(&key);
+                    }
                     open.cache.put(&entry.digest, Some(changed));
                     open.extend_tail();
                     Ok(())
@@ -129,6 +134,7 @@ impl GdbmCore {
     ) -> Result<Result<Option<StoredRecord>, StorageError>, GdbmError> {
         let known = if open.handle.fetch(&digest.to_hex(), &mut open.value)? {
             let Some(stored) = StoredRecord::decode(&open.value) else {
+                open.condition.has_damaged_record(digest);
                 if let Some(withheld) = open.complaints.take(Instant::now()) {
                     error!(
                         "the record of {digest} in {} is damaged{}",

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
@@ -13,12 +13,14 @@ use tracing::{error, warn};
 use super::cancel::{Cancel, open_cancellable};
 use super::core::{GdbmCore, Phase};
 use super::file::disk_note::DiskNote;
+use super::file::header::Header;
 use super::file::tail;
 use super::lock;
 use super::opening::{FileOpener, OpenedFile};
 use crate::record::Timestamp;
 use crate::storage::{
-    Batch, BatchProgress, BoxFuture, Engine, EngineOpenError, EngineOpening, EngineOptions,
+    Availability, Batch, BatchProgress, BoxFuture, Engine, EngineOpenError, EngineOpening, EngineOptions,
+    EngineStatus, one_line,
 };
 
 /// Number of blocks of the file that the library keeps decoded. Its default grows with the database without bound.
@@ -70,12 +72,17 @@ impl Gdbm {
         // Reports a full disk at the start rather than at the first report.
         open.admit(&path, Timestamp::now());
         open.tail.begin();
+        let condition = Arc::clone(&open.condition);
+        if let Ok(Some(header)) = Header::read(&file) {
+            condition.measured(header.next_block);
+        }
         let shared = Arc::new(GdbmCore {
             path: path.clone(),
             location,
             marker,
             age,
             open: Mutex::new(Some(open)),
+            condition,
             file,
             phase: Mutex::new(Phase::Opened),
             wake: Condvar::new(),
@@ -112,7 +119,8 @@ impl Gdbm {
         }
         // The next start repairs the file from its whole content: keep the tail.
         if marker.flag().needs_repair() {
-            self.shared.sync_file();
+            // Its failure has been logged, and the marker requires a repair anyway.
+            let _ = self.shared.sync_file();
             match marker.sync() {
                 Ok(()) => warn!(
                     "the database {path} may be damaged, or still needs a repair; the next start repairs it"
@@ -131,7 +139,7 @@ impl Gdbm {
             );
             return;
         }
-        if self.shared.sync_file()
+        if self.shared.sync_file().is_ok()
             && let Err(error) = marker.clear()
         {
             warn!("cannot remove the marker {}: {error}", marker.path().display());
@@ -186,6 +194,22 @@ impl Engine for Gdbm {
     /// Returns whether the file is open. Also true after a failure, because the server then stops.
     fn is_available(&self) -> bool {
         self.shared.failure.borrow().is_some() || self.shared.lock().is_some()
+    }
+
+    fn status(&self) -> EngineStatus {
+        let mut status = self.shared.condition.status(Instant::now());
+        if let Some(why) = self.shared.failure.borrow().as_deref() {
+            status.availability = Availability::Unavailable;
+            status.since_seconds = None;
+            status.reason = Some(one_line(why));
+        }
+        if self.shared.marker.flag().needs_repair() {
+            let path = self.shared.path.display();
+            status.problems.push(format!(
+                "the database {path} may be damaged, or still needs a repair; the next start repairs it"
+            ));
+        }
+        status
     }
 
     fn failed(&self) -> BoxFuture<'_, String> {

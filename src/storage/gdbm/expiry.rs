@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tracing::info;
 
 use super::codec::StoredRecord;
 use super::file::handle::GdbmError;
@@ -55,6 +56,23 @@ impl ExpirySweep {
     /// Returns the number of keys visited.
     pub(super) fn walked(&self) -> u64 {
         self.walk.visited()
+    }
+
+    /// Logs the result of a sweep that took this time.
+    pub(super) fn log(&self, taken: Duration) {
+        let ignored = |number: u64, what: &str| match number {
+            0 => String::new(),
+            number => format!("; ignored {number} {what}"),
+        };
+        info!(
+            "Expiry: removed {} of {} records in {:.1} s (longest pause {} µs){}{}",
+            self.deleted,
+            self.walked(),
+            taken.as_secs_f64(),
+            self.longest.as_micros(),
+            ignored(self.damaged, "damaged records"),
+            ignored(self.foreign, "keys that are not lower-case digests"),
+        );
     }
 
     /// Continues for about `bound`. Returns whether the sweep is complete.
@@ -118,7 +136,8 @@ impl ExpirySweep {
         }
         if still && open.handle.delete(&key)? {
             self.deleted += 1;
-            open.dirty = true;
+            open.note_change();
+            open.note_deleted_key(&key);
         }
         Ok(true)
     }

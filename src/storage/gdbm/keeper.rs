@@ -4,17 +4,16 @@
 //! machine can lose what was counted since the last sync. While syncs fail, no report is accepted, and the marker
 //! requires a repair, because the kernel may have dropped pages that it could not write.
 
-use std::os::unix::fs::MetadataExt;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::core::{GdbmCore, Phase};
 use super::expiry::{ExpirySweep, SweepError, horizon};
 use super::lock;
-use super::walk::{KeyWalk, lower_case_digest};
+use super::open_file::OpenFile;
+use crate::storage::{ExpiryStatus, one_line};
 
 /// Time between two syncs: what a crash of the machine can lose at most.
 const SYNC_PERIOD: Duration = Duration::from_secs(60);
@@ -23,52 +22,48 @@ const SYNC_RETRY: Duration = Duration::from_secs(1);
 /// Time between two expiry sweeps.
 const SWEEP_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time for which one slice of a sweep holds the lock.
-const SLICE: Duration = Duration::from_micros(200);
+pub(super) const SLICE: Duration = Duration::from_micros(200);
 /// Time between two slices, for requests.
-const PAUSE: Duration = Duration::from_millis(1);
+pub(super) const PAUSE: Duration = Duration::from_millis(1);
 /// Time after which a failed sweep starts again.
 const SWEEP_RETRY: Duration = Duration::from_secs(10 * 60);
-/// Number of keys that are checked at the start.
-const SAMPLE: u32 = 1000;
-
-/// The end of a sweep.
-enum SweepEnd {
-    Done,
-    /// An error that may be temporary.
-    Failed,
-    /// The engine is being closed.
-    Stopped,
-}
+/// Time between two refreshes of what operators see.
+const REFRESH_PERIOD: Duration = Duration::from_secs(10);
 
 impl GdbmCore {
     /// Runs the engine's thread until the engine is closed.
     pub(super) fn keep(&self) {
         self.warn_of_foreign_keys();
         let mut next_sync = Instant::now() + SYNC_PERIOD;
+        self.count_records(&mut next_sync);
         let mut next_sweep = None;
+        let mut next_refresh = Instant::now() + REFRESH_PERIOD;
         loop {
             let awaits_expiry = next_sweep.is_none() && self.age.is_some();
             if awaits_expiry && *lock(&self.phase) == Phase::Expiring {
                 next_sweep = Some(Instant::now());
             }
-            if next_sweep.is_some_and(|next| next <= Instant::now()) {
-                next_sweep = match self.sweep(&mut next_sync) {
-                    SweepEnd::Done => Some(Instant::now() + SWEEP_PERIOD),
-                    SweepEnd::Failed => Some(Instant::now() + SWEEP_RETRY),
-                    SweepEnd::Stopped => return,
-                };
+            if let Some(due) = next_sweep.filter(|next| *next <= Instant::now()) {
+                self.condition.expiry_planned(due);
+                let Some(next) = self.sweep(&mut next_sync) else { return };
+                next_sweep = Some(next);
             }
-            let next = next_sweep.map_or(next_sync, |sweep| sweep.min(next_sync));
+            let next = next_sync.min(next_refresh);
+            let next = next_sweep.map_or(next, |sweep| sweep.min(next));
             if self.stops_before(next, next_sweep.is_none() && self.age.is_some()) {
                 return;
             }
             self.sync_if_due(&mut next_sync);
+            if next_refresh <= Instant::now() {
+                self.refresh();
+                next_refresh = Instant::now() + REFRESH_PERIOD;
+            }
         }
     }
 
     /// Waits until `then`, or until the engine is being closed, or, with `awaits_expiry`, until records may expire.
     /// Returns whether the engine is being closed.
-    fn stops_before(&self, then: Instant, awaits_expiry: bool) -> bool {
+    pub(super) fn stops_before(&self, then: Instant, awaits_expiry: bool) -> bool {
         let mut phase = lock(&self.phase);
         loop {
             let left = then.saturating_duration_since(Instant::now());
@@ -92,11 +87,19 @@ impl GdbmCore {
 
     /// Syncs the file if it has changed. Returns whether everything is durable.
     fn sync(&self) -> bool {
-        let dirty = self.lock().as_mut().is_some_and(|open| std::mem::take(&mut open.dirty));
-        if !dirty {
+        let begins = |open: &mut OpenFile| {
+            let is_dirty = std::mem::take(&mut open.dirty);
+            if is_dirty {
+                self.condition.sync_begins();
+            }
+            is_dirty
+        };
+        if !self.lock().as_mut().is_some_and(begins) {
             return true;
         }
-        let is_done = self.sync_file();
+        let failure = self.sync_file().err();
+        let is_done = failure.is_none();
+        self.condition.sync_ended(failure);
         self.warn_if_file_is_gone();
         if let Some(open) = self.lock().as_mut() {
             open.dirty |= !is_done;
@@ -111,90 +114,43 @@ impl GdbmCore {
         is_done
     }
 
-    /// Syncs the file. A failure is logged once per outage and requires a repair. Returns whether it succeeded.
-    pub(super) fn sync_file(&self) -> bool {
+    /// Syncs the file. A failure is logged once per outage and requires a repair.
+    ///
+    /// # Errors
+    ///
+    /// The reason, with the file's name.
+    pub(super) fn sync_file(&self) -> Result<(), String> {
         match self.file.sync_all() {
             Ok(()) => {
                 debug!("The database has been written to its disk.");
-                true
+                Ok(())
             }
             Err(error) => {
                 // The kernel may have dropped the pages that it could not write.
                 self.marker.flag().require_repair();
                 let is_logged = self.lock().as_ref().is_some_and(|open| open.unsynced);
+                let why = format!("cannot write the database {} to disk: {error}", self.path.display());
                 if !is_logged {
-                    error!(
-                        "cannot write the database {} to disk: {error}; reports and whitelistings are refused until \
-                         that works again",
-                        self.path.display()
-                    );
+                    error!("{why}; reports and whitelistings are refused until that works again");
                 }
-                false
+                Err(why)
             }
         }
     }
 
-    /// Logs, once, that the file was deleted, moved or replaced while it is open.
-    pub(super) fn warn_if_file_is_gone(&self) {
-        let Ok(open) = self.file.metadata() else { return };
-        let is_removed = open.nlink() == 0;
-        if self.location.is_there(&self.file) || self.is_gone.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let path = self.path.display();
-        if is_removed {
-            error!(
-                "the database {path} was deleted: still writing to the deleted file, whose contents are lost when the \
-                 server exits"
-            );
-        } else {
-            warn!("the database {path} was moved or replaced: still writing to the original file");
-        }
-    }
-
-    /// Warns if one of the first keys is not a lower-case digest. Works in slices, because each key may have to be read
-    /// from the disk.
-    fn warn_of_foreign_keys(&self) {
-        let mut walk = KeyWalk::default();
-        let mut left = SAMPLE;
-        while left > 0 && !self.stops_before(Instant::now() + PAUSE, false) {
-            let mut guard = self.lock();
-            let Some(open) = guard.as_mut() else { return };
-            let start = Instant::now();
-            while left > 0 && start.elapsed() < SLICE {
-                match walk.next(&mut open.handle) {
-                    Ok(Some(key)) if lower_case_digest(key).is_some() => left -= 1,
-                    Ok(Some(_)) => {
-                        warn!(
-                            "the database {} has keys that are not lower-case digests, which are ignored: migrate to \
-                             another database with pyzor-migrate to repair, merge or skip them",
-                            self.path.display()
-                        );
-                        return;
-                    }
-                    Ok(None) => return,
-                    Err(error) => {
-                        self.report_error(open, &error);
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Deletes all expired records, in slices.
-    fn sweep(&self, next_sync: &mut Instant) -> SweepEnd {
-        let Some(age) = self.age else { return SweepEnd::Done };
-        let horizon = horizon(age);
+    /// Deletes all expired records, in slices. Returns the time of the next sweep; none if the engine is being closed.
+    fn sweep(&self, next_sync: &mut Instant) -> Option<Instant> {
         let start = Instant::now();
+        let Some(age) = self.age else { return Some(start + SWEEP_PERIOD) };
+        let horizon = horizon(age);
         let mut sweep: Option<ExpirySweep> = None;
-        loop {
+        let failure = loop {
             if self.stops_before(Instant::now() + PAUSE, false) {
-                return SweepEnd::Stopped;
+                return None;
             }
             self.sync_if_due(next_sync);
             let mut guard = self.lock();
-            let Some(open) = guard.as_mut() else { return SweepEnd::Stopped };
+            let open = guard.as_mut()?;
             let slice = match &mut sweep {
                 Some(sweep) => sweep.slice(open, &self.path, SLICE),
                 None => open.handle.block_size().map_err(SweepError::from).map(|size| {
@@ -204,34 +160,32 @@ impl GdbmCore {
             };
             match slice {
                 Ok(false) => {}
-                Ok(true) => break,
+                Ok(true) => break None,
                 Err(error) => {
                     warn!(
                         "cannot finish the expiry of {}: {error}; it is retried in 10 minutes",
                         self.path.display()
                     );
+                    let why = error.to_string();
                     if let SweepError::Gdbm(error) = error {
                         self.report_error(open, &error);
                     }
-                    return SweepEnd::Failed;
+                    break Some(why);
                 }
             }
+        };
+        if failure.is_none()
+            && let Some(sweep) = &sweep
+        {
+            sweep.log(start.elapsed());
+            self.condition.walked(sweep.damaged, sweep.foreign);
         }
-        if let Some(sweep) = sweep {
-            let ignored = |number: u64, what: &str| match number {
-                0 => String::new(),
-                number => format!("; ignored {number} {what}"),
-            };
-            info!(
-                "Expiry: removed {} of {} records in {:.1} s (longest pause {} µs){}{}",
-                sweep.deleted,
-                sweep.walked(),
-                start.elapsed().as_secs_f64(),
-                sweep.longest.as_micros(),
-                ignored(sweep.damaged, "damaged records"),
-                ignored(sweep.foreign, "keys that are not lower-case digests"),
-            );
-        }
-        SweepEnd::Done
+        let next = Instant::now() + if failure.is_none() { SWEEP_PERIOD } else { SWEEP_RETRY };
+        let (removed, visited) = sweep.map_or((0, 0), |sweep| (sweep.deleted, sweep.walked()));
+        let error = failure.map(|why| one_line(&why));
+        self.condition
+            .expiry_ended(ExpiryStatus { removed, visited, error, ..ExpiryStatus::default() }, next);
+        self.refresh();
+        Some(next)
     }
 }

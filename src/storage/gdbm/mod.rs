@@ -5,12 +5,13 @@
 //! expiry sweep. It also syncs the file, without the lock, so that no request waits for the disk.
 //!
 //! Dependencies point down: `engine`, `keeper` and `bulk` use `opening`, which uses `repair`, which uses `open_file`,
-//! which uses `cache`, `codec` and `file`.
+//! which uses `cache`, `codec`, `condition` and `file`.
 
 mod bulk;
 mod cache;
 mod cancel;
 mod codec;
+mod condition;
 mod core;
 mod engine;
 mod expiry;
@@ -21,6 +22,7 @@ mod keeper;
 mod open_file;
 mod opening;
 mod repair;
+mod survey;
 mod walk;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -3,14 +3,17 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use tracing::{error, warn};
 
 use super::cache::RecordCache;
 use super::codec::{DateWriter, StoredRecord};
+use super::condition::Condition;
 use super::file::directory::HashDirectory;
 use super::file::handle::{GdbmError, Handle};
+use super::file::key_count::KeyCount;
 use super::file::reserve::{DiskReserve, ReserveNews};
 use super::file::tail::Tail;
 use crate::logging::allowance::Allowance;
@@ -24,6 +27,8 @@ pub(crate) struct OpenFile {
     pub(crate) calendar: DateWriter,
     pub(crate) cache: RecordCache,
     pub(crate) tail: Tail,
+    pub(crate) keys: KeyCount,
+    pub(crate) condition: Arc<Condition>,
     /// Buffer for values read.
     pub(crate) value: Vec<u8>,
     /// Buffer for values written.
@@ -38,6 +43,8 @@ pub(crate) struct OpenFile {
 
 impl OpenFile {
     pub(crate) fn new(handle: Handle, file: &File, zone: TimeZone) -> io::Result<Self> {
+        let condition = Arc::<Condition>::default();
+        condition.changed();
         Ok(Self {
             handle,
             reserve: DiskReserve::new(file.try_clone()?),
@@ -45,6 +52,8 @@ impl OpenFile {
             calendar: DateWriter::new(zone),
             cache: RecordCache::default(),
             tail: Tail::new(file.try_clone()?),
+            keys: KeyCount::default(),
+            condition,
             value: Vec::new(),
             text: Vec::new(),
             // A new file must reach the disk even if nothing is reported.
@@ -64,19 +73,26 @@ impl OpenFile {
         let path = path.display();
         match news {
             ReserveNews::None => {}
-            ReserveNews::Refused(why, true) => error!(
-                "no room for the database {path}: {why}; reports and whitelistings are refused until there is room"
-            ),
-            ReserveNews::Refused(why, false) => error!(
-                "cannot write the database {path}: {why}; reports and whitelistings are refused until that works again"
-            ),
+            ReserveNews::Refused(why, is_full) => {
+                let (why, until) = if is_full {
+                    (format!("no room for the database {path}: {why}"), "there is room")
+                } else {
+                    (format!("cannot write the database {path}: {why}"), "that works again")
+                };
+                error!("{why}; reports and whitelistings are refused until {until}");
+                self.condition.unreserved(why);
+            }
             ReserveNews::Accepted => {
                 warn!("the database {path} can be written again; reports and whitelistings are accepted");
+                self.condition.reserved();
             }
-            ReserveNews::Unsupported(why) => warn!(
-                "the file system of the database {path} cannot reserve blocks ({why}): make sure that the disk never \
-                 becomes full, because that destroys records"
-            ),
+            ReserveNews::Unsupported(why) => {
+                warn!(
+                    "the file system of the database {path} cannot reserve blocks ({why}): make sure that the disk \
+                     never becomes full, because that destroys records"
+                );
+                self.condition.reserved();
+            }
         }
         admitted
     }
@@ -90,7 +106,26 @@ impl OpenFile {
     /// Stores a record. Does not touch the cache.
     pub(crate) fn put(&mut self, key: &[u8], stored: &StoredRecord) -> Result<(), GdbmError> {
         stored.encode(&mut self.text, &mut self.calendar);
-        self.dirty = true;
+        self.note_change();
         self.handle.store(key, &self.text)
+    }
+
+    /// Records that the file is about to change.
+    pub(crate) fn note_change(&mut self) {
+        if !std::mem::replace(&mut self.dirty, true) {
+            self.condition.changed();
+        }
+    }
+
+    /// Records that a new key was stored.
+    pub(crate) fn note_new_key(&mut self, key: &[u8]) {
+        self.keys.added(key);
+        self.condition.counted(self.keys.total());
+    }
+
+    /// Records that a key was deleted.
+    pub(crate) fn note_deleted_key(&mut self, key: &[u8]) {
+        self.keys.removed(key);
+        self.condition.counted(self.keys.total());
     }
 }

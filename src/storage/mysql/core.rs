@@ -15,6 +15,8 @@ use super::rows::{decode, digest_of};
 use super::statement_size::StatementSize;
 use super::table::{MAX_ROWS, MySqlTable, TIMES};
 use crate::record::{Record, TallyKind};
+use crate::storage::remote::changes::ChangeAcceptance;
+use crate::storage::remote::findings::Findings;
 use crate::storage::remote::presence::RemoteStore;
 use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, BatchEntry};
@@ -26,6 +28,8 @@ pub(super) struct MySqlCore {
     statement_size: Mutex<StatementSize>,
     hung_rows: Mutex<HungRows>,
     pub(super) refusals: Refusals,
+    pub(super) changes: ChangeAcceptance,
+    pub(super) findings: Findings,
     /// Whether the server denied a statement that a new connection might be allowed to run.
     is_denied: AtomicBool,
     /// Time at which all connections were last replaced because of a denied statement.
@@ -39,6 +43,8 @@ impl MySqlCore {
             statement_size: Mutex::new(StatementSize::new(MAX_ROWS)),
             hung_rows: Mutex::default(),
             refusals: Refusals::new(name),
+            changes: ChangeAcceptance::default(),
+            findings: Findings::default(),
             is_denied: AtomicBool::new(false),
             renewed: Mutex::new(None),
         }
@@ -121,7 +127,7 @@ impl MySqlCore {
         let rows = batch.entries().iter().map(|entry| (entry.digest, amount(entry)));
         let mut rows: Vec<RowAmount> = rows.filter(|(_, amount)| *amount > 0).collect();
         if !rows.is_empty() && !TIMES.contains(&batch.now().seconds()) {
-            self.refusals.refused(
+            self.refuse_changes(
                 "this machine's clock is before 1970 or after 2038, which the table cannot store: set the clock",
             );
             return RowPlan::default();
@@ -129,13 +135,19 @@ impl MySqlCore {
         // Statements that lock rows in the same order cannot deadlock.
         rows.sort_unstable();
         self.hung_rows().plan(rows, Instant::now()).unwrap_or_else(|| {
-            self.refusals.refused("the last statements that count all timed out: the table may be locked");
+            self.refuse_changes("the last statements that count all timed out: the table may be locked");
             RowPlan::default()
         })
     }
 
+    /// Logs and records a reason for which all changes are refused.
+    fn refuse_changes(&self, why: &str) {
+        self.refusals.refused(why);
+        self.changes.refused(why);
+    }
+
     /// Whether all connections may be replaced again. Limits that to once a second.
-    fn may_renew(&self) -> bool {
+    pub(super) fn may_renew(&self) -> bool {
         const PERIOD: Duration = Duration::from_secs(1);
         let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
         let may = renewed.is_none_or(|renewed| renewed.elapsed() >= PERIOD);

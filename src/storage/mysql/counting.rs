@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, ServerError};
 
 use super::core::MySqlCore;
-use super::errors::{StatementError, is_conflict, is_row_error, is_timeout};
+use super::errors::{StatementError, concerns_all_changes, is_conflict, is_row_error, is_timeout};
 use super::expiry;
 use super::hung_rows::RowAmount;
 use super::schema::is_transactional;
@@ -54,6 +54,7 @@ impl MySqlCore {
                 }
             }
             self.hung_rows().clear(rows);
+            self.changes.accepted();
         };
         let mut parts = vec![rows];
         let mut halvings = 0;
@@ -90,6 +91,9 @@ impl MySqlCore {
     fn not_counted(&self, epoch: u64, rows: &[RowAmount], error: &ServerError) {
         if !is_timeout(error) {
             self.refused(epoch, error);
+            if concerns_all_changes(error.code) {
+                self.changes.refused(&error.to_string());
+            }
             return;
         }
         let digests: Vec<Digest> = rows.iter().map(|(digest, _)| *digest).collect();

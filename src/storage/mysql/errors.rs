@@ -44,6 +44,15 @@ pub(super) fn is_denied(code: u16) -> bool {
     [COMMAND_DENIED, COLUMN_DENIED, READ_ONLY, READ_ONLY_TRANSACTION, READ_ONLY_MODE].contains(&code)
 }
 
+/// Whether an error with which a statement that counts was refused will meet all others, too.
+pub(super) fn concerns_all_changes(code: u16) -> bool {
+    const DISK_FULL: u16 = 1021;
+    const STORAGE_ENGINE_ERROR: u16 = 1030;
+    const TABLE_READ_ONLY: u16 = 1036;
+    const TABLE_FULL: u16 = 1114;
+    is_denied(code) || [DISK_FULL, STORAGE_ENGINE_ERROR, TABLE_READ_ONLY, TABLE_FULL].contains(&code)
+}
+
 /// Whether an error means that the server or the table is unavailable.
 pub(super) fn is_absence(code: u16) -> bool {
     matches!(

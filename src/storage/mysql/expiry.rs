@@ -17,6 +17,7 @@ use super::statement_size::StatementSize;
 use super::table::{TIMES, within};
 use crate::record::Timestamp;
 use crate::storage::remote::presence::{LIMIT, RemoteStore};
+use crate::storage::{ExpiryStatus, one_line};
 use pyzor_wire::digest::Digest;
 
 /// The time between two runs.
@@ -48,6 +49,18 @@ struct ExpiryTotals {
     longest: Duration,
 }
 
+impl ExpiryTotals {
+    /// Returns the result for operators.
+    fn status(&self, error: Option<&String>) -> ExpiryStatus {
+        ExpiryStatus {
+            removed: self.deleted,
+            visited: self.records,
+            error: error.map(|why| one_line(why)),
+            ..ExpiryStatus::default()
+        }
+    }
+}
+
 /// Checks the keys of the table once, then expires records once a day, until the task is aborted.
 pub(super) async fn keep(shared: Arc<MySqlCore>, age: Option<Duration>) {
     let name = shared.pool.target.describe();
@@ -57,8 +70,12 @@ pub(super) async fn keep(shared: Arc<MySqlCore>, age: Option<Duration>) {
     let Some(age) = age else { return };
     loop {
         let start = Instant::now();
-        match sweep(&shared, age).await {
-            Ok(totals) => {
+        shared.findings.expiry_planned(start);
+        let (totals, outcome) = sweep(&shared, age).await;
+        let period = if outcome.is_ok() { PERIOD } else { RETRY };
+        shared.findings.expiry_ended(totals.status(outcome.as_ref().err()), Instant::now() + period);
+        match outcome {
+            Ok(()) => {
                 info!(
                     "Expiry: removed {} of {} records in {:.1} s (longest statement {} µs){}",
                     totals.deleted,
@@ -70,7 +87,6 @@ pub(super) async fn keep(shared: Arc<MySqlCore>, age: Option<Duration>) {
                         locked => format!("; {locked} locked by other clients, left for the next run"),
                     },
                 );
-                sleep(PERIOD).await;
             }
             Err(why) => {
                 if shared.pool.presence().epoch().is_some() {
@@ -79,9 +95,9 @@ pub(super) async fn keep(shared: Arc<MySqlCore>, age: Option<Duration>) {
                         RETRY.as_secs()
                     );
                 }
-                sleep(RETRY).await;
             }
         }
+        sleep(period).await;
     }
 }
 
@@ -95,8 +111,8 @@ fn random() -> u64 {
 }
 
 /// Deletes the expired records of the whole table. Begins at a random key, so that servers that share a table and start
-/// together work on different rows.
-async fn sweep(shared: &MySqlCore, age: Duration) -> Result<ExpiryTotals, String> {
+/// together work on different rows. Returns what was done, even after an error.
+async fn sweep(shared: &MySqlCore, age: Duration) -> (ExpiryTotals, Result<(), String>) {
     let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
     let mut sweep = TableExpiry {
         shared,
@@ -105,11 +121,8 @@ async fn sweep(shared: &MySqlCore, age: Duration) -> Result<ExpiryTotals, String
         deleting: StatementSize::new(DELETED_AT_ONCE),
         totals: ExpiryTotals::default(),
     };
-    sweep.horizon = Timestamp::from_micros(sweep.now().await?.micros().saturating_sub(age));
-    let middle = format!("{:016x}", random()).into_bytes();
-    sweep.walk(middle.clone(), None).await?;
-    sweep.walk(Vec::new(), Some(middle)).await?;
-    Ok(sweep.totals)
+    let outcome = sweep.run_whole(age).await;
+    (sweep.totals, outcome)
 }
 
 /// A run of expiry through the table.
@@ -123,6 +136,13 @@ struct TableExpiry<'a> {
 }
 
 impl TableExpiry<'_> {
+    async fn run_whole(&mut self, age: i64) -> Result<(), String> {
+        self.horizon = Timestamp::from_micros(self.now().await?.micros().saturating_sub(age));
+        let middle = format!("{:016x}", random()).into_bytes();
+        self.walk(middle.clone(), None).await?;
+        self.walk(Vec::new(), Some(middle)).await
+    }
+
     /// Returns the earlier one of this machine's time and the server's, so that one clock that is ahead cannot delete
     /// recent records.
     async fn now(&mut self) -> Result<Timestamp, String> {
@@ -278,11 +298,13 @@ async fn check_keys(shared: &MySqlCore) -> Result<(), String> {
     })
     .await?;
     if foreign > 0 {
-        warn!(
+        let problem = format!(
             "{foreign} of the first {SAMPLE} keys of the MySQL server {} are not digests and are ignored: migrate to \
              another database with pyzor-migrate to repair, merge or skip them",
             shared.pool.target.describe()
         );
+        warn!("{problem}");
+        shared.findings.problem(&problem);
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod expiry;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod hung_rows;
+mod measurement;
 mod pool;
 mod rows;
 mod schema;
@@ -31,9 +32,12 @@ use self::pool::ConnectionPool;
 use self::schema::TableUse;
 use self::table::MySqlTable;
 use self::target::MySqlTarget;
+use super::remote::condition::{self, ServerCondition};
 use super::remote::presence::{RemoteStore, keep, time_left};
 use super::remote::start::{ConnectError, connect_when_ready};
-use super::{Batch, BatchProgress, BoxFuture, Engine, EngineOpenError, EngineOpening, EngineOptions};
+use super::{
+    Batch, BatchProgress, BoxFuture, Engine, EngineOpenError, EngineOpening, EngineOptions, EngineStatus,
+};
 
 /// The default of `DBConnections`.
 const CONNECTIONS: usize = 4;
@@ -81,6 +85,7 @@ impl MySql {
         let tasks = vec![
             tokio::spawn(keep(Arc::downgrade(&shared.pool))).abort_handle(),
             tokio::spawn(pool::keep_inspected(Arc::downgrade(&shared.pool))).abort_handle(),
+            tokio::spawn(measurement::keep(Arc::clone(&shared))).abort_handle(),
         ];
         Ok(Self { shared, connections, age: options.cleanup_age, tasks: Mutex::new(tasks) })
     }
@@ -138,6 +143,14 @@ impl Engine for MySql {
 
     fn is_available(&self) -> bool {
         self.shared.pool.presence().epoch().is_some()
+    }
+
+    fn status(&self) -> EngineStatus {
+        let (mut status, now) = (EngineStatus::default(), Instant::now());
+        let server = ServerCondition::of(String::new(), self.shared.pool.presence(), &self.shared.changes);
+        condition::describe(&[server], &mut status, now);
+        self.shared.findings.describe(&mut status, now);
+        status
     }
 
     /// Never resolves, because an unavailable server can always become available again.

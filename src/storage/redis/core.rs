@@ -15,6 +15,7 @@ use super::record_form::RecordForm;
 use super::refusal::RedisRefusal;
 use super::target::{RedisAddress, RedisTarget};
 use super::topology::Topology;
+use crate::storage::remote::findings::Findings;
 use crate::storage::remote::presence::time_left;
 use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, BatchEntry, StorageError};
@@ -44,6 +45,7 @@ pub(super) struct RedisCore {
     /// Nodes without a host name found by referral since the last survey.
     pub(super) unnamed: Mutex<UnnamedNodes>,
     pub(super) refusals: Refusals,
+    pub(super) findings: Findings,
 }
 
 /// One command for one digest of a batch.
@@ -203,6 +205,9 @@ impl RedisCore {
                     if is_unusable || meaning == RedisRefusal::NoSlot {
                         self.stale.notify_one();
                     }
+                    if meaning == RedisRefusal::ReadOnly && task.kind == CommandKind::Count {
+                        task.node.changes().refused(&why);
+                    }
                     Err(self.refusals.refused(&why))
                 }
             },
@@ -210,7 +215,10 @@ impl RedisCore {
                 entry.found = self.form.decode(&reply).map(Option::unwrap_or_default);
                 entry.found.map(|_| ())
             }
-            (CommandKind::Count, Value::Int(1)) => Ok(()),
+            (CommandKind::Count, Value::Int(1)) => {
+                task.node.changes().accepted();
+                Ok(())
+            }
             (CommandKind::Count, Value::Int(0)) => Err(StorageError::Damaged),
             (CommandKind::Count, _) => Err(self.refusals.refused("unexpected reply of the script")),
         };

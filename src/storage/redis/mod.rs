@@ -13,6 +13,7 @@ mod durable;
 pub(crate) mod fuzzing;
 mod key_jobs;
 mod key_scan;
+mod measurement;
 mod node;
 mod node_standing;
 mod node_trial;
@@ -28,6 +29,7 @@ mod target;
 mod topology;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use jiff::tz::TimeZone;
@@ -38,10 +40,14 @@ use self::core::RedisCore;
 use self::node::NodeRole;
 use self::record_form::RecordForm;
 use self::target::RedisTarget;
+use self::topology::SLOTS;
 use super::bulk::BulkPurpose;
+use super::remote::condition;
+use super::remote::findings::Findings;
 use super::remote::refusals::Refusals;
 use super::{
-    Batch, BatchProgress, BoxFuture, BulkOpening, Engine, EngineOpenError, EngineOpening, EngineOptions,
+    Availability, Batch, BatchProgress, BoxFuture, BulkOpening, Engine, EngineOpenError, EngineOpening,
+    EngineOptions, EngineStatus,
 };
 
 /// The engine on Redis.
@@ -91,8 +97,12 @@ impl Redis {
             referred_nodes: Mutex::new(Vec::new()),
             unnamed: Mutex::default(),
             refusals,
+            findings: Findings::default(),
         });
-        let mut tasks = vec![tokio::spawn(survey::look_for_foreign_keys(Arc::clone(&shared))).abort_handle()];
+        let mut tasks = vec![
+            tokio::spawn(survey::look_for_foreign_keys(Arc::clone(&shared))).abort_handle(),
+            tokio::spawn(measurement::keep(Arc::clone(&shared))).abort_handle(),
+        ];
         if cluster {
             tasks.push(tokio::spawn(survey::keep(Arc::clone(&shared))).abort_handle());
         }
@@ -137,6 +147,21 @@ impl Engine for Redis {
         let topology = self.shared.topology.load();
         let nodes = topology.nodes();
         nodes.is_empty() || nodes.iter().any(|node| node.presence().epoch().is_some())
+    }
+
+    fn status(&self) -> EngineStatus {
+        let (mut status, now) = (EngineStatus::default(), Instant::now());
+        let topology = self.shared.topology.load();
+        let servers: Vec<_> = topology.nodes().iter().map(|node| node.condition()).collect();
+        condition::describe(&servers, &mut status, now);
+        let unowned = topology.slots_without_owner();
+        if unowned > 0 && status.availability == Availability::Available {
+            status.availability = Availability::Partial;
+            status.since_seconds = None;
+            status.reason = Some(format!("no node of the cluster owns {unowned} of its {SLOTS} slots"));
+        }
+        self.shared.findings.describe(&mut status, now);
+        status
     }
 
     /// Never resolves, because an unavailable server can always become available again.

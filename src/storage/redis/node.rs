@@ -14,6 +14,8 @@ use super::record_form::probe_write;
 use super::sentinels::Sentinels;
 use super::target::{RedisAddress, RedisLogin, RedisServers, RedisTarget};
 use crate::storage::BoxFuture;
+use crate::storage::remote::changes::ChangeAcceptance;
+use crate::storage::remote::condition::ServerCondition;
 use crate::storage::remote::presence::{Presence, RemoteStore, keep};
 use crate::storage::remote::start::{ConnectError, NO_ANSWER};
 
@@ -26,6 +28,7 @@ pub(super) struct RedisNode {
     role: NodeRole,
     is_of_cluster: bool,
     presence: Presence,
+    changes: ChangeAcceptance,
     connection: Mutex<Option<(RedisConnection, RedisAddress)>>,
     keeper: Mutex<Option<AbortHandle>>,
 }
@@ -72,6 +75,7 @@ impl RedisNode {
             role: role.clone(),
             is_of_cluster,
             presence: Presence::new(name),
+            changes: ChangeAcceptance::default(),
             connection: Mutex::new(None),
             keeper: Mutex::new(None),
         })
@@ -111,6 +115,20 @@ impl RedisNode {
     /// Returns the server's availability.
     pub(super) fn presence(&self) -> &Presence {
         &self.presence
+    }
+
+    /// Returns whether the server accepts changes.
+    pub(super) fn changes(&self) -> &ChangeAcceptance {
+        &self.changes
+    }
+
+    /// Returns the server's condition, for operators.
+    pub(super) fn condition(&self) -> ServerCondition {
+        let name = match &self.route {
+            NodeRoute::To(address, _) if self.is_of_cluster => address.to_string(),
+            _ => String::new(),
+        };
+        ServerCondition::of(name, &self.presence, &self.changes)
     }
 
     /// Returns the server's address, or none if sentinels name it.
@@ -250,8 +268,11 @@ impl RemoteStore for RedisNode {
             let renew = [probe_write()];
             // Concurrently, because slow sentinels must not make the server unavailable.
             let answer = async {
-                try_commands(&mut connection, &renew).await.map_err(|failure| failure.why)?;
+                let refused = try_commands(&mut connection, &renew).await.map_err(|failure| failure.why)?;
                 self.presence.seen();
+                if let Some(why) = refused {
+                    self.changes.refused(&why);
+                }
                 Ok(())
             };
             let (answered, is_master) = join(answer, self.check_master()).await;

@@ -9,11 +9,12 @@ use super::refusal::RedisRefusal;
 use crate::storage::remote::start::ConnectError;
 
 /// Tries commands, and returns an error for the first one that the server refuses for now or that the account may not
-/// run. The error names the command.
+/// run. The error names the command. Otherwise returns the reason if the server refuses all changes, but not look-ups.
 pub(super) async fn try_commands(
     connection: &mut RedisConnection,
     commands: &[Cmd],
-) -> Result<(), ConnectError> {
+) -> Result<Option<String>, ConnectError> {
+    let mut refused = None;
     let mut trial = Pipeline::with_capacity(commands.len());
     for command in commands {
         trial.add_command(command.clone());
@@ -38,10 +39,11 @@ pub(super) async fn try_commands(
                 )));
             }
             // The account may run the command. Other refusals are logged when they happen to requests.
+            RedisRefusal::ReadOnly => refused = Some(why),
             _ => {}
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
 /// Returns a command's name, with its subcommand.

@@ -206,23 +206,24 @@ pub(super) async fn look_for_foreign_keys(shared: Arc<RedisCore>) {
         false => sample(&shared, DEPRECATED_PREFIX, |_| true).await,
     };
     if deprecated > 0 {
-        error!(
-            critical = true,
-            "You have {deprecated} records in the deprecated version of the redis engine."
-        );
+        let problem = format!("You have {deprecated} records in the deprecated version of the redis engine.");
+        error!(critical = true, "{problem}");
         error!(
             critical = true,
             "Please migrate the records with: 'pyzor-migrate --delete --se=redis_v0 --sd=<dsn> --de=redis --dd=<dsn>', \
              both being the DigestDB of this server"
         );
+        shared.findings.problem(&problem);
     }
     let foreign =
         sample(&shared, shared.form.prefix(), |key| !is_digest(shared.form.without_prefix(key))).await;
     if foreign > 0 {
-        warn!(
+        let problem = format!(
             "the database {place} has keys that are not lower-case digests, {foreign} of those checked, which are \
              ignored: migrate to another database with pyzor-migrate to repair, merge or skip them"
         );
+        warn!("{problem}");
+        shared.findings.problem(&problem);
     }
 }
 

@@ -66,6 +66,11 @@ impl Topology {
         self.nodes.get(usize::from(index))
     }
 
+    /// Returns the number of slots that no server owns.
+    pub(super) fn slots_without_owner(&self) -> usize {
+        self.slots.iter().filter(|owner| owner.is_none()).count()
+    }
+
     /// Whether a server owns this slot.
     pub(super) fn has(&self, slot: usize) -> bool {
         self.slots.get(slot).is_some_and(Option::is_some)
@@ -176,7 +181,9 @@ mod tests {
         assert_eq!(topology.nodes().len(), 2);
         // The slot of this key is 12739.
         assert_eq!(topology.route(b"123456789").unwrap().address(), Some(&address(2)));
+        assert_eq!(topology.slots_without_owner(), 0);
         let partial = Topology::cluster(&vec![(0, 10, address(1))], node);
+        assert_eq!(partial.slots_without_owner(), SLOTS - 11);
         assert!(partial.route(b"123456789").is_none());
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod disk_note;
 pub(crate) mod extents;
 pub(crate) mod handle;
 pub(crate) mod header;
+pub(crate) mod key_count;
 pub(crate) mod leftovers;
 pub(crate) mod location;
 pub(crate) mod marker;

@@ -5,6 +5,7 @@ mod collisions;
 mod engine;
 mod expiry;
 mod repair;
+mod status;
 mod tail;
 
 use std::collections::BTreeMap;

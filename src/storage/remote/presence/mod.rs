@@ -89,6 +89,16 @@ impl Presence {
         state.outage.is_none().then_some(state.epoch)
     }
 
+    /// Returns the current outage: its start and the last reason.
+    pub(crate) fn outage(&self) -> Option<(Instant, String)> {
+        self.lock().outage.as_ref().map(|outage| (outage.since, outage.why.clone()))
+    }
+
+    /// Returns the end of the last outage.
+    pub(crate) fn returned(&self) -> Option<Instant> {
+        self.lock().returned
+    }
+
     /// Records that the store has answered.
     pub(crate) fn seen(&self) {
         self.lock().seen = Instant::now();
