@@ -11,6 +11,7 @@ mod loops;
 mod machine;
 mod machine_logs;
 mod machine_memory;
+mod managed;
 mod memory;
 mod migrate;
 mod mounts;

@@ -1,0 +1,103 @@
+//! Exit codes of a start that fails, with and without a service manager.
+
+use std::fs;
+use std::process::Command;
+
+use super::scripted::Manager;
+use crate::harness::{Home, finish};
+
+/// The exit code for mistakes in the configuration, under a service manager.
+const CONFIGURATION: i32 = 78;
+
+/// Expects that a command fails with 1, and with this code under a service manager.
+#[track_caller]
+fn expect(command: impl Fn() -> Command, code: i32) {
+    let plain = finish(command());
+    assert_eq!(plain.code, Some(if code == CONFIGURATION { 1 } else { code }), "{plain:?}");
+    let manager = Manager::new();
+    let mut managed = command();
+    managed.env("NOTIFY_SOCKET", &manager.name);
+    let managed = finish(managed);
+    assert_eq!(managed.code, Some(code), "{managed:?}");
+    // An empty variable is none.
+    let mut unmanaged = command();
+    unmanaged.env("NOTIFY_SOCKET", "");
+    assert_eq!(finish(unmanaged).code, plain.code);
+}
+
+#[test]
+fn mistakes_in_the_configuration_must_not_be_retried() {
+    let bad_setting = Home::open().config("CleanupAge = never\n");
+    expect(|| bad_setting.command(), CONFIGURATION);
+    let no_user = Home::open().config("User = no such user\n").user_from_config();
+    expect(|| no_user.command(), CONFIGURATION);
+    for file in ["pyzord.passwd", "pyzord.access", "pyzord.log", "pyzord.db"] {
+        let home = Home::new();
+        fs::create_dir(home.path(file)).unwrap();
+        expect(|| home.command(), CONFIGURATION);
+        expect(|| home.detached(), CONFIGURATION);
+    }
+    let address = Home::open();
+    expect(
+        || {
+            let mut command = address.command();
+            command.args(["-a", "fe80::1"]);
+            command
+        },
+        CONFIGURATION,
+    );
+}
+
+#[test]
+fn file_without_permission_must_not_be_retried() {
+    use std::os::unix::fs::PermissionsExt;
+
+    for file in ["pyzord.passwd", "pyzord.access", "pyzord.log"] {
+        let home = Home::open().file(file, "").unprivileged();
+        fs::set_permissions(home.path(file), fs::Permissions::from_mode(0o000)).unwrap();
+        expect(
+            || {
+                let mut command = home.mark(Command::new("setpriv"));
+                command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+                let server = home.command();
+                command.arg("--").arg(server.get_program()).args(server.get_args());
+                // The socket of the test is out of reach, which is a warning.
+                command
+            },
+            CONFIGURATION,
+        );
+    }
+}
+
+#[test]
+fn what_may_pass_is_retried() {
+    let home = Home::open();
+    let _port = home.take_port();
+    expect(|| home.command(), 1);
+    expect(|| home.detached(), 1);
+    let home = Home::open();
+    std::os::unix::fs::symlink("/no/such/disk/pyzord.db", home.path("pyzord.db")).unwrap();
+    expect(|| home.command(), 1);
+}
+
+#[test]
+fn wrong_command_line_and_check_keep_their_codes() {
+    let home = Home::open();
+    expect(
+        || {
+            let mut command = home.command();
+            command.arg("--no-such-option");
+            command
+        },
+        2,
+    );
+    let home = Home::open().config("CleanupAge = never\n");
+    expect(
+        || {
+            let mut command = home.command();
+            command.arg("--check-config");
+            command
+        },
+        1,
+    );
+}

@@ -1,0 +1,149 @@
+//! Messages of a server to its service manager.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use sd_notify::NotifyState;
+
+use super::home_of_nobody;
+use super::scripted::Manager;
+use crate::harness::{Home, Server, finish, free_port};
+
+fn managed(mut command: Command, manager: &Manager) -> Command {
+    command.env("NOTIFY_SOCKET", &manager.name);
+    command
+}
+
+/// Returns the monotonic time in microseconds.
+fn monotonic() -> i128 {
+    match NotifyState::monotonic_usec_now() {
+        Ok(NotifyState::MonotonicUsec(time)) => time,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn expect_reload(manager: &Manager, since: i128) {
+    let message = manager.change();
+    let time = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.strip_suffix('\n'));
+    let time: i128 = time.unwrap_or_else(|| panic!("{message}")).parse().unwrap();
+    assert!((since..=monotonic()).contains(&time), "{since} {time} {}", monotonic());
+    assert_eq!(manager.change(), "READY=1\n");
+}
+
+/// Follows a server from its first message to its last.
+#[track_caller]
+fn follow(home: &Home, manager: &Manager) {
+    let mut server = Server::start(home, managed(home.command(), manager));
+    assert_eq!(manager.change(), "READY=1\n");
+    // It serves: the port is bound, and no request is lost.
+    assert_eq!(home.caller().answered("ping", &[]).code(), 200);
+    for signal in [Signal::SIGUSR1, Signal::SIGHUP] {
+        let since = monotonic();
+        server.signal(signal);
+        expect_reload(manager, since);
+    }
+    let log = home.log();
+    assert!(log.contains("Confinement: files restricted by landlock"), "{log}");
+    // A reload that fails ends as well.
+    let access = home.path("pyzord.access");
+    fs::remove_file(&access).unwrap();
+    fs::create_dir(&access).unwrap();
+    let since = monotonic();
+    server.signal(Signal::SIGUSR1);
+    expect_reload(manager, since);
+    assert_eq!(home.caller().answered("ping", &[]).code(), 200);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(manager.change(), "STOPPING=1\n");
+    assert_eq!(server.ended().code(), Some(0));
+    assert_eq!(manager.next_within(Duration::ZERO), None, "a message after the last");
+}
+
+#[test]
+fn start_reloads_and_stop_are_reported_in_order() {
+    follow(&Home::open(), &Manager::new());
+    follow(&Home::open(), &Manager::with_abstract_name());
+    // Neither the user nor a confined process could connect to the socket.
+    follow(&home_of_nobody(), &Manager::new());
+}
+
+#[test]
+fn detached_server_reports_its_own_process() {
+    for home in [Home::open(), home_of_nobody()] {
+        let manager = Manager::new();
+        let finished = finish(managed(home.detached(), &manager));
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        let daemon = home.daemon();
+        assert_eq!(manager.change(), format!("MAINPID={}\nREADY=1\n", daemon.pid()));
+        daemon.stop();
+        assert_eq!(manager.change(), "STOPPING=1\n");
+    }
+}
+
+#[test]
+fn status_is_reported() {
+    let (home, manager) = (Home::open(), Manager::new());
+    let server = Server::start(&home, managed(home.command(), &manager));
+    assert_eq!(manager.change(), "READY=1\n");
+    let status = manager.wait_for("STATUS=");
+    assert!(status.len() > "STATUS=\n".len() && status.matches('\n').count() == 1, "{status}");
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
+fn start_that_waits_for_its_database_asks_for_more_time() {
+    let home = Home::open().config(&format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n", free_port()));
+    let manager = Manager::new();
+    let mut server = Server::start(&home, managed(home.command(), &manager));
+    assert_eq!(manager.next_but(&[]), "EXTEND_TIMEOUT_USEC=30000000\n");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(manager.change(), "STOPPING=1\n");
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+#[test]
+fn server_outlives_its_service_manager_and_finds_the_next() {
+    let home = Home::open();
+    let path = home.parent().join("notify");
+    let bind = || std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let first = bind();
+    let mut command = home.command();
+    // A confined server reaches the new socket: landlock does not restrict connections.
+    let server = Server::start(&home, {
+        command.env("NOTIFY_SOCKET", &path);
+        command
+    });
+    let read = |socket: &std::os::unix::net::UnixDatagram| {
+        socket.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+        let mut buffer = [0; 4096];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    while read(&first) != "READY=1\n" {}
+    drop(first);
+    fs::remove_file(&path).unwrap();
+    server.signal(Signal::SIGUSR1);
+    crate::harness::eventually("the reload", || home.log().contains("have been reloaded").then_some(()));
+    let second = bind();
+    assert_eq!(server.stop().code(), Some(0));
+    while read(&second) != "STOPPING=1\n" {}
+}
+
+#[test]
+fn useless_notify_socket_is_a_warning() {
+    for name in ["relative", "vsock:2:1", "/no/such/socket"] {
+        let home = Home::open();
+        let mut command = home.command();
+        command.env("NOTIFY_SOCKET", name);
+        let mut server = Server::start(&home, command);
+        server.serves(&mut home.caller());
+        let stderr = home.stderr();
+        assert!(
+            stderr.contains(&format!("cannot reach the service manager: NOTIFY_SOCKET = {name}: ")),
+            "{stderr}"
+        );
+        assert_eq!(server.stop().code(), Some(0));
+    }
+}
