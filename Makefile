@@ -180,9 +180,12 @@ install: $(programs:%=$(target)/release/%)
 	$(INSTALL) -m 644 docs/*.md $(DESTDIR)$(docdir)/docs
 	$(INSTALL) -m 644 docs/development/*.md $(DESTDIR)$(docdir)/docs/development
 	$(INSTALL) -m 644 dist/pyzord.sysctl $(DESTDIR)$(docdir)
-	sed 's|/usr/local/bin/pyzord|$(sbindir)/pyzord|' dist/pyzord.service >$(DESTDIR)$(unitdir)/pyzord.service
-	chmod 644 $(DESTDIR)$(unitdir)/pyzord.service
-	$(INSTALL) -m 644 $(DESTDIR)$(unitdir)/pyzord.service $(DESTDIR)$(unitdir)/pyzord@.service
+	sed -e 's|/usr/local/bin/pyzord |$(sbindir)/pyzord |' -e 's|/usr/local/bin/pyzorctl |$(bindir)/pyzorctl |' \
+	    dist/pyzord.service >$(DESTDIR)$(unitdir)/pyzord.service
+	sed 's|^ExecReload=.*|ExecReload=/bin/kill -USR1 $$MAINPID|' \
+	    $(DESTDIR)$(unitdir)/pyzord.service >$(DESTDIR)$(unitdir)/pyzord@.service
+	chmod 644 $(DESTDIR)$(unitdir)/pyzord.service $(DESTDIR)$(unitdir)/pyzord@.service
+	$(INSTALL) -m 644 dist/pyzord.socket $(DESTDIR)$(unitdir)/pyzord.socket
 	$(INSTALL) -m 644 dist/pyzord.sysusers $(DESTDIR)$(sysusersdir)/pyzord.conf
 
 # Leaves configuration, accounts, databases and the user pyzord alone.
@@ -190,7 +193,8 @@ uninstall:
 	rm -f $(DESTDIR)$(sbindir)/pyzord $(DESTDIR)$(bindir)/pyzor-migrate $(DESTDIR)$(bindir)/pyzor-bench \
 	    $(DESTDIR)$(mandir)/man1/pyzor-migrate.1 $(DESTDIR)$(mandir)/man1/pyzor-bench.1 \
 	    $(DESTDIR)$(mandir)/man8/pyzord.8 $(DESTDIR)$(mandir)/man5/pyzord.conf.5 \
-	    $(DESTDIR)$(unitdir)/pyzord.service $(DESTDIR)$(unitdir)/pyzord@.service $(DESTDIR)$(sysusersdir)/pyzord.conf
+	    $(DESTDIR)$(unitdir)/pyzord.service $(DESTDIR)$(unitdir)/pyzord@.service \
+	    $(DESTDIR)$(unitdir)/pyzord.socket $(DESTDIR)$(sysusersdir)/pyzord.conf
 	rm -rf $(DESTDIR)$(docdir)
 
 # Leaves the directory var alone, which holds the database of "make run".
@@ -218,7 +222,7 @@ help:
 	@echo 'make audit      check licences, sources and security advisories of the dependencies'
 	@echo 'make fuzz       fuzz every target for FUZZ_SECONDS (60), or only FUZZ_TARGETS; installs cargo-fuzz'
 	@echo 'make oldest     check the build with the oldest supported Rust, if it is installed'
-	@echo 'make lint       check format, scripts, manual pages and systemd unit'
+	@echo 'make lint       check format, scripts, manual pages and systemd units'
 	@echo 'make install    install the built programs; set DESTDIR, prefix, bindir, sbindir, mandir, docdir, unitdir'
 	@echo '                and sysusersdir as usual (default prefix /usr/local, sbindir as bindir)'
 	@echo 'make uninstall  remove the installed files; set the same variables'

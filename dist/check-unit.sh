@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks the systemd unit with systemd-analyze: no errors, exposure at most 2.0.
+# Checks the systemd units with systemd-analyze: no errors, exposure at most 2.0.
 #
 # If systemd-analyze is missing, its Debian package is unpacked under target: installing the package would enable
 # units.
@@ -42,9 +42,11 @@ if ! command -v systemd-analyze >/dev/null; then
     export LD_LIBRARY_PATH="$libraries" SYSTEMD_UNIT_PATH="$root/lib/systemd/system:$root/usr/lib/systemd/system"
 fi
 
-# Replace the programs, so that the unit can be checked before they are installed.
+# Replace the programs, so that the units can be checked before they are installed.
 sed 's|^\(Exec[A-Za-z]*=\)[^ ]*|\1/bin/true|' dist/pyzord.service >"$work/unit/pyzord.service"
-mistakes=$(systemd-analyze verify --man=no "$(pwd)/$work/unit/pyzord.service" 2>&1 | grep -F pyzord || true)
+cp dist/pyzord.socket "$work/unit"
+mistakes=$(systemd-analyze verify --man=no "$(pwd)/$work/unit/pyzord.service" "$(pwd)/$work/unit/pyzord.socket" 2>&1 |
+    grep -F pyzord || true)
 if [ -n "$mistakes" ]; then
     printf '%s\n' "$mistakes" >&2
     exit 1
