@@ -4,6 +4,7 @@
 //! and limit treats an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`, as a socket on `::` reports IPv4 clients) as the
 //! IPv4 address.
 
+mod excess;
 mod networks;
 mod table;
 
@@ -12,9 +13,13 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use self::excess::ExcessTable;
 pub(crate) use self::networks::{Networks, NetworksError};
 use self::table::{BucketSlot, BucketTable};
 use crate::logging::allowance::{Allowance, withheld_note};
+
+/// The number of prefixes that a report on the excess names.
+const NAMED_PREFIXES: usize = 3;
 
 /// The rate limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +61,14 @@ pub(crate) struct AdmissionRules {
     pub(crate) prefix: (u8, u8),
     /// The number of prefixes in the table.
     pub(crate) table: usize,
+}
+
+impl AdmissionRules {
+    /// Returns the prefix of an address as text.
+    fn prefix_of(&self, address: IpAddr) -> String {
+        let width = if address.is_ipv4() { self.prefix.0 } else { self.prefix.1 };
+        networks::network(address, width)
+    }
 }
 
 /// The decision on a datagram.
@@ -102,7 +115,9 @@ struct RateState {
     start: Instant,
     /// Nanoseconds since `start`.
     now: u64,
-    exceeded: u64,
+    /// The number of times each limit was exceeded.
+    exceeded: [u64; 3],
+    excess: ExcessTable,
     complaints: Allowance,
 }
 
@@ -121,7 +136,8 @@ impl Gate {
             burst: Duration::from_secs(rules.burst.into()).as_nanos().try_into().unwrap_or(u64::MAX),
             start: Instant::now(),
             now: 0,
-            exceeded: 0,
+            exceeded: [0; 3],
+            excess: ExcessTable::default(),
             complaints: Allowance::per_minute(10),
         });
         Some(Self { rules, allows_all, rates })
@@ -164,8 +180,9 @@ impl Gate {
         if interval == 0 || rates.table.take(slot, limit as usize, rates.now, interval, rates.burst) {
             return false;
         }
-        rates.exceeded += 1;
-        if rates.table.is_report_due(slot, rates.now) {
+        rates.exceeded[limit as usize] += 1;
+        rates.excess.add(prefix(source.address, self.rules.prefix), source.address);
+        if rates.table.is_report_due(slot, limit as usize, rates.now) {
             self.report_exceeded(source.address, limit);
         }
         !self.rules.log_only
@@ -176,9 +193,17 @@ impl Gate {
         self.rules.log_only
     }
 
-    /// The number of times a limit was exceeded so far.
-    pub(crate) fn exceeded(&self) -> u64 {
-        self.rates.as_ref().map_or(0, |rates| rates.exceeded)
+    /// The number of times each limit was exceeded so far, in the order of [`RateLimit`].
+    pub(crate) fn exceeded(&self) -> [u64; 3] {
+        self.rates.as_ref().map_or([0; 3], |rates| rates.exceeded)
+    }
+
+    /// Returns the prefixes that have exceeded their limits the most since the last call, highest first, and how often
+    /// each has at least.
+    pub(crate) fn take_highest_excess(&mut self) -> Vec<(String, u64)> {
+        let Some(rates) = &mut self.rates else { return Vec::new() };
+        let highest = rates.excess.take_highest(NAMED_PREFIXES);
+        highest.into_iter().map(|(address, count)| (self.rules.prefix_of(address), count)).collect()
     }
 
     #[cold]
@@ -187,11 +212,10 @@ impl Gate {
         else {
             return;
         };
-        let width = if address.is_ipv4() { self.rules.prefix.0 } else { self.rules.prefix.1 };
         warn!(
             "{}: {} exceeds {} per second: the excess {} dropped{}",
             limit.option(),
-            networks::network(address, width),
+            self.rules.prefix_of(address),
             self.rules.rates[limit as usize],
             if self.rules.log_only { "would be" } else { "is" },
             withheld_note(withheld)

@@ -9,8 +9,8 @@ use std::hash::{BuildHasher, RandomState};
 const WAYS: usize = 8;
 /// The key of an empty slot; no prefix has it.
 const EMPTY: u64 = u64::MAX;
-/// The shortest time between two reports on one prefix, in nanoseconds.
-const QUIET: u64 = 60_000_000_000;
+/// The shortest time between two reports on one limit of one prefix, in seconds.
+const QUIET: u16 = 60;
 
 /// The position of a prefix in the table, valid until another prefix replaces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,9 @@ struct BucketSet {
     seen: [u64; WAYS],
     /// The times at which the three buckets are full again.
     full: [[u64; 3]; WAYS],
-    /// The times of the last reports; 0: never.
-    reported: [u64; WAYS],
+    /// The times of the last reports on the three limits, in seconds, which begin anew after 18 hours; 0: never. A time
+    /// of an earlier round delays a report by at most a minute.
+    reported: [[u16; 3]; WAYS],
 }
 
 /// Multiplies, and folds both halves of the product into one.
@@ -49,8 +50,12 @@ pub(super) struct BucketTable {
 impl BucketTable {
     /// Returns a table for this many prefixes, rounded up to eight times a power of two.
     pub(super) fn new(prefixes: usize) -> Self {
-        let set =
-            BucketSet { keys: [EMPTY; WAYS], seen: [0; WAYS], full: [[0; 3]; WAYS], reported: [0; WAYS] };
+        let set = BucketSet {
+            keys: [EMPTY; WAYS],
+            seen: [0; WAYS],
+            full: [[0; 3]; WAYS],
+            reported: [[0; 3]; WAYS],
+        };
         let random = RandomState::new();
         Self {
             sets: vec![set; prefixes.div_ceil(WAYS).next_power_of_two()].into_boxed_slice(),
@@ -69,7 +74,7 @@ impl BucketTable {
                     (0..WAYS).min_by_key(|way| (set.keys[*way] != EMPTY, set.seen[*way])).unwrap_or(0);
                 set.keys[oldest] = prefix;
                 set.full[oldest] = [0; 3];
-                set.reported[oldest] = 0;
+                set.reported[oldest] = [0; 3];
                 oldest
             }
         };
@@ -102,12 +107,13 @@ impl BucketTable {
         has_token
     }
 
-    /// Whether the prefix was not reported recently. If so, records a report now.
-    pub(super) fn is_report_due(&mut self, slot: BucketSlot, now: u64) -> bool {
-        let reported = &mut self.sets[slot.set as usize].reported[usize::from(slot.way)];
-        let is_report_due = *reported == 0 || now.saturating_sub(*reported) >= QUIET;
+    /// Whether this limit of the prefix was not reported recently. If so, records a report now.
+    pub(super) fn is_report_due(&mut self, slot: BucketSlot, limit: usize, now: u64) -> bool {
+        let reported = &mut self.sets[slot.set as usize].reported[usize::from(slot.way)][limit];
+        let now = ((now / 1_000_000_000) as u16).max(1);
+        let is_report_due = *reported == 0 || now.wrapping_sub(*reported) >= QUIET;
         if is_report_due {
-            *reported = now.max(1);
+            *reported = now;
         }
         is_report_due
     }
@@ -241,10 +247,17 @@ mod tests {
     }
 
     #[test]
-    fn prefix_is_reported_once_per_minute() {
+    fn each_limit_of_a_prefix_is_reported_once_per_minute() {
         let mut table = BucketTable::new(8);
         let slot = table.find(1, 0);
-        let reported = [0, 1, QUIET - 1, QUIET + 1, QUIET + 2].map(|now| table.is_report_due(slot, now));
-        assert_eq!(reported, [true, false, false, true, false]);
+        for limit in 0..3 {
+            let mut due = |second: u64| table.is_report_due(slot, limit, second * SECOND);
+            assert_eq!([0, 1, 59, 61, 62].map(&mut due), [true, false, false, true, false], "{limit}");
+            // The stored seconds begin anew: every second of a later round is at most a minute late.
+            for round in [1, 2, 1000] {
+                let reported = (0..121).filter(|second| due(round * 65_536 + second)).count();
+                assert!((2..=3).contains(&reported), "{reported} in the round {round}");
+            }
+        }
     }
 }

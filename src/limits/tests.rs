@@ -72,7 +72,7 @@ fn addresses_of_a_prefix_share_one_limit() {
     assert_eq!(admitted(&mut gate, "2001:db8:0:1::1"), 4);
     assert_eq!(admitted(&mut gate, "2001:db8:0:ff::1"), 0);
     assert_eq!(admitted(&mut gate, "2001:db8:0:100::1"), 4);
-    assert_eq!(gate.exceeded(), 10 * 7 - 16);
+    assert_eq!(gate.exceeded(), [10 * 7 - 16, 0, 0]);
     gate.set_time(Instant::now() + Duration::from_millis(600));
     assert_eq!(admitted(&mut gate, "192.0.2.1"), 1);
     gate.set_time(Instant::now() + Duration::from_secs(3600));
@@ -102,6 +102,22 @@ fn limits_are_independent() {
     assert_eq!(kept(&mut gate, "192.0.2.1", RateLimit::Writes), 4);
     assert_eq!(kept(&mut gate, "192.0.2.1", RateLimit::Requests), 10);
     assert_eq!(admitted(&mut gate, "192.0.2.1"), 10);
+    assert_eq!(gate.exceeded(), [0, 8, 6]);
+}
+
+#[test]
+fn highest_excess_is_named_by_prefix_and_forgotten() {
+    let mut gate = Gate::new(AdmissionRules { rates: [1, 1, 0], ..rules() }).unwrap();
+    for (address, calls) in
+        [("192.0.2.1", 1), ("192.0.3.1", 3), ("2001:db8::1", 2), ("192.0.3.200", 1), ("198.51.100.1", 1)]
+    {
+        for _ in 0..calls {
+            admitted(&mut gate, address);
+        }
+    }
+    let highest = [("192.0.3.0/24", 38), ("2001:db8::/56", 18), ("192.0.2.0/24", 8)];
+    assert_eq!(gate.take_highest_excess(), highest.map(|(prefix, count)| (prefix.to_owned(), count)));
+    assert!(gate.take_highest_excess().is_empty());
 }
 
 #[test]
@@ -111,8 +127,11 @@ fn exempt_networks_and_log_only_mode_drop_nothing() {
     assert_eq!(admitted(&mut gate, "192.0.2.1"), 10);
     assert_eq!(admitted(&mut gate, "::ffff:192.0.2.1"), 10);
     assert_eq!(kept(&mut gate, "192.0.2.1", RateLimit::Writes), 10);
-    assert_eq!((admitted(&mut gate, "192.0.3.1"), gate.exceeded()), (2, 8));
+    assert_eq!((admitted(&mut gate, "192.0.3.1"), gate.exceeded()), (2, [8, 0, 0]));
 
     let mut gate = Gate::new(AdmissionRules { rates: [1, 0, 0], log_only: true, ..rules() }).unwrap();
-    assert_eq!((admitted(&mut gate, "192.0.3.1"), gate.exceeded(), gate.only_reports()), (10, 8, true));
+    assert_eq!(
+        (admitted(&mut gate, "192.0.3.1"), gate.exceeded(), gate.only_reports()),
+        (10, [8, 0, 0], true)
+    );
 }

@@ -264,7 +264,7 @@ impl Server {
             replays.report();
         }
         if let Some(gate) = &self.admission.gate {
-            self.counters.exceeding = gate.exceeded();
+            self.counters.exceeding = gate.exceeded().iter().sum();
         }
         let only_reports = self.admission.gate.as_ref().is_some_and(Gate::only_reports);
         self.counters.report_since(&self.reported, only_reports);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 
-use crate::harness::{Account, DIGEST, Home, Reply, Server, ask_on, unix_time};
+use crate::harness::{Account, DIGEST, Home, Reply, Server, ask_on, eventually, unix_time};
 
 const PING: &str = "Op: ping\nThread: 3000\nPV: 2.1\n\n";
 
@@ -161,6 +161,29 @@ fn anonymous_writes_are_limited_and_dropped_ones_are_not_counted() {
         let headers = format!("Op: report\nOp-Digest: {DIGEST}\nThread: 3000\nPV: 2.1\n");
         let signed = Account::new("bob").sign(&headers, unix_time());
         assert_eq!(replies(&server, &socket, &signed, 40), 40, "{listen} {from}");
+    }
+}
+
+#[test]
+fn each_exceeded_limit_of_a_prefix_is_named() {
+    let settings = "RateLimit = 60\nRateLimitErrors = 1\nRateLimitWrites = 1\nRateLimitBurst = 1\n\
+                    RateLimitExempt = 127.0.0.0/24\n";
+    let server = home("0.0.0.0", settings).start();
+    let socket = sender(&server, "127.0.1.1");
+    let home = server.home().clone();
+    let line = |limit: &str| format!(" WARNING {limit}: 127.0.1.0/24 exceeds ");
+    // The limit on all requests last: beyond it no other applies.
+    let limits = [("RateLimitErrors", b"Op: ping\n".to_vec(), 10), ("RateLimitWrites", report(3000), 10)];
+    for (limit, datagram, count) in limits.into_iter().chain([("RateLimit", PING.into(), 200)]) {
+        eventually("a line about the limit", || {
+            replies(&server, &socket, &datagram, count);
+            home.log().contains(&line(limit)).then_some(())
+        });
+    }
+    assert!(server.stop().success());
+    let log = home.log();
+    for limit in ["RateLimitErrors", "RateLimitWrites", "RateLimit"] {
+        assert_eq!(log.matches(&line(limit)).count(), 1, "{limit}: {log}");
     }
 }
 
