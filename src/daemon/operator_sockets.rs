@@ -61,6 +61,8 @@ fn advice(error: &std::io::Error) -> &'static str {
 pub(super) struct OperatorListeners {
     pub(super) control: Option<LocalSocket>,
     pub(super) metrics: Option<StreamListener>,
+    /// The reason why there is no control socket, for the log.
+    warning: Option<String>,
 }
 
 impl OperatorListeners {
@@ -73,11 +75,19 @@ impl OperatorListeners {
     /// The metrics cannot be served, or a signal asked the server to stop.
     pub(super) fn open(settings: &Settings) -> Result<Self, StartError> {
         let metrics = settings.metrics_address.as_ref().map(listen_for_metrics).transpose()?;
-        let control = match &settings.control_socket {
-            Some(path) => create_control_socket(path, settings.reuse_port)?,
-            None => None,
-        };
-        Ok(Self { control, metrics })
+        let mut listeners = Self { metrics, ..Self::default() };
+        let Some(path) = &settings.control_socket else { return Ok(listeners) };
+        match create_control_socket(path, settings.reuse_port) {
+            Ok(control) => listeners.control = Some(control),
+            Err(StartError::ControlSocket(error)) => {
+                let path = path.display();
+                listeners.warning = Some(format!(
+                    "pyzorctl cannot reach this server: cannot create the control socket {path} (ControlSocket): {error}"
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(listeners)
     }
 
     /// Returns all descriptors.
@@ -92,8 +102,11 @@ impl OperatorListeners {
         control.chain(self.metrics.iter().map(StreamListener::accepting)).collect()
     }
 
-    /// Logs the addresses.
+    /// Logs the addresses, or the reason why there is no control socket. A start that fails needs neither.
     pub(super) fn log(&self) {
+        if let Some(warning) = &self.warning {
+            warn!("{warning}");
+        }
         if let Some(control) = &self.control {
             info!("Control socket: {}", control.file.path().display());
         }
@@ -128,20 +141,9 @@ pub(super) fn remove_file(file: SocketFile) {
     }
 }
 
-fn create_control_socket(path: &Path, reuse_port: bool) -> Result<Option<LocalSocket>, StartError> {
-    let bind = || socket::bind(path);
+fn create_control_socket(path: &Path, reuse_port: bool) -> Result<LocalSocket, StartError> {
     // Other processes on the port are no predecessors that are about to end.
-    let bound = if reuse_port { bind().map_err(StartError::from) } else { retry_blocking(bind) };
-    match bound {
-        Err(StartError::ControlSocket(error)) => {
-            warn!(
-                "pyzorctl cannot reach this server: cannot create the control socket {} (ControlSocket): {error}",
-                path.display()
-            );
-            Ok(None)
-        }
-        outcome => outcome.map(Some),
-    }
+    if reuse_port { Ok(socket::bind(path)?) } else { retry_blocking(|| socket::bind(path)) }
 }
 
 fn listen_for_metrics(address: &MetricsAddress) -> Result<StreamListener, StartError> {

@@ -32,7 +32,6 @@ pub(super) async fn serve(
 ) -> Result<u8, StartError> {
     let mut signals = Signals::install()?;
     log_notes(settings);
-    listeners.log();
     check_watchdog(&manager);
     let mut early_reload = None;
     let prepared = tokio::select! {
@@ -42,6 +41,7 @@ pub(super) async fn serve(
             return Err(StartError::Stopped(name));
         }
     };
+    listeners.log();
     announce(&prepared.description, &manager, readiness.take());
     logs.serving();
     prepared.engine.begin_expiry();

@@ -3,7 +3,6 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::fd::RawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -131,13 +130,17 @@ fn open_output(path: &Path) -> Result<File, StartError> {
 /// Detaches, confines the process and serves. `readiness` is left to the caller if the server never served.
 fn run(settings: &Settings, opened: Opened, readiness: &mut Option<Readiness>) -> Result<u8, StartError> {
     let Opened { logs, output, socket, manager } = opened;
+    if settings.detach.is_some() {
+        // First, because it names the running server, if there is one.
+        retry_blocking(|| pidfile::check(&settings.pid_file))?;
+    }
     let listeners = OperatorListeners::open(settings)?;
     if let Some(output) = output {
         let mut kept = logs.descriptors();
         kept.extend(socket.iter().flat_map(EarlySocket::descriptors));
         kept.extend(listeners.descriptors());
         kept.extend(manager.descriptor());
-        *readiness = Some(detach(settings, output, &kept)?);
+        *readiness = Some(detach::detach(output, &kept).map_err(StartError::Detach)?);
     }
     info!(lifecycle = true, "Starting pyzord server.");
     confinement::confine(settings, &listeners.accepting());
@@ -146,10 +149,4 @@ fn run(settings: &Settings, opened: Opened, readiness: &mut Option<Readiness>) -
     // A reload that still reads a file must not keep the process.
     runtime.shutdown_background();
     outcome
-}
-
-/// Goes into the background with these descriptors, once it is clear that no other server has the pid file.
-fn detach(settings: &Settings, output: File, kept: &[RawFd]) -> Result<Readiness, StartError> {
-    retry_blocking(|| pidfile::check(&settings.pid_file))?;
-    detach::detach(output, kept).map_err(StartError::Detach)
 }
