@@ -40,6 +40,7 @@ pub mod fuzzing;
 pub mod handler;
 mod limits;
 mod logging;
+mod metrics;
 mod migrate;
 mod optparse;
 mod os;

@@ -4,6 +4,8 @@
 //! connection, one after the other.
 
 pub(crate) mod figures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod socket;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::figures::printable;
+
 /// Maximum length of a request line in bytes, with its line end.
 pub(crate) const MAX_REQUEST: usize = 4096;
 
@@ -26,8 +28,11 @@ pub(crate) enum RequestError {
     /// Longer than [`MAX_REQUEST`].
     #[error("a request has at most {MAX_REQUEST} bytes")]
     TooLong,
-    /// Not a JSON object with a known command.
-    #[error("not a request: {0}")]
+    /// Not an object. Without this check the array `["status"]` would be a request, too.
+    #[error("not a request: a request is a JSON object")]
+    NotObject,
+    /// Not JSON, or no known command.
+    #[error("not a request: {}", printable(&.0.to_string()))]
     Malformed(#[from] serde_json::Error),
 }
 
@@ -40,6 +45,9 @@ impl ControlRequest {
     pub(crate) fn parse(line: &[u8]) -> Result<Self, RequestError> {
         if line.len() > MAX_REQUEST {
             return Err(RequestError::TooLong);
+        }
+        if !line.trim_ascii_start().starts_with(b"{") {
+            return Err(RequestError::NotObject);
         }
         Ok(serde_json::from_slice(line)?)
     }
@@ -61,12 +69,19 @@ mod tests {
             "{\"command\":\"stop\"}",
             "{\"command\":\"stats\",\"x\":1}",
             "[]",
+            "[\"status\"]",
             "{\"command\":1}",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
         let long = format!("{{\"command\":\"status\"}}{}", " ".repeat(MAX_REQUEST));
         assert!(matches!(parse(&long), Err(RequestError::TooLong)));
+    }
+
+    #[test]
+    fn errors_are_lines_whatever_the_request_contains() {
+        let error = ControlRequest::parse(br#"{"command":"st\nd\u001b"}"#).unwrap_err().to_string();
+        assert!(error.contains("st") && !error.contains(char::is_control), "{error:?}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct FuzzTarget {
 }
 
 /// All fuzz targets.
-pub const TARGETS: [FuzzTarget; 11] = [
+pub const TARGETS: [FuzzTarget; 13] = [
     FuzzTarget { name: "request", body: request::target },
     FuzzTarget { name: "handler", body: crate::server::fuzzing::handler },
     FuzzTarget { name: "signed", body: crate::server::fuzzing::signed },
@@ -37,6 +37,8 @@ pub const TARGETS: [FuzzTarget; 11] = [
     FuzzTarget { name: "redis_record", body: crate::storage::redis::fuzzing::target },
     FuzzTarget { name: "mysql_record", body: crate::storage::mysql::fuzzing::target },
     FuzzTarget { name: "dsn", body: crate::storage::fuzzing::target },
+    FuzzTarget { name: "metrics", body: crate::metrics::fuzzing::target },
+    FuzzTarget { name: "control", body: crate::control::fuzzing::target },
 ];
 
 /// Runs the target with this name.
