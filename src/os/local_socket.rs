@@ -16,11 +16,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, setsockopt, socket, sockopt,
+};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat};
+use nix::sys::time::{TimeSpec, TimeVal};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use thiserror::Error;
 
@@ -146,20 +150,33 @@ pub(crate) fn check_path(path: &Path) -> Result<&OsStr, LocalSocketError> {
     Ok(name)
 }
 
-/// Connects to the socket at a path, which may be longer than the system's address of a socket.
+/// Connects to the socket at a path, which may be longer than the system's address of a socket. The connection, and then
+/// each write, waits for at most `patience`.
 ///
 /// # Errors
 ///
-/// No process listens there, or the user may not connect.
-pub(crate) fn connect_to(path: &Path) -> io::Result<UnixStream> {
-    if path.as_os_str().len() <= LONGEST_PATH {
-        return UnixStream::connect(path);
+/// No process listens there, or the user may not connect; `WouldBlock` if the queue of connections stays full.
+pub(crate) fn connect_to(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let place;
+    let address = if path.as_os_str().len() <= LONGEST_PATH {
+        UnixAddr::new(path)?
+    } else {
+        place = SocketPlace::find(path).map_err(|error| match error {
+            LocalSocketError::Directory(error) | LocalSocketError::System(error) => error,
+            other => io::Error::other(other.to_string()),
+        })?;
+        place.address()?
+    };
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let limit = TimeSpec::from_duration(patience);
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(limit.tv_sec(), limit.tv_nsec() / 1000))?;
+    loop {
+        match connect(socket.as_raw_fd(), &address) {
+            Ok(()) => return Ok(socket.into()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    let place = SocketPlace::find(path).map_err(|error| match error {
-        LocalSocketError::Directory(error) | LocalSocketError::System(error) => error,
-        other => io::Error::other(other.to_string()),
-    })?;
-    UnixStream::connect(place.path_within_limit())
 }
 
 /// The file of a socket, removed when it is dropped.

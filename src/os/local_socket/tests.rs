@@ -7,6 +7,9 @@ use std::thread;
 
 use super::*;
 
+/// The longest wait for a connection.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn private() -> Mode {
     Mode::S_IRUSR | Mode::S_IWUSR
 }
@@ -28,7 +31,7 @@ fn socket_has_its_mode_and_is_removed() {
     let metadata = fs::symlink_metadata(&path).unwrap();
     assert!(metadata.file_type().is_socket());
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
-    let _peer = connect_to(&path).unwrap();
+    let _peer = connect_to(&path, PATIENCE).unwrap();
     let (mut connection, _) = socket.listener.accept().unwrap();
     drop(_peer);
     assert_eq!(connection.read(&mut [0]).unwrap(), 0);
@@ -87,7 +90,7 @@ fn of_many_starts_at_once_one_gets_the_socket_and_keeps_it() {
         let accept = || bound[0].listener.accept();
         // The probes of the others.
         while accept().is_ok() {}
-        let _peer = connect_to(&path).unwrap();
+        let _peer = connect_to(&path, PATIENCE).unwrap();
         accept().unwrap();
     }
 }
@@ -145,14 +148,14 @@ fn long_paths_are_reached_through_their_directory() {
         let socket = bind_private(&path).unwrap();
         assert!(matches!(bind_private(&path).unwrap_err(), LocalSocketError::InUse));
         while socket.listener.accept().is_ok() {}
-        let _peer = connect_to(&path).unwrap();
+        let _peer = connect_to(&path, PATIENCE).unwrap();
         socket.listener.accept().unwrap();
         socket.file.remove().unwrap();
         assert!(!path.exists());
     }
     let long = deep.join("c".repeat(LONGEST_NAME + 1));
     assert!(matches!(bind_private(&long).unwrap_err(), LocalSocketError::LongName));
-    assert!(connect_to(&long).is_err());
+    assert!(connect_to(&long, PATIENCE).is_err());
 }
 
 #[test]
