@@ -74,9 +74,14 @@ impl<'a> SettingsLoader<'a> {
         self.problems.push(ConfigProblem { place: place.into(), option, text: text.into() });
     }
 
-    /// Reads the config file, and collects its values and those of the command line.
+    /// Checks the homedir, and collects the values of the config file and of the command line.
     pub(super) fn read(&mut self) {
         self.check_homedir();
+        self.read_config();
+    }
+
+    /// Collects the values of the config file and of the command line.
+    pub(super) fn read_config(&mut self) {
         let path = self.homedir.join(FILE);
         let read = |mut file: File| {
             let mut text = Vec::new();
@@ -174,6 +179,11 @@ impl<'a> SettingsLoader<'a> {
             ),
             Err(text) => self.problem(place, Some(option.key), text),
         }
+    }
+
+    /// Returns the problems found so far, and forgets them.
+    pub(super) fn take_problems(&mut self) -> Vec<ConfigProblem> {
+        std::mem::take(&mut self.problems)
     }
 
     /// Checks all values, alone and together, and returns the settings.

@@ -5,6 +5,7 @@
 
 mod checks;
 mod command_line;
+mod contact;
 mod environment;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use self::command_line::ServerCommand;
+pub(crate) use self::contact::{ContactError, ServerContact, contact};
 pub(crate) use self::environment::Environment;
 use self::load::SettingsLoader;
 pub(crate) use self::metrics_address::MetricsAddress;
