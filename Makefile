@@ -21,7 +21,7 @@ INSTALL ?= install
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
-programs := pyzord pyzor-migrate pyzor-bench
+programs := pyzord pyzorctl pyzor-migrate pyzor-bench
 scripts := .ci/run $(wildcard tests/*.sh dist/*.sh fuzz/*.sh)
 
 # One target at a time, even with -j: several of them install packages.
@@ -170,10 +170,12 @@ install: $(programs:%=$(target)/release/%)
 	    $(DESTDIR)$(mandir)/man1 $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 \
 	    $(DESTDIR)$(docdir)/docs/development $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir)
 	$(INSTALL) -m 755 $(target)/release/pyzord $(DESTDIR)$(sbindir)/pyzord
+	$(INSTALL) -m 755 $(target)/release/pyzorctl $(DESTDIR)$(bindir)/pyzorctl
 	$(INSTALL) -m 755 $(target)/release/pyzor-migrate $(DESTDIR)$(bindir)/pyzor-migrate
 	$(INSTALL) -m 755 $(target)/release/pyzor-bench $(DESTDIR)$(bindir)/pyzor-bench
 	$(INSTALL) -m 644 docs/man/pyzor-bench.1 $(DESTDIR)$(mandir)/man1/pyzor-bench.1
 	$(INSTALL) -m 644 docs/man/pyzor-migrate.1 $(DESTDIR)$(mandir)/man1/pyzor-migrate.1
+	$(INSTALL) -m 644 docs/man/pyzorctl.1 $(DESTDIR)$(mandir)/man1/pyzorctl.1
 	$(INSTALL) -m 644 docs/man/pyzord.8 $(DESTDIR)$(mandir)/man8/pyzord.8
 	$(INSTALL) -m 644 docs/man/pyzord.conf.5 $(DESTDIR)$(mandir)/man5/pyzord.conf.5
 	$(INSTALL) -m 644 README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE config.example $(DESTDIR)$(docdir)
@@ -190,7 +192,8 @@ install: $(programs:%=$(target)/release/%)
 
 # Leaves configuration, accounts, databases and the user pyzord alone.
 uninstall:
-	rm -f $(DESTDIR)$(sbindir)/pyzord $(DESTDIR)$(bindir)/pyzor-migrate $(DESTDIR)$(bindir)/pyzor-bench \
+	rm -f $(DESTDIR)$(sbindir)/pyzord $(DESTDIR)$(bindir)/pyzorctl $(DESTDIR)$(bindir)/pyzor-migrate \
+	    $(DESTDIR)$(bindir)/pyzor-bench $(DESTDIR)$(mandir)/man1/pyzorctl.1 \
 	    $(DESTDIR)$(mandir)/man1/pyzor-migrate.1 $(DESTDIR)$(mandir)/man1/pyzor-bench.1 \
 	    $(DESTDIR)$(mandir)/man8/pyzord.8 $(DESTDIR)$(mandir)/man5/pyzord.conf.5 \
 	    $(DESTDIR)$(unitdir)/pyzord.service $(DESTDIR)$(unitdir)/pyzord@.service \

@@ -19,16 +19,18 @@
 //!
 //! # Other programs
 //!
-//! `migrate` copies all records from one database to another. The load generator `pyzor-bench` is a package of its own.
-//! It shares `pyzor_udp`, which receives and sends batches of datagrams, with `server`.
+//! `migrate` copies all records from one database to another. `pyzorctl` asks the running server for its state and its
+//! counters, with the messages of `control`, and tests servers over UDP. The load generator `pyzor-bench` is a package
+//! of its own. It shares `pyzor_udp`, which receives and sends batches of datagrams, with `server`.
 //!
 //! # Dependencies
 //!
-//! Modules depend only on those further down: `daemon`, then `server` and `migrate`, then `handler`, then `access` and
-//! `storage`, then `record`. Clients and servers share `pyzor_wire` and `pyzor_home`. Each fuzz target is in a module
-//! `fuzzing` beside the code under test; shared models are in `fuzz_models`, the table of all targets in `fuzzing`.
+//! Modules depend only on those further down: `daemon`, `migrate` and `pyzorctl`, then `server`, then `control`, then
+//! `handler`, then `access` and `storage`, then `record`. Clients and servers share `pyzor_wire` and `pyzor_home`. Each
+//! fuzz target is in a module `fuzzing` beside the code under test; shared models are in `fuzz_models`, the table of all
+//! targets in `fuzzing`.
 //!
-//! The crate exports the `main` functions of both programs, and items for tests and benchmarks.
+//! The crate exports the `main` functions of its programs, and items for tests and benchmarks.
 
 pub mod access;
 mod control;
@@ -44,6 +46,7 @@ mod metrics;
 mod migrate;
 mod optparse;
 mod os;
+mod pyzorctl;
 pub mod record;
 mod server;
 mod settings;
@@ -52,3 +55,4 @@ pub mod storage;
 
 pub use self::daemon::main as pyzord_main;
 pub use self::migrate::main as pyzor_migrate_main;
+pub use self::pyzorctl::main as pyzorctl_main;

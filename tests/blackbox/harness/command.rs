@@ -45,6 +45,11 @@ pub(crate) fn generator() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_pyzor-bench"))
 }
 
+/// Returns the program that asks running servers.
+pub(crate) fn controller() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_pyzorctl"))
+}
+
 /// Returns a program of the Python virtual environment that `tests/setup.sh` creates.
 pub(crate) fn interop(program: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop/bin").join(program);

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) use account::Account;
 pub(crate) use caller::Caller;
-pub(crate) use command::{Finished, finish, generator, interop, is_ours, run};
+pub(crate) use command::{Finished, controller, finish, generator, interop, is_ours, run};
 pub(crate) use database::Database;
 pub(crate) use established::Client;
 pub(crate) use fifo::fifo;
