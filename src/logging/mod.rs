@@ -151,9 +151,8 @@ impl Logs {
 
     /// Creates the usage log of a server loop.
     pub(crate) fn usage(&self) -> UsageLog {
-        let stderr = self.operator.debugging().then(|| self.operator.stderr());
-        let (journal, stderr) = if self.operator.has_journal() { (stderr, None) } else { (None, stderr) };
-        UsageLog::new(self.usage.iter().cloned().chain(stderr).collect(), journal)
+        let stderr = self.operator.debugging().then(|| Arc::clone(&self.operator));
+        UsageLog::new(self.usage.iter().cloned().collect(), stderr)
     }
 
     /// Reopens the files, which may have been renamed by a log rotation. If one cannot be opened, the old one stays in

@@ -75,7 +75,20 @@ impl OperatorLog {
         self.stderr.start();
     }
 
-    pub(super) fn has_journal(&self) -> bool {
+    /// Copies whole lines of the usage log to stderr.
+    pub(super) fn copy_usage(&self, lines: &[u8]) {
+        if !self.has_journal() {
+            return self.stderr.append(lines);
+        }
+        let mut prefixed = Vec::with_capacity(lines.len() * 2);
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            prefixed.extend_from_slice(Priority::Debug.prefix().as_bytes());
+            prefixed.extend_from_slice(line);
+        }
+        self.stderr.append(&prefixed);
+    }
+
+    fn has_journal(&self) -> bool {
         self.has_journal.load(Ordering::Relaxed)
     }
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::line::{LineStamp, push_escaped};
+use super::operator::OperatorLog;
 use super::sink::Sink;
-use crate::os::journal::Priority;
 use crate::record::Timestamp;
 use pyzor_wire::number::push_number;
 use pyzor_wire::request::ANONYMOUS;
@@ -15,8 +15,8 @@ use pyzor_wire::request::ANONYMOUS;
 #[derive(Debug)]
 pub(crate) struct UsageLog {
     sinks: Vec<Arc<Sink>>,
-    /// The sink whose lines have a priority.
-    journal: Option<Arc<Sink>>,
+    /// The log whose stderr gets a copy.
+    stderr: Option<Arc<OperatorLog>>,
     lines: Vec<u8>,
     stamp: LineStamp,
     /// The time of the first collected line, used for all: they are handed over within milliseconds.
@@ -24,9 +24,10 @@ pub(crate) struct UsageLog {
 }
 
 impl UsageLog {
-    /// Creates a log that writes to all of these sinks, and with a priority to the journal; without any, it does nothing.
-    pub(super) fn new(sinks: Vec<Arc<Sink>>, journal: Option<Arc<Sink>>) -> Self {
-        Self { sinks, journal, lines: Vec::new(), stamp: LineStamp::here(), since: None }
+    /// Creates a log that writes to all of these sinks, and to the stderr of this operator log; without any, it does
+    /// nothing.
+    pub(super) fn new(sinks: Vec<Arc<Sink>>, stderr: Option<Arc<OperatorLog>>) -> Self {
+        Self { sinks, stderr, lines: Vec::new(), stamp: LineStamp::here(), since: None }
     }
 
     /// Creates a log without sinks.
@@ -37,7 +38,7 @@ impl UsageLog {
 
     /// Whether there is any sink.
     pub(crate) fn enabled(&self) -> bool {
-        !self.sinks.is_empty() || self.journal.is_some()
+        !self.sinks.is_empty() || self.stderr.is_some()
     }
 
     /// Adds the line of an executed request: user, peer, operation, digests as a Python list or `None`, and the code
@@ -87,13 +88,8 @@ impl UsageLog {
         for sink in &self.sinks {
             sink.append(&self.lines);
         }
-        if let Some(journal) = &self.journal {
-            let mut lines = Vec::with_capacity(self.lines.len() * 2);
-            for line in self.lines.split_inclusive(|byte| *byte == b'\n') {
-                lines.extend_from_slice(Priority::Debug.prefix().as_bytes());
-                lines.extend_from_slice(line);
-            }
-            journal.append(&lines);
+        if let Some(stderr) = &self.stderr {
+            stderr.copy_usage(&self.lines);
         }
         self.lines.clear();
         self.since = None;

@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 
 use super::home_of_nobody;
 use super::scripted::Manager;
-use crate::harness::{Home, Server, finish, free_port};
+use crate::harness::{Home, PATIENCE, Server, eventually, finish, free_port};
 
 fn managed(mut command: Command, manager: &Manager) -> Command {
     command.env("NOTIFY_SOCKET", &manager.name);
@@ -116,7 +116,7 @@ fn server_outlives_its_service_manager_and_finds_the_next() {
         command
     });
     let read = |socket: &std::os::unix::net::UnixDatagram| {
-        socket.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut buffer = [0; 4096];
         let length = socket.recv(&mut buffer).unwrap();
         String::from_utf8(buffer[..length].to_vec()).unwrap()
@@ -125,10 +125,36 @@ fn server_outlives_its_service_manager_and_finds_the_next() {
     drop(first);
     fs::remove_file(&path).unwrap();
     server.signal(Signal::SIGUSR1);
-    crate::harness::eventually("the reload", || home.log().contains("have been reloaded").then_some(()));
+    eventually("the reload", || home.log().contains("have been reloaded").then_some(()));
     let second = bind();
     assert_eq!(server.stop().code(), Some(0));
     while read(&second) != "STOPPING=1\n" {}
+}
+
+#[test]
+fn service_manager_that_does_not_read_delays_nothing_and_learns_the_last_state() {
+    let (home, manager) = (Home::open(), Manager::new());
+    let mut server = Server::start(&home, managed(home.command(), &manager));
+    let mut caller = home.caller();
+    server.serves(&mut caller);
+    // More messages than the queue of a socket holds.
+    let limit: usize =
+        fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap().trim().parse().unwrap();
+    for round in 1..=limit {
+        server.signal(Signal::SIGUSR1);
+        eventually("a reload", || (home.log().matches("have been reloaded").count() == round).then_some(()));
+    }
+    assert_eq!(caller.answered("ping", &[]).code(), 200);
+    let mut states = Vec::new();
+    // What had no room follows within seconds.
+    while let Some(message) = manager.next_within(Duration::from_secs(5)) {
+        states.extend((!message.starts_with("STATUS=")).then_some(message));
+    }
+    assert_eq!(states.last().map(String::as_str), Some("READY=1\n"), "{states:?}");
+    assert!(states.len() > limit, "the queue was never full: {}", states.len());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(manager.change(), "STOPPING=1\n");
+    assert_eq!(server.ended().code(), Some(0));
 }
 
 #[test]
