@@ -12,7 +12,6 @@ use super::{Account, Authorizer, Rights};
 use crate::os::open;
 use pyzor_home::loggable::loggable_name;
 use pyzor_home::passwd::{self, PasswdEntry};
-use pyzor_wire::op::Op;
 use pyzor_wire::request::ANONYMOUS;
 
 /// The permission bits to read and write for users who are neither the owner nor in the group.
@@ -229,18 +228,10 @@ fn warn_of_case(
 }
 
 fn summary(anonymous: &Rights, accounts: &HashMap<Box<[u8]>, Account>) -> String {
-    let names = |rights: &Rights| {
-        let ops: Vec<&str> = Op::ALL
-            .into_iter()
-            .filter(|op| rights.operation(op.name().as_bytes()).is_ok())
-            .map(Op::name)
-            .collect();
-        if ops.is_empty() { "nothing".to_owned() } else { ops.join(" ") }
-    };
     let able = accounts.values().filter(|account| account.rights != Rights::default()).count();
     format!(
         "ACL: the anonymous user may use: {}; {able} of {} accounts may use commands",
-        names(anonymous),
+        anonymous,
         accounts.len()
     )
 }

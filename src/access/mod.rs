@@ -3,6 +3,7 @@
 //! An [`Authorizer`] is an immutable snapshot of both files. A reload replaces it as a whole, so that every request sees
 //! either both old files or both new ones.
 
+mod changes;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod load;

@@ -6,7 +6,9 @@
 pub(crate) mod figures;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+pub(crate) mod health;
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod serve;
 pub(crate) mod socket;
 pub(crate) mod summary;

@@ -69,6 +69,10 @@ pub(crate) struct StatusReport {
     pub(crate) drops: u64,
     /// Requests and replies dropped in the last minute for lack of capacity: full buffers, or a slow database.
     pub(crate) lost_last_minute: u64,
+    /// Replies in the last minute.
+    pub(crate) replies_last_minute: u64,
+    /// Batches that panicked in the engine since the start.
+    pub(crate) engine_panics: u64,
 }
 
 /// The result of a reload.

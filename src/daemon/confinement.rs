@@ -36,14 +36,15 @@ const ZONES: [&str; 4] = ["/etc/localtime", "/etc/timezone", "/usr/share/zoneinf
 /// Paths that the C library and the runtime read on their own.
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/urandom", "/dev/random", "/proc/self", "/proc/locks"];
 
-/// Confines the process if `Confine` is set, and logs the result. Only `accepting` accept connections from then on. The
-/// process must have a single thread.
-pub(super) fn confine(settings: &Settings, accepting: &[RawFd]) {
+/// Confines the process if `Confine` is set. Logs the result and returns it. Only `accepting` accept connections from then
+/// on. The process must have a single thread.
+pub(super) fn confine(settings: &Settings, accepting: &[RawFd]) -> String {
     // Read now, because the confined process cannot.
     boot::id();
     if !settings.confine {
-        info!("Not confined: Confine = False.");
-        return;
+        let text = "Not confined: Confine = False.";
+        info!("{text}");
+        return text.to_owned();
     }
     if let Err(error) = confine::forbid_dumps() {
         warn!("cannot disable core dumps, which would contain keys: {error}");
@@ -51,6 +52,7 @@ pub(super) fn confine(settings: &Settings, accepting: &[RawFd]) {
     let report = confine::confine(&places(settings), accepting);
     report.warnings.iter().for_each(|warning| warn!("{warning}"));
     info!("{}", report.text);
+    report.text
 }
 
 fn places(settings: &Settings) -> ReachablePaths {

@@ -102,34 +102,34 @@ impl OperatorListeners {
         control.chain(self.metrics.iter().map(StreamListener::accepting)).collect()
     }
 
-    /// Logs the addresses, or the reason why there is no control socket. A start that fails needs neither.
-    pub(super) fn log(&self) {
-        if let Some(warning) = &self.warning {
-            warn!("{warning}");
-        }
-        if let Some(control) = &self.control {
-            info!("Control socket: {}", control.file.path().display());
-        }
-        match &self.metrics {
-            Some(StreamListener::Tcp(listener)) => {
-                if let Ok(address) = listener.local_addr() {
-                    info!("Metrics: http://{address}/metrics");
-                }
+    /// Returns the lines for the log.
+    pub(super) fn notes(&self) -> ListenerNotes {
+        let control =
+            self.control.as_ref().map(|socket| format!("Control socket: {}", socket.file.path().display()));
+        let metrics = self.metrics.as_ref().and_then(|listener| match listener {
+            StreamListener::Tcp(listener) => {
+                listener.local_addr().ok().map(|address| format!("Metrics: http://{address}/metrics"))
             }
-            Some(StreamListener::Unix(socket)) => info!("Metrics: {}", socket.file.path().display()),
-            None => {}
+            StreamListener::Unix(socket) => Some(format!("Metrics: {}", socket.file.path().display())),
+        });
+        ListenerNotes {
+            warning: self.warning.clone(),
+            addresses: control.into_iter().chain(metrics).collect(),
         }
     }
+}
 
-    /// Removes the files of the sockets, with a warning for each that stays.
-    pub(super) fn remove(self) {
-        let control = self.control.map(|socket| (socket.file, socket.listener));
-        let metrics = match self.metrics {
-            Some(StreamListener::Unix(socket)) => Some((socket.file, socket.listener)),
-            Some(StreamListener::Tcp(_)) | None => None,
-        };
-        // Each listener is closed after its file is gone.
-        control.into_iter().chain(metrics).for_each(|(file, _listener)| remove_file(file));
+/// The addresses of the listeners, and the reason why there is no control socket. A start that fails needs neither.
+pub(super) struct ListenerNotes {
+    warning: Option<String>,
+    addresses: Vec<String>,
+}
+
+impl ListenerNotes {
+    /// Writes the lines to the log.
+    pub(super) fn log(&self) {
+        self.warning.iter().for_each(|warning| warn!("{warning}"));
+        self.addresses.iter().for_each(|address| info!("{address}"));
     }
 }
 

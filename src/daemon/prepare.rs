@@ -1,5 +1,6 @@
 //! Preparation inside the runtime: the database, accounts and access rules, the pid file, the socket.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,12 @@ use super::watch::log_loaded;
 use crate::access::{self, Authorizer, PresentFiles};
 use crate::limits::{AdmissionRules, Gate};
 use crate::logging::Logs;
+use crate::os::notify::Pulse;
 use crate::os::pidfile::PidFile;
 use crate::record::Timestamp;
 use crate::server::{Server, ServerParts};
 use crate::settings::Settings;
+use crate::stats::ServerStats;
 use crate::storage::{self, Engine};
 
 /// Everything that serving needs.
@@ -25,6 +28,9 @@ pub(super) struct Prepared {
     pub(super) server: Server,
     pub(super) present: PresentFiles,
     pub(super) access: Arc<ArcSwap<Authorizer>>,
+    pub(super) stats: Arc<ServerStats>,
+    /// The UDP address of the server.
+    pub(super) address: SocketAddr,
     pub(super) pid_file: Option<PidFile>,
     /// The address and the engine, for messages.
     pub(super) description: String,
@@ -36,6 +42,7 @@ pub(super) async fn prepare(
     settings: &Settings,
     logs: &Logs,
     socket: Option<EarlySocket>,
+    pulse: Option<Pulse>,
 ) -> Result<Prepared, StartError> {
     let options = storage::EngineOptions {
         dsn: settings.digest_db.clone(),
@@ -45,7 +52,7 @@ pub(super) async fn prepare(
         connections: (settings.db_connections > 0).then_some(settings.db_connections as usize),
     };
     let engine = retry(async || storage::open(&settings.engine, &options).await).await?;
-    let prepared = prepare_rest(settings, logs, socket, &engine).await;
+    let prepared = prepare_rest(settings, logs, socket, &engine, pulse).await;
     if prepared.is_err() {
         engine.close().await;
     }
@@ -57,6 +64,7 @@ async fn prepare_rest(
     logs: &Logs,
     socket: Option<EarlySocket>,
     engine: &Arc<dyn Engine>,
+    pulse: Option<Pulse>,
 ) -> Result<Prepared, StartError> {
     let loaded = access::load(&settings.access_sources(), PresentFiles::default())?;
     log_loaded(&loaded);
@@ -69,7 +77,9 @@ async fn prepare_rest(
     let listener = listening::listen(settings, socket).await?;
     listener.warnings.iter().for_each(|warning| warn!("{warning}"));
     listener.notices.iter().for_each(|notice| info!("{notice}"));
-    let description = format!("{} (UDP), engine {}", listener.address(), engine.describe());
+    let address = listener.address();
+    let description = format!("{address} (UDP), engine {}", engine.describe());
+    let stats = Arc::new(ServerStats::default());
     let server = Server::new(ServerParts {
         listener,
         access: Arc::clone(&access),
@@ -78,8 +88,19 @@ async fn prepare_rest(
         gate: Gate::new(rules(settings)),
         replay_guard: settings.replay_guard.then_some(settings.replay_guard_size),
         clock: Timestamp::now,
+        stats: Arc::clone(&stats),
+        pulse,
     })?;
-    Ok(Prepared { engine: Arc::clone(engine), server, present, access, pid_file, description })
+    Ok(Prepared {
+        engine: Arc::clone(engine),
+        server,
+        present,
+        access,
+        stats,
+        address,
+        pid_file,
+        description,
+    })
 }
 
 /// Returns the rules for accepting datagrams.

@@ -2,16 +2,19 @@
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use nix::unistd::Uid;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::console::print_to_stderr;
 use super::error::{EXIT_FAILURE, StartError};
 use super::listening::EarlySocket;
 use super::manager::{check_watchdog, extended, extended_stop, keep_status};
+use super::operation::{Operation, ServerFacts};
 use super::operator_sockets::OperatorListeners;
+use super::operators::Operators;
 use super::prepare::{Prepared, prepare};
 use super::watch::{ReloadRequest, ServiceEnd, SignalWatch};
 use crate::logging::Logs;
@@ -19,34 +22,54 @@ use crate::os::detach::Readiness;
 use crate::os::notify::ServiceManager;
 use crate::os::pidfile::PidFile;
 use crate::os::signals::{Intention, Signals};
+use crate::record::Timestamp;
 use crate::settings::Settings;
 
-/// Prepares and serves until a signal asks the server to stop. Returns the exit code. Takes `readiness` out of the option once it serves.
+/// The most reloads that wait to be taken by the watch.
+const RELOADS: usize = 8;
+
+/// Prepares and serves until a signal asks the server to stop. Returns the exit code. Takes `readiness` out of the option
+/// once it serves.
 pub(super) async fn serve(
     settings: &Settings,
     logs: &Logs,
     socket: Option<EarlySocket>,
     listeners: OperatorListeners,
     manager: ServiceManager,
+    confinement: String,
     readiness: &mut Option<Readiness>,
 ) -> Result<u8, StartError> {
     let mut signals = Signals::install()?;
     log_notes(settings);
     check_watchdog(&manager);
+    let notes = listeners.notes();
+    let mut operators = Operators::start(listeners)?;
     let mut early_reload = None;
     let prepared = tokio::select! {
-        prepared = extended(&manager, prepare(settings, logs, socket)) => prepared?,
+        prepared = extended(&manager, prepare(settings, logs, socket, manager.watchdog())) => prepared?,
         name = stop_requested(&mut signals, &mut early_reload) => {
             manager.stopping();
             return Err(StartError::Stopped(name));
         }
     };
-    listeners.log();
+    notes.log();
     announce(&prepared.description, &manager, readiness.take());
     logs.serving();
     prepared.engine.begin_expiry();
+    let (reloads, requests) = mpsc::channel(RELOADS);
+    let loaded = Arc::new(AtomicI64::new(Timestamp::now().seconds()));
+    let operation = Arc::new(Operation {
+        facts: ServerFacts::now(prepared.address.to_string(), settings.engine.clone(), confinement),
+        stats: Arc::clone(&prepared.stats),
+        engine: Arc::clone(&prepared.engine),
+        access: Arc::clone(&prepared.access),
+        loaded: Arc::clone(&loaded),
+        reloads,
+    });
     let watch = SignalWatch {
         signals,
+        requests,
+        loaded,
         sources: settings.access_sources(),
         present: prepared.present,
         access: Arc::clone(&prepared.access),
@@ -54,7 +77,8 @@ pub(super) async fn serve(
         engine: Arc::clone(&prepared.engine),
         manager: manager.clone(),
     };
-    let end = serve_until_stopped(prepared, listeners, watch, early_reload).await;
+    operators.serving(&operation);
+    let end = serve_until_stopped(prepared, operators, operation, watch, early_reload).await;
     info!(lifecycle = true, "Server shutdown.");
     Ok(match end {
         ServiceEnd::Asked => 0,
@@ -62,14 +86,15 @@ pub(super) async fn serve(
     })
 }
 
-/// Serves, then closes the engine and removes the files of the sockets and the pid file.
+/// Serves, then ends the tasks for operators, closes the engine and removes the pid file.
 async fn serve_until_stopped(
     prepared: Prepared,
-    listeners: OperatorListeners,
+    operators: Operators,
+    operation: Arc<Operation>,
     watch: SignalWatch,
     early_reload: Option<ReloadRequest>,
 ) -> ServiceEnd {
-    let Prepared { engine, mut server, pid_file, description, .. } = prepared;
+    let Prepared { engine, mut server, pid_file, .. } = prepared;
     let (stop, stopped) = oneshot::channel();
     let manager = watch.manager.clone();
     let status = keep_status(
@@ -78,7 +103,7 @@ async fn serve_until_stopped(
             let engine = Arc::clone(&engine);
             move || engine.status().availability
         },
-        move || format!("Serving on {description}"),
+        move || operation.status().summary(),
     );
     let status = tokio::spawn(status);
     let watch = tokio::spawn(watch.run_until_stopped(early_reload, stop));
@@ -88,8 +113,8 @@ async fn serve_until_stopped(
     };
     server.serve(stopped).await;
     status.abort();
+    operators.end().await;
     extended_stop(&manager, engine.close()).await;
-    listeners.remove();
     if let Some(pid_file) = pid_file {
         remove_pid_file(pid_file);
     }

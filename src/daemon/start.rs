@@ -143,9 +143,10 @@ fn run(settings: &Settings, opened: Opened, readiness: &mut Option<Readiness>) -
         *readiness = Some(detach::detach(output, &kept).map_err(StartError::Detach)?);
     }
     info!(lifecycle = true, "Starting pyzord server.");
-    confinement::confine(settings, &listeners.accepting());
+    let confinement = confinement::confine(settings, &listeners.accepting());
     let runtime = runtime::build()?;
-    let outcome = runtime.block_on(serve(settings, &logs, socket, listeners, manager, readiness));
+    let outcome =
+        runtime.block_on(serve(settings, &logs, socket, listeners, manager, confinement, readiness));
     // A reload that still reads a file must not keep the process.
     runtime.shutdown_background();
     outcome

@@ -14,18 +14,21 @@
 //! `Delayed` takes the place of `Running` whenever the thread of a reload cannot be started.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use std::{io, thread};
 
 use arc_swap::ArcSwap;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::access::{self, AccessLoadError, AccessSources, Authorizer, LoadedAccess, PresentFiles};
-use crate::logging::Logs;
+use crate::control::reply::ReloadReport;
+use crate::logging::{LogOpenError, Logs};
 use crate::os::notify::ServiceManager;
 use crate::os::signals::{Intention, Signals};
+use crate::record::Timestamp;
 use crate::storage::Engine;
 
 /// The pause before a retry, if the thread of a reload could not be started.
@@ -49,9 +52,54 @@ pub(super) enum ReloadRequest {
     AccessAndLogs,
 }
 
+impl ReloadRequest {
+    /// The log line at the start of the reload.
+    const fn announcement(self) -> &'static str {
+        match self {
+            Self::Access => "Reloading configuration.",
+            Self::AccessAndLogs => "Reopening log files and reloading configuration.",
+        }
+    }
+}
+
+/// The changes that a reload has made, or the reason why it failed.
+pub(super) type ReloadResult = Result<ReloadReport, String>;
+
+/// A reload that must be done, with the operators who wait for its result.
+pub(super) struct PendingReload {
+    pub(super) request: ReloadRequest,
+    pub(super) waiting: Vec<oneshot::Sender<ReloadResult>>,
+}
+
+impl From<ReloadRequest> for PendingReload {
+    fn from(request: ReloadRequest) -> Self {
+        Self { request, waiting: Vec::new() }
+    }
+}
+
+impl PendingReload {
+    /// Returns one reload that does the work of both.
+    fn merge(mut self, other: Self) -> Self {
+        self.waiting.extend(other.waiting);
+        Self { request: self.request.max(other.request), waiting: self.waiting }
+    }
+
+    /// Gives the result to all who wait.
+    fn answer(&mut self, result: &ReloadResult) {
+        for waiting in self.waiting.drain(..) {
+            // The operator may have disconnected.
+            let _ = waiting.send(result.clone());
+        }
+    }
+}
+
 /// Takes signals and watches the engine, beside the server.
 pub(super) struct SignalWatch {
     pub(super) signals: Signals,
+    /// Requests of operators.
+    pub(super) requests: mpsc::Receiver<PendingReload>,
+    /// The time of the last load, in seconds since the Unix epoch.
+    pub(super) loaded: Arc<AtomicI64>,
     pub(super) sources: AccessSources,
     /// The files that existed at the last load.
     pub(super) present: PresentFiles,
@@ -72,7 +120,7 @@ impl SignalWatch {
         let engine = Arc::clone(&self.engine);
         let failed = engine.failed();
         tokio::pin!(failed);
-        let mut reload = early.map_or(Reload::Idle, |request| self.start(request));
+        let mut reload = early.map_or(Reload::Idle, |request| self.start(request.into()));
         let end = loop {
             tokio::select! {
                 biased;
@@ -88,17 +136,18 @@ impl SignalWatch {
                         break ServiceEnd::Asked;
                     }
                     Intention::Reload => {
-                        info!(lifecycle = true, "SIGUSR1 received. Reloading configuration.");
-                        reload = self.request(reload, ReloadRequest::Access);
+                        info!(lifecycle = true, "SIGUSR1 received. {}", ReloadRequest::Access.announcement());
+                        reload = self.request(reload, ReloadRequest::Access.into());
                     }
                     Intention::Reopen => {
-                        info!(
-                            lifecycle = true,
-                            "SIGHUP received. Reopening log files and reloading configuration."
-                        );
-                        reload = self.request(reload, ReloadRequest::AccessAndLogs);
+                        info!(lifecycle = true, "SIGHUP received. {}", ReloadRequest::AccessAndLogs.announcement());
+                        reload = self.request(reload, ReloadRequest::AccessAndLogs.into());
                     }
                 },
+                Some(pending) = self.requests.recv() => {
+                    info!(lifecycle = true, "Operator's request received. {}", pending.request.announcement());
+                    reload = self.request(reload, pending);
+                }
             }
         };
         self.manager.stopping();
@@ -109,104 +158,139 @@ impl SignalWatch {
 
     /// Starts a reload, or notes that another one must follow the running one: a file may have changed since that one
     /// read it.
-    fn request(&self, reload: Reload, request: ReloadRequest) -> Reload {
+    fn request(&self, reload: Reload, pending: PendingReload) -> Reload {
         match reload {
-            Reload::Idle => self.start(request),
-            Reload::Running { outcome, next } => Reload::Running { outcome, next: next.max(Some(request)) },
-            Reload::Delayed { request: delayed, .. } => self.start(delayed.max(request)),
+            Reload::Idle => self.start(pending),
+            Reload::Running { outcome, running, next } => {
+                let next = match next {
+                    Some(next) => next.merge(pending),
+                    None => pending,
+                };
+                Reload::Running { outcome, running, next: Some(next) }
+            }
+            Reload::Delayed { pending: delayed, .. } => self.start(delayed.merge(pending)),
         }
     }
 
     fn continue_reload(&mut self, reload: Reload, event: ReloadEvent) -> Reload {
         match (reload, event) {
-            (Reload::Running { next, .. }, ReloadEvent::Finished(outcome)) => {
-                self.apply(outcome);
-                next.map_or_else(
-                    || {
+            (Reload::Running { mut running, next, .. }, ReloadEvent::Finished(outcome)) => {
+                running.answer(&self.apply(outcome));
+                match next {
+                    Some(next) => self.start(next),
+                    None => {
                         self.manager.ready();
                         Reload::Idle
-                    },
-                    |request| self.start(request),
-                )
+                    }
+                }
             }
             // The failure to start it has been reported.
-            (Reload::Delayed { request, .. }, _) => {
-                self.try_start(request).unwrap_or_else(|_| Reload::delayed(request))
+            (Reload::Delayed { pending, .. }, _) => {
+                self.try_start(pending).unwrap_or_else(|(pending, _)| Reload::delayed(pending))
             }
             (reload, _) => reload,
         }
     }
 
-    fn start(&self, request: ReloadRequest) -> Reload {
+    fn start(&self, pending: PendingReload) -> Reload {
         self.manager.reloading();
-        self.try_start(request).unwrap_or_else(|error| {
-            error!(
-                lifecycle = true,
+        self.try_start(pending).unwrap_or_else(|(mut pending, error)| {
+            let text = format!(
                 "cannot start a reload: {error}; the logs, accounts and access rules in force stay unchanged until a \
                  retry succeeds"
             );
-            Reload::delayed(request)
+            error!(lifecycle = true, "{text}");
+            pending.answer(&Err(text));
+            Reload::delayed(pending)
         })
     }
 
     /// Reloads in a thread of its own, because opening and reading files can take long, on a network file system for
     /// example.
-    fn try_start(&self, request: ReloadRequest) -> io::Result<Reload> {
+    fn try_start(&self, pending: PendingReload) -> Result<Reload, (PendingReload, io::Error)> {
         let (logs, sources, before) = (self.logs.clone(), self.sources.clone(), self.present);
         let (done, outcome) = oneshot::channel();
+        let reopens = pending.request == ReloadRequest::AccessAndLogs;
         // Not one of the runtime's threads: tokio panics when it cannot start one.
-        thread::Builder::new().name("reload".to_owned()).spawn(move || {
-            if request == ReloadRequest::AccessAndLogs {
-                logs.reopen();
-            }
+        let started = thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            let reopened = (reopens && logs.has_files()).then(|| logs.reopen());
             // Fails if the server has ended meanwhile.
-            let _ = done.send(access::load(&sources, before));
-        })?;
-        Ok(Reload::Running { outcome, next: None })
+            let _ = done.send(ReloadOutcome { reopened, loaded: access::load(&sources, before) });
+        });
+        match started {
+            Ok(_) => Ok(Reload::Running { outcome, running: pending, next: None }),
+            Err(error) => Err((pending, error)),
+        }
     }
 
-    /// Applies the loaded accounts and access rules, or reports why they cannot be loaded.
-    fn apply(&mut self, outcome: Result<LoadOutcome, oneshot::error::RecvError>) {
-        match outcome {
-            Ok(Ok(loaded)) => {
-                log_loaded(&loaded);
-                self.present = loaded.present;
-                self.access.store(Arc::new(loaded.authorizer));
-                info!(lifecycle = true, "The accounts and the access rules have been reloaded.");
+    /// Applies the loaded accounts and access rules, and reports what changed or why they cannot be loaded.
+    fn apply(&mut self, outcome: Result<ReloadOutcome, oneshot::error::RecvError>) -> ReloadResult {
+        let Ok(outcome) = outcome else {
+            let text = format!("cannot reload: the thread that reloads panicked; {UNCHANGED}");
+            error!(lifecycle = true, "{text}");
+            return Err(text);
+        };
+        let mut errors: Vec<String> = Vec::new();
+        let mut report = ReloadReport::default();
+        match outcome.reopened {
+            Some(failures) if failures.is_empty() => {
+                report.changes.push("the log files were reopened".to_owned());
             }
-            Ok(Err(error)) => error!(lifecycle = true, "{error}; {UNCHANGED}"),
-            Err(_) => {
-                error!(lifecycle = true, "cannot reload: the thread that reloads panicked; {UNCHANGED}");
+            Some(failures) => {
+                errors.extend(failures.iter().map(|error| format!("{error}; still writing to the old file")));
             }
+            None => {}
         }
+        match outcome.loaded {
+            Ok(loaded) => self.put_in_force(loaded, &mut report),
+            Err(error) => errors.push(format!("{error}; {UNCHANGED}")),
+        }
+        errors.iter().for_each(|error| error!(lifecycle = true, "{error}"));
+        if errors.is_empty() { Ok(report) } else { Err(errors.join("; ")) }
+    }
+
+    fn put_in_force(&mut self, loaded: LoadedAccess, report: &mut ReloadReport) {
+        log_loaded(&loaded);
+        self.present = loaded.present;
+        let before = self.access.swap(Arc::new(loaded.authorizer));
+        self.loaded.store(Timestamp::now().seconds(), Ordering::Relaxed);
+        info!(lifecycle = true, "The accounts and the access rules have been reloaded.");
+        report.changes.extend(before.changes_to(&self.access.load()));
+        report.warnings = loaded.warnings;
     }
 }
 
-type LoadOutcome = Result<LoadedAccess, AccessLoadError>;
+/// The result of the thread that reloads.
+struct ReloadOutcome {
+    /// The errors, if the logs were reopened.
+    reopened: Option<Vec<LogOpenError>>,
+    loaded: Result<LoadedAccess, AccessLoadError>,
+}
 
 /// The state of reloading.
 enum Reload {
     Idle,
     Running {
-        outcome: oneshot::Receiver<LoadOutcome>,
+        outcome: oneshot::Receiver<ReloadOutcome>,
+        running: PendingReload,
         /// The reload that must follow.
-        next: Option<ReloadRequest>,
+        next: Option<PendingReload>,
     },
     /// No thread could be started.
     Delayed {
-        request: ReloadRequest,
+        pending: PendingReload,
         until: Instant,
     },
 }
 
 enum ReloadEvent {
-    Finished(Result<LoadOutcome, oneshot::error::RecvError>),
+    Finished(Result<ReloadOutcome, oneshot::error::RecvError>),
     RetryDue,
 }
 
 impl Reload {
-    fn delayed(request: ReloadRequest) -> Self {
-        Self::Delayed { request, until: Instant::now() + RETRY }
+    fn delayed(pending: PendingReload) -> Self {
+        Self::Delayed { pending, until: Instant::now() + RETRY }
     }
 
     /// Waits for the next event; forever, if idle.

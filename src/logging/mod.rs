@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tracing::error;
 use tracing_subscriber::layer::SubscriberExt;
 
 pub(crate) use usage::UsageLog;
@@ -155,16 +154,23 @@ impl Logs {
         UsageLog::new(self.usage.iter().cloned().collect(), stderr)
     }
 
+    /// Whether there is a file to reopen.
+    pub(crate) fn has_files(&self) -> bool {
+        self.files().next().is_some()
+    }
+
     /// Reopens the files, which may have been renamed by a log rotation. If one cannot be opened, the old one stays in
-    /// use.
-    pub(crate) fn reopen(&self) {
+    /// use. Returns the errors.
+    pub(crate) fn reopen(&self) -> Vec<LogOpenError> {
+        let mut errors = Vec::new();
         for sink in self.files() {
             let Some(path) = sink.path() else { continue };
             match target(sink.what(), path, &self.inherited) {
                 Ok(target) => sink.replace(target),
-                Err(error) => error!("{error}; still writing to the old file"),
+                Err(error) => errors.push(error),
             }
         }
+        errors
     }
 
     /// Flushes the queues and ends the threads. Waits at most this long for destinations that do not take the lines.

@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use tracing::warn;
 
+use super::Server;
 use super::replay::{ReplayGuard, ReplayMark, ReplayStatus};
 use super::work::{self, EngineWork};
-use super::{Server, UnansweredCounters};
 use crate::handler::{Decision, NextStep};
 use crate::limits::{Admission, AdmittedSource, Gate, RateLimit};
 use crate::logging::allowance::Allowance;
+use crate::stats::{DropCause, ServerStats};
 use pyzor_udp::ReplyTo;
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::{Answer, Refusal};
@@ -39,38 +40,39 @@ enum RequestAdmission {
 
 impl Server {
     /// Handles every received datagram: replies to requests that need no engine, and returns the others.
-    pub(super) fn decide(&mut self) -> EngineWork {
+    pub(super) fn decide(&mut self, received: Instant) -> EngineWork {
         let mut work = self.spare_works.pop().unwrap_or_default();
         work.restart();
         let access = self.access.load();
         let now = (self.clock)();
-        self.admission.begin_batch();
+        self.admission.begin_batch(received);
         for (datagram, reply_to) in self.inbox.datagrams() {
             let peer = reply_to.peer;
-            let Some(source) = self.admission.admit_source(peer.ip(), &mut self.counters) else { continue };
+            let Some(source) = self.admission.admit_source(peer.ip(), &self.stats) else { continue };
             if self.debugging {
                 work::log_received(datagram);
             }
             let Some(decision) = self.handler.decide(datagram, peer, now, &access) else {
-                self.counters.ignored += 1;
+                let is_empty = datagram.is_empty() || peer.port() == 0;
+                self.stats.drops.add(if is_empty { DropCause::Empty } else { DropCause::Reply }, 1);
                 continue;
             };
             if self.debugging {
                 work::log_decided(&decision, peer);
             }
-            let (step, mark) =
-                match self.admission.admit_request(source, &decision, reply_to, &mut self.counters) {
-                    RequestAdmission::Admitted(mark) => (decision.step, mark),
-                    RequestAdmission::AlreadyCounted(op) => (NextStep::Answer(op, Answer::Done), None),
-                    RequestAdmission::Dropped => continue,
-                };
+            let (step, mark) = match self.admission.admit_request(source, &decision, reply_to, &self.stats) {
+                RequestAdmission::Admitted(mark) => (decision.step, mark),
+                RequestAdmission::AlreadyCounted(op) => (NextStep::Answer(op, Answer::Done), None),
+                RequestAdmission::Dropped => continue,
+            };
             let request = &decision.request;
+            self.replies.count_user(request);
             match step {
                 NextStep::Refuse(refusal) => {
                     if refusal == Refusal::MalformedVersion {
                         warn_of_version(&mut self.complaints, request);
                     }
-                    self.replies.refuse(reply_to, request.thread, refusal);
+                    self.replies.refuse(reply_to, request, refusal);
                 }
                 NextStep::Answer(op, answer) => self.replies.answer(reply_to, request, op, answer),
                 NextStep::LookUp(op, digest) => {
@@ -82,28 +84,32 @@ impl Server {
                 }
             }
         }
+        self.replies.received(received);
         work
     }
 }
 
 impl AdmissionControl {
-    /// Reads the clock for the rate limits. Once per batch is enough.
-    fn begin_batch(&mut self) {
+    /// Sets the time for the rate limits. Once per batch is enough.
+    fn begin_batch(&mut self, now: Instant) {
         if let Some(gate) = &mut self.gate {
-            gate.set_time(Instant::now());
+            gate.set_time(now);
         }
     }
 
     /// Returns the source of a datagram if its network and rate are accepted.
-    fn admit_source(&mut self, address: IpAddr, counters: &mut UnansweredCounters) -> Option<AdmittedSource> {
+    fn admit_source(&mut self, address: IpAddr, stats: &ServerStats) -> Option<AdmittedSource> {
         let Some(gate) = &mut self.gate else { return Some(AdmittedSource::unlimited(address)) };
         match gate.enter(address) {
             Admission::Admitted(source) => Some(source),
             Admission::Denied => {
-                counters.denied += 1;
+                stats.drops.add(DropCause::DeniedNetwork, 1);
                 None
             }
-            Admission::Exceeds => None,
+            Admission::Exceeds => {
+                stats.drops.add(DropCause::RateLimit, 1);
+                None
+            }
         }
     }
 
@@ -113,14 +119,18 @@ impl AdmissionControl {
         source: AdmittedSource,
         Decision { request, step }: &Decision<'_>,
         reply_to: ReplyTo,
-        counters: &mut UnansweredCounters,
+        stats: &ServerStats,
     ) -> RequestAdmission {
         match *step {
-            NextStep::Refuse(_) if self.exceeds(source, RateLimit::Errors) => RequestAdmission::Dropped,
-            NextStep::Count(..) if request.is_anonymous() && self.exceeds(source, RateLimit::Writes) => {
+            NextStep::Refuse(_) if self.exceeds(source, RateLimit::Errors) => {
+                stats.drops.add(DropCause::RateLimitErrors, 1);
                 RequestAdmission::Dropped
             }
-            NextStep::Count(op, ..) => self.admit_signed(op, request, reply_to, counters),
+            NextStep::Count(..) if request.is_anonymous() && self.exceeds(source, RateLimit::Writes) => {
+                stats.drops.add(DropCause::RateLimitWrites, 1);
+                RequestAdmission::Dropped
+            }
+            NextStep::Count(op, ..) => self.admit_signed(op, request, reply_to, stats),
             NextStep::Refuse(_) | NextStep::Answer(..) | NextStep::LookUp(..) => {
                 RequestAdmission::Admitted(None)
             }
@@ -132,16 +142,22 @@ impl AdmissionControl {
         op: Op,
         request: &Request<'_>,
         reply_to: ReplyTo,
-        counters: &mut UnansweredCounters,
+        stats: &ServerStats,
     ) -> RequestAdmission {
         let Some(replays) = &mut self.replays else { return RequestAdmission::Admitted(None) };
         let Some(mark) = ReplayMark::of(request) else { return RequestAdmission::Admitted(None) };
         match replays.check(mark, reply_to) {
             ReplayStatus::New => RequestAdmission::Admitted(Some(mark)),
-            ReplayStatus::Counted => RequestAdmission::AlreadyCounted(op),
-            ReplayStatus::InFlight => RequestAdmission::Dropped,
+            ReplayStatus::Counted => {
+                stats.replays.add(1);
+                RequestAdmission::AlreadyCounted(op)
+            }
+            ReplayStatus::InFlight => {
+                stats.replays.add(1);
+                RequestAdmission::Dropped
+            }
             ReplayStatus::TooMany => {
-                counters.shed += 1;
+                stats.drops.add(DropCause::Shed, 1);
                 RequestAdmission::Dropped
             }
         }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinError;
 use tracing::error;
 
-use super::Server;
 use super::work::EngineWork;
-use crate::storage::{Batch, BatchProgress};
+use super::{FinishedBatch, Server};
+use crate::stats::DropCause;
+use crate::storage::BatchProgress;
 
 /// The most requests in one batch for the engine.
 pub(super) const MAX_BATCH: usize = 1024;
@@ -40,14 +42,24 @@ impl Server {
                 work.plan(&mut batch);
                 works.push(work);
             }
+            self.stats.batches.add(requests as u64, 1);
+            let start = Instant::now();
             match self.engine.run(batch) {
-                BatchProgress::Done(batch) => self.complete(batch, works),
+                BatchProgress::Done(batch) => {
+                    self.note_engine_time(start);
+                    self.complete(batch, works);
+                }
                 BatchProgress::Later(batch) => {
-                    self.in_flight.spawn(async move { (batch.await, works) });
-                    self.begun = Instant::now();
+                    self.in_flight.spawn(async move { (batch.await, works, start) });
+                    self.begun = start;
                 }
             }
         }
+    }
+
+    /// Records the duration of a batch that has just ended.
+    fn note_engine_time(&self, start: Instant) {
+        self.stats.engine_time.add(start.elapsed().as_micros() as u64, 1);
     }
 
     /// Whether the engine may start another batch now. If not, schedules the next dispatch.
@@ -73,10 +85,10 @@ impl Server {
             }
             requests -= oldest.len();
             digests -= oldest.digests();
-            self.counters.shed += oldest.len() as u64;
+            self.stats.drops.add(DropCause::Shed, oldest.len() as u64);
             if let Some(replays) = &mut self.admission.replays {
                 let copies: usize = oldest.marks().map(|mark| replays.give_up(mark).len()).sum();
-                self.counters.shed += copies as u64;
+                self.stats.drops.add(DropCause::Shed, copies as u64);
             }
             self.spare_works.extend(self.waiting.pop_front());
         }
@@ -84,10 +96,14 @@ impl Server {
     }
 
     /// Replies to the requests of a batch that the engine has completed, and dispatches waiting work.
-    pub(super) fn take_back(&mut self, done: Result<(Batch, Vec<EngineWork>), tokio::task::JoinError>) {
+    pub(super) fn take_back(&mut self, done: Result<FinishedBatch, JoinError>) {
         match done {
-            Ok((batch, works)) => self.complete(batch, works),
+            Ok((batch, works, start)) => {
+                self.note_engine_time(start);
+                self.complete(batch, works);
+            }
             Err(error) => {
+                self.stats.engine_panics.add(1);
                 error!("a database batch panicked: {error}; its replies are dropped");
                 if let Some(replays) = &mut self.admission.replays {
                     replays.give_up_all();

@@ -6,7 +6,6 @@
 //! further work waits in a bounded queue.
 
 mod admission;
-mod counters;
 mod dispatch;
 mod drain;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -16,6 +15,7 @@ mod replay;
 mod replies;
 mod sender;
 pub(crate) mod socket;
+mod unanswered;
 mod work;
 
 use std::collections::VecDeque;
@@ -28,23 +28,25 @@ use arc_swap::ArcSwap;
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, error};
 
 use self::admission::AdmissionControl;
-pub(crate) use self::counters::UnansweredCounters;
 use self::inbox::RequestInbox;
 use self::replay::ReplayGuard;
 use self::replies::Replies;
 use self::sender::{ReplyOutbox, ReplySender};
 use self::socket::Listener;
+use self::unanswered::UnansweredLog;
 use self::work::EngineWork;
 use crate::access::Authorizer;
 use crate::handler::Handler;
 use crate::limits::Gate;
 use crate::logging::UsageLog;
 use crate::logging::allowance::Allowance;
+use crate::os::notify::Pulse;
 use crate::record::Timestamp;
+use crate::stats::{DropCause, ServerStats};
 use crate::storage::{Batch, Engine};
 use pyzor_udp::DATAGRAMS_PER_CALL;
 
@@ -52,8 +54,13 @@ use pyzor_udp::DATAGRAMS_PER_CALL;
 const BATCHES_PER_TURN: usize = 8;
 /// The pause after a failure to receive, most likely for lack of memory.
 const PAUSE: Duration = Duration::from_millis(10);
-/// The time between two log lines with the counters.
-const COUNTERS_PERIOD: Duration = Duration::from_secs(60);
+/// The time between two log lines on unanswered requests.
+const UNANSWERED_PERIOD: Duration = Duration::from_secs(60);
+/// The time between two samples of the counters.
+const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
+
+/// An asynchronous batch that the engine has completed: the batch, its requests, and its start.
+type FinishedBatch = (Batch, Vec<EngineWork>, Instant);
 
 /// The result of one turn of receiving.
 enum Reception {
@@ -81,6 +88,10 @@ pub(crate) struct ServerParts {
     pub(crate) replay_guard: Option<usize>,
     /// The clock for signatures and time stamps.
     pub(crate) clock: fn() -> Timestamp,
+    /// The counters, which other tasks read.
+    pub(crate) stats: Arc<ServerStats>,
+    /// Called by the loop once per second, as a sign that it works.
+    pub(crate) pulse: Option<Pulse>,
 }
 
 /// The server loop with its state.
@@ -98,7 +109,7 @@ pub(crate) struct Server {
     replies: Replies,
     sender: ReplySender,
     waiting: VecDeque<EngineWork>,
-    in_flight: JoinSet<(Batch, Vec<EngineWork>)>,
+    in_flight: JoinSet<FinishedBatch>,
     max_in_flight: usize,
     /// The last time the engine completed an asynchronous batch.
     answered: Instant,
@@ -108,8 +119,9 @@ pub(crate) struct Server {
     dispatch_at: Option<Instant>,
     spare_works: Vec<EngineWork>,
     spare_batches: Vec<Batch>,
-    counters: UnansweredCounters,
-    reported: UnansweredCounters,
+    stats: Arc<ServerStats>,
+    unanswered: UnansweredLog,
+    pulse: Option<Pulse>,
     /// The drop counter of the socket as last read; wraps around.
     kernel_drops: u32,
     complaints: Allowance,
@@ -122,7 +134,7 @@ impl Server {
     ///
     /// The socket cannot be registered with the runtime.
     pub(crate) fn new(parts: ServerParts) -> io::Result<Self> {
-        let ServerParts { listener, access, engine, usage, gate, replay_guard, clock } = parts;
+        let ServerParts { listener, access, engine, usage, gate, replay_guard, clock, stats, pulse } = parts;
         let is_passed = listener.is_passed;
         let (sender, socket) = ReplySender::new(listener);
         let max_in_flight = engine.batches_at_a_time().max(1);
@@ -136,7 +148,12 @@ impl Server {
             handler: Handler::default(),
             inbox: RequestInbox::default(),
             admission: AdmissionControl { gate, replays: replay_guard.map(ReplayGuard::new) },
-            replies: Replies { outbox: ReplyOutbox::default(), usage },
+            replies: Replies {
+                outbox: ReplyOutbox::default(),
+                usage,
+                stats: Arc::clone(&stats),
+                unsent: Vec::new(),
+            },
             sender,
             waiting: VecDeque::new(),
             in_flight: JoinSet::new(),
@@ -146,8 +163,9 @@ impl Server {
             dispatch_at: None,
             spare_works: Vec::new(),
             spare_batches: Vec::new(),
-            counters: UnansweredCounters::default(),
-            reported: UnansweredCounters::default(),
+            stats,
+            unanswered: UnansweredLog::default(),
+            pulse,
             kernel_drops: 0,
             complaints: Allowance::per_minute(10),
         })
@@ -157,17 +175,18 @@ impl Server {
     ///
     /// No branch of the loop waits. Branches that requests can trigger come last, so that a flood of requests cannot
     /// starve the others.
-    pub(crate) async fn serve(&mut self, stop: impl Future<Output = ()>) -> UnansweredCounters {
+    pub(crate) async fn serve(&mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
-        let mut minute = interval_at(tokio::time::Instant::now() + COUNTERS_PERIOD, COUNTERS_PERIOD);
-        minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut minute = timer(UNANSWERED_PERIOD);
+        let mut second = timer(SAMPLE_PERIOD);
         let mut paused_until = None;
         loop {
             let dispatch_at = self.dispatch_at;
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                _ = minute.tick() => self.report_counters(),
+                _ = minute.tick() => self.report_unanswered(),
+                _ = second.tick() => self.sample(),
                 Some(done) = self.in_flight.join_next() => self.take_back(done),
                 () = sleep_until(paused_until.unwrap_or_else(Instant::now).into()), if paused_until.is_some() => {
                     paused_until = None;
@@ -190,8 +209,7 @@ impl Server {
             }
         }
         self.drain().await;
-        self.report_counters();
-        self.counters
+        self.report_unanswered();
     }
 
     /// Receives and handles up to `batches` batches.
@@ -212,13 +230,15 @@ impl Server {
                 }
             }
             let drops = self.inbox.kernel_drops();
-            self.counters.dropped_by_kernel += u64::from(drops.wrapping_sub(self.kernel_drops));
+            self.stats.drops.add(DropCause::ReceiveBuffer, u64::from(drops.wrapping_sub(self.kernel_drops)));
             self.kernel_drops = drops;
-            let mut work = self.decide();
+            self.stats.received.add(self.inbox.len() as u64, 1);
+            let now = Instant::now();
+            let mut work = self.decide(now);
             if work.is_empty() {
                 self.spare_works.push(work);
             } else {
-                work.wait_from(Instant::now());
+                work.wait_from(now);
                 self.waiting.push_back(work);
                 // Shed only while the engine is busy. After a pause of this process alone, the requests just
                 // received are not old.
@@ -246,30 +266,48 @@ impl Server {
                 debug!("Sending: '{}' to {peer}", reply.escape_ascii());
             }
         }
-        let counters = &mut self.counters;
+        let drops = &self.stats.drops;
         self.sender.flush(&self.socket, &mut self.replies.outbox, |peer, replies, error| {
-            match error {
-                Errno::EAGAIN => counters.send_buffer_full += replies as u64,
-                _ => counters.unsent += replies as u64,
-            }
+            let cause = if error == Errno::EAGAIN { DropCause::SendBuffer } else { DropCause::SendError };
+            drops.add(cause, replies as u64);
             // At debug level, because any client can cause this with a forged source address.
             debug!("{replies} replies to {peer} were not sent: {error}");
         });
+        self.replies.sent();
         self.replies.usage.hand_over();
     }
 
     /// Logs the requests not answered since the last report, if any.
-    fn report_counters(&mut self) {
+    fn report_unanswered(&mut self) {
         if let Some(replays) = &mut self.admission.replays {
             replays.report();
         }
-        if let Some(gate) = &self.admission.gate {
-            self.counters.exceeding = gate.exceeded().iter().sum();
-        }
-        let only_reports = self.admission.gate.as_ref().is_some_and(Gate::only_reports);
-        self.counters.report_since(&self.reported, only_reports);
-        self.reported = self.counters;
+        self.unanswered.report(&self.stats, self.admission.gate.as_mut());
     }
+
+    /// Copies the numbers of exceeded limits to the counters.
+    fn note_exceeded(&self) {
+        let exceeded = self.admission.gate.as_ref().map_or([0; 3], Gate::exceeded);
+        for (counter, exceeded) in self.stats.exceeded.iter().zip(exceeded) {
+            counter.set(exceeded);
+        }
+    }
+
+    /// Records the totals of this second.
+    fn sample(&mut self) {
+        self.note_exceeded();
+        self.stats.sample();
+        if let Some(pulse) = &mut self.pulse {
+            pulse();
+        }
+    }
+}
+
+/// Returns a timer that ticks after each period, and never catches up.
+fn timer(period: Duration) -> Interval {
+    let mut timer = interval_at(tokio::time::Instant::now() + period, period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
 }
 
 #[cfg(test)]

@@ -1,32 +1,42 @@
-//! Replies and their lines in the usage log.
+//! Replies, their lines in the usage log, and their counters.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Server;
 use super::sender::ReplyOutbox;
 use super::work::{EngineWork, FinishedRequest};
 use crate::logging::UsageLog;
+use crate::stats::ServerStats;
 use crate::storage::Batch;
 use pyzor_udp::ReplyTo;
 use pyzor_wire::op::Op;
 use pyzor_wire::reply::{self, Answer, Refusal};
 use pyzor_wire::request::Request;
 
-/// The replies to send, and the usage log, which has a line for each.
+/// The code of a reply without a refusal.
+const OK: u16 = 200;
+
+/// The replies to send, the usage log, which has a line for each, and the counters.
 pub(super) struct Replies {
     pub(super) outbox: ReplyOutbox,
     pub(super) usage: UsageLog,
+    pub(super) stats: Arc<ServerStats>,
+    /// The numbers of replies in the outbox, with the times at which their requests were received.
+    pub(super) unsent: Vec<(Instant, usize)>,
 }
 
 impl Replies {
     /// Refuses a request.
-    pub(super) fn refuse(&mut self, reply_to: ReplyTo, thread: &[u8], refusal: Refusal) {
+    pub(super) fn refuse(&mut self, reply_to: ReplyTo, request: &Request<'_>, refusal: Refusal) {
+        self.stats.replied(Op::from_name(request.op), refusal.code());
         self.usage.refused(refusal.code(), refusal.diagnosis());
-        self.outbox.push(reply_to, |out| reply::encode(out, thread, Err(refusal)));
+        self.outbox.push(reply_to, |out| reply::encode(out, request.thread, Err(refusal)));
     }
 
     /// Answers a request that needs no engine.
     pub(super) fn answer(&mut self, reply_to: ReplyTo, request: &Request<'_>, op: Op, answer: Answer) {
+        self.stats.replied(Some(op), OK);
         if self.usage.enabled() {
             self.usage.executed(request.user, reply_to.peer.ip(), op.name(), request.digests());
         }
@@ -42,7 +52,38 @@ impl Replies {
             }
             (Ok(_), None) => {}
         }
+        self.stats.replied(Some(done.op), done.outcome.map_or_else(Refusal::code, |_| OK));
+        if let (Op::Check, Ok(Answer::Counts(counts))) = (done.op, done.outcome) {
+            let is_hit = counts.reports != 0 || counts.whitelists != 0;
+            if is_hit { &self.stats.check_hits } else { &self.stats.check_misses }.add(1);
+        }
         self.outbox.push(reply_to, |out| reply::encode(out, done.thread, done.outcome));
+    }
+
+    /// Counts a request by its user.
+    pub(super) fn count_user(&self, request: &Request<'_>) {
+        if request.is_anonymous() { &self.stats.anonymous } else { &self.stats.accounts }.add(1);
+    }
+
+    /// Records when the requests were received whose replies have been added since the last call.
+    pub(super) fn received(&mut self, at: Instant) {
+        let known: usize = self.unsent.iter().map(|(_, replies)| replies).sum();
+        let replies = self.outbox.len() - known;
+        if replies > 0 {
+            self.unsent.push((at, replies));
+        }
+    }
+
+    /// Records the times from the receipt of requests to their replies, which have just been sent.
+    pub(super) fn sent(&mut self) {
+        if self.unsent.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for (received, replies) in self.unsent.drain(..) {
+            let took = now.saturating_duration_since(received);
+            self.stats.latency.add(took.as_micros() as u64, replies as u64);
+        }
     }
 }
 
@@ -60,6 +101,7 @@ impl Server {
                     }
                 }
             }
+            self.replies.received(work.waiting_since());
             self.spare_works.push(work);
         }
         self.spare_works.truncate(self.max_in_flight);

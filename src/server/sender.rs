@@ -46,6 +46,11 @@ impl ReplyOutbox {
         self.replies.push((start..self.bytes.len(), to));
     }
 
+    /// The number of replies.
+    pub(super) fn len(&self) -> usize {
+        self.replies.len()
+    }
+
     /// The replies with their receivers.
     pub(super) fn replies(&self) -> impl Iterator<Item = (&[u8], SocketAddr)> {
         self.replies.iter().map(|(range, to)| (&self.bytes[range.clone()], to.peer))

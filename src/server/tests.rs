@@ -120,6 +120,8 @@ async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
         gate: None,
         replay_guard: None,
         clock: || Timestamp::from_seconds(1_700_000_000),
+        stats: Arc::default(),
+        pulse: None,
     })
     .unwrap();
     let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -132,21 +134,23 @@ struct Running {
     client: tokio::net::UdpSocket,
     engine: Slow,
     stop: Option<oneshot::Sender<()>>,
-    server: tokio::task::JoinHandle<UnansweredCounters>,
+    stats: Arc<ServerStats>,
+    server: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
     async fn start() -> Self {
         let (mut server, client, engine) = prepared().await;
+        let stats = Arc::clone(&server.stats);
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::task::spawn_local(async move {
             server
                 .serve(async {
                     let _ = stopped.await;
                 })
-                .await
+                .await;
         });
-        Self { client, engine, stop: Some(stop), server }
+        Self { client, engine, stop: Some(stop), stats, server }
     }
 
     async fn send(&self, op: &str, digest: u8, thread: u32) {
@@ -284,7 +288,8 @@ fn requests_that_waited_too_long_are_shed_and_counted() {
             }
         };
         running.stop.take().unwrap().send(()).unwrap();
-        let shed = running.server.await.unwrap().shed;
+        running.server.await.unwrap();
+        let shed = running.stats.report().drops["shed"];
         assert!(shed >= TOO_MANY as u64, "{shed}");
         assert_eq!(count as u64 + shed, (MAX_BATCH + TOO_MANY) as u64, "the shed reports were not counted");
     });
@@ -309,7 +314,8 @@ fn nothing_is_shed_while_the_engine_does_not_answer() {
         }
         assert!(threads.contains(&100), "{threads:?}");
         running.stop.take().unwrap().send(()).unwrap();
-        assert_eq!(running.server.await.unwrap(), UnansweredCounters::default());
+        running.server.await.unwrap();
+        assert_eq!(running.stats.report().dropped(), 0);
     });
 }
 
@@ -322,7 +328,8 @@ fn shutdown_answers_requests_in_flight() {
         running.stop.take().unwrap().send(()).unwrap();
         running.engine.gate.add_permits(1);
         assert_eq!(running.reply().await.0, 1);
-        assert_eq!(running.server.await.unwrap(), UnansweredCounters::default());
+        running.server.await.unwrap();
+        assert_eq!(running.stats.report().dropped(), 0);
     });
 }
 
@@ -334,8 +341,8 @@ fn shutdown_answers_requests_in_the_socket() {
             let request = format!("Op: ping\nThread: {number}\nPV: 2.1\n\n");
             client.send(request.as_bytes()).await.unwrap();
         }
-        let counters = server.serve(std::future::ready(())).await;
-        assert_eq!(counters, UnansweredCounters::default());
+        server.serve(std::future::ready(())).await;
+        assert_eq!(server.stats.report().dropped(), 0);
         let mut buffer = [0; 1000];
         for _ in 0..200 {
             timeout(REPLY_WAIT, client.recv(&mut buffer)).await.expect("a ping was not answered").unwrap();
@@ -352,9 +359,8 @@ fn replies_and_empty_datagrams_are_ignored() {
         running.send("ping", 1, 2).await;
         assert_eq!(running.reply().await.0, 2);
         running.stop.take().unwrap().send(()).unwrap();
-        assert_eq!(
-            running.server.await.unwrap(),
-            UnansweredCounters { ignored: 2, ..UnansweredCounters::default() }
-        );
+        running.server.await.unwrap();
+        let report = running.stats.report();
+        assert_eq!((report.dropped(), report.drops["reply"], report.drops["empty"]), (2, 1, 1));
     });
 }

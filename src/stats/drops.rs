@@ -81,6 +81,11 @@ impl DropCounts {
         self.0[cause as usize].get()
     }
 
+    /// Returns the number of all drops.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().map(Counter::get).sum()
+    }
+
     /// Returns the number of drops for lack of capacity.
     pub(crate) fn lost(&self) -> u64 {
         DropCause::ALL.into_iter().filter(|cause| cause.is_loss()).map(|cause| self.get(cause)).sum()

@@ -36,6 +36,11 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
 
+    /// Replaces the number.
+    pub(crate) fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
     /// Returns the number.
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -91,6 +96,8 @@ pub(crate) struct RecentWork {
     pub(crate) requests_per_second: f64,
     /// Requests and replies lost for lack of capacity in the last minute: see [`DropCause::is_loss`].
     pub(crate) lost: u64,
+    /// Replies in the last minute.
+    pub(crate) replies: u64,
 }
 
 impl Default for ServerStats {
@@ -126,7 +133,7 @@ impl ServerStats {
     }
 
     /// The number of replies.
-    fn replies(&self) -> u64 {
+    pub(crate) fn replies(&self) -> u64 {
         self.requests.iter().flatten().map(Counter::get).sum()
     }
 
@@ -150,6 +157,7 @@ impl ServerStats {
         RecentWork {
             requests_per_second: if seconds > 0.0 { requests / seconds } else { 0.0 },
             lost: last.lost.saturating_sub(first.lost),
+            replies: last.requests.saturating_sub(first.requests),
         }
     }
 }

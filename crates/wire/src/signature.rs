@@ -12,6 +12,14 @@ use crate::number::push_number;
 #[derive(Clone)]
 pub struct KeyHash([u8; HEX_LEN]);
 
+impl PartialEq for KeyHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for KeyHash {}
+
 impl KeyHash {
     /// Returns the hash for an account. The name is case-sensitive, the key is not.
     pub fn new(user: &str, key: &str) -> Self {

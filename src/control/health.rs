@@ -1,0 +1,120 @@
+//! The health of a server, judged from its state.
+
+use super::figures::{grouped, long_period};
+use super::reply::{Health, StatusReport};
+use crate::storage::Availability;
+
+/// The longest time without a successful sync that is not a problem, in seconds: three times the usual period.
+const LONGEST_UNSYNCED: u64 = 180;
+/// The share of requests and replies whose loss is a problem: one in this many.
+const TOLERATED_LOSS: u64 = 1000;
+
+impl StatusReport {
+    /// Fills in the health and the problems, from everything else in this report.
+    pub(crate) fn judge(&mut self) {
+        self.problems = self.problems_of_storage();
+        if self.engine_panics > 0 {
+            let panics = grouped(self.engine_panics);
+            self.problems.push(format!(
+                "{panics} batches panicked in the database engine: report this as a bug, with the lines of the log"
+            ));
+        }
+        let (lost, replies) = (self.lost_last_minute, self.replies_last_minute);
+        if lost.saturating_mul(TOLERATED_LOSS) > lost + replies {
+            self.problems.push(format!(
+                "{} requests or replies were dropped in the last minute for lack of capacity, beside {} replies: see \
+                 the drops in pyzorctl stats",
+                grouped(lost),
+                grouped(replies)
+            ));
+        }
+        self.health = match self.storage.availability {
+            Availability::Unavailable => Health::Critical,
+            _ if self.problems.is_empty() => Health::Well,
+            _ => Health::Degraded,
+        };
+    }
+
+    fn problems_of_storage(&self) -> Vec<String> {
+        let storage = &self.storage;
+        let state = match storage.availability {
+            Availability::Available => None,
+            Availability::ReadOnly => Some("the database accepts no reports and whitelistings"),
+            Availability::Partial => Some("some servers of the database are unavailable"),
+            Availability::Unavailable => Some("the database is unavailable"),
+        };
+        let mut problems = Vec::new();
+        if let Some(state) = state {
+            let since =
+                storage.since_seconds.map(|since| format!(" for {}", long_period(since))).unwrap_or_default();
+            let reason = storage.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            problems.push(format!("{state}{since}{reason}"));
+        }
+        if let Some(seconds) = storage.synced_seconds_ago.filter(|seconds| *seconds > LONGEST_UNSYNCED) {
+            let seconds = long_period(seconds);
+            problems.push(format!("the database was last written to its disk {seconds} ago: see the log"));
+        }
+        if let Some(error) = storage.last_expiry.as_ref().and_then(|expiry| expiry.error.as_ref()) {
+            problems.push(format!("the last expiry failed: {error}"));
+        }
+        problems.extend(storage.problems.iter().cloned());
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{EngineStatus, ExpiryStatus};
+
+    fn judged(storage: EngineStatus, change: impl FnOnce(&mut StatusReport)) -> StatusReport {
+        let mut report = StatusReport { storage, engine: "gdbm".to_owned(), ..StatusReport::default() };
+        change(&mut report);
+        report.judge();
+        report
+    }
+
+    #[test]
+    fn server_without_problems_is_well() {
+        let report =
+            judged(EngineStatus { synced_seconds_ago: Some(180), ..EngineStatus::default() }, |report| {
+                (report.lost_last_minute, report.replies_last_minute) = (1, 999);
+            });
+        assert_eq!((report.health, report.problems.len()), (Health::Well, 0), "{:?}", report.problems);
+    }
+
+    #[test]
+    fn unavailable_database_is_critical_and_everything_else_degraded() {
+        let away = EngineStatus {
+            availability: Availability::Unavailable,
+            since_seconds: Some(61),
+            reason: Some("no answer".to_owned()),
+            ..EngineStatus::default()
+        };
+        let report = judged(away, |_| {});
+        assert_eq!(report.health, Health::Critical);
+        assert_eq!(report.problems, ["the database is unavailable for 1 minute 1 second: no answer"]);
+        let failed = ExpiryStatus { error: Some("disk".to_owned()), ..ExpiryStatus::default() };
+        for degraded in [
+            EngineStatus { availability: Availability::ReadOnly, ..EngineStatus::default() },
+            EngineStatus { availability: Availability::Partial, ..EngineStatus::default() },
+            EngineStatus { synced_seconds_ago: Some(181), ..EngineStatus::default() },
+            EngineStatus { last_expiry: Some(failed), ..EngineStatus::default() },
+            EngineStatus { problems: vec!["deleted".to_owned()], ..EngineStatus::default() },
+        ] {
+            let report = judged(degraded, |_| {});
+            assert_eq!(
+                (report.health, report.problems.len()),
+                (Health::Degraded, 1),
+                "{:?}",
+                report.problems
+            );
+        }
+        let report = judged(EngineStatus::default(), |report| report.engine_panics = 1);
+        assert_eq!((report.health, report.problems.len()), (Health::Degraded, 1));
+        let report = judged(EngineStatus::default(), |report| {
+            (report.lost_last_minute, report.replies_last_minute) = (2, 999);
+        });
+        assert_eq!((report.health, report.problems.len()), (Health::Degraded, 1));
+    }
+}
