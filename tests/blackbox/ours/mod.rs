@@ -18,6 +18,7 @@ mod migrate;
 mod mounts;
 mod mysql8;
 mod namespaces;
+mod operator_sockets;
 mod outages;
 mod pauses;
 mod pipes;

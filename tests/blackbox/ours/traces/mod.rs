@@ -5,5 +5,6 @@ mod confinement;
 mod floods;
 mod journals;
 mod kills;
+mod operator_sockets;
 mod repairs;
 mod starts;
