@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 
 use super::home_of_nobody;
 use super::scripted::Manager;
-use crate::harness::{Home, PATIENCE, Server, eventually, finish, free_port};
+use crate::harness::{DIGEST, Home, PATIENCE, Redis, Server, eventually, finish, free_port};
 
 fn managed(mut command: Command, manager: &Manager) -> Command {
     command.env("NOTIFY_SOCKET", &manager.name);
@@ -83,12 +83,66 @@ fn detached_server_reports_its_own_process() {
 }
 
 #[test]
-fn status_is_reported() {
-    let (home, manager) = (Home::open(), Manager::new());
-    let server = Server::start(&home, managed(home.command(), &manager));
+fn status_follows_the_availability_of_the_database() {
+    let mut redis = Redis::start();
+    let home = Home::open().config(&format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n", redis.port()));
+    let manager = Manager::new();
+    let mut server = Server::start(&home, managed(home.command(), &manager));
     assert_eq!(manager.change(), "READY=1\n");
-    let status = manager.wait_for("STATUS=");
-    assert!(status.len() > "STATUS=\n".len() && status.matches('\n').count() == 1, "{status}");
+    let status = manager.wait_for("STATUS=well: ");
+    assert!(status.contains(" requests/s, redis available, up "), "{status}");
+    assert!(status.matches('\n').count() == 1, "{status}");
+    redis.service().kill();
+    // Noticed by the next request.
+    assert_ne!(home.caller().answered("check", &[DIGEST]).code(), 200);
+    let status = manager.wait_for("STATUS=critical: the database is unavailable");
+    assert!(status.contains(", redis unavailable, up "), "{status}");
+    redis.restart();
+    manager.wait_for("STATUS=well: ");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+}
+
+/// Returns the messages of a server with these variables for the watchdog, up to the stop after a few seconds.
+fn messages_with(variables: &str) -> Vec<String> {
+    let (home, manager) = (Home::open(), Manager::new());
+    let command = home.under(&format!("export {variables}; exec \"$@\""), false);
+    let mut server = Server::start(&home, managed(command, &manager));
+    assert_eq!(manager.change(), "READY=1\n");
+    let end = Instant::now() + Duration::from_secs(4);
+    let mut messages = Vec::new();
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        messages.extend(manager.next_within(left));
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.ended().code(), Some(0));
+    messages
+}
+
+#[test]
+fn watchdog_of_this_process_gets_signs_of_life() {
+    for variables in ["WATCHDOG_USEC=2000000 WATCHDOG_PID=$$", "WATCHDOG_USEC=2000000"] {
+        let messages = messages_with(variables);
+        let signs = messages.iter().filter(|message| *message == "WATCHDOG=1\n").count();
+        assert!(signs >= 2, "{variables}: {messages:?}");
+    }
+    for variables in
+        ["WATCHDOG_USEC=2000000 WATCHDOG_PID=1", "WATCHDOG_USEC=0", "WATCHDOG_USEC=x", "WATCHDOG_PID=$$"]
+    {
+        let messages = messages_with(variables);
+        assert!(!messages.iter().any(|message| message.starts_with("WATCHDOG")), "{variables}: {messages:?}");
+    }
+}
+
+#[test]
+fn watchdog_that_is_too_fast_is_a_warning() {
+    let home = Home::open();
+    let mut command = home.command();
+    let manager = Manager::new();
+    command.env("WATCHDOG_USEC", "1500000");
+    let server = Server::start(&home, managed(command, &manager));
+    assert_eq!(manager.change(), "READY=1\n");
+    assert!(home.stderr().contains("a sign of life every 1500 ms"), "{}", home.stderr());
     assert_eq!(server.stop().code(), Some(0));
 }
 
