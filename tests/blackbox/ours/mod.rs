@@ -14,6 +14,7 @@ mod machine_logs;
 mod machine_memory;
 mod managed;
 mod memory;
+mod metrics;
 mod migrate;
 mod mounts;
 mod mysql8;

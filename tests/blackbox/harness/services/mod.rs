@@ -1,9 +1,10 @@
-//! Private database servers: each in its own directory and on a free port of the loopback device. They are killed at
+//! Private database servers, and others: each in its own directory and on a free port of the loopback device. They are killed at
 //! the end of the test, or when the process of the tests exits for any reason.
 
 mod certificate;
 mod mariadb;
 pub(crate) mod mysql8;
+mod prometheus;
 mod redis;
 mod redis_cluster;
 
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 
 pub(crate) use certificate::Certificate;
 pub(crate) use mariadb::MariaDb;
+pub(crate) use prometheus::Prometheus;
 pub(crate) use redis::{Redis, Sentinel};
 pub(crate) use redis_cluster::RedisCluster;
 
