@@ -29,18 +29,15 @@ pub(super) struct ServerFacts {
     pub(super) address: String,
     /// The name of the engine.
     pub(super) engine: String,
-    /// The line of the log on confinement.
-    pub(super) confinement: String,
-    user: String,
+    pub(super) process: ProcessFacts,
     started: Timestamp,
     start: Instant,
 }
 
 impl ServerFacts {
     /// Returns the facts of a server that begins to serve now.
-    pub(super) fn now(address: String, engine: String, confinement: String) -> Self {
-        let user = user_name();
-        Self { address, engine, confinement, user, started: Timestamp::now(), start: Instant::now() }
+    pub(super) fn now(address: String, engine: String, process: ProcessFacts) -> Self {
+        Self { address, engine, process, started: Timestamp::now(), start: Instant::now() }
     }
 }
 
@@ -51,8 +48,17 @@ fn build() -> String {
     format!("{kind}, {} {}{revision}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-/// Returns the name of the current user, or its number without a name.
-fn user_name() -> String {
+/// The facts about the process that are known before the runtime exists.
+#[derive(Debug)]
+pub(super) struct ProcessFacts {
+    /// The user that the server runs as.
+    pub(super) user: String,
+    /// The line of the log on confinement.
+    pub(super) confinement: String,
+}
+
+/// Returns the name of the current user, or its number if it has no name. A confined process knows no names.
+pub(super) fn user_name() -> String {
     let uid = Uid::effective();
     let user = User::from_uid(uid).ok().flatten();
     user.map_or_else(|| uid.to_string(), |user| user.name)
@@ -82,8 +88,8 @@ impl Operation {
             address: facts.address.clone(),
             started: in_seconds(facts.started),
             uptime_seconds: facts.start.elapsed().as_secs(),
-            user: facts.user.clone(),
-            confinement: facts.confinement.clone(),
+            user: facts.process.user.clone(),
+            confinement: facts.process.confinement.clone(),
             engine: facts.engine.clone(),
             database: self.engine.describe(),
             storage: self.engine.status(),

@@ -12,7 +12,7 @@ use super::console::print_to_stderr;
 use super::error::{EXIT_FAILURE, StartError};
 use super::listening::EarlySocket;
 use super::manager::{check_watchdog, extended, extended_stop, keep_status};
-use super::operation::{Operation, ServerFacts};
+use super::operation::{Operation, ProcessFacts, ServerFacts};
 use super::operator_sockets::OperatorListeners;
 use super::operators::Operators;
 use super::prepare::{Prepared, prepare};
@@ -36,7 +36,7 @@ pub(super) async fn serve(
     socket: Option<EarlySocket>,
     listeners: OperatorListeners,
     manager: ServiceManager,
-    confinement: String,
+    facts: ProcessFacts,
     readiness: &mut Option<Readiness>,
 ) -> Result<u8, StartError> {
     let mut signals = Signals::install()?;
@@ -59,7 +59,7 @@ pub(super) async fn serve(
     let (reloads, requests) = mpsc::channel(RELOADS);
     let loaded = Arc::new(AtomicI64::new(Timestamp::now().seconds()));
     let operation = Arc::new(Operation {
-        facts: ServerFacts::now(prepared.address.to_string(), settings.engine.clone(), confinement),
+        facts: ServerFacts::now(prepared.address.to_string(), settings.engine.clone(), facts),
         stats: Arc::clone(&prepared.stats),
         engine: Arc::clone(&prepared.engine),
         access: Arc::clone(&prepared.access),

@@ -14,10 +14,11 @@ use super::console::say;
 use super::error::{EXIT_FAILURE, StartError};
 use super::identity;
 use super::listening::{self, EarlySocket};
+use super::operation::ProcessFacts;
 use super::operator_sockets::OperatorListeners;
 use super::retry::retry_blocking;
 use super::service::serve;
-use super::{confinement, runtime};
+use super::{confinement, operation, runtime};
 use crate::logging::{self, Logs};
 use crate::os::detach::{self, Readiness};
 use crate::os::inherited::{self, Inherited};
@@ -143,10 +144,13 @@ fn run(settings: &Settings, opened: Opened, readiness: &mut Option<Readiness>) -
         *readiness = Some(detach::detach(output, &kept).map_err(StartError::Detach)?);
     }
     info!(lifecycle = true, "Starting pyzord server.");
-    let confinement = confinement::confine(settings, &listeners.accepting());
+    // The fields in this order: a confined process knows no names of users.
+    let facts = ProcessFacts {
+        user: operation::user_name(),
+        confinement: confinement::confine(settings, &listeners.accepting()),
+    };
     let runtime = runtime::build()?;
-    let outcome =
-        runtime.block_on(serve(settings, &logs, socket, listeners, manager, confinement, readiness));
+    let outcome = runtime.block_on(serve(settings, &logs, socket, listeners, manager, facts, readiness));
     // A reload that still reads a file must not keep the process.
     runtime.shutdown_background();
     outcome

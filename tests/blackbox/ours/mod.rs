@@ -1,6 +1,7 @@
 //! Tests of this server only, and of the other programs of this package.
 
 mod bench;
+mod control;
 mod ctl;
 mod deployed;
 mod descriptors;

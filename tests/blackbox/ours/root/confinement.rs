@@ -10,9 +10,9 @@ use nix::unistd::Uid;
 use crate::harness::{Account, DIGEST, Home, Process, Server, eventually, unix_time};
 
 /// The number of the user and group `nobody`.
-const NOBODY: u32 = 65534;
+pub(super) const NOBODY: u32 = 65534;
 /// Numbers of a user and a group that do not exist.
-const STRANGER: (u32, u32) = (54_321, 54_322);
+pub(super) const STRANGER: (u32, u32) = (54_321, 54_322);
 
 /// Fails with advice if the tests do not run as root.
 fn require_root() {
@@ -20,7 +20,7 @@ fn require_root() {
 }
 
 /// Creates a home whose files belong to this user and group, with these settings.
-fn home_of(user: u32, group: u32, settings: &str) -> Home {
+pub(super) fn home_of(user: u32, group: u32, settings: &str) -> Home {
     let home = Home::open().user_from_config().config(settings);
     give(&home.parent(), user, group);
     give(&home.directory(), user, group);

@@ -1,6 +1,7 @@
 //! Servers that root starts, and that change to another user.
 
 mod confinement;
+mod control;
 mod operator_sockets;
 mod privileges;
 mod repairs;
