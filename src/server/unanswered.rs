@@ -33,14 +33,14 @@ impl UnansweredLog {
             return;
         }
         let highest: Vec<String> =
-            gate.take_highest_excess().iter().map(|(prefix, count)| format!("{prefix} {count}")).collect();
+            gate.take_highest_excess().iter().map(|(prefix, count)| format!("{prefix} ({count})")).collect();
         let highest = highest.join(", ");
         if gate.only_reports() {
             info!(
-                "{exceeding} would have been dropped beyond a rate limit since the last report, most from: {highest}"
+                "{exceeding} would have been dropped beyond a rate limit since the last report, most of them from {highest}"
             );
         } else {
-            info!("Most beyond a rate limit since the last report: {highest}");
+            info!("Most beyond a rate limit since the last report came from {highest}");
         }
     }
 }

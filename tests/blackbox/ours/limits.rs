@@ -106,7 +106,11 @@ fn prefix_beyond_its_rate_gets_no_reply_and_others_do() {
         let log = home.log();
         let line = " WARNING RateLimit: 127.0.1.0/24 exceeds 1 per second: the excess is dropped";
         assert_eq!(log.matches(line).count(), 1, "{log}");
-        assert!(log.contains(&format!(" {} dropped beyond a rate limit", 100 - count)), "{log}");
+        let dropped = 100 - count;
+        assert!(log.contains(&format!(" {dropped} dropped beyond RateLimit\n")), "{log}");
+        let most =
+            format!("Most beyond a rate limit since the last report came from 127.0.1.0/24 ({dropped})\n");
+        assert!(log.contains(&most), "{log}");
     }
 }
 
@@ -197,7 +201,7 @@ fn log_only_limit_drops_nothing() {
     assert!(server.stop().success());
     let log = home.log();
     assert!(log.contains("127.0.1.0/24 exceeds 1 per second: the excess would be dropped"), "{log}");
-    assert!(log.contains(" would have been dropped beyond a rate limit"), "{log}");
+    assert!(log.contains(" would have been dropped beyond a rate limit since the last report, most of them from 127.0.1.0/24 ("), "{log}");
 }
 
 #[test]
