@@ -10,7 +10,8 @@ use serde_json::Value;
 
 /// The modules of `src`, from the highest layer to the lowest. Modules of one layer must not use each other.
 const MODULES: &[&[&str]] = &[
-    &["daemon", "fuzzing", "migrate", "pyzorctl"],
+    &["fuzzing"],
+    &["daemon", "migrate", "pyzorctl"],
     &["metrics", "server"],
     &["control"],
     &["handler", "settings"],

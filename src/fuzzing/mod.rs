@@ -25,7 +25,7 @@ pub struct FuzzTarget {
 }
 
 /// All fuzz targets.
-pub const TARGETS: [FuzzTarget; 13] = [
+pub const TARGETS: [FuzzTarget; 14] = [
     FuzzTarget { name: "request", body: request::target },
     FuzzTarget { name: "handler", body: crate::server::fuzzing::handler },
     FuzzTarget { name: "signed", body: crate::server::fuzzing::signed },
@@ -39,6 +39,7 @@ pub const TARGETS: [FuzzTarget; 13] = [
     FuzzTarget { name: "dsn", body: crate::storage::fuzzing::target },
     FuzzTarget { name: "metrics", body: crate::metrics::fuzzing::target },
     FuzzTarget { name: "control", body: crate::control::fuzzing::target },
+    FuzzTarget { name: "control_reply", body: crate::pyzorctl::fuzzing::target },
 ];
 
 /// Runs the target with this name.

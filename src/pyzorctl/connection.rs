@@ -90,7 +90,7 @@ fn read_line(stream: &mut UnixStream, deadline: Instant) -> io::Result<Vec<u8>> 
 }
 
 /// Parses a reply: an object with one field.
-fn understand(path: &Path, line: &[u8]) -> Result<Received, NoAnswer> {
+pub(super) fn understand(path: &Path, line: &[u8]) -> Result<Received, NoAnswer> {
     let malformed = |reason: String| NoAnswer::Malformed { path: path.to_owned(), reason };
     let value: Value = serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
     let reply = serde_json::from_value(value.clone()).map_err(|error| malformed(error.to_string()))?;

@@ -11,7 +11,7 @@ use super::EXIT_UNKNOWN;
 use super::connection;
 use super::error::NoAnswer;
 use super::output::{self, Outcome};
-use super::stats::{counts, percentile, share};
+use super::stats::{counts, percentile, share, total};
 use crate::control::figures::{printable, rate};
 use crate::control::reply::ControlReply;
 use crate::control::request::ControlRequest;
@@ -122,14 +122,14 @@ fn heading() -> String {
 }
 
 /// The rates of a period, and the causes of its drops.
-fn row(time: &str, period: &StatsReport) -> String {
+pub(super) fn row(time: &str, period: &StatsReport) -> String {
     let per_second =
         |count: u64| if period.seconds > 0.0 { rate(count as f64 / period.seconds) } else { rate(0.0) };
     let replies = |op: &str, wanted: fn(u16) -> bool| -> u64 {
         let codes = period.requests.get(op).into_iter().flatten();
-        codes.filter(|(code, _)| wanted(**code)).map(|(_, count)| count).sum()
+        total(codes.filter(|(code, _)| wanted(**code)).map(|(_, count)| *count))
     };
-    let errors = period.requests.keys().map(|op| replies(op, |code| code != 200)).sum();
+    let errors = total(period.requests.keys().map(|op| replies(op, |code| code != 200)));
     let busy = period.engine_micros.sum as f64 / 1e4 / period.seconds.max(0.001);
     let latency = |value| if period.latency_micros.count == 0 { "-".to_owned() } else { percentile(value) };
     let row = line([
@@ -137,7 +137,7 @@ fn row(time: &str, period: &StatsReport) -> String {
         per_second(period.replies()),
         per_second(replies("check", |_| true)),
         share(period.check_hits, period.check_misses).unwrap_or_else(|| "-".to_owned()),
-        per_second(replies("report", |code| code == 200) + replies("whitelist", |code| code == 200)),
+        per_second(total(["report", "whitelist"].map(|op| replies(op, |code| code == 200)).into_iter())),
         per_second(errors),
         per_second(period.dropped()),
         latency(period.latency_micros.p50),

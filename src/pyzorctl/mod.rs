@@ -5,6 +5,8 @@
 mod arguments;
 mod connection;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod health;
 mod host_port;
 mod interval;

@@ -54,13 +54,18 @@ fn requests(requests: &BTreeMap<String, BTreeMap<u16, u64>>) -> String {
             .collect(),
     ];
     for (op, counts) in requests {
-        let total: u64 = counts.values().sum();
-        if total > 0 {
+        let sum = total(counts.values().copied());
+        if sum > 0 {
             let cells = codes.iter().map(|code| grouped(counts.get(code).copied().unwrap_or(0)));
-            rows.push([printable(op)].into_iter().chain(cells).chain([grouped(total)]).collect());
+            rows.push([printable(op)].into_iter().chain(cells).chain([grouped(sum)]).collect());
         }
     }
     if codes.is_empty() { String::new() } else { table(&rows) }
+}
+
+/// Adds counts that may be those of a faulty server.
+pub(super) fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 fn hits(stats: &StatsReport) -> String {

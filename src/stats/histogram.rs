@@ -75,7 +75,7 @@ pub(crate) struct HistogramReport {
 
 impl HistogramReport {
     fn new(sum: u64, buckets: Vec<(u64, u64)>) -> Self {
-        let count = buckets.iter().map(|(_, count)| count).sum();
+        let count = buckets.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count));
         let mut report = Self { count, sum, buckets, ..Self::default() };
         let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999].map(|share| report.percentile(share));
         report = Self { p50, p90, p99, p999, ..report };
@@ -85,9 +85,9 @@ impl HistogramReport {
     /// Returns the value that this share of all values (0 to 1) does not exceed; 0 without values.
     pub(crate) fn percentile(&self, share: f64) -> u64 {
         let rank = ((self.count as f64 * share).ceil() as u64).max(1);
-        let mut below = 0;
+        let mut below = 0u64;
         for (bound, count) in &self.buckets {
-            below += count;
+            below = below.saturating_add(*count);
             if below >= rank {
                 return *bound;
             }

@@ -79,12 +79,12 @@ impl ServerStats {
 impl StatsReport {
     /// Returns the number of replies.
     pub(crate) fn replies(&self) -> u64 {
-        self.requests.values().flat_map(BTreeMap::values).sum()
+        self.requests.values().flat_map(BTreeMap::values).fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Returns the number of dropped datagrams and replies.
     pub(crate) fn dropped(&self) -> u64 {
-        self.drops.values().sum()
+        self.drops.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Returns what was counted since an earlier report of the same server. All zero if `earlier` is later.
