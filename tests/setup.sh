@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need on Debian: gdbmtool, ip, strace, valgrind, the servers of Redis and MariaDB (without
+# Installs what the tests need on Debian: gdbmtool, ip, socat, strace, valgrind, the servers of Redis and MariaDB (without
 # services), and Debian's Python with modules for gdbm, Redis and MySQL. Installs into target/interop the Python
 # client and server of Pyzor, which the tests compare with ours, and Valkey. Unpacks Prometheus into target/prometheus.
 # Starts and enables no service. Does nothing if all of this is installed.
@@ -20,7 +20,7 @@ missing=
 # The package redis-tools contains the server (as redis-check-rdb); redis-server only adds the service. In the same
 # way mariadb-server only adds a service to mariadb-server-core.
 for package in faketime gdbmtool iproute2 mariadb-client-core mariadb-server-core openssl python3 python3-gdbm \
-    python3-mysqldb python3-redis python3-venv redis-tools strace tzdata util-linux valgrind; do
+    python3-mysqldb python3-redis python3-venv redis-tools socat strace tzdata util-linux valgrind; do
     state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
     [ "$state" = 'install ok installed' ] || missing="$missing $package"
 done

@@ -16,8 +16,8 @@ use crate::os::local_socket::connect_to;
 pub(super) const MAX_REPLY: usize = 1 << 20;
 /// The longest wait for a connection, and for the reply to a question.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest wait for a reload, which reads files.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
+/// The longest wait for a reload, which reads files. The server replies after 30 s, even if it is not done.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(35);
 
 /// A reply of the server.
 #[derive(Debug)]

@@ -17,8 +17,8 @@ pub(super) fn render(status: &StatusReport) -> String {
         ("process", format!("{}, user {}", status.pid, status.user)),
         ("address", status.address.clone()),
         ("started", format!("{}, {} ago", status.started, long_period(status.uptime_seconds))),
-        ("confinement", status.confinement.clone()),
-        ("database", format!("{}: {}", status.engine, status.database)),
+        ("confinement", without_prefix(&status.confinement, "Confinement: ")),
+        ("database", status.database.clone()),
         ("state", state(storage)),
     ]);
     lines.extend(size(storage).map(|text| ("records", text)));
@@ -47,6 +47,11 @@ pub(super) fn render(status: &StatusReport) -> String {
         *text = printable(text);
     }
     format!("{}\n{}", status.summary(), labelled(&lines))
+}
+
+/// A line of the log without the words that its label repeats, and without the period at its end.
+fn without_prefix(text: &str, prefix: &str) -> String {
+    text.strip_prefix(prefix).unwrap_or(text).trim_end_matches('.').to_owned()
 }
 
 /// The availability of the database, since when, and why.
@@ -103,9 +108,9 @@ mod tests {
             started: "2026-11-25T08:00:00Z".to_owned(),
             uptime_seconds: 300_000,
             user: "pyzord".to_owned(),
-            confinement: "landlock and seccomp".to_owned(),
+            confinement: "Confinement: landlock and seccomp.".to_owned(),
             engine: "gdbm".to_owned(),
-            database: "/var/lib/pyzord/pyzord.db".to_owned(),
+            database: "gdbm, /var/lib/pyzord/pyzord.db".to_owned(),
             storage: EngineStatus {
                 records: Some(1_234_567),
                 bytes: Some(123_456_789),
@@ -133,7 +138,7 @@ well: 12.3 requests/s, gdbm available, up 3 days
   address      0.0.0.0:24441
   started      2026-11-25T08:00:00Z, 3 days 11 hours ago
   confinement  landlock and seccomp
-  database     gdbm: /var/lib/pyzord/pyzord.db
+  database     gdbm, /var/lib/pyzord/pyzord.db
   state        available
   records      1,234,567, 117.7 MiB
   synced       12 seconds ago

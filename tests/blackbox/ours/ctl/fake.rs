@@ -104,6 +104,8 @@ pub(super) fn status() -> Value {
         "requests_per_second": 1234.4,
         "drops": 7,
         "lost_last_minute": 0,
+        "replies_last_minute": 74_000,
+        "engine_panics": 0,
     })
 }
 

@@ -6,6 +6,7 @@ mod health;
 mod interval;
 mod peers;
 mod replies;
+mod servers;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
