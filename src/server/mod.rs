@@ -122,8 +122,9 @@ pub(crate) struct Server {
     stats: Arc<ServerStats>,
     unanswered: UnansweredLog,
     pulse: Option<Pulse>,
-    /// The drop counter of the socket as last read; wraps around.
-    kernel_drops: u32,
+    /// The drop counter of the socket as last read; wraps around. None: not read yet, and the socket is older than this
+    /// server.
+    kernel_drops: Option<u32>,
     complaints: Allowance,
 }
 
@@ -166,7 +167,7 @@ impl Server {
             stats,
             unanswered: UnansweredLog::default(),
             pulse,
-            kernel_drops: 0,
+            kernel_drops: (!is_passed).then_some(0),
             complaints: Allowance::per_minute(10),
         })
     }
@@ -230,8 +231,8 @@ impl Server {
                 }
             }
             let drops = self.inbox.kernel_drops();
-            self.stats.drops.add(DropCause::ReceiveBuffer, u64::from(drops.wrapping_sub(self.kernel_drops)));
-            self.kernel_drops = drops;
+            let before = self.kernel_drops.replace(drops).unwrap_or(drops);
+            self.stats.drops.add(DropCause::ReceiveBuffer, u64::from(drops.wrapping_sub(before)));
             self.stats.received.add(self.inbox.len() as u64, 1);
             let now = Instant::now();
             let mut work = self.decide(now);

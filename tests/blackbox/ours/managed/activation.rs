@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::home_of_nobody;
-use crate::harness::{Caller, Home, PATIENCE, Server, digest, finish};
+use crate::harness::{Caller, Home, PATIENCE, Server, ask_on, digest, finish};
 
 /// Returns a server's command with this socket as descriptor 3, as the service manager passes it.
 fn passing(home: &Home, socket: impl Into<OwnedFd>, detached: bool) -> Command {
@@ -112,6 +112,42 @@ fn requests_that_arrive_during_restarts_are_answered() {
         let stored = home.stored();
         assert_eq!(stored[&digest(1)], i64::from(sent));
     }
+}
+
+#[test]
+fn wildcard_sockets_answer_from_the_address_that_was_asked() {
+    for any in ["0.0.0.0:0", "[::]:0"] {
+        let home = Home::open();
+        let socket = UdpSocket::bind(any).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let mut server = Server::start(&home, passing(&home, socket, false));
+        server.serves(&mut Caller::to(port));
+        let asked = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // A connected socket takes replies from this address only.
+        asked.connect(("127.0.0.2", port)).unwrap();
+        asked.set_read_timeout(Some(PATIENCE)).unwrap();
+        ask_on(&asked, "Op: ping\nPV: 2.1\nThread: 3000\n\n");
+        assert_eq!(server.stop().code(), Some(0));
+        let log = home.log();
+        assert!(!log.contains("spare sockets") && !log.contains("cannot set"), "{log}");
+    }
+}
+
+#[test]
+fn drops_of_an_earlier_server_are_not_counted_again() {
+    let home = Home::open();
+    let (socket, port) = socket();
+    setsockopt(&socket, sockopt::RxqOvfl, &1).unwrap();
+    setsockopt(&socket, sockopt::RcvBuf, &4096).unwrap();
+    let caller = Caller::to(port);
+    (0..1000).for_each(|thread| caller.send("ping", &[], 2000 + thread));
+    socket.set_nonblocking(true).unwrap();
+    let read = std::iter::from_fn(|| socket.recv(&mut [0; 1024]).ok()).count();
+    assert!((1..1000).contains(&read), "{read}");
+    let mut server = Server::start(&home, passing(&home, socket, false));
+    server.serves(&mut Caller::to(port));
+    assert_eq!(server.stop().code(), Some(0));
+    assert!(!home.log().contains("dropped by the kernel"), "{}", home.log());
 }
 
 #[test]
