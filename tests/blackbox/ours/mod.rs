@@ -29,6 +29,7 @@ mod repairs;
 mod root;
 mod shared_port;
 mod signals;
+mod status;
 mod storage;
 mod storms;
 mod traces;

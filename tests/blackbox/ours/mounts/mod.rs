@@ -7,6 +7,7 @@ mod recovery;
 mod repairs;
 mod resolver;
 mod soak;
+mod status;
 
 use std::ffi::OsStr;
 use std::fs;

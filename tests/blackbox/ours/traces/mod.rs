@@ -8,3 +8,4 @@ mod kills;
 mod operator_sockets;
 mod repairs;
 mod starts;
+mod status;
