@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 
 use crate::harness::{Account, DIGEST, Home, Reply, Server, ask_on, eventually, unix_time};
+use crate::ours::operator_sockets::ask;
 
 const PING: &str = "Op: ping\nThread: 3000\nPV: 2.1\n\n";
 
@@ -192,12 +193,57 @@ fn each_exceeded_limit_of_a_prefix_is_named() {
 }
 
 #[test]
+fn each_limit_counts_what_it_drops() {
+    let limits = [
+        ("RateLimit", "rate_limit", PING.into()),
+        ("RateLimitErrors", "rate_limit_errors", b"Op: ping\n".to_vec()),
+        ("RateLimitWrites", "rate_limit_writes", report(3000)),
+    ];
+    for (option, cause, datagram) in &limits {
+        let settings = format!("{option} = 1\nRateLimitBurst = 5\nRateLimitExempt = 127.0.0.0/24\n");
+        let server = home("0.0.0.0", &settings).start();
+        let sent = [("127.0.1.1", 40), ("127.0.2.1", 60), ("127.0.3.1", 4)];
+        let dropped =
+            sent.map(|(from, count)| count - replies(&server, &sender(&server, from), datagram, count));
+        let total: usize = dropped.iter().sum();
+        let home = server.home().clone();
+        let stats = eventually("the counters of limits", || {
+            let stats = ask(&home.path("pyzord.sock"), "stats")["stats"].clone();
+            (stats["exceeded"][option] == total).then_some(stats)
+        });
+        for (other, other_cause, _) in &limits {
+            let expected = if option == other { total } else { 0 };
+            assert_eq!(stats["exceeded"][other], expected, "{option}");
+            assert_eq!(stats["drops"][other_cause], expected, "{option}");
+        }
+        assert_eq!(stats["drops"][cause], total);
+        assert!(server.stop().success());
+        let line = format!(
+            "Most beyond a rate limit since the last report came from 127.0.2.0/24 ({}), 127.0.1.0/24 ({})\n",
+            dropped[1], dropped[0]
+        );
+        assert!(dropped[2] == 0 && home.log().contains(&line), "{line}: {}", home.log());
+        assert!(
+            home.log().contains(&format!("Not answered since the last report: {total} ")),
+            "{}",
+            home.log()
+        );
+    }
+}
+
+#[test]
 fn log_only_limit_drops_nothing() {
     let settings = "RateLimit = 1\nRateLimitWrites = 1\nRateLimitBurst = 1\nRateLimitLogOnly = true\n";
     let server = home("0.0.0.0", settings).start();
     let socket = sender(&server, "127.0.1.1");
     assert_eq!(replies(&server, &socket, PING.as_bytes(), 50), 50);
     let home = server.home().clone();
+    // The counters of limits are brought up to date once a second.
+    let stats = eventually("the counters of limits", || {
+        let stats = ask(&home.path("pyzord.sock"), "stats")["stats"].clone();
+        (stats["exceeded"]["RateLimit"] != 0).then_some(stats)
+    });
+    assert_eq!(stats["drops"]["rate_limit"], 0);
     assert!(server.stop().success());
     let log = home.log();
     assert!(log.contains("127.0.1.0/24 exceeds 1 per second: the excess would be dropped"), "{log}");

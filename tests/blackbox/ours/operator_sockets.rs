@@ -1,7 +1,7 @@
 //! The files and addresses of the sockets for operators: who gets them, and that no start takes them from a server.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
@@ -9,8 +9,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
-use crate::harness::{Home, Server, eventually, finish};
+use crate::harness::{Home, PATIENCE, Server, eventually, finish};
 
 /// Type and permissions of the file of a control socket.
 const CONTROL: u32 = libc::S_IFSOCK | 0o600;
@@ -39,6 +40,17 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(short.join(path.file_name().unwrap()))
 }
 
+/// Sends a command to the control socket at this path and returns the reply.
+#[track_caller]
+pub(crate) fn ask(path: &Path, command: &str) -> Value {
+    let connection = connect(path).unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    writeln!(&connection, "{{\"command\":\"{command}\"}}").unwrap();
+    let mut line = String::new();
+    BufReader::new(&connection).read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+}
+
 fn metrics_port(home: &Home) -> u16 {
     let log = home.log();
     let address = log.split("Metrics: http://127.0.0.1:").nth(1).unwrap_or_else(|| panic!("{log}"));
@@ -63,6 +75,30 @@ fn sockets_have_their_modes_and_are_removed_at_the_end() {
         assert!(!socket(&home).exists() && !metrics.exists(), "detached: {detached}");
     }
     assert!(!home.log().contains(" WARNING "), "{}", home.log());
+}
+
+#[test]
+fn confined_servers_accept_connections() {
+    for settings in ["", "Confine = False\n", "MetricsAddress = 127.0.0.1:0\n", "MetricsAddress = [::1]:0\n"]
+    {
+        let home = Home::open().config(settings);
+        for detached in [false, true] {
+            let server = if detached { Err(home.detach()) } else { Ok(home.start()) };
+            for _ in 0..20 {
+                let status = &ask(&socket(&home), "status")["status"];
+                assert!(status["health"] == "well", "{status}");
+                let confinement = status["confinement"].as_str().unwrap();
+                assert_eq!(
+                    confinement.contains("system calls restricted by seccomp"),
+                    !settings.contains("False")
+                );
+            }
+            match server {
+                Ok(server) => assert!(server.stop().success()),
+                Err(daemon) => daemon.stop(),
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 
 use crate::harness::Home;
+use crate::ours::operator_sockets::ask;
 use crate::ours::root::privileges::{NOBODY, home_of, require_root};
 
 #[test]
@@ -21,6 +22,8 @@ fn sockets_belong_to_the_user_and_are_removed_by_it() {
             assert_eq!(found.permissions().mode() & 0o7777, mode);
             UnixStream::connect(&path).unwrap();
         }
+        let status = ask(&home.path("pyzord.sock"), "status");
+        assert_eq!(status["status"]["health"], "well", "{status}");
         daemon.stop();
         assert!(!home.path("pyzord.sock").exists() && !metrics.exists());
     }
