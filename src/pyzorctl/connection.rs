@@ -12,8 +12,8 @@ use crate::control::reply::ControlReply;
 use crate::control::request::ControlRequest;
 use crate::os::local_socket::connect_to;
 
-/// The longest reply that is accepted, in bytes.
-pub(super) const MAX_REPLY: usize = 1 << 20;
+/// The longest reply that is accepted, in bytes: room for a warning about each line of a large file.
+pub(super) const MAX_REPLY: usize = 16 << 20;
 /// The longest wait for a connection, and for the reply to a question.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest wait for a reload, which reads files. The server replies after 30 s, even if it is not done.
