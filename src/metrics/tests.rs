@@ -1,5 +1,8 @@
 //! Pages, through hyper.
 
+use std::collections::BTreeSet;
+use std::fs;
+
 use super::Transport;
 use super::fuzzing::{Stub, answer};
 use crate::control::reply::Health;
@@ -78,6 +81,25 @@ fn metrics_have_the_numbers_of_the_server() {
     ] {
         assert!(page.lines().any(|other| other == line), "{line} is missing:\n{page}");
     }
+}
+
+#[test]
+fn the_documentation_has_every_metric_with_its_type() {
+    let page = get("/metrics", "");
+    let on_page: BTreeSet<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+        .collect();
+    assert!(on_page.len() > 20, "{page}");
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| `pyzord_") || line.starts_with("| `process_"));
+    let documented = rows.map(|row| {
+        let mut cells = row.split(" | ");
+        let name = cells.next().unwrap().trim_start_matches("| ").trim_matches('`');
+        (name.split('{').next().unwrap().to_owned(), cells.next().unwrap().to_owned())
+    });
+    assert_eq!(documented.collect::<BTreeSet<_>>(), on_page);
 }
 
 #[test]
