@@ -11,7 +11,6 @@ use std::thread;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::home_of_nobody;
 use crate::harness::{Caller, Home, PATIENCE, Server, ask_on, digest, finish};
 
 /// Returns a server's command with this socket as descriptor 3, as the service manager passes it.
@@ -32,36 +31,45 @@ fn socket() -> (UdpSocket, u16) {
     (socket, port)
 }
 
+/// Expects that a server answers on a passed socket, and warns of the port that has no effect.
+#[track_caller]
+pub(super) fn serve(home: &Home) {
+    let (socket, port) = socket();
+    let mut server = Server::start(home, passing(home, socket.try_clone().unwrap(), false));
+    let mut caller = Caller::to(port);
+    server.serves(&mut caller);
+    assert_eq!(caller.answered("report", &[&digest(1)]).code(), 200);
+    assert_eq!(server.stop().code(), Some(0));
+    let log = home.log();
+    for text in [
+        format!("The service manager passed the socket 127.0.0.1:{port}."),
+        format!("Listening on 127.0.0.1:{port} (UDP)"),
+        format!("Port = {} has no effect: ", home.port()),
+    ] {
+        assert!(log.contains(&text), "{text}: {log}");
+    }
+    assert!(!log.contains("ListenAddress"), "{log}");
+}
+
+/// Expects that a server in the background answers on a passed socket.
+#[track_caller]
+pub(super) fn serve_detached(home: &Home) {
+    let (socket, port) = socket();
+    let finished = finish(passing(home, socket, true));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_eq!(Caller::to(port).answered("report", &[&digest(1)]).code(), 200);
+    home.daemon().stop();
+}
+
 #[test]
 fn passed_socket_is_served_instead_of_the_configured_port() {
-    for home in [Home::open(), home_of_nobody(), Home::open().config("Confine = False\n")] {
-        let (socket, port) = socket();
-        let mut server = Server::start(&home, passing(&home, socket.try_clone().unwrap(), false));
-        let mut caller = Caller::to(port);
-        server.serves(&mut caller);
-        assert_eq!(caller.answered("report", &[&digest(1)]).code(), 200);
-        assert_eq!(server.stop().code(), Some(0));
-        let log = home.log();
-        for text in [
-            format!("The service manager passed the socket 127.0.0.1:{port}."),
-            format!("Listening on 127.0.0.1:{port} (UDP)"),
-            format!("Port = {} has no effect: ", home.port()),
-        ] {
-            assert!(log.contains(&text), "{text}: {log}");
-        }
-        assert!(!log.contains("ListenAddress"), "{log}");
-    }
+    serve(&Home::open());
+    serve(&Home::open().config("Confine = False\n"));
 }
 
 #[test]
 fn detached_server_keeps_the_passed_socket() {
-    for home in [Home::open(), home_of_nobody()] {
-        let (socket, port) = socket();
-        let finished = finish(passing(&home, socket, true));
-        assert_eq!(finished.code, Some(0), "{finished:?}");
-        assert_eq!(Caller::to(port).answered("report", &[&digest(1)]).code(), 200);
-        home.daemon().stop();
-    }
+    serve_detached(&Home::open());
 }
 
 #[test]

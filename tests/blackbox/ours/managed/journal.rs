@@ -9,7 +9,6 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use nix::sys::stat::fstat;
 
-use super::home_of_nobody;
 use crate::harness::{Home, Process, Server, eventually, finish};
 
 /// The journal's end of a socket.
@@ -75,20 +74,23 @@ fn expect_lines(lines: &[String], expected: &[&str]) {
     assert!(is_same, "{lines:#?}");
 }
 
+/// Follows a server through its lines in the journal, beside a log file in the usual form.
+#[track_caller]
+pub(super) fn follow(home: &Home) {
+    let mut journal = Journal::new();
+    let mut server = Server::start(home, journal.attach(home, false));
+    server.serves(&mut home.caller());
+    run(home, server.process());
+    assert_eq!(server.ended().code(), Some(0));
+    expect_lines(&journal.lines(), &RUN);
+    let log = home.log();
+    let stamp = format!("({}) INFO Starting pyzord server.\n", server.pid());
+    assert!(log.contains(&stamp) && !log.contains("<6>"), "{log}");
+}
+
 #[test]
 fn start_stop_and_reloads_are_in_the_journal_beside_a_log_file() {
-    for home in [Home::open(), home_of_nobody()] {
-        let mut journal = Journal::new();
-        let mut server = Server::start(&home, journal.attach(&home, false));
-        server.serves(&mut home.caller());
-        run(&home, server.process());
-        assert_eq!(server.ended().code(), Some(0));
-        expect_lines(&journal.lines(), &RUN);
-        // The log file has its usual form.
-        let log = home.log();
-        let stamp = format!("({}) INFO Starting pyzord server.\n", server.pid());
-        assert!(log.contains(&stamp) && !log.contains("<6>"), "{log}");
-    }
+    follow(&Home::open());
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 
-use super::home_of_nobody;
 use super::scripted::Manager;
 use crate::harness::{DIGEST, Home, PATIENCE, Redis, Server, eventually, finish, free_port};
 
@@ -35,7 +34,7 @@ fn expect_reload(manager: &Manager, since: i128) {
 
 /// Follows a server from its first message to its last.
 #[track_caller]
-fn follow(home: &Home, manager: &Manager) {
+pub(super) fn follow(home: &Home, manager: &Manager) {
     let mut server = Server::start(home, managed(home.command(), manager));
     assert_eq!(manager.change(), "READY=1\n");
     // It serves: the port is bound, and no request is lost.
@@ -65,21 +64,23 @@ fn follow(home: &Home, manager: &Manager) {
 fn start_reloads_and_stop_are_reported_in_order() {
     follow(&Home::open(), &Manager::new());
     follow(&Home::open(), &Manager::with_abstract_name());
-    // Neither the user nor a confined process could connect to the socket.
-    follow(&home_of_nobody(), &Manager::new());
+}
+
+/// Follows a server in the background.
+#[track_caller]
+pub(super) fn follow_detached(home: &Home) {
+    let manager = Manager::new();
+    let finished = finish(managed(home.detached(), &manager));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let daemon = home.daemon();
+    assert_eq!(manager.change(), format!("MAINPID={}\nREADY=1\n", daemon.pid()));
+    daemon.stop();
+    assert_eq!(manager.change(), "STOPPING=1\n");
 }
 
 #[test]
 fn detached_server_reports_its_own_process() {
-    for home in [Home::open(), home_of_nobody()] {
-        let manager = Manager::new();
-        let finished = finish(managed(home.detached(), &manager));
-        assert_eq!(finished.code, Some(0), "{finished:?}");
-        let daemon = home.daemon();
-        assert_eq!(manager.change(), format!("MAINPID={}\nREADY=1\n", daemon.pid()));
-        daemon.stop();
-        assert_eq!(manager.change(), "STOPPING=1\n");
-    }
+    follow_detached(&Home::open());
 }
 
 #[test]
