@@ -68,7 +68,7 @@ fn of_many_starts_at_once_one_gets_the_socket_and_keeps_it() {
     const STARTS: usize = 4;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
-    for round in 0..200 {
+    for round in 0..1000 {
         leave_stale(&path);
         let barrier = Barrier::new(STARTS);
         let bound: Vec<LocalSocket> = thread::scope(|scope| {
