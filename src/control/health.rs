@@ -40,7 +40,7 @@ impl StatusReport {
         let state = match storage.availability {
             Availability::Available => None,
             Availability::ReadOnly => Some("the database accepts no reports and whitelistings"),
-            Availability::Partial => Some("some servers of the database are unavailable"),
+            Availability::Partial => Some("some servers of the database are unavailable or refuse changes"),
             Availability::Unavailable => Some("the database is unavailable"),
         };
         let mut problems = Vec::new();
