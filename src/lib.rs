@@ -17,6 +17,11 @@
 //! (signals, pid file, detach, privileges, confinement). The syntax of configuration and accounts files is in
 //! `pyzor_home`.
 //!
+//! # Operators
+//!
+//! `control` answers `pyzorctl` on a Unix socket, and `metrics` answers Prometheus by HTTP. Both show the counters of
+//! `stats` and the state of the engine.
+//!
 //! # Other programs
 //!
 //! `migrate` copies all records from one database to another. `pyzorctl` asks the running server for its state and its
