@@ -34,6 +34,9 @@ use crate::storage::Engine;
 /// The pause before a retry, if the thread of a reload could not be started.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// The most warnings in the result of a reload.
+const MOST_WARNINGS: usize = 100;
+
 /// The consequence of a failed reload, for messages.
 const UNCHANGED: &str = "the accounts and access rules in force stay unchanged";
 
@@ -256,8 +259,18 @@ impl SignalWatch {
         self.loaded.store(Timestamp::now().seconds(), Ordering::Relaxed);
         info!(lifecycle = true, "The accounts and the access rules have been reloaded.");
         report.changes.extend(before.changes_to(&self.access.load()));
-        report.warnings = loaded.warnings;
+        report.warnings = bounded(loaded.warnings);
     }
+}
+
+/// Returns the first warnings, and a line with the number of the others, which are in the log.
+fn bounded(mut warnings: Vec<String>) -> Vec<String> {
+    let more = warnings.len().saturating_sub(MOST_WARNINGS);
+    if more > 0 {
+        warnings.truncate(MOST_WARNINGS);
+        warnings.push(format!("{more} more warnings: see the log"));
+    }
+    warnings
 }
 
 /// The result of the thread that reloads.

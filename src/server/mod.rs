@@ -28,7 +28,7 @@ use arc_swap::ArcSwap;
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, error};
 
 use self::admission::AdmissionControl;
@@ -178,16 +178,22 @@ impl Server {
     /// starve the others.
     pub(crate) async fn serve(&mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
-        let mut minute = timer(UNANSWERED_PERIOD);
-        let mut second = timer(SAMPLE_PERIOD);
+        let mut second = interval_at(tokio::time::Instant::now() + SAMPLE_PERIOD, SAMPLE_PERIOD);
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut report_at = Instant::now() + UNANSWERED_PERIOD;
         let mut paused_until = None;
         loop {
             let dispatch_at = self.dispatch_at;
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                _ = minute.tick() => self.report_unanswered(),
-                _ = second.tick() => self.sample(),
+                _ = second.tick() => {
+                    self.sample();
+                    if Instant::now() >= report_at {
+                        report_at = Instant::now() + UNANSWERED_PERIOD;
+                        self.report_unanswered();
+                    }
+                }
                 Some(done) = self.in_flight.join_next() => self.take_back(done),
                 () = sleep_until(paused_until.unwrap_or_else(Instant::now).into()), if paused_until.is_some() => {
                     paused_until = None;
@@ -302,13 +308,6 @@ impl Server {
             pulse();
         }
     }
-}
-
-/// Returns a timer that ticks after each period, and never catches up.
-fn timer(period: Duration) -> Interval {
-    let mut timer = interval_at(tokio::time::Instant::now() + period, period);
-    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    timer
 }
 
 #[cfg(test)]

@@ -350,9 +350,12 @@ impl Handle {
     /// Copies memory that the library allocated, and frees it.
     fn take(&mut self, found: datum, into: &mut Vec<u8>) -> Result<bool, GdbmError> {
         if found.dptr.is_null() {
-            let error = self.last_error();
-            let nothing = matches!(error.number, gdbm_sys::GDBM_ITEM_NOT_FOUND | gdbm_sys::GDBM_NO_ERROR);
-            return if nothing { Ok(false) } else { Err(error) };
+            let system = io::Error::last_os_error();
+            let number = self.last_number();
+            // Looked at first, because the text of an error takes as long as the search for the record.
+            let nothing = [gdbm_sys::GDBM_ITEM_NOT_FOUND, gdbm_sys::GDBM_NO_ERROR];
+            let is_nothing = u32::try_from(number).is_ok_and(|number| nothing.contains(&number));
+            return if is_nothing { Ok(false) } else { Err(error_of(number, system)) };
         }
         into.clear();
         let length = usize::try_from(found.dsize).unwrap_or_default();
@@ -365,8 +368,13 @@ impl Handle {
 
     fn last_error(&mut self) -> GdbmError {
         let system = io::Error::last_os_error();
+        error_of(self.last_number(), system)
+    }
+
+    /// Returns the number of the last error.
+    fn last_number(&mut self) -> c_int {
         // SAFETY: the handle is open and not used elsewhere.
-        error_of(unsafe { c::gdbm_last_errno(self.raw()) }, system)
+        unsafe { c::gdbm_last_errno(self.raw()) }
     }
 }
 
