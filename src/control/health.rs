@@ -52,7 +52,7 @@ impl StatusReport {
         }
         if let Some(seconds) = storage.synced_seconds_ago.filter(|seconds| *seconds > LONGEST_UNSYNCED) {
             let seconds = long_period(seconds);
-            problems.push(format!("the database was last written to its disk {seconds} ago: see the log"));
+            problems.push(format!("changes made {seconds} ago are not on the disk yet: see the log"));
         }
         if let Some(error) = storage.last_expiry.as_ref().and_then(|expiry| expiry.error.as_ref()) {
             problems.push(format!("the last expiry failed: {error}"));
