@@ -15,8 +15,10 @@ pub(crate) enum ControlReply {
     Stats(Box<StatsReport>),
     /// The result of a reload that succeeded.
     Reloaded(ReloadReport),
-    /// The request failed: one line that says why.
+    /// The request failed, or is not a request: one line that says why.
     Error(String),
+    /// The server cannot answer now, or not this peer: one line that says why.
+    Unavailable(String),
 }
 
 /// The health of a server, from good to bad.

@@ -111,12 +111,12 @@ impl Operation {
         let (sender, result) = oneshot::channel();
         let pending = PendingReload { request, waiting: vec![sender] };
         if self.reloads.send(pending).await.is_err() {
-            return ControlReply::Error("the server is stopping".to_owned());
+            return ControlReply::Unavailable("the server is stopping".to_owned());
         }
         match timeout(RELOAD_WAIT, result).await {
             Ok(Ok(Ok(report))) => ControlReply::Reloaded(report),
             Ok(Ok(Err(why))) => ControlReply::Error(why),
-            Ok(Err(_)) => ControlReply::Error("the server is stopping".to_owned()),
+            Ok(Err(_)) => ControlReply::Unavailable("the server is stopping".to_owned()),
             Err(_) => {
                 let seconds = RELOAD_WAIT.as_secs();
                 ControlReply::Error(format!(

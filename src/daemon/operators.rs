@@ -75,7 +75,7 @@ impl Operated for StartedServer {
             Some(operation) => operation.answer(request),
             None => {
                 let text = "the server is starting and does not serve yet: see its log".to_owned();
-                Box::pin(std::future::ready(ControlReply::Error(text)))
+                Box::pin(std::future::ready(ControlReply::Unavailable(text)))
             }
         }
     }

@@ -249,7 +249,12 @@ impl SignalWatch {
             Err(error) => errors.push(format!("{error}; {UNCHANGED}")),
         }
         errors.iter().for_each(|error| error!(lifecycle = true, "{error}"));
-        if errors.is_empty() { Ok(report) } else { Err(errors.join("; ")) }
+        if errors.is_empty() {
+            return Ok(report);
+        }
+        // One part can fail while the other succeeds.
+        errors.extend(report.changes);
+        Err(errors.join("; "))
     }
 
     fn put_in_force(&mut self, loaded: LoadedAccess, report: &mut ReloadReport) {

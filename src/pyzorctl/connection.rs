@@ -94,8 +94,10 @@ pub(super) fn understand(path: &Path, line: &[u8]) -> Result<Received, NoAnswer>
     let malformed = |reason: String| NoAnswer::Malformed { path: path.to_owned(), reason };
     let value: Value = serde_json::from_slice(line).map_err(|error| malformed(error.to_string()))?;
     let reply = serde_json::from_value(value.clone()).map_err(|error| malformed(error.to_string()))?;
-    if let ControlReply::Error(text) = reply {
-        return Err(NoAnswer::Refused(text));
+    match reply {
+        ControlReply::Error(text) => return Err(NoAnswer::Refused(text)),
+        ControlReply::Unavailable(text) => return Err(NoAnswer::Unavailable(text)),
+        ControlReply::Status(_) | ControlReply::Stats(_) | ControlReply::Reloaded(_) => {}
     }
     let report = value.as_object().and_then(|fields| fields.values().next());
     Ok(Received { reply, json: report.cloned().unwrap_or_default() })

@@ -68,6 +68,9 @@ pub(super) enum NoAnswer {
     /// The server reports an error.
     #[error("{0}")]
     Refused(String),
+    /// The server cannot answer now, or not this user.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 impl NoAnswer {

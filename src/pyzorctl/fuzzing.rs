@@ -39,7 +39,9 @@ pub(crate) fn target(line: &[u8]) {
             check(&text);
             assert!(text.lines().count() <= 1 + report.changes.len() + report.warnings.len(), "{text}");
         }
-        ControlReply::Error(text) => panic!("an error is not a reply: {text}"),
+        ControlReply::Error(text) | ControlReply::Unavailable(text) => {
+            panic!("an error is not a reply: {text}")
+        }
     }
     let line = output::json_line(&received.json);
     check(&line);

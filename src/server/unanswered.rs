@@ -32,15 +32,18 @@ impl UnansweredLog {
         if exceeding == 0 {
             return;
         }
-        let highest: Vec<String> =
-            gate.take_highest_excess().iter().map(|(prefix, count)| format!("{prefix} ({count})")).collect();
+        let highest: Vec<String> = gate
+            .take_highest_excess()
+            .iter()
+            .map(|(prefix, count)| format!("{prefix} (at least {count})"))
+            .collect();
         let highest = highest.join(", ");
         if gate.only_reports() {
             info!(
-                "{exceeding} would have been dropped beyond a rate limit since the last report, most of them from {highest}"
+                "{exceeding} would have been dropped beyond a rate limit since the last report; highest: {highest}"
             );
         } else {
-            info!("Most beyond a rate limit since the last report came from {highest}");
+            info!("Highest of {exceeding} beyond a rate limit since the last report: {highest}");
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::storage;
 impl SettingsLoader<'_> {
     pub(super) fn check(&mut self, settings: &Settings) {
         self.warn_of_comment_in_database(settings);
+        self.check_database_of_missing_engine(settings);
         self.check_concurrency(settings);
         self.check_identity(settings);
         self.check_supported(settings);
@@ -30,6 +31,21 @@ impl SettingsLoader<'_> {
         {
             // The text is not shown: if the Engine line is missing, it may hold another engine's password.
             self.warnings.push(format!("{}: DigestDB: the file name {COMMENT_ADVICE}", given.place));
+        }
+    }
+
+    /// Refuses the database of another engine as the name of a new file: it may hold a password, which would then be in
+    /// the log and in the name of the file.
+    fn check_database_of_missing_engine(&mut self, settings: &Settings) {
+        let dsn = settings.digest_db.as_str();
+        let is_of_server = dsn.contains("://") || dsn.split(',').count() >= 4;
+        if is_file(settings) && is_of_server && !settings.digest_db_path.exists() {
+            let place = self.place_of("DigestDB");
+            self.problem(
+                place,
+                Some("DigestDB"),
+                "it has the form of another engine's database, and Engine is gdbm: set Engine to redis or mysql",
+            );
         }
     }
 

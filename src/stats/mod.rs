@@ -24,7 +24,7 @@ const OPS: usize = Op::ALL.len() + 1;
 /// The name of all unknown operations in reports.
 pub(crate) const OTHER_OP: &str = "other";
 /// The number of samples that are kept, one per second.
-const SAMPLES: usize = 61;
+const SAMPLES: usize = 60;
 
 /// A number that only the server loop changes.
 #[derive(Debug, Default)]
@@ -137,27 +137,31 @@ impl ServerStats {
         self.requests.iter().flatten().map(Counter::get).sum()
     }
 
+    fn totals(&self) -> Sample {
+        Sample { at: Instant::now(), requests: self.replies(), lost: self.drops.lost() }
+    }
+
     /// Records the current totals, for [`ServerStats::recent`]. Must be called once per second.
     pub(crate) fn sample(&self) {
-        let sample = Sample { at: Instant::now(), requests: self.replies(), lost: self.drops.lost() };
+        let sample = self.totals();
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.truncate(SAMPLES - 1);
         history.push_front(sample);
     }
 
-    /// Returns the recent work; all zero before the first two samples.
+    /// Returns the recent work: since the start in the first minute, and of the last minute later.
     pub(crate) fn recent(&self) -> RecentWork {
+        let now = self.totals();
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        let (Some(last), Some(first)) = (history.front(), history.back()) else {
-            return RecentWork::default();
-        };
-        let before = history.get(10).unwrap_or(first);
-        let seconds = last.at.saturating_duration_since(before.at).as_secs_f64();
-        let requests = last.requests.saturating_sub(before.requests) as f64;
+        let start = Sample { at: self.started, requests: 0, lost: 0 };
+        let sample = |seconds: usize| history.get(seconds - 1).copied().unwrap_or(start);
+        let (before, first) = (sample(10), sample(SAMPLES));
+        let seconds = now.at.saturating_duration_since(before.at).as_secs_f64();
+        let requests = now.requests.saturating_sub(before.requests) as f64;
         RecentWork {
             requests_per_second: if seconds > 0.0 { requests / seconds } else { 0.0 },
-            lost: last.lost.saturating_sub(first.lost),
-            replies: last.requests.saturating_sub(first.requests),
+            lost: now.lost.saturating_sub(first.lost),
+            replies: now.requests.saturating_sub(first.requests),
         }
     }
 }
@@ -201,19 +205,20 @@ mod tests {
     }
 
     #[test]
-    fn recent_work_is_that_of_the_last_samples() {
+    fn recent_work_begins_with_the_start_and_later_covers_a_minute() {
         let stats = ServerStats::default();
-        assert_eq!(stats.recent(), RecentWork::default());
-        stats.drops.add(DropCause::Shed, 5);
-        stats.sample();
+        assert_eq!((stats.recent().lost, stats.recent().replies), (0, 0));
         stats.drops.add(DropCause::Shed, 2);
         stats.drops.add(DropCause::DeniedNetwork, 1);
         stats.replied(Some(Op::Ping), 200);
-        stats.sample();
         let recent = stats.recent();
-        assert_eq!(recent.lost, 2);
+        assert_eq!((recent.lost, recent.replies), (2, 1));
         assert!(recent.requests_per_second > 0.0);
-        for _ in 0..2 * SAMPLES {
+        for _ in 0..SAMPLES - 1 {
+            stats.sample();
+        }
+        assert_eq!(stats.recent().lost, 2);
+        for _ in 0..SAMPLES {
             stats.sample();
         }
         assert_eq!((stats.recent().lost, stats.history.lock().unwrap().len()), (0, SAMPLES));

@@ -16,6 +16,19 @@ fn error_about_a_reference_does_not_show_a_password() {
 }
 
 #[test]
+fn database_of_another_engine_is_not_the_name_of_a_new_file() {
+    for dsn in
+        ["localhost,6379,s3cret,0", "redis://:s3cret@localhost/0", "localhost,user,s3cret,pyzor,digests"]
+    {
+        let home = Home::new(Some(&format!("[server]\nDigestDB = {dsn}\n")));
+        let problems = home.problems(&[]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("set Engine to redis or mysql"), "{problems:?}");
+        assert!(!problems[0].contains("s3cret"), "{problems:?}");
+    }
+}
+
+#[test]
 fn homedir_that_is_not_utf8_is_refused() {
     use std::os::unix::ffi::OsStringExt;
     let home = Some(OsString::from_vec(b"/home/caf\xe9".to_vec()));

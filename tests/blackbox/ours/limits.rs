@@ -109,8 +109,9 @@ fn prefix_beyond_its_rate_gets_no_reply_and_others_do() {
         assert_eq!(log.matches(line).count(), 1, "{log}");
         let dropped = 100 - count;
         assert!(log.contains(&format!(" {dropped} dropped beyond RateLimit\n")), "{log}");
-        let most =
-            format!("Most beyond a rate limit since the last report came from 127.0.1.0/24 ({dropped})\n");
+        let most = format!(
+            "Highest of {dropped} beyond a rate limit since the last report: 127.0.1.0/24 (at least {dropped})\n"
+        );
         assert!(log.contains(&most), "{log}");
     }
 }
@@ -219,7 +220,8 @@ fn each_limit_counts_what_it_drops() {
         assert_eq!(stats["drops"][cause], total);
         assert!(server.stop().success());
         let line = format!(
-            "Most beyond a rate limit since the last report came from 127.0.2.0/24 ({}), 127.0.1.0/24 ({})\n",
+            "Highest of {total} beyond a rate limit since the last report: 127.0.2.0/24 (at least {}), 127.0.1.0/24 (at \
+             least {})\n",
             dropped[1], dropped[0]
         );
         assert!(dropped[2] == 0 && home.log().contains(&line), "{line}: {}", home.log());
@@ -247,7 +249,7 @@ fn log_only_limit_drops_nothing() {
     assert!(server.stop().success());
     let log = home.log();
     assert!(log.contains("127.0.1.0/24 exceeds 1 per second: the excess would be dropped"), "{log}");
-    assert!(log.contains(" would have been dropped beyond a rate limit since the last report, most of them from 127.0.1.0/24 ("), "{log}");
+    assert!(log.contains(" would have been dropped beyond a rate limit since the last report; highest: 127.0.1.0/24 (at least "), "{log}");
 }
 
 #[test]

@@ -95,8 +95,10 @@ fn reload_shows_changes_or_the_reason_of_the_failure() {
 }
 
 #[test]
-fn error_of_the_server_is_an_unknown_state() {
-    let server = FakeServer::replying("{\"error\":\"too many connections: try again\"}\n");
+fn server_that_cannot_answer_is_an_unknown_state() {
+    let server = FakeServer::replying("{\"unavailable\":\"too many connections: try again\"}\n");
+    // Not 1, which is for files that cannot be read.
+    assert_eq!(said_by(&server.socket(), "reload").expect_complaint(3), "too many connections: try again");
     let said = said_by(&server.socket(), "status");
     assert_eq!(said.expect_report(3), "unknown: too many connections: try again\n");
     assert_eq!(said_by(&server.socket(), "stats").expect_complaint(3), "too many connections: try again");

@@ -159,6 +159,7 @@ fn database_is_not_created_below_a_disk_that_is_not_mounted() {
             daemon.signal(Signal::SIGKILL);
             daemon.ended();
             fs::remove_file(home.path("pyzord.pid")).unwrap();
+            fs::remove_file(home.path("pyzord.sock")).unwrap();
         } else {
             daemon.stop();
             assert!(home.path("pyzord.disk").exists());

@@ -40,6 +40,7 @@ fn marker_without_its_database_creates_none() {
     let left = fs::read(marker_of(&database)).unwrap();
     fs::remove_file(&database).unwrap();
     fs::remove_file(home.path("pyzord.pid")).unwrap();
+    fs::remove_file(home.path("pyzord.sock")).unwrap();
     for content in [left.as_slice(), OLD_MARKER.as_bytes(), b""] {
         fs::write(marker_of(&database), content).unwrap();
         expect_refused(&home, "pyzord.db", "pyzord.db.open");
