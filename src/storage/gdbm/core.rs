@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -45,6 +46,8 @@ pub(super) struct GdbmCore {
     /// The descriptor with which the file is synced, without taking `open`. It holds the lock against other processes,
     /// which must outlive the marker.
     pub(super) file: File,
+    /// The engine's thread. Locked while the database is being closed.
+    pub(super) keeper: Mutex<Option<JoinHandle<()>>>,
     pub(super) phase: Mutex<Phase>,
     pub(super) wake: Condvar,
     /// The reason why the server must stop.

@@ -3,18 +3,17 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
-use tracing::{error, warn};
 
 use super::cancel::{Cancel, open_cancellable};
+use super::closing::close_in_background;
 use super::core::{GdbmCore, Phase};
 use super::file::disk_note::DiskNote;
 use super::file::header::Header;
-use super::file::tail;
 use super::lock;
 use super::opening::{FileOpener, OpenedFile};
 use crate::record::Timestamp;
@@ -29,7 +28,6 @@ const CACHED_BLOCKS: usize = 512;
 /// The gdbm engine.
 pub struct Gdbm {
     pub(super) shared: Arc<GdbmCore>,
-    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Opens the database for [`crate::storage::open`], in another thread, because a repair can take long. Dropping the
@@ -84,6 +82,7 @@ impl Gdbm {
             open: Mutex::new(Some(open)),
             condition,
             file,
+            keeper: Mutex::new(None),
             phase: Mutex::new(Phase::Opened),
             wake: Condvar::new(),
             failure: watch::Sender::new(None),
@@ -102,58 +101,8 @@ impl Gdbm {
                 path.display()
             ))
         })?;
-        Ok(Self { keeper: Mutex::new(Some(keeper)), shared })
-    }
-
-    /// Closes the file, if it is open.
-    ///
-    /// The order makes a crash of the machine harmless at any point: the tail is cut off, the file is synced, and only
-    /// then the marker is removed. If a repair is owed, the file keeps its tail and the marker stays.
-    fn close_once(&self) {
-        self.stop_keeper();
-        let Some(open) = self.shared.lock().take() else { return };
-        self.shared.warn_if_file_is_gone();
-        let (path, marker) = (self.shared.path.display(), &self.shared.marker);
-        if let Err(error) = open.handle.close() {
-            error!("cannot close the database {path}: {error}");
-        }
-        // The next start repairs the file from its whole content: keep the tail.
-        if marker.flag().needs_repair() {
-            // Its failure has been logged, and the marker requires a repair anyway.
-            let _ = self.shared.sync_file();
-            match marker.sync() {
-                Ok(()) => warn!(
-                    "the database {path} may be damaged, or still needs a repair; the next start repairs it"
-                ),
-                Err(error) => warn!(
-                    "the database {path} may be damaged, and its marker {} cannot be written: {error}; write any text \
-                     into the marker, so that the next start repairs the database",
-                    marker.path().display()
-                ),
-            }
-            return;
-        }
-        if let Err(error) = tail::cut(&self.shared.file) {
-            warn!(
-                "cannot truncate the database {path} to its used part: {error}; the next start tries again"
-            );
-            return;
-        }
-        if self.shared.sync_file().is_ok()
-            && let Err(error) = marker.clear()
-        {
-            warn!("cannot remove the marker {}: {error}", marker.path().display());
-        }
-    }
-
-    fn stop_keeper(&self) {
-        *lock(&self.shared.phase) = Phase::Stopping;
-        self.shared.wake.notify_all();
-        if let Some(keeper) = lock(&self.keeper).take()
-            && keeper.join().is_err()
-        {
-            error!("the maintenance thread of the database {} panicked", self.shared.path.display());
-        }
+        *lock(&shared.keeper) = Some(keeper);
+        Ok(Self { shared })
     }
 }
 
@@ -229,13 +178,13 @@ impl Engine for Gdbm {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.close_once() })
+        Box::pin(close_in_background(&self.shared))
     }
 }
 
 impl Drop for Gdbm {
     /// Closes the file if a cancelled start has left it open.
     fn drop(&mut self) {
-        self.close_once();
+        self.shared.close_once();
     }
 }

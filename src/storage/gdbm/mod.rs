@@ -10,6 +10,7 @@
 mod bulk;
 mod cache;
 mod cancel;
+mod closing;
 mod codec;
 mod condition;
 mod core;

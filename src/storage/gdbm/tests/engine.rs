@@ -86,6 +86,49 @@ fn changes_are_synced_when_the_time_has_come() {
 }
 
 #[test]
+fn database_is_closed_without_a_runtime_and_only_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    assert!(report(&engine, [digest(1)]).iter().all(Result::is_ok));
+    assert!(marker(&path).path().exists());
+    assert_eq!(engine.close().now_or_never(), Some(()));
+    assert!(!marker(&path).path().exists());
+    // The marker of a next owner.
+    std::fs::write(marker(&path).path(), "").unwrap();
+    close(engine);
+    assert!(marker(&path).path().exists());
+}
+
+#[test]
+fn close_that_is_abandoned_is_completed_by_the_drop() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    assert!(report(&engine, [digest(1)]).iter().all(Result::is_ok));
+    let runtime = runtime();
+    runtime.block_on(async {
+        let _ = engine.close().now_or_never();
+        drop(engine);
+        assert!(!marker(&path).path().exists());
+    });
+    assert_eq!(read(&path).len(), 1);
+}
+
+#[test]
+fn close_in_a_runtime_that_ends_is_completed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pyzord.db");
+    let engine = Gdbm::open(&path, None, TimeZone::UTC).unwrap();
+    let ended = runtime();
+    let handle = ended.handle().clone();
+    ended.shutdown_background();
+    handle.block_on(engine.close());
+    assert!(!marker(&path).path().exists());
+    assert!(engine.shared.lock().is_none());
+}
+
+#[test]
 fn database_that_is_not_a_regular_file_is_refused_without_waiting() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pipe");

@@ -6,3 +6,4 @@ mod journal;
 mod messages;
 mod root;
 mod scripted;
+mod traces;
