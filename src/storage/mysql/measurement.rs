@@ -70,9 +70,12 @@ async fn try_change(shared: &MySqlCore) {
     let _ = timeout(LIMIT, async {
         let Ok(mut lease) = shared.pool.take().await else { return };
         match lease.connection.query_drop(statement).await {
-            Ok(()) => lease.put_back(),
+            Ok(()) => {
+                shared.changes.trial_accepted();
+                lease.put_back();
+            }
             Err(Error::Server(error)) if is_denied(error.code) => {
-                shared.changes.refused(&error.to_string());
+                shared.changes.trial_refused(&error.to_string());
                 // Only new connections see privileges that are granted later.
                 if shared.may_renew() {
                     shared.pool.forget();

@@ -270,8 +270,9 @@ impl RemoteStore for RedisNode {
             let answer = async {
                 let refused = try_commands(&mut connection, &renew).await.map_err(|failure| failure.why)?;
                 self.presence.seen();
-                if let Some(why) = refused {
-                    self.changes.refused(&why);
+                match refused {
+                    Some(why) => self.changes.trial_refused(&why),
+                    None => self.changes.trial_accepted(),
                 }
                 Ok(())
             };

@@ -55,7 +55,7 @@ fn killed_server_is_unavailable_until_it_is_back() {
 }
 
 #[test]
-fn read_only_server_is_noticed_without_a_request() {
+fn read_only_server_and_its_end_are_noticed_without_a_request() {
     let mariadb = MariaDb::start();
     plant(&mariadb, 0..1, 1);
     mariadb.sql("SET GLOBAL read_only = 1");
@@ -66,12 +66,14 @@ fn read_only_server_is_noticed_without_a_request() {
     assert_eq!(server.request("check", &[&digest(0)]).code(), 200);
     assert_eq!(home.storage_status().availability(), "read_only");
     mariadb.sql("SET GLOBAL read_only = 0");
-    assert_eq!(server.request("report", &[&digest(0)]).code(), 200);
-    let status = home.storage_status();
-    assert!(status.is_available() && status.reason().is_empty(), "{status:?}");
+    home.storage_with("an available database", is("available"));
     mariadb.sql("SET GLOBAL read_only = 1");
     assert_eq!(server.request("report", &[&digest(0)]).code(), 500);
     assert_eq!(home.storage_status().availability(), "read_only");
+    mariadb.sql("SET GLOBAL read_only = 0");
+    assert_eq!(server.request("report", &[&digest(0)]).code(), 200);
+    let status = home.storage_status();
+    assert!(status.is_available() && status.reason().is_empty(), "{status:?}");
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn full_memory_makes_it_read_only_until_a_change_is_accepted() {
 }
 
 #[test]
-fn refused_changes_are_noticed_without_a_request() {
+fn refused_changes_and_their_end_are_noticed_without_a_request() {
     let redis = Redis::start();
     let home = home(&dsn(&redis));
     let _server = home.start();
@@ -78,6 +78,8 @@ fn refused_changes_are_noticed_without_a_request() {
     redis.cli(&["config", "set", "min-replicas-to-write", "1"]);
     let status = home.storage_with("a read-only database", is("read_only"));
     assert!(status.reason().contains("NOREPLICAS"), "{status:?}");
+    redis.cli(&["config", "set", "min-replicas-to-write", "0"]);
+    home.storage_with("an available database", is("available"));
 }
 
 #[test]
