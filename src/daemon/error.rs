@@ -48,8 +48,12 @@ pub(super) enum StartError {
     ControlSocket(#[from] LocalSocketError),
     #[error(transparent)]
     Metrics(#[from] MetricsListenError),
+    /// `User` asks for what this process will never be able to do.
     #[error("{0}")]
     User(String),
+    /// The user or group was not found, which looks the same while a name service starts, or cannot be assumed.
+    #[error("{0}")]
+    Identity(String),
     /// The files that the user named by `User` cannot use.
     #[error("{}", lines(.0).join("\n"))]
     Files(Vec<FileFailure>),
@@ -99,7 +103,7 @@ impl StartError {
             Self::Metrics(error) => error.is_lasting(),
             Self::Passed(_) | Self::User(_) => true,
             Self::Files(failures) => failures.iter().any(|failure| failure.is_lasting),
-            Self::Detach(_) | Self::System(_) | Self::Stopped(_) => false,
+            Self::Identity(_) | Self::Detach(_) | Self::System(_) | Self::Stopped(_) => false,
         }
     }
 }

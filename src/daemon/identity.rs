@@ -22,19 +22,18 @@ use crate::storage;
 const SHARED_DIRECTORIES: [&str; 8] =
     ["/", "/etc", "/run", "/tmp", "/var", "/var/lib", "/var/log", "/var/run"];
 
-/// Changes to the user that `User` names, if any, and returns the socket that it opened as root before. A socket that
-/// exists already is returned unchanged.
+/// Changes to this user, if any, and returns the socket that it opened as root before. A socket that exists already is
+/// returned unchanged.
 ///
 /// # Errors
 ///
-/// The user or its group does not exist or cannot be assumed, the socket cannot be opened, or the user cannot access a
-/// file that the server needs.
+/// The user cannot be assumed, the socket cannot be opened, or the user cannot access a file that the server needs.
 pub(super) fn assume(
     settings: &Settings,
-    is_new_homedir: bool,
+    identity: Option<&Identity>,
     socket: Option<EarlySocket>,
 ) -> Result<Option<EarlySocket>, StartError> {
-    let Some(identity) = identity_to_assume(settings)? else { return Ok(socket) };
+    let Some(identity) = identity else { return Ok(socket) };
     let user = &identity.user;
     if socket.is_none() && settings.reuse_port && privileges::is_for_root(settings.port) {
         let port = settings.port;
@@ -44,25 +43,35 @@ pub(super) fn assume(
         )));
     }
     let socket = socket.map_or_else(|| listening::open_as_root(settings), Ok)?;
-    let (uid, gid) = identity.numbers();
-    if is_new_homedir {
-        let homedir = &settings.homedir;
-        chown(homedir, Some(uid.as_raw()), Some(gid.as_raw())).map_err(|error| {
-            StartError::User(format!("cannot give {} to {user}: {error}", homedir.display()))
-        })?;
-    }
-    identity.assume().map_err(|error| StartError::User(format!("cannot become the user {user}: {error}")))?;
-    let failures = FileTrial { identity: &identity }.of(settings);
+    identity
+        .assume()
+        .map_err(|error| StartError::Identity(format!("cannot become the user {user}: {error}")))?;
+    let failures = FileTrial { identity }.of(settings);
     if failures.is_empty() { Ok(Some(socket)) } else { Err(StartError::Files(failures)) }
 }
 
+/// Gives the homedir that root has just created to this user. Removes it on failure, because a later start leaves the
+/// owner of an existing directory as it is.
+pub(super) fn give_homedir(homedir: &Path, identity: &Identity) -> Result<(), StartError> {
+    let (uid, gid) = identity.numbers();
+    chown(homedir, Some(uid.as_raw()), Some(gid.as_raw())).map_err(|error| {
+        // The first error is the one to report.
+        let _ = fs::remove_dir(homedir);
+        StartError::Identity(format!("cannot give {} to {}: {error}", homedir.display(), identity.user))
+    })
+}
+
 /// Returns the user that `User` names, unless the process is that user already.
-fn identity_to_assume(settings: &Settings) -> Result<Option<Identity>, StartError> {
+///
+/// # Errors
+///
+/// The user or its group is not found, or the process is not root.
+pub(super) fn to_assume(settings: &Settings) -> Result<Option<Identity>, StartError> {
     if settings.user.is_empty() {
         return Ok(None);
     }
     let identity = Identity::find(&settings.user, &settings.group)
-        .map_err(|text| StartError::User(format!("cannot become the user that User names: {text}")))?;
+        .map_err(|text| StartError::Identity(format!("cannot become the user that User names: {text}")))?;
     let current = Uid::effective();
     if identity.numbers().0 == current {
         return Ok(None);

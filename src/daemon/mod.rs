@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use self::check::check;
 use self::console::{print, say};
-use self::error::{StartError, configuration_code};
+use self::error::{EXIT_FAILURE, StartError, configuration_code};
 use self::recovery::recover;
 use self::start::start;
 use crate::os::signals;
@@ -65,13 +65,13 @@ pub fn main() -> ExitCode {
             let _ = io::stderr().write_all(text.as_bytes());
             ExitCode::from(EXIT_USAGE)
         }
-        Err(SettingsError::Configuration { problems, warnings, check: Some(sources) }) => {
+        Err(SettingsError::Configuration { problems, warnings, check: Some(sources), .. }) => {
             check(&problems, &warnings, &sources)
         }
-        Err(SettingsError::Configuration { problems, warnings, check: None }) => {
+        Err(SettingsError::Configuration { problems, warnings, check: None, may_pass }) => {
             warnings.iter().for_each(|warning| say("warning", warning));
             problems.iter().for_each(|problem| say("error", problem));
-            ExitCode::from(configuration_code())
+            ExitCode::from(if may_pass { EXIT_FAILURE } else { configuration_code() })
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::logging::{self, Logs};
 use crate::os::detach::{self, Readiness};
 use crate::os::inherited::{self, Inherited};
 use crate::os::notify::ServiceManager;
+use crate::os::privileges::Identity;
 use crate::os::{self, activation, open, pidfile, privileges};
 use crate::settings::Settings;
 
@@ -83,13 +84,15 @@ fn report(settings: &Settings, error: &StartError) -> u8 {
 /// the user that `User` names.
 fn open_all(settings: &Settings) -> Result<Opened, StartError> {
     let passed = activation::passed_socket()?;
-    let is_new_homedir = create_homedir(&settings.homedir)?;
     // Descriptors of the caller: before anything else is open, and before User takes effect.
     if let Some(path) = &settings.detach {
         inherited::check_open(path).map_err(|error| StartError::Output { path: path.clone(), error })?;
     }
     let (log, usage_log) = (settings.log_file.as_deref(), settings.usage_log_file.as_deref());
     let inherited = logging::inherit(log, usage_log)?;
+    // Looked up first, so that a start that fails leaves no homedir of root behind.
+    let identity = identity::to_assume(settings)?;
+    create_homedir(&settings.homedir, identity.as_ref())?;
     let output = settings.detach.as_deref().map(open_output).transpose()?;
     // Before User and Confine take effect, which may make its socket unreachable.
     let manager = ServiceManager::connect().unwrap_or_else(|error| {
@@ -100,7 +103,7 @@ fn open_all(settings: &Settings) -> Result<Opened, StartError> {
     let socket = passed.map(|socket| listening::of_passed(settings, socket)).transpose()?;
     // Lowering the niceness needs root: do it before User takes effect.
     let niced = privileges::nice(settings.nice);
-    let socket = identity::assume(settings, is_new_homedir, socket)?;
+    let socket = identity::assume(settings, identity.as_ref(), socket)?;
     let logs = logging::open(log, usage_log, settings.debug, inherited)?;
     if let Err(error) = niced {
         warn!("cannot set the niceness to {}: {error}", settings.nice);
@@ -108,13 +111,12 @@ fn open_all(settings: &Settings) -> Result<Opened, StartError> {
     Ok(Opened { logs, output, socket, manager })
 }
 
-/// Creates the homedir unless it exists. Returns whether it is new.
-fn create_homedir(path: &Path) -> Result<bool, StartError> {
+/// Creates the homedir for this user, or for the current one, unless it exists.
+fn create_homedir(path: &Path, identity: Option<&Identity>) -> Result<(), StartError> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(StartError::Homedir { path: path.to_owned(), error })
-        }
-        outcome => Ok(outcome.is_ok()),
+        Ok(()) => identity.map_or(Ok(()), |identity| identity::give_homedir(path, identity)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StartError::Homedir { path: path.to_owned(), error }),
     }
 }
 

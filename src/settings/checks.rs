@@ -71,7 +71,7 @@ impl SettingsLoader<'_> {
             (user, group) => {
                 if let Err(text) = Identity::find(user, group) {
                     let place = self.place_of("User");
-                    self.problem(place, Some("User"), text);
+                    self.passing_problem(place, Some("User"), text);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Loading: collects the values of the config file and the command line, and runs all checks.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +39,10 @@ pub(super) struct SettingsLoader<'a> {
     command_line: Vec<(&'static ServerOption, String)>,
     pub(super) given: BTreeMap<&'static str, GivenValue>,
     problems: Vec<ConfigProblem>,
+    /// The number of problems that may pass by themselves.
+    passing: usize,
+    /// Whether the values are unknown, because the config file or the homedir is out of reach for now.
+    is_out_of_reach: bool,
     pub(super) warnings: Vec<String>,
     pub(super) notices: Vec<String>,
 }
@@ -59,6 +63,8 @@ impl<'a> SettingsLoader<'a> {
             command_line,
             given: BTreeMap::new(),
             problems: Vec::new(),
+            passing: 0,
+            is_out_of_reach: false,
             warnings: Vec::new(),
             notices: Vec::new(),
         }
@@ -78,6 +84,23 @@ impl<'a> SettingsLoader<'a> {
     pub(super) fn read(&mut self) {
         self.check_homedir();
         self.read_config();
+    }
+
+    /// Reports a problem that may pass by itself.
+    pub(super) fn passing_problem(
+        &mut self,
+        place: impl Into<String>,
+        option: Option<&str>,
+        text: impl Into<String>,
+    ) {
+        self.passing += 1;
+        self.problem(place, option, text);
+    }
+
+    /// Reports a file or directory that cannot be used because of this error.
+    fn unreachable(&mut self, place: impl Into<String>, error: &io::Error, text: impl Into<String>) {
+        self.is_out_of_reach |= !open::is_lasting(error);
+        self.problem(place, None, text);
     }
 
     /// Collects the values of the config file and of the command line.
@@ -102,7 +125,7 @@ impl<'a> SettingsLoader<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // Reported by the check of the homedir.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
-            Err(error) => self.problem(name, None, format!("cannot read the file: {error}")),
+            Err(error) => self.unreachable(name, &error, format!("cannot read the file: {error}")),
         }
         // Before any reference is resolved: references see the values of the command line.
         for (option, text) in &self.command_line {
@@ -128,19 +151,26 @@ impl<'a> SettingsLoader<'a> {
         }
         let homedir = self.homedir.display().to_string();
         if self.homedir.to_str().is_none() {
-            self.problem(homedir, None, "the path of the homedir is not UTF-8");
-        } else if self.homedir.exists() {
-            if !self.homedir.is_dir() {
+            return self.problem(homedir, None, "the path of the homedir is not UTF-8");
+        }
+        if let Ok(metadata) = fs::metadata(&self.homedir) {
+            if !metadata.is_dir() {
                 self.problem(homedir, None, "the homedir is not a directory");
             }
-        } else if self.homedir.parent().is_some_and(Path::is_dir) {
-            self.notices.push(format!("the homedir {homedir} does not exist and will be created"));
-        } else {
-            self.problem(
+            return;
+        }
+        match fs::metadata(self.homedir.parent().unwrap_or(Path::new("/"))) {
+            Ok(parent) if parent.is_dir() => {
+                self.notices.push(format!("the homedir {homedir} does not exist and will be created"));
+            }
+            Ok(_) => self.problem(homedir, None, "cannot create the homedir, because its parent is not a directory"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.unreachable(
                 homedir,
-                None,
-                "cannot create the homedir, because its parent directory does not exist: create that first",
-            );
+                &error,
+                "cannot create the homedir, because its parent directory does not exist: create that first, or mount \
+                 its disk",
+            ),
+            Err(error) => self.unreachable(homedir, &error, format!("cannot reach the homedir: {error}")),
         }
     }
 
@@ -195,8 +225,10 @@ impl<'a> SettingsLoader<'a> {
         settings.listen_address_is_given = self.given.contains_key("ListenAddress");
         if !self.problems.is_empty() {
             let check = settings.check_config.then(|| settings.access_sources());
-            let (problems, warnings) = (self.problems, self.warnings);
-            return Err(SettingsError::Configuration { problems, warnings, check });
+            // Without the file, other problems may be consequences.
+            let may_pass = self.is_out_of_reach || self.passing == self.problems.len();
+            let Self { problems, warnings, .. } = self;
+            return Err(SettingsError::Configuration { problems, warnings, check, may_pass });
         }
         settings.digest_db_path = self.homedir.join(self.environment.expand(&settings.digest_db));
         settings.homedir = self.homedir;

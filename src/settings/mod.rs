@@ -162,6 +162,8 @@ pub(crate) enum SettingsError {
         /// With `--check-config`, the files of accounts and rights, whose problems are reported as well. A bad file
         /// name is replaced by the default.
         check: Option<AccessSources>,
+        /// Whether a later start may succeed without an operator.
+        may_pass: bool,
     },
 }
 

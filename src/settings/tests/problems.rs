@@ -45,10 +45,16 @@ fn impossible_homedir_is_reported() {
     assert_eq!(
         problems,
         [
-            "/nonexistent/a/b: cannot create the homedir, because its parent directory does not exist: create that first"
+            "/nonexistent/a/b: cannot create the homedir, because its parent directory does not exist: create that first, or mount its disk"
         ]
     );
     assert_eq!(home.problems(&["--homedir", "/dev/null"]), ["/dev/null: the homedir is not a directory"]);
+    assert_eq!(
+        home.problems(&["--homedir", "/dev/null/x"]),
+        ["/dev/null/x: cannot create the homedir, because its parent is not a directory"]
+    );
+    let problems = home.problems(&["--homedir", "/dev/null/x/y"]);
+    assert_eq!(problems, ["/dev/null/x/y: cannot reach the homedir: Not a directory (os error 20)"]);
 }
 
 #[test]

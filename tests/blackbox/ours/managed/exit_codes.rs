@@ -9,11 +9,11 @@ use super::scripted::Manager;
 use crate::harness::{Home, finish};
 
 /// The exit code for mistakes in the configuration, under a service manager.
-const CONFIGURATION: i32 = 78;
+pub(super) const CONFIGURATION: i32 = 78;
 
 /// Expects that a command fails with 1, and with this code under a service manager.
 #[track_caller]
-fn expect(command: impl Fn() -> Command, code: i32) {
+pub(super) fn expect(command: impl Fn() -> Command, code: i32) {
     let plain = finish(command());
     assert_eq!(plain.code, Some(if code == CONFIGURATION { 1 } else { code }), "{plain:?}");
     let manager = Manager::new();
@@ -31,8 +31,10 @@ fn expect(command: impl Fn() -> Command, code: i32) {
 fn mistakes_in_the_configuration_must_not_be_retried() {
     let bad_setting = Home::open().config("CleanupAge = never\n");
     expect(|| bad_setting.command(), CONFIGURATION);
-    let no_user = Home::open().config("User = no such user\n").user_from_config();
-    expect(|| no_user.command(), CONFIGURATION);
+    let both = Home::open().config("User = no such user\nCleanupAge = never\n").user_from_config();
+    expect(|| both.command(), CONFIGURATION);
+    let root = Home::open().config("User = root\n").user_from_config();
+    expect(|| as_nobody(&root, &root.command()), CONFIGURATION);
     for file in ["pyzord.passwd", "pyzord.access", "pyzord.log", "pyzord.db"] {
         let home = Home::new();
         fs::create_dir(home.path(file)).unwrap();
@@ -57,21 +59,19 @@ fn file_without_permission_must_not_be_retried() {
     for file in ["pyzord.passwd", "pyzord.access", "pyzord.log"] {
         let home = Home::open().file(file, "").unprivileged();
         fs::set_permissions(home.path(file), fs::Permissions::from_mode(0o000)).unwrap();
-        expect(
-            || {
-                let server = home.command();
-                if !Uid::effective().is_root() {
-                    return server;
-                }
-                let mut command = home.mark(Command::new("setpriv"));
-                command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
-                command.arg(server.get_program()).args(server.get_args());
-                // The socket of the test is out of reach, which is a warning.
-                command
-            },
-            CONFIGURATION,
-        );
+        expect(|| as_nobody(&home, &home.command()), CONFIGURATION);
     }
+}
+
+/// Returns the command of a server as an unprivileged user.
+fn as_nobody(home: &Home, server: &Command) -> Command {
+    let mut command = home.mark(Command::new("setpriv"));
+    if Uid::effective().is_root() {
+        // The socket of the test is out of reach, which is a warning.
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    }
+    command.arg("--").arg(server.get_program()).args(server.get_args());
+    command
 }
 
 #[test]
@@ -83,6 +83,25 @@ fn what_may_pass_is_retried() {
     let home = Home::open();
     std::os::unix::fs::symlink("/no/such/disk/pyzord.db", home.path("pyzord.db")).unwrap();
     expect(|| home.command(), 1);
+    // A name service that is not up yet knows no user and no group.
+    for settings in ["User = no such user\n", "User = nobody\nGroup = no such group\n", "User = 54321\n"] {
+        let home = Home::open().config(settings).user_from_config();
+        expect(|| home.command(), 1);
+        expect(|| home.detached(), 1);
+    }
+    // The disk of the homedir is mounted late. A mistake on the command line shows once it is there.
+    for port in ["0", "70000"] {
+        let home = Home::new();
+        let homedir = home.parent().join("disk/pyzord");
+        expect(
+            || {
+                let mut command = home.bare();
+                command.arg("--homedir").arg(&homedir).args(["-p", port]);
+                command
+            },
+            1,
+        );
+    }
 }
 
 #[test]

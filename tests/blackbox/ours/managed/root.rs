@@ -5,6 +5,7 @@ use std::os::unix::fs::chown;
 
 use nix::unistd::Uid;
 
+use super::exit_codes::{CONFIGURATION, expect};
 use super::scripted::Manager;
 use super::{activation, journal, messages};
 use crate::harness::Home;
@@ -13,7 +14,7 @@ use crate::harness::Home;
 const NOBODY: u32 = 65534;
 
 /// Returns an open homedir of `nobody`, whom the server becomes.
-fn home_of_nobody() -> Home {
+pub(super) fn home_of_nobody() -> Home {
     assert!(Uid::effective().is_root(), "changing the user needs root: sudo make test");
     let home = Home::open().config("User = nobody\n").user_from_config();
     let inside = fs::read_dir(home.directory()).unwrap().map(|entry| entry.unwrap().path());
@@ -42,4 +43,17 @@ fn journal_of_another_user_has_start_stop_and_reloads() {
 fn passed_socket_is_served_as_another_user() {
     activation::serve(&home_of_nobody());
     activation::serve_detached(&home_of_nobody());
+}
+
+#[test]
+fn shared_port_of_root_must_not_be_retried() {
+    let home = home_of_nobody().config("User = nobody\nReusePort = True\n");
+    expect(
+        || {
+            let mut command = home.command();
+            command.args(["-p", "1023"]);
+            command
+        },
+        CONFIGURATION,
+    );
 }

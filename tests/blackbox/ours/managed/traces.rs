@@ -1,5 +1,7 @@
 //! Messages of a server whose system calls are slow.
 
+mod injected;
+
 use nix::sys::signal::Signal;
 
 use super::scripted::Manager;
