@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use super::console::print_to_stderr;
 use super::error::{EXIT_FAILURE, StartError};
 use super::listening::EarlySocket;
-use super::manager::{check_watchdog, extended, extended_stop, keep_status};
+use super::manager::{StopExtension, check_watchdog, extended, keep_status};
 use super::operation::{Operation, ProcessFacts, ServerFacts};
 use super::operator_sockets::OperatorListeners;
 use super::operators::Operators;
@@ -45,10 +45,14 @@ pub(super) async fn serve(
     let notes = listeners.notes();
     let mut operators = Operators::start(listeners)?;
     let mut early_reload = None;
+    let mut preparation = Box::pin(prepare(settings, logs, socket, manager.watchdog()));
     let prepared = tokio::select! {
-        prepared = extended(&manager, prepare(settings, logs, socket, manager.watchdog())) => prepared?,
+        prepared = extended(&manager, preparation.as_mut()) => prepared?,
         name = stop_requested(&mut signals, &mut early_reload) => {
             manager.stopping();
+            let _extension = StopExtension::start(&manager);
+            // Waits for the end of what has been begun.
+            drop(preparation);
             return Err(StartError::Stopped(name));
         }
     };
@@ -114,7 +118,9 @@ async fn serve_until_stopped(
     server.serve(stopped).await;
     status.abort();
     operators.end().await;
-    extended_stop(&manager, engine.close()).await;
+    let extension = StopExtension::start(&manager);
+    engine.close().await;
+    drop(extension);
     if let Some(pid_file) = pid_file {
         remove_pid_file(pid_file);
     }

@@ -121,11 +121,11 @@ impl ServiceManager {
         manager.send_now([NotifyState::Status(&line)])
     }
 
-    /// Asks for more time for the start or the stop, counted from now.
-    pub(crate) fn extend_timeout(&self, by: Duration) {
-        let Some(manager) = &self.0 else { return };
+    /// Asks for more time for the start or the stop, counted from now. Returns whether the request was sent.
+    pub(crate) fn extend_timeout(&self, by: Duration) -> bool {
+        let Some(manager) = &self.0 else { return true };
         let micros = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
-        manager.send_now([NotifyState::ExtendTimeoutUsec(micros)]);
+        manager.send_now([NotifyState::ExtendTimeoutUsec(micros)])
     }
 
     /// Sends the changes of state that wait.

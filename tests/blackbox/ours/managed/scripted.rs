@@ -36,6 +36,14 @@ impl Manager {
         Self { socket, name: format!("@{name}").into(), _directory: directory }
     }
 
+    /// Fills the queue of the socket.
+    pub(super) fn fill(&self) {
+        let filler = UnixDatagram::unbound().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        filler.connect(&self.name).unwrap();
+        while filler.send(b"STATUS=filler\n").is_ok() {}
+    }
+
     /// Returns the next message that arrives in time.
     pub(super) fn next_within(&self, patience: Duration) -> Option<String> {
         let deadline = Instant::now() + patience;
