@@ -39,7 +39,7 @@ pub(crate) trait Operated: Send + Sync + 'static {
 
 /// Accepts connections and answers their requests, until the task is aborted.
 pub(crate) async fn serve(listener: UnixListener, server: Arc<dyn Operated>) {
-    let mut connections = OpenConnections::default();
+    let mut connections = ControlConnections::default();
     let mut complaints = Allowance::per_minute(1);
     loop {
         let pause = match listener.accept().await {
@@ -75,12 +75,12 @@ fn refuse(connection: &UnixStream, why: &str) {
 
 /// The open connections.
 #[derive(Default)]
-struct OpenConnections {
+struct ControlConnections {
     tasks: JoinSet<()>,
     connections: Vec<(AbortHandle, Arc<Activity>)>,
 }
 
-impl OpenConnections {
+impl ControlConnections {
     /// Returns whether another connection may be opened. Closes the one that has been idle for the longest time if there
     /// are too many: peers that keep connections open must not keep operators away.
     fn make_room(&mut self) -> bool {

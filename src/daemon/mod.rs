@@ -13,6 +13,7 @@ mod operator_sockets;
 mod operators;
 mod prepare;
 mod recovery;
+mod reload;
 mod retry;
 mod runtime;
 mod service;

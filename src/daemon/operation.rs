@@ -10,7 +10,7 @@ use nix::unistd::{Uid, User};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::watch::{PendingReload, ReloadRequest};
+use super::reload::{PendingReload, ReloadRequest};
 use crate::access::Authorizer;
 use crate::control::reply::{ControlReply, StatusReport};
 use crate::control::request::ControlRequest;

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
+use super::reload::{PendingReload, ReloadRequest, ReloadResult};
 use crate::access::{self, AccessLoadError, AccessSources, Authorizer, LoadedAccess, PresentFiles};
 use crate::control::reply::ReloadReport;
 use crate::logging::{LogOpenError, Logs};
@@ -46,54 +47,6 @@ pub(super) enum ServiceEnd {
     Asked,
     /// The engine or the server failed.
     Failed,
-}
-
-/// The extent of a reload, the smaller one first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ReloadRequest {
-    Access,
-    AccessAndLogs,
-}
-
-impl ReloadRequest {
-    /// The log line at the start of the reload.
-    const fn announcement(self) -> &'static str {
-        match self {
-            Self::Access => "Reloading configuration.",
-            Self::AccessAndLogs => "Reopening log files and reloading configuration.",
-        }
-    }
-}
-
-/// The changes that a reload has made, or the reason why it failed.
-pub(super) type ReloadResult = Result<ReloadReport, String>;
-
-/// A reload that must be done, with the operators who wait for its result.
-pub(super) struct PendingReload {
-    pub(super) request: ReloadRequest,
-    pub(super) waiting: Vec<oneshot::Sender<ReloadResult>>,
-}
-
-impl From<ReloadRequest> for PendingReload {
-    fn from(request: ReloadRequest) -> Self {
-        Self { request, waiting: Vec::new() }
-    }
-}
-
-impl PendingReload {
-    /// Returns one reload that does the work of both.
-    fn merge(mut self, other: Self) -> Self {
-        self.waiting.extend(other.waiting);
-        Self { request: self.request.max(other.request), waiting: self.waiting }
-    }
-
-    /// Gives the result to all who wait.
-    fn answer(&mut self, result: &ReloadResult) {
-        for waiting in self.waiting.drain(..) {
-            // The operator may have disconnected.
-            let _ = waiting.send(result.clone());
-        }
-    }
 }
 
 /// Takes signals and watches the engine, beside the server.

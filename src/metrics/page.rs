@@ -7,7 +7,7 @@ use hyper::{Request, Response, StatusCode};
 use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::registry::Registry;
 
-use super::route::{Format, Page, Refusal, route};
+use super::route::{Format, HttpRefusal, Page, route};
 use super::snapshot::Snapshot;
 use super::{Observed, Transport};
 use crate::control::reply::Health;
@@ -30,7 +30,7 @@ pub(super) fn respond<B>(
     let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if code == Refusal::Method.code() {
+    if code == HttpRefusal::Method.code() {
         fields.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
     response

@@ -26,7 +26,7 @@ pub(super) enum Format {
 
 /// The reason why a request gets no page; the text is for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(super) enum Refusal {
+pub(super) enum HttpRefusal {
     #[error("send exactly one field Host")]
     HostMissing,
     #[error("send an IP address or localhost as Host: names are refused against DNS rebinding")]
@@ -37,7 +37,7 @@ pub(super) enum Refusal {
     Method,
 }
 
-impl Refusal {
+impl HttpRefusal {
     pub(super) fn code(self) -> StatusCode {
         match self {
             Self::HostMissing => StatusCode::BAD_REQUEST,
@@ -53,7 +53,7 @@ impl Refusal {
 /// # Errors
 ///
 /// The request must be refused.
-pub(super) fn route<B>(request: &Request<B>, transport: Transport) -> Result<Page, Refusal> {
+pub(super) fn route<B>(request: &Request<B>, transport: Transport) -> Result<Page, HttpRefusal> {
     // No browser connects to a Unix socket for a web page.
     if transport == Transport::Tcp {
         check_host(request)?;
@@ -62,23 +62,23 @@ pub(super) fn route<B>(request: &Request<B>, transport: Transport) -> Result<Pag
         "/metrics" => Page::Metrics(accepted_format(request.headers())),
         "/healthz" => Page::Health,
         "/stats.json" => Page::Stats,
-        _ => return Err(Refusal::NotFound),
+        _ => return Err(HttpRefusal::NotFound),
     };
-    if matches!(*request.method(), Method::GET | Method::HEAD) { Ok(page) } else { Err(Refusal::Method) }
+    if matches!(*request.method(), Method::GET | Method::HEAD) { Ok(page) } else { Err(HttpRefusal::Method) }
 }
 
 /// Checks the field `Host`, which HTTP/1.1 requires, and the host of a target that is a whole URL.
-fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
+fn check_host<B>(request: &Request<B>) -> Result<(), HttpRefusal> {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) if is_address_or_localhost(host.as_bytes()) => {}
-        (Some(_), None) => return Err(Refusal::HostForeign),
+        (Some(_), None) => return Err(HttpRefusal::HostForeign),
         (None, None) if request.version() < Version::HTTP_11 => {}
-        _ => return Err(Refusal::HostMissing),
+        _ => return Err(HttpRefusal::HostMissing),
     }
     match request.uri().authority() {
         Some(authority) if !is_address_or_localhost(authority.as_str().as_bytes()) => {
-            Err(Refusal::HostForeign)
+            Err(HttpRefusal::HostForeign)
         }
         _ => Ok(()),
     }

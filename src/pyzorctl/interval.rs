@@ -23,13 +23,13 @@ const ROWS: u64 = 20;
 const CLOCK_ERROR: f64 = 0.05;
 
 /// A report, and the time when it arrived.
-struct Sample {
+struct StatsSample {
     report: StatsReport,
     asked: Instant,
     arrived: Instant,
 }
 
-impl Sample {
+impl StatsSample {
     fn take(path: &Path) -> Result<Self, NoAnswer> {
         let asked = Instant::now();
         let received = connection::ask(path, ControlRequest::Stats {})?;
@@ -56,12 +56,12 @@ impl Sample {
 ///
 /// The server cannot be reached at first. Later it is tried again after each period.
 pub(super) fn run(path: &Path, interval: Duration, json: bool) -> Result<Outcome, NoAnswer> {
-    let mut before = Sample::take(path)?;
+    let mut before = StatsSample::take(path)?;
     let mut rows = 0;
     let mut is_reported = false;
     loop {
         thread::sleep(interval);
-        let now = match Sample::take(path) {
+        let now = match StatsSample::take(path) {
             Ok(now) => now,
             Err(error) => {
                 if !std::mem::replace(&mut is_reported, true) {
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn restart_is_recognized_by_the_uptime() {
         let start = Instant::now();
-        let sample = |seconds, at| Sample {
+        let sample = |seconds, at| StatsSample {
             report: StatsReport { seconds, ..StatsReport::default() },
             asked: start + Duration::from_secs(at),
             arrived: start + Duration::from_secs(at),

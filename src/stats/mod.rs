@@ -78,12 +78,12 @@ pub(crate) struct ServerStats {
     /// The time from the receipt of a request to its reply, in microseconds.
     pub(crate) latency: Histogram,
     /// The totals of the last minute, one sample per second.
-    history: Mutex<VecDeque<Sample>>,
+    history: Mutex<VecDeque<Totals>>,
 }
 
 /// The totals at one moment.
 #[derive(Clone, Copy, Debug)]
-struct Sample {
+struct Totals {
     at: Instant,
     requests: u64,
     lost: u64,
@@ -137,8 +137,8 @@ impl ServerStats {
         self.requests.iter().flatten().map(Counter::get).sum()
     }
 
-    fn totals(&self) -> Sample {
-        Sample { at: Instant::now(), requests: self.replies(), lost: self.drops.lost() }
+    fn totals(&self) -> Totals {
+        Totals { at: Instant::now(), requests: self.replies(), lost: self.drops.lost() }
     }
 
     /// Records the current totals, for [`ServerStats::recent`]. Must be called once per second.
@@ -153,7 +153,7 @@ impl ServerStats {
     pub(crate) fn recent(&self) -> RecentWork {
         let now = self.totals();
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = Sample { at: self.started, requests: 0, lost: 0 };
+        let start = Totals { at: self.started, requests: 0, lost: 0 };
         let sample = |seconds: usize| history.get(seconds - 1).copied().unwrap_or(start);
         let (before, first) = (sample(10), sample(SAMPLES));
         let seconds = now.at.saturating_duration_since(before.at).as_secs_f64();

@@ -16,7 +16,7 @@ use super::statement_size::StatementSize;
 use super::table::{MAX_ROWS, MySqlTable, TIMES};
 use crate::record::{Record, TallyKind};
 use crate::storage::remote::changes::ChangeAcceptance;
-use crate::storage::remote::findings::Findings;
+use crate::storage::remote::findings::StoreFindings;
 use crate::storage::remote::presence::RemoteStore;
 use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, BatchEntry};
@@ -29,7 +29,7 @@ pub(super) struct MySqlCore {
     hung_rows: Mutex<HungRows>,
     pub(super) refusals: Refusals,
     pub(super) changes: ChangeAcceptance,
-    pub(super) findings: Findings,
+    pub(super) findings: StoreFindings,
     /// Whether the server denied a statement that a new connection might be allowed to run.
     is_denied: AtomicBool,
     /// Time at which all connections were last replaced because of a denied statement.
@@ -44,7 +44,7 @@ impl MySqlCore {
             hung_rows: Mutex::default(),
             refusals: Refusals::new(name),
             changes: ChangeAcceptance::default(),
-            findings: Findings::default(),
+            findings: StoreFindings::default(),
             is_denied: AtomicBool::new(false),
             renewed: Mutex::new(None),
         }

@@ -15,7 +15,7 @@ use super::record_form::RecordForm;
 use super::refusal::RedisRefusal;
 use super::target::{RedisAddress, RedisTarget};
 use super::topology::Topology;
-use crate::storage::remote::findings::Findings;
+use crate::storage::remote::findings::StoreFindings;
 use crate::storage::remote::presence::time_left;
 use crate::storage::remote::refusals::Refusals;
 use crate::storage::{Batch, BatchEntry, StorageError};
@@ -45,7 +45,7 @@ pub(super) struct RedisCore {
     /// Nodes without a host name found by referral since the last survey.
     pub(super) unnamed: Mutex<UnnamedNodes>,
     pub(super) refusals: Refusals,
-    pub(super) findings: Findings,
+    pub(super) findings: StoreFindings,
 }
 
 /// One command for one digest of a batch.

@@ -43,7 +43,7 @@ use self::target::RedisTarget;
 use self::topology::SLOTS;
 use super::bulk::BulkPurpose;
 use super::remote::condition;
-use super::remote::findings::Findings;
+use super::remote::findings::StoreFindings;
 use super::remote::refusals::Refusals;
 use super::{
     Availability, Batch, BatchProgress, BoxFuture, BulkOpening, Engine, EngineOpenError, EngineOpening,
@@ -97,7 +97,7 @@ impl Redis {
             referred_nodes: Mutex::new(Vec::new()),
             unnamed: Mutex::default(),
             refusals,
-            findings: Findings::default(),
+            findings: StoreFindings::default(),
         });
         let mut tasks = vec![
             tokio::spawn(survey::look_for_foreign_keys(Arc::clone(&shared))).abort_handle(),

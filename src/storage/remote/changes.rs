@@ -19,13 +19,13 @@ pub(crate) struct ChangeAcceptance {
 
 #[derive(Debug, Default)]
 struct AcceptanceState {
-    refusal: Option<Refusal>,
+    refusal: Option<ChangeRefusal>,
     /// The end of the last period in which changes were refused.
     accepted: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Refusal {
+struct ChangeRefusal {
     since: Instant,
     last: Instant,
     /// Whether a trial without effect was refused as well, so that the next one can tell the end.
@@ -86,8 +86,12 @@ impl AcceptanceState {
         self.expire(now);
         let (since, was_seen) =
             self.refusal.as_ref().map_or((now, false), |refusal| (refusal.since, refusal.is_seen_by_trials));
-        self.refusal =
-            Some(Refusal { since, last: now, is_seen_by_trials: was_seen || is_trial, why: why.to_owned() });
+        self.refusal = Some(ChangeRefusal {
+            since,
+            last: now,
+            is_seen_by_trials: was_seen || is_trial,
+            why: why.to_owned(),
+        });
     }
 
     /// Ends a refusal that is no longer valid.

@@ -21,7 +21,7 @@ pub(crate) struct StoreSize {
 
 /// The last size of a store, its expiry, and its problems. The lock is held for a few instructions only.
 #[derive(Debug, Default)]
-pub(crate) struct Findings(Mutex<KnownFindings>);
+pub(crate) struct StoreFindings(Mutex<KnownFindings>);
 
 #[derive(Debug, Default)]
 struct KnownFindings {
@@ -30,7 +30,7 @@ struct KnownFindings {
     problems: Vec<String>,
 }
 
-impl Findings {
+impl StoreFindings {
     /// Records the size of the store.
     pub(crate) fn measured(&self, size: StoreSize) {
         self.lock().size = size;

@@ -79,7 +79,7 @@ fn requests_that_arrive_during_restarts_are_answered() {
     for reuses in [false, true] {
         let home = Home::open();
         let (socket, port) = socket();
-        // A server that leaves a shared port must not do so here: nobody would receive any more.
+        // A server that leaves a shared port must not do so here: no server would receive anything from then on.
         setsockopt(&socket, sockopt::ReusePort, &reuses).unwrap();
         let start = || Server::start(&home, passing(&home, socket.try_clone().unwrap(), false));
         let is_over = Arc::new(AtomicBool::new(false));
