@@ -16,7 +16,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -32,6 +33,9 @@ use super::open::is_lasting;
 
 /// The connections that wait to be accepted. More are refused or wait in their own process.
 const BACKLOG: i32 = 128;
+/// The longest wait for the lock on the directory, and the pause between two attempts.
+const LOCK_WAIT: Duration = Duration::from_millis(200);
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 /// The longest path that the system's address of a Unix socket holds, in bytes.
 const LONGEST_PATH: usize = 107;
 /// The longest name of a socket in a directory with a longer path: the rest is for `/proc/self/fd/NUMBER/`.
@@ -240,12 +244,16 @@ impl SocketPlace {
         Ok(Self { path: path.to_owned(), directory, name: name.to_owned() })
     }
 
-    /// Locks the directory, without waiting, until the lock is dropped.
+    /// Locks the directory until the lock is dropped. Waits a little, since other servers hold it for a moment only.
     fn lock(&self) -> Result<DirectoryLock<'_>, LocalSocketError> {
-        match self.directory.try_lock() {
-            Ok(()) => Ok(DirectoryLock(&self.directory)),
-            Err(TryLockError::WouldBlock) => Err(LocalSocketError::Locked),
-            Err(TryLockError::Error(error)) => Err(LocalSocketError::System(error)),
+        let deadline = Instant::now() + LOCK_WAIT;
+        loop {
+            match self.directory.try_lock() {
+                Ok(()) => return Ok(DirectoryLock(&self.directory)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(LocalSocketError::Locked),
+                Err(TryLockError::Error(error)) => return Err(LocalSocketError::System(error)),
+            }
         }
     }
 
