@@ -19,7 +19,7 @@ use crate::metrics::Observed;
 use crate::stats::{ServerStats, StatsReport};
 use crate::storage::{BoxFuture, Engine};
 
-/// The longest time that a reload may take before the operator is told that it still runs.
+/// The longest wait for a reload. After it, the reply says that the reload still runs.
 const RELOAD_WAIT: Duration = Duration::from_secs(30);
 
 /// The facts about a server that do not change while it runs.
