@@ -11,6 +11,8 @@
 //! The others are merged by digest into a [`storage::Batch`], for which the engine reads or updates [`record`]s. The
 //! outcomes become replies, which are sent in batches.
 //!
+//! `forward` passes what the engine has accepted on to other servers, which `remotes` reads from the homedir of a client.
+//!
 //! # Start and stop
 //!
 //! `daemon` starts and stops the server, with `settings` (command line and configuration file), `logging`, and `os`
@@ -31,7 +33,7 @@
 //! # Dependencies
 //!
 //! Modules depend only on those further down: `daemon`, `migrate` and `pyzorctl`, then `server`, then `control`, then
-//! `handler`, then `access` and `storage`, then `record`. Clients and servers share `pyzor_wire` and `pyzor_home`. Each
+//! `handler`, then `forward`, then `access` and `storage`, then `record`. Clients and servers share `pyzor_wire` and `pyzor_home`. Each
 //! fuzz target is in a module `fuzzing` beside the code under test; shared models are in `fuzz_models`, the table of all
 //! targets in `fuzzing`.
 //!
@@ -40,6 +42,7 @@
 pub mod access;
 mod control;
 mod daemon;
+mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzz_models;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -53,6 +56,7 @@ mod optparse;
 mod os;
 mod pyzorctl;
 pub mod record;
+mod remotes;
 mod server;
 mod settings;
 mod stats;

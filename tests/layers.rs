@@ -15,10 +15,11 @@ const MODULES: &[&[&str]] = &[
     &["metrics", "server"],
     &["control"],
     &["handler", "settings"],
+    &["forward"],
     &["limits"],
     &["access", "storage"],
     &["fuzz_models", "logging"],
-    &["record", "stats"],
+    &["record", "remotes", "stats"],
     &["optparse", "os"],
 ];
 

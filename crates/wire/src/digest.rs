@@ -34,6 +34,11 @@ impl Digest {
         (all < NO_DIGIT).then_some(Self(bytes))
     }
 
+    /// The bytes of the digest.
+    pub fn as_bytes(&self) -> &[u8; 20] {
+        &self.0
+    }
+
     /// The first eight bytes as a number in native byte order.
     pub fn prefix(&self) -> u64 {
         self.0.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))

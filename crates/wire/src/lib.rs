@@ -5,12 +5,14 @@
 //! servers use that package. `docs/compatibility.md` lists the differences.
 
 pub mod digest;
+pub mod forward_id;
 pub mod headers;
 pub mod number;
 pub mod op;
 pub mod reply;
 pub mod reply_reader;
 pub mod request;
+pub mod request_writer;
 pub mod signature;
 
 /// The longest datagram that is parsed, in bytes. Longer ones are truncated.

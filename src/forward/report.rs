@@ -1,0 +1,61 @@
+//! State and counters of forwarding, for operators.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Whether a server takes requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ForwardState {
+    /// Nothing has been heard of the server yet.
+    #[default]
+    Untried,
+    /// The server replies.
+    Available,
+    /// The server replies again, and its queue is being emptied.
+    CatchingUp,
+    /// The server does not reply, or cannot be reached: it is only pinged.
+    Unavailable,
+}
+
+/// The state of one server that requests are forwarded to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ForwardStatus {
+    /// The server, as host and port of the servers file.
+    pub(crate) server: String,
+    /// The account, or `anonymous`.
+    pub(crate) user: String,
+    /// The address in use, if the name has been resolved.
+    pub(crate) address: Option<String>,
+    pub(crate) state: ForwardState,
+    /// The age of the state, in seconds.
+    pub(crate) since_seconds: u64,
+    /// The reason why the server is unavailable, or for the last refusal if it refuses requests: one line.
+    pub(crate) reason: Option<String>,
+    /// Digests that wait to be sent.
+    pub(crate) queued: u64,
+    /// Requests that wait for a reply.
+    pub(crate) in_flight: u64,
+    /// Digests dropped in the last minute, because the queue was full.
+    pub(crate) dropped_last_minute: u64,
+    /// Digests refused in the last minute.
+    pub(crate) refused_last_minute: u64,
+}
+
+/// What was forwarded to one server since the start, in digests, unless another unit is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ForwardCounts {
+    /// Requests sent for the first time.
+    pub(crate) requests: u64,
+    /// Requests sent again.
+    pub(crate) resent: u64,
+    /// Digests that the server has counted, as it replied.
+    pub(crate) accepted: u64,
+    /// Digests in refused requests, by the code of the reply.
+    pub(crate) refused: BTreeMap<u16, u64>,
+    /// Digests in requests without a reply: they may have been counted, or not.
+    pub(crate) silent: u64,
+    /// Digests that were never sent, because the queue was full, or the server was removed or this one stopped.
+    pub(crate) dropped: u64,
+}

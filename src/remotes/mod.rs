@@ -1,0 +1,53 @@
+//! Other Pyzor servers, as the homedir of a client names them: the files `config`, `servers` and `accounts`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pyzor_wire::request_writer::Signer;
+
+/// A server that requests are sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RemoteServer {
+    /// The name or the address, without brackets.
+    pub(crate) host: String,
+    /// The UDP port, from 1.
+    pub(crate) port: u16,
+    /// The account, or the anonymous user.
+    pub(crate) signer: Signer,
+}
+
+impl fmt::Display for RemoteServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// The homedir of a client, and how its file names are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DirectorySource {
+    /// The directory, absolute.
+    pub(crate) path: PathBuf,
+    /// The home directory that `~` stands for in names of files.
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// The servers that the homedir of a client names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RemoteDirectory {
+    /// The servers, in the order of the file. At least one, and none twice.
+    pub(crate) servers: Vec<RemoteServer>,
+    /// The longest wait for a reply.
+    pub(crate) timeout: Duration,
+}
+
+/// A directory that was loaded.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadedDirectory {
+    pub(crate) directory: RemoteDirectory,
+    /// Warnings for the operator, one line each.
+    pub(crate) warnings: Vec<String>,
+}
