@@ -3,6 +3,7 @@
 //! The server loop hands accepted digests over and never waits. Everything else happens in a thread of its own: each server
 //! has a queue, a state and timers of its own.
 
+pub(crate) mod origin;
 mod report;
 mod senders;
 

@@ -1,0 +1,204 @@
+//! The origin of the requests that a server forwards, which lasts over restarts in a file of the homedir.
+//!
+//! A homedir may be copied to another machine, and two servers with one origin would take each other's reports for their
+//! own. The file therefore also names its place: a hash of the machine and of the file's own inode. A file at another
+//! place is a copy and gets a new origin. That is harmless where the place changed for another reason: only requests of
+//! the old origin that are still on their way are not recognized any more.
+
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use sha1::{Digest as _, Sha1};
+use tempfile::NamedTempFile;
+use thiserror::Error;
+
+use pyzor_wire::digest::{Digest, HEX_LEN, hex};
+use pyzor_wire::forward_id::ForwardOrigin;
+
+/// The name of the file in the homedir.
+const FILE: &str = "pyzord.origin";
+/// The start of temporary names.
+const TEMPORARY: &str = ".pyzord.origin-";
+/// The file that identifies the machine: see machine-id(5).
+const MACHINE_ID: &str = "/etc/machine-id";
+/// How often a file that another process changes at the same time is read again.
+const ATTEMPTS: usize = 10;
+
+/// The origin, and what an operator should know about it.
+#[derive(Debug)]
+pub(crate) struct LoadedOrigin {
+    pub(crate) origin: ForwardOrigin,
+    /// A warning for the operator, in one line.
+    pub(crate) warning: Option<String>,
+}
+
+/// The file of the origin cannot be used.
+#[derive(Debug, Error)]
+pub(crate) enum OriginError {
+    #[error("cannot read the origin of forwarded reports, {}: {error}", path.display())]
+    Unreadable { path: PathBuf, error: io::Error },
+    #[error(
+        "{}: this is not the origin of forwarded reports: remove the file, and the next start chooses a new origin",
+        path.display()
+    )]
+    Malformed { path: PathBuf },
+}
+
+/// Reads the origin from the homedir, or chooses one and writes it there. If it cannot be written, it lasts until the
+/// process ends.
+///
+/// # Errors
+///
+/// The file exists and cannot be read, or has other contents.
+pub(crate) fn load(homedir: &Path) -> Result<LoadedOrigin, OriginError> {
+    load_of_machine(homedir, &fs::read(MACHINE_ID).unwrap_or_default())
+}
+
+fn load_of_machine(homedir: &Path, machine: &[u8]) -> Result<LoadedOrigin, OriginError> {
+    let path = homedir.join(FILE);
+    let chosen = ForwardOrigin::from_number(RandomState::new().build_hasher().finish());
+    let mut failure = io::Error::other("another process changes it again and again");
+    for _ in 0..ATTEMPTS {
+        let found = read(&path, machine)?;
+        if let Some(OriginFile { origin, is_copy: false }) = found {
+            return Ok(LoadedOrigin { origin, warning: None });
+        }
+        match write(homedir, &path, machine, chosen, found.is_some()) {
+            Ok(()) => return Ok(LoadedOrigin { origin: chosen, warning: None }),
+            // Another process was faster: its origin is as good.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => failure = error,
+            Err(error) => {
+                failure = error;
+                break;
+            }
+        }
+    }
+    let warning = format!(
+        "cannot write the origin of forwarded reports, {}: {failure}; after a restart, forwarded reports that come back \
+         are counted again",
+        path.display()
+    );
+    Ok(LoadedOrigin { origin: chosen, warning: Some(warning) })
+}
+
+/// The contents of the file.
+struct OriginFile {
+    origin: ForwardOrigin,
+    /// Whether the file has been copied from another place.
+    is_copy: bool,
+}
+
+fn read(path: &Path, machine: &[u8]) -> Result<Option<OriginFile>, OriginError> {
+    let unreadable = |error| OriginError::Unreadable { path: path.to_owned(), error };
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let inode = fs::metadata(path).map_err(unreadable)?.ino();
+    let parsed = std::str::from_utf8(&text).ok().and_then(|text| {
+        let (origin, place) = text.trim_end().split_once(' ')?;
+        Some((origin.parse().ok()?, Digest::from_hex(place.as_bytes())?))
+    });
+    let (origin, written) = parsed.ok_or_else(|| OriginError::Malformed { path: path.to_owned() })?;
+    Ok(Some(OriginFile { origin, is_copy: written.to_hex() != place(machine, inode) }))
+}
+
+fn write(
+    homedir: &Path,
+    path: &Path,
+    machine: &[u8],
+    origin: ForwardOrigin,
+    replaces: bool,
+) -> io::Result<()> {
+    let mut file: NamedTempFile = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(homedir)?;
+    let place = place(machine, file.as_file().metadata()?.ino());
+    writeln!(file, "{origin} {}", place.escape_ascii())?;
+    file.as_file().sync_all()?;
+    let persisted = if replaces { file.persist(path) } else { file.persist_noclobber(path) };
+    persisted.map(drop).map_err(|error| error.error)
+}
+
+/// Returns the hash of a machine and an inode. A hash, because the id of a machine must not be shown to others.
+fn place(machine: &[u8], inode: u64) -> [u8; HEX_LEN] {
+    let hash = Sha1::new().chain_update(b"pyzord.origin\n").chain_update(machine);
+    hex(&hash.chain_update(inode.to_be_bytes()).finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const MACHINE: &[u8] = b"0123\n";
+
+    fn load(homedir: &Path) -> ForwardOrigin {
+        let loaded = load_of_machine(homedir, MACHINE).unwrap();
+        assert_eq!(loaded.warning, None);
+        loaded.origin
+    }
+
+    #[test]
+    fn origin_lasts_and_its_file_is_private() {
+        let homedir = tempfile::tempdir().unwrap();
+        let origin = load(homedir.path());
+        assert_eq!(load(homedir.path()), origin);
+        let names: Vec<_> =
+            fs::read_dir(homedir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [FILE]);
+        let mode = fs::metadata(homedir.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0);
+        assert_ne!(load(tempfile::tempdir().unwrap().path()), origin);
+    }
+
+    #[test]
+    fn copy_of_a_homedir_gets_an_origin_of_its_own() {
+        let (homedir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let origin = load(homedir.path());
+        fs::copy(homedir.path().join(FILE), copy.path().join(FILE)).unwrap();
+        let other = load(copy.path());
+        assert_ne!(other, origin);
+        assert_eq!((load(copy.path()), load(homedir.path())), (other, origin));
+        let elsewhere = load_of_machine(homedir.path(), b"4567\n").unwrap().origin;
+        assert_ne!(elsewhere, origin);
+    }
+
+    #[test]
+    fn other_contents_are_refused_and_kept() {
+        let homedir = tempfile::tempdir().unwrap();
+        let path = homedir.path().join(FILE);
+        for text in ["", "0123456789abcdef", "0123456789abcdef x", "mine"] {
+            fs::write(&path, text).unwrap();
+            let error = load_of_machine(homedir.path(), MACHINE).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{}: this is not", path.display())), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let error = load_of_machine(homedir.path(), MACHINE).unwrap_err().to_string();
+        assert!(error.contains("Is a directory"), "{error}");
+    }
+
+    #[test]
+    fn origin_that_cannot_be_written_is_used_with_a_warning() {
+        let homedir = tempfile::tempdir().unwrap();
+        let missing = homedir.path().join("missing");
+        let loaded = load_of_machine(&missing, MACHINE).unwrap();
+        let warning = loaded.warning.unwrap();
+        assert!(warning.contains("pyzord.origin") && warning.contains("No such file"), "{warning}");
+    }
+
+    #[test]
+    fn processes_that_start_at_once_get_one_origin() {
+        let homedir = tempfile::tempdir().unwrap();
+        let origins: Vec<ForwardOrigin> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| load(homedir.path()))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(origins.iter().all(|origin| *origin == origins[0]), "{origins:?}");
+    }
+}
