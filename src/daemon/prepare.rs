@@ -12,6 +12,7 @@ use super::listening::{self, EarlySocket};
 use super::retry::retry;
 use super::watch::log_loaded;
 use crate::access::{self, Authorizer, PresentFiles};
+use crate::forward::ForwardFrom;
 use crate::limits::{AdmissionRules, Gate};
 use crate::logging::Logs;
 use crate::os::notify::Pulse;
@@ -90,6 +91,8 @@ async fn prepare_rest(
         clock: Timestamp::now,
         stats: Arc::clone(&stats),
         pulse,
+        forward: None,
+        forward_from: ForwardFrom::default(),
     })?;
     Ok(Prepared {
         engine: Arc::clone(engine),

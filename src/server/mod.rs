@@ -40,6 +40,7 @@ use self::socket::Listener;
 use self::unanswered::UnansweredLog;
 use self::work::EngineWork;
 use crate::access::Authorizer;
+use crate::forward::{ForwardFrom, ForwardSink};
 use crate::handler::Handler;
 use crate::limits::Gate;
 use crate::logging::UsageLog;
@@ -92,6 +93,10 @@ pub(crate) struct ServerParts {
     pub(crate) stats: Arc<ServerStats>,
     /// Called by the loop once per second, as a sign that it works.
     pub(crate) pulse: Option<Pulse>,
+    /// Takes what has been counted, for other servers; none: nothing is forwarded.
+    pub(crate) forward: Option<Arc<dyn ForwardSink>>,
+    /// The senders whose forwarded requests are passed on although they have no id.
+    pub(crate) forward_from: ForwardFrom,
 }
 
 /// The server loop with its state.
@@ -122,6 +127,8 @@ pub(crate) struct Server {
     stats: Arc<ServerStats>,
     unanswered: UnansweredLog,
     pulse: Option<Pulse>,
+    forward: Option<Arc<dyn ForwardSink>>,
+    forward_from: ForwardFrom,
     /// The drop counter of the socket as last read; wraps around. None: not read yet, and the socket is older than this
     /// server.
     kernel_drops: Option<u32>,
@@ -135,7 +142,9 @@ impl Server {
     ///
     /// The socket cannot be registered with the runtime.
     pub(crate) fn new(parts: ServerParts) -> io::Result<Self> {
-        let ServerParts { listener, access, engine, usage, gate, replay_guard, clock, stats, pulse } = parts;
+        let ServerParts { listener, access, engine, usage, gate, replay_guard, clock, stats, pulse, .. } =
+            parts;
+        let ServerParts { forward, forward_from, .. } = parts;
         let is_passed = listener.is_passed;
         let (sender, socket) = ReplySender::new(listener);
         let max_in_flight = engine.batches_at_a_time().max(1);
@@ -167,6 +176,8 @@ impl Server {
             stats,
             unanswered: UnansweredLog::default(),
             pulse,
+            forward,
+            forward_from,
             kernel_drops: (!is_passed).then_some(0),
             complaints: Allowance::per_minute(10),
         })

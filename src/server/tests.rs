@@ -122,6 +122,8 @@ async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
         clock: || Timestamp::from_seconds(1_700_000_000),
         stats: Arc::default(),
         pulse: None,
+        forward: None,
+        forward_from: ForwardFrom::default(),
     })
     .unwrap();
     let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();

@@ -63,6 +63,8 @@ pub(crate) struct ServerStats {
     pub(crate) accounts: Counter,
     /// Copies of signed requests that were recognized, and not counted again.
     pub(crate) replays: Counter,
+    /// Copies of forwarded requests that were recognized by their ids, and not counted again.
+    pub(crate) forward_copies: Counter,
     /// Datagrams and replies that were dropped.
     pub(crate) drops: DropCounts,
     /// The number of times each rate limit was exceeded, in the order of `RateLimit`.
@@ -110,6 +112,7 @@ impl Default for ServerStats {
             anonymous: Counter::default(),
             accounts: Counter::default(),
             replays: Counter::default(),
+            forward_copies: Counter::default(),
             drops: DropCounts::default(),
             exceeded: Default::default(),
             engine_panics: Counter::default(),
