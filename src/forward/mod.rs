@@ -3,12 +3,14 @@
 //! The server loop hands accepted digests over and never waits. Everything else happens in a thread of its own: each server
 //! has a queue, a state and timers of its own.
 
+mod forwarder;
 pub(crate) mod origin;
 mod report;
 mod senders;
 
 use std::time::Duration;
 
+pub(crate) use self::forwarder::Forwarder;
 pub(crate) use self::report::{ForwardCounts, ForwardState, ForwardStatus};
 pub(crate) use self::senders::ForwardFrom;
 use crate::record::TallyKind;
