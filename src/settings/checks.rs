@@ -2,7 +2,8 @@
 //! default, except for `Engine`, which is empty.
 
 use super::load::SettingsLoader;
-use super::table::{OPTIONS, OptionEffect};
+use super::option::OptionEffect;
+use super::table::OPTIONS;
 use super::value::{COMMENT_ADVICE, has_comment};
 use super::{MetricsAddress, Settings};
 use crate::os::local_socket::check_path as check_socket_path;
@@ -19,6 +20,7 @@ impl SettingsLoader<'_> {
         self.check_shared_port(settings);
         self.check_operator_sockets(settings);
         self.note_visible_password(settings);
+        self.note_unused_forwarding(settings);
         self.report_options_without_effect();
     }
 
@@ -86,14 +88,6 @@ impl SettingsLoader<'_> {
         {
             let place = self.place_of("DigestDB");
             self.problem(place, Some("DigestDB"), format!("{text} (Engine is {engine})"));
-        }
-        if settings.forward_client_homedir.is_some() {
-            let place = self.place_of("ForwardClientHomeDir");
-            self.problem(
-                place,
-                Some("ForwardClientHomeDir"),
-                "this version does not support forwarding yet: remove the option",
-            );
         }
     }
 

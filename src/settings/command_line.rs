@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command};
 
-use super::table::{NumberCheck, OPTIONS, OptionKind, ServerOption};
+use super::option::{NumberCheck, OptionKind, ServerOption};
+use super::table::OPTIONS;
 use crate::optparse::{self, Arguments, CommandLine, OptionSpec, OptionValue};
 
 const PROGRAM: &str = "pyzord";
@@ -106,7 +107,12 @@ fn help() -> Command {
 
 fn placeholder(kind: OptionKind) -> &'static str {
     match kind {
-        OptionKind::Switch(_) | OptionKind::Text(_) | OptionKind::Networks(_) => "TEXT",
+        OptionKind::Switch(_)
+        | OptionKind::Text(_)
+        | OptionKind::Networks(_)
+        | OptionKind::Words(..)
+        | OptionKind::Senders(_)
+        | OptionKind::Origin(_) => "TEXT",
         OptionKind::File(_) => "FILE",
         OptionKind::Path(_) => "PATH",
         OptionKind::Number(..) => "NUMBER",

@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::table::{self, OPTIONS, ServerOption};
+use super::option::ServerOption;
+use super::table::{self, OPTIONS};
 use super::{Environment, SECTION, ServerInvocation, SettingsError};
 use crate::os::open;
 use pyzor_home::ini::IniDocument;
@@ -231,6 +232,7 @@ impl<'a> SettingsLoader<'a> {
             return Err(SettingsError::Configuration { problems, warnings, check, may_pass });
         }
         settings.digest_db_path = self.homedir.join(self.environment.expand(&settings.digest_db));
+        settings.forward = settings.forward_settings(self.environment);
         settings.homedir = self.homedir;
         (settings.warnings, settings.notices) = (self.warnings, self.notices);
         let settings = Box::new(settings);

@@ -7,11 +7,13 @@ mod checks;
 mod command_line;
 mod contact;
 mod environment;
+mod forwarding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod load;
 mod metrics_address;
-pub(crate) mod table;
+mod option;
+mod table;
 mod value;
 
 use std::ffi::OsString;
@@ -20,11 +22,14 @@ use std::path::PathBuf;
 use self::command_line::ServerCommand;
 pub(crate) use self::contact::{ContactError, ServerContact, contact};
 pub(crate) use self::environment::Environment;
+use self::forwarding::ForwardingOptions;
 use self::load::SettingsLoader;
 pub(crate) use self::metrics_address::MetricsAddress;
 use crate::access::{AccessOrder, AccessSources};
+use crate::forward::{ForwardFrom, ForwardSettings};
 use crate::limits::Networks;
 use pyzor_home::problem::ConfigProblem;
+use pyzor_wire::forward_id::ForwardOrigin;
 
 /// The server's section of the config file.
 const SECTION: &str = "server";
@@ -110,14 +115,21 @@ pub(crate) struct Settings {
     pub(crate) debug: bool,
     /// The size of the engine's connection pool; 0 is the engine's default.
     pub(crate) db_connections: u32,
+    /// Forwarding, if it is on.
+    pub(crate) forward: Option<ForwardSettings>,
+    /// The senders whose forwarded requests are passed on although they have no id.
+    pub(crate) forward_from: ForwardFrom,
+    /// The origin that several processes on one database share, also if this one does not forward; none: the one in the
+    /// homedir.
+    pub(crate) forward_origin: Option<ForwardOrigin>,
     /// Warnings for the operator, one line each.
     pub(crate) warnings: Vec<String>,
     /// Notices for the log, one line each.
     pub(crate) notices: Vec<String>,
     check_config: bool,
     recover: bool,
-    // Options without effect, or not supported, that checks refer to.
-    forward_client_homedir: Option<PathBuf>,
+    forwarding: ForwardingOptions,
+    // Options without effect that checks refer to.
     threads: bool,
     processes: bool,
     pre_fork: i64,

@@ -3,166 +3,20 @@
 
 use std::path::PathBuf;
 
-use super::{MetricsAddress, Settings};
-use crate::access::AccessOrder;
-use crate::limits::Networks;
-use crate::storage;
-
-/// Stores an option's checked value in the settings.
-type Setter<T> = fn(&mut Settings, T);
-
-/// The type of an option's value, and the field of [`Settings`] that holds it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum OptionKind {
-    /// A command-line option without a value.
-    Switch(Setter<bool>),
-    /// Any text.
-    Text(Setter<String>),
-    /// The path of a file: relative to the homedir, with `~` and `~user` expanded. Empty: none.
-    File(Setter<PathBuf>),
-    /// A path relative to the working directory. Empty: none.
-    Path(Setter<PathBuf>),
-    /// A whole number between two bounds, inclusive. The setter returns whether the number fits the field.
-    Number(i64, i64, NumberCheck, fn(&mut Settings, i64) -> bool),
-    /// `true` in any case; everything else is false.
-    Truth(Setter<bool>),
-    /// `true` or `false` in any case; everything else is refused.
-    StrictTruth(Setter<bool>),
-    /// A list of networks.
-    Networks(Setter<Networks>),
-    /// An address and a port, or an absolute path of a Unix socket. Empty: none.
-    Metrics(Setter<Option<MetricsAddress>>),
-    /// One of these words.
-    Word(&'static [&'static str], Setter<&'static str>),
-}
-
-/// The stage that refuses a value that is not a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NumberCheck {
-    /// The reader of the command line, which also accepts hexadecimal, octal and binary numbers.
-    OnCommandLine,
-    /// The checks of all settings.
-    Later,
-}
-
-/// The effect of an option.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OptionEffect {
-    /// The option does what its help says.
-    Honoured,
-    /// None, because one loop serves all requests. Deployed configurations have the option.
-    NoConcurrency,
-    /// None, because nothing is ever sent to Sentry. Deployed configurations have the option.
-    NoSentry,
-}
-
-/// The consequence of a bad value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BadValue {
-    /// The start is refused.
-    Refused,
-    /// A warning, and the default: the Python server never reads the value.
-    Default,
-    /// With `Threads` the start is refused; without, the Python server does not read the value: a warning, and the
-    /// default.
-    DefaultWithoutThreads,
-}
-
-/// One option.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ServerOption {
-    /// The name in the config file; the flag of an option that only the command line has.
-    pub(crate) key: &'static str,
-    /// The name on the command line, without the dashes. Options without one are in the config file only.
-    pub(crate) flag: Option<&'static str>,
-    /// The short name on the command line.
-    pub(crate) short: Option<char>,
-    pub(crate) kind: OptionKind,
-    /// The default, as text of the config file.
-    pub(crate) default: &'static str,
-    help: &'static str,
-    pub(crate) effect: OptionEffect,
-    pub(crate) bad_value: BadValue,
-    /// Whether the value may hold a password.
-    pub(crate) is_secret: bool,
-    /// Whether the Python server has the option, so that it may be abbreviated on the command line.
-    pub(crate) established: bool,
-    /// Whether the config file may set the option.
-    pub(crate) in_file: bool,
-}
-
-use NumberCheck::{Later, OnCommandLine};
-use OptionKind::{
-    File, Metrics, Networks as NetworkList, Number, Path, StrictTruth, Switch, Text, Truth, Word,
+use super::forwarding::ForwardedOps;
+use super::option::NumberCheck::{Later, OnCommandLine};
+use super::option::OptionKind::{
+    File, Metrics, Networks as NetworkList, Number, Origin, Path, Senders, StrictTruth, Switch, Text, Truth,
+    Word, Words,
 };
+use super::option::{BadValue, OptionEffect, ServerOption, established, recent};
+use crate::access::AccessOrder;
+use crate::storage;
 
 const COUNT: i64 = i32::MAX as i64;
 const NICE: (i64, i64) = (i32::MIN as i64, i32::MAX as i64);
 /// The longest expiry age that fits a time stamp, in seconds.
 const LONGEST_AGE: i64 = i64::MAX / 1_000_000;
-
-/// An option that the Python server has, too.
-const fn established(
-    key: &'static str,
-    kind: OptionKind,
-    default: &'static str,
-    help: &'static str,
-) -> ServerOption {
-    ServerOption {
-        key,
-        flag: None,
-        short: None,
-        kind,
-        default,
-        help,
-        effect: OptionEffect::Honoured,
-        bad_value: BadValue::Refused,
-        is_secret: false,
-        established: true,
-        in_file: true,
-    }
-}
-
-/// An option that the Python server does not have.
-const fn recent(
-    key: &'static str,
-    kind: OptionKind,
-    default: &'static str,
-    help: &'static str,
-) -> ServerOption {
-    ServerOption { established: false, ..established(key, kind, default, help) }
-}
-
-impl ServerOption {
-    /// The line of help, in which `ENGINES` stands for the names of all engines.
-    pub(crate) fn help(&self) -> String {
-        self.help.replace("ENGINES", &storage::listed())
-    }
-
-    const fn flag(self, flag: &'static str) -> Self {
-        Self { flag: Some(flag), ..self }
-    }
-
-    const fn short(self, short: char) -> Self {
-        Self { short: Some(short), ..self }
-    }
-
-    const fn effect(self, effect: OptionEffect) -> Self {
-        Self { effect, ..self }
-    }
-
-    const fn bad_value(self, bad_value: BadValue) -> Self {
-        Self { bad_value, ..self }
-    }
-
-    const fn secret(self) -> Self {
-        Self { is_secret: true, ..self }
-    }
-
-    const fn command_line_only(self) -> Self {
-        Self { in_file: false, flag: Some(self.key), ..self }
-    }
-}
 
 /// Stores a number, if its field can hold it.
 fn fit<T: TryFrom<i64>>(field: &mut T, number: i64) -> bool {
@@ -257,8 +111,23 @@ pub(crate) const OPTIONS: &[ServerOption] = &[
     established("DBConnections", Number(0, COUNT, OnCommandLine, |s, n| fit(&mut s.db_connections, n)), "0",
         "size of mysql's connection pool; 0: chosen by the server")
         .flag("db-connections").bad_value(BadValue::DefaultWithoutThreads),
-    established("ForwardClientHomeDir", Path(|s, path| s.forward_client_homedir = non_empty(path)), "",
-        "homedir of a client whose servers get every report, too (not supported yet)").flag("forward-client-homedir"),
+    established("ForwardClientHomeDir", Path(|s, path| s.forwarding.client_homedir = non_empty(path)), "",
+        "homedir of a client to whose servers reports and whitelistings are forwarded; empty: none")
+        .flag("forward-client-homedir"),
+    recent("ForwardOps", Words(&ForwardedOps::NAMES, |s, names| s.forwarding.ops = ForwardedOps::named(&names)),
+        "report whitelist", "operations to forward: report, whitelist or both"),
+    recent("ForwardDelay", Number(0, 60, Later, |s, n| fit(&mut s.forwarding.delay, n)), "1",
+        "longest wait for a forwarded request to be filled, in seconds"),
+    recent("ForwardRetries", Number(0, 5, Later, |s, n| fit(&mut s.forwarding.retries, n)), "0",
+        "number of times that an unanswered forwarded request is sent again"),
+    recent("ForwardQueue", Number(10, 10_000_000, Later, |s, n| fit(&mut s.forwarding.queue, n)), "10000",
+        "maximum number of digests that wait for one server"),
+    recent("ForwardRate", Number(1, 1_000_000, Later, |s, n| fit(&mut s.forwarding.rate, n)), "100",
+        "maximum number of requests per second to a server that is available again, until its queue is empty"),
+    recent("ForwardFrom", Senders(|s, senders| s.forward_from = senders), "",
+        "networks and accounts whose forwarded requests are passed on although they have no Forward-Id"),
+    recent("ForwardOrigin", Origin(|s, origin| s.forward_origin = origin), "",
+        "16 hexadecimal digits that identify all processes on one database; empty: those in the homedir"),
     established("Threads", Truth(|s, truth| s.threads = truth), "False", "no effect")
         .flag("threads").effect(OptionEffect::NoConcurrency),
     established("MaxThreads", Number(0, i64::MAX, OnCommandLine, |_, _| true), "0", "no effect")

@@ -1,3 +1,4 @@
+mod forwarding;
 mod problems;
 mod table;
 

@@ -4,9 +4,12 @@ use std::path::Path;
 
 use super::load::{GivenValue, SettingsLoader};
 use super::metrics_address::MetricsAddressError;
-use super::table::{BadValue, OPTIONS, OptionKind, ServerOption};
+use super::option::{BadValue, OptionKind, ServerOption};
+use super::table::OPTIONS;
 use super::{MetricsAddress, Settings};
+use crate::forward::ForwardFrom;
 use crate::limits::{Networks, NetworksError};
+use pyzor_wire::forward_id::{ForwardOrigin, InvalidOrigin};
 
 /// The advice for a file name that includes a comment.
 pub(super) const COMMENT_ADVICE: &str = "includes a comment: put the comment on a line of its own";
@@ -71,6 +74,9 @@ impl SettingsLoader<'_> {
             }
             OptionKind::Word(words, set) => set(settings, one_of(words, text)?),
             OptionKind::Networks(set) => set(settings, self.networks(option, given)?),
+            OptionKind::Words(words, set) => set(settings, some_of(words, text)?),
+            OptionKind::Senders(set) => set(settings, self.senders(option, given)?),
+            OptionKind::Origin(set) => set(settings, origin(text)?),
             OptionKind::Metrics(set) => set(settings, self.metrics_address(option, given)?),
             OptionKind::File(set) => {
                 check_path(text)?;
@@ -84,6 +90,7 @@ impl SettingsLoader<'_> {
             }
             OptionKind::Path(set) => {
                 check_path(text)?;
+                self.warn_of_comment(option, given);
                 let directory = &self.environment.working_directory;
                 set(settings, if text.is_empty() { text.into() } else { directory.join(Path::new(text)) });
             }
@@ -93,10 +100,20 @@ impl SettingsLoader<'_> {
 
     fn networks(&mut self, option: &ServerOption, given: &GivenValue) -> Result<Networks, String> {
         let networks: Networks = given.text.parse().map_err(|error: NetworksError| error.to_string())?;
+        self.warn_of_widened(option, given, &networks);
+        Ok(networks)
+    }
+
+    fn senders(&mut self, option: &ServerOption, given: &GivenValue) -> Result<ForwardFrom, String> {
+        let senders: ForwardFrom = given.text.parse().map_err(|error: NetworksError| error.to_string())?;
+        self.warn_of_widened(option, given, senders.networks());
+        Ok(senders)
+    }
+
+    fn warn_of_widened(&mut self, option: &ServerOption, given: &GivenValue, networks: &Networks) {
         self.warnings.extend(networks.widened().map(|(written, taken)| {
             format!("{}: {}: {written} is not the start of a network: using {taken}", given.place, option.key)
         }));
-        Ok(networks)
     }
 
     fn metrics_address(
@@ -155,6 +172,21 @@ fn one_of(words: &[&'static str], text: &str) -> Result<&'static str, String> {
     words.iter().find(|word| **word == text).copied().ok_or_else(|| {
         format!("unknown value '{}': expected one of {}", text.escape_debug(), words.join(", "))
     })
+}
+
+fn some_of(words: &[&'static str], text: &str) -> Result<Vec<&'static str>, String> {
+    let listed = || text.split([',', ' ', '\t', '\r', '\n']).filter(|word| !word.is_empty());
+    if listed().next().is_none() {
+        return Err(format!("the value is empty: expected some of {}", words.join(", ")));
+    }
+    listed().map(|word| one_of(words, word)).collect()
+}
+
+fn origin(text: &str) -> Result<Option<ForwardOrigin>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error: InvalidOrigin| format!("'{}': {error}", text.escape_debug()))
 }
 
 fn check_path(text: &str) -> Result<(), String> {

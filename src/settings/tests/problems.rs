@@ -148,8 +148,30 @@ fn malformed_database_name_is_reported_without_showing_it() {
 }
 
 #[test]
-fn forwarding_is_not_supported_yet() {
-    let home = Home::new(Some("[server]\nForwardClientHomeDir = /x\n"));
-    let problem = "HOME/config:2: ForwardClientHomeDir: this version does not support forwarding yet: remove the option";
-    assert_eq!(home.problems(&[]), [problem]);
+fn bad_values_of_forwarding_are_reported() {
+    let home = Home::new(Some(
+        "[server]\nForwardClientHomeDir = /x\nForwardOps = report, check\nForwardDelay = 61\nForwardRetries = 6\nForwardQueue = 9\nForwardRate = 0\nForwardFrom = bob 192.0.2.0/99\nForwardOrigin = 12\n",
+    ));
+    assert_eq!(
+        home.problems(&[]),
+        [
+            "HOME/config:3: ForwardOps: unknown value 'check': expected one of report, whitelist",
+            "HOME/config:4: ForwardDelay: 61 is more than the maximum of 60",
+            "HOME/config:5: ForwardRetries: 6 is more than the maximum of 5",
+            "HOME/config:6: ForwardQueue: 9 is less than the minimum of 10",
+            "HOME/config:7: ForwardRate: 0 is less than the minimum of 1",
+            "HOME/config:8: ForwardFrom: '192.0.2.0/99' is not a network: expected an address like 192.0.2.1, or 192.0.2.0/24, or 2001:db8::/32",
+            "HOME/config:9: ForwardOrigin: '12': expected 16 hexadecimal digits",
+        ]
+    );
+    let home = Home::new(Some("[server]\nForwardOps =\nForwardFrom = 192.0.2.9/24\n"));
+    let (problems, warnings) = home.messages(&[]);
+    assert_eq!(
+        problems,
+        ["HOME/config:2: ForwardOps: the value is empty: expected some of report, whitelist"]
+    );
+    assert_eq!(
+        warnings,
+        ["HOME/config:3: ForwardFrom: 192.0.2.9/24 is not the start of a network: using 192.0.2.0/24"]
+    );
 }

@@ -6,7 +6,8 @@ use std::fs;
 use super::Home;
 use crate::settings::SECTION;
 use crate::settings::load::{GivenValue, SettingsLoader};
-use crate::settings::table::{OPTIONS, OptionEffect, OptionKind, ServerOption};
+use crate::settings::option::{OptionEffect, OptionKind, ServerOption};
+use crate::settings::table::OPTIONS;
 use pyzor_home::ini::IniDocument;
 
 /// A value of an option that is not its default.
@@ -21,6 +22,8 @@ fn other_value(option: &ServerOption) -> String {
             words.iter().rfind(|word| **word != option.default).unwrap().to_string()
         }
         OptionKind::Networks(_) => "::/0".to_owned(),
+        OptionKind::Words(words, _) => words[0].to_owned(),
+        OptionKind::Origin(_) => "0123456789abcdef".to_owned(),
         OptionKind::Metrics(_) => "127.0.0.1:1".to_owned(),
         _ => "x".to_owned(),
     }

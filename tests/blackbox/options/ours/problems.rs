@@ -47,7 +47,6 @@ fn bad_values_of_the_command_line_name_their_option() {
         ("--database-engine", "GDBM"),
         ("--pre-fork", "1"),
         ("--access-order", "middle"),
-        ("--forward-client-homedir", "client"),
     ] {
         run(&home, &["--homedir", "home", option, value])
             .expect_line(&[&format!("pyzord: error: {option}: ")]);
