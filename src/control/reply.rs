@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::forward::ForwardStatus;
 use crate::stats::StatsReport;
 use crate::storage::EngineStatus;
 
@@ -75,6 +76,8 @@ pub(crate) struct StatusReport {
     pub(crate) replies_last_minute: u64,
     /// Batches that panicked in the engine since the start.
     pub(crate) engine_panics: u64,
+    /// The servers that reports and whitelistings are forwarded to, in the order of the servers file.
+    pub(crate) forwarding: Vec<ForwardStatus>,
 }
 
 /// The result of a reload.

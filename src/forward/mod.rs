@@ -11,10 +11,11 @@ mod senders;
 use std::time::Duration;
 
 pub(crate) use self::forwarder::Forwarder;
-pub(crate) use self::report::{ForwardCounts, ForwardState, ForwardStatus};
+pub(crate) use self::report::{ForwardState, ForwardStatus};
 pub(crate) use self::senders::ForwardFrom;
 use crate::record::TallyKind;
 use crate::remotes::DirectorySource;
+pub(crate) use crate::stats::ForwardCounts;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::forward_id::{ForwardId, ForwardOrigin};
 

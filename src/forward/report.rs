@@ -1,6 +1,4 @@
-//! State and counters of forwarding, for operators.
-
-use std::collections::BTreeMap;
+//! The state of forwarding, for operators.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,21 +39,4 @@ pub(crate) struct ForwardStatus {
     pub(crate) dropped_last_minute: u64,
     /// Digests refused in the last minute.
     pub(crate) refused_last_minute: u64,
-}
-
-/// What was forwarded to one server since the start, in digests, unless another unit is named.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ForwardCounts {
-    /// Requests sent for the first time.
-    pub(crate) requests: u64,
-    /// Requests sent again.
-    pub(crate) resent: u64,
-    /// Digests that the server has counted, as it replied.
-    pub(crate) accepted: u64,
-    /// Digests in refused requests, by the code of the reply.
-    pub(crate) refused: BTreeMap<u16, u64>,
-    /// Digests in requests without a reply: they may have been counted, or not.
-    pub(crate) silent: u64,
-    /// Digests that were never sent, because the queue was full, or the server was removed or this one stopped.
-    pub(crate) dropped: u64,
 }

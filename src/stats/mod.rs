@@ -4,6 +4,7 @@
 //! loads and stores are enough, and an addition needs no locked instruction.
 
 mod drops;
+mod forwarding;
 mod histogram;
 mod report;
 
@@ -13,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 pub(crate) use self::drops::{DropCause, DropCounts};
+pub(crate) use self::forwarding::{ForwardCounts, OTHER_CODE};
 pub(crate) use self::histogram::{Histogram, HistogramReport};
 pub(crate) use self::report::StatsReport;
 use pyzor_wire::op::Op;

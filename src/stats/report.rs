@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CODES, Counter, HistogramReport, OTHER_OP, ServerStats};
+use super::{CODES, Counter, ForwardCounts, HistogramReport, OTHER_OP, ServerStats};
 use pyzor_wire::op::Op;
 
 /// All counters at one moment, or of a period.
@@ -27,6 +27,8 @@ pub(crate) struct StatsReport {
     pub(crate) accounts: u64,
     /// Copies of signed requests that were recognized, and not counted again.
     pub(crate) replays: u64,
+    /// Copies of forwarded requests that were recognized, and neither counted nor passed on again.
+    pub(crate) forward_copies: u64,
     /// Dropped datagrams and replies by cause.
     pub(crate) drops: BTreeMap<String, u64>,
     /// The number of times that each rate limit was exceeded. With `RateLimitLogOnly` these are not dropped.
@@ -41,13 +43,15 @@ pub(crate) struct StatsReport {
     pub(crate) engine_micros: HistogramReport,
     /// The time from the receipt of a request to its reply, in microseconds.
     pub(crate) latency_micros: HistogramReport,
+    /// What was forwarded to each server, by its host and port in the servers file. Empty if nothing is forwarded.
+    pub(crate) forwarding: BTreeMap<String, ForwardCounts>,
 }
 
 /// The options of the rate limits, in the order of `RateLimit`.
 const LIMITS: [&str; 3] = ["RateLimit", "RateLimitErrors", "RateLimitWrites"];
 
 impl ServerStats {
-    /// Returns all counters.
+    /// Returns all counters but those of forwarding.
     pub(crate) fn report(&self) -> StatsReport {
         let names = Op::ALL.into_iter().map(Op::name).chain([OTHER_OP]);
         let codes = |counters: &[Counter; CODES.len()]| {
@@ -61,6 +65,7 @@ impl ServerStats {
             anonymous: self.anonymous.get(),
             accounts: self.accounts.get(),
             replays: self.replays.get(),
+            forward_copies: self.forward_copies.get(),
             drops: self.drops.report(),
             exceeded: LIMITS
                 .map(str::to_owned)
@@ -72,6 +77,8 @@ impl ServerStats {
             batches: self.batches.report(),
             engine_micros: self.engine_time.report(),
             latency_micros: self.latency.report(),
+            // Counted elsewhere: one loop does not write these.
+            forwarding: BTreeMap::new(),
         }
     }
 }
@@ -101,6 +108,10 @@ impl StatsReport {
             let codes = codes.iter().map(|(code, count)| (*code, count.saturating_sub(before(code))));
             (op.clone(), codes.collect())
         });
+        let forwarding = self.forwarding.iter().map(|(server, counts)| {
+            let since = earlier.forwarding.get(server).map(|before| counts.since(before));
+            (server.clone(), since.unwrap_or_else(|| counts.clone()))
+        });
         Self {
             seconds: (self.seconds - earlier.seconds).max(0.0),
             requests: requests.collect(),
@@ -109,6 +120,7 @@ impl StatsReport {
             anonymous: self.anonymous.saturating_sub(earlier.anonymous),
             accounts: self.accounts.saturating_sub(earlier.accounts),
             replays: self.replays.saturating_sub(earlier.replays),
+            forward_copies: self.forward_copies.saturating_sub(earlier.forward_copies),
             drops: names(&self.drops, &earlier.drops),
             exceeded: names(&self.exceeded, &earlier.exceeded),
             engine_panics: self.engine_panics.saturating_sub(earlier.engine_panics),
@@ -116,6 +128,7 @@ impl StatsReport {
             batches: self.batches.since(&earlier.batches),
             engine_micros: self.engine_micros.since(&earlier.engine_micros),
             latency_micros: self.latency_micros.since(&earlier.latency_micros),
+            forwarding: forwarding.collect(),
         }
     }
 }
