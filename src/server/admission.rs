@@ -1,7 +1,7 @@
 //! The path of a received batch: datagram → admission → handler → step.
 //!
 //! Admission checks the source network and the rate limits before a datagram is parsed, and, once the handler has
-//! decided on it, the limits on refusals and writes and the signatures of counted requests.
+//! decided on it, the limits on refusals and writes, and the ids and signatures of counted requests.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -9,6 +9,8 @@ use std::time::Instant;
 use tracing::warn;
 
 use super::Server;
+use super::forward_ids::IdStatus;
+use super::forwarding::{ForwardMark, Forwarding, ReceivedId};
 use super::replay::{ReplayGuard, ReplayMark, ReplayStatus};
 use super::work::{self, EngineWork};
 use crate::handler::{Decision, NextStep};
@@ -26,14 +28,25 @@ pub(super) struct AdmissionControl {
     pub(super) gate: Option<Gate>,
     /// The replay protection; none: copies of signed requests are counted again.
     pub(super) replays: Option<ReplayGuard>,
+    /// The ids of forwarded requests, and what is gathered to be forwarded.
+    pub(super) forwarding: Forwarding,
+}
+
+/// The marks of a counted request that need its outcome.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RequestMarks {
+    /// Identifies a signed request, whose copies must not be counted.
+    pub(super) replay: Option<ReplayMark>,
+    /// Identifies a forwarded request.
+    pub(super) forward: Option<ForwardMark>,
 }
 
 /// The answer of admission to a request that the handler has decided on.
 enum RequestAdmission {
-    /// Take the step. The mark identifies a signed request, whose copies must not be counted.
-    Admitted(Option<ReplayMark>),
-    /// A copy of a request that has been counted: reply as if it were counted again.
-    AlreadyCounted(Op),
+    /// Take the step.
+    Admitted(RequestMarks),
+    /// A copy of a request that has been counted: reply with this outcome.
+    AlreadyCounted(Op, Result<(), Refusal>),
     /// Beyond a rate limit: no reply. Or a copy of a request in flight, which is replied to when that finishes.
     Dropped,
 }
@@ -60,9 +73,12 @@ impl Server {
             if self.debugging {
                 work::log_decided(&decision, peer);
             }
-            let (step, mark) = match self.admission.admit_request(source, &decision, reply_to, &self.stats) {
-                RequestAdmission::Admitted(mark) => (decision.step, mark),
-                RequestAdmission::AlreadyCounted(op) => (NextStep::Answer(op, Answer::Done), None),
+            let (step, marks) = match self.admission.admit_request(source, &decision, reply_to, &self.stats) {
+                RequestAdmission::Admitted(marks) => (decision.step, marks),
+                RequestAdmission::AlreadyCounted(op, outcome) => {
+                    let done = NextStep::Answer(op, Answer::Done);
+                    (outcome.map_or_else(NextStep::Refuse, |()| done), RequestMarks::default())
+                }
                 RequestAdmission::Dropped => continue,
             };
             let request = &decision.request;
@@ -80,7 +96,9 @@ impl Server {
                 }
                 NextStep::Count(op, kind, digests) => {
                     work.count(reply_to, request, op, kind, digests, self.replies.usage.enabled());
-                    mark.into_iter().for_each(|mark| work.mark(mark));
+                    if marks.replay.is_some() || marks.forward.is_some() {
+                        work.mark(marks);
+                    }
                 }
             }
         }
@@ -130,9 +148,48 @@ impl AdmissionControl {
                 stats.drops.add(DropCause::RateLimitWrites, 1);
                 RequestAdmission::Dropped
             }
-            NextStep::Count(op, ..) => self.admit_signed(op, request, reply_to, stats),
+            NextStep::Count(op, kind, digests) => {
+                let received = ReceivedId::of(request, op, digests);
+                if let Some(received) = &received
+                    && let Some(admission) = self.admit_forwarded(op, received, request, reply_to, stats)
+                {
+                    return admission;
+                }
+                let mut admission = self.admit_signed(op, request, reply_to, stats);
+                if let RequestAdmission::Admitted(marks) = &mut admission {
+                    let peer = reply_to.peer.ip();
+                    marks.forward = self.forwarding.admit(received, request, kind, digests.len(), peer);
+                }
+                admission
+            }
             NextStep::Refuse(_) | NextStep::Answer(..) | NextStep::LookUp(..) => {
-                RequestAdmission::Admitted(None)
+                RequestAdmission::Admitted(RequestMarks::default())
+            }
+        }
+    }
+
+    /// Looks for an earlier copy of a forwarded request, which may have come on another way. Returns none if it is new.
+    fn admit_forwarded(
+        &mut self,
+        op: Op,
+        received: &ReceivedId,
+        request: &Request<'_>,
+        reply_to: ReplyTo,
+        stats: &ServerStats,
+    ) -> Option<RequestAdmission> {
+        match self.forwarding.check(received, request, reply_to) {
+            IdStatus::New => None,
+            IdStatus::Counted(outcome) => {
+                stats.forward_copies.add(1);
+                Some(RequestAdmission::AlreadyCounted(op, outcome))
+            }
+            IdStatus::InFlight => {
+                stats.forward_copies.add(1);
+                Some(RequestAdmission::Dropped)
+            }
+            IdStatus::TooMany => {
+                stats.drops.add(DropCause::Shed, 1);
+                Some(RequestAdmission::Dropped)
             }
         }
     }
@@ -144,13 +201,16 @@ impl AdmissionControl {
         reply_to: ReplyTo,
         stats: &ServerStats,
     ) -> RequestAdmission {
-        let Some(replays) = &mut self.replays else { return RequestAdmission::Admitted(None) };
-        let Some(mark) = ReplayMark::of(request) else { return RequestAdmission::Admitted(None) };
+        let unmarked = RequestAdmission::Admitted(RequestMarks::default());
+        let Some(replays) = &mut self.replays else { return unmarked };
+        let Some(mark) = ReplayMark::of(request) else { return unmarked };
         match replays.check(mark, reply_to) {
-            ReplayStatus::New => RequestAdmission::Admitted(Some(mark)),
+            ReplayStatus::New => {
+                RequestAdmission::Admitted(RequestMarks { replay: Some(mark), ..RequestMarks::default() })
+            }
             ReplayStatus::Counted => {
                 stats.replays.add(1);
-                RequestAdmission::AlreadyCounted(op)
+                RequestAdmission::AlreadyCounted(op, Ok(()))
             }
             ReplayStatus::InFlight => {
                 stats.replays.add(1);
@@ -161,6 +221,21 @@ impl AdmissionControl {
                 RequestAdmission::Dropped
             }
         }
+    }
+
+    /// Forgets a request that was dropped uncounted. Returns the number of its copies, which are dropped, too.
+    pub(super) fn give_up(&mut self, marks: RequestMarks) -> usize {
+        let replays = self.replays.as_mut().zip(marks.replay);
+        let copies = replays.map_or(0, |(replays, mark)| replays.give_up(mark).len());
+        copies + marks.forward.map_or(0, |mark| self.forwarding.give_up(mark))
+    }
+
+    /// Forgets all requests in flight, because their outcomes were lost.
+    pub(super) fn give_up_all(&mut self) {
+        if let Some(replays) = &mut self.replays {
+            replays.give_up_all();
+        }
+        self.forwarding.give_up_all();
     }
 
     fn exceeds(&mut self, source: AdmittedSource, limit: RateLimit) -> bool {

@@ -86,10 +86,8 @@ impl Server {
             requests -= oldest.len();
             digests -= oldest.digests();
             self.stats.drops.add(DropCause::Shed, oldest.len() as u64);
-            if let Some(replays) = &mut self.admission.replays {
-                let copies: usize = oldest.marks().map(|mark| replays.give_up(mark).len()).sum();
-                self.stats.drops.add(DropCause::Shed, copies as u64);
-            }
+            let copies: usize = oldest.marks().map(|marks| self.admission.give_up(marks)).sum();
+            self.stats.drops.add(DropCause::Shed, copies as u64);
             self.spare_works.extend(self.waiting.pop_front());
         }
         self.spare_works.truncate(self.max_in_flight);
@@ -105,9 +103,7 @@ impl Server {
             Err(error) => {
                 self.stats.engine_panics.add(1);
                 error!("a database batch panicked: {error}; its replies are dropped");
-                if let Some(replays) = &mut self.admission.replays {
-                    replays.give_up_all();
-                }
+                self.admission.give_up_all();
             }
         }
         // Requests to an unavailable engine are refused at once.

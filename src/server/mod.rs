@@ -8,6 +8,8 @@
 mod admission;
 mod dispatch;
 mod drain;
+mod forward_ids;
+mod forwarding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub(crate) mod inbox;
@@ -32,6 +34,7 @@ use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, error};
 
 use self::admission::AdmissionControl;
+use self::forwarding::Forwarding;
 use self::inbox::RequestInbox;
 use self::replay::ReplayGuard;
 use self::replies::Replies;
@@ -127,8 +130,6 @@ pub(crate) struct Server {
     stats: Arc<ServerStats>,
     unanswered: UnansweredLog,
     pulse: Option<Pulse>,
-    forward: Option<Arc<dyn ForwardSink>>,
-    forward_from: ForwardFrom,
     /// The drop counter of the socket as last read; wraps around. None: not read yet, and the socket is older than this
     /// server.
     kernel_drops: Option<u32>,
@@ -142,9 +143,8 @@ impl Server {
     ///
     /// The socket cannot be registered with the runtime.
     pub(crate) fn new(parts: ServerParts) -> io::Result<Self> {
-        let ServerParts { listener, access, engine, usage, gate, replay_guard, clock, stats, pulse, .. } =
-            parts;
-        let ServerParts { forward, forward_from, .. } = parts;
+        let ServerParts { listener, access, engine, usage, gate, replay_guard, .. } = parts;
+        let ServerParts { clock, stats, pulse, forward, forward_from, .. } = parts;
         let is_passed = listener.is_passed;
         let (sender, socket) = ReplySender::new(listener);
         let max_in_flight = engine.batches_at_a_time().max(1);
@@ -157,7 +157,11 @@ impl Server {
             debugging: tracing::enabled!(tracing::Level::DEBUG),
             handler: Handler::default(),
             inbox: RequestInbox::default(),
-            admission: AdmissionControl { gate, replays: replay_guard.map(ReplayGuard::new) },
+            admission: AdmissionControl {
+                gate,
+                replays: replay_guard.map(ReplayGuard::new),
+                forwarding: Forwarding::new(forward, forward_from),
+            },
             replies: Replies {
                 outbox: ReplyOutbox::default(),
                 usage,
@@ -176,8 +180,6 @@ impl Server {
             stats,
             unanswered: UnansweredLog::default(),
             pulse,
-            forward,
-            forward_from,
             kernel_drops: (!is_passed).then_some(0),
             complaints: Allowance::per_minute(10),
         })

@@ -88,13 +88,18 @@ impl Replies {
 }
 
 impl Server {
-    /// Replies to all requests of a batch that the engine has answered.
+    /// Replies to all requests of a batch that the engine has answered, and hands over what is forwarded.
     pub(super) fn complete(&mut self, batch: Batch, works: Vec<EngineWork>) {
         let limit = self.engine.count_limit();
         for work in works {
             for done in work.outcomes(&batch, limit) {
                 self.replies.finish(done.reply_to, &done);
-                if let (Some(replays), Some(mark)) = (&mut self.admission.replays, done.mark) {
+                for copy in self.admission.forwarding.finish(&done, &batch) {
+                    self.replies.finish(copy.reply_to, &done.for_copy(&copy));
+                }
+                if let Some(mark) = done.marks.and_then(|marks| marks.replay)
+                    && let Some(replays) = &mut self.admission.replays
+                {
                     let accepted = done.outcome.is_ok();
                     for copy in replays.finish(mark, accepted, (self.clock)(), Instant::now()) {
                         self.replies.finish(copy, &done);
@@ -104,6 +109,7 @@ impl Server {
             self.replies.received(work.waiting_since());
             self.spare_works.push(work);
         }
+        self.admission.forwarding.hand_over();
         self.spare_works.truncate(self.max_in_flight);
         self.spare_batches.push(batch);
         self.spare_batches.truncate(self.max_in_flight);

@@ -1,4 +1,6 @@
-use std::collections::HashMap;
+mod forwarding;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -24,6 +26,8 @@ struct Slow {
     batches: Arc<Mutex<Vec<usize>>>,
     arrived: Arc<Notify>,
     spacing: Arc<Mutex<Duration>>,
+    /// The digests that the engine does not count.
+    damaged: Arc<Mutex<HashSet<Digest>>>,
 }
 
 impl Default for Slow {
@@ -34,6 +38,7 @@ impl Default for Slow {
             batches: Arc::default(),
             arrived: Arc::default(),
             spacing: Arc::default(),
+            damaged: Arc::default(),
         }
     }
 }
@@ -52,6 +57,10 @@ impl Engine for Slow {
             let now = batch.now();
             let mut records = this.records.lock().unwrap();
             for entry in batch.entries_mut() {
+                if this.damaged.lock().unwrap().contains(&entry.digest) {
+                    entry.fail(crate::storage::StorageError::Damaged);
+                    continue;
+                }
                 let record = records.entry(entry.digest).or_default();
                 entry.found = Ok(*record);
                 for (kind, amount) in
@@ -101,6 +110,13 @@ fn local(test: impl Future<Output = ()>) {
 
 /// A server that is not serving yet, a client for it, and its engine.
 async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
+    prepared_to_forward(None, ForwardFrom::default()).await
+}
+
+async fn prepared_to_forward(
+    forward: Option<Arc<dyn ForwardSink>>,
+    forward_from: ForwardFrom,
+) -> (Server, tokio::net::UdpSocket, Slow) {
     let listener = socket::bind("127.0.0.1", 0, 1 << 20, false).unwrap();
     let address = listener.address();
     let engine = Slow::default();
@@ -122,8 +138,8 @@ async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
         clock: || Timestamp::from_seconds(1_700_000_000),
         stats: Arc::default(),
         pulse: None,
-        forward: None,
-        forward_from: ForwardFrom::default(),
+        forward,
+        forward_from,
     })
     .unwrap();
     let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -142,7 +158,10 @@ struct Running {
 
 impl Running {
     async fn start() -> Self {
-        let (mut server, client, engine) = prepared().await;
+        Self::serve(prepared().await)
+    }
+
+    fn serve((mut server, client, engine): (Server, tokio::net::UdpSocket, Slow)) -> Self {
         let stats = Arc::clone(&server.stats);
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::task::spawn_local(async move {

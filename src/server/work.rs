@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tracing::debug;
 
-use super::replay::ReplayMark;
+use super::admission::RequestMarks;
+use super::forward_ids::WaitingCopy;
 use crate::handler::{Decision, NextStep, counted, looked_up};
 use crate::record::TallyKind;
 use crate::storage::Batch;
@@ -26,8 +27,8 @@ pub(super) struct EngineWork {
     text: Vec<u8>,
     digests: Vec<Digest>,
     requests: Vec<EngineRequest>,
-    /// The marks of signed requests, by ascending index of the request.
-    marks: Vec<(usize, ReplayMark)>,
+    /// The marks of signed and forwarded requests, by ascending index of the request.
+    marks: Vec<(usize, RequestMarks)>,
     positions: Vec<OutcomePosition>,
     increments: Vec<Increment>,
 }
@@ -80,7 +81,40 @@ pub(super) struct FinishedRequest<'a> {
     pub(super) thread: &'a [u8],
     pub(super) outcome: Result<Answer, Refusal>,
     pub(super) usage: Option<UsageFields<'a>>,
-    pub(super) mark: Option<ReplayMark>,
+    pub(super) marks: Option<RequestMarks>,
+    /// The digests of a report or a whitelisting.
+    pub(super) counted: Option<CountedDigests<'a>>,
+}
+
+impl<'a> FinishedRequest<'a> {
+    /// Returns the outcome for a copy of the request that came on another way.
+    pub(super) fn for_copy<'b>(&'b self, copy: &'b WaitingCopy) -> FinishedRequest<'b> {
+        FinishedRequest {
+            reply_to: copy.reply_to,
+            op: self.op,
+            thread: &copy.thread,
+            outcome: self.outcome,
+            usage: self.usage.as_ref().map(|usage| UsageFields { user: &copy.user, digests: usage.digests }),
+            marks: None,
+            counted: None,
+        }
+    }
+}
+
+/// The digests of a report or a whitelisting, with the tokens of their outcomes.
+#[derive(Clone, Copy)]
+pub(super) struct CountedDigests<'a> {
+    pub(super) kind: TallyKind,
+    digests: &'a [Digest],
+    increments: &'a [Increment],
+}
+
+impl<'a> CountedDigests<'a> {
+    /// The digests that the engine has accepted, in the order received. Those in doubt are not among them.
+    pub(super) fn accepted(&self, batch: &'a Batch) -> impl Iterator<Item = Digest> + use<'a> {
+        let outcomes = self.digests.iter().zip(self.increments);
+        outcomes.filter(|(_, increment)| batch.counted(**increment).is_ok()).map(|(digest, _)| *digest)
+    }
 }
 
 impl Default for EngineWork {
@@ -157,14 +191,14 @@ impl EngineWork {
         self.push(reply_to, request, op, EngineOperation::Count(kind, start..self.digests.len()), log);
     }
 
-    /// Adds the mark of the request added last.
-    pub(super) fn mark(&mut self, mark: ReplayMark) {
-        self.marks.push((self.requests.len() - 1, mark));
+    /// Adds the marks of the request added last.
+    pub(super) fn mark(&mut self, marks: RequestMarks) {
+        self.marks.push((self.requests.len() - 1, marks));
     }
 
-    /// The marks of all signed requests.
-    pub(super) fn marks(&self) -> impl Iterator<Item = ReplayMark> {
-        self.marks.iter().map(|(_, mark)| *mark)
+    /// The marks of all requests that have any.
+    pub(super) fn marks(&self) -> impl Iterator<Item = RequestMarks> {
+        self.marks.iter().map(|(_, marks)| *marks)
     }
 
     fn push(
@@ -224,11 +258,14 @@ impl EngineWork {
     ) -> impl Iterator<Item = FinishedRequest<'a>> {
         let mut marks = self.marks.iter().peekable();
         self.requests.iter().zip(&self.positions).enumerate().map(move |(index, (request, position))| {
-            let outcome = match position {
-                OutcomePosition::LookUp(look_up) => looked_up(request.op, batch.found(*look_up, limit)),
+            let (outcome, counted_digests) = match position {
+                OutcomePosition::LookUp(look_up) => {
+                    (looked_up(request.op, batch.found(*look_up, limit)), None)
+                }
                 OutcomePosition::Count(range) => {
-                    let mut increments = self.increments[range.clone()].iter();
-                    counted(increments.try_for_each(|increment| batch.counted(*increment)))
+                    let increments = &self.increments[range.clone()];
+                    let outcome = increments.iter().try_for_each(|increment| batch.counted(*increment));
+                    (counted(outcome), self.counted_digests(request, increments))
                 }
             };
             let usage = request.usage.as_ref().map(|ranges| UsageFields {
@@ -241,9 +278,23 @@ impl EngineWork {
                 thread: &self.text[request.thread.clone()],
                 outcome,
                 usage,
-                mark: marks.next_if(|(marked, _)| *marked == index).map(|(_, mark)| *mark),
+                marks: marks.next_if(|(marked, _)| *marked == index).map(|(_, marks)| *marks),
+                counted: counted_digests,
             }
         })
+    }
+
+    fn counted_digests<'a>(
+        &'a self,
+        request: &EngineRequest,
+        increments: &'a [Increment],
+    ) -> Option<CountedDigests<'a>> {
+        match &request.operation {
+            EngineOperation::LookUp(_) => None,
+            EngineOperation::Count(kind, digests) => {
+                Some(CountedDigests { kind: *kind, digests: &self.digests[digests.clone()], increments })
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The header fields of a request.
 
+use super::forward_id::FORWARD_ID;
 use super::headers::ParsedMessage;
 
 /// The user without an account, who is never authenticated.
@@ -21,6 +22,8 @@ pub struct Request<'a> {
     pub time: Option<&'a [u8]>,
     /// The signature, as text.
     pub signature: Option<&'a [u8]>,
+    /// The id of a request that another server has forwarded, as text.
+    pub forward_id: Option<&'a [u8]>,
     /// Whether the datagram is itself a reply: it has a code or a diagnosis.
     pub is_reply: bool,
 }
@@ -28,8 +31,8 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// Returns the known fields of a message.
     pub fn new(message: ParsedMessage<'a>) -> Self {
-        let (mut op, mut thread, mut version, mut user, mut time, mut signature) =
-            (None, None, None, None, None, None);
+        let (mut op, mut thread, mut version, mut user, mut time, mut signature, mut forward_id) =
+            (None, None, None, None, None, None, None);
         let mut is_reply = false;
         for field in message.fields() {
             let known = match field.name.len() {
@@ -39,6 +42,7 @@ impl<'a> Request<'a> {
                 4 if field.name.eq_ignore_ascii_case(b"User") => &mut user,
                 4 if field.name.eq_ignore_ascii_case(b"Time") => &mut time,
                 6 if field.name.eq_ignore_ascii_case(b"Thread") => &mut thread,
+                10 if field.name.eq_ignore_ascii_case(FORWARD_ID.as_bytes()) => &mut forward_id,
                 4 if field.name.eq_ignore_ascii_case(b"Code") || field.name.eq_ignore_ascii_case(b"Diag") => {
                     is_reply = true;
                     continue;
@@ -55,6 +59,7 @@ impl<'a> Request<'a> {
             user: user.unwrap_or_default(),
             time,
             signature,
+            forward_id,
             is_reply,
         }
     }
@@ -70,6 +75,16 @@ impl<'a> Request<'a> {
             .fields()
             .filter(|field| field.name.eq_ignore_ascii_case(b"Op-Digest"))
             .map(|field| field.value)
+    }
+
+    /// Whether `Op-Spec` comes before the first digest, as in requests of the established server. Its client puts it
+    /// behind the digest.
+    pub fn has_form_of_forwarder(&self) -> bool {
+        let mut names = self.message.fields().map(|field| field.name);
+        let first = names.find(|name| {
+            [&b"Op-Spec"[..], b"Op-Digest"].iter().any(|known| name.eq_ignore_ascii_case(known))
+        });
+        first.is_some_and(|name| name.eq_ignore_ascii_case(b"Op-Spec"))
     }
 
     /// The message, for its signed text.
@@ -95,6 +110,18 @@ mod tests {
         assert_eq!(request.user, b"");
         assert_eq!(request.digests().collect::<Vec<_>>(), [b"a", b"b"]);
         assert!(!request.is_reply);
+    }
+
+    #[test]
+    fn position_of_op_spec_tells_a_server_from_a_client() {
+        let form =
+            |datagram: &[u8]| Request::new(HeaderParser::default().parse(datagram)).has_form_of_forwarder();
+        assert!(form(b"Op: report\nop-spec: 20,3,60,3\nOp-Digest: a\n"));
+        assert!(!form(b"Op: report\nOp-Digest: a\nOp-Spec: 20,3,60,3\nOp-Digest: b\n"));
+        assert!(!form(b"Op: report\nOp-Digest: a\n"));
+        let mut parser = HeaderParser::default();
+        let request = Request::new(parser.parse(b"forward-id: a-1-2\nForward-Id: b\n"));
+        assert_eq!(request.forward_id, Some(&b"a-1-2"[..]));
     }
 
     #[test]
