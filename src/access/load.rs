@@ -1,15 +1,14 @@
 //! Loading: makes an [`Authorizer`] from the passwd and access files.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use super::rules::{self, AccessOrder, AccessRule, RuleUser};
 use super::{Account, Authorizer, Rights};
-use crate::os::open;
+use crate::os::open::{self, FileContent};
 use pyzor_home::loggable::loggable_name;
 use pyzor_home::passwd::{self, PasswdEntry};
 use pyzor_wire::request::ANONYMOUS;
@@ -156,23 +155,11 @@ fn report_missing(
     }
 }
 
-struct FileContent {
-    text: Vec<u8>,
-    mode: u32,
-}
-
 fn read(what: &'static str, path: &Path) -> Result<Option<FileContent>, AccessLoadError> {
-    let fail = |error| AccessLoadError { what, path: path.to_owned(), error };
-    let content = open::to_read(path).and_then(|mut file| {
-        let mode = file.metadata().map(|metadata| if metadata.is_file() { metadata.mode() } else { 0 })?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        Ok(FileContent { text, mode })
-    });
-    match content {
+    match open::read(path) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(fail(error)),
+        Err(error) => Err(AccessLoadError { what, path: path.to_owned(), error }),
     }
 }
 

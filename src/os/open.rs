@@ -2,7 +2,7 @@
 //! not be ready.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -31,6 +31,26 @@ pub(crate) fn to_read(path: &Path) -> io::Result<File> {
     };
     let metadata = file.metadata()?;
     if metadata.is_file() || is_null(&metadata) { Ok(file) } else { Err(not_regular()) }
+}
+
+/// The contents of a file, and who may use it.
+pub(crate) struct FileContent {
+    pub(crate) text: Vec<u8>,
+    /// The type and the permissions; 0 for `/dev/null`, which has no contents to protect.
+    pub(crate) mode: u32,
+}
+
+/// Reads a regular file, or `/dev/null`, which stands for an empty file.
+///
+/// # Errors
+///
+/// The file cannot be read, or is not a regular file.
+pub(crate) fn read(path: &Path) -> io::Result<FileContent> {
+    let mut file = to_read(path)?;
+    let metadata = file.metadata()?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(FileContent { text, mode: if metadata.is_file() { metadata.mode() } else { 0 } })
 }
 
 /// Opens a file for appending, and creates it with access for this user only. A pipe must have a reader.

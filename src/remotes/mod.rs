@@ -1,9 +1,15 @@
 //! Other Pyzor servers, as the homedir of a client names them: the files `config`, `servers` and `accounts`.
 
+mod config;
+mod error;
+mod load;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use self::error::DirectoryError;
+pub(crate) use self::load::{files, load};
 use pyzor_wire::request_writer::Signer;
 
 /// A server that requests are sent to.

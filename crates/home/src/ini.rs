@@ -200,7 +200,10 @@ impl<'a> IniReader<'a> {
         {
             self.begin_section(number, section);
         } else if self.section.is_none() {
-            self.problem(number, "text before the first section: put the options under [server]");
+            self.problem(
+                number,
+                "text before the first section: put the options under a section, such as [server]",
+            );
         } else {
             self.begin_option(number, text);
         }

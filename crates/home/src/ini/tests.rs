@@ -47,7 +47,7 @@ fn every_mistake_is_reported_with_its_line() {
     assert_eq!(
         problems(b"Port = 1\n[server]\nPort\n= 2\nport = 3\nPORT = 4\n\xff\n[server]\n"),
         [
-            "config:1: text before the first section: put the options under [server]",
+            "config:1: text before the first section: put the options under a section, such as [server]",
             "config:3: expected 'option = value', but there is no '='",
             "config:4: the option name before the '=' is missing",
             "config:6: duplicate option PORT, first set on line 5",

@@ -1,0 +1,71 @@
+//! The servers file of a client: one server per line, `host:port`.
+
+use crate::address::ServerAddress;
+use crate::lines::significant;
+
+/// One server of a servers file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServersEntry {
+    /// The address of the server.
+    pub address: ServerAddress,
+    /// The line number, from 1.
+    pub line: usize,
+}
+
+/// Reads the text of a servers file, which warnings call `name`. Every line that is skipped causes a warning; a server
+/// that is named again is skipped. A comment begins with `#`, at the beginning of a line or after a blank.
+pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<ServersEntry> {
+    let mut entries: Vec<ServersEntry> = Vec::new();
+    for line in significant(file) {
+        let mut warn = |text: String| warnings.push(format!("{name}:{}: {text}", line.number));
+        let parsed = line.text.ok_or("it is not UTF-8").map(without_comment).and_then(|text| match text {
+            "" => Ok(None),
+            text => ServerAddress::parse(text).map(Some),
+        });
+        let address = match parsed {
+            Ok(Some(address)) => address,
+            Ok(None) => continue,
+            Err(why) => {
+                warn(format!("not a server, skipped: {why}"));
+                continue;
+            }
+        };
+        match entries.iter().find(|entry| entry.address.is_same_server(&address)) {
+            Some(earlier) => {
+                warn(format!(
+                    "{address} is the same server as on line {}: this line is skipped",
+                    earlier.line
+                ));
+            }
+            None => entries.push(ServersEntry { address, line: line.number }),
+        }
+    }
+    entries
+}
+
+/// Returns a line without a comment and the blanks at its ends.
+pub(crate) fn without_comment(line: &str) -> &str {
+    let is_comment = |(at, _): &(usize, &str)| *at == 0 || line[..*at].ends_with(char::is_whitespace);
+    match line.match_indices('#').find(is_comment) {
+        Some((at, _)) => line[..at].trim(),
+        None => line.trim(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_read_in_order_and_every_bad_line_is_reported() {
+        let file = b"# all\r\n  # indented\n\nb:2 # second\n\ta:1\t\n[::1]\nx y:1\nB:2\n\xff:1\n127.0.0.1:1:x\na:1#x";
+        let mut warnings = Vec::new();
+        let entries = parse(file, "servers", &mut warnings);
+        let read: Vec<_> = entries.iter().map(|entry| (entry.address.to_string(), entry.line)).collect();
+        assert_eq!(read, [("b:2".to_owned(), 4), ("a:1".to_owned(), 5), ("[::1]:24441".to_owned(), 6)]);
+        let lines: Vec<&str> = warnings.iter().map(|text| text.split(": ").next().unwrap()).collect();
+        assert_eq!(lines, ["servers:7", "servers:8", "servers:9", "servers:10", "servers:11"]);
+        assert_eq!(warnings[1], "servers:8: B:2 is the same server as on line 4: this line is skipped");
+        assert_eq!(warnings[2], "servers:9: not a server, skipped: it is not UTF-8");
+    }
+}

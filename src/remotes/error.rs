@@ -1,0 +1,42 @@
+//! The reasons why the homedir of a client cannot be used.
+
+use std::io;
+use std::path::Path;
+
+use thiserror::Error;
+
+use crate::os::open;
+
+/// The homedir of a client cannot be used. The messages name files; the caller names the option.
+#[derive(Debug, Error)]
+#[error("{}", problems.join("; "))]
+pub(crate) struct DirectoryError {
+    /// The problems, one line each. At least one.
+    pub(crate) problems: Vec<String>,
+    /// Warnings about lines that were skipped before, one line each.
+    pub(crate) warnings: Vec<String>,
+    pub(super) is_lasting: bool,
+}
+
+impl DirectoryError {
+    /// An error that stays until an operator changes a file.
+    pub(super) fn lasting(problems: Vec<String>) -> Self {
+        Self { problems, warnings: Vec::new(), is_lasting: true }
+    }
+
+    /// A file or directory that cannot be read.
+    pub(super) fn unreadable(path: &Path, error: &io::Error) -> Self {
+        Self::of(error, format!("cannot read {}: {error}", path.display()))
+    }
+
+    /// A problem with a file that is caused by an error of the system.
+    pub(super) fn of(error: &io::Error, problem: String) -> Self {
+        Self { problems: vec![problem], warnings: Vec::new(), is_lasting: open::is_lasting(error) }
+    }
+
+    /// Whether the error stays until an operator changes a file. Otherwise a later attempt may succeed: a disk may be
+    /// mounted meanwhile.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.is_lasting
+    }
+}
