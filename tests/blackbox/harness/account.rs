@@ -35,6 +35,12 @@ impl Account {
         format!("{} : {}\n", self.name, self.key)
     }
 
+    /// Returns the account's line of a client's accounts file for this server, as host and port.
+    pub(crate) fn client_line(&self, server: &str) -> String {
+        let (host, port) = server.rsplit_once(':').unwrap();
+        format!("{host} : {port} : {} : {},{}\n", self.name, "a".repeat(40), self.key)
+    }
+
     /// Returns a signed request with these headers and time.
     pub(crate) fn sign(&self, headers: &str, time: i64) -> Vec<u8> {
         self.sign_dated(headers, &time.to_string(), time)

@@ -1,5 +1,6 @@
 //! Servers on file systems that the tests mount, which needs the right to mount.
 
+mod etc;
 mod full_disks;
 mod logs;
 mod pid_files;
@@ -18,6 +19,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
 
+pub(crate) use self::etc::Etc;
 use crate::harness::Home;
 
 /// A file system or file mounted over a directory or file, in a mount namespace of its own.

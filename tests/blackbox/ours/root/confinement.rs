@@ -10,7 +10,7 @@ use nix::unistd::Uid;
 use crate::harness::{Account, DIGEST, Home, Process, Server, eventually, unix_time};
 
 /// The number of the user and group `nobody`.
-pub(super) const NOBODY: u32 = 65534;
+pub(in crate::ours) const NOBODY: u32 = 65534;
 /// Numbers of a user and a group that do not exist.
 pub(super) const STRANGER: (u32, u32) = (54_321, 54_322);
 
@@ -20,7 +20,7 @@ fn require_root() {
 }
 
 /// Creates a home whose files belong to this user and group, with these settings.
-pub(super) fn home_of(user: u32, group: u32, settings: &str) -> Home {
+pub(in crate::ours) fn home_of(user: u32, group: u32, settings: &str) -> Home {
     let home = Home::open().user_from_config().config(settings);
     give(&home.parent(), user, group);
     give(&home.directory(), user, group);

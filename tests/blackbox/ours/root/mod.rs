@@ -6,3 +6,5 @@ mod operator_sockets;
 mod privileges;
 mod repairs;
 mod shared_port;
+
+pub(super) use self::confinement::{NOBODY, home_of};
