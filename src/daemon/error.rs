@@ -7,11 +7,13 @@ use thiserror::Error;
 
 use super::operator_sockets::MetricsListenError;
 use crate::access::AccessLoadError;
+use crate::forward::origin::OriginError;
 use crate::logging::LogOpenError;
 use crate::os::activation::PassedSocketError;
 use crate::os::local_socket::LocalSocketError;
 use crate::os::pidfile::PidFileError;
 use crate::os::{notify, open};
+use crate::remotes::DirectoryError;
 use crate::server::socket::BindError;
 use crate::storage::EngineOpenError;
 
@@ -41,6 +43,11 @@ pub(super) enum StartError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Access(#[from] AccessLoadError),
+    /// The homedir of the client that names the servers of forwarding.
+    #[error("{}", problems(.0).join("\n"))]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     #[error(transparent)]
     Passed(#[from] PassedSocketError),
     /// Reported as a warning: it does not end a start.
@@ -75,11 +82,17 @@ fn lines(failures: &[FileFailure]) -> Vec<String> {
     failures.iter().map(|failure| failure.line.clone()).collect()
 }
 
+/// Returns the problems of the homedir of a client, one line each.
+fn problems(error: &DirectoryError) -> Vec<String> {
+    error.problems.iter().map(|problem| format!("ForwardClientHomeDir: {problem}")).collect()
+}
+
 impl StartError {
     /// Returns the messages for the operator, one line each.
     pub(super) fn lines(&self) -> Vec<String> {
         match self {
             Self::Files(failures) => lines(failures),
+            Self::Directory(error) => problems(error),
             error => vec![error.to_string()],
         }
     }
@@ -99,6 +112,8 @@ impl StartError {
             Self::Database(error) => error.is_lasting(),
             Self::Bind(error) => error.is_lasting(),
             Self::Access(error) => error.is_lasting(),
+            Self::Directory(error) => error.is_lasting(),
+            Self::Origin(error) => error.is_lasting(),
             Self::ControlSocket(error) => error.is_lasting(),
             Self::Metrics(error) => error.is_lasting(),
             Self::Passed(_) | Self::User(_) => true,

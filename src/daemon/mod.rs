@@ -5,6 +5,7 @@ mod check;
 mod confinement;
 mod console;
 mod error;
+mod forwarding;
 mod identity;
 mod listening;
 mod manager;

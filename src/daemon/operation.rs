@@ -15,6 +15,7 @@ use crate::access::Authorizer;
 use crate::control::reply::{ControlReply, StatusReport};
 use crate::control::request::ControlRequest;
 use crate::control::serve::Operated;
+use crate::forward::Forwarder;
 use crate::metrics::Observed;
 use crate::stats::{ServerStats, StatsReport};
 use crate::storage::{BoxFuture, Engine};
@@ -69,6 +70,7 @@ pub(super) struct Operation {
     pub(super) facts: ServerFacts,
     pub(super) stats: Arc<ServerStats>,
     pub(super) engine: Arc<dyn Engine>,
+    pub(super) forwarder: Option<Arc<Forwarder>>,
     pub(super) access: Arc<ArcSwap<Authorizer>>,
     /// The time of the last load of accounts and access rules, in seconds since the Unix epoch.
     pub(super) loaded: Arc<AtomicI64>,
@@ -101,10 +103,17 @@ impl Operation {
             lost_last_minute: recent.lost,
             replies_last_minute: recent.replies,
             engine_panics: stats.engine_panics.get(),
+            forwarding: self.forwarder.as_ref().map(|forwarder| forwarder.status()).unwrap_or_default(),
             ..StatusReport::default()
         };
         report.judge();
         report
+    }
+
+    /// Returns the counters of the server.
+    fn counters(&self) -> StatsReport {
+        let forwarding = self.forwarder.as_ref().map(|forwarder| forwarder.counts()).unwrap_or_default();
+        StatsReport { forwarding, ..self.stats.report() }
     }
 
     async fn reload(&self, request: ReloadRequest) -> ControlReply {
@@ -132,7 +141,7 @@ impl Operated for Operation {
         Box::pin(async move {
             match request {
                 ControlRequest::Status {} => ControlReply::Status(Box::new(self.status())),
-                ControlRequest::Stats {} => ControlReply::Stats(Box::new(self.stats.report())),
+                ControlRequest::Stats {} => ControlReply::Stats(Box::new(self.counters())),
                 ControlRequest::Reload {} => self.reload(ReloadRequest::Access).await,
                 ControlRequest::Reopen {} => self.reload(ReloadRequest::AccessAndLogs).await,
             }
@@ -146,7 +155,7 @@ impl Observed for Operation {
     }
 
     fn stats(&self) -> StatsReport {
-        self.stats.report()
+        self.counters()
     }
 }
 

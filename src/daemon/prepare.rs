@@ -8,11 +8,12 @@ use arc_swap::ArcSwap;
 use tracing::{info, warn};
 
 use super::error::StartError;
+use super::forwarding;
 use super::listening::{self, EarlySocket};
 use super::retry::retry;
 use super::watch::log_loaded;
 use crate::access::{self, Authorizer, PresentFiles};
-use crate::forward::ForwardFrom;
+use crate::forward::{ForwardSink, Forwarder};
 use crate::limits::{AdmissionRules, Gate};
 use crate::logging::Logs;
 use crate::os::notify::Pulse;
@@ -30,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) present: PresentFiles,
     pub(super) access: Arc<ArcSwap<Authorizer>>,
     pub(super) stats: Arc<ServerStats>,
+    /// Forwards accepted reports to other servers.
+    pub(super) forwarder: Option<Arc<Forwarder>>,
     /// The UDP address of the server.
     pub(super) address: SocketAddr,
     pub(super) pid_file: Option<PidFile>,
@@ -70,6 +73,8 @@ async fn prepare_rest(
     let loaded = access::load(&settings.access_sources(), PresentFiles::default())?;
     log_loaded(&loaded);
     let present = loaded.present;
+    let forwarding =
+        settings.forward.as_ref().map(|forward| forwarding::load(forward, &settings.homedir)).transpose()?;
     let access = Arc::new(ArcSwap::from_pointee(loaded.authorizer));
     let pid_file = match settings.detach {
         Some(_) => Some(retry(async || PidFile::write(&settings.pid_file)).await?),
@@ -81,6 +86,7 @@ async fn prepare_rest(
     let address = listener.address();
     let description = format!("{address} (UDP), engine {}", engine.describe());
     let stats = Arc::new(ServerStats::default());
+    let forwarder = forwarding.map(|forwarding| forwarding.start(address)).transpose()?;
     let server = Server::new(ServerParts {
         listener,
         access: Arc::clone(&access),
@@ -91,8 +97,8 @@ async fn prepare_rest(
         clock: Timestamp::now,
         stats: Arc::clone(&stats),
         pulse,
-        forward: None,
-        forward_from: ForwardFrom::default(),
+        forward: forwarder.clone().map(|forwarder| forwarder as Arc<dyn ForwardSink>),
+        forward_from: settings.forward_from.clone(),
     })?;
     Ok(Prepared {
         engine: Arc::clone(engine),
@@ -100,6 +106,7 @@ async fn prepare_rest(
         present,
         access,
         stats,
+        forwarder,
         address,
         pid_file,
         description,

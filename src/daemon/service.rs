@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Instant;
 
 use nix::unistd::Uid;
 use tokio::sync::{mpsc, oneshot};
@@ -10,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::console::print_to_stderr;
 use super::error::{EXIT_FAILURE, StartError};
+use super::forwarding::end_of_wait;
 use super::listening::EarlySocket;
 use super::manager::{StopExtension, check_watchdog, extended, keep_status};
 use super::operation::{Operation, ProcessFacts, ServerFacts};
@@ -64,6 +66,7 @@ pub(super) async fn serve(
     let (reloads, requests) = mpsc::channel(RELOADS);
     let loaded = Arc::new(AtomicI64::new(Timestamp::now().seconds()));
     let operation = Arc::new(Operation {
+        forwarder: prepared.forwarder.clone(),
         facts: ServerFacts::now(prepared.address.to_string(), settings.engine.clone(), facts),
         stats: Arc::clone(&prepared.stats),
         engine: Arc::clone(&prepared.engine),
@@ -78,6 +81,11 @@ pub(super) async fn serve(
         sources: settings.access_sources(),
         present: prepared.present,
         access: Arc::clone(&prepared.access),
+        forwarding: settings
+            .forward
+            .as_ref()
+            .map(|forward| forward.source.clone())
+            .zip(prepared.forwarder.clone()),
         logs: logs.clone(),
         engine: Arc::clone(&prepared.engine),
         manager: manager.clone(),
@@ -99,7 +107,7 @@ async fn serve_until_stopped(
     watch: SignalWatch,
     early_reload: Option<ReloadRequest>,
 ) -> ServiceEnd {
-    let Prepared { engine, mut server, pid_file, .. } = prepared;
+    let Prepared { engine, mut server, pid_file, forwarder, .. } = prepared;
     let (stop, stopped) = oneshot::channel();
     let manager = watch.manager.clone();
     let status = keep_status(
@@ -112,14 +120,20 @@ async fn serve_until_stopped(
     );
     let status = tokio::spawn(status);
     let watch = tokio::spawn(watch.run_until_stopped(early_reload, stop));
-    let stopped = async move {
-        // A watch that has panicked drops its sender: stop then, too, because no signal could end the server.
-        let _ = stopped.await;
-    };
-    server.serve(stopped).await;
+    let mut begun = Instant::now();
+    server
+        .serve(async {
+            // A watch that has panicked drops its sender: stop then, too, because no signal could end the server.
+            let _ = stopped.await;
+            begun = Instant::now();
+        })
+        .await;
     status.abort();
     operators.end().await;
     let extension = StopExtension::start(&manager);
+    if let Some(forwarder) = forwarder {
+        forwarder.stop(end_of_wait(begun, Instant::now())).await;
+    }
     engine.close().await;
     drop(extension);
     if let Some(pid_file) = pid_file {

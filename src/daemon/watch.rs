@@ -26,10 +26,12 @@ use tracing::{error, info, warn};
 use super::reload::{PendingReload, ReloadRequest, ReloadResult};
 use crate::access::{self, AccessLoadError, AccessSources, Authorizer, LoadedAccess, PresentFiles};
 use crate::control::reply::ReloadReport;
+use crate::forward::Forwarder;
 use crate::logging::{LogOpenError, Logs};
 use crate::os::notify::ServiceManager;
 use crate::os::signals::{Intention, Signals};
 use crate::record::Timestamp;
+use crate::remotes::{self, DirectoryError, DirectorySource, LoadedDirectory};
 use crate::storage::Engine;
 
 /// The pause before a retry, if the thread of a reload could not be started.
@@ -60,6 +62,8 @@ pub(super) struct SignalWatch {
     /// The files that existed at the last load.
     pub(super) present: PresentFiles,
     pub(super) access: Arc<ArcSwap<Authorizer>>,
+    /// The homedir that names the servers of forwarding.
+    pub(super) forwarding: Option<(DirectorySource, Arc<Forwarder>)>,
     pub(super) logs: Logs,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) manager: ServiceManager,
@@ -165,13 +169,18 @@ impl SignalWatch {
     /// example.
     fn try_start(&self, pending: PendingReload) -> Result<Reload, (PendingReload, io::Error)> {
         let (logs, sources, before) = (self.logs.clone(), self.sources.clone(), self.present);
+        let directory = self.forwarding.as_ref().map(|(source, _)| source.clone());
         let (done, outcome) = oneshot::channel();
         let reopens = pending.request == ReloadRequest::AccessAndLogs;
         // Not one of the runtime's threads: tokio panics when it cannot start one.
         let started = thread::Builder::new().name("reload".to_owned()).spawn(move || {
             let reopened = (reopens && logs.has_files()).then(|| logs.reopen());
             // Fails if the server has ended meanwhile.
-            let _ = done.send(ReloadOutcome { reopened, loaded: access::load(&sources, before) });
+            let _ = done.send(Box::new(ReloadOutcome {
+                reopened,
+                loaded: access::load(&sources, before),
+                directory: directory.map(|source| remotes::load(&source)),
+            }));
         });
         match started {
             Ok(_) => Ok(Reload::Running { outcome, running: pending, next: None }),
@@ -180,7 +189,7 @@ impl SignalWatch {
     }
 
     /// Applies the loaded accounts and access rules, and reports what changed or why they cannot be loaded.
-    fn apply(&mut self, outcome: Result<ReloadOutcome, oneshot::error::RecvError>) -> ReloadResult {
+    fn apply(&mut self, outcome: Result<Box<ReloadOutcome>, oneshot::error::RecvError>) -> ReloadResult {
         let Ok(outcome) = outcome else {
             let text = format!("cannot reload: the thread that reloads panicked; {UNCHANGED}");
             error!(lifecycle = true, "{text}");
@@ -201,6 +210,16 @@ impl SignalWatch {
             Ok(loaded) => self.put_in_force(loaded, &mut report),
             Err(error) => errors.push(format!("{error}; {UNCHANGED}")),
         }
+        match outcome.directory {
+            Some(Ok(loaded)) => self.replace_servers(loaded, &mut report),
+            Some(Err(error)) => {
+                error.warnings.iter().for_each(|warning| warn!("{warning}"));
+                errors.push(format!(
+                    "ForwardClientHomeDir: {error}; the servers that reports are forwarded to stay unchanged"
+                ));
+            }
+            None => {}
+        }
         errors.iter().for_each(|error| error!(lifecycle = true, "{error}"));
         if errors.is_empty() {
             return Ok(report);
@@ -217,7 +236,17 @@ impl SignalWatch {
         self.loaded.store(Timestamp::now().seconds(), Ordering::Relaxed);
         info!(lifecycle = true, "The accounts and the access rules have been reloaded.");
         report.changes.extend(before.changes_to(&self.access.load()));
-        report.warnings = bounded(loaded.warnings);
+        report.warnings.extend(bounded(loaded.warnings));
+    }
+
+    /// Forwards to the loaded servers from now on.
+    fn replace_servers(&self, loaded: LoadedDirectory, report: &mut ReloadReport) {
+        let Some((_, forwarder)) = &self.forwarding else { return };
+        loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+        let changes = forwarder.replace(loaded.directory);
+        changes.iter().for_each(|change| info!(lifecycle = true, "{change}"));
+        report.changes.extend(changes);
+        report.warnings.extend(bounded(loaded.warnings));
     }
 }
 
@@ -236,13 +265,15 @@ struct ReloadOutcome {
     /// The errors, if the logs were reopened.
     reopened: Option<Vec<LogOpenError>>,
     loaded: Result<LoadedAccess, AccessLoadError>,
+    /// The servers of forwarding, if it is on.
+    directory: Option<Result<LoadedDirectory, DirectoryError>>,
 }
 
 /// The state of reloading.
 enum Reload {
     Idle,
     Running {
-        outcome: oneshot::Receiver<ReloadOutcome>,
+        outcome: oneshot::Receiver<Box<ReloadOutcome>>,
         running: PendingReload,
         /// The reload that must follow.
         next: Option<PendingReload>,
@@ -255,7 +286,7 @@ enum Reload {
 }
 
 enum ReloadEvent {
-    Finished(Result<ReloadOutcome, oneshot::error::RecvError>),
+    Finished(Result<Box<ReloadOutcome>, oneshot::error::RecvError>),
     RetryDue,
 }
 

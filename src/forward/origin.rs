@@ -15,6 +15,7 @@ use sha1::{Digest as _, Sha1};
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
+use crate::os::open;
 use pyzor_wire::digest::{Digest, HEX_LEN, hex};
 use pyzor_wire::forward_id::ForwardOrigin;
 
@@ -45,6 +46,16 @@ pub(crate) enum OriginError {
         path.display()
     )]
     Malformed { path: PathBuf },
+}
+
+impl OriginError {
+    /// Whether the error stays until an operator changes the file.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Unreadable { error, .. } => open::is_lasting(error),
+            Self::Malformed { .. } => true,
+        }
+    }
 }
 
 /// Reads the origin from the homedir, or chooses one and writes it there. If it cannot be written, it lasts until the

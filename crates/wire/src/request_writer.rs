@@ -29,6 +29,11 @@ impl Signer {
         Self::new(ANONYMOUS, "")
     }
 
+    /// Whether this is the anonymous user.
+    pub fn is_anonymous(&self) -> bool {
+        self.user == ANONYMOUS
+    }
+
     /// The name of the user.
     pub fn user(&self) -> &str {
         &self.user

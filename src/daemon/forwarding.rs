@@ -1,0 +1,71 @@
+//! Starts and stops forwarding, and loads its servers again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::error::StartError;
+use crate::forward::origin::{self, LoadedOrigin};
+use crate::forward::{ForwardSettings, Forwarder};
+use crate::remotes::{self, LoadedDirectory};
+use pyzor_wire::forward_id::ForwardOrigin;
+
+/// The longest wait for replies to forwarded requests at a stop.
+const REPLY_WAIT: Duration = Duration::from_secs(2);
+/// The longest time that a stop takes, all in all.
+const STOP_BOUND: Duration = Duration::from_secs(5);
+
+/// Everything that forwarding needs to start.
+pub(super) struct LoadedForwarding {
+    settings: ForwardSettings,
+    directory: LoadedDirectory,
+    origin: ForwardOrigin,
+}
+
+/// Loads the homedir of the client and the origin of this server, and logs their warnings.
+pub(super) fn load(settings: &ForwardSettings, homedir: &Path) -> Result<LoadedForwarding, StartError> {
+    let loaded = remotes::load(&settings.source);
+    let warnings = loaded.as_ref().map_or_else(|error| &error.warnings, |loaded| &loaded.warnings);
+    warnings.iter().for_each(|warning| warn!("{warning}"));
+    let directory = loaded?;
+    let origin = match settings.origin {
+        Some(origin) => origin,
+        None => {
+            let LoadedOrigin { origin, warning } = origin::load(homedir)?;
+            warning.iter().for_each(|warning| warn!("{warning}"));
+            origin
+        }
+    };
+    Ok(LoadedForwarding { settings: settings.clone(), directory, origin })
+}
+
+impl LoadedForwarding {
+    /// Starts forwarding. `listening` is the address of this server.
+    pub(super) fn start(self, listening: SocketAddr) -> io::Result<Arc<Forwarder>> {
+        let Self { settings, directory: LoadedDirectory { directory, .. }, origin } = self;
+        let servers: Vec<String> = directory
+            .servers
+            .iter()
+            .map(|server| match server.signer.is_anonymous() {
+                true => format!("{server} (anonymous)"),
+                false => format!("{server} (as {})", server.signer.user()),
+            })
+            .collect();
+        let what = match (settings.reports, settings.whitelists) {
+            (true, true) => "reports and whitelistings",
+            (true, false) => "reports",
+            (false, _) => "whitelistings",
+        };
+        info!(lifecycle = true, "Forwarding {what} to {}", servers.join(", "));
+        Forwarder::start(settings, directory, origin, listening)
+    }
+}
+
+/// Returns the time until which a stop waits for replies, if it began at `begun` and has taken until `now`.
+pub(super) fn end_of_wait(begun: Instant, now: Instant) -> Instant {
+    (now + REPLY_WAIT).min(begun + STOP_BOUND)
+}
