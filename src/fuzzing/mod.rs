@@ -6,6 +6,7 @@
 //!
 //! Compiled for tests and fuzzing only.
 
+mod forward_id;
 mod reply;
 mod request;
 
@@ -25,8 +26,9 @@ pub struct FuzzTarget {
 }
 
 /// All fuzz targets.
-pub const TARGETS: [FuzzTarget; 14] = [
+pub const TARGETS: [FuzzTarget; 15] = [
     FuzzTarget { name: "request", body: request::target },
+    FuzzTarget { name: "forward_id", body: forward_id::target },
     FuzzTarget { name: "handler", body: crate::server::fuzzing::handler },
     FuzzTarget { name: "signed", body: crate::server::fuzzing::signed },
     FuzzTarget { name: "reply", body: reply::target },

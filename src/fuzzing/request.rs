@@ -24,8 +24,12 @@ pub(super) fn target(bytes: &[u8]) {
     assert_eq!(request.version, model.first("pv"));
     assert_eq!(request.time, model.first("time"));
     assert_eq!(request.signature, model.first("sig"));
+    assert_eq!(request.forward_id, model.first("forward-id"));
     assert_eq!(request.is_reply, model.first("code").or(model.first("diag")).is_some());
     assert_eq!(request.digests().collect::<Vec<_>>(), model.all("op-digest").collect::<Vec<_>>());
+    let mut names = model.fields.iter().map(|(name, _)| name.to_ascii_lowercase());
+    let first = names.find(|name| name == b"op-spec" || name == b"op-digest");
+    assert_eq!(request.has_form_of_forwarder(), first.is_some_and(|name| name == b"op-spec"));
 
     let mut signed = b"left over".to_vec();
     request.message().write_signed_text(&mut signed);

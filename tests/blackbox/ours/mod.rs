@@ -7,6 +7,7 @@ mod deployed;
 mod descriptors;
 mod faults;
 mod faults_machine;
+mod forwarding;
 mod hostile;
 mod limits;
 mod loops;

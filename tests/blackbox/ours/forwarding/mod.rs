@@ -1,0 +1,3 @@
+//! Forwarding of reports and whitelistings to other servers.
+
+mod ids;
