@@ -19,6 +19,11 @@ pub(crate) fn grouped(count: u64) -> String {
     text
 }
 
+/// Formats a count with its unit: `1 digest`, `1,200 digests`.
+pub(crate) fn counted(count: u64, unit: &str) -> String {
+    format!("{} {unit}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
 /// Formats a rate per second: whole from 100 on, with one decimal below. A rate that is not a number is 0.
 pub(crate) fn rate(per_second: f64) -> String {
     let rate = per_second.max(0.0);
@@ -37,7 +42,7 @@ pub(crate) fn period(seconds: u64) -> String {
         MINUTE.. => (seconds / MINUTE, "minute"),
         _ => (seconds, "second"),
     };
-    format!("{} {unit}{}", grouped(amount), if amount == 1 { "" } else { "s" })
+    counted(amount, unit)
 }
 
 /// Formats a period in its two largest units: `3 days 4 hours`.

@@ -1,7 +1,8 @@
 //! The health of a server, judged from its state.
 
-use super::figures::{grouped, long_period};
+use super::figures::{counted, grouped, long_period};
 use super::reply::{Health, StatusReport};
+use crate::forward::{ForwardState, ForwardStatus};
 use crate::storage::Availability;
 
 /// The longest time without a successful sync that is not a problem, in seconds: three times the usual period.
@@ -28,6 +29,7 @@ impl StatusReport {
                 grouped(replies)
             ));
         }
+        self.problems.extend(self.forwarding.iter().flat_map(problems_of_forwarding));
         self.health = match self.storage.availability {
             Availability::Unavailable => Health::Critical,
             _ if self.problems.is_empty() => Health::Well,
@@ -60,6 +62,27 @@ impl StatusReport {
         problems.extend(storage.problems.iter().cloned());
         problems
     }
+}
+
+/// The problems of one server that reports are forwarded to. They end within a minute after their reason.
+fn problems_of_forwarding(status: &ForwardStatus) -> Vec<String> {
+    let reason = status.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let mut problems = Vec::new();
+    let mut add = |problem: String| problems.push(format!("forwarding to {}: {problem}", status.server));
+    if status.state == ForwardState::Unavailable {
+        let (since, queued) = (long_period(status.since_seconds), counted(status.queued, "digest"));
+        add(format!("unavailable for {since}{reason}; {queued} queued"));
+    }
+    if status.dropped_last_minute > 0 {
+        let dropped = counted(status.dropped_last_minute, "digest");
+        add(format!("{dropped} dropped in the last minute: the queue is full (ForwardQueue)"));
+    }
+    if status.refused_last_minute > 0 {
+        let refused = counted(status.refused_last_minute, "digest");
+        let reason = if status.state == ForwardState::Unavailable { "" } else { reason.as_str() };
+        add(format!("{refused} refused in the last minute{reason}"));
+    }
+    problems
 }
 
 #[cfg(test)]
@@ -116,5 +139,40 @@ mod tests {
             (report.lost_last_minute, report.replies_last_minute) = (2, 999);
         });
         assert_eq!((report.health, report.problems.len()), (Health::Degraded, 1));
+    }
+
+    #[test]
+    fn servers_that_do_not_take_forwarded_reports_are_problems() {
+        let forwarded = |status: ForwardStatus| {
+            let status = ForwardStatus { server: "a:24441".to_owned(), ..status };
+            judged(EngineStatus::default(), |report| report.forwarding = vec![status])
+        };
+        for state in [ForwardState::Untried, ForwardState::Available, ForwardState::CatchingUp] {
+            let report =
+                forwarded(ForwardStatus { state, queued: 9, in_flight: 9, ..ForwardStatus::default() });
+            assert_eq!((report.health, report.problems.len()), (Health::Well, 0), "{:?}", report.problems);
+        }
+        let state = ForwardState::Unavailable;
+        let reason = Some("no reply".to_owned());
+        let away = ForwardStatus { state, since_seconds: 61, queued: 1, reason, ..ForwardStatus::default() };
+        let report = forwarded(ForwardStatus { dropped_last_minute: 1200, ..away.clone() });
+        assert_eq!(report.health, Health::Degraded);
+        assert_eq!(
+            report.problems,
+            [
+                "forwarding to a:24441: unavailable for 1 minute 1 second: no reply; 1 digest queued",
+                "forwarding to a:24441: 1,200 digests dropped in the last minute: the queue is full (ForwardQueue)",
+            ]
+        );
+        let reason = Some("code 401".to_owned());
+        let report = forwarded(ForwardStatus { reason, refused_last_minute: 10, ..ForwardStatus::default() });
+        assert_eq!(report.health, Health::Degraded);
+        assert_eq!(
+            report.problems,
+            ["forwarding to a:24441: 10 digests refused in the last minute: code 401"]
+        );
+        let reports = [EngineStatus { availability: Availability::Unavailable, ..EngineStatus::default() }]
+            .map(|storage| judged(storage, |report| report.forwarding = vec![away.clone()]));
+        assert_eq!((reports[0].health, reports[0].problems.len()), (Health::Critical, 2));
     }
 }

@@ -7,12 +7,14 @@ mod forwarder;
 pub(crate) mod origin;
 mod report;
 mod senders;
+mod shortfall;
 
 use std::time::Duration;
 
 pub(crate) use self::forwarder::Forwarder;
 pub(crate) use self::report::{ForwardState, ForwardStatus};
 pub(crate) use self::senders::ForwardFrom;
+pub(crate) use self::shortfall::ShortfallLog;
 use crate::record::TallyKind;
 use crate::remotes::DirectorySource;
 pub(crate) use crate::stats::ForwardCounts;

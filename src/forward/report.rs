@@ -17,6 +17,18 @@ pub(crate) enum ForwardState {
     Unavailable,
 }
 
+impl ForwardState {
+    /// The name for operators.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Untried => "untried",
+            Self::Available => "available",
+            Self::CatchingUp => "catching up",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// The state of one server that requests are forwarded to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ForwardStatus {

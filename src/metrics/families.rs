@@ -62,6 +62,19 @@ impl Families<'_> {
         self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?.encode_gauge(&value)
     }
 
+    /// Writes numbers that change, each with its labels.
+    pub(super) fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        (name, help): Description,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
     /// Writes labels alone.
     pub(super) fn info(&mut self, (name, help): Description, labels: &impl EncodeLabelSet) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(labels)

@@ -11,12 +11,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::connection::{Stream, exchange};
 use super::{Observed, Transport};
 use crate::control::reply::{Health, StatusReport};
-use crate::stats::{DropCause, ServerStats, StatsReport};
+use crate::forward::{ForwardState, ForwardStatus};
+use crate::stats::{DropCause, ForwardCounts, ServerStats, StatsReport};
 use crate::storage::{Availability, EngineStatus, ExpiryStatus};
 use pyzor_wire::op::Op;
 
 /// A text that must not be on any page. It stands for hosts, paths, accounts and reasons.
 const SECRET: &str = "correct-horse-battery";
+/// The server that reports are forwarded to.
+const FORWARD_SERVER: &str = "a.example:24441";
 /// The number of polls after which a connection without further input must have ended.
 const POLLS: usize = 1000;
 
@@ -54,6 +57,16 @@ impl Observed for Stub {
             },
             accounts: 3,
             loaded: "2026-02-03T04:05:07Z".to_owned(),
+            forwarding: vec![ForwardStatus {
+                server: FORWARD_SERVER.to_owned(),
+                user: secret(),
+                address: Some(secret()),
+                state: ForwardState::Unavailable,
+                reason: Some(secret()),
+                queued: 12,
+                in_flight: 3,
+                ..ForwardStatus::default()
+            }],
             ..StatusReport::default()
         }
     }
@@ -66,7 +79,10 @@ impl Observed for Stub {
         stats.drops.add(DropCause::Shed, 2);
         stats.latency.add(90, 1);
         stats.latency.add(u64::MAX / 2, 1);
-        stats.report()
+        let mut counts = ForwardCounts { requests: 5, accepted: 30, ..ForwardCounts::default() };
+        counts.refuse(401, 10);
+        counts.refuse(999, 7);
+        StatsReport { forwarding: [(FORWARD_SERVER.to_owned(), counts)].into(), ..stats.report() }
     }
 }
 

@@ -7,6 +7,7 @@
 mod accept;
 mod connection;
 mod families;
+mod forwarding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod host;

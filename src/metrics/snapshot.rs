@@ -10,12 +10,13 @@ use prometheus_client::registry::Unit;
 
 use super::Observed;
 use super::families::Families;
+use super::forwarding;
 use crate::control::reply::{Health, StatusReport};
 use crate::stats::StatsReport;
 use crate::storage::Availability;
 
 /// The state and the counters of the server, as metrics. No text of the engine is among them: it could name hosts,
-/// paths and accounts.
+/// paths and accounts. The servers that reports are forwarded to are named, but not their addresses and accounts.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     status: StatusReport,
@@ -130,7 +131,8 @@ impl Collector for Snapshot {
         self.requests(&mut families)?;
         self.drops(&mut families)?;
         self.engine(&mut families)?;
-        self.expiry(&mut families)
+        self.expiry(&mut families)?;
+        forwarding::write(&mut families, &self.status.forwarding, &self.stats)
     }
 }
 

@@ -78,6 +78,18 @@ fn metrics_have_the_numbers_of_the_server() {
         "pyzord_expiry_last_removed_records 4",
         "pyzord_expiry_last_failed 1",
         "pyzord_expiry_next_seconds 3600",
+        "pyzord_forward_copies_total 0",
+        "pyzord_forward_up{server=\"a.example:24441\"} 0",
+        "pyzord_forward_queued_digests{server=\"a.example:24441\"} 12",
+        "pyzord_forward_in_flight_requests{server=\"a.example:24441\"} 3",
+        "pyzord_forward_requests_total{server=\"a.example:24441\"} 5",
+        "pyzord_forward_resent_total{server=\"a.example:24441\"} 0",
+        "pyzord_forward_digests_total{server=\"a.example:24441\",outcome=\"accepted\"} 30",
+        "pyzord_forward_digests_total{server=\"a.example:24441\",outcome=\"refused\"} 17",
+        "pyzord_forward_digests_total{server=\"a.example:24441\",outcome=\"dropped\"} 0",
+        "pyzord_forward_refused_digests_total{server=\"a.example:24441\",code=\"401\"} 10",
+        "pyzord_forward_refused_digests_total{server=\"a.example:24441\",code=\"403\"} 0",
+        "pyzord_forward_refused_digests_total{server=\"a.example:24441\",code=\"other\"} 7",
     ] {
         assert!(page.lines().any(|other| other == line), "{line} is missing:\n{page}");
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::EXIT_UNKNOWN;
 use super::connection;
 use super::error::NoAnswer;
+use super::forwarding;
 use super::output::{self, Outcome};
 use super::stats::{counts, percentile, share, total};
 use crate::control::figures::{printable, rate};
@@ -121,7 +122,7 @@ fn heading() -> String {
     line(COLUMNS.map(|(name, _)| name.to_owned())) + "\n"
 }
 
-/// The rates of a period, and the causes of its drops.
+/// The rates of a period, the causes of its drops, and what was forwarded.
 pub(super) fn row(time: &str, period: &StatsReport) -> String {
     let per_second =
         |count: u64| if period.seconds > 0.0 { rate(count as f64 / period.seconds) } else { rate(0.0) };
@@ -144,16 +145,16 @@ pub(super) fn row(time: &str, period: &StatsReport) -> String {
         latency(period.latency_micros.p99),
         format!("{busy:.1} %"),
     ]);
-    match period.dropped() {
-        0 => row + "\n",
-        _ => format!("{row}  dropped: {}\n", counts(&period.drops)),
-    }
+    let dropped = (period.dropped() > 0).then(|| format!("dropped: {}", counts(&period.drops)));
+    let forwarded = forwarding::outcomes(&period.forwarding).map(|text| format!("forwarded: {text}"));
+    let notes: String = [dropped, forwarded].into_iter().flatten().map(|note| format!("  {note}")).collect();
+    row + &notes + "\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{DropCause, ServerStats};
+    use crate::stats::{DropCause, ForwardCounts, ServerStats};
     use pyzor_wire::op::Op;
 
     #[test]
@@ -175,6 +176,10 @@ mod tests {
             "    time replies/s checks/s    hits reports/s errors/s drops/s      p50      p99 engine\n\
              12:34:56        16       15  33.3 %       0.5      0.5     2.5    79 µs    79 µs  1.0 %  dropped: shed 5\n"
         );
+        let counts = ForwardCounts { accepted: 20, dropped: 3, ..ForwardCounts::default() };
+        let forwarding = ["a:1", "b:1"].map(|server| (server.to_owned(), counts.clone())).into();
+        let forwarded = row("12:34:56", &StatsReport { forwarding, ..period.clone() });
+        assert!(forwarded.ends_with("  dropped: shed 5  forwarded: accepted 40, dropped 6\n"), "{forwarded}");
         let idle = row("00:00:00", &ServerStats::default().report());
         assert!(idle.ends_with("  0        -        -  0.0 %\n"), "{idle}");
         assert_eq!(object(&period, true)["restarted"], true);

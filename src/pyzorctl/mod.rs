@@ -5,6 +5,7 @@
 mod arguments;
 mod connection;
 mod error;
+mod forwarding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod health;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::forwarding;
 use super::layout::{labelled, table};
 use crate::control::figures::{grouped, long_period, micros, printable, rate};
 use crate::stats::{HistogramReport, StatsReport};
@@ -33,13 +34,22 @@ pub(super) fn render(stats: &StatsReport) -> String {
     if stats.replays > 0 {
         lines.push(("replays", format!("{} not counted again", grouped(stats.replays))));
     }
+    if stats.forward_copies > 0 {
+        let copies = grouped(stats.forward_copies);
+        lines.push(("copies", format!("{copies} forwarded requests not counted again")));
+    }
     if stats.engine_panics > 0 {
         lines.push((
             "panics",
             format!("{} batches failed by a fault of the engine", grouped(stats.engine_panics)),
         ));
     }
-    text + &labelled(&lines)
+    text += &labelled(&lines);
+    let forwarded = forwarding::counters(&stats.forwarding);
+    if !forwarded.is_empty() {
+        text.push('\n');
+    }
+    text + &forwarded
 }
 
 /// The replies by operation and code, without rows and columns that are all zero.

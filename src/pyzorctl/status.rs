@@ -1,5 +1,6 @@
 //! The state of a server, for operators.
 
+use super::forwarding;
 use super::layout::labelled;
 use crate::control::figures::{bytes, grouped, long_period, period, printable, rate};
 use crate::control::reply::StatusReport;
@@ -43,6 +44,7 @@ pub(super) fn render(status: &StatusReport) -> String {
             ),
         ),
     ]);
+    lines.extend(status.forwarding.iter().map(|server| ("forwarding", forwarding::state(server))));
     for (_, text) in &mut lines {
         *text = printable(text);
     }
@@ -97,7 +99,12 @@ fn expiry(storage: &EngineStatus) -> Option<String> {
 mod tests {
     use super::*;
     use crate::control::reply::Health;
+    use crate::forward::ForwardStatus;
     use crate::storage::Availability;
+
+    fn forwarded(server: &str) -> ForwardStatus {
+        ForwardStatus { server: server.to_owned(), user: "bob".to_owned(), ..ForwardStatus::default() }
+    }
 
     fn status() -> StatusReport {
         StatusReport {
@@ -125,6 +132,7 @@ mod tests {
             requests_per_second: 12.3,
             drops: 7,
             lost_last_minute: 1,
+            forwarding: ["a:24441", "b\n:1"].map(forwarded).to_vec(),
             ..StatusReport::default()
         }
     }
@@ -146,6 +154,8 @@ well: 12.3 requests/s, gdbm available, up 3 days
   accounts     3, loaded 2026-11-25T08:00:00Z
   requests     12.3 per second in the last 10 seconds, 12,345 since the start
   dropped      1 in the last minute for lack of capacity, 7 since the start for any reason
+  forwarding   a:24441 as bob: untried for 0 seconds; 0 digests queued, 0 requests in flight
+  forwarding   b\\n:1 as bob: untried for 0 seconds; 0 digests queued, 0 requests in flight
 ";
         assert_eq!(render(&status()), expected);
     }

@@ -106,6 +106,7 @@ pub(super) fn status() -> Value {
         "lost_last_minute": 0,
         "replies_last_minute": 74_000,
         "engine_panics": 0,
+        "forwarding": [],
     })
 }
 
@@ -126,6 +127,7 @@ pub(super) fn stats(seconds: f64, checks: u64) -> Value {
         "anonymous": checks,
         "accounts": 0,
         "replays": 0,
+        "forward_copies": 0,
         "drops": { "shed": 2, "reply": 0 },
         "exceeded": { "RateLimit": 0, "RateLimitErrors": 3, "RateLimitWrites": 0 },
         "engine_panics": 0,
@@ -133,6 +135,7 @@ pub(super) fn stats(seconds: f64, checks: u64) -> Value {
         "batches": histogram(checks),
         "engine_micros": histogram(checks),
         "latency_micros": histogram(checks),
+        "forwarding": {},
     })
 }
 
