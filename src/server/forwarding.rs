@@ -67,9 +67,13 @@ pub(super) struct Forwarding {
 
 impl Forwarding {
     /// Returns forwarding to a sink. Ids are recognized without one, too.
-    pub(super) fn new(sink: Option<Arc<dyn ForwardSink>>, from: ForwardFrom) -> Self {
+    pub(super) fn new(
+        sink: Option<Arc<dyn ForwardSink>>,
+        origin: Option<ForwardOrigin>,
+        from: ForwardFrom,
+    ) -> Self {
         Self {
-            origin: sink.as_ref().map(|sink| sink.origin()),
+            origin,
             sink,
             from,
             ids: ForwardIds::default(),

@@ -53,6 +53,7 @@ use crate::record::Timestamp;
 use crate::stats::{DropCause, ServerStats};
 use crate::storage::{Batch, Engine};
 use pyzor_udp::DATAGRAMS_PER_CALL;
+use pyzor_wire::forward_id::ForwardOrigin;
 
 /// The number of batches received before the other branches of the loop get their turn.
 const BATCHES_PER_TURN: usize = 8;
@@ -98,6 +99,8 @@ pub(crate) struct ServerParts {
     pub(crate) pulse: Option<Pulse>,
     /// Takes what has been counted, for other servers; none: nothing is forwarded.
     pub(crate) forward: Option<Arc<dyn ForwardSink>>,
+    /// The origin of requests that have been counted in this database, also if this process forwards nothing.
+    pub(crate) origin: Option<ForwardOrigin>,
     /// The senders whose forwarded requests are passed on although they have no id.
     pub(crate) forward_from: ForwardFrom,
 }
@@ -144,7 +147,7 @@ impl Server {
     /// The socket cannot be registered with the runtime.
     pub(crate) fn new(parts: ServerParts) -> io::Result<Self> {
         let ServerParts { listener, access, engine, usage, gate, replay_guard, .. } = parts;
-        let ServerParts { clock, stats, pulse, forward, forward_from, .. } = parts;
+        let ServerParts { clock, stats, pulse, forward, origin, forward_from, .. } = parts;
         let is_passed = listener.is_passed;
         let (sender, socket) = ReplySender::new(listener);
         let max_in_flight = engine.batches_at_a_time().max(1);
@@ -160,7 +163,7 @@ impl Server {
             admission: AdmissionControl {
                 gate,
                 replays: replay_guard.map(ReplayGuard::new),
-                forwarding: Forwarding::new(forward, forward_from),
+                forwarding: Forwarding::new(forward, origin, forward_from),
             },
             replies: Replies {
                 outbox: ReplyOutbox::default(),

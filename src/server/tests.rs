@@ -138,6 +138,7 @@ async fn prepared_to_forward(
         clock: || Timestamp::from_seconds(1_700_000_000),
         stats: Arc::default(),
         pulse: None,
+        origin: forward.as_ref().map(|sink| sink.origin()),
         forward,
         forward_from,
     })
