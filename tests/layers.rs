@@ -17,9 +17,9 @@ const MODULES: &[&[&str]] = &[
     &["handler", "settings"],
     &["forward"],
     &["limits"],
-    &["access", "storage"],
+    &["access", "remotes", "storage"],
     &["fuzz_models", "logging"],
-    &["record", "remotes", "stats"],
+    &["record", "stats"],
     &["optparse", "os"],
 ];
 

@@ -1,31 +1,69 @@
-//! `--check-config`: reports every problem of the settings, accounts and access rules.
+//! `--check-config`: reports every problem of the settings, accounts and access rules, and of the servers that reports are
+//! forwarded to.
 
 use std::process::ExitCode;
 
 use super::console::{print, say};
 use crate::access::{self, AccessSources, PresentFiles};
+use crate::remotes::{self, DirectorySource};
+use crate::settings::CheckedSources;
 use pyzor_home::problem::ConfigProblem;
 
-/// Prints the problems of the settings, and of the accounts and access rules that a start would load.
-pub(super) fn check(problems: &[ConfigProblem], warnings: &[String], sources: &AccessSources) -> ExitCode {
-    warnings.iter().for_each(|warning| say("warning", warning));
-    problems.iter().for_each(|problem| say("error", problem));
-    let (mut errors, mut count) = (problems.len(), warnings.len());
-    match access::load(sources, PresentFiles::default()) {
-        Ok(loaded) => {
-            loaded.warnings.iter().for_each(|warning| say("warning", warning));
-            count += loaded.warnings.len();
-        }
-        Err(error) => {
-            say("error", &error);
-            errors += 1;
-        }
+/// What was found, and printed.
+#[derive(Default)]
+struct Findings {
+    errors: usize,
+    warnings: usize,
+}
+
+/// Prints the problems of the settings, and of the files that a start would load.
+pub(super) fn check(problems: &[ConfigProblem], warnings: &[String], sources: &CheckedSources) -> ExitCode {
+    let mut findings = Findings::default();
+    warnings.iter().for_each(|warning| findings.warning(warning));
+    problems.iter().for_each(|problem| findings.error(&problem.to_string()));
+    findings.check_access(&sources.access);
+    if let Some(forward) = &sources.forward {
+        findings.check_forwarding(forward);
     }
     let plural = |number, what| if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") };
     print(&format!(
         "pyzord: the configuration has {} and {}\n",
-        plural(errors, "error"),
-        plural(count, "warning")
+        plural(findings.errors, "error"),
+        plural(findings.warnings, "warning")
     ));
-    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if findings.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Findings {
+    fn error(&mut self, text: &str) {
+        say("error", &text);
+        self.errors += 1;
+    }
+
+    fn warning(&mut self, text: &str) {
+        say("warning", &text);
+        self.warnings += 1;
+    }
+
+    fn check_access(&mut self, sources: &AccessSources) {
+        match access::load(sources, PresentFiles::default()) {
+            Ok(loaded) => loaded.warnings.iter().for_each(|warning| self.warning(warning)),
+            Err(error) => self.error(&error.to_string()),
+        }
+    }
+
+    fn check_forwarding(&mut self, source: &DirectorySource) {
+        match remotes::load(source) {
+            Ok(loaded) => {
+                loaded.warnings.iter().for_each(|warning| self.warning(warning));
+                say("note", &format_args!("forwarding to {}", loaded.directory.describe()));
+            }
+            Err(error) => {
+                error.warnings.iter().for_each(|warning| self.warning(warning));
+                error.problems.iter().for_each(|problem| {
+                    self.error(&format!("ForwardClientHomeDir: {problem}"));
+                });
+            }
+        }
+    }
 }

@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
         }
         Ok(ServerInvocation::CheckConfig(settings)) => {
             settings.notices.iter().for_each(|notice| say("note", notice));
-            check(&[], &settings.warnings, &settings.access_sources())
+            check(&[], &settings.warnings, &settings.checked_sources())
         }
         Ok(ServerInvocation::Recover(settings)) => recover(&settings),
         Ok(ServerInvocation::Serve(settings)) => start(&settings),

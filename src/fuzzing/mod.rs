@@ -26,7 +26,7 @@ pub struct FuzzTarget {
 }
 
 /// All fuzz targets.
-pub const TARGETS: [FuzzTarget; 15] = [
+pub const TARGETS: [FuzzTarget; 17] = [
     FuzzTarget { name: "request", body: request::target },
     FuzzTarget { name: "forward_id", body: forward_id::target },
     FuzzTarget { name: "handler", body: crate::server::fuzzing::handler },
@@ -35,6 +35,8 @@ pub const TARGETS: [FuzzTarget; 15] = [
     FuzzTarget { name: "config", body: crate::settings::fuzzing::target },
     FuzzTarget { name: "passwd", body: crate::access::fuzzing::passwd },
     FuzzTarget { name: "access", body: crate::access::fuzzing::access },
+    FuzzTarget { name: "servers", body: crate::remotes::fuzzing::servers },
+    FuzzTarget { name: "accounts", body: crate::remotes::fuzzing::accounts },
     FuzzTarget { name: "gdbm_record", body: crate::storage::gdbm::fuzzing::target },
     FuzzTarget { name: "redis_record", body: crate::storage::redis::fuzzing::target },
     FuzzTarget { name: "mysql_record", body: crate::storage::mysql::fuzzing::target },

@@ -9,7 +9,7 @@ use super::error::DirectoryError;
 use super::{DirectorySource, LoadedDirectory, RemoteDirectory, RemoteServer};
 use crate::os::open;
 use pyzor_home::accounts::{self, AccountsEntry};
-use pyzor_home::loggable::quoted;
+use pyzor_home::loggable::{loggable_name, quoted};
 use pyzor_home::servers::{self, ServersEntry};
 use pyzor_wire::request_writer::Signer;
 
@@ -129,7 +129,7 @@ pub(super) fn with_accounts(
                  in that file",
                 account.line,
                 quoted(account.signer.user()),
-                account.address
+                loggable_name(&account.address.to_string())
             ));
         }
     }

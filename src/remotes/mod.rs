@@ -2,6 +2,8 @@
 
 mod config;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod load;
 
 use std::fmt;
@@ -10,6 +12,8 @@ use std::time::Duration;
 
 pub(crate) use self::error::DirectoryError;
 pub(crate) use self::load::{files, load};
+use pyzor_home::loggable::loggable_name;
+use pyzor_wire::request::ANONYMOUS;
 use pyzor_wire::request_writer::Signer;
 
 /// A server that requests are sent to.
@@ -32,6 +36,16 @@ impl fmt::Display for RemoteServer {
     }
 }
 
+impl RemoteServer {
+    /// Returns the server and the account, for messages.
+    pub(crate) fn describe(&self) -> String {
+        match self.signer.user() {
+            ANONYMOUS => format!("{self} (anonymous)"),
+            user => format!("{self} (as {})", loggable_name(user)),
+        }
+    }
+}
+
 /// The homedir of a client, and how its file names are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DirectorySource {
@@ -48,6 +62,13 @@ pub(crate) struct RemoteDirectory {
     pub(crate) servers: Vec<RemoteServer>,
     /// The longest wait for a reply.
     pub(crate) timeout: Duration,
+}
+
+impl RemoteDirectory {
+    /// Returns all servers and accounts, for messages.
+    pub(crate) fn describe(&self) -> String {
+        self.servers.iter().map(RemoteServer::describe).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// A directory that was loaded.

@@ -73,6 +73,10 @@ fn check(settings: &Settings) {
     }
     assert!(storage::NAMES.contains(&settings.engine.as_str()));
     assert!(settings.cleanup_age <= i64::MAX as u64 / 1_000_000);
+    if let Some(forward) = &settings.forward {
+        assert!(forward.source.path.is_absolute() && (forward.reports || forward.whitelists));
+        assert!(forward.retries <= 5 && forward.queue >= 10 && forward.rate > 0);
+    }
     assert!(settings.detach.is_none() && !settings.debug && settings.nice == 0);
 }
 

@@ -224,15 +224,15 @@ impl<'a> SettingsLoader<'a> {
         settings.access_order_explicit = self.given.contains_key("AccessOrder");
         settings.port_is_given = self.given.contains_key("Port");
         settings.listen_address_is_given = self.given.contains_key("ListenAddress");
+        settings.forward = settings.forward_settings(self.environment);
         if !self.problems.is_empty() {
-            let check = settings.check_config.then(|| settings.access_sources());
+            let check = settings.check_config.then(|| Box::new(settings.checked_sources()));
             // Without the file, other problems may be consequences.
             let may_pass = self.is_out_of_reach || self.passing == self.problems.len();
             let Self { problems, warnings, .. } = self;
             return Err(SettingsError::Configuration { problems, warnings, check, may_pass });
         }
         settings.digest_db_path = self.homedir.join(self.environment.expand(&settings.digest_db));
-        settings.forward = settings.forward_settings(self.environment);
         settings.homedir = self.homedir;
         (settings.warnings, settings.notices) = (self.warnings, self.notices);
         let settings = Box::new(settings);

@@ -28,6 +28,7 @@ pub(crate) use self::metrics_address::MetricsAddress;
 use crate::access::{AccessOrder, AccessSources};
 use crate::forward::{ForwardFrom, ForwardSettings};
 use crate::limits::Networks;
+use crate::remotes::DirectorySource;
 use pyzor_home::problem::ConfigProblem;
 use pyzor_wire::forward_id::ForwardOrigin;
 
@@ -135,7 +136,21 @@ pub(crate) struct Settings {
     pre_fork: i64,
 }
 
+/// The files that `--check-config` reads besides the config file.
+#[derive(Debug)]
+pub(crate) struct CheckedSources {
+    pub(crate) access: AccessSources,
+    /// The homedir of a client, if forwarding is on.
+    pub(crate) forward: Option<DirectorySource>,
+}
+
 impl Settings {
+    /// The files that `--check-config` reads besides the config file.
+    pub(crate) fn checked_sources(&self) -> CheckedSources {
+        let forward = self.forward.as_ref().map(|forward| forward.source.clone());
+        CheckedSources { access: self.access_sources(), forward }
+    }
+
     /// The files from which accounts and rights are loaded.
     pub(crate) fn access_sources(&self) -> AccessSources {
         AccessSources {
@@ -171,9 +186,9 @@ pub(crate) enum SettingsError {
         problems: Vec<ConfigProblem>,
         /// All warnings, one line each.
         warnings: Vec<String>,
-        /// With `--check-config`, the files of accounts and rights, whose problems are reported as well. A bad file
-        /// name is replaced by the default.
-        check: Option<AccessSources>,
+        /// With `--check-config`, the files whose problems are reported as well. A bad file name is replaced by the
+        /// default.
+        check: Option<Box<CheckedSources>>,
         /// Whether a later start may succeed without an operator.
         may_pass: bool,
     },

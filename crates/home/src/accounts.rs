@@ -49,8 +49,8 @@ pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<Account
         match entries.iter_mut().find(|earlier| earlier.address == entry.address) {
             Some(earlier) => {
                 warn(format!(
-                    "another account for {}, first on line {}: this line takes effect",
-                    entry.address, earlier.line
+                    "another account for the server of line {}: this line takes effect",
+                    earlier.line
                 ));
                 *earlier = entry;
             }
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!((entries.len(), entries[0].signer.user(), entries[0].line), (1, "eve", 2));
         assert_eq!(
             warnings,
-            ["accounts:2: another account for a:1, first on line 1: this line takes effect"]
+            ["accounts:2: another account for the server of line 1: this line takes effect"]
         );
     }
 

@@ -32,10 +32,7 @@ pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<Servers
         };
         match entries.iter().find(|entry| entry.address.is_same_server(&address)) {
             Some(earlier) => {
-                warn(format!(
-                    "{address} is the same server as on line {}: this line is skipped",
-                    earlier.line
-                ));
+                warn(format!("the same server as on line {}, skipped", earlier.line));
             }
             None => entries.push(ServersEntry { address, line: line.number }),
         }
@@ -65,7 +62,7 @@ mod tests {
         assert_eq!(read, [("b:2".to_owned(), 4), ("a:1".to_owned(), 5), ("[::1]:24441".to_owned(), 6)]);
         let lines: Vec<&str> = warnings.iter().map(|text| text.split(": ").next().unwrap()).collect();
         assert_eq!(lines, ["servers:7", "servers:8", "servers:9", "servers:10", "servers:11"]);
-        assert_eq!(warnings[1], "servers:8: B:2 is the same server as on line 4: this line is skipped");
+        assert_eq!(warnings[1], "servers:8: the same server as on line 4, skipped");
         assert_eq!(warnings[2], "servers:9: not a server, skipped: it is not UTF-8");
     }
 }

@@ -66,6 +66,10 @@ fn servers_have_the_accounts_with_their_host_and_port() {
     let loaded = load(&client.source()).unwrap();
     assert_eq!(loaded.directory.timeout, Duration::from_secs(5));
     assert_eq!(loaded.directory.servers[0].signer, Signer::new("bob", KEY));
+    assert_eq!(
+        loaded.directory.describe(),
+        "a:24441 (as bob), localhost:24441 (anonymous), [::1]:5 (as carl), 127.0.0.1:24441 (anonymous)"
+    );
 }
 
 #[test]
