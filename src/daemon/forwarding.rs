@@ -47,20 +47,12 @@ impl LoadedForwarding {
     /// Starts forwarding. `listening` is the address of this server.
     pub(super) fn start(self, listening: SocketAddr) -> io::Result<Arc<Forwarder>> {
         let Self { settings, directory: LoadedDirectory { directory, .. }, origin } = self;
-        let servers: Vec<String> = directory
-            .servers
-            .iter()
-            .map(|server| match server.signer.is_anonymous() {
-                true => format!("{server} (anonymous)"),
-                false => format!("{server} (as {})", server.signer.user()),
-            })
-            .collect();
         let what = match (settings.reports, settings.whitelists) {
             (true, true) => "reports and whitelistings",
             (true, false) => "reports",
             (false, _) => "whitelistings",
         };
-        info!(lifecycle = true, "Forwarding {what} to {}", servers.join(", "));
+        info!(lifecycle = true, "Forwarding {what} to {}", directory.describe());
         Forwarder::start(settings, directory, origin, listening)
     }
 }

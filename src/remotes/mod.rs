@@ -13,7 +13,6 @@ use std::time::Duration;
 pub(crate) use self::error::DirectoryError;
 pub(crate) use self::load::{files, load};
 use pyzor_home::loggable::loggable_name;
-use pyzor_wire::request::ANONYMOUS;
 use pyzor_wire::request_writer::Signer;
 
 /// A server that requests are sent to.
@@ -39,9 +38,9 @@ impl fmt::Display for RemoteServer {
 impl RemoteServer {
     /// Returns the server and the account, for messages.
     pub(crate) fn describe(&self) -> String {
-        match self.signer.user() {
-            ANONYMOUS => format!("{self} (anonymous)"),
-            user => format!("{self} (as {})", loggable_name(user)),
+        match self.signer.is_anonymous() {
+            true => format!("{self} (anonymous)"),
+            false => format!("{self} (as {})", loggable_name(self.signer.user())),
         }
     }
 }
