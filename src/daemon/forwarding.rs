@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::error::StartError;
 use crate::forward::origin::{self, LoadedOrigin};
-use crate::forward::{ForwardSettings, Forwarder};
+use crate::forward::{ForwardSettings, Forwarder, ShortfallLog};
 use crate::remotes::{self, LoadedDirectory};
 use pyzor_wire::forward_id::ForwardOrigin;
 
@@ -18,6 +19,9 @@ use pyzor_wire::forward_id::ForwardOrigin;
 const REPLY_WAIT: Duration = Duration::from_secs(2);
 /// The longest time that a stop takes, all in all.
 const STOP_BOUND: Duration = Duration::from_secs(5);
+
+/// The time between two log lines on what a server has not counted.
+const SHORTFALL_PERIOD: Duration = Duration::from_secs(60);
 
 /// Everything that forwarding needs to start.
 pub(super) struct LoadedForwarding {
@@ -54,6 +58,15 @@ impl LoadedForwarding {
         };
         info!(lifecycle = true, "Forwarding {what} to {}", directory.describe());
         Forwarder::start(settings, directory, origin, listening)
+    }
+}
+
+/// Logs once a minute what other servers have not counted, until the future is dropped.
+pub(super) async fn log_shortfalls(forwarder: Arc<Forwarder>) {
+    let mut log = ShortfallLog::default();
+    loop {
+        sleep(SHORTFALL_PERIOD).await;
+        log.lines(forwarder.counts()).iter().for_each(|line| warn!("{line}"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The tasks that answer operators, beside the server loop.
+//! The tasks that answer operators and log for them, beside the server loop.
 
 use std::io;
 use std::os::unix::net;
@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
+use super::forwarding::log_shortfalls;
 use super::operation::Operation;
 use super::operator_sockets::{OperatorListeners, remove_file};
 use crate::control;
@@ -18,7 +19,7 @@ use crate::os::local_socket::{LocalSocket, SocketFile};
 use crate::os::stream_listener::StreamListener;
 use crate::storage::BoxFuture;
 
-/// The tasks that answer operators.
+/// The tasks that answer operators and log for them.
 pub(super) struct Operators {
     tasks: JoinSet<()>,
     /// The file of the control socket.
@@ -57,6 +58,9 @@ impl Operators {
     pub(super) fn serving(&mut self, operation: &Arc<Operation>) {
         // Called once: later calls would change nothing.
         let _ = self.server.0.set(Arc::clone(operation));
+        if let Some(forwarder) = &operation.forwarder {
+            self.tasks.spawn(log_shortfalls(Arc::clone(forwarder)));
+        }
         if let Some(listener) = self.metrics.take() {
             self.tasks.spawn(metrics::serve(listener, Arc::clone(operation) as _));
         }

@@ -1,3 +1,4 @@
 //! Forwarding of reports and whitelistings to other servers.
 
 mod ids;
+mod observed;
