@@ -3,19 +3,35 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use pyzor_wire::forward_id::ForwardOrigin;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
 
+use super::channel::{Channel, Phase};
+use super::intake::Intake;
+use super::tasks::{Command, run_tasks};
 use super::{ForwardBuffer, ForwardCounts, ForwardSettings, ForwardSink, ForwardStatus};
 use crate::record::TallyKind;
-use crate::remotes::RemoteDirectory;
+use crate::remotes::{RemoteDirectory, RemoteServer};
+
+/// The longest time in which a removed server is sent what waits for it.
+const LEAVING: Duration = Duration::from_secs(60);
+/// How much longer than agreed a stop waits for the thread.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Sends accepted digests to other servers, from a thread of its own.
 pub(crate) struct Forwarder {
     settings: ForwardSettings,
     origin: ForwardOrigin,
+    intake: Arc<Intake>,
+    commands: mpsc::UnboundedSender<Command>,
+    /// Reports the end of the thread. Taken by the first stop.
+    ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl Forwarder {
@@ -26,32 +42,86 @@ impl Forwarder {
     /// The thread or its runtime cannot be started.
     pub(crate) fn start(
         settings: ForwardSettings,
-        _directory: RemoteDirectory,
+        directory: RemoteDirectory,
         origin: ForwardOrigin,
-        _listening: SocketAddr,
+        listening: SocketAddr,
     ) -> io::Result<Arc<Self>> {
-        std::thread::Builder::new().name("forward".to_owned()).spawn(|| ())?;
-        Ok(Arc::new(Self { settings, origin }))
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let intake = Arc::new(Intake::new(origin, settings.delay));
+        let (commands, received) = mpsc::unbounded_channel();
+        let (end, ended) = oneshot::channel();
+        let forwarder = Arc::new(Self {
+            settings,
+            origin,
+            intake: Arc::clone(&intake),
+            commands,
+            ended: Mutex::new(Some(ended)),
+        });
+        forwarder.replace(directory);
+        thread::Builder::new().name("forward".to_owned()).spawn(move || {
+            runtime.block_on(run_tasks(&intake, received, listening));
+            drop(end);
+        })?;
+        Ok(forwarder)
     }
 
     /// Replaces the servers. A server that stays keeps its queue and its state; one that is removed is sent what waits for
     /// it, once. Returns a line for each change.
-    pub(crate) fn replace(&self, _directory: RemoteDirectory) -> Vec<String> {
-        Vec::new()
+    pub(crate) fn replace(&self, directory: RemoteDirectory) -> Vec<String> {
+        let mut lines = Vec::new();
+        let timeout = directory.timeout;
+        self.intake.replace(|channels| {
+            let mut old = std::mem::take(channels);
+            for server in directory.servers {
+                if let Some(index) = old.iter().position(|channel| channel.server == server) {
+                    let channel = old.remove(index);
+                    channel.delivery().set_timeout(timeout);
+                    channels.push(channel);
+                    continue;
+                }
+                lines.push(format!("Forwarding to {} begins", described(&server)));
+                let channel = Arc::new(Channel::new(server, &self.settings, timeout));
+                // Fails only after the end of the thread.
+                let _ = self.commands.send(Command::Serve(Arc::clone(&channel)));
+                channels.push(channel);
+            }
+            for channel in old {
+                lines.push(format!("Forwarding to {} ends", described(&channel.server)));
+                channel.phase.send_replace(Phase::Leaving(Instant::now() + LEAVING));
+            }
+        });
+        lines
     }
 
     /// Sends everything that waits, then waits for replies until this time. Logs what is left, and ends the thread.
-    pub(crate) async fn stop(&self, _by: Instant) {}
+    pub(crate) async fn stop(&self, by: Instant) {
+        // Distributes what waits for a request to be filled.
+        self.intake.replace(|_| ());
+        let _ = self.commands.send(Command::Stop(by));
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(ended) = ended else { return };
+        // The sender is dropped without a message.
+        if tokio::time::timeout_at((by + PATIENCE).into(), ended).await.is_err() {
+            warn!("Forwarding: its thread does not end");
+        }
+    }
 
     /// Returns the state of each server, in the order of the servers file.
     pub(crate) fn status(&self) -> Vec<ForwardStatus> {
-        Vec::new()
+        let now = Instant::now();
+        self.intake.channels().iter().map(|channel| channel.status(now)).collect()
     }
 
     /// Returns the counters of each server.
     pub(crate) fn counts(&self) -> BTreeMap<String, ForwardCounts> {
-        BTreeMap::new()
+        let channels = self.intake.channels();
+        channels.iter().map(|channel| (channel.server.to_string(), channel.counts())).collect()
     }
+}
+
+/// Returns a server and its account, for a log line.
+fn described(server: &RemoteServer) -> String {
+    format!("{server} (as {})", server.signer.user())
 }
 
 impl ForwardSink for Forwarder {
@@ -67,8 +137,8 @@ impl ForwardSink for Forwarder {
     }
 
     fn hand_over(&self, buffer: &mut ForwardBuffer) {
-        buffer.reports.clear();
-        buffer.whitelists.clear();
-        buffer.units.clear();
+        if !buffer.is_empty() {
+            self.intake.take(buffer, Instant::now());
+        }
     }
 }

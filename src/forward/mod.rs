@@ -3,11 +3,25 @@
 //! The server loop hands accepted digests over and never waits. Everything else happens in a thread of its own: each server
 //! has a queue, a state and timers of its own.
 
+mod batcher;
+mod channel;
+mod connection;
+mod delivery;
 mod forwarder;
+mod intake;
+mod last_minute;
+mod lines;
 pub(crate) mod origin;
+mod own_address;
 mod report;
+mod resolve;
 mod senders;
 mod shortfall;
+mod task;
+mod tasks;
+#[cfg(test)]
+mod testing;
+mod unit_queue;
 
 use std::time::Duration;
 

@@ -1,0 +1,430 @@
+//! Delivery to one server, without sockets and clocks: what is sent when, and what replies and their absence mean.
+//!
+//! The task of the server asks [`Delivery::poll`] what to do, does it, and reports what came of it and what arrived.
+
+mod flight;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pyzor_wire::op::Op;
+use pyzor_wire::reply_reader::ReceivedReply;
+use pyzor_wire::request_writer::{Signer, write_request};
+
+use self::flight::Flight;
+use self::tally::Tally;
+use super::{ForwardCounts, ForwardState, ForwardUnit};
+use crate::record::TallyKind;
+
+/// The most requests that wait for a reply.
+const WINDOW: usize = 32;
+/// The number of silent requests in a row after which a server is unavailable.
+const SILENT_IN_ROW: u32 = 3;
+/// The time between two pings to an unavailable server.
+const PING_PAUSE: Duration = Duration::from_secs(2);
+/// The pause after the send buffer was full.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(10);
+/// How much is sent at once at most when a timer is late, at the rate of catching up.
+const CATCH_UP_SLACK: Duration = Duration::from_millis(10);
+/// The lowest `Thread` of a request, and the number of different ones.
+const LOWEST_THREAD: u16 = 1024;
+const THREADS: u64 = 65_536 - LOWEST_THREAD as u64;
+
+/// The settings of delivery.
+#[derive(Clone, Debug)]
+pub(super) struct DeliverySettings {
+    pub(super) signer: Signer,
+    /// The longest wait for a reply.
+    pub(super) timeout: Duration,
+    /// How often an unanswered request is sent again.
+    pub(super) retries: u32,
+    /// The most requests per second while a queue is emptied after an outage.
+    pub(super) rate: u32,
+}
+
+/// What the task does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step<'a> {
+    /// Sends this request, and reports what came of it.
+    Send(&'a [u8]),
+    /// Connects to the next address, and sends this ping.
+    Ping(&'a [u8]),
+    /// Waits for this time, or for any other event.
+    Wait(Option<Instant>),
+}
+
+/// The reason why a request has not left this machine.
+#[derive(Debug)]
+pub(super) enum Unsent {
+    /// The send buffer is full.
+    Blocked,
+    /// Another error: the server cannot be reached.
+    Failed(String),
+}
+
+/// What operators should know.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The server has become unavailable, for this reason.
+    Gone(String),
+    /// The server replies again, after an outage of this length.
+    Back(Duration),
+    /// The server has refused a request with this code.
+    Refused(u16),
+}
+
+/// The state of delivery to one server.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    settings: DeliverySettings,
+    /// Random numbers for `Thread`.
+    random: (RandomState, u64),
+    state: ForwardState,
+    since: Instant,
+    /// The reason of an outage.
+    reason: String,
+    /// The number of known addresses.
+    addresses: usize,
+    /// Requests that wait for a reply.
+    in_flight: Vec<Flight>,
+    /// Requests of which nothing is expected any more, unless the server was unavailable and comes back.
+    unanswered: Vec<Flight>,
+    /// Requests that are sent again after an outage.
+    again: VecDeque<Flight>,
+    /// The request of the last [`Step::Send`].
+    prepared: Option<Flight>,
+    ping: Vec<u8>,
+    silent_in_row: u32,
+    last_ping: Option<Instant>,
+    next_ping: Instant,
+    /// Nothing is sent before this time.
+    not_before: Instant,
+    /// Whether the queue is emptied without regard to the rate.
+    is_stopping: bool,
+    tally: Tally,
+    events: Vec<Event>,
+}
+
+impl Delivery {
+    pub(super) fn new(settings: DeliverySettings, now: Instant) -> Self {
+        Self {
+            settings,
+            random: (RandomState::new(), 0),
+            state: ForwardState::Untried,
+            since: now,
+            reason: String::new(),
+            addresses: 0,
+            in_flight: Vec::new(),
+            unanswered: Vec::new(),
+            again: VecDeque::new(),
+            prepared: None,
+            ping: Vec::new(),
+            silent_in_row: 0,
+            last_ping: None,
+            next_ping: now,
+            not_before: now,
+            is_stopping: false,
+            tally: Tally::default(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Returns what to do next. `time` is the time of signing, `next` takes a request out of the queue.
+    pub(super) fn poll(
+        &mut self,
+        now: Instant,
+        time: i64,
+        is_connected: bool,
+        next: impl FnOnce() -> Option<Arc<ForwardUnit>>,
+    ) -> Step<'_> {
+        self.expire(now);
+        if self.state == ForwardState::Unavailable {
+            if now < self.next_ping {
+                return Step::Wait(self.next_time(now));
+            }
+            self.last_ping = Some(now);
+            self.next_ping = now + PING_PAUSE;
+            let thread = self.thread();
+            write_request(&mut self.ping, Op::Ping, &[], None, thread, &self.settings.signer, time);
+            return Step::Ping(&self.ping);
+        }
+        if is_connected && now >= self.not_before && self.prepare(now, time, next) {
+            return Step::Send(self.prepared.as_ref().map_or(&[], |flight| &flight.datagram));
+        }
+        Step::Wait(self.next_time(now))
+    }
+
+    /// Chooses the next request to send. Returns whether there is one.
+    fn prepare(&mut self, now: Instant, time: i64, next: impl FnOnce() -> Option<Arc<ForwardUnit>>) -> bool {
+        let retries = self.settings.retries;
+        let is_due = |flight: &Flight| flight.repetition(retries).is_some_and(|at| now >= at);
+        if let Some(index) = self.in_flight.iter().position(is_due) {
+            self.prepared = Some(self.in_flight.remove(index));
+            return true;
+        }
+        if self.in_flight.len() >= WINDOW {
+            return false;
+        }
+        self.prepared = self.again.pop_front();
+        if self.prepared.is_none() {
+            self.prepared = next().map(|unit| self.flight(unit, now, time));
+        }
+        if self.prepared.is_none() && self.state == ForwardState::CatchingUp {
+            (self.state, self.since) = (ForwardState::Available, now);
+        }
+        self.prepared.is_some()
+    }
+
+    fn flight(&mut self, unit: Arc<ForwardUnit>, now: Instant, time: i64) -> Flight {
+        let thread = self.thread();
+        let op = match unit.kind {
+            TallyKind::Report => Op::Report,
+            TallyKind::Whitelist => Op::Whitelist,
+        };
+        let mut datagram = Vec::new();
+        write_request(&mut datagram, op, &unit.digests, Some(&unit.id), thread, &self.settings.signer, time);
+        Flight { thread, unit, datagram, first_sent: now, last_sent: now, has_left: false, sendings: 0 }
+    }
+
+    /// Returns a random `Thread` that no request under way has.
+    fn thread(&mut self) -> u16 {
+        loop {
+            self.random.1 = self.random.1.wrapping_add(1);
+            let number = self.random.0.hash_one(self.random.1) % THREADS;
+            let thread = LOWEST_THREAD + u16::try_from(number).unwrap_or(0);
+            if !self.flights().any(|flight| flight.thread == thread) {
+                return thread;
+            }
+        }
+    }
+
+    fn flights(&self) -> impl Iterator<Item = &Flight> {
+        self.in_flight.iter().chain(&self.unanswered).chain(&self.again)
+    }
+
+    /// The request of the last [`Step::Send`] has left.
+    pub(super) fn sent(&mut self, now: Instant) {
+        let Some(mut flight) = self.prepared.take() else { return };
+        self.tally.sent(!flight.has_left);
+        if !flight.has_left {
+            (flight.has_left, flight.first_sent) = (true, now);
+        }
+        flight.last_sent = now;
+        flight.sendings += 1;
+        self.in_flight.push(flight);
+        if self.state == ForwardState::CatchingUp && !self.is_stopping {
+            let earliest = now.checked_sub(CATCH_UP_SLACK).unwrap_or(now);
+            self.not_before =
+                self.not_before.max(earliest) + Duration::from_secs(1) / self.settings.rate.max(1);
+        }
+    }
+
+    /// The request of the last [`Step::Send`] has not left. Returns it if it never did: it belongs back into the queue.
+    pub(super) fn unsent(&mut self, reason: Unsent, now: Instant) -> Option<Arc<ForwardUnit>> {
+        let flight = self.prepared.take();
+        let mut unit = None;
+        match flight {
+            Some(flight) if !flight.has_left => unit = Some(flight.unit),
+            Some(flight) => self.again.push_front(flight),
+            None => {}
+        }
+        match reason {
+            Unsent::Blocked => self.not_before = now + BLOCKED_PAUSE,
+            Unsent::Failed(reason) => self.failed(reason, now),
+        }
+        unit
+    }
+
+    /// The server cannot be reached: an error of the socket, or no address, or silence. If it has other addresses, the
+    /// next one is tried at once.
+    pub(super) fn failed(&mut self, reason: String, now: Instant) {
+        if self.state == ForwardState::Unavailable {
+            self.reason = reason;
+            return;
+        }
+        (self.state, self.since) = (ForwardState::Unavailable, now);
+        self.silent_in_row = 0;
+        let pause = if self.addresses > 1 { Duration::ZERO } else { PING_PAUSE };
+        let earliest = self.last_ping.map_or(now, |last| last + PING_PAUSE);
+        self.next_ping = (now + pause).max(earliest);
+        self.unanswered.append(&mut self.in_flight);
+        self.unanswered.extend(self.again.drain(..));
+        self.events.push(Event::Gone(reason.clone()));
+        self.reason = reason;
+    }
+    /// The name was resolved to this number of addresses. `is_changed`: they are not those that were known, so that an
+    /// unavailable server is tried at once.
+    pub(super) fn resolved(&mut self, addresses: usize, is_changed: bool, now: Instant) {
+        self.addresses = addresses;
+        if is_changed {
+            self.next_ping = now;
+        }
+    }
+
+    /// A datagram from the server has arrived.
+    pub(super) fn received(&mut self, datagram: &[u8], now: Instant) {
+        let reply = ReceivedReply::parse(datagram);
+        // A server that cannot read a request replies without a thread.
+        if reply.is_none() && !datagram.starts_with(b"Code:") {
+            return;
+        }
+        let thread = reply.and_then(|reply| u16::try_from(reply.thread).ok());
+        let flight = thread.filter(|thread| *thread >= LOWEST_THREAD).and_then(|thread| self.take(thread));
+        if let (Some(flight), Some(reply)) = (flight, reply) {
+            let refused = self.tally.answered(&flight, reply.code, now);
+            self.events.extend(refused.map(Event::Refused));
+        }
+        self.heard(now);
+    }
+
+    /// Takes the request with this thread out of those under way.
+    fn take(&mut self, thread: u16) -> Option<Flight> {
+        let is_it = |flight: &Flight| flight.thread == thread;
+        if let Some(index) = self.in_flight.iter().position(is_it) {
+            return Some(self.in_flight.remove(index));
+        }
+        if let Some(index) = self.unanswered.iter().position(is_it) {
+            return Some(self.unanswered.remove(index));
+        }
+        self.again.iter().position(is_it).and_then(|index| self.again.remove(index))
+    }
+
+    /// The server is there.
+    fn heard(&mut self, now: Instant) {
+        self.silent_in_row = 0;
+        match self.state {
+            ForwardState::Untried => (self.state, self.since) = (ForwardState::Available, now),
+            ForwardState::Unavailable => {
+                self.events.push(Event::Back(now.saturating_duration_since(self.since)));
+                (self.state, self.since, self.not_before) = (ForwardState::CatchingUp, now, now);
+                if self.settings.retries > 0 {
+                    self.unanswered.sort_by_key(|flight| flight.first_sent);
+                    for mut flight in self.unanswered.drain(..) {
+                        flight.sendings = 0;
+                        self.again.push_back(flight);
+                    }
+                }
+                return;
+            }
+            ForwardState::Available | ForwardState::CatchingUp => {}
+        }
+        // It has answered others in the meantime. Without retries the wait for the rest goes on until the timeout.
+        if self.settings.retries > 0 {
+            self.unanswered.drain(..).for_each(|flight| self.tally.silent(&flight));
+        }
+    }
+
+    /// Finds the requests whose time has come to be silent.
+    fn expire(&mut self, now: Instant) {
+        let DeliverySettings { retries, timeout, .. } = self.settings;
+        let is_over =
+            |flight: &mut Flight| flight.repetition(retries).is_none() && now >= flight.deadline(timeout);
+        for flight in self.in_flight.extract_if(.., is_over) {
+            self.silent_in_row += 1;
+            if retries == 0 {
+                self.tally.silent(&flight);
+            } else {
+                self.unanswered.push(flight);
+            }
+        }
+        let is_too_old = |flight: &Flight| now >= flight.expiry(retries, timeout);
+        for flight in self.unanswered.extract_if(.., |flight| is_too_old(flight)) {
+            self.tally.silent(&flight);
+        }
+        while self.again.front().is_some_and(is_too_old) {
+            self.again.pop_front().iter().for_each(|flight| self.tally.silent(flight));
+        }
+        if self.silent_in_row >= SILENT_IN_ROW {
+            self.failed(format!("no reply to {} requests in a row", self.silent_in_row), now);
+        }
+    }
+
+    /// Returns the time at which something is due without another event.
+    fn next_time(&self, now: Instant) -> Option<Instant> {
+        let DeliverySettings { retries, timeout, .. } = self.settings;
+        let of_flight =
+            |flight: &Flight| flight.repetition(retries).unwrap_or_else(|| flight.deadline(timeout));
+        let flights = self.in_flight.iter().map(of_flight);
+        let unanswered = self.unanswered.iter().map(|flight| flight.expiry(retries, timeout));
+        let own = match self.state {
+            ForwardState::Unavailable => Some(self.next_ping),
+            _ => Some(self.not_before),
+        };
+        // What is due already waits for something else.
+        flights.chain(unanswered).chain(own).filter(|time| *time > now).min()
+    }
+
+    /// From now on the queue is emptied as fast as the server replies.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        (self.is_stopping, self.not_before) = (true, now);
+    }
+
+    /// Sets the longest wait for a reply.
+    pub(super) fn set_timeout(&mut self, timeout: Duration) {
+        self.settings.timeout = timeout;
+    }
+
+    /// Whether nothing is expected of the server any more.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.again.is_empty()
+    }
+
+    /// The state of the server.
+    pub(super) fn state(&self) -> ForwardState {
+        self.state
+    }
+
+    /// The time since when the server is in its state.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// The name of the account.
+    pub(super) fn user(&self) -> &str {
+        self.settings.signer.user()
+    }
+
+    /// The number of requests that wait for a reply.
+    pub(super) fn in_flight(&self) -> usize {
+        self.flights().count()
+    }
+
+    /// The reason why the server is unavailable.
+    pub(super) fn outage_reason(&self) -> Option<&str> {
+        (self.state == ForwardState::Unavailable).then_some(&*self.reason)
+    }
+
+    /// The code of the last refusal, if it was in the last minute.
+    pub(super) fn last_refusal(&self, now: Instant) -> Option<u16> {
+        self.tally.last_refusal(now)
+    }
+
+    /// Digests refused in the last minute.
+    pub(super) fn refused_recently(&self, now: Instant) -> u64 {
+        self.tally.refused_recently(now)
+    }
+
+    /// The counters, without dropped digests.
+    pub(super) fn counts(&self) -> &ForwardCounts {
+        self.tally.counts()
+    }
+
+    /// Takes what operators should know.
+    pub(super) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Gives up everything under way. Returns the number of digests that remain without a reply.
+    pub(super) fn abandon(&mut self) -> u64 {
+        let again = self.again.drain(..);
+        let all: Vec<Flight> =
+            self.in_flight.drain(..).chain(self.unanswered.drain(..)).chain(again).collect();
+        all.iter().for_each(|flight| self.tally.silent(flight));
+        all.iter().map(Flight::digests).sum()
+    }
+}

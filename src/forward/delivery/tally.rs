@@ -1,0 +1,67 @@
+//! What became of the requests to one server.
+
+use std::time::{Duration, Instant};
+
+use pyzor_wire::reply_reader::Code;
+
+use super::flight::Flight;
+use crate::forward::ForwardCounts;
+use crate::forward::last_minute::LastMinute;
+
+/// How long a refusal is shown as the state of a server.
+const SHOWN: Duration = Duration::from_secs(60);
+/// Counts replies that are not from a Pyzor server, or have codes that the protocol does not know.
+const OTHER_CODE: u16 = 0;
+
+/// Counters of one server.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    counts: ForwardCounts,
+    refused_recently: LastMinute,
+    /// The code and the time of the last refusal.
+    last_refusal: Option<(u16, Instant)>,
+}
+
+impl Tally {
+    /// Counts a sending.
+    pub(super) fn sent(&mut self, is_first: bool) {
+        *(if is_first { &mut self.counts.requests } else { &mut self.counts.resent }) += 1;
+    }
+
+    /// Counts a reply. Returns the code if the request was refused.
+    pub(super) fn answered(&mut self, flight: &Flight, code: Code, now: Instant) -> Option<u16> {
+        let code = match code {
+            Code::Number(200) => {
+                self.counts.accepted += flight.digests();
+                return None;
+            }
+            // The number of different codes is bounded, because the other server chooses them.
+            Code::Number(code @ 400..600) => code,
+            Code::Number(_) | Code::Echo | Code::WithoutCount => OTHER_CODE,
+        };
+        *self.counts.refused.entry(code).or_default() += flight.digests();
+        self.refused_recently.add(flight.digests(), now);
+        self.last_refusal = Some((code, now));
+        Some(code)
+    }
+
+    /// Counts a request that was not answered.
+    pub(super) fn silent(&mut self, flight: &Flight) {
+        self.counts.silent += flight.digests();
+    }
+
+    /// The counters, without dropped digests.
+    pub(super) fn counts(&self) -> &ForwardCounts {
+        &self.counts
+    }
+
+    /// Digests refused in the last minute.
+    pub(super) fn refused_recently(&self, now: Instant) -> u64 {
+        self.refused_recently.sum(now)
+    }
+
+    /// The code of the last refusal, if it was in the last minute.
+    pub(super) fn last_refusal(&self, now: Instant) -> Option<u16> {
+        self.last_refusal.filter(|(_, at)| now.saturating_duration_since(*at) < SHOWN).map(|(code, _)| code)
+    }
+}

@@ -1,0 +1,313 @@
+//! Tests of delivery, with times that are chosen.
+
+use super::*;
+use crate::forward::testing::unit;
+
+const TIME: i64 = 1_795_791_819;
+
+/// A delivery with a queue and a clock.
+struct Bench {
+    delivery: Delivery,
+    queue: VecDeque<Arc<ForwardUnit>>,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(retries: u32) -> Self {
+        let settings = DeliverySettings {
+            signer: Signer::anonymous(),
+            timeout: Duration::from_secs(5),
+            retries,
+            rate: 100,
+        };
+        let now = Instant::now();
+        Self { delivery: Delivery::new(settings, now), queue: VecDeque::new(), now }
+    }
+
+    fn with_units(retries: u32, units: u64) -> Self {
+        let mut bench = Self::new(retries);
+        bench.queue = (0..units).map(|number| unit(number, 10)).collect();
+        bench
+    }
+
+    fn after(&mut self, time: Duration) -> &mut Self {
+        self.now += time;
+        self
+    }
+
+    /// Sends what can be sent; returns the datagrams, pings included.
+    fn send(&mut self) -> Vec<String> {
+        let mut sent = Vec::new();
+        loop {
+            match self.delivery.poll(self.now, TIME, true, || self.queue.pop_front()) {
+                Step::Send(datagram) => {
+                    sent.push(String::from_utf8(datagram.to_vec()).unwrap());
+                    self.delivery.sent(self.now);
+                }
+                Step::Ping(datagram) => sent.push(String::from_utf8(datagram.to_vec()).unwrap()),
+                Step::Wait(_) => return sent,
+            }
+        }
+    }
+
+    /// The time until the next step.
+    fn wait(&mut self) -> Option<Duration> {
+        match self.delivery.poll(self.now, TIME, true, || self.queue.pop_front()) {
+            Step::Wait(until) => until.map(|until| until - self.now),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn reply(&mut self, request: &str, code: u16) {
+        let thread = field(request, "Thread");
+        let reply = format!("Code: {code}\nDiag: x\nPV: 2.1\nThread: {thread}\n\n");
+        self.delivery.received(reply.as_bytes(), self.now);
+    }
+
+    fn counts(&self) -> (u64, u64, u64, u64) {
+        let counts = self.delivery.counts();
+        (counts.requests, counts.resent, counts.accepted, counts.silent)
+    }
+
+    /// Makes the server unavailable with an error of the socket.
+    fn fail(&mut self) {
+        self.delivery.failed("no process uses its port".to_owned(), self.now);
+    }
+}
+
+fn field<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap()
+}
+
+fn is_ping(text: &str) -> bool {
+    text.starts_with("Op: ping\n")
+}
+
+#[test]
+fn window_bounds_what_is_in_flight_and_each_reply_makes_room() {
+    let mut bench = Bench::with_units(0, 50);
+    let sent = bench.send();
+    assert_eq!((sent.len(), bench.delivery.in_flight()), (WINDOW, WINDOW));
+    let mut threads: Vec<u16> = sent.iter().map(|text| field(text, "Thread").parse().unwrap()).collect();
+    assert!(threads.iter().all(|thread| *thread >= LOWEST_THREAD));
+    threads.sort_unstable();
+    threads.dedup();
+    assert_eq!(threads.len(), WINDOW);
+    let ids: Vec<&str> = sent.iter().map(|text| field(text, "Forward-Id")).collect();
+    assert_eq!(ids[..2], ["0000000000000001-0-1", "0000000000000001-1-1"]);
+    bench.reply(&sent[5], 200);
+    bench.reply(&sent[7], 200);
+    assert_eq!(bench.send().len(), 2);
+    assert_eq!(bench.counts(), (34, 0, 20, 0));
+    assert_eq!(bench.delivery.state(), ForwardState::Available);
+}
+
+#[test]
+fn refusals_are_counted_by_code_and_never_sent_again() {
+    let mut bench = Bench::with_units(3, 4);
+    let sent = bench.send();
+    for (request, code) in sent.iter().zip([403, 401, 403, 7]) {
+        bench.reply(request, code);
+    }
+    let refused: Vec<(u16, u64)> = bench.delivery.counts().refused.clone().into_iter().collect();
+    assert_eq!(refused, [(0, 10), (401, 10), (403, 20)]);
+    assert_eq!(bench.delivery.refused_recently(bench.now), 40);
+    assert_eq!(bench.delivery.last_refusal(bench.now), Some(0));
+    assert_eq!(bench.after(Duration::from_secs(60)).send(), [""; 0]);
+    assert_eq!(bench.delivery.last_refusal(bench.now), None);
+    assert_eq!(bench.counts(), (4, 0, 0, 0));
+}
+
+#[test]
+fn silent_requests_are_counted_once_and_not_sent_again() {
+    let mut bench = Bench::with_units(0, 2);
+    assert_eq!(bench.send().len(), 2);
+    assert_eq!(bench.wait(), Some(Duration::from_secs(5)));
+    assert_eq!(bench.after(Duration::from_secs(5)).send(), [""; 0]);
+    assert_eq!(bench.counts(), (2, 0, 0, 20));
+    assert_eq!((bench.delivery.state(), bench.wait()), (ForwardState::Untried, None));
+}
+
+#[test]
+fn retries_are_the_same_bytes_after_growing_pauses() {
+    let mut bench = Bench::with_units(3, 1);
+    let first = bench.send();
+    for pause in [1, 2, 4] {
+        assert_eq!(bench.wait(), Some(Duration::from_secs(pause)));
+        assert_eq!(bench.after(Duration::from_secs(pause)).send(), first);
+    }
+    assert_eq!(bench.wait(), Some(Duration::from_secs(5)));
+    bench.after(Duration::from_millis(4_999)).reply(&first[0], 200);
+    assert_eq!(bench.counts(), (1, 3, 10, 0));
+}
+
+#[test]
+fn three_silent_requests_in_a_row_begin_an_outage_and_any_reply_ends_it() {
+    for reply in
+        ["Code: 403\nThread: 7\n\n", "Code: 400\nDiag: x\nThread: \n\n", "Code: 200\nThread: 65000\n\n"]
+    {
+        let mut bench = Bench::with_units(0, 40);
+        assert_eq!(bench.send().len(), WINDOW);
+        assert_eq!(bench.after(Duration::from_secs(5)).send(), [""; 0]);
+        assert_eq!(bench.delivery.state(), ForwardState::Unavailable);
+        assert_eq!(bench.queue.len(), 8);
+        for _ in 0..3 {
+            assert_eq!(bench.wait(), Some(PING_PAUSE));
+            let pings = bench.after(PING_PAUSE).send();
+            assert!(pings.len() == 1 && is_ping(&pings[0]), "{pings:?}");
+        }
+        bench.delivery.received(reply.as_bytes(), bench.now);
+        assert_eq!(bench.delivery.state(), ForwardState::CatchingUp, "{reply}");
+        let events = bench.delivery.take_events();
+        assert_eq!(
+            events,
+            [Event::Gone("no reply to 32 requests in a row".to_owned()), Event::Back(Duration::from_secs(6))]
+        );
+        assert_eq!(bench.counts(), (32, 0, 0, 320));
+    }
+}
+
+#[test]
+fn replies_between_silent_requests_prevent_an_outage() {
+    let mut bench = Bench::new(0);
+    for number in 0..20 {
+        bench.queue.push_back(unit(number, 1));
+        let sent = bench.send();
+        assert_eq!(sent.len(), 1, "{number}");
+        if number % 3 == 2 {
+            bench.reply(&sent[0], 200);
+        }
+        bench.after(Duration::from_secs(5));
+    }
+    assert_eq!(bench.delivery.state(), ForwardState::Available);
+}
+
+#[test]
+fn what_is_not_a_reply_ends_no_outage() {
+    let mut bench = Bench::new(0);
+    bench.fail();
+    for text in ["", "Hello", "\n\n", "Op: ping\n"] {
+        bench.delivery.received(text.as_bytes(), bench.now);
+        assert_eq!(bench.delivery.state(), ForwardState::Unavailable, "{text}");
+    }
+}
+
+#[test]
+fn backlog_is_emptied_at_the_rate_and_then_the_window_alone_counts() {
+    let mut bench = Bench::with_units(0, 300);
+    bench.fail();
+    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    let start = bench.now;
+    let mut sent = 0;
+    while !bench.queue.is_empty() {
+        for request in bench.send() {
+            sent += 1;
+            bench.reply(&request, 200);
+        }
+        bench.after(Duration::from_millis(1));
+        let allowed = bench.now.duration_since(start).as_millis() as u64 / 10 + 2;
+        assert!(sent <= allowed, "{sent} of {allowed}");
+    }
+    assert!(bench.now.duration_since(start) <= Duration::from_millis(3_010));
+    bench.after(Duration::from_millis(10)).send();
+    assert_eq!(bench.delivery.state(), ForwardState::Available);
+    bench.queue.extend((0..20).map(|number| unit(number, 1)));
+    assert_eq!(bench.send().len(), 20);
+}
+
+#[test]
+fn what_never_left_goes_back_into_the_queue() {
+    let mut bench = Bench::with_units(0, 2);
+    let Step::Send(_) = bench.delivery.poll(bench.now, TIME, true, || bench.queue.pop_front()) else {
+        panic!("nothing to send")
+    };
+    let returned = bench.delivery.unsent(Unsent::Failed("no route".to_owned()), bench.now).unwrap();
+    assert_eq!((returned.id.number, bench.delivery.outage_reason()), (0, Some("no route")));
+    assert_eq!((bench.counts(), bench.delivery.is_idle()), ((0, 0, 0, 0), true));
+    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    let Step::Send(_) = bench.delivery.poll(bench.now, TIME, true, || Some(returned)) else {
+        panic!("nothing to send")
+    };
+    assert!(bench.delivery.unsent(Unsent::Blocked, bench.now).is_some());
+    assert_eq!(bench.wait(), Some(BLOCKED_PAUSE));
+    assert_eq!(bench.delivery.state(), ForwardState::CatchingUp);
+}
+
+#[test]
+fn unanswered_requests_are_sent_again_after_an_outage_only_with_retries() {
+    for (retries, again) in [(0, 0), (2, 3)] {
+        let mut bench = Bench::with_units(retries, 3);
+        let first = bench.send();
+        bench.fail();
+        for _ in 0..5 {
+            bench.after(PING_PAUSE).send();
+        }
+        bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+        let mut sent = Vec::new();
+        for _ in 0..10 {
+            sent.extend(bench.send());
+            bench.after(Duration::from_millis(10));
+        }
+        assert_eq!(sent, first[..again]);
+        sent.iter().for_each(|request| bench.reply(request, 200));
+        let accepted = 10 * again as u64;
+        assert_eq!(bench.counts(), (3, again as u64, accepted, 30 - accepted));
+    }
+}
+
+#[test]
+fn requests_that_are_too_old_are_not_sent_again() {
+    let mut bench = Bench::with_units(2, 1);
+    bench.send();
+    bench.fail();
+    bench.after(Duration::from_secs(240)).send();
+    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    assert_eq!(bench.send(), [""; 0]);
+    assert_eq!(bench.counts(), (1, 0, 0, 10));
+}
+
+#[test]
+fn late_replies_count_and_end_an_outage() {
+    let mut bench = Bench::with_units(0, 3);
+    let sent = bench.send();
+    bench.fail();
+    bench.after(Duration::from_secs(1)).reply(&sent[1], 200);
+    assert_eq!((bench.delivery.state(), bench.counts()), (ForwardState::CatchingUp, (3, 0, 10, 0)));
+    bench.after(Duration::from_secs(4)).send();
+    assert_eq!((bench.delivery.state(), bench.counts()), (ForwardState::Available, (3, 0, 10, 20)));
+}
+
+#[test]
+fn servers_with_other_addresses_are_pinged_at_once_but_not_more_often() {
+    let mut bench = Bench::with_units(0, 3);
+    bench.delivery.resolved(2, true, bench.now);
+    bench.fail();
+    assert!(is_ping(&bench.send()[0]));
+    assert_eq!(bench.wait(), Some(PING_PAUSE));
+    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    bench.fail();
+    assert_eq!(bench.wait(), Some(PING_PAUSE));
+    bench.delivery.resolved(2, true, bench.now);
+    assert!(is_ping(&bench.send()[0]));
+}
+
+#[test]
+fn reply_with_the_thread_of_no_request_changes_no_count() {
+    let mut bench = Bench::with_units(0, 1);
+    let sent = bench.send();
+    let thread: u16 = field(&sent[0], "Thread").parse().unwrap();
+    for other in [0, 1023, u64::from(thread ^ 1), u64::from(thread) + 65_536] {
+        bench.delivery.received(format!("Code: 200\nThread: {other}\n\n").as_bytes(), bench.now);
+    }
+    assert_eq!((bench.counts(), bench.delivery.in_flight()), ((1, 0, 0, 0), 1));
+    bench.reply(&sent[0], 200);
+    bench.reply(&sent[0], 200);
+    assert_eq!((bench.counts(), bench.delivery.in_flight()), ((1, 0, 10, 0), 0));
+}
+
+#[test]
+fn what_is_under_way_at_the_end_is_counted_as_silent() {
+    let mut bench = Bench::with_units(1, 3);
+    bench.send();
+    assert_eq!((bench.delivery.abandon(), bench.counts()), (30, (3, 0, 0, 30)));
+}

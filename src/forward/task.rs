@@ -1,0 +1,225 @@
+//! The task of one server: sockets, timers and names around [`Delivery`](super::delivery::Delivery).
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pyzor_wire::MAX_DATAGRAM;
+use tokio::sync::{oneshot, watch};
+use tokio::time::sleep_until;
+
+use super::ForwardState;
+use super::channel::{Channel, Phase};
+use super::connection::Connection;
+use super::delivery::{Step, Unsent};
+use super::lines::ServerLines;
+use super::resolve::{Addresses, LookUpResult, look_up};
+use crate::record::Timestamp;
+
+/// The most datagrams received before requests are sent again.
+const RECEIVED_AT_ONCE: usize = 64;
+
+/// The task of one server.
+pub(super) struct ServerTask {
+    channel: Arc<Channel>,
+    phase: watch::Receiver<Phase>,
+    /// The address of this server itself.
+    listening: SocketAddr,
+    connection: Connection,
+    /// The look-up under way.
+    look_up: Option<oneshot::Receiver<LookUpResult>>,
+    lines: ServerLines,
+}
+
+impl ServerTask {
+    pub(super) fn new(channel: Arc<Channel>, listening: SocketAddr) -> Self {
+        let lines = ServerLines::new(channel.server.to_string(), channel.server.signer.user().to_owned());
+        let phase = channel.phase.subscribe();
+        Self { channel, phase, listening, connection: Connection::default(), look_up: None, lines }
+    }
+
+    /// Sends what is queued, until the server is removed or this one stops.
+    pub(super) async fn run(mut self) {
+        self.look_up();
+        loop {
+            let wake_up = self.act();
+            self.report();
+            if self.is_finished() {
+                break;
+            }
+            let by = match *self.phase.borrow() {
+                Phase::Serving => None,
+                Phase::Leaving(by) | Phase::Stopping(by) => Some(by),
+            };
+            let wake_up = wake_up.into_iter().chain(by).min();
+            tokio::select! {
+                () = self.connection.arrival() => self.receive(),
+                answer = answer(&mut self.look_up) => self.take_addresses(answer),
+                () = self.channel.wake.notified() => {}
+                Ok(()) = self.phase.changed() => self.begin_phase(),
+                () = wait_until(wake_up) => {}
+            }
+        }
+        let unsent = self.channel.queue().close();
+        let unanswered = self.channel.delivery().abandon();
+        self.lines.left(unsent, unanswered);
+    }
+
+    /// Sends what can be sent. Returns the time at which more is due.
+    fn act(&mut self) -> Option<Instant> {
+        let (mut now, time) = (Instant::now(), Timestamp::now().seconds());
+        let channel = Arc::clone(&self.channel);
+        let mut delivery = channel.delivery();
+        loop {
+            let is_open = self.connection.is_open();
+            match delivery.poll(now, time, is_open, || channel.queue().pop()) {
+                Step::Wait(until) => return until,
+                Step::Send(datagram) => {
+                    let outcome = self.connection.send(datagram);
+                    now = Instant::now();
+                    let returned = match outcome {
+                        Ok(()) => {
+                            delivery.sent(now);
+                            None
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            delivery.unsent(Unsent::Blocked, now)
+                        }
+                        Err(error) => delivery.unsent(Unsent::Failed(reason(&error)), now),
+                    };
+                    returned.into_iter().for_each(|unit| channel.queue().put_back(unit));
+                }
+                Step::Ping(datagram) => {
+                    let is_last = self.connection.is_at_last();
+                    let outcome =
+                        self.connection.connect_to_next().and_then(|()| self.connection.send(datagram));
+                    channel.set_address(self.connection.address());
+                    if let Err(error) = outcome {
+                        // Without an address the reason is that of the look-up.
+                        if self.connection.len() > 0 {
+                            delivery.failed(reason(&error), Instant::now());
+                        }
+                    }
+                    if is_last {
+                        self.look_up();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what has arrived.
+    fn receive(&self) {
+        let mut delivery = self.channel.delivery();
+        let now = Instant::now();
+        let mut buffer = [0; MAX_DATAGRAM];
+        for _ in 0..RECEIVED_AT_ONCE {
+            match self.connection.receive(&mut buffer) {
+                Ok(length) => delivery.received(&buffer[..length], now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => delivery.failed(reason(&error), now),
+            }
+        }
+    }
+
+    /// Looks the name up, unless a look-up is under way.
+    fn look_up(&mut self) {
+        if self.look_up.is_none() {
+            let server = &self.channel.server;
+            self.look_up = Some(look_up(&server.host, server.port, self.listening));
+        }
+    }
+
+    fn take_addresses(&mut self, answer: LookUpResult) {
+        self.look_up = None;
+        let now = Instant::now();
+        let Addresses { usable, own } = match answer {
+            Ok(addresses) => addresses,
+            // Known addresses stay in use.
+            Err(_) if self.connection.len() > 0 => return,
+            Err(reason) => return self.channel.delivery().failed(reason, now),
+        };
+        self.lines.own_addresses(&own);
+        let is_own = usable.is_empty();
+        let is_changed = self.connection.set_addresses(usable);
+        let mut delivery = self.channel.delivery();
+        delivery.resolved(self.connection.len(), is_changed, now);
+        if is_own {
+            self.connection.close();
+            self.channel.set_address(None);
+            return delivery.failed("its address is that of this server itself".to_owned(), now);
+        }
+        if !self.connection.is_open() && delivery.state() != ForwardState::Unavailable {
+            let mut outcome = Ok(());
+            for _ in 0..self.connection.len() {
+                outcome = self.connection.connect_to_next();
+                if outcome.is_ok() {
+                    break;
+                }
+            }
+            if let Err(error) = outcome {
+                delivery.failed(reason(&error), now);
+            }
+            self.channel.set_address(self.connection.address());
+        }
+    }
+
+    /// Begins to end the task, if it must.
+    fn begin_phase(&self) {
+        if let Phase::Stopping(_) = *self.phase.borrow() {
+            self.channel.delivery().hurry(Instant::now());
+        }
+    }
+
+    /// Whether the task must end, and nothing can be sent or is expected any more.
+    fn is_finished(&self) -> bool {
+        let (Phase::Leaving(by) | Phase::Stopping(by)) = *self.phase.borrow() else { return false };
+        let delivery = self.channel.delivery();
+        let is_unavailable = delivery.state() == ForwardState::Unavailable;
+        let is_done = delivery.is_idle() && self.channel.queue().digests() == 0;
+        is_done || is_unavailable || Instant::now() >= by
+    }
+
+    /// Writes log lines.
+    fn report(&mut self) {
+        let now = Instant::now();
+        let events = self.channel.delivery().take_events();
+        let mut queue = self.channel.queue();
+        let (queued, limit) = (queue.digests(), queue.limit());
+        let mut dropped = std::mem::take(queue.unreported());
+        drop(queue);
+        for event in events {
+            self.lines.event(event, queued, now);
+        }
+        self.lines.dropped(&mut dropped, limit, now);
+        *self.channel.queue().unreported() += dropped;
+    }
+}
+
+/// Returns what an error of a socket means for an operator.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "no process uses its port".to_owned(),
+        _ => format!("cannot send to it: {error}"),
+    }
+}
+
+/// Waits for the result of the look-up under way. Never returns without one.
+async fn answer(look_up: &mut Option<oneshot::Receiver<LookUpResult>>) -> LookUpResult {
+    match look_up {
+        Some(receiver) => {
+            receiver.await.unwrap_or_else(|_| Err("cannot start a thread to resolve the name".to_owned()))
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until this time. Never returns without one.
+async fn wait_until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
