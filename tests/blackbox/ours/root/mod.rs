@@ -2,6 +2,7 @@
 
 mod confinement;
 mod control;
+mod forwarding;
 mod operator_sockets;
 mod privileges;
 mod repairs;
