@@ -110,9 +110,16 @@ impl Connection {
     /// Nothing has arrived, or an earlier datagram has met an ICMP error.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(socket) = &self.socket else { return Err(io::ErrorKind::WouldBlock.into()) };
-        socket.try_io(ARRIVALS, || {
-            let (length, _) = rustix::net::recv(socket, &mut *buffer, RecvFlags::empty())?;
-            Ok(length)
-        })
+        let mut receive = |interest| {
+            socket.try_io(interest, || {
+                let (length, _) = rustix::net::recv(socket, &mut *buffer, RecvFlags::empty())?;
+                Ok(length)
+            })
+        };
+        // Each is forgotten by itself: tokio takes no combination of the two here.
+        match receive(Interest::READABLE) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => receive(Interest::ERROR),
+            received => received,
+        }
     }
 }
