@@ -110,11 +110,12 @@ fn local(test: impl Future<Output = ()>) {
 
 /// A server that is not serving yet, a client for it, and its engine.
 async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
-    prepared_to_forward(None, ForwardFrom::default()).await
+    prepared_to_forward(None, None, ForwardFrom::default()).await
 }
 
 async fn prepared_to_forward(
     forward: Option<Arc<dyn ForwardSink>>,
+    origin: Option<ForwardOrigin>,
     forward_from: ForwardFrom,
 ) -> (Server, tokio::net::UdpSocket, Slow) {
     let listener = socket::bind("127.0.0.1", 0, 1 << 20, false).unwrap();
@@ -138,7 +139,7 @@ async fn prepared_to_forward(
         clock: || Timestamp::from_seconds(1_700_000_000),
         stats: Arc::default(),
         pulse: None,
-        origin: forward.as_ref().map(|sink| sink.origin()),
+        origin,
         forward,
         forward_from,
     })

@@ -4,13 +4,18 @@ use pyzor_wire::forward_id::{ForwardId, ForwardOrigin};
 
 const OTHER: &str = "000000000000000a";
 
+/// The origin of the server.
+fn own() -> ForwardOrigin {
+    ForwardOrigin::from_number(1)
+}
+
 /// Remembers what was handed over. Takes reports only.
 #[derive(Default)]
 struct RecordingSink(Mutex<ForwardBuffer>);
 
 impl ForwardSink for RecordingSink {
     fn origin(&self) -> ForwardOrigin {
-        ForwardOrigin::from_number(1)
+        own()
     }
 
     fn wants(&self, kind: TallyKind) -> bool {
@@ -37,7 +42,8 @@ impl Forwarding {
     async fn start(from: &str) -> Self {
         let sink = Arc::new(RecordingSink::default());
         let shared: Arc<dyn ForwardSink> = Arc::clone(&sink) as _;
-        let running = Running::serve(prepared_to_forward(Some(shared), from.parse().unwrap()).await);
+        let running =
+            Running::serve(prepared_to_forward(Some(shared), Some(own()), from.parse().unwrap()).await);
         Self { running, sink, thread: 0.into() }
     }
 
@@ -231,7 +237,7 @@ fn request_without_a_valid_id_is_passed_on_unless_it_has_the_form_of_a_forwarder
 #[test]
 fn ids_are_recognized_without_forwarding() {
     local(async {
-        let running = Running::start().await;
+        let running = Running::serve(prepared_to_forward(None, Some(own()), ForwardFrom::default()).await);
         running.engine.gate.add_permits(3);
         let id = ForwardId { origin: ForwardOrigin::from_number(5), number: 1, hops: 1 };
         for thread in 1..4 {
@@ -240,6 +246,11 @@ fn ids_are_recognized_without_forwarding() {
             assert_eq!(running.reply().await, (thread, None));
         }
         assert_eq!(running.stats.forward_copies.get(), 2);
+        // Another process on this database has counted a request of this origin.
+        let text = format!("{}Thread: 4\nPV: 2.1\n\n", forwarded(&[1], "0000000000000001-1-1"));
+        running.client.send(text.as_bytes()).await.unwrap();
+        assert_eq!(running.reply().await, (4, None));
+        assert_eq!(running.stats.forward_copies.get(), 3);
         assert_eq!(running.engine.records.lock().unwrap().values().next().unwrap().reports.count, 1);
     });
 }
