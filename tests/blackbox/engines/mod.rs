@@ -8,7 +8,7 @@ mod redis;
 
 use std::thread;
 
-use crate::harness::{DIGEST, Home, Reply, Server, eventually, interop, unix_time};
+use crate::harness::{DIGEST, Home, Remote, Reply, Server, digest, eventually, interop, unix_time};
 
 /// The count of reports or whitelistings of a digest, with the first and last time in seconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -277,6 +277,25 @@ fn nothing_expires_with_a_cleanup_age_of_0<S: Store>() {
     assert_eq!(store.record(&home, DIGEST), Some(record));
 }
 
+fn accepted_digests_are_forwarded<S: Store>() {
+    let (store, remote) = (S::new(), Remote::accepting());
+    let home = store.home("").forwarding_to(&[remote.name()]);
+    let server = home.start();
+    let (one, two) = (digest(1), digest(2));
+    for _ in 0..5 {
+        done(&server, "report", &one);
+    }
+    assert_eq!(server.request("report", &[&two, &one, &two]).code(), 200);
+    for _ in 0..3 {
+        done(&server, "whitelist", &one);
+    }
+    let forwarding = home.forwarding_settled(&remote.name(), 11);
+    assert_eq!(forwarding.count("accepted"), 11, "{forwarding:?}");
+    assert!(server.stop().success());
+    assert_eq!(remote.counts("report"), [(one.clone(), 6), (two, 2)].into());
+    assert_eq!(remote.counts("whitelist"), [(one, 3)].into());
+}
+
 /// Defines the tests of one engine: four that both servers pass with every engine, those that both pass with this one,
 /// and those that only our server passes.
 macro_rules! battery {
@@ -312,7 +331,10 @@ battery!(
         records_of_the_established_server_are_served_and_changed
         records_expire_when_their_reports_are_old
     ],
-    ours: [either_tally_keeps_a_record_from_expiring]
+    ours: [
+        accepted_digests_are_forwarded
+        either_tally_keeps_a_record_from_expiring
+    ]
 );
 // In Redis an increment beyond the limit is an error, so the established server fails.
 battery!(
@@ -323,7 +345,10 @@ battery!(
         whitelistings_alone_are_counted
         records_of_the_established_server_are_served_and_changed
     ],
-    ours: [counts_stay_at_their_limit]
+    ours: [
+        accepted_digests_are_forwarded
+        counts_stay_at_their_limit
+    ]
 );
 // With a `CleanupAge` of 0 the established server sets an expiry of 0 seconds, which is an error in Redis.
 battery!(
@@ -334,6 +359,7 @@ battery!(
         whitelistings_alone_are_counted
     ],
     ours: [
+        accepted_digests_are_forwarded
         counts_stay_at_their_limit
         records_of_the_established_server_are_served_and_changed
     ]
@@ -345,6 +371,7 @@ battery!(
     crate::engines::mysql::MySql,
     both: [records_expire_when_their_reports_are_old],
     ours: [
+        accepted_digests_are_forwarded
         changes_are_counted_and_dated
         whitelistings_alone_are_counted
         counts_stay_at_their_limit

@@ -14,7 +14,7 @@ impl Etc {
     /// Creates the directory with what a resolver needs, and mounts it.
     pub(crate) fn new(home: &Home, directory: &Path) -> Self {
         fs::create_dir(directory).unwrap();
-        for name in ["passwd", "group", "nsswitch.conf", "ld.so.cache"] {
+        for name in ["passwd", "group", "nsswitch.conf", "ld.so.cache", "host.conf"] {
             // Not every system has all of them.
             let _ = fs::copy(Path::new("/etc").join(name), directory.join(name));
         }

@@ -1,0 +1,99 @@
+//! Names whose addresses change, in a `/etc` of their own.
+
+use std::fs;
+
+use crate::harness::{Home, Remote, Server, accept, digest, eventually, free_port};
+use crate::ours::forwarding::report;
+use crate::ours::mounts::Etc;
+
+const NAME: &str = "central.example";
+
+/// A server whose `/etc/hosts` the test writes, and which forwards to [`NAME`].
+struct Scene {
+    home: Home,
+    etc: Etc,
+    name: String,
+}
+
+impl Scene {
+    fn new(port: u16, hosts: &str) -> Self {
+        let name = format!("{NAME}:{port}");
+        let home = Home::open().config("ForwardDelay = 0\n").forwarding_to(&[&name]);
+        home.remotes_file("config", "[client]\nTimeout = 1\n");
+        let etc = Etc::new(&home, &home.parent().join("etc"));
+        let scene = Self { home, etc, name };
+        scene.hosts(hosts);
+        scene
+    }
+
+    fn hosts(&self, addresses: &str) {
+        let lines: String =
+            addresses.split_whitespace().map(|address| format!("{address} {NAME}\n")).collect();
+        fs::write(self.home.parent().join("etc/hosts"), format!("127.0.0.1 localhost\n{lines}")).unwrap();
+    }
+
+    fn start(&self) -> Server {
+        let mut server = Server::start(&self.home, self.etc.inside(&self.home, &self.home.command()));
+        server.serves(&mut self.home.caller());
+        server
+    }
+}
+
+fn closed(address: &str, port: u16) -> Remote {
+    Remote::closed_at(address, port, accept)
+}
+
+#[test]
+fn new_address_of_a_name_is_used_when_the_old_one_is_silent() {
+    let port = free_port();
+    let (mut old, mut new) = (closed("127.0.0.2", port), closed("127.0.0.3", port));
+    old.open();
+    let scene = Scene::new(port, "127.0.0.2");
+    let (home, _server) = (&scene.home, scene.start());
+    report(home.port(), 0..5);
+    home.forwarding_settled(&scene.name, 5);
+    old.receives(5);
+    // The server moves.
+    scene.hosts("127.0.0.3");
+    old.close();
+    new.open();
+    report(home.port(), 5..30);
+    let moved = home.forwarding_settled(&scene.name, 30);
+    assert_eq!(moved.text("address"), format!("127.0.0.3:{port}"));
+    assert_eq!(moved.count("accepted") as usize, 5 + new.received(), "{moved:?}");
+    // What was sent before the old address was known to be dead.
+    assert!(moved.count("silent") <= 25, "{moved:?}");
+    report(home.port(), 30..40);
+    assert_eq!(home.forwarding_settled(&scene.name, 40).count("accepted"), moved.count("accepted") + 10);
+}
+
+#[test]
+fn name_without_an_address_keeps_everything() {
+    let port = free_port();
+    let remote = Remote::start_at("127.0.0.2", port, accept);
+    let scene = Scene::new(port, "");
+    let (home, _server) = (&scene.home, scene.start());
+    report(home.port(), 0..50);
+    let away = home.forwarding_with(&scene.name, "an outage", |it| it.state() == "unavailable");
+    assert!(!away.text("reason").is_empty() && away.count("requests") == 0, "{away:?}");
+    scene.hosts("127.0.0.2");
+    assert_eq!(home.forwarding_settled(&scene.name, 50).count("accepted"), 50);
+    assert_eq!(remote.counts("report"), (0..50).map(|number| (digest(number), 1)).collect());
+}
+
+#[test]
+fn every_address_of_a_name_is_tried() {
+    let port = free_port();
+    let addresses = ["127.0.0.2", "127.0.0.3", "::1"];
+    for alive in ["127.0.0.3", "::1"] {
+        let remote = Remote::start_at(alive, port, accept);
+        let scene = Scene::new(port, &addresses.join(" "));
+        let (home, _server) = (&scene.home, scene.start());
+        report(home.port(), 0..1);
+        eventually("the address that replies", || {
+            report(home.port(), 1..2);
+            (home.forwarding(&scene.name).count("accepted") > 0).then_some(())
+        });
+        assert_eq!(home.forwarding(&scene.name).text("address"), remote.name());
+    }
+}
