@@ -26,9 +26,10 @@ pub struct FuzzTarget {
 }
 
 /// All fuzz targets.
-pub const TARGETS: [FuzzTarget; 17] = [
+pub const TARGETS: [FuzzTarget; 18] = [
     FuzzTarget { name: "request", body: request::target },
     FuzzTarget { name: "forward_id", body: forward_id::target },
+    FuzzTarget { name: "forwarded", body: crate::server::fuzzing::forwarded },
     FuzzTarget { name: "handler", body: crate::server::fuzzing::handler },
     FuzzTarget { name: "signed", body: crate::server::fuzzing::signed },
     FuzzTarget { name: "reply", body: reply::target },

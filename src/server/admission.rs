@@ -42,7 +42,8 @@ pub(super) struct RequestMarks {
 }
 
 /// The answer of admission to a request that the handler has decided on.
-enum RequestAdmission {
+#[derive(Debug)]
+pub(super) enum RequestAdmission {
     /// Take the step.
     Admitted(RequestMarks),
     /// A copy of a request that has been counted: reply with this outcome.
@@ -132,7 +133,7 @@ impl AdmissionControl {
     }
 
     /// Applies the limits on refusals and anonymous writes to a request, and looks for an earlier copy of it.
-    fn admit_request(
+    pub(super) fn admit_request(
         &mut self,
         source: AdmittedSource,
         Decision { request, step }: &Decision<'_>,

@@ -1,6 +1,7 @@
 //! Fuzz targets for the whole path of requests without a socket: replies and changed records are compared with a slow
 //! model.
 
+mod forwarded;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Instant;
 
+pub(crate) use self::forwarded::target as forwarded;
 use self::verdict::{ModelVerdict, model_verdict, signature};
 use super::work::{EngineWork, UsageFields};
 use crate::access::Authorizer;
