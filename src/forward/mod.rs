@@ -21,6 +21,8 @@ mod task;
 mod tasks;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod unit_queue;
 
 use std::time::Duration;

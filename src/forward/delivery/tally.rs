@@ -7,11 +7,10 @@ use pyzor_wire::reply_reader::Code;
 use super::flight::Flight;
 use crate::forward::ForwardCounts;
 use crate::forward::last_minute::LastMinute;
+use crate::stats::{CODES, OTHER_CODE};
 
 /// How long a refusal is shown as the state of a server.
 const SHOWN: Duration = Duration::from_secs(60);
-/// Counts replies that are not from a Pyzor server, or have codes that the protocol does not know.
-const OTHER_CODE: u16 = 0;
 
 /// Counters of one server.
 #[derive(Debug, Default)]
@@ -36,10 +35,10 @@ impl Tally {
                 return None;
             }
             // The number of different codes is bounded, because the other server chooses them.
-            Code::Number(code @ 400..600) => code,
+            Code::Number(code) if CODES.contains(&code) => code,
             Code::Number(_) | Code::Echo | Code::WithoutCount => OTHER_CODE,
         };
-        *self.counts.refused.entry(code).or_default() += flight.digests();
+        self.counts.refuse(code, flight.digests());
         self.refused_recently.add(flight.digests(), now);
         self.last_refusal = Some((code, now));
         Some(code)
