@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use pyzor_home::loggable::loggable_name;
 use tokio::sync::{Notify, watch};
 
 use super::delivery::{Delivery, DeliverySettings};
@@ -77,7 +78,7 @@ impl Channel {
         let address = *self.address.lock().unwrap_or_else(PoisonError::into_inner);
         let delivery = self.delivery();
         let queue = self.queue();
-        let user = delivery.user();
+        let user = loggable_name(delivery.user());
         let refused = || delivery.last_refusal(now).map(|code| format!("refused: {}", refusal(code, user)));
         ForwardStatus {
             server: self.server.to_string(),

@@ -17,7 +17,7 @@ use super::intake::Intake;
 use super::tasks::{Command, run_tasks};
 use super::{ForwardBuffer, ForwardCounts, ForwardSettings, ForwardSink, ForwardStatus};
 use crate::record::TallyKind;
-use crate::remotes::{RemoteDirectory, RemoteServer};
+use crate::remotes::RemoteDirectory;
 
 /// The longest time in which a removed server is sent what waits for it.
 const LEAVING: Duration = Duration::from_secs(60);
@@ -79,14 +79,14 @@ impl Forwarder {
                     channels.push(channel);
                     continue;
                 }
-                lines.push(format!("Forwarding to {} begins", described(&server)));
+                lines.push(format!("Forwarding to {} begins", server.describe()));
                 let channel = Arc::new(Channel::new(server, &self.settings, timeout));
                 // Fails only after the end of the thread.
                 let _ = self.commands.send(Command::Serve(Arc::clone(&channel)));
                 channels.push(channel);
             }
             for channel in old {
-                lines.push(format!("Forwarding to {} ends", described(&channel.server)));
+                lines.push(format!("Forwarding to {} ends", channel.server.describe()));
                 channel.phase.send_replace(Phase::Leaving(Instant::now() + LEAVING));
             }
         });
@@ -117,11 +117,6 @@ impl Forwarder {
         let channels = self.intake.channels();
         channels.iter().map(|channel| (channel.server.to_string(), channel.counts())).collect()
     }
-}
-
-/// Returns a server and its account, for a log line.
-fn described(server: &RemoteServer) -> String {
-    format!("{server} (as {})", server.signer.user())
 }
 
 impl ForwardSink for Forwarder {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pyzor_home::loggable::loggable_name;
 use pyzor_wire::MAX_DATAGRAM;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep_until;
@@ -34,7 +35,10 @@ pub(super) struct ServerTask {
 
 impl ServerTask {
     pub(super) fn new(channel: Arc<Channel>, listening: SocketAddr) -> Self {
-        let lines = ServerLines::new(channel.server.to_string(), channel.server.signer.user().to_owned());
+        let lines = ServerLines::new(
+            channel.server.to_string(),
+            loggable_name(channel.server.signer.user()).to_owned(),
+        );
         let phase = channel.phase.subscribe();
         Self { channel, phase, listening, connection: Connection::default(), look_up: None, lines }
     }

@@ -137,8 +137,8 @@ fn removed_servers_get_what_waits_and_others_keep_their_queues() {
     assert_eq!(
         lines,
         [
-            format!("Forwarding to {second_address} (as anonymous) begins"),
-            format!("Forwarding to {first_address} (as anonymous) ends")
+            format!("Forwarding to {second_address} (anonymous) begins"),
+            format!("Forwarding to {first_address} (anonymous) ends")
         ]
     );
     assert!(forwarder.replace(directory(&[second_address])).is_empty());
