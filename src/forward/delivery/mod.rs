@@ -3,6 +3,8 @@
 //! The task of the server asks [`Delivery::poll`] what to do, does it, and reports what came of it and what arrived.
 
 mod flight;
+mod observe;
+mod replies;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -13,12 +15,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pyzor_wire::op::Op;
-use pyzor_wire::reply_reader::ReceivedReply;
 use pyzor_wire::request_writer::{Signer, write_request};
 
 use self::flight::Flight;
 use self::tally::Tally;
-use super::{ForwardCounts, ForwardState, ForwardUnit};
+use super::{ForwardState, ForwardUnit};
 use crate::record::TallyKind;
 
 /// The most requests that wait for a reply.
@@ -266,84 +267,6 @@ impl Delivery {
         }
     }
 
-    /// A datagram from the server has arrived.
-    pub(super) fn received(&mut self, datagram: &[u8], now: Instant) {
-        let reply = ReceivedReply::parse(datagram);
-        // A server that cannot read a request replies without a thread.
-        if reply.is_none() && !datagram.starts_with(b"Code:") {
-            return;
-        }
-        let thread = reply.and_then(|reply| u16::try_from(reply.thread).ok());
-        let flight = thread.filter(|thread| *thread >= LOWEST_THREAD).and_then(|thread| self.take(thread));
-        if let (Some(flight), Some(reply)) = (flight, reply) {
-            let refused = self.tally.answered(&flight, reply.code, now);
-            self.events.extend(refused.map(Event::Refused));
-        }
-        self.heard(now);
-    }
-
-    /// Takes the request with this thread out of those under way.
-    fn take(&mut self, thread: u16) -> Option<Flight> {
-        let is_it = |flight: &Flight| flight.thread == thread;
-        if let Some(index) = self.in_flight.iter().position(is_it) {
-            return Some(self.in_flight.remove(index));
-        }
-        if let Some(index) = self.unanswered.iter().position(is_it) {
-            return Some(self.unanswered.remove(index));
-        }
-        self.again.iter().position(is_it).and_then(|index| self.again.remove(index))
-    }
-
-    /// The server is there.
-    fn heard(&mut self, now: Instant) {
-        self.silent_in_row = 0;
-        match self.state {
-            ForwardState::Untried => (self.state, self.since) = (ForwardState::Available, now),
-            ForwardState::Unavailable => {
-                self.events.push(Event::Back(now.saturating_duration_since(self.since)));
-                (self.state, self.since, self.not_before) = (ForwardState::CatchingUp, now, now);
-                if self.settings.retries > 0 {
-                    self.unanswered.sort_by_key(|flight| flight.first_sent);
-                    for mut flight in self.unanswered.drain(..) {
-                        flight.sendings = 0;
-                        self.again.push_back(flight);
-                    }
-                }
-                return;
-            }
-            ForwardState::Available | ForwardState::CatchingUp => {}
-        }
-        // It has answered others in the meantime. Without retries the wait for the rest goes on until the timeout.
-        if self.settings.retries > 0 {
-            self.unanswered.drain(..).for_each(|flight| self.tally.silent(&flight));
-        }
-    }
-
-    /// Finds the requests whose time has come to be silent.
-    fn expire(&mut self, now: Instant) {
-        let DeliverySettings { retries, timeout, .. } = self.settings;
-        let is_over =
-            |flight: &mut Flight| flight.repetition(retries).is_none() && now >= flight.deadline(timeout);
-        for flight in self.in_flight.extract_if(.., is_over) {
-            self.silent_in_row += 1;
-            if retries == 0 {
-                self.tally.silent(&flight);
-            } else {
-                self.unanswered.push(flight);
-            }
-        }
-        let is_too_old = |flight: &Flight| now >= flight.expiry(retries, timeout);
-        for flight in self.unanswered.extract_if(.., |flight| is_too_old(flight)) {
-            self.tally.silent(&flight);
-        }
-        while self.again.front().is_some_and(is_too_old) {
-            self.again.pop_front().iter().for_each(|flight| self.tally.silent(flight));
-        }
-        if self.silent_in_row >= SILENT_IN_ROW {
-            self.failed(format!("no reply to {} requests in a row", self.silent_in_row), now);
-        }
-    }
-
     /// Returns the time at which something is due without another event.
     fn next_time(&self, now: Instant) -> Option<Instant> {
         let DeliverySettings { retries, timeout, .. } = self.settings;
@@ -367,51 +290,6 @@ impl Delivery {
     /// Sets the longest wait for a reply.
     pub(super) fn set_timeout(&mut self, timeout: Duration) {
         self.settings.timeout = timeout;
-    }
-
-    /// Whether nothing is expected of the server any more.
-    pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.again.is_empty()
-    }
-
-    /// The state of the server.
-    pub(super) fn state(&self) -> ForwardState {
-        self.state
-    }
-
-    /// The time since when the server is in its state.
-    pub(super) fn since(&self) -> Instant {
-        self.since
-    }
-
-    /// The name of the account.
-    pub(super) fn user(&self) -> &str {
-        self.settings.signer.user()
-    }
-
-    /// The number of requests that wait for a reply.
-    pub(super) fn in_flight(&self) -> usize {
-        self.flights().count()
-    }
-
-    /// The reason why the server is unavailable.
-    pub(super) fn outage_reason(&self) -> Option<&str> {
-        (self.state == ForwardState::Unavailable).then_some(&*self.reason)
-    }
-
-    /// The code of the last refusal, if it was in the last minute.
-    pub(super) fn last_refusal(&self, now: Instant) -> Option<u16> {
-        self.tally.last_refusal(now)
-    }
-
-    /// Digests refused in the last minute.
-    pub(super) fn refused_recently(&self, now: Instant) -> u64 {
-        self.tally.refused_recently(now)
-    }
-
-    /// The counters, without dropped digests.
-    pub(super) fn counts(&self) -> &ForwardCounts {
-        self.tally.counts()
     }
 
     /// Takes what operators should know.

@@ -1,0 +1,89 @@
+//! What replies and their absence mean.
+
+use std::time::Instant;
+
+use pyzor_wire::reply_reader::ReceivedReply;
+
+use super::flight::Flight;
+use super::{Delivery, DeliverySettings, Event, LOWEST_THREAD, SILENT_IN_ROW};
+use crate::forward::ForwardState;
+
+impl Delivery {
+    /// A datagram from the server has arrived.
+    pub(in crate::forward) fn received(&mut self, datagram: &[u8], now: Instant) {
+        let reply = ReceivedReply::parse(datagram);
+        // A server that cannot read a request replies without a thread.
+        if reply.is_none() && !datagram.starts_with(b"Code:") {
+            return;
+        }
+        let thread = reply.and_then(|reply| u16::try_from(reply.thread).ok());
+        let flight = thread.filter(|thread| *thread >= LOWEST_THREAD).and_then(|thread| self.take(thread));
+        if let (Some(flight), Some(reply)) = (flight, reply) {
+            let refused = self.tally.answered(&flight, reply.code, now);
+            self.events.extend(refused.map(Event::Refused));
+        }
+        self.heard(now);
+    }
+
+    /// Takes the request with this thread out of those under way.
+    fn take(&mut self, thread: u16) -> Option<Flight> {
+        let is_it = |flight: &Flight| flight.thread == thread;
+        if let Some(index) = self.in_flight.iter().position(is_it) {
+            return Some(self.in_flight.remove(index));
+        }
+        if let Some(index) = self.unanswered.iter().position(is_it) {
+            return Some(self.unanswered.remove(index));
+        }
+        self.again.iter().position(is_it).and_then(|index| self.again.remove(index))
+    }
+
+    /// The server is there.
+    fn heard(&mut self, now: Instant) {
+        self.silent_in_row = 0;
+        match self.state {
+            ForwardState::Untried => (self.state, self.since) = (ForwardState::Available, now),
+            ForwardState::Unavailable => {
+                self.events.push(Event::Back(now.saturating_duration_since(self.since)));
+                (self.state, self.since, self.not_before) = (ForwardState::CatchingUp, now, now);
+                if self.settings.retries > 0 {
+                    self.unanswered.sort_by_key(|flight| flight.first_sent);
+                    for mut flight in self.unanswered.drain(..) {
+                        flight.sendings = 0;
+                        self.again.push_back(flight);
+                    }
+                }
+                return;
+            }
+            ForwardState::Available | ForwardState::CatchingUp => {}
+        }
+        // It has answered others in the meantime. Without retries the wait for the rest goes on until the timeout.
+        if self.settings.retries > 0 {
+            self.unanswered.drain(..).for_each(|flight| self.tally.silent(&flight));
+        }
+    }
+
+    /// Finds the requests whose time has come to be silent.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let DeliverySettings { retries, timeout, .. } = self.settings;
+        let is_over =
+            |flight: &mut Flight| flight.repetition(retries).is_none() && now >= flight.deadline(timeout);
+        for flight in self.in_flight.extract_if(.., is_over) {
+            self.silent_in_row += 1;
+            if retries == 0 {
+                self.tally.silent(&flight);
+            } else {
+                self.unanswered.push(flight);
+            }
+        }
+        let is_too_old = |flight: &Flight| now >= flight.expiry(retries, timeout);
+        for flight in self.unanswered.extract_if(.., |flight| is_too_old(flight)) {
+            self.tally.silent(&flight);
+        }
+        while self.again.front().is_some_and(is_too_old) {
+            self.again.pop_front().iter().for_each(|flight| self.tally.silent(flight));
+        }
+        if self.silent_in_row >= SILENT_IN_ROW {
+            self.failed(format!("no reply to {} requests in a row", self.silent_in_row), now);
+        }
+    }
+}
