@@ -69,7 +69,7 @@ fn check_request(id: ForwardId, input: &mut FuzzInput<'_>) {
     write_request(&mut written, op, &digests, Some(&id), 1024, &Signer::anonymous(), input.number());
     let mut parser = HeaderParser::default();
     let request = Request::new(parser.parse(&written));
-    assert_eq!(request.forward_id.and_then(ForwardId::parse), Some(id));
+    assert_eq!(request.forward_id().and_then(ForwardId::parse), Some(id));
     assert_eq!(request.has_form_of_forwarder(), !digests.is_empty());
     let read: Option<Vec<Digest>> = request.digests().map(Digest::from_hex).collect();
     assert_eq!(read.as_ref(), Some(&digests));

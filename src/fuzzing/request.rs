@@ -24,7 +24,7 @@ pub(super) fn target(bytes: &[u8]) {
     assert_eq!(request.version, model.first("pv"));
     assert_eq!(request.time, model.first("time"));
     assert_eq!(request.signature, model.first("sig"));
-    assert_eq!(request.forward_id, model.first("forward-id"));
+    assert_eq!(request.forward_id(), model.first("forward-id"));
     assert_eq!(request.is_reply, model.first("code").or(model.first("diag")).is_some());
     assert_eq!(request.digests().collect::<Vec<_>>(), model.all("op-digest").collect::<Vec<_>>());
     let mut names = model.fields.iter().map(|(name, _)| name.to_ascii_lowercase());

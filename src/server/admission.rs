@@ -30,6 +30,9 @@ pub(super) struct AdmissionControl {
     pub(super) replays: Option<ReplayGuard>,
     /// The ids of forwarded requests, and what is gathered to be forwarded.
     pub(super) forwarding: Forwarding,
+    /// The marks of the count admitted last. Not a part of the answer, because most requests are no counts, and marks are
+    /// large.
+    pub(super) marks: RequestMarks,
 }
 
 /// The marks of a counted request that need its outcome.
@@ -44,8 +47,8 @@ pub(super) struct RequestMarks {
 /// The answer of admission to a request that the handler has decided on.
 #[derive(Debug)]
 pub(super) enum RequestAdmission {
-    /// Take the step.
-    Admitted(RequestMarks),
+    /// Take the step. If it is a count, [`AdmissionControl::marks`] has its marks.
+    Admitted,
     /// A copy of a request that has been counted: reply with this outcome.
     AlreadyCounted(Op, Result<(), Refusal>),
     /// Beyond a rate limit: no reply. Or a copy of a request in flight, which is replied to when that finishes.
@@ -74,11 +77,10 @@ impl Server {
             if self.debugging {
                 work::log_decided(&decision, peer);
             }
-            let (step, marks) = match self.admission.admit_request(source, &decision, reply_to, &self.stats) {
-                RequestAdmission::Admitted(marks) => (decision.step, marks),
+            let step = match self.admission.admit_request(source, &decision, reply_to, &self.stats) {
+                RequestAdmission::Admitted => decision.step,
                 RequestAdmission::AlreadyCounted(op, outcome) => {
-                    let done = NextStep::Answer(op, Answer::Done);
-                    (outcome.map_or_else(NextStep::Refuse, |()| done), RequestMarks::default())
+                    outcome.map_or_else(NextStep::Refuse, |()| NextStep::Answer(op, Answer::Done))
                 }
                 RequestAdmission::Dropped => continue,
             };
@@ -97,8 +99,9 @@ impl Server {
                 }
                 NextStep::Count(op, kind, digests) => {
                     work.count(reply_to, request, op, kind, digests, self.replies.usage.enabled());
+                    let marks = &self.admission.marks;
                     if marks.replay.is_some() || marks.forward.is_some() {
-                        work.mark(marks);
+                        work.mark(*marks);
                     }
                 }
             }
@@ -156,16 +159,14 @@ impl AdmissionControl {
                 {
                     return admission;
                 }
-                let mut admission = self.admit_signed(op, request, reply_to, stats);
-                if let RequestAdmission::Admitted(marks) = &mut admission {
+                let admission = self.admit_signed(op, request, reply_to, stats);
+                if let RequestAdmission::Admitted = admission {
                     let peer = reply_to.peer.ip();
-                    marks.forward = self.forwarding.admit(received, request, kind, digests.len(), peer);
+                    self.marks.forward = self.forwarding.admit(received, request, kind, digests.len(), peer);
                 }
                 admission
             }
-            NextStep::Refuse(_) | NextStep::Answer(..) | NextStep::LookUp(..) => {
-                RequestAdmission::Admitted(RequestMarks::default())
-            }
+            NextStep::Refuse(_) | NextStep::Answer(..) | NextStep::LookUp(..) => RequestAdmission::Admitted,
         }
     }
 
@@ -202,12 +203,13 @@ impl AdmissionControl {
         reply_to: ReplyTo,
         stats: &ServerStats,
     ) -> RequestAdmission {
-        let unmarked = RequestAdmission::Admitted(RequestMarks::default());
-        let Some(replays) = &mut self.replays else { return unmarked };
-        let Some(mark) = ReplayMark::of(request) else { return unmarked };
+        self.marks.replay = None;
+        let Some(replays) = &mut self.replays else { return RequestAdmission::Admitted };
+        let Some(mark) = ReplayMark::of(request) else { return RequestAdmission::Admitted };
         match replays.check(mark, reply_to) {
             ReplayStatus::New => {
-                RequestAdmission::Admitted(RequestMarks { replay: Some(mark), ..RequestMarks::default() })
+                self.marks.replay = Some(mark);
+                RequestAdmission::Admitted
             }
             ReplayStatus::Counted => {
                 stats.replays.add(1);

@@ -32,7 +32,7 @@ pub(super) struct ReceivedId {
 impl ReceivedId {
     /// Returns the id of a request; none without one, or if it is malformed.
     pub(super) fn of(request: &Request<'_>, op: Op, digests: &[Digest]) -> Option<Self> {
-        let id = ForwardId::parse(request.forward_id?)?;
+        let id = ForwardId::parse(request.forward_id()?)?;
         Some(Self { id, key: id.key(op, digests) })
     }
 }

@@ -33,7 +33,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, error};
 
-use self::admission::AdmissionControl;
+use self::admission::{AdmissionControl, RequestMarks};
 use self::forwarding::Forwarding;
 use self::inbox::RequestInbox;
 use self::replay::ReplayGuard;
@@ -164,6 +164,7 @@ impl Server {
                 gate,
                 replays: replay_guard.map(ReplayGuard::new),
                 forwarding: Forwarding::new(forward, origin, forward_from),
+                marks: RequestMarks::default(),
             },
             replies: Replies {
                 outbox: ReplyOutbox::default(),

@@ -81,7 +81,7 @@ pub(super) struct FinishedRequest<'a> {
     pub(super) thread: &'a [u8],
     pub(super) outcome: Result<Answer, Refusal>,
     pub(super) usage: Option<UsageFields<'a>>,
-    pub(super) marks: Option<RequestMarks>,
+    pub(super) marks: Option<&'a RequestMarks>,
     /// The digests of a report or a whitelisting.
     pub(super) counted: Option<CountedDigests<'a>>,
 }
@@ -278,7 +278,7 @@ impl EngineWork {
                 thread: &self.text[request.thread.clone()],
                 outcome,
                 usage,
-                marks: marks.next_if(|(marked, _)| *marked == index).map(|(_, marks)| *marks),
+                marks: marks.next_if(|(marked, _)| *marked == index).map(|(_, marks)| marks),
                 counted: counted_digests,
             }
         })

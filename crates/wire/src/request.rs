@@ -22,8 +22,6 @@ pub struct Request<'a> {
     pub time: Option<&'a [u8]>,
     /// The signature, as text.
     pub signature: Option<&'a [u8]>,
-    /// The id of a request that another server has forwarded, as text.
-    pub forward_id: Option<&'a [u8]>,
     /// Whether the datagram is itself a reply: it has a code or a diagnosis.
     pub is_reply: bool,
 }
@@ -31,8 +29,8 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// Returns the known fields of a message.
     pub fn new(message: ParsedMessage<'a>) -> Self {
-        let (mut op, mut thread, mut version, mut user, mut time, mut signature, mut forward_id) =
-            (None, None, None, None, None, None, None);
+        let (mut op, mut thread, mut version, mut user, mut time, mut signature) =
+            (None, None, None, None, None, None);
         let mut is_reply = false;
         for field in message.fields() {
             let known = match field.name.len() {
@@ -42,7 +40,6 @@ impl<'a> Request<'a> {
                 4 if field.name.eq_ignore_ascii_case(b"User") => &mut user,
                 4 if field.name.eq_ignore_ascii_case(b"Time") => &mut time,
                 6 if field.name.eq_ignore_ascii_case(b"Thread") => &mut thread,
-                10 if field.name.eq_ignore_ascii_case(FORWARD_ID.as_bytes()) => &mut forward_id,
                 4 if field.name.eq_ignore_ascii_case(b"Code") || field.name.eq_ignore_ascii_case(b"Diag") => {
                     is_reply = true;
                     continue;
@@ -59,7 +56,6 @@ impl<'a> Request<'a> {
             user: user.unwrap_or_default(),
             time,
             signature,
-            forward_id,
             is_reply,
         }
     }
@@ -75,6 +71,13 @@ impl<'a> Request<'a> {
             .fields()
             .filter(|field| field.name.eq_ignore_ascii_case(b"Op-Digest"))
             .map(|field| field.value)
+    }
+
+    /// The id of a request that another server has forwarded, as text. Looked for only when it is needed, because few
+    /// requests have one.
+    pub fn forward_id(&self) -> Option<&'a [u8]> {
+        let is_id = |name: &[u8]| name.eq_ignore_ascii_case(FORWARD_ID.as_bytes());
+        self.message.fields().find(|field| is_id(field.name)).map(|field| field.value)
     }
 
     /// Whether `Op-Spec` comes before the first digest, as in requests of the established server. Its client puts it
@@ -121,7 +124,7 @@ mod tests {
         assert!(!form(b"Op: report\nOp-Digest: a\n"));
         let mut parser = HeaderParser::default();
         let request = Request::new(parser.parse(b"forward-id: a-1-2\nForward-Id: b\n"));
-        assert_eq!(request.forward_id, Some(&b"a-1-2"[..]));
+        assert_eq!(request.forward_id(), Some(&b"a-1-2"[..]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::super::admission::{AdmissionControl, RequestAdmission};
+use super::super::admission::{AdmissionControl, RequestAdmission, RequestMarks};
 use super::super::forwarding::Forwarding;
 use super::super::work::EngineWork;
 use super::NOW;
@@ -132,7 +132,8 @@ pub(crate) fn target(bytes: &[u8]) {
     let sink = Arc::new(KeepingSink::default());
     let shared: Arc<dyn ForwardSink> = Arc::clone(&sink) as _;
     let forwarding = Forwarding::new(Some(shared), Some(sink.origin()), ForwardFrom::default());
-    let mut admission = AdmissionControl { gate: None, replays: None, forwarding };
+    let mut admission =
+        AdmissionControl { gate: None, replays: None, forwarding, marks: RequestMarks::default() };
     let broken = BTreeMap::from([(Digest::from_bytes([BROKEN; 20]), StorageError::Damaged)]);
     let engine = MemoryEngine::new(BTreeMap::new(), i64::MAX, broken);
     let mut known = HashMap::new();
@@ -194,9 +195,9 @@ fn admit(
             *copies += 1;
             false
         }
-        (RequestAdmission::Admitted(marks), None) => {
+        (RequestAdmission::Admitted, None) => {
             work.count(reply_to, &decision.request, sent.op, sent.kind, &sent.digests, false);
-            work.mark(marks);
+            work.mark(admission.marks);
             if let Some(id) = sent.id {
                 assert_ne!(id.origin, ForwardOrigin::from_number(OWN), "{shown}");
                 known.insert(sent.key(id), Known::InFlight { copies: 0 });
