@@ -86,6 +86,11 @@ impl Batcher {
         oldest.map(|since| since + self.delay)
     }
 
+    /// The number of digests that wait.
+    pub(super) fn pending(&self) -> u64 {
+        (self.reports.digests.len() + self.whitelists.digests.len()) as u64
+    }
+
     fn partial(&mut self, kind: TallyKind) -> &mut PartialUnit {
         match kind {
             TallyKind::Report => &mut self.reports,

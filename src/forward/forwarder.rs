@@ -109,7 +109,12 @@ impl Forwarder {
     /// Returns the state of each server, in the order of the servers file.
     pub(crate) fn status(&self) -> Vec<ForwardStatus> {
         let now = Instant::now();
-        self.intake.channels().iter().map(|channel| channel.status(now)).collect()
+        let pending = self.intake.pending();
+        let status = |channel: &Arc<Channel>| {
+            let status = channel.status(now);
+            ForwardStatus { queued: status.queued + pending, ..status }
+        };
+        self.intake.channels().iter().map(status).collect()
     }
 
     /// Returns the counters of each server.

@@ -86,6 +86,11 @@ impl Intake {
         replace(&mut state.channels)
     }
 
+    /// The number of digests that wait for a request to be filled.
+    pub(super) fn pending(&self) -> u64 {
+        self.lock().batcher.pending()
+    }
+
     /// Returns the servers.
     pub(super) fn channels(&self) -> Vec<Arc<Channel>> {
         self.lock().channels.clone()

@@ -146,6 +146,9 @@ impl ServerTask {
             Err(reason) => return self.channel.delivery().failed(reason, now),
         };
         self.lines.own_addresses(&own);
+        if usable.is_empty() && own.is_empty() {
+            return self.channel.delivery().failed("its name has no address".to_owned(), now);
+        }
         let is_own = usable.is_empty();
         let is_changed = self.connection.set_addresses(usable);
         let mut delivery = self.channel.delivery();
@@ -153,7 +156,11 @@ impl ServerTask {
         if is_own {
             self.connection.close();
             self.channel.set_address(None);
-            return delivery.failed("its address is that of this server itself".to_owned(), now);
+            delivery.is_own(now);
+        }
+        self.channel.queue().refuse(is_own);
+        if is_own {
+            return;
         }
         if !self.connection.is_open() && delivery.state() != ForwardState::Unavailable {
             let mut outcome = Ok(());

@@ -22,6 +22,8 @@ pub(super) struct UnitQueue {
     is_awaited: bool,
     /// Whether the task has ended: nothing is taken any more.
     is_closed: bool,
+    /// Whether the server is this one, which has counted everything: nothing is taken.
+    is_refused: bool,
 }
 
 impl UnitQueue {
@@ -36,6 +38,7 @@ impl UnitQueue {
             unreported: 0,
             is_awaited: false,
             is_closed: false,
+            is_refused: false,
         }
     }
 
@@ -43,6 +46,9 @@ impl UnitQueue {
     /// same request. An empty queue takes any request. Returns whether the task must be woken.
     pub(super) fn push(&mut self, unit: &Arc<ForwardUnit>, now: Instant) -> bool {
         let digests = unit.digests.len();
+        if self.is_refused {
+            return false;
+        }
         if self.is_closed {
             self.dropped += digests as u64;
             return false;
@@ -56,6 +62,15 @@ impl UnitQueue {
         self.digests += digests;
         self.units.push_back(Arc::clone(unit));
         std::mem::take(&mut self.is_awaited)
+    }
+
+    /// Whether nothing is taken from now on, because this server itself would get it. What waits is removed.
+    pub(super) fn refuse(&mut self, is_refused: bool) {
+        self.is_refused = is_refused;
+        if is_refused {
+            self.units.clear();
+            self.digests = 0;
+        }
     }
 
     /// Takes the oldest request out. If there is none, the next call of [`UnitQueue::push`] wakes the task.
@@ -136,6 +151,16 @@ mod tests {
         assert!(queue.pop().is_some() && queue.pop().is_none());
         assert!(queue.push(&unit(1, 1), now));
         assert!(!queue.push(&unit(2, 1), now));
+    }
+
+    #[test]
+    fn nothing_is_queued_or_dropped_for_this_server_itself() {
+        let now = Instant::now();
+        let mut queue = UnitQueue::new(10);
+        queue.push(&unit(0, 10), now);
+        queue.refuse(true);
+        queue.push(&unit(1, 10), now);
+        assert_eq!((queue.digests(), queue.dropped(), queue.close()), (0, 0, 0));
     }
 
     #[test]

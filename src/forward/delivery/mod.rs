@@ -93,7 +93,7 @@ pub(super) struct Delivery {
     addresses: usize,
     /// Requests that wait for a reply.
     in_flight: Vec<Flight>,
-    /// Requests of which nothing is expected any more, unless the server was unavailable and comes back.
+    /// Requests that were under way when the server became unavailable.
     unanswered: Vec<Flight>,
     /// Requests that are sent again after an outage.
     again: VecDeque<Flight>,
@@ -258,6 +258,14 @@ impl Delivery {
         self.events.push(Event::Gone(reason.clone()));
         self.reason = reason;
     }
+    /// All addresses of the server are those of this server itself. Nothing is sent until its name is resolved otherwise.
+    pub(super) fn is_own(&mut self, now: Instant) {
+        if self.state != ForwardState::Unavailable {
+            (self.state, self.since, self.next_ping) = (ForwardState::Unavailable, now, now + PING_PAUSE);
+        }
+        self.reason = "its address is that of this server itself".to_owned();
+    }
+
     /// The name was resolved to this number of addresses. `is_changed`: they are not those that were known, so that an
     /// unavailable server is tried at once.
     pub(super) fn resolved(&mut self, addresses: usize, is_changed: bool, now: Instant) {

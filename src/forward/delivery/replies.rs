@@ -52,13 +52,8 @@ impl Delivery {
                         self.again.push_back(flight);
                     }
                 }
-                return;
             }
             ForwardState::Available | ForwardState::CatchingUp => {}
-        }
-        // It has answered others in the meantime. Without retries the wait for the rest goes on until the timeout.
-        if self.settings.retries > 0 {
-            self.unanswered.drain(..).for_each(|flight| self.tally.silent(&flight));
         }
     }
 
@@ -66,13 +61,14 @@ impl Delivery {
     pub(super) fn expire(&mut self, now: Instant) {
         let DeliverySettings { retries, timeout, .. } = self.settings;
         let is_over =
-            |flight: &mut Flight| flight.repetition(retries).is_none() && now >= flight.deadline(timeout);
-        for flight in self.in_flight.extract_if(.., is_over) {
+            |flight: &Flight| flight.repetition(retries).is_none() && now >= flight.deadline(timeout);
+        while let Some(index) = self.in_flight.iter().position(is_over) {
+            let flight = self.in_flight.remove(index);
+            self.tally.silent(&flight);
             self.silent_in_row += 1;
-            if retries == 0 {
-                self.tally.silent(&flight);
-            } else {
-                self.unanswered.push(flight);
+            if self.silent_in_row >= SILENT_IN_ROW {
+                // The other requests under way are kept: with retries they are sent again after the outage.
+                self.failed(format!("no reply to {SILENT_IN_ROW} requests in a row"), now);
             }
         }
         let is_too_old = |flight: &Flight| now >= flight.expiry(retries, timeout);
@@ -81,9 +77,6 @@ impl Delivery {
         }
         while self.again.front().is_some_and(is_too_old) {
             self.again.pop_front().iter().for_each(|flight| self.tally.silent(flight));
-        }
-        if self.silent_in_row >= SILENT_IN_ROW {
-            self.failed(format!("no reply to {} requests in a row", self.silent_in_row), now);
         }
     }
 }

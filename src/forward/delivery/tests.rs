@@ -142,6 +142,35 @@ fn retries_are_the_same_bytes_after_growing_pauses() {
 }
 
 #[test]
+fn silence_is_declared_after_the_last_repetition() {
+    let mut bench = Bench::with_units(1, 1);
+    bench.send();
+    assert_eq!(bench.after(Duration::from_secs(1)).send().len(), 1);
+    bench.after(Duration::from_millis(4_999)).send();
+    assert_eq!(bench.counts(), (1, 1, 0, 0));
+    bench.after(Duration::from_millis(1)).send();
+    assert_eq!((bench.counts(), bench.delivery.in_flight()), ((1, 1, 0, 10), 0));
+}
+
+#[test]
+fn burst_that_gets_no_reply_is_sent_again_after_the_outage_except_for_three_requests() {
+    let mut bench = Bench::with_units(1, 20);
+    let first = bench.send();
+    bench.after(Duration::from_secs(1)).send();
+    assert_eq!(bench.after(Duration::from_secs(5)).send(), [""; 0]);
+    assert_eq!((bench.delivery.state(), bench.counts()), (ForwardState::Unavailable, (20, 20, 0, 30)));
+    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    let mut again = Vec::new();
+    for _ in 0..40 {
+        again.extend(bench.send());
+        bench.after(Duration::from_millis(10));
+    }
+    assert_eq!(again, first[3..]);
+    again.iter().for_each(|request| bench.reply(request, 200));
+    assert_eq!(bench.counts(), (20, 37, 170, 30));
+}
+
+#[test]
 fn three_silent_requests_in_a_row_begin_an_outage_and_any_reply_ends_it() {
     for reply in
         ["Code: 403\nThread: 7\n\n", "Code: 400\nDiag: x\nThread: \n\n", "Code: 200\nThread: 65000\n\n"]
@@ -161,7 +190,7 @@ fn three_silent_requests_in_a_row_begin_an_outage_and_any_reply_ends_it() {
         let events = bench.delivery.take_events();
         assert_eq!(
             events,
-            [Event::Gone("no reply to 32 requests in a row".to_owned()), Event::Back(Duration::from_secs(6))]
+            [Event::Gone("no reply to 3 requests in a row".to_owned()), Event::Back(Duration::from_secs(6))]
         );
         assert_eq!(bench.counts(), (32, 0, 0, 320));
     }

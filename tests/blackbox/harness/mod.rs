@@ -38,7 +38,7 @@ pub(crate) use database::Database;
 pub(crate) use established::Client;
 pub(crate) use fifo::fifo;
 pub(crate) use forger::Forger;
-pub(crate) use forwarding::{Forwarding, lines};
+pub(crate) use forwarding::lines;
 pub(crate) use home::Home;
 pub(crate) use http::{HttpResponse, exchange, http_connect, http_get, http_get_local};
 pub(crate) use ledger::{Ledger, digest};
