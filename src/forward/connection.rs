@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdSocket};
+use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
@@ -20,6 +21,10 @@ pub(super) struct Connection {
     /// The position of the address in use.
     index: usize,
     socket: Option<UdpSocket>,
+    /// The socket before it, to which replies may still come.
+    previous: Option<UdpSocket>,
+    /// The time at which `socket` was opened.
+    opened: Option<Instant>,
 }
 
 impl Connection {
@@ -57,9 +62,23 @@ impl Connection {
         self.index + 1 >= self.addresses.len()
     }
 
-    /// Closes the socket.
+    /// Closes the sockets.
     pub(super) fn close(&mut self) {
-        self.socket = None;
+        (self.socket, self.previous) = (None, None);
+    }
+
+    /// Connects to the next address if the one in use has had its time: `timeout`, or less if the outage began later and
+    /// there are other addresses. A new socket for each ping would miss the replies of a slow server.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Connection::connect_to_next`].
+    pub(super) fn renew(&mut self, now: Instant, timeout: Duration, outage: Instant) -> io::Result<()> {
+        let opened = self.opened.filter(|_| self.socket.is_some());
+        let is_current = opened.is_some_and(|opened| {
+            now.saturating_duration_since(opened) < timeout && (self.addresses.len() < 2 || opened >= outage)
+        });
+        if is_current { Ok(()) } else { self.connect_to_next() }
     }
 
     /// Connects a new socket to the next address, from a port that is chosen anew.
@@ -68,7 +87,9 @@ impl Connection {
     ///
     /// There is no address, or the system has no socket or no route to it.
     pub(super) fn connect_to_next(&mut self) -> io::Result<()> {
-        self.socket = None;
+        if let Some(socket) = self.socket.take() {
+            self.previous = Some(socket);
+        }
         if self.addresses.is_empty() {
             return Err(io::Error::other("it has no address"));
         }
@@ -78,6 +99,7 @@ impl Connection {
         socket.connect(address)?;
         socket.set_nonblocking(true)?;
         self.socket = Some(UdpSocket::from_std(socket)?);
+        self.opened = Some(Instant::now());
         Ok(())
     }
 
@@ -94,13 +116,10 @@ impl Connection {
 
     /// Waits until something arrives. Never returns without a socket.
     pub(super) async fn arrival(&self) {
-        if let Some(socket) = &self.socket
-            && socket.ready(ARRIVALS).await.is_ok()
-        {
-            return;
+        tokio::select! {
+            () = arrival_at(self.socket.as_ref()) => {}
+            () = arrival_at(self.previous.as_ref()) => {}
         }
-        // The second case is the end of the runtime.
-        std::future::pending::<()>().await;
     }
 
     /// Receives a datagram, without waiting. Returns its length.
@@ -108,18 +127,41 @@ impl Connection {
     /// # Errors
     ///
     /// Nothing has arrived, or an earlier datagram has met an ICMP error.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(socket) = &self.socket else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let mut receive = |interest| {
-            socket.try_io(interest, || {
-                let (length, _) = rustix::net::recv(socket, &mut *buffer, RecvFlags::empty())?;
-                Ok(length)
-            })
-        };
-        // Each is forgotten by itself: tokio takes no combination of the two here.
-        match receive(Interest::READABLE) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => receive(Interest::ERROR),
-            received => received,
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let nothing = || Err(io::ErrorKind::WouldBlock.into());
+        if let Some(previous) = &self.previous {
+            match receive_from(previous, buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // The address is not in use any more.
+                Err(_) => self.previous = None,
+                received => return received,
+            }
         }
+        self.socket.as_ref().map_or_else(nothing, |socket| receive_from(socket, buffer))
+    }
+}
+
+/// Waits until something arrives at a socket. Never returns without one.
+async fn arrival_at(socket: Option<&UdpSocket>) {
+    if let Some(socket) = socket
+        && socket.ready(ARRIVALS).await.is_ok()
+    {
+        return;
+    }
+    // The second case is the end of the runtime.
+    std::future::pending::<()>().await;
+}
+
+fn receive_from(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut receive = |interest| {
+        socket.try_io(interest, || {
+            let (length, _) = rustix::net::recv(socket, &mut *buffer, RecvFlags::empty())?;
+            Ok(length)
+        })
+    };
+    // Each is forgotten by itself: tokio takes no combination of the two here.
+    match receive(Interest::READABLE) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => receive(Interest::ERROR),
+        received => received,
     }
 }

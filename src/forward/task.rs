@@ -47,6 +47,8 @@ impl ServerTask {
     pub(super) async fn run(mut self) {
         self.look_up();
         loop {
+            // First, because replies may have waited while the process was stopped: they are not silence.
+            self.receive();
             let wake_up = self.act();
             self.report();
             if self.is_finished() {
@@ -58,7 +60,7 @@ impl ServerTask {
             };
             let wake_up = wake_up.into_iter().chain(by).min();
             tokio::select! {
-                () = self.connection.arrival() => self.receive(),
+                () = self.connection.arrival() => {}
                 answer = answer(&mut self.look_up) => self.take_addresses(answer),
                 () = self.channel.wake.notified() => {}
                 Ok(()) = self.phase.changed() => self.begin_phase(),
@@ -75,7 +77,10 @@ impl ServerTask {
         let (mut now, time) = (Instant::now(), Timestamp::now().seconds());
         let channel = Arc::clone(&self.channel);
         let mut delivery = channel.delivery();
+        delivery.catch_up(|| channel.queue().requests());
+        let timeout = delivery.timeout();
         loop {
+            let since = delivery.since();
             let is_open = self.connection.is_open();
             match delivery.poll(now, time, is_open, || channel.queue().pop()) {
                 Step::Wait(until) => return until,
@@ -96,8 +101,10 @@ impl ServerTask {
                 }
                 Step::Ping(datagram) => {
                     let is_last = self.connection.is_at_last();
-                    let outcome =
-                        self.connection.connect_to_next().and_then(|()| self.connection.send(datagram));
+                    let outcome = self
+                        .connection
+                        .renew(now, timeout, since)
+                        .and_then(|()| self.connection.send(datagram));
                     channel.set_address(self.connection.address());
                     if let Err(error) = outcome {
                         // Without an address the reason is that of the look-up.
@@ -114,8 +121,9 @@ impl ServerTask {
     }
 
     /// Takes what has arrived.
-    fn receive(&self) {
-        let mut delivery = self.channel.delivery();
+    fn receive(&mut self) {
+        let channel = Arc::clone(&self.channel);
+        let mut delivery = channel.delivery();
         let now = Instant::now();
         let mut buffer = [0; MAX_DATAGRAM];
         for _ in 0..RECEIVED_AT_ONCE {

@@ -94,6 +94,11 @@ impl UnitQueue {
         self.digests as u64
     }
 
+    /// The requests that wait.
+    pub(super) fn requests(&self) -> usize {
+        self.units.len()
+    }
+
     /// The most digests that wait.
     pub(super) fn limit(&self) -> usize {
         self.limit

@@ -105,6 +105,8 @@ pub(super) struct Delivery {
     next_ping: Instant,
     /// Nothing is sent before this time.
     not_before: Instant,
+    /// The number of queued requests to which the rate applies, while catching up; none: not known yet.
+    backlog: Option<usize>,
     /// Whether the queue is emptied without regard to the rate.
     is_stopping: bool,
     tally: Tally,
@@ -129,6 +131,7 @@ impl Delivery {
             last_ping: None,
             next_ping: now,
             not_before: now,
+            backlog: None,
             is_stopping: false,
             tally: Tally::default(),
             events: Vec::new(),
@@ -168,11 +171,16 @@ impl Delivery {
             self.prepared = Some(self.in_flight.remove(index));
             return true;
         }
-        if self.in_flight.len() >= WINDOW {
+        // Silent requests keep their places until a reply comes: an outage costs no more than one window.
+        if self.in_flight.len() + self.silent_in_row as usize >= WINDOW {
             return false;
         }
         self.prepared = self.again.pop_front();
         if self.prepared.is_none() {
+            if self.state == ForwardState::CatchingUp && self.backlog == Some(0) {
+                (self.state, self.since) = (ForwardState::Available, now);
+            }
+            self.backlog = self.backlog.map(|backlog| backlog.saturating_sub(1));
             self.prepared = next().map(|unit| self.flight(unit, now, time));
         }
         if self.prepared.is_none() && self.state == ForwardState::CatchingUp {
@@ -206,6 +214,14 @@ impl Delivery {
 
     fn flights(&self) -> impl Iterator<Item = &Flight> {
         self.in_flight.iter().chain(&self.unanswered).chain(&self.again)
+    }
+
+    /// Tells how many requests are queued, if an outage has just ended: the rate applies to these, and not to those that
+    /// are queued later.
+    pub(super) fn catch_up(&mut self, queued: impl FnOnce() -> usize) {
+        if self.state == ForwardState::CatchingUp && self.backlog.is_none() {
+            self.backlog = Some(queued());
+        }
     }
 
     /// The request of the last [`Step::Send`] has left.
@@ -267,11 +283,12 @@ impl Delivery {
     }
 
     /// The name was resolved to this number of addresses. `is_changed`: they are not those that were known, so that an
-    /// unavailable server is tried at once.
+    /// unavailable server is tried as soon as the pause between pings permits.
     pub(super) fn resolved(&mut self, addresses: usize, is_changed: bool, now: Instant) {
         self.addresses = addresses;
         if is_changed {
-            self.next_ping = now;
+            // Not more often, because a name may have other addresses each time.
+            self.next_ping = self.last_ping.map_or(now, |last| (last + PING_PAUSE).max(now));
         }
     }
 

@@ -1,6 +1,6 @@
 //! What operators and the task see of delivery.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Delivery;
 use crate::forward::ForwardState;
@@ -20,6 +20,11 @@ impl Delivery {
     /// The time since when the server is in its state.
     pub(in crate::forward) fn since(&self) -> Instant {
         self.since
+    }
+
+    /// The longest wait for a reply.
+    pub(in crate::forward) fn timeout(&self) -> Duration {
+        self.settings.timeout
     }
 
     /// The name of the account.

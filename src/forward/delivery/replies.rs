@@ -17,10 +17,17 @@ impl Delivery {
             return;
         }
         let thread = reply.and_then(|reply| u16::try_from(reply.thread).ok());
-        let flight = thread.filter(|thread| *thread >= LOWEST_THREAD).and_then(|thread| self.take(thread));
-        if let (Some(flight), Some(reply)) = (flight, reply) {
-            let refused = self.tally.answered(&flight, reply.code, now);
-            self.events.extend(refused.map(Event::Refused));
+        match (thread.filter(|thread| *thread >= LOWEST_THREAD), reply) {
+            (Some(thread), Some(reply)) => {
+                if let Some(flight) = self.take(thread) {
+                    let refused = self.tally.answered(&flight, reply.code, now);
+                    self.events.extend(refused.map(Event::Refused));
+                }
+            }
+            // During an outage, it is the reply to a ping.
+            _ if self.state == ForwardState::Unavailable => {}
+            // A refusal of a request that is not known, because the server could not read its thread.
+            _ => self.events.extend(code_without_thread(datagram).map(Event::Refused)),
         }
         self.heard(now);
     }
@@ -45,6 +52,7 @@ impl Delivery {
             ForwardState::Unavailable => {
                 self.events.push(Event::Back(now.saturating_duration_since(self.since)));
                 (self.state, self.since, self.not_before) = (ForwardState::CatchingUp, now, now);
+                self.backlog = None;
                 if self.settings.retries > 0 {
                     self.unanswered.sort_by_key(|flight| flight.first_sent);
                     for mut flight in self.unanswered.drain(..) {
@@ -79,4 +87,11 @@ impl Delivery {
             self.again.pop_front().iter().for_each(|flight| self.tally.silent(flight));
         }
     }
+}
+
+/// Returns the code of a reply that begins with one and has no usable thread, unless it is a success.
+fn code_without_thread(datagram: &[u8]) -> Option<u16> {
+    let line = datagram.split(|byte| *byte == b'\n').next()?;
+    let code = std::str::from_utf8(line.strip_prefix(b"Code:")?).ok()?.trim().parse().ok()?;
+    (code != 200).then_some(code)
 }

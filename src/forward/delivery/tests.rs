@@ -38,6 +38,7 @@ impl Bench {
     /// Sends what can be sent; returns the datagrams, pings included.
     fn send(&mut self) -> Vec<String> {
         let mut sent = Vec::new();
+        self.delivery.catch_up(|| self.queue.len());
         loop {
             match self.delivery.poll(self.now, TIME, true, || self.queue.pop_front()) {
                 Step::Send(datagram) => {
@@ -317,7 +318,45 @@ fn servers_with_other_addresses_are_pinged_at_once_but_not_more_often() {
     bench.fail();
     assert_eq!(bench.wait(), Some(PING_PAUSE));
     bench.delivery.resolved(2, true, bench.now);
-    assert!(is_ping(&bench.send()[0]));
+    assert_eq!(bench.wait(), Some(PING_PAUSE));
+}
+
+#[test]
+fn rate_applies_to_what_was_queued_during_the_outage_only() {
+    let mut bench = Bench::with_units(0, 50);
+    bench.fail();
+    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    // 200 requests per second come in, which is twice the rate.
+    for number in 50..350 {
+        bench.queue.push_back(unit(number, 1));
+        bench.send().iter().for_each(|request| bench.reply(request, 200));
+        bench.after(Duration::from_millis(5));
+    }
+    bench.send();
+    assert_eq!((bench.delivery.state(), bench.queue.len()), (ForwardState::Available, 0));
+}
+
+#[test]
+fn window_counts_silent_requests_until_a_reply() {
+    let mut bench = Bench::new(0);
+    for number in 0..400 {
+        bench.queue.push_back(unit(number, 10));
+        bench.send();
+        bench.after(Duration::from_millis(20));
+    }
+    assert_eq!((bench.delivery.state(), bench.counts().0), (ForwardState::Unavailable, WINDOW as u64));
+}
+
+#[test]
+fn refusals_without_a_thread_are_reported() {
+    let mut bench = Bench::with_units(0, 1);
+    bench.send();
+    for (reply, code) in
+        [("Code: 401\nDiag: x\nThread: 0\n\n", 401), ("Code: 400\nDiag: x\nThread: \n\n", 400)]
+    {
+        bench.delivery.received(reply.as_bytes(), bench.now);
+        assert_eq!(bench.delivery.take_events(), [Event::Refused(code)]);
+    }
 }
 
 #[test]
