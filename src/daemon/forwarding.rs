@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::error::StartError;
 use crate::forward::origin::{self, LoadedOrigin};
-use crate::forward::{ForwardSettings, Forwarder, ShortfallLog};
+use crate::forward::{ForwardSettings, Forwarder};
 use crate::remotes::{self, LoadedDirectory};
 use pyzor_wire::forward_id::ForwardOrigin;
 
@@ -63,10 +63,9 @@ impl LoadedForwarding {
 
 /// Logs once a minute what other servers have not counted, until the future is dropped.
 pub(super) async fn log_shortfalls(forwarder: Arc<Forwarder>) {
-    let mut log = ShortfallLog::default();
     loop {
         sleep(SHORTFALL_PERIOD).await;
-        log.lines(forwarder.counts()).iter().for_each(|line| warn!("{line}"));
+        forwarder.report_shortfalls();
     }
 }
 

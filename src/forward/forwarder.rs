@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::channel::{Channel, Phase};
 use super::intake::Intake;
+use super::shortfall::ShortfallLog;
 use super::tasks::{Command, run_tasks};
 use super::{ForwardBuffer, ForwardCounts, ForwardSettings, ForwardSink, ForwardStatus};
 use crate::record::TallyKind;
@@ -30,6 +31,7 @@ pub(crate) struct Forwarder {
     origin: ForwardOrigin,
     intake: Arc<Intake>,
     commands: mpsc::UnboundedSender<Command>,
+    shortfalls: Mutex<ShortfallLog>,
     /// Reports the end of the thread. Taken by the first stop.
     ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -55,6 +57,7 @@ impl Forwarder {
             origin,
             intake: Arc::clone(&intake),
             commands,
+            shortfalls: Mutex::default(),
             ended: Mutex::new(Some(ended)),
         });
         forwarder.replace(directory);
@@ -68,6 +71,8 @@ impl Forwarder {
     /// Replaces the servers. A server that stays keeps its queue and its state; one that is removed is sent what waits for
     /// it, once. Returns a line for each change.
     pub(crate) fn replace(&self, directory: RemoteDirectory) -> Vec<String> {
+        // The counters of removed servers are gone afterwards.
+        self.report_shortfalls();
         let mut lines = Vec::new();
         let timeout = directory.timeout;
         self.intake.replace(|channels| {
@@ -104,6 +109,13 @@ impl Forwarder {
         if tokio::time::timeout_at((by + PATIENCE).into(), ended).await.is_err() {
             warn!("Forwarding: its thread does not end");
         }
+        self.report_shortfalls();
+    }
+
+    /// Logs what servers have not counted since the last call.
+    pub(crate) fn report_shortfalls(&self) {
+        let mut log = self.shortfalls.lock().unwrap_or_else(PoisonError::into_inner);
+        log.lines(self.counts()).iter().for_each(|line| warn!("{line}"));
     }
 
     /// Returns the state of each server, in the order of the servers file.

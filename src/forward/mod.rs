@@ -30,7 +30,6 @@ use std::time::Duration;
 pub(crate) use self::forwarder::Forwarder;
 pub(crate) use self::report::{ForwardState, ForwardStatus};
 pub(crate) use self::senders::ForwardFrom;
-pub(crate) use self::shortfall::ShortfallLog;
 use crate::record::TallyKind;
 use crate::remotes::DirectorySource;
 pub(crate) use crate::stats::ForwardCounts;

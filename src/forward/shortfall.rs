@@ -6,11 +6,11 @@ use crate::stats::{ForwardCounts, OTHER_CODE};
 
 /// Describes what each server has not counted since the last report.
 #[derive(Debug, Default)]
-pub(crate) struct ShortfallLog(BTreeMap<String, ForwardCounts>);
+pub(super) struct ShortfallLog(BTreeMap<String, ForwardCounts>);
 
 impl ShortfallLog {
     /// Returns a line for each server that has not counted everything since the last call.
-    pub(crate) fn lines(&mut self, counts: BTreeMap<String, ForwardCounts>) -> Vec<String> {
+    pub(super) fn lines(&mut self, counts: BTreeMap<String, ForwardCounts>) -> Vec<String> {
         let before = std::mem::replace(&mut self.0, counts);
         let since =
             self.0.iter().map(|(server, now)| (server, before.get(server).map(|then| now.since(then))));

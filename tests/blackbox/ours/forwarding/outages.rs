@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Answer, Home, Remote, accept, digest, free_port};
+use crate::harness::{Answer, Datagram, Home, Remote, accept, digest, free_port};
 use crate::ours::forwarding::{report, report_together};
 
 fn closed() -> Remote {
@@ -123,4 +123,38 @@ fn server_that_closes_its_port_repeatedly_gets_everything_else() {
     assert!((accepted..=accepted + silent).contains(&received), "{received} received: {forwarding:?}");
     assert!(silent <= 3 * 320, "{forwarding:?}");
     assert!(remote.counts("report").values().all(|count| *count == 1));
+}
+
+/// Its replies take longer than the pause between two pings.
+#[test]
+fn slow_server_comes_back_after_an_outage() {
+    let late = |datagram: &Datagram| Answer::Later(Duration::from_millis(2500), datagram.reply(200));
+    let mut remote = Remote::closed_at("127.0.0.1", free_port(), late);
+    let home = Home::open().config("ForwardDelay = 0\n").forwarding_to(&[remote.name()]);
+    let server = home.start();
+    await_outage(&home, server.port(), &remote, 1_000_000);
+    report(server.port(), 0..1);
+    remote.open();
+    let back = home.forwarding_settled(&remote.name(), 2);
+    assert_eq!((back.count("accepted"), back.count("silent")), (1, 1), "{back:?}");
+}
+
+/// The rate applies to what was queued in the outage, and not to what comes in later.
+#[test]
+fn busy_server_catches_up_although_more_comes_in_than_the_rate_permits() {
+    let mut remote = closed();
+    let home = Home::open().config("ForwardDelay = 0\nForwardRate = 20\n").forwarding_to(&[remote.name()]);
+    let server = home.start();
+    await_outage(&home, server.port(), &remote, 1_000_000);
+    report(server.port(), 0..10);
+    remote.open();
+    let mut next = 10;
+    crate::harness::eventually("the end of catching up", || {
+        report(server.port(), next..next + 5);
+        next += 5;
+        thread::sleep(Duration::from_millis(50));
+        (home.forwarding(&remote.name()).state() == "available").then_some(())
+    });
+    let back = home.forwarding_settled(&remote.name(), u64::from(next) + 1);
+    assert_eq!((back.count("accepted"), back.count("dropped")), (u64::from(next), 0), "{back:?}");
 }

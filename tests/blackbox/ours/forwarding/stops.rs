@@ -66,3 +66,21 @@ fn stop_in_an_outage_logs_what_is_left() {
     // The first one met the closed port.
     assert_eq!(not_sent(&home, &closed.name()), 99);
 }
+
+#[test]
+fn stop_logs_everything_that_was_not_counted_since_the_last_report() {
+    let silent = Remote::silent();
+    let home = Home::open().config("ForwardQueue = 1000\n").forwarding_to(&[silent.name()]);
+    home.remotes_file("config", "[client]\nTimeout = 60\n");
+    let server = home.start();
+    report_together(server.port(), 0..3000);
+    assert!(server.stop().success());
+    let log = home.log();
+    let start = format!("Forwarding to {} since the last report: ", silent.name());
+    let line = log.lines().find_map(|line| line.split_once(&start)).unwrap_or_else(|| panic!("{log}")).1;
+    let number = |after: &str| -> usize {
+        let before = line.split_once(after).unwrap_or_else(|| panic!("{after}: {line}")).0;
+        before.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert_eq!(number(" digests dropped") + number(" sent without a reply"), 3000, "{line}");
+}
