@@ -10,6 +10,7 @@ use super::DirectorySource;
 use super::error::DirectoryError;
 use crate::os::open;
 use pyzor_home::ini::IniDocument;
+use pyzor_home::loggable::{may_hold_key, quoted};
 use pyzor_home::problem::ConfigProblem;
 
 /// The name of the config file.
@@ -38,11 +39,14 @@ impl ClientConfig {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or has problems.
+    /// The file cannot be read, is a symbolic link to nothing, or has problems.
     pub(super) fn load(source: &DirectorySource, warnings: &mut Vec<String>) -> Result<Self, DirectoryError> {
         let path = source.path.join(FILE);
         let text = match open::read(&path) {
             Ok(content) => content.text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+                return Err(DirectoryError::dangling(&path, &error));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(DirectoryError::unreadable(&path, &error)),
         };
@@ -114,6 +118,11 @@ impl Values<'_> {
         match self.document.interpolate(SECTION, &value.text, &default) {
             Ok(text) => Some(Value { text, place }),
             Err(text) => {
+                // A message names the reference.
+                let text = match may_hold_key(&text) {
+                    true => "a %(name)s reference is unknown or circular: for a plain % write %%".to_owned(),
+                    false => text,
+                };
                 let problem = ConfigProblem { place, option: Some(key.to_owned()), text };
                 if !self.problems.contains(&problem) {
                     self.problems.push(problem);
@@ -137,9 +146,9 @@ impl Values<'_> {
         let text = &value.text;
         if text.match_indices(['#', ';']).any(|(at, _)| text[..at].ends_with(char::is_whitespace)) {
             self.warnings.push(format!(
-                "{}: {key}: the file name '{}' includes a comment: put the comment on a line of its own",
+                "{}: {key}: the file name {} includes a comment: put the comment on a line of its own",
                 value.place,
-                text.escape_debug()
+                quoted(text)
             ));
         }
         source.path.join(expand(text, source.home.as_deref()))
@@ -151,7 +160,7 @@ impl Values<'_> {
             .value(key)
             .unwrap_or_else(|| Value { text: default(key).unwrap_or_default(), place: String::new() });
         let Some(seconds) = pyzor_wire::number::integer(value.text.as_bytes()) else {
-            let text = format!("'{}' is not a whole number", value.text.escape_debug());
+            let text = format!("{} is not a whole number", quoted(&value.text));
             self.problems.push(ConfigProblem { place: value.place, option: Some(key.to_owned()), text });
             return Duration::from_secs(1);
         };
@@ -224,6 +233,19 @@ mod tests {
             ]
         );
         assert_eq!(parse("x\n").0.unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn messages_contain_no_key() {
+        const KEY: &str = "227bfb58efaba7c582d9dcb66ab2063d38df2923";
+        for line in ["Timeout = KEY", "Timeout = %(KEY)s", "ServersFile = %(x,KEY)s", "AccountsFile = a #KEY"]
+        {
+            let text = format!("[client]\n{}\n", line.replace("KEY", KEY));
+            let (config, mut texts) = parse(&text);
+            texts.extend(config.err().into_iter().flatten());
+            assert_eq!(texts.len(), 1, "{texts:?}");
+            assert!(texts[0].starts_with("/d/config:2: ") && !texts[0].contains(KEY), "{texts:?}");
+        }
     }
 
     #[test]

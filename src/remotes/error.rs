@@ -29,6 +29,17 @@ impl DirectoryError {
         Self::of(error, format!("cannot read {}: {error}", path.display()))
     }
 
+    /// A symbolic link to a file that does not exist, but that is meant to.
+    pub(super) fn dangling(path: &Path, error: &io::Error) -> Self {
+        let shown = path.display();
+        Self::of(
+            error,
+            format!(
+                "{shown} is a symbolic link to a file that does not exist: write that file, or remove the link"
+            ),
+        )
+    }
+
     /// A problem with a file that is caused by an error of the system.
     pub(super) fn of(error: &io::Error, problem: String) -> Self {
         Self { problems: vec![problem], warnings: Vec::new(), is_lasting: open::is_lasting(error) }

@@ -88,7 +88,7 @@ fn check_directory(path: &Path) -> Result<(), DirectoryError> {
 }
 
 /// Reads the accounts file. Without one all requests are anonymous, which needs a warning only if the config names the
-/// file.
+/// file. A symbolic link shows that there should be a file.
 fn load_accounts(
     config: &ClientConfig,
     warnings: &mut Vec<String>,
@@ -97,6 +97,9 @@ fn load_accounts(
     let shown = path.display().to_string();
     let content = match open::read(path) {
         Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+            return Err(DirectoryError::dangling(path, &error));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if config.accounts_are_named {
                 warnings

@@ -136,6 +136,21 @@ fn file_that_cannot_be_read_is_an_error() {
 }
 
 #[test]
+fn symbolic_link_to_nothing_is_an_error() {
+    for name in ["config", "accounts"] {
+        let client = Client::new(&[("servers", "a:1\n")]);
+        std::os::unix::fs::symlink("missing", client.directory.path().join(name)).unwrap();
+        let (error, is_lasting) = client.error();
+        assert!(
+            error.starts_with(&format!("DIR/{name} is a symbolic link to a file that does not exist: ")),
+            "{error}"
+        );
+        // The target may be on a disk that is mounted later.
+        assert!(!is_lasting);
+    }
+}
+
+#[test]
 fn keys_that_others_can_read_cause_a_warning() {
     let client = Client::new(&[("servers", "a:1\n"), ("accounts", &format!("a:1:bob:,{KEY}\n"))]);
     assert_eq!(client.loaded().1, [""; 0]);
