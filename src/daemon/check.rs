@@ -1,11 +1,14 @@
 //! `--check-config`: reports every problem of the settings, accounts and access rules, and of the servers that reports are
 //! forwarded to.
 
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::console::{print, say};
 use crate::access::{self, AccessSources, PresentFiles};
-use crate::remotes::{self, DirectorySource};
+use crate::forward::{is_own, origin};
+use crate::remotes::{self, DirectorySource, RemoteServer};
 use crate::settings::CheckedSources;
 use pyzor_home::problem::ConfigProblem;
 
@@ -23,7 +26,10 @@ pub(super) fn check(problems: &[ConfigProblem], warnings: &[String], sources: &C
     problems.iter().for_each(|problem| findings.error(&problem.to_string()));
     findings.check_access(&sources.access);
     if let Some(forward) = &sources.forward {
-        findings.check_forwarding(forward);
+        findings.check_forwarding(forward, sources.listening);
+    }
+    if let Some(homedir) = &sources.origin {
+        findings.check_origin(homedir);
     }
     let plural = |number, what| if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") };
     print(&format!(
@@ -52,10 +58,17 @@ impl Findings {
         }
     }
 
-    fn check_forwarding(&mut self, source: &DirectorySource) {
+    fn check_forwarding(&mut self, source: &DirectorySource, listening: Option<SocketAddr>) {
         match remotes::load(source) {
             Ok(loaded) => {
                 loaded.warnings.iter().for_each(|warning| self.warning(warning));
+                let servers = loaded.directory.servers.iter();
+                for server in servers.filter(|server| is_this_server(server, listening)) {
+                    self.warning(&format!(
+                        "ForwardClientHomeDir: {server} is this server itself, to which nothing is forwarded: remove it \
+                         from the servers file"
+                    ));
+                }
                 say("note", &format_args!("forwarding to {}", loaded.directory.describe()));
             }
             Err(error) => {
@@ -66,4 +79,19 @@ impl Findings {
             }
         }
     }
+
+    fn check_origin(&mut self, homedir: &Path) {
+        match origin::check(homedir) {
+            Ok(warning) => warning.iter().for_each(|warning| self.warning(warning)),
+            // A problem with the homedir itself has been reported.
+            Err(_) if !homedir.is_dir() => {}
+            Err(error) => self.error(&error.to_string()),
+        }
+    }
+}
+
+/// Whether a server has a literal address that is that of this server. Names may have other addresses at a start.
+fn is_this_server(server: &RemoteServer, listening: Option<SocketAddr>) -> bool {
+    let address = server.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, server.port));
+    address.zip(listening).is_some_and(|(address, listening)| is_own(address, listening))
 }

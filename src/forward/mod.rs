@@ -28,6 +28,7 @@ mod unit_queue;
 use std::time::Duration;
 
 pub(crate) use self::forwarder::Forwarder;
+pub(crate) use self::own_address::is_own;
 pub(crate) use self::report::{ForwardState, ForwardStatus};
 pub(crate) use self::senders::ForwardFrom;
 use crate::record::TallyKind;

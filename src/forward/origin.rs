@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,8 @@ const FILE: &str = "pyzord.origin";
 const TEMPORARY: &str = ".pyzord.origin-";
 /// The file that identifies the machine: see machine-id(5).
 const MACHINE_ID: &str = "/etc/machine-id";
+/// The most bytes of the file that are read. The contents are shorter.
+const LONGEST: u64 = 1000;
 /// How often a file that another process changes at the same time is read again.
 const ATTEMPTS: usize = 10;
 
@@ -36,36 +38,48 @@ pub(crate) struct LoadedOrigin {
     pub(crate) warning: Option<String>,
 }
 
-/// The file of the origin cannot be used.
+/// The file of the origin cannot be read.
 #[derive(Debug, Error)]
-pub(crate) enum OriginError {
-    #[error("cannot read the origin of forwarded reports, {}: {error}", path.display())]
-    Unreadable { path: PathBuf, error: io::Error },
-    #[error(
-        "{}: this is not the origin of forwarded reports: remove the file, and the next start chooses a new origin",
-        path.display()
-    )]
-    Malformed { path: PathBuf },
+#[error(
+    "cannot read the origin of forwarded reports, {}: {error}: make it readable, or remove it, and the next start \
+     chooses a new origin",
+    path.display()
+)]
+pub(crate) struct OriginError {
+    path: PathBuf,
+    error: io::Error,
 }
 
 impl OriginError {
     /// Whether the error stays until an operator changes the file.
     pub(crate) fn is_lasting(&self) -> bool {
-        match self {
-            Self::Unreadable { error, .. } => open::is_lasting(error),
-            Self::Malformed { .. } => true,
-        }
+        open::is_lasting(&self.error)
     }
 }
 
 /// Reads the origin from the homedir, or chooses one and writes it there. If it cannot be written, it lasts until the
-/// process ends.
+/// process ends. A file with other contents is replaced.
 ///
 /// # Errors
 ///
-/// The file exists and cannot be read, or has other contents.
+/// The file exists and cannot be read.
 pub(crate) fn load(homedir: &Path) -> Result<LoadedOrigin, OriginError> {
     load_of_machine(homedir, &fs::read(MACHINE_ID).unwrap_or_default())
+}
+
+/// Returns the warning with which a start would replace the file in the homedir.
+///
+/// # Errors
+///
+/// The file exists and cannot be read.
+pub(crate) fn check(homedir: &Path) -> Result<Option<String>, OriginError> {
+    let path = homedir.join(FILE);
+    let found = read(&path, &[])?;
+    Ok(matches!(found, Some(FoundOrigin::Malformed)).then(|| malformed(&path, "a start replaces it")))
+}
+
+fn malformed(path: &Path, consequence: &str) -> String {
+    format!("{}: this is not the origin of forwarded reports: {consequence} by a new origin", path.display())
 }
 
 fn load_of_machine(homedir: &Path, machine: &[u8]) -> Result<LoadedOrigin, OriginError> {
@@ -74,11 +88,15 @@ fn load_of_machine(homedir: &Path, machine: &[u8]) -> Result<LoadedOrigin, Origi
     let mut failure = io::Error::other("another process changes it again and again");
     for _ in 0..ATTEMPTS {
         let found = read(&path, machine)?;
-        if let Some(OriginFile { origin, is_copy: false }) = found {
+        if let Some(FoundOrigin::Ours(origin)) = found {
             return Ok(LoadedOrigin { origin, warning: None });
         }
         match write(homedir, &path, machine, chosen, found.is_some()) {
-            Ok(()) => return Ok(LoadedOrigin { origin: chosen, warning: None }),
+            Ok(()) => {
+                let is_malformed = matches!(found, Some(FoundOrigin::Malformed));
+                let warning = is_malformed.then(|| malformed(&path, "it was replaced"));
+                return Ok(LoadedOrigin { origin: chosen, warning });
+            }
             // Another process was faster: its origin is as good.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => failure = error,
             Err(error) => {
@@ -96,26 +114,41 @@ fn load_of_machine(homedir: &Path, machine: &[u8]) -> Result<LoadedOrigin, Origi
 }
 
 /// The contents of the file.
-struct OriginFile {
-    origin: ForwardOrigin,
-    /// Whether the file has been copied from another place.
-    is_copy: bool,
+enum FoundOrigin {
+    Ours(ForwardOrigin),
+    /// The file has been copied from another place.
+    Copied,
+    /// The file has been damaged, or another program has written it.
+    Malformed,
 }
 
-fn read(path: &Path, machine: &[u8]) -> Result<Option<OriginFile>, OriginError> {
-    let unreadable = |error| OriginError::Unreadable { path: path.to_owned(), error };
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+/// Reads the file, if there is one. Never blocks, whatever the path is.
+fn read(path: &Path, machine: &[u8]) -> Result<Option<FoundOrigin>, OriginError> {
+    let unreadable = |error| OriginError { path: path.to_owned(), error };
+    let file = match open::to_read(path) {
+        Ok(file) => file,
+        // A symbolic link to nothing cannot be replaced.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
-    let inode = fs::metadata(path).map_err(unreadable)?.ino();
+    let metadata = file.metadata().map_err(unreadable)?;
+    // `/dev/null`, which may be read elsewhere.
+    if !metadata.is_file() {
+        return Err(unreadable(open::not_regular()));
+    }
+    let mut text = Vec::new();
+    file.take(LONGEST).read_to_end(&mut text).map_err(unreadable)?;
     let parsed = std::str::from_utf8(&text).ok().and_then(|text| {
         let (origin, place) = text.trim_end().split_once(' ')?;
         Some((origin.parse().ok()?, Digest::from_hex(place.as_bytes())?))
     });
-    let (origin, written) = parsed.ok_or_else(|| OriginError::Malformed { path: path.to_owned() })?;
-    Ok(Some(OriginFile { origin, is_copy: written.to_hex() != place(machine, inode) }))
+    Ok(Some(match parsed {
+        Some((origin, written)) if written.to_hex() == place(machine, metadata.ino()) => {
+            FoundOrigin::Ours(origin)
+        }
+        Some(_) => FoundOrigin::Copied,
+        None => FoundOrigin::Malformed,
+    }))
 }
 
 fn write(
@@ -179,19 +212,48 @@ mod tests {
     }
 
     #[test]
-    fn other_contents_are_refused_and_kept() {
+    fn other_contents_are_replaced_with_a_warning() {
         let homedir = tempfile::tempdir().unwrap();
         let path = homedir.path().join(FILE);
-        for text in ["", "0123456789abcdef", "0123456789abcdef x", "mine"] {
+        for text in ["", "0123456789abcdef", "0123456789abcdef x", "mine", &"0".repeat(2000), "\u{e9}"] {
             fs::write(&path, text).unwrap();
-            let error = load_of_machine(homedir.path(), MACHINE).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{}: this is not", path.display())), "{error}");
+            let expected = format!("{}: this is not the origin of forwarded reports: ", path.display());
+            let announced = check(homedir.path()).unwrap().unwrap();
+            assert_eq!(announced, format!("{expected}a start replaces it by a new origin"));
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            let loaded = load_of_machine(homedir.path(), MACHINE).unwrap();
+            assert_eq!(loaded.warning.unwrap(), format!("{expected}it was replaced by a new origin"));
+            assert_eq!(load(homedir.path()), loaded.origin);
+            assert_eq!(check(homedir.path()).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn path_that_is_no_regular_file_is_refused_at_once() {
+        let homedir = tempfile::tempdir().unwrap();
+        let path = homedir.path().join(FILE);
+        assert_eq!(check(homedir.path()).unwrap(), None);
+        let expect = |reason: &str| {
+            for error in [
+                check(homedir.path()).unwrap_err().to_string(),
+                load_of_machine(homedir.path(), MACHINE).unwrap_err().to_string(),
+            ] {
+                let expected =
+                    format!("cannot read the origin of forwarded reports, {}: {reason}", path.display());
+                assert!(error.starts_with(&expected), "{error}");
+            }
+        };
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        expect("it is not a regular file");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        let error = load_of_machine(homedir.path(), MACHINE).unwrap_err().to_string();
-        assert!(error.contains("Is a directory"), "{error}");
+        expect("it is not a regular file");
+        fs::remove_dir(&path).unwrap();
+        for (target, reason) in [("/dev/null", "it is not a regular file"), ("missing", "No such file")] {
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            expect(reason);
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

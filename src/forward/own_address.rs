@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 /// The system tells by the local address that it chooses for a connected socket: an address of this machine is reached from
 /// itself or from a loopback address. A socket could also be bound to `target`, but some systems permit that for any
 /// address (`net.ipv4.ip_nonlocal_bind`).
-pub(super) fn is_own(target: SocketAddr, listening: SocketAddr) -> bool {
+pub(crate) fn is_own(target: SocketAddr, listening: SocketAddr) -> bool {
     if target.port() != listening.port() {
         return false;
     }

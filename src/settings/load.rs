@@ -225,6 +225,7 @@ impl<'a> SettingsLoader<'a> {
         settings.port_is_given = self.given.contains_key("Port");
         settings.listen_address_is_given = self.given.contains_key("ListenAddress");
         settings.forward = settings.forward_settings(self.environment);
+        settings.homedir = self.homedir.clone();
         if !self.problems.is_empty() {
             let check = settings.check_config.then(|| Box::new(settings.checked_sources()));
             // Without the file, other problems may be consequences.
@@ -233,7 +234,6 @@ impl<'a> SettingsLoader<'a> {
             return Err(SettingsError::Configuration { problems, warnings, check, may_pass });
         }
         settings.digest_db_path = self.homedir.join(self.environment.expand(&settings.digest_db));
-        settings.homedir = self.homedir;
         (settings.warnings, settings.notices) = (self.warnings, self.notices);
         let settings = Box::new(settings);
         Ok(match (settings.check_config, settings.recover) {

@@ -17,6 +17,7 @@ mod table;
 mod value;
 
 use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use self::command_line::ServerCommand;
@@ -142,13 +143,32 @@ pub(crate) struct CheckedSources {
     pub(crate) access: AccessSources,
     /// The homedir of a client, if forwarding is on.
     pub(crate) forward: Option<DirectorySource>,
+    /// The homedir, if the origin of forwarded requests is there.
+    pub(crate) origin: Option<PathBuf>,
+    /// The address of the server, if the settings tell it.
+    pub(crate) listening: Option<SocketAddr>,
 }
 
 impl Settings {
     /// The files that `--check-config` reads besides the config file.
     pub(crate) fn checked_sources(&self) -> CheckedSources {
         let forward = self.forward.as_ref().map(|forward| forward.source.clone());
-        CheckedSources { access: self.access_sources(), forward }
+        let has_origin_of_homedir = forward.is_some() && self.forward_origin.is_none();
+        CheckedSources {
+            access: self.access_sources(),
+            forward,
+            origin: has_origin_of_homedir.then(|| self.homedir.clone()),
+            listening: self.listening(),
+        }
+    }
+
+    /// Returns the address to listen on, unless it is that of a name, or the port is any free one.
+    fn listening(&self) -> Option<SocketAddr> {
+        let ip = match self.listen_address.as_str() {
+            "" => Ipv4Addr::UNSPECIFIED.into(),
+            text => text.parse::<IpAddr>().ok()?,
+        };
+        (self.port > 0).then_some(SocketAddr::new(ip, self.port))
     }
 
     /// The files from which accounts and rights are loaded.

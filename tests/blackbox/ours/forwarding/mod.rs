@@ -1,6 +1,7 @@
 //! Forwarding to other servers: scripted ones, and established ones with their log and database.
 
 mod addresses;
+mod checks;
 mod directory;
 mod established;
 mod hostile;
