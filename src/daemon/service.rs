@@ -63,6 +63,25 @@ pub(super) async fn serve(
     announce(&prepared.description, &manager, readiness.take());
     logs.serving();
     prepared.engine.begin_expiry();
+    let (operation, watch) = operated(settings, logs, &prepared, facts, signals, manager);
+    operators.serving(&operation);
+    let end = serve_until_stopped(prepared, operators, operation, watch, early_reload).await;
+    info!(lifecycle = true, "Server shutdown.");
+    Ok(match end {
+        ServiceEnd::Asked => 0,
+        ServiceEnd::Failed => EXIT_FAILURE,
+    })
+}
+
+/// Returns what operators see of a prepared server, and the task that takes signals and reloads.
+fn operated(
+    settings: &Settings,
+    logs: &Logs,
+    prepared: &Prepared,
+    facts: ProcessFacts,
+    signals: Signals,
+    manager: ServiceManager,
+) -> (Arc<Operation>, SignalWatch) {
     let (reloads, requests) = mpsc::channel(RELOADS);
     let loaded = Arc::new(AtomicI64::new(Timestamp::now().seconds()));
     let operation = Arc::new(Operation {
@@ -88,15 +107,9 @@ pub(super) async fn serve(
             .zip(prepared.forwarder.clone()),
         logs: logs.clone(),
         engine: Arc::clone(&prepared.engine),
-        manager: manager.clone(),
+        manager,
     };
-    operators.serving(&operation);
-    let end = serve_until_stopped(prepared, operators, operation, watch, early_reload).await;
-    info!(lifecycle = true, "Server shutdown.");
-    Ok(match end {
-        ServiceEnd::Asked => 0,
-        ServiceEnd::Failed => EXIT_FAILURE,
-    })
+    (operation, watch)
 }
 
 /// Serves, then ends the tasks for operators, closes the engine and removes the pid file.
