@@ -28,6 +28,7 @@ fn authorizer() -> Authorizer {
         access: directory.path().join("access"),
         order: AccessOrder::First,
         order_chosen: false,
+        forward_from: Vec::new(),
     };
     std::fs::write(&sources.passwd, format!("bob : {KEY}\n")).unwrap();
     std::fs::write(&sources.access, "all : anonymous bob : allow\n").unwrap();

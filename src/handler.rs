@@ -156,6 +156,7 @@ mod tests {
             access: directory.path().join("access"),
             order: crate::access::AccessOrder::First,
             order_chosen: false,
+            forward_from: Vec::new(),
         };
         std::fs::write(&sources.access, "all train : anonymous : allow\n").unwrap();
         crate::access::load(&sources, crate::access::PresentFiles::default()).unwrap().authorizer

@@ -75,6 +75,7 @@ mod tests {
             access: "access".into(),
             order: AccessOrder::First,
             order_chosen: true,
+            forward_from: Vec::new(),
         };
         let text = |text: &str| Some(text.as_bytes().to_vec());
         load_texts(&sources, PresentFiles::default(), text(passwd), text(access)).authorizer

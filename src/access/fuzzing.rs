@@ -186,5 +186,5 @@ fn loaded(
 }
 
 fn sources(order: AccessOrder, order_chosen: bool) -> AccessSources {
-    AccessSources { passwd: "P".into(), access: "A".into(), order, order_chosen }
+    AccessSources { passwd: "P".into(), access: "A".into(), order, order_chosen, forward_from: Vec::new() }
 }

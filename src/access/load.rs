@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::rules::{self, AccessOrder, AccessRule, RuleUser};
 use super::{Account, Authorizer, Rights};
 use crate::os::open::{self, FileContent};
-use pyzor_home::loggable::loggable_name;
+use pyzor_home::loggable::{loggable_name, quoted};
 use pyzor_home::passwd::{self, PasswdEntry};
 use pyzor_wire::request::ANONYMOUS;
 
@@ -33,6 +33,8 @@ pub struct AccessSources {
     pub order: AccessOrder,
     /// Whether the operator chose the order, which then needs no warning.
     pub order_chosen: bool,
+    /// The accounts that `ForwardFrom` names, which should exist.
+    pub forward_from: Vec<String>,
 }
 
 /// The contents of both files.
@@ -122,6 +124,16 @@ pub(super) fn load_texts(
         }
     };
     warn_of_case(&entries, &rules, sources, &mut warnings);
+    for user in &sources.forward_from {
+        if !entries.iter().any(|entry| entry.user == *user) {
+            warnings.push(format!(
+                "ForwardFrom: there is no account {} in {}: correct the name, or add the account; name a host by its \
+                 address",
+                quoted(user),
+                sources.passwd.display()
+            ));
+        }
+    }
     if !sources.order_chosen {
         let users: Vec<&str> =
             entries.iter().map(|entry| entry.user.as_str()).chain(std::iter::once(ANONYMOUS)).collect();

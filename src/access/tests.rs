@@ -28,6 +28,7 @@ impl Files {
             access: self.directory.path().join("access"),
             order,
             order_chosen: false,
+            forward_from: Vec::new(),
         }
     }
 
@@ -270,4 +271,25 @@ fn possible_keys_are_never_shown() {
         assert!(!text.to_lowercase().contains(KEY), "{text}");
     }
     assert_eq!(loaded.authorizer.len(), 3);
+}
+
+#[test]
+fn accounts_of_forward_from_that_do_not_exist_cause_warnings() {
+    let passwd = format!("bob : {KEY}\n");
+    for passwd in [Some(passwd.as_bytes()), None] {
+        let files = Files::new(passwd, None);
+        let forward_from = vec!["Bob".to_owned(), "bob".to_owned(), KEY.to_owned()];
+        let sources = AccessSources { forward_from, ..files.sources(AccessOrder::First) };
+        let warnings = load(&sources, PresentFiles::default()).unwrap().warnings;
+        let expected = |user: &str| {
+            format!(
+                "ForwardFrom: there is no account {user} in {}: correct the name, or add the account; name a host by its \
+                 address",
+                sources.passwd.display()
+            )
+        };
+        let users = ["'Bob'", "'bob'", "(not shown, because it may be a key)"];
+        let missing = users.into_iter().filter(|user| passwd.is_none() || *user != "'bob'");
+        assert_eq!(warnings, missing.map(expected).collect::<Vec<_>>());
+    }
 }

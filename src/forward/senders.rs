@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::limits::{Networks, NetworksError};
+use pyzor_wire::request::ANONYMOUS;
 
-/// Networks and accounts, parsed from a list with commas or blanks between. What is no network is an account.
+/// Networks and accounts, parsed from a list with commas or blanks between. What does not look like a network is an
+/// account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ForwardFrom {
     networks: Networks,
@@ -19,8 +21,7 @@ impl FromStr for ForwardFrom {
     fn from_str(text: &str) -> Result<Self, NetworksError> {
         let (mut networks, mut accounts) = (Vec::new(), HashSet::new());
         for entry in text.split([',', ' ', '\t', '\r', '\n']).filter(|entry| !entry.is_empty()) {
-            // The names of accounts contain no slashes or colons in practice, while a mistyped network does.
-            if entry.contains(['/', ':']) || entry.parse::<IpAddr>().is_ok() {
+            if is_like_network(entry) {
                 networks.push(entry);
             } else {
                 accounts.insert(entry.as_bytes().to_vec());
@@ -37,10 +38,32 @@ impl ForwardFrom {
         self.networks.contains(address) || self.accounts.contains(user)
     }
 
+    /// Returns the accounts that must exist, sorted. The anonymous user always exists.
+    pub(crate) fn accounts(&self) -> Vec<String> {
+        let accounts = self.accounts.iter().filter(|user| user.as_slice() != ANONYMOUS.as_bytes());
+        let mut accounts: Vec<String> =
+            accounts.map(|user| String::from_utf8_lossy(user).into_owned()).collect();
+        accounts.sort_unstable();
+        accounts
+    }
+
+    /// Returns the entries that name strangers, and thus possibly servers that this one forwards to.
+    pub(crate) fn strangers(&self) -> Vec<String> {
+        let anonymous = self.accounts.contains(ANONYMOUS.as_bytes()).then(|| ANONYMOUS.to_owned());
+        anonymous.into_iter().chain(self.networks.whole_families()).collect()
+    }
+
     /// The networks, whose entries may have been widened.
     pub(crate) fn networks(&self) -> &Networks {
         &self.networks
     }
+}
+
+/// Whether an entry is a network, possibly mistyped. The names of accounts contain no slashes or colons in practice, and
+/// are not made of digits and dots.
+fn is_like_network(entry: &str) -> bool {
+    let is_like_ipv4 = entry.contains('.') && entry.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    is_like_ipv4 || entry.contains(['/', ':'])
 }
 
 #[cfg(test)]
@@ -55,7 +78,18 @@ mod tests {
         assert!(from.names(address("2001:db8::1"), b""));
         assert!(from.names(address("::1"), b"bob") && from.names(address("::1"), b"eve"));
         assert!(!from.names(address("::1"), b"Bob") && !from.names(address("198.51.100.1"), b""));
-        assert!("192.0.2.0/99".parse::<ForwardFrom>().is_err());
+        for mistyped in ["192.0.2.0/99", "10.0.0.256", "192.168.1", "192.168.1.", "1.2.3.4.5", "2001:db8:"] {
+            assert!(mistyped.parse::<ForwardFrom>().is_err(), "{mistyped}");
+        }
         assert!(!"".parse::<ForwardFrom>().unwrap().names(address("::1"), b""));
+        let from: ForwardFrom = "eve anonymous 10023, mx1.example.org".parse().unwrap();
+        assert_eq!(from.accounts(), ["10023", "eve", "mx1.example.org"]);
+    }
+
+    #[test]
+    fn entries_that_name_strangers_are_found() {
+        let strangers = |text: &str| text.parse::<ForwardFrom>().unwrap().strangers();
+        assert_eq!(strangers("bob 10.0.0.0/8 Anonymous"), [""; 0]);
+        assert_eq!(strangers("::/0 anonymous 0.0.0.0/0"), ["anonymous", "0.0.0.0/0", "::/0"]);
     }
 }

@@ -74,6 +74,12 @@ impl Networks {
         }
     }
 
+    /// The networks that contain all addresses of a family.
+    pub(crate) fn whole_families(&self) -> impl Iterator<Item = String> {
+        let v4 = self.v4.iter().filter(|network| network.prefix_len() == 0).map(ToString::to_string);
+        v4.chain(self.v6.iter().filter(|network| network.prefix_len() == 0).map(ToString::to_string))
+    }
+
     /// The entries with bits set beyond the prefix length: as written, and as interpreted.
     pub(crate) fn widened(&self) -> impl Iterator<Item = (&str, &str)> {
         self.widened.iter().map(|(written, taken)| (written.as_str(), taken.as_str()))
@@ -157,6 +163,14 @@ mod tests {
                 Err(NetworksError(wrong.to_owned()))
             );
         }
+    }
+
+    #[test]
+    fn whole_families_are_found_however_they_are_written() {
+        let whole = |list: &str| list.parse::<Networks>().unwrap().whole_families().collect::<Vec<_>>();
+        assert_eq!(whole("0.0.0.0/1 10.0.0.0/8 128.0.0.0/1"), ["0.0.0.0/0"]);
+        assert_eq!(whole("::/0, ::ffff:1.2.3.4/96"), ["0.0.0.0/0", "::/0"]);
+        assert_eq!(whole("0.0.0.0/1 ::/1 127.0.0.1"), [""; 0]);
     }
 
     #[test]

@@ -127,6 +127,7 @@ async fn prepared_to_forward(
         access: nowhere,
         order: crate::access::AccessOrder::First,
         order_chosen: true,
+        forward_from: Vec::new(),
     };
     let access = crate::access::load(&sources, crate::access::PresentFiles::default()).unwrap().authorizer;
     let server = Server::new(ServerParts {

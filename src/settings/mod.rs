@@ -178,6 +178,7 @@ impl Settings {
             access: self.access_file.clone(),
             order: self.access_order,
             order_chosen: self.access_order_explicit,
+            forward_from: if self.forward.is_some() { self.forward_from.accounts() } else { Vec::new() },
         }
     }
 }

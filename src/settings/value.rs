@@ -107,6 +107,13 @@ impl SettingsLoader<'_> {
     fn senders(&mut self, option: &ServerOption, given: &GivenValue) -> Result<ForwardFrom, String> {
         let senders: ForwardFrom = given.text.parse().map_err(|error: NetworksError| error.to_string())?;
         self.warn_of_widened(option, given, senders.networks());
+        self.warnings.extend(senders.strangers().into_iter().map(|entry| {
+            format!(
+                "{}: {}: {entry} may include servers that this one forwards to: reports would circulate between them and \
+                 be counted again and again: name only senders to which no report goes back",
+                given.place, option.key
+            )
+        }));
         Ok(senders)
     }
 

@@ -87,7 +87,11 @@ fn loaded(directory: &tempfile::TempDir, text: &str, order: AccessOrder) -> Load
     let accounts: String = USERS[..3].iter().map(|user| format!("{user} : {KEY}\n")).collect();
     fs::write(&passwd, accounts).unwrap();
     fs::write(&access, text).unwrap();
-    load(&AccessSources { passwd, access, order, order_chosen: false }, PresentFiles::default()).unwrap()
+    load(
+        &AccessSources { passwd, access, order, order_chosen: false, forward_from: Vec::new() },
+        PresentFiles::default(),
+    )
+    .unwrap()
 }
 
 /// Returns the handler's decision on a request.

@@ -32,7 +32,7 @@ fn forwarding_has_the_values_of_the_file() {
         "[server]\nForwardClientHomeDir = /x\nForwardOps = whitelist\nForwardDelay = 0\nForwardRetries = 3\nForwardQueue = 77\nForwardRate = 5\nForwardFrom = bob, 192.0.2.0/24\nForwardOrigin = 00000000000000FF\n",
     ));
     let settings = home.settings(&[]);
-    let forward = settings.forward.unwrap();
+    let forward = settings.forward.clone().unwrap();
     assert!(!forward.reports && forward.whitelists);
     assert_eq!((forward.delay, forward.retries), (Duration::ZERO, 3));
     assert_eq!((forward.queue, forward.rate), (77, 5));
@@ -40,6 +40,7 @@ fn forwarding_has_the_values_of_the_file() {
     assert_eq!(settings.forward_origin, forward.origin);
     assert!(settings.forward_from.names("192.0.2.9".parse().unwrap(), b""));
     assert!(settings.forward_from.names("::1".parse().unwrap(), b"bob"));
+    assert_eq!(settings.access_sources().forward_from, ["bob"]);
     assert_eq!(settings.warnings, [""; 0]);
 }
 
@@ -47,6 +48,7 @@ fn forwarding_has_the_values_of_the_file() {
 fn options_without_forwarding_cause_a_notice() {
     let home =
         Home::new(Some("[server]\nForwardRate = 5\nForwardFrom = bob\nForwardOrigin = 00000000000000ff\n"));
+    assert_eq!(home.settings(&[]).access_sources().forward_from, [""; 0]);
     assert_eq!(
         home.settings(&[]).notices,
         ["ForwardRate, ForwardFrom: no effect, because ForwardClientHomeDir is not set"]

@@ -174,4 +174,18 @@ fn bad_values_of_forwarding_are_reported() {
         warnings,
         ["HOME/config:3: ForwardFrom: 192.0.2.9/24 is not the start of a network: using 192.0.2.0/24"]
     );
+    let home = Home::new(Some("[server]\nForwardFrom = bob, 10.0.0.256\n"));
+    assert_eq!(
+        home.problems(&[]),
+        [
+            "HOME/config:2: ForwardFrom: '10.0.0.256' is not a network: expected an address like 192.0.2.1, or 192.0.2.0/24, or 2001:db8::/32"
+        ]
+    );
+    let home = Home::new(Some("[server]\nForwardFrom = anonymous 0.0.0.0/0\n"));
+    let warning = |entry: &str| {
+        format!(
+            "HOME/config:2: ForwardFrom: {entry} may include servers that this one forwards to: reports would circulate between them and be counted again and again: name only senders to which no report goes back"
+        )
+    };
+    assert_eq!(home.messages(&[]), (Vec::new(), vec![warning("anonymous"), warning("0.0.0.0/0")]));
 }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::harness::{Finished, Home, finish};
+use crate::harness::{Account, Finished, Home, eventually, finish};
 
 /// A homedir that forwards to a port on which no server is.
 fn home() -> Home {
@@ -89,4 +90,28 @@ fn link_to_missing_accounts_is_an_error() {
     let home = home();
     symlink("missing", home.remotes().join("accounts")).unwrap();
     expect_check(&home, 1, "error", "accounts is a symbolic link to a file that does not exist");
+}
+
+#[test]
+fn senders_that_cannot_be_meant_are_reported() {
+    let mistyped = home().config("ForwardFrom = bob 192.168.1\n");
+    expect_check(&mistyped, 1, "error", "ForwardFrom: '192.168.1' is not a network");
+    let strangers = home().config("ForwardFrom = anonymous\n");
+    expect_check(
+        &strangers,
+        0,
+        "warning",
+        "ForwardFrom: anonymous may include servers that this one forwards to",
+    );
+    let missing = home().config("ForwardFrom = bob mx1.example.org\n").passwd(Account::new("bob").passwd());
+    let text = "ForwardFrom: there is no account 'mx1.example.org' in ";
+    expect_check(&missing, 0, "warning", text);
+    let server = missing.start();
+    assert_eq!(missing.log().matches(text).count(), 1, "{}", missing.log());
+    // An account that is removed later.
+    fs::remove_file(missing.directory().join("pyzord.passwd")).unwrap();
+    server.signal(Signal::SIGUSR1);
+    let text = "ForwardFrom: there is no account 'bob' in ";
+    eventually("the warning", || missing.log().contains(text).then_some(()));
+    assert!(server.stop().success());
 }
