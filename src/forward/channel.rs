@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use pyzor_home::loggable::loggable_name;
+use pyzor_wire::request_writer::Signer;
 use tokio::sync::{Notify, watch};
 
 use super::delivery::{Delivery, DeliverySettings};
@@ -27,13 +28,17 @@ pub(super) enum Phase {
 /// One server that requests are forwarded to.
 #[derive(Debug)]
 pub(super) struct Channel {
-    pub(super) server: RemoteServer,
+    /// The host, as the servers file names it.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Host and port, for messages.
+    pub(super) name: String,
     /// Wakes the task when a request was queued.
     pub(super) wake: Notify,
     pub(super) phase: watch::Sender<Phase>,
     /// Locked by the server loop, so that nothing is sent or written under this lock.
     queue: Mutex<UnitQueue>,
-    /// Locked before `queue`, if both are.
+    /// Has the account, too, which may change. Locked before `queue`, if both are.
     delivery: Mutex<Delivery>,
     address: Mutex<Option<SocketAddr>>,
 }
@@ -51,7 +56,9 @@ impl Channel {
             rate: settings.rate,
         };
         Self {
-            server,
+            name: server.to_string(),
+            host: server.host,
+            port: server.port,
             wake: Notify::new(),
             phase: watch::Sender::new(Phase::Serving),
             queue: Mutex::new(UnitQueue::new(settings.queue)),
@@ -68,6 +75,27 @@ impl Channel {
         self.delivery.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether this is the channel of a server with this host and port.
+    pub(super) fn is_for(&self, server: &RemoteServer) -> bool {
+        (&self.host, self.port) == (&server.host, server.port)
+    }
+
+    /// Uses this account for requests that are written from now on. Returns a line on the change, if it is one.
+    pub(super) fn set_account(&self, signer: Signer) -> Option<String> {
+        let before = self.delivery().set_signer(signer.clone())?;
+        let (old, new) = (loggable_name(before.user()), loggable_name(signer.user()));
+        Some(match before.user() == signer.user() {
+            true => format!("Forwarding to {}: the key of the account {new} has changed", self.name),
+            false => format!("Forwarding to {}: account changed from {old} to {new}", self.name),
+        })
+    }
+
+    /// Returns the server and the account, for messages.
+    pub(super) fn describe(&self) -> String {
+        let signer = self.delivery().signer().clone();
+        RemoteServer { host: self.host.clone(), port: self.port, signer }.describe()
+    }
+
     /// Sets the address in use.
     pub(super) fn set_address(&self, address: Option<SocketAddr>) {
         *self.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
@@ -78,19 +106,21 @@ impl Channel {
         let address = *self.address.lock().unwrap_or_else(PoisonError::into_inner);
         let delivery = self.delivery();
         let queue = self.queue();
-        let user = loggable_name(delivery.user());
+        let user = loggable_name(delivery.signer().user());
         let refused = || delivery.last_refusal(now).map(|code| format!("refused: {}", refusal(code, user)));
         ForwardStatus {
-            server: self.server.to_string(),
+            server: self.name.clone(),
             user: user.to_owned(),
             address: address.map(|address| address.to_string()),
             state: delivery.state(),
-            since_seconds: now.saturating_duration_since(delivery.since()).as_secs(),
+            since_seconds: now.saturating_duration_since(delivery.shown_since()).as_secs(),
             reason: delivery.outage_reason().map(str::to_owned).or_else(refused),
             queued: queue.digests(),
             in_flight: delivery.in_flight() as u64,
             dropped_last_minute: queue.dropped_recently(now),
             refused_last_minute: delivery.refused_recently(now),
+            accepted_last_minute: delivery.accepted_recently(now),
+            silent_last_minute: delivery.silent_recently(now),
         }
     }
 

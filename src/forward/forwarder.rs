@@ -68,8 +68,8 @@ impl Forwarder {
         Ok(forwarder)
     }
 
-    /// Replaces the servers. A server that stays keeps its queue and its state; one that is removed is sent what waits for
-    /// it, once. Returns a line for each change.
+    /// Replaces the servers. A server with the same host and port keeps its queue and its state, also with another account;
+    /// one that is removed is sent what waits for it, once. Returns a line for each change.
     pub(crate) fn replace(&self, directory: RemoteDirectory) -> Vec<String> {
         // The counters of removed servers are gone afterwards.
         self.report_shortfalls();
@@ -78,9 +78,10 @@ impl Forwarder {
         self.intake.replace(|channels| {
             let mut old = std::mem::take(channels);
             for server in directory.servers {
-                if let Some(index) = old.iter().position(|channel| channel.server == server) {
+                if let Some(index) = old.iter().position(|channel| channel.is_for(&server)) {
                     let channel = old.remove(index);
                     channel.delivery().set_timeout(timeout);
+                    lines.extend(channel.set_account(server.signer));
                     channels.push(channel);
                     continue;
                 }
@@ -91,7 +92,7 @@ impl Forwarder {
                 channels.push(channel);
             }
             for channel in old {
-                lines.push(format!("Forwarding to {} ends", channel.server.describe()));
+                lines.push(format!("Forwarding to {} ends", channel.describe()));
                 channel.phase.send_replace(Phase::Leaving(Instant::now() + LEAVING));
             }
         });
@@ -132,7 +133,7 @@ impl Forwarder {
     /// Returns the counters of each server.
     pub(crate) fn counts(&self) -> BTreeMap<String, ForwardCounts> {
         let channels = self.intake.channels();
-        channels.iter().map(|channel| (channel.server.to_string(), channel.counts())).collect()
+        channels.iter().map(|channel| (channel.name.clone(), channel.counts())).collect()
     }
 }
 

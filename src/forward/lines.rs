@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use pyzor_home::loggable::loggable_name;
 use tracing::{error, info, warn};
 
 use super::delivery::Event;
@@ -14,7 +15,6 @@ use crate::logging::allowance::Allowance;
 pub(super) struct ServerLines {
     /// The server, as host and port.
     server: String,
-    user: String,
     /// One line a minute for each code. Their number is bounded by that of different codes.
     refusals: BTreeMap<u16, Allowance>,
     drops: Allowance,
@@ -23,17 +23,17 @@ pub(super) struct ServerLines {
 }
 
 impl ServerLines {
-    pub(super) fn new(server: String, user: String) -> Self {
-        Self { server, user, refusals: BTreeMap::new(), drops: Allowance::per_minute(1), own: Vec::new() }
+    pub(super) fn new(server: String) -> Self {
+        Self { server, refusals: BTreeMap::new(), drops: Allowance::per_minute(1), own: Vec::new() }
     }
 
-    /// Reports an event. `queued` is the number of digests that wait.
-    pub(super) fn event(&mut self, event: Event, queued: u64, now: Instant) {
+    /// Reports an event. `queued` is the number of digests that wait, `user` the account.
+    pub(super) fn event(&mut self, event: Event, queued: u64, user: &str, now: Instant) {
         let server = &self.server;
         match event {
-            Event::Gone(reason) => warn!(
-                "Forwarding: {server} is unavailable: {reason}; digests are queued until it replies to a ping"
-            ),
+            Event::Gone(reason) => {
+                warn!("Forwarding: {server} is unavailable: {reason}; digests are queued until it replies");
+            }
             Event::Back(outage) => info!(
                 "Forwarding: {server} is available again after {} s; {queued} digests are queued",
                 outage.as_secs()
@@ -45,7 +45,8 @@ impl ServerLines {
                         0 => String::new(),
                         number => format!(" (and {number} more since the last such line)"),
                     };
-                    warn!("Forwarding: {server} refused a request: {}{more}", refusal(code, &self.user));
+                    let meaning = refusal(code, loggable_name(user));
+                    warn!("Forwarding: {server} refused a request: {meaning}{more}");
                 }
             }
         }

@@ -11,13 +11,18 @@ pub(crate) enum ForwardState {
     Untried,
     /// The server replies.
     Available,
-    /// The server replies again, and its queue is being emptied.
+    /// The server replies again, and its queue is being emptied: one request at a time until it has replied to one.
     CatchingUp,
     /// The server does not reply, or cannot be reached: it is only pinged.
     Unavailable,
 }
 
 impl ForwardState {
+    /// Whether the server takes requests, as far as is known.
+    pub(crate) const fn is_up(self) -> bool {
+        matches!(self, Self::Untried | Self::Available)
+    }
+
     /// The name for operators.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -51,4 +56,8 @@ pub(crate) struct ForwardStatus {
     pub(crate) dropped_last_minute: u64,
     /// Digests refused in the last minute.
     pub(crate) refused_last_minute: u64,
+    /// Digests accepted in the last minute.
+    pub(crate) accepted_last_minute: u64,
+    /// Digests in requests that were given up without a reply in the last minute.
+    pub(crate) silent_last_minute: u64,
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pyzor_home::loggable::loggable_name;
 use pyzor_wire::MAX_DATAGRAM;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep_until;
@@ -35,10 +34,7 @@ pub(super) struct ServerTask {
 
 impl ServerTask {
     pub(super) fn new(channel: Arc<Channel>, listening: SocketAddr) -> Self {
-        let lines = ServerLines::new(
-            channel.server.to_string(),
-            loggable_name(channel.server.signer.user()).to_owned(),
-        );
+        let lines = ServerLines::new(channel.name.clone());
         let phase = channel.phase.subscribe();
         Self { channel, phase, listening, connection: Connection::default(), look_up: None, lines }
     }
@@ -68,7 +64,7 @@ impl ServerTask {
             }
         }
         let unsent = self.channel.queue().close();
-        let unanswered = self.channel.delivery().abandon();
+        let unanswered = self.channel.delivery().abandon(Instant::now());
         self.lines.left(unsent, unanswered);
     }
 
@@ -139,8 +135,7 @@ impl ServerTask {
     /// Looks the name up, unless a look-up is under way.
     fn look_up(&mut self) {
         if self.look_up.is_none() {
-            let server = &self.channel.server;
-            self.look_up = Some(look_up(&server.host, server.port, self.listening));
+            self.look_up = Some(look_up(&self.channel.host, self.channel.port, self.listening));
         }
     }
 
@@ -204,13 +199,16 @@ impl ServerTask {
     /// Writes log lines.
     fn report(&mut self) {
         let now = Instant::now();
-        let events = self.channel.delivery().take_events();
+        let mut delivery = self.channel.delivery();
+        let events = delivery.take_events();
+        let user = if events.is_empty() { String::new() } else { delivery.signer().user().to_owned() };
+        drop(delivery);
         let mut queue = self.channel.queue();
         let (queued, limit) = (queue.digests(), queue.limit());
         let mut dropped = std::mem::take(queue.unreported());
         drop(queue);
         for event in events {
-            self.lines.event(event, queued, now);
+            self.lines.event(event, queued, &user, now);
         }
         self.lines.dropped(&mut dropped, limit, now);
         *self.channel.queue().unreported() += dropped;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::families::Families;
-use crate::forward::{ForwardState, ForwardStatus};
+use crate::forward::ForwardStatus;
 use crate::stats::{CODES, ForwardCounts, OTHER_CODE, StatsReport};
 
 /// A number of one server.
@@ -40,8 +40,9 @@ fn write_states(families: &mut Families<'_>, servers: &BTreeMap<&str, &ForwardSt
         let labelled = servers.iter().map(move |(server, status)| (label(server), of(status)));
         labelled.collect::<Vec<_>>()
     };
-    let up = ("pyzord_forward_up", "0 if a server that reports are forwarded to is unavailable");
-    families.gauges(up, each(|status| u64::from(status.state != ForwardState::Unavailable)))?;
+    let up =
+        ("pyzord_forward_up", "0 if a server that reports are forwarded to is unavailable or catching up");
+    families.gauges(up, each(|status| u64::from(status.state.is_up())))?;
     let queued = ("pyzord_forward_queued_digests", "Digests that wait to be forwarded");
     families.gauges(queued, each(|status| status.queued))?;
     let in_flight = ("pyzord_forward_in_flight_requests", "Forwarded requests that wait for a reply");

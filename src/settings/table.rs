@@ -119,7 +119,7 @@ pub(crate) const OPTIONS: &[ServerOption] = &[
     recent("ForwardDelay", Number(0, 60, Later, |s, n| fit(&mut s.forwarding.delay, n)), "1",
         "longest wait for a forwarded request to be filled, in seconds"),
     recent("ForwardRetries", Number(0, 5, Later, |s, n| fit(&mut s.forwarding.retries, n)), "0",
-        "number of times that an unanswered forwarded request is sent again"),
+        "number of times that a forwarded request is sent again if it is unanswered or answered with code 500"),
     recent("ForwardQueue", Number(10, 10_000_000, Later, |s, n| fit(&mut s.forwarding.queue, n)), "10000",
         "maximum number of digests that wait for one server"),
     recent("ForwardRate", Number(1, 1_000_000, Later, |s, n| fit(&mut s.forwarding.rate, n)), "100",

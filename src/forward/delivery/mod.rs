@@ -4,6 +4,7 @@
 
 mod flight;
 mod observe;
+mod outage;
 mod replies;
 mod tally;
 #[cfg(test)]
@@ -73,7 +74,7 @@ pub(super) enum Unsent {
 pub(super) enum Event {
     /// The server has become unavailable, for this reason.
     Gone(String),
-    /// The server replies again, after an outage of this length.
+    /// The server takes requests again, after an outage of this length.
     Back(Duration),
     /// The server has refused a request with this code.
     Refused(u16),
@@ -87,6 +88,9 @@ pub(super) struct Delivery {
     random: (RandomState, u64),
     state: ForwardState,
     since: Instant,
+    /// The beginning of an outage. It lasts until the server replies to a request, or replies to a ping when there is
+    /// nothing to send.
+    outage: Option<Instant>,
     /// The reason of an outage.
     reason: String,
     /// The number of known addresses.
@@ -120,6 +124,7 @@ impl Delivery {
             random: (RandomState::new(), 0),
             state: ForwardState::Untried,
             since: now,
+            outage: None,
             reason: String::new(),
             addresses: 0,
             in_flight: Vec::new(),
@@ -171,13 +176,12 @@ impl Delivery {
             self.prepared = Some(self.in_flight.remove(index));
             return true;
         }
-        // Silent requests keep their places until a reply comes: an outage costs no more than one window.
-        if self.in_flight.len() + self.silent_in_row as usize >= WINDOW {
+        if self.is_window_full() {
             return false;
         }
         self.prepared = self.again.pop_front();
         if self.prepared.is_none() {
-            if self.state == ForwardState::CatchingUp && self.backlog == Some(0) {
+            if self.state == ForwardState::CatchingUp && self.backlog == Some(0) && self.outage.is_none() {
                 (self.state, self.since) = (ForwardState::Available, now);
             }
             self.backlog = self.backlog.map(|backlog| backlog.saturating_sub(1));
@@ -185,6 +189,7 @@ impl Delivery {
         }
         if self.prepared.is_none() && self.state == ForwardState::CatchingUp {
             (self.state, self.since) = (ForwardState::Available, now);
+            self.end_outage(now);
         }
         self.prepared.is_some()
     }
@@ -257,41 +262,6 @@ impl Delivery {
         unit
     }
 
-    /// The server cannot be reached: an error of the socket, or no address, or silence. If it has other addresses, the
-    /// next one is tried at once.
-    pub(super) fn failed(&mut self, reason: String, now: Instant) {
-        if self.state == ForwardState::Unavailable {
-            self.reason = reason;
-            return;
-        }
-        (self.state, self.since) = (ForwardState::Unavailable, now);
-        self.silent_in_row = 0;
-        let pause = if self.addresses > 1 { Duration::ZERO } else { PING_PAUSE };
-        let earliest = self.last_ping.map_or(now, |last| last + PING_PAUSE);
-        self.next_ping = (now + pause).max(earliest);
-        self.unanswered.append(&mut self.in_flight);
-        self.unanswered.extend(self.again.drain(..));
-        self.events.push(Event::Gone(reason.clone()));
-        self.reason = reason;
-    }
-    /// All addresses of the server are those of this server itself. Nothing is sent until its name is resolved otherwise.
-    pub(super) fn is_own(&mut self, now: Instant) {
-        if self.state != ForwardState::Unavailable {
-            (self.state, self.since, self.next_ping) = (ForwardState::Unavailable, now, now + PING_PAUSE);
-        }
-        self.reason = "its address is that of this server itself".to_owned();
-    }
-
-    /// The name was resolved to this number of addresses. `is_changed`: they are not those that were known, so that an
-    /// unavailable server is tried as soon as the pause between pings permits.
-    pub(super) fn resolved(&mut self, addresses: usize, is_changed: bool, now: Instant) {
-        self.addresses = addresses;
-        if is_changed {
-            // Not more often, because a name may have other addresses each time.
-            self.next_ping = self.last_ping.map_or(now, |last| (last + PING_PAUSE).max(now));
-        }
-    }
-
     /// Returns the time at which something is due without another event.
     fn next_time(&self, now: Instant) -> Option<Instant> {
         let DeliverySettings { retries, timeout, .. } = self.settings;
@@ -317,17 +287,22 @@ impl Delivery {
         self.settings.timeout = timeout;
     }
 
+    /// Signs what is written from now on with another account. Returns the one before, if it is another.
+    pub(super) fn set_signer(&mut self, signer: Signer) -> Option<Signer> {
+        (self.settings.signer != signer).then(|| std::mem::replace(&mut self.settings.signer, signer))
+    }
+
     /// Takes what operators should know.
     pub(super) fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
 
     /// Gives up everything under way. Returns the number of digests that remain without a reply.
-    pub(super) fn abandon(&mut self) -> u64 {
+    pub(super) fn abandon(&mut self, now: Instant) -> u64 {
         let again = self.again.drain(..);
         let all: Vec<Flight> =
             self.in_flight.drain(..).chain(self.unanswered.drain(..)).chain(again).collect();
-        all.iter().for_each(|flight| self.tally.silent(flight));
+        all.iter().for_each(|flight| self.tally.silent(flight, now));
         all.iter().map(Flight::digests).sum()
     }
 }

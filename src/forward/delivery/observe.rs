@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use pyzor_wire::request_writer::Signer;
+
 use super::Delivery;
 use crate::forward::ForwardState;
 use crate::stats::ForwardCounts;
@@ -22,14 +24,19 @@ impl Delivery {
         self.since
     }
 
+    /// The time since when the server is in its state, for operators: an outage goes on if pings alone are answered.
+    pub(in crate::forward) fn shown_since(&self) -> Instant {
+        self.outage.filter(|_| self.state == ForwardState::Unavailable).unwrap_or(self.since)
+    }
+
     /// The longest wait for a reply.
     pub(in crate::forward) fn timeout(&self) -> Duration {
         self.settings.timeout
     }
 
-    /// The name of the account.
-    pub(in crate::forward) fn user(&self) -> &str {
-        self.settings.signer.user()
+    /// The account.
+    pub(in crate::forward) fn signer(&self) -> &Signer {
+        &self.settings.signer
     }
 
     /// The number of requests that wait for a reply.
@@ -50,6 +57,16 @@ impl Delivery {
     /// Digests refused in the last minute.
     pub(in crate::forward) fn refused_recently(&self, now: Instant) -> u64 {
         self.tally.refused_recently(now)
+    }
+
+    /// Digests accepted in the last minute.
+    pub(in crate::forward) fn accepted_recently(&self, now: Instant) -> u64 {
+        self.tally.accepted_recently(now)
+    }
+
+    /// Digests without a reply in the last minute.
+    pub(in crate::forward) fn silent_recently(&self, now: Instant) -> u64 {
+        self.tally.silent_recently(now)
     }
 
     /// The counters, without dropped digests.

@@ -2,11 +2,14 @@
 
 use std::time::Instant;
 
-use pyzor_wire::reply_reader::ReceivedReply;
+use pyzor_wire::reply_reader::{Code, ReceivedReply};
 
 use super::flight::Flight;
 use super::{Delivery, DeliverySettings, Event, LOWEST_THREAD, SILENT_IN_ROW};
 use crate::forward::ForwardState;
+
+/// The code of a server that has failed to count some of the digests.
+const FAILURE: Code = Code::Number(500);
 
 impl Delivery {
     /// A datagram from the server has arrived.
@@ -17,9 +20,13 @@ impl Delivery {
             return;
         }
         let thread = reply.and_then(|reply| u16::try_from(reply.thread).ok());
+        let mut has_answered = false;
         match (thread.filter(|thread| *thread >= LOWEST_THREAD), reply) {
             (Some(thread), Some(reply)) => {
-                if let Some(flight) = self.take(thread) {
+                if reply.code == FAILURE && self.will_repeat(thread) {
+                    has_answered = true;
+                } else if let Some(flight) = self.take(thread) {
+                    has_answered = true;
                     let refused = self.tally.answered(&flight, reply.code, now);
                     self.events.extend(refused.map(Event::Refused));
                 }
@@ -27,9 +34,23 @@ impl Delivery {
             // During an outage, it is the reply to a ping.
             _ if self.state == ForwardState::Unavailable => {}
             // A refusal of a request that is not known, because the server could not read its thread.
-            _ => self.events.extend(code_without_thread(datagram).map(Event::Refused)),
+            _ => {
+                let code = code_without_thread(datagram);
+                has_answered = code.is_some();
+                self.events.extend(code.map(Event::Refused));
+            }
         }
-        self.heard(now);
+        self.heard(has_answered, now);
+    }
+
+    /// Whether the request with this thread will be sent again. A failure says nothing then: the database of the server
+    /// may be available again, and a server of this package counts a request of which it has counted nothing.
+    fn will_repeat(&self, thread: u16) -> bool {
+        let retries = self.settings.retries;
+        let is_repeated = |flight: &Flight| flight.thread == thread && flight.repetition(retries).is_some();
+        let is_it = |flight: &Flight| flight.thread == thread;
+        self.in_flight.iter().any(is_repeated)
+            || retries > 0 && self.unanswered.iter().chain(&self.again).any(is_it)
     }
 
     /// Takes the request with this thread out of those under way.
@@ -44,27 +65,6 @@ impl Delivery {
         self.again.iter().position(is_it).and_then(|index| self.again.remove(index))
     }
 
-    /// The server is there.
-    fn heard(&mut self, now: Instant) {
-        self.silent_in_row = 0;
-        match self.state {
-            ForwardState::Untried => (self.state, self.since) = (ForwardState::Available, now),
-            ForwardState::Unavailable => {
-                self.events.push(Event::Back(now.saturating_duration_since(self.since)));
-                (self.state, self.since, self.not_before) = (ForwardState::CatchingUp, now, now);
-                self.backlog = None;
-                if self.settings.retries > 0 {
-                    self.unanswered.sort_by_key(|flight| flight.first_sent);
-                    for mut flight in self.unanswered.drain(..) {
-                        flight.sendings = 0;
-                        self.again.push_back(flight);
-                    }
-                }
-            }
-            ForwardState::Available | ForwardState::CatchingUp => {}
-        }
-    }
-
     /// Finds the requests whose time has come to be silent.
     pub(super) fn expire(&mut self, now: Instant) {
         let DeliverySettings { retries, timeout, .. } = self.settings;
@@ -72,7 +72,7 @@ impl Delivery {
             |flight: &Flight| flight.repetition(retries).is_none() && now >= flight.deadline(timeout);
         while let Some(index) = self.in_flight.iter().position(is_over) {
             let flight = self.in_flight.remove(index);
-            self.tally.silent(&flight);
+            self.tally.silent(&flight, now);
             self.silent_in_row += 1;
             if self.silent_in_row >= SILENT_IN_ROW {
                 // The other requests under way are kept: with retries they are sent again after the outage.
@@ -81,10 +81,10 @@ impl Delivery {
         }
         let is_too_old = |flight: &Flight| now >= flight.expiry(retries, timeout);
         for flight in self.unanswered.extract_if(.., |flight| is_too_old(flight)) {
-            self.tally.silent(&flight);
+            self.tally.silent(&flight, now);
         }
         while self.again.front().is_some_and(is_too_old) {
-            self.again.pop_front().iter().for_each(|flight| self.tally.silent(flight));
+            self.again.pop_front().iter().for_each(|flight| self.tally.silent(flight, now));
         }
     }
 }

@@ -16,6 +16,8 @@ const SHOWN: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     counts: ForwardCounts,
+    accepted_recently: LastMinute,
+    silent_recently: LastMinute,
     refused_recently: LastMinute,
     /// The code and the time of the last refusal.
     last_refusal: Option<(u16, Instant)>,
@@ -32,6 +34,7 @@ impl Tally {
         let code = match code {
             Code::Number(200) => {
                 self.counts.accepted += flight.digests();
+                self.accepted_recently.add(flight.digests(), now);
                 return None;
             }
             // The number of different codes is bounded, because the other server chooses them.
@@ -45,13 +48,24 @@ impl Tally {
     }
 
     /// Counts a request that was not answered.
-    pub(super) fn silent(&mut self, flight: &Flight) {
+    pub(super) fn silent(&mut self, flight: &Flight, now: Instant) {
         self.counts.silent += flight.digests();
+        self.silent_recently.add(flight.digests(), now);
     }
 
     /// The counters, without dropped digests.
     pub(super) fn counts(&self) -> &ForwardCounts {
         &self.counts
+    }
+
+    /// Digests accepted in the last minute.
+    pub(super) fn accepted_recently(&self, now: Instant) -> u64 {
+        self.accepted_recently.sum(now)
+    }
+
+    /// Digests without a reply in the last minute.
+    pub(super) fn silent_recently(&self, now: Instant) -> u64 {
+        self.silent_recently.sum(now)
     }
 
     /// Digests refused in the last minute.

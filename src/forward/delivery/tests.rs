@@ -1,5 +1,8 @@
 //! Tests of delivery, with times that are chosen.
 
+mod failures;
+mod probing;
+
 use super::*;
 use crate::forward::testing::unit;
 
@@ -63,6 +66,18 @@ impl Bench {
         let thread = field(request, "Thread");
         let reply = format!("Code: {code}\nDiag: x\nPV: 2.1\nThread: {thread}\n\n");
         self.delivery.received(reply.as_bytes(), self.now);
+    }
+
+    /// Sends what can be sent, and replies to each.
+    fn exchange(&mut self, code: u16) -> Vec<String> {
+        let sent = self.send();
+        sent.iter().for_each(|request| self.reply(request, code));
+        sent
+    }
+
+    /// Lets the server reply to a ping.
+    fn pong(&mut self) {
+        self.delivery.received(b"Code: 200\nThread: 7\n\n", self.now);
     }
 
     fn counts(&self) -> (u64, u64, u64, u64) {
@@ -163,11 +178,10 @@ fn burst_that_gets_no_reply_is_sent_again_after_the_outage_except_for_three_requ
     bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
     let mut again = Vec::new();
     for _ in 0..40 {
-        again.extend(bench.send());
+        again.extend(bench.exchange(200));
         bench.after(Duration::from_millis(10));
     }
     assert_eq!(again, first[3..]);
-    again.iter().for_each(|request| bench.reply(request, 200));
     assert_eq!(bench.counts(), (20, 37, 170, 30));
 }
 
@@ -188,12 +202,13 @@ fn three_silent_requests_in_a_row_begin_an_outage_and_any_reply_ends_it() {
         }
         bench.delivery.received(reply.as_bytes(), bench.now);
         assert_eq!(bench.delivery.state(), ForwardState::CatchingUp, "{reply}");
+        assert_eq!(bench.counts(), (32, 0, 0, 320));
+        assert_eq!(bench.exchange(200).len(), 1);
         let events = bench.delivery.take_events();
         assert_eq!(
             events,
             [Event::Gone("no reply to 3 requests in a row".to_owned()), Event::Back(Duration::from_secs(6))]
         );
-        assert_eq!(bench.counts(), (32, 0, 0, 320));
     }
 }
 
@@ -275,11 +290,10 @@ fn unanswered_requests_are_sent_again_after_an_outage_only_with_retries() {
         bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
         let mut sent = Vec::new();
         for _ in 0..10 {
-            sent.extend(bench.send());
+            sent.extend(bench.exchange(200));
             bench.after(Duration::from_millis(10));
         }
         assert_eq!(sent, first[..again]);
-        sent.iter().for_each(|request| bench.reply(request, 200));
         let accepted = 10 * again as u64;
         assert_eq!(bench.counts(), (3, again as u64, accepted, 30 - accepted));
     }
@@ -377,5 +391,5 @@ fn reply_with_the_thread_of_no_request_changes_no_count() {
 fn what_is_under_way_at_the_end_is_counted_as_silent() {
     let mut bench = Bench::with_units(1, 3);
     bench.send();
-    assert_eq!((bench.delivery.abandon(), bench.counts()), (30, (3, 0, 0, 30)));
+    assert_eq!((bench.delivery.abandon(bench.now), bench.counts()), (30, (3, 0, 0, 30)));
 }

@@ -158,3 +158,35 @@ fn busy_server_catches_up_although_more_comes_in_than_the_rate_permits() {
     let back = home.forwarding_settled(&remote.name(), u64::from(next) + 1);
     assert_eq!((back.count("accepted"), back.count("dropped")), (u64::from(next), 0), "{back:?}");
 }
+
+/// A server whose database hangs, or a middlebox that drops large datagrams.
+#[test]
+fn server_that_replies_to_pings_alone_does_not_drain_the_queue() {
+    let answer_pings = |it: &Datagram| match it.operation() {
+        "ping" => accept(it),
+        _ => Answer::Silence,
+    };
+    let remote = Remote::start(answer_pings);
+    let home = Home::open().forwarding_to(&[remote.name()]);
+    home.remotes_file("config", "[client]\nTimeout = 1\n");
+    let server = home.start();
+    report_together(server.port(), 0..1000);
+    let pings = || {
+        let all = remote.datagrams().into_iter().enumerate().filter(|(_, it)| it.operation() == "ping");
+        all.map(|(index, _)| index).collect::<Vec<_>>()
+    };
+    crate::harness::eventually("two outages", || (pings().len() >= 2).then_some(()));
+    let pings = pings();
+    // Requests until the outage, and until the next one.
+    assert!(pings[0] <= 32, "{pings:?}");
+    assert_eq!(pings[1] - pings[0] - 1, 3, "{pings:?}");
+    remote.follow(accept);
+    let back = home.forwarding_settled(&remote.name(), 1000);
+    assert_eq!(back.count("accepted") + back.count("silent"), 1000, "{back:?}");
+    assert!(back.count("silent") <= 400, "{back:?}");
+    let log = home.log();
+    for text in ["is unavailable", "is available again"] {
+        let lines = log.lines().filter(|line| line.contains(&remote.name()) && line.contains(text));
+        assert_eq!(lines.count(), 1, "{text}: {log}");
+    }
+}

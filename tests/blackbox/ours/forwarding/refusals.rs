@@ -20,7 +20,9 @@ fn refused_requests_are_counted_and_logged_once_a_minute() {
         assert_eq!(remote.counts("report"), (0..40).map(|number| (digest(number), 1)).collect());
         let log = home.log();
         let refusals = log.lines().filter(|line| {
-            line.contains(&remote.name()) && line.contains("WARNING") && line.contains(&code.to_string())
+            line.contains(&remote.name())
+                && line.contains("refused a request")
+                && line.contains(&code.to_string())
         });
         assert_eq!(refusals.count(), 1, "{log}");
     }

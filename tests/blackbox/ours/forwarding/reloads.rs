@@ -1,8 +1,10 @@
 //! The directory is read again while the server runs.
 
+use std::fs;
+
 use nix::sys::signal::Signal;
 
-use crate::harness::{Home, Remote, Server, digest, eventually, lines};
+use crate::harness::{Account, Home, Remote, Server, accept, digest, eventually, free_port, lines};
 use crate::ours::forwarding::report;
 
 fn reload(server: &Server, home: &Home, signal: Signal, names: &[String]) {
@@ -50,4 +52,36 @@ fn unusable_directory_changes_nothing() {
     report(server.port(), 0..5);
     home.forwarding_settled(&remote.name(), 5);
     assert_eq!(remote.counts("report"), (0..5).map(|number| (digest(number), 1)).collect());
+}
+
+/// A wrong key or a missing accounts file is often corrected while nothing can be sent.
+#[test]
+fn server_whose_account_changes_keeps_its_queue_and_its_state() {
+    let mut remote = Remote::closed_at("127.0.0.1", free_port(), accept);
+    let name = remote.name();
+    let (wrong, bob) = (Account::with_key("bob", Account::new("eve").key()), Account::new("bob"));
+    let home = Home::open().config("ForwardDelay = 0\n").forwarding_to(&[&name]).forwarding_as(&name, &wrong);
+    let server = home.start();
+    report(server.port(), 0..1);
+    home.forwarding_with(&name, "an outage", |it| it.state() == "unavailable");
+    report(server.port(), 1..50);
+    let reload = |line: &str| {
+        server.signal(Signal::SIGUSR1);
+        eventually(line, || home.log().contains(line).then_some(()));
+        let forwarding = home.forwarding(&name);
+        assert_eq!((forwarding.state(), forwarding.number("queued")), ("unavailable", 49), "{forwarding:?}");
+        assert_eq!(forwarding.count("requests"), 1, "{forwarding:?}");
+    };
+    home.remotes_file("accounts", &bob.client_line(&name));
+    reload(&format!("Forwarding to {name}: the key of the account bob has changed"));
+    fs::remove_file(home.remotes().join("accounts")).unwrap();
+    reload(&format!("Forwarding to {name}: account changed from bob to anonymous"));
+    home.remotes_file("accounts", &bob.client_line(&name));
+    reload(&format!("Forwarding to {name}: account changed from anonymous to bob"));
+    remote.open();
+    let back = home.forwarding_settled(&name, 50);
+    assert_eq!((back.count("accepted"), back.text("user")), (49, "bob"), "{back:?}");
+    remote.requests().iter().for_each(|request| request.expect_signed(&bob));
+    let said = home.everything_said();
+    assert!(!said.contains(bob.key()) && !said.contains(wrong.key()), "{said}");
 }

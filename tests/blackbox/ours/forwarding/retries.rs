@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use crate::harness::{Answer, Datagram, Home, Remote, Server, accept, digest, eventually, interop};
+use crate::harness::{Answer, Datagram, Home, Redis, Remote, Server, accept, digest, eventually, interop};
 use crate::ours::forwarding::report;
 
 /// A script that passes requests on to a real server, and loses the reply to the first `lost` copies of each request
@@ -119,4 +119,37 @@ fn requests_of_before_an_outage_are_repeated_after_it() {
     for request in &before {
         assert!(after[before.len()..].iter().any(|copy| copy.bytes == request.bytes));
     }
+}
+
+/// The database of the other server is unavailable for a while: it replies with 500, and counts what it gets later.
+#[test]
+fn requests_that_failed_are_repeated() {
+    let mut redis = Redis::start();
+    let config = format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n", redis.port());
+    let remote = Home::open().config(&config).start();
+    let name = format!("127.0.0.1:{}", remote.port());
+    let home = Home::open().config("ForwardDelay = 0\nForwardRetries = 5\n").forwarding_to(&[&name]);
+    let server = home.start();
+    redis.service().kill();
+    report(server.port(), 0..20);
+    let failed = home.forwarding_with(&name, "repetitions", |it| it.count("resent") >= 20);
+    assert_eq!((failed.settled(), failed.state()), (0, "available"), "{failed:?}");
+    redis.restart();
+    let back = home.forwarding_settled(&name, 20);
+    assert_eq!((back.count("accepted"), back.refused(500)), (20, 0), "{back:?}");
+    for number in 0..20 {
+        assert_eq!(remote.request("check", &[&digest(number)]).counts(), (1, 0));
+    }
+}
+
+#[test]
+fn requests_that_fail_to_the_end_are_refused() {
+    let remote = Remote::refusing(500);
+    let home = Home::open().config("ForwardDelay = 0\nForwardRetries = 1\n").forwarding_to(&[remote.name()]);
+    let server = home.start();
+    report(server.port(), 0..5);
+    let refused = home.forwarding_settled(&remote.name(), 5);
+    assert_eq!((refused.refused(500), refused.count("resent")), (5, 5), "{refused:?}");
+    assert_eq!(remote.counts("report"), (0..5).map(|number| (digest(number), 2)).collect());
+    assert_eq!(refused.state(), "available");
 }
