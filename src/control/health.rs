@@ -9,6 +9,8 @@ use crate::storage::Availability;
 const LONGEST_UNSYNCED: u64 = 180;
 /// The share of requests and replies whose loss is a problem: one in this many.
 const TOLERATED_LOSS: u64 = 1000;
+/// The share of forwarded digests without a reply that is a problem: one in this many.
+const TOLERATED_SILENCE: u64 = 100;
 
 impl StatusReport {
     /// Fills in the health and the problems, from everything else in this report.
@@ -81,6 +83,15 @@ fn problems_of_forwarding(status: &ForwardStatus) -> Vec<String> {
         let refused = counted(status.refused_last_minute, "digest");
         let reason = if status.state == ForwardState::Unavailable { "" } else { reason.as_str() };
         add(format!("{refused} refused in the last minute{reason}"));
+    }
+    let silent = status.silent_last_minute;
+    let answered = status.accepted_last_minute.saturating_add(status.refused_last_minute);
+    if silent.saturating_mul(TOLERATED_SILENCE) > answered.saturating_add(silent) {
+        let silent = counted(silent, "digest");
+        add(format!(
+            "{silent} without a reply in the last minute, beside {} with one: they may not have been counted there",
+            grouped(answered)
+        ));
     }
     problems
 }
@@ -171,6 +182,24 @@ mod tests {
             report.problems,
             ["forwarding to a:24441: 10 digests refused in the last minute: code 401"]
         );
+        let silent = |silent, accepted, refused| {
+            forwarded(ForwardStatus {
+                silent_last_minute: silent,
+                accepted_last_minute: accepted,
+                refused_last_minute: refused,
+                ..ForwardStatus::default()
+            })
+            .problems
+        };
+        assert_eq!(silent(10, 990, 0), [""; 0]);
+        assert_eq!(
+            silent(10, 989, 0),
+            [
+                "forwarding to a:24441: 10 digests without a reply in the last minute, beside 989 with one: they may not \
+                 have been counted there"
+            ]
+        );
+        assert_eq!(silent(10, 0, 990).len(), 1);
         let reports = [EngineStatus { availability: Availability::Unavailable, ..EngineStatus::default() }]
             .map(|storage| judged(storage, |report| report.forwarding = vec![away.clone()]));
         assert_eq!((reports[0].health, reports[0].problems.len()), (Health::Critical, 2));
