@@ -138,7 +138,7 @@ pub fn counted(outcome: Result<(), StorageError>) -> Result<Answer, Refusal> {
 
 fn refusal(error: StorageError) -> Refusal {
     match error {
-        StorageError::Unavailable => Refusal::Unavailable,
+        StorageError::Unavailable | StorageError::InDoubt => Refusal::Unavailable,
         StorageError::Damaged => Refusal::DamagedRecord,
     }
 }

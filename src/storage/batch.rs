@@ -40,6 +40,15 @@ impl BatchEntry {
         self.whitelisted = Err(error);
     }
 
+    /// Marks the changes that are not known to be counted as in doubt.
+    pub(super) fn doubt(&mut self) {
+        for outcome in [&mut self.reported, &mut self.whitelisted] {
+            if outcome.is_err() {
+                *outcome = Err(StorageError::InDoubt);
+            }
+        }
+    }
+
     /// Returns whether there is anything to add.
     pub fn changes(&self) -> bool {
         self.reports > 0 || self.whitelists > 0

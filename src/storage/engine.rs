@@ -17,6 +17,9 @@ pub enum StorageError {
     /// The database is unavailable or does not accept the change.
     #[error("the database is temporarily unavailable")]
     Unavailable,
+    /// The database may or may not have made the change: it was sent, and its outcome is unknown.
+    #[error("the database did not confirm the change")]
+    InDoubt,
     /// The stored record cannot be decoded.
     #[error("the stored record is damaged")]
     Damaged,

@@ -164,7 +164,7 @@ impl World {
         let failure = |digest: &Digest| {
             self.broken.get(digest).map(|error| match error {
                 StorageError::Damaged => Refusal::DamagedRecord,
-                StorageError::Unavailable => Refusal::Unavailable,
+                StorageError::Unavailable | StorageError::InDoubt => Refusal::Unavailable,
             })
         };
         let kind = match op {

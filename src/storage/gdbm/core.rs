@@ -119,7 +119,8 @@ impl GdbmCore {
                 }
                 Err(error) => {
                     open.cache.forget(&entry.digest);
-                    Err(self.report_error(open, &error))
+                    self.report_error(open, &error);
+                    Err(StorageError::InDoubt)
                 }
             }
         } else {

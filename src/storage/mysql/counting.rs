@@ -12,8 +12,8 @@ use super::hung_rows::RowAmount;
 use super::schema::is_transactional;
 use super::table::{MySqlTable, within};
 use crate::record::TallyKind;
-use crate::storage::Batch;
 use crate::storage::remote::presence::{LIMIT, RemoteStore};
+use crate::storage::{Batch, BatchEntry};
 use pyzor_wire::digest::Digest;
 
 /// The most halvings of the parts of a refused statement. After that the remaining rows go one by one.
@@ -44,18 +44,6 @@ impl MySqlCore {
         StatementContext { epoch, end }: StatementContext,
     ) -> Result<(), String> {
         let now = batch.now();
-        let mut accept = |rows: &[RowAmount]| {
-            for (digest, _) in rows {
-                if let Some(entry) = batch.entry_mut(digest) {
-                    match kind {
-                        TallyKind::Report => entry.reported = Ok(()),
-                        TallyKind::Whitelist => entry.whitelisted = Ok(()),
-                    }
-                }
-            }
-            self.hung_rows().clear(rows);
-            self.changes.accepted();
-        };
         let mut parts = vec![rows];
         let mut halvings = 0;
         while let Some(part) = parts.pop() {
@@ -68,7 +56,7 @@ impl MySqlCore {
             let retries = if is_whole || part.len() == 1 { RETRIES } else { 0 };
             let statement = table.count(kind, part, now);
             match self.upsert(connection, table, (&statement, part.len()), end, retries).await {
-                Ok(()) => accept(part),
+                Ok(()) => self.counted(batch, kind, part),
                 Err(StatementError::ConnectionLost(why)) => return Err(why),
                 Err(StatementError::Refused(error))
                     if part.len() > 1
@@ -81,10 +69,32 @@ impl MySqlCore {
                     let rows = if halvings <= MOST_HALVINGS { part.len().div_ceil(2) } else { 1 };
                     parts.extend(part.chunks(rows).rev());
                 }
-                Err(StatementError::Refused(error)) => self.not_counted(epoch, part, &error),
+                Err(StatementError::Refused(error)) => {
+                    if !table.is_transactional {
+                        // A part of the rows may have been counted.
+                        for (digest, _) in part {
+                            batch.entry_mut(digest).into_iter().for_each(BatchEntry::doubt);
+                        }
+                    }
+                    self.not_counted(epoch, part, &error);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Notes that the server has counted these rows.
+    fn counted(&self, batch: &mut Batch, kind: TallyKind, rows: &[RowAmount]) {
+        for (digest, _) in rows {
+            if let Some(entry) = batch.entry_mut(digest) {
+                match kind {
+                    TallyKind::Report => entry.reported = Ok(()),
+                    TallyKind::Whitelist => entry.whitelisted = Ok(()),
+                }
+            }
+        }
+        self.hung_rows().clear(rows);
+        self.changes.accepted();
     }
 
     /// Notes that the server, which is available, has not counted these rows.

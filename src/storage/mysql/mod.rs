@@ -122,6 +122,11 @@ impl Engine for MySql {
                 Err(_) if presence.timed_out(epoch, given) => shared.note_timeout(&in_flight),
                 Err(_) => {}
             }
+            for digest in &in_flight {
+                if let Some(entry) = batch.entry_mut(digest) {
+                    entry.doubt();
+                }
+            }
             batch
         }))
     }

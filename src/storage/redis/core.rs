@@ -112,6 +112,10 @@ impl RedisCore {
             let runs = groups.iter().map(|group| self.run_group(group, entries, &moment, deadline));
             let replies = join_all(runs).await;
             for (group, replies) in groups.into_iter().zip(replies) {
+                if replies == Err(StorageError::InDoubt) {
+                    let counts = group.iter().filter(|task| task.kind == CommandKind::Count);
+                    counts.for_each(|task| batch.entries_mut()[task.entry].doubt());
+                }
                 for (task, reply) in group.into_iter().zip(replies.unwrap_or_default()) {
                     tasks.extend(
                         self.apply_reply(&mut batch.entries_mut()[task.entry], task, reply, deadline).await,
@@ -126,14 +130,18 @@ impl RedisCore {
     }
 
     /// Sends the commands for one server, and returns the replies in the order of the commands.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RedisNode::run`].
     async fn run_group(
         &self,
         group: &[BatchCommand],
         entries: &[BatchEntry],
         moment: &str,
         deadline: Instant,
-    ) -> Option<Vec<Value>> {
-        let node = &group.first()?.node;
+    ) -> Result<Vec<Value>, StorageError> {
+        let Some(BatchCommand { node, .. }) = group.first() else { return Ok(Vec::new()) };
         let mut pipeline = redis::Pipeline::with_capacity(group.len());
         if group.iter().any(|task| task.unscripted) {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(self.form.script());
@@ -163,7 +171,7 @@ impl RedisCore {
         let mut replies = node.run(&pipeline, deadline).await?;
         let mut taken = vec![Value::Nil; group.len()];
         for (at, call) in calls {
-            match (group[call[0]].kind, std::mem::take(replies.get_mut(at)?)) {
+            match (group[call[0]].kind, replies.get_mut(at).map(std::mem::take).unwrap_or_default()) {
                 (CommandKind::Count, Value::Array(outcomes)) if outcomes.len() == call.len() => {
                     call.iter().zip(outcomes).for_each(|(at, outcome)| taken[*at] = outcome);
                 }
@@ -172,7 +180,7 @@ impl RedisCore {
                 (CommandKind::Count, reply) => call.iter().for_each(|at| taken[*at] = reply.clone()),
             }
         }
-        Some(taken)
+        Ok(taken)
     }
 
     /// Stores the outcome of a reply in the batch, or returns the command to send again if it was not executed.
@@ -220,7 +228,10 @@ impl RedisCore {
                 Ok(())
             }
             (CommandKind::Count, Value::Int(0)) => Err(StorageError::Damaged),
-            (CommandKind::Count, _) => Err(self.refusals.refused("unexpected reply of the script")),
+            (CommandKind::Count, _) => {
+                self.refusals.refused("unexpected reply of the script");
+                Err(StorageError::InDoubt)
+            }
         };
         match task.kind {
             CommandKind::LookUp => entry.found = outcome.and(entry.found),

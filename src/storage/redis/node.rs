@@ -13,11 +13,11 @@ use super::node_trial::{is_in_cluster, try_commands};
 use super::record_form::probe_write;
 use super::sentinels::Sentinels;
 use super::target::{RedisAddress, RedisLogin, RedisServers, RedisTarget};
-use crate::storage::BoxFuture;
 use crate::storage::remote::changes::ChangeAcceptance;
 use crate::storage::remote::condition::ServerCondition;
 use crate::storage::remote::presence::{Presence, RemoteStore, keep};
 use crate::storage::remote::start::{ConnectError, NO_ANSWER};
+use crate::storage::{BoxFuture, StorageError};
 
 /// Reason for a failure before the first connection.
 const NO_CONNECTION: &str = "there is no connection";
@@ -139,30 +139,38 @@ impl RedisNode {
         }
     }
 
-    /// Sends all commands at once and returns a reply for each, some of which may be errors. Returns none if it is
-    /// unknown whether they were executed; the reason has been logged.
-    pub(super) async fn run(&self, pipeline: &Pipeline, deadline: Instant) -> Option<Vec<Value>> {
+    /// Sends all commands at once and returns a reply for each, some of which may be errors.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Unavailable`] if nothing was sent, and [`StorageError::InDoubt`] if it is unknown whether the
+    /// commands were executed. The reason has been logged.
+    pub(super) async fn run(
+        &self,
+        pipeline: &Pipeline,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, StorageError> {
         // The number of replies of a transaction differs, and the next pipeline would get those left over.
         debug_assert!(!pipeline.is_transaction());
         let given = deadline.saturating_duration_since(Instant::now());
-        let epoch = self.presence.epoch()?;
+        let epoch = self.presence.epoch().ok_or(StorageError::Unavailable)?;
         let Some((mut connection, _)) = self.connection() else {
             self.presence.lost(epoch, NO_CONNECTION);
-            return None;
+            return Err(StorageError::Unavailable);
         };
         let replies = connection.send_packed_commands(pipeline, 0, pipeline.len());
         match timeout_at(deadline, replies).await {
             Ok(Ok(replies)) => {
                 self.presence.seen();
-                Some(replies)
+                Ok(replies)
             }
             Ok(Err(error)) => {
                 self.presence.lost(epoch, &error.to_string());
-                None
+                Err(StorageError::InDoubt)
             }
             Err(_) => {
                 self.presence.timed_out(epoch, given);
-                None
+                Err(StorageError::InDoubt)
             }
         }
     }

@@ -114,7 +114,7 @@ impl RedisCore {
         {
             return Some(known.clone());
         }
-        let replies = from.run(&ask_nodes(), deadline).await?;
+        let replies = from.run(&ask_nodes(), deadline).await.ok()?;
         let found = unnamed_address(&replies, slot, asking);
         if found.is_none() {
             self.refusals.refused(

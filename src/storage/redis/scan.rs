@@ -27,7 +27,7 @@ impl RedisCore {
     ) -> Result<(String, Vec<Vec<u8>>), StorageError> {
         let mut pipeline = redis::pipe();
         pipeline.add_command(command(prefix, cursor, limit));
-        let mut replies = node.run(&pipeline, deadline).await.ok_or(StorageError::Unavailable)?;
+        let mut replies = node.run(&pipeline, deadline).await?;
         let reply = replies.pop().unwrap_or(Value::Nil);
         if let Some(failure) = connection::refusal(&reply) {
             return Err(self.refusals.refused(&failure.why));

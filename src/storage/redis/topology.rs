@@ -87,7 +87,7 @@ impl Topology {
 /// Queries a node for the owners of all slots.
 pub(super) async fn shares(node: &RedisNode, deadline: Instant) -> Result<SlotShares, ConnectError> {
     let replies = node.run(&ask_slots(), deadline).await;
-    parse_slots(node, &replies.ok_or_else(|| ConnectError::temporary(NO_ANSWER))?)
+    parse_slots(node, &replies.map_err(|_| ConnectError::temporary(NO_ANSWER))?)
 }
 
 /// The command that lists the owners of all slots.
