@@ -1,16 +1,19 @@
 //! The origin of the requests that a server forwards, which lasts over restarts in a file of the homedir.
 //!
 //! A homedir may be copied to another machine, and two servers with one origin would take each other's reports for their
-//! own. The file therefore also names its place: a hash of the machine and of the file's own inode. A file at another
-//! place is a copy and gets a new origin. That is harmless where the place changed for another reason: only requests of
-//! the old origin that are still on their way are not recognized any more.
+//! own. The file therefore also names its place: a hash of the machine, its host name and the file's own inode. The host
+//! name is needed because a copied disk has the same machine id and inodes, and two containers may share an image. A file
+//! at another place is a copy and gets a new origin. That is harmless where the place changed for another reason: only
+//! requests of the old origin that are still on their way are not recognized any more.
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::utsname::uname;
 use sha1::{Digest as _, Sha1};
 use tempfile::NamedTempFile;
 use thiserror::Error;
@@ -64,7 +67,16 @@ impl OriginError {
 ///
 /// The file exists and cannot be read.
 pub(crate) fn load(homedir: &Path) -> Result<LoadedOrigin, OriginError> {
-    load_of_machine(homedir, &fs::read(MACHINE_ID).unwrap_or_default())
+    load_of_machine(homedir, &this_machine())
+}
+
+/// Returns what tells this machine or container from others: its id and its host name.
+fn this_machine() -> Vec<u8> {
+    let mut machine = fs::read(MACHINE_ID).unwrap_or_default();
+    if let Ok(names) = uname() {
+        machine.extend_from_slice(names.nodename().as_bytes());
+    }
+    machine
 }
 
 /// Returns the warning with which a start would replace the file in the homedir.
@@ -209,6 +221,13 @@ mod tests {
         assert_eq!((load(copy.path()), load(homedir.path())), (other, origin));
         let elsewhere = load_of_machine(homedir.path(), b"4567\n").unwrap().origin;
         assert_ne!(elsewhere, origin);
+    }
+
+    #[test]
+    fn place_includes_the_host_name() {
+        let name = fs::read("/proc/sys/kernel/hostname").unwrap();
+        assert!(!name.trim_ascii().is_empty());
+        assert!(this_machine().ends_with(name.trim_ascii()));
     }
 
     #[test]
