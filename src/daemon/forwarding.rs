@@ -11,8 +11,10 @@ use tracing::{info, warn};
 
 use super::error::StartError;
 use crate::forward::origin::{self, LoadedOrigin};
-use crate::forward::{ForwardSettings, Forwarder};
+use crate::forward::{ForwardSettings, ForwardSink as _, Forwarder};
 use crate::remotes::{self, LoadedDirectory};
+use crate::server::OwnOrigin;
+use crate::settings::Settings;
 use pyzor_wire::forward_id::ForwardOrigin;
 
 /// The longest wait for replies to forwarded requests at a stop.
@@ -59,6 +61,12 @@ impl LoadedForwarding {
         info!(lifecycle = true, "Forwarding {what} to {}", directory.describe());
         Forwarder::start(settings, directory, origin, listening)
     }
+}
+
+/// Returns the origin of the requests that have been counted in the database of this server; none if that is unknown.
+pub(super) fn own_origin(settings: &Settings, forwarder: Option<&Forwarder>) -> Option<OwnOrigin> {
+    let origin = settings.forward_origin.or_else(|| forwarder.map(|forwarder| forwarder.origin()))?;
+    Some(OwnOrigin { origin, is_configured: settings.forward_origin.is_some() })
 }
 
 /// Logs once a minute what other servers have not counted, until the future is dropped.

@@ -97,7 +97,7 @@ async fn prepare_rest(
         clock: Timestamp::now,
         stats: Arc::clone(&stats),
         pulse,
-        origin: forwarder.as_ref().map(|forwarder| forwarder.origin()).or(settings.forward_origin),
+        origin: forwarding::own_origin(settings, forwarder.as_deref()),
         forward: forwarder.clone().map(|forwarder| forwarder as Arc<dyn ForwardSink>),
         forward_from: settings.forward_from.clone(),
     })?;

@@ -16,8 +16,9 @@ use crate::record::TallyKind;
 #[derive(Debug)]
 pub(super) struct Batcher {
     origin: ForwardOrigin,
-    /// The number of the next request. The first one is random, because the numbers of an earlier start must not be
-    /// used again.
+    /// The number of the first request. It is random, because the numbers of an earlier start must not be used again.
+    first: u64,
+    /// The number of the next request.
     number: u64,
     delay: Duration,
     reports: PartialUnit,
@@ -35,8 +36,9 @@ struct PartialUnit {
 impl Batcher {
     /// Returns a batcher without digests.
     pub(super) fn new(origin: ForwardOrigin, delay: Duration) -> Self {
-        let number = RandomState::new().hash_one(0);
-        Self { origin, number, delay, reports: PartialUnit::default(), whitelists: PartialUnit::default() }
+        let first = RandomState::new().hash_one(0);
+        let (reports, whitelists) = (PartialUnit::default(), PartialUnit::default());
+        Self { origin, first, number: first, delay, reports, whitelists }
     }
 
     /// Adds digests, and moves full requests to `units`.
@@ -84,6 +86,11 @@ impl Batcher {
     pub(super) fn due(&self) -> Option<Instant> {
         let oldest = self.reports.since.into_iter().chain(self.whitelists.since).min();
         oldest.map(|since| since + self.delay)
+    }
+
+    /// Whether a request has this number.
+    pub(super) fn has_made(&self, number: u64) -> bool {
+        number.wrapping_sub(self.first) < self.number.wrapping_sub(self.first)
     }
 
     /// The number of digests that wait.
@@ -139,7 +146,8 @@ mod tests {
     #[test]
     fn numbers_follow_each_other_and_wrap() {
         let mut batcher = Batcher::new(ForwardOrigin::from_number(7), Duration::ZERO);
-        batcher.number = u64::MAX;
+        (batcher.first, batcher.number) = (u64::MAX, u64::MAX);
+        assert!(![u64::MAX - 1, u64::MAX, 0].into_iter().any(|number| batcher.has_made(number)));
         let mut units = Vec::new();
         let now = Instant::now();
         batcher.add(TallyKind::Report, &digests(0..20), now, &mut units);
@@ -151,5 +159,7 @@ mod tests {
             ids,
             ["0000000000000007-18446744073709551615-1", "0000000000000007-0-1", "0000000000000007-1-1"]
         );
+        let numbers = [u64::MAX - 1, u64::MAX, 0, 1, 2];
+        assert_eq!(numbers.map(|number| batcher.has_made(number)), [false, true, true, true, false]);
     }
 }

@@ -142,6 +142,10 @@ impl ForwardSink for Forwarder {
         self.origin
     }
 
+    fn has_sent(&self, number: u64) -> bool {
+        self.intake.has_sent(number)
+    }
+
     fn wants(&self, kind: TallyKind) -> bool {
         match kind {
             TallyKind::Report => self.settings.reports,

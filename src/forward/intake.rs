@@ -86,6 +86,11 @@ impl Intake {
         replace(&mut state.channels)
     }
 
+    /// Whether a request with this number has been distributed.
+    pub(super) fn has_sent(&self, number: u64) -> bool {
+        self.lock().batcher.has_made(number)
+    }
+
     /// The number of digests that wait for a request to be filled.
     pub(super) fn pending(&self) -> u64 {
         self.lock().batcher.pending()

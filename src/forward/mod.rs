@@ -92,6 +92,9 @@ pub(crate) trait ForwardSink: Send + Sync {
     /// The origin of the requests of this server. A request of this origin has been counted here.
     fn origin(&self) -> ForwardOrigin;
 
+    /// Whether this process has sent a request of its own origin with this number.
+    fn has_sent(&self, number: u64) -> bool;
+
     /// Whether this kind is forwarded.
     fn wants(&self, kind: TallyKind) -> bool;
 

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::Server;
 use super::forward_ids::IdStatus;
-use super::forwarding::{ForwardMark, Forwarding, ReceivedId};
+use super::forwarding::{ForwardMark, ForwardedRequest, Forwarding};
 use super::replay::{ReplayGuard, ReplayMark, ReplayStatus};
 use super::work::{self, EngineWork};
 use crate::handler::{Decision, NextStep};
@@ -106,6 +106,7 @@ impl Server {
                 }
             }
         }
+        self.admission.forwarding.hand_over();
         self.replies.received(received);
         work
     }
@@ -153,16 +154,16 @@ impl AdmissionControl {
                 RequestAdmission::Dropped
             }
             NextStep::Count(op, kind, digests) => {
-                let received = ReceivedId::of(request, op, digests);
-                if let Some(received) = &received
-                    && let Some(admission) = self.admit_forwarded(op, received, request, reply_to, stats)
+                let forwarded = ForwardedRequest::of(request, op, kind, digests);
+                if let Some(forwarded) = &forwarded
+                    && let Some(admission) = self.admit_forwarded(forwarded, reply_to, stats)
                 {
                     return admission;
                 }
                 let admission = self.admit_signed(op, request, reply_to, stats);
                 if let RequestAdmission::Admitted = admission {
                     let peer = reply_to.peer.ip();
-                    self.marks.forward = self.forwarding.admit(received, request, kind, digests.len(), peer);
+                    self.marks.forward = self.forwarding.admit(forwarded, request, kind, peer);
                 }
                 admission
             }
@@ -173,17 +174,15 @@ impl AdmissionControl {
     /// Looks for an earlier copy of a forwarded request, which may have come on another way. Returns none if it is new.
     fn admit_forwarded(
         &mut self,
-        op: Op,
-        received: &ReceivedId,
-        request: &Request<'_>,
+        forwarded: &ForwardedRequest<'_>,
         reply_to: ReplyTo,
         stats: &ServerStats,
     ) -> Option<RequestAdmission> {
-        match self.forwarding.check(received, request, reply_to) {
+        match self.forwarding.check(forwarded, reply_to) {
             IdStatus::New => None,
-            IdStatus::Counted(outcome) => {
+            IdStatus::Counted { outcome, .. } => {
                 stats.forward_copies.add(1);
-                Some(RequestAdmission::AlreadyCounted(op, outcome))
+                Some(RequestAdmission::AlreadyCounted(forwarded.op, outcome))
             }
             IdStatus::InFlight => {
                 stats.forward_copies.add(1);

@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::info;
+use tracing::{info, warn};
 
-use super::forward_ids::{ForwardIds, IdStatus, WaitingCopy};
-use super::work::FinishedRequest;
+use super::forward_ids::{Arrival, ForwardIds, IdStatus, WaitingCopy};
+use super::work::{CountedDigests, FinishedRequest};
 use crate::forward::{DIGESTS_PER_REQUEST, ForwardBuffer, ForwardFrom, ForwardSink, ForwardUnit};
 use crate::logging::allowance::{Allowance, withheld_note};
 use crate::record::TallyKind;
@@ -22,101 +22,139 @@ use pyzor_wire::forward_id::{ForwardId, ForwardOrigin};
 use pyzor_wire::op::Op;
 use pyzor_wire::request::{ANONYMOUS, Request};
 
+/// The origin of the requests that have been counted in the database of this server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnOrigin {
+    pub(crate) origin: ForwardOrigin,
+    /// Whether `ForwardOrigin` sets it: other processes on this database may have it, too.
+    pub(crate) is_configured: bool,
+}
+
+/// A report or whitelisting with a valid id.
+pub(super) struct ForwardedRequest<'a> {
+    request: &'a Request<'a>,
+    pub(super) op: Op,
+    kind: TallyKind,
+    digests: &'a [Digest],
+    received: ReceivedId,
+}
+
+impl<'a> ForwardedRequest<'a> {
+    /// Returns a request with its id; none without one, or if it is malformed.
+    pub(super) fn of(
+        request: &'a Request<'a>,
+        op: Op,
+        kind: TallyKind,
+        digests: &'a [Digest],
+    ) -> Option<Self> {
+        let id = ForwardId::parse(request.forward_id()?)?;
+        let received = ReceivedId { id, key: id.key(op, digests), is_account: !request.is_anonymous() };
+        Some(Self { request, op, kind, digests, received })
+    }
+}
+
 /// A valid id with its key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReceivedId {
     id: ForwardId,
     key: Digest,
+    is_account: bool,
 }
 
 impl ReceivedId {
-    /// Returns the id of a request; none without one, or if it is malformed.
-    pub(super) fn of(request: &Request<'_>, op: Op, digests: &[Digest]) -> Option<Self> {
-        let id = ForwardId::parse(request.forward_id()?)?;
-        Some(Self { id, key: id.key(op, digests) })
+    fn arrival(&self) -> Arrival {
+        Arrival { hops: self.id.hops, is_account: self.is_account }
     }
 }
 
-/// The way on for the digests of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ForwardRoute {
-    /// As reports of this server, together with others.
-    Fresh,
-    /// As one request with this id.
-    Unit(ForwardId),
-    /// To no server.
-    Nowhere,
-}
-
-/// Marks a request that has an id, or whose digests are not forwarded as those of a client.
+/// Marks a request whose digests are not forwarded as those of a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ForwardMark {
-    key: Option<Digest>,
-    route: ForwardRoute,
+pub(super) enum ForwardMark {
+    /// It has an id, under which it is passed on.
+    Id(ReceivedId),
+    /// It looks as if a server that knows no ids had forwarded it. It is not passed on.
+    Form,
 }
 
 /// Recognizes forwarded requests and gathers accepted digests.
 pub(super) struct Forwarding {
     sink: Option<Arc<dyn ForwardSink>>,
-    origin: Option<ForwardOrigin>,
+    own: Option<OwnOrigin>,
     from: ForwardFrom,
     ids: ForwardIds,
     buffer: ForwardBuffer,
-    complaints: Allowance,
+    form_lines: Allowance,
+    origin_lines: Allowance,
 }
 
 impl Forwarding {
     /// Returns forwarding to a sink. Ids are recognized without one, too.
-    pub(super) fn new(
-        sink: Option<Arc<dyn ForwardSink>>,
-        origin: Option<ForwardOrigin>,
-        from: ForwardFrom,
-    ) -> Self {
+    pub(super) fn new(sink: Option<Arc<dyn ForwardSink>>, own: Option<OwnOrigin>, from: ForwardFrom) -> Self {
         Self {
-            origin,
+            own,
             sink,
             from,
             ids: ForwardIds::default(),
             buffer: ForwardBuffer::default(),
-            complaints: Allowance::per_minute(1),
+            form_lines: Allowance::per_minute(1),
+            origin_lines: Allowance::per_minute(1),
         }
     }
 
-    /// Looks for an earlier copy of a request. A request of this server's own origin has been counted here.
-    pub(super) fn check(
-        &mut self,
-        received: &ReceivedId,
-        request: &Request<'_>,
-        reply_to: ReplyTo,
-    ) -> IdStatus {
-        if self.origin == Some(received.id.origin) {
-            return IdStatus::Counted(Ok(()));
+    /// Looks for an earlier copy of a request, and passes the request on if too many hops have kept that from it.
+    pub(super) fn check(&mut self, forwarded: &ForwardedRequest<'_>, reply_to: ReplyTo) -> IdStatus {
+        let ReceivedId { id, key, .. } = forwarded.received;
+        if self.has_counted_as_own(id, reply_to.peer.ip()) {
+            return IdStatus::Counted { outcome: Ok(()), goes_on: false };
         }
-        self.ids.check(received.key, || WaitingCopy {
+        let status = self.ids.check(key, forwarded.received.arrival(), || WaitingCopy {
             reply_to,
-            thread: request.thread.into(),
-            user: request.user.into(),
-        })
+            thread: forwarded.request.thread.into(),
+            user: forwarded.request.user.into(),
+        });
+        if let IdStatus::Counted { outcome, goes_on: true } = status {
+            // Which digests of a refused request have been counted is not known any more.
+            let accepted = if outcome.is_ok() { forwarded.digests } else { &[] };
+            self.pass_on(id, forwarded.kind, forwarded.digests, accepted.iter().copied());
+        }
+        status
     }
 
-    /// Records an id as in flight, and decides on the way of the request's digests. Returns none for one that is like a
-    /// client's.
+    /// Whether a request has the origin of this server, and has been counted before it was forwarded.
+    fn has_counted_as_own(&mut self, id: ForwardId, peer: IpAddr) -> bool {
+        let Some(own) = self.own.filter(|own| own.origin == id.origin) else { return false };
+        let has_sent = |sink: &Arc<dyn ForwardSink>| sink.has_sent(id.number);
+        // The first hop is from the origin itself. On later ones a request may be older than this process.
+        if id.hops > 1 || self.sink.as_ref().is_some_and(has_sent) {
+            return true;
+        }
+        if let Some(withheld) = self.origin_lines.take(Instant::now()) {
+            let peer = peer.to_canonical();
+            let remedy = if own.is_configured {
+                "its requests are answered, but not counted: set another ForwardOrigin there if it has another database, \
+                 and let processes of one database not forward to each other"
+            } else {
+                "its homedir is probably a copy of this server's: remove pyzord.origin there, and restart it"
+            };
+            warn!(
+                "{peer} forwards reports with the origin of this server, which has not sent them; {remedy}{}",
+                withheld_note(withheld)
+            );
+        }
+        own.is_configured
+    }
+
+    /// Records an id as in flight. Returns none for a request that is like a client's.
     pub(super) fn admit(
         &mut self,
-        received: Option<ReceivedId>,
+        forwarded: Option<ForwardedRequest<'_>>,
         request: &Request<'_>,
         kind: TallyKind,
-        digests: usize,
         peer: IpAddr,
     ) -> Option<ForwardMark> {
-        if let Some(ReceivedId { id, key }) = received {
-            self.ids.begin(key);
-            let route = match id.next_hop() {
-                None => ForwardRoute::Nowhere,
-                Some(_) if digests > DIGESTS_PER_REQUEST => ForwardRoute::Fresh,
-                Some(next) => ForwardRoute::Unit(next),
-            };
-            return Some(ForwardMark { key: Some(key), route });
+        if let Some(forwarded) = forwarded {
+            self.ids.begin(forwarded.received.key, forwarded.received.arrival());
+            return Some(ForwardMark::Id(forwarded.received));
         }
         if !self.sink.as_ref()?.wants(kind) || !request.has_form_of_forwarder() {
             return None;
@@ -126,7 +164,7 @@ impl Forwarding {
         if self.from.names(address, user) {
             return None;
         }
-        if let Some(withheld) = self.complaints.take(Instant::now()) {
+        if let Some(withheld) = self.form_lines.take(Instant::now()) {
             info!(
                 "a request of {} at {address} was counted, but not forwarded: it looks as if another server had \
                  forwarded it, without a Forward-Id; if this server does not forward to that one, not even by way of \
@@ -135,36 +173,71 @@ impl Forwarding {
                 withheld_note(withheld)
             );
         }
-        Some(ForwardMark { key: None, route: ForwardRoute::Nowhere })
+        Some(ForwardMark::Form)
     }
 
     /// Records the outcome of a request: gathers its accepted digests, and remembers its id if there are any. Returns the
     /// copies that wait for its reply.
     pub(super) fn finish(&mut self, done: &FinishedRequest<'_>, batch: &Batch) -> Vec<WaitingCopy> {
         let Some(counted) = &done.counted else { return Vec::new() };
-        let mark = done.marks.and_then(|marks| marks.forward);
-        if let Some(sink) = &self.sink
-            && sink.wants(counted.kind)
-        {
-            let accepted = counted.accepted(batch);
-            match mark.map_or(ForwardRoute::Fresh, |mark| mark.route) {
-                ForwardRoute::Fresh if counted.kind == TallyKind::Report => {
-                    self.buffer.reports.extend(accepted);
-                }
-                ForwardRoute::Fresh => self.buffer.whitelists.extend(accepted),
-                ForwardRoute::Unit(id) => {
-                    let digests: Vec<Digest> = accepted.collect();
-                    if !digests.is_empty() {
-                        self.buffer.units.push(ForwardUnit { id, kind: counted.kind, digests });
-                    }
-                }
-                ForwardRoute::Nowhere => {}
-            }
+        match done.marks.and_then(|marks| marks.forward) {
+            None => self.gather(counted.kind, counted.accepted(batch)),
+            Some(ForwardMark::Form) => {}
+            Some(ForwardMark::Id(received)) => return self.finish_forwarded(received, done, counted, batch),
         }
-        let Some(key) = mark.and_then(|mark| mark.key) else { return Vec::new() };
-        match counted.accepted(batch).next() {
-            Some(_) => self.ids.finish(key, done.outcome.map(|_| ())),
-            None => self.ids.give_up(key),
+        Vec::new()
+    }
+
+    /// Records the outcome of a request with an id. It is remembered if a new attempt could count something again.
+    fn finish_forwarded(
+        &mut self,
+        received: ReceivedId,
+        done: &FinishedRequest<'_>,
+        counted: &CountedDigests<'_>,
+        batch: &Batch,
+    ) -> Vec<WaitingCopy> {
+        let ReceivedId { id, key, .. } = received;
+        let is_counted = counted.accepted(batch).next().is_some();
+        let arrival = self.ids.best_arrival(&key).unwrap_or(received.arrival());
+        if is_counted {
+            self.pass_on(
+                ForwardId { hops: arrival.hops, ..id },
+                counted.kind,
+                counted.digests,
+                counted.accepted(batch),
+            );
+        }
+        if is_counted || counted.is_in_doubt(batch) {
+            self.ids.finish(key, arrival, done.outcome.map(|_| ()), is_counted)
+        } else {
+            self.ids.give_up(key)
+        }
+    }
+
+    /// Gathers the digests of a request that came with this id. It is passed on whole, also if this server has refused a
+    /// part of it: other servers would not recognize the rest as a copy of the whole.
+    fn pass_on(
+        &mut self,
+        id: ForwardId,
+        kind: TallyKind,
+        whole: &[Digest],
+        accepted: impl Iterator<Item = Digest>,
+    ) {
+        let Some(id) = id.next_hop() else { return };
+        if whole.len() > DIGESTS_PER_REQUEST {
+            self.gather(kind, accepted);
+        } else if self.sink.as_ref().is_some_and(|sink| sink.wants(kind)) {
+            self.buffer.units.push(ForwardUnit { id, kind, digests: whole.to_vec() });
+        }
+    }
+
+    /// Gathers digests that are forwarded as those of this server, together with others.
+    fn gather(&mut self, kind: TallyKind, digests: impl Iterator<Item = Digest>) {
+        if self.sink.as_ref().is_some_and(|sink| sink.wants(kind)) {
+            match kind {
+                TallyKind::Report => self.buffer.reports.extend(digests),
+                TallyKind::Whitelist => self.buffer.whitelists.extend(digests),
+            }
         }
     }
 
@@ -179,7 +252,10 @@ impl Forwarding {
 
     /// Forgets a request that was dropped uncounted. Returns the number of its copies.
     pub(super) fn give_up(&mut self, mark: ForwardMark) -> usize {
-        mark.key.map_or(0, |key| self.ids.give_up(key).len())
+        match mark {
+            ForwardMark::Id(received) => self.ids.give_up(received.key).len(),
+            ForwardMark::Form => 0,
+        }
     }
 
     /// Forgets all requests in flight, because their outcomes were lost.

@@ -35,6 +35,7 @@ use tracing::{debug, error};
 
 use self::admission::{AdmissionControl, RequestMarks};
 use self::forwarding::Forwarding;
+pub(crate) use self::forwarding::OwnOrigin;
 use self::inbox::RequestInbox;
 use self::replay::ReplayGuard;
 use self::replies::Replies;
@@ -53,7 +54,6 @@ use crate::record::Timestamp;
 use crate::stats::{DropCause, ServerStats};
 use crate::storage::{Batch, Engine};
 use pyzor_udp::DATAGRAMS_PER_CALL;
-use pyzor_wire::forward_id::ForwardOrigin;
 
 /// The number of batches received before the other branches of the loop get their turn.
 const BATCHES_PER_TURN: usize = 8;
@@ -100,7 +100,7 @@ pub(crate) struct ServerParts {
     /// Takes what has been counted, for other servers; none: nothing is forwarded.
     pub(crate) forward: Option<Arc<dyn ForwardSink>>,
     /// The origin of requests that have been counted in this database, also if this process forwards nothing.
-    pub(crate) origin: Option<ForwardOrigin>,
+    pub(crate) origin: Option<OwnOrigin>,
     /// The senders whose forwarded requests are passed on although they have no id.
     pub(crate) forward_from: ForwardFrom,
 }

@@ -28,6 +28,8 @@ struct Slow {
     spacing: Arc<Mutex<Duration>>,
     /// The digests that the engine does not count.
     damaged: Arc<Mutex<HashSet<Digest>>>,
+    /// Counts these digests, and does not say so.
+    in_doubt: Arc<Mutex<HashSet<Digest>>>,
 }
 
 impl Default for Slow {
@@ -39,6 +41,7 @@ impl Default for Slow {
             arrived: Arc::default(),
             spacing: Arc::default(),
             damaged: Arc::default(),
+            in_doubt: Arc::default(),
         }
     }
 }
@@ -71,6 +74,9 @@ impl Engine for Slow {
                     }
                 }
                 (entry.reported, entry.whitelisted) = (Ok(()), Ok(()));
+                if this.in_doubt.lock().unwrap().contains(&entry.digest) {
+                    entry.fail(crate::storage::StorageError::InDoubt);
+                }
             }
             drop(records);
             batch
@@ -115,7 +121,7 @@ async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
 
 async fn prepared_to_forward(
     forward: Option<Arc<dyn ForwardSink>>,
-    origin: Option<ForwardOrigin>,
+    origin: Option<OwnOrigin>,
     forward_from: ForwardFrom,
 ) -> (Server, tokio::net::UdpSocket, Slow) {
     let listener = socket::bind("127.0.0.1", 0, 1 << 20, false).unwrap();

@@ -10,8 +10,8 @@ use super::admission::RequestMarks;
 use super::forward_ids::WaitingCopy;
 use crate::handler::{Decision, NextStep, counted, looked_up};
 use crate::record::TallyKind;
-use crate::storage::Batch;
 use crate::storage::batch::{Increment, LookUp};
+use crate::storage::{Batch, StorageError};
 use pyzor_udp::ReplyTo;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::op::Op;
@@ -105,7 +105,8 @@ impl<'a> FinishedRequest<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct CountedDigests<'a> {
     pub(super) kind: TallyKind,
-    digests: &'a [Digest],
+    /// The digests in the order received.
+    pub(super) digests: &'a [Digest],
     increments: &'a [Increment],
 }
 
@@ -114,6 +115,11 @@ impl<'a> CountedDigests<'a> {
     pub(super) fn accepted(&self, batch: &'a Batch) -> impl Iterator<Item = Digest> + use<'a> {
         let outcomes = self.digests.iter().zip(self.increments);
         outcomes.filter(|(_, increment)| batch.counted(**increment).is_ok()).map(|(digest, _)| *digest)
+    }
+
+    /// Whether the engine may have counted a digest that it has not accepted.
+    pub(super) fn is_in_doubt(&self, batch: &Batch) -> bool {
+        self.increments.iter().any(|increment| batch.counted(*increment) == Err(StorageError::InDoubt))
     }
 }
 

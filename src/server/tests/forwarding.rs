@@ -9,6 +9,13 @@ fn own() -> ForwardOrigin {
     ForwardOrigin::from_number(1)
 }
 
+fn own_origin(is_configured: bool) -> OwnOrigin {
+    OwnOrigin { origin: own(), is_configured }
+}
+
+/// The number of the only request that the server has sent.
+const SENT: u64 = 7;
+
 /// Remembers what was handed over. Takes reports only.
 #[derive(Default)]
 struct RecordingSink(Mutex<ForwardBuffer>);
@@ -16,6 +23,10 @@ struct RecordingSink(Mutex<ForwardBuffer>);
 impl ForwardSink for RecordingSink {
     fn origin(&self) -> ForwardOrigin {
         own()
+    }
+
+    fn has_sent(&self, number: u64) -> bool {
+        number == SENT
     }
 
     fn wants(&self, kind: TallyKind) -> bool {
@@ -40,10 +51,14 @@ struct Forwarding {
 
 impl Forwarding {
     async fn start(from: &str) -> Self {
+        Self::start_as(own_origin(false), from).await
+    }
+
+    async fn start_as(own: OwnOrigin, from: &str) -> Self {
         let sink = Arc::new(RecordingSink::default());
         let shared: Arc<dyn ForwardSink> = Arc::clone(&sink) as _;
         let running =
-            Running::serve(prepared_to_forward(Some(shared), Some(own()), from.parse().unwrap()).await);
+            Running::serve(prepared_to_forward(Some(shared), Some(own), from.parse().unwrap()).await);
         Self { running, sink, thread: 0.into() }
     }
 
@@ -145,7 +160,27 @@ fn forwarded_request_is_counted_once_and_passed_on_as_a_unit() {
 fn request_of_the_own_origin_is_answered_and_not_counted() {
     local(async {
         let server = Forwarding::start("").await;
-        assert_eq!(server.code(&forwarded(&[1], "0000000000000001-7-2")).await, 200);
+        // The number of a request on its way back may be that of an earlier start.
+        for id in ["0000000000000001-7-1", "0000000000000001-7-2", "0000000000000001-8-2"] {
+            assert_eq!(server.code(&forwarded(&[1], id)).await, 200);
+        }
+        assert_eq!((server.count(1), server.copies()), (0, 3));
+        assert_eq!(server.handed_over(), (vec![], vec![]));
+    });
+}
+
+#[test]
+fn request_of_another_server_with_the_same_origin_is_counted_unless_the_origin_is_configured() {
+    local(async {
+        let server = Forwarding::start("").await;
+        for _ in 0..2 {
+            assert_eq!(server.code(&forwarded(&[1], "0000000000000001-8-1")).await, 200);
+        }
+        assert_eq!((server.count(1), server.copies()), (1, 1));
+        assert_eq!(server.handed_over(), (vec![], vec![("0000000000000001-8-2".to_owned(), vec![1])]));
+
+        let server = Forwarding::start_as(own_origin(true), "").await;
+        assert_eq!(server.code(&forwarded(&[1], "0000000000000001-8-1")).await, 200);
         assert_eq!((server.count(1), server.copies()), (0, 1));
         assert_eq!(server.handed_over(), (vec![], vec![]));
     });
@@ -179,7 +214,8 @@ fn unit_of_which_a_part_was_counted_is_remembered_and_one_without_is_not() {
         server.running.engine.damaged.lock().unwrap().insert(Digest::from_bytes([3; 20]));
         let partly = forwarded(&[1, 3, 2], &format!("{OTHER}-1-1"));
         assert_eq!(server.code(&partly).await, 500);
-        assert_eq!(server.handed_over(), (vec![], vec![(format!("{OTHER}-1-2"), vec![1, 2])]));
+        // Passed on whole: a server that gets it on another way, too, must recognize it.
+        assert_eq!(server.handed_over(), (vec![], vec![(format!("{OTHER}-1-2"), vec![1, 3, 2])]));
         let failed = forwarded(&[3], &format!("{OTHER}-2-1"));
         assert_eq!(server.code(&failed).await, 500);
         assert_eq!(server.handed_over(), (vec![], vec![]));
@@ -189,6 +225,53 @@ fn unit_of_which_a_part_was_counted_is_remembered_and_one_without_is_not() {
         assert_eq!(server.code(&failed).await, 200, "a new attempt");
         assert_eq!(server.count(3), 1);
         assert_eq!(server.handed_over(), (vec![], vec![(format!("{OTHER}-2-2"), vec![3])]));
+    });
+}
+
+#[test]
+fn request_in_doubt_is_remembered_and_not_passed_on() {
+    local(async {
+        let server = Forwarding::start("").await;
+        server.running.engine.in_doubt.lock().unwrap().insert(Digest::from_bytes([3; 20]));
+        let doubtful = forwarded(&[3], &format!("{OTHER}-1-1"));
+        assert_eq!(server.code(&doubtful).await, 500);
+        server.running.engine.in_doubt.lock().unwrap().clear();
+        for hops in [2, 1] {
+            assert_eq!(server.code(&forwarded(&[3], &format!("{OTHER}-1-{hops}"))).await, 500);
+        }
+        assert_eq!((server.count(3), server.copies()), (1, 2));
+        assert_eq!(server.handed_over(), (vec![], vec![]));
+    });
+}
+
+#[test]
+fn copy_with_too_many_hops_does_not_keep_a_request_from_its_way() {
+    local(async {
+        let server = Forwarding::start("").await;
+        let copy =
+            |digests: &[u8], number: u8, hops: u8| forwarded(digests, &format!("{OTHER}-{number}-{hops}"));
+        server.code(&copy(&[1], 1, 255)).await;
+        assert_eq!(server.handed_over(), (vec![], vec![]));
+        for _ in 0..2 {
+            assert_eq!(server.code(&copy(&[1], 1, 3)).await, 200);
+        }
+        assert_eq!(server.handed_over(), (vec![], vec![(format!("{OTHER}-1-4"), vec![1])]));
+        let many: Vec<u8> = (1..12).collect();
+        server.code(&copy(&many, 2, 255)).await;
+        server.code(&copy(&many, 2, 1)).await;
+        assert_eq!(server.handed_over(), (many, vec![]));
+        assert_eq!((server.count(1), server.copies()), (2, 3));
+
+        // The copy with too many hops is in flight.
+        let server = Forwarding::start("").await;
+        let first = server.send(&copy(&[1], 3, 16)).await;
+        server.running.batches(1).await;
+        let second = server.send(&copy(&[1], 3, 5)).await;
+        let ping = server.send("Op: ping\n").await;
+        assert_eq!(server.received(ping).await, 200);
+        server.running.engine.gate.add_permits(1);
+        assert_eq!([server.received(first).await, server.received(second).await], [200, 200]);
+        assert_eq!(server.handed_over(), (vec![], vec![(format!("{OTHER}-3-6"), vec![1])]));
     });
 }
 
@@ -237,7 +320,8 @@ fn request_without_a_valid_id_is_passed_on_unless_it_has_the_form_of_a_forwarder
 #[test]
 fn ids_are_recognized_without_forwarding() {
     local(async {
-        let running = Running::serve(prepared_to_forward(None, Some(own()), ForwardFrom::default()).await);
+        let running =
+            Running::serve(prepared_to_forward(None, Some(own_origin(true)), ForwardFrom::default()).await);
         running.engine.gate.add_permits(3);
         let id = ForwardId { origin: ForwardOrigin::from_number(5), number: 1, hops: 1 };
         for thread in 1..4 {

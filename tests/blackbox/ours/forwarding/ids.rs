@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Account, DIGEST, Home, Redis, Reply, Server, digest, eventually, unix_time};
+use crate::harness::{Account, DIGEST, Home, Redis, Remote, Reply, Server, digest, eventually, unix_time};
 
 const ID: &str = "0123456789abcdef-7-1";
 
@@ -124,6 +124,66 @@ fn copies_of_a_request_in_flight_get_its_outcome_with_their_own_threads() {
         expect_reply(server.ask(signed("eve", &[DIGEST], other, thread)), 200, thread.into());
     }
     expect_count(&server, DIGEST, before + 1);
+}
+
+#[test]
+fn request_that_the_database_did_not_confirm_is_counted_once() {
+    let mut redis = Redis::start();
+    let settings = format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n", redis.port());
+    let server = home(&settings).start();
+    redis.service().signal(Signal::SIGSTOP);
+    expect_reply(server.ask(headers(&[DIGEST], ID, 5000)), 500, 5000);
+    redis.service().signal(Signal::SIGCONT);
+    eventually("the database", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
+    // Redis counts what was sent when it was stopped. Then the copy is refused like the first.
+    let counted = server.request("check", &[DIGEST]).counts().0;
+    let copy = Reply(server.ask(headers(&[DIGEST], "0123456789abcdef-7-2", 5001)));
+    let now = server.request("check", &[DIGEST]).counts().0;
+    assert!(now <= 1 && (copy.code() == 500 || counted == 0), "{counted} {now} {}", copy.code());
+}
+
+#[test]
+fn copy_with_too_many_hops_does_not_keep_a_request_from_its_way() {
+    let remote = Remote::accepting();
+    let server = home("").forwarding_to(&[remote.name()]).start();
+    for (hops, thread) in [(255, 5000), (3, 5001), (1, 5002)] {
+        let id = format!("0123456789abcdef-7-{hops}");
+        expect_reply(server.ask(headers(&[DIGEST], &id, thread)), 200, thread.into());
+    }
+    expect_count(&server, DIGEST, 1);
+    remote.receives(1);
+    assert!(server.stop().success());
+    let ids: Vec<_> =
+        remote.requests().iter().map(|request| request.header("Forward-Id").map(str::to_owned)).collect();
+    assert_eq!(ids, [Some("0123456789abcdef-7-4".to_owned())]);
+}
+
+#[test]
+fn request_of_another_server_with_the_same_origin_is_reported() {
+    let remote = Remote::accepting();
+    let server = home("").forwarding_to(&[remote.name()]).start();
+    let file = server.home().read("pyzord.origin");
+    let (origin, _) = file.split_once(' ').unwrap();
+    for thread in [5000, 5001] {
+        expect_reply(server.ask(headers(&[DIGEST], &format!("{origin}-7-1"), thread)), 200, thread.into());
+    }
+    expect_count(&server, DIGEST, 1);
+    remote.receives(1);
+    expect_warning(&server, "its homedir is probably a copy of this server's: remove pyzord.origin there");
+
+    let server = home("ForwardOrigin = 0123456789abcdef\n").start();
+    expect_reply(server.ask(headers(&[DIGEST], ID, 5000)), 200, 5000);
+    expect_count(&server, DIGEST, 0);
+    expect_warning(&server, "set another ForwardOrigin there if it has another database");
+}
+
+#[track_caller]
+fn expect_warning(server: &Server, remedy: &str) {
+    let begin = "127.0.0.1 forwards reports with the origin of this server, which has not sent them; ";
+    eventually("the warning", || {
+        let log = server.home().log();
+        log.lines().any(|line| line.contains(begin) && line.contains(remedy)).then_some(())
+    });
 }
 
 #[test]
