@@ -8,7 +8,7 @@ use crate::op::Op;
 use crate::request::ANONYMOUS;
 use crate::signature::KeyHash;
 
-/// The parts of a digest that established clients hash, as their requests tell.
+/// The parts of a digest that established clients hash, as their requests state.
 const OP_SPEC: &str = "20,3,60,3";
 
 /// A user who signs requests.
