@@ -123,7 +123,7 @@ pub(crate) const OPTIONS: &[ServerOption] = &[
     recent("ForwardQueue", Number(10, 10_000_000, Later, |s, n| fit(&mut s.forwarding.queue, n)), "10000",
         "maximum number of digests that wait for one server"),
     recent("ForwardRate", Number(1, 1_000_000, Later, |s, n| fit(&mut s.forwarding.rate, n)), "100",
-        "maximum number of requests per second to a server that is available again, until its queue is empty"),
+        "maximum number of requests per second to a server that is available again, of those queued while it was not"),
     recent("ForwardFrom", Senders(|s, senders| s.forward_from = senders), "",
         "networks and accounts whose forwarded requests are passed on although they have no Forward-Id"),
     recent("ForwardOrigin", Origin(|s, origin| s.forward_origin = origin), "",
