@@ -12,6 +12,7 @@
 //! outcomes become replies, which are sent in batches.
 //!
 //! `forward` passes what the engine has accepted on to other servers, which `remotes` reads from the homedir of a client.
+//! `upstream` asks others for a second opinion on checks that find nothing.
 //!
 //! # Start and stop
 //!
@@ -33,7 +34,7 @@
 //! # Dependencies
 //!
 //! Modules depend only on those further down: `daemon`, `migrate` and `pyzorctl`, then `server`, then `control`, then
-//! `handler`, then `forward`, then `access` and `storage`, then `record`. Clients and servers share `pyzor_wire` and `pyzor_home`. Each
+//! `handler`, then `forward` and `upstream`, then `access` and `storage`, then `record`. Clients and servers share `pyzor_wire` and `pyzor_home`. Each
 //! fuzz target is in a module `fuzzing` beside the code under test; shared models are in `fuzz_models`, the table of all
 //! targets in `fuzzing`.
 //!
@@ -61,6 +62,7 @@ mod server;
 mod settings;
 mod stats;
 pub mod storage;
+mod upstream;
 
 pub use self::daemon::main as pyzord_main;
 pub use self::migrate::main as pyzor_migrate_main;

@@ -15,7 +15,7 @@ const MODULES: &[&[&str]] = &[
     &["metrics", "server"],
     &["control"],
     &["handler", "settings"],
-    &["forward"],
+    &["forward", "upstream"],
     &["limits"],
     &["access", "remotes", "storage"],
     &["fuzz_models", "logging"],

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::forward::ForwardStatus;
 use crate::stats::StatsReport;
 use crate::storage::EngineStatus;
+use crate::upstream::UpstreamStatus;
 
 /// A reply to an operator: one JSON object with one field, named after the variant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +79,8 @@ pub(crate) struct StatusReport {
     pub(crate) engine_panics: u64,
     /// The servers that reports and whitelistings are forwarded to, in the order of the servers file.
     pub(crate) forwarding: Vec<ForwardStatus>,
+    /// The servers that are asked for second opinions; none if there are none.
+    pub(crate) upstream: Option<UpstreamStatus>,
 }
 
 /// The result of a reload.

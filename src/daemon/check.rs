@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use super::console::{print, say};
 use crate::access::{self, AccessSources, PresentFiles};
-use crate::forward::{is_own, origin};
-use crate::remotes::{self, DirectorySource, RemoteServer};
+use crate::forward::origin;
+use crate::remotes::{self, DirectorySource, RemoteServer, is_own};
 use crate::settings::CheckedSources;
 use pyzor_home::problem::ConfigProblem;
 

@@ -8,7 +8,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use super::own_address::any_port;
+use crate::remotes::any_port;
 
 /// What a socket waits for. An ICMP error is an error of the socket without anything to read.
 const ARRIVALS: Interest = Interest::READABLE.add(Interest::ERROR);

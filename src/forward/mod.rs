@@ -12,9 +12,7 @@ mod intake;
 mod last_minute;
 mod lines;
 pub(crate) mod origin;
-mod own_address;
 mod report;
-mod resolve;
 mod senders;
 mod shortfall;
 mod task;
@@ -28,7 +26,6 @@ mod unit_queue;
 use std::time::Duration;
 
 pub(crate) use self::forwarder::Forwarder;
-pub(crate) use self::own_address::is_own;
 pub(crate) use self::report::{ForwardState, ForwardStatus};
 pub(crate) use self::senders::ForwardFrom;
 use crate::record::TallyKind;

@@ -14,8 +14,8 @@ use super::channel::{Channel, Phase};
 use super::connection::Connection;
 use super::delivery::{Step, Unsent};
 use super::lines::ServerLines;
-use super::resolve::{Addresses, LookUpResult, look_up};
 use crate::record::Timestamp;
+use crate::remotes::{Addresses, LookUpResult, look_up};
 
 /// The most datagrams received before requests are sent again.
 const RECEIVED_AT_ONCE: usize = 64;

@@ -6,7 +6,7 @@ use pyzor_wire::forward_id::{ForwardId, ForwardOrigin, MAX_HOPS};
 use pyzor_wire::headers::HeaderParser;
 use pyzor_wire::op::Op;
 use pyzor_wire::request::Request;
-use pyzor_wire::request_writer::{Signer, write_request};
+use pyzor_wire::request_writer::{Extension, Signer, write_request};
 
 /// Parses any bytes, and the id of a written request, unchanged and with one byte changed.
 pub(super) fn target(bytes: &[u8]) {
@@ -66,7 +66,15 @@ fn check_request(id: ForwardId, input: &mut FuzzInput<'_>) {
         (0..input.byte() % 4).map(|_| Digest::from_bytes([input.byte(); 20])).collect();
     let op = input.pick(&[Op::Report, Op::Whitelist]);
     let mut written = Vec::new();
-    write_request(&mut written, op, &digests, Some(&id), 1024, &Signer::anonymous(), input.number());
+    write_request(
+        &mut written,
+        op,
+        &digests,
+        Extension::ForwardId(&id),
+        1024,
+        &Signer::anonymous(),
+        input.number(),
+    );
     let mut parser = HeaderParser::default();
     let request = Request::new(parser.parse(&written));
     assert_eq!(request.forward_id().and_then(ForwardId::parse), Some(id));

@@ -5,6 +5,8 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod load;
+mod own_address;
+mod resolve;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,6 +14,8 @@ use std::time::Duration;
 
 pub(crate) use self::error::DirectoryError;
 pub(crate) use self::load::{files, load};
+pub(crate) use self::own_address::{any_port, is_own};
+pub(crate) use self::resolve::{Addresses, LookUpResult, look_up};
 use pyzor_home::loggable::loggable_name;
 use pyzor_wire::request_writer::Signer;
 

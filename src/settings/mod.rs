@@ -30,6 +30,7 @@ use crate::access::{AccessOrder, AccessSources};
 use crate::forward::{ForwardFrom, ForwardSettings};
 use crate::limits::Networks;
 use crate::remotes::DirectorySource;
+use crate::upstream::UpstreamSettings;
 use pyzor_home::problem::ConfigProblem;
 use pyzor_wire::forward_id::ForwardOrigin;
 
@@ -119,6 +120,8 @@ pub(crate) struct Settings {
     pub(crate) db_connections: u32,
     /// Forwarding, if it is on.
     pub(crate) forward: Option<ForwardSettings>,
+    /// Second opinions on checks, if they are on.
+    pub(crate) upstream: Option<UpstreamSettings>,
     /// The senders whose forwarded requests are passed on although they have no id.
     pub(crate) forward_from: ForwardFrom,
     /// The origin that several processes on one database share, also if this one does not forward; none: the one in the

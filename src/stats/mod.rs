@@ -7,6 +7,7 @@ mod drops;
 mod forwarding;
 mod histogram;
 mod report;
+mod upstream;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ pub(crate) use self::drops::{DropCause, DropCounts};
 pub(crate) use self::forwarding::{ForwardCounts, OTHER_CODE};
 pub(crate) use self::histogram::{Histogram, HistogramReport};
 pub(crate) use self::report::StatsReport;
+pub(crate) use self::upstream::{DeclineCause, UpstreamCounters, UpstreamCounts, UpstreamServerCounts};
 use pyzor_wire::op::Op;
 
 /// The codes of replies, in ascending order.
@@ -67,6 +69,8 @@ pub(crate) struct ServerStats {
     pub(crate) replays: Counter,
     /// Copies of forwarded requests that were recognized by their ids, and not counted again.
     pub(crate) forward_copies: Counter,
+    /// Second opinions on checks that found nothing.
+    pub(crate) upstream: UpstreamCounters,
     /// Datagrams and replies that were dropped.
     pub(crate) drops: DropCounts,
     /// The number of times each rate limit was exceeded, in the order of `RateLimit`.
@@ -115,6 +119,7 @@ impl Default for ServerStats {
             accounts: Counter::default(),
             replays: Counter::default(),
             forward_copies: Counter::default(),
+            upstream: UpstreamCounters::default(),
             drops: DropCounts::default(),
             exceeded: Default::default(),
             engine_panics: Counter::default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CODES, Counter, ForwardCounts, HistogramReport, OTHER_OP, ServerStats};
+use super::{CODES, Counter, ForwardCounts, HistogramReport, OTHER_OP, ServerStats, UpstreamCounts};
 use pyzor_wire::op::Op;
 
 /// All counters at one moment, or of a period.
@@ -45,13 +45,15 @@ pub(crate) struct StatsReport {
     pub(crate) latency_micros: HistogramReport,
     /// What was forwarded to each server, by its host and port in the servers file. Empty if nothing is forwarded.
     pub(crate) forwarding: BTreeMap<String, ForwardCounts>,
+    /// Second opinions on checks that found nothing; none if no server is asked for them.
+    pub(crate) upstream: Option<UpstreamCounts>,
 }
 
 /// The options of the rate limits, in the order of `RateLimit`.
 const LIMITS: [&str; 3] = ["RateLimit", "RateLimitErrors", "RateLimitWrites"];
 
 impl ServerStats {
-    /// Returns all counters but those of forwarding.
+    /// Returns all counters but those of forwarding and of second opinions.
     pub(crate) fn report(&self) -> StatsReport {
         let names = Op::ALL.into_iter().map(Op::name).chain([OTHER_OP]);
         let codes = |counters: &[Counter; CODES.len()]| {
@@ -79,6 +81,7 @@ impl ServerStats {
             latency_micros: self.latency.report(),
             // Counted elsewhere: one loop does not write these.
             forwarding: BTreeMap::new(),
+            upstream: None,
         }
     }
 }
@@ -129,6 +132,9 @@ impl StatsReport {
             engine_micros: self.engine_micros.since(&earlier.engine_micros),
             latency_micros: self.latency_micros.since(&earlier.latency_micros),
             forwarding: forwarding.collect(),
+            upstream: self.upstream.as_ref().map(|counts| {
+                earlier.upstream.as_ref().map_or_else(|| counts.clone(), |before| counts.since(before))
+            }),
         }
     }
 }

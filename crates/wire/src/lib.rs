@@ -7,6 +7,7 @@
 pub mod digest;
 pub mod forward_id;
 pub mod headers;
+pub mod local_only;
 pub mod number;
 pub mod op;
 pub mod reply;

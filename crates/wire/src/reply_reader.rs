@@ -1,6 +1,7 @@
 //! Parsing of replies, for clients.
 
 use crate::op::Op;
+use crate::reply::RecordCounts;
 
 /// The fields of a reply that clients need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +12,8 @@ pub struct ReceivedReply {
     pub code: Code,
     /// Whether `Count` is above 0.
     pub is_found: bool,
-    /// Whether `Count` and `WL-Count` are present and numbers.
-    pub has_counts: bool,
+    /// `Count` and `WL-Count`, if both are present and numbers. Numbers out of range become the nearest in range.
+    pub counts: Option<RecordCounts>,
 }
 
 /// The code of a reply.
@@ -38,7 +39,7 @@ impl ReceivedReply {
     pub fn code_for(self, op: Op) -> Code {
         let requires_counts = matches!(op, Op::Check | Op::Info | Op::Pong);
         match self.code {
-            Code::Number(200) if requires_counts && !self.has_counts => Code::WithoutCount,
+            Code::Number(200) if requires_counts && self.counts.is_none() => Code::WithoutCount,
             code => code,
         }
     }
@@ -47,8 +48,8 @@ impl ReceivedReply {
     pub fn parse(datagram: &[u8]) -> Option<Self> {
         // Most replies start with this text. Comparing it is several times as fast as parsing the fields.
         const USUAL: &[u8] = b"Code: 200\nDiag: OK\nPV: 2.1\nThread: ";
-        let mut reply = Self { thread: 0, code: Code::Number(0), is_found: false, has_counts: false };
-        let (mut has_count, mut has_wl_count) = (false, false);
+        let mut reply = Self { thread: 0, code: Code::Number(0), is_found: false, counts: None };
+        let (mut reports, mut whitelists) = (None, None);
         if datagram.starts_with(b"Op: ") {
             reply.code = Code::Echo;
         }
@@ -71,21 +72,28 @@ impl ReceivedReply {
             } else if name.eq_ignore_ascii_case(b"Code") {
                 reply.code = Code::Number(number(value).and_then(|code| code.try_into().ok()).unwrap_or(0));
             } else if name.eq_ignore_ascii_case(b"Count") {
-                has_count = is_integer(value);
-                reply.is_found = has_count && value[0] != b'-' && value.iter().any(|digit| *digit != b'0');
+                reports = integer(value);
+                reply.is_found = reports.is_some_and(|count| count > 0);
             } else if name.eq_ignore_ascii_case(b"WL-Count") {
-                has_wl_count = is_integer(value);
+                whitelists = integer(value);
             }
         }
-        reply.has_counts = has_count && has_wl_count;
+        reply.counts =
+            reports.zip(whitelists).map(|(reports, whitelists)| RecordCounts { reports, whitelists });
         reply.thread = thread?;
         Some(reply)
     }
 }
 
-fn is_integer(text: &[u8]) -> bool {
-    let digits = text.strip_prefix(b"-").unwrap_or(text);
-    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+/// Parses an optional minus and digits. A number out of range becomes the nearest in range.
+fn integer(text: &[u8]) -> Option<i64> {
+    let (sign, digits) = text.strip_prefix(b"-").map_or((1, text), |digits| (-1, digits));
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let add =
+        |number: i64, digit: &u8| number.saturating_mul(10).saturating_add(sign * i64::from(digit - b'0'));
+    Some(digits.iter().fold(0, add))
 }
 
 fn number(text: &[u8]) -> Option<u64> {
@@ -106,22 +114,47 @@ mod tests {
         ReceivedReply::parse(text.as_bytes())
     }
 
+    fn counts(reports: i64, whitelists: i64) -> RecordCounts {
+        RecordCounts { reports, whitelists }
+    }
+
+    #[test]
+    fn counts_out_of_range_become_the_nearest_in_range() {
+        let of = |text: &str| parsed(&format!("Code: 200\nThread: 9\n{text}\n")).unwrap().counts;
+        let (low, high) = (i64::MIN, i64::MAX);
+        assert_eq!(
+            of("Count: 9223372036854775807\nWL-Count: -9223372036854775808\n"),
+            Some(counts(high, low))
+        );
+        assert_eq!(
+            of("Count: 99999999999999999999\nWL-Count: -99999999999999999999\n"),
+            Some(counts(high, low))
+        );
+        assert_eq!(of("Count: 007\nWL-Count: -0\n"), Some(counts(7, 0)));
+        assert_eq!(of("Count: 7\nWL-Count: +1\n"), None);
+    }
+
     #[test]
     fn replies_are_parsed_in_any_order_of_their_headers() {
-        let found =
-            Some(ReceivedReply { thread: 7000, code: Code::Number(200), is_found: true, has_counts: true });
+        let found = Some(ReceivedReply {
+            thread: 7000,
+            code: Code::Number(200),
+            is_found: true,
+            counts: Some(counts(10, 0)),
+        });
         assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\nCount: 10\nWL-Count: 0\n\n"), found);
         assert_eq!(parsed("thread: 7000\r\nWL-Count: 0\r\ncount: 10\r\nCODE:200\r\n\r\n"), found);
-        let missed = found.map(|reply| ReceivedReply { is_found: false, ..reply });
+        let missed =
+            found.map(|reply| ReceivedReply { is_found: false, counts: Some(counts(0, 3)), ..reply });
         assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\nCount: 0\nWL-Count: 3\n\n"), missed);
-        let without = missed.map(|reply| ReceivedReply { has_counts: false, ..reply });
+        let without = missed.map(|reply| ReceivedReply { counts: None, ..reply });
         assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000"), without);
         assert_eq!(parsed("Code: 200\nDiag: OK\nPV: 2.1\nThread: 7000\n\nCount: 10\n"), without);
     }
 
     #[test]
     fn failures_and_echoes_have_different_codes() {
-        let with = |code| Some(ReceivedReply { thread: 9, code, is_found: false, has_counts: false });
+        let with = |code| Some(ReceivedReply { thread: 9, code, is_found: false, counts: None });
         assert_eq!(parsed("Code: 403\nDiag: no: never\nPV: 2.1\nThread: 9\n\n"), with(Code::Number(403)));
         assert_eq!(parsed("Diag: what\nThread: 9\n\n"), with(Code::Number(0)));
         assert_eq!(parsed("Code: 99999\nThread: 9\n\n"), with(Code::Number(0)));

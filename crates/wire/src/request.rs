@@ -2,6 +2,7 @@
 
 use super::forward_id::FORWARD_ID;
 use super::headers::ParsedMessage;
+use super::local_only::{LOCAL_ONLY, YES};
 
 /// The user without an account, who is never authenticated.
 pub const ANONYMOUS: &str = "anonymous";
@@ -80,6 +81,14 @@ impl<'a> Request<'a> {
         self.message.fields().find(|field| is_id(field.name)).map(|field| field.value)
     }
 
+    /// Whether a check must be answered from the database alone: it has the header `Local-Only: yes`. Looked for only when
+    /// it is needed, because few requests have it.
+    pub fn is_local_only(&self) -> bool {
+        let is_it = |name: &[u8]| name.eq_ignore_ascii_case(LOCAL_ONLY.as_bytes());
+        let field = self.message.fields().find(|field| is_it(field.name));
+        field.is_some_and(|field| field.value.eq_ignore_ascii_case(YES.as_bytes()))
+    }
+
     /// Whether `Op-Spec` comes before the first digest, as in requests of the established server. Its client puts it
     /// behind the digest.
     pub fn has_form_of_forwarder(&self) -> bool {
@@ -125,6 +134,17 @@ mod tests {
         let mut parser = HeaderParser::default();
         let request = Request::new(parser.parse(b"forward-id: a-1-2\nForward-Id: b\n"));
         assert_eq!(request.forward_id(), Some(&b"a-1-2"[..]));
+    }
+
+    #[test]
+    fn only_yes_makes_a_check_local() {
+        let is_local =
+            |datagram: &[u8]| Request::new(HeaderParser::default().parse(datagram)).is_local_only();
+        assert!(is_local(b"Op: check\nlocal-only: YES\n"));
+        for datagram in [&b"Op: check\n"[..], b"Local-Only: no\n", b"Local-Only:\n", b"Local-Onl: yes\n"] {
+            assert!(!is_local(datagram), "{}", datagram.escape_ascii());
+        }
+        assert!(!is_local(b"Local-Only: no\nLocal-Only: yes\n"), "the first of repeated fields counts");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use crate::digest::Digest;
 use crate::forward_id::{FORWARD_ID, ForwardId};
+use crate::local_only::{LOCAL_ONLY, YES};
 use crate::op::Op;
 use crate::request::ANONYMOUS;
 use crate::signature::KeyHash;
@@ -40,6 +41,17 @@ impl Signer {
     }
 }
 
+/// A header that established servers ignore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension<'a> {
+    /// No such header.
+    Nothing,
+    /// The id of a forwarded request.
+    ForwardId(&'a ForwardId),
+    /// The database of the server alone must answer.
+    LocalOnly,
+}
+
 /// Writes a request for these digests to `out`, which is emptied first. `thread` identifies the reply; `time` is the time
 /// of signing, in seconds since the Unix epoch.
 ///
@@ -49,7 +61,7 @@ pub fn write_request(
     out: &mut Vec<u8>,
     op: Op,
     digests: &[Digest],
-    id: Option<&ForwardId>,
+    extension: Extension<'_>,
     thread: u16,
     signer: &Signer,
     time: i64,
@@ -63,9 +75,11 @@ pub fn write_request(
     for digest in digests {
         let _ = writeln!(out, "Op-Digest: {digest}");
     }
-    if let Some(id) = id {
-        let _ = writeln!(out, "{FORWARD_ID}: {id}");
-    }
+    let _ = match extension {
+        Extension::Nothing => Ok(()),
+        Extension::ForwardId(id) => writeln!(out, "{FORWARD_ID}: {id}"),
+        Extension::LocalOnly => writeln!(out, "{LOCAL_ONLY}: {YES}"),
+    };
     let _ = write!(out, "Thread: {thread}\nPV: 2.1\nUser: {}\nTime: {time}", signer.user);
     let signature = signer.key.sign(out, time);
     out.extend_from_slice(b"\nSig: ");
@@ -96,7 +110,7 @@ mod tests {
         let digests = [Digest::from_bytes([1; 20]), Digest::from_bytes([0xab; 20])];
         let signer = Signer::new("bob", "0C");
         let mut out = b"old".to_vec();
-        write_request(&mut out, Op::Report, &digests, None, 38_062, &signer, 1_795_791_819);
+        write_request(&mut out, Op::Report, &digests, Extension::Nothing, 38_062, &signer, 1_795_791_819);
         assert_eq!(
             checked(&out, &KeyHash::new("bob", "0c"), 1_795_791_819),
             format!(
@@ -109,17 +123,28 @@ mod tests {
     }
 
     #[test]
-    fn forward_id_is_signed_and_a_ping_has_no_digest() {
+    fn extensions_are_signed_and_a_ping_has_no_digest() {
         let id = ForwardId { origin: ForwardOrigin::from_number(0xabc), number: 5, hops: 1 };
         let mut out = Vec::new();
         let digest = Digest::from_bytes([0; 20]);
-        write_request(&mut out, Op::Whitelist, &[digest], Some(&id), 1024, &Signer::anonymous(), 7);
+        write_request(
+            &mut out,
+            Op::Whitelist,
+            &[digest],
+            Extension::ForwardId(&id),
+            1024,
+            &Signer::anonymous(),
+            7,
+        );
         let text = checked(&out, &KeyHash::new("anonymous", ""), 7);
         assert!(
             text.contains(&format!("{digest}\nForward-Id: 0000000000000abc-5-1\nThread: 1024\n")),
             "{text}"
         );
-        write_request(&mut out, Op::Ping, &[], None, 1024, &Signer::anonymous(), 7);
+        write_request(&mut out, Op::Check, &[digest], Extension::LocalOnly, 1024, &Signer::anonymous(), 7);
+        let text = checked(&out, &KeyHash::new("anonymous", ""), 7);
+        assert!(text.contains(&format!("{digest}\nLocal-Only: yes\nThread: 1024\n")), "{text}");
+        write_request(&mut out, Op::Ping, &[], Extension::Nothing, 1024, &Signer::anonymous(), 7);
         let text = checked(&out, &KeyHash::new("anonymous", ""), 7);
         assert_eq!(text, "Op: ping\nThread: 1024\nPV: 2.1\nUser: anonymous\nTime: 7\n");
     }

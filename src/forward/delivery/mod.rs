@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pyzor_wire::op::Op;
-use pyzor_wire::request_writer::{Signer, write_request};
+use pyzor_wire::request_writer::{Extension, Signer, write_request};
 
 use self::flight::Flight;
 use self::tally::Tally;
@@ -159,7 +159,15 @@ impl Delivery {
             self.last_ping = Some(now);
             self.next_ping = now + PING_PAUSE;
             let thread = self.thread();
-            write_request(&mut self.ping, Op::Ping, &[], None, thread, &self.settings.signer, time);
+            write_request(
+                &mut self.ping,
+                Op::Ping,
+                &[],
+                Extension::Nothing,
+                thread,
+                &self.settings.signer,
+                time,
+            );
             return Step::Ping(&self.ping);
         }
         if is_connected && now >= self.not_before && self.prepare(now, time, next) {
@@ -201,7 +209,8 @@ impl Delivery {
             TallyKind::Whitelist => Op::Whitelist,
         };
         let mut datagram = Vec::new();
-        write_request(&mut datagram, op, &unit.digests, Some(&unit.id), thread, &self.settings.signer, time);
+        let id = Extension::ForwardId(&unit.id);
+        write_request(&mut datagram, op, &unit.digests, id, thread, &self.settings.signer, time);
         Flight { thread, unit, datagram, first_sent: now, last_sent: now, has_left: false, sendings: 0 }
     }
 

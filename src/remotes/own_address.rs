@@ -1,4 +1,4 @@
-//! Recognizes the addresses of this server itself, to which it must not forward.
+//! Recognizes the addresses of this server itself, to which it must send no requests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -33,7 +33,7 @@ fn local_address(target: SocketAddr) -> Option<IpAddr> {
 }
 
 /// Returns the address to which a socket is bound that will be connected to `target`.
-pub(super) fn any_port(target: SocketAddr) -> SocketAddr {
+pub(crate) fn any_port(target: SocketAddr) -> SocketAddr {
     match target {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),

@@ -10,19 +10,19 @@ use super::own_address::is_own;
 
 /// The addresses of a name.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Addresses {
+pub(crate) struct Addresses {
     /// The addresses to send to, in the order of the resolver.
-    pub(super) usable: Vec<SocketAddr>,
+    pub(crate) usable: Vec<SocketAddr>,
     /// The addresses of this server itself.
-    pub(super) own: Vec<SocketAddr>,
+    pub(crate) own: Vec<SocketAddr>,
 }
 
 /// What a look-up has found, or why it failed.
-pub(super) type LookUpResult = Result<Addresses, String>;
+pub(crate) type LookUpResult = Result<Addresses, String>;
 
 /// Looks a host up in a thread of its own, because the resolver may block for many seconds. Tokio's threads are not used:
 /// tokio panics if it cannot start one.
-pub(super) fn look_up(host: &str, port: u16, listening: SocketAddr) -> oneshot::Receiver<LookUpResult> {
+pub(crate) fn look_up(host: &str, port: u16, listening: SocketAddr) -> oneshot::Receiver<LookUpResult> {
     let (sender, receiver) = oneshot::channel();
     // The task may have ended before an answer: then it is of no use.
     if let Ok(ip) = host.parse::<IpAddr>() {

@@ -1,0 +1,1 @@
+//! The answers of other servers that are still fresh.
