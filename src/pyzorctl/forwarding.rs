@@ -3,24 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::layout::table;
+use super::remote::{RemoteState, code_name};
 use super::stats::total;
-use crate::control::figures::{counted, grouped, long_period, printable};
+use crate::control::figures::{counted, grouped, printable};
 use crate::forward::ForwardStatus;
-use crate::stats::{ForwardCounts, OTHER_CODE};
+use crate::stats::ForwardCounts;
 
 /// Describes the state of one server: its address and account, whether it takes requests, and what waits for it.
 pub(super) fn state(status: &ForwardStatus) -> String {
-    let address =
-        status.address.as_ref().filter(|address| **address != status.server).map(|text| format!(" ({text})"));
-    let reason = status.reason.as_ref().map(|reason| format!(": {reason}"));
     format!(
-        "{}{} as {}: {} for {}{}; {} queued, {} in flight",
-        status.server,
-        address.unwrap_or_default(),
-        status.user,
-        status.state.name(),
-        long_period(status.since_seconds),
-        reason.unwrap_or_default(),
+        "{}; {} queued, {} in flight",
+        RemoteState::from(status),
         counted(status.queued, "digest"),
         counted(status.in_flight, "request"),
     )
@@ -49,11 +42,6 @@ pub(super) fn counters(forwarding: &BTreeMap<String, ForwardCounts>) -> String {
         rows.push(row);
     }
     table(&rows)
-}
-
-/// Names the code of a refusal.
-fn code_name(code: u16) -> String {
-    if code == OTHER_CODE { "other".to_owned() } else { code.to_string() }
 }
 
 /// Describes what was forwarded to all servers together: `accepted 120, dropped 3`. None if it is nothing.

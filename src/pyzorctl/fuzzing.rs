@@ -25,9 +25,18 @@ pub(crate) fn target(line: &[u8]) {
             let text = status::render(report);
             check(&text);
             assert_eq!(text.lines().next(), Some(report.summary().as_str()));
+            let lines = text.lines().filter(|line| line.starts_with("  upstream ")).count();
+            assert_eq!(
+                lines,
+                report.upstream.as_ref().map_or(0, |upstream| upstream.servers.len() + 1),
+                "{text}"
+            );
         }
         ControlReply::Stats(report) => {
-            check(&stats::render(report));
+            let text = stats::render(report);
+            check(&text);
+            let tables = text.matches("\n  checks that missed here ").count();
+            assert_eq!(tables, usize::from(report.upstream.is_some()), "{text}");
             for earlier in [&StatsReport::default(), report.as_ref()] {
                 let row = interval::row("12:34:56", &report.since(earlier));
                 check(&row);
@@ -47,4 +56,19 @@ pub(crate) fn target(line: &[u8]) {
     check(&line);
     let again = serde_json::from_str::<Value>(&line);
     assert!(again.is_ok() && line.lines().count() == 1, "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reply that lacks a field is refused as a whole: fuzzing would then print nothing of it.
+    #[test]
+    fn stored_reports_are_understood() {
+        for name in ["stats", "status", "upstream_stats", "upstream_status", "well"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/control_reply").join(name);
+            let understood = understand(Path::new("/socket"), &std::fs::read(path).unwrap());
+            assert!(understood.is_ok(), "{name}: {}", understood.unwrap_err());
+        }
+    }
 }

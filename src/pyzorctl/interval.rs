@@ -13,6 +13,7 @@ use super::error::NoAnswer;
 use super::forwarding;
 use super::output::{self, Outcome};
 use super::stats::{counts, percentile, share, total};
+use super::upstream;
 use crate::control::figures::{printable, rate};
 use crate::control::reply::ControlReply;
 use crate::control::request::ControlRequest;
@@ -122,7 +123,7 @@ fn heading() -> String {
     line(COLUMNS.map(|(name, _)| name.to_owned())) + "\n"
 }
 
-/// The rates of a period, the causes of its drops, and what was forwarded.
+/// The rates of a period, the causes of its drops, what was forwarded, and what became of checks that missed.
 pub(super) fn row(time: &str, period: &StatsReport) -> String {
     let per_second =
         |count: u64| if period.seconds > 0.0 { rate(count as f64 / period.seconds) } else { rate(0.0) };
@@ -147,14 +148,16 @@ pub(super) fn row(time: &str, period: &StatsReport) -> String {
     ]);
     let dropped = (period.dropped() > 0).then(|| format!("dropped: {}", counts(&period.drops)));
     let forwarded = forwarding::outcomes(&period.forwarding).map(|text| format!("forwarded: {text}"));
-    let notes: String = [dropped, forwarded].into_iter().flatten().map(|note| format!("  {note}")).collect();
+    let asked = period.upstream.as_ref().and_then(upstream::outcomes).map(|text| format!("upstream: {text}"));
+    let notes = [dropped, forwarded, asked].into_iter().flatten();
+    let notes: String = notes.map(|note| format!("  {note}")).collect();
     row + &notes + "\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{DropCause, ForwardCounts, ServerStats};
+    use crate::stats::{DropCause, ForwardCounts, ServerStats, UpstreamCounts};
     use pyzor_wire::op::Op;
 
     #[test]
@@ -180,6 +183,10 @@ mod tests {
         let forwarding = ["a:1", "b:1"].map(|server| (server.to_owned(), counts.clone())).into();
         let forwarded = row("12:34:56", &StatsReport { forwarding, ..period.clone() });
         assert!(forwarded.ends_with("  dropped: shed 5  forwarded: accepted 40, dropped 6\n"), "{forwarded}");
+        let upstream =
+            Some(UpstreamCounts { cached_hits: 30, asked: 4, found: 3, ..UpstreamCounts::default() });
+        let asked = row("12:34:56", &StatsReport { upstream, ..period.clone() });
+        assert!(asked.ends_with("  dropped: shed 5  upstream: cached 30, asked 4; found 3\n"), "{asked}");
         let idle = row("00:00:00", &ServerStats::default().report());
         assert!(idle.ends_with("  0        -        -  0.0 %\n"), "{idle}");
         assert_eq!(object(&period, true)["restarted"], true);

@@ -15,9 +15,11 @@ mod layout;
 mod output;
 mod probe;
 mod reload;
+mod remote;
 mod stats;
 mod status;
 mod target;
+mod upstream;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::forwarding;
 use super::layout::{labelled, table};
+use super::upstream;
 use crate::control::figures::{grouped, long_period, micros, printable, rate};
 use crate::stats::{HistogramReport, StatsReport};
 
@@ -46,10 +47,12 @@ pub(super) fn render(stats: &StatsReport) -> String {
     }
     text += &labelled(&lines);
     let forwarded = forwarding::counters(&stats.forwarding);
-    if !forwarded.is_empty() {
+    let asked = stats.upstream.as_ref().map(upstream::counters).unwrap_or_default();
+    for table in [forwarded, asked].into_iter().filter(|table| !table.is_empty()) {
         text.push('\n');
+        text += &table;
     }
-    text + &forwarded
+    text
 }
 
 /// The replies by operation and code, without rows and columns that are all zero.
@@ -124,7 +127,7 @@ fn sizes(report: &HistogramReport, unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{DropCause, ServerStats};
+    use crate::stats::{DropCause, ForwardCounts, ServerStats, UpstreamCounts};
     use pyzor_wire::op::Op;
 
     #[test]
@@ -172,5 +175,17 @@ mod tests {
         let text = render(&ServerStats::default().report());
         assert!(text.starts_with("0 replies in 0 seconds (0 per second)\n\n  checks       none\n"), "{text}");
         assert!(text.contains("\n  drops        none\n  limits       none exceeded\n"), "{text}");
+    }
+
+    #[test]
+    fn tables_of_other_servers_follow_in_their_order() {
+        let mut report = ServerStats::default().report();
+        report.forwarding.insert("a:1".to_owned(), ForwardCounts::default());
+        report.upstream = Some(UpstreamCounts::default());
+        let text = render(&report);
+        let last = text.split("\n\n").skip(2).collect::<Vec<_>>();
+        let [forwarded, asked] = last[..] else { panic!("{text}") };
+        assert!(forwarded.starts_with("  digests forwarded to ") && !forwarded.ends_with('\n'), "{text}");
+        assert!(asked.starts_with("  checks that missed here ") && asked.ends_with(" 0\n"), "{text}");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::forwarding;
 use super::layout::labelled;
+use super::upstream;
 use crate::control::figures::{bytes, grouped, long_period, period, printable, rate};
 use crate::control::reply::StatusReport;
 use crate::control::summary::availability_name;
@@ -45,6 +46,7 @@ pub(super) fn render(status: &StatusReport) -> String {
         ),
     ]);
     lines.extend(status.forwarding.iter().map(|server| ("forwarding", forwarding::state(server))));
+    lines.extend(status.upstream.iter().flat_map(upstream::states).map(|text| ("upstream", text)));
     for (_, text) in &mut lines {
         *text = printable(text);
     }
@@ -101,9 +103,18 @@ mod tests {
     use crate::control::reply::Health;
     use crate::forward::ForwardStatus;
     use crate::storage::Availability;
+    use crate::upstream::{UpstreamServerStatus, UpstreamStatus};
 
     fn forwarded(server: &str) -> ForwardStatus {
         ForwardStatus { server: server.to_owned(), user: "bob".to_owned(), ..ForwardStatus::default() }
+    }
+
+    fn asked(server: &str) -> UpstreamServerStatus {
+        UpstreamServerStatus {
+            server: server.to_owned(),
+            user: "bob".to_owned(),
+            ..UpstreamServerStatus::default()
+        }
     }
 
     fn status() -> StatusReport {
@@ -133,6 +144,11 @@ mod tests {
             drops: 7,
             lost_last_minute: 1,
             forwarding: ["a:24441", "b\n:1"].map(forwarded).to_vec(),
+            upstream: Some(UpstreamStatus {
+                servers: ["c:24441", "d\x1b:1"].map(asked).to_vec(),
+                cached: 1200,
+                waiting: 3,
+            }),
             ..StatusReport::default()
         }
     }
@@ -156,6 +172,9 @@ well: 12.3 requests/s, gdbm available, up 3 days
   dropped      1 in the last minute for lack of capacity, 7 since the start for any reason
   forwarding   a:24441 as bob: untried for 0 seconds; 0 digests queued, 0 requests in flight
   forwarding   b\\n:1 as bob: untried for 0 seconds; 0 digests queued, 0 requests in flight
+  upstream     c:24441 as bob: untried for 0 seconds; 0 questions in flight
+  upstream     d\\u{1b}:1 as bob: untried for 0 seconds; 0 questions in flight
+  upstream     1,200 answers cached, 3 checks waiting
 ";
         assert_eq!(render(&status()), expected);
     }
@@ -163,6 +182,7 @@ well: 12.3 requests/s, gdbm available, up 3 days
     #[test]
     fn problems_come_first_and_once() {
         let mut status = StatusReport {
+            upstream: None,
             health: Health::Critical,
             problems: vec!["the database is gone".to_owned(), "b".to_owned()],
             ..status()
@@ -189,6 +209,6 @@ well: 12.3 requests/s, gdbm available, up 3 days
             lines.contains(&r"  state        unavailable for 1 minute 1 second: refused\n\u{1b}[2J"),
             "{text}"
         );
-        assert!(!text.contains("records"), "{text}");
+        assert!(!text.contains("records") && !text.contains("upstream"), "{text}");
     }
 }
