@@ -21,6 +21,7 @@ impl SettingsLoader<'_> {
         self.check_operator_sockets(settings);
         self.note_visible_password(settings);
         self.note_unused_forwarding(settings);
+        self.note_unused_upstream(settings);
         self.report_options_without_effect();
     }
 
@@ -168,11 +169,24 @@ impl SettingsLoader<'_> {
         }
     }
 
+    /// Notes those of these options that are given although they have no effect without another one.
+    pub(super) fn note_without_effect(&mut self, keys: &[&str], needed: &str) {
+        let given = self.given_of(keys.iter().copied());
+        if !given.is_empty() {
+            self.notices.push(format!("{given}: no effect, because {needed} is not set"));
+        }
+    }
+
     /// The names of all options of this effect that have a value.
     fn given_with(&self, effect: OptionEffect) -> String {
-        let is_given = |key: &&str| self.given.get(key).is_some_and(|given| !given.text.is_empty());
         let options = OPTIONS.iter().filter(|option| option.effect == effect);
-        options.map(|option| option.key).filter(is_given).collect::<Vec<_>>().join(", ")
+        self.given_of(options.map(|option| option.key))
+    }
+
+    /// The names of those of these options that have a value.
+    fn given_of<'a>(&self, keys: impl Iterator<Item = &'a str>) -> String {
+        let is_given = |key: &&str| self.given.get(key).is_some_and(|given| !given.text.is_empty());
+        keys.filter(is_given).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -1,9 +1,11 @@
 //! The parts of the process environment that settings depend on.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
+
+use crate::remotes::DirectorySource;
 
 /// The home and working directories from which paths are resolved.
 pub(crate) struct Environment {
@@ -28,6 +30,12 @@ impl Environment {
                 user.ok().flatten().map(|user| user.dir)
             },
         }
+    }
+
+    /// Returns the homedir of a client in this environment.
+    pub(super) fn directory_source(&self, path: &Path) -> DirectorySource {
+        let home = self.expand("~");
+        DirectorySource { path: path.to_owned(), home: home.is_absolute().then_some(home) }
     }
 
     /// Replaces `~` or `~user` at the beginning of a path, if the home directory is known.

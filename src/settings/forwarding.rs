@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::load::SettingsLoader;
 use super::{Environment, Settings};
 use crate::forward::ForwardSettings;
-use crate::remotes::DirectorySource;
 
 /// The options that have no effect unless `ForwardClientHomeDir` is set. `ForwardOrigin` has: a process that does not
 /// forward recognizes the requests of the others on its database by it.
@@ -44,21 +43,12 @@ pub(super) struct ForwardingOptions {
     pub(super) rate: u32,
 }
 
-impl ForwardingOptions {
-    /// Returns the homedir of the client, if forwarding is on.
-    pub(super) fn source(&self, environment: &Environment) -> Option<DirectorySource> {
-        let home = environment.expand("~");
-        let home = home.is_absolute().then_some(home);
-        Some(DirectorySource { path: self.client_homedir.clone()?, home })
-    }
-}
-
 impl Settings {
     /// Returns the settings of forwarding, if it is on.
     pub(super) fn forward_settings(&self, environment: &Environment) -> Option<ForwardSettings> {
         let options = &self.forwarding;
         Some(ForwardSettings {
-            source: options.source(environment)?,
+            source: environment.directory_source(options.client_homedir.as_deref()?),
             reports: options.ops.reports,
             whitelists: options.ops.whitelists,
             delay: Duration::from_secs(options.delay),
@@ -73,13 +63,8 @@ impl Settings {
 impl SettingsLoader<'_> {
     /// Notes options of forwarding that are set although it is off.
     pub(super) fn note_unused_forwarding(&mut self, settings: &Settings) {
-        if settings.forwarding.client_homedir.is_some() {
-            return;
-        }
-        let is_given = |key: &&str| self.given.get(key).is_some_and(|given| !given.text.is_empty());
-        let given = DEPENDENT.into_iter().filter(is_given).collect::<Vec<_>>().join(", ");
-        if !given.is_empty() {
-            self.notices.push(format!("{given}: no effect, because ForwardClientHomeDir is not set"));
+        if settings.forwarding.client_homedir.is_none() {
+            self.note_without_effect(&DEPENDENT, "ForwardClientHomeDir");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::load::SettingsLoader;
 use super::table::{self, OPTIONS};
@@ -76,6 +77,12 @@ fn check(settings: &Settings) {
     if let Some(forward) = &settings.forward {
         assert!(forward.source.path.is_absolute() && (forward.reports || forward.whitelists));
         assert!(forward.retries <= 5 && forward.queue >= 10 && forward.rate > 0);
+    }
+    if let Some(upstream) = &settings.upstream {
+        assert!(upstream.source.path.is_absolute() && upstream.rate > 0 && upstream.cache <= 10_000_000);
+        let is_between = |age: Duration, most| (1..=most).contains(&age.as_secs());
+        assert!(is_between(upstream.timeout, 10));
+        assert!(is_between(upstream.found_age, 31_536_000) && is_between(upstream.miss_age, 31_536_000));
     }
     assert!(settings.detach.is_none() && !settings.debug && settings.nice == 0);
 }

@@ -225,6 +225,7 @@ impl<'a> SettingsLoader<'a> {
         settings.port_is_given = self.given.contains_key("Port");
         settings.listen_address_is_given = self.given.contains_key("ListenAddress");
         settings.forward = settings.forward_settings(self.environment);
+        settings.upstream = settings.upstream_settings(self.environment);
         settings.homedir = self.homedir.clone();
         if !self.problems.is_empty() {
             let check = settings.check_config.then(|| Box::new(settings.checked_sources()));

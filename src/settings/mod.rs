@@ -14,6 +14,7 @@ mod load;
 mod metrics_address;
 mod option;
 mod table;
+mod upstream;
 mod value;
 
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ pub(crate) use self::environment::Environment;
 use self::forwarding::ForwardingOptions;
 use self::load::SettingsLoader;
 pub(crate) use self::metrics_address::MetricsAddress;
+use self::upstream::UpstreamOptions;
 use crate::access::{AccessOrder, AccessSources};
 use crate::forward::{ForwardFrom, ForwardSettings};
 use crate::limits::Networks;
@@ -134,6 +136,7 @@ pub(crate) struct Settings {
     check_config: bool,
     recover: bool,
     forwarding: ForwardingOptions,
+    upstream_options: UpstreamOptions,
     // Options without effect that checks refer to.
     threads: bool,
     processes: bool,
@@ -146,6 +149,8 @@ pub(crate) struct CheckedSources {
     pub(crate) access: AccessSources,
     /// The homedir of a client, if forwarding is on.
     pub(crate) forward: Option<DirectorySource>,
+    /// The homedir of a client, if second opinions are on.
+    pub(crate) upstream: Option<DirectorySource>,
     /// The homedir, if the origin of forwarded requests is there.
     pub(crate) origin: Option<PathBuf>,
     /// The address of the server, if the settings tell it.
@@ -160,6 +165,7 @@ impl Settings {
         CheckedSources {
             access: self.access_sources(),
             forward,
+            upstream: self.upstream.as_ref().map(|upstream| upstream.source.clone()),
             origin: has_origin_of_homedir.then(|| self.homedir.clone()),
             listening: self.listening(),
         }

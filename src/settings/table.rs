@@ -17,6 +17,8 @@ const COUNT: i64 = i32::MAX as i64;
 const NICE: (i64, i64) = (i32::MIN as i64, i32::MAX as i64);
 /// The longest expiry age that fits a time stamp, in seconds.
 const LONGEST_AGE: i64 = i64::MAX / 1_000_000;
+/// The longest age of a cached answer, in seconds: a year.
+const LONGEST_CACHED: i64 = 31_536_000;
 
 /// Stores a number, if its field can hold it.
 fn fit<T: TryFrom<i64>>(field: &mut T, number: i64) -> bool {
@@ -128,6 +130,18 @@ pub(crate) const OPTIONS: &[ServerOption] = &[
         "networks and accounts whose forwarded requests are passed on although they have no Forward-Id"),
     recent("ForwardOrigin", Origin(|s, origin| s.forward_origin = origin), "",
         "16 hexadecimal digits that identify all processes on one database; empty: those in the homedir"),
+    recent("UpstreamHomeDir", Path(|s, path| s.upstream_options.client_homedir = non_empty(path)), "",
+        "homedir of a client whose servers are asked about digests that a check has not found; empty: none"),
+    recent("UpstreamTimeout", Number(1, 10, Later, |s, n| fit(&mut s.upstream_options.timeout, n)), "1",
+        "longest wait of a check for the answer of another server, in seconds"),
+    recent("UpstreamCache", Number(0, 10_000_000, Later, |s, n| fit(&mut s.upstream_options.cache, n)), "65536",
+        "maximum number of digests whose answers from other servers are kept in memory; 0: none"),
+    recent("UpstreamCacheAge", Number(1, LONGEST_CACHED, Later, |s, n| fit(&mut s.upstream_options.found_age, n)), "3600",
+        "seconds after which a digest that another server has found is asked about again"),
+    recent("UpstreamMissAge", Number(1, LONGEST_CACHED, Later, |s, n| fit(&mut s.upstream_options.miss_age, n)), "300",
+        "seconds after which a digest that no other server has found is asked about again"),
+    recent("UpstreamRate", Number(1, 1_000_000, Later, |s, n| fit(&mut s.upstream_options.rate, n)), "200",
+        "maximum number of digests per second about which other servers are asked"),
     established("Threads", Truth(|s, truth| s.threads = truth), "False", "no effect")
         .flag("threads").effect(OptionEffect::NoConcurrency),
     established("MaxThreads", Number(0, i64::MAX, OnCommandLine, |_, _| true), "0", "no effect")

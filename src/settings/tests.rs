@@ -1,6 +1,7 @@
 mod forwarding;
 mod problems;
 mod table;
+mod upstream;
 
 use std::fs;
 use std::path::Path;
