@@ -1,11 +1,12 @@
 //! `--check-config`: reports every problem of the settings, accounts and access rules, and of the servers that reports are
-//! forwarded to.
+//! forwarded to or that are asked for second opinions.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 
 use super::console::{print, say};
+use super::directories::{FORWARDING, UPSTREAM, problems};
 use crate::access::{self, AccessSources, PresentFiles};
 use crate::forward::origin;
 use crate::remotes::{self, DirectorySource, RemoteServer, is_own};
@@ -19,15 +20,42 @@ struct Findings {
     warnings: usize,
 }
 
+/// A homedir of a client, and the words for what its servers are for.
+struct CheckedDirectory<'a> {
+    option: &'static str,
+    source: &'a DirectorySource,
+    /// The consequence for the address of this server.
+    of_own: &'static str,
+    /// The words before and after the servers.
+    verb: &'static str,
+    what: &'static str,
+}
+
+fn directories_of(sources: &CheckedSources) -> impl Iterator<Item = CheckedDirectory<'_>> {
+    let forward = sources.forward.as_ref().map(|source| CheckedDirectory {
+        option: FORWARDING,
+        source,
+        of_own: "to which nothing is forwarded",
+        verb: "forwarding to",
+        what: "",
+    });
+    let upstream = sources.upstream.as_ref().map(|source| CheckedDirectory {
+        option: UPSTREAM,
+        source,
+        of_own: "which is not asked",
+        verb: "asking",
+        what: " for second opinions",
+    });
+    forward.into_iter().chain(upstream)
+}
+
 /// Prints the problems of the settings, and of the files that a start would load.
 pub(super) fn check(problems: &[ConfigProblem], warnings: &[String], sources: &CheckedSources) -> ExitCode {
     let mut findings = Findings::default();
     warnings.iter().for_each(|warning| findings.warning(warning));
     problems.iter().for_each(|problem| findings.error(&problem.to_string()));
     findings.check_access(&sources.access);
-    if let Some(forward) = &sources.forward {
-        findings.check_forwarding(forward, sources.listening);
-    }
+    directories_of(sources).for_each(|directory| findings.check_directory(directory, sources.listening));
     if let Some(homedir) = &sources.origin {
         findings.check_origin(homedir);
     }
@@ -58,24 +86,22 @@ impl Findings {
         }
     }
 
-    fn check_forwarding(&mut self, source: &DirectorySource, listening: Option<SocketAddr>) {
+    fn check_directory(&mut self, directory: CheckedDirectory<'_>, listening: Option<SocketAddr>) {
+        let CheckedDirectory { option, source, of_own, verb, what } = directory;
         match remotes::load(source) {
             Ok(loaded) => {
                 loaded.warnings.iter().for_each(|warning| self.warning(warning));
                 let servers = loaded.directory.servers.iter();
                 for server in servers.filter(|server| is_this_server(server, listening)) {
                     self.warning(&format!(
-                        "ForwardClientHomeDir: {server} is this server itself, to which nothing is forwarded: remove it \
-                         from the servers file"
+                        "{option}: {server} is this server itself, {of_own}: remove it from the servers file"
                     ));
                 }
-                say("note", &format_args!("forwarding to {}", loaded.directory.describe()));
+                say("note", &format_args!("{verb} {}{what}", loaded.directory.describe()));
             }
             Err(error) => {
                 error.warnings.iter().for_each(|warning| self.warning(warning));
-                error.problems.iter().for_each(|problem| {
-                    self.error(&format!("ForwardClientHomeDir: {problem}"));
-                });
+                problems(option, &error).iter().for_each(|problem| self.error(problem));
             }
         }
     }

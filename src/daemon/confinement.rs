@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
+use super::directories;
 use crate::os::boot;
 use crate::os::confine::{self, ReachablePaths};
 use crate::os::inherited;
-use crate::remotes;
 use crate::settings::{MetricsAddress, Settings};
 use crate::storage;
 
@@ -78,16 +78,14 @@ fn places(settings: &Settings) -> ReachablePaths {
     places.removed.extend(sockets.filter_map(|path| path.parent()).map(Path::to_owned));
     add(&mut places.read, &settings.passwd_file);
     add(&mut places.read, &settings.access_file);
-    if let Some(forward) = &settings.forward {
-        places.read.push(forward.source.path.clone());
-        remotes::files(&forward.source).iter().for_each(|path| add(&mut places.read, path));
-    }
+    places.read.extend(directories::in_use(settings).map(|(_, source)| source.path.clone()));
+    directories::files(settings).for_each(|(_, path)| add(&mut places.read, &path));
     places.read.extend(ZONES.into_iter().chain(DEVICES).map(PathBuf::from));
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     places.read.extend(variable("TZDIR"));
     places.read.extend(variable("TZ").filter(|path| path.is_absolute()));
     places.written.push("/dev/null".into());
-    let has_remotes = engine.needs_network || settings.forward.is_some();
+    let has_remotes = engine.needs_network || directories::in_use(settings).next().is_some();
     if has_remotes || settings.listen_address.parse::<IpAddr>().is_err() {
         // Directories rather than files, because files are replaced when the network changes.
         places.read.extend(NAME_LOOKUP.map(PathBuf::from));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::directories::problems;
 use super::operator_sockets::MetricsListenError;
 use crate::access::AccessLoadError;
 use crate::forward::origin::OriginError;
@@ -43,9 +44,9 @@ pub(super) enum StartError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Access(#[from] AccessLoadError),
-    /// The homedir of the client that names the servers of forwarding.
-    #[error("{}", problems(.0).join("\n"))]
-    Directory(#[from] DirectoryError),
+    /// The homedir of a client that this option names.
+    #[error("{}", problems(option, error).join("\n"))]
+    Directory { option: &'static str, error: DirectoryError },
     #[error(transparent)]
     Origin(#[from] OriginError),
     #[error(transparent)]
@@ -82,17 +83,12 @@ fn lines(failures: &[FileFailure]) -> Vec<String> {
     failures.iter().map(|failure| failure.line.clone()).collect()
 }
 
-/// Returns the problems of the homedir of a client, one line each.
-fn problems(error: &DirectoryError) -> Vec<String> {
-    error.problems.iter().map(|problem| format!("ForwardClientHomeDir: {problem}")).collect()
-}
-
 impl StartError {
     /// Returns the messages for the operator, one line each.
     pub(super) fn lines(&self) -> Vec<String> {
         match self {
             Self::Files(failures) => lines(failures),
-            Self::Directory(error) => problems(error),
+            Self::Directory { option, error } => problems(option, error),
             error => vec![error.to_string()],
         }
     }
@@ -112,7 +108,7 @@ impl StartError {
             Self::Database(error) => error.is_lasting(),
             Self::Bind(error) => error.is_lasting(),
             Self::Access(error) => error.is_lasting(),
-            Self::Directory(error) => error.is_lasting(),
+            Self::Directory { error, .. } => error.is_lasting(),
             Self::Origin(error) => error.is_lasting(),
             Self::ControlSocket(error) => error.is_lasting(),
             Self::Metrics(error) => error.is_lasting(),

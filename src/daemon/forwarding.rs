@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::directories;
 use super::error::StartError;
 use crate::forward::origin::{self, LoadedOrigin};
 use crate::forward::{ForwardSettings, ForwardSink as _, Forwarder};
-use crate::remotes::{self, LoadedDirectory};
+use crate::remotes::RemoteDirectory;
 use crate::server::OwnOrigin;
 use crate::settings::Settings;
 use pyzor_wire::forward_id::ForwardOrigin;
@@ -28,16 +29,13 @@ const SHORTFALL_PERIOD: Duration = Duration::from_secs(60);
 /// Everything that forwarding needs to start.
 pub(super) struct LoadedForwarding {
     settings: ForwardSettings,
-    directory: LoadedDirectory,
+    directory: RemoteDirectory,
     origin: ForwardOrigin,
 }
 
 /// Loads the homedir of the client and the origin of this server, and logs their warnings.
 pub(super) fn load(settings: &ForwardSettings, homedir: &Path) -> Result<LoadedForwarding, StartError> {
-    let loaded = remotes::load(&settings.source);
-    let warnings = loaded.as_ref().map_or_else(|error| &error.warnings, |loaded| &loaded.warnings);
-    warnings.iter().for_each(|warning| warn!("{warning}"));
-    let directory = loaded?;
+    let directory = directories::load(directories::FORWARDING, &settings.source)?;
     let origin = match settings.origin {
         Some(origin) => origin,
         None => {
@@ -52,7 +50,7 @@ pub(super) fn load(settings: &ForwardSettings, homedir: &Path) -> Result<LoadedF
 impl LoadedForwarding {
     /// Starts forwarding. `listening` is the address of this server.
     pub(super) fn start(self, listening: SocketAddr) -> io::Result<Arc<Forwarder>> {
-        let Self { settings, directory: LoadedDirectory { directory, .. }, origin } = self;
+        let Self { settings, directory, origin } = self;
         let what = match (settings.reports, settings.whitelists) {
             (true, true) => "reports and whitelistings",
             (true, false) => "reports",

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, Uid, access};
 
+use super::directories;
 use super::error::{FileFailure, StartError};
 use super::listening::{self, EarlySocket};
 use crate::os::inherited;
 use crate::os::open;
 use crate::os::privileges::{self, Identity};
-use crate::remotes;
 use crate::settings::Settings;
 use crate::storage;
 
@@ -102,10 +102,10 @@ impl FileTrial<'_> {
         let mut failures = Vec::new();
         failures.extend(self.reads("passwd file", &settings.passwd_file));
         failures.extend(self.reads("access file", &settings.access_file));
-        if let Some(forward) = &settings.forward {
-            let files = remotes::files(&forward.source);
-            failures.extend(files.iter().filter_map(|path| self.reads("file of ForwardClientHomeDir", path)));
-        }
+        failures.extend(
+            directories::files(settings)
+                .filter_map(|(option, path)| self.reads(&format!("file of {option}"), &path)),
+        );
         for (what, path) in [("log file", &settings.log_file), ("usage log file", &settings.usage_log_file)] {
             // A descriptor is open already, and never opened by its name.
             if let Some(path) = path.as_deref().filter(|path| inherited::number_of(path).is_none()) {

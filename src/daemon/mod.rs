@@ -4,6 +4,7 @@
 mod check;
 mod confinement;
 mod console;
+mod directories;
 mod error;
 mod forwarding;
 mod identity;
@@ -17,6 +18,7 @@ mod recovery;
 mod reload;
 mod retry;
 mod runtime;
+mod second_opinions;
 mod service;
 mod start;
 mod watch;

@@ -17,8 +17,9 @@ use crate::control::request::ControlRequest;
 use crate::control::serve::Operated;
 use crate::forward::Forwarder;
 use crate::metrics::Observed;
-use crate::stats::{ServerStats, StatsReport};
+use crate::stats::{ServerStats, StatsReport, UpstreamCounts};
 use crate::storage::{BoxFuture, Engine};
+use crate::upstream::{Upstream, UpstreamStatus};
 
 /// The longest wait for a reload. After it, the reply says that the reload still runs.
 const RELOAD_WAIT: Duration = Duration::from_secs(30);
@@ -71,6 +72,7 @@ pub(super) struct Operation {
     pub(super) stats: Arc<ServerStats>,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) forwarder: Option<Arc<Forwarder>>,
+    pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) access: Arc<ArcSwap<Authorizer>>,
     /// The time of the last load of accounts and access rules, in seconds since the Unix epoch.
     pub(super) loaded: Arc<AtomicI64>,
@@ -104,6 +106,11 @@ impl Operation {
             replies_last_minute: recent.replies,
             engine_panics: stats.engine_panics.get(),
             forwarding: self.forwarder.as_ref().map(|forwarder| forwarder.status()).unwrap_or_default(),
+            upstream: self.upstream.as_ref().map(|upstream| UpstreamStatus {
+                servers: upstream.status(),
+                cached: stats.upstream.cached.get(),
+                waiting: stats.upstream.waiting.get(),
+            }),
             ..StatusReport::default()
         };
         report.judge();
@@ -113,7 +120,11 @@ impl Operation {
     /// Returns the counters of the server.
     fn counters(&self) -> StatsReport {
         let forwarding = self.forwarder.as_ref().map(|forwarder| forwarder.counts()).unwrap_or_default();
-        StatsReport { forwarding, ..self.stats.report() }
+        let upstream = self
+            .upstream
+            .as_ref()
+            .map(|upstream| UpstreamCounts { servers: upstream.counts(), ..self.stats.upstream.report() });
+        StatsReport { forwarding, upstream, ..self.stats.report() }
     }
 
     async fn reload(&self, request: ReloadRequest) -> ControlReply {

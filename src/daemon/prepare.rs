@@ -8,10 +8,10 @@ use arc_swap::ArcSwap;
 use tracing::{info, warn};
 
 use super::error::StartError;
-use super::forwarding;
 use super::listening::{self, EarlySocket};
 use super::retry::retry;
 use super::watch::log_loaded;
+use super::{forwarding, second_opinions};
 use crate::access::{self, Authorizer, PresentFiles};
 use crate::forward::{ForwardSink, Forwarder};
 use crate::limits::{AdmissionRules, Gate};
@@ -23,6 +23,7 @@ use crate::server::{Server, ServerParts};
 use crate::settings::Settings;
 use crate::stats::ServerStats;
 use crate::storage::{self, Engine};
+use crate::upstream::Upstream;
 
 /// Everything that serving needs.
 pub(super) struct Prepared {
@@ -33,6 +34,8 @@ pub(super) struct Prepared {
     pub(super) stats: Arc<ServerStats>,
     /// Forwards accepted reports to other servers.
     pub(super) forwarder: Option<Arc<Forwarder>>,
+    /// Asks other servers for second opinions.
+    pub(super) upstream: Option<Arc<Upstream>>,
     /// The UDP address of the server.
     pub(super) address: SocketAddr,
     pub(super) pid_file: Option<PidFile>,
@@ -75,6 +78,7 @@ async fn prepare_rest(
     let present = loaded.present;
     let forwarding =
         settings.forward.as_ref().map(|forward| forwarding::load(forward, &settings.homedir)).transpose()?;
+    let upstream = settings.upstream.as_ref().map(second_opinions::load).transpose()?;
     let access = Arc::new(ArcSwap::from_pointee(loaded.authorizer));
     let pid_file = match settings.detach {
         Some(_) => Some(retry(async || PidFile::write(&settings.pid_file)).await?),
@@ -87,6 +91,7 @@ async fn prepare_rest(
     let description = format!("{address} (UDP), engine {}", engine.describe());
     let stats = Arc::new(ServerStats::default());
     let forwarder = forwarding.map(|forwarding| forwarding.start(address)).transpose()?;
+    let (upstream, parts) = upstream.map(|upstream| upstream.start(address)).transpose()?.unzip();
     let server = Server::new(ServerParts {
         listener,
         access: Arc::clone(&access),
@@ -100,6 +105,7 @@ async fn prepare_rest(
         origin: forwarding::own_origin(settings, forwarder.as_deref()),
         forward: forwarder.clone().map(|forwarder| forwarder as Arc<dyn ForwardSink>),
         forward_from: settings.forward_from.clone(),
+        upstream: parts,
     })?;
     Ok(Prepared {
         engine: Arc::clone(engine),
@@ -108,6 +114,7 @@ async fn prepare_rest(
         access,
         stats,
         forwarder,
+        upstream,
         address,
         pid_file,
         description,

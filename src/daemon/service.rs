@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::console::print_to_stderr;
+use super::directories::{FORWARDING, UPSTREAM};
 use super::error::{EXIT_FAILURE, StartError};
 use super::forwarding::end_of_wait;
 use super::listening::EarlySocket;
@@ -19,7 +20,7 @@ use super::operator_sockets::OperatorListeners;
 use super::operators::Operators;
 use super::prepare::{Prepared, prepare};
 use super::reload::ReloadRequest;
-use super::watch::{ServiceEnd, SignalWatch};
+use super::watch::{ReloadedDirectory, ServiceEnd, SignalWatch};
 use crate::logging::Logs;
 use crate::os::detach::Readiness;
 use crate::os::notify::ServiceManager;
@@ -86,6 +87,7 @@ fn operated(
     let loaded = Arc::new(AtomicI64::new(Timestamp::now().seconds()));
     let operation = Arc::new(Operation {
         forwarder: prepared.forwarder.clone(),
+        upstream: prepared.upstream.clone(),
         facts: ServerFacts::now(prepared.address.to_string(), settings.engine.clone(), facts),
         stats: Arc::clone(&prepared.stats),
         engine: Arc::clone(&prepared.engine),
@@ -100,16 +102,31 @@ fn operated(
         sources: settings.access_sources(),
         present: prepared.present,
         access: Arc::clone(&prepared.access),
-        forwarding: settings
-            .forward
-            .as_ref()
-            .map(|forward| forward.source.clone())
-            .zip(prepared.forwarder.clone()),
+        remotes: reloaded_directories(settings, prepared),
         logs: logs.clone(),
         engine: Arc::clone(&prepared.engine),
         manager,
     };
     (operation, watch)
+}
+
+/// Returns the homedirs of clients that a reload reads again.
+fn reloaded_directories(settings: &Settings, prepared: &Prepared) -> Vec<ReloadedDirectory> {
+    let forwarding = settings.forward.as_ref().zip(prepared.forwarder.clone());
+    let upstream = settings.upstream.as_ref().zip(prepared.upstream.clone());
+    let forwarding = forwarding.map(|(settings, forwarder)| ReloadedDirectory {
+        option: FORWARDING,
+        source: settings.source.clone(),
+        servers: "the servers that reports are forwarded to",
+        replace: Box::new(move |directory| forwarder.replace(directory)),
+    });
+    let upstream = upstream.map(|(settings, upstream)| ReloadedDirectory {
+        option: UPSTREAM,
+        source: settings.source.clone(),
+        servers: "the servers that are asked for second opinions",
+        replace: Box::new(move |directory| upstream.replace(directory)),
+    });
+    forwarding.into_iter().chain(upstream).collect()
 }
 
 /// Serves, then ends the tasks for operators, closes the engine and removes the pid file.
@@ -120,7 +137,7 @@ async fn serve_until_stopped(
     watch: SignalWatch,
     early_reload: Option<ReloadRequest>,
 ) -> ServiceEnd {
-    let Prepared { engine, mut server, pid_file, forwarder, .. } = prepared;
+    let Prepared { engine, mut server, pid_file, forwarder, upstream, .. } = prepared;
     let (stop, stopped) = oneshot::channel();
     let manager = watch.manager.clone();
     let status = keep_status(
@@ -144,6 +161,7 @@ async fn serve_until_stopped(
     status.abort();
     operators.end().await;
     let extension = StopExtension::start(&manager);
+    upstream.inspect(|upstream| upstream.stop());
     if let Some(forwarder) = forwarder {
         forwarder.stop(end_of_wait(begun, Instant::now())).await;
     }

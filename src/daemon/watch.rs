@@ -26,12 +26,11 @@ use tracing::{error, info, warn};
 use super::reload::{PendingReload, ReloadRequest, ReloadResult};
 use crate::access::{self, AccessLoadError, AccessSources, Authorizer, LoadedAccess, PresentFiles};
 use crate::control::reply::ReloadReport;
-use crate::forward::Forwarder;
 use crate::logging::{LogOpenError, Logs};
 use crate::os::notify::ServiceManager;
 use crate::os::signals::{Intention, Signals};
 use crate::record::Timestamp;
-use crate::remotes::{self, DirectoryError, DirectorySource, LoadedDirectory};
+use crate::remotes::{self, DirectoryError, DirectorySource, LoadedDirectory, RemoteDirectory};
 use crate::storage::Engine;
 
 /// The pause before a retry, if the thread of a reload could not be started.
@@ -62,11 +61,22 @@ pub(super) struct SignalWatch {
     /// The files that existed at the last load.
     pub(super) present: PresentFiles,
     pub(super) access: Arc<ArcSwap<Authorizer>>,
-    /// The homedir that names the servers of forwarding.
-    pub(super) forwarding: Option<(DirectorySource, Arc<Forwarder>)>,
+    /// The homedirs that name other servers.
+    pub(super) remotes: Vec<ReloadedDirectory>,
     pub(super) logs: Logs,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) manager: ServiceManager,
+}
+
+/// The homedir of a client, and what takes its servers when they were read again.
+pub(super) struct ReloadedDirectory {
+    /// The option that names the directory.
+    pub(super) option: &'static str,
+    pub(super) source: DirectorySource,
+    /// What the servers are for, for messages.
+    pub(super) servers: &'static str,
+    /// Replaces the servers, and returns a line for each change.
+    pub(super) replace: Box<dyn Fn(RemoteDirectory) -> Vec<String> + Send>,
 }
 
 impl SignalWatch {
@@ -169,7 +179,7 @@ impl SignalWatch {
     /// example.
     fn try_start(&self, pending: PendingReload) -> Result<Reload, (PendingReload, io::Error)> {
         let (logs, sources, before) = (self.logs.clone(), self.sources.clone(), self.present);
-        let directory = self.forwarding.as_ref().map(|(source, _)| source.clone());
+        let directories: Vec<_> = self.remotes.iter().map(|remotes| remotes.source.clone()).collect();
         let (done, outcome) = oneshot::channel();
         let reopens = pending.request == ReloadRequest::AccessAndLogs;
         // Not one of the runtime's threads: tokio panics when it cannot start one.
@@ -179,7 +189,7 @@ impl SignalWatch {
             let _ = done.send(Box::new(ReloadOutcome {
                 reopened,
                 loaded: access::load(&sources, before),
-                directory: directory.map(|source| remotes::load(&source)),
+                directories: directories.iter().map(remotes::load).collect(),
             }));
         });
         match started {
@@ -210,15 +220,14 @@ impl SignalWatch {
             Ok(loaded) => self.put_in_force(loaded, &mut report),
             Err(error) => errors.push(format!("{error}; {UNCHANGED}")),
         }
-        match outcome.directory {
-            Some(Ok(loaded)) => self.replace_servers(loaded, &mut report),
-            Some(Err(error)) => {
-                error.warnings.iter().for_each(|warning| warn!("{warning}"));
-                errors.push(format!(
-                    "ForwardClientHomeDir: {error}; the servers that reports are forwarded to stay unchanged"
-                ));
+        for (remotes, loaded) in self.remotes.iter().zip(outcome.directories) {
+            match loaded {
+                Ok(loaded) => remotes.put_in_force(loaded, &mut report),
+                Err(error) => {
+                    error.warnings.iter().for_each(|warning| warn!("{warning}"));
+                    errors.push(format!("{}: {error}; {} stay unchanged", remotes.option, remotes.servers));
+                }
             }
-            None => {}
         }
         errors.iter().for_each(|error| error!(lifecycle = true, "{error}"));
         if errors.is_empty() {
@@ -238,12 +247,13 @@ impl SignalWatch {
         report.changes.extend(before.changes_to(&self.access.load()));
         report.warnings.extend(bounded(loaded.warnings));
     }
+}
 
-    /// Forwards to the loaded servers from now on.
-    fn replace_servers(&self, loaded: LoadedDirectory, report: &mut ReloadReport) {
-        let Some((_, forwarder)) = &self.forwarding else { return };
+impl ReloadedDirectory {
+    /// Uses the loaded servers from now on.
+    fn put_in_force(&self, loaded: LoadedDirectory, report: &mut ReloadReport) {
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-        let changes = forwarder.replace(loaded.directory);
+        let changes = (self.replace)(loaded.directory);
         changes.iter().for_each(|change| info!(lifecycle = true, "{change}"));
         report.changes.extend(changes);
         report.warnings.extend(bounded(loaded.warnings));
@@ -265,8 +275,8 @@ struct ReloadOutcome {
     /// The errors, if the logs were reopened.
     reopened: Option<Vec<LogOpenError>>,
     loaded: Result<LoadedAccess, AccessLoadError>,
-    /// The servers of forwarding, if it is on.
-    directory: Option<Result<LoadedDirectory, DirectoryError>>,
+    /// Those of [`SignalWatch::remotes`], in their order.
+    directories: Vec<Result<LoadedDirectory, DirectoryError>>,
 }
 
 /// The state of reloading.

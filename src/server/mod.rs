@@ -53,6 +53,7 @@ use crate::os::notify::Pulse;
 use crate::record::Timestamp;
 use crate::stats::{DropCause, ServerStats};
 use crate::storage::{Batch, Engine};
+use crate::upstream::UpstreamParts;
 use pyzor_udp::DATAGRAMS_PER_CALL;
 
 /// The number of batches received before the other branches of the loop get their turn.
@@ -103,6 +104,8 @@ pub(crate) struct ServerParts {
     pub(crate) origin: Option<OwnOrigin>,
     /// The senders whose forwarded requests are passed on although they have no id.
     pub(crate) forward_from: ForwardFrom,
+    /// Asks other servers about digests that a check has not found; none: no second opinions.
+    pub(crate) upstream: Option<UpstreamParts>,
 }
 
 /// The server loop with its state.

@@ -149,6 +149,7 @@ async fn prepared_to_forward(
         origin,
         forward,
         forward_from,
+        upstream: None,
     })
     .unwrap();
     let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();

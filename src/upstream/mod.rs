@@ -9,6 +9,7 @@ mod desk;
 mod report;
 mod service;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyzor_wire::digest::Digest;
@@ -58,6 +59,15 @@ pub(crate) trait QuestionSink: Send + Sync {
     /// Sends these questions, which are removed from the vector. Never waits. Each gets exactly one answer, at the latest
     /// when it has timed out.
     fn ask(&self, digests: &mut Vec<Digest>);
+}
+
+/// Everything that the server loop needs for second opinions.
+pub(crate) struct UpstreamParts {
+    pub(crate) settings: UpstreamSettings,
+    /// Takes the questions.
+    pub(crate) sink: Arc<dyn QuestionSink>,
+    /// The answers to them.
+    pub(crate) answers: UpstreamAnswers,
 }
 
 /// Answers on their way to the server loop, in groups.
