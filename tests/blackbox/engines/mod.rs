@@ -5,9 +5,13 @@
 mod gdbm;
 mod mysql;
 mod redis;
+mod upstream;
 
 use std::thread;
 
+use self::upstream::{
+    unknown_digests_are_asked_for_and_never_stored, waiting_checks_delay_no_others_of_their_batch,
+};
 use crate::harness::{DIGEST, Home, Remote, Reply, Server, digest, eventually, interop, unix_time};
 
 /// The count of reports or whitelistings of a digest, with the first and last time in seconds since the epoch.
@@ -333,6 +337,8 @@ battery!(
     ],
     ours: [
         accepted_digests_are_forwarded
+        unknown_digests_are_asked_for_and_never_stored
+        waiting_checks_delay_no_others_of_their_batch
         either_tally_keeps_a_record_from_expiring
     ]
 );
@@ -347,6 +353,8 @@ battery!(
     ],
     ours: [
         accepted_digests_are_forwarded
+        unknown_digests_are_asked_for_and_never_stored
+        waiting_checks_delay_no_others_of_their_batch
         counts_stay_at_their_limit
     ]
 );
@@ -360,6 +368,8 @@ battery!(
     ],
     ours: [
         accepted_digests_are_forwarded
+        unknown_digests_are_asked_for_and_never_stored
+        waiting_checks_delay_no_others_of_their_batch
         counts_stay_at_their_limit
         records_of_the_established_server_are_served_and_changed
     ]
@@ -372,6 +382,8 @@ battery!(
     both: [records_expire_when_their_reports_are_old],
     ours: [
         accepted_digests_are_forwarded
+        unknown_digests_are_asked_for_and_never_stored
+        waiting_checks_delay_no_others_of_their_batch
         changes_are_counted_and_dated
         whitelistings_alone_are_counted
         counts_stay_at_their_limit

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -32,14 +32,19 @@ impl Home {
 
     /// Replaces a file of that directory.
     pub(crate) fn remotes_file(&self, name: &str, content: &str) {
-        let (path, new) = (self.remotes().join(name), self.remotes().join(format!("{name}.new")));
+        self.client_file(&self.remotes(), name, content);
+    }
+
+    /// Replaces a file of a client's directory.
+    pub(super) fn client_file(&self, directory: &Path, name: &str, content: &str) {
+        let new = directory.join(format!("{name}.new"));
         fs::write(&new, content).unwrap();
         self.own(&new, 0o600);
-        fs::rename(new, path).unwrap();
+        fs::rename(new, directory.join(name)).unwrap();
     }
 
     /// Gives a file to the owner of the homedir.
-    fn own(&self, path: &PathBuf, mode: u32) {
+    pub(super) fn own(&self, path: &Path, mode: u32) {
         let owner = fs::metadata(self.directory()).unwrap();
         chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();

@@ -25,6 +25,7 @@ mod server;
 mod services;
 mod stop_flag;
 pub(crate) mod tracer;
+mod upstream;
 
 use std::env;
 use std::thread;
@@ -46,7 +47,7 @@ pub(crate) use namespace::{End, Namespace};
 pub(crate) use operator::{Operator, ask_operator};
 pub(crate) use port::{CLUSTER_BUS, free_port, free_port_at};
 pub(crate) use process::Process;
-pub(crate) use remote::{Answer, Datagram, Remote, accept};
+pub(crate) use remote::{Answer, Datagram, Remote, accept, counting};
 pub(crate) use reply::Reply;
 pub(crate) use server::{Server, ask_on};
 pub(crate) use services::{Certificate, MariaDb, Prometheus, Redis, RedisCluster, Sentinel, Service, mysql8};

@@ -1,4 +1,4 @@
-//! Scripted Pyzor servers that other servers forward to.
+//! Scripted Pyzor servers that other servers forward to, or ask.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -46,6 +46,14 @@ impl Datagram {
         format!("Code: {code}\nDiag: {diag}\nPV: 2.1\nThread: {thread}\n\n").into_bytes()
     }
 
+    /// Returns the reply to a check with these counts.
+    pub(crate) fn counted(&self, (reports, whitelistings): (i64, i64)) -> Vec<u8> {
+        let mut reply = self.reply(200);
+        reply.pop();
+        reply.extend(format!("Count: {reports}\nWL-Count: {whitelistings}\n\n").into_bytes());
+        reply
+    }
+
     /// Asserts that the datagram is signed with this account.
     #[track_caller]
     pub(crate) fn expect_signed(&self, account: &Account) {
@@ -71,8 +79,12 @@ impl Datagram {
 pub(crate) enum Answer {
     Silence,
     Reply(Vec<u8>),
+    /// Sends several replies, one behind the other.
+    Replies(Vec<Vec<u8>>),
     /// Replies after this time. Other datagrams are received meanwhile.
     Later(Duration, Vec<u8>),
+    /// Replies at the next [`Remote::release`].
+    Held(Vec<u8>),
 }
 
 type Script = Box<dyn FnMut(&Datagram) -> Answer + Send>;
@@ -81,6 +93,7 @@ struct Shared {
     script: Mutex<Script>,
     received: Mutex<Vec<Datagram>>,
     closing: AtomicBool,
+    releasing: AtomicBool,
 }
 
 /// A UDP server that records what it receives and replies by a script.
@@ -117,6 +130,7 @@ impl Remote {
             script: Mutex::new(Box::new(script)),
             received: Mutex::default(),
             closing: AtomicBool::new(false),
+            releasing: AtomicBool::new(false),
         };
         let address = SocketAddr::new(address.parse().unwrap(), port);
         Self { address, shared: Arc::new(shared), thread: None }
@@ -135,6 +149,24 @@ impl Remote {
     /// Starts a server that refuses everything with this code.
     pub(crate) fn refusing(code: u16) -> Self {
         Self::start(move |datagram| Answer::Reply(datagram.reply(code)))
+    }
+
+    /// Starts a server with these counts of every digest. It replies to pings as well.
+    pub(crate) fn counting(reports: i64, whitelistings: i64) -> Self {
+        Self::start(move |datagram| counting(datagram, (reports, whitelistings)))
+    }
+
+    /// Starts a server with these counts of every digest, whose replies are held until they are released.
+    pub(crate) fn holding(reports: i64, whitelistings: i64) -> Self {
+        Self::start(move |datagram| Answer::Held(datagram.counted((reports, whitelistings))))
+    }
+
+    /// Sends all replies that are held.
+    pub(crate) fn release(&self) {
+        self.shared.releasing.store(true, Ordering::Relaxed);
+        eventually("held replies to be sent", || {
+            (!self.shared.releasing.load(Ordering::Relaxed)).then_some(())
+        });
     }
 
     /// Replaces the script.
@@ -215,8 +247,17 @@ pub(crate) fn accept(datagram: &Datagram) -> Answer {
     Answer::Reply(datagram.reply(200))
 }
 
+/// Replies to a ping, and to anything else with these counts.
+pub(crate) fn counting(datagram: &Datagram, counts: (i64, i64)) -> Answer {
+    match datagram.operation() {
+        "ping" => accept(datagram),
+        _ => Answer::Reply(datagram.counted(counts)),
+    }
+}
+
 fn serve(socket: &UdpSocket, shared: &Shared) {
     let mut due: Vec<(Instant, SocketAddr, Vec<u8>)> = Vec::new();
+    let mut held: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
     let mut buffer = [0; 65_536];
     socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     while !shared.closing.load(Ordering::Relaxed) {
@@ -226,6 +267,13 @@ fn serve(socket: &UdpSocket, shared: &Shared) {
             let _ = (*at <= now).then(|| socket.send_to(reply, to));
             *at > now
         });
+        if shared.releasing.load(Ordering::Relaxed) {
+            for (to, reply) in held.drain(..) {
+                // The sender may be gone.
+                let _ = socket.send_to(&reply, to);
+            }
+            shared.releasing.store(false, Ordering::Relaxed);
+        }
         let (length, from) = match socket.recv_from(&mut buffer) {
             Ok(received) => received,
             Err(error) if is_temporary(error.kind()) => continue,
@@ -239,7 +287,13 @@ fn serve(socket: &UdpSocket, shared: &Shared) {
             Answer::Reply(reply) => {
                 let _ = socket.send_to(&reply, from);
             }
+            Answer::Replies(replies) => {
+                for reply in replies {
+                    let _ = socket.send_to(&reply, from);
+                }
+            }
             Answer::Later(delay, reply) => due.push((datagram.at + delay, from, reply)),
+            Answer::Held(reply) => held.push((from, reply)),
         }
     }
 }

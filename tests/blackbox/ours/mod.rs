@@ -34,3 +34,4 @@ mod status;
 mod storage;
 mod storms;
 mod traces;
+mod upstream;

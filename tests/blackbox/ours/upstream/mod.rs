@@ -1,0 +1,48 @@
+//! Second opinions of other servers: scripted ones, established ones, and others of ours.
+
+mod cache;
+mod directory;
+mod established;
+mod forged;
+mod joined;
+mod limits;
+mod mutual;
+mod observed;
+mod outages;
+mod questions;
+mod reloads;
+mod root;
+mod several;
+mod stops;
+
+use std::ops::Range;
+
+use crate::harness::{Caller, Home, Remote, Reply, digest};
+
+/// A timeout that no answer of the tests takes.
+const PATIENT: &str = "UpstreamTimeout = 30\n";
+/// The shortest timeout.
+const HASTY: &str = "UpstreamTimeout = 1\n";
+
+/// Returns a homedir whose servers ask one server, with these settings.
+fn asking(remote: &Remote, settings: &str) -> Home {
+    Home::open().config(settings).asking(&[remote.name()])
+}
+
+/// Sends a check for each number, which is its `Thread` as well less 10,000, without waiting for replies.
+fn send_checks(caller: &Caller, numbers: Range<u32>) {
+    for number in numbers {
+        caller.send("check", &[&digest(number)], 10_000 + number);
+    }
+}
+
+/// Returns the number that [`send_checks`] gave to the check that was answered.
+#[track_caller]
+fn number_of(reply: &Reply) -> u32 {
+    u32::try_from(reply.number("Thread") - 10_000).unwrap()
+}
+
+/// Returns the reply to a check with this `Thread`.
+fn found(thread: u32, (reports, whitelistings): (i64, i64)) -> String {
+    format!("Code: 200\nDiag: OK\nPV: 2.1\nThread: {thread}\nCount: {reports}\nWL-Count: {whitelistings}\n\n")
+}

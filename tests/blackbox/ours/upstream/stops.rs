@@ -1,0 +1,71 @@
+//! Stops while checks wait.
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Account, Caller, DIGEST, Home, PATIENCE, Remote, digest};
+use crate::ours::upstream::{PATIENT, asking, found, number_of, send_checks};
+
+/// The counters cannot be asked for any more. That no timeout has ended shows in the log, which has no outage.
+#[test]
+fn waiting_checks_get_the_plain_miss_at_a_stop() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let remote = Remote::silent();
+        let home = asking(&remote, PATIENT);
+        let mut server = home.start();
+        let callers = [Caller::to(server.port()), Caller::to(server.port())];
+        send_checks(&callers[0], 0..20);
+        send_checks(&callers[1], 10..30);
+        remote.receives(30);
+        home.opinions_with("all checks", |it| it.number("waiting") == 40);
+        server.signal(signal);
+        assert!(server.ended().success());
+        for (caller, first) in callers.iter().zip([0, 10]) {
+            let mut numbers = Vec::new();
+            for _ in 0..20 {
+                let reply = caller.receive(PATIENCE).expect("no reply");
+                let number = number_of(&reply);
+                assert_eq!(String::from_utf8_lossy(&reply.0), found(10_000 + number, (0, 0)));
+                numbers.push(number);
+            }
+            numbers.sort_unstable();
+            assert_eq!(numbers, (first..first + 20).collect::<Vec<u32>>());
+        }
+        let usage = home.read("usage.log");
+        assert_eq!(usage.matches(",check,").count(), 40, "{usage}");
+        assert!(!home.log().contains("is unavailable"), "{}", home.log());
+        assert_eq!(home.stored(), [].into());
+    }
+}
+
+/// What the database has counted is kept, and signed checks are answered as well.
+#[test]
+fn stop_with_reports_beside_waiting_checks_loses_nothing() {
+    let bob = Account::new("bob");
+    let remote = Remote::silent();
+    let home = Home::new().passwd(bob.passwd()).access("all : bob anonymous : allow\n");
+    let home = home.config(PATIENT).asking(&[remote.name()]);
+    let mut server = home.start();
+    let socket = server.socket();
+    let headers = format!("Op: check\nOp-Digest: {DIGEST}\nThread: 2000\nPV: 2.1\n");
+    socket.send(&bob.sign(&headers, crate::harness::unix_time())).unwrap();
+    remote.receives(1);
+    for number in 0..50 {
+        assert_eq!(server.request("report", &[&digest(number)]).code(), 200);
+    }
+    server.signal(Signal::SIGTERM);
+    assert!(server.ended().success());
+    let mut reply = [0; 1024];
+    let length = socket.recv(&mut reply).unwrap();
+    assert_eq!(String::from_utf8_lossy(&reply[..length]), found(2000, (0, 0)));
+    assert_eq!(home.stored(), (0..50).map(|number| (digest(number), 1)).collect());
+}
+
+#[test]
+fn server_stops_while_another_is_unavailable() {
+    let remote = Remote::closed_at("127.0.0.1", crate::harness::free_port(), crate::harness::accept);
+    let home = asking(&remote, PATIENT);
+    let server = home.start();
+    assert_eq!(server.request("check", &[DIGEST]).counts(), (0, 0));
+    home.opinions_while(&remote.name(), "unavailable");
+    assert!(server.stop().success());
+}
