@@ -28,8 +28,8 @@ impl LoadedUpstream {
     pub(super) fn start(self, listening: SocketAddr) -> io::Result<(Arc<Upstream>, UpstreamParts)> {
         let Self { settings, directory } = self;
         info!(lifecycle = true, "Asking {} for second opinions", directory.describe());
-        let (upstream, answers) = Upstream::start(&settings, directory, listening)?;
+        let (upstream, news) = Upstream::start(&settings, directory, listening)?;
         let sink = Arc::clone(&upstream) as Arc<dyn QuestionSink>;
-        Ok((upstream, UpstreamParts { settings, sink, answers }))
+        Ok((upstream, UpstreamParts { settings, sink, news }))
     }
 }

@@ -12,7 +12,7 @@ use super::Server;
 use super::forward_ids::IdStatus;
 use super::forwarding::{ForwardMark, ForwardedRequest, Forwarding};
 use super::replay::{ReplayGuard, ReplayMark, ReplayStatus};
-use super::work::{self, EngineWork};
+use super::work::{self, EngineWork, LookedUpDigest};
 use crate::handler::{Decision, NextStep};
 use crate::limits::{Admission, AdmittedSource, Gate, RateLimit};
 use crate::logging::allowance::Allowance;
@@ -95,6 +95,8 @@ impl Server {
                 }
                 NextStep::Answer(op, answer) => self.replies.answer(reply_to, request, op, answer),
                 NextStep::LookUp(op, digest) => {
+                    let is_local_only = self.opinions.is_some() && op == Op::Check && request.is_local_only();
+                    let digest = LookedUpDigest { digest, is_local_only };
                     work.look_up(reply_to, request, op, digest, self.replies.usage.enabled());
                 }
                 NextStep::Count(op, kind, digests) => {

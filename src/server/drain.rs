@@ -18,6 +18,7 @@ impl Server {
     /// Answers the requests in the socket and in flight, for at most [`DRAIN_BOUND`].
     pub(super) async fn drain(&mut self) {
         let bound = Instant::now() + DRAIN_BOUND;
+        self.end_second_opinions();
         // A connected socket would receive nothing for the next server.
         if !self.is_passed
             && let Err(error) = socket::leave_shared_port(&self.socket)

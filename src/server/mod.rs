@@ -15,6 +15,7 @@ pub(crate) mod fuzzing;
 pub(crate) mod inbox;
 mod replay;
 mod replies;
+mod second_opinion;
 mod sender;
 pub(crate) mod socket;
 mod unanswered;
@@ -39,7 +40,8 @@ pub(crate) use self::forwarding::OwnOrigin;
 use self::inbox::RequestInbox;
 use self::replay::ReplayGuard;
 use self::replies::Replies;
-use self::sender::{ReplyOutbox, ReplySender};
+use self::second_opinion::SecondOpinions;
+use self::sender::ReplySender;
 use self::socket::Listener;
 use self::unanswered::UnansweredLog;
 use self::work::EngineWork;
@@ -104,7 +106,7 @@ pub(crate) struct ServerParts {
     pub(crate) origin: Option<OwnOrigin>,
     /// The senders whose forwarded requests are passed on although they have no id.
     pub(crate) forward_from: ForwardFrom,
-    /// Asks other servers about digests that a check has not found; none: no second opinions.
+    /// Other servers to ask about checks that find nothing; none: those get the plain miss.
     pub(crate) upstream: Option<UpstreamParts>,
 }
 
@@ -121,6 +123,7 @@ pub(crate) struct Server {
     inbox: RequestInbox,
     admission: AdmissionControl,
     replies: Replies,
+    opinions: Option<SecondOpinions>,
     sender: ReplySender,
     waiting: VecDeque<EngineWork>,
     in_flight: JoinSet<FinishedBatch>,
@@ -150,7 +153,7 @@ impl Server {
     /// The socket cannot be registered with the runtime.
     pub(crate) fn new(parts: ServerParts) -> io::Result<Self> {
         let ServerParts { listener, access, engine, usage, gate, replay_guard, .. } = parts;
-        let ServerParts { clock, stats, pulse, forward, origin, forward_from, .. } = parts;
+        let ServerParts { clock, stats, pulse, forward, origin, forward_from, upstream, .. } = parts;
         let is_passed = listener.is_passed;
         let (sender, socket) = ReplySender::new(listener);
         let max_in_flight = engine.batches_at_a_time().max(1);
@@ -169,12 +172,8 @@ impl Server {
                 forwarding: Forwarding::new(forward, origin, forward_from),
                 marks: RequestMarks::default(),
             },
-            replies: Replies {
-                outbox: ReplyOutbox::default(),
-                usage,
-                stats: Arc::clone(&stats),
-                unsent: Vec::new(),
-            },
+            replies: Replies::new(usage, Arc::clone(&stats)),
+            opinions: upstream.map(SecondOpinions::new),
             sender,
             waiting: VecDeque::new(),
             in_flight: JoinSet::new(),
@@ -215,6 +214,7 @@ impl Server {
                     }
                 }
                 Some(done) = self.in_flight.join_next() => self.take_back(done),
+                news = second_opinion::news(&mut self.opinions) => self.take_news(news),
                 () = sleep_until(paused_until.unwrap_or_else(Instant::now).into()), if paused_until.is_some() => {
                     paused_until = None;
                 }
@@ -323,6 +323,9 @@ impl Server {
     /// Records the totals of this second.
     fn sample(&mut self) {
         self.note_exceeded();
+        if let Some(opinions) = &self.opinions {
+            opinions.sample(&self.stats);
+        }
         self.stats.sample();
         if let Some(pulse) = &mut self.pulse {
             pulse();

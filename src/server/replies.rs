@@ -23,10 +23,16 @@ pub(super) struct Replies {
     pub(super) usage: UsageLog,
     pub(super) stats: Arc<ServerStats>,
     /// The numbers of replies in the outbox, with the times at which their requests were received.
-    pub(super) unsent: Vec<(Instant, usize)>,
+    unsent: Vec<(Instant, usize)>,
+    /// The sum of these numbers.
+    known: usize,
 }
 
 impl Replies {
+    pub(super) fn new(usage: UsageLog, stats: Arc<ServerStats>) -> Self {
+        Self { outbox: ReplyOutbox::default(), usage, stats, unsent: Vec::new(), known: 0 }
+    }
+
     /// Refuses a request.
     pub(super) fn refuse(&mut self, reply_to: ReplyTo, request: &Request<'_>, refusal: Refusal) {
         self.stats.replied(Op::from_name(request.op), refusal.code());
@@ -44,7 +50,7 @@ impl Replies {
     }
 
     /// Replies to a request that the engine has answered, or to a copy of it.
-    fn finish(&mut self, reply_to: ReplyTo, done: &FinishedRequest<'_>) {
+    pub(super) fn finish(&mut self, reply_to: ReplyTo, done: &FinishedRequest<'_>) {
         match (done.outcome, &done.usage) {
             (Err(refusal), _) => self.usage.refused(refusal.code(), refusal.diagnosis()),
             (Ok(_), Some(usage)) => {
@@ -67,10 +73,10 @@ impl Replies {
 
     /// Records when the requests were received whose replies have been added since the last call.
     pub(super) fn received(&mut self, at: Instant) {
-        let known: usize = self.unsent.iter().map(|(_, replies)| replies).sum();
-        let replies = self.outbox.len() - known;
+        let replies = self.outbox.len() - self.known;
         if replies > 0 {
             self.unsent.push((at, replies));
+            self.known += replies;
         }
     }
 
@@ -79,6 +85,7 @@ impl Replies {
         if self.unsent.is_empty() {
             return;
         }
+        self.known = 0;
         let now = Instant::now();
         for (received, replies) in self.unsent.drain(..) {
             let took = now.saturating_duration_since(received);
@@ -92,7 +99,16 @@ impl Server {
     pub(super) fn complete(&mut self, batch: Batch, works: Vec<EngineWork>) {
         let limit = self.engine.count_limit();
         for work in works {
-            for done in work.outcomes(&batch, limit) {
+            for mut done in work.outcomes(&batch, limit) {
+                if let Some(opinions) = &mut self.opinions
+                    && let Some(missed) = done.missed()
+                {
+                    match opinions.consult(missed, &done, work.waiting_since(), &self.stats) {
+                        Some(counts) => done.outcome = Ok(Answer::Counts(counts)),
+                        // Replied to when the other servers have answered.
+                        None => continue,
+                    }
+                }
                 self.replies.finish(done.reply_to, &done);
                 for copy in self.admission.forwarding.finish(&done, &batch) {
                     self.replies.finish(copy.reply_to, &done.for_copy(&copy));
@@ -110,6 +126,9 @@ impl Server {
             self.spare_works.push(work);
         }
         self.admission.forwarding.hand_over();
+        if let Some(opinions) = &mut self.opinions {
+            opinions.hand_over();
+        }
         self.spare_works.truncate(self.max_in_flight);
         self.spare_batches.push(batch);
         self.spare_batches.truncate(self.max_in_flight);

@@ -1,4 +1,5 @@
 mod forwarding;
+mod second_opinion;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -116,14 +117,11 @@ fn local(test: impl Future<Output = ()>) {
 
 /// A server that is not serving yet, a client for it, and its engine.
 async fn prepared() -> (Server, tokio::net::UdpSocket, Slow) {
-    prepared_to_forward(None, None, ForwardFrom::default()).await
+    prepared_with(|_| ()).await
 }
 
-async fn prepared_to_forward(
-    forward: Option<Arc<dyn ForwardSink>>,
-    origin: Option<OwnOrigin>,
-    forward_from: ForwardFrom,
-) -> (Server, tokio::net::UdpSocket, Slow) {
+/// A server with changed parts that is not serving yet, a client for it, and its engine.
+async fn prepared_with(change: impl FnOnce(&mut ServerParts)) -> (Server, tokio::net::UdpSocket, Slow) {
     let listener = socket::bind("127.0.0.1", 0, 1 << 20, false).unwrap();
     let address = listener.address();
     let engine = Slow::default();
@@ -136,7 +134,7 @@ async fn prepared_to_forward(
         forward_from: Vec::new(),
     };
     let access = crate::access::load(&sources, crate::access::PresentFiles::default()).unwrap().authorizer;
-    let server = Server::new(ServerParts {
+    let mut parts = ServerParts {
         listener,
         access: Arc::new(ArcSwap::from_pointee(access)),
         engine: Arc::new(engine.clone()),
@@ -146,12 +144,13 @@ async fn prepared_to_forward(
         clock: || Timestamp::from_seconds(1_700_000_000),
         stats: Arc::default(),
         pulse: None,
-        origin,
-        forward,
-        forward_from,
+        origin: None,
+        forward: None,
+        forward_from: ForwardFrom::default(),
         upstream: None,
-    })
-    .unwrap();
+    };
+    change(&mut parts);
+    let server = Server::new(parts).unwrap();
     let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     client.connect(address).await.unwrap();
     (server, client, engine)

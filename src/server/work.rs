@@ -15,7 +15,7 @@ use crate::storage::{Batch, StorageError};
 use pyzor_udp::ReplyTo;
 use pyzor_wire::digest::Digest;
 use pyzor_wire::op::Op;
-use pyzor_wire::reply::{Answer, Refusal};
+use pyzor_wire::reply::{Answer, RecordCounts, Refusal};
 use pyzor_wire::request::Request;
 
 /// Requests that wait for the engine. The data for their replies is copied into reused buffers, because the received
@@ -44,8 +44,16 @@ struct EngineRequest {
 
 #[derive(Debug)]
 enum EngineOperation {
-    LookUp(Digest),
+    LookUp(LookedUpDigest),
     Count(TallyKind, Range<usize>),
+}
+
+/// The digest of a check or an info request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LookedUpDigest {
+    pub(super) digest: Digest,
+    /// Whether no other server may be asked about it.
+    pub(super) is_local_only: bool,
 }
 
 /// The position of a request's outcome in a batch.
@@ -68,6 +76,16 @@ pub(super) struct UsageFields<'a> {
 }
 
 impl<'a> UsageFields<'a> {
+    /// The digests are separated by line ends.
+    pub(super) fn new(user: &'a [u8], digests: &'a [u8]) -> Self {
+        Self { user, digests }
+    }
+
+    /// The digests, separated by line ends.
+    pub(super) fn joined_digests(&self) -> &'a [u8] {
+        self.digests
+    }
+
     /// The digests as the client sent them.
     pub(super) fn digests(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         self.digests.split(|byte| *byte == b'\n')
@@ -84,20 +102,37 @@ pub(super) struct FinishedRequest<'a> {
     pub(super) marks: Option<&'a RequestMarks>,
     /// The digests of a report or a whitelisting.
     pub(super) counted: Option<CountedDigests<'a>>,
+    /// The digest of a check or an info request that the engine has answered.
+    looked_up: Option<&'a LookedUpDigest>,
 }
 
 impl<'a> FinishedRequest<'a> {
+    /// Returns a request of which nothing is left to do but the reply.
+    pub(super) fn without_operation(
+        reply_to: ReplyTo,
+        op: Op,
+        thread: &'a [u8],
+        outcome: Result<Answer, Refusal>,
+        usage: Option<UsageFields<'a>>,
+    ) -> Self {
+        Self { reply_to, op, thread, outcome, usage, marks: None, counted: None, looked_up: None }
+    }
+
+    /// Returns the digest of a check of which the database has no count.
+    pub(super) fn missed(&self) -> Option<LookedUpDigest> {
+        let is_miss = self.op == Op::Check && self.outcome == Ok(Answer::Counts(RecordCounts::default()));
+        self.looked_up.filter(|_| is_miss).copied()
+    }
+
+    /// The number of bytes of the request that are kept for its reply.
+    pub(super) fn text_len(&self) -> usize {
+        self.thread.len() + self.usage.as_ref().map_or(0, |usage| usage.user.len() + usage.digests.len())
+    }
+
     /// Returns the outcome for a copy of the request that came on another way.
     pub(super) fn for_copy<'b>(&'b self, copy: &'b WaitingCopy) -> FinishedRequest<'b> {
-        FinishedRequest {
-            reply_to: copy.reply_to,
-            op: self.op,
-            thread: &copy.thread,
-            outcome: self.outcome,
-            usage: self.usage.as_ref().map(|usage| UsageFields { user: &copy.user, digests: usage.digests }),
-            marks: None,
-            counted: None,
-        }
+        let usage = self.usage.as_ref().map(|usage| UsageFields { user: &copy.user, digests: usage.digests });
+        FinishedRequest::without_operation(copy.reply_to, self.op, &copy.thread, self.outcome, usage)
     }
 }
 
@@ -176,7 +211,7 @@ impl EngineWork {
         reply_to: ReplyTo,
         request: &Request<'_>,
         op: Op,
-        digest: Digest,
+        digest: LookedUpDigest,
         log: bool,
     ) {
         self.push(reply_to, request, op, EngineOperation::LookUp(digest), log);
@@ -241,10 +276,12 @@ impl EngineWork {
         self.increments.clear();
         for request in &self.requests {
             self.positions.push(match &request.operation {
-                EngineOperation::LookUp(digest) if request.op == Op::Info => {
-                    OutcomePosition::LookUp(batch.look_up(*digest))
+                EngineOperation::LookUp(LookedUpDigest { digest, .. }) => {
+                    OutcomePosition::LookUp(match request.op {
+                        Op::Info => batch.look_up(*digest),
+                        _ => batch.look_up_counts(*digest),
+                    })
                 }
-                EngineOperation::LookUp(digest) => OutcomePosition::LookUp(batch.look_up_counts(*digest)),
                 EngineOperation::Count(kind, digests) => {
                     let start = self.increments.len();
                     let digests = &self.digests[digests.clone()];
@@ -286,6 +323,10 @@ impl EngineWork {
                 usage,
                 marks: marks.next_if(|(marked, _)| *marked == index).map(|(_, marks)| marks),
                 counted: counted_digests,
+                looked_up: match &request.operation {
+                    EngineOperation::LookUp(digest) => Some(digest),
+                    EngineOperation::Count(..) => None,
+                },
             }
         })
     }

@@ -61,14 +61,21 @@ pub(crate) trait QuestionSink: Send + Sync {
     fn ask(&self, digests: &mut Vec<Digest>);
 }
 
-/// Everything that the server loop needs for second opinions.
-pub(crate) struct UpstreamParts {
-    pub(crate) settings: UpstreamSettings,
-    /// Takes the questions.
-    pub(crate) sink: Arc<dyn QuestionSink>,
-    /// The answers to them.
-    pub(crate) answers: UpstreamAnswers,
+/// What the server loop must know of other servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum UpstreamNews {
+    /// Answers to questions, in any order.
+    Answers(Vec<UpstreamAnswer>),
+    /// Other servers are asked from now on: earlier answers are void.
+    ServersChanged,
 }
 
-/// Answers on their way to the server loop, in groups.
-pub(crate) type UpstreamAnswers = mpsc::UnboundedReceiver<Vec<UpstreamAnswer>>;
+/// News on their way to the server loop.
+pub(crate) type UpstreamReceiver = mpsc::UnboundedReceiver<UpstreamNews>;
+
+/// What the server loop needs for second opinions.
+pub(crate) struct UpstreamParts {
+    pub(crate) settings: UpstreamSettings,
+    pub(crate) sink: Arc<dyn QuestionSink>,
+    pub(crate) news: UpstreamReceiver,
+}

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use pyzor_wire::digest::Digest;
 use tokio::sync::mpsc;
 
-use super::{QuestionSink, UpstreamAnswer, UpstreamAnswers, UpstreamServerStatus, UpstreamSettings};
+use super::{
+    QuestionSink, UpstreamAnswer, UpstreamNews, UpstreamReceiver, UpstreamServerStatus, UpstreamSettings,
+};
 use crate::remotes::RemoteDirectory;
 use crate::stats::UpstreamServerCounts;
 
 /// Asks other servers, from a thread of its own.
 pub(crate) struct Upstream {
-    answers: mpsc::UnboundedSender<Vec<UpstreamAnswer>>,
+    news: mpsc::UnboundedSender<UpstreamNews>,
 }
 
 impl Upstream {
@@ -27,9 +29,9 @@ impl Upstream {
         _settings: &UpstreamSettings,
         _directory: RemoteDirectory,
         _listening: SocketAddr,
-    ) -> io::Result<(Arc<Self>, UpstreamAnswers)> {
-        let (answers, receiver) = mpsc::unbounded_channel();
-        Ok((Arc::new(Self { answers }), receiver))
+    ) -> io::Result<(Arc<Self>, UpstreamReceiver)> {
+        let (news, receiver) = mpsc::unbounded_channel();
+        Ok((Arc::new(Self { news }), receiver))
     }
 
     /// Replaces the servers. A server with the same host and port keeps its state. Returns a line for each change.
@@ -58,6 +60,6 @@ impl QuestionSink for Upstream {
 
     fn ask(&self, digests: &mut Vec<Digest>) {
         let none = |digest| UpstreamAnswer { digest, counts: None };
-        let _ = self.answers.send(digests.drain(..).map(none).collect());
+        let _ = self.news.send(UpstreamNews::Answers(digests.drain(..).map(none).collect()));
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 pub(crate) use self::forwarded::target as forwarded;
 use self::verdict::{ModelVerdict, model_verdict, signature};
-use super::work::{EngineWork, UsageFields};
+use super::work::{EngineWork, LookedUpDigest, UsageFields};
 use crate::access::Authorizer;
 use crate::access::fuzzing::{ACCOUNTS, authorizers};
 use crate::fuzz_models::{FuzzInput, ModelMessage, any_record, check_reply};
@@ -211,6 +211,7 @@ impl World {
                 NextStep::Refuse(refusal) => Err(refusal),
                 NextStep::Answer(_, answer) => Ok(answer),
                 NextStep::LookUp(op, digest) => {
+                    let digest = LookedUpDigest { digest, is_local_only: false };
                     work.look_up(reply_to, request, op, digest, true);
                     places.push(replies.len() - 1);
                     continue;

@@ -57,8 +57,13 @@ impl Forwarding {
     async fn start_as(own: OwnOrigin, from: &str) -> Self {
         let sink = Arc::new(RecordingSink::default());
         let shared: Arc<dyn ForwardSink> = Arc::clone(&sink) as _;
-        let running =
-            Running::serve(prepared_to_forward(Some(shared), Some(own), from.parse().unwrap()).await);
+        let running = Running::serve(
+            prepared_with(|parts| {
+                (parts.forward, parts.origin, parts.forward_from) =
+                    (Some(shared), Some(own), from.parse().unwrap());
+            })
+            .await,
+        );
         Self { running, sink, thread: 0.into() }
     }
 
@@ -320,8 +325,7 @@ fn request_without_a_valid_id_is_passed_on_unless_it_has_the_form_of_a_forwarder
 #[test]
 fn ids_are_recognized_without_forwarding() {
     local(async {
-        let running =
-            Running::serve(prepared_to_forward(None, Some(own_origin(true)), ForwardFrom::default()).await);
+        let running = Running::serve(prepared_with(|parts| parts.origin = Some(own_origin(true))).await);
         running.engine.gate.add_permits(3);
         let id = ForwardId { origin: ForwardOrigin::from_number(5), number: 1, hops: 1 };
         for thread in 1..4 {
