@@ -79,7 +79,7 @@ fn places(settings: &Settings) -> ReachablePaths {
     add(&mut places.read, &settings.passwd_file);
     add(&mut places.read, &settings.access_file);
     places.read.extend(directories::in_use(settings).map(|(_, source)| source.path.clone()));
-    directories::files(settings).for_each(|(_, path)| add(&mut places.read, &path));
+    directories::files(settings).keys().for_each(|path| add(&mut places.read, path));
     places.read.extend(ZONES.into_iter().chain(DEVICES).map(PathBuf::from));
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     places.read.extend(variable("TZDIR"));

@@ -1,6 +1,7 @@
 //! The homedirs of clients that options name: they are checked, loaded and reloaded in the same way, and each message
 //! about one names the option.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tracing::warn;
@@ -21,10 +22,15 @@ pub(super) fn in_use(settings: &Settings) -> impl Iterator<Item = (&'static str,
     forward.into_iter().chain(upstream)
 }
 
-/// Returns all files of the homedirs of clients, each with the option that names the directory.
-pub(super) fn files(settings: &Settings) -> impl Iterator<Item = (&'static str, PathBuf)> {
-    in_use(settings)
-        .flat_map(|(option, source)| remotes::files(source).into_iter().map(move |path| (option, path)))
+/// Returns all files of the homedirs of clients, each once, with the first option that names its directory.
+pub(super) fn files(settings: &Settings) -> BTreeMap<PathBuf, &'static str> {
+    let mut files = BTreeMap::new();
+    for (option, source) in in_use(settings) {
+        for path in remotes::files(source) {
+            files.entry(path).or_insert(option);
+        }
+    }
+    files
 }
 
 /// Loads the homedir of a client, and logs its warnings.

@@ -102,10 +102,9 @@ impl FileTrial<'_> {
         let mut failures = Vec::new();
         failures.extend(self.reads("passwd file", &settings.passwd_file));
         failures.extend(self.reads("access file", &settings.access_file));
-        failures.extend(
-            directories::files(settings)
-                .filter_map(|(option, path)| self.reads(&format!("file of {option}"), &path)),
-        );
+        for (path, option) in directories::files(settings) {
+            failures.extend(self.reads(&format!("file of {option}"), &path));
+        }
         for (what, path) in [("log file", &settings.log_file), ("usage log file", &settings.usage_log_file)] {
             // A descriptor is open already, and never opened by its name.
             if let Some(path) = path.as_deref().filter(|path| inherited::number_of(path).is_none()) {
