@@ -1,5 +1,7 @@
 //! The health of a server, judged from its state.
 
+mod upstream;
+
 use super::figures::{counted, grouped, long_period};
 use super::reply::{Health, StatusReport};
 use crate::forward::{ForwardState, ForwardStatus};
@@ -32,6 +34,8 @@ impl StatusReport {
             ));
         }
         self.problems.extend(self.forwarding.iter().flat_map(problems_of_forwarding));
+        let asked = self.upstream.iter().flat_map(|upstream| &upstream.servers);
+        self.problems.extend(asked.flat_map(upstream::problems));
         self.health = match self.storage.availability {
             Availability::Unavailable => Health::Critical,
             _ if self.problems.is_empty() => Health::Well,
