@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::families::Families;
+use super::remote::{label, refusals};
 use crate::forward::ForwardStatus;
-use crate::stats::{CODES, ForwardCounts, OTHER_CODE, StatsReport};
+use crate::stats::{ForwardCounts, StatsReport};
 
 /// A number of one server.
 type CountOf = fn(&ForwardCounts) -> u64;
-/// The label of a server.
-type ServerLabel<'a> = [(&'static str, &'a str); 1];
 
 /// Writes state and counters of each server. Those are left out if nothing is forwarded.
 pub(super) fn write(
@@ -67,16 +66,6 @@ fn write_counts(families: &mut Families<'_>, counts: &[(&str, &ForwardCounts)]) 
         outcomes.map(|(outcome, of)| ((label(server), [("outcome", outcome)]), of(counts)))
     });
     families.counters(("pyzord_forward_digests", "Forwarded digests by outcome"), digests)?;
-    let refused = counts.iter().flat_map(|(server, counts)| {
-        let codes = CODES.into_iter().filter(|code| *code != 200).chain([OTHER_CODE]);
-        codes.map(|code| {
-            let name = if code == OTHER_CODE { "other".to_owned() } else { code.to_string() };
-            ((label(server), [("code", name)]), counts.refused.get(&code).copied().unwrap_or(0))
-        })
-    });
+    let refused = counts.iter().flat_map(|(server, counts)| refusals(server, &counts.refused));
     families.counters(("pyzord_forward_refused_digests", "Forwarded digests by code of refusal"), refused)
-}
-
-fn label(server: &str) -> ServerLabel<'_> {
-    [("server", server)]
 }

@@ -12,14 +12,19 @@ use super::connection::{Stream, exchange};
 use super::{Observed, Transport};
 use crate::control::reply::{Health, StatusReport};
 use crate::forward::{ForwardState, ForwardStatus};
-use crate::stats::{DropCause, ForwardCounts, ServerStats, StatsReport};
+use crate::stats::{
+    DropCause, ForwardCounts, ServerStats, StatsReport, UpstreamCounts, UpstreamServerCounts,
+};
 use crate::storage::{Availability, EngineStatus, ExpiryStatus};
+use crate::upstream::{UpstreamServerStatus, UpstreamState, UpstreamStatus};
 use pyzor_wire::op::Op;
 
 /// A text that must not be on any page. It stands for hosts, paths, accounts and reasons.
 const SECRET: &str = "correct-horse-battery";
 /// The server that reports are forwarded to.
 const FORWARD_SERVER: &str = "a.example:24441";
+/// The server that is asked for second opinions.
+const UPSTREAM_SERVER: &str = "b.example:24441";
 /// The number of polls after which a connection without further input must have ended.
 const POLLS: usize = 1000;
 
@@ -27,6 +32,8 @@ const POLLS: usize = 1000;
 pub(super) struct Stub {
     pub(super) health: Health,
     pub(super) availability: Availability,
+    /// Whether other servers are asked for second opinions.
+    pub(super) has_upstream: bool,
 }
 
 impl Observed for Stub {
@@ -67,6 +74,19 @@ impl Observed for Stub {
                 in_flight: 3,
                 ..ForwardStatus::default()
             }],
+            upstream: self.has_upstream.then(|| UpstreamStatus {
+                servers: vec![UpstreamServerStatus {
+                    server: UPSTREAM_SERVER.to_owned(),
+                    user: secret(),
+                    address: Some(secret()),
+                    state: UpstreamState::OnTrial,
+                    reason: Some(secret()),
+                    in_flight: 1,
+                    ..UpstreamServerStatus::default()
+                }],
+                cached: 1200,
+                waiting: 6,
+            }),
             ..StatusReport::default()
         }
     }
@@ -82,7 +102,28 @@ impl Observed for Stub {
         let mut counts = ForwardCounts { requests: 5, accepted: 30, ..ForwardCounts::default() };
         counts.refuse(401, 10);
         counts.refuse(999, 7);
-        StatsReport { forwarding: [(FORWARD_SERVER.to_owned(), counts)].into(), ..stats.report() }
+        StatsReport {
+            forwarding: [(FORWARD_SERVER.to_owned(), counts)].into(),
+            upstream: self.has_upstream.then(upstream_counts),
+            ..stats.report()
+        }
+    }
+}
+
+fn upstream_counts() -> UpstreamCounts {
+    let mut counts =
+        UpstreamServerCounts { sent: 20, answered: 9, silent: 8, unmatched: 5, ..Default::default() };
+    [403, 403, 999].into_iter().for_each(|code| counts.refuse(code));
+    UpstreamCounts {
+        cached_hits: 31,
+        cached_misses: 32,
+        asked: 20,
+        joined: 33,
+        declined: [("rate".to_owned(), 34)].into(),
+        found: 4,
+        not_found: 5,
+        unanswered: 11,
+        servers: [(UPSTREAM_SERVER.to_owned(), counts)].into(),
     }
 }
 
@@ -105,7 +146,8 @@ pub(crate) fn target(bytes: &[u8]) {
     let transport = if choice & 1 == 0 { Transport::Tcp } else { Transport::Unix };
     let health = if choice & 2 == 0 { Health::Well } else { Health::Critical };
     let availability = if choice & 4 == 0 { Availability::Available } else { Availability::ReadOnly };
-    let received = answer(bytes, transport, Stub { health, availability });
+    let has_upstream = choice & 8 == 0;
+    let received = answer(bytes, transport, Stub { health, availability, has_upstream });
     if received.is_empty() {
         return;
     }
@@ -121,6 +163,10 @@ pub(crate) fn target(bytes: &[u8]) {
                 || bytes.starts_with(b"HEAD ")
                 || bytes.starts_with(b"\r\n")
                 || bytes.starts_with(b"\n")
+        );
+        assert!(
+            has_upstream || !body.contains("pyzord_upstream_") && !body.contains(UPSTREAM_SERVER),
+            "{text}"
         );
         let is_health = text.contains("\r\n\r\nwell\n");
         assert!(!is_health || health == Health::Well);

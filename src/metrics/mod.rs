@@ -13,10 +13,12 @@ pub(crate) mod fuzzing;
 mod host;
 mod listener;
 mod page;
+mod remote;
 mod route;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 use std::sync::Arc;
 

@@ -10,13 +10,14 @@ use prometheus_client::registry::Unit;
 
 use super::Observed;
 use super::families::Families;
-use super::forwarding;
+use super::{forwarding, upstream};
 use crate::control::reply::{Health, StatusReport};
 use crate::stats::StatsReport;
 use crate::storage::Availability;
 
 /// The state and the counters of the server, as metrics. No text of the engine is among them: it could name hosts,
-/// paths and accounts. The servers that reports are forwarded to are named, but not their addresses and accounts.
+/// paths and accounts. The servers that reports are forwarded to and that are asked for second opinions are named, but not
+/// their addresses and accounts.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     status: StatusReport,
@@ -132,7 +133,11 @@ impl Collector for Snapshot {
         self.drops(&mut families)?;
         self.engine(&mut families)?;
         self.expiry(&mut families)?;
-        forwarding::write(&mut families, &self.status.forwarding, &self.stats)
+        forwarding::write(&mut families, &self.status.forwarding, &self.stats)?;
+        match (&self.status.upstream, &self.stats.upstream) {
+            (Some(status), Some(counts)) => upstream::write(&mut families, status, counts),
+            _ => Ok(()),
+        }
     }
 }
 

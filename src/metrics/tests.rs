@@ -11,7 +11,7 @@ use crate::storage::Availability;
 const HOST: &str = "Host: 127.0.0.1:9421\r\n";
 
 fn ask_over(transport: Transport, request: &str) -> String {
-    let stub = Stub { health: Health::Degraded, availability: Availability::ReadOnly };
+    let stub = Stub { health: Health::Degraded, availability: Availability::ReadOnly, has_upstream: true };
     String::from_utf8(answer(request.as_bytes(), transport, stub)).unwrap()
 }
 
@@ -90,9 +90,40 @@ fn metrics_have_the_numbers_of_the_server() {
         "pyzord_forward_refused_digests_total{server=\"a.example:24441\",code=\"401\"} 10",
         "pyzord_forward_refused_digests_total{server=\"a.example:24441\",code=\"403\"} 0",
         "pyzord_forward_refused_digests_total{server=\"a.example:24441\",code=\"other\"} 7",
+        "pyzord_upstream_up{server=\"b.example:24441\"} 0",
+        "pyzord_upstream_in_flight_questions{server=\"b.example:24441\"} 1",
+        "pyzord_upstream_questions_total{server=\"b.example:24441\",outcome=\"answered\"} 9",
+        "pyzord_upstream_questions_total{server=\"b.example:24441\",outcome=\"refused\"} 3",
+        "pyzord_upstream_questions_total{server=\"b.example:24441\",outcome=\"silent\"} 8",
+        "pyzord_upstream_refused_questions_total{server=\"b.example:24441\",code=\"401\"} 0",
+        "pyzord_upstream_refused_questions_total{server=\"b.example:24441\",code=\"403\"} 2",
+        "pyzord_upstream_refused_questions_total{server=\"b.example:24441\",code=\"other\"} 1",
+        "pyzord_upstream_unmatched_replies_total{server=\"b.example:24441\"} 5",
+        "pyzord_upstream_checks_total{result=\"cached_hit\"} 31",
+        "pyzord_upstream_checks_total{result=\"cached_miss\"} 32",
+        "pyzord_upstream_checks_total{result=\"asked\"} 20",
+        "pyzord_upstream_checks_total{result=\"joined\"} 33",
+        "pyzord_upstream_checks_total{result=\"declined_rate\"} 34",
+        "pyzord_upstream_checks_total{result=\"declined_busy\"} 0",
+        "pyzord_upstream_checks_total{result=\"declined_unavailable\"} 0",
+        "pyzord_upstream_checks_total{result=\"declined_local_only\"} 0",
+        "pyzord_upstream_answers_total{result=\"found\"} 4",
+        "pyzord_upstream_answers_total{result=\"not_found\"} 5",
+        "pyzord_upstream_answers_total{result=\"unanswered\"} 11",
+        "pyzord_upstream_cached_answers 1200",
+        "pyzord_upstream_waiting_checks 6",
     ] {
         assert!(page.lines().any(|other| other == line), "{line} is missing:\n{page}");
     }
+}
+
+#[test]
+fn metrics_of_second_opinions_are_left_out_without_them() {
+    let stub = Stub { health: Health::Well, availability: Availability::Available, has_upstream: false };
+    let request = format!("GET /metrics HTTP/1.1\r\n{HOST}\r\n");
+    let page = String::from_utf8(answer(request.as_bytes(), Transport::Tcp, stub)).unwrap();
+    expect_code(&page, 200);
+    assert!(!page.contains("upstream"), "{page}");
 }
 
 #[test]
@@ -117,7 +148,7 @@ fn the_documentation_has_every_metric_with_its_type() {
 #[test]
 fn health_has_a_code_and_a_word() {
     let answered = |health| {
-        let stub = Stub { health, availability: Availability::Unavailable };
+        let stub = Stub { health, availability: Availability::Unavailable, has_upstream: false };
         let request = format!("GET /healthz HTTP/1.1\r\n{HOST}\r\n");
         String::from_utf8(answer(request.as_bytes(), Transport::Tcp, stub)).unwrap()
     };

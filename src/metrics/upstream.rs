@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::families::Families;
-use super::forwarding::{REFUSALS, ServerLabel, code_name, label};
+use super::remote::{label, refusals};
 use crate::stats::{DeclineCause, UpstreamCounts, UpstreamServerCounts};
 use crate::upstream::{UpstreamServerStatus, UpstreamStatus};
 
@@ -25,9 +25,9 @@ pub(super) fn write(
     ];
     let checks = checks.map(|(result, count)| (result.to_owned(), count)).into_iter();
     // Counters are there from the start, so that a rate sees the first event.
-    let declined = DeclineCause::ALL.map(DeclineCause::name).map(|cause| {
-        (format!("declined_{cause}"), counts.declined.get(cause).copied().unwrap_or(0))
-    });
+    let declined = DeclineCause::ALL
+        .map(DeclineCause::name)
+        .map(|cause| (format!("declined_{cause}"), counts.declined.get(cause).copied().unwrap_or(0)));
     let checks = checks.chain(declined).map(|(result, count)| ([("result", result)], count));
     families.counters(("pyzord_upstream_checks", "Checks that missed here, by what followed"), checks)?;
     let answers =
@@ -51,10 +51,7 @@ pub(super) fn write(
     write_counts(families, &counts)
 }
 
-fn write_states(
-    families: &mut Families<'_>,
-    servers: &BTreeMap<&str, &UpstreamServerStatus>,
-) -> fmt::Result {
+fn write_states(families: &mut Families<'_>, servers: &BTreeMap<&str, &UpstreamServerStatus>) -> fmt::Result {
     let up = servers.iter().map(|(server, status)| (label(server), u64::from(status.state.is_up())));
     let help = "0 if a server that is asked for second opinions is unavailable or on trial";
     families.gauges(("pyzord_upstream_up", help), up)?;
@@ -72,12 +69,7 @@ fn write_counts(families: &mut Families<'_>, counts: &[(&str, &UpstreamServerCou
         outcomes.map(|(outcome, of)| ((label(server), [("outcome", outcome)]), of(counts)))
     });
     families.counters(("pyzord_upstream_questions", "Questions to a server by outcome"), questions)?;
-    let refused = counts.iter().flat_map(|(server, counts)| {
-        REFUSALS.map(|code| {
-            let count = counts.refused.get(&code).copied().unwrap_or(0);
-            ((label(server), [("code", code_name(code))]), count)
-        })
-    });
+    let refused = counts.iter().flat_map(|(server, counts)| refusals(server, &counts.refused));
     let by_code = ("pyzord_upstream_refused_questions", "Questions by code of refusal");
     families.counters(by_code, refused)?;
     let unmatched = counts.iter().map(|(server, counts)| (label(server), counts.unmatched));
