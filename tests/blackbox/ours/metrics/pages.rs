@@ -76,7 +76,7 @@ fn alerts_are_valid_and_fire_for_what_they_are_about() {
     assert!(checked.status.success(), "{checked:?}");
     // A metric that the server does not have would keep an alert silent.
     let remote = Remote::accepting();
-    let server = home("").forwarding_to(&[remote.name()]).start();
+    let server = home("").forwarding_to(&[remote.name()]).asking(&[remote.name()]).start();
     let page = http_get(metrics_of(&server), "/metrics").body;
     let text = std::fs::read_to_string(rules).unwrap();
     let expressions = text.lines().filter(|line| !line.trim_start().starts_with(['#', 's', 'd']));
