@@ -1,28 +1,18 @@
 //! The socket to one server, and the server's addresses.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket as StdSocket};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rustix::net::{RecvFlags, SendFlags};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use crate::remotes::{AddressList, ConnectedSocket};
 
-use crate::remotes::any_port;
-
-/// What a socket waits for. An ICMP error is an error of the socket without anything to read.
-const ARRIVALS: Interest = Interest::READABLE.add(Interest::ERROR);
-
-/// The addresses of a server, and a socket that is connected to one of them: the kernel then drops datagrams from
-/// elsewhere, and reports ICMP errors.
+/// The addresses of a server, and a socket that is connected to one of them.
 #[derive(Debug, Default)]
 pub(super) struct Connection {
-    addresses: Vec<SocketAddr>,
-    /// The position of the address in use.
-    index: usize,
-    socket: Option<UdpSocket>,
+    addresses: AddressList,
+    socket: Option<ConnectedSocket>,
     /// The socket before it, to which replies may still come.
-    previous: Option<UdpSocket>,
+    previous: Option<ConnectedSocket>,
     /// The time at which `socket` was opened.
     opened: Option<Instant>,
 }
@@ -31,15 +21,8 @@ impl Connection {
     /// Sets the addresses. The socket is kept; the next one is connected to the first of them if its address is not among
     /// them. Returns whether there are others than before.
     pub(super) fn set_addresses(&mut self, addresses: Vec<SocketAddr>) -> bool {
-        if self.addresses == addresses {
-            return false;
-        }
-        let is_changed = addresses.len() != self.addresses.len()
-            || addresses.iter().any(|new| !self.addresses.contains(new));
-        let position = self.address().and_then(|used| addresses.iter().position(|other| *other == used));
-        self.index = position.unwrap_or(addresses.len().saturating_sub(1));
-        self.addresses = addresses;
-        is_changed
+        let used = self.address();
+        self.addresses.replace(addresses, used)
     }
 
     /// The number of addresses.
@@ -49,7 +32,7 @@ impl Connection {
 
     /// The address that the socket is connected to.
     pub(super) fn address(&self) -> Option<SocketAddr> {
-        self.socket.as_ref()?.peer_addr().ok()
+        self.socket.as_ref()?.address()
     }
 
     /// Whether there is a socket.
@@ -59,7 +42,7 @@ impl Connection {
 
     /// Whether the address in use is the last one.
     pub(super) fn is_at_last(&self) -> bool {
-        self.index + 1 >= self.addresses.len()
+        self.addresses.is_at_last()
     }
 
     /// Closes the sockets.
@@ -90,15 +73,10 @@ impl Connection {
         if let Some(socket) = self.socket.take() {
             self.previous = Some(socket);
         }
-        if self.addresses.is_empty() {
+        let Some(address) = self.addresses.advance() else {
             return Err(io::Error::other("it has no address"));
-        }
-        self.index = (self.index + 1) % self.addresses.len();
-        let address = self.addresses[self.index];
-        let socket = StdSocket::bind(any_port(address))?;
-        socket.connect(address)?;
-        socket.set_nonblocking(true)?;
-        self.socket = Some(UdpSocket::from_std(socket)?);
+        };
+        self.socket = Some(ConnectedSocket::open(address)?);
         self.opened = Some(Instant::now());
         Ok(())
     }
@@ -110,8 +88,7 @@ impl Connection {
     /// An earlier datagram has met an ICMP error, or this one cannot be sent. In both cases it has not left.
     pub(super) fn send(&self, datagram: &[u8]) -> io::Result<()> {
         let Some(socket) = &self.socket else { return Err(io::Error::other("not connected")) };
-        // The runtime would ask to wait for the first time of a new socket, which has room.
-        Ok(rustix::net::send(socket, datagram, SendFlags::empty()).map(drop)?)
+        socket.send(datagram)
     }
 
     /// Waits until something arrives. Never returns without a socket.
@@ -130,38 +107,21 @@ impl Connection {
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let nothing = || Err(io::ErrorKind::WouldBlock.into());
         if let Some(previous) = &self.previous {
-            match receive_from(previous, buffer) {
+            match previous.receive(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // The address is not in use any more.
                 Err(_) => self.previous = None,
                 received => return received,
             }
         }
-        self.socket.as_ref().map_or_else(nothing, |socket| receive_from(socket, buffer))
+        self.socket.as_ref().map_or_else(nothing, |socket| socket.receive(buffer))
     }
 }
 
 /// Waits until something arrives at a socket. Never returns without one.
-async fn arrival_at(socket: Option<&UdpSocket>) {
-    if let Some(socket) = socket
-        && socket.ready(ARRIVALS).await.is_ok()
-    {
-        return;
-    }
-    // The second case is the end of the runtime.
-    std::future::pending::<()>().await;
-}
-
-fn receive_from(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut receive = |interest| {
-        socket.try_io(interest, || {
-            let (length, _) = rustix::net::recv(socket, &mut *buffer, RecvFlags::empty())?;
-            Ok(length)
-        })
-    };
-    // Each is forgotten by itself: tokio takes no combination of the two here.
-    match receive(Interest::READABLE) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => receive(Interest::ERROR),
-        received => received,
+async fn arrival_at(socket: Option<&ConnectedSocket>) {
+    match socket {
+        Some(socket) => socket.arrival().await,
+        None => std::future::pending().await,
     }
 }

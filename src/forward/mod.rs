@@ -9,7 +9,6 @@ mod connection;
 mod delivery;
 mod forwarder;
 mod intake;
-mod last_minute;
 mod lines;
 pub(crate) mod origin;
 mod report;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pyzor_wire::MAX_DATAGRAM;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use super::ForwardState;
@@ -15,7 +15,7 @@ use super::connection::Connection;
 use super::delivery::{Step, Unsent};
 use super::lines::ServerLines;
 use crate::record::Timestamp;
-use crate::remotes::{Addresses, LookUpResult, look_up};
+use crate::remotes::{Addresses, LookUp, LookUpResult, socket_reason};
 
 /// The most datagrams received before requests are sent again.
 const RECEIVED_AT_ONCE: usize = 64;
@@ -27,8 +27,7 @@ pub(super) struct ServerTask {
     /// The address of this server itself.
     listening: SocketAddr,
     connection: Connection,
-    /// The look-up under way.
-    look_up: Option<oneshot::Receiver<LookUpResult>>,
+    look_up: LookUp,
     lines: ServerLines,
 }
 
@@ -36,7 +35,14 @@ impl ServerTask {
     pub(super) fn new(channel: Arc<Channel>, listening: SocketAddr) -> Self {
         let lines = ServerLines::new(channel.name.clone());
         let phase = channel.phase.subscribe();
-        Self { channel, phase, listening, connection: Connection::default(), look_up: None, lines }
+        Self {
+            channel,
+            phase,
+            listening,
+            connection: Connection::default(),
+            look_up: LookUp::default(),
+            lines,
+        }
     }
 
     /// Sends what is queued, until the server is removed or this one stops.
@@ -57,7 +63,7 @@ impl ServerTask {
             let wake_up = wake_up.into_iter().chain(by).min();
             tokio::select! {
                 () = self.connection.arrival() => {}
-                answer = answer(&mut self.look_up) => self.take_addresses(answer),
+                answer = self.look_up.result() => self.take_addresses(answer),
                 () = self.channel.wake.notified() => {}
                 Ok(()) = self.phase.changed() => self.begin_phase(),
                 () = wait_until(wake_up) => {}
@@ -91,7 +97,7 @@ impl ServerTask {
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                             delivery.unsent(Unsent::Blocked, now)
                         }
-                        Err(error) => delivery.unsent(Unsent::Failed(reason(&error)), now),
+                        Err(error) => delivery.unsent(Unsent::Failed(socket_reason(&error)), now),
                     };
                     returned.into_iter().for_each(|unit| channel.queue().put_back(unit));
                 }
@@ -105,7 +111,7 @@ impl ServerTask {
                     if let Err(error) = outcome {
                         // Without an address the reason is that of the look-up.
                         if self.connection.len() > 0 {
-                            delivery.failed(reason(&error), Instant::now());
+                            delivery.failed(socket_reason(&error), Instant::now());
                         }
                     }
                     if is_last {
@@ -127,20 +133,17 @@ impl ServerTask {
                 Ok(length) => delivery.received(&buffer[..length], now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => delivery.failed(reason(&error), now),
+                Err(error) => delivery.failed(socket_reason(&error), now),
             }
         }
     }
 
     /// Looks the name up, unless a look-up is under way.
     fn look_up(&mut self) {
-        if self.look_up.is_none() {
-            self.look_up = Some(look_up(&self.channel.host, self.channel.port, self.listening));
-        }
+        self.look_up.begin(&self.channel.host, self.channel.port, self.listening);
     }
 
     fn take_addresses(&mut self, answer: LookUpResult) {
-        self.look_up = None;
         let now = Instant::now();
         let Addresses { usable, own } = match answer {
             Ok(addresses) => addresses,
@@ -174,7 +177,7 @@ impl ServerTask {
                 }
             }
             if let Err(error) = outcome {
-                delivery.failed(reason(&error), now);
+                delivery.failed(socket_reason(&error), now);
             }
             self.channel.set_address(self.connection.address());
         }
@@ -212,24 +215,6 @@ impl ServerTask {
         }
         self.lines.dropped(&mut dropped, limit, now);
         *self.channel.queue().unreported() += dropped;
-    }
-}
-
-/// Returns what an error of a socket means for an operator.
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "no process uses its port".to_owned(),
-        _ => format!("cannot send to it: {error}"),
-    }
-}
-
-/// Waits for the result of the look-up under way. Never returns without one.
-async fn answer(look_up: &mut Option<oneshot::Receiver<LookUpResult>>) -> LookUpResult {
-    match look_up {
-        Some(receiver) => {
-            receiver.await.unwrap_or_else(|_| Err("cannot start a thread to resolve the name".to_owned()))
-        }
-        None => std::future::pending().await,
     }
 }
 

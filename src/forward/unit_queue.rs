@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::ForwardUnit;
-use super::last_minute::LastMinute;
+use crate::stats::LastMinute;
 
 /// A queue with a bound on the number of digests. The newest requests are dropped.
 #[derive(Debug)]

@@ -1,21 +1,27 @@
 //! Other Pyzor servers, as the homedir of a client names them: the files `config`, `servers` and `accounts`.
 
+mod address_list;
 mod config;
+mod connected_socket;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod load;
 mod own_address;
+mod random;
 mod resolve;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use self::address_list::AddressList;
+pub(crate) use self::connected_socket::{ConnectedSocket, socket_reason};
 pub(crate) use self::error::DirectoryError;
 pub(crate) use self::load::{files, load};
-pub(crate) use self::own_address::{any_port, is_own};
-pub(crate) use self::resolve::{Addresses, LookUpResult, look_up};
+pub(crate) use self::own_address::{has_route, is_own};
+pub(crate) use self::random::{LOWEST_THREAD, RandomNumbers};
+pub(crate) use self::resolve::{Addresses, LookUp, LookUpResult};
 use pyzor_home::loggable::loggable_name;
 use pyzor_wire::request_writer::Signer;
 

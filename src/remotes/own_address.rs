@@ -25,6 +25,11 @@ pub(crate) fn is_own(target: SocketAddr, listening: SocketAddr) -> bool {
     is_here && listens_there
 }
 
+/// Whether the system knows a way to this address.
+pub(crate) fn has_route(target: SocketAddr) -> bool {
+    local_address(target).is_some()
+}
+
 /// Returns the local address from which `target` is reached; none if there is no way to it.
 fn local_address(target: SocketAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind(any_port(target)).ok()?;
@@ -33,7 +38,7 @@ fn local_address(target: SocketAddr) -> Option<IpAddr> {
 }
 
 /// Returns the address to which a socket is bound that will be connected to `target`.
-pub(crate) fn any_port(target: SocketAddr) -> SocketAddr {
+pub(super) fn any_port(target: SocketAddr) -> SocketAddr {
     match target {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),

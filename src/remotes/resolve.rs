@@ -5,8 +5,12 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::thread;
 
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::own_address::is_own;
+
+/// The result of a look-up without a thread.
+const NO_THREAD: &str = "cannot start a thread to resolve the name";
 
 /// The addresses of a name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,9 +24,41 @@ pub(crate) struct Addresses {
 /// What a look-up has found, or why it failed.
 pub(crate) type LookUpResult = Result<Addresses, String>;
 
+/// A look-up in the background, one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct LookUp(Option<oneshot::Receiver<LookUpResult>>);
+
+impl LookUp {
+    /// Looks a host up, unless a look-up is under way.
+    pub(crate) fn begin(&mut self, host: &str, port: u16, listening: SocketAddr) {
+        if self.0.is_none() {
+            self.0 = Some(look_up(host, port, listening));
+        }
+    }
+
+    /// Returns the result of the look-up under way, which is over then. Never returns without one.
+    pub(crate) async fn result(&mut self) -> LookUpResult {
+        let Some(receiver) = &mut self.0 else { return std::future::pending().await };
+        let result = receiver.await;
+        self.0 = None;
+        result.unwrap_or_else(|_| Err(NO_THREAD.to_owned()))
+    }
+
+    /// Returns the result of the look-up under way if there is one already. The look-up is over then.
+    pub(crate) fn try_result(&mut self) -> Option<LookUpResult> {
+        let result = match self.0.as_mut()?.try_recv() {
+            Ok(result) => result,
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Closed) => Err(NO_THREAD.to_owned()),
+        };
+        self.0 = None;
+        Some(result)
+    }
+}
+
 /// Looks a host up in a thread of its own, because the resolver may block for many seconds. Tokio's threads are not used:
 /// tokio panics if it cannot start one.
-pub(crate) fn look_up(host: &str, port: u16, listening: SocketAddr) -> oneshot::Receiver<LookUpResult> {
+fn look_up(host: &str, port: u16, listening: SocketAddr) -> oneshot::Receiver<LookUpResult> {
     let (sender, receiver) = oneshot::channel();
     // The task may have ended before an answer: then it is of no use.
     if let Ok(ip) = host.parse::<IpAddr>() {

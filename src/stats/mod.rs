@@ -6,6 +6,7 @@
 mod drops;
 mod forwarding;
 mod histogram;
+mod last_minute;
 mod report;
 mod upstream;
 
@@ -17,6 +18,7 @@ use std::time::Instant;
 pub(crate) use self::drops::{DropCause, DropCounts};
 pub(crate) use self::forwarding::{ForwardCounts, OTHER_CODE};
 pub(crate) use self::histogram::{Histogram, HistogramReport};
+pub(crate) use self::last_minute::LastMinute;
 pub(crate) use self::report::StatsReport;
 pub(crate) use self::upstream::{DeclineCause, UpstreamCounters, UpstreamCounts, UpstreamServerCounts};
 use pyzor_wire::op::Op;

@@ -11,7 +11,6 @@ mod tally;
 mod tests;
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,7 @@ use self::flight::Flight;
 use self::tally::Tally;
 use super::{ForwardState, ForwardUnit};
 use crate::record::TallyKind;
+use crate::remotes::RandomNumbers;
 
 /// The most requests that wait for a reply.
 const WINDOW: usize = 32;
@@ -33,9 +33,6 @@ const PING_PAUSE: Duration = Duration::from_secs(2);
 const BLOCKED_PAUSE: Duration = Duration::from_millis(10);
 /// How much is sent at once at most when a timer is late, at the rate of catching up.
 const CATCH_UP_SLACK: Duration = Duration::from_millis(10);
-/// The lowest `Thread` of a request, and the number of different ones.
-const LOWEST_THREAD: u16 = 1024;
-const THREADS: u64 = 65_536 - LOWEST_THREAD as u64;
 
 /// The settings of delivery.
 #[derive(Clone, Debug)]
@@ -84,8 +81,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Delivery {
     settings: DeliverySettings,
-    /// Random numbers for `Thread`.
-    random: (RandomState, u64),
+    random: RandomNumbers,
     state: ForwardState,
     since: Instant,
     /// The beginning of an outage. It lasts until the server replies to a request, or replies to a ping when there is
@@ -121,7 +117,7 @@ impl Delivery {
     pub(super) fn new(settings: DeliverySettings, now: Instant) -> Self {
         Self {
             settings,
-            random: (RandomState::new(), 0),
+            random: RandomNumbers::default(),
             state: ForwardState::Untried,
             since: now,
             outage: None,
@@ -217,9 +213,7 @@ impl Delivery {
     /// Returns a random `Thread` that no request under way has.
     fn thread(&mut self) -> u16 {
         loop {
-            self.random.1 = self.random.1.wrapping_add(1);
-            let number = self.random.0.hash_one(self.random.1) % THREADS;
-            let thread = LOWEST_THREAD + u16::try_from(number).unwrap_or(0);
+            let thread = self.random.thread();
             if !self.flights().any(|flight| flight.thread == thread) {
                 return thread;
             }

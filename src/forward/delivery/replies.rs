@@ -5,8 +5,9 @@ use std::time::Instant;
 use pyzor_wire::reply_reader::{Code, ReceivedReply};
 
 use super::flight::Flight;
-use super::{Delivery, DeliverySettings, Event, LOWEST_THREAD, SILENT_IN_ROW};
+use super::{Delivery, DeliverySettings, Event, SILENT_IN_ROW};
 use crate::forward::ForwardState;
+use crate::remotes::LOWEST_THREAD;
 
 /// The code of a server that has failed to count some of the digests.
 const FAILURE: Code = Code::Number(500);

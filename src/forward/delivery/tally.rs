@@ -6,8 +6,7 @@ use pyzor_wire::reply_reader::Code;
 
 use super::flight::Flight;
 use crate::forward::ForwardCounts;
-use crate::forward::last_minute::LastMinute;
-use crate::stats::{CODES, OTHER_CODE};
+use crate::stats::{CODES, LastMinute, OTHER_CODE};
 
 /// How long a refusal is shown as the state of a server.
 const SHOWN: Duration = Duration::from_secs(60);

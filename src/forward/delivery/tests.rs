@@ -5,6 +5,7 @@ mod probing;
 
 use super::*;
 use crate::forward::testing::unit;
+use crate::remotes::LOWEST_THREAD;
 
 const TIME: i64 = 1_795_791_819;
 

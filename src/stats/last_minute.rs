@@ -9,13 +9,13 @@ const GROUP: Duration = Duration::from_secs(1);
 
 /// Counts the events of the last minute, to the second.
 #[derive(Debug, Default)]
-pub(super) struct LastMinute {
+pub(crate) struct LastMinute {
     groups: VecDeque<(Instant, u64)>,
 }
 
 impl LastMinute {
     /// Adds events at this time, which must not be before that of earlier ones.
-    pub(super) fn add(&mut self, events: u64, now: Instant) {
+    pub(crate) fn add(&mut self, events: u64, now: Instant) {
         while self.groups.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= PERIOD) {
             self.groups.pop_front();
         }
@@ -26,7 +26,7 @@ impl LastMinute {
     }
 
     /// Returns the number of events in the minute before `now`.
-    pub(super) fn sum(&self, now: Instant) -> u64 {
+    pub(crate) fn sum(&self, now: Instant) -> u64 {
         let recent = |at: Instant| now.saturating_duration_since(at) < PERIOD;
         self.groups.iter().filter(|(at, _)| recent(*at)).map(|(_, sum)| sum).sum()
     }
