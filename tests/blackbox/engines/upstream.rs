@@ -5,8 +5,8 @@ use nix::sys::signal::Signal;
 use super::{Store, done};
 use crate::harness::{Caller, DIGEST, PATIENCE, Remote, digest};
 
-/// A timeout that no answer of the tests takes.
-const PATIENT: &str = "UpstreamTimeout = 30\n";
+/// The longest timeout: no answer of the tests takes so long.
+const PATIENT: &str = "UpstreamTimeout = 10\n";
 
 /// Returns the reply to a request with this `Thread`, and these counts if it is a check.
 fn reply(thread: u32, counts: Option<(i64, i64)>) -> String {

@@ -1,5 +1,6 @@
 //! Second opinions of other servers: scripted ones, established ones, and others of ours.
 
+mod addresses;
 mod cache;
 mod directory;
 mod established;
@@ -19,8 +20,8 @@ use std::ops::Range;
 
 use crate::harness::{Caller, Home, Remote, Reply, digest};
 
-/// A timeout that no answer of the tests takes.
-const PATIENT: &str = "UpstreamTimeout = 30\n";
+/// The longest timeout: no answer of the tests takes so long.
+const PATIENT: &str = "UpstreamTimeout = 10\n";
 /// The shortest timeout.
 const HASTY: &str = "UpstreamTimeout = 1\n";
 

@@ -13,7 +13,7 @@ fn confined_server_of_another_user_asks_and_reloads() {
     let remotes = [Remote::counting(7, 2), Remote::counting(1, 9)];
     // A name, so that the resolver's files are read.
     let names = remotes.each_ref().map(|remote| format!("localhost:{}", remote.port()));
-    let home = home_of(NOBODY, NOBODY, "User = nobody\nUpstreamTimeout = 30\n");
+    let home = home_of(NOBODY, NOBODY, "User = nobody\nUpstreamTimeout = 10\n");
     let home = home.asking(&names[..1]).asking_as(&names[0], &bob);
     let daemon = home.detach();
     let status = fs::read_to_string(daemon.proc("status")).unwrap();
