@@ -1,7 +1,7 @@
 //! Addresses of servers to ask: IPv6, names, and those of the server itself.
 
 use crate::harness::{DIGEST, Home, Remote, Server, counting, digest, eventually, free_port_at};
-use crate::ours::upstream::PATIENT;
+use crate::ours::upstream::{PATIENT, checked};
 
 #[test]
 fn ipv6_address_is_asked() {
@@ -21,7 +21,7 @@ fn name_is_resolved_and_asked() {
     let home = Home::open().config(PATIENT).asking(&[&name]);
     let server = home.start();
     let mut number = 0;
-    crate::harness::eventually("an answer", || {
+    eventually("an answer", || {
         number += 1;
         (server.request("check", &[&digest(number)]).counts() == (7, 2)).then_some(())
     });

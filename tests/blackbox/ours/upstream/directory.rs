@@ -3,25 +3,11 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{Account, DIGEST, Home, Remote, Server, counting, digest, finish, free_port_at};
-use crate::ours::upstream::PATIENT;
+use crate::harness::{Account, Home, Remote, digest};
+use crate::ours::upstream::{PATIENT, checked, clean};
 
 fn home(servers: &[&str]) -> Home {
     Home::open().asking(servers)
-}
-
-/// Returns the text, in which DIR stands for the client's directory.
-fn clean(home: &Home, text: &str) -> String {
-    text.replace(home.upstream_directory().to_str().unwrap(), "DIR")
-}
-
-/// Returns what `--check-config` prints, and its exit code.
-fn checked(home: &Home) -> (Option<i32>, Vec<String>) {
-    let mut command = home.command();
-    command.arg("--check-config");
-    let finished = finish(command);
-    let text = clean(home, &finished.stderr);
-    (finished.code, text.lines().map(|line| line.strip_prefix("pyzord: ").unwrap().to_owned()).collect())
 }
 
 /// Asserts that a start exits with 1 and one line of this text, and that `--check-config` reports the same.

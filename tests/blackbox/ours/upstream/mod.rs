@@ -18,7 +18,7 @@ mod stops;
 
 use std::ops::Range;
 
-use crate::harness::{Caller, Home, Remote, Reply, digest};
+use crate::harness::{Caller, Home, Remote, Reply, digest, finish};
 
 /// The longest timeout: no answer of the tests takes so long.
 const PATIENT: &str = "UpstreamTimeout = 10\n";
@@ -46,4 +46,18 @@ fn number_of(reply: &Reply) -> u32 {
 /// Returns the reply to a check with this `Thread`.
 fn found(thread: u32, (reports, whitelistings): (i64, i64)) -> String {
     format!("Code: 200\nDiag: OK\nPV: 2.1\nThread: {thread}\nCount: {reports}\nWL-Count: {whitelistings}\n\n")
+}
+
+/// Returns the text, in which DIR stands for the client's directory.
+fn clean(home: &Home, text: &str) -> String {
+    text.replace(home.upstream_directory().to_str().unwrap(), "DIR")
+}
+
+/// Returns what `--check-config` prints, and its exit code.
+fn checked(home: &Home) -> (Option<i32>, Vec<String>) {
+    let mut command = home.command();
+    command.arg("--check-config");
+    let finished = finish(command);
+    let text = clean(home, &finished.stderr);
+    (finished.code, text.lines().map(|line| line.strip_prefix("pyzord: ").unwrap().to_owned()).collect())
 }
