@@ -4,10 +4,17 @@
 //! are sent from a thread of its own, to all servers at once. Their answers come back to the loop over a channel. Nothing
 //! here can fail a check: without an answer it has the one of the database.
 
+mod asked;
 mod cache;
 mod desk;
+mod lane;
+mod lines;
+mod questions;
 mod report;
 mod service;
+mod task;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,32 @@
+//! Questions without a reply in a row.
+
+use std::time::{Duration, Instant};
+
+/// The number of silent bursts in a row after which a server is unavailable.
+pub(super) const SILENT_IN_ROW: u32 = 3;
+/// Questions that were sent this soon after the first of a burst belong to it: one lost burst says little.
+const BURST: Duration = Duration::from_millis(250);
+
+/// Bursts of questions without a reply since the last reply.
+#[derive(Debug, Default)]
+pub(super) struct SilentBursts {
+    number: u32,
+    /// The time at which the first question of the last burst was sent.
+    first: Option<Instant>,
+}
+
+impl SilentBursts {
+    /// Adds a question that was sent at this time. Returns whether there are too many now.
+    pub(super) fn add(&mut self, sent: Instant) -> bool {
+        if self.first.is_none_or(|first| sent.saturating_duration_since(first) >= BURST) {
+            self.first = Some(sent);
+            self.number += 1;
+        }
+        self.number >= SILENT_IN_ROW
+    }
+
+    /// Begins again, because the server has replied in time.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
