@@ -50,6 +50,15 @@ impl Home {
         eventually(what, || Some(self.opinions()).filter(|opinions| is_met(opinions)))
     }
 
+    /// Waits until this number of answers is in the cache and this number of checks wait, which the server samples each
+    /// second.
+    #[track_caller]
+    pub(crate) fn opinions_held(&self, cached: u64, waiting: u64) -> Opinions {
+        self.opinions_with(&format!("{cached} answers and {waiting} checks"), |it| {
+            (it.number("cached"), it.number("waiting")) == (cached, waiting)
+        })
+    }
+
     /// Waits until a server is in this state.
     #[track_caller]
     pub(crate) fn opinions_while(&self, server: &str, state: &str) -> Opinions {

@@ -17,6 +17,7 @@ mod several;
 mod stops;
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use crate::harness::{Caller, Home, Remote, Reply, digest, finish};
 
@@ -46,6 +47,12 @@ fn number_of(reply: &Reply) -> u32 {
 /// Returns the reply to a check with this `Thread`.
 fn found(thread: u32, (reports, whitelistings): (i64, i64)) -> String {
     format!("Code: 200\nDiag: OK\nPV: 2.1\nThread: {thread}\nCount: {reports}\nWL-Count: {whitelistings}\n\n")
+}
+
+/// Asserts that the [`PATIENT`] timeout of a question that was asked then has not ended, so that something else ended it.
+#[track_caller]
+fn expect_before_timeout(asked: Instant) {
+    assert!(asked.elapsed() < Duration::from_secs(9), "{:?}", asked.elapsed());
 }
 
 /// Returns the text, in which DIR stands for the client's directory.

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{
     Answer, Caller, Datagram, Home, PATIENCE, Remote, Server, accept, counting, digest, eventually, free_port,
 };
-use crate::ours::upstream::{HASTY, PATIENT, asking, send_checks};
+use crate::ours::upstream::{HASTY, PATIENT, asking, expect_before_timeout, send_checks};
 
 /// Checks each digest, one after the other, each of which must be a miss.
 #[track_caller]
@@ -127,6 +127,7 @@ fn waiting_checks_are_answered_when_the_port_closes() {
     for _ in 0..20 {
         assert_eq!(caller.receive(PATIENCE).expect("no reply").counts(), (0, 0));
     }
+    expect_before_timeout(remote.requests()[0].at);
 }
 
 /// A burst is one occasion, however many questions it has.

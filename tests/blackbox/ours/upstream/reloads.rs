@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{
     Account, Caller, Home, PATIENCE, Remote, Server, controller, digest, eventually, finish, lines,
 };
-use crate::ours::upstream::{PATIENT, asking, send_checks};
+use crate::ours::upstream::{PATIENT, asking, expect_before_timeout, send_checks};
 
 /// The ways to let a server read its files again.
 const WAYS: [Option<Signal>; 3] = [Some(Signal::SIGUSR1), Some(Signal::SIGHUP), None];
@@ -42,11 +42,11 @@ fn servers_are_replaced_while_checks_wait_and_each_is_answered() {
         reload(&server, way);
         let opinions = home.opinions_with("the new server", |it| it.knows(&new) && !it.knows(&old));
         assert_eq!(server.request("check", &[&digest(100)]).counts(), (7, 2), "{opinions:?}");
-        // Before their timeout: it is longer than this test may take.
         for _ in 0..30 {
             assert_eq!(caller.receive(PATIENCE).expect("no reply").counts(), (0, 0));
         }
-        assert_eq!(home.opinions().number("waiting"), 0);
+        expect_before_timeout(remotes[0].requests()[0].at);
+        home.opinions_with("no waiting check", |it| it.number("waiting") == 0);
         assert_eq!(remotes[0].received(), 30);
         // The old server did not answer, which is not kept.
         assert_eq!(server.request("check", &[&digest(0)]).counts(), (7, 2));
@@ -74,6 +74,28 @@ fn server_that_stays_keeps_its_questions_and_its_counters() {
         stays.follow(|datagram| crate::harness::counting(datagram, (3, 0)));
         assert_eq!(server.request("check", &[&digest(100)]).counts(), (3, 1));
     }
+}
+
+/// What the old servers have answered says nothing about the new ones.
+#[test]
+fn answers_of_replaced_servers_are_forgotten() {
+    let (old, new) = (Remote::counting(7, 2), Remote::counting(0, 0));
+    let home = asking(&old, PATIENT);
+    let server = home.start();
+    for number in 0..3 {
+        assert_eq!(server.request("check", &[&digest(number)]).counts(), (7, 2));
+    }
+    // Nothing has changed: the answers are kept.
+    reload(&server, WAYS[2]);
+    assert_eq!(server.request("check", &[&digest(0)]).counts(), (7, 2));
+    assert_eq!(old.received(), 3);
+    home.upstream_file("servers", &lines(&[new.name()]));
+    reload(&server, WAYS[2]);
+    home.opinions_with("the new server", |it| it.knows(&new.name()));
+    eventually("the end of the old answers", || {
+        (server.request("check", &[&digest(0)]).counts() == (0, 0)).then_some(())
+    });
+    assert_eq!((old.received(), new.counts("check").len()), (3, 1));
 }
 
 #[test]
