@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::console::{print, say};
-use super::directories::{FORWARDING, UPSTREAM, problems};
+use super::directories::{DirectoryWarnings, FORWARDING, UPSTREAM, problems};
 use crate::access::{self, AccessSources, PresentFiles};
 use crate::forward::origin;
 use crate::remotes::{self, DirectorySource, RemoteServer, is_own};
@@ -18,6 +18,7 @@ use pyzor_home::problem::ConfigProblem;
 struct Findings {
     errors: usize,
     warnings: usize,
+    of_directories: DirectoryWarnings,
 }
 
 /// A homedir of a client, and the words for what its servers are for.
@@ -79,6 +80,10 @@ impl Findings {
         self.warnings += 1;
     }
 
+    fn directory_warnings(&mut self, warnings: Vec<String>) {
+        self.of_directories.fresh(warnings).iter().for_each(|warning| self.warning(warning));
+    }
+
     fn check_access(&mut self, sources: &AccessSources) {
         match access::load(sources, PresentFiles::default()) {
             Ok(loaded) => loaded.warnings.iter().for_each(|warning| self.warning(warning)),
@@ -90,7 +95,7 @@ impl Findings {
         let CheckedDirectory { option, source, of_own, verb, what } = directory;
         match remotes::load(source) {
             Ok(loaded) => {
-                loaded.warnings.iter().for_each(|warning| self.warning(warning));
+                self.directory_warnings(loaded.warnings);
                 let servers = loaded.directory.servers.iter();
                 for server in servers.filter(|server| is_this_server(server, listening)) {
                     self.warning(&format!(
@@ -99,8 +104,8 @@ impl Findings {
                 }
                 say("note", &format_args!("{verb} {}{what}", loaded.directory.describe()));
             }
-            Err(error) => {
-                error.warnings.iter().for_each(|warning| self.warning(warning));
+            Err(mut error) => {
+                self.directory_warnings(std::mem::take(&mut error.warnings));
                 problems(option, &error).iter().for_each(|problem| self.error(problem));
             }
         }

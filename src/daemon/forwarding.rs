@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::directories;
+use super::directories::{self, DirectoryWarnings, FORWARDING};
 use super::error::StartError;
 use crate::forward::origin::{self, LoadedOrigin};
 use crate::forward::{ForwardSettings, ForwardSink as _, Forwarder};
@@ -34,8 +34,12 @@ pub(super) struct LoadedForwarding {
 }
 
 /// Loads the homedir of the client and the origin of this server, and logs their warnings.
-pub(super) fn load(settings: &ForwardSettings, homedir: &Path) -> Result<LoadedForwarding, StartError> {
-    let directory = directories::load(directories::FORWARDING, &settings.source)?;
+pub(super) fn load(
+    settings: &ForwardSettings,
+    homedir: &Path,
+    warnings: &mut DirectoryWarnings,
+) -> Result<LoadedForwarding, StartError> {
+    let directory = directories::load(FORWARDING, &settings.source, warnings)?;
     let origin = match settings.origin {
         Some(origin) => origin,
         None => {

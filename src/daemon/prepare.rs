@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tracing::{info, warn};
 
+use super::directories::DirectoryWarnings;
 use super::error::StartError;
 use super::listening::{self, EarlySocket};
 use super::retry::retry;
@@ -76,9 +77,12 @@ async fn prepare_rest(
     let loaded = access::load(&settings.access_sources(), PresentFiles::default())?;
     log_loaded(&loaded);
     let present = loaded.present;
+    let mut warnings = DirectoryWarnings::default();
+    let forwarding = settings.forward.as_ref();
     let forwarding =
-        settings.forward.as_ref().map(|forward| forwarding::load(forward, &settings.homedir)).transpose()?;
-    let upstream = settings.upstream.as_ref().map(second_opinions::load).transpose()?;
+        forwarding.map(|forward| forwarding::load(forward, &settings.homedir, &mut warnings)).transpose()?;
+    let upstream = settings.upstream.as_ref();
+    let upstream = upstream.map(|upstream| second_opinions::load(upstream, &mut warnings)).transpose()?;
     let access = Arc::new(ArcSwap::from_pointee(loaded.authorizer));
     let pid_file = match settings.detach {
         Some(_) => Some(retry(async || PidFile::write(&settings.pid_file)).await?),

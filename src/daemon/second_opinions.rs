@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use super::directories;
+use super::directories::{self, DirectoryWarnings, UPSTREAM};
 use super::error::StartError;
 use crate::remotes::RemoteDirectory;
 use crate::upstream::{QuestionSink, Upstream, UpstreamParts, UpstreamSettings};
@@ -18,8 +18,11 @@ pub(super) struct LoadedUpstream {
 }
 
 /// Loads the homedir of the client, and logs its warnings.
-pub(super) fn load(settings: &UpstreamSettings) -> Result<LoadedUpstream, StartError> {
-    let directory = directories::load(directories::UPSTREAM, &settings.source)?;
+pub(super) fn load(
+    settings: &UpstreamSettings,
+    warnings: &mut DirectoryWarnings,
+) -> Result<LoadedUpstream, StartError> {
+    let directory = directories::load(UPSTREAM, &settings.source, warnings)?;
     Ok(LoadedUpstream { settings: settings.clone(), directory })
 }
 

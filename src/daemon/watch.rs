@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
+use super::directories::DirectoryWarnings;
 use super::reload::{PendingReload, ReloadRequest, ReloadResult};
 use crate::access::{self, AccessLoadError, AccessSources, Authorizer, LoadedAccess, PresentFiles};
 use crate::control::reply::ReloadReport;
@@ -220,11 +221,15 @@ impl SignalWatch {
             Ok(loaded) => self.put_in_force(loaded, &mut report),
             Err(error) => errors.push(format!("{error}; {UNCHANGED}")),
         }
+        let mut warnings = DirectoryWarnings::default();
         for (remotes, loaded) in self.remotes.iter().zip(outcome.directories) {
             match loaded {
-                Ok(loaded) => remotes.put_in_force(loaded, &mut report),
-                Err(error) => {
-                    error.warnings.iter().for_each(|warning| warn!("{warning}"));
+                Ok(LoadedDirectory { directory, warnings: found }) => {
+                    report.warnings.extend(bounded(warnings.log(found)));
+                    report.changes.extend(remotes.put_in_force(directory));
+                }
+                Err(mut error) => {
+                    warnings.log(std::mem::take(&mut error.warnings));
                     errors.push(format!("{}: {error}; {} stay unchanged", remotes.option, remotes.servers));
                 }
             }
@@ -250,13 +255,11 @@ impl SignalWatch {
 }
 
 impl ReloadedDirectory {
-    /// Uses the loaded servers from now on.
-    fn put_in_force(&self, loaded: LoadedDirectory, report: &mut ReloadReport) {
-        loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-        let changes = (self.replace)(loaded.directory);
+    /// Uses these servers from now on. Logs and returns a line for each change.
+    fn put_in_force(&self, directory: RemoteDirectory) -> Vec<String> {
+        let changes = (self.replace)(directory);
         changes.iter().for_each(|change| info!(lifecycle = true, "{change}"));
-        report.changes.extend(changes);
-        report.warnings.extend(bounded(loaded.warnings));
+        changes
     }
 }
 
