@@ -19,7 +19,8 @@ fn question_has_exactly_these_headers() {
         let question = &remote.datagrams()[0];
         let value = |name: &str| question.header(name).unwrap();
         let expected = format!(
-            "Op: check\nOp-Digest: {DIGEST}\nLocal-Only: yes\nThread: {}\nPV: 2.1\nUser: {}\nTime: {}\nSig: {}\n\n",
+            "Op: check\nOp-Spec: 20,3,60,3\nOp-Digest: {DIGEST}\nLocal-Only: yes\nThread: {}\nPV: 2.1\nUser: {}\n\
+             Time: {}\nSig: {}\n\n",
             value("Thread"),
             account.map_or("anonymous", Account::name),
             value("Time"),
