@@ -85,7 +85,8 @@ fn problems_of_forwarding(status: &ForwardStatus) -> Vec<String> {
     }
     if status.refused_last_minute > 0 {
         let refused = counted(status.refused_last_minute, "digest");
-        let reason = if status.state == ForwardState::Unavailable { "" } else { reason.as_str() };
+        let reason = status.reason.as_deref().filter(|_| status.state != ForwardState::Unavailable);
+        let reason = reason.map(|reason| format!(": {}", without_refused(reason))).unwrap_or_default();
         add(format!("{refused} refused in the last minute{reason}"));
     }
     let silent = status.silent_last_minute;
@@ -98,6 +99,11 @@ fn problems_of_forwarding(status: &ForwardStatus) -> Vec<String> {
         ));
     }
     problems
+}
+
+/// Returns the reason of a refusal without the word that the problem itself has.
+fn without_refused(reason: &str) -> &str {
+    reason.strip_prefix("refused: ").unwrap_or(reason)
 }
 
 #[cfg(test)]
@@ -179,12 +185,14 @@ mod tests {
                 "forwarding to a:24441: 1,200 digests dropped in the last minute: the queue is full (ForwardQueue)",
             ]
         );
-        let reason = Some("code 401".to_owned());
+        let reason = Some("refused: 401, it does not accept the account bob".to_owned());
         let report = forwarded(ForwardStatus { reason, refused_last_minute: 10, ..ForwardStatus::default() });
         assert_eq!(report.health, Health::Degraded);
         assert_eq!(
             report.problems,
-            ["forwarding to a:24441: 10 digests refused in the last minute: code 401"]
+            [
+                "forwarding to a:24441: 10 digests refused in the last minute: 401, it does not accept the account bob"
+            ]
         );
         let silent = |silent, accepted, refused| {
             forwarded(ForwardStatus {

@@ -1,5 +1,6 @@
 //! The problems of second opinions.
 
+use super::without_refused;
 use crate::control::figures::{counted, grouped, long_period};
 use crate::upstream::{UpstreamServerStatus, UpstreamState};
 
@@ -11,28 +12,30 @@ const LEAST_SILENCE: u64 = 3;
 /// The problems of one server that is asked for second opinions. Those of the last minute end within a minute after
 /// their reason. Questions without an answer are named only while the server is up: otherwise its state says it.
 pub(super) fn problems(status: &UpstreamServerStatus) -> Vec<String> {
-    let reason = status.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let since = long_period(status.since_seconds);
     let mut problems = Vec::new();
     let mut add = |problem: String| problems.push(format!("upstream {}: {problem}", status.server));
+    let since = long_period(status.since_seconds);
     match status.state {
         UpstreamState::Untried | UpstreamState::Available => {}
         UpstreamState::OnTrial => add(format!(
-            "on trial for {since}{reason}; it replies to pings, but has not answered a question in time since: if that \
-             lasts, raise UpstreamTimeout or remove the server from UpstreamHomeDir"
+            "on trial for {since}: it replies to pings again; a check that finds nothing here makes it available if it \
+             answers that within UpstreamTimeout"
         )),
         UpstreamState::Unavailable => add(format!(
-            "unavailable for {since}{reason}; see that it runs and that its replies arrive, or remove it from \
-             UpstreamHomeDir"
+            "unavailable for {since}{}; see that it runs and answers within UpstreamTimeout, or remove it from \
+             UpstreamHomeDir",
+            status.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
         )),
     }
     let (answered, refused) = (status.answered_last_minute, status.refused_last_minute);
     if refused > 0 {
         let refused = counted(refused, "question");
-        let reason = if status.state.is_up() { reason.as_str() } else { "" };
-        add(format!(
-            "{refused} refused in the last minute{reason}; check the account, and its rights at that server"
-        ));
+        let why =
+            status.reason.as_deref().filter(|_| status.state != UpstreamState::Unavailable).map_or_else(
+                || "; pyzorctl stats has the codes".to_owned(),
+                |reason| format!(": {}", without_refused(reason)),
+            );
+        add(format!("{refused} refused in the last minute{why}"));
     }
     let (silent, replied) = (status.silent_last_minute, answered.saturating_add(refused));
     let is_frequent = silent.saturating_mul(TOLERATED_SILENCE) > replied.saturating_add(silent);
@@ -98,17 +101,17 @@ mod tests {
         let away = UpstreamServerStatus {
             state: UpstreamState::Unavailable,
             since_seconds: 61,
-            reason: Some("no reply".to_owned()),
+            reason: Some("no reply to pings".to_owned()),
             ..last_minute(0, 0, 90)
         };
-        let unavailable = "upstream a:24441: unavailable for 1 minute 1 second: no reply; see that it runs and that its \
-                           replies arrive, or remove it from UpstreamHomeDir";
+        let unavailable = "upstream a:24441: unavailable for 1 minute 1 second: no reply to pings; see that it runs and \
+                           answers within UpstreamTimeout, or remove it from UpstreamHomeDir";
         expect_problems(away.clone(), &[unavailable]);
         expect_problems(
             UpstreamServerStatus { state: UpstreamState::OnTrial, reason: None, ..away.clone() },
             &[
-                "upstream a:24441: on trial for 1 minute 1 second; it replies to pings, but has not answered a question in \
-               time since: if that lasts, raise UpstreamTimeout or remove the server from UpstreamHomeDir",
+                "upstream a:24441: on trial for 1 minute 1 second: it replies to pings again; a check that finds nothing \
+               here makes it available if it answers that within UpstreamTimeout",
             ],
         );
         let report = judged(away, Availability::Unavailable);
@@ -118,21 +121,19 @@ mod tests {
 
     #[test]
     fn refusals_are_a_problem_with_their_reason() {
-        let refusing =
-            UpstreamServerStatus { reason: Some("code 401".to_owned()), ..last_minute(0, 1200, 0) };
+        let reason = Some("refused: 401, it does not accept the account bob: check the clocks".to_owned());
+        let refusing = UpstreamServerStatus { reason, ..last_minute(0, 1200, 0) };
         expect_problems(
             refusing.clone(),
             &[
-                "upstream a:24441: 1,200 questions refused in the last minute: code 401; check the account, and its rights \
-               at that server",
+                "upstream a:24441: 1,200 questions refused in the last minute: 401, it does not accept the account bob: \
+               check the clocks",
             ],
         );
-        let state = UpstreamState::Unavailable;
-        let away = judged(UpstreamServerStatus { state, ..refusing }, Availability::Available);
+        let away = UpstreamServerStatus { state: UpstreamState::Unavailable, ..refusing };
         assert_eq!(
-            away.problems[1],
-            "upstream a:24441: 1,200 questions refused in the last minute; check the account, and its rights at that \
-             server"
+            judged(away, Availability::Available).problems[1],
+            "upstream a:24441: 1,200 questions refused in the last minute; pyzorctl stats has the codes"
         );
     }
 
