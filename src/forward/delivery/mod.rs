@@ -33,6 +33,8 @@ const PING_PAUSE: Duration = Duration::from_secs(2);
 const BLOCKED_PAUSE: Duration = Duration::from_millis(10);
 /// How much is sent at once at most when a timer is late, at the rate of catching up.
 const CATCH_UP_SLACK: Duration = Duration::from_millis(10);
+/// The usual length of a request with all its digests, in bytes.
+const REQUEST_LENGTH: usize = 768;
 
 /// The settings of delivery.
 #[derive(Clone, Debug)]
@@ -204,7 +206,7 @@ impl Delivery {
             TallyKind::Report => Op::Report,
             TallyKind::Whitelist => Op::Whitelist,
         };
-        let mut datagram = Vec::new();
+        let mut datagram = Vec::with_capacity(REQUEST_LENGTH);
         let id = Extension::ForwardId(&unit.id);
         write_request(&mut datagram, op, &unit.digests, id, thread, &self.settings.signer, time);
         Flight { thread, unit, datagram, first_sent: now, last_sent: now, has_left: false, sendings: 0 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pyzor_wire::request_writer::Signer;
 
-use super::Delivery;
+use super::{Delivery, WINDOW};
 use crate::forward::ForwardState;
 use crate::stats::ForwardCounts;
 
@@ -37,6 +37,11 @@ impl Delivery {
     /// The account.
     pub(in crate::forward) fn signer(&self) -> &Signer {
         &self.settings.signer
+    }
+
+    /// Whether replies and further requests may wait a moment, because something is under way, and the window has room.
+    pub(in crate::forward) fn may_pause(&self) -> bool {
+        self.state == ForwardState::Available && (1..WINDOW / 2).contains(&self.in_flight.len())
     }
 
     /// The number of requests that wait for a reply.
