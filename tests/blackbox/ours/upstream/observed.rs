@@ -129,10 +129,11 @@ fn usage_log_has_one_line_per_check_with_its_peer_and_digest() {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     });
-    // Two of one digest, and one of another.
-    let digests = [digest(1), digest(1), digest(2)];
-    for (socket, digest) in sockets.iter().zip(&digests) {
-        let request = format!("Op: check\nOp-Digest: {digest}\nPV: 2.1\nThread: 2000\n\n");
+    // Two of one digest, and one of another with a further digest.
+    let digests = [vec![digest(1)], vec![digest(1)], vec![digest(2), digest(3)]];
+    for (socket, digests) in sockets.iter().zip(&digests) {
+        let lines: String = digests.iter().map(|digest| format!("Op-Digest: {digest}\n")).collect();
+        let request = format!("Op: check\n{lines}PV: 2.1\nThread: 2000\n\n");
         socket.send(request.as_bytes()).unwrap();
     }
     remote.receives(2);
@@ -147,8 +148,8 @@ fn usage_log_has_one_line_per_check_with_its_peer_and_digest() {
     }
     assert!(server.stop().success());
     let usage = usage();
-    for (last, digest) in [2, 3, 4].into_iter().zip(&digests) {
-        let line = format!(" anonymous,127.0.0.{last},check,['{digest}'],200");
+    for (last, digests) in [2, 3, 4].into_iter().zip(&digests) {
+        let line = format!(" anonymous,127.0.0.{last},check,['{}'],200", digests.join("', '"));
         assert_eq!(usage.matches(&line).count(), 1, "{line}: {usage}");
     }
     assert_eq!(usage.matches(",check,").count(), 3, "{usage}");

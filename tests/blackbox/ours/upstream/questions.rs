@@ -58,6 +58,18 @@ fn nothing_is_asked_about_what_has_a_count_here() {
 }
 
 #[test]
+fn check_of_several_digests_asks_about_the_first_alone() {
+    let remote = Remote::counting(7, 2);
+    let home = asking(&remote, PATIENT);
+    let server = home.start();
+    assert_eq!(server.request("report", &[&digest(2)]).code(), 200);
+    assert_eq!(server.request("check", &[&digest(1), &digest(3)]).counts(), (7, 2));
+    assert_eq!(server.request("check", &[&digest(2), &digest(3)]).counts(), (1, 0));
+    assert_eq!(server.request("check", &[&digest(4), &digest(2)]).counts(), (7, 2));
+    assert_eq!(remote.counts("check"), [(digest(1), 1), (digest(4), 1)].into());
+}
+
+#[test]
 fn other_operations_ask_nothing() {
     let remote = Remote::counting(7, 2);
     let home = asking(&remote, PATIENT);

@@ -98,6 +98,30 @@ fn answers_of_replaced_servers_are_forgotten() {
     assert_eq!((old.received(), new.counts("check").len()), (3, 1));
 }
 
+/// One server has answered, and the other is waited for, when both are replaced. The check may get that answer, but what
+/// was asked before says nothing about the new server.
+#[test]
+fn answer_of_a_replaced_server_is_not_kept_either_if_its_question_was_under_way() {
+    for stays in [false, true] {
+        let (old, slow, new) = (Remote::counting(7, 2), Remote::holding(0, 0), Remote::counting(1, 0));
+        let home = Home::open().config(PATIENT).asking(&[old.name(), slow.name()]);
+        let server = home.start();
+        let caller = Caller::to(server.port());
+        send_checks(&caller, 0..1);
+        home.opinions_with("one answer", |it| it.count_of(&old.name(), "answered") == 1);
+        slow.receives(1);
+        let names = if stays { vec![new.name(), slow.name()] } else { vec![new.name()] };
+        home.upstream_file("servers", &lines(&names));
+        reload(&server, WAYS[2]);
+        home.opinions_with("the new server", |it| it.knows(&new.name()));
+        slow.release();
+        let counts = caller.receive(PATIENCE).expect("no reply").counts();
+        assert!([(7, 2), (0, 0)].contains(&counts), "{counts:?}");
+        slow.follow(|datagram| crate::harness::counting(datagram, (0, 0)));
+        assert_eq!(server.request("check", &[&digest(0)]).counts(), (1, 0), "stays: {stays}");
+    }
+}
+
 #[test]
 fn broken_directory_leaves_the_old_servers() {
     let remote = Remote::counting(7, 2);
