@@ -26,13 +26,22 @@ pub(crate) enum Consultation {
     Declined(DeclineCause),
 }
 
+/// A question under way.
+#[derive(Debug)]
+struct AskedQuestion<W> {
+    /// The checks that wait for the answer.
+    checks: Vec<W>,
+    /// Whether answers have been forgotten since it was asked: its own is not kept.
+    is_outdated: bool,
+}
+
 /// The cache, the questions under way and the checks `W` that wait for their answers.
 #[derive(Debug)]
 pub(crate) struct Desk<W> {
     cache: AnswerCache,
     rate: QuestionRate,
     /// The questions under way. Hashed with random keys, because clients choose the digests.
-    questions: HashMap<Digest, Vec<W>>,
+    questions: HashMap<Digest, AskedQuestion<W>>,
     waiting: usize,
 }
 
@@ -58,11 +67,11 @@ impl<W> Desk<W> {
             return Consultation::Known(counts);
         }
         let has_room = self.waiting < MAX_WAITING;
-        if let Some(waiting) = self.questions.get_mut(&digest) {
+        if let Some(question) = self.questions.get_mut(&digest) {
             if !has_room {
                 return Consultation::Declined(DeclineCause::Busy);
             }
-            waiting.push(check());
+            question.checks.push(check());
             self.waiting += 1;
             return Consultation::Join;
         }
@@ -75,30 +84,33 @@ impl<W> Desk<W> {
         if !self.rate.take(now) {
             return Consultation::Declined(DeclineCause::Rate);
         }
-        self.questions.insert(digest, vec![check()]);
+        self.questions.insert(digest, AskedQuestion { checks: vec![check()], is_outdated: false });
         self.waiting += 1;
         Consultation::Ask
     }
 
     /// Takes an answer. Returns the checks that waited for it; an answer to no question under way is not kept.
     pub(crate) fn take(&mut self, answer: UpstreamAnswer, now: Instant) -> Vec<W> {
-        let Some(checks) = self.questions.remove(&answer.digest) else { return Vec::new() };
-        self.waiting -= checks.len();
-        if let Some(counts) = answer.counts {
+        let Some(question) = self.questions.remove(&answer.digest) else { return Vec::new() };
+        self.waiting -= question.checks.len();
+        if let Some(counts) = answer.counts
+            && !question.is_outdated
+        {
             self.cache.put(answer.digest, counts, now);
         }
-        checks
+        question.checks
     }
 
     /// Gives all questions up. Returns the checks that waited for their answers.
     pub(crate) fn give_up(&mut self) -> Vec<W> {
         self.waiting = 0;
-        self.questions.drain().flat_map(|(_, checks)| checks).collect()
+        self.questions.drain().flat_map(|(_, question)| question.checks).collect()
     }
 
-    /// Forgets all answers.
+    /// Forgets all answers, those to the questions under way included.
     pub(crate) fn forget(&mut self) {
         self.cache.clear();
+        self.questions.values_mut().for_each(|question| question.is_outdated = true);
     }
 
     /// The number of answers in the cache.
@@ -183,6 +195,20 @@ mod tests {
         assert_eq!(desk.take(answer(1, Some(COUNTS)), now), [0; 0], "not under way any more");
         desk.forget();
         assert_eq!(desk.consult(digest(1), true, now, || 13), Consultation::Ask);
+    }
+
+    #[test]
+    fn answer_to_an_earlier_question_is_not_kept_after_all_were_forgotten() {
+        let now = Instant::now();
+        let mut desk = desk(100, now);
+        assert_eq!(desk.consult(digest(1), true, now, || 10), Consultation::Ask);
+        desk.forget();
+        assert_eq!(desk.consult(digest(1), true, now, || 11), Consultation::Join);
+        assert_eq!(desk.take(answer(1, Some(COUNTS)), now), [10, 11]);
+        assert_eq!((desk.waiting(), desk.cached()), (0, 0));
+        assert_eq!(desk.consult(digest(1), true, now, || 12), Consultation::Ask);
+        assert_eq!(desk.take(answer(1, Some(COUNTS)), now), [12]);
+        assert_eq!(desk.cached(), 1);
     }
 
     #[test]
