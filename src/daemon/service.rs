@@ -161,7 +161,9 @@ async fn serve_until_stopped(
     status.abort();
     operators.end().await;
     let extension = StopExtension::start(&manager);
-    upstream.inspect(|upstream| upstream.stop());
+    if let Some(upstream) = upstream {
+        upstream.stop();
+    }
     if let Some(forwarder) = forwarder {
         forwarder.stop(end_of_wait(begun, Instant::now())).await;
     }
