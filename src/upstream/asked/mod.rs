@@ -9,8 +9,6 @@ mod replies;
 mod silence;
 mod sockets;
 mod tally;
-//#[cfg(test)]
-//mod tests;
 mod trial;
 
 use std::collections::BTreeMap;

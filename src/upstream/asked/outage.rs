@@ -9,7 +9,7 @@ use crate::upstream::UpstreamState;
 impl AskedServer {
     /// The server cannot be reached: an error of a socket, or no address, or silence. Questions under way get no reply.
     /// If the server has other addresses, the next one is tried at once.
-    pub(super) fn failed(&mut self, reason: String, now: Instant) {
+    pub(in crate::upstream) fn failed(&mut self, reason: String, now: Instant) {
         if self.state == UpstreamState::Unavailable {
             self.reason = reason;
             return;

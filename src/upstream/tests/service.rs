@@ -4,15 +4,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pyzor_wire::digest::Digest;
-use pyzor_wire::reply::RecordCounts;
 use pyzor_wire::request_writer::Signer;
 
-use super::{
-    QuestionSink, Upstream, UpstreamAnswer, UpstreamNews, UpstreamReceiver, UpstreamSettings, UpstreamState,
-};
+use super::{answer, digest};
 use crate::remotes::{DirectorySource, RemoteDirectory, RemoteServer};
 use crate::stats::UpstreamServerCounts;
+use crate::upstream::{
+    QuestionSink, Upstream, UpstreamAnswer, UpstreamNews, UpstreamReceiver, UpstreamSettings, UpstreamState,
+};
 
 /// An address at which no test listens.
 const ELSEWHERE: &str = "192.0.2.1:1";
@@ -80,15 +79,6 @@ fn directory(addresses: &[SocketAddr]) -> RemoteDirectory {
         signer: Signer::anonymous(),
     };
     RemoteDirectory { servers: addresses.iter().map(server).collect(), timeout: LONG }
-}
-
-fn digest(number: u8) -> Digest {
-    Digest::from_bytes([number; 20])
-}
-
-fn answer(number: u8, counts: Option<(i64, i64)>) -> UpstreamAnswer {
-    let counts = counts.map(|(reports, whitelists)| RecordCounts { reports, whitelists });
-    UpstreamAnswer { digest: digest(number), counts }
 }
 
 fn remote() -> (UdpSocket, SocketAddr) {
