@@ -26,7 +26,7 @@ pub struct FuzzTarget {
 }
 
 /// All fuzz targets.
-pub const TARGETS: [FuzzTarget; 18] = [
+pub const TARGETS: [FuzzTarget; 19] = [
     FuzzTarget { name: "request", body: request::target },
     FuzzTarget { name: "forward_id", body: forward_id::target },
     FuzzTarget { name: "forwarded", body: crate::server::fuzzing::forwarded },
@@ -38,6 +38,7 @@ pub const TARGETS: [FuzzTarget; 18] = [
     FuzzTarget { name: "access", body: crate::access::fuzzing::access },
     FuzzTarget { name: "servers", body: crate::remotes::fuzzing::servers },
     FuzzTarget { name: "accounts", body: crate::remotes::fuzzing::accounts },
+    FuzzTarget { name: "upstream", body: crate::upstream::fuzzing::target },
     FuzzTarget { name: "gdbm_record", body: crate::storage::gdbm::fuzzing::target },
     FuzzTarget { name: "redis_record", body: crate::storage::redis::fuzzing::target },
     FuzzTarget { name: "mysql_record", body: crate::storage::mysql::fuzzing::target },

@@ -7,6 +7,8 @@
 mod asked;
 mod cache;
 mod desk;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod lane;
 mod lines;
 mod questions;

@@ -95,7 +95,7 @@ impl QuestionSink for Upstream {
             return;
         }
         self.shared.use_trial();
-        let unsent = self.commands.send(Command::Ask(digests.drain(..).collect())).err();
+        let unsent = self.commands.send(Command::Ask(std::mem::take(digests))).err();
         if let Some(SendError(Command::Ask(digests))) = unsent {
             self.shared.answer(without_counts(digests));
         }

@@ -79,7 +79,7 @@ macro_rules! targets {
     };
 }
 
-targets! { request forward_id forwarded handler signed reply config passwd access servers accounts gdbm_record redis_record mysql_record dsn metrics control control_reply }
+targets! { request forward_id forwarded handler signed reply config passwd access servers accounts upstream gdbm_record redis_record mysql_record dsn metrics control control_reply }
 
 #[test]
 fn every_target_is_tested_here_and_in_the_fuzz_directory() {

@@ -160,7 +160,9 @@ impl Sockets {
         for table in &mut self.pings {
             let over: Vec<u16> =
                 table.pings().filter(|(_, at)| now >= *at + wait).map(|(thread, _)| thread).collect();
-            over.into_iter().for_each(|thread| drop(table.take(thread)));
+            for thread in over {
+                table.take(thread);
+            }
         }
         let last = self.pings.last().map(|table| table.id);
         self.pings.retain(|table| table.waiting > 0 || Some(table.id) == last);
