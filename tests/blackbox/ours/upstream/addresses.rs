@@ -1,7 +1,7 @@
 //! Addresses of servers to ask: IPv6, names, and those of the server itself.
 
 use crate::harness::{DIGEST, Home, Remote, Server, counting, digest, eventually, free_port_at};
-use crate::ours::upstream::{PATIENT, checked};
+use crate::ours::upstream::{PATIENT, checked, found};
 
 #[test]
 fn ipv6_address_is_asked() {
@@ -26,6 +26,24 @@ fn name_is_resolved_and_asked() {
         (server.request("check", &[&digest(number)]).counts() == (7, 2)).then_some(())
     });
     assert_eq!(home.opinions_while(&name, "available").text(&name, "address"), remote.name());
+}
+
+/// A host has several addresses, and clients take replies from the one that they asked alone.
+#[test]
+fn late_reply_comes_from_the_address_that_was_asked() {
+    let remote = Remote::holding(7, 2);
+    for (listening, asked) in [("0.0.0.0", "127.0.0.5"), ("::", "127.0.0.6"), ("::", "::1")] {
+        let server = Home::open().config(PATIENT).address(listening).asking(&[remote.name()]).start();
+        let before = remote.received();
+        // Connected: the kernel drops replies from other addresses.
+        let socket = server.socket_to(asked.parse().unwrap());
+        socket.send(format!("Op: check\nOp-Digest: {DIGEST}\nPV: 2.1\nThread: 2000\n\n").as_bytes()).unwrap();
+        eventually("the question", || (remote.received() > before).then_some(()));
+        remote.release();
+        let mut reply = [0; 1024];
+        let length = socket.recv(&mut reply).unwrap();
+        assert_eq!(String::from_utf8_lossy(&reply[..length]), found(2000, (7, 2)));
+    }
 }
 
 /// The address of the listening server itself, in several ways.

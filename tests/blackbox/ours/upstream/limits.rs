@@ -90,6 +90,34 @@ fn questions_under_way_are_bounded() {
     assert!(server.stop().success());
 }
 
+/// Checks of digests that exist nowhere, as fast as they can be sent.
+#[test]
+fn flood_of_random_digests_neither_exceeds_the_rate_nor_displaces_what_was_found() {
+    let found: Vec<String> = (0..20).map(|number| digest(1_000_000 + number)).collect();
+    let known: BTreeSet<String> = found.iter().cloned().collect();
+    let remote = Remote::start(move |datagram| {
+        let is_known = datagram.digests().iter().any(|digest| known.contains(*digest));
+        counting(datagram, if is_known { (7, 2) } else { (0, 0) })
+    });
+    let home = asking(&remote, &format!("{PATIENT}UpstreamRate = 50\nUpstreamCache = 40\n"));
+    let server = home.start();
+    for digest in &found {
+        assert_eq!(server.request("check", &[digest]).counts(), (7, 2));
+    }
+    let start = Instant::now();
+    let replies = flood(server.port(), 3000);
+    assert!(replies.iter().all(|reply| reply.counts() == (0, 0)));
+    let opinions = home.opinions_with("all checks", |it| it.missed() == 3020);
+    let most = 20 + 50 * (2 + start.elapsed().as_secs());
+    assert!(opinions.count("asked") <= most && remote.received() as u64 <= most, "{opinions:?}");
+    assert_eq!(opinions.declined("rate") + opinions.count("asked"), 3020, "{opinions:?}");
+    let before = remote.received();
+    for digest in &found {
+        assert_eq!(server.request("check", &[digest]).counts(), (7, 2));
+    }
+    assert_eq!(remote.received(), before);
+}
+
 /// Many clients ask for the same few digests while nothing answers.
 #[test]
 fn waiting_checks_are_bounded() {

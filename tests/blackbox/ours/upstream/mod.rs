@@ -5,6 +5,7 @@ mod cache;
 mod directory;
 mod established;
 mod forged;
+mod guesses;
 mod joined;
 mod killed;
 mod limits;

@@ -1,6 +1,6 @@
 //! Servers that ask each other.
 
-use crate::harness::{Home, Server, digest};
+use crate::harness::{Answer, Home, Remote, Server, ask_on, digest};
 use crate::ours::upstream::PATIENT;
 
 /// Servers that ask others. Each edge is a server and one that it asks.
@@ -85,6 +85,22 @@ impl Wiring {
 #[test]
 fn two_servers_that_ask_each_other_do_not_wait_for_each_other() {
     Wiring::start(2, &[(0, 1), (1, 0)]).expect_one_question_each();
+}
+
+/// A server that cannot know that it asks itself: through a relay, as behind a router that translates addresses.
+#[test]
+fn server_that_asks_itself_by_a_detour_does_not_wait_for_itself() {
+    let remote = Remote::silent();
+    let home = Home::open().config(PATIENT).asking(&[remote.name()]);
+    let server = home.start();
+    let socket = server.socket();
+    remote.follow(move |datagram| Answer::Reply(ask_on(&socket, &datagram.bytes)));
+    for number in 0..10 {
+        assert_eq!(server.request("check", &[&digest(number)]).counts(), (0, 0));
+    }
+    let opinions = home.opinions();
+    let counts = ["asked", "not_found", "unanswered"].map(|name| opinions.count(name));
+    assert_eq!((counts, opinions.declined("local_only")), ([10, 10, 0], 10), "{opinions:?}");
 }
 
 /// A server answers for itself alone, so what is two steps away is not found.

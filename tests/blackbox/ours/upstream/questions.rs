@@ -1,6 +1,6 @@
 //! The questions that reach other servers, and the checks that cause none.
 
-use crate::harness::{Account, DIGEST, Home, Remote, digest, unix_time};
+use crate::harness::{Account, DIGEST, Home, Redis, Remote, digest, eventually, unix_time};
 use crate::ours::upstream::{PATIENT, asking};
 
 #[test]
@@ -109,6 +109,23 @@ fn invalid_digests_and_refused_checks_ask_nothing() {
         server.ask(request);
     }
     expect_only_question(&home, server.port(), &remote, 4);
+}
+
+/// It is not known whether the digest has a count.
+#[test]
+fn nothing_is_asked_while_the_database_is_unavailable() {
+    let (mut redis, remote) = (Redis::start(), Remote::counting(7, 2));
+    let database = format!("Engine = redis\nDigestDB = 127.0.0.1,{},,0\n", redis.port());
+    let home = asking(&remote, &format!("{PATIENT}{database}"));
+    let server = home.start();
+    redis.service().kill();
+    for number in 0..5 {
+        assert_eq!(server.request("check", &[&digest(number)]).code(), 500);
+    }
+    assert_eq!((remote.received(), home.opinions().missed()), (0, 0));
+    redis.restart();
+    eventually("the database", || (server.request("check", &[DIGEST]).code() == 200).then_some(()));
+    assert_eq!(remote.counts("check"), [(DIGEST.to_owned(), 1)].into());
 }
 
 /// A server that asks for a second opinion wants the first one of this server.
