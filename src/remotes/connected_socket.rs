@@ -77,6 +77,11 @@ impl ConnectedSocket {
     }
 }
 
+/// Whether a datagram was not sent for lack of room in this machine, which says nothing about the server.
+pub(crate) fn is_congestion(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
 /// Returns what an error of a socket means for an operator.
 pub(crate) fn socket_reason(error: &io::Error) -> String {
     match error.kind() {

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use self::address_list::AddressList;
-pub(crate) use self::connected_socket::{ConnectedSocket, socket_reason};
+pub(crate) use self::connected_socket::{ConnectedSocket, is_congestion, socket_reason};
 pub(crate) use self::error::DirectoryError;
 pub(crate) use self::load::{files, load};
 pub(crate) use self::own_address::{has_route, is_own};

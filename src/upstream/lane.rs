@@ -10,7 +10,7 @@ use super::asked::{AskedServer, Dispatch, DispatchOutcome, ServerId, SocketId};
 use super::lines::ServerLines;
 use super::questions::Questions;
 use crate::remotes::{
-    Addresses, ConnectedSocket, LookUp, LookUpResult, RemoteServer, has_route, socket_reason,
+    Addresses, ConnectedSocket, LookUp, LookUpResult, RemoteServer, has_route, is_congestion, socket_reason,
 };
 
 /// The most datagrams that are received from a socket in a turn.
@@ -41,7 +41,7 @@ impl Lane {
         let outcome = self.try_send(dispatch);
         match outcome {
             Ok(()) => DispatchOutcome::Sent,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => DispatchOutcome::Blocked,
+            Err(error) if is_congestion(&error) => DispatchOutcome::Blocked,
             Err(error) => DispatchOutcome::Failed(socket_reason(&error)),
         }
     }

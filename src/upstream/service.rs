@@ -21,7 +21,7 @@ use crate::stats::UpstreamServerCounts;
 
 /// Asks other servers, from a thread of its own.
 pub(crate) struct Upstream {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     commands: mpsc::UnboundedSender<Command>,
     /// The thread. Taken by the first stop.
     thread: Mutex<Option<JoinHandle<()>>>,
