@@ -95,8 +95,7 @@ impl Server {
                 }
                 NextStep::Answer(op, answer) => self.replies.answer(reply_to, request, op, answer),
                 NextStep::LookUp(op, digest) => {
-                    let is_local_only = self.opinions.is_some() && op == Op::Check && request.is_local_only();
-                    let digest = LookedUpDigest { digest, is_local_only };
+                    let digest = LookedUpDigest { digest, is_local_only: request.is_local_only };
                     work.look_up(reply_to, request, op, digest, self.replies.usage.enabled());
                 }
                 NextStep::Count(op, kind, digests) => {

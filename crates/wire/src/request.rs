@@ -25,6 +25,8 @@ pub struct Request<'a> {
     pub signature: Option<&'a [u8]>,
     /// Whether the datagram is itself a reply: it has a code or a diagnosis.
     pub is_reply: bool,
+    /// Whether a check must be answered from the database alone: it has the header `Local-Only: yes`.
+    pub is_local_only: bool,
 }
 
 impl<'a> Request<'a> {
@@ -32,7 +34,7 @@ impl<'a> Request<'a> {
     pub fn new(message: ParsedMessage<'a>) -> Self {
         let (mut op, mut thread, mut version, mut user, mut time, mut signature) =
             (None, None, None, None, None, None);
-        let mut is_reply = false;
+        let (mut local_only, mut is_reply) = (None, false);
         for field in message.fields() {
             let known = match field.name.len() {
                 2 if field.name.eq_ignore_ascii_case(b"Op") => &mut op,
@@ -41,6 +43,7 @@ impl<'a> Request<'a> {
                 4 if field.name.eq_ignore_ascii_case(b"User") => &mut user,
                 4 if field.name.eq_ignore_ascii_case(b"Time") => &mut time,
                 6 if field.name.eq_ignore_ascii_case(b"Thread") => &mut thread,
+                10 if field.name.eq_ignore_ascii_case(LOCAL_ONLY.as_bytes()) => &mut local_only,
                 4 if field.name.eq_ignore_ascii_case(b"Code") || field.name.eq_ignore_ascii_case(b"Diag") => {
                     is_reply = true;
                     continue;
@@ -58,6 +61,7 @@ impl<'a> Request<'a> {
             time,
             signature,
             is_reply,
+            is_local_only: local_only.is_some_and(|value: &[u8]| value.eq_ignore_ascii_case(YES.as_bytes())),
         }
     }
 
@@ -79,14 +83,6 @@ impl<'a> Request<'a> {
     pub fn forward_id(&self) -> Option<&'a [u8]> {
         let is_id = |name: &[u8]| name.eq_ignore_ascii_case(FORWARD_ID.as_bytes());
         self.message.fields().find(|field| is_id(field.name)).map(|field| field.value)
-    }
-
-    /// Whether a check must be answered from the database alone: it has the header `Local-Only: yes`. Looked for only when
-    /// it is needed, because few requests have it.
-    pub fn is_local_only(&self) -> bool {
-        let is_it = |name: &[u8]| name.eq_ignore_ascii_case(LOCAL_ONLY.as_bytes());
-        let field = self.message.fields().find(|field| is_it(field.name));
-        field.is_some_and(|field| field.value.eq_ignore_ascii_case(YES.as_bytes()))
     }
 
     /// Whether `Op-Spec` comes before the first digest, as in requests of the established server. Its client puts it
@@ -138,8 +134,7 @@ mod tests {
 
     #[test]
     fn only_yes_makes_a_check_local() {
-        let is_local =
-            |datagram: &[u8]| Request::new(HeaderParser::default().parse(datagram)).is_local_only();
+        let is_local = |datagram: &[u8]| Request::new(HeaderParser::default().parse(datagram)).is_local_only;
         assert!(is_local(b"Op: check\nlocal-only: YES\n"));
         for datagram in [&b"Op: check\n"[..], b"Local-Only: no\n", b"Local-Only:\n", b"Local-Onl: yes\n"] {
             assert!(!is_local(datagram), "{}", datagram.escape_ascii());
