@@ -115,3 +115,40 @@ fn three_servers_may_all_ask_each_other() {
         (0..3).flat_map(|at| (0..3).filter(move |to| *to != at).map(move |to| (at, to))).collect();
     Wiring::start(3, &edges).expect_one_question_each();
 }
+
+/// The set-up of the documentation: sites forward to the centre, and ask it.
+#[test]
+fn report_at_one_site_is_found_at_another() {
+    let centre = Home::open();
+    let centre_name = name(&centre);
+    let mut server = Server::start(&centre, centre.command());
+    server.serves(&mut centre.caller());
+    let sites = [1, 2].map(|_| {
+        let settings = format!("{PATIENT}ForwardDelay = 0\nUpstreamMissAge = 1\n");
+        let home = Home::open().config(&settings).asking(&[&centre_name]);
+        let directory = home.upstream_directory().display().to_string();
+        home.arguments(&["--forward-client-homedir", &directory]).start()
+    });
+    let spam = digest(1);
+    assert_eq!(sites[1].request("check", &[&spam]).counts(), (0, 0));
+    assert_eq!(sites[0].request("report", &[&spam]).code(), 200);
+    let found = |site: &Server, counts: (i64, i64)| {
+        crate::harness::eventually("the counts", || {
+            (site.request("check", &[&spam]).counts() == counts).then_some(())
+        });
+    };
+    // As soon as the miss is too old.
+    found(&sites[1], (1, 0));
+    // The second report at the other site has a count of its own there, and two at the centre.
+    assert_eq!(sites[1].request("report", &[&spam]).code(), 200);
+    assert_eq!(sites[1].request("check", &[&spam]).counts(), (1, 0));
+    crate::harness::eventually("both reports", || (centre.caller().count(&spam) == 2).then_some(()));
+    // A question is no report, and an answer is not forwarded.
+    assert!(server.is_running());
+    let [one, two] = sites;
+    let homes = [one.home().clone(), two.home().clone()];
+    assert!(one.stop().success() && two.stop().success());
+    server.process().stop();
+    assert_eq!(homes.each_ref().map(Home::stored), [[(spam.clone(), 1)].into(), [(spam.clone(), 1)].into()]);
+    assert_eq!(centre.stored(), [(spam, 2)].into());
+}

@@ -1,6 +1,8 @@
 //! Second opinions of confined servers, as another user.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -39,4 +41,44 @@ fn confined_server_of_another_user_asks_and_reloads() {
     let log = home.log();
     assert!(!log.contains("ermission denied") && !log.contains("not permitted"), "{log}");
     assert!(!home.everything_said().contains(bob.key()));
+}
+
+/// The files are elsewhere, as the directory's config says.
+#[test]
+fn keys_that_the_user_cannot_read_fail_the_start_with_the_command_that_fixes_it() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::set_permissions(outside.path(), Permissions::from_mode(0o755)).unwrap();
+    let remotes = [Remote::counting(7, 2), Remote::counting(1, 9)];
+    let names = remotes.each_ref().map(Remote::name);
+    let home = home_of(NOBODY, NOBODY, "User = nobody\nUpstreamTimeout = 10\n").asking(&["unused:1"]);
+    let (servers, accounts) = (outside.path().join("servers"), outside.path().join("accounts"));
+    let config =
+        format!("[client]\nServersFile = {}\nAccountsFile = {}\n", servers.display(), accounts.display());
+    home.upstream_file("config", &config);
+    fs::write(&servers, lines(&names[..1])).unwrap();
+    fs::write(&accounts, Account::new("bob").client_line(&names[0])).unwrap();
+    fs::set_permissions(&accounts, Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(home.try_start().err().and_then(|status| status.code()), Some(1));
+    let path = accounts.display();
+    let fix = format!("chgrp nogroup {path} && chmod g+r {path}");
+    let stderr = home.stderr();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let problem = format!("nobody cannot read the file of UpstreamHomeDir {path}: ");
+    assert!(stderr.contains(&problem) && stderr.contains(&fix), "{stderr}");
+    assert!(Command::new("sh").args(["-c", &fix]).status().unwrap().success());
+    let server = home.start();
+    assert_eq!(server.request("check", &[&digest(1)]).counts(), (7, 2));
+    remotes[0].requests()[0].expect_signed(&Account::new("bob"));
+    // As editors do: a new file under the name.
+    let new = outside.path().join("servers.new");
+    fs::write(&new, lines(&names)).unwrap();
+    fs::rename(new, servers).unwrap();
+    server.signal(Signal::SIGHUP);
+    home.opinions_with("the new server", |it| it.knows(&names[1]));
+    let mut number = 1;
+    eventually("both counts", || {
+        number += 1;
+        (server.request("check", &[&digest(number)]).counts() == (7, 9)).then_some(())
+    });
+    assert!(server.stop().success(), "{}", home.everything_said());
 }
