@@ -17,12 +17,15 @@ use crate::remotes::{RemoteDirectory, RemoteServer};
 
 const TIMEOUT: Duration = Duration::from_millis(1500);
 const STEPS: [u64; 12] = [0, 1, 100, 249, 250, 500, 1499, 1500, 2000, 2001, 10_000, 60_000];
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Questions beside their model.
 struct Pair {
     questions: Questions,
     model: Model,
     now: Instant,
+    /// The time at which silence was last judged.
+    polled: Instant,
     asked: u32,
 }
 
@@ -30,7 +33,8 @@ struct Pair {
 pub(crate) fn target(bytes: &[u8]) {
     let mut input = FuzzInput::new(bytes);
     let now = Instant::now();
-    let mut pair = Pair { questions: Questions::new(TIMEOUT), model: Model::new(TIMEOUT), now, asked: 0 };
+    let (questions, model) = (Questions::new(TIMEOUT), Model::new(TIMEOUT));
+    let mut pair = Pair { questions, model, now, polled: now, asked: 0 };
     pair.replace(input.byte() | 1);
     while !input.is_empty() {
         match input.byte() % 16 {
@@ -38,8 +42,7 @@ pub(crate) fn target(bytes: &[u8]) {
             4..=6 => pair.advance(&mut input),
             7..=11 => pair.reply(&mut input),
             12 => pair.receive(&mut input),
-            // A pause of the process.
-            13 => pair.now += Duration::from_millis(input.pick(&STEPS)),
+            13 => pair.pause(&mut input),
             14 => pair.fail(&mut input),
             _ => pair.replace(input.byte()),
         }
@@ -83,8 +86,18 @@ impl Pair {
         self.poll(input.byte() == 255);
     }
 
+    /// Lets time pass without a judgement on silence, as while the process is stopped.
+    fn pause(&mut self, input: &mut FuzzInput<'_>) {
+        self.now += Duration::from_millis(input.pick(&STEPS));
+        // The sockets that wait for replies are bounded, which the model does not know.
+        if self.now - self.polled > LONGEST_PAUSE {
+            self.poll(false);
+        }
+    }
+
     /// Ends what has waited long enough. `is_failure`: pings cannot be sent.
     fn poll(&mut self, is_failure: bool) {
+        self.polled = self.now;
         self.model.poll(self.now);
         let pings = self.questions.poll(self.now, 0);
         for dispatch in &pings {

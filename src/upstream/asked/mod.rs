@@ -3,6 +3,7 @@
 //!
 //! The thread sends each [`Dispatch`] and reports what came of it, and what arrived.
 
+mod dispatch;
 mod observe;
 mod outage;
 mod replies;
@@ -17,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use pyzor_wire::digest::Digest;
 use pyzor_wire::op::Op;
-use pyzor_wire::reply::RecordCounts;
 use pyzor_wire::request_writer::{Extension, Signer, write_request};
 
+use self::dispatch::Content;
+pub(super) use self::dispatch::{Dispatch, DispatchOutcome, Readiness, Response, ServerEvent};
 use self::silence::SilentBursts;
 pub(super) use self::sockets::SocketId;
 use self::sockets::Sockets;
@@ -34,65 +36,6 @@ const PING_PAUSE: Duration = Duration::from_secs(2);
 /// A server, also if another one has taken the place of one with the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ServerId(pub(super) u64);
-
-/// What a datagram contains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
-    /// The question with this number.
-    Question(u64),
-    Ping,
-}
-
-/// A datagram to send from a socket, which must be opened first if it is new.
-#[derive(Debug)]
-pub(super) struct Dispatch {
-    pub(super) server: ServerId,
-    pub(super) socket: SocketId,
-    /// The address that the socket is connected to.
-    pub(super) address: SocketAddr,
-    pub(super) datagram: Vec<u8>,
-    content: Content,
-    thread: u16,
-}
-
-/// What came of a [`Dispatch`].
-#[derive(Debug)]
-pub(super) enum DispatchOutcome {
-    Sent,
-    /// The send buffer is full, which says nothing about the server.
-    Blocked,
-    /// The server cannot be reached, for this reason.
-    Failed(String),
-}
-
-/// How a server replied to a question, or that it did not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Response {
-    /// The number of the question.
-    pub(super) question: u64,
-    /// The counts, if the server answered in time and did not refuse.
-    pub(super) counts: Option<RecordCounts>,
-}
-
-/// What operators should know.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum ServerEvent {
-    /// The server has become unavailable, for this reason.
-    Gone(String),
-    /// The server answers questions again, after an outage of this length.
-    Back(Duration),
-    /// The server has refused a question with this code.
-    Refused(u16),
-}
-
-/// Whether a server takes a question now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Readiness {
-    Unready,
-    /// One question, on trial.
-    OneQuestion,
-    Ready,
-}
 
 /// A question that waits for the reply of the server.
 #[derive(Debug)]
