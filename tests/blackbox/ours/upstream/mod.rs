@@ -11,6 +11,7 @@ mod killed;
 mod limits;
 mod mounts;
 mod mutual;
+mod namespaces;
 mod observed;
 mod outages;
 mod questions;

@@ -100,7 +100,12 @@ fn answers_of_replaced_servers_are_forgotten() {
     assert_eq!(server.request("check", &[&digest(0)]).counts(), (7, 2));
     assert_eq!(old.received(), 3);
     home.upstream_file("servers", &lines(&[new.name()]));
-    reload(&server, WAYS[2]);
+    let said = finish(pyzorctl(&home)).stdout;
+    for line in
+        [format!("from {} (anonymous) begin", new.name()), format!("from {} (anonymous) end", old.name())]
+    {
+        assert!(said.contains(&line), "{line}: {said}");
+    }
     home.opinions_with("the new server", |it| it.knows(&new.name()));
     eventually("the end of the old answers", || {
         (server.request("check", &[&digest(0)]).counts() == (0, 0)).then_some(())
