@@ -1,7 +1,7 @@
 //! What the server loop, the task and operators share of one server.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use pyzor_home::loggable::loggable_name;
@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::delivery::{Delivery, DeliverySettings};
 use super::lines::refusal;
+use super::shortfall::Shortfall;
 use super::unit_queue::UnitQueue;
 use super::{ForwardCounts, ForwardSettings, ForwardStatus};
 use crate::remotes::RemoteServer;
@@ -41,6 +42,7 @@ pub(super) struct Channel {
     /// Has the account, too, which may change. Locked before `queue`, if both are.
     delivery: Mutex<Delivery>,
     address: Mutex<Option<SocketAddr>>,
+    shortfall: Mutex<Shortfall>,
 }
 
 impl Channel {
@@ -50,7 +52,7 @@ impl Channel {
         timeout: std::time::Duration,
     ) -> Self {
         let delivery = DeliverySettings {
-            signer: server.signer.clone(),
+            signer: Arc::new(server.signer.clone()),
             timeout,
             retries: settings.retries,
             rate: settings.rate,
@@ -64,6 +66,7 @@ impl Channel {
             queue: Mutex::new(UnitQueue::new(settings.queue)),
             delivery: Mutex::new(Delivery::new(delivery, Instant::now())),
             address: Mutex::new(None),
+            shortfall: Mutex::default(),
         }
     }
 
@@ -80,7 +83,30 @@ impl Channel {
         (&self.host, self.port) == (&server.host, server.port)
     }
 
-    /// Uses this account for requests that are written from now on. Returns a line on the change, if it is one.
+    /// Makes a removed server one in use again, with its queue and its counters. Returns whether its task goes on.
+    pub(super) fn revive(&self) -> bool {
+        // The task ends under this lock.
+        let queue = self.queue();
+        if !queue.is_closed() {
+            self.phase.send_replace(Phase::Serving);
+        }
+        !queue.is_closed()
+    }
+
+    /// Ends the queue, unless the server is in use again. Returns the number of digests dropped.
+    pub(super) fn close(&self) -> Option<u64> {
+        let mut queue = self.queue();
+        let phase = *self.phase.borrow();
+        (phase != Phase::Serving).then(|| queue.close())
+    }
+
+    /// Returns a line on what the server has not counted since the last call.
+    pub(super) fn shortfall(&self) -> Option<String> {
+        let counts = self.counts();
+        self.shortfall.lock().unwrap_or_else(PoisonError::into_inner).line(&self.name, counts)
+    }
+
+    /// Uses this account for requests that are sent from now on. Returns a line on the change, if it is one.
     pub(super) fn set_account(&self, signer: Signer) -> Option<String> {
         let before = self.delivery().set_signer(signer.clone())?;
         let (old, new) = (loggable_name(before.user()), loggable_name(signer.user()));
@@ -107,7 +133,10 @@ impl Channel {
         let delivery = self.delivery();
         let queue = self.queue();
         let user = loggable_name(delivery.signer().user());
-        let refused = || delivery.last_refusal(now).map(|code| format!("refused: {}", refusal(code, user)));
+        let refused = || {
+            let (code, signer) = delivery.last_refusal(now)?;
+            Some(format!("refused: {}", refusal(code, loggable_name(signer.user()))))
+        };
         ForwardStatus {
             server: self.name.clone(),
             user: user.to_owned(),

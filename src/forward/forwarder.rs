@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,6 @@ use tracing::warn;
 
 use super::channel::{Channel, Phase};
 use super::intake::Intake;
-use super::shortfall::ShortfallLog;
 use super::tasks::{Command, run_tasks};
 use super::{ForwardBuffer, ForwardCounts, ForwardSettings, ForwardSink, ForwardStatus};
 use crate::record::TallyKind;
@@ -31,7 +30,8 @@ pub(crate) struct Forwarder {
     origin: ForwardOrigin,
     intake: Arc<Intake>,
     commands: mpsc::UnboundedSender<Command>,
-    shortfalls: Mutex<ShortfallLog>,
+    /// The servers that were removed and whose tasks may go on.
+    leaving: Mutex<Vec<Weak<Channel>>>,
     /// Reports the end of the thread. Taken by the first stop.
     ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -57,7 +57,7 @@ impl Forwarder {
             origin,
             intake: Arc::clone(&intake),
             commands,
-            shortfalls: Mutex::default(),
+            leaving: Mutex::default(),
             ended: Mutex::new(Some(ended)),
         });
         forwarder.replace(directory);
@@ -69,10 +69,11 @@ impl Forwarder {
     }
 
     /// Replaces the servers. A server with the same host and port keeps its queue and its state, also with another account;
-    /// one that is removed is sent what waits for it, once. Returns a line for each change.
+    /// one that is removed is sent what waits for it for a while, and is the same one if it is added again meanwhile.
+    /// Returns a line for each change.
     pub(crate) fn replace(&self, directory: RemoteDirectory) -> Vec<String> {
-        // The counters of removed servers are gone afterwards.
-        self.report_shortfalls();
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.retain(|channel| channel.strong_count() > 0);
         let mut lines = Vec::new();
         let timeout = directory.timeout;
         self.intake.replace(|channels| {
@@ -85,15 +86,30 @@ impl Forwarder {
                     channels.push(channel);
                     continue;
                 }
+                let is_it = |channel: &Arc<Channel>| channel.is_for(&server) && channel.revive();
+                if let Some(channel) = leaving.iter().filter_map(Weak::upgrade).find(is_it) {
+                    channel.delivery().set_timeout(timeout);
+                    let account = channel.set_account(server.signer);
+                    let queued = channel.queue().digests();
+                    lines.push(format!(
+                        "Forwarding to {} begins again, with {queued} digests that are queued",
+                        channel.describe()
+                    ));
+                    lines.extend(account);
+                    channels.push(channel);
+                    continue;
+                }
                 lines.push(format!("Forwarding to {} begins", server.describe()));
                 let channel = Arc::new(Channel::new(server, &self.settings, timeout));
                 // Fails only after the end of the thread.
                 let _ = self.commands.send(Command::Serve(Arc::clone(&channel)));
                 channels.push(channel);
             }
+            leaving.retain(|left| !channels.iter().any(|channel| left.ptr_eq(&Arc::downgrade(channel))));
             for channel in old {
                 lines.push(format!("Forwarding to {} ends", channel.describe()));
                 channel.phase.send_replace(Phase::Leaving(Instant::now() + LEAVING));
+                leaving.push(Arc::downgrade(&channel));
             }
         });
         lines
@@ -115,8 +131,8 @@ impl Forwarder {
 
     /// Logs what servers have not counted since the last call.
     pub(crate) fn report_shortfalls(&self) {
-        let mut log = self.shortfalls.lock().unwrap_or_else(PoisonError::into_inner);
-        log.lines(self.counts()).iter().for_each(|line| warn!("{line}"));
+        let channels = self.intake.channels();
+        channels.iter().filter_map(|channel| channel.shortfall()).for_each(|line| warn!("{line}"));
     }
 
     /// Returns the state of each server, in the order of the servers file.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pyzor_home::loggable::loggable_name;
 use tracing::{error, info, warn};
@@ -18,37 +18,63 @@ pub(super) struct ServerLines {
     /// One line a minute for each code. Their number is bounded by that of different codes.
     refusals: BTreeMap<u16, Allowance>,
     drops: Allowance,
+    outages: OutageLines,
     /// The addresses of this server itself that were reported.
     own: Vec<SocketAddr>,
+    /// One line a minute on these addresses, because a name may have others each time.
+    own_lines: Allowance,
 }
 
 impl ServerLines {
     pub(super) fn new(server: String) -> Self {
-        Self { server, refusals: BTreeMap::new(), drops: Allowance::per_minute(1), own: Vec::new() }
+        Self {
+            server,
+            refusals: BTreeMap::new(),
+            drops: Allowance::per_minute(1),
+            outages: OutageLines::default(),
+            own: Vec::new(),
+            own_lines: Allowance::per_minute(1),
+        }
     }
 
-    /// Reports an event. `queued` is the number of digests that wait, `user` the account.
-    pub(super) fn event(&mut self, event: Event, queued: u64, user: &str, now: Instant) {
+    /// Reports an event. `queued` is the number of digests that wait.
+    pub(super) fn event(&mut self, event: Event, queued: u64, now: Instant) {
         let server = &self.server;
         match event {
-            Event::Gone(reason) => {
-                warn!("Forwarding: {server} is unavailable: {reason}; digests are queued until it replies");
+            Event::Gone(reason) => self.outages.begin(reason),
+            Event::Back(outage) => {
+                if self.outages.end() {
+                    info!(
+                        "Forwarding: {server} is available again after {} s; {queued} digests are queued",
+                        outage.as_secs()
+                    );
+                }
             }
-            Event::Back(outage) => info!(
-                "Forwarding: {server} is available again after {} s; {queued} digests are queued",
-                outage.as_secs()
-            ),
-            Event::Refused(code) => {
+            Event::Refused(code, signer) => {
                 let allowance = self.refusals.entry(code).or_insert(const { Allowance::per_minute(1) });
                 if let Some(withheld) = allowance.take(now) {
                     let more = match withheld {
                         0 => String::new(),
                         number => format!(" (and {number} more since the last such line)"),
                     };
-                    let meaning = refusal(code, loggable_name(user));
+                    let meaning = refusal(code, loggable_name(signer.user()));
                     warn!("Forwarding: {server} refused a request: {meaning}{more}");
                 }
             }
+        }
+    }
+
+    /// Reports an outage, unless another one was reported in the last minute: then later, if it lasts.
+    pub(super) fn outage(&mut self, now: Instant) {
+        if let Some((reason, withheld)) = self.outages.due(now) {
+            let more = match withheld {
+                0 => String::new(),
+                number => format!(" (and {number} more times since the last such line)"),
+            };
+            warn!(
+                "Forwarding: {} is unavailable: {reason}; digests are queued until it replies{more}",
+                self.server
+            );
         }
     }
 
@@ -65,10 +91,12 @@ impl ServerLines {
     }
 
     /// Reports that the server has addresses of this server itself, once.
-    pub(super) fn own_addresses(&mut self, own: &[SocketAddr]) {
+    pub(super) fn own_addresses(&mut self, own: &[SocketAddr], now: Instant) {
         if self.own != own {
             self.own = own.to_vec();
-            if let Some(address) = own.first() {
+            if let Some(address) = own.first()
+                && self.own_lines.take(now).is_some()
+            {
                 error!(
                     "Forwarding: {} has the address {address} of this server itself, to which nothing is forwarded: \
                      remove it from the servers file",
@@ -89,6 +117,43 @@ impl ServerLines {
     }
 }
 
+/// Chooses the outages that are reported: one a minute, with its beginning and its end.
+#[derive(Debug, Default)]
+struct OutageLines {
+    /// The time of the last outage that was reported.
+    reported: Option<Instant>,
+    /// The reason of an outage that goes on and was not reported yet.
+    unreported: Option<String>,
+    /// The number of outages that ended before they were reported, since the last one that was.
+    withheld: u64,
+}
+
+impl OutageLines {
+    const PERIOD: Duration = Duration::from_secs(60);
+
+    fn begin(&mut self, reason: String) {
+        self.unreported = Some(reason);
+    }
+
+    /// An outage is over. Returns whether its end is reported, because its beginning was.
+    fn end(&mut self) -> bool {
+        let is_reported = self.unreported.take().is_none();
+        self.withheld += u64::from(!is_reported);
+        is_reported
+    }
+
+    /// Returns the reason of an outage that is to be reported now, and the number of those that were not reported since
+    /// the last line.
+    fn due(&mut self, now: Instant) -> Option<(String, u64)> {
+        if self.reported.is_some_and(|last| now.saturating_duration_since(last) < Self::PERIOD) {
+            return None;
+        }
+        let reason = self.unreported.take()?;
+        self.reported = Some(now);
+        Some((reason, std::mem::take(&mut self.withheld)))
+    }
+}
+
 /// Returns what a code means, and what to do.
 pub(super) fn refusal(code: u16, user: &str) -> String {
     match code {
@@ -101,5 +166,28 @@ pub(super) fn refusal(code: u16, user: &str) -> String {
         505 => "505, it does not support the version of the protocol".to_owned(),
         0 => "the reply has no known code: it may not be a Pyzor server".to_owned(),
         code => code.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_outage_a_minute_is_reported_and_one_that_lasts_always() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut outages = OutageLines::default();
+        assert_eq!(outages.due(begin), None);
+        outages.begin("a".to_owned());
+        assert_eq!(outages.due(begin), Some(("a".to_owned(), 0)));
+        assert!(outages.due(begin).is_none() && outages.end());
+        for second in 1..=5 {
+            outages.begin("b".to_owned());
+            assert!(outages.due(at(second)).is_none() && !outages.end());
+        }
+        outages.begin("c".to_owned());
+        assert_eq!((outages.due(at(59)), outages.due(at(60))), (None, Some(("c".to_owned(), 5))));
+        assert!(outages.end());
     }
 }

@@ -1,26 +1,21 @@
-//! The log lines on digests that other servers have not counted.
-
-use std::collections::BTreeMap;
+//! The log lines on digests that another server has not counted.
 
 use crate::stats::{ForwardCounts, OTHER_CODE};
 
-/// Describes what each server has not counted since the last report.
+/// Describes what one server has not counted since the last report.
 #[derive(Debug, Default)]
-pub(super) struct ShortfallLog(BTreeMap<String, ForwardCounts>);
+pub(super) struct Shortfall {
+    /// The counters at the last report.
+    reported: ForwardCounts,
+}
 
-impl ShortfallLog {
-    /// Returns a line for each server that has not counted everything since the last call.
-    pub(super) fn lines(&mut self, counts: BTreeMap<String, ForwardCounts>) -> Vec<String> {
-        let before = std::mem::replace(&mut self.0, counts);
-        let since =
-            self.0.iter().map(|(server, now)| (server, before.get(server).map(|then| now.since(then))));
-        since
-            .map(|(server, period)| (server, period.unwrap_or_else(|| self.0[server].clone())))
-            .filter(|(_, period)| period.undelivered() > 0)
-            .map(|(server, period)| {
-                format!("Forwarding to {server} since the last report: {}", outcomes(&period))
-            })
-            .collect()
+impl Shortfall {
+    /// Returns a line if the server has not counted everything since the last call.
+    pub(super) fn line(&mut self, server: &str, counts: ForwardCounts) -> Option<String> {
+        let period = counts.since(&self.reported);
+        self.reported = counts;
+        (period.undelivered() > 0)
+            .then(|| format!("Forwarding to {server} since the last report: {}", outcomes(&period)))
     }
 }
 
@@ -47,30 +42,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_that_have_counted_everything_have_no_line() {
-        let mut log = ShortfallLog::default();
-        let mut counts = BTreeMap::new();
-        counts.insert("a:1".to_owned(), ForwardCounts { accepted: 7, ..ForwardCounts::default() });
-        counts.insert("b:1".to_owned(), ForwardCounts { dropped: 4, silent: 10, ..ForwardCounts::default() });
+    fn only_what_was_not_counted_since_the_last_line_is_reported() {
+        let mut shortfall = Shortfall::default();
+        let mut counts = ForwardCounts { accepted: 7, ..ForwardCounts::default() };
+        assert_eq!(shortfall.line("a:1", counts.clone()), None);
+        (counts.dropped, counts.silent) = (4, 10);
         assert_eq!(
-            log.lines(counts.clone()),
-            [
-                "Forwarding to b:1 since the last report: 4 digests dropped and not sent, 10 sent without a reply, and \
-                 counted there or not, 0 accepted"
-            ]
+            shortfall.line("a:1", counts.clone()).unwrap(),
+            "Forwarding to a:1 since the last report: 4 digests dropped and not sent, 10 sent without a reply, and \
+             counted there or not, 0 accepted"
         );
-        assert!(log.lines(counts.clone()).is_empty(), "reported already");
-        let of_a = counts.get_mut("a:1").unwrap();
-        of_a.refuse(401, 10);
-        of_a.refuse(7, 1);
-        of_a.accepted += 3;
+        assert_eq!(shortfall.line("a:1", counts.clone()), None, "reported already");
+        counts.refuse(401, 10);
+        counts.refuse(7, 1);
+        counts.accepted += 3;
         assert_eq!(
-            log.lines(counts),
-            [
-                "Forwarding to a:1 since the last report: 1 refused with an unknown code, 10 refused with code 401, \
-                 3 accepted"
-            ]
+            shortfall.line("a:1", counts).unwrap(),
+            "Forwarding to a:1 since the last report: 1 refused with an unknown code, 10 refused with code 401, 3 accepted"
         );
-        assert!(log.lines(BTreeMap::new()).is_empty());
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pyzor_wire::MAX_DATAGRAM;
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
+use tracing::warn;
 
 use super::ForwardState;
 use super::channel::{Channel, Phase};
@@ -32,6 +33,8 @@ pub(super) struct ServerTask {
     listening: SocketAddr,
     connection: Connection,
     look_up: LookUp,
+    /// Whether no look-up of the name has ended yet.
+    is_new: bool,
     lines: ServerLines,
 }
 
@@ -45,6 +48,7 @@ impl ServerTask {
             listening,
             connection: Connection::default(),
             look_up: LookUp::default(),
+            is_new: true,
             lines,
         }
     }
@@ -57,8 +61,10 @@ impl ServerTask {
             self.receive();
             let wake_up = self.act();
             self.report();
-            if self.is_finished() {
-                break;
+            if self.is_finished()
+                && let Some(unsent) = self.channel.close()
+            {
+                return self.end(unsent);
             }
             let by = match *self.phase.borrow() {
                 Phase::Serving => None,
@@ -76,9 +82,13 @@ impl ServerTask {
                 () = wait_until(wake_up) => {}
             }
         }
-        let unsent = self.channel.queue().close();
+    }
+
+    /// Reports what was not sent or not counted: the counters of a removed server are gone.
+    fn end(self, unsent: u64) {
         let unanswered = self.channel.delivery().abandon(Instant::now());
         self.lines.left(unsent, unanswered);
+        self.channel.shortfall().iter().for_each(|line| warn!("{line}"));
     }
 
     /// Sends what can be sent. Returns the time at which more is due.
@@ -152,29 +162,24 @@ impl ServerTask {
 
     fn take_addresses(&mut self, answer: LookUpResult) {
         let now = Instant::now();
+        let is_first = std::mem::take(&mut self.is_new);
         let Addresses { usable, own } = match answer {
             Ok(addresses) => addresses,
             // Known addresses stay in use.
             Err(_) if self.connection.len() > 0 => return,
             Err(reason) => return self.channel.delivery().failed(reason, now),
         };
-        self.lines.own_addresses(&own);
+        self.lines.own_addresses(&own, now);
         if usable.is_empty() && own.is_empty() {
             return self.channel.delivery().failed("its name has no address".to_owned(), now);
         }
-        let is_own = usable.is_empty();
+        if usable.is_empty() {
+            return self.take_own_addresses(&own, is_first, now);
+        }
+        self.channel.queue().refuse(false);
         let is_changed = self.connection.set_addresses(usable);
         let mut delivery = self.channel.delivery();
         delivery.resolved(self.connection.len(), is_changed, now);
-        if is_own {
-            self.connection.close();
-            self.channel.set_address(None);
-            delivery.is_own(now);
-        }
-        self.channel.queue().refuse(is_own);
-        if is_own {
-            return;
-        }
         if !self.connection.is_open() && delivery.state() != ForwardState::Unavailable {
             let mut outcome = Ok(());
             for _ in 0..self.connection.len() {
@@ -190,20 +195,49 @@ impl ServerTask {
         }
     }
 
+    /// The name has only addresses of this server itself. If that is so from the first look-up on, the line in the servers
+    /// file is a mistake, and nothing is queued. Otherwise it is an outage: the name may have other addresses again.
+    fn take_own_addresses(&mut self, own: &[SocketAddr], is_first: bool, now: Instant) {
+        self.connection.set_addresses(Vec::new());
+        self.connection.close();
+        self.channel.set_address(None);
+        let mut delivery = self.channel.delivery();
+        delivery.resolved(0, false, now);
+        if is_first {
+            self.channel.queue().refuse(true);
+        }
+        let address = own.first().map(|address| format!(" {address}")).unwrap_or_default();
+        if self.channel.queue().is_refused() {
+            delivery.is_own(now);
+        } else {
+            delivery.failed(format!("its name has the address{address} of this server itself"), now);
+        }
+    }
+
     /// Begins to end the task, if it must.
     fn begin_phase(&self) {
-        if let Phase::Stopping(_) = *self.phase.borrow() {
+        // Not borrowed meanwhile, because others change it under locks.
+        let phase = *self.phase.borrow();
+        if let Phase::Stopping(_) = phase {
             self.channel.delivery().hurry(Instant::now());
         }
     }
 
     /// Whether the task must end, and nothing can be sent or is expected any more.
     fn is_finished(&self) -> bool {
-        let (Phase::Leaving(by) | Phase::Stopping(by)) = *self.phase.borrow() else { return false };
+        let phase = *self.phase.borrow();
         let delivery = self.channel.delivery();
-        let is_unavailable = delivery.state() == ForwardState::Unavailable;
-        let is_done = delivery.is_idle() && self.channel.queue().digests() == 0;
-        is_done || is_unavailable || Instant::now() >= by
+        let is_empty = self.channel.queue().digests() == 0;
+        let (is_done, by) = match phase {
+            Phase::Serving => return false,
+            // It may be available again soon, or in use again.
+            Phase::Leaving(by) => (is_empty && delivery.in_flight() == 0, by),
+            Phase::Stopping(by) => {
+                let is_unavailable = delivery.state() == ForwardState::Unavailable;
+                (is_unavailable || is_empty && delivery.is_idle(), by)
+            }
+        };
+        is_done || Instant::now() >= by
     }
 
     /// Writes log lines.
@@ -211,15 +245,16 @@ impl ServerTask {
         let now = Instant::now();
         let mut delivery = self.channel.delivery();
         let events = delivery.take_events();
-        let user = if events.is_empty() { String::new() } else { delivery.signer().user().to_owned() };
         drop(delivery);
         let mut queue = self.channel.queue();
         let (queued, limit) = (queue.digests(), queue.limit());
         let mut dropped = std::mem::take(queue.unreported());
         drop(queue);
         for event in events {
-            self.lines.event(event, queued, &user, now);
+            self.lines.event(event, queued, now);
+            self.lines.outage(now);
         }
+        self.lines.outage(now);
         self.lines.dropped(&mut dropped, limit, now);
         *self.channel.queue().unreported() += dropped;
     }

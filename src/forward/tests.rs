@@ -148,3 +148,30 @@ fn removed_servers_get_what_waits_and_others_keep_their_queues() {
     eventually(|| counts(&forwarder, second_address).accepted == 10);
     stop(&forwarder, Duration::from_secs(60));
 }
+
+#[test]
+fn removed_server_that_is_unavailable_gets_its_queue_and_is_the_same_one_if_added_again() {
+    let ((other, other_address), (closed, address)) = (remote(), remote());
+    drop(closed);
+    let forwarder = forwarder(&[address], ELSEWHERE);
+    report(&forwarder, 10);
+    eventually(|| forwarder.status()[0].state == ForwardState::Unavailable);
+    report(&forwarder, 20);
+    assert_eq!(forwarder.replace(directory(&[other_address])).len(), 2);
+    report(&forwarder, 10);
+    assert_eq!(answer(&other, 200), 10);
+    let lines = forwarder.replace(directory(&[address]));
+    assert_eq!(
+        lines,
+        [
+            format!("Forwarding to {address} (anonymous) begins again, with 20 digests that are queued"),
+            format!("Forwarding to {other_address} (anonymous) ends"),
+        ]
+    );
+    assert_eq!((forwarder.status()[0].queued, counts(&forwarder, address).requests), (20, 1));
+    forwarder.replace(directory(&[other_address]));
+    let reopened = UdpSocket::bind(address).unwrap();
+    reopened.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    assert_eq!([0; 3].map(|_| answer(&reopened, 200)), [0, 10, 10]);
+    stop(&forwarder, Duration::ZERO);
+}

@@ -73,6 +73,16 @@ impl UnitQueue {
         }
     }
 
+    /// Whether nothing is taken, because this server itself would get it.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Whether the task has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
     /// Takes the oldest request out. If there is none, the next call of [`UnitQueue::push`] wakes the task.
     pub(super) fn pop(&mut self) -> Option<Arc<ForwardUnit>> {
         let unit = self.units.pop_front();

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pyzor_wire::request_writer::Signer;
+
 use crate::forward::ForwardUnit;
 
 /// The pause before the first repetition; it doubles with each.
@@ -15,7 +17,9 @@ const OLDEST: Duration = Duration::from_secs(240);
 pub(super) struct Flight {
     pub(super) thread: u16,
     pub(super) unit: Arc<ForwardUnit>,
-    /// The bytes, which are the same in repetitions.
+    /// The account that has signed it.
+    pub(super) signer: Arc<Signer>,
+    /// The bytes, which are the same in repetitions unless the account has changed.
     pub(super) datagram: Vec<u8>,
     pub(super) first_sent: Instant,
     pub(super) last_sent: Instant,

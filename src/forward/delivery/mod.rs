@@ -5,10 +5,12 @@
 mod flight;
 mod observe;
 mod outage;
+mod past;
 mod replies;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +20,9 @@ use pyzor_wire::op::Op;
 use pyzor_wire::request_writer::{Extension, Signer, write_request};
 
 use self::flight::Flight;
+use self::past::PastThreads;
 use self::tally::Tally;
+use self::trial::TrialPause;
 use super::{ForwardState, ForwardUnit};
 use crate::record::TallyKind;
 use crate::remotes::RandomNumbers;
@@ -39,7 +43,7 @@ const REQUEST_LENGTH: usize = 768;
 /// The settings of delivery.
 #[derive(Clone, Debug)]
 pub(super) struct DeliverySettings {
-    pub(super) signer: Signer,
+    pub(super) signer: Arc<Signer>,
     /// The longest wait for a reply.
     pub(super) timeout: Duration,
     /// How often an unanswered request is sent again.
@@ -75,8 +79,17 @@ pub(super) enum Event {
     Gone(String),
     /// The server takes requests again, after an outage of this length.
     Back(Duration),
-    /// The server has refused a request with this code.
-    Refused(u16),
+    /// The server has refused a request of this account with this code.
+    Refused(u16, Arc<Signer>),
+}
+
+/// Datagrams from a server that are not replies in time to requests.
+#[derive(Clone, Copy, Debug, Default)]
+struct Strays {
+    /// Replies to requests or pings have come later than the timeout.
+    are_late: bool,
+    /// Replies have named no request.
+    are_unknown: bool,
 }
 
 /// The state of delivery to one server.
@@ -89,10 +102,14 @@ pub(super) struct Delivery {
     /// The beginning of an outage. It lasts until the server replies to a request, or replies to a ping when there is
     /// nothing to send.
     outage: Option<Instant>,
+    /// The time since when the server has replied to requests, if there is no outage.
+    steady_since: Instant,
     /// The reason of an outage.
     reason: String,
     /// The number of known addresses.
     addresses: usize,
+    /// The time at which the first look-up of the name has taken too long; none: it has ended.
+    unresolved: Option<Instant>,
     /// Requests that wait for a reply.
     in_flight: Vec<Flight>,
     /// Requests that were under way when the server became unavailable.
@@ -102,6 +119,13 @@ pub(super) struct Delivery {
     /// The request of the last [`Step::Send`].
     prepared: Option<Flight>,
     ping: Vec<u8>,
+    /// Pings that may be answered.
+    pings: PastThreads,
+    /// Requests and pings without a reply in time.
+    over: PastThreads,
+    /// What has arrived since the last reply in time to a request, and does not count as one.
+    strays: Strays,
+    trial: TrialPause,
     silent_in_row: u32,
     last_ping: Option<Instant>,
     next_ping: Instant,
@@ -117,19 +141,26 @@ pub(super) struct Delivery {
 
 impl Delivery {
     pub(super) fn new(settings: DeliverySettings, now: Instant) -> Self {
+        let settings_timeout = settings.timeout;
         Self {
             settings,
             random: RandomNumbers::default(),
             state: ForwardState::Untried,
             since: now,
             outage: None,
+            steady_since: now,
             reason: String::new(),
             addresses: 0,
+            unresolved: Some(now + settings_timeout),
             in_flight: Vec::new(),
             unanswered: Vec::new(),
             again: VecDeque::new(),
             prepared: None,
             ping: Vec::new(),
+            pings: PastThreads::default(),
+            over: PastThreads::default(),
+            strays: Strays::default(),
+            trial: TrialPause::default(),
             silent_in_row: 0,
             last_ping: None,
             next_ping: now,
@@ -150,6 +181,9 @@ impl Delivery {
         next: impl FnOnce() -> Option<Arc<ForwardUnit>>,
     ) -> Step<'_> {
         self.expire(now);
+        if self.state == ForwardState::Untried && self.unresolved.is_some_and(|time| now >= time) {
+            self.failed("its name is still being looked up".to_owned(), now);
+        }
         if self.state == ForwardState::Unavailable {
             if now < self.next_ping {
                 return Step::Wait(self.next_time(now));
@@ -157,6 +191,7 @@ impl Delivery {
             self.last_ping = Some(now);
             self.next_ping = now + PING_PAUSE;
             let thread = self.thread();
+            self.pings.add(thread, now);
             write_request(
                 &mut self.ping,
                 Op::Ping,
@@ -179,13 +214,14 @@ impl Delivery {
         let retries = self.settings.retries;
         let is_due = |flight: &Flight| flight.repetition(retries).is_some_and(|at| now >= at);
         if let Some(index) = self.in_flight.iter().position(is_due) {
-            self.prepared = Some(self.in_flight.remove(index));
+            let flight = self.in_flight.remove(index);
+            self.prepared = Some(self.signed_again(flight, time));
             return true;
         }
         if self.is_window_full() {
             return false;
         }
-        self.prepared = self.again.pop_front();
+        self.prepared = self.again.pop_front().map(|flight| self.signed_again(flight, time));
         if self.prepared.is_none() {
             if self.state == ForwardState::CatchingUp && self.backlog == Some(0) && self.outage.is_none() {
                 (self.state, self.since) = (ForwardState::Available, now);
@@ -200,23 +236,45 @@ impl Delivery {
         self.prepared.is_some()
     }
 
+    /// Signs a request with the account in use, if it is another one than before: the other server recognizes the request
+    /// by its id.
+    fn signed_again(&mut self, flight: Flight, time: i64) -> Flight {
+        if flight.signer == self.settings.signer {
+            return flight;
+        }
+        let Flight { first_sent, last_sent, has_left, sendings, unit, .. } = flight;
+        let signed = self.flight(unit, first_sent, time);
+        Flight { last_sent, has_left, sendings, ..signed }
+    }
+
     fn flight(&mut self, unit: Arc<ForwardUnit>, now: Instant, time: i64) -> Flight {
         let thread = self.thread();
+        let signer = Arc::clone(&self.settings.signer);
         let op = match unit.kind {
             TallyKind::Report => Op::Report,
             TallyKind::Whitelist => Op::Whitelist,
         };
         let mut datagram = Vec::with_capacity(REQUEST_LENGTH);
         let id = Extension::ForwardId(&unit.id);
-        write_request(&mut datagram, op, &unit.digests, id, thread, &self.settings.signer, time);
-        Flight { thread, unit, datagram, first_sent: now, last_sent: now, has_left: false, sendings: 0 }
+        write_request(&mut datagram, op, &unit.digests, id, thread, &signer, time);
+        Flight {
+            thread,
+            unit,
+            signer,
+            datagram,
+            first_sent: now,
+            last_sent: now,
+            has_left: false,
+            sendings: 0,
+        }
     }
 
-    /// Returns a random `Thread` that no request under way has.
+    /// Returns a random `Thread` that no request under way has, nor one to which a late reply may come.
     fn thread(&mut self) -> u16 {
         loop {
             let thread = self.random.thread();
-            if !self.flights().any(|flight| flight.thread == thread) {
+            let is_past = self.pings.has(thread) || self.over.has(thread);
+            if !is_past && !self.flights().any(|flight| flight.thread == thread) {
                 return thread;
             }
         }
@@ -278,8 +336,9 @@ impl Delivery {
             ForwardState::Unavailable => Some(self.next_ping),
             _ => Some(self.not_before),
         };
+        let look_up = self.unresolved.filter(|_| self.state == ForwardState::Untried);
         // What is due already waits for something else.
-        flights.chain(unanswered).chain(own).filter(|time| *time > now).min()
+        flights.chain(unanswered).chain(own).chain(look_up).filter(|time| *time > now).min()
     }
 
     /// From now on the queue is emptied as fast as the server replies.
@@ -292,9 +351,10 @@ impl Delivery {
         self.settings.timeout = timeout;
     }
 
-    /// Signs what is written from now on with another account. Returns the one before, if it is another.
-    pub(super) fn set_signer(&mut self, signer: Signer) -> Option<Signer> {
-        (self.settings.signer != signer).then(|| std::mem::replace(&mut self.settings.signer, signer))
+    /// Signs what is sent from now on with another account, also what is sent again. Returns the one before, if it is another.
+    pub(super) fn set_signer(&mut self, signer: Signer) -> Option<Arc<Signer>> {
+        (*self.settings.signer != signer)
+            .then(|| std::mem::replace(&mut self.settings.signer, Arc::new(signer)))
     }
 
     /// Takes what operators should know.

@@ -54,8 +54,8 @@ impl Delivery {
         (self.state == ForwardState::Unavailable).then_some(&*self.reason)
     }
 
-    /// The code of the last refusal, if it was in the last minute.
-    pub(in crate::forward) fn last_refusal(&self, now: Instant) -> Option<u16> {
+    /// The code and the account of the last refusal, if it was in the last minute.
+    pub(in crate::forward) fn last_refusal(&self, now: Instant) -> Option<(u16, &Signer)> {
         self.tally.last_refusal(now)
     }
 

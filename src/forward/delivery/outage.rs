@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Delivery, Event, PING_PAUSE, WINDOW};
+use super::trial::STEADY;
+use super::{Delivery, Event, PING_PAUSE, SILENT_IN_ROW, Strays, WINDOW};
 use crate::forward::ForwardState;
 
 impl Delivery {
@@ -16,6 +17,7 @@ impl Delivery {
         if self.outage.is_none() {
             self.events.push(Event::Gone(reason.clone()));
         }
+        self.trial.begin(self.is_steady(now), now);
         (self.state, self.since) = (ForwardState::Unavailable, now);
         self.outage.get_or_insert(now);
         self.silent_in_row = 0;
@@ -25,6 +27,17 @@ impl Delivery {
         self.unanswered.append(&mut self.in_flight);
         self.unanswered.extend(self.again.drain(..));
         self.reason = reason;
+    }
+
+    /// Whether the server was never tried, or has replied to requests for a while.
+    fn is_steady(&self, now: Instant) -> bool {
+        match self.state {
+            ForwardState::Untried => true,
+            ForwardState::Available | ForwardState::CatchingUp if self.outage.is_none() => {
+                now.saturating_duration_since(self.steady_since) >= STEADY
+            }
+            _ => false,
+        }
     }
 
     /// All addresses of the server are those of this server itself. Nothing is sent until its name is resolved otherwise.
@@ -39,19 +52,30 @@ impl Delivery {
     /// The name was resolved to this number of addresses. `is_changed`: they are not those that were known, so that an
     /// unavailable server is tried as soon as the pause between pings permits.
     pub(in crate::forward) fn resolved(&mut self, addresses: usize, is_changed: bool, now: Instant) {
-        self.addresses = addresses;
+        (self.addresses, self.unresolved) = (addresses, None);
         if is_changed {
             // Not more often, because a name may have other addresses each time.
             self.next_ping = self.last_ping.map_or(now, |last| (last + PING_PAUSE).max(now));
         }
     }
 
-    /// The server is there. `has_answered`: it has replied to a request, not to a ping.
-    pub(super) fn heard(&mut self, has_answered: bool, now: Instant) {
+    /// The server has replied in time to a request.
+    pub(super) fn answered(&mut self, now: Instant) {
         self.silent_in_row = 0;
+        self.strays = Strays::default();
+        self.heard(now);
+        if self.state != ForwardState::Unavailable {
+            self.end_outage(now);
+        }
+    }
+
+    /// The server has replied in time to a request or a ping.
+    pub(super) fn heard(&mut self, now: Instant) {
         match self.state {
-            ForwardState::Untried => (self.state, self.since) = (ForwardState::Available, now),
-            ForwardState::Unavailable => {
+            ForwardState::Untried => {
+                (self.state, self.since, self.steady_since) = (ForwardState::Available, now, now);
+            }
+            ForwardState::Unavailable if self.trial.is_over(now) => {
                 (self.state, self.since, self.not_before) = (ForwardState::CatchingUp, now, now);
                 self.backlog = None;
                 if self.settings.retries > 0 {
@@ -62,16 +86,35 @@ impl Delivery {
                     }
                 }
             }
-            ForwardState::Available | ForwardState::CatchingUp => {}
+            ForwardState::Unavailable | ForwardState::Available | ForwardState::CatchingUp => {}
         }
-        if has_answered {
-            self.end_outage(now);
+    }
+
+    /// The server has replied too late to a request or a ping.
+    pub(super) fn replied_late(&mut self) {
+        self.strays.are_late = true;
+        if self.state == ForwardState::Unavailable {
+            self.reason = self.silence();
+        }
+    }
+
+    /// Returns what the absence of replies in time means, for operators.
+    pub(super) fn silence(&self) -> String {
+        let row = format!("no reply to {SILENT_IN_ROW} requests in a row");
+        match self.strays {
+            Strays { are_late: true, .. } => {
+                format!("its replies come later than Timeout ({} s)", self.settings.timeout.as_secs())
+            }
+            Strays { are_unknown: true, .. } => format!("{row}, and its replies name none of them"),
+            _ if self.outage.is_some() => "it replies to pings, but not to requests".to_owned(),
+            _ => row,
         }
     }
 
     /// Requests are answered, or there are none: from now on the window is open again.
     pub(super) fn end_outage(&mut self, now: Instant) {
         if let Some(begin) = self.outage.take() {
+            self.steady_since = now;
             self.events.push(Event::Back(now.saturating_duration_since(begin)));
         }
     }

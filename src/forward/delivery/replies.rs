@@ -1,5 +1,6 @@
 //! What replies and their absence mean.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use pyzor_wire::reply_reader::{Code, ReceivedReply};
@@ -13,7 +14,8 @@ use crate::remotes::LOWEST_THREAD;
 const FAILURE: Code = Code::Number(500);
 
 impl Delivery {
-    /// A datagram from the server has arrived.
+    /// A datagram from the server has arrived. Only the reply to a request or a ping has an effect, and only one in time
+    /// shows that the server takes requests.
     pub(in crate::forward) fn received(&mut self, datagram: &[u8], now: Instant) {
         let reply = ReceivedReply::parse(datagram);
         // A server that cannot read a request replies without a thread.
@@ -21,27 +23,62 @@ impl Delivery {
             return;
         }
         let thread = reply.and_then(|reply| u16::try_from(reply.thread).ok());
-        let mut has_answered = false;
-        match (thread.filter(|thread| *thread >= LOWEST_THREAD), reply) {
-            (Some(thread), Some(reply)) => {
-                if reply.code == FAILURE && self.will_repeat(thread) {
-                    has_answered = true;
-                } else if let Some(flight) = self.take(thread) {
-                    has_answered = true;
-                    let refused = self.tally.answered(&flight, reply.code, now);
-                    self.events.extend(refused.map(Event::Refused));
-                }
-            }
-            // During an outage, it is the reply to a ping.
-            _ if self.state == ForwardState::Unavailable => {}
-            // A refusal of a request that is not known, because the server could not read its thread.
-            _ => {
-                let code = code_without_thread(datagram);
-                has_answered = code.is_some();
-                self.events.extend(code.map(Event::Refused));
+        let Some((thread, reply)) = thread.filter(|thread| *thread >= LOWEST_THREAD).zip(reply) else {
+            return self.received_without_thread(datagram);
+        };
+        if self.take_reply(thread, reply, now) {
+            return;
+        }
+        if let Some(sent) = self.pings.take(thread) {
+            self.take_pong(sent, now);
+        } else if self.over.take(thread).is_some() {
+            self.replied_late();
+        } else {
+            self.strays.are_unknown = true;
+        }
+    }
+
+    /// Takes the reply to a request that waits for one. Returns whether there is such a request.
+    fn take_reply(&mut self, thread: u16, reply: ReceivedReply, now: Instant) -> bool {
+        let DeliverySettings { retries, timeout, .. } = self.settings;
+        let Some(flight) = self.flights().find(|flight| flight.thread == thread) else { return false };
+        // Others are silent from their deadline on, and their time is over only when that was noticed.
+        let waits_for_end = !self.in_flight.iter().any(|flight| flight.thread == thread);
+        let is_late = retries > 0 && waits_for_end && now >= flight.deadline(timeout);
+        if reply.code != FAILURE || !self.will_repeat(thread) {
+            if let Some(flight) = self.take(thread) {
+                let refused = self.tally.answered(&flight, reply.code, now);
+                self.events.extend(refused.map(|code| Event::Refused(code, Arc::clone(&flight.signer))));
             }
         }
-        self.heard(has_answered, now);
+        match is_late {
+            true => self.replied_late(),
+            false => self.answered(now),
+        }
+        true
+    }
+
+    /// Takes the reply to a ping that was sent at this time.
+    fn take_pong(&mut self, sent: Instant, now: Instant) {
+        if self.state != ForwardState::Unavailable {
+            return;
+        }
+        if now.saturating_duration_since(sent) < self.settings.timeout {
+            self.heard(now);
+        } else {
+            self.replied_late();
+        }
+    }
+
+    /// Takes a refusal of a request that is not known, because the server could not read its thread.
+    fn received_without_thread(&mut self, datagram: &[u8]) {
+        self.strays.are_unknown = true;
+        // During an outage, it is the reply to a ping.
+        if self.state != ForwardState::Unavailable {
+            let code = code_without_thread(datagram);
+            let signer = &self.settings.signer;
+            self.events.extend(code.map(|code| Event::Refused(code, Arc::clone(signer))));
+        }
     }
 
     /// Whether the request with this thread will be sent again. A failure says nothing then: the database of the server
@@ -73,20 +110,25 @@ impl Delivery {
             |flight: &Flight| flight.repetition(retries).is_none() && now >= flight.deadline(timeout);
         while let Some(index) = self.in_flight.iter().position(is_over) {
             let flight = self.in_flight.remove(index);
-            self.tally.silent(&flight, now);
+            self.give_up(&flight, now);
             self.silent_in_row += 1;
-            if self.silent_in_row >= SILENT_IN_ROW {
+            if self.outage.is_some() || self.silent_in_row >= SILENT_IN_ROW {
                 // The other requests under way are kept: with retries they are sent again after the outage.
-                self.failed(format!("no reply to {SILENT_IN_ROW} requests in a row"), now);
+                self.failed(self.silence(), now);
             }
         }
         let is_too_old = |flight: &Flight| now >= flight.expiry(retries, timeout);
-        for flight in self.unanswered.extract_if(.., |flight| is_too_old(flight)) {
-            self.tally.silent(&flight, now);
-        }
+        let unanswered: Vec<Flight> = self.unanswered.extract_if(.., |flight| is_too_old(flight)).collect();
+        unanswered.iter().for_each(|flight| self.give_up(flight, now));
         while self.again.front().is_some_and(is_too_old) {
-            self.again.pop_front().iter().for_each(|flight| self.tally.silent(flight, now));
+            self.again.pop_front().iter().for_each(|flight| self.give_up(flight, now));
         }
+    }
+
+    /// Counts a request without a reply. One may still come, too late.
+    fn give_up(&mut self, flight: &Flight, now: Instant) {
+        self.tally.silent(flight, now);
+        self.over.add(flight.thread, now);
     }
 }
 

@@ -1,8 +1,10 @@
 //! What became of the requests to one server.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pyzor_wire::reply_reader::Code;
+use pyzor_wire::request_writer::Signer;
 
 use super::flight::Flight;
 use crate::forward::ForwardCounts;
@@ -18,8 +20,8 @@ pub(super) struct Tally {
     accepted_recently: LastMinute,
     silent_recently: LastMinute,
     refused_recently: LastMinute,
-    /// The code and the time of the last refusal.
-    last_refusal: Option<(u16, Instant)>,
+    /// The code, the account and the time of the last refusal.
+    last_refusal: Option<(u16, Arc<Signer>, Instant)>,
 }
 
 impl Tally {
@@ -42,7 +44,7 @@ impl Tally {
         };
         self.counts.refuse(code, flight.digests());
         self.refused_recently.add(flight.digests(), now);
-        self.last_refusal = Some((code, now));
+        self.last_refusal = Some((code, Arc::clone(&flight.signer), now));
         Some(code)
     }
 
@@ -72,8 +74,9 @@ impl Tally {
         self.refused_recently.sum(now)
     }
 
-    /// The code of the last refusal, if it was in the last minute.
-    pub(super) fn last_refusal(&self, now: Instant) -> Option<u16> {
-        self.last_refusal.filter(|(_, at)| now.saturating_duration_since(*at) < SHOWN).map(|(code, _)| code)
+    /// The code and the account of the last refusal, if it was in the last minute.
+    pub(super) fn last_refusal(&self, now: Instant) -> Option<(u16, &Signer)> {
+        let recent = |at: &Instant| now.saturating_duration_since(*at) < SHOWN;
+        self.last_refusal.as_ref().filter(|(.., at)| recent(at)).map(|(code, signer, _)| (*code, &**signer))
     }
 }

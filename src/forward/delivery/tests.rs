@@ -19,13 +19,15 @@ struct Bench {
 impl Bench {
     fn new(retries: u32) -> Self {
         let settings = DeliverySettings {
-            signer: Signer::anonymous(),
+            signer: Arc::new(Signer::anonymous()),
             timeout: Duration::from_secs(5),
             retries,
             rate: 100,
         };
         let now = Instant::now();
-        Self { delivery: Delivery::new(settings, now), queue: VecDeque::new(), now }
+        let mut delivery = Delivery::new(settings, now);
+        delivery.resolved(1, false, now);
+        Self { delivery, queue: VecDeque::new(), now }
     }
 
     fn with_units(retries: u32, units: u64) -> Self {
@@ -76,9 +78,19 @@ impl Bench {
         sent
     }
 
-    /// Lets the server reply to a ping.
+    /// Sends a ping at once, to which the server replies.
     fn pong(&mut self) {
-        self.delivery.received(b"Code: 200\nThread: 7\n\n", self.now);
+        let next = self.delivery.next_ping;
+        self.delivery.next_ping = self.now;
+        let ping = self.send();
+        assert!(ping.len() == 1 && is_ping(&ping[0]), "{ping:?}");
+        self.reply(&ping[0], 200);
+        self.delivery.next_ping = next;
+    }
+
+    /// The event of a refusal with this code.
+    fn refused(&self, code: u16) -> Event {
+        Event::Refused(code, Arc::clone(&self.delivery.settings.signer))
     }
 
     fn counts(&self) -> (u64, u64, u64, u64) {
@@ -129,7 +141,7 @@ fn refusals_are_counted_by_code_and_never_sent_again() {
     let refused: Vec<(u16, u64)> = bench.delivery.counts().refused.clone().into_iter().collect();
     assert_eq!(refused, [(0, 10), (401, 10), (403, 20)]);
     assert_eq!(bench.delivery.refused_recently(bench.now), 40);
-    assert_eq!(bench.delivery.last_refusal(bench.now), Some(0));
+    assert_eq!(bench.delivery.last_refusal(bench.now), Some((0, &Signer::anonymous())));
     assert_eq!(bench.after(Duration::from_secs(60)).send(), [""; 0]);
     assert_eq!(bench.delivery.last_refusal(bench.now), None);
     assert_eq!(bench.counts(), (4, 0, 0, 0));
@@ -176,7 +188,7 @@ fn burst_that_gets_no_reply_is_sent_again_after_the_outage_except_for_three_requ
     bench.after(Duration::from_secs(1)).send();
     assert_eq!(bench.after(Duration::from_secs(5)).send(), [""; 0]);
     assert_eq!((bench.delivery.state(), bench.counts()), (ForwardState::Unavailable, (20, 20, 0, 30)));
-    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    bench.pong();
     let mut again = Vec::new();
     for _ in 0..40 {
         again.extend(bench.exchange(200));
@@ -187,22 +199,21 @@ fn burst_that_gets_no_reply_is_sent_again_after_the_outage_except_for_three_requ
 }
 
 #[test]
-fn three_silent_requests_in_a_row_begin_an_outage_and_any_reply_ends_it() {
-    for reply in
-        ["Code: 403\nThread: 7\n\n", "Code: 400\nDiag: x\nThread: \n\n", "Code: 200\nThread: 65000\n\n"]
-    {
+fn three_silent_requests_in_a_row_begin_an_outage_and_the_reply_to_a_ping_ends_it() {
+    for code in [200, 403] {
         let mut bench = Bench::with_units(0, 40);
         assert_eq!(bench.send().len(), WINDOW);
         assert_eq!(bench.after(Duration::from_secs(5)).send(), [""; 0]);
         assert_eq!(bench.delivery.state(), ForwardState::Unavailable);
         assert_eq!(bench.queue.len(), 8);
+        let mut pings = Vec::new();
         for _ in 0..3 {
             assert_eq!(bench.wait(), Some(PING_PAUSE));
-            let pings = bench.after(PING_PAUSE).send();
+            pings = bench.after(PING_PAUSE).send();
             assert!(pings.len() == 1 && is_ping(&pings[0]), "{pings:?}");
         }
-        bench.delivery.received(reply.as_bytes(), bench.now);
-        assert_eq!(bench.delivery.state(), ForwardState::CatchingUp, "{reply}");
+        bench.reply(&pings[0], code);
+        assert_eq!(bench.delivery.state(), ForwardState::CatchingUp);
         assert_eq!(bench.counts(), (32, 0, 0, 320));
         assert_eq!(bench.exchange(200).len(), 1);
         let events = bench.delivery.take_events();
@@ -232,7 +243,14 @@ fn replies_between_silent_requests_prevent_an_outage() {
 fn what_is_not_a_reply_ends_no_outage() {
     let mut bench = Bench::new(0);
     bench.fail();
-    for text in ["", "Hello", "\n\n", "Op: ping\n"] {
+    bench.after(PING_PAUSE).send();
+    let others = [
+        "Code: 403\nThread: 7\n\n",
+        "Code: 400\nDiag: x\nThread: \n\n",
+        "Code: 200\nThread: 65000\n\n",
+        "Code: 200\n\n",
+    ];
+    for text in ["", "Hello", "\n\n", "Op: ping\n"].into_iter().chain(others) {
         bench.delivery.received(text.as_bytes(), bench.now);
         assert_eq!(bench.delivery.state(), ForwardState::Unavailable, "{text}");
     }
@@ -242,7 +260,7 @@ fn what_is_not_a_reply_ends_no_outage() {
 fn backlog_is_emptied_at_the_rate_and_then_the_window_alone_counts() {
     let mut bench = Bench::with_units(0, 300);
     bench.fail();
-    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    bench.pong();
     let start = bench.now;
     let mut sent = 0;
     while !bench.queue.is_empty() {
@@ -270,7 +288,7 @@ fn what_never_left_goes_back_into_the_queue() {
     let returned = bench.delivery.unsent(Unsent::Failed("no route".to_owned()), bench.now).unwrap();
     assert_eq!((returned.id.number, bench.delivery.outage_reason()), (0, Some("no route")));
     assert_eq!((bench.counts(), bench.delivery.is_idle()), ((0, 0, 0, 0), true));
-    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    bench.pong();
     let Step::Send(_) = bench.delivery.poll(bench.now, TIME, true, || Some(returned)) else {
         panic!("nothing to send")
     };
@@ -288,7 +306,7 @@ fn unanswered_requests_are_sent_again_after_an_outage_only_with_retries() {
         for _ in 0..5 {
             bench.after(PING_PAUSE).send();
         }
-        bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+        bench.pong();
         let mut sent = Vec::new();
         for _ in 0..10 {
             sent.extend(bench.exchange(200));
@@ -306,7 +324,7 @@ fn requests_that_are_too_old_are_not_sent_again() {
     bench.send();
     bench.fail();
     bench.after(Duration::from_secs(240)).send();
-    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    bench.pong();
     assert_eq!(bench.send(), [""; 0]);
     assert_eq!(bench.counts(), (1, 0, 0, 10));
 }
@@ -329,7 +347,7 @@ fn servers_with_other_addresses_are_pinged_at_once_but_not_more_often() {
     bench.fail();
     assert!(is_ping(&bench.send()[0]));
     assert_eq!(bench.wait(), Some(PING_PAUSE));
-    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    bench.pong();
     bench.fail();
     assert_eq!(bench.wait(), Some(PING_PAUSE));
     bench.delivery.resolved(2, true, bench.now);
@@ -340,7 +358,7 @@ fn servers_with_other_addresses_are_pinged_at_once_but_not_more_often() {
 fn rate_applies_to_what_was_queued_during_the_outage_only() {
     let mut bench = Bench::with_units(0, 50);
     bench.fail();
-    bench.delivery.received(b"Code: 200\nThread: 7\n\n", bench.now);
+    bench.pong();
     // 200 requests per second come in, which is twice the rate.
     for number in 50..350 {
         bench.queue.push_back(unit(number, 1));
@@ -370,7 +388,7 @@ fn refusals_without_a_thread_are_reported() {
         [("Code: 401\nDiag: x\nThread: 0\n\n", 401), ("Code: 400\nDiag: x\nThread: \n\n", 400)]
     {
         bench.delivery.received(reply.as_bytes(), bench.now);
-        assert_eq!(bench.delivery.take_events(), [Event::Refused(code)]);
+        assert_eq!(bench.delivery.take_events(), [bench.refused(code)]);
     }
 }
 

@@ -45,3 +45,23 @@ fn late_failure_of_a_request_that_is_repeated_after_the_outage_is_not_its_end() 
     bench.reply(&first[0], 200);
     assert_eq!((bench.counts(), bench.delivery.counts().refusals()), ((1, 1, 10, 0), 0));
 }
+
+#[test]
+fn requests_that_are_sent_again_are_signed_by_the_account_in_use_with_the_same_id() {
+    let mut bench = Bench::with_units(2, 2);
+    let first = bench.send();
+    bench.reply(&first[1], 401);
+    bench.fail();
+    let bob = Signer::new("bob", "227bfb58efaba7c582d9dcb66ab2063d38df2923");
+    assert!(bench.delivery.set_signer(bob).is_some());
+    bench.after(PING_PAUSE).pong();
+    let again = bench.send();
+    assert_eq!((again.len(), field(&again[0], "User")), (1, "bob"));
+    assert_eq!(field(&again[0], "Forward-Id"), field(&first[0], "Forward-Id"));
+    assert_ne!(field(&again[0], "Thread"), field(&first[0], "Thread"));
+    assert_eq!(bench.after(Duration::from_secs(1)).send(), again, "the same bytes");
+    bench.reply(&again[0], 200);
+    assert_eq!(bench.counts(), (2, 2, 10, 0));
+    // The account that was refused is named.
+    assert_eq!(bench.delivery.last_refusal(bench.now), Some((401, &Signer::anonymous())));
+}

@@ -17,8 +17,12 @@ struct Scene {
 
 impl Scene {
     fn new(port: u16, hosts: &str) -> Self {
+        Self::of(Home::open(), port, hosts)
+    }
+
+    fn of(home: Home, port: u16, hosts: &str) -> Self {
         let name = format!("{NAME}:{port}");
-        let home = Home::open().config("ForwardDelay = 0\n").forwarding_to(&[&name]);
+        let home = home.config("ForwardDelay = 0\n").forwarding_to(&[&name]);
         home.remotes_file("config", "[client]\nTimeout = 1\n");
         let etc = Etc::new(&home, &home.parent().join("etc"));
         let scene = Self { home, etc, name };
@@ -79,6 +83,32 @@ fn name_without_an_address_keeps_everything() {
     scene.hosts("127.0.0.2");
     assert_eq!(home.forwarding_settled(&scene.name, 50).count("accepted"), 50);
     assert_eq!(remote.counts("report"), (0..50).map(|number| (digest(number), 1)).collect());
+}
+
+/// An address that moves to this machine for a moment, or a mistake of the resolver.
+#[test]
+fn queue_outlasts_a_name_that_has_the_address_of_this_server_for_a_while() {
+    let home = Home::open();
+    let port = home.port();
+    let mut remote = Remote::start_at("127.0.0.2", port, accept);
+    let scene = Scene::of(home, port, "127.0.0.2");
+    let (home, _server) = (&scene.home, scene.start());
+    report(port, 0..5);
+    home.forwarding_settled(&scene.name, 5);
+    remote.close();
+    report(port, 5..6);
+    home.forwarding_with(&scene.name, "an outage", |it| it.state() == "unavailable");
+    report(port, 6..50);
+    scene.hosts("127.0.0.1");
+    let is_own = format!("its name has the address 127.0.0.1:{port} of this server itself");
+    home.forwarding_with(&scene.name, "the own address", |it| it.text("reason") == is_own);
+    report(port, 50..100);
+    let own = home.forwarding(&scene.name);
+    assert_eq!((own.number("queued"), own.count("dropped")), (94, 0), "{own:?}");
+    scene.hosts("127.0.0.2");
+    remote.open();
+    let back = home.forwarding_settled(&scene.name, 100);
+    assert_eq!((back.count("accepted"), back.count("dropped")), (99, 0), "{back:?}");
 }
 
 #[test]

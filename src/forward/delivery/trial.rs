@@ -1,0 +1,29 @@
+//! The pause before a server that replies to pings is sent a request again.
+
+use std::time::{Duration, Instant};
+
+/// The pause after the first failed trial. It doubles with each.
+const FIRST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(60);
+/// A server that took requests for this time begins without a pause.
+pub(super) const STEADY: Duration = Duration::from_secs(60);
+
+/// Keeps the requests few to a server that replies to pings in time, but not to requests.
+#[derive(Debug, Default)]
+pub(super) struct TrialPause {
+    pause: Duration,
+    not_before: Option<Instant>,
+}
+
+impl TrialPause {
+    /// The server becomes unavailable. `is_first`: after it has replied for a while, or was never tried.
+    pub(super) fn begin(&mut self, is_first: bool, now: Instant) {
+        self.pause = if is_first { Duration::ZERO } else { (self.pause * 2).clamp(FIRST, LONGEST) };
+        self.not_before = Some(now + self.pause);
+    }
+
+    /// Whether a request may be sent on trial.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|time| now >= time)
+    }
+}
