@@ -6,14 +6,17 @@
 //! at another place is a copy and gets a new origin. That is harmless where the place changed for another reason: only
 //! requests of the old origin that are still on their way are not recognized any more.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::utsname::uname;
+use nix::unistd::{AccessFlags, access};
 use sha1::{Digest as _, Sha1};
 use tempfile::NamedTempFile;
 use thiserror::Error;
@@ -32,6 +35,9 @@ const MACHINE_ID: &str = "/etc/machine-id";
 const LONGEST: u64 = 1000;
 /// How often a file that another process changes at the same time is read again.
 const ATTEMPTS: usize = 10;
+/// The longest wait for the lock on the homedir, and the pause between two attempts.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The origin, and what an operator should know about it.
 #[derive(Debug)]
@@ -79,7 +85,7 @@ fn this_machine() -> Vec<u8> {
     machine
 }
 
-/// Returns the warning with which a start would replace the file in the homedir.
+/// Returns the warning with which a start would replace the file in the homedir, or could not write it.
 ///
 /// # Errors
 ///
@@ -87,15 +93,47 @@ fn this_machine() -> Vec<u8> {
 pub(crate) fn check(homedir: &Path) -> Result<Option<String>, OriginError> {
     let path = homedir.join(FILE);
     let found = read(&path, &[])?;
-    Ok(matches!(found, Some(FoundOrigin::Malformed)).then(|| malformed(&path, "a start replaces it")))
+    match found {
+        Some(FoundOrigin::Malformed) => Ok(Some(malformed(&path, "a start replaces it"))),
+        Some(FoundOrigin::Ours(_) | FoundOrigin::Copied) => Ok(None),
+        // A homedir that does not exist is another problem.
+        None => Ok(access(homedir, AccessFlags::W_OK | AccessFlags::X_OK)
+            .err()
+            .filter(|_| homedir.is_dir())
+            .map(|error| unwritable(&path, &error.into()))),
+    }
 }
 
 fn malformed(path: &Path, consequence: &str) -> String {
     format!("{}: this is not the origin of forwarded reports: {consequence} by a new origin", path.display())
 }
 
+fn copied(path: &Path) -> String {
+    format!(
+        "{}: this origin of forwarded reports was chosen with another machine id, host name or file: it was replaced by a new \
+         origin; if processes in several containers share this homedir or database, set one ForwardOrigin for all",
+        path.display()
+    )
+}
+
+/// Locks the homedir against other processes that choose an origin. Without a lock, as on some network file systems, two
+/// that start at the same moment may choose two.
+fn lock(homedir: &Path) -> Option<File> {
+    let directory = File::open(homedir).ok()?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Some(directory),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_PAUSE),
+            Err(_) => return None,
+        }
+    }
+}
+
 fn load_of_machine(homedir: &Path, machine: &[u8]) -> Result<LoadedOrigin, OriginError> {
     let path = homedir.join(FILE);
+    // Held until the end: of several processes that start at once, one chooses, and the others read what it has written.
+    let _lock = lock(homedir);
     let chosen = ForwardOrigin::from_number(RandomState::new().build_hasher().finish());
     let mut failure = io::Error::other("another process changes it again and again");
     for _ in 0..ATTEMPTS {
@@ -105,8 +143,11 @@ fn load_of_machine(homedir: &Path, machine: &[u8]) -> Result<LoadedOrigin, Origi
         }
         match write(homedir, &path, machine, chosen, found.is_some()) {
             Ok(()) => {
-                let is_malformed = matches!(found, Some(FoundOrigin::Malformed));
-                let warning = is_malformed.then(|| malformed(&path, "it was replaced"));
+                let warning = match found {
+                    Some(FoundOrigin::Malformed) => Some(malformed(&path, "it was replaced")),
+                    Some(FoundOrigin::Copied) => Some(copied(&path)),
+                    Some(FoundOrigin::Ours(_)) | None => None,
+                };
                 return Ok(LoadedOrigin { origin: chosen, warning });
             }
             // Another process was faster: its origin is as good.
@@ -117,12 +158,15 @@ fn load_of_machine(homedir: &Path, machine: &[u8]) -> Result<LoadedOrigin, Origi
             }
         }
     }
-    let warning = format!(
-        "cannot write the origin of forwarded reports, {}: {failure}; after a restart, forwarded reports that come back \
-         are counted again",
+    Ok(LoadedOrigin { origin: chosen, warning: Some(unwritable(&path, &failure)) })
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> String {
+    format!(
+        "cannot write the origin of forwarded reports, {}: {error}; after a restart, forwarded reports that come back are \
+         counted again: make the homedir writable, or set ForwardOrigin",
         path.display()
-    );
-    Ok(LoadedOrigin { origin: chosen, warning: Some(warning) })
+    )
 }
 
 /// The contents of the file.
@@ -198,6 +242,13 @@ mod tests {
         loaded.origin
     }
 
+    /// Loads the origin from a copy.
+    fn load_copy(homedir: &Path, machine: &[u8]) -> ForwardOrigin {
+        let loaded = load_of_machine(homedir, machine).unwrap();
+        assert_eq!(loaded.warning, Some(copied(&homedir.join(FILE))));
+        loaded.origin
+    }
+
     #[test]
     fn origin_lasts_and_its_file_is_private() {
         let homedir = tempfile::tempdir().unwrap();
@@ -216,10 +267,10 @@ mod tests {
         let (homedir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let origin = load(homedir.path());
         fs::copy(homedir.path().join(FILE), copy.path().join(FILE)).unwrap();
-        let other = load(copy.path());
+        let other = load_copy(copy.path(), MACHINE);
         assert_ne!(other, origin);
         assert_eq!((load(copy.path()), load(homedir.path())), (other, origin));
-        let elsewhere = load_of_machine(homedir.path(), b"4567\n").unwrap().origin;
+        let elsewhere = load_copy(homedir.path(), b"4567\n");
         assert_ne!(elsewhere, origin);
     }
 
@@ -286,11 +337,23 @@ mod tests {
 
     #[test]
     fn processes_that_start_at_once_get_one_origin() {
-        let homedir = tempfile::tempdir().unwrap();
-        let origins: Vec<ForwardOrigin> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| load(homedir.path()))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        assert!(origins.iter().all(|origin| *origin == origins[0]), "{origins:?}");
+        let of_copy = format!("0123456789abcdef {}\n", "0".repeat(HEX_LEN));
+        for round in 0..30 {
+            let homedir = tempfile::tempdir().unwrap();
+            // None, one of another place, and one that is no origin.
+            if let Some(text) = [None, Some(of_copy.as_str()), Some("mine")][round % 3] {
+                fs::write(homedir.path().join(FILE), text).unwrap();
+            }
+            let begin = std::sync::Barrier::new(8);
+            let load = || {
+                begin.wait();
+                load_of_machine(homedir.path(), MACHINE).unwrap().origin
+            };
+            let origins: Vec<ForwardOrigin> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(load)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(origins.iter().all(|origin| *origin == origins[0]), "{round}: {origins:?}");
+        }
     }
 }
