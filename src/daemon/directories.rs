@@ -58,7 +58,7 @@ pub(super) fn load(
     warnings: &mut DirectoryWarnings,
 ) -> Result<RemoteDirectory, StartError> {
     match remotes::load(source) {
-        Ok(LoadedDirectory { directory, warnings: found }) => {
+        Ok(LoadedDirectory { directory, warnings: found, .. }) => {
             warnings.log(found);
             Ok(directory)
         }

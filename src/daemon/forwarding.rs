@@ -52,6 +52,11 @@ pub(super) fn load(
 }
 
 impl LoadedForwarding {
+    /// The servers, as loaded.
+    pub(super) fn directory(&self) -> &RemoteDirectory {
+        &self.directory
+    }
+
     /// Starts forwarding. `listening` is the address of this server.
     pub(super) fn start(self, listening: SocketAddr) -> io::Result<Arc<Forwarder>> {
         let Self { settings, directory, origin } = self;

@@ -20,6 +20,7 @@ use crate::logging::Logs;
 use crate::os::notify::Pulse;
 use crate::os::pidfile::PidFile;
 use crate::record::Timestamp;
+use crate::remotes::RemoteDirectory;
 use crate::server::{Server, ServerParts};
 use crate::settings::Settings;
 use crate::stats::ServerStats;
@@ -37,6 +38,8 @@ pub(super) struct Prepared {
     pub(super) forwarder: Option<Arc<Forwarder>>,
     /// Asks other servers for second opinions.
     pub(super) upstream: Option<Arc<Upstream>>,
+    /// The servers of forwarding and of second opinions, as loaded.
+    pub(super) directories: [Option<RemoteDirectory>; 2],
     /// The UDP address of the server.
     pub(super) address: SocketAddr,
     pub(super) pid_file: Option<PidFile>,
@@ -83,6 +86,10 @@ async fn prepare_rest(
         forwarding.map(|forward| forwarding::load(forward, &settings.homedir, &mut warnings)).transpose()?;
     let upstream = settings.upstream.as_ref();
     let upstream = upstream.map(|upstream| second_opinions::load(upstream, &mut warnings)).transpose()?;
+    let directories = [
+        forwarding.as_ref().map(|forwarding| forwarding.directory().clone()),
+        upstream.as_ref().map(|upstream| upstream.directory().clone()),
+    ];
     let access = Arc::new(ArcSwap::from_pointee(loaded.authorizer));
     let pid_file = match settings.detach {
         Some(_) => Some(retry(async || PidFile::write(&settings.pid_file)).await?),
@@ -119,6 +126,7 @@ async fn prepare_rest(
         stats,
         forwarder,
         upstream,
+        directories,
         address,
         pid_file,
         description,

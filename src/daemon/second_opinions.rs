@@ -27,6 +27,11 @@ pub(super) fn load(
 }
 
 impl LoadedUpstream {
+    /// The servers, as loaded.
+    pub(super) fn directory(&self) -> &RemoteDirectory {
+        &self.directory
+    }
+
     /// Starts to ask. `listening` is the address of this server.
     pub(super) fn start(self, listening: SocketAddr) -> io::Result<(Arc<Upstream>, UpstreamParts)> {
         let Self { settings, directory } = self;

@@ -112,17 +112,20 @@ fn operated(
 
 /// Returns the homedirs of clients that a reload reads again.
 fn reloaded_directories(settings: &Settings, prepared: &Prepared) -> Vec<ReloadedDirectory> {
-    let forwarding = settings.forward.as_ref().zip(prepared.forwarder.clone());
-    let upstream = settings.upstream.as_ref().zip(prepared.upstream.clone());
-    let forwarding = forwarding.map(|(settings, forwarder)| ReloadedDirectory {
+    let [forwarded, asked] = &prepared.directories;
+    let forwarding = settings.forward.as_ref().zip(prepared.forwarder.clone()).zip(forwarded.clone());
+    let upstream = settings.upstream.as_ref().zip(prepared.upstream.clone()).zip(asked.clone());
+    let forwarding = forwarding.map(|((settings, forwarder), in_force)| ReloadedDirectory {
         option: FORWARDING,
         source: settings.source.clone(),
+        in_force,
         servers: "the servers that reports are forwarded to",
         replace: Box::new(move |directory| forwarder.replace(directory)),
     });
-    let upstream = upstream.map(|(settings, upstream)| ReloadedDirectory {
+    let upstream = upstream.map(|((settings, upstream), in_force)| ReloadedDirectory {
         option: UPSTREAM,
         source: settings.source.clone(),
+        in_force,
         servers: "the servers that are asked for second opinions",
         replace: Box::new(move |directory| upstream.replace(directory)),
     });

@@ -74,6 +74,8 @@ pub(super) struct ReloadedDirectory {
     /// The option that names the directory.
     pub(super) option: &'static str,
     pub(super) source: DirectorySource,
+    /// The servers in use.
+    pub(super) in_force: RemoteDirectory,
     /// What the servers are for, for messages.
     pub(super) servers: &'static str,
     /// Replaces the servers, and returns a line for each change.
@@ -222,9 +224,14 @@ impl SignalWatch {
             Err(error) => errors.push(format!("{error}; {UNCHANGED}")),
         }
         let mut warnings = DirectoryWarnings::default();
-        for (remotes, loaded) in self.remotes.iter().zip(outcome.directories) {
+        for (remotes, loaded) in self.remotes.iter_mut().zip(outcome.directories) {
+            let refusal = loaded.as_ref().ok().and_then(|loaded| loaded.refusal(&remotes.in_force));
+            if let Some(refusal) = refusal {
+                errors.push(format!("{}: {refusal}; {} stay unchanged", remotes.option, remotes.servers));
+                continue;
+            }
             match loaded {
-                Ok(LoadedDirectory { directory, warnings: found }) => {
+                Ok(LoadedDirectory { directory, warnings: found, .. }) => {
                     report.warnings.extend(bounded(warnings.log(found)));
                     report.changes.extend(remotes.put_in_force(directory));
                 }
@@ -256,7 +263,8 @@ impl SignalWatch {
 
 impl ReloadedDirectory {
     /// Uses these servers from now on. Logs and returns a line for each change.
-    fn put_in_force(&self, directory: RemoteDirectory) -> Vec<String> {
+    fn put_in_force(&mut self, directory: RemoteDirectory) -> Vec<String> {
+        self.in_force = directory.clone();
         let changes = (self.replace)(directory);
         changes.iter().for_each(|change| info!(lifecycle = true, "{change}"));
         changes

@@ -23,9 +23,10 @@ const FOR_OTHERS: u32 = 0o006;
 /// The directory or one of its files cannot be used, or no line of the servers file names a server.
 pub(crate) fn load(source: &DirectorySource) -> Result<LoadedDirectory, DirectoryError> {
     let mut warnings = Vec::new();
-    load_with(source, &mut warnings)
-        .map(|directory| LoadedDirectory { directory, warnings: std::mem::take(&mut warnings) })
-        .map_err(|error| DirectoryError { warnings, ..error })
+    match load_with(source, &mut warnings) {
+        Ok(loaded) => Ok(LoadedDirectory { warnings, ..loaded }),
+        Err(error) => Err(DirectoryError { warnings, ..error }),
+    }
 }
 
 /// Returns the files that [`load`] reads, as far as the config file can be read. They need not exist.
@@ -41,7 +42,7 @@ pub(crate) fn files(source: &DirectorySource) -> Vec<PathBuf> {
 fn load_with(
     source: &DirectorySource,
     warnings: &mut Vec<String>,
-) -> Result<RemoteDirectory, DirectoryError> {
+) -> Result<LoadedDirectory, DirectoryError> {
     check_directory(&source.path)?;
     let config = ClientConfig::load(source, warnings)?;
     let path = &config.servers;
@@ -56,7 +57,9 @@ fn load_with(
         _ => DirectoryError::unreadable(path, &error),
     })?;
     let before = warnings.len();
-    let servers = servers::parse(&text.text, &path.display().to_string(), warnings);
+    let shown = path.display().to_string();
+    let servers = servers::parse(&text.text, &shown, warnings);
+    let bad_servers = servers::not_understood(&text.text, &shown);
     if servers.is_empty() {
         let why = warnings.get(before).map(|first| format!("; {first}")).unwrap_or_default();
         return Err(DirectoryError::lasting(vec![format!(
@@ -64,10 +67,11 @@ fn load_with(
             path.display()
         )]));
     }
-    let accounts = load_accounts(&config, warnings)?;
+    let (accounts, bad_accounts) = load_accounts(&config, warnings)?;
     let name = config.accounts.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
     let servers = with_accounts(servers, &accounts, &name, warnings);
-    Ok(RemoteDirectory { servers, timeout: config.timeout })
+    let directory = RemoteDirectory { servers, timeout: config.timeout };
+    Ok(LoadedDirectory { directory, warnings: Vec::new(), bad_servers, bad_accounts })
 }
 
 fn check_directory(path: &Path) -> Result<(), DirectoryError> {
@@ -87,13 +91,14 @@ fn check_directory(path: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-/// Reads the accounts file. Without one all requests are anonymous, which needs a warning only if the config names the
+/// Reads the accounts file, and returns the lines that are not understood besides. Without one all requests are anonymous, which needs a warning only if the config names the
 /// file. A symbolic link shows that there should be a file.
 fn load_accounts(
     config: &ClientConfig,
     warnings: &mut Vec<String>,
-) -> Result<Vec<AccountsEntry>, DirectoryError> {
-    let Some(path) = config.accounts.as_deref() else { return Ok(Vec::new()) };
+) -> Result<(Vec<AccountsEntry>, Vec<String>), DirectoryError> {
+    let nothing = Ok((Vec::new(), Vec::new()));
+    let Some(path) = config.accounts.as_deref() else { return nothing };
     let shown = path.display().to_string();
     let content = match open::read(path) {
         Ok(content) => content,
@@ -105,7 +110,7 @@ fn load_accounts(
                 warnings
                     .push(format!("the accounts file {shown} does not exist: all requests are anonymous"));
             }
-            return Ok(Vec::new());
+            return nothing;
         }
         Err(error) => return Err(DirectoryError::unreadable(path, &error)),
     };
@@ -115,7 +120,7 @@ fn load_accounts(
             "every user of this machine can read or change the keys in {shown}: chmod o= {shown}"
         ));
     }
-    Ok(accounts)
+    Ok((accounts, accounts::not_understood(&content.text, &shown)))
 }
 
 /// Finds the account of each server, by the text of host and port. Warns of accounts that are not used.

@@ -86,4 +86,26 @@ pub(crate) struct LoadedDirectory {
     pub(crate) directory: RemoteDirectory,
     /// Warnings for the operator, one line each.
     pub(crate) warnings: Vec<String>,
+    /// The lines of the servers file that are not understood, one message each.
+    bad_servers: Vec<String>,
+    /// The lines of the accounts file that are not understood, one message each.
+    bad_accounts: Vec<String>,
+}
+
+impl LoadedDirectory {
+    /// Returns why this directory must not replace one in force: a mistake in a line would remove a server with all that
+    /// waits for it, or make its requests anonymous.
+    pub(crate) fn refusal(&self, in_force: &RemoteDirectory) -> Option<String> {
+        if !self.bad_servers.is_empty() {
+            return Some(self.bad_servers.join("; "));
+        }
+        let loses_account = |new: &&RemoteServer| {
+            let is_it = |old: &&RemoteServer| (&old.host, old.port) == (&new.host, new.port);
+            let old = in_force.servers.iter().find(is_it);
+            new.signer.is_anonymous() && old.is_some_and(|old| !old.signer.is_anonymous())
+        };
+        let server = self.directory.servers.iter().find(loses_account)?;
+        let bad = (!self.bad_accounts.is_empty()).then(|| self.bad_accounts.join("; "))?;
+        Some(format!("{bad}; requests to {server} would be anonymous"))
+    }
 }

@@ -5,7 +5,7 @@ use pyzor_wire::request::ANONYMOUS;
 use pyzor_wire::request_writer::Signer;
 
 use crate::address::{BAD_PORT, ServerAddress, parse_host};
-use crate::lines::significant;
+use crate::lines::{SignificantLine, significant};
 use crate::loggable::quoted;
 use crate::servers::without_comment;
 
@@ -58,6 +58,19 @@ pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<Account
         }
     }
     entries
+}
+
+/// Returns the lines of an accounts file that are not understood, one message each, which calls the file `name`.
+pub fn not_understood(file: &[u8], name: &str) -> Vec<String> {
+    let message = |line: SignificantLine<'_>| {
+        let why = match line.text.map(without_comment) {
+            None => "it is not UTF-8",
+            Some("") => return None,
+            Some(text) => parse_line(text).err()?,
+        };
+        Some(format!("{name}:{}: not an account: {why}", line.number))
+    };
+    significant(file).filter_map(message).collect()
 }
 
 struct Account<'a> {
@@ -157,6 +170,8 @@ mod tests {
             assert_eq!((entries.len(), warnings.len()), (0, 1), "{line}: {warnings:?}");
             assert!(warnings[0].starts_with("accounts:1: not an account, skipped: "), "{warnings:?}");
             assert!(!warnings[0].contains("s3cret"), "{warnings:?}");
+            let bad = not_understood(line.replace("KEY", "s3cret-key").as_bytes(), "accounts");
+            assert_eq!(bad, [warnings[0].replace(", skipped", "")]);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The servers file of a client: one server per line, `host:port`.
 
 use crate::address::ServerAddress;
-use crate::lines::significant;
+use crate::lines::{SignificantLine, significant};
 
 /// One server of a servers file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,11 +18,7 @@ pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<Servers
     let mut entries: Vec<ServersEntry> = Vec::new();
     for line in significant(file) {
         let mut warn = |text: String| warnings.push(format!("{name}:{}: {text}", line.number));
-        let parsed = line.text.ok_or("it is not UTF-8").map(without_comment).and_then(|text| match text {
-            "" => Ok(None),
-            text => ServerAddress::parse(text).map(Some),
-        });
-        let address = match parsed {
+        let address = match parse_line(&line) {
             Ok(Some(address)) => address,
             Ok(None) => continue,
             Err(why) => {
@@ -38,6 +34,23 @@ pub fn parse(file: &[u8], name: &str, warnings: &mut Vec<String>) -> Vec<Servers
         }
     }
     entries
+}
+
+/// Returns the lines of a servers file that are not understood, one message each, which calls the file `name`.
+pub fn not_understood(file: &[u8], name: &str) -> Vec<String> {
+    let message = |line: SignificantLine<'_>| {
+        let why = parse_line(&line).err()?;
+        Some(format!("{name}:{}: not a server: {why}", line.number))
+    };
+    significant(file).filter_map(message).collect()
+}
+
+/// Returns the address in a line; none if there is only a comment.
+fn parse_line(line: &SignificantLine<'_>) -> Result<Option<ServerAddress>, &'static str> {
+    match line.text.map(without_comment).ok_or("it is not UTF-8")? {
+        "" => Ok(None),
+        text => ServerAddress::parse(text).map(Some),
+    }
 }
 
 /// Returns a line without a comment and the blanks at its ends.
@@ -64,5 +77,7 @@ mod tests {
         assert_eq!(lines, ["servers:7", "servers:8", "servers:9", "servers:10", "servers:11"]);
         assert_eq!(warnings[1], "servers:8: the same server as on line 4, skipped");
         assert_eq!(warnings[2], "servers:9: not a server, skipped: it is not UTF-8");
+        let bad = not_understood(file, "servers");
+        assert_eq!((bad.len(), bad[1].as_str()), (4, "servers:9: not a server: it is not UTF-8"));
     }
 }

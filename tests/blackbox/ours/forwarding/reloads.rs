@@ -42,7 +42,8 @@ fn unusable_directory_changes_nothing() {
     let remote = Remote::accepting();
     let home = Home::open().config("ForwardDelay = 0\n").forwarding_to(&[remote.name()]);
     let server = home.start();
-    for content in ["", "# nothing\n", "bad line:x\n"] {
+    let mistyped = format!("{}\nother.example:2444l\n", remote.name());
+    for content in ["", "# nothing\n", "bad line:x\n", &mistyped] {
         let before = home.log().len();
         reload(&server, &home, Signal::SIGUSR1, &[content.to_owned()]);
         eventually("a line that names the file", || {
@@ -52,6 +53,47 @@ fn unusable_directory_changes_nothing() {
     report(server.port(), 0..5);
     home.forwarding_settled(&remote.name(), 5);
     assert_eq!(remote.counts("report"), (0..5).map(|number| (digest(number), 1)).collect());
+}
+
+/// A line with a mistake would make requests anonymous.
+#[test]
+fn account_is_not_lost_by_a_line_that_is_not_understood() {
+    let remote = Remote::accepting();
+    let (name, bob) = (remote.name(), Account::new("bob"));
+    let home = Home::open().config("ForwardDelay = 0\n").forwarding_to(&[&name]).forwarding_as(&name, &bob);
+    let server = home.start();
+    home.remotes_file("accounts", &bob.client_line(&name).replace(',', ";"));
+    server.signal(Signal::SIGUSR1);
+    let line =
+        format!("requests to {name} would be anonymous; the servers that reports are forwarded to stay");
+    eventually("the refusal", || home.log().contains(&line).then_some(()));
+    assert!(home.log().contains("accounts:1: not an account: "), "{}", home.log());
+    report(server.port(), 0..5);
+    home.forwarding_settled(&name, 5);
+    remote.requests().iter().for_each(|request| request.expect_signed(&bob));
+    assert!(!home.everything_said().contains(bob.key()));
+}
+
+/// A line that was removed or changed by mistake is often restored soon.
+#[test]
+fn server_that_is_removed_in_an_outage_and_added_again_gets_everything() {
+    let mut remote = Remote::closed_at("127.0.0.1", free_port(), accept);
+    let other = Remote::accepting();
+    let names = [remote.name(), other.name()];
+    let home = Home::open().config("ForwardDelay = 0\n").forwarding_to(&names);
+    let server = home.start();
+    report(server.port(), 0..1);
+    home.forwarding_with(&names[0], "an outage", |it| it.state() == "unavailable");
+    report(server.port(), 1..50);
+    reload(&server, &home, Signal::SIGUSR1, &names[1..]);
+    eventually("the removal", || home.find_forwarding(&names[0]).is_none().then_some(()));
+    reload(&server, &home, Signal::SIGUSR1, &names);
+    let again =
+        format!("Forwarding to {} (anonymous) begins again, with 49 digests that are queued", names[0]);
+    eventually("the queue", || home.log().contains(&again).then_some(()));
+    remote.open();
+    let back = home.forwarding_settled(&names[0], 50);
+    assert_eq!((back.count("accepted"), back.count("dropped")), (49, 0), "{back:?}");
 }
 
 /// A wrong key or a missing accounts file is often corrected while nothing can be sent.
