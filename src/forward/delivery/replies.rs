@@ -45,11 +45,10 @@ impl Delivery {
         // Others are silent from their deadline on, and their time is over only when that was noticed.
         let waits_for_end = !self.in_flight.iter().any(|flight| flight.thread == thread);
         let is_late = retries > 0 && waits_for_end && now >= flight.deadline(timeout);
-        if reply.code != FAILURE || !self.will_repeat(thread) {
-            if let Some(flight) = self.take(thread) {
-                let refused = self.tally.answered(&flight, reply.code, now);
-                self.events.extend(refused.map(|code| Event::Refused(code, Arc::clone(&flight.signer))));
-            }
+        let is_final = reply.code != FAILURE || !self.will_repeat(thread);
+        if let Some(flight) = is_final.then(|| self.take(thread)).flatten() {
+            let refused = self.tally.answered(&flight, reply.code, now);
+            self.events.extend(refused.map(|code| Event::Refused(code, Arc::clone(&flight.signer))));
         }
         match is_late {
             true => self.replied_late(),
