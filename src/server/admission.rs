@@ -9,10 +9,11 @@ use std::time::Instant;
 use tracing::warn;
 
 use super::Server;
+use super::finished::LookedUpDigest;
 use super::forward_ids::IdStatus;
 use super::forwarding::{ForwardMark, ForwardedRequest, Forwarding};
 use super::replay::{ReplayGuard, ReplayMark, ReplayStatus};
-use super::work::{self, EngineWork, LookedUpDigest};
+use super::work::{self, EngineWork};
 use crate::handler::{Decision, NextStep};
 use crate::limits::{Admission, AdmittedSource, Gate, RateLimit};
 use crate::logging::allowance::Allowance;

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
+use super::finished::{CountedDigests, FinishedRequest};
 use super::forward_ids::{Arrival, ForwardIds, IdStatus, WaitingCopy};
-use super::work::{CountedDigests, FinishedRequest};
 use crate::forward::{DIGESTS_PER_REQUEST, ForwardBuffer, ForwardFrom, ForwardSink, ForwardUnit};
 use crate::logging::allowance::{Allowance, withheld_note};
 use crate::record::TallyKind;

@@ -8,6 +8,7 @@
 mod admission;
 mod dispatch;
 mod drain;
+mod finished;
 mod forward_ids;
 mod forwarding;
 #[cfg(any(test, feature = "fuzzing"))]

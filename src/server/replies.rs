@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Server;
+use super::finished::FinishedRequest;
 use super::sender::ReplyOutbox;
-use super::work::{EngineWork, FinishedRequest};
+use super::work::EngineWork;
 use crate::logging::UsageLog;
 use crate::stats::ServerStats;
 use crate::storage::Batch;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tracing::error;
 
 use super::Server;
-use super::work::{FinishedRequest, LookedUpDigest, UsageFields};
+use super::finished::{FinishedRequest, LookedUpDigest, UsageFields};
 use crate::stats::{DeclineCause, ServerStats};
 use crate::upstream::{Consultation, Desk, QuestionSink, UpstreamNews, UpstreamParts, UpstreamReceiver};
 use pyzor_udp::ReplyTo;

@@ -11,7 +11,8 @@ use std::time::Instant;
 
 pub(crate) use self::forwarded::target as forwarded;
 use self::verdict::{ModelVerdict, model_verdict, signature};
-use super::work::{EngineWork, LookedUpDigest, UsageFields};
+use super::finished::{LookedUpDigest, UsageFields};
+use super::work::EngineWork;
 use crate::access::Authorizer;
 use crate::access::fuzzing::{ACCOUNTS, authorizers};
 use crate::fuzz_models::{FuzzInput, ModelMessage, any_record, check_reply};
