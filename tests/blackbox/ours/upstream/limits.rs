@@ -52,8 +52,9 @@ fn declined_check_is_asked_for_later() {
     assert_eq!(remote.counts("check")[&digest], 1);
 }
 
-/// Sends checks of so many digests in portions that fit the server's socket. Returns the replies that have come.
-fn flood(port: u16, digests: u32) -> Vec<Reply> {
+/// Sends checks of so many digests in portions that fit the server's socket. Returns the client and the replies that have
+/// come; the last ones may be on their way.
+fn flood(port: u16, digests: u32) -> (Caller, Vec<Reply>) {
     let mut caller = Caller::to(port);
     let checks = Caller::to(port);
     let mut replies = Vec::new();
@@ -64,7 +65,7 @@ fn flood(port: u16, digests: u32) -> Vec<Reply> {
             replies.push(reply);
         }
     }
-    replies
+    (checks, replies)
 }
 
 #[test]
@@ -72,14 +73,20 @@ fn questions_under_way_are_bounded() {
     let remote = Remote::silent();
     let home = asking(&remote, &format!("{PATIENT}UpstreamRate = 1000000\n"));
     let server = home.start();
-    let replies = flood(server.port(), 1500);
-    let opinions = home.opinions();
-    assert_eq!(opinions.missed(), 1500, "{opinions:?}");
+    let (checks, mut replies) = flood(server.port(), 1500);
+    let opinions = home.opinions_with("all checks", |it| it.missed() == 1500);
+    if opinions.count("unanswered") > 0 {
+        // A machine that needs more than the timeout for this has nothing to show.
+        return;
+    }
     let (asked, busy) = (opinions.count("asked"), opinions.declined("busy"));
     assert_eq!((asked + busy, opinions.count("joined")), (1500, 0), "{opinions:?}");
     assert!(asked <= 1024, "{opinions:?}");
     assert!(remote.received() as u64 <= asked);
-    // Declined checks are answered at once; no answer to a question can have come yet.
+    // Declined checks are answered at once; no answer to a question has come yet.
+    while (replies.len() as u64) < busy {
+        replies.push(checks.receive(PATIENCE).expect("no reply"));
+    }
     assert_eq!(replies.len() as u64, busy);
     assert!(replies.iter().all(|reply| reply.counts() == (0, 0)));
     let answered: BTreeSet<u32> = replies.iter().map(number_of).collect();
@@ -105,7 +112,7 @@ fn flood_of_random_digests_neither_exceeds_the_rate_nor_displaces_what_was_found
         assert_eq!(server.request("check", &[digest]).counts(), (7, 2));
     }
     let start = Instant::now();
-    let replies = flood(server.port(), 3000);
+    let (_, replies) = flood(server.port(), 3000);
     assert!(replies.iter().all(|reply| reply.counts() == (0, 0)));
     let opinions = home.opinions_with("all checks", |it| it.missed() == 3020);
     let most = 20 + 50 * (2 + start.elapsed().as_secs());
@@ -135,11 +142,13 @@ fn waiting_checks_are_bounded() {
             declined += 1;
         }
     }
-    let opinions = home.opinions();
-    assert_eq!(opinions.missed(), 10_000, "{opinions:?}");
+    let opinions = home.opinions_with("all checks", |it| it.missed() == 10_000);
     // A machine that needs more than the timeout for this has less to show.
     if opinions.count("unanswered") == 0 {
-        assert_eq!((opinions.declined("busy"), declined), (10_000 - 8192, 10_000 - 8192));
+        assert_eq!(opinions.declined("busy"), 10_000 - 8192);
+        for _ in declined..10_000 - 8192 {
+            assert_eq!(checks.receive(PATIENCE).expect("no reply").counts(), (0, 0));
+        }
         assert_eq!(remote.received(), 50);
     }
     assert!(server.stop().success());

@@ -19,6 +19,7 @@ mod reloads;
 mod root;
 mod several;
 mod stops;
+mod storms;
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
