@@ -36,6 +36,8 @@ pub(super) struct Channel {
     pub(super) name: String,
     /// Wakes the task when a request was queued.
     pub(super) wake: Notify,
+    /// Asks the task to look the name up again.
+    pub(super) renewal: Notify,
     pub(super) phase: watch::Sender<Phase>,
     /// Locked by the server loop, so that nothing is sent or written under this lock.
     queue: Mutex<UnitQueue>,
@@ -62,6 +64,7 @@ impl Channel {
             host: server.host,
             port: server.port,
             wake: Notify::new(),
+            renewal: Notify::new(),
             phase: watch::Sender::new(Phase::Serving),
             queue: Mutex::new(UnitQueue::new(settings.queue)),
             delivery: Mutex::new(Delivery::new(delivery, Instant::now())),

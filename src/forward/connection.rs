@@ -35,6 +35,11 @@ impl Connection {
         self.socket.as_ref()?.address()
     }
 
+    /// Whether the address that the socket is connected to is one of the addresses of the server.
+    pub(super) fn is_listed(&self) -> bool {
+        self.address().is_some_and(|address| self.addresses.contains(address))
+    }
+
     /// Whether there is a socket.
     pub(super) fn is_open(&self) -> bool {
         self.socket.is_some()

@@ -69,7 +69,8 @@ impl Forwarder {
     }
 
     /// Replaces the servers. A server with the same host and port keeps its queue and its state, also with another account;
-    /// one that is removed is sent what waits for it for a while, and is the same one if it is added again meanwhile.
+    /// one that is removed is sent what waits for it for a while, and is the same one if it is added again meanwhile. All names
+    /// are looked up again.
     /// Returns a line for each change.
     pub(crate) fn replace(&self, directory: RemoteDirectory) -> Vec<String> {
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,6 +83,7 @@ impl Forwarder {
                 if let Some(index) = old.iter().position(|channel| channel.is_for(&server)) {
                     let channel = old.remove(index);
                     channel.delivery().set_timeout(timeout);
+                    channel.renewal.notify_one();
                     lines.extend(channel.set_account(server.signer));
                     channels.push(channel);
                     continue;

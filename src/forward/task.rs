@@ -35,6 +35,8 @@ pub(super) struct ServerTask {
     look_up: LookUp,
     /// Whether no look-up of the name has ended yet.
     is_new: bool,
+    /// Whether an address in use that the name does not have any more is left, although it may reply.
+    is_renewal: bool,
     lines: ServerLines,
 }
 
@@ -49,6 +51,7 @@ impl ServerTask {
             connection: Connection::default(),
             look_up: LookUp::default(),
             is_new: true,
+            is_renewal: false,
             lines,
         }
     }
@@ -78,6 +81,10 @@ impl ServerTask {
                 () = self.connection.arrival() => {}
                 answer = self.look_up.result() => self.take_addresses(answer),
                 () = self.channel.wake.notified() => {}
+                () = self.channel.renewal.notified() => {
+                    self.is_renewal = true;
+                    self.look_up();
+                }
                 Ok(()) = self.phase.changed() => self.begin_phase(),
                 () = wait_until(wake_up) => {}
             }
@@ -163,6 +170,7 @@ impl ServerTask {
     fn take_addresses(&mut self, answer: LookUpResult) {
         let now = Instant::now();
         let is_first = std::mem::take(&mut self.is_new);
+        let is_renewal = std::mem::take(&mut self.is_renewal);
         let Addresses { usable, own } = match answer {
             Ok(addresses) => addresses,
             // Known addresses stay in use.
@@ -180,7 +188,8 @@ impl ServerTask {
         let is_changed = self.connection.set_addresses(usable);
         let mut delivery = self.channel.delivery();
         delivery.resolved(self.connection.len(), is_changed, now);
-        if !self.connection.is_open() && delivery.state() != ForwardState::Unavailable {
+        let must_connect = !self.connection.is_open() || is_renewal && !self.connection.is_listed();
+        if must_connect && delivery.state() != ForwardState::Unavailable {
             let mut outcome = Ok(());
             for _ in 0..self.connection.len() {
                 outcome = self.connection.connect_to_next();

@@ -25,6 +25,11 @@ impl AddressList {
         is_changed
     }
 
+    /// Whether the address is one of them.
+    pub(crate) fn contains(&self, address: SocketAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
     /// The number of addresses.
     pub(crate) fn len(&self) -> usize {
         self.addresses.len()

@@ -144,6 +144,14 @@ impl Values<'_> {
             _ => {}
         }
         let text = &value.text;
+        let path = source.path.join(expand(text, source.home.as_deref()));
+        if may_hold_key(text) && !text.contains('\0') && !path.exists() {
+            // Messages about the file would contain its name.
+            problem(
+                "no such file, and the value may hold a key: write the name of the file here, and keys into it",
+            );
+            return path;
+        }
         if text.match_indices(['#', ';']).any(|(at, _)| text[..at].ends_with(char::is_whitespace)) {
             self.warnings.push(format!(
                 "{}: {key}: the file name {} includes a comment: put the comment on a line of its own",
@@ -151,7 +159,7 @@ impl Values<'_> {
                 quoted(text)
             ));
         }
-        source.path.join(expand(text, source.home.as_deref()))
+        path
     }
 
     fn timeout(&mut self) -> Duration {
@@ -238,8 +246,15 @@ mod tests {
     #[test]
     fn messages_contain_no_key() {
         const KEY: &str = "227bfb58efaba7c582d9dcb66ab2063d38df2923";
-        for line in ["Timeout = KEY", "Timeout = %(KEY)s", "ServersFile = %(x,KEY)s", "AccountsFile = a #KEY"]
-        {
+        for line in [
+            "Timeout = KEY",
+            "Timeout = %(KEY)s",
+            "ServersFile = %(x,KEY)s",
+            "AccountsFile = a #KEY",
+            "ServersFile = KEY",
+            "AccountsFile = host : port : user : ,KEY",
+            "AccountsFile = /d/accounts:KEY/x",
+        ] {
             let text = format!("[client]\n{}\n", line.replace("KEY", KEY));
             let (config, mut texts) = parse(&text);
             texts.extend(config.err().into_iter().flatten());

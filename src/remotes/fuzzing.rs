@@ -102,7 +102,9 @@ fn model_address(line: &str) -> Option<ServerAddress> {
 fn model_host_port(host: &str, port: &str) -> Option<ServerAddress> {
     let is_plain = (2..=60).contains(&host.len())
         && host.chars().all(|character| character.is_ascii_alphanumeric())
-        && host.ends_with(|character: char| character.is_ascii_alphabetic());
+        && host.ends_with(|character: char| character.is_ascii_alphabetic())
+        // That is taken for a key.
+        && !(host.len() >= 40 && host.chars().all(|character| character.is_ascii_hexdigit()));
     let is_number = !port.is_empty() && port.chars().all(|digit| digit.is_ascii_digit());
     let port = is_number.then(|| port.parse().ok()).flatten().filter(|port| *port > 0)?;
     is_plain.then(|| ServerAddress { host: host.to_owned(), port })

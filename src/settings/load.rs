@@ -10,6 +10,7 @@ use super::table::{self, OPTIONS};
 use super::{Environment, SECTION, ServerInvocation, SettingsError};
 use crate::os::open;
 use pyzor_home::ini::IniDocument;
+use pyzor_home::loggable::loggable_name;
 use pyzor_home::problem::ConfigProblem;
 
 /// The name, in messages, of the source of a value that was not given.
@@ -262,5 +263,6 @@ fn unknown(place: &str, name: &str) -> String {
         .min()
         .filter(|(distance, key)| *distance <= 2.max(key.len() / 4));
     let hint = near.map(|(_, key)| format!("; did you mean {key}?")).unwrap_or_default();
-    format!("{place}: unknown option {}, ignored{hint}", name.escape_debug())
+    let name = name.escape_debug().to_string();
+    format!("{place}: unknown option {}, ignored{hint}", loggable_name(&name))
 }

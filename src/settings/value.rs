@@ -9,6 +9,7 @@ use super::table::OPTIONS;
 use super::{MetricsAddress, Settings};
 use crate::forward::ForwardFrom;
 use crate::limits::{Networks, NetworksError};
+use pyzor_home::loggable::quoted;
 use pyzor_wire::forward_id::{ForwardOrigin, InvalidOrigin};
 
 /// The advice for a file name that includes a comment.
@@ -134,7 +135,7 @@ impl SettingsLoader<'_> {
             return Ok(None);
         }
         let address = text.parse().map_err(|error: MetricsAddressError| match has_comment(text) {
-            true => format!("'{}' {COMMENT_ADVICE}", text.escape_debug()),
+            true => format!("{} {COMMENT_ADVICE}", quoted(text)),
             false => error.to_string(),
         })?;
         if matches!(address, MetricsAddress::Unix(_)) {
@@ -145,9 +146,9 @@ impl SettingsLoader<'_> {
 
     fn warn_of_comment(&mut self, option: &ServerOption, given: &GivenValue) {
         if given.in_file && has_comment(&given.text) {
-            let text = given.text.escape_debug();
+            let text = quoted(&given.text);
             self.warnings
-                .push(format!("{}: {}: the file name '{text}' {COMMENT_ADVICE}", given.place, option.key));
+                .push(format!("{}: {}: the file name {text} {COMMENT_ADVICE}", given.place, option.key));
         }
     }
 
@@ -155,10 +156,10 @@ impl SettingsLoader<'_> {
         let text = given.text.to_ascii_lowercase();
         if !matches!(text.as_str(), "true" | "false" | "" | "0" | "no" | "off") {
             self.warnings.push(format!(
-                "{}: {}: '{}' means False, because only 'True', in any case, means True: write True or False",
+                "{}: {}: {} means False, because only 'True', in any case, means True: write True or False",
                 given.place,
                 option.key,
-                given.text.escape_debug()
+                quoted(&given.text)
             ));
         }
     }
@@ -171,14 +172,16 @@ fn is_true(text: &str) -> bool {
 fn strict_truth(text: &str) -> Result<bool, String> {
     match is_true(text) || text.eq_ignore_ascii_case("false") {
         true => Ok(is_true(text)),
-        false => Err(format!("'{}' is neither True nor False", text.escape_debug())),
+        false => Err(format!("{} is neither True nor False", quoted(text))),
     }
 }
 
 fn one_of(words: &[&'static str], text: &str) -> Result<&'static str, String> {
-    words.iter().find(|word| **word == text).copied().ok_or_else(|| {
-        format!("unknown value '{}': expected one of {}", text.escape_debug(), words.join(", "))
-    })
+    words
+        .iter()
+        .find(|word| **word == text)
+        .copied()
+        .ok_or_else(|| format!("unknown value {}: expected one of {}", quoted(text), words.join(", ")))
 }
 
 fn some_of(words: &[&'static str], text: &str) -> Result<Vec<&'static str>, String> {
@@ -193,7 +196,7 @@ fn origin(text: &str) -> Result<Option<ForwardOrigin>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|error: InvalidOrigin| format!("'{}': {error}", text.escape_debug()))
+    text.parse().map(Some).map_err(|error: InvalidOrigin| format!("{}: {error}", quoted(text)))
 }
 
 fn check_path(text: &str) -> Result<(), String> {
@@ -225,7 +228,7 @@ fn not_a_number(text: &str) -> String {
         }
         _ => String::new(),
     };
-    format!("'{}' is not a whole number{hint}", text.escape_debug())
+    format!("{} is not a whole number{hint}", quoted(text))
 }
 
 /// Whether a part of the value looks like a comment after it.

@@ -49,7 +49,17 @@ pub fn not_understood(file: &[u8], name: &str) -> Vec<String> {
 fn parse_line(line: &SignificantLine<'_>) -> Result<Option<ServerAddress>, &'static str> {
     match line.text.map(without_comment).ok_or("it is not UTF-8")? {
         "" => Ok(None),
-        text => ServerAddress::parse(text).map(Some),
+        text => {
+            let address = ServerAddress::parse(text)?;
+            // A host of this name would be in every message.
+            let is_key =
+                address.host.len() >= 40 && address.host.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if is_key {
+                Err("it looks like a key, which belongs into the accounts file")
+            } else {
+                Ok(Some(address))
+            }
+        }
     }
 }
 
@@ -65,6 +75,18 @@ pub(crate) fn without_comment(line: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn key_is_not_a_server() {
+        const KEY: &str = "227bfb58efaba7c582d9dcb66ab2063d38df2923";
+        for line in [KEY.to_owned(), format!("{KEY}:24441"), KEY.to_uppercase(), format!("a:1\n,{KEY}")] {
+            let mut warnings = Vec::new();
+            let entries = parse(line.as_bytes(), "servers", &mut warnings);
+            assert_eq!((entries.len(), warnings.len()), (line.matches("a:1").count(), 1), "{warnings:?}");
+            assert!(!warnings[0].to_lowercase().contains(KEY), "{warnings:?}");
+        }
+        assert!(parse(format!("{KEY}.example:1").as_bytes(), "servers", &mut Vec::new()).len() == 1);
+    }
 
     #[test]
     fn servers_are_read_in_order_and_every_bad_line_is_reported() {

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use nix::sys::signal::Signal;
+
 use crate::harness::{Home, Remote, Server, accept, digest, eventually, free_port};
 use crate::ours::forwarding::report;
 use crate::ours::mounts::Etc;
@@ -69,6 +71,34 @@ fn new_address_of_a_name_is_used_when_the_old_one_is_silent() {
     assert!(moved.count("silent") <= 25, "{moved:?}");
     report(home.port(), 30..40);
     assert_eq!(home.forwarding_settled(&scene.name, 40).count("accepted"), moved.count("accepted") + 10);
+}
+
+/// The old address goes on replying, as that of a server that is about to be switched off.
+#[test]
+fn new_address_of_a_name_is_used_after_a_reload() {
+    let port = free_port();
+    let [old, new] = ["127.0.0.2", "127.0.0.3"].map(|address| Remote::start_at(address, port, accept));
+    let scene = Scene::new(port, "127.0.0.2");
+    let (home, server) = (&scene.home, scene.start());
+    report(home.port(), 0..5);
+    home.forwarding_settled(&scene.name, 5);
+    scene.hosts("127.0.0.2 127.0.0.3");
+    let address = |text: &str| {
+        let expected = format!("{text}:{port}");
+        home.forwarding_with(&scene.name, text, |it| it.text("address") == expected);
+    };
+    for hosts in ["127.0.0.2 127.0.0.3", "127.0.0.3"] {
+        scene.hosts(hosts);
+        let before = home.log().matches("have been reloaded").count();
+        server.signal(Signal::SIGUSR1);
+        eventually("the reload", || {
+            (home.log().matches("have been reloaded").count() > before).then_some(())
+        });
+        address(hosts.split(' ').next().unwrap());
+    }
+    report(home.port(), 5..10);
+    assert_eq!(home.forwarding_settled(&scene.name, 10).count("accepted"), 10);
+    assert_eq!((old.received(), new.received()), (5, 5));
 }
 
 #[test]
