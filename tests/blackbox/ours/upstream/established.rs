@@ -1,6 +1,6 @@
 //! The established server as the other one, and its client.
 
-use crate::harness::{Account, Client, DIGEST, Home, Server, digest, interop};
+use crate::harness::{Account, Client, DIGEST, Home, Remote, Server, digest, interop};
 use crate::ours::upstream::PATIENT;
 
 fn name(server: &Server) -> String {
@@ -69,6 +69,22 @@ fn established_client_finds_what_other_servers_know() {
             assert_eq!((got.status.code(), got.stderr.is_empty()), (expected.status.code(), true), "{got:?}");
         }
     }
+}
+
+/// Its timeout is 5 s, which a silent server must not use up.
+#[test]
+fn established_client_gets_the_plain_miss_while_another_server_is_silent() {
+    let silent = Remote::silent();
+    let server = Home::open().config("UpstreamTimeout = 1\n").asking(&[silent.name()]).start();
+    let without = Home::open().start();
+    let expected = Client::new(&without).run("check", &[DIGEST]);
+    let got = Client::new(&server).run("check", &[DIGEST]);
+    let clean = |text: &[u8], server: &Server| {
+        String::from_utf8_lossy(text).replace(&server.port().to_string(), "PORT")
+    };
+    assert_eq!(clean(&got.stdout, &server), clean(&expected.stdout, &without));
+    assert_eq!((got.status.code(), got.stderr.is_empty()), (expected.status.code(), true), "{got:?}");
+    assert_eq!(silent.counts("check"), [(DIGEST.to_owned(), 1)].into());
 }
 
 #[test]

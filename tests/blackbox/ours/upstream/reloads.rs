@@ -144,7 +144,7 @@ fn broken_directory_leaves_the_old_servers() {
     let home = asking(&remote, PATIENT);
     let server = home.start();
     let mut number = 0;
-    for content in ["", "# nothing\n", "bad line:x\n"] {
+    for content in ["", "# nothing\n", "bad line:x\n", "bad line:x\n127.0.0.1:9\n"] {
         for way in WAYS {
             let before = home.log().len();
             home.upstream_file("servers", content);
