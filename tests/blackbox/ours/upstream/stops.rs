@@ -2,7 +2,8 @@
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Account, Caller, DIGEST, Home, PATIENCE, Remote, digest};
+use crate::harness::{Account, Caller, DIGEST, Home, PATIENCE, Redis, Remote, digest};
+use crate::ours::shared_port;
 use crate::ours::upstream::{PATIENT, asking, expect_before_timeout, found, number_of, send_checks};
 
 #[test]
@@ -68,4 +69,33 @@ fn server_stops_while_another_is_unavailable() {
     assert_eq!(server.request("check", &[DIGEST]).counts(), (0, 0));
     home.opinions_while(&remote.name(), "unavailable");
     assert!(server.stop().success());
+}
+
+/// Two processes share the port, and each has its own questions.
+#[test]
+fn stop_of_one_process_leaves_the_checks_of_the_other_waiting() {
+    let (redis, remote) = (Redis::start(), Remote::holding(7, 2));
+    let settings =
+        format!("{PATIENT}ReusePort = True\nEngine = redis\nDigestDB = 127.0.0.1,{},,0\n", redis.port());
+    let home = Home::open().config(&settings).asking(&[remote.name()]);
+    let [mut stopping, staying] = ["one", "two"].map(|name| shared_port::start(&home, name));
+    let clients = shared_port::clients(&home);
+    shared_port::ping(&clients, 2000, "before the stop");
+    for client in &clients {
+        client.send("check", &[DIGEST], 3000);
+    }
+    // One question of each process.
+    remote.receives(2);
+    shared_port::ping(&clients, 2001, "while checks wait");
+    stopping.process().signal(Signal::SIGTERM);
+    assert!(stopping.ended().success());
+    remote.release();
+    let replies: Vec<_> =
+        clients.iter().map(|client| client.receive(PATIENCE).expect("no reply").counts()).collect();
+    let missed = replies.iter().filter(|counts| **counts == (0, 0)).count();
+    let found = replies.iter().filter(|counts| **counts == (7, 2)).count();
+    assert!(missed > 0 && found > 0 && missed + found == clients.len(), "{replies:?}");
+    staying.process().stop();
+    let lines = |name: &str| home.read(&format!("{name}.usage")).matches(",check,").count();
+    assert_eq!([lines("one"), lines("two")], [missed, found]);
 }
