@@ -103,7 +103,7 @@ pub(crate) struct UpstreamServerCounts {
     pub(crate) answered: u64,
     /// Questions refused in time, by the code of the reply; 0 for codes that no server of Pyzor has.
     pub(crate) refused: BTreeMap<u16, u64>,
-    /// Questions without a reply in time.
+    /// Questions without a reply in time, also because of an error of the network.
     pub(crate) silent: u64,
     /// Replies that belong to no question under way: late, repeated or forged.
     pub(crate) unmatched: u64,
