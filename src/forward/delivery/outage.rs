@@ -63,10 +63,11 @@ impl Delivery {
     pub(super) fn answered(&mut self, now: Instant) {
         self.silent_in_row = 0;
         self.strays = Strays::default();
-        self.heard(now);
-        if self.state != ForwardState::Unavailable {
-            self.end_outage(now);
+        if self.state == ForwardState::Unavailable {
+            self.trial.forgive();
         }
+        self.heard(now);
+        self.end_outage(now);
     }
 
     /// The server has replied in time to a request or a ping.

@@ -12,14 +12,22 @@ pub(super) const STEADY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct TrialPause {
     pause: Duration,
+    /// The pause before the outage.
+    earlier: Duration,
     not_before: Option<Instant>,
 }
 
 impl TrialPause {
     /// The server becomes unavailable. `is_first`: after it has replied for a while, or was never tried.
     pub(super) fn begin(&mut self, is_first: bool, now: Instant) {
+        self.earlier = self.pause;
         self.pause = if is_first { Duration::ZERO } else { (self.pause * 2).clamp(FIRST, LONGEST) };
         self.not_before = Some(now + self.pause);
+    }
+
+    /// The server has replied to a request that was under way: requests may be sent, and the outage does not count.
+    pub(super) fn forgive(&mut self) {
+        (self.pause, self.not_before) = (self.earlier, None);
     }
 
     /// Whether a request may be sent on trial.

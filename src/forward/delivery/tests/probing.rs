@@ -76,6 +76,22 @@ fn server_that_replies_to_requests_too_late_gets_a_window_and_trials() {
     assert_eq!(bench.counts().2, 0);
 }
 
+/// Errors that a router reports although the server replies.
+#[test]
+fn errors_between_replies_delay_nothing() {
+    let mut bench = Bench::with_units(0, 100);
+    bench.exchange(200);
+    for _ in 0..100 {
+        for request in bench.send() {
+            bench.fail();
+            bench.reply(&request, 200);
+            assert_ne!(bench.delivery.state(), ForwardState::Unavailable);
+        }
+        bench.after(Duration::from_millis(10));
+    }
+    assert_eq!(bench.counts(), (100, 0, 1000, 0));
+}
+
 #[test]
 fn replies_that_name_no_request_under_way_are_no_sign_of_life() {
     for reply in ["Code: 200\nThread: 1\n\n", "Code: 200\n\n", "Code: 200\nThread: 1024\n\n"] {
