@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pyzor_home::loggable::loggable_name;
 use tracing::{error, info, warn};
 
 use super::delivery::Event;
 use crate::logging::allowance::Allowance;
+use crate::remotes::OutageLines;
 
 /// Writes the log lines about one server, of which the frequent ones once a minute.
 #[derive(Debug)]
@@ -66,13 +67,9 @@ impl ServerLines {
 
     /// Reports an outage, unless another one was reported in the last minute: then later, if it lasts.
     pub(super) fn outage(&mut self, now: Instant) {
-        if let Some((reason, withheld)) = self.outages.due(now) {
-            let more = match withheld {
-                0 => String::new(),
-                number => format!(" (and {number} more times since the last such line)"),
-            };
+        if let Some(reason) = self.outages.due(now) {
             warn!(
-                "Forwarding: {} is unavailable: {reason}; digests are queued until it replies{more}",
+                "Forwarding: {} is unavailable: {reason}; digests are queued until it replies",
                 self.server
             );
         }
@@ -117,43 +114,6 @@ impl ServerLines {
     }
 }
 
-/// Chooses the outages that are reported: one a minute, with its beginning and its end.
-#[derive(Debug, Default)]
-struct OutageLines {
-    /// The time of the last outage that was reported.
-    reported: Option<Instant>,
-    /// The reason of an outage that goes on and was not reported yet.
-    unreported: Option<String>,
-    /// The number of outages that ended before they were reported, since the last one that was.
-    withheld: u64,
-}
-
-impl OutageLines {
-    const PERIOD: Duration = Duration::from_secs(60);
-
-    fn begin(&mut self, reason: String) {
-        self.unreported = Some(reason);
-    }
-
-    /// An outage is over. Returns whether its end is reported, because its beginning was.
-    fn end(&mut self) -> bool {
-        let is_reported = self.unreported.take().is_none();
-        self.withheld += u64::from(!is_reported);
-        is_reported
-    }
-
-    /// Returns the reason of an outage that is to be reported now, and the number of those that were not reported since
-    /// the last line.
-    fn due(&mut self, now: Instant) -> Option<(String, u64)> {
-        if self.reported.is_some_and(|last| now.saturating_duration_since(last) < Self::PERIOD) {
-            return None;
-        }
-        let reason = self.unreported.take()?;
-        self.reported = Some(now);
-        Some((reason, std::mem::take(&mut self.withheld)))
-    }
-}
-
 /// Returns what a code means, and what to do.
 pub(super) fn refusal(code: u16, user: &str) -> String {
     match code {
@@ -166,28 +126,5 @@ pub(super) fn refusal(code: u16, user: &str) -> String {
         505 => "505, it does not support the version of the protocol".to_owned(),
         0 => "the reply has no known code: it may not be a Pyzor server".to_owned(),
         code => code.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_outage_a_minute_is_reported_and_one_that_lasts_always() {
-        let begin = Instant::now();
-        let at = |seconds| begin + Duration::from_secs(seconds);
-        let mut outages = OutageLines::default();
-        assert_eq!(outages.due(begin), None);
-        outages.begin("a".to_owned());
-        assert_eq!(outages.due(begin), Some(("a".to_owned(), 0)));
-        assert!(outages.due(begin).is_none() && outages.end());
-        for second in 1..=5 {
-            outages.begin("b".to_owned());
-            assert!(outages.due(at(second)).is_none() && !outages.end());
-        }
-        outages.begin("c".to_owned());
-        assert_eq!((outages.due(at(59)), outages.due(at(60))), (None, Some(("c".to_owned(), 5))));
-        assert!(outages.end());
     }
 }

@@ -7,6 +7,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod load;
+mod outage_lines;
 mod own_address;
 mod random;
 mod resolve;
@@ -19,6 +20,7 @@ pub(crate) use self::address_list::AddressList;
 pub(crate) use self::connected_socket::{ConnectedSocket, is_congestion, socket_reason};
 pub(crate) use self::error::DirectoryError;
 pub(crate) use self::load::{files, load};
+pub(crate) use self::outage_lines::OutageLines;
 pub(crate) use self::own_address::{has_route, is_own};
 pub(crate) use self::random::{LOWEST_THREAD, RandomNumbers};
 pub(crate) use self::resolve::{Addresses, LookUp, LookUpResult};

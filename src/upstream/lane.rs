@@ -96,7 +96,9 @@ impl Lane {
         }
         for event in server.take_events() {
             self.lines.event(event, &self.name, server.remote().signer.user(), now);
+            self.lines.outage(&self.name, now);
         }
+        self.lines.outage(&self.name, now);
     }
 
     /// Returns the result of the look-up under way, if there is one already.

@@ -9,12 +9,14 @@ use tracing::{error, info, warn};
 
 use super::asked::ServerEvent;
 use crate::logging::allowance::Allowance;
+use crate::remotes::OutageLines;
 
 /// Writes the log lines about one server, of which the frequent ones once a minute.
 #[derive(Debug, Default)]
 pub(super) struct ServerLines {
     /// One line a minute for each code. Their number is bounded by that of different codes.
     refusals: BTreeMap<u16, Allowance>,
+    outages: OutageLines,
     /// The addresses of this server itself that were reported.
     own: Vec<SocketAddr>,
 }
@@ -23,11 +25,11 @@ impl ServerLines {
     /// Reports an event. `server` is host and port, `user` the account.
     pub(super) fn event(&mut self, event: ServerEvent, server: &str, user: &str, now: Instant) {
         match event {
-            ServerEvent::Gone(reason) => {
-                warn!("Second opinions: {server} is unavailable: {reason}; it is not asked until it replies");
-            }
+            ServerEvent::Gone(reason) => self.outages.begin(reason),
             ServerEvent::Back(outage) => {
-                info!("Second opinions: {server} is available again after {} s", outage.as_secs());
+                if self.outages.end() {
+                    info!("Second opinions: {server} is available again after {} s", outage.as_secs());
+                }
             }
             ServerEvent::Refused(code) => {
                 let allowance = self.refusals.entry(code).or_insert(const { Allowance::per_minute(1) });
@@ -40,6 +42,13 @@ impl ServerLines {
                     warn!("Second opinions: {server} refused a question: {meaning}{more}");
                 }
             }
+        }
+    }
+
+    /// Reports an outage, unless another one was reported in the last minute: then later, if it lasts.
+    pub(super) fn outage(&mut self, server: &str, now: Instant) {
+        if let Some(reason) = self.outages.due(now) {
+            warn!("Second opinions: {server} is unavailable: {reason}; it is not asked until it replies");
         }
     }
 
