@@ -1,10 +1,11 @@
 //! The directory is read again while the server runs.
 
 use std::fs;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Account, Home, Remote, Server, accept, digest, eventually, free_port, lines};
+use crate::harness::{Account, Answer, Home, Remote, Server, accept, digest, eventually, free_port, lines};
 use crate::ours::forwarding::report;
 
 fn reload(server: &Server, home: &Home, signal: Signal, names: &[String]) {
@@ -94,6 +95,26 @@ fn server_that_is_removed_in_an_outage_and_added_again_gets_everything() {
     remote.open();
     let back = home.forwarding_settled(&names[0], 50);
     assert_eq!((back.count("accepted"), back.count("dropped")), (49, 0), "{back:?}");
+}
+
+/// Its counters are gone with it.
+#[test]
+fn what_a_removed_server_refuses_is_in_the_log() {
+    let remote = Remote::start(|it| Answer::Later(Duration::from_millis(300), it.reply(403)));
+    let other = Remote::accepting();
+    let names = [remote.name(), other.name()];
+    let home = Home::open().config("ForwardDelay = 0\n").forwarding_to(&names);
+    let server = home.start();
+    report(server.port(), 0..100);
+    reload(&server, &home, Signal::SIGUSR1, &names[1..]);
+    let begin = format!("Forwarding to {} since the last report: ", names[0]);
+    let line = eventually("the shortfall", || {
+        let log = home.log();
+        let found = log.lines().find_map(|line| line.split_once(&begin).map(|(_, rest)| rest.to_owned()));
+        found
+    });
+    assert_eq!(line, "100 refused with code 403, 0 accepted");
+    assert_eq!(remote.received(), 100);
 }
 
 /// A wrong key or a missing accounts file is often corrected while nothing can be sent.
