@@ -110,8 +110,7 @@ fn what_a_removed_server_refuses_is_in_the_log() {
     let begin = format!("Forwarding to {} since the last report: ", names[0]);
     let line = eventually("the shortfall", || {
         let log = home.log();
-        let found = log.lines().find_map(|line| line.split_once(&begin).map(|(_, rest)| rest.to_owned()));
-        found
+        log.lines().find_map(|line| line.split_once(&begin).map(|(_, rest)| rest.to_owned()))
     });
     assert_eq!(line, "100 refused with code 403, 0 accepted");
     assert_eq!(remote.received(), 100);
