@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use pyzor_wire::MAX_DATAGRAM;
+use pyzor_wire::local_only::{LOCAL_ONLY, YES};
 use pyzor_wire::op::Op;
 use pyzor_wire::reply_reader::{Code, ReceivedReply};
 use pyzor_wire::request::ANONYMOUS;
@@ -108,7 +109,11 @@ fn failure(error: io::Error) -> ProbeFailure {
 
 /// An anonymous request.
 fn request(op: Op, thread: u64) -> String {
-    let digest = if op == Op::Ping { String::new() } else { format!("Op-Digest: {DUMMY_DIGEST}\n") };
+    let digest = match op {
+        Op::Ping => String::new(),
+        // Other servers must not be asked: this is a test of the database.
+        _ => format!("Op-Digest: {DUMMY_DIGEST}\n{LOCAL_ONLY}: {YES}\n"),
+    };
     format!("Op: {op}\n{digest}Thread: {thread}\nPV: 2.1\nUser: {ANONYMOUS}\n\n")
 }
 
@@ -122,7 +127,9 @@ mod tests {
         let zeros = "0".repeat(40);
         assert_eq!(
             request(Op::Check, 7),
-            format!("Op: check\nOp-Digest: {zeros}\nThread: 7\nPV: 2.1\nUser: anonymous\n\n")
+            format!(
+                "Op: check\nOp-Digest: {zeros}\nLocal-Only: yes\nThread: 7\nPV: 2.1\nUser: anonymous\n\n"
+            )
         );
     }
 }
