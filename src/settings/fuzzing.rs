@@ -79,7 +79,7 @@ fn check(settings: &Settings) {
         assert!(forward.retries <= 5 && forward.queue >= 10 && forward.rate > 0);
     }
     if let Some(upstream) = &settings.upstream {
-        assert!(upstream.source.path.is_absolute() && upstream.rate > 0 && upstream.cache <= 10_000_000);
+        assert!(upstream.source.path.is_absolute() && upstream.rate > 0 && upstream.cache <= 1_000_000);
         let is_between = |age: Duration, most| (1..=most).contains(&age.as_secs());
         assert!(is_between(upstream.timeout, 10));
         assert!(is_between(upstream.found_age, 31_536_000) && is_between(upstream.miss_age, 31_536_000));

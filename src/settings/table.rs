@@ -134,7 +134,7 @@ pub(crate) const OPTIONS: &[ServerOption] = &[
         "homedir of a client whose servers are asked about digests that a check has not found; empty: none"),
     recent("UpstreamTimeout", Number(1, 10, Later, |s, n| fit(&mut s.upstream_options.timeout, n)), "1",
         "longest wait of a check for the answer of another server, in seconds"),
-    recent("UpstreamCache", Number(0, 10_000_000, Later, |s, n| fit(&mut s.upstream_options.cache, n)), "65536",
+    recent("UpstreamCache", Number(0, 1_000_000, Later, |s, n| fit(&mut s.upstream_options.cache, n)), "65536",
         "maximum number of digests whose answers from other servers are kept in memory; 0: none"),
     recent("UpstreamCacheAge", Number(1, LONGEST_CACHED, Later, |s, n| fit(&mut s.upstream_options.found_age, n)), "3600",
         "seconds after which a digest that another server has found is asked about again"),

@@ -1,6 +1,8 @@
 //! The answers of other servers that are still fresh.
 
 use std::hash::RandomState;
+use std::num::NonZeroUsize;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -27,14 +29,13 @@ pub(super) struct AnswerCache {
 
 impl AnswerCache {
     /// Returns an empty cache for this many digests.
+    ///
+    /// The tables have their room from the start: a table of a million that grows would stop the server loop for 0.2 s. The
+    /// system gives the memory when it is used.
     pub(super) fn new(capacity: usize, found_age: Duration, miss_age: Duration) -> Self {
-        Self {
-            found: LruCache::unbounded_with_hasher(RandomState::new()),
-            missed: LruCache::unbounded_with_hasher(RandomState::new()),
-            capacity,
-            found_age,
-            miss_age,
-        }
+        let room = NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN);
+        let answers = || LruCache::with_hasher(room, RandomState::new());
+        Self { found: answers(), missed: answers(), capacity, found_age, miss_age }
     }
 
     /// The number of answers, stale ones included.
@@ -55,8 +56,8 @@ impl AnswerCache {
         None
     }
 
-    /// Keeps the counts of a digest instead of earlier ones.
-    pub(super) fn put(&mut self, digest: Digest, counts: RecordCounts, now: Instant) {
+    /// Keeps the counts of a digest instead of earlier ones, for `longest` at the most.
+    pub(super) fn put(&mut self, digest: Digest, counts: RecordCounts, longest: Duration, now: Instant) {
         self.found.pop(&digest);
         self.missed.pop(&digest);
         if self.capacity == 0 {
@@ -69,7 +70,7 @@ impl AnswerCache {
             true => (&mut self.missed, self.miss_age),
             false => (&mut self.found, self.found_age),
         };
-        answers.put(digest, CachedAnswer { counts, stale_at: now + age });
+        answers.put(digest, CachedAnswer { counts, stale_at: now + age.min(longest) });
     }
 
     /// Removes one answer: what was not asked for longest, and is stale, or else a miss.
@@ -82,8 +83,10 @@ impl AnswerCache {
 
     /// Removes all answers.
     pub(super) fn clear(&mut self) {
-        self.found.clear();
-        self.missed.clear();
+        let empty = Self::new(self.capacity, self.found_age, self.miss_age);
+        let full = std::mem::replace(self, empty);
+        // In a thread of its own, because freeing a million answers takes 0.2 s. Without a thread they are freed here.
+        let _ = thread::Builder::new().name("clear".to_owned()).spawn(move || drop(full));
     }
 }
 
@@ -109,8 +112,8 @@ mod tests {
     #[test]
     fn misses_are_stale_sooner_than_hits() {
         let (mut cache, start) = (cache(10), Instant::now());
-        cache.put(digest(1), HIT, start);
-        cache.put(digest(2), MISS, start);
+        cache.put(digest(1), HIT, Duration::MAX, start);
+        cache.put(digest(2), MISS, Duration::MAX, start);
         let fresh = start + seconds(5) - Duration::from_nanos(1);
         assert_eq!((cache.get(&digest(1), fresh), cache.get(&digest(2), fresh)), (Some(HIT), Some(MISS)));
         assert_eq!(cache.get(&digest(2), start + seconds(5)), None);
@@ -124,7 +127,7 @@ mod tests {
     fn new_answer_replaces_the_old_one_of_either_kind() {
         let (mut cache, start) = (cache(10), Instant::now());
         for counts in [HIT, MISS, HIT] {
-            cache.put(digest(1), counts, start);
+            cache.put(digest(1), counts, Duration::MAX, start);
             assert_eq!((cache.get(&digest(1), start), cache.len()), (Some(counts), 1));
         }
         cache.clear();
@@ -134,26 +137,26 @@ mod tests {
     #[test]
     fn full_cache_drops_misses_first_and_of_hits_the_one_not_used_longest() {
         let (mut cache, start) = (cache(3), Instant::now());
-        cache.put(digest(1), HIT, start);
-        cache.put(digest(2), HIT, start);
+        cache.put(digest(1), HIT, Duration::MAX, start);
+        cache.put(digest(2), HIT, Duration::MAX, start);
         for miss in 10..20 {
-            cache.put(digest(miss), MISS, start);
+            cache.put(digest(miss), MISS, Duration::MAX, start);
         }
         assert_eq!((cache.get(&digest(1), start), cache.get(&digest(2), start)), (Some(HIT), Some(HIT)));
         assert_eq!((cache.get(&digest(19), start), cache.get(&digest(18), start)), (Some(MISS), None));
-        cache.put(digest(3), HIT, start);
+        cache.put(digest(3), HIT, Duration::MAX, start);
         assert_eq!((cache.get(&digest(19), start), cache.len()), (None, 3));
         cache.get(&digest(1), start);
-        cache.put(digest(4), HIT, start);
+        cache.put(digest(4), HIT, Duration::MAX, start);
         assert_eq!((cache.get(&digest(1), start), cache.get(&digest(2), start)), (Some(HIT), None));
     }
 
     #[test]
     fn stale_hits_make_way_for_misses() {
         let (mut cache, start) = (cache(2), Instant::now());
-        cache.put(digest(1), HIT, start);
-        cache.put(digest(2), MISS, start + seconds(58));
-        cache.put(digest(3), MISS, start + seconds(60));
+        cache.put(digest(1), HIT, Duration::MAX, start);
+        cache.put(digest(2), MISS, Duration::MAX, start + seconds(58));
+        cache.put(digest(3), MISS, Duration::MAX, start + seconds(60));
         let now = start + seconds(60);
         assert_eq!((cache.get(&digest(2), now), cache.get(&digest(3), now)), (Some(MISS), Some(MISS)));
     }
@@ -161,7 +164,7 @@ mod tests {
     #[test]
     fn cache_without_room_keeps_nothing() {
         let (mut cache, start) = (cache(0), Instant::now());
-        cache.put(digest(1), HIT, start);
+        cache.put(digest(1), HIT, Duration::MAX, start);
         assert_eq!((cache.get(&digest(1), start), cache.len()), (None, 0));
     }
 }

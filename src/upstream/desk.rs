@@ -13,6 +13,9 @@ use crate::stats::DeclineCause;
 /// The time in which a burst may use up what `UpstreamRate` permits.
 const BURST: Duration = Duration::from_secs(1);
 
+/// The longest time for which an answer is kept that some servers had no part in: they may be back, and know more.
+const INCOMPLETE_AGE: Duration = Duration::from_secs(10);
+
 /// What a check that found nothing in the database gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consultation {
@@ -96,7 +99,8 @@ impl<W> Desk<W> {
         if let Some(counts) = answer.counts
             && !question.is_outdated
         {
-            self.cache.put(answer.digest, counts, now);
+            let longest = if answer.is_complete { Duration::MAX } else { INCOMPLETE_AGE };
+            self.cache.put(answer.digest, counts, longest, now);
         }
         question.checks
     }
@@ -176,7 +180,23 @@ mod tests {
     }
 
     fn answer(number: usize, counts: Option<RecordCounts>) -> UpstreamAnswer {
-        UpstreamAnswer { digest: digest(number), counts }
+        UpstreamAnswer { digest: digest(number), counts, is_complete: true }
+    }
+
+    #[test]
+    fn incomplete_answer_is_kept_for_seconds_only() {
+        let now = Instant::now();
+        for (counts, age) in [(COUNTS, 10), (RecordCounts::default(), 5)] {
+            let mut desk = desk(100, now);
+            assert_eq!(desk.consult(digest(1), true, now, || 1), Consultation::Ask);
+            let complete = answer(1, Some(counts));
+            desk.take(UpstreamAnswer { is_complete: false, ..complete }, now);
+            assert_eq!((desk.cached(), desk.waiting()), (1, 0));
+            let fresh = now + Duration::from_secs(age) - Duration::from_nanos(1);
+            assert_eq!(desk.consult(digest(1), true, fresh, || 1), Consultation::Known(counts));
+            let stale = now + Duration::from_secs(age);
+            assert_eq!(desk.consult(digest(1), true, stale, || 1), Consultation::Ask);
+        }
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub(crate) struct UpstreamAnswer {
     pub(crate) digest: Digest,
     /// The largest of the counts; none if no server has answered in time.
     pub(crate) counts: Option<RecordCounts>,
+    /// Whether every server has answered: another answer would not have larger counts.
+    pub(crate) is_complete: bool,
 }
 
 /// Takes questions from the server loop.

@@ -20,6 +20,8 @@ struct OpenQuestion {
     awaited: usize,
     /// The largest counts so far.
     counts: Option<RecordCounts>,
+    /// Whether all servers were asked, and none has failed to answer.
+    is_complete: bool,
 }
 
 /// The servers and the questions to them.
@@ -48,9 +50,11 @@ impl Questions {
         self.asked += 1;
         let dispatches: Vec<Dispatch> =
             self.servers.iter_mut().filter_map(|server| server.ask(number, digest, now, time)).collect();
-        let question = OpenQuestion { digest, awaited: dispatches.len(), counts: None };
+        let others = self.servers.iter().filter(|server| !server.is_this_server()).count();
+        let (awaited, is_complete) = (dispatches.len(), dispatches.len() == others);
+        let question = OpenQuestion { digest, awaited, counts: None, is_complete };
         match dispatches.is_empty() {
-            true => self.answers.push(UpstreamAnswer { digest, counts: None }),
+            true => self.answers.push(UpstreamAnswer { digest, counts: None, is_complete: false }),
             false => drop(self.open.insert(number, question)),
         }
         self.gather();
@@ -90,6 +94,7 @@ impl Questions {
     fn take(&mut self, response: Response) {
         let Some(question) = self.open.get_mut(&response.question) else { return };
         question.awaited -= 1;
+        question.is_complete &= response.counts.is_some();
         question.counts = match (question.counts, response.counts) {
             (Some(one), Some(other)) => Some(RecordCounts {
                 reports: one.reports.max(other.reports),
@@ -98,7 +103,8 @@ impl Questions {
             (one, other) => one.or(other),
         };
         if question.awaited == 0 {
-            self.answers.push(UpstreamAnswer { digest: question.digest, counts: question.counts });
+            let OpenQuestion { digest, counts, is_complete, .. } = *question;
+            self.answers.push(UpstreamAnswer { digest, counts, is_complete });
             self.open.remove(&response.question);
         }
     }

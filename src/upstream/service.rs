@@ -74,6 +74,12 @@ impl Upstream {
         thread.into_iter().for_each(|thread| drop(thread.join()));
     }
 
+    /// Keeps the thread from its work.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> std::sync::MutexGuard<'_, super::questions::Questions> {
+        self.shared.questions()
+    }
+
     /// Returns the state of each server, in the order of the servers file.
     pub(crate) fn status(&self) -> Vec<UpstreamServerStatus> {
         self.shared.questions().status(Instant::now())

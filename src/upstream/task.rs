@@ -23,7 +23,7 @@ const COMMANDS_AT_ONCE: usize = 64;
 
 /// Returns answers without counts.
 pub(super) fn without_counts(digests: impl IntoIterator<Item = Digest>) -> Vec<UpstreamAnswer> {
-    digests.into_iter().map(|digest| UpstreamAnswer { digest, counts: None }).collect()
+    digests.into_iter().map(|digest| UpstreamAnswer { digest, counts: None, is_complete: false }).collect()
 }
 
 /// What the thread must do.
@@ -101,6 +101,8 @@ pub(super) struct AskTask {
     /// The address of this server itself.
     listening: SocketAddr,
     lanes: Vec<Lane>,
+    /// Commands that were received. Empty, but keeps its capacity.
+    commands: Vec<Command>,
     /// Digests that the loop asks about.
     asked: VecDeque<Digest>,
 }
@@ -108,7 +110,8 @@ pub(super) struct AskTask {
 impl AskTask {
     /// Returns the task. Servers without a name are ready afterwards.
     pub(super) fn new(shared: Arc<Shared>, listening: SocketAddr) -> Self {
-        let mut task = Self { shared, listening, lanes: Vec::new(), asked: VecDeque::new() };
+        let mut task =
+            Self { shared, listening, lanes: Vec::new(), commands: Vec::new(), asked: VecDeque::new() };
         let shared = Arc::clone(&task.shared);
         let (now, mut questions) = (Instant::now(), shared.questions());
         task.follow(&mut questions, now);
@@ -132,21 +135,27 @@ impl AskTask {
             }
             tokio::select! {
                 (server, result) = event(&mut self.lanes) => self.take_result(server, result),
-                command = commands.recv() => {
-                    let mut command = command.unwrap_or(Command::Stop);
-                    for _ in 0..COMMANDS_AT_ONCE {
-                        match command {
-                            Command::Ask(digests) => self.asked.extend(digests),
-                            Command::TakeNotice => {}
-                            Command::Stop => return,
-                        }
-                        let Ok(next) = commands.try_recv() else { break };
-                        command = next;
+                received = commands.recv_many(&mut self.commands, COMMANDS_AT_ONCE) => {
+                    if self.take_commands() || received == 0 {
+                        return;
                     }
                 }
                 () = sleep_until(wake_up.unwrap_or_else(Instant::now).into()), if wake_up.is_some() => {}
             }
         }
+    }
+
+    /// Takes all received commands. Returns whether the thread must stop.
+    fn take_commands(&mut self) -> bool {
+        let mut must_stop = false;
+        for command in self.commands.drain(..) {
+            match command {
+                Command::Ask(digests) => self.asked.extend(digests),
+                Command::TakeNotice => {}
+                Command::Stop => must_stop = true,
+            }
+        }
+        must_stop
     }
 
     /// Receives what has arrived, and sends what is due. Returns the time at which more is due, and whether more may have

@@ -1,6 +1,5 @@
 //! The problems of second opinions.
 
-use super::without_refused;
 use crate::control::figures::{counted, grouped, long_period};
 use crate::upstream::{UpstreamServerStatus, UpstreamState};
 
@@ -30,11 +29,11 @@ pub(super) fn problems(status: &UpstreamServerStatus) -> Vec<String> {
     let (answered, refused) = (status.answered_last_minute, status.refused_last_minute);
     if refused > 0 {
         let refused = counted(refused, "question");
-        let why =
-            status.reason.as_deref().filter(|_| status.state != UpstreamState::Unavailable).map_or_else(
-                || "; pyzorctl stats has the codes".to_owned(),
-                |reason| format!(": {}", without_refused(reason)),
-            );
+        let why = status
+            .reason
+            .as_deref()
+            .filter(|_| status.state != UpstreamState::Unavailable)
+            .map_or_else(|| "; pyzorctl stats has the codes".to_owned(), |reason| format!("; {reason}"));
         add(format!("{refused} refused in the last minute{why}"));
     }
     let (silent, replied) = (status.silent_last_minute, answered.saturating_add(refused));
@@ -121,13 +120,14 @@ mod tests {
 
     #[test]
     fn refusals_are_a_problem_with_their_reason() {
-        let reason = Some("refused: 401, it does not accept the account bob: check the clocks".to_owned());
+        let reason =
+            Some("last refused: 401, it does not accept the account bob: check the clocks".to_owned());
         let refusing = UpstreamServerStatus { reason, ..last_minute(0, 1200, 0) };
         expect_problems(
             refusing.clone(),
             &[
-                "upstream a:24441: 1,200 questions refused in the last minute: 401, it does not accept the account bob: \
-               check the clocks",
+                "upstream a:24441: 1,200 questions refused in the last minute; last refused: 401, it does not accept the \
+                 account bob: check the clocks",
             ],
         );
         let away = UpstreamServerStatus { state: UpstreamState::Unavailable, ..refusing };

@@ -74,7 +74,7 @@ impl Asking {
 
     fn answer(&self, number: u8, counts: Option<(i64, i64)>) {
         let counts = counts.map(|(reports, whitelists)| RecordCounts { reports, whitelists });
-        let answer = UpstreamAnswer { digest: digest(number), counts };
+        let answer = UpstreamAnswer { digest: digest(number), counts, is_complete: true };
         self.news.send(UpstreamNews::Answers(vec![answer])).unwrap();
     }
 

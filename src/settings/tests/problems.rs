@@ -193,13 +193,13 @@ fn bad_values_of_forwarding_are_reported() {
 #[test]
 fn bad_values_of_second_opinions_are_reported() {
     let home = Home::new(Some(
-        "[server]\nUpstreamTimeout = 0\nUpstreamCache = 10000001\nUpstreamCacheAge = 0\nUpstreamMissAge = 31536001\nUpstreamRate = 0\n",
+        "[server]\nUpstreamTimeout = 0\nUpstreamCache = 1000001\nUpstreamCacheAge = 0\nUpstreamMissAge = 31536001\nUpstreamRate = 0\n",
     ));
     assert_eq!(
         home.problems(&[]),
         [
             "HOME/config:2: UpstreamTimeout: 0 is less than the minimum of 1",
-            "HOME/config:3: UpstreamCache: 10000001 is more than the maximum of 10000000",
+            "HOME/config:3: UpstreamCache: 1000001 is more than the maximum of 1000000",
             "HOME/config:4: UpstreamCacheAge: 0 is less than the minimum of 1",
             "HOME/config:5: UpstreamMissAge: 31536001 is more than the maximum of 31536000",
             "HOME/config:6: UpstreamRate: 0 is less than the minimum of 1",

@@ -60,6 +60,8 @@ pub(super) struct AskedServer {
     addresses: AddressList,
     /// The address in use.
     address: Option<SocketAddr>,
+    /// Whether all addresses are those of this server itself.
+    is_own: bool,
     wants_look_up: bool,
     sockets: Sockets,
     /// Questions under way by their numbers, which ascend with the times at which they were sent.
@@ -85,6 +87,7 @@ impl AskedServer {
             reason: String::new(),
             addresses: AddressList::default(),
             address: None,
+            is_own: false,
             wants_look_up: true,
             sockets: Sockets::default(),
             under_way: BTreeMap::new(),
@@ -200,7 +203,10 @@ impl AskedServer {
     /// Signs what is written from now on with another account. Returns the one before, if it is another.
     pub(super) fn set_signer(&mut self, signer: Signer) -> Option<Signer> {
         let old = &mut self.remote.signer;
-        (*old != signer).then(|| std::mem::replace(old, signer))
+        let before = (*old != signer).then(|| std::mem::replace(old, signer))?;
+        // They say nothing about this account.
+        self.tally.forget_refusals();
+        Some(before)
     }
 
     /// Takes what became of questions.

@@ -15,6 +15,11 @@ impl AskedServer {
         self.id
     }
 
+    /// Whether all addresses of the server are those of this server itself, so that it can tell nothing new.
+    pub(in crate::upstream) fn is_this_server(&self) -> bool {
+        self.is_own
+    }
+
     /// The server and the account.
     pub(in crate::upstream) fn remote(&self) -> &RemoteServer {
         &self.remote
@@ -34,7 +39,8 @@ impl AskedServer {
     pub(in crate::upstream) fn status(&self, now: Instant) -> UpstreamServerStatus {
         let is_unavailable = self.state == UpstreamState::Unavailable;
         let user = loggable_name(self.remote.signer.user());
-        let refused = || self.tally.last_refusal(now).map(|code| format!("refused: {}", refusal(code, user)));
+        let refused =
+            || self.tally.last_refusal(now).map(|code| format!("last refused: {}", refusal(code, user)));
         // An outage goes on if pings alone are answered.
         let since = self.outage.filter(|_| is_unavailable).unwrap_or(self.since);
         UpstreamServerStatus {

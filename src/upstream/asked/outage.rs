@@ -7,6 +7,12 @@ use super::{AskedServer, PING_PAUSE, ServerEvent, SocketId};
 use crate::upstream::UpstreamState;
 
 impl AskedServer {
+    /// The server is silent: it is asked again after a pause that grows.
+    pub(super) fn fell_silent(&mut self, reason: String, now: Instant) {
+        self.trial.fall(self.state, self.since, now);
+        self.failed(reason, now);
+    }
+
     /// The server cannot be reached: an error of a socket, or no address, or silence. Questions under way get no reply.
     /// If the server has other addresses, the next one is tried at once.
     pub(in crate::upstream) fn failed(&mut self, reason: String, now: Instant) {
@@ -22,7 +28,6 @@ impl AskedServer {
     }
 
     fn become_unavailable(&mut self, reason: String, pause: Duration, now: Instant) {
-        self.trial.fall(self.state, self.since, now);
         (self.state, self.since) = (UpstreamState::Unavailable, now);
         self.outage.get_or_insert(now);
         self.reason = reason;
@@ -43,6 +48,7 @@ impl AskedServer {
 
     /// The name was resolved to these addresses, which are not those of this server itself.
     pub(in crate::upstream) fn resolved(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        self.is_own = false;
         let is_changed = self.addresses.replace(addresses, self.address);
         match self.state {
             UpstreamState::Untried if self.address.is_none() => self.address = self.addresses.advance(),
@@ -64,7 +70,7 @@ impl AskedServer {
     /// All addresses of the server are those of this server itself. Nothing is sent until its name is resolved otherwise.
     pub(in crate::upstream) fn is_own(&mut self, now: Instant) {
         self.addresses.replace(Vec::new(), None);
-        self.address = None;
+        (self.address, self.is_own) = (None, true);
         let reason = "its address is that of this server itself".to_owned();
         if self.state == UpstreamState::Unavailable {
             self.reason = reason;
@@ -76,7 +82,13 @@ impl AskedServer {
 
     /// The server has replied in time to a ping, from this address.
     pub(super) fn ponged(&mut self, address: SocketAddr, now: Instant) {
-        if self.state == UpstreamState::Unavailable && self.trial.is_over(now) {
+        if self.state != UpstreamState::Unavailable {
+            return;
+        }
+        if !self.trial.is_over(now) {
+            "it replies to pings, but was silent: it is asked again after a pause"
+                .clone_into(&mut self.reason);
+        } else {
             (self.state, self.since) = (UpstreamState::OnTrial, now);
             self.address = Some(address);
             self.sockets.close();
@@ -85,7 +97,6 @@ impl AskedServer {
 
     /// The server has replied in time to a question.
     pub(super) fn replied(&mut self, now: Instant) {
-        self.silent.reset();
         if self.state != UpstreamState::Available {
             (self.state, self.since) = (UpstreamState::Available, now);
         }

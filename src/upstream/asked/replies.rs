@@ -30,7 +30,9 @@ impl AskedServer {
     }
 
     fn take_answer(&mut self, number: u64, reply: ReceivedReply, now: Instant) {
-        self.under_way.remove(&number);
+        if let Some(part) = self.under_way.remove(&number) {
+            self.silent.end(part.sent);
+        }
         self.sockets.tidy();
         let counts = match reply.code_for(Op::Check) {
             Code::Number(200) => reply.counts.map(|counts| RecordCounts {
@@ -64,9 +66,9 @@ impl AskedServer {
             }
             self.give_up(number, now);
             if self.state == UpstreamState::OnTrial {
-                self.failed("it replies to pings, but not to questions in time".to_owned(), now);
+                self.fell_silent("it replies to pings, but not to questions in time".to_owned(), now);
             } else if self.silent.add(sent) {
-                self.failed(format!("no reply in time to {SILENT_IN_ROW} questions in a row"), now);
+                self.fell_silent(format!("no reply in time to {SILENT_IN_ROW} questions in a row"), now);
             }
         }
     }

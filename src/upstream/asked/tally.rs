@@ -48,6 +48,11 @@ impl Tally {
         self.counts.unmatched += 1;
     }
 
+    /// Forgets the refusals of the last minute, but does not change the counters.
+    pub(super) fn forget_refusals(&mut self) {
+        (self.refused_recently, self.last_refusal) = (LastMinute::default(), None);
+    }
+
     /// The code of the last refusal, if it was in the last minute.
     pub(super) fn last_refusal(&self, now: Instant) -> Option<u16> {
         self.last_refusal.filter(|(_, at)| now.saturating_duration_since(*at) < SHOWN).map(|(code, _)| code)

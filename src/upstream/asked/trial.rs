@@ -10,7 +10,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// A server that was available for this time begins with the first pause.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// Keeps the questions few to a server that replies to pings in time, but not to questions.
+/// Keeps the questions few to a server that replies to pings in time, but not to questions. Errors of the network cause no
+/// pause: they end questions at once.
 #[derive(Debug, Default)]
 pub(super) struct TrialPause {
     pause: Duration,
@@ -18,7 +19,7 @@ pub(super) struct TrialPause {
 }
 
 impl TrialPause {
-    /// The server becomes unavailable, after it was in this state since a time.
+    /// The server becomes unavailable by silence, after it was in this state since a time.
     pub(super) fn fall(&mut self, state: UpstreamState, since: Instant, now: Instant) {
         let is_steady = match state {
             UpstreamState::Untried => true,

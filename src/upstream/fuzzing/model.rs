@@ -31,6 +31,8 @@ struct ModelServer {
     has_failed: bool,
     /// The times at which questions without a reply in time were sent, since the last reply.
     silent: Vec<Instant>,
+    /// The time at which the last question with a reply was sent.
+    answered: Option<Instant>,
     unmatched: u64,
 }
 
@@ -52,6 +54,8 @@ impl ModelServer {
 #[derive(Debug)]
 struct ModelQuestion {
     digest: Digest,
+    /// The number of servers that there were.
+    servers: usize,
     counts: Vec<RecordCounts>,
 }
 
@@ -75,7 +79,7 @@ impl Model {
 
     /// Begins a question. Returns the servers that must be asked.
     pub(super) fn ask(&mut self, digest: Digest) -> Vec<ServerId> {
-        self.questions.push(ModelQuestion { digest, counts: Vec::new() });
+        self.questions.push(ModelQuestion { digest, servers: self.servers.len(), counts: Vec::new() });
         let is_asked = |server: &&ModelServer| {
             server.state.is_up() || server.state == UpstreamState::OnTrial && self.in_flight(server.id) == 0
         };
@@ -119,7 +123,7 @@ impl Model {
             return;
         }
         server.state = UpstreamState::Unavailable;
-        server.silent.clear();
+        (server.silent, server.answered) = (Vec::new(), None);
         let of_server = self.requests.iter_mut().filter(|request| request.server == id);
         of_server.for_each(|request| request.is_waiting = false);
     }
@@ -136,7 +140,9 @@ impl Model {
             self.requests[index].is_waiting = false;
             let server = self.servers.iter_mut().find(|server| server.id == id && question.is_some());
             let Some(server) = server else { continue };
-            server.silent.push(sent);
+            if server.answered.is_none_or(|answered| sent > answered) {
+                server.silent.push(sent);
+            }
             if server.state == UpstreamState::OnTrial || server.bursts() == 3 {
                 self.fail(id);
             }
@@ -161,6 +167,7 @@ impl Model {
         request.is_waiting = false;
         let Some(digest) = request.question else { return true };
         (server.state, server.silent) = (UpstreamState::Available, Vec::new());
+        server.answered = server.answered.max(Some(request.sent));
         let question = self.questions.iter_mut().find(|question| question.digest == digest);
         if let (Some(question), Some(counts), Code::Number(200)) = (question, reply.counts, reply.code) {
             question.counts.push(counts);
@@ -174,8 +181,14 @@ impl Model {
         for id in ids {
             if !self.servers.iter().any(|server| server.id == *id) {
                 let state = UpstreamState::Untried;
-                let server =
-                    ModelServer { id: *id, state, has_failed: false, silent: Vec::new(), unmatched: 0 };
+                let server = ModelServer {
+                    id: *id,
+                    state,
+                    has_failed: false,
+                    silent: Vec::new(),
+                    answered: None,
+                    unmatched: 0,
+                };
                 self.servers.push(server);
             }
         }
@@ -215,7 +228,11 @@ impl Model {
             Some(RecordCounts { reports, whitelists: largest(counts, |counts| counts.whitelists)? })
         };
         complete
-            .map(|question| UpstreamAnswer { digest: question.digest, counts: counts(&question.counts) })
+            .map(|question| UpstreamAnswer {
+                digest: question.digest,
+                counts: counts(&question.counts),
+                is_complete: question.servers > 0 && question.counts.len() == question.servers,
+            })
             .collect()
     }
 

@@ -19,15 +19,32 @@ fn question_is_a_check_that_asks_for_the_database_alone_and_is_signed_with_the_a
 }
 
 #[test]
-fn answer_is_complete_when_all_servers_have_replied() {
+fn answer_is_given_when_all_servers_have_replied() {
     let mut bench = Bench::new(3);
     let sent = bench.ask(1);
     bench.reply_counts(&sent[0], 5, 0);
     bench.reply(&sent[1], 403);
     assert_eq!(bench.answers(), []);
     bench.reply_counts(&sent[2], 3, 8);
-    assert_eq!(bench.answers(), [answer(1, Some((5, 8)))]);
+    assert_eq!(bench.answers(), [partial(1, Some((5, 8)))]);
     assert_eq!(bench.wait(), None);
+}
+
+#[test]
+fn answer_is_complete_if_all_others_have_answered_with_counts() {
+    let mut bench = Bench::new(3);
+    let sent = bench.ask(1);
+    sent.iter().for_each(|question| bench.reply_counts(question, 5, 0));
+    assert_eq!(bench.answers(), [answer(1, Some((5, 0)))]);
+    bench.fail();
+    let sent = bench.ask(2);
+    sent.iter().for_each(|question| bench.reply_counts(question, 5, 0));
+    assert_eq!(bench.answers(), [partial(2, Some((5, 0)))], "one was not asked");
+    let (id, now) = (bench.id(0), bench.now);
+    bench.questions.with_server(id, |server| server.is_own(now));
+    let sent = bench.ask(3);
+    sent.iter().for_each(|question| bench.reply_counts(question, 0, 0));
+    assert_eq!(bench.answers(), [answer(3, Some((0, 0)))], "this server itself knows nothing more");
 }
 
 #[test]
@@ -39,7 +56,7 @@ fn answer_at_the_timeout_has_what_came_in_time() {
     bench.after(TIMEOUT - Duration::from_millis(1)).poll();
     assert_eq!(bench.answers(), []);
     bench.after(Duration::from_millis(1)).poll();
-    assert_eq!(bench.answers(), [answer(1, Some((5, 1)))]);
+    assert_eq!(bench.answers(), [partial(1, Some((5, 1)))]);
     bench.reply_counts(&sent[0], 100, 100);
     assert_eq!((bench.answers(), bench.counts().unmatched), (vec![], 1));
 }
@@ -115,7 +132,7 @@ fn servers_that_are_removed_are_not_waited_for() {
             "Second opinions from 192.0.2.0:9 (anonymous) end"
         ]
     );
-    assert_eq!(bench.answers(), [answer(1, Some((3, 0)))]);
+    assert_eq!(bench.answers(), [partial(1, Some((3, 0)))]);
     bench.reply_counts(&sent[0], 9, 0);
     assert_eq!((bench.answers(), bench.state()), (vec![], UpstreamState::Available));
 }

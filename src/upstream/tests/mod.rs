@@ -30,7 +30,12 @@ fn digest(number: u8) -> Digest {
 
 fn answer(number: u8, counts: Option<(i64, i64)>) -> UpstreamAnswer {
     let counts = counts.map(|(reports, whitelists)| RecordCounts { reports, whitelists });
-    UpstreamAnswer { digest: digest(number), counts }
+    UpstreamAnswer { digest: digest(number), counts, is_complete: counts.is_some() }
+}
+
+/// An answer that not all servers have given.
+fn partial(number: u8, counts: Option<(i64, i64)>) -> UpstreamAnswer {
+    UpstreamAnswer { is_complete: false, ..answer(number, counts) }
 }
 
 fn server(index: u8, signer: Signer) -> RemoteServer {

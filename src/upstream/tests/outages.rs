@@ -56,6 +56,20 @@ fn reply_in_time_of_any_code_begins_a_new_row() {
 }
 
 #[test]
+fn questions_lost_between_answered_ones_are_not_in_a_row() {
+    let mut bench = Bench::new(1);
+    for _ in 0..5 {
+        bench.ask(1);
+        bench.after(Duration::from_millis(150));
+        let sent = bench.ask(2);
+        bench.reply_counts(&sent[0], 1, 0);
+        bench.after(Duration::from_millis(150)).poll();
+    }
+    bench.after(TIMEOUT).poll();
+    assert_eq!((bench.state(), bench.counts().silent), (UpstreamState::Available, 5));
+}
+
+#[test]
 fn late_and_unmatched_replies_do_not_begin_a_new_row() {
     let mut bench = Bench::new(1);
     for _ in 0..3 {
@@ -93,7 +107,10 @@ fn error_of_a_socket_completes_questions_at_once() {
     bench.questions.with_server(sent[0].server, |server| {
         server.socket_failed(sent[0].socket, REFUSED.to_owned(), now);
     });
-    assert_eq!((bench.answers(), bench.state()), (vec![answer(1, Some((2, 0)))], UpstreamState::Unavailable));
+    assert_eq!(
+        (bench.answers(), bench.state()),
+        (vec![partial(1, Some((2, 0)))], UpstreamState::Unavailable)
+    );
     assert_eq!(bench.status().reason.as_deref(), Some(REFUSED));
     assert_eq!(bench.ask(2).len(), 1, "the other server alone is asked");
 }

@@ -76,14 +76,54 @@ fn pause_begins_again_after_a_minute_of_answers() {
         }
         let sent = bench.ask(1);
         bench.reply_counts(&sent[0], 1, 0);
-        bench.after(Duration::from_secs(seconds));
-        bench.fail();
+        bench.after(Duration::from_secs(seconds - 3));
+        (0..3).for_each(|_| bench.ask_in_vain());
+        assert_eq!(bench.state(), UpstreamState::Unavailable);
         let begin = bench.now;
         while bench.state() != UpstreamState::OnTrial {
             bench.pong();
         }
         assert_eq!((bench.now - begin).as_secs(), pause.max(2), "{seconds}");
     }
+}
+
+#[test]
+fn server_that_is_restarted_often_is_asked_again_at_once() {
+    let mut bench = Bench::new(1);
+    for _ in 0..10 {
+        bench.fail();
+        let begin = bench.now;
+        bench.pong();
+        assert_eq!((bench.state(), bench.now - begin), (UpstreamState::OnTrial, PING_PAUSE));
+        let sent = bench.ask(1);
+        bench.reply_counts(&sent[0], 1, 0);
+        bench.after(Duration::from_secs(6));
+    }
+}
+
+#[test]
+fn pause_is_the_reason_while_a_silent_server_replies_to_pings() {
+    let mut bench = Bench::new(1);
+    bench.fail();
+    for _ in 0..2 {
+        bench.pong();
+        bench.ask_in_vain();
+    }
+    bench.pong();
+    let reason = bench.status().reason.unwrap();
+    assert_eq!(reason, "it replies to pings, but was silent: it is asked again after a pause");
+}
+
+#[test]
+fn new_account_is_not_blamed_for_the_refusals_of_the_old_one() {
+    let mut bench = Bench::new(1);
+    let sent = bench.ask(1);
+    bench.reply(&sent[0], 401);
+    assert!(bench.status().reason.unwrap().starts_with("last refused: 401"));
+    let servers = vec![server(0, Signer::new("eve", "0c"))];
+    bench.questions.replace(RemoteDirectory { servers, timeout: TIMEOUT }, bench.now);
+    let status = bench.status();
+    assert_eq!((status.reason, status.refused_last_minute, bench.counts().refusals()), (None, 0, 1));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pyzor_wire::request_writer::Signer;
 
-use super::{answer, digest};
+use super::{answer, digest, partial};
 use crate::remotes::{DirectorySource, RemoteDirectory, RemoteServer};
 use crate::stats::UpstreamServerCounts;
 use crate::upstream::{
@@ -139,7 +139,7 @@ fn silent_server_costs_no_more_than_the_timeout_and_not_the_answers_of_others() 
         let (_, thread, from) = receive(&first);
         first.send_to(&reply(thread, 4, 0), from).unwrap();
     }
-    assert_eq!(bench.answers(2), [answer(1, Some((4, 0))), answer(2, Some((4, 0)))]);
+    assert_eq!(bench.answers(2), [partial(1, Some((4, 0))), partial(2, Some((4, 0)))]);
     assert_eq!((bench.counts(first_address).answered, bench.counts(second_address).silent), (2, 2));
 }
 
@@ -205,7 +205,7 @@ fn removed_servers_are_not_waited_for_and_others_keep_their_state() {
         bench.upstream.replace(directory(&[first_address])),
         [format!("Second opinions from {second_address} (anonymous) end")]
     );
-    assert_eq!(bench.answers(1), [answer(1, Some((3, 0)))]);
+    assert_eq!(bench.answers(1), [partial(1, Some((3, 0)))]);
     assert_eq!((bench.state(0), bench.changes), (UpstreamState::Available, 1));
     assert!(bench.upstream.replace(directory(&[first_address])).is_empty());
     assert_eq!(bench.upstream.replace(directory(&[second_address, first_address])).len(), 1);
