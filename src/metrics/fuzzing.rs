@@ -13,7 +13,7 @@ use super::{Observed, Transport};
 use crate::control::reply::{Health, StatusReport};
 use crate::forward::{ForwardState, ForwardStatus};
 use crate::stats::{
-    DropCause, ForwardCounts, ServerStats, StatsReport, UpstreamCounts, UpstreamServerCounts,
+    DropCause, ForwardCounts, Histogram, ServerStats, StatsReport, UpstreamCounts, UpstreamServerCounts,
 };
 use crate::storage::{Availability, EngineStatus, ExpiryStatus};
 use crate::upstream::{UpstreamServerStatus, UpstreamState, UpstreamStatus};
@@ -114,6 +114,8 @@ fn upstream_counts() -> UpstreamCounts {
     let mut counts =
         UpstreamServerCounts { sent: 20, answered: 9, silent: 8, unmatched: 5, ..Default::default() };
     [403, 403, 999].into_iter().for_each(|code| counts.refuse(code));
+    let waited = Histogram::default();
+    waited.add(300, 3);
     UpstreamCounts {
         cached_hits: 31,
         cached_misses: 32,
@@ -123,6 +125,7 @@ fn upstream_counts() -> UpstreamCounts {
         found: 4,
         not_found: 5,
         unanswered: 11,
+        waited_micros: waited.report(),
         servers: [(UPSTREAM_SERVER.to_owned(), counts)].into(),
     }
 }

@@ -110,6 +110,9 @@ fn metrics_have_the_numbers_of_the_server() {
         "pyzord_upstream_answers_total{result=\"found\"} 4",
         "pyzord_upstream_answers_total{result=\"not_found\"} 5",
         "pyzord_upstream_answers_total{result=\"unanswered\"} 11",
+        "pyzord_upstream_wait_duration_seconds_bucket{le=\"0.000256\"} 0",
+        "pyzord_upstream_wait_duration_seconds_bucket{le=\"0.000512\"} 3",
+        "pyzord_upstream_wait_duration_seconds_count 3",
         "pyzord_upstream_cached_answers 1200",
         "pyzord_upstream_waiting_checks 6",
     ] {

@@ -34,6 +34,11 @@ pub(super) fn write(
         [("found", counts.found), ("not_found", counts.not_found), ("unanswered", counts.unanswered)];
     let answers = answers.map(|(result, count)| ([("result", result)], count));
     families.counters(("pyzord_upstream_answers", "Questions about a digest, by answer"), answers)?;
+    let wait = (
+        "pyzord_upstream_wait_duration",
+        "The time from the receipt of a check that waited for an answer to its reply",
+    );
+    families.durations(wait, &counts.waited_micros)?;
     let cached = ("pyzord_upstream_cached_answers", "Answers in the cache");
     families.gauge(cached, None, status.cached)?;
     let waiting = ("pyzord_upstream_waiting_checks", "Checks that wait for an answer");

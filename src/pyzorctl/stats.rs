@@ -109,7 +109,8 @@ pub(super) fn percentile(value: u64) -> String {
     if value == u64::MAX { "over a minute".to_owned() } else { micros(value) }
 }
 
-fn durations(report: &HistogramReport) -> String {
+/// The percentiles and the mean of durations.
+pub(super) fn durations(report: &HistogramReport) -> String {
     if report.count == 0 {
         return "none".to_owned();
     }

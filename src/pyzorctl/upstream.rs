@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::layout::table;
 use super::remote::{RemoteState, code_name};
-use super::stats::total;
+use super::stats::{durations, total};
 use crate::control::figures::{counted, grouped, printable};
 use crate::stats::{UpstreamCounts, UpstreamServerCounts};
 use crate::upstream::UpstreamStatus;
@@ -19,9 +19,13 @@ pub(super) fn states(status: &UpstreamStatus) -> Vec<String> {
     servers.chain([held]).collect()
 }
 
-/// Returns a table of checks that found nothing in the database, and one of the questions to each server.
+/// Returns a table of checks that found nothing in the database, how long those waited that did, and a table of the
+/// questions to each server.
 pub(super) fn counters(upstream: &UpstreamCounts) -> String {
-    let checks = checks(upstream);
+    let mut checks = checks(upstream);
+    if upstream.waited_micros.count > 0 {
+        checks += &format!("  waited: {}\n", durations(&upstream.waited_micros));
+    }
     if upstream.servers.is_empty() { checks } else { format!("{checks}\n{}", questions(&upstream.servers)) }
 }
 
@@ -94,6 +98,7 @@ pub(super) fn outcomes(upstream: &UpstreamCounts) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::Histogram;
     use crate::upstream::{UpstreamServerStatus, UpstreamState};
 
     #[test]
@@ -164,10 +169,14 @@ mod tests {
             ..UpstreamServerCounts::default()
         };
         upstream.servers.insert("a.example:24441".to_owned(), counts);
+        let waited = Histogram::default();
+        waited.add(20_000, 530);
+        upstream.waited_micros = waited.report();
         assert!(
             counters(&upstream).ends_with(
                 "  declined: busy                                             2\n  \
-                 declined: local only                                       7\n\n  \
+                 declined: local only                                       7\n  \
+                 waited: p50 20.5 ms, p90 20.5 ms, p99 20.5 ms, p99.9 20.5 ms, mean 20.0 ms\n\n  \
                  questions to      sent  answered  silent  unmatched replies\n  \
                  a.example:24441  1,500     1,480      20                  0\n"
             ),

@@ -23,10 +23,18 @@ pub(super) struct Replies {
     pub(super) outbox: ReplyOutbox,
     pub(super) usage: UsageLog,
     pub(super) stats: Arc<ServerStats>,
-    /// The numbers of replies in the outbox, with the times at which their requests were received.
-    unsent: Vec<(Instant, usize)>,
-    /// The sum of these numbers.
+    /// The replies in the outbox whose requests have a known time of receipt.
+    unsent: Vec<UnsentReplies>,
+    /// The number of these replies.
     known: usize,
+}
+
+/// Replies in the outbox to requests that were received at once.
+struct UnsentReplies {
+    received: Instant,
+    replies: usize,
+    /// Whether the requests waited for other servers.
+    has_waited: bool,
 }
 
 impl Replies {
@@ -74,9 +82,19 @@ impl Replies {
 
     /// Records when the requests were received whose replies have been added since the last call.
     pub(super) fn received(&mut self, at: Instant) {
+        self.add_unsent(at, false);
+    }
+
+    /// Records when checks that waited for other servers were received whose replies have been added since the last
+    /// call. Their times are kept apart: they tell about other servers, and not about this one and its database.
+    pub(super) fn received_and_waited(&mut self, at: Instant) {
+        self.add_unsent(at, true);
+    }
+
+    fn add_unsent(&mut self, received: Instant, has_waited: bool) {
         let replies = self.outbox.len() - self.known;
         if replies > 0 {
-            self.unsent.push((at, replies));
+            self.unsent.push(UnsentReplies { received, replies, has_waited });
             self.known += replies;
         }
     }
@@ -88,9 +106,10 @@ impl Replies {
         }
         self.known = 0;
         let now = Instant::now();
-        for (received, replies) in self.unsent.drain(..) {
-            let took = now.saturating_duration_since(received);
-            self.stats.latency.add(took.as_micros() as u64, replies as u64);
+        for unsent in self.unsent.drain(..) {
+            let took = now.saturating_duration_since(unsent.received);
+            let durations = if unsent.has_waited { &self.stats.upstream.waited } else { &self.stats.latency };
+            durations.add(took.as_micros() as u64, unsent.replies as u64);
         }
     }
 }

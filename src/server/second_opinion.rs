@@ -150,7 +150,7 @@ impl Server {
             outcome.add(1);
             for check in opinions.desk.take(answer, now) {
                 self.replies.finish(check.reply_to, &check.finished(answer.counts.unwrap_or_default()));
-                self.replies.received(check.received);
+                self.replies.received_and_waited(check.received);
             }
         }
         self.send();
@@ -161,7 +161,7 @@ impl Server {
         let Some(mut opinions) = self.opinions.take() else { return };
         for check in opinions.desk.give_up() {
             self.replies.finish(check.reply_to, &check.finished(RecordCounts::default()));
-            self.replies.received(check.received);
+            self.replies.received_and_waited(check.received);
         }
         opinions.sample(&self.stats);
         self.send();

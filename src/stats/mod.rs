@@ -85,7 +85,7 @@ pub(crate) struct ServerStats {
     pub(crate) batches: Histogram,
     /// The duration of each batch in the engine, in microseconds.
     pub(crate) engine_time: Histogram,
-    /// The time from the receipt of a request to its reply, in microseconds.
+    /// The time from the receipt of a request to its reply, in microseconds, without checks that waited for other servers.
     pub(crate) latency: Histogram,
     /// The totals of the last minute, one sample per second.
     history: Mutex<VecDeque<Totals>>,

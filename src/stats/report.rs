@@ -41,7 +41,8 @@ pub(crate) struct StatsReport {
     pub(crate) batches: HistogramReport,
     /// The duration of each batch in the engine, in microseconds.
     pub(crate) engine_micros: HistogramReport,
-    /// The time from the receipt of a request to its reply, in microseconds.
+    /// The time from the receipt of a request to its reply, in microseconds. Checks that waited for other servers are
+    /// not among them.
     pub(crate) latency_micros: HistogramReport,
     /// What was forwarded to each server, by its host and port in the servers file. Empty if nothing is forwarded.
     pub(crate) forwarding: BTreeMap<String, ForwardCounts>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CODES, Counter, OTHER_CODE};
+use super::{CODES, Counter, Histogram, HistogramReport, OTHER_CODE};
 
 /// The reason why no other server was asked about a check that found nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,8 @@ pub(crate) enum DeclineCause {
     Busy,
     /// No server was available.
     Unavailable,
-    /// The check came from a server that asked for a second opinion itself.
+    /// The check demanded the answer of this database alone: it came from a server that asked for a second opinion
+    /// itself, or from `pyzorctl health`.
     LocalOnly,
 }
 
@@ -58,6 +59,8 @@ pub(crate) struct UpstreamCounters {
     pub(crate) cached: Counter,
     /// The number of checks that wait for an answer.
     pub(crate) waiting: Counter,
+    /// The time from the receipt of a check that waited for other servers to its reply, in microseconds.
+    pub(crate) waited: Histogram,
 }
 
 impl UpstreamCounters {
@@ -73,6 +76,7 @@ impl UpstreamCounters {
             found: self.found.get(),
             not_found: self.not_found.get(),
             unanswered: self.unanswered.get(),
+            waited_micros: self.waited.report(),
             servers: BTreeMap::new(),
         }
     }
@@ -90,6 +94,8 @@ pub(crate) struct UpstreamCounts {
     pub(crate) found: u64,
     pub(crate) not_found: u64,
     pub(crate) unanswered: u64,
+    /// The time from the receipt of a check that waited for other servers to its reply, in microseconds.
+    pub(crate) waited_micros: HistogramReport,
     /// The questions to each server, by its host and port in the servers file.
     pub(crate) servers: BTreeMap<String, UpstreamServerCounts>,
 }
@@ -156,6 +162,7 @@ impl UpstreamCounts {
             found: self.found.saturating_sub(earlier.found),
             not_found: self.not_found.saturating_sub(earlier.not_found),
             unanswered: self.unanswered.saturating_sub(earlier.unanswered),
+            waited_micros: self.waited_micros.since(&earlier.waited_micros),
             servers: servers.collect(),
         }
     }
@@ -169,10 +176,12 @@ mod tests {
     fn difference_of_counts_is_what_was_counted_between() {
         let counters = UpstreamCounters::default();
         counters.asked.add(3);
+        counters.waited.add(1000, 3);
         counters.declined[DeclineCause::Busy as usize].add(2);
         let mut before = counters.report();
         before.servers.entry("a:1".to_owned()).or_default().refuse(403);
         counters.asked.add(4);
+        counters.waited.add(7, 1);
         counters.declined[DeclineCause::Busy as usize].add(1);
         let mut now = counters.report();
         now.servers = before.servers.clone();
@@ -181,6 +190,7 @@ mod tests {
         now.servers.entry("b:1".to_owned()).or_default().silent = 5;
         let between = now.since(&before);
         assert_eq!((between.asked, between.joined, between.declined["busy"]), (4, 0, 1));
+        assert_eq!((between.waited_micros.count, between.waited_micros.sum), (1, 7));
         assert_eq!((between.servers["a:1"].refused[&403], between.servers["a:1"].refusals()), (1, 2));
         assert_eq!(between.servers["b:1"].silent, 5);
     }

@@ -112,6 +112,8 @@ fn check_that_finds_nothing_waits_and_others_do_not() {
         let upstream = asking.running.stats.upstream.report();
         assert_eq!((upstream.asked, upstream.joined, upstream.found), (1, 1, 1));
         assert_eq!(asking.running.stats.check_hits.get(), 3);
+        let latency = asking.running.stats.latency.report();
+        assert_eq!((upstream.waited_micros.count, latency.count), (2, 5), "{upstream:?}");
     });
 }
 
