@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use crate::lines;
+use crate::loggable::loggable_name;
 use crate::problem::ConfigProblem;
 
 /// The section whose values can be referenced from every section.
@@ -211,7 +212,7 @@ impl<'a> IniReader<'a> {
 
     fn begin_section(&mut self, number: usize, section: &str) {
         if section != DEFAULT && self.document.sections.contains_key(section) {
-            self.problem(number, format!("duplicate section [{section}]"));
+            self.problem(number, format!("duplicate section [{}]", loggable_name(section)));
         }
         self.document.sections.entry(section.to_owned()).or_default();
         self.section = Some(section.to_owned());
@@ -234,6 +235,7 @@ impl<'a> IniReader<'a> {
         values.push(value);
         self.in_option = true;
         if let Some(earlier) = earlier {
+            let name = loggable_name(name);
             self.problem(number, format!("duplicate option {name}, first set on line {earlier}"));
         }
     }

@@ -58,6 +58,18 @@ fn every_mistake_is_reported_with_its_line() {
 }
 
 #[test]
+fn duplicates_that_may_be_keys_are_not_shown() {
+    const KEY: &str = "227bfb58efaba7c582d9dcb66ab2063d38df2923";
+    let problems = problems("[KEY]\nKEY = 1\nKEY = 2\n[KEY]\n".replace("KEY", KEY).as_bytes());
+    let hidden = "(not shown, because it may be a key)";
+    let expected = [
+        format!("config:3: duplicate option {hidden}, first set on line 2"),
+        format!("config:4: duplicate section [{hidden}]"),
+    ];
+    assert_eq!(problems, expected);
+}
+
+#[test]
 fn references_are_replaced_and_a_lone_percent_sign_is_kept() {
     let document = IniDocument::parse(
         b"[DEFAULT]\nbase = /var\nport = 1\n[server]\nPort = 2\nloop = %(loop)s\n",
