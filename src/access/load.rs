@@ -67,6 +67,11 @@ pub struct AccessLoadError {
 }
 
 impl AccessLoadError {
+    /// Whether this process may not read the file.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.error.kind() == io::ErrorKind::PermissionDenied
+    }
+
     /// Whether the error stays until an operator changes the file.
     pub(crate) fn is_lasting(&self) -> bool {
         open::is_lasting(&self.error)

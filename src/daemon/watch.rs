@@ -43,6 +43,10 @@ const MOST_WARNINGS: usize = 100;
 /// The consequence of a failed reload, for messages.
 const UNCHANGED: &str = "the accounts and access rules in force stay unchanged";
 
+/// What to do about a file that a reload may not read, for messages.
+const DENIED: &str = ": let the user of pyzord read it; if it already can, the file is outside the directories that \
+                      confinement has permitted since the start: restart pyzord";
+
 /// The reason for the end of the service.
 pub(super) enum ServiceEnd {
     /// A signal asked the server to stop.
@@ -221,7 +225,10 @@ impl SignalWatch {
         }
         match outcome.loaded {
             Ok(loaded) => self.put_in_force(loaded, &mut report),
-            Err(error) => errors.push(format!("{error}; {UNCHANGED}")),
+            Err(error) => {
+                let remedy = if error.is_denied() { DENIED } else { "" };
+                errors.push(format!("{error}{remedy}; {UNCHANGED}"));
+            }
         }
         let mut warnings = DirectoryWarnings::default();
         for (remotes, loaded) in self.remotes.iter_mut().zip(outcome.directories) {
@@ -237,7 +244,11 @@ impl SignalWatch {
                 }
                 Err(mut error) => {
                     warnings.log(std::mem::take(&mut error.warnings));
-                    errors.push(format!("{}: {error}; {} stay unchanged", remotes.option, remotes.servers));
+                    let remedy = if error.is_denied() { DENIED } else { "" };
+                    errors.push(format!(
+                        "{}: {error}{remedy}; {} stay unchanged",
+                        remotes.option, remotes.servers
+                    ));
                 }
             }
         }

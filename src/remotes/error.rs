@@ -16,12 +16,13 @@ pub(crate) struct DirectoryError {
     /// Warnings about lines that were skipped before, one line each.
     pub(crate) warnings: Vec<String>,
     pub(super) is_lasting: bool,
+    pub(super) is_denied: bool,
 }
 
 impl DirectoryError {
     /// An error that stays until an operator changes a file.
     pub(super) fn lasting(problems: Vec<String>) -> Self {
-        Self { problems, warnings: Vec::new(), is_lasting: true }
+        Self { problems, warnings: Vec::new(), is_lasting: true, is_denied: false }
     }
 
     /// A file or directory that cannot be read.
@@ -42,7 +43,16 @@ impl DirectoryError {
 
     /// A problem with a file that is caused by an error of the system.
     pub(super) fn of(error: &io::Error, problem: String) -> Self {
-        Self { problems: vec![problem], warnings: Vec::new(), is_lasting: open::is_lasting(error) }
+        Self {
+            is_lasting: open::is_lasting(error),
+            is_denied: error.kind() == io::ErrorKind::PermissionDenied,
+            ..Self::lasting(vec![problem])
+        }
+    }
+
+    /// Whether this process may not read a file.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.is_denied
     }
 
     /// Whether the error stays until an operator changes a file. Otherwise a later attempt may succeed: a disk may be

@@ -80,5 +80,20 @@ fn keys_that_the_user_cannot_read_fail_the_start_with_the_command_that_fixes_it(
         number += 1;
         (server.request("check", &[&digest(number)]).counts() == (7, 9)).then_some(())
     });
+    // Confinement permits the directories that were named at the start.
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::set_permissions(elsewhere.path(), Permissions::from_mode(0o755)).unwrap();
+    let moved = elsewhere.path().join("servers");
+    fs::write(&moved, lines(&names)).unwrap();
+    home.upstream_file("config", &format!("[client]\nServersFile = {}\n", moved.display()));
+    fs::write(home.path("pyzord.passwd"), "").unwrap();
+    fs::set_permissions(home.path("pyzord.passwd"), Permissions::from_mode(0o600)).unwrap();
+    server.signal(Signal::SIGHUP);
+    let remedy = "Permission denied (os error 13): let the user of pyzord read it; if it already can, the file is \
+                  outside the directories that confinement has permitted since the start: restart pyzord; ";
+    for file in [moved, home.path("pyzord.passwd")] {
+        let problem = format!("{}: {remedy}", file.display());
+        eventually("the remedy", || home.everything_said().contains(&problem).then_some(()));
+    }
     assert!(server.stop().success(), "{}", home.everything_said());
 }
