@@ -126,7 +126,10 @@ pub(super) struct Delivery {
     /// What has arrived since the last reply in time to a request, and does not count as one.
     strays: Strays,
     trial: TrialPause,
+    /// Silent requests, of those that were sent after the last one with a reply in time.
     silent_in_row: u32,
+    /// The time at which that one was sent.
+    answered_sent: Option<Instant>,
     last_ping: Option<Instant>,
     next_ping: Instant,
     /// Nothing is sent before this time.
@@ -162,6 +165,7 @@ impl Delivery {
             strays: Strays::default(),
             trial: TrialPause::default(),
             silent_in_row: 0,
+            answered_sent: None,
             last_ping: None,
             next_ping: now,
             not_before: now,

@@ -59,9 +59,10 @@ impl Delivery {
         }
     }
 
-    /// The server has replied in time to a request.
-    pub(super) fn answered(&mut self, now: Instant) {
+    /// The server has replied in time to a request that was sent at this time.
+    pub(super) fn answered(&mut self, sent: Instant, now: Instant) {
         self.silent_in_row = 0;
+        self.answered_sent = self.answered_sent.max(Some(sent));
         self.strays = Strays::default();
         if self.state == ForwardState::Unavailable {
             self.trial.forgive();

@@ -45,6 +45,7 @@ impl Delivery {
         // Others are silent from their deadline on, and their time is over only when that was noticed.
         let waits_for_end = !self.in_flight.iter().any(|flight| flight.thread == thread);
         let is_late = retries > 0 && waits_for_end && now >= flight.deadline(timeout);
+        let sent = flight.last_sent;
         let is_final = reply.code != FAILURE || !self.will_repeat(thread);
         if let Some(flight) = is_final.then(|| self.take(thread)).flatten() {
             let refused = self.tally.answered(&flight, reply.code, now);
@@ -52,7 +53,7 @@ impl Delivery {
         }
         match is_late {
             true => self.replied_late(),
-            false => self.answered(now),
+            false => self.answered(sent, now),
         }
         true
     }
@@ -110,7 +111,10 @@ impl Delivery {
         while let Some(index) = self.in_flight.iter().position(is_over) {
             let flight = self.in_flight.remove(index);
             self.give_up(&flight, now);
-            self.silent_in_row += 1;
+            // A reply comes sooner than silence is certain: only the order of sending tells what is in a row.
+            if self.answered_sent.is_none_or(|answered| flight.last_sent > answered) {
+                self.silent_in_row += 1;
+            }
             if self.outage.is_some() || self.silent_in_row >= SILENT_IN_ROW {
                 // The other requests under way are kept: with retries they are sent again after the outage.
                 self.failed(self.silence(), now);

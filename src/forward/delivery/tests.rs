@@ -240,6 +240,20 @@ fn replies_between_silent_requests_prevent_an_outage() {
 }
 
 #[test]
+fn requests_lost_between_answered_ones_are_not_in_a_row() {
+    let mut bench = Bench::new(0);
+    for number in 0..5 {
+        bench.queue.extend([unit(2 * number, 10), unit(2 * number + 1, 10)]);
+        let sent = bench.send();
+        assert_eq!(sent.len(), 2);
+        bench.reply(&sent[1], 200);
+        bench.after(Duration::from_millis(100));
+    }
+    bench.after(Duration::from_secs(6)).send();
+    assert_ne!(bench.delivery.state(), ForwardState::Unavailable);
+}
+
+#[test]
 fn what_is_not_a_reply_ends_no_outage() {
     let mut bench = Bench::new(0);
     bench.fail();
