@@ -57,7 +57,7 @@ fn operators_see_each_server_and_what_became_of_checks() {
     }
     assert!(status.stdout.contains("bob"), "{status:?}");
     let stats = said(&server, &["stats"]).stdout;
-    for part in [names[0].as_str(), &names[1], "401"] {
+    for part in [names[0].as_str(), &names[1], "401", "\n  waited: p50 "] {
         assert!(stats.contains(part), "{part}: {stats}");
     }
     let opinions = home.opinions();
@@ -71,6 +71,7 @@ fn operators_see_each_server_and_what_became_of_checks() {
         assert!(lines.iter().any(|line| line.contains(name.as_str())), "{lines:#?}");
     }
     assert!(lines.iter().any(|line| line.ends_with(" 15")), "{lines:#?}");
+    assert_eq!(page.metric("pyzord_upstream_wait_duration_seconds_count"), 10.0);
     for secret in ["bob", bob.key()] {
         assert!(!page.body.contains(secret), "{}", page.body);
     }
