@@ -16,8 +16,8 @@ struct CachedAnswer {
     stale_at: Instant,
 }
 
-/// Answers by digest. When it is full, misses make way first, so that checks of random digests cannot displace what was
-/// found. Hashed with random keys, because clients choose the digests.
+/// Answers by digest. When it is full, misses make way first, so that a flood of random digests displaces hardly anything
+/// that was found. Hashed with random keys, because clients choose the digests.
 #[derive(Debug)]
 pub(super) struct AnswerCache {
     found: LruCache<Digest, CachedAnswer, RandomState>,
