@@ -11,6 +11,7 @@ mod outage_lines;
 mod own_address;
 mod random;
 mod resolve;
+mod trial_pause;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub(crate) use self::outage_lines::OutageLines;
 pub(crate) use self::own_address::{has_route, is_own};
 pub(crate) use self::random::{LOWEST_THREAD, RandomNumbers};
 pub(crate) use self::resolve::{Addresses, LookUp, LookUpResult};
+pub(crate) use self::trial_pause::{STEADY, TrialPause};
 use pyzor_home::loggable::loggable_name;
 use pyzor_wire::request_writer::Signer;
 

@@ -10,7 +10,6 @@ mod replies;
 mod tally;
 #[cfg(test)]
 mod tests;
-mod trial;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,10 +21,9 @@ use pyzor_wire::request_writer::{Extension, Signer, write_request};
 use self::flight::Flight;
 use self::past::PastThreads;
 use self::tally::Tally;
-use self::trial::TrialPause;
 use super::{ForwardState, ForwardUnit};
 use crate::record::TallyKind;
-use crate::remotes::RandomNumbers;
+use crate::remotes::{RandomNumbers, TrialPause};
 
 /// The most requests that wait for a reply.
 const WINDOW: usize = 32;

@@ -2,11 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::trial::STEADY;
 use super::{Delivery, Event, PING_PAUSE, SILENT_IN_ROW, Strays, WINDOW};
 use crate::forward::ForwardState;
+use crate::remotes::STEADY;
 
 impl Delivery {
+    /// The server is silent: it is sent requests again after a pause that grows.
+    pub(super) fn fell_silent(&mut self, now: Instant) {
+        self.trial.begin(self.is_steady(now), now);
+        self.failed(self.silence(), now);
+    }
+
     /// The server cannot be reached: an error of the socket, or no address, or silence. If it has other addresses, the
     /// next one is tried at once.
     pub(in crate::forward) fn failed(&mut self, reason: String, now: Instant) {
@@ -17,7 +23,6 @@ impl Delivery {
         if self.outage.is_none() {
             self.events.push(Event::Gone(reason.clone()));
         }
-        self.trial.begin(self.is_steady(now), now);
         (self.state, self.since) = (ForwardState::Unavailable, now);
         self.outage.get_or_insert(now);
         self.silent_in_row = 0;

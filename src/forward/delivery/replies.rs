@@ -117,7 +117,7 @@ impl Delivery {
             }
             if self.outage.is_some() || self.silent_in_row >= SILENT_IN_ROW {
                 // The other requests under way are kept: with retries they are sent again after the outage.
-                self.failed(self.silence(), now);
+                self.fell_silent(now);
             }
         }
         let is_too_old = |flight: &Flight| now >= flight.expiry(retries, timeout);

@@ -10,7 +10,6 @@ mod replies;
 mod silence;
 mod sockets;
 mod tally;
-mod trial;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,9 +25,8 @@ use self::silence::SilentBursts;
 pub(super) use self::sockets::SocketId;
 use self::sockets::Sockets;
 use self::tally::Tally;
-use self::trial::TrialPause;
 use super::UpstreamState;
-use crate::remotes::{AddressList, RemoteServer};
+use crate::remotes::{AddressList, RemoteServer, TrialPause};
 
 /// The time between two pings to an unavailable server.
 const PING_PAUSE: Duration = Duration::from_secs(2);

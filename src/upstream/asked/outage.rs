@@ -4,12 +4,18 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{AskedServer, PING_PAUSE, ServerEvent, SocketId};
+use crate::remotes::STEADY;
 use crate::upstream::UpstreamState;
 
 impl AskedServer {
     /// The server is silent: it is asked again after a pause that grows.
     pub(super) fn fell_silent(&mut self, reason: String, now: Instant) {
-        self.trial.fall(self.state, self.since, now);
+        let is_first = match self.state {
+            UpstreamState::Untried => true,
+            UpstreamState::Available => now.saturating_duration_since(self.since) >= STEADY,
+            UpstreamState::OnTrial | UpstreamState::Unavailable => false,
+        };
+        self.trial.begin(is_first, now);
         self.failed(reason, now);
     }
 

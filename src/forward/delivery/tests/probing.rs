@@ -152,3 +152,18 @@ fn outage_ends_with_a_ping_if_nothing_waits() {
     bench.queue.extend((0..20).map(|number| unit(number, 1)));
     assert_eq!(bench.send().len(), 20);
 }
+
+#[test]
+fn server_that_is_restarted_often_is_sent_requests_again_at_once() {
+    let mut bench = Bench::new(0);
+    for number in 0..10 {
+        bench.fail();
+        bench.queue.push_back(unit(number, 1));
+        bench.pong();
+        let sent = bench.send();
+        assert_eq!(sent.len(), 1, "{number}");
+        bench.reply(&sent[0], 200);
+        assert_eq!(bench.delivery.outage_reason(), None);
+        bench.after(Duration::from_secs(6));
+    }
+}

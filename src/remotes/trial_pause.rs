@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 const FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(60);
 /// A server that took requests for this time begins without a pause.
-pub(super) const STEADY: Duration = Duration::from_secs(60);
+pub(crate) const STEADY: Duration = Duration::from_secs(60);
 
-/// Keeps the requests few to a server that replies to pings in time, but not to requests.
+/// Keeps the requests few to a server that replies to pings in time, but not to requests. Errors of the network cause no
+/// pause: they end requests at once.
 #[derive(Debug, Default)]
-pub(super) struct TrialPause {
+pub(crate) struct TrialPause {
     pause: Duration,
     /// The pause before the outage.
     earlier: Duration,
@@ -18,20 +19,20 @@ pub(super) struct TrialPause {
 }
 
 impl TrialPause {
-    /// The server becomes unavailable. `is_first`: after it has replied for a while, or was never tried.
-    pub(super) fn begin(&mut self, is_first: bool, now: Instant) {
+    /// The server becomes unavailable by silence. `is_first`: after it has replied for a while, or was never tried.
+    pub(crate) fn begin(&mut self, is_first: bool, now: Instant) {
         self.earlier = self.pause;
         self.pause = if is_first { Duration::ZERO } else { (self.pause * 2).clamp(FIRST, LONGEST) };
         self.not_before = Some(now + self.pause);
     }
 
     /// The server has replied to a request that was under way: requests may be sent, and the outage does not count.
-    pub(super) fn forgive(&mut self) {
+    pub(crate) fn forgive(&mut self) {
         (self.pause, self.not_before) = (self.earlier, None);
     }
 
     /// Whether a request may be sent on trial.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|time| now >= time)
     }
 }
