@@ -142,6 +142,7 @@ impl Questions {
             if let Some(index) = old.iter().position(is_it) {
                 let mut server = old.remove(index);
                 lines.extend(set_account(&mut server, remote));
+                server.renew_addresses();
                 self.servers.push(server);
                 continue;
             }

@@ -129,6 +129,9 @@ impl AskedServer {
     /// Everything that has arrived before `now` must have been reported: it is in time.
     pub(super) fn poll(&mut self, now: Instant, time: i64) -> Option<Dispatch> {
         self.expire(now);
+        if self.look_up_deadline().is_some_and(|deadline| now >= deadline) {
+            self.failed("its name is still being looked up".to_owned(), now);
+        }
         if self.state != UpstreamState::Unavailable || now < self.next_ping {
             return None;
         }
@@ -185,6 +188,17 @@ impl AskedServer {
         }
     }
 
+    /// Returns the time from which on the server is unavailable because its name has not been resolved.
+    fn look_up_deadline(&self) -> Option<Instant> {
+        let is_new = self.state == UpstreamState::Untried && self.address.is_none();
+        is_new.then(|| self.since + self.ping_wait())
+    }
+
+    /// Looks the name up again.
+    pub(super) fn renew_addresses(&mut self) {
+        self.wants_look_up = true;
+    }
+
     /// The longest wait for the reply to a ping.
     fn ping_wait(&self) -> Duration {
         self.timeout.max(PING_PAUSE)
@@ -195,7 +209,7 @@ impl AskedServer {
         let question = self.under_way.first_key_value().map(|(_, part)| part.sent + self.timeout);
         let ping = self.sockets.oldest_ping().map(|at| at + self.ping_wait());
         let next_ping = (self.state == UpstreamState::Unavailable).then_some(self.next_ping);
-        [question, ping, next_ping].into_iter().flatten().min()
+        [question, ping, next_ping, self.look_up_deadline()].into_iter().flatten().min()
     }
 
     /// Signs what is written from now on with another account. Returns the one before, if it is another.

@@ -56,8 +56,11 @@ impl AskedServer {
     pub(in crate::upstream) fn resolved(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
         self.is_own = false;
         let is_changed = self.addresses.replace(addresses, self.address);
+        let is_listed = self.address.is_some_and(|address| self.addresses.contains(address));
         match self.state {
-            UpstreamState::Untried if self.address.is_none() => self.address = self.addresses.advance(),
+            UpstreamState::Untried | UpstreamState::Available | UpstreamState::OnTrial if !is_listed => {
+                self.address = self.addresses.advance();
+            }
             // Not more often, because a name may have other addresses each time.
             UpstreamState::Unavailable if is_changed => {
                 self.next_ping = self.last_ping.map_or(now, |last| (last + PING_PAUSE).max(now));

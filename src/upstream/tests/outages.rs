@@ -216,3 +216,34 @@ fn name_that_cannot_be_resolved_makes_a_server_unavailable_until_it_can() {
     bench.pong();
     assert_eq!((bench.now, bench.state()), (now, UpstreamState::OnTrial));
 }
+
+#[test]
+fn name_that_is_looked_up_for_long_makes_a_server_unavailable() {
+    let mut bench = Bench::new(0);
+    bench.questions.replace(directory(&[0]), bench.now);
+    assert_eq!(bench.wait(), Some(PING_PAUSE));
+    bench.after(PING_PAUSE).poll();
+    assert_eq!(bench.state(), UpstreamState::Unavailable);
+    assert_eq!(bench.status().reason.as_deref(), Some("its name is still being looked up"));
+    let (id, now) = (bench.id(0), bench.now);
+    bench.questions.with_server(id, |server| server.resolved(addresses(&[0]), now));
+    bench.pong();
+    assert_eq!(bench.state(), UpstreamState::OnTrial);
+}
+
+#[test]
+fn address_that_a_name_has_no_more_at_a_reload_is_left() {
+    let mut bench = Bench::new(1);
+    let before = bench.ask(1);
+    assert!(bench.questions.servers()[0].take_look_up());
+    assert!(!bench.questions.servers()[0].take_look_up());
+    bench.questions.replace(directory(&[0]), bench.now);
+    assert!(bench.questions.servers()[0].take_look_up());
+    let (id, now) = (bench.id(0), bench.now);
+    for (listed, used) in [(vec![5, 0], 0), (vec![6, 5], 6)] {
+        bench.questions.with_server(id, |server| server.resolved(addresses(&listed), now));
+        assert_eq!(bench.ask(2)[0].address, addresses(&[used])[0]);
+    }
+    bench.reply_counts(&before[0], 1, 0);
+    assert_eq!(bench.answers(), [answer(1, Some((1, 0)))], "replies from the old address are awaited");
+}

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use nix::sys::signal::Signal;
+
 use crate::harness::{Home, Remote, Server, counting, digest, eventually, free_port};
 use crate::ours::mounts::Etc;
 use crate::ours::upstream::HASTY;
@@ -74,6 +76,25 @@ fn new_address_of_a_name_is_asked_when_the_old_one_is_silent() {
     scene.expect((5, 0));
     let opinions = scene.home.opinions_while(&scene.name, "available");
     assert_eq!(opinions.text(&scene.name, "address"), new.name());
+}
+
+#[test]
+fn new_address_of_a_name_is_asked_after_a_reload_although_the_old_one_answers() {
+    let port = free_port();
+    let (mut old, mut new) = (closed("127.0.0.2", port, (7, 2)), closed("127.0.0.3", port, (5, 0)));
+    old.open();
+    new.open();
+    let mut scene = Scene::new(port, "127.0.0.2");
+    let server = scene.start();
+    scene.expect((7, 2));
+    scene.hosts("127.0.0.3");
+    server.signal(Signal::SIGUSR1);
+    let mut caller = scene.home.caller();
+    eventually("an answer of the new address", || {
+        scene.next += 1;
+        let counts = caller.answered("check", &[&digest(scene.next)]).counts();
+        (counts == (5, 0)).then_some(())
+    });
 }
 
 #[test]
