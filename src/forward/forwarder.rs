@@ -91,6 +91,7 @@ impl Forwarder {
                 let is_it = |channel: &Arc<Channel>| channel.is_for(&server) && channel.revive();
                 if let Some(channel) = leaving.iter().filter_map(Weak::upgrade).find(is_it) {
                     channel.delivery().set_timeout(timeout);
+                    channel.renewal.notify_one();
                     let account = channel.set_account(server.signer);
                     let queued = channel.queue().digests();
                     lines.push(format!(

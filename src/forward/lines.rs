@@ -103,6 +103,14 @@ impl ServerLines {
         }
     }
 
+    /// Reports that a reload could not look the name up.
+    pub(super) fn not_renewed(&self, reason: &str) {
+        warn!(
+            "Forwarding: {}: {reason}; the address in use stays: reload again when the name is resolved",
+            self.server
+        );
+    }
+
     /// Reports what is left at the end.
     pub(super) fn left(&self, unsent: u64, unanswered: u64) {
         if unsent > 0 {

@@ -35,6 +35,8 @@ pub(super) struct ServerTask {
     look_up: LookUp,
     /// Whether no look-up of the name has ended yet.
     is_new: bool,
+    /// Whether the name must be looked up again. A look-up that has begun before would miss what has changed since.
+    wants_renewal: bool,
     /// Whether an address in use that the name does not have any more is left, although it may reply.
     is_renewal: bool,
     lines: ServerLines,
@@ -51,6 +53,7 @@ impl ServerTask {
             connection: Connection::default(),
             look_up: LookUp::default(),
             is_new: true,
+            wants_renewal: false,
             is_renewal: false,
             lines,
         }
@@ -62,6 +65,10 @@ impl ServerTask {
         loop {
             // First, because replies may have waited while the process was stopped: they are not silence.
             self.receive();
+            if self.wants_renewal && !self.look_up.is_under_way() {
+                (self.wants_renewal, self.is_renewal) = (false, true);
+                self.look_up();
+            }
             let wake_up = self.act();
             self.report();
             if self.is_finished()
@@ -81,10 +88,7 @@ impl ServerTask {
                 () = self.connection.arrival() => {}
                 answer = self.look_up.result() => self.take_addresses(answer),
                 () = self.channel.wake.notified() => {}
-                () = self.channel.renewal.notified() => {
-                    self.is_renewal = true;
-                    self.look_up();
-                }
+                () = self.channel.renewal.notified() => self.wants_renewal = true,
                 Ok(()) = self.phase.changed() => self.begin_phase(),
                 () = wait_until(wake_up) => {}
             }
@@ -169,12 +173,17 @@ impl ServerTask {
 
     fn take_addresses(&mut self, answer: LookUpResult) {
         let now = Instant::now();
-        let is_first = std::mem::take(&mut self.is_new);
+        let is_first = answer.is_ok() && std::mem::take(&mut self.is_new);
         let is_renewal = std::mem::take(&mut self.is_renewal);
         let Addresses { usable, own } = match answer {
             Ok(addresses) => addresses,
             // Known addresses stay in use.
-            Err(_) if self.connection.len() > 0 => return,
+            Err(reason) if self.connection.len() > 0 => {
+                if is_renewal {
+                    self.lines.not_renewed(&reason);
+                }
+                return;
+            }
             Err(reason) => return self.channel.delivery().failed(reason, now),
         };
         self.lines.own_addresses(&own, now);
@@ -227,8 +236,10 @@ impl ServerTask {
     fn begin_phase(&self) {
         // Not borrowed meanwhile, because others change it under locks.
         let phase = *self.phase.borrow();
-        if let Phase::Stopping(_) = phase {
-            self.channel.delivery().hurry(Instant::now());
+        match phase {
+            Phase::Serving => {}
+            Phase::Leaving(_) => self.channel.delivery().end_pause(Instant::now()),
+            Phase::Stopping(_) => self.channel.delivery().hurry(Instant::now()),
         }
     }
 

@@ -103,12 +103,13 @@ impl LoadedDirectory {
         if !self.bad_servers.is_empty() {
             return Some(self.bad_servers.join("; "));
         }
-        let loses_account = |new: &&RemoteServer| {
+        // One that is not in force may have an account in the line.
+        let may_lose_account = |new: &&RemoteServer| {
             let is_it = |old: &&RemoteServer| (&old.host, old.port) == (&new.host, new.port);
-            let old = in_force.servers.iter().find(is_it);
-            new.signer.is_anonymous() && old.is_some_and(|old| !old.signer.is_anonymous())
+            let was_anonymous = |old: &RemoteServer| old.signer.is_anonymous();
+            new.signer.is_anonymous() && !in_force.servers.iter().find(is_it).is_some_and(was_anonymous)
         };
-        let server = self.directory.servers.iter().find(loses_account)?;
+        let server = self.directory.servers.iter().find(may_lose_account)?;
         let bad = (!self.bad_accounts.is_empty()).then(|| self.bad_accounts.join("; "))?;
         Some(format!("{bad}; requests to {server} would be anonymous"))
     }

@@ -36,6 +36,11 @@ impl LookUp {
         }
     }
 
+    /// Whether a look-up is under way.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Returns the result of the look-up under way, which is over then. Never returns without one.
     pub(crate) async fn result(&mut self) -> LookUpResult {
         let Some(receiver) = &mut self.0 else { return std::future::pending().await };

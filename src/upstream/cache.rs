@@ -2,7 +2,6 @@
 
 use std::hash::RandomState;
 use std::num::NonZeroUsize;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -14,17 +13,27 @@ use pyzor_wire::reply::RecordCounts;
 struct CachedAnswer {
     counts: RecordCounts,
     stale_at: Instant,
+    /// The number of times that the cache had been cleared before.
+    generation: u64,
 }
+
+type Answers = LruCache<Digest, CachedAnswer, RandomState>;
 
 /// Answers by digest. When it is full, misses make way first, so that a flood of random digests displaces hardly anything
 /// that was found. Hashed with random keys, because clients choose the digests.
 #[derive(Debug)]
 pub(super) struct AnswerCache {
-    found: LruCache<Digest, CachedAnswer, RandomState>,
-    missed: LruCache<Digest, CachedAnswer, RandomState>,
+    /// Hits that are kept for `found_age`: the one that was not used for longest is mostly stale first.
+    lasting: Answers,
+    /// Misses, and hits that are kept for a shorter time.
+    passing: Answers,
     capacity: usize,
     found_age: Duration,
     miss_age: Duration,
+    /// The number of times that the cache was cleared. Earlier answers are not used, and make way first.
+    generation: u64,
+    /// The number of answers since then.
+    current: usize,
 }
 
 impl AnswerCache {
@@ -35,58 +44,73 @@ impl AnswerCache {
     pub(super) fn new(capacity: usize, found_age: Duration, miss_age: Duration) -> Self {
         let room = NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN);
         let answers = || LruCache::with_hasher(room, RandomState::new());
-        Self { found: answers(), missed: answers(), capacity, found_age, miss_age }
+        let (lasting, passing) = (answers(), answers());
+        Self { lasting, passing, capacity, found_age, miss_age, generation: 0, current: 0 }
     }
 
     /// The number of answers, stale ones included.
     pub(super) fn len(&self) -> usize {
-        self.found.len() + self.missed.len()
+        self.current
     }
 
     /// Returns the counts of a digest, if they are fresh.
     pub(super) fn get(&mut self, digest: &Digest, now: Instant) -> Option<RecordCounts> {
-        for answers in [&mut self.found, &mut self.missed] {
-            if let Some(answer) = answers.get(digest).copied() {
-                if now < answer.stale_at {
-                    return Some(answer.counts);
-                }
-                answers.pop(digest);
-            }
+        let answers = [&mut self.lasting, &mut self.passing];
+        let answer = answers.into_iter().find_map(|answers| answers.get(digest).copied())?;
+        if self.is_fresh(&answer, now) {
+            return Some(answer.counts);
         }
+        self.remove(digest);
         None
+    }
+
+    fn is_fresh(&self, answer: &CachedAnswer, now: Instant) -> bool {
+        answer.generation == self.generation && now < answer.stale_at
     }
 
     /// Keeps the counts of a digest instead of earlier ones, for `longest` at the most.
     pub(super) fn put(&mut self, digest: Digest, counts: RecordCounts, longest: Duration, now: Instant) {
-        self.found.pop(&digest);
-        self.missed.pop(&digest);
+        self.remove(&digest);
         if self.capacity == 0 {
             return;
         }
-        if self.len() >= self.capacity {
+        if self.lasting.len() + self.passing.len() >= self.capacity {
             self.make_room(now);
         }
-        let (answers, age) = match counts == RecordCounts::default() {
-            true => (&mut self.missed, self.miss_age),
-            false => (&mut self.found, self.found_age),
-        };
-        answers.put(digest, CachedAnswer { counts, stale_at: now + age.min(longest) });
+        let is_miss = counts == RecordCounts::default();
+        let age = if is_miss { self.miss_age } else { self.found_age };
+        let answers = if is_miss || longest < age { &mut self.passing } else { &mut self.lasting };
+        let stale_at = now + age.min(longest);
+        answers.put(digest, CachedAnswer { counts, stale_at, generation: self.generation });
+        self.current += 1;
     }
 
-    /// Removes one answer: what was not asked for longest, and is stale, or else a miss.
+    /// Removes one answer: a hit that was not used for longest if it is stale, or else a miss.
     fn make_room(&mut self, now: Instant) {
-        let is_stale = self.found.peek_lru().is_some_and(|(_, answer)| now >= answer.stale_at);
-        if is_stale || self.missed.pop_lru().is_none() {
-            self.found.pop_lru();
-        }
+        let is_stale = self.lasting.peek_lru().is_some_and(|(_, answer)| !self.is_fresh(answer, now));
+        let of_lasting = |cache: &mut Self| cache.lasting.pop_lru();
+        let removed = match is_stale {
+            true => of_lasting(self),
+            false => self.passing.pop_lru().or_else(|| of_lasting(self)),
+        };
+        self.note_removed(removed.map(|(_, answer)| answer));
     }
 
-    /// Removes all answers.
+    fn remove(&mut self, digest: &Digest) {
+        let removed = self.lasting.pop(digest).or_else(|| self.passing.pop(digest));
+        self.note_removed(removed);
+    }
+
+    fn note_removed(&mut self, removed: Option<CachedAnswer>) {
+        let is_current = |answer: &CachedAnswer| answer.generation == self.generation;
+        self.current -= usize::from(removed.as_ref().is_some_and(is_current));
+    }
+
+    /// Makes all answers void. Their memory is kept for others, because freeing a million answers would stop the server
+    /// loop for 0.2 s.
     pub(super) fn clear(&mut self) {
-        let empty = Self::new(self.capacity, self.found_age, self.miss_age);
-        let full = std::mem::replace(self, empty);
-        // In a thread of its own, because freeing a million answers takes 0.2 s. Without a thread they are freed here.
-        let _ = thread::Builder::new().name("clear".to_owned()).spawn(move || drop(full));
+        self.generation += 1;
+        self.current = 0;
     }
 }
 
@@ -149,6 +173,33 @@ mod tests {
         cache.get(&digest(1), start);
         cache.put(digest(4), HIT, Duration::MAX, start);
         assert_eq!((cache.get(&digest(1), start), cache.get(&digest(2), start)), (Some(HIT), None));
+    }
+
+    #[test]
+    fn void_answers_make_way_and_are_not_counted() {
+        let (mut cache, start) = (cache(2), Instant::now());
+        cache.put(digest(1), HIT, Duration::MAX, start);
+        cache.put(digest(2), HIT, Duration::MAX, start);
+        cache.clear();
+        assert_eq!(cache.len(), 0);
+        cache.put(digest(3), MISS, Duration::MAX, start);
+        cache.put(digest(4), HIT, Duration::MAX, start);
+        assert_eq!((cache.get(&digest(3), start), cache.get(&digest(4), start)), (Some(MISS), Some(HIT)));
+        assert_eq!((cache.get(&digest(1), start), cache.get(&digest(2), start)), (None, None));
+        assert_eq!(cache.len(), 2);
+    }
+
+    #[test]
+    fn hits_that_are_kept_for_a_short_time_make_way_as_misses_do() {
+        let (mut cache, start) = (cache(3), Instant::now());
+        cache.put(digest(1), HIT, Duration::MAX, start);
+        cache.put(digest(2), HIT, seconds(10), start);
+        cache.put(digest(3), HIT, seconds(10), start);
+        let later = start + seconds(11);
+        cache.put(digest(4), MISS, Duration::MAX, later);
+        cache.put(digest(5), MISS, Duration::MAX, later);
+        assert_eq!((cache.get(&digest(4), later), cache.get(&digest(5), later)), (Some(MISS), Some(MISS)));
+        assert_eq!((cache.get(&digest(1), later), cache.len()), (Some(HIT), 3));
     }
 
     #[test]

@@ -90,7 +90,8 @@ impl Lane {
     /// Does what the state of the server demands: closes sockets, begins a look-up, writes log lines.
     pub(super) fn follow(&mut self, server: &mut AskedServer, listening: SocketAddr, now: Instant) {
         self.sockets.retain(|(id, _)| server.uses(*id));
-        if server.take_look_up() {
+        // A look-up that has begun before would miss what has changed since.
+        if !self.look_up.is_under_way() && server.take_look_up() {
             let RemoteServer { host, port, .. } = server.remote();
             self.look_up.begin(host, *port, listening);
         }

@@ -128,6 +128,8 @@ pub(super) struct Delivery {
     silent_in_row: u32,
     /// The time at which that one was sent.
     answered_sent: Option<Instant>,
+    /// The last reply to a ping in a pause before a trial.
+    ponged: Option<Instant>,
     last_ping: Option<Instant>,
     next_ping: Instant,
     /// Nothing is sent before this time.
@@ -164,6 +166,7 @@ impl Delivery {
             trial: TrialPause::default(),
             silent_in_row: 0,
             answered_sent: None,
+            ponged: None,
             last_ping: None,
             next_ping: now,
             not_before: now,
@@ -346,6 +349,7 @@ impl Delivery {
     /// From now on the queue is emptied as fast as the server replies.
     pub(super) fn hurry(&mut self, now: Instant) {
         (self.is_stopping, self.not_before) = (true, now);
+        self.end_pause(now);
     }
 
     /// Sets the longest wait for a reply.

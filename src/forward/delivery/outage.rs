@@ -93,7 +93,20 @@ impl Delivery {
                     }
                 }
             }
-            ForwardState::Unavailable | ForwardState::Available | ForwardState::CatchingUp => {}
+            ForwardState::Unavailable => {
+                self.ponged = Some(now);
+                self.reason = self.silence();
+            }
+            ForwardState::Available | ForwardState::CatchingUp => {}
+        }
+    }
+
+    /// Ends the pause before a trial if the server replies to pings: there is little time left.
+    pub(in crate::forward) fn end_pause(&mut self, now: Instant) {
+        let is_recent = |ponged: Instant| now.saturating_duration_since(ponged) <= 2 * PING_PAUSE;
+        if self.state == ForwardState::Unavailable && self.ponged.is_some_and(is_recent) {
+            self.trial.forgive();
+            self.heard(now);
         }
     }
 

@@ -71,6 +71,7 @@ impl AskedServer {
 
     /// The name cannot be resolved. Known addresses stay in use.
     pub(in crate::upstream) fn unresolved(&mut self, reason: String, now: Instant) {
+        self.is_own = false;
         if self.addresses.len() == 0 {
             self.failed(reason, now);
         }

@@ -167,3 +167,35 @@ fn server_that_is_restarted_often_is_sent_requests_again_at_once() {
         bench.after(Duration::from_secs(6));
     }
 }
+
+#[test]
+fn stop_does_not_wait_for_the_end_of_a_pause_if_the_server_replies_to_pings() {
+    for replies in [false, true] {
+        let mut bench = Bench::with_units(0, 20);
+        bench.fail();
+        let mut trials = 0;
+        while trials < 3 {
+            for sent in bench.send() {
+                match is_ping(&sent) {
+                    true => bench.reply(&sent, 200),
+                    false => trials += 1,
+                }
+            }
+            bench.after(Duration::from_secs(1));
+        }
+        bench.after(Duration::from_secs(5)).send();
+        assert_eq!(bench.delivery.state(), ForwardState::Unavailable);
+        for _ in 0..6 {
+            let sent = bench.after(Duration::from_secs(1)).send();
+            sent.iter().filter(|_| replies).for_each(|ping| bench.reply(ping, 200));
+        }
+        assert_eq!(bench.delivery.state(), ForwardState::Unavailable, "the pause is longer");
+        bench.delivery.hurry(bench.now);
+        let sent = bench.send();
+        assert_eq!(sent.iter().filter(|text| !is_ping(text)).count(), usize::from(replies));
+        if replies {
+            bench.reply(&sent[0], 200);
+            assert_eq!(bench.send().len(), 16, "everything else, as fast as the server replies");
+        }
+    }
+}
