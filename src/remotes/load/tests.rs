@@ -161,3 +161,21 @@ fn keys_that_others_can_read_cause_a_warning() {
         ["every user of this machine can read or change the keys in DIR/accounts: chmod o= DIR/accounts"]
     );
 }
+
+#[test]
+fn directory_is_refused_if_a_bad_line_could_take_an_account_from_a_server() {
+    let account = format!("a.example : 1 : bob : ,{KEY}\n");
+    let load_with = |servers: &str, accounts: &str| {
+        load(&Client::new(&[("servers", servers), ("accounts", accounts)]).source()).unwrap()
+    };
+    let in_force = load_with("a.example:1\nb.example:1\n", &account).directory;
+    let refusal = |servers: &str, accounts: &str| load_with(servers, accounts).refusal(&in_force);
+    let bad = "a.example : 1 : bob\n";
+    let both = format!("{account}c.example : 1 : eve\n");
+    assert_eq!(refusal("a.example:1\n", &account), None);
+    assert_eq!(refusal("a.example:1\n", ""), None, "the operator has removed it");
+    assert!(refusal("a.example:1\n", bad).unwrap().ends_with("requests to a.example:1 would be anonymous"));
+    assert_eq!(refusal("a.example:1\nb.example:1\n", &both), None, "b.example was anonymous before");
+    assert!(refusal("a.example:1\nc.example:1\n", &both).unwrap().contains("c.example:1 would be anonymous"));
+    assert!(refusal("a.example:1\nb.example;1\n", &account).unwrap().contains("servers:2"));
+}
